@@ -1,0 +1,347 @@
+//! The detectors: what each is called, what it needs, and how sure it is.
+//!
+//! A detector is a pure rule over the last bars of one symbol, the newest at the end. [`DETECTORS`] is the table of
+//! all of them; the rules stand in the modules below it, each documented with its condition and its confidence.
+//! "Average range" is always the mean of high less low over the [`LOOKBACK`] bars before the pattern.
+//!
+//! Confidence is `0.5 + 0.49 × strength`. Strength is the mean of one or two figures, each brought to 0..1 by
+//! [`ramp`]: 0 where the rule just holds, 1 where it could hardly hold more clearly.
+
+pub mod candles;
+pub mod extremes;
+pub mod momentum;
+pub mod trend;
+pub mod volatility;
+pub mod volume;
+
+use std::fmt;
+
+use crate::bars::Bar;
+
+/// How many bars back the extremes and averages look.
+pub const LOOKBACK: usize = 20;
+
+/// All detectors, in the order in which they look at a bar.
+pub const DETECTORS: [Detector; 12] = [
+    Detector {
+        pattern: Pattern::BreakoutBO,
+        span: LOOKBACK + 1,
+        needs: Needs::Volume,
+        find: extremes::breakout,
+    },
+    Detector {
+        pattern: Pattern::SupportBreak,
+        span: LOOKBACK + 1,
+        needs: Needs::Prices,
+        find: extremes::support_break,
+    },
+    Detector {
+        pattern: Pattern::ResistanceBreak,
+        span: LOOKBACK + 1,
+        needs: Needs::Prices,
+        find: extremes::resistance_break,
+    },
+    Detector {
+        pattern: Pattern::TrendReversal,
+        span: trend::SLOW + 1,
+        needs: Needs::Prices,
+        find: trend::reversal,
+    },
+    Detector {
+        pattern: Pattern::BullishEngulfing,
+        span: LOOKBACK + 2,
+        needs: Needs::Prices,
+        find: candles::bullish_engulfing,
+    },
+    Detector {
+        pattern: Pattern::BearishEngulfing,
+        span: LOOKBACK + 2,
+        needs: Needs::Prices,
+        find: candles::bearish_engulfing,
+    },
+    Detector {
+        pattern: Pattern::Hammer,
+        span: LOOKBACK + 1,
+        needs: Needs::Prices,
+        find: candles::hammer,
+    },
+    Detector {
+        pattern: Pattern::Doji,
+        span: LOOKBACK + 1,
+        needs: Needs::Prices,
+        find: candles::doji,
+    },
+    Detector {
+        pattern: Pattern::SurgeDetection,
+        span: LOOKBACK + 1,
+        needs: Needs::Volume,
+        find: volume::surge,
+    },
+    Detector {
+        pattern: Pattern::VolatilitySpike,
+        span: LOOKBACK + 1,
+        needs: Needs::Prices,
+        find: volatility::spike,
+    },
+    Detector {
+        pattern: Pattern::MomentumSurge,
+        span: momentum::SURGE_SPAN,
+        needs: Needs::Minutes,
+        find: momentum::surge,
+    },
+    Detector {
+        pattern: Pattern::QuickReversal,
+        span: momentum::REVERSAL_SPAN,
+        needs: Needs::Minutes,
+        find: momentum::quick_reversal,
+    },
+];
+
+/// One rule, with what it has to be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Detector {
+    /// What it finds.
+    pub pattern: Pattern,
+    /// How many bars it looks at, the newest included.
+    pub span: usize,
+    /// What a file must have for it to run.
+    pub needs: Needs,
+    find: fn(&[Bar]) -> Option<Finding>,
+}
+
+impl Detector {
+    /// Whether a file with these inputs feeds it. A detector whose input is missing is off.
+    pub fn runs_on(&self, inputs: Inputs) -> bool {
+        match self.needs {
+            Needs::Prices => true,
+            Needs::Volume => inputs.volume,
+            Needs::Minutes => inputs.minutes,
+        }
+    }
+
+    /// Judges the newest of `bars`, the last one. Finds nothing while there are fewer than its span.
+    pub fn find(&self, bars: &[Bar]) -> Option<Finding> {
+        let start = bars.len().checked_sub(self.span)?;
+        (self.find)(&bars[start..])
+    }
+}
+
+/// What a detector needs beyond the order of bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Open, high, low and close.
+    Prices,
+    /// Traded volume as well.
+    Volume,
+    /// One-minute bars.
+    Minutes,
+}
+
+/// What a file offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inputs {
+    /// At least one bar has a volume.
+    pub volume: bool,
+    /// The bars are one minute each.
+    pub minutes: bool,
+}
+
+/// The patterns, named as producers and filters spell them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pattern {
+    /// See [`extremes::breakout`].
+    BreakoutBO,
+    /// See [`extremes::support_break`].
+    SupportBreak,
+    /// See [`extremes::resistance_break`].
+    ResistanceBreak,
+    /// See [`trend::reversal`].
+    TrendReversal,
+    /// See [`candles::bullish_engulfing`].
+    BullishEngulfing,
+    /// See [`candles::bearish_engulfing`].
+    BearishEngulfing,
+    /// See [`candles::hammer`].
+    Hammer,
+    /// See [`candles::doji`].
+    Doji,
+    /// See [`volume::surge`].
+    SurgeDetection,
+    /// See [`volatility::spike`].
+    VolatilitySpike,
+    /// See [`momentum::surge`].
+    MomentumSurge,
+    /// See [`momentum::quick_reversal`].
+    QuickReversal,
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Where a pattern says that prices go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Up.
+    Bullish,
+    /// Down.
+    Bearish,
+    /// It does not say.
+    Neutral,
+}
+
+impl Direction {
+    /// The direction of a move by `change`.
+    pub fn of(change: f64) -> Self {
+        if change > 0.0 {
+            Self::Bullish
+        } else if change < 0.0 {
+            Self::Bearish
+        } else {
+            Self::Neutral
+        }
+    }
+
+    /// As it stands in a payload.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bullish => "bullish",
+            Self::Bearish => "bearish",
+            Self::Neutral => "neutral",
+        }
+    }
+}
+
+/// What a rule found in the newest bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Where prices go.
+    pub direction: Direction,
+    /// From 0.5 to 0.99, four decimals.
+    pub confidence: f64,
+    /// The figures that the rule looked at, for the payload.
+    pub figures: Vec<(&'static str, f64)>,
+}
+
+impl Finding {
+    fn new(direction: Direction, strengths: &[f64], figures: Vec<(&'static str, f64)>) -> Self {
+        let strength = strengths.iter().sum::<f64>() / strengths.len() as f64;
+        Self {
+            direction,
+            confidence: round(0.5 + 0.49 * strength),
+            figures,
+        }
+    }
+}
+
+/// Where `value` lies on the way from `from` (0) to `to` (1), never outside.
+pub fn ramp(value: f64, from: f64, to: f64) -> f64 {
+    ((value - from) / (to - from)).clamp(0.0, 1.0)
+}
+
+/// `part / whole`, and 0 where there is nothing to compare with.
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// To four decimals, which is all that a payload needs.
+pub(crate) fn round(value: f64) -> f64 {
+    (value * 10_000.0).round() / 10_000.0
+}
+
+/// The mean range of the last [`LOOKBACK`] of `bars`.
+fn average_range(bars: &[Bar]) -> f64 {
+    mean(&bars[bars.len().saturating_sub(LOOKBACK)..], Bar::range)
+}
+
+/// The mean of one figure over some bars; 0 for none.
+pub(crate) fn mean(bars: &[Bar], figure: impl Fn(&Bar) -> f64) -> f64 {
+    ratio(bars.iter().map(figure).sum(), bars.len() as f64)
+}
+
+/// Bars for the tests of the rules.
+#[cfg(test)]
+mod samples {
+    use super::{Bar, DETECTORS, Finding, Pattern};
+
+    pub(super) fn bar(open: f64, high: f64, low: f64, close: f64) -> Bar {
+        Bar {
+            open,
+            high,
+            low,
+            close,
+            volume: 1000,
+        }
+    }
+
+    /// Bars of range 2 around 100 that neither rise nor fall.
+    pub(super) fn calm(count: usize) -> Vec<Bar> {
+        vec![bar(100.0, 101.0, 99.0, 100.0); count]
+    }
+
+    /// What the detector of `pattern` says when `last` follow on as many of `before` as it looks back on.
+    pub(super) fn judge(pattern: Pattern, before: &[Bar], last: &[Bar]) -> Option<Finding> {
+        let detector = DETECTORS.iter().find(|detector| detector.pattern == pattern).unwrap();
+        let bars: Vec<Bar> = before.iter().chain(last).copied().collect();
+        assert!(bars.len() >= detector.span, "{pattern} needs {} bars", detector.span);
+        detector.find(&bars)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_runs_from_half_to_almost_one() {
+        let confidence = |strengths: &[f64]| Finding::new(Direction::Neutral, strengths, Vec::new()).confidence;
+        assert_eq!(confidence(&[0.0]), 0.5);
+        assert_eq!(confidence(&[1.0, 0.0]), 0.745);
+        assert_eq!(confidence(&[1.0, 1.0]), 0.99);
+    }
+
+    #[test]
+    fn a_ramp_never_leaves_its_ends() {
+        assert_eq!(ramp(1.0, 2.0, 4.0), 0.0);
+        assert_eq!(ramp(3.0, 2.0, 4.0), 0.5);
+        assert_eq!(ramp(9.0, 2.0, 4.0), 1.0);
+    }
+
+    #[test]
+    fn detectors_are_off_where_their_input_is_missing() {
+        let off = |inputs: Inputs| -> Vec<Pattern> {
+            DETECTORS
+                .iter()
+                .filter(|detector| !detector.runs_on(inputs))
+                .map(|detector| detector.pattern)
+                .collect()
+        };
+        let daily = Inputs {
+            volume: true,
+            minutes: false,
+        };
+        assert_eq!(off(daily), [Pattern::MomentumSurge, Pattern::QuickReversal]);
+        let index_minutes = Inputs {
+            volume: false,
+            minutes: true,
+        };
+        assert_eq!(off(index_minutes), [Pattern::BreakoutBO, Pattern::SurgeDetection]);
+    }
+
+    #[test]
+    fn every_pattern_has_one_detector() {
+        let patterns: std::collections::BTreeSet<Pattern> = DETECTORS.iter().map(|detector| detector.pattern).collect();
+        assert_eq!(patterns.len(), DETECTORS.len());
+    }
+
+    #[test]
+    fn nothing_is_found_before_there_are_enough_bars() {
+        for detector in DETECTORS {
+            for count in 0..detector.span {
+                assert_eq!(detector.find(&samples::calm(count)), None);
+            }
+        }
+    }
+}

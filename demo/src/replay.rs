@@ -1,0 +1,258 @@
+//! The walk over the files: bars in time order go in, events come out.
+//!
+//! [`Tape::replay`] begins a walk. Every walk starts with fresh detectors, so it
+//! yields the same steps; "over and over" is the caller's loop around it. A payload lacks only its `timestamp`, which
+//! is the publisher's to fill in, so that nothing here depends on a clock.
+//!
+//! One-minute detectors start afresh every trading day: the night between two days is not a move of one minute.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::bars::{Bar, BarTime, Row};
+use crate::combo::Agreement;
+use crate::detect::{DETECTORS, Detector, Finding, Inputs, Pattern, round};
+use crate::market::Market;
+use crate::tape::{File, Tape};
+
+/// The key of `market` events.
+const MARKET_KEY: &str = "US";
+
+/// What a subject calls the kind of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A pattern found in the prices of a symbol.
+    Pattern,
+    /// The state of the whole market.
+    Market,
+}
+
+impl Kind {
+    /// As it stands in a subject.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pattern => "pattern",
+            Self::Market => "market",
+        }
+    }
+}
+
+/// One event to publish at `events.<kind>.<key>`, the key encoded as subjects want it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its kind.
+    pub kind: Kind,
+    /// The symbol, or `US` for the market.
+    pub key: String,
+    /// Names it within one walk, always the same: `AAPL:BreakoutBO:2010-02-03`, `US:market:2010-10-18`.
+    pub id: String,
+    /// Everything but the `timestamp`.
+    pub payload: Map<String, Value>,
+}
+
+/// One instant of one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The file.
+    pub file: File,
+    /// The instant; steps never go back in time.
+    pub bar_time: BarTime,
+    /// How many bars the file has at it.
+    pub bars: usize,
+    /// What was found in them: by symbol in the order of the file, then the market.
+    pub events: Vec<Event>,
+}
+
+/// One walk over a [`Tape`].
+#[derive(Debug)]
+pub struct Replay<'a> {
+    tape: &'a Tape,
+    next: usize,
+    symbols: BTreeMap<(File, &'a str), Watch>,
+    market: Market,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn over(tape: &'a Tape) -> Self {
+        Self {
+            tape,
+            next: 0,
+            symbols: BTreeMap::new(),
+            market: Market::default(),
+        }
+    }
+}
+
+impl Iterator for Replay<'_> {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        let tape = self.tape;
+        let instant = tape.instants.get(self.next)?;
+        self.next += 1;
+        let inputs = *tape.inputs.get(&instant.file)?;
+        let mut events = Vec::new();
+        for row in &instant.rows {
+            let watch = self
+                .symbols
+                .entry((instant.file, &row.symbol))
+                .or_insert_with(|| Watch::new(inputs));
+            watch.bar(instant.file, row, &mut events);
+        }
+        if !inputs.minutes
+            && let Some(mut payload) = self.market.day(&instant.rows)
+        {
+            payload.insert("source".to_owned(), json!("replay"));
+            payload.insert("bar_time".to_owned(), json!(instant.time.to_string()));
+            let id = format!("{MARKET_KEY}:market:{}", instant.time);
+            events.push(Event {
+                kind: Kind::Market,
+                key: MARKET_KEY.to_owned(),
+                id,
+                payload,
+            });
+        }
+        Some(Step {
+            file: instant.file,
+            bar_time: instant.time,
+            bars: instant.rows.len(),
+            events,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.tape.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Replay<'_> {}
+
+/// The detectors over one symbol of one file, and the bars that they look at.
+#[derive(Debug)]
+struct Watch {
+    detectors: Vec<Detector>,
+    minutes: bool,
+    bars: Vec<Bar>,
+    last: Option<BarTime>,
+    agreement: Agreement,
+}
+
+impl Watch {
+    fn new(inputs: Inputs) -> Self {
+        let detectors = DETECTORS
+            .into_iter()
+            .filter(|detector| detector.runs_on(inputs))
+            .collect();
+        Self {
+            detectors,
+            minutes: inputs.minutes,
+            bars: Vec::new(),
+            last: None,
+            agreement: Agreement::default(),
+        }
+    }
+
+    fn bar(&mut self, file: File, row: &Row, events: &mut Vec<Event>) {
+        if self.minutes && self.last.is_some_and(|last| last.date() != row.time.date()) {
+            self.bars.clear();
+            self.agreement = Agreement::default();
+        }
+        self.last = Some(row.time);
+        self.bars.push(row.bar);
+        for detector in &self.detectors {
+            if let Some(mut finding) = detector.find(&self.bars) {
+                let partner = self.agreement.partner(self.bars.len(), detector.pattern, &mut finding);
+                events.push(pattern_event(file, row, detector.pattern, &finding, partner));
+            }
+        }
+    }
+}
+
+fn pattern_event(file: File, row: &Row, pattern: Pattern, finding: &Finding, partner: Option<Pattern>) -> Event {
+    let tier = if partner.is_some() { "combo" } else { file.as_str() };
+    let mut payload = Map::from_iter([
+        ("pattern".to_owned(), json!(pattern.to_string())),
+        ("symbol".to_owned(), json!(row.symbol)),
+        ("tier".to_owned(), json!(tier)),
+        ("confidence".to_owned(), json!(finding.confidence)),
+        ("source".to_owned(), json!("replay")),
+        ("bar_time".to_owned(), json!(row.time.to_string())),
+        ("direction".to_owned(), json!(finding.direction.as_str())),
+    ]);
+    if let Some(partner) = partner {
+        payload.insert("agrees_with".to_owned(), json!(partner.to_string()));
+    }
+    payload.extend(
+        finding
+            .figures
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), json!(round(value)))),
+    );
+    let id = format!("{}:{pattern}:{}", row.symbol, row.time);
+    Event {
+        kind: Kind::Pattern,
+        key: row.symbol.clone(),
+        id,
+        payload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    fn minutes(day: &str, closes: impl Iterator<Item = f64>) -> String {
+        closes
+            .zip(30..)
+            .map(|(close, minute)| {
+                format!(
+                    "{day}T09:{minute}:00,SPX,{close},{},{},{close},0\n",
+                    close + 1.0,
+                    close - 1.0
+                )
+            })
+            .collect()
+    }
+
+    fn tape_of(days: &[String]) -> Tape {
+        let text = format!("time_new_york,symbol,open,high,low,close,volume\n{}", days.concat());
+        Tape::of(vec![(File::Intraday, parse("intraday.csv", &text).unwrap())])
+    }
+
+    /// 29 minutes at 100, but for one at 102 that makes a level.
+    fn flat() -> impl Iterator<Item = f64> {
+        (0..29).map(|minute| if minute == 15 { 102.0 } else { 100.0 })
+    }
+
+    /// All findings but dojis, which bars that close where they open are.
+    fn events(tape: &Tape) -> Vec<Event> {
+        let events = tape.replay().flat_map(|step| step.events);
+        events.filter(|event| event.payload["pattern"] != "Doji").collect()
+    }
+
+    #[test]
+    fn a_night_is_no_move_of_one_minute() {
+        let jump = std::iter::once(150.0);
+        let apart = tape_of(&[minutes("2019-11-05", flat()), minutes("2019-11-06", jump.clone())]);
+        assert_eq!(events(&apart), []);
+        let together = tape_of(&[minutes("2019-11-05", flat().chain(jump))]);
+        assert_eq!(events(&together).len(), 2);
+    }
+
+    #[test]
+    fn a_combo_names_its_partner() {
+        let jump = [minutes("2019-11-05", flat().chain(std::iter::once(150.0)))];
+        let [alone, combo] = &events(&tape_of(&jump))[..] else {
+            panic!("not two events")
+        };
+        assert_eq!(alone.id, "SPX:ResistanceBreak:2019-11-05T09:59:00-05:00");
+        assert_eq!(alone.payload["tier"], "intraday");
+        assert_eq!(alone.payload.get("agrees_with"), None);
+        assert_eq!(combo.id, "SPX:MomentumSurge:2019-11-05T09:59:00-05:00");
+        assert_eq!(combo.payload["tier"], "combo");
+        assert_eq!(combo.payload["agrees_with"], "ResistanceBreak");
+    }
+}

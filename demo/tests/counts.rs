@@ -1,0 +1,146 @@
+//! What a walk over the real files yields: counted against a checked-in table, and the promises that hold for all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tickwire_demo::{Event, File, Kind, Step, Tape};
+
+const EXPECTED: &str = include_str!("counts.txt");
+
+fn steps() -> Vec<Step> {
+    Tape::embedded(&File::ALL)
+        .expect("the embedded files are sound")
+        .replay()
+        .collect()
+}
+
+/// One line per file, detector and tier; for the market, per regime.
+fn table(steps: &[Step]) -> Vec<String> {
+    let mut counts: BTreeMap<[&str; 3], usize> = BTreeMap::new();
+    for step in steps {
+        for event in &step.events {
+            let (name, class) = match event.kind {
+                Kind::Pattern => (text(event, "pattern"), text(event, "tier")),
+                Kind::Market => ("market", text(event, "regime")),
+            };
+            *counts.entry([step.file.as_str(), name, class]).or_default() += 1;
+        }
+    }
+    let lines = counts.into_iter();
+    lines
+        .map(|([file, name, class], count)| format!("{file:<9} {name:<17} {class:<13} {count:>4}"))
+        .collect()
+}
+
+fn text<'a>(event: &'a Event, field: &str) -> &'a str {
+    event.payload[field].as_str().expect("the field is text")
+}
+
+#[test]
+fn counts_are_those_of_the_table() {
+    let found = table(&steps());
+    let expected: Vec<&str> = EXPECTED.lines().skip(1).collect();
+    let missing = expected
+        .iter()
+        .filter(|line| !found.iter().any(|other| other == *line))
+        .map(|line| format!("- {line}"));
+    let surplus = found
+        .iter()
+        .filter(|line| !expected.contains(&line.as_str()))
+        .map(|line| format!("+ {line}"));
+    let differing: Vec<String> = missing.chain(surplus).collect();
+    assert!(
+        differing.is_empty(),
+        "demo/tests/counts.txt (-) and the replay (+) differ:\n{}",
+        differing.join("\n")
+    );
+    assert_eq!(found, expected, "the same lines in another order");
+}
+
+#[test]
+fn every_walk_is_the_same() {
+    let tape = Tape::embedded(&File::ALL).unwrap();
+    assert_eq!(tape.replay().collect::<Vec<_>>(), tape.replay().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_walk_has_all_bars_in_time_order() {
+    let tape = Tape::embedded(&File::ALL).unwrap();
+    let steps: Vec<Step> = tape.replay().collect();
+    assert_eq!((tape.len(), tape.replay().len(), steps.len()), (2821, 2821, 2821));
+    assert!(steps.is_sorted_by_key(|step| step.bar_time));
+    assert_eq!(steps.iter().map(|step| step.bars).sum::<usize>(), 6 * 1258 + 1563);
+}
+
+#[test]
+fn a_file_alone_yields_what_it_yields_among_both() {
+    let both = steps();
+    for file in File::ALL {
+        let alone: Vec<Step> = Tape::embedded(&[file]).unwrap().replay().collect();
+        let among: Vec<Step> = both.iter().filter(|step| step.file == file).cloned().collect();
+        assert_eq!(alone, among);
+    }
+}
+
+#[test]
+fn ids_name_one_event_each() {
+    let mut ids = BTreeSet::new();
+    for event in steps().into_iter().flat_map(|step| step.events) {
+        assert!(event.id.starts_with(&format!("{}:", event.key)), "{}", event.id);
+        assert!(ids.insert(event.id.clone()), "{} twice", event.id);
+    }
+}
+
+#[test]
+fn payloads_are_complete_but_for_the_timestamp() {
+    for step in steps() {
+        for event in &step.events {
+            let payload = &event.payload;
+            assert_eq!(payload["bar_time"], step.bar_time.to_string());
+            assert_eq!(payload["source"], "replay");
+            assert_eq!(payload.get("timestamp"), None);
+            assert!(!payload.values().any(Value::is_null), "{payload:?}");
+            let confidence = match event.kind {
+                Kind::Pattern => {
+                    assert_eq!(payload["symbol"], event.key.as_str());
+                    let combo = payload.contains_key("agrees_with");
+                    assert_eq!(payload["tier"], if combo { "combo" } else { step.file.as_str() });
+                    &payload["confidence"]
+                }
+                Kind::Market => {
+                    assert_eq!((event.key.as_str(), step.file), ("US", File::Daily));
+                    let risk_on = payload["risk_on_score"].as_f64().unwrap();
+                    assert!((-1.0..=1.0).contains(&risk_on), "{payload:?}");
+                    assert_eq!(payload["market_breadth"]["symbols"], 6);
+                    &payload["regime_confidence"]
+                }
+            };
+            assert!((0.5..=0.99).contains(&confidence.as_f64().unwrap()), "{payload:?}");
+        }
+    }
+}
+
+#[test]
+fn what_needs_volume_is_off_where_there_is_none() {
+    let steps = steps();
+    let found = |file: File| -> BTreeSet<&str> {
+        let events = steps
+            .iter()
+            .filter(|step| step.file == file)
+            .flat_map(|step| &step.events);
+        events
+            .filter(|event| event.kind == Kind::Pattern)
+            .map(|event| text(event, "pattern"))
+            .collect()
+    };
+    let (daily, intraday) = (found(File::Daily), found(File::Intraday));
+    assert_eq!(
+        daily.difference(&intraday).copied().collect::<Vec<_>>(),
+        ["BreakoutBO", "SurgeDetection"]
+    );
+    assert_eq!(
+        intraday.difference(&daily).copied().collect::<Vec<_>>(),
+        ["MomentumSurge", "QuickReversal"]
+    );
+    assert_eq!(daily.union(&intraday).count(), 12);
+}
