@@ -1,0 +1,153 @@
+//! The numbers of the client protocol: error codes of refused frames, and close codes of ended connections.
+//!
+//! Each stands in one table here; `docs/protocol.md` shows the same tables and a test compares them. Error codes
+//! below 407 mean what market-data users know them to mean.
+
+use std::fmt;
+
+/// Whether a client should connect again after a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconnect {
+    /// At once, with the usual jittered backoff.
+    Yes,
+    /// Not until the cause is mended: it would end the same way.
+    No,
+    /// After a pause: the one that a `goaway` frame told, else some seconds.
+    After,
+}
+
+impl Reconnect {
+    /// The word in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::After => "after",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal, $text:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(#[doc = $text] $variant),+
+        }
+
+        impl $name {
+            /// Every code, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The number on the wire.
+            #[must_use]
+            pub fn code(self) -> u16 {
+                match self { $(Self::$variant => $code),+ }
+            }
+
+            /// What it means, in a few words.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The code of this number, if there is one.
+            #[must_use]
+            pub fn from_code(code: u16) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} {}", self.code(), self.text())
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a client's frame was refused, as an `error` frame says it. The connection stays open.
+    ErrorCode {
+        BadFrame = 400, "not one object in the encoding agreed on";
+        NotAuthenticated = 401, "authenticate first";
+        AuthFailed = 402, "authentication failed";
+        AlreadyAuthenticated = 403, "already authenticated";
+        AuthTimeout = 404, "authentication took too long";
+        SymbolLimit = 405, "too many symbols on this connection";
+        ConnectionLimit = 406, "too many connections";
+        BadFilter = 410, "a filter that cannot be taken";
+        UnknownAction = 411, "no such action";
+        UnknownSubscription = 412, "no subscription of this name";
+        FrameTooLarge = 413, "a frame larger than the limit";
+        SubscriptionLimit = 414, "too many subscriptions on this connection";
+        BadField = 415, "a field that is missing, unknown or wrong";
+        Unavailable = 503, "not possible at the moment; try again";
+    }
+}
+
+codes! {
+    /// Why a connection was closed.
+    CloseCode {
+        Draining = 1012, "this gateway is shutting down";
+        AuthFailed = 4001, "authentication failed";
+        AuthTimeout = 4002, "authentication took too long";
+        TooManyBadFrames = 4003, "too many refused frames";
+        FrameTooLarge = 4004, "a frame larger than the limit";
+        ProtocolViolation = 4005, "something that WebSocket does not allow";
+        SlowConsumer = 4008, "the client reads too slowly";
+        Unresponsive = 4010, "the client does not answer pings";
+        Internal = 4011, "a fault of the gateway";
+        Unavailable = 4013, "the gateway has lost its cluster";
+        ConnectionLimit = 4029, "too many connections";
+    }
+}
+
+impl CloseCode {
+    /// Whether the client should connect again.
+    #[must_use]
+    pub fn reconnect(self) -> Reconnect {
+        match self {
+            Self::AuthFailed | Self::AuthTimeout | Self::TooManyBadFrames | Self::FrameTooLarge | Self::ProtocolViolation => Reconnect::No,
+            Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
+            Self::Draining | Self::Internal | Self::Unavailable | Self::ConnectionLimit => Reconnect::After,
+        }
+    }
+}
+
+/// Both tables in Markdown, as `docs/protocol.md` shows them.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| error | meaning |\n|---|---|\n");
+    for code in ErrorCode::ALL {
+        text += &format!("| {} | {} |\n", code.code(), code.text());
+    }
+    text += "\n| close | meaning | reconnect |\n|---|---|---|\n";
+    for code in CloseCode::ALL {
+        text += &format!(
+            "| {} | {} | {} |\n",
+            code.code(),
+            code.text(),
+            code.reconnect().as_str()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_read_back() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_code(code.code()), Some(*code));
+        }
+        for code in CloseCode::ALL {
+            assert_eq!(CloseCode::from_code(code.code()), Some(*code));
+            assert!(*code == CloseCode::Draining || (4000..5000).contains(&code.code()));
+        }
+        assert_eq!(ErrorCode::from_code(0), None);
+    }
+}

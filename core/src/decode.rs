@@ -1,0 +1,252 @@
+//! From what a producer published to an [`Event`], or to the reason why it is a dead letter.
+//!
+//! This is a pure function of the message and the configured kinds, so that a replay reads an event as it was read
+//! the first time. Fields that the event has a place for are taken out of the payload; the rest is its `data`.
+//! Where a field has two names, the one named first here wins and the other stays in `data`; JSON `null` counts as
+//! absent.
+//!
+//! | field | taken from | absent |
+//! |---|---|---|
+//! | pattern | `pattern`, `pattern_type` | refused for kind `pattern` |
+//! | symbol | the subject's key for kind `pattern`, else `symbol` | none |
+//! | tier | `tier` | `daily` for kind `pattern`, else none |
+//! | confidence | `confidence`; for kind `market` also `regime_confidence` | none |
+//! | time | `timestamp`, `ts` | when the stream stored it |
+//! | priority | `priority` | from the confidence |
+//! | id | `id`, `event_id`, if text of 1 to 128 bytes or an integer | `Nats-Msg-Id`, else `<stream>:<sequence>` |
+//! | tags | `tags` | those derived |
+//! | regime | `regime`, for kind `market` | none |
+
+mod alert;
+mod fields;
+mod health;
+mod market;
+mod reason;
+mod time;
+
+use compact_str::{CompactString, ToCompactString, format_compact};
+use serde_json::Value;
+
+pub use reason::{Reason, Refusal};
+
+use crate::event::{Audience, Event, Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
+use crate::hours::session_of;
+use crate::ids::{Confidence, Pattern, Seq, Symbol, UserId};
+use crate::key;
+use crate::object::{self, Object};
+use fields::Fields;
+use time::Moment;
+
+/// The largest payload taken, in bytes.
+pub const MAX_PAYLOAD: usize = 262_144;
+
+/// The longest event id taken, in bytes.
+pub const MAX_ID: usize = 128;
+
+/// A message as the stream holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'a> {
+    /// The subject's token for the kind.
+    pub kind_token: &'a str,
+    /// The subject's token for the key, encoded as [`key::encode`] does.
+    pub key_token: &'a str,
+    /// The header `Content-Type`. MessagePack is read if it says so, JSON otherwise.
+    pub content_type: Option<&'a str>,
+    /// The header `Nats-Msg-Id`.
+    pub msg_id: Option<&'a str>,
+    /// The body.
+    pub payload: &'a [u8],
+    /// The stream's name.
+    pub stream: &'a str,
+    /// The message's sequence in the stream.
+    pub seq: Seq,
+    /// When the stream stored it.
+    pub stored: Timestamp,
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// [`Refusal`] with the reason under which the message is a dead letter.
+pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
+    let kind = Kind::from(raw.kind_token);
+    let Some(kind_audience) = kinds.audience(&kind) else {
+        let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
+        let hint = object::hint(kind.as_str(), known.iter().copied());
+        let detail = format!("this cluster takes no events of kind {:?}; {hint}", kind.as_str());
+        return Err(Refusal::new(Reason::UnknownKind, detail));
+    };
+    let key = key::decode(raw.key_token).map_err(|e| Refusal::new(Reason::BadKey, e.to_string()))?;
+    let audience = match kind_audience {
+        KindAudience::Public => Audience::Public,
+        KindAudience::User => Audience::User(
+            UserId::new(&key).map_err(|e| Refusal::new(Reason::BadKey, format!("the key names a user: {e}")))?,
+        ),
+    };
+
+    let mut own = Fields::new("", read_payload(raw)?);
+    let mut nested = if kind == Kind::Alert {
+        alert::pattern_event(&own)
+    } else {
+        Fields::default()
+    };
+    let symbol = if kind == Kind::Pattern {
+        Some(symbol_of_key(&mut own, &key)?)
+    } else {
+        optional_symbol(&mut own, &mut nested)?
+    };
+    let pattern = match own
+        .take(&["pattern", "pattern_type"])
+        .or_else(|| nested.take(&["pattern", "pattern_type"]))
+    {
+        Some(found) => {
+            let reason = if kind == Kind::Pattern {
+                Reason::MissingPattern
+            } else {
+                Reason::BadPattern
+            };
+            Some(Pattern::new(found.text(reason)?).map_err(|e| found.refuse(reason, e))?)
+        }
+        None if kind == Kind::Pattern => {
+            return Err(Refusal::new(
+                Reason::MissingPattern,
+                "pattern: an event of kind \"pattern\" must name one",
+            ));
+        }
+        None => None,
+    };
+    let tier = match own.take(&["tier"]).or_else(|| nested.take(&["tier"])) {
+        Some(found) => Some(found.parse::<Tier>(Reason::BadTier)?),
+        None => (kind == Kind::Pattern).then_some(Tier::Daily),
+    };
+    let mut confidence = match own.take(&["confidence"]).or_else(|| nested.take(&["confidence"])) {
+        Some(found) => Some(found.confidence()?),
+        None => None,
+    };
+    let moment = match own.take(&["timestamp", "ts"]) {
+        Some(found) => time::read(&found.value).map_err(|problem| found.refuse(Reason::BadTimestamp, problem))?,
+        None => Moment {
+            ts: raw.stored,
+            is_day: false,
+        },
+    };
+    let priority = match own.take(&["priority"]) {
+        Some(found) => Some(found.parse::<Priority>(Reason::BadPriority)?),
+        None => None,
+    };
+    let id = take_id(&mut own, raw);
+    let mut tags = match own.take(&["tags"]) {
+        Some(found) => found.tags()?,
+        None => Vec::new(),
+    };
+
+    let mut regime = None;
+    match kind {
+        Kind::Market => {
+            let market = market::read(&mut own, confidence)?;
+            (regime, confidence) = (market.regime, market.confidence);
+        }
+        Kind::Health => health::check(&mut own, &key)?,
+        _ => {}
+    }
+    derive_tags(&mut tags, confidence, tier);
+
+    Ok(Event {
+        kind,
+        key,
+        audience,
+        id,
+        ts: moment.ts,
+        stored: raw.stored,
+        session: (!moment.is_day).then(|| session_of(moment.ts)),
+        symbol,
+        pattern,
+        tier,
+        confidence,
+        priority: priority.unwrap_or_else(|| Priority::from_confidence(confidence)),
+        regime,
+        tags,
+        data: own.rest,
+    })
+}
+
+fn read_payload(raw: &Raw<'_>) -> Result<Object, Refusal> {
+    if raw.payload.len() > MAX_PAYLOAD {
+        let detail = format!(
+            "the payload has {} bytes, the limit is {MAX_PAYLOAD}",
+            raw.payload.len()
+        );
+        return Err(Refusal::new(Reason::TooLarge, detail));
+    }
+    if is_msgpack(raw.content_type) {
+        object::from_msgpack(raw.payload).map_err(|e| Refusal::new(Reason::BadMsgPack, e.to_string()))
+    } else {
+        object::from_json(raw.payload).map_err(|e| Refusal::new(Reason::BadJson, e.to_string()))
+    }
+}
+
+/// Whether a `Content-Type` means MessagePack; parameters and case do not matter.
+fn is_msgpack(content_type: Option<&str>) -> bool {
+    let essence = content_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    [
+        "application/msgpack",
+        "application/x-msgpack",
+        "application/vnd.msgpack",
+    ]
+    .iter()
+    .any(|name| essence.eq_ignore_ascii_case(name))
+}
+
+/// The symbol of a pattern is its subject's key; what the payload says must agree with it.
+fn symbol_of_key(own: &mut Fields, key: &str) -> Result<Symbol, Refusal> {
+    if let Some(found) = own.take(&["symbol"])
+        && found.value.as_str() != Some(key)
+    {
+        return Err(found.refuse(Reason::SymbolMismatch, format_args!("the subject's key is {key:?}")));
+    }
+    Symbol::new(key).map_err(|e| Refusal::new(Reason::BadKey, format!("the key names a symbol: {e}")))
+}
+
+fn optional_symbol(own: &mut Fields, nested: &mut Fields) -> Result<Option<Symbol>, Refusal> {
+    let Some(found) = own.take(&["symbol"]).or_else(|| nested.take(&["symbol"])) else {
+        return Ok(None);
+    };
+    let text = found.text(Reason::BadSymbol)?;
+    Symbol::new(text)
+        .map(Some)
+        .map_err(|e| found.refuse(Reason::BadSymbol, e))
+}
+
+/// An id never makes an event a dead letter: one that cannot serve stays in the data, and the next in line is taken.
+fn take_id(own: &mut Fields, raw: &Raw<'_>) -> CompactString {
+    let usable = |text: &str| (1..=MAX_ID).contains(&text.len());
+    for name in ["id", "event_id"] {
+        let id = match own.rest.get(name) {
+            Some(Value::String(text)) if usable(text) => CompactString::from(text.as_str()),
+            Some(Value::Number(number)) if !number.is_f64() => number.to_compact_string(),
+            _ => continue,
+        };
+        own.rest.remove(name);
+        return id;
+    }
+    match raw.msg_id {
+        Some(msg_id) if usable(msg_id) => CompactString::from(msg_id),
+        _ => format_compact!("{}:{}", raw.stream, raw.seq),
+    }
+}
+
+fn derive_tags(tags: &mut Vec<CompactString>, confidence: Option<Confidence>, tier: Option<Tier>) {
+    if confidence.is_some_and(|c| c.get() >= 0.8) {
+        tags.push(CompactString::const_new("high_confidence"));
+    }
+    if tier == Some(Tier::Combo) {
+        tags.push(CompactString::const_new("multi_timeframe"));
+    }
+    tags.sort_unstable();
+    tags.dedup();
+}

@@ -1,0 +1,91 @@
+//! Why a message is a dead letter: a stable name for machines and a sentence for people.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal),+ $(,)?) => {
+        /// Why a message is a dead letter. The names are stable: dead letters and metrics carry them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])+ $variant),+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The subject is not `events.<kind>.<key>` with exactly one token each.
+    BadSubject = "bad_subject",
+    /// The kind is neither built in nor configured.
+    UnknownKind = "unknown_kind",
+    /// The key is not encoded as it should be, or does not name what keys of its kind name.
+    BadKey = "bad_key",
+    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
+    TooLarge = "too_large",
+    /// The payload is not one JSON object.
+    BadJson = "bad_json",
+    /// The payload is not one MessagePack map of what JSON has too.
+    BadMsgPack = "bad_msgpack",
+    /// The symbol of a pattern is not the one that the subject's key names.
+    SymbolMismatch = "symbol_mismatch",
+    /// The symbol of another kind is not text of 1 to 32 bytes.
+    BadSymbol = "bad_symbol",
+    /// An event of kind `pattern` names none, or not with text of 1 to 64 bytes.
+    MissingPattern = "missing_pattern",
+    /// The pattern of another kind is not text of 1 to 64 bytes.
+    BadPattern = "bad_pattern",
+    /// The tier is not one of daily, intraday, combo.
+    BadTier = "bad_tier",
+    /// The confidence is not a number from 0 to 1.
+    BadConfidence = "bad_confidence",
+    /// The time is not seconds or milliseconds since the epoch, RFC 3339 or a date, or is not from 1970 to 9999.
+    BadTimestamp = "bad_timestamp",
+    /// The priority is not one of low, medium, high, critical.
+    BadPriority = "bad_priority",
+    /// The tags are not a list of texts that are not empty.
+    BadTags = "bad_tags",
+    /// The regime of a market event is not one of bull, bear, neutral, consolidation.
+    BadRegime = "bad_regime",
+    /// Another field of a market event (`risk_on_score`, `volatility_regime`, `etf_performance`, `sector_strength`) is
+    /// out of its range.
+    BadMarket = "bad_market",
+    /// The status of a health report is not one of healthy, warning, error.
+    BadStatus = "bad_status",
+    /// Another field of a health report (`service`, `message`, `metrics`, `error_counts`) has the wrong type.
+    BadHealth = "bad_health",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why one message is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct Refusal {
+    /// The stable name.
+    pub reason: Reason,
+    /// What was wrong, where, and what would be right.
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a subscription asks for, and whether an event passes it. This evaluation is the truth that the index,
+//! the interest and every test are held against.
+
+mod parse;
+
+use std::collections::BTreeSet;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Kind, Priority, Regime, Tier, TradingSession};
+use crate::ids::{Confidence, Pattern, Symbol};
+
+pub use parse::{FilterError, FilterProblem, MAX_LIST, MAX_SYMBOLS, MAX_TAG};
+
+/// The conditions of one subscription, all of which an event must meet. `None` means any; no set is ever empty.
+///
+/// Equal filters are equal in order and hash, so that they can be interned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Filter {
+    /// Kinds; `pattern` alone if the client named none.
+    pub kinds: BTreeSet<Kind>,
+    /// Symbols, compared as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<BTreeSet<Symbol>>,
+    /// Patterns, compared as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patterns: Option<BTreeSet<Pattern>>,
+    /// Tiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<BTreeSet<Tier>>,
+    /// Market regimes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regimes: Option<BTreeSet<Regime>>,
+    /// Tags, any of which is enough; compared as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeSet<CompactString>>,
+    /// The lowest confidence that passes. An event without a confidence does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_confidence: Option<Confidence>,
+    /// The lowest priority that passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_priority: Option<Priority>,
+    /// Intraday events only if they happened in the regular session of New York. Other tiers are not concerned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub market_hours_only: bool,
+}
+
+impl Default for Filter {
+    /// Every event of kind `pattern`.
+    fn default() -> Self {
+        Self {
+            kinds: BTreeSet::from([Kind::Pattern]),
+            symbols: None,
+            patterns: None,
+            tiers: None,
+            regimes: None,
+            tags: None,
+            min_confidence: None,
+            min_priority: None,
+            market_hours_only: false,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether `event` meets every condition. The audience is not looked at: it is checked before, and apart.
+    #[must_use]
+    pub fn matches(&self, event: &Event) -> bool {
+        self.kinds.contains(&event.kind)
+            && any_or_has(self.symbols.as_ref(), event.symbol.as_ref())
+            && any_or_has(self.patterns.as_ref(), event.pattern.as_ref())
+            && any_or_has(self.tiers.as_ref(), event.tier.as_ref())
+            && any_or_has(self.regimes.as_ref(), event.regime.as_ref())
+            && self
+                .tags
+                .as_ref()
+                .is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
+            && self
+                .min_confidence
+                .is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
+            && self.min_priority.is_none_or(|least| event.priority >= least)
+            && (!self.market_hours_only
+                || event.tier != Some(Tier::Intraday)
+                || event.session == Some(TradingSession::Regular))
+    }
+}
+
+/// An event that lacks what is asked about does not pass.
+fn any_or_has<T: Ord>(wanted: Option<&BTreeSet<T>>, found: Option<&T>) -> bool {
+    wanted.is_none_or(|set| found.is_some_and(|value| set.contains(value)))
+}

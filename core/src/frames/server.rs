@@ -1,0 +1,262 @@
+//! What the server says: objects with a type `T`, always in an array. An event's object is encoded once per encoding
+//! and shared by every session that gets it, so nothing in it may depend on the session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use super::{Encoding, Id, SubscriptionName};
+use crate::codes::ErrorCode;
+use crate::event::{Event, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
+use crate::filter::Filter;
+use crate::ids::{Confidence, NodeId, Partition, Pattern, Seq, Symbol, UserId};
+
+/// Everything but events that a server says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "T", rename_all = "lowercase")]
+pub enum ServerFrame {
+    /// The session is ready.
+    Welcome(Welcome),
+    /// A change of subscriptions is confirmed; carries the full list as it is now.
+    Subscribed(Subscriptions),
+    /// The answer to `list`.
+    Subscriptions(Subscriptions),
+    /// The connection lives, and this is how far it is.
+    Heartbeat(Heartbeat),
+    /// Something about delivery that the client should know.
+    Notice(Notice),
+    /// Events that may be missing.
+    Gap(Gap),
+    /// The client should connect again, elsewhere.
+    Goaway(Goaway),
+    /// A frame of the client was refused.
+    Error(ServerError),
+    /// The answer to `ping`.
+    Pong(Pong),
+}
+
+/// The first frame of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The session's id.
+    pub session: CompactString,
+    /// Who the client is taken for.
+    pub user: UserId,
+    /// The gateway that it is connected to.
+    pub gateway: NodeId,
+    /// A heartbeat comes at least this often, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// Whether an earlier session goes on.
+    pub resumed: bool,
+}
+
+/// The full list of a session's subscriptions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscriptions {
+    /// The id of the frame that this answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The subscriptions by name.
+    pub subscriptions: BTreeMap<SubscriptionName, Subscription>,
+    /// From here on, nothing that matches is missed without being told. Opaque.
+    pub position: CompactString,
+}
+
+/// One subscription as it is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// What it asks for.
+    pub filter: Arc<Filter>,
+    /// Its events wait at most so long to be sent together, in milliseconds.
+    pub window_ms: u16,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Up to here the client has been given everything, or told otherwise. Opaque.
+    pub position: CompactString,
+}
+
+/// Something about delivery that the client should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// A stable name, such as `throttled`.
+    pub code: CompactString,
+    /// The same for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub msg: Option<String>,
+    /// Events not sent since the last notice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+    /// Events replaced by newer ones since the last notice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conflated: u64,
+}
+
+/// Events of one partition that may be missing: those with `from < seq <= to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// A stable name for the cause, such as `retention`.
+    pub reason: CompactString,
+    /// The partition.
+    pub p: Partition,
+    /// The last sequence before the gap.
+    pub from: Seq,
+    /// The last sequence in the gap.
+    pub to: Seq,
+}
+
+/// A request to connect again, elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goaway {
+    /// A stable name for the cause, such as `drain`.
+    pub reason: CompactString,
+    /// How long to wait before connecting, in milliseconds; spread so that clients do not all come at once.
+    pub reconnect_ms: u32,
+}
+
+/// Why a frame of the client was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerError {
+    /// The id of that frame, where it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The number of an [`ErrorCode`].
+    pub code: u16,
+    /// What was wrong, where, and what would be right.
+    pub msg: String,
+}
+
+impl ServerError {
+    /// The refusal of the frame that carried `id`.
+    pub fn new(id: Option<Id>, code: ErrorCode, msg: impl Into<String>) -> Self {
+        Self {
+            id,
+            code: code.code(),
+            msg: msg.into(),
+        }
+    }
+}
+
+impl From<super::FrameError> for ServerError {
+    fn from(error: super::FrameError) -> Self {
+        Self::new(error.id, error.code, error.message)
+    }
+}
+
+/// The answer to `ping`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The id of the ping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+}
+
+/// Encodes one object, to be put into an [`write_array`].
+#[must_use]
+pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Vec<u8> {
+    encoding.write(frame)
+}
+
+/// Encodes the object of one event, to be put into an [`write_array`]. Fields that the event lacks are left out, and the
+/// key is named only where no symbol is.
+#[must_use]
+pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Encoding) -> Vec<u8> {
+    encoding.write(&EventFrame {
+        frame_type: "event",
+        kind: &event.kind,
+        key: event.symbol.is_none().then_some(&event.key),
+        symbol: event.symbol.as_ref(),
+        pattern: event.pattern.as_ref(),
+        tier: event.tier,
+        confidence: event.confidence,
+        priority: event.priority,
+        regime: event.regime,
+        ts: event.ts,
+        id: &event.id,
+        p: partition,
+        seq,
+        tags: &event.tags,
+        session: event.session,
+        data: &event.data,
+    })
+}
+
+/// Appends an array of encoded objects to `bytes`, without looking into them.
+pub fn write_array<'a>(
+    bytes: &mut Vec<u8>,
+    objects: impl ExactSizeIterator<Item = &'a [u8]>,
+    encoding: Encoding,
+) {
+    match encoding {
+        Encoding::Json => {
+            bytes.push(b'[');
+            for (i, object) in objects.enumerate() {
+                if i > 0 {
+                    bytes.push(b',');
+                }
+                bytes.extend_from_slice(object);
+            }
+            bytes.push(b']');
+        }
+        Encoding::MsgPack => {
+            // The three headers of an array in the MessagePack specification: fixarray, array 16 and array 32.
+            match objects.len() as u32 {
+                len @ 0..=15 => bytes.push(0x90 | len as u8),
+                len @ 16..=0xffff => {
+                    bytes.push(0xdc);
+                    bytes.extend_from_slice(&(len as u16).to_be_bytes());
+                }
+                len => {
+                    bytes.push(0xdd);
+                    bytes.extend_from_slice(&len.to_be_bytes());
+                }
+            }
+            for object in objects {
+                bytes.extend_from_slice(object);
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct EventFrame<'a> {
+    #[serde(rename = "T")]
+    frame_type: &'static str,
+    kind: &'a Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a CompactString>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    symbol: Option<&'a Symbol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a Pattern>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<Tier>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<Confidence>,
+    priority: Priority,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regime: Option<Regime>,
+    #[serde(serialize_with = "as_text")]
+    ts: Timestamp,
+    id: &'a CompactString,
+    p: Partition,
+    seq: Seq,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [CompactString],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<TradingSession>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    data: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+fn as_text<S: serde::Serializer>(ts: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(ts)
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}

@@ -1,0 +1,263 @@
+//! Newtypes for everything that has a name or a number: parsed once, valid ever after.
+
+use std::fmt;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+/// A partition of the events stream, `0..n`. The stream's subject transform assigns it from kind and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Partition(pub u16);
+
+/// A sequence number of the events stream. The stream counts from 1; 0 stands for "before everything".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Seq(pub u64);
+
+/// The revision of a gateway's interest, counted from 1 since its boot; 0 means "nothing announced yet".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Revision(pub u64);
+
+/// Which life of the events stream a sequence belongs to: its creation time in nanoseconds since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// Milliseconds on a clock that the caller passes in. Pure code never reads a clock itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This moment plus `ms` milliseconds.
+    #[must_use]
+    pub fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this moment, 0 if it is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Revision {
+    /// The revision after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A number drawn at a process's start. A restart under the same name is a new node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Nonce(pub u64);
+
+macro_rules! display_inner {
+    ($($name:ident),+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )+};
+}
+display_inner!(Partition, Seq, Revision, Incarnation, NodeId, UserId, Symbol, Pattern);
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Why a text is not a valid name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no characters.
+    #[error("{what} must not be empty")]
+    Empty {
+        /// What was being named.
+        what: &'static str,
+    },
+    /// It is longer than its kind of name may be.
+    #[error("{what} has {len} bytes, the limit is {max}")]
+    TooLong {
+        /// What was being named.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The most it may have.
+        max: usize,
+    },
+    /// It has a character that its kind of name may not have.
+    #[error("{what} may hold only letters, digits, '-' and '_', not {found:?}")]
+    BadCharacter {
+        /// What was being named.
+        what: &'static str,
+        /// The first character that is refused.
+        found: char,
+    },
+}
+
+fn bounded(what: &'static str, text: &str, max: usize) -> Result<CompactString, NameError> {
+    match text.len() {
+        0 => Err(NameError::Empty { what }),
+        len if len > max => Err(NameError::TooLong { what, len, max }),
+        _ => Ok(CompactString::from(text)),
+    }
+}
+
+macro_rules! bounded_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "CompactString")]
+        pub struct $name(CompactString);
+
+        impl $name {
+            /// The longest text taken, in bytes.
+            pub const MAX: usize = $max;
+
+            /// Takes a text of 1 to [`Self::MAX`] bytes.
+            ///
+            /// # Errors
+            /// [`NameError`] if it is empty or longer.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                bounded($what, text, $max).map(Self)
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<CompactString> for $name {
+            type Error = NameError;
+
+            fn try_from(text: CompactString) -> Result<Self, NameError> {
+                Self::new(&text)
+            }
+        }
+    };
+}
+
+bounded_name!(
+    /// A user, as the token's `sub` names them.
+    UserId, "user id", 128
+);
+bounded_name!(
+    /// A traded symbol, compared as written: `AAPL`, `BRK.B`, `^GSPC`.
+    Symbol, "symbol", 32
+);
+bounded_name!(
+    /// The name of a chart pattern, compared as written: `BreakoutBO`.
+    Pattern, "pattern", 64
+);
+
+/// A node's name. It stands as one token in NATS subjects, hence its small alphabet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "CompactString")]
+pub struct NodeId(CompactString);
+
+impl NodeId {
+    /// The longest name taken, in bytes.
+    pub const MAX: usize = 64;
+
+    /// Takes 1 to 64 letters, digits, `-` or `_`.
+    ///
+    /// # Errors
+    /// [`NameError`] saying what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        let name = bounded("node id", text, Self::MAX)?;
+        match name
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
+        {
+            Some(found) => Err(NameError::BadCharacter { what: "node id", found }),
+            None => Ok(Self(name)),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<CompactString> for NodeId {
+    type Error = NameError;
+
+    fn try_from(text: CompactString) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+/// One life of one node: its name and its boot nonce.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// Its name.
+    pub id: NodeId,
+    /// Drawn at its start.
+    pub nonce: Nonce,
+}
+
+impl fmt::Display for NodeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.id, self.nonce)
+    }
+}
+
+/// A confidence: a finite number from 0 to 1, compared unrounded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Confidence(f64);
+
+impl Confidence {
+    /// Takes a number from 0 to 1; `None` for anything else, NaN among it.
+    #[must_use]
+    pub fn new(value: f64) -> Option<Self> {
+        // Adding zero turns -0.0 into 0.0, so that equal confidences are also equal in order and hash.
+        (0.0..=1.0).contains(&value).then_some(Self(value + 0.0))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Eq for Confidence {}
+
+impl PartialOrd for Confidence {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Confidence {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl std::hash::Hash for Confidence {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
+
+impl TryFrom<f64> for Confidence {
+    type Error = &'static str;
+
+    fn try_from(value: f64) -> Result<Self, Self::Error> {
+        Self::new(value).ok_or("a confidence is a number from 0 to 1")
+    }
+}
+
+impl From<Confidence> for f64 {
+    fn from(confidence: Confidence) -> Self {
+        confidence.0
+    }
+}

@@ -1,0 +1,24 @@
+//! The shared language of tickwire: pure types and rules, without I/O, threads or clocks.
+//!
+//! Files stand in the order of an event's way: what it is, how it is read, who wants it, who gets it,
+//! how it is proved complete, and how it looks on the wire.
+
+pub mod claims;
+pub mod codes;
+pub mod confirm;
+pub mod coverage;
+pub mod decode;
+pub mod event;
+pub mod filter;
+pub mod frames;
+pub mod hours;
+pub mod ids;
+pub mod interest;
+pub mod interest_log;
+pub mod key;
+mod object;
+pub mod position;
+pub mod ring;
+pub mod section;
+pub mod table;
+pub mod wire;

@@ -1,0 +1,111 @@
+//! A client's position: up to where it has been given everything, or told otherwise. Opaque to clients.
+//!
+//! As text: unpadded URL-safe base64 of a layout byte, the incarnation (8 bytes, big-endian), and LEB128 numbers: the
+//! count of partitions, the highest sequence, and for each partition how far it is below that.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::ids::{Incarnation, Seq};
+
+/// The layout written by this build.
+const LAYOUT: u8 = 1;
+
+/// One sequence per partition, of one life of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The life of the stream.
+    pub incarnation: Incarnation,
+    /// For each partition, the last sequence that was given or told.
+    pub seqs: Vec<Seq>,
+}
+
+/// Why a text is not a position.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PositionError {
+    /// It is not base64, or ends too early, or goes on too long.
+    #[error("not a position: send back the text of a heartbeat or of `subscribed` unchanged")]
+    Malformed,
+    /// A later or earlier build wrote it.
+    #[error("position layout {found} is not known here")]
+    Layout {
+        /// Its layout byte.
+        found: u8,
+    },
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let highest = self.seqs.iter().max().map_or(0, |seq| seq.0);
+        let mut bytes = vec![LAYOUT];
+        bytes.extend(self.incarnation.0.to_be_bytes());
+        put_number(&mut bytes, self.seqs.len() as u64);
+        put_number(&mut bytes, highest);
+        for seq in &self.seqs {
+            put_number(&mut bytes, highest - seq.0);
+        }
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PositionError::Malformed)?;
+        let (layout, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
+        if *layout != LAYOUT {
+            return Err(PositionError::Layout { found: *layout });
+        }
+        let (incarnation, mut rest) = rest.split_first_chunk::<8>().ok_or(PositionError::Malformed)?;
+        let partitions = take_number(&mut rest)?;
+        let highest = take_number(&mut rest)?;
+        // A partition takes at least a byte, so a larger count is a lie, told before anything is allocated for it.
+        if partitions > rest.len() as u64 {
+            return Err(PositionError::Malformed);
+        }
+        let seqs = (0..partitions)
+            .map(|_| {
+                highest
+                    .checked_sub(take_number(&mut rest)?)
+                    .map(Seq)
+                    .ok_or(PositionError::Malformed)
+            })
+            .collect::<Result<_, _>>()?;
+        match rest {
+            [] => Ok(Self {
+                incarnation: Incarnation(u64::from_be_bytes(*incarnation)),
+                seqs,
+            }),
+            _ => Err(PositionError::Malformed),
+        }
+    }
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Result<u64, PositionError> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
+        *bytes = rest;
+        let digit = u64::from(byte & 0x7f);
+        if digit << shift >> shift != digit {
+            return Err(PositionError::Malformed);
+        }
+        number |= digit << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(PositionError::Malformed)
+}

@@ -1,0 +1,33 @@
+//! What a router sends a gateway: sections, each of which claims to be complete for a range of one partition.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
+
+/// "Here is everything in `(prev, upto]` of this partition that matches your interest as of this revision."
+///
+/// Without events it is a heartbeat. With `prev == upto` it only tells the revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section<E> {
+    /// The partition.
+    pub partition: Partition,
+    /// The revision of the gateway's interest that every event of the range was matched against.
+    pub revision: Revision,
+    /// The range starts after this sequence.
+    pub prev: Seq,
+    /// The range ends with this sequence.
+    pub upto: Seq,
+    /// The matching events, in order, each with its sequence.
+    pub events: Vec<(Seq, E)>,
+}
+
+/// The sections of all partitions of one router that travel to one gateway in one message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch<E> {
+    /// Who claims it.
+    pub router: NodeRef,
+    /// The life of the stream that the sequences belong to.
+    pub incarnation: Incarnation,
+    /// The sections, those of one partition in order.
+    pub sections: Vec<Section<E>>,
+}

@@ -1,0 +1,185 @@
+//! Whatever strangers send, decoders answer and do not fall over; and what is written is read back the same.
+
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::{Audience, Event, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
+use tickwire_core::filter::Filter;
+use tickwire_core::frames::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
+use tickwire_core::ids::{Confidence, Partition, Pattern, Seq, Symbol};
+use tickwire_core::key;
+
+/// Any value of a few levels, with names among its fields that decoders look at.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        prop::sample::select(vec!["daily", "bull", "low", "AAPL", "2025-09-10", "0.5"]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            object_of(inner).prop_map(Value::Object)
+        ]
+    })
+}
+
+fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde_json::Map<String, Value>> {
+    let names = vec![
+        "pattern",
+        "symbol",
+        "tier",
+        "confidence",
+        "timestamp",
+        "priority",
+        "id",
+        "tags",
+        "regime",
+        "event",
+        "status",
+        "risk_on_score",
+        "etf_performance",
+        "action",
+        "name",
+        "filter",
+        "window_ms",
+        "token",
+        "symbols",
+        "kinds",
+        "x",
+    ];
+    vec((prop::sample::select(names).prop_map(str::to_owned), inner), 0..6)
+        .prop_map(|fields| fields.into_iter().collect())
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let who = (
+        prop::sample::select(vec!["pattern", "market", "health", "alert", "news"]),
+        "\\PC{1,8}",
+        prop::option::of("\\PC{1,8}".prop_filter_map("not a symbol", |text| Symbol::new(&text).ok())),
+        prop::option::of("\\PC{1,16}".prop_filter_map("not a pattern", |text| Pattern::new(&text).ok())),
+        "\\PC{1,16}",
+        0..253_402_300_800_000_i64,
+    );
+    let what = (
+        prop::option::of(prop::sample::select(Tier::ALL)),
+        prop::option::of((0.0..=1.0).prop_filter_map("not a confidence", Confidence::new)),
+        prop::sample::select(Priority::ALL),
+        prop::option::of(prop::sample::select(Regime::ALL)),
+        prop::option::of(prop::sample::select(TradingSession::ALL)),
+        btree_set("\\PC{1,8}", 0..3),
+        object_of(value()),
+    );
+    (who, what).prop_map(
+        |((kind, key, symbol, pattern, id, ts), (tier, confidence, priority, regime, session, tags, data))| Event {
+            kind: Kind::from(kind),
+            key: key.into(),
+            audience: Audience::Public,
+            id: id.into(),
+            ts: Timestamp(ts),
+            stored: Timestamp(0),
+            session,
+            symbol,
+            pattern,
+            tier,
+            confidence,
+            priority,
+            regime,
+            tags: tags.into_iter().map(Into::into).collect(),
+            data,
+        },
+    )
+}
+
+fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8]) -> Option<Event> {
+    let raw = Raw {
+        kind_token: kind,
+        key_token: key,
+        content_type,
+        msg_id: None,
+        payload,
+        stream: "EVENTS",
+        seq: Seq(1),
+        stored: Timestamp(0),
+    };
+    decode(&raw, &Kinds::default()).ok()
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_one_token_and_back(key in any::<String>(), other in any::<String>()) {
+        let token = key::encode(&key);
+        prop_assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=')));
+        let back = key::decode(&token).ok();
+        prop_assert_eq!(back.as_deref(), Some(key.as_str()).filter(|key| !key.is_empty()));
+        prop_assert_eq!(token == key::encode(&other), key == other);
+    }
+
+    #[test]
+    fn any_token_is_refused_or_canonical(token in prop_oneof!["[A-C2=.E]{0,8}", any::<String>()]) {
+        if let Ok(key) = key::decode(&token) {
+            prop_assert_eq!(key::encode(&key), token);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0..5usize) {
+        let kind = &Kind::BUILT_IN[kind];
+        for content_type in [None, Some("application/msgpack")] {
+            try_decode(kind.as_str(), "AAPL", content_type, &bytes);
+        }
+        for encoding in Encoding::ALL {
+            drop(ClientFrame::parse(&bytes, encoding));
+            drop(ServerMessage::parse(&bytes, encoding));
+        }
+    }
+
+    #[test]
+    fn any_object_is_decoded_alike_in_both_encodings(object in object_of(value()), kind in 0..5usize) {
+        let kind = &Kind::BUILT_IN[kind];
+        let (json, msgpack) = (serde_json::to_vec(&object).unwrap(), rmp_serde::to_vec(&object).unwrap());
+        let event = try_decode(kind.as_str(), "AAPL", None, &json);
+        prop_assert_eq!(&try_decode(kind.as_str(), "AAPL", Some("application/msgpack"), &msgpack), &event);
+        if let Some(event) = event {
+            prop_assert!(event.tags.is_sorted());
+            prop_assert!(!event.id.is_empty());
+        }
+        let frame = ClientFrame::parse(&json, Encoding::Json);
+        prop_assert_eq!(ClientFrame::parse(&msgpack, Encoding::MsgPack).is_ok(), frame.is_ok());
+        let object = Value::Object(object);
+        if let Ok(filter) = Filter::parse(&object, &Kinds::default()) {
+            prop_assert_eq!(Filter::parse(&json!(filter), &Kinds::default()), Ok(filter));
+        }
+    }
+
+    #[test]
+    fn an_event_is_received_as_it_was_sent(event in event(), p in any::<u16>(), seq in any::<u64>()) {
+        let expected = ServerMessage::Event(Box::new(ReceivedEvent {
+            kind: event.kind.clone(),
+            key: event.symbol.is_none().then(|| event.key.clone()),
+            symbol: event.symbol.clone(),
+            pattern: event.pattern.clone(),
+            tier: event.tier,
+            confidence: event.confidence,
+            priority: event.priority,
+            regime: event.regime,
+            ts: event.ts,
+            id: event.id.clone(),
+            p: Partition(p),
+            seq: Seq(seq),
+            tags: event.tags.clone(),
+            session: event.session,
+            data: event.data.clone(),
+        }));
+        for encoding in Encoding::ALL {
+            let object = encode_event(&event, Partition(p), Seq(seq), encoding);
+            let mut bytes = Vec::new();
+            write_array(&mut bytes, [object.as_slice()].into_iter(), encoding);
+            prop_assert_eq!(ServerMessage::parse(&bytes, encoding).unwrap(), [expected.clone()]);
+        }
+    }
+}

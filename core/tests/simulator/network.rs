@@ -1,0 +1,69 @@
+//! A network that loses, delays, reorders and doubles, by a seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tickwire_core::event::Event;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::section::Batch;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Batch(NodeRef, Batch<Arc<Event>>),
+    Delta(usize, Delta),
+    Beat(usize, InterestBeat),
+    AskSnapshot(NodeRef, usize),
+    Snapshot(usize, Vec<SnapshotPart>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    random: u64,
+    loss: u32,
+    counter: u64,
+    flying: BTreeMap<(Millis, u64), Message>,
+}
+
+impl Network {
+    pub(crate) fn new(seed: u64, loss: u32) -> Self {
+        Self {
+            random: seed,
+            loss,
+            counter: 0,
+            flying: BTreeMap::new(),
+        }
+    }
+
+    /// SplitMix64.
+    pub(crate) fn random(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % below
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.loss = 0;
+    }
+
+    pub(crate) fn send(&mut self, now: Millis, message: &Message) {
+        let copies = match self.random(100) as u32 {
+            dice if dice < self.loss => 0,
+            dice if dice < self.loss * 2 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            // Without loss the network is a single server's: in order, per sender and receiver.
+            let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
+            self.counter += 1;
+            self.flying.insert((now.plus(delay), self.counter), message.clone());
+        }
+    }
+
+    pub(crate) fn arrived(&mut self, now: Millis) -> Option<Message> {
+        let entry = self.flying.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}

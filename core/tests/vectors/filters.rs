@@ -1,0 +1,117 @@
+//! Filters as clients write them, and what passes them.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tickwire_core::filter::{Filter, FilterProblem};
+
+use crate::events::{EventCase, decoded};
+use crate::read::{kinds, vectors};
+
+#[derive(Deserialize)]
+struct Filters {
+    accepted: Vec<AcceptedFilter>,
+    refused: Vec<RefusedFilter>,
+    events: Vec<EventCase>,
+    matches: Vec<Matches>,
+}
+
+#[derive(Deserialize)]
+struct AcceptedFilter {
+    name: String,
+    filter: Value,
+    normal: Value,
+}
+
+#[derive(Deserialize)]
+struct RefusedFilter {
+    name: String,
+    filter: Value,
+    path: String,
+    problem: String,
+}
+
+#[derive(Deserialize)]
+struct Matches {
+    filter: Value,
+    pass: BTreeSet<String>,
+}
+
+#[test]
+fn filters() {
+    let filters: Filters = vectors("filters.json");
+    for case in filters.accepted {
+        let filter = Filter::parse(&case.filter, &kinds()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        assert_eq!(json!(filter), case.normal, "{}", case.name);
+        assert_eq!(
+            Filter::parse(&case.normal, &kinds()).as_ref(),
+            Ok(&filter),
+            "{}",
+            case.name
+        );
+        assert_eq!(
+            serde_json::from_value::<Filter>(case.normal).unwrap(),
+            filter,
+            "{}",
+            case.name
+        );
+    }
+    for case in filters.refused {
+        let error = Filter::parse(&case.filter, &kinds()).expect_err(&case.name);
+        let problem = match error.problem {
+            FilterProblem::UnknownField { .. } => "UnknownField",
+            FilterProblem::WrongType { .. } => "WrongType",
+            FilterProblem::EmptyList => "EmptyList",
+            FilterProblem::TooMany { .. } => "TooMany",
+            FilterProblem::UnknownValue(_) => "UnknownValue",
+            FilterProblem::UnknownKind { .. } => "UnknownKind",
+            FilterProblem::BadName(_) => "BadName",
+            FilterProblem::OutOfRange { .. } => "OutOfRange",
+        };
+        assert_eq!(
+            (error.path.as_str(), problem),
+            (case.path.as_str(), case.problem.as_str()),
+            "{}",
+            case.name
+        );
+    }
+
+    let events: Vec<_> = filters
+        .events
+        .into_iter()
+        .map(|case| (case.name.clone(), decoded(&case)))
+        .collect();
+    for case in filters.matches {
+        let filter = Filter::parse(&case.filter, &kinds()).unwrap();
+        let pass: BTreeSet<_> = events
+            .iter()
+            .filter(|(_, event)| filter.matches(event))
+            .map(|(name, _)| name.clone())
+            .collect();
+        assert_eq!(pass, case.pass, "{}", case.filter);
+    }
+}
+
+#[test]
+fn lists_are_bounded() {
+    let symbols = |n: usize| json!({ "symbols": (0..n).map(|i| i.to_string()).collect::<Vec<_>>() });
+    assert_eq!(
+        Filter::parse(&symbols(10_000), &kinds())
+            .unwrap()
+            .symbols
+            .unwrap()
+            .len(),
+        10_000
+    );
+    let error = Filter::parse(&symbols(10_001), &kinds()).unwrap_err();
+    assert_eq!(
+        error.problem,
+        FilterProblem::TooMany {
+            len: 10_001,
+            max: 10_000
+        }
+    );
+    let error = Filter::parse(&json!({ "tags": vec!["x"; 1_001] }), &kinds()).unwrap_err();
+    assert_eq!(error.problem, FilterProblem::TooMany { len: 1_001, max: 1_000 });
+}

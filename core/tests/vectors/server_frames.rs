@@ -1,0 +1,220 @@
+//! What the server says, byte by byte.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tickwire_core::event::Event;
+use tickwire_core::filter::Filter;
+use tickwire_core::frames::{
+    Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, ServerError, ServerFrame, ServerMessage, Subscription,
+    SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
+};
+use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
+
+use crate::events::decoded;
+use crate::read::{from_hex, kinds, vectors};
+
+#[derive(Deserialize)]
+pub(crate) struct ServerFrames {
+    pub(crate) frames: Vec<ServerVector>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ServerVector {
+    name: String,
+    pub(crate) json: String,
+    msgpack: String,
+}
+
+fn array(objects: &[Vec<u8>], encoding: Encoding) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_array(&mut bytes, objects.iter().map(Vec::as_slice), encoding);
+    bytes
+}
+
+#[test]
+fn server_frames() {
+    let vectors: ServerFrames = vectors("server_frames.json");
+    let names: Vec<_> = vectors.frames.iter().map(|vector| vector.name.clone()).collect();
+    let messages = messages();
+    assert_eq!(names, messages.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    for (vector, (name, [json, msgpack])) in vectors.frames.into_iter().zip(messages) {
+        assert_eq!(
+            String::from_utf8(array(&json, Encoding::Json)).unwrap(),
+            vector.json,
+            "{name}"
+        );
+        assert_eq!(array(&msgpack, Encoding::MsgPack), from_hex(&vector.msgpack), "{name}");
+
+        let received = ServerMessage::parse(vector.json.as_bytes(), Encoding::Json).unwrap();
+        assert!(!received.contains(&ServerMessage::Unknown), "{name}");
+        assert_eq!(received.len(), json.len(), "{name}");
+        let from_msgpack = ServerMessage::parse(&from_hex(&vector.msgpack), Encoding::MsgPack).unwrap();
+        assert_eq!(from_msgpack, received, "{name}");
+    }
+}
+
+type Parts = [Vec<Vec<u8>>; 2];
+
+/// The messages of `server_frames.json` in order, each as its objects in JSON and in MessagePack.
+fn messages() -> Vec<(&'static str, Parts)> {
+    let frame = |frame: ServerFrame| Encoding::ALL.map(|encoding| vec![encode(&frame, encoding)]);
+    let event = |event: &Event, p: u16, seq: u64| {
+        Encoding::ALL.map(|encoding| vec![encode_event(event, Partition(p), Seq(seq), encoding)])
+    };
+    let join = |a: Parts, b: Parts| {
+        let [(a_json, a_msgpack), (b_json, b_msgpack)] = [a, b].map(|[json, msgpack]| (json, msgpack));
+        [[a_json, b_json].concat(), [a_msgpack, b_msgpack].concat()]
+    };
+    let id = |number: u64| Some(Id::Number(number.into()));
+    let one = |name: &str, filter: Value, window_ms| {
+        let filter = Arc::new(Filter::parse(&filter, &kinds()).unwrap());
+        [(SubscriptionName::new(name).unwrap(), Subscription { filter, window_ms })].into()
+    };
+    let position = "1.AAEC";
+    let breakouts = json!({
+        "symbols": ["AAPL", "TSLA"], "patterns": ["BreakoutBO"], "tiers": ["daily"],
+        "min_confidence": 0.7, "min_priority": "medium",
+    });
+    let published = |kind: &str, key: &str, payload: Value| {
+        decoded(&serde_json::from_value(json!({ "name": kind, "kind": kind, "key": key, "payload": payload })).unwrap())
+    };
+    let old = event(
+        &published(
+            "pattern",
+            "AAPL",
+            json!({
+                "pattern": "BreakoutBO", "symbol": "AAPL", "tier": "daily", "confidence": 0.87,
+                "timestamp": 1757514600.12, "source": "TickStockPL",
+            }),
+        ),
+        3,
+        10452,
+    );
+    let least = event(
+        &published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })),
+        300,
+        5_000_000_000,
+    );
+    let market = event(
+        &published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })),
+        0,
+        7,
+    );
+    let notice = |code: &str, msg: Option<&str>, dropped, conflated| {
+        frame(ServerFrame::Notice(Notice {
+            code: code.into(),
+            msg: msg.map(str::to_owned),
+            dropped,
+            conflated,
+        }))
+    };
+    let error = |id, code, msg: &str| {
+        frame(ServerFrame::Error(ServerError {
+            id,
+            code,
+            msg: msg.to_owned(),
+        }))
+    };
+    vec![
+        (
+            "welcome",
+            frame(ServerFrame::Welcome(Welcome {
+                session: "9f2c1d".into(),
+                user: UserId::new("u1").unwrap(),
+                gateway: NodeId::new("gw-1").unwrap(),
+                heartbeat_ms: 15_000,
+                resumed: false,
+            })),
+        ),
+        (
+            "subscribed",
+            frame(ServerFrame::Subscribed(Subscriptions {
+                id: id(1),
+                subscriptions: one("breakouts", breakouts, 100),
+                position: position.into(),
+            })),
+        ),
+        (
+            "subscribed, nothing left",
+            frame(ServerFrame::Subscribed(Subscriptions {
+                id: None,
+                subscriptions: [].into(),
+                position: position.into(),
+            })),
+        ),
+        (
+            "subscriptions",
+            frame(ServerFrame::Subscriptions(Subscriptions {
+                id: id(4),
+                subscriptions: one("all", json!({ "market_hours_only": true }), 0),
+                position: position.into(),
+            })),
+        ),
+        ("event", old.clone()),
+        ("event with the least", least.clone()),
+        ("event of the market", market),
+        ("batch", join(old, least)),
+        (
+            "heartbeat",
+            frame(ServerFrame::Heartbeat(Heartbeat {
+                position: position.into(),
+            })),
+        ),
+        ("notice", notice("throttled", None, 12, 40)),
+        (
+            "notice in words",
+            notice("lagging", Some("partition 3 is 2 s behind"), 0, 0),
+        ),
+        (
+            "gap",
+            frame(ServerFrame::Gap(Gap {
+                reason: "retention".into(),
+                p: Partition(3),
+                from: Seq(10_452),
+                to: Seq(10_460),
+            })),
+        ),
+        (
+            "goaway",
+            frame(ServerFrame::Goaway(Goaway {
+                reason: "drain".into(),
+                reconnect_ms: 1_840,
+            })),
+        ),
+        ("error", error(id(1), 405, "symbol limit is 500 per connection")),
+        (
+            "error without an id",
+            error(None, 400, "not JSON: expected value at line 1 column 1"),
+        ),
+        ("pong", frame(ServerFrame::Pong(Pong { id: id(5) }))),
+        ("pong without an id", frame(ServerFrame::Pong(Pong { id: None }))),
+        ("nothing", [vec![], vec![]]),
+    ]
+}
+
+#[test]
+fn clients_pass_over_what_they_do_not_know() {
+    let json = br#"[{"T":"later","x":[{}]},{"T":"pong","id":"a","new":{"b":1}}]"#;
+    let expected = [
+        ServerMessage::Unknown,
+        ServerMessage::Pong(Pong {
+            id: Some(Id::Text("a".into())),
+        }),
+    ];
+    assert_eq!(ServerMessage::parse(json, Encoding::Json).unwrap(), expected);
+    let msgpack = rmp_serde::to_vec(&serde_json::from_slice::<Value>(json).unwrap()).unwrap();
+    assert_eq!(ServerMessage::parse(&msgpack, Encoding::MsgPack).unwrap(), expected);
+    assert!(ServerMessage::parse(br#"{"T":"pong"}"#, Encoding::Json).is_err());
+    assert!(ServerMessage::parse(br#"[{"T":"heartbeat"}]"#, Encoding::Json).is_err());
+}
+
+#[test]
+fn arrays_of_every_length_have_the_right_header() {
+    for len in [0, 15, 16, 65_535, 65_536] {
+        let pong = encode(&ServerFrame::Pong(Pong { id: None }), Encoding::MsgPack);
+        let bytes = array(&vec![pong; len], Encoding::MsgPack);
+        assert_eq!(ServerMessage::parse(&bytes, Encoding::MsgPack).unwrap().len(), len);
+    }
+}
