@@ -1,0 +1,134 @@
+//! Whether the node is ready: named checks, each set by the component that knows, and each starting out unmet.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is missing, per check; `None` when nothing is.
+type Checks = BTreeMap<&'static str, Option<String>>;
+
+/// All checks of a node. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    // Held only to read or write a map of a few texts.
+    checks: Arc<Mutex<Checks>>,
+}
+
+/// One check, in the hands of the component that knows. It keeps its last state when dropped.
+#[derive(Debug, Clone)]
+pub struct Check {
+    readiness: Readiness,
+    name: &'static str,
+}
+
+/// What `/readyz` tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether nothing is missing.
+    pub ready: bool,
+    /// Every check, by name.
+    pub checks: Vec<CheckReport>,
+}
+
+/// What `/readyz` tells of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether nothing is missing.
+    pub ok: bool,
+    /// What is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+impl Readiness {
+    /// Adds a check, unmet until its component says otherwise.
+    pub fn register(&self, name: &'static str) -> Check {
+        self.lock().insert(name, Some("not started yet".to_owned()));
+        Check {
+            readiness: self.clone(),
+            name,
+        }
+    }
+
+    /// Every check. A node without any is not ready, for it has not come to the point of knowing what it needs; nor
+    /// is one that drains.
+    pub fn report(&self, draining: bool) -> Report {
+        let report = |(name, missing): (&&'static str, &Option<String>)| CheckReport {
+            name,
+            ok: missing.is_none(),
+            missing: missing.clone(),
+        };
+        let mut checks: Vec<_> = self.lock().iter().map(report).collect();
+        if draining {
+            checks.push(CheckReport {
+                name: "running",
+                ok: false,
+                missing: Some("the node is stopping".to_owned()),
+            });
+        }
+        Report {
+            ready: !checks.is_empty() && checks.iter().all(|check| check.ok),
+            checks,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Checks> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Check {
+    /// Nothing is missing.
+    pub fn ok(&self) {
+        self.set(None);
+    }
+
+    /// This is missing, in words for an operator.
+    pub fn missing(&self, what: impl Into<String>) {
+        self.set(Some(what.into()));
+    }
+
+    fn set(&self, missing: Option<String>) {
+        self.readiness.lock().insert(self.name, missing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_when_every_check_is_met_and_nothing_drains() {
+        let readiness = Readiness::default();
+        assert!(!readiness.report(false).ready);
+        let nats = readiness.register("nats");
+        let coverage = readiness.register("coverage");
+        nats.ok();
+        assert!(!readiness.report(false).ready);
+        coverage.ok();
+        assert!(readiness.report(false).ready);
+        assert!(!readiness.report(true).ready);
+        coverage.missing("partition 3 has no coverage for 12 s");
+        let missing = Some("partition 3 has no coverage for 12 s".to_owned());
+        assert_eq!(
+            readiness.report(false),
+            Report {
+                ready: false,
+                checks: vec![
+                    CheckReport {
+                        name: "coverage",
+                        ok: false,
+                        missing
+                    },
+                    CheckReport {
+                        name: "nats",
+                        ok: true,
+                        missing: None
+                    },
+                ]
+            }
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! The configuration: the first thing that a node reads, and fixed from then on.
+//!
+//! Four layers, the later ones winning: the embedded reference (which *is* the defaults), a file, the environment,
+//! flags. Each layer is checked against the reference before the merge, so that an error can name where the mistake
+//! stands; ranges are checked while the merged whole becomes a [`Config`], and what two keys demand of each other
+//! last. A new key is one commented line in `config/reference.toml` and one field in `sections.rs`.
+
+mod error;
+mod layer;
+mod rules;
+mod sections;
+mod values;
+
+pub use error::{ConfigError, Origin};
+pub use sections::{
+    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, LogConfig, LogFormat,
+    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig,
+};
+pub use values::Secret;
+
+use layer::{Entry, Layer, REFERENCE, Schema};
+use std::path::PathBuf;
+
+/// From what a configuration is made, beside the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// The file of `--config`, if any.
+    pub file: Option<PathBuf>,
+    /// The environment, as (name, value); names that do not start with `TICKWIRE_` are passed over.
+    pub env: Vec<(String, String)>,
+    /// The pairs of `--set key=value`, as split by [`Config::parse_set`].
+    pub sets: Vec<(String, String)>,
+}
+
+impl LoadOptions {
+    /// The options of this process: its own environment, and the file and pairs that its flags named.
+    pub fn from_process(file: Option<PathBuf>, sets: Vec<(String, String)>) -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        };
+        Self {
+            file,
+            env: std::env::vars_os().filter_map(text).collect(),
+            sets,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks all layers.
+    ///
+    /// # Errors
+    /// Whatever is wrong first, with the key, where it stands and what is allowed there.
+    pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
+        let schema = Schema::of_reference();
+        let mut layers = Vec::new();
+        if let Some(path) = &options.file {
+            layers.push(Layer::from_file(&schema, path)?);
+        }
+        layers.push(Layer::from_env(&schema, &options.env)?);
+        layers.push(Layer::from_sets(&schema, &options.sets)?);
+
+        let mut builder =
+            ::config::Config::builder().add_source(::config::File::from_str(REFERENCE, ::config::FileFormat::Toml));
+        for layer in &layers {
+            builder = builder.add_source(layer.clone());
+        }
+        let merged: toml::Table = builder
+            .build()
+            .and_then(::config::Config::try_deserialize)
+            .map_err(ConfigError::Merge)?;
+        let config: Self = serde_path_to_error::deserialize(merged.clone()).map_err(|error| {
+            let path = error.path().to_string();
+            let key = path.split('[').next().unwrap_or(&path);
+            let entry = layers.iter().rev().find_map(|layer| layer.find(key)).cloned();
+            let entry = entry.unwrap_or_else(|| Entry::of_reference(key, &merged));
+            entry.invalid(error.inner().message().to_owned())
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The commented reference: every key with its meaning, unit, range and default, as a file to start from.
+    pub fn reference() -> &'static str {
+        REFERENCE
+    }
+
+    /// The configuration in effect, as TOML, secrets masked.
+    pub fn show(&self) -> String {
+        // Serialising fails only for types that TOML lacks, and the tests show that there are none here.
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    }
+
+    /// Splits the `key=value` of a `--set` flag.
+    ///
+    /// # Errors
+    /// When there is no `=`, or nothing before it.
+    pub fn parse_set(text: &str) -> Result<(String, String), ConfigError> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            _ => Err(ConfigError::NotAPair { text: text.to_owned() }),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What keys demand of each other, beyond the range of each.
+
+use tickwire_core::event::Kind;
+
+use super::error::ConfigError;
+use super::sections::{AuthConfig, AuthMode, Config};
+use super::values::Secret;
+
+/// The shortest key that HS256 allows (RFC 7518, 3.2).
+const LEAST_SECRET_BYTES: usize = 32;
+
+impl AuthConfig {
+    /// The secret that tokens are checked with, or none in `dev` mode. Only nodes that take clients need to ask.
+    ///
+    /// # Errors
+    /// When the mode is `jwt` and the secret is missing or too short.
+    pub fn secret(&self) -> Result<Option<&Secret>, ConfigError> {
+        let long_enough = self.jwt_secret.expose().len() >= LEAST_SECRET_BYTES;
+        match self.mode {
+            AuthMode::Dev => Ok(None),
+            AuthMode::Jwt if long_enough => Ok(Some(&self.jwt_secret)),
+            AuthMode::Jwt => Err(ConfigError::Conflict {
+                keys: "auth.mode, auth.jwt_secret",
+                reason: format!(
+                    "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes: set TICKWIRE_AUTH__JWT_SECRET"
+                ),
+            }),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what keys demand of each other.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let Self {
+            events,
+            membership,
+            stream,
+            nats,
+            ..
+        } = self;
+        let logins = [
+            !nats.user.is_empty(),
+            !nats.token.is_empty(),
+            nats.credentials.is_some(),
+        ]
+        .iter()
+        .filter(|set| **set)
+        .count();
+        let built_in = |name: &String| !matches!(Kind::from(name.as_str()), Kind::Other(_));
+        let rules = [
+            (
+                !events.kinds.keys().any(built_in),
+                "events.kinds",
+                "the built-in kinds (pattern, market, health, alert, backtest) keep their audience; name others only",
+            ),
+            (
+                membership.timeout >= membership.beat_interval * 2,
+                "membership.timeout, membership.beat_interval",
+                "the timeout must be at least twice the beat interval",
+            ),
+            (
+                stream.duplicate_window <= stream.max_age,
+                "stream.duplicate_window, stream.max_age",
+                "the window must not be longer than events are kept",
+            ),
+            (
+                logins <= 1,
+                "nats.user, nats.token, nats.credentials",
+                "only one way to log in can be used",
+            ),
+            (
+                nats.password.is_empty() || !nats.user.is_empty(),
+                "nats.password, nats.user",
+                "a password needs its user",
+            ),
+            (
+                nats.tls_cert.is_some() == nats.tls_key.is_some(),
+                "nats.tls_cert, nats.tls_key",
+                "a certificate and its key must be given together",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, keys, reason)) => Err(ConfigError::Conflict {
+                keys,
+                reason: reason.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+}

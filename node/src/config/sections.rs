@@ -1,0 +1,341 @@
+//! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. What a key
+//! means, its unit and default stand in that file; here stand its type and range (durations in milliseconds).
+
+use super::values::{self, Secret};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tickwire_core::event::KindAudience;
+
+/// All of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node itself.
+    pub node: NodeConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How NATS is reached.
+    pub nats: NatsConfig,
+    /// The stream of events.
+    pub stream: StreamConfig,
+    /// The kinds of events.
+    pub events: EventsConfig,
+    /// The admin server.
+    pub admin: AdminConfig,
+    /// How nodes know of each other.
+    pub membership: MembershipConfig,
+    /// The router's engine.
+    pub router: RouterConfig,
+    /// The gateway's engine and limits.
+    pub gateway: GatewayConfig,
+    /// How clients say who they are.
+    pub auth: AuthConfig,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The configured name; [`identity`](Self::identity) gives the one to use.
+    #[serde(
+        serialize_with = "values::show_optional",
+        deserialize_with = "values::optional_token"
+    )]
+    pub id: Option<String>,
+    /// How long a drain may take.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 600_000, _>"
+    )]
+    pub shutdown_grace: Duration,
+    /// Where to write what the node listens on.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub ports_file: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// The node's name: the configured one, else the role and eight random digits. To be called once at the start.
+    pub fn identity(&self, role: &str) -> String {
+        self.id
+            .clone()
+            .unwrap_or_else(|| format!("{role}-{:08x}", rand::rng().random::<u32>()))
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// One object a line, or for people.
+    pub format: LogFormat,
+    /// The directives that say what is logged.
+    #[serde(deserialize_with = "values::log_level")]
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// `[nats]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsConfig {
+    /// Addresses, with commas between.
+    #[serde(deserialize_with = "values::nats_url")]
+    pub url: String,
+    /// The user, or empty.
+    pub user: String,
+    /// The password of the user.
+    pub password: Secret,
+    /// The token, or empty.
+    pub token: Secret,
+    /// The credentials file.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub credentials: Option<PathBuf>,
+    /// The authorities to trust.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub tls_ca: Option<PathBuf>,
+    /// This node's own certificate.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub tls_key: Option<PathBuf>,
+    /// How long a start may wait for NATS.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<100, 600_000, _>"
+    )]
+    pub connect_timeout: Duration,
+    /// How long one request may take.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<50, 60_000, _>"
+    )]
+    pub request_timeout: Duration,
+}
+
+/// `[stream]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// The stream's name.
+    #[serde(deserialize_with = "values::token")]
+    pub name: String,
+    /// The number of partitions.
+    #[serde(deserialize_with = "values::within::<1, 1024, _, _>")]
+    pub partitions: u32,
+    /// Copies of the stream and the buckets.
+    #[serde(deserialize_with = "values::within::<1, 5, _, _>")]
+    pub replicas: usize,
+    /// How long events are kept.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<1_000, 31_536_000_000, _>"
+    )]
+    pub max_age: Duration,
+    /// How many bytes of events are kept.
+    #[serde(deserialize_with = "values::within::<1_048_576, 9_223_372_036_854_775_807, _, _>")]
+    pub max_bytes: i64,
+    /// The largest message, in bytes.
+    #[serde(deserialize_with = "values::within::<1_024, 8_388_608, _, _>")]
+    pub max_message: i32,
+    /// How long a message id is remembered.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<100, 86_400_000, _>"
+    )]
+    pub duplicate_window: Duration,
+    /// File or memory.
+    pub storage: Storage,
+}
+
+/// Where the stream and the buckets are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// On disk.
+    File,
+    /// In memory.
+    Memory,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsConfig {
+    /// Kinds beside the built-in ones.
+    pub kinds: BTreeMap<String, KindAudience>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// The address of the admin server.
+    pub listen: SocketAddr,
+}
+
+/// `[membership]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembershipConfig {
+    /// The time between two beats.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<20, 10_000, _>"
+    )]
+    pub beat_interval: Duration,
+    /// The silence after which a node is out of the view.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<50, 300_000, _>"
+    )]
+    pub timeout: Duration,
+    /// How long a lease lasts unless it is renewed.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<1_000, 60_000, _>"
+    )]
+    pub lease_ttl: Duration,
+    /// The time between two ticks of a partition.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<50, 60_000, _>"
+    )]
+    pub tick_interval: Duration,
+}
+
+/// `[router]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterConfig {
+    /// How long a batch is gathered.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 1_000, _>"
+    )]
+    pub flush_window: Duration,
+    /// How large a batch grows.
+    #[serde(deserialize_with = "values::within::<1_024, 524_288, _, _>")]
+    pub flush_bytes: usize,
+    /// The time between two checkpoints of a floor.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<20, 60_000, _>"
+    )]
+    pub checkpoint_interval: Duration,
+    /// How long the interest of a silent gateway is kept.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<100, 3_600_000, _>"
+    )]
+    pub interest_retention: Duration,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The address for clients.
+    pub listen: SocketAddr,
+    /// The number of shards; 0 is one per core.
+    #[serde(deserialize_with = "values::within::<0, 256, _, _>")]
+    pub shards: usize,
+    /// The time between two heartbeats to a quiet client.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<100, 300_000, _>"
+    )]
+    pub heartbeat_interval: Duration,
+    /// How long a connection may stay unnamed.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<100, 60_000, _>"
+    )]
+    pub auth_timeout: Duration,
+    /// The largest frame from a client.
+    #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
+    pub max_frame_bytes: usize,
+    /// Malformed frames before the close.
+    #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
+    pub max_malformed: u32,
+    /// Subscriptions of a session.
+    #[serde(deserialize_with = "values::within::<1, 10_000, _, _>")]
+    pub max_subscriptions: usize,
+    /// Symbols of a session.
+    #[serde(deserialize_with = "values::within::<1, 100_000, _, _>")]
+    pub max_symbols: usize,
+    /// Bytes that may wait for a session.
+    #[serde(deserialize_with = "values::within::<16_384, 1_073_741_824, _, _>")]
+    pub outbox_bytes: usize,
+    /// The default window.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 1_000, _>"
+    )]
+    pub window: Duration,
+    /// How long unwanted interest is kept.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 600_000, _>"
+    )]
+    pub shrink_delay: Duration,
+    /// How long interest deltas are gathered.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 1_000, _>"
+    )]
+    pub delta_window: Duration,
+    /// How long a partition may hold up a confirmation.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<10, 60_000, _>"
+    )]
+    pub confirm_timeout: Duration,
+    /// How long a gap may close by itself.
+    #[serde(
+        serialize_with = "values::show_duration",
+        deserialize_with = "values::duration::<0, 10_000, _>"
+    )]
+    pub gap_grace: Duration,
+    /// Events held behind a gap.
+    #[serde(deserialize_with = "values::within::<1, 10_000_000, _, _>")]
+    pub hold_events: usize,
+    /// Sessions of this gateway.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
+    pub max_sessions: usize,
+    /// The web origins that may connect; none listed is any.
+    pub allowed_origins: Vec<String>,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// By token, or for development.
+    pub mode: AuthMode,
+    /// What signs the tokens.
+    pub jwt_secret: Secret,
+}
+
+/// How clients say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// By a signed token.
+    Jwt,
+    /// By `?user=name`, believed.
+    Dev,
+}

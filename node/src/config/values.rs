@@ -1,0 +1,158 @@
+//! How single values are read and written: durations as people write them, ranges, tokens, paths that may be empty,
+//! secrets. Each refuses what it does not allow with a text that tells what it does.
+
+use crate::names;
+use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+static PARSER: SpanParser = SpanParser::new();
+static PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
+
+/// Reads a duration such as "250ms" of `MIN` to `MAX` milliseconds.
+pub(super) fn duration<'de, const MIN: u64, const MAX: u64, D>(deserializer: D) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    let (least, most) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
+    match PARSER.parse_unsigned_duration(&text) {
+        Ok(found) if (least..=most).contains(&found) => Ok(found),
+        Ok(_) => Err(D::Error::custom(format!(
+            "must be {} to {}",
+            shown(&least),
+            shown(&most)
+        ))),
+        Err(_) => Err(D::Error::custom(
+            "must be a duration with its unit, such as \"250ms\", \"2s\" or \"24h\"",
+        )),
+    }
+}
+
+/// Writes a duration as [`duration`] reads it.
+pub(super) fn show_duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(value))
+}
+
+fn shown(value: &Duration) -> String {
+    PRINTER.unsigned_duration_to_string(value)
+}
+
+/// Reads a whole number of `MIN` to `MAX`.
+pub(super) fn within<'de, const MIN: u64, const MAX: u64, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    let found = i64::deserialize(deserializer)?;
+    let allowed = u64::try_from(found).ok().filter(|found| (MIN..=MAX).contains(found));
+    let refusal = || D::Error::custom(format!("must be {MIN} to {MAX}"));
+    allowed.and_then(|found| T::try_from(found).ok()).ok_or_else(refusal)
+}
+
+/// Reads a name that has to be one token of a subject.
+pub(super) fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if names::is_token(&text) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(names::TOKEN_RULE))
+    }
+}
+
+/// Reads a name as [`token`] does, or none.
+pub(super) fn optional_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "" => Ok(None),
+        token if names::is_token(token) => Ok(Some(text)),
+        _ => Err(D::Error::custom(names::TOKEN_RULE)),
+    }
+}
+
+/// Writes what [`optional_token`] reads.
+pub(super) fn show_optional<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.as_deref().unwrap_or_default())
+}
+
+/// Reads a path, or none when it is empty.
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+/// Writes what [`optional_path`] reads.
+pub(super) fn show_path<S: Serializer>(value: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_deref().unwrap_or(Path::new("")).serialize(serializer)
+}
+
+/// Reads the directives that say what is logged.
+pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match tracing_subscriber::EnvFilter::builder().parse(&text) {
+        Ok(_) if !text.is_empty() => Ok(text),
+        _ => Err(D::Error::custom(
+            "must be a level (error, warn, info, debug, trace) or directives such as \"info,tickwire_gateway=debug\"",
+        )),
+    }
+}
+
+/// Reads a list of NATS addresses. Names and passwords have keys of their own, which keeps them out of logs.
+pub(super) fn nats_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.contains('@') {
+        return Err(D::Error::custom(
+            "must not hold a user or password: use nats.user and nats.password",
+        ));
+    }
+    let good = text
+        .split(',')
+        .all(|url| !url.trim().is_empty() && url.trim().parse::<async_nats::ServerAddr>().is_ok());
+    if good {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(
+            "must be NATS addresses with commas between, such as nats://127.0.0.1:4222",
+        ))
+    }
+}
+
+/// A text that is never shown: not in logs, errors or the configuration in effect.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn mask(&self) -> &'static str {
+        if self.0.is_empty() { "" } else { "********" }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({:?})", self.mask())
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.mask())
+    }
+}

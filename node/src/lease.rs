@@ -1,0 +1,269 @@
+//! Leases in a KV bucket: who does something, agreed on by compare-and-set.
+//!
+//! No clocks are compared between hosts. A lease is stale when its revision has not changed for its time to live *as
+//! observed here*. A refused write means that somebody else has written; an unanswered one means nothing, except that
+//! the next attempt has to find out first whether it took effect.
+
+use crate::nats::Nats;
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::wire::{self, WireError};
+use tokio::time::timeout;
+
+/// What a lease's key holds: its owner, and what the owners hand on to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record<S> {
+    /// Who has it; `None` when it was given back.
+    pub owner: Option<NodeRef>,
+    /// What the last owner wrote down.
+    pub state: S,
+}
+
+/// A lease as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read<S> {
+    /// The revision of its key, 0 if there never was one.
+    pub revision: u64,
+    /// What it holds, `None` if nothing.
+    pub record: Option<Record<S>>,
+}
+
+/// Why a lease was not read or written.
+#[derive(Debug, Error)]
+pub enum LeaseError {
+    /// Somebody else has written: the lease is not ours.
+    #[error("the lease {key} was written by another node")]
+    Refused {
+        /// Its key.
+        key: String,
+    },
+    /// NATS did not answer, or not with a yes or no. A write may have taken effect nevertheless.
+    #[error("the lease {key} cannot be reached: {reason}")]
+    Unavailable {
+        /// Its key.
+        key: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Another version of tickwire wrote it.
+    #[error("the lease {key} cannot be read: {source}")]
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        source: WireError,
+    },
+}
+
+/// Since when a lease has not been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    revision: u64,
+    since: Millis,
+}
+
+impl Observed {
+    /// First seen at `revision`.
+    pub fn new(now: Millis, revision: u64) -> Self {
+        Self { revision, since: now }
+    }
+
+    /// Seen again. An older revision comes from a server that lags, and tells nothing.
+    pub fn see(&mut self, now: Millis, revision: u64) {
+        if revision > self.revision {
+            *self = Self::new(now, revision);
+        }
+    }
+
+    /// Whether it has not been written for `ttl` milliseconds.
+    pub fn is_stale(&self, now: Millis, ttl: u64) -> bool {
+        now.since(self.since) >= ttl
+    }
+}
+
+/// The leases of one bucket, for one node.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    bucket: Store,
+    me: NodeRef,
+    deadline: Duration,
+}
+
+impl Leases {
+    /// Opens the bucket. Every operation takes at most `deadline`.
+    ///
+    /// # Errors
+    /// [`LeaseError::Unavailable`] if the bucket cannot be reached.
+    pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
+        let opened = nats.jetstream.get_key_value(bucket).await;
+        let bucket = opened.map_err(|error| unavailable(bucket, error))?;
+        Ok(Self { bucket, me, deadline })
+    }
+
+    /// Reads a lease.
+    ///
+    /// # Errors
+    /// When it cannot be reached or read.
+    pub async fn read<S: DeserializeOwned>(&self, key: &str) -> Result<Read<S>, LeaseError> {
+        let (revision, record) = self.fetch(key).await?;
+        Ok(Read { revision, record })
+    }
+
+    /// Takes a lease that was read at `revision` and judged to be free.
+    ///
+    /// # Errors
+    /// [`LeaseError::Refused`] if it was written since.
+    pub async fn take<S: Serialize>(&self, key: &str, revision: u64, state: &S) -> Result<Lease, LeaseError> {
+        let owner = Some(self.me.clone());
+        let revision = self.store(key, revision, &(owner, state)).await?;
+        Ok(Lease {
+            leases: self.clone(),
+            key: key.to_owned(),
+            revision,
+            in_doubt: false,
+        })
+    }
+
+    /// Reads a key that is not a lease but guarded by one, with its revision.
+    ///
+    /// # Errors
+    /// When it cannot be reached or read.
+    pub(crate) async fn fetch<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), LeaseError> {
+        let entry = timeout(self.deadline, self.bucket.entry(key)).await;
+        let entry = entry.map_err(|error| unavailable(key, error))?;
+        let Some(entry) = entry.map_err(|error| unavailable(key, error))? else {
+            return Ok((0, None));
+        };
+        let value = match entry.operation {
+            Operation::Put => Some(decode(key, &entry.value)?),
+            Operation::Delete | Operation::Purge => None,
+        };
+        Ok((entry.revision, value))
+    }
+
+    /// Writes a key that was read at `revision`. Returns its new revision.
+    ///
+    /// # Errors
+    /// [`LeaseError::Refused`] if it was written since.
+    pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
+        let value = wire::encode(value).map_err(|source| LeaseError::Unreadable {
+            key: key.to_owned(),
+            source,
+        })?;
+        let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
+        match written.map_err(|error| unavailable(key, error))? {
+            Ok(revision) => Ok(revision),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
+                Err(LeaseError::Refused { key: key.to_owned() })
+            }
+            Err(error) => Err(unavailable(key, error)),
+        }
+    }
+}
+
+/// A lease that this node has.
+#[derive(Debug)]
+pub struct Lease {
+    leases: Leases,
+    key: String,
+    revision: u64,
+    /// Whether the last write was not answered.
+    in_doubt: bool,
+}
+
+impl Lease {
+    /// Keeps the lease, and writes down `state`.
+    ///
+    /// # Errors
+    /// [`LeaseError::Refused`] if another node has it now. Any other error leaves it ours until that is seen.
+    pub async fn renew<S: Serialize + DeserializeOwned>(&mut self, state: &S) -> Result<(), LeaseError> {
+        self.write(Some(self.leases.me.clone()), state).await
+    }
+
+    /// Gives the lease back, so that another node can take it at once.
+    ///
+    /// # Errors
+    /// When that was refused, or could not be written: then it becomes stale.
+    pub async fn free<S: Serialize + DeserializeOwned>(mut self, state: &S) -> Result<(), LeaseError> {
+        self.write(None, state).await
+    }
+
+    async fn write<S: Serialize + DeserializeOwned>(
+        &mut self,
+        owner: Option<NodeRef>,
+        state: &S,
+    ) -> Result<(), LeaseError> {
+        if self.in_doubt {
+            self.settle::<S>().await?;
+        }
+        // So it stays if we are dropped while we wait.
+        self.in_doubt = true;
+        let written = self.leases.store(&self.key, self.revision, &(owner, state)).await;
+        self.in_doubt = matches!(written, Err(LeaseError::Unavailable { .. }));
+        self.revision = written?;
+        Ok(())
+    }
+
+    /// Finds out whether a write that was not answered took effect.
+    async fn settle<S: DeserializeOwned>(&mut self) -> Result<(), LeaseError> {
+        let read = self.leases.read::<S>(&self.key).await?;
+        let owner = read.record.and_then(|record| record.owner);
+        // A server that lags shows a revision that we know; then the compare-and-set decides.
+        if read.revision > self.revision {
+            if owner.as_ref() != Some(&self.leases.me) {
+                return Err(LeaseError::Refused { key: self.key.clone() });
+            }
+            self.revision = read.revision;
+        }
+        self.in_doubt = false;
+        Ok(())
+    }
+}
+
+fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, LeaseError> {
+    wire::decode(value).map_err(|source| LeaseError::Unreadable {
+        key: key.to_owned(),
+        source,
+    })
+}
+
+fn unavailable(key: &str, error: impl std::fmt::Display) -> LeaseError {
+    LeaseError::Unavailable {
+        key: key.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_stale_when_its_revision_stood_still_for_its_life() {
+        let mut observed = Observed::new(Millis(1_000), 5);
+        assert!(!observed.is_stale(Millis(2_999), 2_000));
+        assert!(observed.is_stale(Millis(3_000), 2_000));
+        observed.see(Millis(2_500), 5);
+        assert!(observed.is_stale(Millis(3_000), 2_000));
+        observed.see(Millis(2_600), 6);
+        assert!(!observed.is_stale(Millis(3_000), 2_000));
+        observed.see(Millis(2_700), 5);
+        assert!(observed.is_stale(Millis(4_600), 2_000));
+    }
+
+    #[test]
+    fn a_record_is_written_as_it_is_read() {
+        let record = Record {
+            owner: None,
+            state: 7u64,
+        };
+        let bytes = wire::encode(&record).unwrap();
+        assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());
+        assert_eq!(decode::<Record<u64>>("p.1", &bytes).unwrap(), record);
+        assert!(matches!(decode::<u64>("p.1", &[9, 9]), Err(LeaseError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,184 @@
+//! How nodes know of each other: every node beats over core NATS, one router, the coordinator, folds the beats into a
+//! versioned view in KV, and every node follows that view.
+//!
+//! The cost is N messages a second, not N²: only routers hear the beats, and nodes hear of the view by one small
+//! announcement on change and at every beat. Who misses an announcement sees the next one; who hears none looks into KV
+//! by itself. A node leaves in three steps: it drains (its beats say so at once), ends its work, and says goodbye.
+
+mod beats;
+mod coordinator;
+mod follower;
+
+use crate::clock::Clock;
+use crate::config::MembershipConfig;
+use crate::lease::{LeaseError, Leases};
+use crate::names;
+use crate::nats::Nats;
+use crate::shutdown::Shutdown;
+use async_nats::Subscriber;
+use coordinator::Coordinator;
+use follower::Follower;
+use metrics::{describe_gauge, gauge};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::ring::{Member, Role, View};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span, warn};
+
+/// The longest that one look into KV, or one write, may take.
+const KV_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a goodbye may take.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a node says of itself to all routers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Who it is, and whether it drains.
+    pub member: Member,
+    /// Whether it ends now.
+    pub goodbye: bool,
+}
+
+/// What the coordinator says to all nodes: the view of this version is in KV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Announcement {
+    version: u64,
+}
+
+/// Why a node cannot join.
+#[derive(Debug, Error)]
+pub enum MembershipError {
+    /// A subscription could not be made.
+    #[error("cannot subscribe to {subject}: {reason}")]
+    Subscribe {
+        /// To what.
+        subject: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The bucket of the view cannot be opened.
+    #[error("cannot open the bucket of the member view: {0}")]
+    Bucket(#[from] LeaseError),
+}
+
+/// A node's part in the membership. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    member: Member,
+    view: watch::Receiver<Arc<View>>,
+    leave: CancellationToken,
+    left: CancellationToken,
+}
+
+impl Membership {
+    /// Joins: `member` is heard of from now on, until [`leave`](Self::leave) or the force of `shutdown`. When the
+    /// drain begins, it is heard to be draining.
+    ///
+    /// # Errors
+    /// When a subscription or the bucket of the view is not to be had.
+    pub async fn join(
+        nats: &Nats,
+        config: &MembershipConfig,
+        member: Member,
+        shutdown: &Shutdown,
+    ) -> Result<Self, MembershipError> {
+        describe();
+        let deadline = KV_DEADLINE.min(config.lease_ttl / 2);
+        let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
+        let (sender, view) = watch::channel(Arc::default());
+        let (leave, left) = (CancellationToken::new(), CancellationToken::new());
+        let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender).await?;
+        let coordinator = match member.role {
+            Role::Router => Some(Coordinator::new(nats, config, leases, member.node.clone(), Clock::start()).await?),
+            Role::Gateway => None,
+        };
+
+        let (force, drain) = (shutdown.force().clone(), shutdown.drain().clone());
+        let (nats, interval, own) = (nats.clone(), config.beat_interval, member.clone());
+        let (leaving, done) = (leave.clone(), left.clone().drop_guard());
+        let work = async move {
+            let mut coordinator = coordinator;
+            let coordinate = async {
+                match &mut coordinator {
+                    Some(coordinator) => coordinator.run().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = beats::send(&nats, interval, &own, &drain) => {}
+                () = follower.run() => {}
+                () = coordinate => {}
+                () = leaving.cancelled() => {}
+                () = force.cancelled() => {}
+            }
+            let goodbye = async {
+                beats::goodbye(&nats, &own).await;
+                if let Some(coordinator) = coordinator {
+                    coordinator.leave(&own).await;
+                }
+            };
+            if timeout(LEAVE_DEADLINE, goodbye).await.is_err() {
+                warn!("no goodbye in time; the others will notice our silence");
+            }
+            drop(done);
+        };
+        // It outlives the drain, hence is no task that the drain waits for; but until then its end would be a fault.
+        let work = tokio::spawn(work.instrument(info_span!("task", task = "membership")));
+        let stopping = shutdown.drain().clone();
+        shutdown.spawn("membership", async move {
+            tokio::select! {
+                () = stopping.cancelled() => Ok(()),
+                ended = work => Err(ended.map_or_else(|panic| panic.to_string(), |()| "ended early".to_owned())),
+            }
+        });
+        Ok(Self {
+            member,
+            view,
+            leave,
+            left,
+        })
+    }
+
+    /// The members, as the newest view that was seen tells them; a view of version 0 before the first.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// What this node joined as.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Says goodbye, and waits until that is sent. The last thing that a node does with NATS.
+    pub async fn leave(&self) {
+        self.leave.cancel();
+        self.left.cancelled().await;
+    }
+}
+
+async fn subscribe(nats: &Nats, subject: String) -> Result<Subscriber, MembershipError> {
+    nats.client.subscribe(subject.clone()).await.map_err(|error| MembershipError::Subscribe {
+        subject,
+        reason: error.to_string(),
+    })
+}
+
+/// Sets the metrics of a new view.
+fn measure(view: &View) {
+    gauge!("tickwire_view_version").set(view.version as f64);
+    for role in [Role::Router, Role::Gateway] {
+        let members = view.members.iter().filter(|member| member.role == role).count();
+        gauge!("tickwire_view_members", "role" => role.as_str()).set(members as f64);
+    }
+}
+
+fn describe() {
+    describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
+    describe_gauge!("tickwire_view_members", "The members of the view, by role");
+    describe_gauge!("tickwire_coordinator", "Whether this node is the coordinator");
+}

@@ -1,0 +1,58 @@
+//! A node's own beats: at every interval, and at once when something changes.
+
+use super::Beat;
+use crate::names;
+use crate::nats::Nats;
+use std::time::Duration;
+use tickwire_core::ring::Member;
+use tickwire_core::wire;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Beats until dropped; from the drain on, as draining.
+pub(super) async fn send(nats: &Nats, every: Duration, member: &Member, drain: &CancellationToken) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.cancelled(), if !draining => {}
+        }
+        draining = drain.is_cancelled();
+        let member = Member {
+            draining,
+            ..member.clone()
+        };
+        beat(nats, member, false).await;
+    }
+}
+
+/// Says goodbye, and waits until that has left this process.
+pub(super) async fn goodbye(nats: &Nats, member: &Member) {
+    let member = Member {
+        draining: true,
+        ..member.clone()
+    };
+    beat(nats, member, true).await;
+    if let Err(error) = nats.client.flush().await {
+        warn!(%error, "the goodbye was not sent");
+    }
+}
+
+async fn beat(nats: &Nats, member: Member, goodbye: bool) {
+    // What waits while the connection is down would come late and in heaps; the next beat says the same.
+    if !nats.is_connected() {
+        return;
+    }
+    let subject = names::beat(member.role.as_str());
+    match wire::encode(&Beat { member, goodbye }) {
+        Ok(bytes) => {
+            if let Err(error) = nats.client.publish(subject, bytes.into()).await {
+                warn!(%error, "a beat was not sent");
+            }
+        }
+        Err(error) => warn!(%error, "a beat was not sent"),
+    }
+}

@@ -1,0 +1,225 @@
+//! The coordinator's duty, which every router is ready for: one of them, the holder of the coordinator's lease, writes
+//! the view.
+//!
+//! Every router folds all beats all the time, so that a new coordinator knows what the old one knew. Absence counts
+//! only while this node can be expected to hear: not while KV fails, not while its own beats do not come back, and
+//! not after it stood still itself. Views are written by compare-and-set; who is refused is not the coordinator.
+
+use super::{Announcement, Beat, MembershipError};
+use crate::clock::Clock;
+use crate::config::MembershipConfig;
+use crate::lease::{Lease, LeaseError, Leases, Observed};
+use crate::names;
+use crate::nats::Nats;
+use crate::view::Roster;
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use metrics::gauge;
+use std::time::Duration;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::ring::{Member, View};
+use tickwire_core::wire;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+pub(super) struct Coordinator {
+    nats: Nats,
+    me: NodeRef,
+    clock: Clock,
+    beats: Subscriber,
+    rounds: Interval,
+    roster: Roster,
+    timeout: u64,
+    lease_ttl: u64,
+    leases: Leases,
+    observed: Option<Observed>,
+    office: Option<Office>,
+    last_round: Millis,
+}
+
+/// What the holder of the lease has beside it.
+struct Office {
+    lease: Lease,
+    /// The view in KV with its revision; `None` when it has to be read again.
+    view: Option<(u64, View)>,
+}
+
+impl Coordinator {
+    pub(super) async fn new(
+        nats: &Nats,
+        config: &MembershipConfig,
+        leases: Leases,
+        me: NodeRef,
+        clock: Clock,
+    ) -> Result<Self, MembershipError> {
+        let beats = super::subscribe(nats, names::beat("*")).await?;
+        // Often enough that the lease cannot become stale between two rounds.
+        let mut rounds = interval(config.beat_interval.min(config.lease_ttl / 3));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (now, timeout) = (clock.now(), millis(config.timeout));
+        gauge!("tickwire_coordinator").set(0.0);
+        Ok(Self {
+            nats: nats.clone(),
+            me,
+            clock,
+            beats,
+            rounds,
+            roster: Roster::new(now, timeout),
+            timeout,
+            lease_ttl: millis(config.lease_ttl),
+            leases,
+            observed: None,
+            office: None,
+            last_round: now,
+        })
+    }
+
+    /// Does the duty until dropped, or until the connection is closed for good.
+    pub(super) async fn run(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                message = self.beats.next() => {
+                    let Some(message) = message else { return };
+                    if self.hear(&message.payload) {
+                        self.write_view().await;
+                    }
+                }
+                _ = self.rounds.tick() => self.round().await,
+            }
+        }
+    }
+
+    /// The coordinator's own goodbye: the last view that it writes is without it, and another can follow at once.
+    pub(super) async fn leave(mut self, member: &Member) {
+        self.roster.goodbye(self.clock.now(), member);
+        self.write_view().await;
+        if let Some(office) = self.office.take()
+            && let Err(error) = office.lease.free(&()).await
+        {
+            debug!(%error, "the coordinator's lease was not given back");
+        }
+        gauge!("tickwire_coordinator").set(0.0);
+    }
+
+    /// Folds a beat in. Returns whether it is news.
+    fn hear(&mut self, payload: &[u8]) -> bool {
+        let now = self.clock.now();
+        match wire::decode::<Beat>(payload) {
+            Ok(beat) if beat.goodbye => {
+                self.roster.goodbye(now, &beat.member);
+                true
+            }
+            Ok(beat) => self.roster.beat(now, beat.member),
+            Err(error) => {
+                warn!(%error, "a beat was refused");
+                false
+            }
+        }
+    }
+
+    async fn round(&mut self) {
+        let now = self.clock.now();
+        let stood_still = now.since(self.last_round) > self.timeout / 2;
+        let deaf = now.since(self.roster.last_heard(&self.me).unwrap_or_default()) > self.timeout / 2;
+        if stood_still || deaf {
+            self.roster.restart_silence(now);
+        }
+        self.last_round = now;
+        match &mut self.office {
+            None => self.run_for_office().await,
+            Some(office) => {
+                if let Err(error) = office.lease.renew(&()).await {
+                    self.trouble(&error);
+                }
+            }
+        }
+        self.write_view().await;
+        self.announce().await;
+        // Time spent on KV is no time in which we stood still.
+        self.last_round = self.clock.now();
+    }
+
+    /// Looks at the lease, and takes it if nobody has it.
+    async fn run_for_office(&mut self) {
+        let read = match self.leases.read::<()>(names::COORDINATOR_KEY).await {
+            Ok(read) => read,
+            Err(error) => return debug!(%error, "the coordinator's lease cannot be read"),
+        };
+        let now = self.clock.now();
+        let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
+        observed.see(now, read.revision);
+        let owner = read.record.and_then(|record| record.owner);
+        let free = owner.is_none_or(|owner| owner == self.me) || observed.is_stale(now, self.lease_ttl);
+        if !free {
+            return;
+        }
+        match self.leases.take(names::COORDINATOR_KEY, read.revision, &()).await {
+            Ok(lease) => {
+                info!("this node is the coordinator now");
+                gauge!("tickwire_coordinator").set(1.0);
+                self.office = Some(Office { lease, view: None });
+                self.roster.restart_silence(self.clock.now());
+            }
+            Err(error) => debug!(%error, "the coordinator's lease was not taken"),
+        }
+    }
+
+    /// Writes the view that follows from what was heard, if it is another one and this node is the coordinator.
+    async fn write_view(&mut self) {
+        let Some(office) = &mut self.office else { return };
+        let (revision, current) = match office.view.take() {
+            Some(known) => known,
+            None => match self.leases.fetch::<View>(names::VIEW_KEY).await {
+                Ok((revision, view)) => (revision, view.unwrap_or_default()),
+                Err(error) => return self.trouble(&error),
+            },
+        };
+        let Some(next) = self.roster.next_view(&current, self.clock.now()) else {
+            office.view = Some((revision, current));
+            return;
+        };
+        match self.leases.store(names::VIEW_KEY, revision, &next).await {
+            Ok(revision) => {
+                info!(version = next.version, members = next.members.len(), "wrote the member view");
+                office.view = Some((revision, next));
+                self.announce().await;
+            }
+            // The next round finds out by the lease whether another node is the coordinator.
+            Err(LeaseError::Refused { .. }) => debug!("another node wrote the view"),
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    async fn announce(&self) {
+        let Some((_, view)) = self.office.as_ref().and_then(|office| office.view.as_ref()) else { return };
+        if !self.nats.is_connected() {
+            return;
+        }
+        let announcement = Announcement { version: view.version };
+        match wire::encode(&announcement) {
+            Ok(bytes) => {
+                if let Err(error) = self.nats.client.publish(names::VIEW, bytes.into()).await {
+                    warn!(%error, "the view was not announced");
+                }
+            }
+            Err(error) => warn!(%error, "the view was not announced"),
+        }
+    }
+
+    /// KV failed, so that absence does not count; or it said that another node has the lease.
+    fn trouble(&mut self, error: &LeaseError) {
+        self.roster.restart_silence(self.clock.now());
+        if matches!(error, LeaseError::Refused { .. }) {
+            info!("another node is the coordinator now");
+            gauge!("tickwire_coordinator").set(0.0);
+            (self.office, self.observed) = (None, None);
+        } else {
+            warn!(%error, "the coordinator cannot reach KV");
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

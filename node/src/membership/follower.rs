@@ -1,0 +1,94 @@
+//! A node's copy of the view: fetched from KV when another version is announced, or when nothing is announced.
+
+use super::{Announcement, MembershipError, measure};
+use crate::lease::Leases;
+use crate::names;
+use crate::nats::Nats;
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ring::View;
+use tickwire_core::wire;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+/// After how many silent beat intervals a node looks by itself.
+const PATIENCE: u32 = 3;
+
+pub(super) struct Follower {
+    announcements: Subscriber,
+    interval: Duration,
+    leases: Leases,
+    view: watch::Sender<Arc<View>>,
+}
+
+impl Follower {
+    pub(super) async fn new(
+        nats: &Nats,
+        interval: Duration,
+        leases: Leases,
+        view: watch::Sender<Arc<View>>,
+    ) -> Result<Self, MembershipError> {
+        let announcements = super::subscribe(nats, names::VIEW.to_owned()).await?;
+        Ok(Self {
+            announcements,
+            interval,
+            leases,
+            view,
+        })
+    }
+
+    /// Follows until dropped, or until the connection is closed for good.
+    pub(super) async fn run(mut self) {
+        let mut look_at = Instant::now();
+        let mut announced = None;
+        loop {
+            tokio::select! {
+                message = self.announcements.next() => {
+                    let Some(message) = message else { return };
+                    match wire::decode::<Announcement>(&message.payload) {
+                        Ok(announcement) => announced = Some(announcement.version),
+                        Err(error) => {
+                            warn!(%error, "an announcement of the view was refused");
+                            continue;
+                        }
+                    }
+                    look_at = if announced == Some(self.view.borrow().version) {
+                        Instant::now() + self.interval * PATIENCE
+                    } else {
+                        Instant::now()
+                    };
+                }
+                () = sleep_until(look_at) => {
+                    let arrived = self.look(announced).await;
+                    // A server that lags behind the announcement has it a moment later.
+                    let pause = if arrived { self.interval * PATIENCE } else { self.interval / 4 };
+                    (look_at, announced) = (Instant::now() + pause, announced.filter(|_| !arrived));
+                }
+            }
+        }
+    }
+
+    /// Fetches the view. Returns whether what is there is what was announced, if anything was.
+    async fn look(&self, announced: Option<u64>) -> bool {
+        let view: View = match self.leases.fetch(names::VIEW_KEY).await {
+            Ok((_, Some(view))) => view,
+            Ok((_, None)) => return announced.is_none(),
+            Err(error) => {
+                debug!(%error, "the view cannot be fetched");
+                return false;
+            }
+        };
+        let arrived = announced.is_none_or(|version| version == view.version);
+        let mine = self.view.borrow().version;
+        // An older one is taken only if that is what the coordinator goes on from.
+        if view.version > mine || (view.version != mine && arrived && announced.is_some()) {
+            info!(version = view.version, members = view.members.len(), "new member view");
+            measure(&view);
+            self.view.send_replace(Arc::new(view));
+        }
+        arrived
+    }
+}

@@ -1,0 +1,276 @@
+//! The connection to NATS: made within a deadline or refused with what to do, kept up from then on.
+//!
+//! Login errors and an old server are fatal at once; an unreachable server is tried until the deadline. Afterwards the
+//! client reconnects by itself, for ever, with jittered backoff. A denied publish or subscribe shows only as an event of
+//! the connection: [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
+
+mod error;
+
+pub use error::NatsError;
+
+use crate::config::NatsConfig;
+use crate::names;
+use async_nats::connection::State;
+use async_nats::jetstream::{self, ContextBuilder};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use futures_util::StreamExt;
+use metrics::counter;
+use rand::Rng;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+/// How long one attempt at one server may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a silent server is asked whether it lives; after the third question without an answer we reconnect.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The longest pause between two attempts.
+const BACKOFF_MOST: Duration = Duration::from_secs(4);
+
+/// How long after the server has answered the event of an earlier refusal may take to be reported by the client.
+const REFUSAL_LAG: Duration = Duration::from_millis(100);
+
+/// The oldest server that will do, for its KV with a life per key.
+const OLDEST_SERVER: (i64, i64) = (2, 11);
+
+/// A connection to NATS. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// The client, for core NATS.
+    pub client: Client,
+    /// JetStream over the same connection.
+    pub jetstream: jetstream::Context,
+    connected: watch::Receiver<bool>,
+    refusals: watch::Receiver<Vec<String>>,
+    request_timeout: Duration,
+}
+
+impl Nats {
+    /// Connects under the name `<role>/<node>`, with inboxes of the role's own prefix.
+    ///
+    /// # Errors
+    /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, or is too old.
+    pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
+        let (connected_sender, connected) = watch::channel(false);
+        let (refusals_sender, refusals) = watch::channel(Vec::new());
+        let options = log_in(config)
+            .await?
+            .name(format!("{role}/{node}"))
+            .custom_inbox_prefix(names::inbox(role))
+            .connection_timeout(ATTEMPT_TIMEOUT.min(config.connect_timeout))
+            .request_timeout(Some(config.request_timeout))
+            .ping_interval(PING_INTERVAL)
+            .reconnect_delay_callback(backoff)
+            .event_callback(move |event| {
+                note(&event, &connected_sender, &refusals_sender);
+                std::future::ready(())
+            });
+        let client = reach(config, options).await?;
+        let (major, minor) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, 0) {
+            return Err(NatsError::OldServer {
+                version: client.server_info().version,
+                major,
+                minor,
+            });
+        }
+        let jetstream = ContextBuilder::new()
+            .timeout(config.request_timeout)
+            .ack_timeout(config.request_timeout)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            connected,
+            refusals,
+            request_timeout: config.request_timeout,
+        })
+    }
+
+    /// Whether the connection is up at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Tells when the connection comes and goes. [`is_connected`](Self::is_connected) is the truth behind it.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Makes sure that the server has taken all subscriptions made so far, and has refused none.
+    ///
+    /// # Errors
+    /// When it has refused something since the start, or does not answer.
+    pub async fn check(&self) -> Result<(), NatsError> {
+        // The server handles what we send in order, so once it has returned a message to us, the refusal of any
+        // subscription before it is on its way to us as well.
+        let round_trip = async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|error| error.to_string())?;
+            self.client
+                .publish(inbox, "".into())
+                .await
+                .map_err(|error| error.to_string())?;
+            answers.next().await.ok_or("the connection was closed")?;
+            Ok::<(), String>(())
+        };
+        let answered = self.in_time(round_trip).await;
+        let mut refusals = self.refusals.clone();
+        // Ends early when there is a refusal, which is what is looked at next.
+        timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty()))
+            .await
+            .ok();
+        let refused = refusals.borrow().join("; ");
+        if refused.is_empty() {
+            answered
+        } else {
+            Err(NatsError::Refused { refused })
+        }
+    }
+
+    /// Sends all that was published and closes the connection: what is still buffered when a process exits is lost.
+    ///
+    /// # Errors
+    /// When the server does not take it within the time of a request.
+    pub async fn close(&self) -> Result<(), NatsError> {
+        let closing = async {
+            self.client.flush().await.map_err(|error| error.to_string())?;
+            self.client.drain().await.map_err(|error| error.to_string())
+        };
+        self.in_time(closing).await
+    }
+
+    async fn in_time(&self, work: impl Future<Output = Result<(), String>>) -> Result<(), NatsError> {
+        let too_late = |_| Err(format!("nothing within {:?}", self.request_timeout));
+        let end = timeout(self.request_timeout, work).await.unwrap_or_else(too_late);
+        end.map_err(|reason| NatsError::NoAnswer { reason })
+    }
+}
+
+/// The options that hold who we are and whom we trust.
+async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
+    let mut options = ConnectOptions::new();
+    if let Some(path) = &config.credentials {
+        let failed = |source| NatsError::Credentials {
+            path: path.clone(),
+            source,
+        };
+        options = options.credentials_file(path).await.map_err(failed)?;
+    } else if !config.token.is_empty() {
+        options = options.token(config.token.expose().to_owned());
+    } else if !config.user.is_empty() {
+        options = options.user_and_password(config.user.clone(), config.password.expose().to_owned());
+    }
+    if let Some(authorities) = &config.tls_ca {
+        options = options.add_root_certificates(authorities.clone()).require_tls(true);
+    }
+    if let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+/// Tries until it works, until it is hopeless, or until the deadline.
+async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, NatsError> {
+    let url = || config.url.clone();
+    let addresses: Result<Vec<ServerAddr>, _> = config.url.split(',').map(|url| url.trim().parse()).collect();
+    let addresses = addresses.map_err(|error| NatsError::Address {
+        url: url(),
+        reason: error.to_string(),
+    })?;
+    let start = Instant::now();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let reason = match options.clone().connect(addresses.clone()).await {
+            Ok(client) => return Ok(client),
+            Err(error) => match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    return Err(NatsError::Login {
+                        url: url(),
+                        reason: error.to_string(),
+                    });
+                }
+                ConnectErrorKind::Tls => {
+                    return Err(NatsError::Tls {
+                        url: url(),
+                        reason: error.to_string(),
+                    });
+                }
+                _ => error.to_string(),
+            },
+        };
+        let pause = backoff(attempt);
+        let waited = start.elapsed();
+        if waited + pause >= config.connect_timeout {
+            return Err(NatsError::Unreachable {
+                url: url(),
+                waited,
+                reason,
+            });
+        }
+        debug!(attempt, reason, "NATS is not there yet");
+        sleep(pause).await;
+    }
+}
+
+/// Doubles from 20 ms to the longest pause, minus up to a half, so that many nodes do not come back in step.
+fn backoff(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    let whole = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(BACKOFF_MOST);
+    whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+/// Logs, counts and passes on an event of the connection.
+fn note(event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender<Vec<String>>) {
+    let label = match event {
+        Event::Connected => {
+            info!("connected to NATS");
+            connected.send_replace(true);
+            "connected"
+        }
+        Event::Disconnected => {
+            warn!("lost the connection to NATS");
+            connected.send_replace(false);
+            "disconnected"
+        }
+        Event::LameDuckMode => {
+            warn!("the NATS server is about to stop");
+            "lame_duck"
+        }
+        Event::Draining => "draining",
+        Event::Closed => {
+            connected.send_replace(false);
+            "closed"
+        }
+        Event::SlowConsumer(subscription) => {
+            warn!(
+                subscription,
+                "a subscription is too slow: messages from NATS were dropped"
+            );
+            "slow_consumer"
+        }
+        Event::ServerError(refusal) => {
+            error!(%refusal, "NATS refused something");
+            refusals.send_modify(|seen| {
+                // A node that is refused the same thing again and again must not grow for it.
+                if seen.len() < 16 {
+                    seen.push(refusal.to_string());
+                }
+            });
+            "server_error"
+        }
+        Event::ClientError(problem) => {
+            warn!(%problem, "trouble with the connection to NATS");
+            "client_error"
+        }
+    };
+    counter!("tickwire_nats_events_total", "event" => label).increment(1);
+}

@@ -1,0 +1,47 @@
+//! The ports file: what a node listens on, for whoever started it with port 0.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use tempfile::NamedTempFile;
+
+/// Writes a JSON object of name to "ip:port" in place of whatever the file was. A reader sees all of it or none.
+///
+/// # Errors
+/// When the folder cannot be made or written to.
+pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&mut file, ports)?;
+    file.write_all(b"\n")?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_an_object_of_name_to_address() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run/ports.json");
+        let ports = BTreeMap::from([
+            ("admin", "127.0.0.1:9090".parse().unwrap()),
+            ("gateway", "[::1]:80".parse().unwrap()),
+        ]);
+        write(&path, &BTreeMap::new()).unwrap();
+        write(&path, &ports).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "{\"admin\":\"127.0.0.1:9090\",\"gateway\":\"[::1]:80\"}\n"
+        );
+        assert_eq!(fs::read_dir(home.path().join("run")).unwrap().count(), 1);
+    }
+}

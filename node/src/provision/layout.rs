@@ -1,0 +1,135 @@
+//! How each stream and bucket is to look, and how one that runs already is brought there.
+
+use super::error::ProvisionError;
+use crate::config::{Storage, StreamConfig};
+use crate::names;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How long dead letters are kept.
+const DEAD_LETTERS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How many bytes of dead letters are kept.
+const DEAD_LETTERS_BYTES: i64 = 256 * 1024 * 1024;
+
+/// The stream of events. No limits per subject and no life per message: what is between the first and the last
+/// sequence is there, so that a router may claim what it has read.
+pub(super) fn events(config: &StreamConfig) -> Config {
+    Config {
+        name: config.name.clone(),
+        description: Some("Market events, stored by partition".to_owned()),
+        subjects: vec![names::SOURCE_ALL.to_owned(), names::TICK_ALL.to_owned()],
+        subject_transform: Some(SubjectTransform {
+            source: names::SOURCE_EVENTS.to_owned(),
+            destination: names::transform(config.partitions),
+        }),
+        metadata: HashMap::from([(names::PARTITIONS_METADATA.to_owned(), config.partitions.to_string())]),
+        max_age: config.max_age,
+        max_bytes: config.max_bytes,
+        max_message_size: config.max_message,
+        duplicate_window: config.duplicate_window,
+        ..kept(config)
+    }
+}
+
+/// The stream of dead letters.
+pub(super) fn dead_letters(config: &StreamConfig) -> Config {
+    Config {
+        name: names::DEAD_LETTERS.to_owned(),
+        description: Some("Events that could not be read, each with its reason".to_owned()),
+        subjects: vec![names::DEAD_ALL.to_owned()],
+        max_age: DEAD_LETTERS_AGE,
+        max_bytes: DEAD_LETTERS_BYTES,
+        ..kept(config)
+    }
+}
+
+/// A bucket, laid out as NATS' clients expect a bucket.
+pub(super) fn bucket(name: &str, config: &StreamConfig) -> Config {
+    Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        max_bytes: -1,
+        ..kept(config)
+    }
+}
+
+/// What all of them have in common.
+fn kept(config: &StreamConfig) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        allow_direct: true,
+        storage: storage(config),
+        num_replicas: config.replicas,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        ..Config::default()
+    }
+}
+
+/// The running configuration with what follows ours put right, and all else (placement, compression, what the server
+/// has added) left as it is.
+pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
+    let duplicate_window = if wanted.duplicate_window.is_zero() {
+        running.duplicate_window
+    } else {
+        wanted.duplicate_window
+    };
+    Config {
+        subjects: wanted.subjects.clone(),
+        subject_transform: wanted.subject_transform.clone(),
+        max_age: wanted.max_age,
+        max_bytes: wanted.max_bytes,
+        max_message_size: wanted.max_message_size,
+        max_messages_per_subject: wanted.max_messages_per_subject,
+        allow_direct: wanted.allow_direct,
+        num_replicas: wanted.num_replicas,
+        duplicate_window,
+        ..running.clone()
+    }
+}
+
+/// Refuses a running stream of events that is not ours, or not spread or kept as configured.
+pub(super) fn check_events(running: &Config, config: &StreamConfig) -> Result<(), ProvisionError> {
+    let stream = || running.name.clone();
+    let told = running
+        .metadata
+        .get(names::PARTITIONS_METADATA)
+        .and_then(|count| count.parse::<u32>().ok());
+    match told {
+        None => Err(ProvisionError::NotOurs { stream: stream() }),
+        Some(running) if running != config.partitions => Err(ProvisionError::Partitions {
+            stream: stream(),
+            running,
+            configured: config.partitions,
+        }),
+        Some(_) => check_storage(running, config),
+    }
+}
+
+/// Refuses a running stream that is kept elsewhere than configured.
+pub(super) fn check_storage(running: &Config, config: &StreamConfig) -> Result<(), ProvisionError> {
+    if running.storage == storage(config) {
+        Ok(())
+    } else {
+        Err(ProvisionError::Storage {
+            stream: running.name.clone(),
+            running: format!("{:?}", running.storage),
+        })
+    }
+}
+
+fn storage(config: &StreamConfig) -> StorageType {
+    match config.storage {
+        Storage::File => StorageType::File,
+        Storage::Memory => StorageType::Memory,
+    }
+}

@@ -1,0 +1,272 @@
+//! How a node stops: in two phases, drain and force.
+//!
+//! Every task and thread of a node is started here, so that each has an owner: one that fails or panics stops the
+//! whole node, with the reason in the log. SIGTERM, SIGINT or a failure begins the drain, in which tasks finish what
+//! they hold and end; a second signal, or the grace running out, begins the force, in which they drop it.
+
+use futures_util::FutureExt;
+use std::any::Any;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{io, thread};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info, info_span, warn};
+
+/// How long tasks may take to end once they are forced to. What has not ended then ends with the process.
+const FORCE_GRACE: Duration = Duration::from_secs(2);
+
+/// The tasks of a node, and the two tokens that stop them. Clones share both.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    force: CancellationToken,
+    failed: Arc<AtomicBool>,
+}
+
+/// How a node came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All tasks finished what they held, in time.
+    Drained,
+    /// Some task had to be stopped hard.
+    Forced,
+    /// A task failed, which is why the node stopped.
+    Failed,
+}
+
+impl Outcome {
+    /// The exit code of the process: 0 when it drained in time, else 1.
+    pub fn exit_code(self) -> ExitCode {
+        if self == Self::Drained {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Shutdown {
+    /// A node without tasks yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancelled when tasks should take no new work, finish what they hold, and end.
+    pub fn drain(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    /// Cancelled when tasks should drop what they hold and end.
+    pub fn force(&self) -> &CancellationToken {
+        &self.force
+    }
+
+    /// Starts a task. Its error or panic stops the node; its return is its end, and no fault.
+    pub fn spawn<F, E>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let shutdown = self.clone();
+        let watched = async move { shutdown.judge(name, AssertUnwindSafe(task).catch_unwind().await) };
+        self.tasks.spawn(watched.instrument(info_span!("task", task = name)));
+    }
+
+    /// Starts a task that cannot fail, other than by a panic.
+    pub fn spawn_infallible(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(name, task.map(Ok::<(), Infallible>));
+    }
+
+    /// Starts a thread, for work with a runtime of its own. What holds for a task holds for it.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn_thread<E: Display>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> io::Result<()> {
+        let (shutdown, alive) = (self.clone(), self.tasks.token());
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let span = info_span!("thread", thread = name);
+            span.in_scope(|| shutdown.judge(name, catch_unwind(AssertUnwindSafe(work))));
+            drop(alive);
+        })?;
+        Ok(())
+    }
+
+    /// Begins the drain because of a failure, which is logged and makes the exit code 1.
+    pub fn fail(&self, reason: impl Display) {
+        error!(%reason, "failed, stopping the node");
+        self.failed.store(true, Ordering::Relaxed);
+        self.drain.cancel();
+    }
+
+    /// Runs until a signal or a failure begins the drain, then until all tasks have ended or had to be forced.
+    ///
+    /// # Errors
+    /// When the system lets nobody listen for signals.
+    pub async fn run(&self, grace: Duration) -> io::Result<Outcome> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let next_signal = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        Ok(self.run_with(grace, next_signal).await)
+    }
+
+    async fn run_with(&self, grace: Duration, mut next_signal: impl AsyncFnMut() -> &'static str) -> Outcome {
+        tokio::select! {
+            name = next_signal() => info!(signal = name, "told to stop, draining"),
+            () = self.drain.cancelled() => {}
+        }
+        self.drain.cancel();
+        self.tasks.close();
+        let drained = tokio::select! {
+            biased;
+            () = self.tasks.wait() => true,
+            name = next_signal() => {
+                warn!(signal = name, tasks = self.tasks.len(), "told to stop again, stopping hard");
+                false
+            }
+            () = sleep(grace) => {
+                warn!(?grace, tasks = self.tasks.len(), "not drained in time, stopping hard");
+                false
+            }
+        };
+        if !drained {
+            self.force.cancel();
+            if timeout(FORCE_GRACE, self.tasks.wait()).await.is_err() {
+                warn!(tasks = self.tasks.len(), "some tasks did not end and are left behind");
+            }
+        }
+        let outcome = match (self.failed.load(Ordering::Relaxed), drained) {
+            (true, _) => Outcome::Failed,
+            (false, true) => Outcome::Drained,
+            (false, false) => Outcome::Forced,
+        };
+        info!(?outcome, "stopped");
+        outcome
+    }
+
+    fn judge<E: Display>(&self, name: &str, end: Result<Result<(), E>, Box<dyn Any + Send>>) {
+        match end {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(format_args!("{name}: {error}")),
+            Err(panic) => self.fail(format_args!("{name} panicked: {}", panic_text(&*panic))),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use tokio::time::Instant;
+
+    const GRACE: Duration = Duration::from_secs(10);
+
+    /// Signals that come when told to.
+    fn signals() -> (
+        tokio::sync::mpsc::UnboundedSender<()>,
+        impl AsyncFnMut() -> &'static str,
+    ) {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let next = async move || match receiver.recv().await {
+            Some(()) => "TEST",
+            None => pending().await,
+        };
+        (sender, next)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_that_end_in_time_are_drained() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        let drain = shutdown.drain().clone();
+        shutdown.spawn_infallible("drains", async move {
+            drain.cancelled().await;
+            sleep(GRACE / 2).await;
+        });
+        shutdown.spawn_infallible("ends early", async {});
+        signal.send(()).unwrap();
+        let start = Instant::now();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Drained);
+        assert_eq!(start.elapsed(), GRACE / 2);
+        assert!(!shutdown.force().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_outlasts_the_grace_is_forced() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        let force = shutdown.force().clone();
+        shutdown.spawn_infallible("lingers", async move { force.cancelled().await });
+        signal.send(()).unwrap();
+        let start = Instant::now();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Forced);
+        assert_eq!(start.elapsed(), GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_forces_at_once_and_does_not_wait_for_ever() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        shutdown.spawn_infallible("hangs", pending());
+        signal.send(()).unwrap();
+        signal.send(()).unwrap();
+        let start = Instant::now();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Forced);
+        assert_eq!(start.elapsed(), FORCE_GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_stops_the_node() {
+        let shutdown = Shutdown::new();
+        let (_signal, next_signal) = signals();
+        let drain = shutdown.drain().clone();
+        shutdown.spawn_infallible("other", async move { drain.cancelled().await });
+        shutdown.spawn("fails", async { Err("no more paper") });
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_stops_the_node() {
+        let shutdown = Shutdown::new();
+        let (_signal, next_signal) = signals();
+        shutdown.spawn_infallible("panics", async { panic!("on purpose: {}", 1) });
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed);
+    }
+
+    #[tokio::test]
+    async fn threads_count_as_tasks() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        let drain = shutdown.drain().clone();
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || {
+            runtime.block_on(drain.cancelled());
+            Err("ended badly")
+        };
+        shutdown.spawn_thread("shard", work).unwrap();
+        signal.send(()).unwrap();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed);
+    }
+}

@@ -1,0 +1,165 @@
+//! How every node starts and ends, whatever its role: admin server, connection, provisioning, membership; and at the
+//! end, when all of its tasks have ended, the goodbye.
+
+use crate::admin::{Admin, AdminError, Check, Readiness};
+use crate::config::Config;
+use crate::membership::{Membership, MembershipError};
+use crate::nats::{Nats, NatsError};
+use crate::ports;
+use crate::provision::{ProvisionError, Provisioned, provision};
+use crate::shutdown::{Outcome, Shutdown};
+use crate::telemetry::{Metrics, TelemetryError};
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::ids::{NameError, NodeId, NodeRef, Nonce};
+use tickwire_core::ring::{Member, Role};
+use tokio_util::sync::CancellationToken;
+
+/// Why a node does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The node's name cannot be used.
+    #[error("node.id: {0}")]
+    Name(#[from] NameError),
+    /// Metrics cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The admin server cannot listen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// There is no usable connection to NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// JetStream cannot be brought to what is configured.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// The node cannot join the others.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// What the node listens on cannot be written down.
+    #[error("node.ports_file = {}: cannot be written: {source}", path.display())]
+    PortsFile {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A part that only one role has cannot start.
+    #[error("{part}: {reason}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// What went wrong, and what to do about it.
+        reason: String,
+    },
+}
+
+/// A node that has joined the cluster and does not do anything yet.
+#[derive(Debug)]
+pub struct Node {
+    /// Which node it is, in which life.
+    pub me: NodeRef,
+    /// The connection to NATS.
+    pub nats: Nats,
+    /// What is in JetStream.
+    pub provisioned: Provisioned,
+    /// The other nodes.
+    pub membership: Membership,
+    /// What `/readyz` tells; parts register their checks here.
+    pub readiness: Readiness,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+    /// The admin server.
+    pub admin: Admin,
+    grace: Duration,
+    ports_file: Option<PathBuf>,
+}
+
+impl Node {
+    /// Starts what every node has. A node whose configuration names it nothing draws a name here: who wants to know
+    /// the name before, for the logs, draws it with [`NodeConfig::identity`](crate::config::NodeConfig::identity) and
+    /// puts it into the configuration.
+    ///
+    /// # Errors
+    /// Whatever is missing first, with what to do about it.
+    pub async fn start(config: &Config, role: Role, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let name = config.node.identity(role.as_str());
+        let me = NodeRef {
+            id: NodeId::new(&name)?,
+            nonce: Nonce(rand::rng().random()),
+        };
+        let metrics = Metrics::install(role.as_str(), &name)?;
+        shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
+        let readiness = Readiness::default();
+        let check = readiness.register("nats");
+        let drain = shutdown.drain().clone();
+        let admin = Admin::start(config.admin.listen, readiness.clone(), metrics.clone(), drain.clone()).await?;
+        let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
+        let provisioned = provision(&nats, &config.stream).await?;
+        let member = Member {
+            node: me.clone(),
+            role,
+            weight: 1,
+            draining: false,
+        };
+        let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
+        shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
+        Ok(Self {
+            me,
+            nats,
+            provisioned,
+            membership,
+            readiness,
+            metrics,
+            admin,
+            grace: config.node.shutdown_grace,
+            ports_file: config.node.ports_file.clone(),
+        })
+    }
+
+    /// Writes down what this node listens on, if the configuration names a file: its admin server, and `others`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_ports(&self, others: &[(&'static str, SocketAddr)]) -> Result<(), StartError> {
+        let Some(path) = &self.ports_file else { return Ok(()) };
+        let mut listening: BTreeMap<&str, SocketAddr> = others.iter().copied().collect();
+        listening.insert("admin", self.admin.address());
+        ports::write(path, &listening).map_err(|source| StartError::PortsFile {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Runs until the node is told to stop and all of its tasks have ended; then says goodbye.
+    ///
+    /// # Errors
+    /// When the system lets nobody listen for signals.
+    pub async fn run(self, shutdown: &Shutdown) -> std::io::Result<Outcome> {
+        let outcome = shutdown.run(self.grace).await;
+        self.membership.leave().await;
+        self.admin.stop().await;
+        outcome
+    }
+}
+
+/// Tells the readiness check whether there is a connection.
+async fn watch_connection(nats: Nats, check: Check, drain: CancellationToken) {
+    let mut connected = nats.connected();
+    loop {
+        connected.mark_unchanged();
+        if nats.is_connected() {
+            check.ok();
+        } else {
+            check.missing("no connection to NATS; it is being tried again");
+        }
+        tokio::select! {
+            () = drain.cancelled() => return,
+            changed = connected.changed() => if changed.is_err() { return },
+        }
+    }
+}

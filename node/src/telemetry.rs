@@ -1,0 +1,242 @@
+//! Logs and metrics, set up once and before anything that could log or count.
+//!
+//! Logs go to standard error, and only the configuration decides what is logged. A JSON line carries the node's role
+//! and name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered when
+//! the admin server is asked.
+
+use crate::config::{LogConfig, LogFormat};
+use metrics::{describe_gauge, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How often recorded values are folded into their buckets, so that they do not pile up when nobody scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Upper bounds for what is measured in seconds: from half of the router's window to the slowest recovery.
+const SECONDS: [f64; 15] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Upper bounds for what is measured in bytes.
+const BYTES: [f64; 9] = [
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+];
+
+/// Upper bounds for what is counted, such as the events of a batch.
+const COUNTS: [f64; 12] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20000.0,
+];
+
+/// Why logs or metrics cannot be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The directives of `log.level` are not valid.
+    #[error("log.level: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something else in this process has taken the logs.
+    #[error("logs are set up already: {0}")]
+    Logs(#[from] tracing_subscriber::util::TryInitError),
+    /// Something else in this process has taken the metrics.
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Sends the logs of this process to standard error, as the configuration says.
+///
+/// # Errors
+/// When the directives are not valid, or logs were set up before.
+pub fn init_logs(config: &LogConfig, role: &str, node: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::builder().parse(&config.level)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Json => {
+            builder
+                .fmt_fields(JsonFields::new())
+                .event_format(Stamped::new(role, node))
+                .finish()
+                .try_init()?;
+        }
+        LogFormat::Pretty => {
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            builder.with_ansi(colours).finish().try_init()?;
+        }
+    }
+    Ok(())
+}
+
+/// The JSON format, with the node's role and name as the first fields of every line.
+struct Stamped {
+    json: Format<Json>,
+    stamp: String,
+}
+
+impl Stamped {
+    fn new(role: &str, node: &str) -> Self {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let stamp = format!("{{\"role\":{},\"node\":{},", text(role), text(node));
+        Self {
+            json: Format::default().json().flatten_event(true).with_span_list(false),
+            stamp,
+        }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Stamped
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.json.format_event(ctx, Writer::new(&mut line), event)?;
+        writer.write_str(&self.stamp)?;
+        writer.write_str(line.strip_prefix('{').unwrap_or(&line))
+    }
+}
+
+/// The metrics of this process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Starts recording, and records what this process is. Nodes that share a process share its metrics: the second
+    /// call gives the same ones.
+    ///
+    /// # Errors
+    /// When another recorder has been set for this process.
+    pub fn install(role: &str, node: &str) -> Result<Self, TelemetryError> {
+        static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = match installed.as_ref() {
+            Some(handle) => handle.clone(),
+            None => {
+                let handle = PrometheusBuilder::new()
+                    .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+                    .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
+                    .set_buckets(&COUNTS)?
+                    .install_recorder()?;
+                installed.insert(handle).clone()
+            }
+        };
+        describe_gauge!("tickwire_build_info", "What runs here; always 1");
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("role", role.into()),
+            ("node", node.into()),
+        ];
+        gauge!("tickwire_build_info", &labels).set(1.0);
+        describe_gauge!(
+            "tickwire_process_start_time_seconds",
+            "When the node started, in seconds since 1970"
+        );
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        gauge!("tickwire_process_start_time_seconds").set(started.as_secs_f64());
+        Ok(Self { handle })
+    }
+
+    /// All metrics, in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps the recorder's memory bounded until told to stop. One task per process should run this.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL))
+            .await
+            .is_some()
+        {
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_role_and_node() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(Stamped::new("router", "router-\"1\""))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("task", task = "intake").entered();
+            tracing::info!(partition = 3, "line\nbreak");
+        });
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["role"], "router");
+        assert_eq!(line["node"], "router-\"1\"");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "line\nbreak");
+        assert_eq!(line["partition"], 3);
+        assert_eq!(line["span"]["task"], "intake");
+    }
+
+    #[test]
+    fn metrics_tell_what_runs_and_use_the_buckets() {
+        let metrics = Metrics::install("router", "r1").unwrap();
+        Metrics::install("gateway", "g1").unwrap();
+        metrics::histogram!("tickwire_test_lag_seconds").record(0.002);
+        metrics::histogram!("tickwire_test_size_bytes").record(5000.0);
+        metrics::histogram!("tickwire_test_events").record(7.0);
+        let text = metrics.render();
+        let version = env!("CARGO_PKG_VERSION");
+        for line in [
+            format!("tickwire_build_info{{version=\"{version}\",role=\"router\",node=\"r1\"}} 1"),
+            format!("tickwire_build_info{{version=\"{version}\",role=\"gateway\",node=\"g1\"}} 1"),
+            "tickwire_test_lag_seconds_bucket{le=\"0.001\"} 0".to_owned(),
+            "tickwire_test_lag_seconds_bucket{le=\"0.0025\"} 1".to_owned(),
+            "tickwire_test_size_bytes_bucket{le=\"16384\"} 1".to_owned(),
+            "tickwire_test_events_bucket{le=\"10\"} 1".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("tickwire_process_start_time_seconds 1"), "{text}");
+    }
+}

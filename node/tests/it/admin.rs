@@ -1,0 +1,66 @@
+//! The admin server over real HTTP.
+
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use std::net::SocketAddr;
+use tickwire_node::admin::{Admin, Readiness};
+use tickwire_node::telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client
+        .get(format!("http://{address}{path}").parse().unwrap())
+        .await
+        .unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
+    let readiness = Readiness::default();
+    let (nats, coverage) = (readiness.register("nats"), readiness.register("coverage"));
+    let drain = CancellationToken::new();
+    let metrics = Metrics::install("gateway", "gw-1").unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::start(listen, readiness, metrics.clone(), drain.clone())
+        .await
+        .unwrap();
+    let address = admin.address();
+    assert_ne!(address.port(), 0);
+
+    assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
+
+    nats.ok();
+    coverage.missing("partition 3 has no coverage for 12 s");
+    let (status, body) = get(address, "/readyz").await;
+    assert_eq!(status, 503);
+    let expected = r#"{"ready":false,"checks":[
+        {"name":"coverage","ok":false,"missing":"partition 3 has no coverage for 12 s"},{"name":"nats","ok":true}]}"#;
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(parsed(&body), parsed(expected));
+
+    coverage.ok();
+    assert_eq!(get(address, "/readyz").await.0, 200);
+    drain.cancel();
+    let (status, body) = get(address, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("the node is stopping"), "{body}");
+    assert_eq!(get(address, "/livez").await.0, 200);
+
+    let (status, body) = get(address, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("tickwire_build_info{"), "{body}");
+    assert_eq!(get(address, "/other").await.0, 404);
+
+    let taken = Admin::start(address, Readiness::default(), metrics, drain)
+        .await
+        .unwrap_err();
+    assert!(taken.to_string().contains(&address.to_string()), "{taken}");
+
+    admin.stop().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

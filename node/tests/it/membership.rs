@@ -1,0 +1,181 @@
+//! Membership over a real nats-server: joining, draining, goodbyes, silence, and a new coordinator.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::wire;
+use tickwire_node::config::{Config, LoadOptions};
+use tickwire_node::lease::{LeaseError, Leases};
+use tickwire_node::membership::Beat;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::provision::provision;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_node::start::Node;
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+const SOON: Duration = Duration::from_secs(15);
+
+fn config(server: &NatsServer, name: &str) -> Config {
+    let url = server.url();
+    let sets = [
+        ("nats.url", url.as_str()),
+        ("node.id", name),
+        ("admin.listen", "127.0.0.1:0"),
+        ("membership.beat_interval", "50ms"),
+        ("membership.timeout", "400ms"),
+        ("membership.lease_ttl", "1s"),
+    ];
+    let sets = sets.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&LoadOptions {
+        sets,
+        ..LoadOptions::default()
+    })
+    .unwrap()
+}
+
+fn node(name: &str, nonce: u64) -> NodeRef {
+    NodeRef {
+        id: NodeId::new(name).unwrap(),
+        nonce: Nonce(nonce),
+    }
+}
+
+struct Running {
+    shutdown: Shutdown,
+    view: watch::Receiver<Arc<View>>,
+    end: JoinHandle<Outcome>,
+}
+
+async fn start(server: &NatsServer, name: &str, role: Role) -> Running {
+    let shutdown = Shutdown::new();
+    let node = Node::start(&config(server, name), role, &shutdown).await.unwrap();
+    let (view, own, runtime) = (node.membership.view(), shutdown.clone(), Handle::current());
+    let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+    Running { shutdown, view, end }
+}
+
+impl Running {
+    async fn stop(self) -> Outcome {
+        self.shutdown.drain().cancel();
+        self.end.await.unwrap()
+    }
+
+    async fn sees(&self, expected: &[(&str, bool)]) {
+        let mut last = Vec::new();
+        eventually(&format!("the view {expected:?}"), SOON, async || {
+            let view = self.view.borrow().clone();
+            last = view.members.iter().map(|member| (member.node.id.to_string(), member.draining)).collect();
+            let same = last.len() == expected.len()
+                && last.iter().zip(expected).all(|((id, draining), other)| (id.as_str(), *draining) == *other);
+            same.then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_join_drain_leave_and_are_missed() {
+    let server = NatsServer::start();
+    let first = start(&server, "r1", Role::Router).await;
+    first.sees(&[("r1", false)]).await;
+    let second = start(&server, "r2", Role::Router).await;
+    let gateway = start(&server, "g1", Role::Gateway).await;
+    for node in [&first, &second, &gateway] {
+        node.sees(&[("g1", false), ("r1", false), ("r2", false)]).await;
+    }
+
+    // A node that goes on with a task of its own while it drains.
+    let hold = tokio_util::sync::CancellationToken::new();
+    let held = hold.clone();
+    gateway.shutdown.spawn_infallible("last work", async move { held.cancelled().await });
+    gateway.shutdown.drain().cancel();
+    first.sees(&[("g1", true), ("r1", false), ("r2", false)]).await;
+    hold.cancel();
+    first.sees(&[("r1", false), ("r2", false)]).await;
+    assert_eq!(gateway.end.await.unwrap(), Outcome::Drained);
+
+    // The coordinator leaves: the other one follows it.
+    assert_eq!(first.stop().await, Outcome::Drained);
+    second.sees(&[("r2", false)]).await;
+
+    // A node that ends without a word is missed.
+    let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
+    let member = Member {
+        node: node("g3", 1),
+        role: Role::Gateway,
+        weight: 1,
+        draining: false,
+    };
+    let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
+    nats.client.publish(names::beat("gateway"), beat.into()).await.unwrap();
+    second.sees(&[("g3", false), ("r2", false)]).await;
+    second.sees(&[("r2", false)]).await;
+    assert_eq!(second.stop().await, Outcome::Drained);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_vanishes_is_replaced_when_its_lease_is_stale() {
+    let server = NatsServer::start();
+    let nats = Nats::connect(&config(&server, "ghost").nats, "router", "ghost").await.unwrap();
+    provision(&nats, &config(&server, "ghost").stream).await.unwrap();
+    let me = node("ghost", 1);
+    let leases = Leases::open(&nats, names::VIEW_BUCKET, me, Duration::from_secs(1)).await.unwrap();
+    let mut ghost = leases.take(names::COORDINATOR_KEY, 0, &()).await.unwrap();
+    let router = start(&server, "r1", Role::Router).await;
+    router.sees(&[("r1", false)]).await;
+    assert!(matches!(ghost.renew(&()).await, Err(LeaseError::Refused { .. })));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn membership_survives_the_loss_of_nats() {
+    let mut server = NatsServer::start();
+    let first = start(&server, "r1", Role::Router).await;
+    let second = start(&server, "g1", Role::Gateway).await;
+    second.sees(&[("g1", false), ("r1", false)]).await;
+    let version = second.view.borrow().version;
+    server.kill();
+    // Longer than the timeout: nobody is dropped for what nobody could hear.
+    let mut changed = first.view.clone();
+    changed.mark_unchanged();
+    assert!(tokio::time::timeout(Duration::from_millis(800), changed.changed()).await.is_err());
+    server.restart();
+    let third = start(&server, "g2", Role::Gateway).await;
+    third.sees(&[("g1", false), ("g2", false), ("r1", false)]).await;
+    assert_eq!(third.view.borrow().version, version + 1);
+    for node in [first, second, third] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_was_not_answered_is_looked_up() {
+    let server = NatsServer::start();
+    let config = config(&server, "r1");
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    // Deadlines so short that answers do not come in time, though writes may take effect.
+    let hasty = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), Duration::ZERO).await.unwrap();
+    let calm = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON).await.unwrap();
+    let other = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 2), SOON).await.unwrap();
+    assert!(matches!(hasty.take("p.1", 0, &1u64).await, Err(LeaseError::Unavailable { .. })));
+    let read = eventually("the unanswered write", SOON, async || {
+        let read = calm.read::<u64>("p.1").await.unwrap();
+        (read.revision > 0).then_some(read)
+    });
+    let read = read.await;
+    assert_eq!(read.record.unwrap().owner, Some(node("r1", 1)));
+    let mut mine = calm.take("p.1", read.revision, &2u64).await.unwrap();
+    mine.renew(&3u64).await.unwrap();
+    let seen = other.read::<u64>("p.1").await.unwrap();
+    let theirs = other.take("p.1", seen.revision, &4u64).await.unwrap();
+    assert!(matches!(mine.renew(&5u64).await, Err(LeaseError::Refused { .. })));
+    theirs.free(&6u64).await.unwrap();
+    let freed = calm.read::<u64>("p.1").await.unwrap().record.unwrap();
+    assert_eq!((freed.owner, freed.state), (None, 6));
+}

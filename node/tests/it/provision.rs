@@ -1,0 +1,222 @@
+//! Provisioning against a real nats-server: what is made, what it does, what is updated and what is refused.
+
+use crate::load;
+use async_nats::jetstream::stream::StorageType;
+use futures_util::{FutureExt, StreamExt};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tickwire_node::config::StreamConfig;
+use tickwire_node::names::{self, Stored};
+use tickwire_node::nats::Nats;
+use tickwire_node::provision::{ProvisionError, Provisioned, provision};
+use tickwire_testkit::NatsServer;
+
+fn stream(sets: &[(&str, &str)]) -> StreamConfig {
+    load(sets).stream
+}
+
+async fn connect(server: &NatsServer) -> Nats {
+    Nats::connect(&load(&[("nats.url", &server.url())]).nats, "router", "r1")
+        .await
+        .unwrap()
+}
+
+async fn publish(nats: &Nats, subject: &str) -> u64 {
+    nats.jetstream
+        .publish(subject.to_owned(), "{}".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap()
+        .sequence
+}
+
+#[tokio::test]
+async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_subject() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let stored = async |sequence| events.direct_get(sequence).await.unwrap().subject.to_string();
+
+    let mut partitions = BTreeSet::new();
+    for number in 0..200 {
+        let sequence = publish(&nats, &names::source("pattern", &format!("S{number}"))).await;
+        let subject = stored(sequence).await;
+        let Stored::Event { partition, kind, key } = names::parse_stored(&subject) else {
+            panic!("{subject}")
+        };
+        assert_eq!((kind, key), ("pattern", format!("S{number}").as_str()));
+        assert!(names::partition(partition).starts_with(&format!("ev.{partition}.")));
+        partitions.insert(partition);
+    }
+    assert!(partitions.iter().all(|partition| *partition < 32));
+    assert!(partitions.len() > 25, "{partitions:?}");
+
+    let same = publish(&nats, "events.pattern.S0").await;
+    assert_eq!(stored(same).await, stored(1).await);
+    for odd in ["events.a.b.c", "events.a"] {
+        let sequence = publish(&nats, odd).await;
+        assert_eq!(stored(sequence).await, odd);
+        assert_eq!(names::parse_stored(odd), Stored::Unrecognised);
+    }
+    let tick = publish(&nats, &names::tick(7)).await;
+    assert_eq!(names::parse_stored(&stored(tick).await), Stored::Tick { partition: 7 });
+    let dead = publish(&nats, &names::dead_letter("bad_tier")).await;
+    assert_eq!(dead, 1);
+}
+
+#[tokio::test]
+async fn the_unrecognised_can_be_read_by_one_filter() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    for subject in ["events.pattern.A", "events.a.b.c", "events.market.B", "events.a"] {
+        publish(&nats, subject).await;
+    }
+    let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let config = async_nats::jetstream::consumer::pull::Config {
+        filter_subject: names::SOURCE_ALL.to_owned(),
+        ..Default::default()
+    };
+    let consumer = events.create_consumer(config).await.unwrap();
+    assert_eq!(consumer.cached_info().num_pending, 2);
+}
+
+#[tokio::test]
+async fn nodes_that_race_each_other_all_succeed_with_the_same_incarnation() {
+    let server = NatsServer::start();
+    let config = stream(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..12 {
+        nodes.push(connect(&server).await);
+    }
+    let racing = nodes.iter().map(|nats| provision(nats, &config));
+    let all: Vec<Provisioned> = futures_util::future::try_join_all(racing).await.unwrap();
+    assert!(all[0].incarnation > 1_700_000_000_000_000_000);
+    assert_eq!(all[0].partitions, 32);
+    assert!(all.iter().all(|one| *one == all[0]));
+    assert_eq!(provision(&nodes[0], &config).await.unwrap(), all[0]);
+
+    nodes[0].jetstream.delete_stream("EVENTS").await.unwrap();
+    assert!(provision(&nodes[0], &config).await.unwrap().incarnation > all[0].incarnation);
+}
+
+#[tokio::test]
+async fn changed_limits_are_updated_and_all_else_is_left() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let made = provision(&nats, &stream(&[])).await.unwrap();
+    publish(&nats, "events.pattern.A").await;
+    let changed = stream(&[
+        ("stream.max_age", "2h"),
+        ("stream.max_bytes", "10485760"),
+        ("stream.max_message", "524288"),
+        ("stream.duplicate_window", "30s"),
+    ]);
+    assert_eq!(provision(&nats, &changed).await.unwrap(), made);
+    let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let config = &events.cached_info().config;
+    assert_eq!(config.max_age, Duration::from_secs(7200));
+    assert_eq!(config.max_bytes, 10_485_760);
+    assert_eq!(config.max_message_size, 524_288);
+    assert_eq!(config.duplicate_window, Duration::from_secs(30));
+    assert!(config.allow_direct);
+    assert_eq!(config.metadata["tickwire.partitions"], "32");
+    assert_eq!(events.cached_info().state.messages, 1);
+    assert_eq!(config.storage, StorageType::File);
+}
+
+#[tokio::test]
+async fn a_provisioned_cluster_is_only_looked_at() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    let mut updates = nats
+        .client
+        .subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
+        .await
+        .unwrap();
+    provision(&nats, &stream(&[])).await.unwrap();
+    provision(&nats, &stream(&[("stream.max_age", "2h")])).await.unwrap();
+    let update = updates.next().await.unwrap();
+    assert_eq!(update.subject.as_str(), "$JS.EVENT.ADVISORY.STREAM.UPDATED.EVENTS");
+    nats.check().await.unwrap();
+    assert!(updates.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn the_buckets_compare_and_set() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    for bucket in [names::VIEW_BUCKET, names::LEASES_BUCKET] {
+        let store = nats.jetstream.get_key_value(bucket).await.unwrap();
+        let revision = store.put(names::lease_key(3), "a".into()).await.unwrap();
+        assert!(
+            store
+                .update(names::lease_key(3), "b".into(), revision + 1)
+                .await
+                .is_err()
+        );
+        store.update(names::lease_key(3), "b".into(), revision).await.unwrap();
+        assert_eq!(store.get(names::lease_key(3)).await.unwrap().unwrap(), "b");
+    }
+}
+
+#[tokio::test]
+async fn another_partition_count_is_refused_with_both_numbers() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[("stream.partitions", "16")])).await.unwrap();
+    match provision(&nats, &stream(&[])).await {
+        Err(ProvisionError::Partitions {
+            running, configured, ..
+        }) => assert_eq!((running, configured), (16, 32)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_become_what_is_configured_is_refused_at_once() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let foreign = async_nats::jetstream::stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        ..Default::default()
+    };
+    nats.jetstream.create_stream(foreign).await.unwrap();
+    let refused = async |sets: &[(&str, &str)]| provision(&nats, &stream(sets)).await.unwrap_err();
+    assert!(matches!(refused(&[]).await, ProvisionError::NotOurs { .. }));
+    assert!(matches!(
+        refused(&[("stream.name", "OTHER")]).await,
+        ProvisionError::Overlap { .. }
+    ));
+    nats.jetstream.delete_stream("EVENTS").await.unwrap();
+
+    assert!(matches!(
+        refused(&[("stream.replicas", "3")]).await,
+        ProvisionError::Replicas { .. }
+    ));
+    let huge = i64::MAX.to_string();
+    assert!(matches!(
+        refused(&[("stream.max_bytes", &huge)]).await,
+        ProvisionError::NoRoom { .. }
+    ));
+    provision(&nats, &stream(&[])).await.unwrap();
+    assert!(matches!(
+        refused(&[("stream.storage", "memory")]).await,
+        ProvisionError::Storage { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_server_without_jetstream_is_told() {
+    let server = NatsServer::start_with(&[]);
+    let nats = connect(&server).await;
+    assert!(matches!(
+        provision(&nats, &stream(&[])).await,
+        Err(ProvisionError::JetStreamOff)
+    ));
+}

@@ -1,0 +1,149 @@
+//! A real nats-server for one test: a port of its own, a store of its own, killed and waited for when dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+use tempfile::TempDir;
+
+/// How long a server may take to start before the test fails.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A running nats-server that belongs to the test which started it.
+#[derive(Debug)]
+pub struct NatsServer {
+    child: Child,
+    home: TempDir,
+    flags: Vec<String>,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Starts a server with JetStream on a free port of the loopback address.
+    pub fn start() -> Self {
+        Self::start_with(&["-js"])
+    }
+
+    /// Starts a server on a free port of the loopback address with these flags, and JetStream only if they say so.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let (child, port) = launch(home.path(), &flags, -1);
+        Self {
+            child,
+            home,
+            flags,
+            port,
+        }
+    }
+
+    /// The address clients connect to, such as `nats://127.0.0.1:41235`.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The process id, for tests that send signals.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the server at once (SIGKILL) and waits until it is gone. Its store stays.
+    pub fn kill(&mut self) {
+        // Killing fails only when the server has ended already, and then there is nothing left to do.
+        self.child.kill().ok();
+        self.child.wait().expect("nats-server can be waited for");
+    }
+
+    /// Kills the server if it still runs, and starts it again on the same port and store.
+    pub fn restart(&mut self) {
+        self.kill();
+        (self.child, self.port) = launch(self.home.path(), &self.flags, i32::from(self.port));
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("nats.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Starts the binary and waits until its ports file names the port that clients can use.
+fn launch(home: &Path, flags: &[String], port: i32) -> (Child, u16) {
+    let binary = find_binary();
+    let log = home.join("nats.log");
+    let ports = home.join("ports");
+    if ports.exists() {
+        fs::remove_dir_all(&ports).expect("the old ports file can be removed");
+    }
+    fs::create_dir_all(&ports).expect("a folder for the ports file");
+    let mut child = Command::new(&binary)
+        .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+        .arg("--ports_file_dir")
+        .arg(&ports)
+        .arg("-sd")
+        .arg(home.join("store"))
+        .arg("-l")
+        .arg(&log)
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+    let end = Instant::now() + START_DEADLINE;
+    loop {
+        if let Some(port) = read_port(&ports) {
+            return (child, port);
+        }
+        let ended = child.try_wait().expect("nats-server can be waited for");
+        if ended.is_some() || Instant::now() > end {
+            child.kill().ok();
+            child.wait().ok();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            panic!(
+                "{} {flags:?} did not come up ({ended:?}); its log:\n{said}",
+                binary.display()
+            );
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The client port from the ports file, once the server has written all of it.
+fn read_port(folder: &Path) -> Option<u16> {
+    let file = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
+    let ports: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+}
+
+/// The nats-server to use: the variable `NATS_SERVER`, else the one on PATH, else the one in the repository's tools.
+fn find_binary() -> PathBuf {
+    if let Some(named) = env::var_os("NATS_SERVER") {
+        return PathBuf::from(named);
+    }
+    let on_path = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect::<Vec<_>>())
+        .unwrap_or_default();
+    let in_tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
+    on_path
+        .into_iter()
+        .chain([in_tools])
+        .map(|folder| folder.join("nats-server"))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| {
+            panic!(
+                "no nats-server found: set NATS_SERVER to its path, put version 2.11 or newer on PATH, \
+                 or have one at .tools/bin/nats-server in the repository"
+            )
+        })
+}
