@@ -1,0 +1,127 @@
+//! One attempt to connect: dial, upgrade, and wait for the server's `welcome`, all within one deadline.
+
+use std::future::Future;
+use std::io;
+
+use futures_util::StreamExt;
+use tickwire_core::frames::{ServerMessage, Welcome};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+use crate::target::Target;
+
+/// Small, because a test or a load generator holds thousands of clients in one process. Messages may be larger.
+const SOCKET_BUFFER: usize = 4 * 1024;
+/// The largest message taken from the server.
+const MAX_MESSAGE: usize = 16 << 20;
+/// How much of an HTTP refusal is shown.
+const SHOWN_TEXT: usize = 200;
+
+/// How bytes get to a server. Tests dial pipes in memory, so that time can be paused.
+pub(crate) trait Dial: Send + Sync + 'static {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Connects to `host:port`.
+    fn dial(&self, authority: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+/// The network.
+#[derive(Debug)]
+pub(crate) struct Tcp;
+
+impl Dial for Tcp {
+    type Io = TcpStream;
+
+    async fn dial(&self, authority: &str) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(authority).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// A connection on which the server has said `welcome`.
+#[derive(Debug)]
+pub(crate) struct Link<Io> {
+    pub(crate) socket: WebSocketStream<Io>,
+    pub(crate) welcome: Welcome,
+    /// What else came with the welcome.
+    pub(crate) rest: Vec<ServerMessage>,
+}
+
+/// Connects to one gateway.
+pub(crate) async fn connect<D: Dial>(
+    dialler: &D,
+    target: &Target,
+    config: &ClientConfig,
+) -> Result<Link<D::Io>, ClientError> {
+    let attempt = async {
+        let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
+        let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(SOCKET_BUFFER)
+            .write_buffer_size(SOCKET_BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let request = target.request().map_err(|e| unreachable(e.to_string()))?;
+        let upgraded = client_async_with_config(request, io, Some(limits)).await;
+        let (socket, _) = upgraded.map_err(|error| match error {
+            WsError::Http(response) => rejected(&target.url, &response),
+            other => unreachable(other.to_string()),
+        })?;
+        welcomed(socket, target, config).await
+    };
+    let late = |_| ClientError::TimedOut { what: "connect", after: config.connect_timeout };
+    timeout(config.connect_timeout, attempt).await.map_err(late)?
+}
+
+async fn welcomed<Io>(
+    mut socket: WebSocketStream<Io>,
+    target: &Target,
+    config: &ClientConfig,
+) -> Result<Link<Io>, ClientError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let closed = |code, reason: String| ClientError::Closed { url: target.url.clone(), code, reason };
+    let mut rest = Vec::new();
+    loop {
+        let bytes = match socket.next().await {
+            None => return Err(closed(None, "the connection ended".to_owned())),
+            Some(Err(error)) => return Err(closed(None, error.to_string())),
+            Some(Ok(WsMessage::Close(frame))) => {
+                let (code, reason) =
+                    frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
+                return Err(closed(code, reason));
+            }
+            Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => message.into_data(),
+            Some(Ok(_)) => continue,
+        };
+        let messages = ServerMessage::parse(&bytes, config.encoding);
+        let mut welcome = None;
+        for message in messages.map_err(|e| closed(None, e.to_string()))? {
+            match message {
+                ServerMessage::Welcome(first) => welcome = Some(first),
+                ServerMessage::Error(error) if welcome.is_none() => {
+                    return Err(ClientError::Refused { code: error.code, msg: error.msg });
+                }
+                other => rest.push(other),
+            }
+        }
+        if let Some(welcome) = welcome {
+            return Ok(Link { socket, welcome, rest });
+        }
+    }
+}
+
+fn rejected(url: &str, response: &http::Response<Option<Vec<u8>>>) -> ClientError {
+    let body = response.body().as_deref().unwrap_or_default();
+    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN_TEXT)]).trim().to_owned();
+    ClientError::Rejected { url: url.to_owned(), status: response.status().as_u16(), text }
+}

@@ -1,0 +1,69 @@
+//! The Rust client: connect, subscribe, typed messages, reconnect.
+//!
+//! [`Client::connect`] gives two things: a [`Client`], a small handle that asks (subscribe, unsubscribe, list, ping),
+//! and [`Messages`], what comes. One task owns the socket behind both, connects again with a jittered backoff when the
+//! connection is lost, and subscribes again to everything that was in force.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message};
+//!
+//! # async fn example() -> Result<(), ClientError> {
+//! let mut config = ClientConfig::new("ws://127.0.0.1:8080/v1/stream");
+//! config.credentials = Credentials::DevUser("ann".into());
+//! let (client, mut messages) = Client::connect(config).await?;
+//!
+//! let filter = json!({ "symbols": ["AAPL", "NVDA"], "min_confidence": 0.7 });
+//! client.subscribe("breakouts", filter, Some(100)).await?;
+//!
+//! while let Some(message) = messages.recv().await {
+//!     match message {
+//!         Message::Event(event) => println!("{}:{} {} {:?}", event.p, event.seq, event.id, event.symbol),
+//!         Message::Gap(gap) => println!("partition {} may lack ({}, {}]", gap.p, gap.from, gap.to),
+//!         Message::Interrupted => println!("what happened while disconnected may be missing"),
+//!         Message::Disconnected { reason, retry_in: None, .. } => println!("over: {reason}"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **A slow reader is felt by the server.** Messages wait in a bounded buffer ([`ClientConfig::buffer`]). While it is
+//! full the socket is not read, so that the gateway sees a slow client and deals with it: it conflates, drops and
+//! tells, and at last closes. Nothing is dropped on this side. It also means that answers wait behind events: whoever
+//! awaits a request while events flow must have another task read [`Messages`], or a buffer that is large enough.
+//!
+//! **What a reconnect loses is told.** The protocol cannot resume yet, so events of the time between are not sent
+//! again. [`Message::Interrupted`] says so, and [`Message::Restored`] says that all subscriptions are in force again.
+//!
+//! **It ends** with [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason that
+//! connecting again would not mend. Dropping every [`Client`] alone ends nothing as long as [`Messages`] is there.
+//!
+//! The files stand in the order of a connection's life: configured, dialled, asked, served, retried.
+
+mod backoff;
+mod client;
+mod config;
+mod dial;
+mod error;
+mod message;
+mod owner;
+mod requests;
+#[cfg(test)]
+mod scripted;
+mod session;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use backoff::Backoff;
+pub use client::{Client, Messages};
+pub use config::{ClientConfig, Credentials};
+pub use error::ClientError;
+pub use message::Message;
+pub use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
+pub use tickwire_core::frames::{
+    BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, Subscription,
+    SubscriptionName, Subscriptions, Welcome,
+};

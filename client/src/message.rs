@@ -1,0 +1,54 @@
+//! What a client tells its user, in the order in which it happened.
+
+use std::time::Duration;
+
+use tickwire_core::frames::{Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome};
+
+/// One thing that happened on the connection.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Message {
+    /// A session is ready: the first one, or one after a reconnect.
+    Connected {
+        /// What the server said of it.
+        welcome: Welcome,
+    },
+    /// Events between those before this message and those after it may be missing: the connection was lost while there
+    /// were subscriptions. It follows `Connected`; `Restored` says when the uncertainty ends.
+    Interrupted,
+    /// Every subscription that was in force before the connection was lost is in force again.
+    Restored,
+    /// A subscription that was in force was refused after a reconnect, and is gone.
+    SubscriptionLost {
+        /// Its name.
+        name: SubscriptionName,
+        /// Why.
+        error: ServerError,
+    },
+    /// An event that a subscription matches. `p` and `seq` identify it.
+    Event(Box<ReceivedEvent>),
+    /// The server is alive, and this is how far it has given everything.
+    Heartbeat(Heartbeat),
+    /// The server dropped, conflated or otherwise did something worth knowing.
+    Notice(Notice),
+    /// Events of one partition may be missing.
+    Gap(Gap),
+    /// The server asks the client to connect again. It does so by itself, at the time that the server gave.
+    Goaway(Goaway),
+    /// The server refused something that no request of this client is waiting for.
+    Refused(ServerError),
+    /// A message of the server's could not be read, and whatever it held is lost.
+    Unreadable {
+        /// What was wrong with it.
+        problem: String,
+    },
+    /// The connection is lost, or an attempt to connect again has failed.
+    Disconnected {
+        /// The server's close code, if it gave one.
+        code: Option<u16>,
+        /// Why.
+        reason: String,
+        /// When the next attempt comes; `None` if none will, in which case this is the last message.
+        retry_in: Option<Duration>,
+    },
+}

@@ -1,0 +1,204 @@
+//! One connection from `welcome` to its end: asks what callers want asked, and tells what the server says.
+//!
+//! While a message waits for room with the user, nothing is read from the socket; that time counts as silence of
+//! ours, not of the server's.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tickwire_core::codes::Reconnect;
+use tickwire_core::frames::{Encoding, ServerMessage, Welcome};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+
+use crate::client::Command;
+use crate::config::ClientConfig;
+use crate::error;
+use crate::message::Message;
+use crate::requests::Requests;
+
+/// The least silence after which a connection counts as lost, whatever heartbeat the server names.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// The server's close code.
+    pub(crate) code: Option<u16>,
+    /// Why, for people.
+    pub(crate) reason: String,
+    /// Whether to connect again.
+    pub(crate) verdict: Reconnect,
+    /// When the server asked the client to connect again.
+    pub(crate) told: Option<Instant>,
+}
+
+/// One connection and what it needs of its owner.
+pub(crate) struct Session<'a, Io> {
+    socket: &'a mut WebSocketStream<Io>,
+    requests: &'a mut Requests,
+    commands: &'a mut mpsc::Receiver<Command>,
+    messages: &'a mpsc::Sender<Message>,
+    encoding: Encoding,
+    write_timeout: Duration,
+    idle: Duration,
+    /// The last sign of life, moved on by every wait for the user since.
+    heard: Instant,
+    /// When the subscriptions of the session before must be in force again.
+    restored_by: Instant,
+    /// When to leave, because the server asked for it.
+    leave: Option<Instant>,
+}
+
+impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
+    pub(crate) fn new(
+        socket: &'a mut WebSocketStream<Io>,
+        requests: &'a mut Requests,
+        commands: &'a mut mpsc::Receiver<Command>,
+        messages: &'a mpsc::Sender<Message>,
+        (config, welcome): (&ClientConfig, &Welcome),
+    ) -> Self {
+        let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
+        let heard = Instant::now();
+        Self {
+            socket,
+            requests,
+            commands,
+            messages,
+            encoding: config.encoding,
+            write_timeout: config.request_timeout,
+            idle: config.idle_timeout.unwrap_or_else(|| (heartbeat * 5 / 2).max(LEAST_IDLE)),
+            heard,
+            restored_by: heard + config.request_timeout,
+            leave: None,
+        }
+    }
+
+    /// Runs to the end of the connection. `opening` is what the user is told first, `rest` what came with the welcome.
+    pub(crate) async fn run(mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> End {
+        let Err(mut end) = self.serve(opening, rest).await;
+        end.told = self.leave;
+        end
+    }
+
+    async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, End> {
+        let frames = self.requests.start_session(self.encoding);
+        self.write(frames).await?;
+        for message in opening {
+            self.tell(message).await;
+        }
+        self.take(rest).await?;
+        loop {
+            let (leave, patience) = (self.leave, self.patience());
+            tokio::select! {
+                biased;
+                () = sleep_until(leave.unwrap_or(self.heard)), if leave.is_some() => {
+                    return Err(lost("the server asked the client to connect again"));
+                }
+                Some(Command { frame, reply }) = self.commands.recv(), if self.requests.has_room() => {
+                    let frame = self.requests.ask(frame, reply, self.encoding);
+                    self.write(frame).await?;
+                }
+                incoming = self.socket.next() => self.read(incoming).await?,
+                end = patience => return Err(end),
+            }
+        }
+    }
+
+    /// Waits until the server has been silent for too long. It comes last in the loop, so that what has arrived already
+    /// is read first.
+    fn patience(&self) -> impl Future<Output = End> + use<Io> {
+        let silent = self.heard + self.idle;
+        let (until, reason) = match self.requests.restoring() {
+            true if self.restored_by < silent => (self.restored_by, "the subscriptions were not confirmed in time"),
+            _ => (silent, "the server has been silent for too long"),
+        };
+        async move {
+            sleep_until(until).await;
+            lost(reason)
+        }
+    }
+
+    async fn write(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<(), End> {
+        let written = async {
+            for frame in frames {
+                let message = match self.encoding {
+                    Encoding::Json => WsMessage::Text(frame.try_into().map_err(WsError::from)?),
+                    Encoding::MsgPack => WsMessage::Binary(frame.into()),
+                };
+                self.socket.feed(message).await?;
+            }
+            self.socket.flush().await
+        };
+        match timeout(self.write_timeout, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(lost(error.to_string())),
+            Err(_) => Err(lost("the server takes nothing in")),
+        }
+    }
+
+    async fn read(&mut self, incoming: Option<Result<WsMessage, WsError>>) -> Result<(), End> {
+        match incoming {
+            None => return Err(lost("the connection ended without a close")),
+            Some(Err(error)) => return Err(lost(error.to_string())),
+            Some(Ok(WsMessage::Close(frame))) => {
+                let (code, reason) =
+                    frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
+                return Err(End { code, reason, verdict: error::after_close(code), told: None });
+            }
+            Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => {
+                match ServerMessage::parse(&message.into_data(), self.encoding) {
+                    Ok(messages) => self.take(messages).await?,
+                    Err(error) => self.tell(Message::Unreadable { problem: error.to_string() }).await,
+                }
+            }
+            Some(Ok(_)) => {}
+        }
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    async fn take(&mut self, messages: Vec<ServerMessage>) -> Result<(), End> {
+        for message in messages {
+            match message {
+                ServerMessage::Event(event) => self.tell(Message::Event(event)).await,
+                ServerMessage::Heartbeat(heartbeat) => self.tell(Message::Heartbeat(heartbeat)).await,
+                ServerMessage::Notice(notice) => self.tell(Message::Notice(notice)).await,
+                ServerMessage::Gap(gap) => self.tell(Message::Gap(gap)).await,
+                ServerMessage::Goaway(goaway) => {
+                    let pause = Duration::from_millis(goaway.reconnect_ms.into());
+                    self.leave = Some(Instant::now() + pause);
+                    self.tell(Message::Goaway(goaway)).await;
+                }
+                answer => {
+                    let told = self.requests.answered(answer).map_err(|refused| End {
+                        verdict: Reconnect::After,
+                        ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
+                    })?;
+                    for message in told {
+                        self.tell(message).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a message to the user, waiting for room. Once the user is gone, the owner ends this session anyway.
+    async fn tell(&mut self, message: Message) {
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
+            let blocked = Instant::now();
+            self.messages.send(message).await.ok();
+            self.heard += blocked.elapsed();
+            self.restored_by += blocked.elapsed();
+        }
+    }
+}
+
+fn lost(reason: impl Into<String>) -> End {
+    End { code: None, reason: reason.into(), verdict: Reconnect::Yes, told: None }
+}

@@ -1,0 +1,146 @@
+//! A gateway's address, read once and checked, and the upgrade request for it.
+
+use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::uri::{PathAndQuery, Scheme, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+
+use crate::config::{ClientConfig, Credentials};
+use crate::error::ClientError;
+
+const DEFAULT_PATH: &str = "/v1/stream";
+const DEFAULT_PORT: u16 = 80;
+
+/// One gateway to connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// As the user wrote it, for messages.
+    pub(crate) url: String,
+    /// `host:port`, to be dialled.
+    pub(crate) authority: String,
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+    sub_protocol: HeaderValue,
+}
+
+impl Target {
+    /// Reads every address of a configuration.
+    pub(crate) fn all(config: &ClientConfig) -> Result<Vec<Self>, ClientError> {
+        if config.urls.is_empty() {
+            return Err(bad("urls", "at least one is needed, such as ws://127.0.0.1:8080/v1/stream"));
+        }
+        let authorization = match &config.credentials {
+            Credentials::Token(token) => Some(bearer(token)?),
+            Credentials::DevUser(_) | Credentials::None => None,
+        };
+        let read = |url: &String| Self::read(url, config, authorization.clone());
+        config.urls.iter().map(read).collect()
+    }
+
+    fn read(url: &str, config: &ClientConfig, authorization: Option<HeaderValue>) -> Result<Self, ClientError> {
+        let problem = |problem: &str| bad("urls", format!("{url:?} {problem}; write it as ws://host:port/v1/stream"));
+        let given: Uri = url.parse().map_err(|e| problem(&format!("is not a URL ({e})")))?;
+        match given.scheme_str() {
+            Some("ws") => {}
+            Some("wss") => return Err(problem("asks for TLS, which this client does not speak")),
+            _ => return Err(problem("does not begin with ws://")),
+        }
+        let authority = given.authority().ok_or_else(|| problem("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(problem("holds a user's name; use the credentials for that"));
+        }
+        let host = authority.host();
+        let dialled = format!("{host}:{}", authority.port_u16().unwrap_or(DEFAULT_PORT));
+        let path = match given.path() {
+            "" | "/" => DEFAULT_PATH,
+            path => path,
+        };
+        let query = match (&config.credentials, given.query()) {
+            (Credentials::DevUser(user), query) => {
+                let rest = query.map(|query| format!("&{query}")).unwrap_or_default();
+                format!("?user={}{rest}", utf8_percent_encode(user, NON_ALPHANUMERIC))
+            }
+            (_, Some(query)) => format!("?{query}"),
+            (_, None) => String::new(),
+        };
+        let path_and_query = PathAndQuery::try_from(format!("{path}{query}"));
+        let uri = Uri::builder()
+            .scheme(Scheme::try_from("ws").map_err(|e| problem(&e.to_string()))?)
+            .authority(authority.clone())
+            .path_and_query(path_and_query.map_err(|e| problem(&e.to_string()))?)
+            .build()
+            .map_err(|e| problem(&e.to_string()))?;
+        let sub_protocol = HeaderValue::from_static(config.encoding.sub_protocol());
+        Ok(Self { url: url.to_owned(), authority: dialled, uri, authorization, sub_protocol })
+    }
+
+    /// An upgrade request with a fresh key.
+    pub(crate) fn request(&self) -> Result<Request, tokio_tungstenite::tungstenite::Error> {
+        let mut request = self.uri.clone().into_client_request()?;
+        let headers = request.headers_mut();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, self.sub_protocol.clone());
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, ClientError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| bad("credentials", "the token holds characters that no HTTP header may have"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn bad(field: &'static str, problem: impl Into<String>) -> ClientError {
+    ClientError::BadConfig { field, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(urls: &[&str], credentials: Credentials) -> Result<Vec<Target>, ClientError> {
+        let urls = urls.iter().map(ToString::to_string).collect();
+        Target::all(&ClientConfig { urls, credentials, ..ClientConfig::default() })
+    }
+
+    #[test]
+    fn addresses_are_completed() {
+        let table = [
+            ("ws://h:81/v1/stream", "h:81", "ws://h:81/v1/stream"),
+            ("ws://h", "h:80", "ws://h/v1/stream"),
+            ("ws://h/", "h:80", "ws://h/v1/stream"),
+            ("ws://[::1]:9/x?a=1", "[::1]:9", "ws://[::1]:9/x?a=1"),
+        ];
+        for (url, authority, uri) in table {
+            let target = targets(&[url], Credentials::None).unwrap().remove(0);
+            assert_eq!((target.authority.as_str(), target.uri.to_string().as_str()), (authority, uri));
+        }
+    }
+
+    #[test]
+    fn credentials_go_where_the_server_looks_for_them() {
+        let user = targets(&["ws://h/?a=1"], Credentials::DevUser("bob@x.com&b".into())).unwrap();
+        assert_eq!(user[0].request().unwrap().uri(), "ws://h/v1/stream?user=bob%40x%2Ecom%26b&a=1");
+        let token = targets(&["ws://h"], Credentials::Token("t0k".into())).unwrap();
+        let request = token[0].request().unwrap();
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer t0k");
+        assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], "tickwire.v1.json");
+        assert!(!format!("{token:?} {:?}", Credentials::Token("t0k".into())).contains("t0k"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_field() {
+        let field = |urls: &[&str], credentials| match targets(urls, credentials) {
+            Err(ClientError::BadConfig { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        for urls in [&[][..], &["h:80"], &["http://h"], &["wss://h"], &["ws://"], &["ws://u@h"], &["ws://h", "x y"]] {
+            assert_eq!(field(urls, Credentials::None), "urls");
+        }
+        assert_eq!(field(&["ws://h"], Credentials::Token("a\nb".into())), "credentials");
+    }
+}

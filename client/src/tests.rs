@@ -1,0 +1,51 @@
+//! Whole clients against a scripted peer, in paused time.
+
+mod connecting;
+mod reconnecting;
+mod talking;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::scripted::{MemoryDial, Peer, Stage, stage};
+use crate::{Client, ClientConfig, ClientError, Message, Messages};
+
+/// Two gateways, so that a test sees which one is dialled.
+fn config() -> ClientConfig {
+    ClientConfig { urls: vec!["ws://one:1".into(), "ws://two:2".into()], ..ClientConfig::default() }
+}
+
+async fn connect(dialler: MemoryDial, config: ClientConfig) -> Result<(Client, Messages), ClientError> {
+    Client::connect_through(dialler, config).await
+}
+
+/// A client that is connected to a peer and has been told so.
+async fn connected(config: ClientConfig) -> (Client, Messages, Stage, Peer) {
+    let (dialler, mut stage) = stage();
+    let (client, peer) = tokio::join!(connect(dialler, config), stage.welcome());
+    let (client, mut messages) = client.unwrap();
+    assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
+    (client, messages, stage, peer)
+}
+
+/// The next message, which must come at some time.
+async fn next(messages: &mut Messages) -> Message {
+    let next = timeout(Duration::from_secs(3_600), messages.recv()).await;
+    next.expect("a message comes").expect("the client lives")
+}
+
+/// The code and the pause of the next message, which must be about a lost connection.
+async fn disconnected(messages: &mut Messages) -> (Option<u16>, Option<Duration>) {
+    match next(messages).await {
+        Message::Disconnected { code, retry_in, .. } => (code, retry_in),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Subscribes, and lets the peer grant it.
+async fn subscribe(client: &Client, peer: &mut Peer, name: &str) {
+    let (answer, granted) = tokio::join!(client.subscribe(name, serde_json::json!({}), None), peer.grant());
+    assert_eq!(granted, name);
+    answer.unwrap();
+}

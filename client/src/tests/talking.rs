@@ -1,0 +1,140 @@
+//! Requests, answers and messages within one session.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tickwire_core::codes::ErrorCode;
+use tickwire_core::frames::{Chosen, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName};
+use tickwire_core::ids::{Partition, Seq};
+use tokio::time::timeout;
+
+use super::{config, connected, next, subscribe};
+use crate::scripted::{pong, subscribed, subscriptions};
+use crate::{ClientConfig, ClientError, Encoding, Message};
+
+fn name(text: &str) -> SubscriptionName {
+    SubscriptionName::new(text).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_is_said_and_answered_in_both_encodings() {
+    for encoding in Encoding::ALL {
+        let (client, _messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
+        let filter = json!({ "symbols": ["AAPL"], "some_day": { "x": [1.5, null] } });
+        let script = async {
+            let (id, frame) = peer.hear().await;
+            let window_ms = Some(50);
+            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), filter: filter.clone(), window_ms });
+            peer.say(&[subscribed(id, &["a"])]).await;
+            let (id, frame) = peer.hear().await;
+            assert_eq!(frame, ClientFrame::List);
+            peer.say(&[ServerFrame::Subscriptions(subscriptions(id, &["a"]))]).await;
+            let (id, frame) = peer.hear().await;
+            assert_eq!(frame, ClientFrame::Ping);
+            peer.say(&[pong(id)]).await;
+            let (id, frame) = peer.hear().await;
+            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: Chosen::One(name("a")) });
+            peer.say(&[subscribed(id, &[])]).await;
+            let (id, frame) = peer.hear().await;
+            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: Chosen::All });
+            peer.say(&[subscribed(id, &[])]).await;
+        };
+        let calls = async {
+            let list = client.subscribe("a", filter.clone(), Some(50)).await.unwrap();
+            assert_eq!(list.subscriptions.keys().collect::<Vec<_>>(), [&name("a")]);
+            assert_eq!(client.list().await.unwrap().subscriptions, list.subscriptions);
+            client.ping().await.unwrap();
+            assert!(client.unsubscribe("a").await.unwrap().subscriptions.is_empty());
+            client.unsubscribe("*").await.unwrap();
+        };
+        tokio::join!(script, calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_reaches_the_one_who_asked() {
+    let (client, mut messages, _stage, mut peer) = connected(config()).await;
+    let script = async {
+        let (first, _) = peer.hear().await;
+        let (second, _) = peer.hear().await;
+        let error = |id, code| ServerFrame::Error(ServerError::new(id, code, "no"));
+        peer.say(&[error(Some(second), ErrorCode::SymbolLimit), error(Some(first), ErrorCode::BadFilter)]).await;
+        peer.say(&[error(None, ErrorCode::BadFrame)]).await;
+    };
+    let (_, one, two) =
+        tokio::join!(script, client.subscribe("a", json!({}), None), client.subscribe("b", json!({}), None));
+    assert_eq!(one.unwrap_err(), ClientError::Refused { code: 410, msg: "no".into() });
+    assert_eq!(two.unwrap_err(), ClientError::Refused { code: 405, msg: "no".into() });
+    let told = ServerError::new(None, ErrorCode::BadFrame, "no");
+    assert_eq!(next(&mut messages).await, Message::Refused(told));
+    assert!(matches!(client.subscribe("*", json!({}), None).await, Err(ClientError::BadName(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_not_awaited_for_ever() {
+    let config = ClientConfig { request_timeout: Duration::from_secs(3), ..config() };
+    let (client, _messages, _stage, _peer) = connected(config).await;
+    let after = Duration::from_secs(3);
+    assert_eq!(client.ping().await.unwrap_err(), ClientError::TimedOut { what: "ping", after });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_is_told_in_order() {
+    for encoding in Encoding::ALL {
+        let (_client, mut messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
+        let notice = Notice { code: "throttled".into(), msg: None, dropped: 12, conflated: 40 };
+        let gap = Gap { reason: "retention".into(), p: Partition(3), from: Seq(7), to: Seq(9) };
+        let heartbeat = Heartbeat { position: "p2".into() };
+        peer.say_events([5]).await;
+        peer.say(&[
+            ServerFrame::Notice(notice.clone()),
+            ServerFrame::Gap(gap.clone()),
+            ServerFrame::Heartbeat(heartbeat.clone()),
+        ])
+        .await;
+        let Message::Event(event) = next(&mut messages).await else { panic!("the event comes first") };
+        assert_eq!((event.p, event.seq, event.id.as_str()), (Partition(3), Seq(5), "e5"));
+        assert_eq!(next(&mut messages).await, Message::Notice(notice));
+        assert_eq!(next(&mut messages).await, Message::Gap(gap));
+        assert_eq!(next(&mut messages).await, Message::Heartbeat(heartbeat));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_types_are_passed_over_and_unreadable_messages_told() {
+    let (_client, mut messages, _stage, mut peer) = connected(config()).await;
+    peer.say_objects(&[br#"{"T":"early"}"#.to_vec()]).await;
+    peer.say_objects(&[br#"{"T":"event"}"#.to_vec()]).await;
+    peer.say_events([1]).await;
+    assert!(matches!(next(&mut messages).await, Message::Unreadable { .. }));
+    assert!(matches!(next(&mut messages).await, Message::Event(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_stops_the_server_and_loses_nothing() {
+    let count = 2_000;
+    let config = ClientConfig { buffer: 4, ..config() };
+    let (client, mut messages, _stage, mut peer) = connected(config).await;
+    subscribe(&client, &mut peer, "a").await;
+    {
+        let flood = peer.say_events(1..=count);
+        tokio::pin!(flood);
+        // Longer than any deadline of the client's: a wait for the user must not count against the server.
+        assert!(timeout(Duration::from_secs(600), &mut flood).await.is_err(), "the server is never held back");
+        let reading = async {
+            for seq in 1..=count {
+                match next(&mut messages).await {
+                    Message::Event(event) => assert_eq!(event.seq, Seq(seq)),
+                    other => panic!("{other:?} instead of event {seq}"),
+                }
+            }
+        };
+        tokio::join!(flood, reading);
+    }
+    let answer = async {
+        let (id, _) = peer.hear().await;
+        peer.say(&[pong(id)]).await;
+    };
+    let (pinged, ()) = tokio::join!(client.ping(), answer);
+    pinged.unwrap();
+}
