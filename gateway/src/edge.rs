@@ -1,0 +1,381 @@
+//! The edge: the one owner of what this gateway was given and of what it wants. It takes batches in, hands steps to
+//! the shards, tells the routers what the sessions want, and confirms.
+//!
+//! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{SubscribeError, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use metrics::{counter, describe_counter, describe_histogram, gauge, histogram};
+use tickwire_core::confirm::Confirmations;
+use tickwire_core::coverage::{Coverage, Limits, Offered, Step};
+use tickwire_core::event::Event;
+use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest_log::InterestLog;
+use tickwire_core::ring::View;
+use tickwire_core::section::{Batch, Section};
+use tickwire_core::wire;
+use tickwire_node::admin::Check;
+use tickwire_node::config::Config;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::delivery::Delivery;
+use crate::messages::{SessionId, ToEdge, ToShard};
+
+/// How many entries of interest go into one part of a snapshot; a part stays far below NATS' largest message.
+const SNAPSHOT_ENTRIES: usize = 500;
+
+/// When coverage does not carry our revision after so long, the routers are told again, in milliseconds.
+const LAG: u64 = 100;
+
+/// How long a message to NATS may wait for room while the connection is down.
+const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A partition counts as silent when its ticks did not come for so many tick intervals.
+const SILENT_TICKS: u32 = 3;
+
+/// What the edge listens to, from the moment of its start on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    batches: Subscriber,
+    snapshots: Subscriber,
+    requests: UnboundedReceiver<ToEdge>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Inputs {
+    /// Subscribes to what routers send this boot of this gateway.
+    pub(crate) async fn open(
+        nats: &Nats,
+        gateway: &NodeRef,
+        requests: UnboundedReceiver<ToEdge>,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Result<Self, SubscribeError> {
+        let (id, nonce) = (gateway.id.as_str(), gateway.nonce.to_string());
+        Ok(Self {
+            batches: nats.client.subscribe(names::gateway(id, &nonce)).await?,
+            snapshots: nats.client.subscribe(names::snapshot(id, &nonce)).await?,
+            requests,
+            view,
+        })
+    }
+}
+
+/// The state of the edge.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    gateway: NodeRef,
+    nats: Nats,
+    shards: Vec<Sender<ToShard>>,
+    start: Instant,
+    log: InterestLog,
+    coverage: Coverage<Arc<Delivery>>,
+    confirmations: Confirmations<Asked>,
+    seats: HashMap<SessionId, Seat>,
+    steps: Vec<Step<Arc<Delivery>>>,
+    /// When the next revision is cut, if something changed.
+    cut_at: Option<Millis>,
+    beat_at: Millis,
+    beat_interval: u64,
+    delta_window: u64,
+    silent_after: u64,
+    ready: Check,
+}
+
+/// A session as the edge sees it.
+#[derive(Debug)]
+struct Seat {
+    user: UserId,
+    /// The highest revision asked for, so that the session's confirmations keep the order of its requests.
+    asked: Revision,
+}
+
+/// A confirmation that a shard waits for.
+#[derive(Debug)]
+struct Asked {
+    session: SessionId,
+    at: Millis,
+}
+
+impl Edge {
+    pub(crate) fn new(
+        gateway: NodeRef,
+        nats: Nats,
+        config: &Config,
+        partitions: u16,
+        view: View,
+        shards: Vec<Sender<ToShard>>,
+        ready: Check,
+    ) -> Self {
+        describe();
+        let limits =
+            Limits { grace: millis(config.gateway.gap_grace), held_events: config.gateway.hold_events };
+        Self {
+            log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
+            gateway,
+            nats,
+            shards,
+            start: Instant::now(),
+            coverage: Coverage::new(partitions, limits),
+            confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
+            seats: HashMap::new(),
+            steps: Vec::new(),
+            cut_at: Some(Millis(0)),
+            beat_at: Millis(0),
+            beat_interval: millis(config.membership.beat_interval),
+            delta_window: millis(config.gateway.delta_window),
+            silent_after: millis(config.membership.tick_interval * SILENT_TICKS),
+            ready,
+        }
+    }
+
+    /// Runs until told to stop, or until NATS or the shards are gone for good.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
+        loop {
+            let wake = self.next_turn();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                request = inputs.requests.recv() => match request {
+                    Some(request) => self.take_request(request),
+                    None => return Ok(()),
+                },
+                batch = inputs.batches.next() => match batch {
+                    Some(message) => self.take_batch(&message.payload),
+                    None => return Err(EdgeError::SubscriptionEnded),
+                },
+                asked = inputs.snapshots.next() => match asked {
+                    Some(message) => self.send_snapshot(message.reply).await,
+                    None => return Err(EdgeError::SubscriptionEnded),
+                },
+                Ok(()) = inputs.view.changed() => {
+                    let view = Arc::clone(&inputs.view.borrow_and_update());
+                    self.log.set_view((*view).clone());
+                    self.changed();
+                }
+                () = sleep_until(wake) => self.turn().await,
+            }
+            self.hand_on().await;
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(millis(self.start.elapsed()))
+    }
+
+    fn next_turn(&self) -> Instant {
+        let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
+        let shrink = self.log.next_shrink();
+        let next = due.into_iter().chain([shrink]).flatten().min().unwrap_or(self.beat_at);
+        self.start + Duration::from_millis(next.0)
+    }
+
+    /// What the sessions want is not what the routers were told last: they are told soon, with what comes meanwhile.
+    fn changed(&mut self) {
+        let soon = self.now().plus(self.delta_window);
+        self.cut_at.get_or_insert(soon);
+    }
+
+    fn take_request(&mut self, request: ToEdge) {
+        let now = self.now();
+        match request {
+            ToEdge::Join(session, user) => {
+                let revision = self.log.add_user(&user);
+                self.seats.insert(session, Seat { user, asked: revision });
+                self.confirmations.ask(now, revision, Asked { session, at: now });
+            }
+            ToEdge::Add(session, filter) => {
+                let revision = self.log.add(&filter);
+                let Some(seat) = self.seats.get_mut(&session) else { return };
+                seat.asked = seat.asked.max(revision);
+                self.confirmations.ask(now, seat.asked, Asked { session, at: now });
+            }
+            ToEdge::Remove(filter) => self.log.remove(now, Arc::unwrap_or_clone(filter)),
+            ToEdge::Leave(session, filters) => {
+                for filter in filters {
+                    self.log.remove(now, Arc::unwrap_or_clone(filter));
+                }
+                if let Some(seat) = self.seats.remove(&session) {
+                    self.log.remove_user(now, seat.user);
+                }
+            }
+        }
+        gauge!("tickwire_gateway_sessions").set(self.seats.len() as f64);
+        self.changed();
+    }
+
+    fn take_batch(&mut self, payload: &[u8]) {
+        let now = self.now();
+        let batch: Batch<Bytes> = match wire::decode(payload) {
+            Ok(batch) => batch,
+            Err(error) => return refused(&error),
+        };
+        counter!("tickwire_gateway_batches_total").increment(1);
+        for section in batch.sections {
+            // A section of which one event cannot be read proves nothing; what follows shows it as a gap.
+            let section = match decode_section(section) {
+                Ok(section) => section,
+                Err(error) => {
+                    refused(&error);
+                    continue;
+                }
+            };
+            let events = section.events.len() as u64;
+            let offered = self.coverage.offer(now, batch.incarnation, section, &mut self.steps);
+            let outcome = match offered {
+                Offered::Applied => "applied",
+                Offered::Held => "held",
+                Offered::Duplicate => "duplicate",
+                Offered::Outdated => "outdated",
+                Offered::Foreign => "foreign",
+            };
+            counter!("tickwire_gateway_sections_total", "outcome" => outcome).increment(1);
+            counter!("tickwire_gateway_received_events_total").increment(events);
+        }
+    }
+
+    async fn send_snapshot(&self, reply: Option<async_nats::Subject>) {
+        let Some(reply) = reply else { return };
+        counter!("tickwire_gateway_snapshots_total").increment(1);
+        for part in self.log.sent().parts(&self.gateway, self.log.revision(), SNAPSHOT_ENTRIES) {
+            self.publish(reply.to_string(), &part).await;
+        }
+    }
+
+    /// What time brings: gaps that are real, revisions to cut, beats.
+    async fn turn(&mut self) {
+        let now = self.now();
+        self.coverage.expire(now, &mut self.steps);
+        let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
+        if shrinks || self.cut_at.is_some_and(|at| at <= now) {
+            self.cut_at = None;
+            if let Some(delta) = self.log.cut(now) {
+                gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
+                self.beat_at = self.beat_at.min(now.plus(LAG));
+                self.publish(names::INTEREST.to_owned(), &delta).await;
+            }
+        }
+        if self.beat_at <= now {
+            self.beat(now).await;
+        }
+    }
+
+    async fn beat(&mut self, now: Millis) {
+        let lags = self.coverage.lowest_revision() < self.log.revision();
+        self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
+        let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision() };
+        self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
+        let silent: Vec<Partition> = match now.0.checked_sub(self.silent_after) {
+            Some(since) => self.coverage.silent(Millis(since)).collect(),
+            None => Vec::new(),
+        };
+        gauge!("tickwire_gateway_silent_partitions").set(silent.len() as f64);
+        if !self.coverage.is_complete() {
+            self.ready.missing("some partitions were never heard of: is a router running, and can it read the stream?");
+        } else if let [first, rest @ ..] = &silent[..] {
+            let seconds = self.silent_after / 1000;
+            self.ready.missing(format!("no coverage for {seconds} s: partition {first} and {} others", rest.len()));
+        } else {
+            self.ready.ok();
+        }
+    }
+
+    /// Hands the shards what there is, and right behind it what is confirmed as of there.
+    async fn hand_on(&mut self) {
+        if !self.steps.is_empty() {
+            let steps = Arc::new(std::mem::take(&mut self.steps));
+            for step in steps.iter() {
+                note(step);
+            }
+            for shard in &self.shards {
+                hand(shard, ToShard::Steps(Arc::clone(&steps))).await;
+            }
+        }
+        let now = self.now();
+        for asked in self.confirmations.take(now, &mut self.coverage) {
+            histogram!("tickwire_gateway_confirm_seconds").record(now.since(asked.at) as f64 / 1000.0);
+            if let Some(shard) = self.shards.get(usize::from(asked.session.shard)) {
+                hand(shard, ToShard::Confirmed(asked.session.number)).await;
+            }
+        }
+    }
+
+    /// Publishes to the routers. What is lost is told again with the next beat.
+    async fn publish<T: serde::Serialize + Sync>(&self, subject: String, message: &T) {
+        let bytes = match wire::encode(message) {
+            Ok(bytes) => bytes,
+            Err(error) => return refused(&error),
+        };
+        let published = timeout(PUBLISH_TIMEOUT, self.nats.client.publish(subject, bytes.into())).await;
+        if !matches!(published, Ok(Ok(()))) {
+            counter!("tickwire_gateway_unpublished_total").increment(1);
+            debug!("a message to the routers found no room; the next beat makes up for it");
+        }
+    }
+}
+
+/// Why the edge cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EdgeError {
+    #[error("a subscription to NATS has ended")]
+    SubscriptionEnded,
+}
+
+/// A shard that has ended has nobody left to tell; why it ended is judged where it was started.
+async fn hand(shard: &Sender<ToShard>, message: ToShard) {
+    if shard.send(message).await.is_err() {
+        debug!("a shard has ended");
+    }
+}
+
+fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
+    let Section { partition, revision, prev, upto, events } = section;
+    let decode = |(seq, bytes): (Seq, Bytes)| {
+        let event: Event = rmp_serde::from_slice(&bytes)?;
+        Ok((seq, Arc::new(Delivery::new(event, partition, seq))))
+    };
+    let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
+    Ok(Section { partition, revision, prev, upto, events })
+}
+
+fn refused(error: &wire::WireError) {
+    counter!("tickwire_gateway_refused_messages_total").increment(1);
+    warn!(%error, "a message between nodes was refused");
+}
+
+fn note(step: &Step<Arc<Delivery>>) {
+    match step {
+        Step::Gap { partition, from, upto } => {
+            counter!("tickwire_gateway_gaps_total").increment(1);
+            warn!(%partition, %from, %upto, "events may be missing");
+        }
+        Step::Reset { incarnation } => warn!(%incarnation, "the stream was made anew; all positions start again"),
+        Step::Adopt { .. } | Step::Apply { .. } => {}
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn describe() {
+    describe_counter!("tickwire_gateway_batches_total", "Batches from routers");
+    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by what became of them");
+    describe_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
+    describe_counter!("tickwire_gateway_gaps_total", "Ranges of a partition that nobody could give");
+    describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
+    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that found no room");
+    describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
+    describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
+}

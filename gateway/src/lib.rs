@@ -1,0 +1,118 @@
+//! The edge of the cluster: it holds the sockets and what they subscribed to, and delivers.
+//!
+//! The files stand in the order of an event's way in, then of a client's:
+//!
+//! * `edge` takes batches from NATS, decodes them once ([`delivery`](self)), proves them complete, and hands them on;
+//! * `messages` is what it says to the shards and they to it;
+//! * `runner` and `shard` deliver: `index` finds the sessions, `session` and `outbox` hold what waits, `socket` writes;
+//! * `http`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
+//!   what it asks for.
+
+mod arrival;
+mod auth;
+mod delivery;
+mod edge;
+mod http;
+mod index;
+mod lobby;
+mod messages;
+mod outbox;
+mod runner;
+mod session;
+mod shard;
+mod socket;
+mod stats;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tickwire_core::event::{Kind, Kinds};
+use tickwire_core::ring::Role;
+use tickwire_node::config::Config;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_node::start::{Node, StartError};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::auth::Authenticator;
+use crate::edge::{Edge, Inputs};
+use crate::http::Edges;
+use crate::lobby::Lobby;
+use crate::shard::{Shard, ShardConfig};
+
+/// How many messages may wait for a shard.
+const SHARD_INBOX: usize = 1024;
+
+/// Runs a gateway until it is told to stop and has drained.
+///
+/// # Errors
+/// Whatever keeps it from starting, with what to do about it.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<Outcome, StartError> {
+    let failed = |part: &'static str| move |reason: String| StartError::Part { part, reason };
+    config.auth.secret().map_err(|error| failed("auth")(error.to_string()))?;
+    stats::describe();
+    let listen = config.gateway.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        failed("gateway.listen")(format!("cannot listen on {listen}: {error}; is another gateway using it?"))
+    })?;
+    let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
+    let node = Node::start(&config, Role::Gateway, &shutdown).await?;
+    let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
+
+    let (to_edge, requests) = mpsc::unbounded_channel();
+    let settings = ShardConfig {
+        gateway: node.me.id.clone(),
+        config: config.gateway.clone(),
+        kinds: Arc::new(kinds(&config)),
+        partitions,
+    };
+    let mut shards = Vec::new();
+    for number in 0..shard_count(&config) {
+        let (sender, inbox) = mpsc::channel(SHARD_INBOX);
+        shards.push(sender);
+        let (settings, to_edge) = (settings.clone(), to_edge.clone());
+        let (drain, force) = (shutdown.drain().clone(), shutdown.force().clone());
+        shutdown
+            .spawn_thread("shard", move || runner::run(Shard::new(number, settings, to_edge), inbox, &drain, &force))
+            .map_err(|error| failed("shard")(error.to_string()))?;
+    }
+    // From here on the shards alone ask the edge, so that it ends when they have.
+    drop(to_edge);
+
+    let inputs = Inputs::open(&node.nats, &node.me, requests, node.membership.view())
+        .await
+        .map_err(|error| failed("edge")(error.to_string()))?;
+    node.nats.check().await?;
+    let view = (**node.membership.view().borrow()).clone();
+    let ready = node.readiness.register("coverage");
+    let edge = Edge::new(node.me.clone(), node.nats.clone(), &config, partitions, view, shards.clone(), ready);
+    shutdown.spawn("edge", edge.run(inputs, shutdown.force().clone()));
+
+    let lobby = Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
+    let edges = Edges {
+        lobby: Arc::new(lobby),
+        places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
+        allowed_origins: config.gateway.allowed_origins.clone(),
+        max_frame_bytes: config.gateway.max_frame_bytes,
+        tasks: TaskTracker::new(),
+        drain: shutdown.drain().clone(),
+    };
+    shutdown.spawn_infallible("http", http::serve(listener, edges));
+    node.write_ports(&[("gateway", address)])?;
+    info!(%address, node = %node.me, "gateway listens");
+    node.run(&shutdown)
+        .await
+        .map_err(|error| failed("signals")(error.to_string()))
+}
+
+fn kinds(config: &Config) -> Kinds {
+    Kinds::new(config.events.kinds.iter().map(|(name, audience)| (Kind::from(name.as_str()), *audience)))
+}
+
+fn shard_count(config: &Config) -> u16 {
+    let cores = || available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = if config.gateway.shards == 0 { cores() } else { config.gateway.shards };
+    u16::try_from(count).unwrap_or(u16::MAX)
+}

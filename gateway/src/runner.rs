@@ -1,0 +1,107 @@
+//! The thread of a shard: it waits for the edge, for sockets and for the clock, and lets the shard decide.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::messages::ToShard;
+use crate::shard::Shard;
+
+/// How many messages of the edge are taken before sockets have their turn.
+const TURN_MESSAGES: usize = 64;
+
+/// Runs a shard until it is forced to end, or has drained.
+pub(crate) fn run(
+    shard: Shard,
+    inbox: Receiver<ToShard>,
+    drain: &CancellationToken,
+    force: &CancellationToken,
+) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve(Rc::new(RefCell::new(shard)), inbox, drain, force));
+    Ok(())
+}
+
+// The shard is borrowed between waits only, never across one, so that its tasks take turns without a lock.
+async fn serve(
+    shard: Rc<RefCell<Shard>>,
+    mut inbox: Receiver<ToShard>,
+    drain: &CancellationToken,
+    force: &CancellationToken,
+) {
+    let mut messages = Vec::with_capacity(TURN_MESSAGES);
+    let mut draining = false;
+    loop {
+        let wake = shard.borrow().next_turn();
+        let alarm = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = force.cancelled() => return,
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                shard.borrow_mut().drain(Instant::now());
+            }
+            taken = inbox.recv_many(&mut messages, TURN_MESSAGES) => {
+                if taken == 0 {
+                    return;
+                }
+                let mut shard = shard.borrow_mut();
+                for message in messages.drain(..) {
+                    shard.take(Instant::now(), message);
+                }
+            }
+            () = alarm => shard.borrow_mut().turn(Instant::now()),
+        }
+        let welcomed = {
+            let mut shard = shard.borrow_mut();
+            shard.publish_stats();
+            shard.welcomed()
+        };
+        for (number, tcp, rewatch) in welcomed {
+            tokio::task::spawn_local(watch(Rc::clone(&shard), number, tcp, rewatch));
+        }
+        if draining && shard.borrow().is_empty() {
+            return;
+        }
+        // Sockets that became ready have their turn even under a steady stream of events.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
+async fn watch(shard: Rc<RefCell<Shard>>, number: u64, tcp: Arc<TcpStream>, rewatch: Rc<Notify>) {
+    loop {
+        let blocked = shard.borrow().is_blocked(number);
+        let interest = match blocked {
+            None => return,
+            Some(true) => Interest::WRITABLE,
+            Some(false) => Interest::READABLE,
+        };
+        let ready = tokio::select! {
+            ready = tcp.ready(interest) => ready,
+            () = rewatch.notified() => continue,
+        };
+        let now = Instant::now();
+        let mut shard = shard.borrow_mut();
+        match ready {
+            Ok(ready) if ready.is_writable() => shard.writable(now, number),
+            Ok(_) => shard.readable(now, number),
+            Err(_) => shard.gone(number),
+        }
+    }
+}

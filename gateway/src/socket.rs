@@ -1,0 +1,241 @@
+//! A client's socket within its shard: tungstenite reads (ping, close, fragments, limits), and data frames are written
+//! straight from the bytes that the shard puts together.
+//!
+//! Bytes that the kernel does not take wait here, and nothing else is read or written before they are gone.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::Encoding;
+use tokio::net::TcpStream;
+use tungstenite::Message;
+use tungstenite::error::{CapacityError, Error};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+
+/// How much is read from a socket at a time. Clients send little, and every idle one holds this much.
+const READ_BUFFER: usize = 512;
+
+/// The reading side of a server's socket, with buffers that suit thousands of idle clients. `read` is what the HTTP
+/// server read beyond the upgrade.
+pub(crate) fn reader(read: Vec<u8>, max_frame_bytes: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_frame_bytes))
+        .max_frame_size(Some(max_frame_bytes));
+    WebSocketContext::from_partially_read(read, Role::Server, Some(config))
+}
+
+/// What a client sent.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A message in the encoding agreed on.
+    Frame(bytes::Bytes),
+    /// A message of the other WebSocket type than the encoding's.
+    WrongType,
+    /// A sign of life.
+    Alive,
+}
+
+/// Why a socket is of no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The client left, or the connection broke.
+    Gone,
+    /// It is to be closed with this code.
+    Refused(CloseCode),
+}
+
+/// A socket between two threads.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    tcp: std::net::TcpStream,
+    reader: WebSocketContext,
+    encoding: Encoding,
+    unsent: Vec<u8>,
+}
+
+/// A socket, its reader, and what the kernel has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    tcp: Arc<TcpStream>,
+    reader: WebSocketContext,
+    encoding: Encoding,
+    unsent: Vec<u8>,
+    /// How much of `unsent` is gone.
+    sent: usize,
+}
+
+impl Socket {
+    pub(crate) fn new(tcp: TcpStream, reader: WebSocketContext, encoding: Encoding) -> Self {
+        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0 }
+    }
+
+    /// Takes the socket out of its runtime, to be handed to another thread.
+    pub(crate) fn park(self) -> io::Result<Parked> {
+        let tcp = Arc::try_unwrap(self.tcp).map_err(|_| io::Error::other("somebody still watches the socket"))?;
+        let unsent = self.unsent[self.sent..].to_vec();
+        Ok(Parked { tcp: tcp.into_std()?, reader: self.reader, encoding: self.encoding, unsent })
+    }
+
+    /// Takes a parked socket into this thread's runtime.
+    pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
+        let Parked { tcp, reader, encoding, unsent } = parked;
+        Ok(Self { tcp: Arc::new(TcpStream::from_std(tcp)?), reader, encoding, unsent, sent: 0 })
+    }
+
+    /// The socket itself, for watching what it is ready for.
+    pub(crate) fn tcp(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.tcp)
+    }
+
+    /// How frames are written.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// How many bytes wait for the kernel.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    /// Reads one message; `None` when there is none whole.
+    pub(crate) fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+        let read = self.reader.read(&mut Pipe { tcp: &self.tcp, unsent: &mut self.unsent });
+        // What the reader answered by itself, a pong or a close, stands in `unsent` now.
+        self.flush()?;
+        match read {
+            Ok(Message::Text(text)) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
+            Ok(Message::Binary(bytes)) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
+            Ok(Message::Text(_) | Message::Binary(_)) => Ok(Some(Incoming::WrongType)),
+            Ok(_) => Ok(Some(Incoming::Alive)),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+                Err(Ended::Refused(CloseCode::FrameTooLarge))
+            }
+            Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Err(Ended::Gone),
+            Err(Error::Protocol(_) | Error::Utf8(_)) => Err(Ended::Refused(CloseCode::ProtocolViolation)),
+            Err(_) => Err(Ended::Gone),
+        }
+    }
+
+    /// Writes one WebSocket message whose payload stands in `frame` behind [`HEADER`] bytes of room for its header.
+    pub(crate) fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
+        let opcode = match self.encoding {
+            Encoding::Json => TEXT,
+            Encoding::MsgPack => BINARY,
+        };
+        let start = put_header(frame, opcode);
+        self.write(&frame[start..])
+    }
+
+    /// Asks the client's WebSocket for a sign of life.
+    pub(crate) fn ping(&mut self) -> Result<(), Ended> {
+        self.write(&[0x80 | PING, 0])
+    }
+
+    /// Says goodbye with a code and its reason.
+    pub(crate) fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
+        let mut frame = vec![0; HEADER];
+        frame.extend(code.code().to_be_bytes());
+        frame.extend(code.text().as_bytes());
+        let start = put_header(&mut frame, CLOSE);
+        self.write(&frame[start..])
+    }
+
+    /// Gives the kernel what waits for it.
+    pub(crate) fn flush(&mut self) -> Result<(), Ended> {
+        while self.sent < self.unsent.len() {
+            match self.tcp.try_write(&self.unsent[self.sent..]) {
+                Ok(0) => return Err(Ended::Gone),
+                Ok(taken) => self.sent += taken,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(Ended::Gone),
+            }
+        }
+        if self.sent > 0 {
+            (self.unsent, self.sent) = (Vec::new(), 0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let mut taken = 0;
+        if self.unsent() == 0 {
+            taken = match self.tcp.try_write(bytes) {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(Ended::Gone),
+            };
+        }
+        self.unsent.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+}
+
+/// The most bytes that the header of a server's frame has (RFC 6455, 5.2).
+pub(crate) const HEADER: usize = 10;
+
+/// Writes the header of an unmasked, final frame right before its payload, which starts at [`HEADER`]. Returns where
+/// the header starts.
+fn put_header(frame: &mut [u8], opcode: u8) -> usize {
+    let len = frame.len() - HEADER;
+    let first = 0x80 | opcode;
+    let header: &[u8] = match len {
+        0..=125 => &[first, len as u8],
+        126..=0xffff => &[&[first, 126], &(len as u16).to_be_bytes()[..]].concat(),
+        _ => &[&[first, 127], &(len as u64).to_be_bytes()[..]].concat(),
+    };
+    let start = HEADER - header.len();
+    frame[start..HEADER].copy_from_slice(header);
+    start
+}
+
+/// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
+struct Pipe<'a> {
+    tcp: &'a TcpStream,
+    unsent: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tcp.try_read(buffer)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unsent.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_those_of_rfc_6455() {
+        for (len, expected) in [
+            (5, vec![0x81, 5]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (0xffff, vec![0x81, 126, 0xff, 0xff]),
+            (0x1_0000, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut frame = vec![0; HEADER + len];
+            let start = put_header(&mut frame, TEXT);
+            assert_eq!(frame[start..HEADER], expected, "{len} bytes");
+        }
+    }
+}
