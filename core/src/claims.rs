@@ -37,11 +37,7 @@ impl Reading {
     /// Takes the message `seq`, the `delivered`-th of its consumer.
     pub fn accept(&mut self, seq: Seq, delivered: u64) -> Delivered {
         if delivered != self.delivered + 1 {
-            return if delivered <= self.delivered {
-                Delivered::Known
-            } else {
-                Delivered::Hole
-            };
+            return if delivered <= self.delivered { Delivered::Known } else { Delivered::Hole };
         }
         self.delivered = delivered;
         if seq <= self.last {
@@ -80,31 +76,19 @@ struct Open<E> {
 
 impl<E> Open<E> {
     fn after(prev: Seq) -> Self {
-        Self {
-            prev,
-            events: Vec::new(),
-        }
+        Self { prev, events: Vec::new() }
     }
 
     /// Ends the section at `upto` and starts the next one there.
     fn close(&mut self, partition: Partition, revision: Revision, upto: Seq) -> Section<E> {
         let prev = std::mem::replace(&mut self.prev, upto);
-        Section {
-            partition,
-            revision,
-            prev,
-            upto,
-            events: std::mem::take(&mut self.events),
-        }
+        Section { partition, revision, prev, upto, events: std::mem::take(&mut self.events) }
     }
 }
 
 impl<E> Default for Claims<E> {
     fn default() -> Self {
-        Self {
-            read: BTreeMap::new(),
-            gateways: BTreeMap::new(),
-        }
+        Self { read: BTreeMap::new(), gateways: BTreeMap::new() }
     }
 }
 
@@ -189,10 +173,7 @@ impl<E> Claims<E> {
         let read = &self.read;
         let claim = self.gateways.entry(gateway.clone()).or_insert_with(|| Claim {
             revision,
-            open: read
-                .iter()
-                .map(|(partition, seq)| (*partition, Open::after(*seq)))
-                .collect(),
+            open: read.iter().map(|(partition, seq)| (*partition, Open::after(*seq))).collect(),
             closed: Vec::new(),
             announce: true,
             events: 0,

@@ -109,7 +109,11 @@ impl CloseCode {
     #[must_use]
     pub fn reconnect(self) -> Reconnect {
         match self {
-            Self::AuthFailed | Self::AuthTimeout | Self::TooManyBadFrames | Self::FrameTooLarge | Self::ProtocolViolation => Reconnect::No,
+            Self::AuthFailed
+            | Self::AuthTimeout
+            | Self::TooManyBadFrames
+            | Self::FrameTooLarge
+            | Self::ProtocolViolation => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
             Self::Draining | Self::Internal | Self::Unavailable | Self::ConnectionLimit => Reconnect::After,
         }
@@ -125,12 +129,7 @@ pub fn markdown() -> String {
     }
     text += "\n| close | meaning | reconnect |\n|---|---|---|\n";
     for code in CloseCode::ALL {
-        text += &format!(
-            "| {} | {} | {} |\n",
-            code.code(),
-            code.text(),
-            code.reconnect().as_str()
-        );
+        text += &format!("| {} | {} | {} |\n", code.code(), code.text(), code.reconnect().as_str());
     }
     text
 }

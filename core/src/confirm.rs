@@ -24,20 +24,13 @@ impl<T> Confirmations<T> {
     /// Nothing waits. `timeout`, in milliseconds, is how long a lagging partition may hold a confirmation.
     #[must_use]
     pub fn new(timeout: u64) -> Self {
-        Self {
-            timeout,
-            waiting: Vec::new(),
-        }
+        Self { timeout, waiting: Vec::new() }
     }
 
     /// Something waits that is part of every revision from `revision` on. Who asks twice and wants the answers in
     /// order asks with a revision that never falls.
     pub fn ask(&mut self, now: Millis, revision: Revision, token: T) {
-        self.waiting.push(Waiting {
-            revision,
-            deadline: now.plus(self.timeout),
-            token,
-        });
+        self.waiting.push(Waiting { revision, deadline: now.plus(self.timeout), token });
     }
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.

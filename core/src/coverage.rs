@@ -104,12 +104,7 @@ impl<E> Coverage<E> {
             expires: None,
             heard: None,
         };
-        Self {
-            limits,
-            incarnation: None,
-            need: Revision(0),
-            tracks: (0..partitions).map(|_| track()).collect(),
-        }
+        Self { limits, incarnation: None, need: Revision(0), tracks: (0..partitions).map(|_| track()).collect() }
     }
 
     /// Takes a section that came at `now` from a router that reads the stream's life `incarnation`.
@@ -136,10 +131,7 @@ impl<E> Coverage<E> {
         }
         track.heard = Some(now);
         let mine = *track.mine.get_or_insert_with(|| {
-            steps.push(Step::Adopt {
-                partition: section.partition,
-                at: section.prev,
-            });
+            steps.push(Step::Adopt { partition: section.partition, at: section.prev });
             section.prev
         });
         if section.upto <= mine {
@@ -202,15 +194,8 @@ impl<E> Coverage<E> {
     /// Up to where everything was given or told; `None` before [`Self::is_complete`].
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        let seqs = self
-            .tracks
-            .iter()
-            .map(|track| track.mine)
-            .collect::<Option<Vec<Seq>>>()?;
-        Some(Position {
-            incarnation: self.incarnation?,
-            seqs,
-        })
+        let seqs = self.tracks.iter().map(|track| track.mine).collect::<Option<Vec<Seq>>>()?;
+        Some(Position { incarnation: self.incarnation?, seqs })
     }
 
     fn reset(&mut self, incarnation: Incarnation, steps: &mut Vec<Step<E>>) {
@@ -228,31 +213,18 @@ impl<E> Coverage<E> {
 impl<E> Track<E> {
     fn hold(&mut self, now: Millis, section: Section<E>, limits: Limits) {
         self.held_events += section.events.len();
-        let at = self
-            .held
-            .partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
+        let at = self.held.partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
         self.held.insert(at, section);
         self.expires.get_or_insert(now.plus(limits.grace));
     }
 
     /// Applies what of `section` is new; it starts at or before `mine`.
     fn apply(&mut self, section: Section<E>, steps: &mut Vec<Step<E>>) {
-        let Section {
-            partition,
-            prev,
-            upto,
-            mut events,
-            ..
-        } = section;
+        let Section { partition, prev, upto, mut events, .. } = section;
         let from = self.mine.unwrap_or(prev);
         events.retain(|(seq, _)| *seq > from);
         self.mine = Some(upto);
-        steps.push(Step::Apply {
-            partition,
-            from,
-            upto,
-            events,
-        });
+        steps.push(Step::Apply { partition, from, upto, events });
     }
 
     /// Applies held sections that follow without a gap, and starts the grace anew if others remain.
@@ -271,11 +243,7 @@ impl<E> Track<E> {
         self.held.retain(|held| held.revision >= need);
         self.held_events = self.held.iter().map(|held| held.events.len()).sum();
         if let (Some(first), Some(from)) = (self.held.front(), self.mine) {
-            steps.push(Step::Gap {
-                partition: first.partition,
-                from,
-                upto: first.prev,
-            });
+            steps.push(Step::Gap { partition: first.partition, from, upto: first.prev });
             self.mine = Some(first.prev);
         }
         self.settle(now, need, limits, steps);

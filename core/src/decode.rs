@@ -85,33 +85,19 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
     };
 
     let mut own = Fields::new("", read_payload(raw)?);
-    let mut nested = if kind == Kind::Alert {
-        alert::pattern_event(&own)
-    } else {
-        Fields::default()
-    };
+    let mut nested = if kind == Kind::Alert { alert::pattern_event(&own) } else { Fields::default() };
     let symbol = if kind == Kind::Pattern {
         Some(symbol_of_key(&mut own, &key)?)
     } else {
         optional_symbol(&mut own, &mut nested)?
     };
-    let pattern = match own
-        .take(&["pattern", "pattern_type"])
-        .or_else(|| nested.take(&["pattern", "pattern_type"]))
-    {
+    let pattern = match own.take(&["pattern", "pattern_type"]).or_else(|| nested.take(&["pattern", "pattern_type"])) {
         Some(found) => {
-            let reason = if kind == Kind::Pattern {
-                Reason::MissingPattern
-            } else {
-                Reason::BadPattern
-            };
+            let reason = if kind == Kind::Pattern { Reason::MissingPattern } else { Reason::BadPattern };
             Some(Pattern::new(found.text(reason)?).map_err(|e| found.refuse(reason, e))?)
         }
         None if kind == Kind::Pattern => {
-            return Err(Refusal::new(
-                Reason::MissingPattern,
-                "pattern: an event of kind \"pattern\" must name one",
-            ));
+            return Err(Refusal::new(Reason::MissingPattern, "pattern: an event of kind \"pattern\" must name one"));
         }
         None => None,
     };
@@ -125,10 +111,7 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
     };
     let moment = match own.take(&["timestamp", "ts"]) {
         Some(found) => time::read(&found.value).map_err(|problem| found.refuse(Reason::BadTimestamp, problem))?,
-        None => Moment {
-            ts: raw.stored,
-            is_day: false,
-        },
+        None => Moment { ts: raw.stored, is_day: false },
     };
     let priority = match own.take(&["priority"]) {
         Some(found) => Some(found.parse::<Priority>(Reason::BadPriority)?),
@@ -172,10 +155,7 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
 
 fn read_payload(raw: &Raw<'_>) -> Result<Object, Refusal> {
     if raw.payload.len() > MAX_PAYLOAD {
-        let detail = format!(
-            "the payload has {} bytes, the limit is {MAX_PAYLOAD}",
-            raw.payload.len()
-        );
+        let detail = format!("the payload has {} bytes, the limit is {MAX_PAYLOAD}", raw.payload.len());
         return Err(Refusal::new(Reason::TooLarge, detail));
     }
     if is_msgpack(raw.content_type) {
@@ -187,19 +167,10 @@ fn read_payload(raw: &Raw<'_>) -> Result<Object, Refusal> {
 
 /// Whether a `Content-Type` means MessagePack; parameters and case do not matter.
 fn is_msgpack(content_type: Option<&str>) -> bool {
-    let essence = content_type
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    [
-        "application/msgpack",
-        "application/x-msgpack",
-        "application/vnd.msgpack",
-    ]
-    .iter()
-    .any(|name| essence.eq_ignore_ascii_case(name))
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]
+        .iter()
+        .any(|name| essence.eq_ignore_ascii_case(name))
 }
 
 /// The symbol of a pattern is its subject's key; what the payload says must agree with it.
@@ -217,9 +188,7 @@ fn optional_symbol(own: &mut Fields, nested: &mut Fields) -> Result<Option<Symbo
         return Ok(None);
     };
     let text = found.text(Reason::BadSymbol)?;
-    Symbol::new(text)
-        .map(Some)
-        .map_err(|e| found.refuse(Reason::BadSymbol, e))
+    Symbol::new(text).map(Some).map_err(|e| found.refuse(Reason::BadSymbol, e))
 }
 
 /// An id never makes an event a dead letter: one that cannot serve stays in the data, and the next in line is taken.

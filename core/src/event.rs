@@ -274,8 +274,7 @@ impl FromStr for Timestamp {
 
     /// Reads RFC 3339 with a zone; fractions of a millisecond are cut off.
     fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        text.parse::<jiff::Timestamp>()
-            .map(|moment| Self(moment.as_millisecond()))
+        text.parse::<jiff::Timestamp>().map(|moment| Self(moment.as_millisecond()))
     }
 }
 

@@ -72,13 +72,8 @@ impl Filter {
             && any_or_has(self.patterns.as_ref(), event.pattern.as_ref())
             && any_or_has(self.tiers.as_ref(), event.tier.as_ref())
             && any_or_has(self.regimes.as_ref(), event.regime.as_ref())
-            && self
-                .tags
-                .as_ref()
-                .is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
-            && self
-                .min_confidence
-                .is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
+            && self.tags.as_ref().is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
+            && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
             && self.min_priority.is_none_or(|least| event.priority >= least)
             && (!self.market_hours_only
                 || event.tier != Some(Tier::Intraday)

@@ -169,10 +169,7 @@ impl NodeId {
     /// [`NameError`] saying what is wrong with it.
     pub fn new(text: &str) -> Result<Self, NameError> {
         let name = bounded("node id", text, Self::MAX)?;
-        match name
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
-        {
+        match name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))) {
             Some(found) => Err(NameError::BadCharacter { what: "node id", found }),
             None => Ok(Self(name)),
         }

@@ -50,16 +50,9 @@ impl Want {
     /// Whether an event of this topic may be wanted.
     #[must_use]
     pub fn admits(&self, event: &Event) -> bool {
-        self.tiers
-            .as_ref()
-            .is_none_or(|set| event.tier.is_some_and(|tier| set.contains(&tier)))
-            && self
-                .patterns
-                .as_ref()
-                .is_none_or(|set| event.pattern.as_ref().is_some_and(|p| set.contains(p)))
-            && self
-                .min_confidence
-                .is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
+        self.tiers.as_ref().is_none_or(|set| event.tier.is_some_and(|tier| set.contains(&tier)))
+            && self.patterns.as_ref().is_none_or(|set| event.pattern.as_ref().is_some_and(|p| set.contains(p)))
+            && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
             && self.min_priority.is_none_or(|least| event.priority >= least)
     }
 
@@ -88,10 +81,7 @@ pub fn topics(filter: &Filter) -> impl Iterator<Item = Topic> + '_ {
             Some(symbols) => symbols.iter().cloned().map(Some).collect(),
             None => vec![None],
         };
-        symbols.into_iter().map(move |symbol| Topic {
-            kind: kind.clone(),
-            symbol,
-        })
+        symbols.into_iter().map(move |symbol| Topic { kind: kind.clone(), symbol })
     })
 }
 
@@ -170,11 +160,7 @@ impl Interest {
     /// Cuts the interest into parts of at most `entries` entries each, at least one part.
     #[must_use]
     pub fn parts(&self, gateway: &NodeRef, revision: Revision, entries: usize) -> Vec<SnapshotPart> {
-        let wants: Vec<_> = self
-            .wants
-            .iter()
-            .map(|(topic, want)| (topic.clone(), want.clone()))
-            .collect();
+        let wants: Vec<_> = self.wants.iter().map(|(topic, want)| (topic.clone(), want.clone())).collect();
         let strays: Vec<_> = self.strays.iter().cloned().collect();
         let mut wants = wants.chunks(entries).map(<[_]>::to_vec);
         let mut strays = strays.chunks(entries).map(<[_]>::to_vec);
@@ -207,16 +193,11 @@ impl Interest {
         let first = parts.first()?;
         let (revision, total, view) = (first.revision, first.parts, first.view);
         let numbers: BTreeSet<u32> = parts.iter().map(|part| part.part).collect();
-        let whole = parts
-            .iter()
-            .all(|part| part.revision == revision && part.parts == total && part.part < total)
+        let whole = parts.iter().all(|part| part.revision == revision && part.parts == total && part.part < total)
             && numbers.len() == parts.len()
             && u32::try_from(parts.len()) == Ok(total);
         whole.then(|| {
-            let mut interest = Self {
-                view,
-                ..Self::default()
-            };
+            let mut interest = Self { view, ..Self::default() };
             for part in parts {
                 interest.wants.extend(part.wants);
                 interest.strays.extend(part.strays);

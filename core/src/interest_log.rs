@@ -119,8 +119,7 @@ impl InterestLog {
 
     /// A session no longer wants `filter`, which was added before. It is forgotten after the shrink delay.
     pub fn remove(&mut self, now: Millis, filter: Filter) {
-        self.leaving
-            .push_back((now.plus(self.shrink_delay), Leaving::Filter(filter)));
+        self.leaving.push_back((now.plus(self.shrink_delay), Leaving::Filter(filter)));
     }
 
     /// A session of `user` sits down. Returns the revision from which on the routers send the user's events here.
@@ -134,21 +133,13 @@ impl InterestLog {
         if stray {
             self.changed_users.insert(user.clone());
         }
-        self.users.insert(
-            user.clone(),
-            Seat {
-                sessions: 1,
-                stray,
-                since,
-            },
-        );
+        self.users.insert(user.clone(), Seat { sessions: 1, stray, since });
         since
     }
 
     /// A session of `user`, added before, is gone.
     pub fn remove_user(&mut self, now: Millis, user: UserId) {
-        self.leaving
-            .push_back((now.plus(self.shrink_delay), Leaving::User(user)));
+        self.leaving.push_back((now.plus(self.shrink_delay), Leaving::User(user)));
     }
 
     /// Places users by another view from the next revision on.
@@ -209,11 +200,7 @@ impl InterestLog {
         }
         for user in std::mem::take(&mut self.changed_users) {
             let stray = self.users.get(&user).is_some_and(|seat| seat.stray);
-            if stray {
-                delta.strays.push(user)
-            } else {
-                delta.settled.push(user)
-            }
+            if stray { delta.strays.push(user) } else { delta.settled.push(user) }
         }
         self.sent.apply(delta.clone());
         Some(delta)

@@ -75,38 +75,23 @@ pub fn decode(token: &str) -> Result<CompactString, KeyError> {
     let mut rest = token.bytes().enumerate();
     while let Some((at, byte)) = rest.next() {
         if byte == b'=' {
-            let digits = (
-                rest.next().and_then(|(_, d)| hex(d)),
-                rest.next().and_then(|(_, d)| hex(d)),
-            );
+            let digits = (rest.next().and_then(|(_, d)| hex(d)), rest.next().and_then(|(_, d)| hex(d)));
             let (Some(high), Some(low)) = digits else {
-                return Err(KeyError::BadEscape {
-                    token: token.to_owned(),
-                    at,
-                });
+                return Err(KeyError::BadEscape { token: token.to_owned(), at });
             };
             let byte = high << 4 | low;
             if stands_for_itself(byte) {
-                return Err(KeyError::NeedlessEscape {
-                    token: token.to_owned(),
-                    found: char::from(byte),
-                });
+                return Err(KeyError::NeedlessEscape { token: token.to_owned(), found: char::from(byte) });
             }
             key.push(byte);
         } else if stands_for_itself(byte) {
             key.push(byte);
         } else {
             let found = token[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
-            return Err(KeyError::Unescaped {
-                token: token.to_owned(),
-                found,
-                encoded: encode(token),
-            });
+            return Err(KeyError::Unescaped { token: token.to_owned(), found, encoded: encode(token) });
         }
     }
-    CompactString::from_utf8(key).map_err(|_| KeyError::NotUtf8 {
-        token: token.to_owned(),
-    })
+    CompactString::from_utf8(key).map_err(|_| KeyError::NotUtf8 { token: token.to_owned() })
 }
 
 fn stands_for_itself(byte: u8) -> bool {

@@ -77,10 +77,7 @@ pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> +
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
     match nearest {
         Some((_, name)) => format!("did you mean {name:?}?"),
-        None => format!(
-            "it must be one of {}",
-            allowed.into_iter().collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("it must be one of {}", allowed.into_iter().collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -90,9 +87,7 @@ struct Levels(usize);
 impl Levels {
     /// The levels left inside of a list or an object.
     fn inside<E: de::Error>(&self) -> Result<usize, E> {
-        self.0
-            .checked_sub(1)
-            .ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
+        self.0.checked_sub(1).ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
     }
 }
 
@@ -128,11 +123,7 @@ impl<'de> Visitor<'de> for Levels {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(if value.is_finite() {
-            Value::from(value)
-        } else {
-            Value::String(value.to_string())
-        })
+        Ok(if value.is_finite() { Value::from(value) } else { Value::String(value.to_string()) })
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -209,20 +200,11 @@ mod tests {
     #[test]
     fn depth_is_bounded_alike() {
         assert!(from_json(nested(MAX_DEPTH).as_bytes()).is_ok());
-        assert!(matches!(
-            from_json(nested(MAX_DEPTH + 1).as_bytes()),
-            Err(ObjectError::Json(_))
-        ));
+        assert!(matches!(from_json(nested(MAX_DEPTH + 1).as_bytes()), Err(ObjectError::Json(_))));
         let pack = |levels: usize| [[0x81, 0xa1, b'a'].repeat(levels - 1), vec![0x80]].concat();
         assert!(from_msgpack(&pack(MAX_DEPTH)).is_ok());
-        assert!(matches!(
-            from_msgpack(&pack(MAX_DEPTH + 1)),
-            Err(ObjectError::MsgPack(_))
-        ));
-        assert!(matches!(
-            from_msgpack(&vec![0x91; 200_000]),
-            Err(ObjectError::MsgPack(_))
-        ));
+        assert!(matches!(from_msgpack(&pack(MAX_DEPTH + 1)), Err(ObjectError::MsgPack(_))));
+        assert!(matches!(from_msgpack(&vec![0x91; 200_000]), Err(ObjectError::MsgPack(_))));
     }
 
     #[test]
@@ -238,10 +220,7 @@ mod tests {
             &[0x81, 0xa1, b'a'],             // cut short
             &[0xdf, 0xff, 0xff, 0xff, 0xff], // a length that nothing follows
         ] {
-            assert!(
-                matches!(from_msgpack(refused), Err(ObjectError::MsgPack(_))),
-                "{refused:x?}"
-            );
+            assert!(matches!(from_msgpack(refused), Err(ObjectError::MsgPack(_))), "{refused:x?}");
         }
         assert!(matches!(from_msgpack(&[0x80, 0x80]), Err(ObjectError::Trailing(1))));
         assert!(matches!(from_msgpack(&[0x90]), Err(ObjectError::NotAnObject("a list"))));

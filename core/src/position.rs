@@ -68,18 +68,10 @@ impl FromStr for Position {
             return Err(PositionError::Malformed);
         }
         let seqs = (0..partitions)
-            .map(|_| {
-                highest
-                    .checked_sub(take_number(&mut rest)?)
-                    .map(Seq)
-                    .ok_or(PositionError::Malformed)
-            })
+            .map(|_| highest.checked_sub(take_number(&mut rest)?).map(Seq).ok_or(PositionError::Malformed))
             .collect::<Result<_, _>>()?;
         match rest {
-            [] => Ok(Self {
-                incarnation: Incarnation(u64::from_be_bytes(*incarnation)),
-                seqs,
-            }),
+            [] => Ok(Self { incarnation: Incarnation(u64::from_be_bytes(*incarnation)), seqs }),
             _ => Err(PositionError::Malformed),
         }
     }

@@ -58,9 +58,7 @@ pub struct ViewId(pub u64);
 
 /// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
 fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -84,9 +82,7 @@ fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
 impl View {
     /// The members of `role` that may be given something new, in order of name.
     pub fn takers(&self, role: Role) -> impl Iterator<Item = &Member> {
-        self.members
-            .iter()
-            .filter(move |member| member.role == role && !member.draining)
+        self.members.iter().filter(move |member| member.role == role && !member.draining)
     }
 
     /// The digest of what places users: names, lives and weights of the gateways that are not draining.
@@ -102,12 +98,7 @@ impl View {
     #[must_use]
     pub fn home(&self, user: &UserId) -> Option<&NodeRef> {
         self.takers(Role::Gateway)
-            .max_by_key(|member| {
-                (
-                    score(&member.node.id, member.weight, user.as_str().as_bytes()),
-                    &member.node.id,
-                )
-            })
+            .max_by_key(|member| (score(&member.node.id, member.weight, user.as_str().as_bytes()), &member.node.id))
             .map(|member| &member.node)
     }
 
@@ -115,10 +106,7 @@ impl View {
     /// is given more than its share plus 15 % (Mirrokni, Thorup, Zadimoghaddam 2018). Empty without routers.
     #[must_use]
     pub fn owners(&self, partitions: u16) -> BTreeMap<Partition, NodeRef> {
-        let total: u64 = self
-            .takers(Role::Router)
-            .map(|member| u64::from(member.weight.max(1)))
-            .sum();
+        let total: u64 = self.takers(Role::Router).map(|member| u64::from(member.weight.max(1))).sum();
         let mut room: Vec<(&Member, u64)> = self
             .takers(Role::Router)
             .map(|member| {

@@ -56,28 +56,19 @@ impl InterestTable {
 
     /// The gateways whose interest is known, each with its revision.
     pub fn known(&self) -> impl Iterator<Item = (&NodeRef, Revision)> {
-        self.gateways
-            .iter()
-            .filter_map(|(gateway, known)| Some((gateway, known.interest.as_ref()?.0)))
+        self.gateways.iter().filter_map(|(gateway, known)| Some((gateway, known.interest.as_ref()?.0)))
     }
 
     /// The gateways that were heard of, but whose interest is not known as new as was announced.
     pub fn lagging(&self) -> impl Iterator<Item = &NodeRef> {
-        self.gateways
-            .iter()
-            .filter(|(_, known)| !known.is_current())
-            .map(|(gateway, _)| gateway)
+        self.gateways.iter().filter(|(_, known)| !known.is_current()).map(|(gateway, _)| gateway)
     }
 
     /// A gateway told its revision.
     pub fn beat(&mut self, now: Millis, beat: &InterestBeat) -> Heard {
         let known = self.hear(now, &beat.gateway);
         known.announced = known.announced.max(beat.revision);
-        if known.is_current() {
-            Heard::Nothing
-        } else {
-            Heard::NeedsSnapshot
-        }
+        if known.is_current() { Heard::Nothing } else { Heard::NeedsSnapshot }
     }
 
     /// A gateway told a step of its interest. The caller has cut the gateway's open sections before.
@@ -85,11 +76,7 @@ impl InterestTable {
         let gateway = delta.gateway.clone();
         let known = self.hear(now, &gateway);
         known.announced = known.announced.max(delta.revision);
-        if known
-            .interest
-            .as_ref()
-            .is_some_and(|(revision, _)| delta.revision <= *revision)
-        {
+        if known.interest.as_ref().is_some_and(|(revision, _)| delta.revision <= *revision) {
             return Heard::Nothing;
         }
         if known.ahead.len() >= AWAITING_LIMIT {
@@ -115,10 +102,7 @@ impl InterestTable {
         }
         self.forget_topics(&gateway);
         for (topic, want) in &interest.wants {
-            self.topics
-                .entry(topic.clone())
-                .or_default()
-                .insert(gateway.clone(), want.clone());
+            self.topics.entry(topic.clone()).or_default().insert(gateway.clone(), want.clone());
         }
         if let Some(known) = self.gateways.get_mut(&gateway) {
             known.interest = Some((revision, interest));
@@ -160,17 +144,12 @@ impl InterestTable {
             }
             return;
         }
-        let any = Topic {
-            kind: event.kind.clone(),
-            symbol: None,
-        };
+        let any = Topic { kind: event.kind.clone(), symbol: None };
         let for_any = self.topics.get(&any);
-        let for_symbol = event.symbol.as_ref().and_then(|symbol| {
-            self.topics.get(&Topic {
-                kind: event.kind.clone(),
-                symbol: Some(symbol.clone()),
-            })
-        });
+        let for_symbol = event
+            .symbol
+            .as_ref()
+            .and_then(|symbol| self.topics.get(&Topic { kind: event.kind.clone(), symbol: Some(symbol.clone()) }));
         let admits = |want: Option<&Want>| want.is_some_and(|want| want.admits(event));
         for (gateway, want) in for_any.into_iter().flatten() {
             if want.admits(event) {
@@ -215,10 +194,7 @@ impl InterestTable {
                 }
             }
             for (topic, want) in &delta.set {
-                self.topics
-                    .entry(topic.clone())
-                    .or_default()
-                    .insert(gateway.clone(), want.clone());
+                self.topics.entry(topic.clone()).or_default().insert(gateway.clone(), want.clone());
             }
             *revision = delta.revision;
             interest.apply(delta);
@@ -241,8 +217,6 @@ impl InterestTable {
 
 impl Known {
     fn is_current(&self) -> bool {
-        self.interest
-            .as_ref()
-            .is_some_and(|(revision, _)| *revision >= self.announced)
+        self.interest.as_ref().is_some_and(|(revision, _)| *revision >= self.announced)
     }
 }

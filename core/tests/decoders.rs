@@ -21,10 +21,7 @@ fn value() -> impl Strategy<Value = Value> {
         prop::sample::select(vec!["daily", "bull", "low", "AAPL", "2025-09-10", "0.5"]).prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 6, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Value::from),
-            object_of(inner).prop_map(Value::Object)
-        ]
+        prop_oneof![vec(inner.clone(), 0..4).prop_map(Value::from), object_of(inner).prop_map(Value::Object)]
     })
 }
 

@@ -48,11 +48,7 @@ impl Fields {
     /// A copy of a field that stays where it is.
     pub(super) fn peek(&self, name: &'static str) -> Option<Found> {
         let value = self.rest.get(name).filter(|value| !value.is_null())?.clone();
-        Some(Found {
-            prefix: self.prefix,
-            name,
-            value,
-        })
+        Some(Found { prefix: self.prefix, name, value })
     }
 }
 
@@ -64,17 +60,11 @@ impl Found {
             Some((end, _)) => (&shown[..end], "…"),
             None => (shown.as_str(), ""),
         };
-        Refusal::new(
-            reason,
-            format!("{}{}: {shown}{more}: {problem}", self.prefix, self.name),
-        )
+        Refusal::new(reason, format!("{}{}: {shown}{more}: {problem}", self.prefix, self.name))
     }
 
     fn wrong_type(&self, reason: Reason, expected: &str) -> Refusal {
-        self.refuse(
-            reason,
-            format_args!("expected {expected}, found {}", type_of(&self.value)),
-        )
+        self.refuse(reason, format_args!("expected {expected}, found {}", type_of(&self.value)))
     }
 
     pub(super) fn text(&self, reason: Reason) -> Result<&str, Refusal> {
@@ -100,10 +90,7 @@ impl Found {
     }
 
     pub(super) fn tags(&self) -> Result<Vec<CompactString>, Refusal> {
-        let list = self
-            .value
-            .as_array()
-            .ok_or_else(|| self.wrong_type(Reason::BadTags, "a list of texts"))?;
+        let list = self.value.as_array().ok_or_else(|| self.wrong_type(Reason::BadTags, "a list of texts"))?;
         list.iter()
             .map(|tag| tag.as_str().filter(|text| !text.is_empty()).map(CompactString::from))
             .collect::<Option<_>>()
@@ -118,9 +105,7 @@ impl Found {
     }
 
     pub(super) fn object(&self, reason: Reason) -> Result<&Object, Refusal> {
-        self.value
-            .as_object()
-            .ok_or_else(|| self.wrong_type(reason, "an object"))
+        self.value.as_object().ok_or_else(|| self.wrong_type(reason, "an object"))
     }
 
     /// Reads an object whose values are all numbers.

@@ -14,12 +14,7 @@ pub(super) fn check(fields: &mut Fields, key: &str) -> Result<(), Refusal> {
         let status = STATUSES
             .into_iter()
             .find(|status| text.eq_ignore_ascii_case(status))
-            .ok_or_else(|| {
-                found.refuse(
-                    Reason::BadStatus,
-                    format_args!("expected one of {}", STATUSES.join(", ")),
-                )
-            })?;
+            .ok_or_else(|| found.refuse(Reason::BadStatus, format_args!("expected one of {}", STATUSES.join(", "))))?;
         fields.rest.insert("status".to_owned(), Value::from(status));
     }
     if let Some(found) = fields.peek("service") {

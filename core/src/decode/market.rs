@@ -43,10 +43,7 @@ pub(super) fn read(fields: &mut Fields, confidence: Option<Confidence>) -> Resul
     let summary = summary(regime, confidence, risk, volatility, best.as_ref());
     fields.rest.entry("summary").or_insert(Value::String(summary));
     if let Some((symbol, change)) = best {
-        fields
-            .rest
-            .entry("best_performer")
-            .or_insert(json!({ "symbol": symbol, "change": change }));
+        fields.rest.entry("best_performer").or_insert(json!({ "symbol": symbol, "change": change }));
     }
     Ok(Market { regime, confidence })
 }
@@ -57,15 +54,9 @@ fn volatility(fields: &mut Fields) -> Result<Option<&'static str>, Refusal> {
         return Ok(None);
     };
     let text = found.text(Reason::BadMarket)?;
-    let known = VOLATILITY_REGIMES
-        .into_iter()
-        .find(|name| text.eq_ignore_ascii_case(name))
-        .ok_or_else(|| {
-            found.refuse(
-                Reason::BadMarket,
-                format_args!("expected one of {}", VOLATILITY_REGIMES.join(", ")),
-            )
-        })?;
+    let known = VOLATILITY_REGIMES.into_iter().find(|name| text.eq_ignore_ascii_case(name)).ok_or_else(|| {
+        found.refuse(Reason::BadMarket, format_args!("expected one of {}", VOLATILITY_REGIMES.join(", ")))
+    })?;
     fields.rest.insert("volatility_regime".to_owned(), Value::from(known));
     Ok(Some(known))
 }
@@ -75,10 +66,7 @@ fn best_performer(fields: &Fields) -> Result<Option<(String, f64)>, Refusal> {
     let Some(found) = fields.peek("etf_performance") else {
         return Ok(None);
     };
-    let best = found
-        .numbers(Reason::BadMarket)?
-        .into_iter()
-        .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
+    let best = found.numbers(Reason::BadMarket)?.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
     Ok(best.map(|(symbol, change)| (symbol.to_owned(), change)))
 }
 

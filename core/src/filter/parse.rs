@@ -20,17 +20,8 @@ pub const MAX_LIST: usize = 1_000;
 /// The longest tag taken, in bytes.
 pub const MAX_TAG: usize = 128;
 
-const FIELDS: [&str; 9] = [
-    "kinds",
-    "symbols",
-    "patterns",
-    "tiers",
-    "regimes",
-    "tags",
-    "min_confidence",
-    "min_priority",
-    "market_hours_only",
-];
+const FIELDS: [&str; 9] =
+    ["kinds", "symbols", "patterns", "tiers", "regimes", "tags", "min_confidence", "min_priority", "market_hours_only"];
 
 /// A filter that cannot be taken: where it is wrong, and how.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,9 +90,7 @@ impl Filter {
     /// # Errors
     /// [`FilterError`] for the first field, in alphabetical order, that is not right.
     pub fn parse(value: &Value, kinds: &Kinds) -> Result<Self, FilterError> {
-        let object = value
-            .as_object()
-            .ok_or_else(|| wrong_type("filter".to_owned(), "an object", value))?;
+        let object = value.as_object().ok_or_else(|| wrong_type("filter".to_owned(), "an object", value))?;
         let mut filter = Self::default();
         for (name, value) in object {
             let path = format!("filter.{name}");
@@ -119,16 +108,13 @@ impl Filter {
                     filter.min_priority = Some(enumerated(text).map_err(|problem| FilterError { path, problem })?);
                 }
                 "market_hours_only" => {
-                    filter.market_hours_only = value
-                        .as_bool()
-                        .ok_or_else(|| wrong_type(path, "true or false", value))?;
+                    filter.market_hours_only =
+                        value.as_bool().ok_or_else(|| wrong_type(path, "true or false", value))?;
                 }
                 _ => {
                     return Err(FilterError {
                         path,
-                        problem: FilterProblem::UnknownField {
-                            hint: hint(name, FIELDS),
-                        },
+                        problem: FilterProblem::UnknownField { hint: hint(name, FIELDS) },
                     });
                 }
             }
@@ -138,13 +124,7 @@ impl Filter {
 }
 
 fn wrong_type(path: String, expected: &'static str, found: &Value) -> FilterError {
-    FilterError {
-        path,
-        problem: FilterProblem::WrongType {
-            expected,
-            found: type_of(found),
-        },
-    }
+    FilterError { path, problem: FilterProblem::WrongType { expected, found: type_of(found) } }
 }
 
 fn set<T: Ord>(
@@ -153,21 +133,13 @@ fn set<T: Ord>(
     max: usize,
     read: impl Fn(&str) -> Result<T, FilterProblem>,
 ) -> Result<BTreeSet<T>, FilterError> {
-    let list = value
-        .as_array()
-        .ok_or_else(|| wrong_type(path.clone(), "a list of texts", value))?;
+    let list = value.as_array().ok_or_else(|| wrong_type(path.clone(), "a list of texts", value))?;
     match list.len() {
         0 => {
-            return Err(FilterError {
-                path,
-                problem: FilterProblem::EmptyList,
-            });
+            return Err(FilterError { path, problem: FilterProblem::EmptyList });
         }
         len if len > max => {
-            return Err(FilterError {
-                path,
-                problem: FilterProblem::TooMany { len, max },
-            });
+            return Err(FilterError { path, problem: FilterProblem::TooMany { len, max } });
         }
         _ => {}
     }
@@ -191,33 +163,19 @@ fn kind(text: &str, kinds: &Kinds) -> Result<Kind, FilterProblem> {
         return Ok(kind);
     }
     let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
-    Err(FilterProblem::UnknownKind {
-        found: text.to_owned(),
-        hint: hint(text, known.iter().copied()),
-    })
+    Err(FilterProblem::UnknownKind { found: text.to_owned(), hint: hint(text, known.iter().copied()) })
 }
 
 fn tag(text: &str) -> Result<CompactString, FilterProblem> {
     match text.len() {
         0 => Err(NameError::Empty { what: "tag" }.into()),
-        len if len > MAX_TAG => Err(NameError::TooLong {
-            what: "tag",
-            len,
-            max: MAX_TAG,
-        }
-        .into()),
+        len if len > MAX_TAG => Err(NameError::TooLong { what: "tag", len, max: MAX_TAG }.into()),
         _ => Ok(CompactString::from(text)),
     }
 }
 
 fn confidence(path: String, value: &Value) -> Result<Confidence, FilterError> {
-    let number = value
-        .as_f64()
-        .ok_or_else(|| wrong_type(path.clone(), "a number from 0 to 1", value))?;
-    Confidence::new(number).ok_or_else(|| FilterError {
-        path,
-        problem: FilterProblem::OutOfRange {
-            found: value.to_string(),
-        },
-    })
+    let number = value.as_f64().ok_or_else(|| wrong_type(path.clone(), "a number from 0 to 1", value))?;
+    Confidence::new(number)
+        .ok_or_else(|| FilterError { path, problem: FilterProblem::OutOfRange { found: value.to_string() } })
 }

@@ -79,11 +79,7 @@ impl ClientFrame {
             Encoding::Json => object::from_json(bytes),
             Encoding::MsgPack => object::from_msgpack(bytes),
         };
-        let bad_frame = |message: String| FrameError {
-            code: ErrorCode::BadFrame,
-            message,
-            id: None,
-        };
+        let bad_frame = |message: String| FrameError { code: ErrorCode::BadFrame, message, id: None };
         let mut object = object.map_err(|e| bad_frame(e.to_string()))?;
         let id = take_id(&mut object)?;
         match read(object) {
@@ -97,23 +93,13 @@ impl ClientFrame {
     pub fn encode(&self, id: Option<&Id>, encoding: Encoding) -> Vec<u8> {
         let mut object = match self {
             Self::Auth { token } => json!({ "action": "auth", "token": token.0 }),
-            Self::Subscribe {
-                name,
-                filter,
-                window_ms: None,
-            } => {
+            Self::Subscribe { name, filter, window_ms: None } => {
                 json!({ "action": "subscribe", "name": name, "filter": filter })
             }
-            Self::Subscribe {
-                name,
-                filter,
-                window_ms,
-            } => {
+            Self::Subscribe { name, filter, window_ms } => {
                 json!({ "action": "subscribe", "name": name, "filter": filter, "window_ms": window_ms })
             }
-            Self::Unsubscribe {
-                chosen: Chosen::One(name),
-            } => json!({ "action": "unsubscribe", "name": name }),
+            Self::Unsubscribe { chosen: Chosen::One(name) } => json!({ "action": "unsubscribe", "name": name }),
             Self::Unsubscribe { chosen: Chosen::All } => json!({ "action": "unsubscribe", "name": "*" }),
             Self::List => json!({ "action": "list" }),
             Self::Ping => json!({ "action": "ping" }),
@@ -138,11 +124,7 @@ fn take_id(object: &mut Object) -> Result<Option<Id>, FrameError> {
         Some(Value::String(text)) if text.len() <= Id::MAX_TEXT => Ok(Some(Id::Text(CompactString::from(text)))),
         Some(_) => {
             let message = format!("id: expected a number or a text of at most {} bytes", Id::MAX_TEXT);
-            Err(FrameError {
-                code: ErrorCode::BadField,
-                message,
-                id: None,
-            })
+            Err(FrameError { code: ErrorCode::BadField, message, id: None })
         }
     }
 }
@@ -160,16 +142,11 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
     };
     if let Some(name) = object.keys().find(|name| !fields.contains(&name.as_str())) {
         let allowed = ["action", "id"].into_iter().chain(fields.iter().copied());
-        return Err(bad_field(
-            name,
-            format_args!("unknown field of {action:?}; {}", hint(name, allowed)),
-        ));
+        return Err(bad_field(name, format_args!("unknown field of {action:?}; {}", hint(name, allowed))));
     }
     let mut take = |name| object.remove(name).filter(|value| !value.is_null());
     Ok(match action.as_str() {
-        "auth" => ClientFrame::Auth {
-            token: token(take("token"))?,
-        },
+        "auth" => ClientFrame::Auth { token: token(take("token"))? },
         "subscribe" => ClientFrame::Subscribe {
             name: match text("name", take("name"))? {
                 Some(text) => SubscriptionName::new(&text).map_err(|e| bad_field("name", e))?,
@@ -194,10 +171,7 @@ fn text(name: &str, value: Option<Value>) -> Result<Option<String>, Problem> {
     match value {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(bad_field(
-            name,
-            format_args!("expected text, found {}", type_of(&other)),
-        )),
+        Some(other) => Err(bad_field(name, format_args!("expected text, found {}", type_of(&other)))),
     }
 }
 
@@ -211,10 +185,5 @@ fn window_ms(value: &Value) -> Result<u16, Problem> {
         .as_u64()
         .and_then(|ms| u16::try_from(ms).ok())
         .filter(|ms| *ms <= MAX_WINDOW_MS)
-        .ok_or_else(|| {
-            bad_field(
-                "window_ms",
-                format_args!("expected a whole number from 0 to {MAX_WINDOW_MS}"),
-            )
-        })
+        .ok_or_else(|| bad_field("window_ms", format_args!("expected a whole number from 0 to {MAX_WINDOW_MS}")))
 }

@@ -133,11 +133,7 @@ pub struct ServerError {
 impl ServerError {
     /// The refusal of the frame that carried `id`.
     pub fn new(id: Option<Id>, code: ErrorCode, msg: impl Into<String>) -> Self {
-        Self {
-            id,
-            code: code.code(),
-            msg: msg.into(),
-        }
+        Self { id, code: code.code(), msg: msg.into() }
     }
 }
 
@@ -186,11 +182,7 @@ pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Enc
 }
 
 /// Appends an array of encoded objects to `bytes`, without looking into them.
-pub fn write_array<'a>(
-    bytes: &mut Vec<u8>,
-    objects: impl ExactSizeIterator<Item = &'a [u8]>,
-    encoding: Encoding,
-) {
+pub fn write_array<'a>(bytes: &mut Vec<u8>, objects: impl ExactSizeIterator<Item = &'a [u8]>, encoding: Encoding) {
     match encoding {
         Encoding::Json => {
             bytes.push(b'[');

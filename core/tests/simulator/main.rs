@@ -6,8 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod cluster;
+mod gateway;
+mod made;
 mod network;
 mod plan;
+mod router;
 mod session;
 
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
@@ -17,10 +20,7 @@ use crate::plan::plan;
 
 /// Runs per test; there are four tests, so that cores share them.
 fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS")
-        .ok()
-        .and_then(|runs| runs.parse().ok())
-        .unwrap_or(6_000)
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
 }
 
 fn simulate(chaos: plan::Chaos) {

@@ -27,12 +27,7 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(seed: u64, loss: u32) -> Self {
-        Self {
-            random: seed,
-            loss,
-            counter: 0,
-            flying: BTreeMap::new(),
-        }
+        Self { random: seed, loss, counter: 0, flying: BTreeMap::new() }
     }
 
     /// SplitMix64.

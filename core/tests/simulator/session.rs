@@ -20,14 +20,7 @@ pub(crate) struct Promise {
 
 impl Promise {
     pub(crate) fn new(filter: Filter, incarnation: Incarnation, start: Vec<Option<Seq>>) -> Self {
-        Self {
-            filter,
-            incarnation,
-            end: start.clone(),
-            start,
-            got: Vec::new(),
-            gaps: Vec::new(),
-        }
+        Self { filter, incarnation, end: start.clone(), start, got: Vec::new(), gaps: Vec::new() }
     }
 
     /// Got and told must be what was promised, and never overlap.
@@ -36,10 +29,7 @@ impl Promise {
         assert_eq!(got.len(), self.got.len(), "something was given twice: {self:?}");
         for partition in 0..self.start.len() {
             let of_partition = self.got.iter().filter(|(p, _)| usize::from(p.0) == partition);
-            assert!(
-                of_partition.is_sorted(),
-                "partition {partition} was given out of order: {self:?}"
-            );
+            assert!(of_partition.is_sorted(), "partition {partition} was given out of order: {self:?}");
         }
         let mut rest = got;
         for (partition, seq, event) in log {
@@ -51,15 +41,9 @@ impl Promise {
             if *seq <= start || *seq > end || addressed_to_other || !self.filter.matches(event) {
                 continue;
             }
-            let told = self
-                .gaps
-                .iter()
-                .any(|(p, from, upto)| p == partition && from < seq && seq <= upto);
+            let told = self.gaps.iter().any(|(p, from, upto)| p == partition && from < seq && seq <= upto);
             let given = rest.remove(&(*partition, *seq));
-            assert!(
-                given != told,
-                "{partition}:{seq} given: {given}, told as gap: {told}: {self:#?}"
-            );
+            assert!(given != told, "{partition}:{seq} given: {given}, told as gap: {told}: {self:#?}");
         }
         assert!(rest.is_empty(), "given without a promise: {rest:?}: {self:#?}");
     }

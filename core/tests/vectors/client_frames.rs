@@ -34,43 +34,22 @@ fn client_frames() {
     for case in frames.accepted {
         let parsed = ClientFrame::parse(case.json.as_bytes(), Encoding::Json);
         let (id, frame) = parsed.clone().unwrap_or_else(|e| panic!("{}: {e}", case.name));
-        assert_eq!(
-            ClientFrame::parse(&from_hex(&case.msgpack), Encoding::MsgPack),
-            parsed,
-            "{}",
-            case.name
-        );
+        assert_eq!(ClientFrame::parse(&from_hex(&case.msgpack), Encoding::MsgPack), parsed, "{}", case.name);
 
         let json = frame.encode(id.as_ref(), Encoding::Json);
-        assert_eq!(
-            serde_json::from_slice::<Value>(&json).unwrap(),
-            case.normal,
-            "{}",
-            case.name
-        );
+        assert_eq!(serde_json::from_slice::<Value>(&json).unwrap(), case.normal, "{}", case.name);
         let msgpack = frame.encode(id.as_ref(), Encoding::MsgPack);
         assert_eq!(ClientFrame::parse(&msgpack, Encoding::MsgPack), parsed, "{}", case.name);
     }
     for case in frames.refused {
         let error = ClientFrame::parse(case.json.as_bytes(), Encoding::Json).expect_err(&case.name);
-        assert_eq!(
-            (error.code.code(), json!(error.id)),
-            (case.code, case.id),
-            "{}",
-            case.name
-        );
+        assert_eq!((error.code.code(), json!(error.id)), (case.code, case.id), "{}", case.name);
     }
 }
 
 #[test]
 fn hostile_msgpack_frames_are_bad_frames() {
-    for bytes in [
-        &[][..],
-        &[0x80, 0x80],
-        &[0x91; 100],
-        &[0xdf, 0xff, 0xff, 0xff, 0xff],
-        &[0xc1],
-    ] {
+    for bytes in [&[][..], &[0x80, 0x80], &[0x91; 100], &[0xdf, 0xff, 0xff, 0xff, 0xff], &[0xc1]] {
         let error = ClientFrame::parse(bytes, Encoding::MsgPack).unwrap_err();
         assert_eq!((error.code.code(), error.id), (400, None), "{bytes:x?}");
     }

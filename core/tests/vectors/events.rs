@@ -41,9 +41,7 @@ impl EventCase {
             (None, None, Some(hex), None) => from_hex(hex),
             (None, None, None, Some(size)) => {
                 let frame = r#"{"pad":""}"#;
-                frame
-                    .replace("\"\"", &format!("\"{}\"", "x".repeat(size - frame.len())))
-                    .into_bytes()
+                frame.replace("\"\"", &format!("\"{}\"", "x".repeat(size - frame.len()))).into_bytes()
             }
             _ => panic!("{}: one payload, please", self.name),
         }
@@ -80,10 +78,7 @@ fn events() {
     let stored: Timestamp = events.stored.parse().unwrap();
     for case in events.cases {
         let payload = case.payload();
-        let key_token = case
-            .key_token
-            .clone()
-            .unwrap_or_else(|| key::encode(case.key.as_ref().unwrap()).to_string());
+        let key_token = case.key_token.clone().unwrap_or_else(|| key::encode(case.key.as_ref().unwrap()).to_string());
         let raw = Raw {
             kind_token: &case.kind,
             key_token: &key_token,

@@ -44,18 +44,8 @@ fn filters() {
     for case in filters.accepted {
         let filter = Filter::parse(&case.filter, &kinds()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         assert_eq!(json!(filter), case.normal, "{}", case.name);
-        assert_eq!(
-            Filter::parse(&case.normal, &kinds()).as_ref(),
-            Ok(&filter),
-            "{}",
-            case.name
-        );
-        assert_eq!(
-            serde_json::from_value::<Filter>(case.normal).unwrap(),
-            filter,
-            "{}",
-            case.name
-        );
+        assert_eq!(Filter::parse(&case.normal, &kinds()).as_ref(), Ok(&filter), "{}", case.name);
+        assert_eq!(serde_json::from_value::<Filter>(case.normal).unwrap(), filter, "{}", case.name);
     }
     for case in filters.refused {
         let error = Filter::parse(&case.filter, &kinds()).expect_err(&case.name);
@@ -69,26 +59,14 @@ fn filters() {
             FilterProblem::BadName(_) => "BadName",
             FilterProblem::OutOfRange { .. } => "OutOfRange",
         };
-        assert_eq!(
-            (error.path.as_str(), problem),
-            (case.path.as_str(), case.problem.as_str()),
-            "{}",
-            case.name
-        );
+        assert_eq!((error.path.as_str(), problem), (case.path.as_str(), case.problem.as_str()), "{}", case.name);
     }
 
-    let events: Vec<_> = filters
-        .events
-        .into_iter()
-        .map(|case| (case.name.clone(), decoded(&case)))
-        .collect();
+    let events: Vec<_> = filters.events.into_iter().map(|case| (case.name.clone(), decoded(&case))).collect();
     for case in filters.matches {
         let filter = Filter::parse(&case.filter, &kinds()).unwrap();
-        let pass: BTreeSet<_> = events
-            .iter()
-            .filter(|(_, event)| filter.matches(event))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let pass: BTreeSet<_> =
+            events.iter().filter(|(_, event)| filter.matches(event)).map(|(name, _)| name.clone()).collect();
         assert_eq!(pass, case.pass, "{}", case.filter);
     }
 }
@@ -96,22 +74,9 @@ fn filters() {
 #[test]
 fn lists_are_bounded() {
     let symbols = |n: usize| json!({ "symbols": (0..n).map(|i| i.to_string()).collect::<Vec<_>>() });
-    assert_eq!(
-        Filter::parse(&symbols(10_000), &kinds())
-            .unwrap()
-            .symbols
-            .unwrap()
-            .len(),
-        10_000
-    );
+    assert_eq!(Filter::parse(&symbols(10_000), &kinds()).unwrap().symbols.unwrap().len(), 10_000);
     let error = Filter::parse(&symbols(10_001), &kinds()).unwrap_err();
-    assert_eq!(
-        error.problem,
-        FilterProblem::TooMany {
-            len: 10_001,
-            max: 10_000
-        }
-    );
+    assert_eq!(error.problem, FilterProblem::TooMany { len: 10_001, max: 10_000 });
     let error = Filter::parse(&json!({ "tags": vec!["x"; 1_001] }), &kinds()).unwrap_err();
     assert_eq!(error.problem, FilterProblem::TooMany { len: 1_001, max: 1_000 });
 }

@@ -12,8 +12,12 @@ mod filters;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod protocol;
 #[cfg(test)]
 mod read;
+#[cfg(test)]
+mod ring;
 #[cfg(test)]
 mod server_frames;

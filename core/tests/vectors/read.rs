@@ -16,16 +16,10 @@ pub(crate) fn vectors<T: DeserializeOwned>(name: &str) -> T {
 
 pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     assert_eq!(hex.len() % 2, 0, "{hex}");
-    (0..hex.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
-        .collect()
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }
 
 /// The kinds of the cluster that the vectors are about.
 pub(crate) fn kinds() -> Kinds {
-    Kinds::new([
-        (Kind::from("news"), KindAudience::Public),
-        (Kind::from("note"), KindAudience::User),
-    ])
+    Kinds::new([(Kind::from("news"), KindAudience::Public), (Kind::from("note"), KindAudience::User)])
 }

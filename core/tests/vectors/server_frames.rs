@@ -40,11 +40,7 @@ fn server_frames() {
     let messages = messages();
     assert_eq!(names, messages.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     for (vector, (name, [json, msgpack])) in vectors.frames.into_iter().zip(messages) {
-        assert_eq!(
-            String::from_utf8(array(&json, Encoding::Json)).unwrap(),
-            vector.json,
-            "{name}"
-        );
+        assert_eq!(String::from_utf8(array(&json, Encoding::Json)).unwrap(), vector.json, "{name}");
         assert_eq!(array(&msgpack, Encoding::MsgPack), from_hex(&vector.msgpack), "{name}");
 
         let received = ServerMessage::parse(vector.json.as_bytes(), Encoding::Json).unwrap();
@@ -92,31 +88,12 @@ fn messages() -> Vec<(&'static str, Parts)> {
         3,
         10452,
     );
-    let least = event(
-        &published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })),
-        300,
-        5_000_000_000,
-    );
-    let market = event(
-        &published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })),
-        0,
-        7,
-    );
+    let least = event(&published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })), 300, 5_000_000_000);
+    let market = event(&published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })), 0, 7);
     let notice = |code: &str, msg: Option<&str>, dropped, conflated| {
-        frame(ServerFrame::Notice(Notice {
-            code: code.into(),
-            msg: msg.map(str::to_owned),
-            dropped,
-            conflated,
-        }))
+        frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, conflated }))
     };
-    let error = |id, code, msg: &str| {
-        frame(ServerFrame::Error(ServerError {
-            id,
-            code,
-            msg: msg.to_owned(),
-        }))
-    };
+    let error = |id, code, msg: &str| frame(ServerFrame::Error(ServerError { id, code, msg: msg.to_owned() }));
     vec![
         (
             "welcome",
@@ -156,17 +133,9 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event with the least", least.clone()),
         ("event of the market", market),
         ("batch", join(old, least)),
-        (
-            "heartbeat",
-            frame(ServerFrame::Heartbeat(Heartbeat {
-                position: position.into(),
-            })),
-        ),
+        ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
         ("notice", notice("throttled", None, 12, 40)),
-        (
-            "notice in words",
-            notice("lagging", Some("partition 3 is 2 s behind"), 0, 0),
-        ),
+        ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0, 0)),
         (
             "gap",
             frame(ServerFrame::Gap(Gap {
@@ -176,18 +145,9 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 to: Seq(10_460),
             })),
         ),
-        (
-            "goaway",
-            frame(ServerFrame::Goaway(Goaway {
-                reason: "drain".into(),
-                reconnect_ms: 1_840,
-            })),
-        ),
+        ("goaway", frame(ServerFrame::Goaway(Goaway { reason: "drain".into(), reconnect_ms: 1_840 }))),
         ("error", error(id(1), 405, "symbol limit is 500 per connection")),
-        (
-            "error without an id",
-            error(None, 400, "not JSON: expected value at line 1 column 1"),
-        ),
+        ("error without an id", error(None, 400, "not JSON: expected value at line 1 column 1")),
         ("pong", frame(ServerFrame::Pong(Pong { id: id(5) }))),
         ("pong without an id", frame(ServerFrame::Pong(Pong { id: None }))),
         ("nothing", [vec![], vec![]]),
@@ -197,12 +157,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
 #[test]
 fn clients_pass_over_what_they_do_not_know() {
     let json = br#"[{"T":"later","x":[{}]},{"T":"pong","id":"a","new":{"b":1}}]"#;
-    let expected = [
-        ServerMessage::Unknown,
-        ServerMessage::Pong(Pong {
-            id: Some(Id::Text("a".into())),
-        }),
-    ];
+    let expected = [ServerMessage::Unknown, ServerMessage::Pong(Pong { id: Some(Id::Text("a".into())) })];
     assert_eq!(ServerMessage::parse(json, Encoding::Json).unwrap(), expected);
     let msgpack = rmp_serde::to_vec(&serde_json::from_slice::<Value>(json).unwrap()).unwrap();
     assert_eq!(ServerMessage::parse(&msgpack, Encoding::MsgPack).unwrap(), expected);

@@ -1,0 +1,159 @@
+//! The gateways and their sessions: what they want, what they are given, and what is confirmed.
+
+use std::sync::Arc;
+
+use tickwire_core::confirm::Confirmations;
+use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::event::Event;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::interest_log::InterestLog;
+
+use crate::cluster::{BEAT, Cluster, NODES, PARTITIONS};
+use crate::made::{filter, user};
+use crate::network::Message;
+use crate::session::{Promise, Session};
+
+pub(crate) struct Gateway {
+    pub(crate) node: NodeRef,
+    pub(crate) log: InterestLog,
+    pub(crate) coverage: Coverage<Arc<Event>>,
+    pub(crate) confirmations: Confirmations<(usize, Filter)>,
+    pub(crate) told: Revision,
+}
+
+impl Cluster {
+    pub(crate) fn new_gateway(&mut self, node: NodeRef) -> Gateway {
+        Gateway {
+            log: InterestLog::new(node.clone(), self.view.clone(), 100),
+            node,
+            coverage: Coverage::new(PARTITIONS, Limits { grace: 20, held_events: 6 }),
+            confirmations: Confirmations::new(BEAT),
+            told: Revision(0),
+        }
+    }
+
+    pub(crate) fn connect(&mut self, gateway: usize, number: u8, wanted: u8) {
+        let at = self.sessions.len();
+        let user = user(number);
+        let (edge, filter) = (&mut self.gateways[gateway], filter(wanted));
+        let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
+        edge.confirmations.ask(self.now, revision, (at, filter.clone()));
+        self.sessions.push(Session {
+            gateway,
+            user,
+            promise: None,
+            wanted: vec![filter],
+            asked: revision,
+            past: vec![],
+            open: true,
+        });
+    }
+
+    pub(crate) fn open_session(&self, pick: u8) -> Option<usize> {
+        let open: Vec<usize> = (0..self.sessions.len()).filter(|at| self.sessions[*at].open).collect();
+        (!open.is_empty()).then(|| open[usize::from(pick) % open.len()])
+    }
+
+    pub(crate) fn replace(&mut self, pick: u8, wanted: u8) {
+        let Some(at) = self.open_session(pick) else { return };
+        let filter = filter(wanted);
+        let edge = &mut self.gateways[self.sessions[at].gateway];
+        let session = &mut self.sessions[at];
+        session.asked = session.asked.max(edge.log.add(&filter));
+        edge.confirmations.ask(self.now, session.asked, (at, filter.clone()));
+        session.wanted.push(filter);
+    }
+
+    pub(crate) fn disconnect(&mut self, pick: u8) {
+        let Some(at) = self.open_session(pick) else { return };
+        let session = &mut self.sessions[at];
+        session.open = false;
+        let log = &mut self.gateways[session.gateway].log;
+        log.remove_user(self.now, session.user.clone());
+        let confirmed = session.promise.take().map(|promise| {
+            session.past.push(promise);
+            session.past[session.past.len() - 1].filter.clone()
+        });
+        for filter in session.wanted.drain(..).chain(confirmed) {
+            log.remove(self.now, filter);
+        }
+    }
+
+    pub(crate) fn restart_gateway(&mut self, number: usize) {
+        for session in self.sessions.iter_mut().filter(|session| session.gateway == number && session.open) {
+            session.open = false;
+            session.past.extend(session.promise.take());
+            session.wanted.clear();
+        }
+        let node = self.born("gw", number);
+        self.view.members[number].node = node.clone();
+        self.view.version += 1;
+        self.gateways[number] = self.new_gateway(node);
+    }
+
+    pub(crate) fn turn_gateway(&mut self, number: usize) {
+        let edge = &mut self.gateways[number];
+        if let Some(delta) = edge.log.cut(self.now) {
+            for router in 0..NODES {
+                self.network.send(self.now, &Message::Delta(router, delta.clone()));
+            }
+        }
+        let mut steps = Vec::new();
+        edge.coverage.expire(self.now, &mut steps);
+        self.take_steps(number, steps);
+    }
+
+    /// What a gateway does with steps, and the confirmations that follow from them.
+    pub(crate) fn take_steps(&mut self, number: usize, steps: Vec<Step<Arc<Event>>>) {
+        let open = |session: &&mut Session| session.gateway == number && session.open;
+        for step in steps {
+            for session in self.sessions.iter_mut().filter(open) {
+                let Some(promise) = &mut session.promise else { continue };
+                match &step {
+                    Step::Adopt { partition, at } => {
+                        let slot = usize::from(partition.0);
+                        assert!(promise.start[slot].is_none(), "adopted anew what was promised before");
+                        (promise.start[slot], promise.end[slot]) = (Some(*at), Some(*at));
+                    }
+                    Step::Apply { partition, from, upto, events } => {
+                        let slot = usize::from(partition.0);
+                        assert_eq!(promise.end[slot], Some(*from), "a range was skipped without being told");
+                        promise.end[slot] = Some(*upto);
+                        let wanted = events
+                            .iter()
+                            .filter(|(_, event)| event.audience.admits(&session.user) && promise.filter.matches(event));
+                        promise.got.extend(wanted.map(|(seq, _)| (*partition, *seq)));
+                    }
+                    Step::Gap { partition, from, upto } => {
+                        let slot = usize::from(partition.0);
+                        assert_eq!(promise.end[slot], Some(*from));
+                        promise.end[slot] = Some(*upto);
+                        promise.gaps.push((*partition, *from, *upto));
+                    }
+                    Step::Reset { incarnation } => {
+                        let nothing = vec![None; usize::from(PARTITIONS)];
+                        let next = Promise::new(promise.filter.clone(), *incarnation, nothing);
+                        session.past.push(std::mem::replace(promise, next));
+                    }
+                }
+            }
+        }
+        let edge = &mut self.gateways[number];
+        edge.told = edge.coverage.lowest_revision();
+        for (at, filter) in edge.confirmations.take(self.now, &mut edge.coverage) {
+            let position = edge.coverage.position().expect("nothing is confirmed before coverage is complete");
+            let session = &mut self.sessions[at];
+            if !session.open {
+                continue;
+            }
+            session.wanted.remove(0);
+            let start = position.seqs.iter().copied().map(Some).collect();
+            let promise = Promise::new(filter, position.incarnation, start);
+            if let Some(former) = session.promise.replace(promise) {
+                edge.log.remove(self.now, former.filter.clone());
+                session.past.push(former);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The routers: leases, contiguous reading, matching, and what they say to gateways.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tickwire_core::claims::{Claims, Delivered, Reading};
+use tickwire_core::event::Event;
+use tickwire_core::ids::{Incarnation, NodeRef, Partition, Seq};
+use tickwire_core::ring::View;
+use tickwire_core::section::Batch;
+use tickwire_core::table::{Heard, InterestTable};
+
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::network::Message;
+
+pub(crate) struct Router {
+    pub(crate) node: NodeRef,
+    pub(crate) stalled: bool,
+    pub(crate) waiting: Vec<Message>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) view: View,
+    pub(crate) table: InterestTable,
+    pub(crate) claims: Claims<Arc<Event>>,
+    pub(crate) consumers: BTreeMap<Partition, Consumer>,
+    pub(crate) drops_next: bool,
+}
+
+pub(crate) struct Consumer {
+    pub(crate) reading: Reading,
+    pub(crate) cursor: Seq,
+    pub(crate) delivered: u64,
+}
+
+pub(crate) struct Lease {
+    pub(crate) owner: Option<usize>,
+    pub(crate) floor: Seq,
+}
+
+impl Cluster {
+    pub(crate) fn new_router(&mut self, number: usize) -> Router {
+        Router {
+            node: self.born("router", number),
+            stalled: false,
+            waiting: Vec::new(),
+            incarnation: self.incarnation,
+            view: self.view.clone(),
+            table: InterestTable::default(),
+            claims: Claims::default(),
+            consumers: BTreeMap::new(),
+            drops_next: false,
+        }
+    }
+
+    /// The router takes the lease and starts a consumer of its own from the floor.
+    pub(crate) fn take_lease(&mut self, partition: usize, to: usize) {
+        if self.routers[to].stalled || self.leases[partition].owner == Some(to) {
+            return;
+        }
+        self.leases[partition].owner = Some(to);
+        self.start_reading(partition, to);
+    }
+
+    pub(crate) fn start_reading(&mut self, partition: usize, to: usize) {
+        let (floor, first, router) = (self.leases[partition].floor, self.first, &mut self.routers[to]);
+        let partition = Partition(partition as u16);
+        router.claims.own(partition, floor);
+        let start = if first.0 > floor.0 + 1 { Seq(first.0 - 1) } else { floor };
+        if start > floor {
+            router.claims.skip(partition, start);
+        }
+        router.consumers.insert(partition, Consumer { reading: Reading::after(start), cursor: start, delivered: 0 });
+    }
+
+    pub(crate) fn hand_over(&mut self, partition: usize, to: usize) {
+        if let Some(owner) = self.leases[partition].owner
+            && owner != to
+            && !self.routers[owner].stalled
+            && !self.routers[to].stalled
+        {
+            self.checkpoint(owner);
+            self.routers[owner].claims.disown(Partition(partition as u16));
+            self.routers[owner].consumers.remove(&Partition(partition as u16));
+        }
+        self.take_lease(partition, to);
+    }
+
+    pub(crate) fn crash_router(&mut self, number: usize) {
+        self.routers[number] = self.new_router(number);
+        for lease in self.leases.iter_mut().filter(|lease| lease.owner == Some(number)) {
+            lease.owner = None;
+        }
+    }
+
+    pub(crate) fn stall(&mut self, number: usize) {
+        let router = &mut self.routers[number];
+        router.stalled = !router.stalled;
+        for message in std::mem::take(&mut router.waiting) {
+            self.receive(message);
+        }
+    }
+
+    pub(crate) fn heard(&mut self, router: usize, gateway: NodeRef, heard: Heard) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Advanced(revision) => self.routers[router].claims.revise(&gateway, revision),
+            Heard::NeedsSnapshot => self.network.send(self.now, &Message::AskSnapshot(gateway, router)),
+        }
+    }
+
+    pub(crate) fn turn_router(&mut self, number: usize) {
+        if self.routers[number].stalled {
+            return;
+        }
+        for partition in (0..PARTITIONS).map(Partition) {
+            self.read(number, partition);
+        }
+        let due: Vec<NodeRef> = self.routers[number].claims.due().cloned().collect();
+        for gateway in due {
+            self.send_sections(number, gateway, false);
+        }
+    }
+
+    pub(crate) fn read(&mut self, number: usize, partition: Partition) {
+        let (incarnation, first) = (self.incarnation, self.first);
+        let router = &mut self.routers[number];
+        let Some(consumer) = router.consumers.get_mut(&partition) else {
+            return;
+        };
+        if router.incarnation != incarnation {
+            return;
+        }
+        for _ in 0..3 {
+            let log = self.history.get(&incarnation).map_or(&[][..], Vec::as_slice);
+            let start = log.partition_point(|(_, seq, _)| *seq <= consumer.cursor || *seq < first);
+            let Some((_, seq, event)) = log[start..].iter().find(|(at, _, _)| *at == partition) else {
+                return;
+            };
+            consumer.cursor = *seq;
+            consumer.delivered += 1;
+            if std::mem::take(&mut router.drops_next) {
+                continue;
+            }
+            let last = consumer.reading.last;
+            match consumer.reading.accept(*seq, consumer.delivered) {
+                Delivered::Known => {}
+                Delivered::Hole => {
+                    *consumer = Consumer { reading: Reading::after(last), cursor: last, delivered: 0 };
+                    return;
+                }
+                Delivered::Next => {
+                    if first.0 > last.0 + 1 {
+                        router.claims.skip(partition, Seq(first.0 - 1));
+                    }
+                    router.table.matching(event, &router.view, |gateway| {
+                        router.claims.push(gateway, partition, *seq, event.clone());
+                    });
+                    router.claims.advance(partition, *seq);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send_sections(&mut self, number: usize, gateway: NodeRef, heartbeat: bool) {
+        let router = &mut self.routers[number];
+        let sections = router.claims.take(&gateway, heartbeat);
+        if !sections.is_empty() {
+            let batch = Batch { router: router.node.clone(), incarnation: router.incarnation, sections };
+            self.network.send(self.now, &Message::Batch(gateway, batch));
+        }
+    }
+
+    /// Says to everyone how far everything is read, and renews the leases: one that is refused stops the owner.
+    pub(crate) fn checkpoint(&mut self, number: usize) {
+        if self.routers[number].stalled {
+            return;
+        }
+        let gateways: Vec<NodeRef> = self.routers[number].claims.gateways().cloned().collect();
+        for gateway in gateways {
+            self.send_sections(number, gateway, true);
+        }
+        let owned: Vec<(Partition, Seq)> = self.routers[number].claims.owned().collect();
+        let renewed = self.routers[number].incarnation != self.incarnation;
+        if renewed {
+            let router = &mut self.routers[number];
+            router.incarnation = self.incarnation;
+            router.claims = Claims::default();
+            router.consumers.clear();
+            let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();
+            for (gateway, revision) in known {
+                router.claims.revise(&gateway, revision);
+            }
+        }
+        for (partition, read) in owned {
+            let at = usize::from(partition.0);
+            match (self.leases[at].owner == Some(number), renewed) {
+                (true, true) => self.start_reading(at, number),
+                (true, false) => self.leases[at].floor = read,
+                (false, _) => {
+                    self.routers[number].claims.disown(partition);
+                    self.routers[number].consumers.remove(&partition);
+                }
+            }
+        }
+    }
+}

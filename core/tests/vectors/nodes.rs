@@ -1,0 +1,99 @@
+//! The messages between nodes, and positions, byte by byte.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tickwire_core::event::Event;
+use tickwire_core::ids::{Incarnation, Seq};
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::position::{Position, PositionError};
+use tickwire_core::ring::View;
+use tickwire_core::section::Batch;
+use tickwire_core::wire::{self, WireError};
+
+use crate::read::{from_hex, vectors};
+
+#[derive(Deserialize)]
+struct NodeVectors {
+    messages: Vec<MessageVector>,
+    positions: Vec<PositionVector>,
+    bad_positions: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct MessageVector {
+    /// Which type of message it is.
+    message: String,
+    /// The message as JSON, field by field.
+    value: serde_json::Value,
+    hex: String,
+}
+
+#[derive(Deserialize)]
+struct PositionVector {
+    incarnation: u64,
+    seqs: Vec<u64>,
+    text: String,
+}
+
+fn check<T: DeserializeOwned + serde::Serialize>(vector: &MessageVector) {
+    let bytes = from_hex(&vector.hex);
+    let read: T = wire::decode(&bytes).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), vector.value, "{}", vector.message);
+    assert_eq!(wire::encode(&read).unwrap(), bytes, "{}", vector.message);
+}
+
+#[test]
+fn messages_between_nodes() {
+    for vector in vectors::<NodeVectors>("nodes.json").messages {
+        match vector.message.as_str() {
+            "batch" => check::<Batch<Bytes>>(&vector),
+            "event" => check::<Event>(&vector),
+            "delta" => check::<Delta>(&vector),
+            "snapshot_part" => check::<SnapshotPart>(&vector),
+            "interest_beat" => check::<InterestBeat>(&vector),
+            "view" => check::<View>(&vector),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_message_of_this_version_is_refused() {
+    assert!(matches!(wire::decode::<View>(&[]), Err(WireError::Empty)));
+    assert!(matches!(wire::decode::<View>(&[2, 0x92, 0, 0x90]), Err(WireError::Version { found: 2 })));
+    assert!(matches!(wire::decode::<View>(&[1, 0xc1]), Err(WireError::Malformed(_))));
+}
+
+#[test]
+fn positions() {
+    for vector in vectors::<NodeVectors>("nodes.json").positions {
+        let position =
+            Position { incarnation: Incarnation(vector.incarnation), seqs: vector.seqs.into_iter().map(Seq).collect() };
+        assert_eq!(position.to_string(), vector.text);
+        assert_eq!(vector.text.parse(), Ok(position));
+    }
+}
+
+#[test]
+fn what_is_not_a_position_is_refused() {
+    for text in vectors::<NodeVectors>("nodes.json").bad_positions {
+        assert_eq!(text.parse::<Position>(), Err(PositionError::Malformed), "{text}");
+    }
+    assert_eq!("Ag".parse::<Position>(), Err(PositionError::Layout { found: 2 }));
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_position_comes_back_as_it_went(incarnation: u64, seqs: Vec<u64>) {
+        let position = Position { incarnation: Incarnation(incarnation), seqs: seqs.into_iter().map(Seq).collect() };
+        proptest::prop_assert_eq!(position.to_string().parse(), Ok(position));
+    }
+
+    #[test]
+    fn any_text_is_a_position_or_refused(text in "[A-Za-z0-9_=-]{0,60}") {
+        if let Ok(position) = text.parse::<Position>() {
+            proptest::prop_assert_eq!(position.to_string().parse(), Ok(position));
+        }
+    }
+}
