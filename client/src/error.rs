@@ -87,7 +87,7 @@ impl ClientError {
             Self::Rejected { .. } => Reconnect::Yes,
             Self::Closed { code, .. } => after_close(*code),
             Self::Refused { code, .. } => match ErrorCode::from_code(*code) {
-                Some(ErrorCode::ConnectionLimit | ErrorCode::Unavailable) => Reconnect::After,
+                Some(ErrorCode::Unavailable) => Reconnect::After,
                 _ => Reconnect::No,
             },
         }

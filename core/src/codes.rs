@@ -76,11 +76,9 @@ codes! {
         AlreadyAuthenticated = 403, "already authenticated";
         AuthTimeout = 404, "authentication took too long";
         SymbolLimit = 405, "too many symbols on this connection";
-        ConnectionLimit = 406, "too many connections";
         BadFilter = 410, "a filter that cannot be taken";
         UnknownAction = 411, "no such action";
         UnknownSubscription = 412, "no subscription of this name";
-        FrameTooLarge = 413, "a frame larger than the limit";
         SubscriptionLimit = 414, "too many subscriptions on this connection";
         BadField = 415, "a field that is missing, unknown or wrong";
         Unavailable = 503, "not possible at the moment; try again";
@@ -98,9 +96,7 @@ codes! {
         ProtocolViolation = 4005, "something that WebSocket does not allow";
         SlowConsumer = 4008, "the client reads too slowly";
         Unresponsive = 4010, "the client does not answer pings";
-        Internal = 4011, "a fault of the gateway";
         Unavailable = 4013, "the gateway has lost its cluster";
-        ConnectionLimit = 4029, "too many connections";
     }
 }
 
@@ -115,7 +111,7 @@ impl CloseCode {
             | Self::FrameTooLarge
             | Self::ProtocolViolation => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
-            Self::Draining | Self::Internal | Self::Unavailable | Self::ConnectionLimit => Reconnect::After,
+            Self::Draining | Self::Unavailable => Reconnect::After,
         }
     }
 }

@@ -147,6 +147,17 @@ impl Edge {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                // First what is rare and what time brings, so that a flood of batches delays neither.
+                Ok(()) = inputs.view.changed() => {
+                    let view = Arc::clone(&inputs.view.borrow_and_update());
+                    self.log.set_view((*view).clone());
+                    self.changed();
+                }
+                asked = inputs.snapshots.next() => match asked {
+                    Some(message) => self.send_snapshot(message.reply).await,
+                    None => return Err(EdgeError::SubscriptionEnded),
+                },
+                () = sleep_until(wake) => self.turn().await,
                 request = inputs.requests.recv() => match request {
                     Some(request) => self.take_request(request),
                     None => return Ok(()),
@@ -155,16 +166,6 @@ impl Edge {
                     Some(message) => self.take_batch(&message.payload),
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
-                asked = inputs.snapshots.next() => match asked {
-                    Some(message) => self.send_snapshot(message.reply).await,
-                    None => return Err(EdgeError::SubscriptionEnded),
-                },
-                Ok(()) = inputs.view.changed() => {
-                    let view = Arc::clone(&inputs.view.borrow_and_update());
-                    self.log.set_view((*view).clone());
-                    self.changed();
-                }
-                () = sleep_until(wake) => self.turn().await,
             }
             self.hand_on().await;
         }

@@ -56,6 +56,7 @@ async fn serve(
                 draining = true;
                 shard.borrow_mut().drain(Instant::now());
             }
+            () = alarm => shard.borrow_mut().turn(Instant::now()),
             taken = inbox.recv_many(&mut messages, TURN_MESSAGES) => {
                 if taken == 0 {
                     return;
@@ -65,7 +66,6 @@ async fn serve(
                     shard.take(Instant::now(), message);
                 }
             }
-            () = alarm => shard.borrow_mut().turn(Instant::now()),
         }
         let welcomed = {
             let mut shard = shard.borrow_mut();

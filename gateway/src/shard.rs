@@ -17,7 +17,7 @@ use rand::Rng;
 use tickwire_core::codes::CloseCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Kinds;
-use tickwire_core::frames::{Gap, Goaway, Heartbeat, ServerFrame, Welcome, encode, write_array};
+use tickwire_core::frames::{Gap, Goaway, Heartbeat, Notice, ServerFrame, Welcome, encode, write_array};
 use tickwire_core::ids::{Incarnation, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::config::GatewayConfig;
@@ -72,6 +72,7 @@ pub(crate) struct Shard {
     welcomed: Vec<(u64, Arc<TcpStream>, Rc<Notify>)>,
     frame: Vec<u8>,
     stats: Stats,
+    draining: bool,
 }
 
 impl Shard {
@@ -91,6 +92,7 @@ impl Shard {
             welcomed: Vec::new(),
             frame: Vec::new(),
             stats: Stats::default(),
+            draining: false,
         }
     }
 
@@ -152,7 +154,6 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         match session.socket.flush() {
             Err(ended) => self.end(now, number, ended),
-            Ok(()) if session.stage == Stage::Closing && session.socket.unsent() == 0 => {}
             Ok(()) => self.flush(now, number),
         }
     }
@@ -164,6 +165,7 @@ impl Shard {
 
     /// Tells every client to go, and when to come back.
     pub(crate) fn drain(&mut self, now: Instant) {
+        self.draining = true;
         let numbers: Vec<u64> = self.sessions.keys().copied().collect();
         for number in numbers {
             self.flush(now, number);
@@ -198,6 +200,9 @@ impl Shard {
         self.index.sit(&session.user, number);
         self.sessions.insert(number, session);
         self.ask(ToEdge::Join(self.id(number), arrival.user));
+        if self.draining {
+            self.close(now, number, CloseCode::Draining);
+        }
     }
 
     fn id(&self, number: u64) -> SessionId {
@@ -257,8 +262,8 @@ impl Shard {
                     return;
                 }
                 for at in 0..self.settings.partitions {
-                    let from = std::mem::take(&mut self.applied.seqs[usize::from(at)]);
-                    let gap = Gap { reason: CompactString::const_new("reset"), p: Partition(at), from, to: Seq(u64::MAX) };
+                    let last = std::mem::take(&mut self.applied.seqs[usize::from(at)]);
+                    let gap = Gap { reason: CompactString::const_new("reset"), p: Partition(at), from: last, to: last };
                     self.tell_gap(now, &gap);
                 }
             }
@@ -355,20 +360,26 @@ impl Shard {
 
     /// Sends one frame at once.
     fn reply(&mut self, now: Instant, number: u64, frame: &ServerFrame) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
+        match self.send(number, frame) {
+            Err(ended) => self.end(now, number, ended),
+            Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
+                self.give_up(now, number, CloseCode::SlowConsumer);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Writes one frame; tells how many bytes wait for the socket then.
+    fn send(&mut self, number: u64, frame: &ServerFrame) -> Result<usize, Ended> {
+        let Some(session) = self.sessions.get_mut(&number) else { return Ok(0) };
         let encoding = session.socket.encoding();
         self.frame.clear();
         self.frame.resize(HEADER, 0);
         write_array(&mut self.frame, [&encode(frame, encoding)[..]].into_iter(), encoding);
         self.stats.sent(0, self.frame.len() as u64);
         let sent = session.socket.send(&mut self.frame);
-        let unsent = session.socket.unsent();
         session.rewatch.notify_one();
-        match sent {
-            Err(ended) => self.end(now, number, ended),
-            Ok(()) if unsent > self.settings.config.outbox_bytes => self.give_up(now, number, CloseCode::SlowConsumer),
-            Ok(()) => {}
-        }
+        sent.map(|()| session.socket.unsent())
     }
 
     /// Looks after a session whose time has come.
@@ -429,8 +440,11 @@ impl Shard {
 
     /// Lets go of what waits for a client, counted, and closes.
     fn give_up(&mut self, now: Instant, number: u64, code: CloseCode) {
-        if let Some(session) = self.sessions.get_mut(&number) {
-            dropped("closed", session.outbox.len() as u64);
+        let waiting = self.sessions.get(&number).map_or(0, |session| session.outbox.len() as u64);
+        dropped("closed", waiting);
+        if code == CloseCode::SlowConsumer {
+            let notice = Notice { code: CompactString::const_new("slow_consumer"), msg: None, dropped: waiting, conflated: 0 };
+            self.send(number, &ServerFrame::Notice(notice)).ok();
         }
         self.close(now, number, code);
     }

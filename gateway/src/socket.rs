@@ -70,11 +70,14 @@ pub(crate) struct Socket {
     unsent: Vec<u8>,
     /// How much of `unsent` is gone.
     sent: usize,
+    /// Whether the reader met something after which it cannot go on; what comes then is let go unread, so that the
+    /// client can still read why.
+    broken: bool,
 }
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream, reader: WebSocketContext, encoding: Encoding) -> Self {
-        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0 }
+        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0, broken: false }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
@@ -87,7 +90,7 @@ impl Socket {
     /// Takes a parked socket into this thread's runtime.
     pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
         let Parked { tcp, reader, encoding, unsent } = parked;
-        Ok(Self { tcp: Arc::new(TcpStream::from_std(tcp)?), reader, encoding, unsent, sent: 0 })
+        Ok(Self { tcp: Arc::new(TcpStream::from_std(tcp)?), reader, encoding, unsent, sent: 0, broken: false })
     }
 
     /// The socket itself, for watching what it is ready for.
@@ -107,6 +110,9 @@ impl Socket {
 
     /// Reads one message; `None` when there is none whole.
     pub(crate) fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+        if self.broken {
+            return self.discard();
+        }
         let read = self.reader.read(&mut Pipe { tcp: &self.tcp, unsent: &mut self.unsent });
         // What the reader answered by itself, a pong or a close, stands in `unsent` now.
         self.flush()?;
@@ -117,10 +123,14 @@ impl Socket {
             Ok(_) => Ok(Some(Incoming::Alive)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+                self.broken = true;
                 Err(Ended::Refused(CloseCode::FrameTooLarge))
             }
             Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Err(Ended::Gone),
-            Err(Error::Protocol(_) | Error::Utf8(_)) => Err(Ended::Refused(CloseCode::ProtocolViolation)),
+            Err(Error::Protocol(_) | Error::Utf8(_)) => {
+                self.broken = true;
+                Err(Ended::Refused(CloseCode::ProtocolViolation))
+            }
             Err(_) => Err(Ended::Gone),
         }
     }
@@ -163,6 +173,18 @@ impl Socket {
             (self.unsent, self.sent) = (Vec::new(), 0);
         }
         Ok(())
+    }
+
+    fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
+        let mut scrap = [0; READ_BUFFER];
+        loop {
+            match self.tcp.try_read(&mut scrap) {
+                Ok(0) => return Err(Ended::Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(_) => return Err(Ended::Gone),
+            }
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {

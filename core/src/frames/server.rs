@@ -83,7 +83,7 @@ pub struct Heartbeat {
 /// Something about delivery that the client should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// A stable name, such as `throttled`.
+    /// A stable name, such as `slow_consumer`.
     pub code: CompactString,
     /// The same for people.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ pub struct Notice {
 /// Events of one partition that may be missing: those with `from < seq <= to`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// A stable name for the cause, such as `retention`.
+    /// A stable name for the cause, such as `lost`.
     pub reason: CompactString,
     /// The partition.
     pub p: Partition,
