@@ -29,7 +29,7 @@ pub enum Message {
     Event(Box<ReceivedEvent>),
     /// The server is alive, and this is how far it has given everything.
     Heartbeat(Heartbeat),
-    /// The server dropped, conflated or otherwise did something worth knowing.
+    /// The server dropped events or otherwise did something worth knowing.
     Notice(Notice),
     /// Events of one partition may be missing.
     Gap(Gap),

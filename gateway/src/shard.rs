@@ -443,7 +443,7 @@ impl Shard {
         let waiting = self.sessions.get(&number).map_or(0, |session| session.outbox.len() as u64);
         dropped("closed", waiting);
         if code == CloseCode::SlowConsumer {
-            let notice = Notice { code: CompactString::const_new("slow_consumer"), msg: None, dropped: waiting, conflated: 0 };
+            let notice = Notice { code: CompactString::const_new("slow_consumer"), msg: Some(code.text().to_owned()), dropped: waiting };
             self.send(number, &ServerFrame::Notice(notice)).ok();
         }
         self.close(now, number, code);

@@ -82,7 +82,7 @@ async fn an_answer_that_does_not_come_is_not_awaited_for_ever() {
 async fn what_the_server_says_is_told_in_order() {
     for encoding in Encoding::ALL {
         let (_client, mut messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
-        let notice = Notice { code: "throttled".into(), msg: None, dropped: 12, conflated: 40 };
+        let notice = Notice { code: "slow_consumer".into(), msg: None, dropped: 12 };
         let gap = Gap { reason: "retention".into(), p: Partition(3), from: Seq(7), to: Seq(9) };
         let heartbeat = Heartbeat { position: "p2".into() };
         peer.say_events([5]).await;

@@ -91,9 +91,6 @@ pub struct Notice {
     /// Events not sent since the last notice.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
-    /// Events replaced by newer ones since the last notice.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub conflated: u64,
 }
 
 /// Events of one partition that may be missing: those with `from < seq <= to`.

@@ -90,8 +90,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
     );
     let least = event(&published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })), 300, 5_000_000_000);
     let market = event(&published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })), 0, 7);
-    let notice = |code: &str, msg: Option<&str>, dropped, conflated| {
-        frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, conflated }))
+    let notice = |code: &str, msg: Option<&str>, dropped| {
+        frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped }))
     };
     let error = |id, code, msg: &str| frame(ServerFrame::Error(ServerError { id, code, msg: msg.to_owned() }));
     vec![
@@ -134,12 +134,12 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event of the market", market),
         ("batch", join(old, least)),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
-        ("notice", notice("throttled", None, 12, 40)),
-        ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0, 0)),
+        ("notice", notice("slow_consumer", None, 12)),
+        ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0)),
         (
             "gap",
             frame(ServerFrame::Gap(Gap {
-                reason: "retention".into(),
+                reason: "lost".into(),
                 p: Partition(3),
                 from: Seq(10_452),
                 to: Seq(10_460),
