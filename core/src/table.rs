@@ -31,14 +31,12 @@ struct Known {
 }
 
 /// What follows from something heard of a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing changed.
-    Nothing,
-    /// The gateway's interest is now at this revision.
-    Advanced(Revision),
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The gateway's interest has moved on to this revision.
+    pub advanced: Option<Revision>,
     /// There is a hole, or nothing to begin with: ask the gateway for a snapshot.
-    NeedsSnapshot,
+    pub needs_snapshot: bool,
 }
 
 impl InterestTable {
@@ -68,7 +66,7 @@ impl InterestTable {
     pub fn beat(&mut self, now: Millis, beat: &InterestBeat) -> Heard {
         let known = self.hear(now, &beat.gateway);
         known.announced = known.announced.max(beat.revision);
-        if known.is_current() { Heard::Nothing } else { Heard::NeedsSnapshot }
+        Heard { advanced: None, needs_snapshot: !known.is_current() }
     }
 
     /// A gateway told a step of its interest. The caller has cut the gateway's open sections before.
@@ -77,7 +75,7 @@ impl InterestTable {
         let known = self.hear(now, &gateway);
         known.announced = known.announced.max(delta.revision);
         if known.interest.as_ref().is_some_and(|(revision, _)| delta.revision <= *revision) {
-            return Heard::Nothing;
+            return Heard::default();
         }
         if known.ahead.len() >= AWAITING_LIMIT {
             known.ahead.clear();
@@ -90,15 +88,15 @@ impl InterestTable {
     /// open sections before.
     pub fn snapshot(&mut self, now: Millis, parts: Vec<SnapshotPart>) -> Heard {
         let Some(gateway) = parts.first().map(|part| part.gateway.clone()) else {
-            return Heard::Nothing;
+            return Heard::default();
         };
         let Some((revision, interest)) = Interest::assemble(parts) else {
-            return Heard::NeedsSnapshot;
+            return Heard { advanced: None, needs_snapshot: true };
         };
         let known = self.hear(now, &gateway);
         known.announced = known.announced.max(revision);
         if known.interest.as_ref().is_some_and(|(have, _)| revision <= *have) {
-            return Heard::Nothing;
+            return Heard::default();
         }
         self.forget_topics(&gateway);
         for (topic, want) in &interest.wants {
@@ -107,11 +105,8 @@ impl InterestTable {
         if let Some(known) = self.gateways.get_mut(&gateway) {
             known.interest = Some((revision, interest));
         }
-        match self.catch_up(&gateway) {
-            Heard::NeedsSnapshot => Heard::NeedsSnapshot,
-            Heard::Advanced(newest) => Heard::Advanced(newest),
-            Heard::Nothing => Heard::Advanced(revision),
-        }
+        let caught_up = self.catch_up(&gateway);
+        Heard { advanced: caught_up.advanced.or(Some(revision)), ..caught_up }
     }
 
     /// Forgets gateways not heard of for `retention` milliseconds, and names them.
@@ -177,12 +172,12 @@ impl InterestTable {
     /// Applies the deltas that follow the known revision without a hole.
     fn catch_up(&mut self, gateway: &NodeRef) -> Heard {
         let Some(known) = self.gateways.get_mut(gateway) else {
-            return Heard::Nothing;
+            return Heard::default();
         };
         let Some((revision, interest)) = &mut known.interest else {
-            return Heard::NeedsSnapshot;
+            return Heard { advanced: None, needs_snapshot: true };
         };
-        let mut advanced = false;
+        let mut advanced = None;
         known.ahead.retain(|leads_to, _| leads_to > revision);
         while let Some(delta) = known.ahead.remove(&revision.next()) {
             for topic in &delta.unset {
@@ -198,13 +193,9 @@ impl InterestTable {
             }
             *revision = delta.revision;
             interest.apply(delta);
-            advanced = true;
+            advanced = Some(*revision);
         }
-        match (known.ahead.is_empty(), advanced) {
-            (false, _) => Heard::NeedsSnapshot,
-            (true, true) => Heard::Advanced(*revision),
-            (true, false) => Heard::Nothing,
-        }
+        Heard { advanced, needs_snapshot: !known.ahead.is_empty() }
     }
 
     fn forget_topics(&mut self, gateway: &NodeRef) {

@@ -119,8 +119,7 @@ impl Edge {
         ready: Check,
     ) -> Self {
         describe();
-        let limits =
-            Limits { grace: millis(config.gateway.gap_grace), held_events: config.gateway.hold_events };
+        let limits = Limits { grace: millis(config.gateway.gap_grace), held_events: config.gateway.hold_events };
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
             gateway,

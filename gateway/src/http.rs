@@ -97,7 +97,8 @@ pub(crate) async fn serve(listener: TcpListener, edges: Edges) {
 }
 
 fn routes(edges: Edges) -> Router {
-    let page = |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
+    let page =
+        |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     Router::new()
         .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
@@ -216,7 +217,8 @@ fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refused> {
 fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Result<Option<Credentials>, Refused> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-        let token = token.ok_or_else(|| (StatusCode::BAD_REQUEST, "Authorization: Bearer <token> is expected".to_owned()))?;
+        let token =
+            token.ok_or_else(|| (StatusCode::BAD_REQUEST, "Authorization: Bearer <token> is expected".to_owned()))?;
         return Ok(Some(Credentials::Token(token.to_owned())));
     }
     Ok(offered.token.map(Credentials::Token).or(offered.user.map(Credentials::Name)))

@@ -48,8 +48,8 @@ fn filter() -> impl Strategy<Value = Filter> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    (kind(), prop::option::of((0..5u8).prop_map(symbol)), prop::option::of(0..10u8), prop::option::of(0..4u64)).prop_map(
-        |(kind, symbol, tenths, addressee)| Event {
+    (kind(), prop::option::of((0..5u8).prop_map(symbol)), prop::option::of(0..10u8), prop::option::of(0..4u64))
+        .prop_map(|(kind, symbol, tenths, addressee)| Event {
             kind,
             key: "k".into(),
             audience: addressee.map_or(Audience::Public, |session| Audience::User(user(session))),
@@ -65,8 +65,7 @@ fn event() -> impl Strategy<Value = Event> {
             regime: None,
             tags: Vec::new(),
             data: serde_json::Map::new(),
-        },
-    )
+        })
 }
 
 fn change() -> impl Strategy<Value = Change> {

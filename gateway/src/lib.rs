@@ -49,7 +49,7 @@ const SHARD_INBOX: usize = 1024;
 ///
 /// # Errors
 /// Whatever keeps it from starting, with what to do about it.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<Outcome, StartError> {
+pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
     let failed = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     config.auth.secret().map_err(|error| failed("auth")(error.to_string()))?;
     stats::describe();
@@ -58,18 +58,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<Outcome, StartErr
         failed("gateway.listen")(format!("cannot listen on {listen}: {error}; is another gateway using it?"))
     })?;
     let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
-    let node = Node::start(&config, Role::Gateway, &shutdown).await?;
+    let node = Node::start(config, Role::Gateway, shutdown).await?;
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
     let (to_edge, requests) = mpsc::unbounded_channel();
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
         config: config.gateway.clone(),
-        kinds: Arc::new(kinds(&config)),
+        kinds: Arc::new(kinds(config)),
         partitions,
     };
     let mut shards = Vec::new();
-    for number in 0..shard_count(&config) {
+    for number in 0..shard_count(config) {
         let (sender, inbox) = mpsc::channel(SHARD_INBOX);
         shards.push(sender);
         let (settings, to_edge) = (settings.clone(), to_edge.clone());
@@ -87,10 +87,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<Outcome, StartErr
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
-    let edge = Edge::new(node.me.clone(), node.nats.clone(), &config, partitions, view, shards.clone(), ready);
+    let edge = Edge::new(node.me.clone(), node.nats.clone(), config, partitions, view, shards.clone(), ready);
     shutdown.spawn("edge", edge.run(inputs, shutdown.force().clone()));
 
-    let lobby = Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
+    let lobby =
+        Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
     let edges = Edges {
         lobby: Arc::new(lobby),
         places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
@@ -102,9 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<Outcome, StartErr
     shutdown.spawn_infallible("http", http::serve(listener, edges));
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
-    node.run(&shutdown)
-        .await
-        .map_err(|error| failed("signals")(error.to_string()))
+    node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
 }
 
 fn kinds(config: &Config) -> Kinds {

@@ -254,7 +254,10 @@ impl Shard {
             }
             Step::Gap { partition, from, upto } => {
                 self.set_applied(*partition, *upto);
-                self.tell_gap(now, &Gap { reason: CompactString::const_new("lost"), p: *partition, from: *from, to: *upto });
+                self.tell_gap(
+                    now,
+                    &Gap { reason: CompactString::const_new("lost"), p: *partition, from: *from, to: *upto },
+                );
             }
             Step::Reset { incarnation } => {
                 let former = std::mem::replace(&mut self.applied.incarnation, *incarnation);
@@ -284,7 +287,9 @@ impl Shard {
         let mut matched = false;
         self.index.matching(&delivery.event, |number, window_ms| {
             matched = true;
-            let Some(session) = sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else { return };
+            let Some(session) = sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else {
+                return;
+            };
             let window = Duration::from_millis(window_ms.into());
             let encoding = session.socket.encoding();
             if session.outbox.push(now, delivery, window, encoding).is_err() {
@@ -334,7 +339,9 @@ impl Shard {
 
     /// Sends what waits, as far as the socket takes it.
     fn flush(&mut self, now: Instant, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else { return };
+        let Some(session) = self.sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else {
+            return;
+        };
         if let Some(at) = session.flush_at.take() {
             self.flushes.remove(&(at, number));
         }
@@ -346,7 +353,11 @@ impl Shard {
             }
             self.frame.clear();
             self.frame.resize(HEADER, 0);
-            write_array(&mut self.frame, session.outbox.first(count).map(|delivery| &delivery.object(encoding)[..]), encoding);
+            write_array(
+                &mut self.frame,
+                session.outbox.first(count).map(|delivery| &delivery.object(encoding)[..]),
+                encoding,
+            );
             let sent = session.socket.send(&mut self.frame);
             session.outbox.sent(now, count, encoding);
             self.stats.sent(count as u64, self.frame.len() as u64);
@@ -443,7 +454,11 @@ impl Shard {
         let waiting = self.sessions.get(&number).map_or(0, |session| session.outbox.len() as u64);
         dropped("closed", waiting);
         if code == CloseCode::SlowConsumer {
-            let notice = Notice { code: CompactString::const_new("slow_consumer"), msg: Some(code.text().to_owned()), dropped: waiting };
+            let notice = Notice {
+                code: CompactString::const_new("slow_consumer"),
+                msg: Some(code.text().to_owned()),
+                dropped: waiting,
+            };
             self.send(number, &ServerFrame::Notice(notice)).ok();
         }
         self.close(now, number, code);

@@ -100,10 +100,11 @@ impl Cluster {
     }
 
     pub(crate) fn heard(&mut self, router: usize, gateway: NodeRef, heard: Heard) {
-        match heard {
-            Heard::Nothing => {}
-            Heard::Advanced(revision) => self.routers[router].claims.revise(&gateway, revision),
-            Heard::NeedsSnapshot => self.network.send(self.now, &Message::AskSnapshot(gateway, router)),
+        if let Some(revision) = heard.advanced {
+            self.routers[router].claims.revise(&gateway, revision);
+        }
+        if heard.needs_snapshot {
+            self.network.send(self.now, &Message::AskSnapshot(gateway, router));
         }
     }
 

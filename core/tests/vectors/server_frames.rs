@@ -138,12 +138,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0)),
         (
             "gap",
-            frame(ServerFrame::Gap(Gap {
-                reason: "lost".into(),
-                p: Partition(3),
-                from: Seq(10_452),
-                to: Seq(10_460),
-            })),
+            frame(ServerFrame::Gap(Gap { reason: "lost".into(), p: Partition(3), from: Seq(10_452), to: Seq(10_460) })),
         ),
         ("goaway", frame(ServerFrame::Goaway(Goaway { reason: "drain".into(), reconnect_ms: 1_840 }))),
         ("error", error(id(1), 405, "symbol limit is 500 per connection")),

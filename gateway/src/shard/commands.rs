@@ -52,7 +52,8 @@ impl Shard {
         let outcome = match incoming {
             Incoming::Alive => Ok(()),
             Incoming::WrongType => {
-                let expected = format!("{} messages are expected on {}", encoding.message_type(), encoding.sub_protocol());
+                let expected =
+                    format!("{} messages are expected on {}", encoding.message_type(), encoding.sub_protocol());
                 Err(ServerError::new(None, ErrorCode::BadFrame, expected))
             }
             Incoming::Frame(bytes) => match ClientFrame::parse(bytes, encoding) {
@@ -165,7 +166,8 @@ impl Shard {
                 Some(ended) => vec![ended],
                 None => {
                     let known: Vec<&str> = session.subscriptions.keys().map(SubscriptionName::as_str).collect();
-                    let message = format!("no subscription is named {:?}; there are: {}", name.as_str(), known.join(", "));
+                    let message =
+                        format!("no subscription is named {:?}; there are: {}", name.as_str(), known.join(", "));
                     self.refuse(now, number, ServerError::new(id, ErrorCode::UnknownSubscription, message));
                     return;
                 }

@@ -1,0 +1,92 @@
+//! From a message of the stream to what the engine routes: an event with its form for the wire, a tick, or a refusal.
+//!
+//! The event's wire form is made here, once for all gateways, and in the intake's task, so that decoding spreads over
+//! the cores.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::Message;
+use bytes::Bytes;
+use tickwire_core::decode::{Raw, Reason, Refusal, decode};
+use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::ids::Seq;
+use tickwire_node::names::{Stored, parse_stored};
+
+/// An event that can be routed.
+#[derive(Debug)]
+pub(crate) struct Readable {
+    /// Its sequence.
+    pub(crate) seq: Seq,
+    /// What is matched against interest.
+    pub(crate) event: Event,
+    /// The event in MessagePack, as it travels to gateways.
+    pub(crate) wire: Bytes,
+}
+
+/// What a message is.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    /// An event.
+    Event(Box<Readable>),
+    /// A tick: it only shows how far the partition was read.
+    Tick,
+    /// A dead letter.
+    Dead(Refusal),
+}
+
+/// Reads messages of one stream.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    /// The stream's name.
+    pub(crate) stream: String,
+    /// The kinds that this cluster takes.
+    pub(crate) kinds: Kinds,
+}
+
+impl Decoder {
+    /// Reads the message with sequence `seq`, which the stream stored at `stored`.
+    pub(crate) fn read(&self, message: &Message, seq: Seq, stored: Timestamp) -> Decoded {
+        let (kind_token, key_token) = match parse_stored(&message.subject) {
+            Stored::Tick { .. } => return Decoded::Tick,
+            Stored::Event { kind, key, .. } => (kind, key),
+            Stored::Unrecognised => return Decoded::Dead(bad_subject(&message.subject)),
+        };
+        let raw = Raw {
+            kind_token,
+            key_token,
+            content_type: header(message.headers.as_ref(), "Content-Type"),
+            msg_id: header(message.headers.as_ref(), async_nats::header::NATS_MESSAGE_ID.as_ref()),
+            payload: &message.payload,
+            stream: &self.stream,
+            seq,
+            stored,
+        };
+        let event = match decode(&raw, &self.kinds) {
+            Ok(event) => event,
+            Err(refusal) => return Decoded::Dead(refusal),
+        };
+        match rmp_serde::to_vec(&event) {
+            Ok(wire) => Decoded::Event(Box::new(Readable { seq, event, wire: wire.into() })),
+            Err(error) => Decoded::Dead(Refusal {
+                reason: Reason::BadMsgPack,
+                detail: format!("it has no form in MessagePack: {error}"),
+            }),
+        }
+    }
+}
+
+fn bad_subject(subject: &str) -> Refusal {
+    Refusal {
+        reason: Reason::BadSubject,
+        detail: format!(
+            "{subject:?} is not events.<kind>.<key> with one token each; what a token cannot hold is escaped in the key, \
+             as in BRK=2EB for BRK.B"
+        ),
+    }
+}
+
+/// A header by name, whatever case the producer writes it in.
+fn header<'m>(headers: Option<&'m HeaderMap>, name: &str) -> Option<&'m str> {
+    let mut all = headers?.iter();
+    let (_, values) = all.find(|(found, _)| AsRef::<str>::as_ref(found).eq_ignore_ascii_case(name))?;
+    values.first().map(|value| value.as_str())
+}

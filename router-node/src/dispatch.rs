@@ -1,0 +1,106 @@
+//! What leaves for gateways: sections packed into messages that the server takes, one subject per life of a gateway.
+//!
+//! Publishing is not acknowledged. What is lost on the way, or cannot be sent before the deadline, is a gap in the
+//! gateway's coverage, which the gateway sees and repairs.
+
+mod pack;
+
+use bytes::Bytes;
+use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{Incarnation, NodeRef};
+use tickwire_core::section::{Batch, Section};
+use tickwire_core::wire;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::time::timeout;
+use tracing::warn;
+
+/// How long the client may take to accept a message or to flush. It waits only when the server is slower than we are.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// What the batch around the sections takes of a message, at most.
+const ENVELOPE: usize = 256;
+
+/// An event on its way to a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    /// The event in MessagePack.
+    pub(crate) wire: Bytes,
+    /// When the stream stored it.
+    pub(crate) stored: Timestamp,
+}
+
+/// Publishes batches.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    nats: Nats,
+    me: NodeRef,
+    lag: Histogram,
+    size: Histogram,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(nats: Nats, me: NodeRef) -> Self {
+        describe();
+        Self {
+            nats,
+            me,
+            lag: histogram!("tickwire_router_lag_seconds"),
+            size: histogram!("tickwire_router_batch_bytes"),
+        }
+    }
+
+    /// Whether publishing has a chance. What is published without a connection would pile up, and come late.
+    pub(crate) fn is_open(&self) -> bool {
+        self.nats.is_connected()
+    }
+
+    /// Publishes sections to one gateway, in as many messages as it takes.
+    pub(crate) async fn send(&self, gateway: &NodeRef, incarnation: Incarnation, sections: Vec<Section<Routed>>) {
+        if sections.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for (_, event) in sections.iter().flat_map(|section| &section.events) {
+            let stored = Duration::from_millis(u64::try_from(event.stored.0).unwrap_or_default());
+            self.lag.record(now.saturating_sub(stored).as_secs_f64());
+        }
+        let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
+        let most = self.nats.client.max_payload().saturating_sub(ENVELOPE);
+        for sections in pack::pack(sections, most) {
+            let batch = Batch { router: self.me.clone(), incarnation, sections };
+            if let Err(reason) = self.publish(&subject, &batch).await {
+                counter!("tickwire_router_batches_lost_total").increment(1);
+                warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");
+            }
+        }
+    }
+
+    async fn publish(&self, subject: &str, batch: &Batch<Bytes>) -> Result<(), String> {
+        let bytes = wire::encode(batch).map_err(|error| error.to_string())?;
+        self.size.record(bytes.len() as f64);
+        let publish = self.nats.client.publish(subject.to_owned(), bytes.into());
+        let published = timeout(DEADLINE, publish).await.map_err(|late| late.to_string())?;
+        published.map_err(|error| error.to_string())?;
+        counter!("tickwire_router_batches_total").increment(1);
+        Ok(())
+    }
+
+    /// Waits until everything published so far has left this process. Returns whether it has, in time.
+    pub(crate) fn flush(&self) -> impl Future<Output = bool> + Send + use<> {
+        let client = self.nats.client.clone();
+        async move { matches!(timeout(DEADLINE, client.flush()).await, Ok(Ok(()))) }
+    }
+}
+
+fn describe() {
+    describe_counter!("tickwire_router_batches_total", "Batches published to gateways");
+    describe_counter!("tickwire_router_batches_lost_total", "Batches that could not be published");
+    describe_histogram!("tickwire_router_batch_bytes", "The sizes of batches");
+    describe_histogram!(
+        "tickwire_router_lag_seconds",
+        "From when the stream stored an event until it was published to a gateway"
+    );
+}

@@ -1,0 +1,94 @@
+//! When a gateway's batch leaves: at once after a quiet window, else at the end of the window, when it is large enough,
+//! or when something in it is urgent. Pure.
+
+use std::collections::HashMap;
+use tickwire_core::ids::{Millis, NodeRef};
+
+/// The windows of all gateways.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    window: u64,
+    most: usize,
+    gateways: HashMap<NodeRef, Window>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    /// When the last batch left; `None` if none has.
+    sent: Option<Millis>,
+    /// What waits.
+    bytes: usize,
+    urgent: bool,
+}
+
+impl Flush {
+    /// `window` in milliseconds; a batch of `most` bytes does not wait.
+    pub(crate) fn new(window: u64, most: usize) -> Self {
+        Self { window, most, gateways: HashMap::new() }
+    }
+
+    /// Something was added to what waits for `gateway`.
+    pub(crate) fn added(&mut self, gateway: &NodeRef, bytes: usize, urgent: bool) {
+        if let Some(window) = self.gateways.get_mut(gateway) {
+            window.bytes += bytes;
+            window.urgent |= urgent;
+        } else {
+            let window = Window { sent: None, bytes, urgent };
+            self.gateways.insert(gateway.clone(), window);
+        }
+    }
+
+    /// When what waits for `gateway` is to leave; not after `now` if at once.
+    pub(crate) fn due(&self, gateway: &NodeRef, now: Millis) -> Millis {
+        match self.gateways.get(gateway) {
+            Some(window) if !window.urgent && window.bytes < self.most => {
+                window.sent.map_or(now, |sent| sent.plus(self.window))
+            }
+            _ => now,
+        }
+    }
+
+    /// A batch has left.
+    pub(crate) fn sent(&mut self, gateway: &NodeRef, now: Millis) {
+        let window = Window { sent: Some(now), ..Window::default() };
+        if let Some(known) = self.gateways.get_mut(gateway) {
+            *known = window;
+        } else {
+            self.gateways.insert(gateway.clone(), window);
+        }
+    }
+
+    /// The gateway is gone.
+    pub(crate) fn forget(&mut self, gateway: &NodeRef) {
+        self.gateways.remove(gateway);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+
+    #[test]
+    fn the_first_leaves_at_once_the_next_at_the_end_of_the_window() {
+        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
+        let mut flush = Flush::new(2, 100);
+        flush.added(&gateway, 10, false);
+        assert_eq!(flush.due(&gateway, Millis(50)), Millis(50));
+        flush.sent(&gateway, Millis(50));
+        flush.added(&gateway, 10, false);
+        assert_eq!(flush.due(&gateway, Millis(51)), Millis(52));
+        flush.added(&gateway, 89, false);
+        assert_eq!(flush.due(&gateway, Millis(51)), Millis(52));
+        flush.added(&gateway, 1, false);
+        assert_eq!(flush.due(&gateway, Millis(51)), Millis(51));
+        flush.sent(&gateway, Millis(51));
+        flush.added(&gateway, 1, true);
+        assert_eq!(flush.due(&gateway, Millis(51)), Millis(51));
+        flush.sent(&gateway, Millis(51));
+        // After a quiet window the time is over already.
+        assert!(flush.due(&gateway, Millis(60)) <= Millis(60));
+        flush.forget(&gateway);
+        assert_eq!(flush.due(&gateway, Millis(60)), Millis(60));
+    }
+}

@@ -1,0 +1,361 @@
+//! The engine's state and every decision on it: what is claimed, who wants what, what leaves when. Pure: what was
+//! read, what gateways said, and the time come in.
+//!
+//! `events ──▶ rules ──▶ enrich ──▶ match ──▶ batch`: rules and enrichment have their place between the reading of an
+//! event and [`InterestTable::matching`], in [`Routing::route`].
+
+use crate::decode::Readable;
+use crate::dispatch::Routed;
+use crate::engine::flush::Flush;
+use crate::engine::{Floors, Report};
+use crate::intake::{Heard, What};
+use crate::interest::Said;
+use crate::source::{Source, Tenure};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tickwire_core::claims::Claims;
+use tickwire_core::event::Priority;
+use tickwire_core::ids::{Millis, NodeRef, Partition, Seq};
+use tickwire_core::interest::SnapshotPart;
+use tickwire_core::ring::{Role, View};
+use tickwire_core::section::Section;
+use tickwire_core::table::{self, InterestTable};
+
+/// What the engine knows.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    claims: Claims<Routed>,
+    table: InterestTable,
+    view: Arc<View>,
+    flush: Flush,
+    retention: u64,
+    tenures: BTreeMap<Source, Reader>,
+    matches: u64,
+}
+
+/// A source in the present tenure.
+#[derive(Debug)]
+struct Reader {
+    number: u64,
+    /// How far it was read; of a partition, claims know.
+    upto: Seq,
+    /// Why it cannot be read.
+    stuck: Option<String>,
+}
+
+impl Routing {
+    /// Nothing is owned and nobody wants anything. `retention` is in milliseconds.
+    pub(crate) fn new(flush: Flush, retention: u64) -> Self {
+        Self {
+            claims: Claims::default(),
+            table: InterestTable::default(),
+            view: Arc::default(),
+            flush,
+            retention,
+            tenures: BTreeMap::new(),
+            matches: 0,
+        }
+    }
+
+    /// A tenure begins.
+    pub(crate) fn own(&mut self, tenure: Tenure, floor: Seq) {
+        if let Source::Partition(partition) = tenure.source {
+            self.claims.own(partition, floor);
+        }
+        let reader = Reader { number: tenure.number, upto: floor, stuck: Some("its reading has not begun".to_owned()) };
+        self.tenures.insert(tenure.source, reader);
+    }
+
+    /// A tenure ends. Returns whether it was the present one.
+    pub(crate) fn disown(&mut self, tenure: Tenure) -> bool {
+        if self.reader(tenure).is_none() {
+            return false;
+        }
+        self.tenures.remove(&tenure.source);
+        if let Source::Partition(partition) = tenure.source {
+            self.claims.disown(partition);
+        }
+        true
+    }
+
+    /// The stream was made anew: every tenure ends, and nothing is claimed.
+    pub(crate) fn renew(&mut self) {
+        self.tenures.clear();
+        self.claims = Claims::default();
+        for (gateway, revision) in self.table.known() {
+            self.claims.revise(gateway, revision);
+        }
+    }
+
+    /// Another view of the members.
+    pub(crate) fn set_view(&mut self, view: Arc<View>) {
+        self.view = view;
+    }
+
+    /// A gateway said something of its interest. Returns the gateway if its snapshot is needed.
+    pub(crate) fn hear(&mut self, now: Millis, said: Said) -> Option<NodeRef> {
+        match said {
+            Said::Delta(delta) => {
+                let gateway = delta.gateway.clone();
+                self.claims.cut(&gateway);
+                let heard = self.table.delta(now, delta);
+                self.revise(gateway, heard)
+            }
+            Said::Beat(beat) => {
+                let heard = self.table.beat(now, &beat);
+                self.revise(beat.gateway, heard)
+            }
+        }
+    }
+
+    /// A gateway told its whole interest. Returns the gateway if another snapshot is needed.
+    pub(crate) fn hear_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Vec<SnapshotPart>) -> Option<NodeRef> {
+        // What does not speak of the gateway that was asked could change another's interest under open sections.
+        if parts.iter().any(|part| part.gateway != gateway) {
+            return Some(gateway);
+        }
+        self.claims.cut(&gateway);
+        let heard = self.table.snapshot(now, parts);
+        self.revise(gateway, heard)
+    }
+
+    fn revise(&mut self, gateway: NodeRef, heard: table::Heard) -> Option<NodeRef> {
+        if let Some(revision) = heard.advanced {
+            self.claims.revise(&gateway, revision);
+        }
+        heard.needs_snapshot.then_some(gateway)
+    }
+
+    /// Whether the gateway's interest is still not known as new as was announced.
+    pub(crate) fn lags(&self, gateway: &NodeRef) -> bool {
+        self.table.lagging().any(|lagging| lagging == gateway)
+    }
+
+    /// Forgets gateways that have been silent for too long.
+    pub(crate) fn expire(&mut self, now: Millis) -> Vec<NodeRef> {
+        let silent = self.table.expire(now, self.retention);
+        for gateway in &silent {
+            self.claims.forget(gateway);
+            self.flush.forget(gateway);
+        }
+        silent
+    }
+
+    /// Something was read. What belongs to a former tenure changes nothing.
+    pub(crate) fn read(&mut self, heard: Heard) {
+        let Some(reader) = self.reader(heard.tenure) else { return };
+        match heard.what {
+            What::Flowing => reader.stuck = None,
+            What::Stuck(reason) => reader.stuck = Some(reason),
+            What::Skip(to) => {
+                reader.upto = to;
+                if let Source::Partition(partition) = heard.tenure.source {
+                    self.claims.skip(partition, to);
+                }
+            }
+            What::Events { upto, events } => {
+                reader.upto = upto;
+                if let Source::Partition(partition) = heard.tenure.source {
+                    for event in events {
+                        self.route(partition, event);
+                    }
+                    self.claims.advance(partition, upto);
+                }
+            }
+        }
+    }
+
+    /// An event's way: (rules, enrichment,) match, batch.
+    fn route(&mut self, partition: Partition, readable: Readable) {
+        let Self { claims, table, view, flush, matches, .. } = self;
+        let Readable { seq, event, wire } = readable;
+        let urgent = event.priority == Priority::Critical;
+        table.matching(&event, view, |gateway| {
+            let routed = Routed { wire: wire.clone(), stored: event.stored };
+            flush.added(gateway, wire.len(), urgent);
+            claims.push(gateway, partition, seq, routed);
+            *matches += 1;
+        });
+    }
+
+    /// The gateways whose batches leave now, and when the next one does.
+    pub(crate) fn due(&self, now: Millis) -> (Vec<NodeRef>, Option<Millis>) {
+        let (mut ready, mut next) = (Vec::new(), None::<Millis>);
+        for gateway in self.claims.due() {
+            let due = self.flush.due(gateway, now);
+            if due <= now {
+                ready.push(gateway.clone());
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        (ready, next)
+    }
+
+    /// Every gateway that is claimed to.
+    pub(crate) fn gateways(&self) -> Vec<NodeRef> {
+        self.claims.gateways().cloned().collect()
+    }
+
+    /// Takes what is to be sent to `gateway`; with `heartbeat`, also how far everything without events was read.
+    pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<Routed>> {
+        self.flush.sent(gateway, now);
+        self.claims.take(gateway, heartbeat)
+    }
+
+    /// How far everything was read. Once that is published and flushed, these are floors.
+    pub(crate) fn floors(&self) -> Floors {
+        let floor = |(source, reader): (&Source, &Reader)| {
+            let tenure = Tenure { source: *source, number: reader.number };
+            (tenure, reader.upto)
+        };
+        self.tenures.iter().map(floor).collect()
+    }
+
+    /// What the rest of the node is to know.
+    pub(crate) fn report(&self) -> Report {
+        let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
+        let unheard = of_view.filter(|gateway| !self.table.knows(gateway));
+        let stuck = |(source, reader): (&Source, &Reader)| Some((*source, reader.stuck.clone()?));
+        Report {
+            lacking: self.table.lagging().chain(unheard).cloned().collect(),
+            unread: self.tenures.iter().filter_map(stuck).collect(),
+        }
+    }
+
+    /// How many times an event matched a gateway since the last call.
+    pub(crate) fn take_matches(&mut self) -> u64 {
+        std::mem::take(&mut self.matches)
+    }
+
+    fn reader(&mut self, tenure: Tenure) -> Option<&mut Reader> {
+        self.tenures.get_mut(&tenure.source).filter(|reader| reader.number == tenure.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::event::{Audience, Event, Kind, Timestamp};
+    use tickwire_core::filter::Filter;
+    use tickwire_core::ids::{NodeId, Nonce, Revision};
+    use tickwire_core::interest_log::InterestLog;
+
+    const PARTITION: Partition = Partition(3);
+
+    fn tenure(number: u64) -> Tenure {
+        Tenure { source: Source::Partition(PARTITION), number }
+    }
+
+    fn event(seq: u64, priority: Priority) -> Readable {
+        let event = Event {
+            kind: Kind::Pattern,
+            key: "AAPL".into(),
+            audience: Audience::Public,
+            id: "e".into(),
+            ts: Timestamp(0),
+            stored: Timestamp(0),
+            session: None,
+            symbol: None,
+            pattern: None,
+            tier: None,
+            confidence: None,
+            priority,
+            regime: None,
+            tags: Vec::new(),
+            data: serde_json::Map::new(),
+        };
+        Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
+    }
+
+    fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> Heard {
+        Heard {
+            tenure: tenure(number),
+            what: What::Events { upto: Seq(*seqs.end()), events: seqs.map(|seq| event(seq, Priority::Low)).collect() },
+        }
+    }
+
+    /// A routing with one gateway that wants every pattern, at revision 1.
+    fn routing() -> (Routing, NodeRef) {
+        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
+        let mut routing = Routing::new(Flush::new(2, 1_000), 60_000);
+        let mut log = InterestLog::new(gateway.clone(), View::default(), 0);
+        log.add(&Filter::default());
+        let delta = log.cut(Millis(0)).unwrap();
+        assert_eq!(routing.hear(Millis(0), Said::Delta(delta)), Some(gateway.clone()));
+        assert!(routing.lags(&gateway));
+        let parts = log.sent().parts(&gateway, log.revision(), 10);
+        let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
+        assert_eq!(routing.hear_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
+        assert_eq!(routing.hear_snapshot(Millis(0), gateway.clone(), parts), None);
+        (routing, gateway)
+    }
+
+    fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> {
+        let sections = routing.take(Millis(0), gateway, true).into_iter().map(|section| {
+            assert_eq!(section.revision, Revision(1));
+            let seqs = section.events.iter().map(|(seq, _)| seq.0).collect();
+            (section.prev.0, section.upto.0, seqs)
+        });
+        sections.collect()
+    }
+
+    #[test]
+    fn what_a_former_tenure_still_reads_changes_nothing() {
+        let (mut routing, gateway) = routing();
+        routing.own(tenure(1), Seq(10));
+        routing.read(events(1, 11..=12));
+        assert!(routing.disown(tenure(1)));
+        // The lease was lost while the process stood still: what was read meanwhile is not claimed.
+        routing.read(events(1, 13..=14));
+        assert_eq!((routing.floors(), taken(&mut routing, &gateway)), (Floors::new(), vec![]));
+        routing.own(tenure(2), Seq(20));
+        routing.read(events(1, 15..=16));
+        assert!(!routing.disown(tenure(1)));
+        assert_eq!(routing.floors(), Floors::from([(tenure(2), Seq(20))]));
+        routing.read(events(2, 21..=22));
+        assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
+    }
+
+    #[test]
+    fn a_renewed_stream_is_claimed_from_its_new_tenures_on() {
+        let (mut routing, gateway) = routing();
+        routing.own(tenure(1), Seq(10));
+        routing.read(events(1, 11..=12));
+        routing.renew();
+        routing.read(events(1, 13..=13));
+        routing.own(tenure(2), Seq(0));
+        routing.read(events(2, 1..=1));
+        assert_eq!(taken(&mut routing, &gateway), [(0, 1, vec![1])]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_any_more_is_skipped_and_told() {
+        let (mut routing, gateway) = routing();
+        routing.own(tenure(1), Seq(10));
+        routing.read(events(1, 11..=11));
+        let skip = |number, what| Heard { tenure: tenure(number), what };
+        routing.read(skip(1, What::Skip(Seq(50))));
+        routing.read(events(1, 51..=51));
+        assert_eq!(taken(&mut routing, &gateway), [(10, 11, vec![11]), (50, 51, vec![51])]);
+        routing.read(skip(1, What::Flowing));
+        assert_eq!(routing.report(), Report::default());
+        routing.read(skip(1, What::Stuck("broken".to_owned())));
+        assert_eq!(routing.report().unread[&tenure(1).source], "broken");
+    }
+
+    #[test]
+    fn an_urgent_event_does_not_wait_for_the_window() {
+        let (mut routing, gateway) = routing();
+        routing.own(tenure(1), Seq(10));
+        routing.take(Millis(100), &gateway, false);
+        routing.read(events(1, 11..=11));
+        assert_eq!(routing.due(Millis(101)), (vec![], Some(Millis(102))));
+        assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
+        routing.read(Heard {
+            tenure: tenure(1),
+            what: What::Events { upto: Seq(12), events: vec![event(12, Priority::Critical)] },
+        });
+        assert_eq!(routing.due(Millis(101)).0, [gateway]);
+    }
+}

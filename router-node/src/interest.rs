@@ -1,0 +1,130 @@
+//! What gateways say of their interest, on its way to the engine: deltas and beats as they come, and snapshots, which
+//! the engine asks for where it sees a hole.
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use metrics::{counter, describe_counter};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tickwire_core::ids::NodeRef;
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::wire;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::start::StartError;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+/// How long a gateway may take to send its whole interest.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The first pause before another request for a snapshot.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Something that a gateway said unasked.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A step of its interest.
+    Delta(Delta),
+    /// The revision of its interest.
+    Beat(InterestBeat),
+}
+
+/// The subscriptions to what gateways say.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    deltas: Subscriber,
+    beats: Subscriber,
+}
+
+impl Feed {
+    /// Subscribes.
+    pub(crate) async fn subscribe(nats: &Nats) -> Result<Self, StartError> {
+        let subscribe = async |subject: &'static str| {
+            let subscribed = nats.client.subscribe(subject).await;
+            subscribed.map_err(|error| StartError::Part {
+                part: "interest",
+                reason: format!("cannot subscribe to {subject}: {error}"),
+            })
+        };
+        Ok(Self { deltas: subscribe(names::INTEREST).await?, beats: subscribe(names::GATEWAY_BEAT).await? })
+    }
+
+    /// The next thing that a gateway said; `None` when the connection is closed for good.
+    pub(crate) async fn next(&mut self) -> Option<Said> {
+        loop {
+            // Deltas first: a beat that announces one was sent after it, and would look like a hole before it.
+            let said = tokio::select! {
+                biased;
+                message = self.deltas.next() => read(&message?.payload).map(Said::Delta),
+                message = self.beats.next() => read(&message?.payload).map(Said::Beat),
+            };
+            if said.is_some() {
+                return said;
+            }
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
+    match wire::decode(payload) {
+        Ok(message) => Some(message),
+        Err(error) => {
+            counter!("tickwire_router_interest_refused_total").increment(1);
+            warn!(%error, "a message about interest was refused");
+            None
+        }
+    }
+}
+
+/// Asks a gateway for its whole interest; `None` if it did not come. Before every attempt but the first there is a
+/// pause, which doubles.
+pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
+    if attempt > 0 {
+        sleep((FIRST_PAUSE * 2_u32.pow(attempt.min(8) - 1)).min(LONGEST_PAUSE)).await;
+    }
+    counter!("tickwire_router_snapshot_requests_total").increment(1);
+    match timeout(SNAPSHOT_DEADLINE, collect(nats, gateway)).await {
+        Ok(Ok(parts)) => Some(parts),
+        Ok(Err(reason)) => {
+            debug!(%gateway, reason, "no snapshot");
+            None
+        }
+        Err(_) => {
+            debug!(%gateway, "no snapshot in time");
+            None
+        }
+    }
+}
+
+async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, String> {
+    let inbox = nats.client.new_inbox();
+    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+    let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
+    let asked = nats.client.publish_with_reply(subject, inbox, "".into()).await;
+    asked.map_err(|error| error.to_string())?;
+    let (mut parts, mut numbers) = (Vec::new(), BTreeSet::new());
+    while let Some(answer) = answers.next().await {
+        if answer.status.is_some() {
+            return Err("nobody answers for it".to_owned());
+        }
+        let part: SnapshotPart = wire::decode(&answer.payload).map_err(|error| error.to_string())?;
+        let total = part.parts as usize;
+        if numbers.insert(part.part) {
+            parts.push(part);
+        }
+        if parts.len() >= total {
+            return Ok(parts);
+        }
+    }
+    Err("the connection was closed".to_owned())
+}
+
+pub(crate) fn describe() {
+    describe_counter!("tickwire_router_interest_refused_total", "Messages about interest that could not be read");
+    describe_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
+}

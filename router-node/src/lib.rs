@@ -1,0 +1,153 @@
+//! The router: it owns some partitions of the stream of events, and sends each event, once, to every gateway whose
+//! interest it matches, with a proof of what it has read.
+//!
+//! Files stand in the order of an event's way:
+//!
+//! ```text
+//! source     what can be owned and read: a partition, or what is in none
+//! ownership  the ring says who should own it, its lease who does
+//! stream     the life of the stream, and where it begins
+//! intake     reads it without a hole
+//! decode     from a message to an event              letters   what cannot be read is stored with its reason
+//!   (rules)    decide who gets the event beside those who ask for it
+//!   (enrich)   adds to it
+//! interest   what gateways say that they want
+//! engine     match, batch, checkpoint
+//! dispatch   sections into messages, to the gateways
+//! ticks      a small message per partition now and then, which takes the same way
+//! ```
+
+mod decode;
+mod dispatch;
+mod engine;
+mod intake;
+mod interest;
+mod letters;
+mod ownership;
+mod source;
+mod stream;
+mod ticks;
+
+use crate::decode::Decoder;
+use crate::dispatch::Dispatcher;
+use crate::engine::Engine;
+use crate::intake::Context;
+use crate::interest::Feed;
+use crate::ownership::Ownership;
+use crate::ownership::standing::Standing;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::event::{Kind, Kinds};
+use tickwire_core::ids::Incarnation;
+use tickwire_core::ring::Role;
+use tickwire_node::clock::Clock;
+use tickwire_node::config::Config;
+use tickwire_node::lease::Leases;
+use tickwire_node::names;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_node::start::{Node, StartError};
+use tokio::sync::{mpsc, watch};
+
+/// How many chunks may wait for the engine. Beyond that, intakes wait.
+const CHUNKS: usize = 32;
+
+/// How many orders may wait for the engine.
+const ORDERS: usize = 64;
+
+/// The longest that one look at a lease, or one write, may take.
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why a router ended, other than by being told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[from] io::Error),
+}
+
+/// Runs a router until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, RunError> {
+    let node = start(config, shutdown).await?;
+    Ok(node.run(shutdown).await?)
+}
+
+/// Starts a router. It works until `shutdown` drains; [`Node::run`] waits for that.
+///
+/// # Errors
+/// Whatever is missing first, with what to do about it.
+pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartError> {
+    let node = Node::start(config, Role::Router, shutdown).await?;
+    intake::describe();
+    interest::describe();
+    letters::describe();
+
+    let part = |part: &'static str| move |reason: String| StartError::Part { part, reason };
+    let partitions =
+        u16::try_from(node.provisioned.partitions).map_err(|error| part("partitions")(error.to_string()))?;
+    let deadline = LEASE_DEADLINE.min(config.membership.lease_ttl / 2);
+    let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
+    let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
+    let feed = Feed::subscribe(&node.nats).await?;
+    node.nats.check().await?;
+
+    let (clock, incarnation) = (Clock::start(), Incarnation(node.provisioned.incarnation));
+    let (heard_sender, heard) = mpsc::channel(CHUNKS);
+    let (orders_sender, orders) = mpsc::channel(ORDERS);
+    let (floors_sender, floors) = watch::channel(Arc::default());
+    let (report_sender, report) = watch::channel(Arc::default());
+    let (owned_sender, owned) = watch::channel(Arc::default());
+
+    let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
+    let intakes = Context {
+        nats: node.nats.clone(),
+        me: node.me.clone(),
+        decoder: Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) },
+        silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
+        engine: heard_sender,
+    };
+    let engine = Engine::new(engine::Setup {
+        nats: node.nats.clone(),
+        config: config.router.clone(),
+        dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
+        incarnation,
+        clock,
+        shutdown: shutdown.clone(),
+        intakes: Arc::new(intakes),
+        heard,
+        orders,
+        feed,
+        view: node.membership.view(),
+        floors: floors_sender,
+        report: report_sender,
+    });
+    let ownership = Ownership::new(ownership::Setup {
+        nats: node.nats.clone(),
+        me: node.me.clone(),
+        leases,
+        stream: config.stream.name.clone(),
+        incarnation,
+        partitions,
+        lease_ttl: config.membership.lease_ttl,
+        checkpoint_interval: config.router.checkpoint_interval,
+        clock,
+        view: node.membership.view(),
+        floors,
+        report,
+        orders: orders_sender,
+        standing: Standing::new(node.me.clone(), &node.readiness, owned_sender),
+    });
+    let ticks = ticks::run(node.nats.clone(), config.membership.tick_interval, owned);
+    shutdown.spawn_infallible("engine", engine.run());
+    shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
+    shutdown.spawn_infallible("ticks", ticks);
+    node.write_ports(&[])?;
+    Ok(node)
+}

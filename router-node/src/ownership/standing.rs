@@ -1,0 +1,113 @@
+//! How the router stands, for the rest of the node and for `/readyz`: what it owns, and what is missing.
+
+use crate::engine::Report;
+use crate::source::Source;
+use metrics::{describe_gauge, gauge};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tickwire_core::ids::{NodeRef, Partition};
+use tickwire_core::ring::{Role, View};
+use tickwire_node::admin::{Check, Readiness};
+use tokio::sync::watch;
+
+/// Tells how the router stands.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    me: NodeRef,
+    owned: watch::Sender<Arc<BTreeSet<Partition>>>,
+    partitions: Check,
+    interest: Check,
+}
+
+impl Standing {
+    /// Registers the checks. `owned` follows what is owned.
+    pub(crate) fn new(me: NodeRef, readiness: &Readiness, owned: watch::Sender<Arc<BTreeSet<Partition>>>) -> Self {
+        describe_gauge!("tickwire_router_partitions", "The partitions that this router owns");
+        Self { me, owned, partitions: readiness.register("partitions"), interest: readiness.register("interest") }
+    }
+
+    /// Tells what is `held`, and what is missing of it.
+    pub(super) fn tell(
+        &self,
+        view: &View,
+        report: &Report,
+        wanted: &BTreeSet<Source>,
+        held: impl Iterator<Item = Source>,
+    ) {
+        let held: BTreeSet<Partition> = held
+            .filter_map(|source| match source {
+                Source::Partition(partition) => Some(partition),
+                Source::CatchAll => None,
+            })
+            .collect();
+        gauge!("tickwire_router_partitions").set(held.len() as f64);
+        set(&self.partitions, missing_partitions(&self.me, view, report, wanted.len(), held.len()));
+        set(&self.interest, missing_interest(view, report));
+        self.owned.send_if_modified(|known| {
+            let changed = **known != held;
+            if changed {
+                *known = Arc::new(held);
+            }
+            changed
+        });
+    }
+}
+
+fn set(check: &Check, missing: Option<String>) {
+    match missing {
+        Some(missing) => check.missing(missing),
+        None => check.ok(),
+    }
+}
+
+fn missing_partitions(me: &NodeRef, view: &View, report: &Report, wanted: usize, held: usize) -> Option<String> {
+    if !view.members.iter().any(|member| member.role == Role::Router && member.node == *me) {
+        return Some(format!("this router is not in the member view yet (version {})", view.version));
+    }
+    if let Some((source, reason)) = report.unread.first_key_value() {
+        let more = report.unread.len() - 1;
+        return Some(format!("{source} cannot be read: {reason} (and {more} more)"));
+    }
+    if held == 0 && wanted > 0 {
+        return Some(format!("it should own {wanted} partitions and holds the lease of none"));
+    }
+    None
+}
+
+/// Of a gateway that is no member any more nothing is missing, though its interest is kept for a while.
+fn missing_interest(view: &View, report: &Report) -> Option<String> {
+    let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
+    let lacking: Vec<String> = report.lacking.iter().filter(is_member).map(ToString::to_string).collect();
+    (!lacking.is_empty()).then(|| format!("the interest of these gateways is not known: {}", lacking.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+    use tickwire_core::ring::Member;
+
+    fn member(name: &str, role: Role) -> Member {
+        Member { node: NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }, role, weight: 1, draining: false }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (router, gateway, gone) =
+            (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
+        let view = View { version: 3, members: vec![gateway.clone(), router.clone()] };
+        let mut report = Report::default();
+        let partitions = |report: &Report, held| missing_partitions(&router.node, &view, report, 32, held);
+        assert_eq!(partitions(&report, 1), None);
+        assert!(partitions(&report, 0).unwrap().contains("32 partitions"));
+        assert!(missing_partitions(&gone.node, &view, &report, 0, 0).unwrap().contains("version 3"));
+        report.unread.insert(Source::Partition(Partition(7)), "no consumer".to_owned());
+        assert!(partitions(&report, 1).unwrap().contains("partition 7 cannot be read: no consumer"));
+
+        assert_eq!(missing_interest(&view, &report), None);
+        report.lacking.push(gone.node);
+        assert_eq!(missing_interest(&view, &report), None);
+        report.lacking.push(gateway.node);
+        assert!(missing_interest(&view, &report).unwrap().contains("g1."));
+    }
+}

@@ -1,0 +1,96 @@
+//! A nats-server with routers on it, in this process, paced for tests.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_node::admin::Report;
+use tickwire_node::config::{Config, LoadOptions};
+use tickwire_node::lease::{Leases, Record};
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::provision::provision;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// Long enough for anything that is to happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The configuration of a node of this name, with everything in its way sped up.
+pub(crate) fn config(server: &NatsServer, name: &str) -> Config {
+    let url = server.url();
+    let sets = [
+        ("nats.url", url.as_str()),
+        ("node.id", name),
+        ("admin.listen", "127.0.0.1:0"),
+        ("membership.beat_interval", "100ms"),
+        ("membership.timeout", "1s"),
+        ("membership.lease_ttl", "1s"),
+        ("membership.tick_interval", "200ms"),
+        ("router.checkpoint_interval", "100ms"),
+    ];
+    let sets = sets.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap()
+}
+
+/// A connection of the test's own, with streams and buckets there.
+pub(crate) async fn connect(server: &NatsServer) -> Nats {
+    let config = config(server, "test");
+    let nats = Nats::connect(&config.nats, "router", "test").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    nats
+}
+
+/// The owners of all partitions, by name, as the leases tell them.
+pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
+    let me = NodeRef { id: NodeId::new("test").unwrap(), nonce: Nonce(0) };
+    let leases = Leases::open(nats, names::LEASES_BUCKET, me, SOON).await.unwrap();
+    let mut owners = BTreeMap::new();
+    for partition in 0..32 {
+        // The state is the router's business; its shape here is a floor and an incarnation.
+        let read = leases.read::<(u64, u64)>(&names::lease_key(partition)).await.unwrap();
+        if let Some(Record { owner: Some(owner), .. }) = read.record {
+            owners.insert(partition, owner.id.to_string());
+        }
+    }
+    owners
+}
+
+/// A running router.
+pub(crate) struct Router {
+    shutdown: Shutdown,
+    readiness: tickwire_node::admin::Readiness,
+    end: JoinHandle<Outcome>,
+}
+
+impl Router {
+    pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
+        let shutdown = Shutdown::new();
+        let node = tickwire_router_node::start(&config(server, name), &shutdown).await.unwrap();
+        let (readiness, own, runtime) = (node.readiness.clone(), shutdown.clone(), Handle::current());
+        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+        Self { shutdown, readiness, end }
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.readiness.report(false)
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("the router is ready", SOON, async || self.report().ready.then_some(())).await;
+    }
+
+    /// Drains it.
+    pub(crate) async fn stop(self) {
+        self.shutdown.drain().cancel();
+        assert_eq!(self.end.await.unwrap(), Outcome::Drained);
+    }
+
+    /// Stops it without letting it hand anything over.
+    pub(crate) async fn abandon(self) {
+        self.shutdown.force().cancel();
+        self.shutdown.drain().cancel();
+        self.end.await.unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! Crashes, stolen leases, a server that goes away, a stream that is made anew, retention that passes.
+
+use crate::cluster::{Router, SOON, config, connect, owners};
+use crate::gateway::Gateway;
+use crate::routing::publish;
+use std::time::Duration;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_node::lease::Leases;
+use tickwire_node::names;
+use tickwire_node::provision::provision;
+use tickwire_testkit::{NatsServer, eventually};
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_a_vanished_router_had_is_taken_over_from_its_floors() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let (first, second) = (Router::start(&server, "r1").await, Router::start(&server, "r2").await);
+    let gateway = Gateway::start(&server, "g1").await;
+    for router in [&first, &second] {
+        router.ready().await;
+    }
+    gateway.subscribe(&Filter::default()).await;
+    for id in numbered(0..100) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    first.abandon().await;
+    for id in numbered(100..200) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    assert_eq!((gateway.ids(), gateway.gaps()), (numbered(0..200), vec![]));
+    assert!(owners(&nats).await.values().all(|owner| owner == "r2"));
+    gateway.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    let thief = NodeRef { id: NodeId::new("thief").unwrap(), nonce: Nonce(1) };
+    let leases = Leases::open(&nats, names::LEASES_BUCKET, thief, SOON).await.unwrap();
+    for id in numbered(0..50) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    // The thief reads nothing and gives nothing back: the lease becomes stale with the floor as it was.
+    let key = names::lease_key(7);
+    eventually("the lease is stolen", SOON, async || {
+        let read = leases.read::<(u64, u64)>(&key).await.unwrap();
+        leases.take(&key, read.revision, &read.record?.state).await.ok()
+    })
+    .await;
+    for id in numbered(50..100) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    assert_eq!((gateway.ids(), gateway.gaps()), (numbered(0..100), vec![]));
+    assert_eq!(owners(&nats).await[&7], "r1");
+    gateway.stop().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_missing_after_the_server_was_away() {
+    let mut server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    for id in numbered(0..50) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    server.kill();
+    eventually("the router notices", SOON, async || (!router.report().ready).then_some(())).await;
+    server.restart();
+    eventually("the test is connected again", SOON, async || nats.is_connected().then_some(())).await;
+    for id in numbered(50..100) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    assert_eq!((gateway.ids(), gateway.gaps()), (numbered(0..100), vec![]));
+    router.ready().await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    for id in numbered(0..50) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    nats.jetstream.delete_stream("EVENTS").await.unwrap();
+    provision(&nats, &config(&server, "test").stream).await.unwrap();
+    for id in numbered(50..100) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    eventually("the events of the new stream", SOON, async || {
+        let state = gateway.state.lock().unwrap();
+        (state.events.len() == 100 && state.resets == 1).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.gaps(), []);
+    router.ready().await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn what_retention_removed_unread_is_a_gap() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    publish(&nats, "A", "first").await;
+    gateway.settle(&nats).await;
+    router.stop().await;
+    for number in 0..20 {
+        publish(&nats, "A", &format!("unread {number}")).await;
+    }
+    let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let last = stream.info().await.unwrap().state.last_sequence;
+    stream.purge().sequence(last - 4).await.unwrap();
+    let router = Router::start(&server, "r2").await;
+    router.ready().await;
+    publish(&nats, "A", "last").await;
+    gateway.settle(&nats).await;
+    let expected: Vec<String> = ["first".to_owned()]
+        .into_iter()
+        .chain((15..20).map(|number| format!("unread {number}")))
+        .chain(["last".to_owned()])
+        .collect();
+    assert_eq!(gateway.ids(), expected);
+    let gaps = gateway.gaps();
+    assert_eq!(gaps.len(), 32, "every partition is told what could not be read");
+    assert!(gaps.iter().all(|(_, from, upto)| from < upto && upto.0 == last - 5));
+    gateway.stop().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_alone_waits_for_nobody() {
+    let server = NatsServer::start();
+    let router = Router::start(&server, "r1").await;
+    let start = tokio::time::Instant::now();
+    router.ready().await;
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let nats = connect(&server).await;
+    assert_eq!(owners(&nats).await.len(), 32);
+    router.stop().await;
+}

@@ -1,0 +1,230 @@
+//! A gateway as routers see one: it tells its interest and follows its coverage.
+
+use crate::cluster::{SOON, config};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::event::Event;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest_log::InterestLog;
+use tickwire_core::ring::Role;
+use tickwire_core::section::{Batch, Section};
+use tickwire_core::wire;
+use tickwire_node::clock::Clock;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_node::start::Node;
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::interval;
+
+/// What came to the gateway.
+pub(crate) struct State {
+    pub(crate) log: InterestLog,
+    pub(crate) coverage: Coverage<Event>,
+    pub(crate) events: Vec<(Partition, Seq, Event)>,
+    pub(crate) gaps: Vec<(Partition, Seq, Seq)>,
+    pub(crate) resets: usize,
+    /// The events that came in any section, also such that the coverage knew already.
+    pub(crate) received: usize,
+    /// Whether deltas are told; if not, routers have to ask for snapshots.
+    pub(crate) tells_deltas: bool,
+    position: BTreeMap<Partition, Seq>,
+}
+
+pub(crate) struct Gateway {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) me: NodeRef,
+    clock: Clock,
+    shutdown: Shutdown,
+    end: JoinHandle<Outcome>,
+}
+
+impl Gateway {
+    pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
+        let shutdown = Shutdown::new();
+        let node = Node::start(&config(server, name), Role::Gateway, &shutdown).await.unwrap();
+        let (me, nats, clock) = (node.me.clone(), node.nats.clone(), Clock::start());
+        let view = node.membership.view();
+        let limits = Limits { grace: 200, held_events: 100_000 };
+        let first_view = view.borrow().as_ref().clone();
+        let state = Arc::new(Mutex::new(State {
+            log: InterestLog::new(me.clone(), first_view, 100),
+            coverage: Coverage::new(32, limits),
+            events: Vec::new(),
+            gaps: Vec::new(),
+            resets: 0,
+            received: 0,
+            tells_deltas: true,
+            position: BTreeMap::new(),
+        }));
+        let nonce = me.nonce.to_string();
+        let batches = nats.client.subscribe(names::gateway(me.id.as_str(), &nonce)).await.unwrap();
+        let asked = nats.client.subscribe(names::snapshot(me.id.as_str(), &nonce)).await.unwrap();
+        nats.check().await.unwrap();
+
+        let (shared, own, drain) = (Arc::clone(&state), me.clone(), shutdown.drain().clone());
+        let work = async move {
+            let (mut batches, mut asked, mut view) = (batches, asked, view);
+            let (mut beats, mut turns) = (interval(Duration::from_millis(100)), interval(Duration::from_millis(5)));
+            loop {
+                tokio::select! {
+                    () = drain.cancelled() => return,
+                    Some(message) = batches.next() => {
+                        let batch: Batch<Bytes> = wire::decode(&message.payload).unwrap();
+                        shared.lock().unwrap().offer(clock.now(), batch);
+                    }
+                    Some(request) = asked.next() => {
+                        let parts = {
+                            let state = shared.lock().unwrap();
+                            state.log.sent().parts(&own, state.log.revision(), 3)
+                        };
+                        for part in parts {
+                            publish(&nats, request.reply.clone().unwrap().to_string(), &part).await;
+                        }
+                    }
+                    Ok(()) = view.changed() => {
+                        let view = view.borrow_and_update().as_ref().clone();
+                        shared.lock().unwrap().log.set_view(view);
+                    }
+                    _ = beats.tick() => {
+                        let revision = shared.lock().unwrap().log.revision();
+                        publish(&nats, names::GATEWAY_BEAT.into(), &InterestBeat { gateway: own.clone(), revision }).await;
+                    }
+                    _ = turns.tick() => {
+                        let delta = {
+                            let mut state = shared.lock().unwrap();
+                            state.expire(clock.now());
+                            let delta = state.log.cut(clock.now());
+                            delta.filter(|_| state.tells_deltas)
+                        };
+                        if let Some(delta) = delta {
+                            publish(&nats, names::INTEREST.into(), &delta).await;
+                        }
+                    }
+                }
+            }
+        };
+        shutdown.spawn_infallible("gateway", work);
+        let (own, runtime) = (shutdown.clone(), Handle::current());
+        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+        Self { state, me, clock, shutdown, end }
+    }
+
+    /// Adds a filter, and waits until every partition's coverage includes it, as a confirmation does.
+    pub(crate) async fn subscribe(&self, filter: &Filter) {
+        let revision = self.state.lock().unwrap().log.add(filter);
+        self.confirmed(revision).await;
+    }
+
+    /// Seats a user, likewise.
+    pub(crate) async fn seat(&self, user: &str) {
+        let revision = self.state.lock().unwrap().log.add_user(&UserId::new(user).unwrap());
+        self.confirmed(revision).await;
+    }
+
+    async fn confirmed(&self, revision: Revision) {
+        eventually("coverage of every partition with the new interest", SOON, async || {
+            let mut state = self.state.lock().unwrap();
+            let confirmed = state.coverage.is_complete() && state.coverage.lowest_revision() >= revision;
+            confirmed.then(|| state.coverage.require(revision))
+        })
+        .await;
+    }
+
+    /// Waits until every partition was heard of after now, so that whatever was stored before has come.
+    pub(crate) async fn settle(&self, nats: &Nats) {
+        let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
+        let last = stream.info().await.unwrap().state.last_sequence;
+        eventually("coverage beyond all that was stored", SOON, async || {
+            let state = self.state.lock().unwrap();
+            let position = state.coverage.position()?;
+            position.seqs.iter().all(|seq| seq.0 > last).then_some(())
+        })
+        .await;
+    }
+
+    /// The ids of the events that were applied, in order of sequence.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let mut events: Vec<_> = state.events.iter().map(|(_, seq, event)| (*seq, event.id.to_string())).collect();
+        events.sort();
+        events.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub(crate) fn gaps(&self) -> Vec<(Partition, Seq, Seq)> {
+        self.state.lock().unwrap().gaps.clone()
+    }
+
+    pub(crate) fn received(&self) -> usize {
+        self.state.lock().unwrap().received
+    }
+
+    pub(crate) fn unsubscribe(&self, filter: Filter) {
+        self.state.lock().unwrap().log.remove(self.clock.now(), filter);
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.drain().cancel();
+        assert_eq!(self.end.await.unwrap(), Outcome::Drained);
+    }
+}
+
+impl State {
+    fn offer(&mut self, now: Millis, batch: Batch<Bytes>) {
+        let mut steps = Vec::new();
+        for section in batch.sections {
+            let events = section.events.iter();
+            let events: Vec<_> = events.map(|(seq, bytes)| (*seq, rmp_serde::from_slice(bytes).unwrap())).collect();
+            self.received += events.len();
+            let section = Section {
+                partition: section.partition,
+                revision: section.revision,
+                prev: section.prev,
+                upto: section.upto,
+                events,
+            };
+            self.coverage.offer(now, batch.incarnation, section, &mut steps);
+        }
+        self.take(steps);
+    }
+
+    fn expire(&mut self, now: Millis) {
+        let mut steps = Vec::new();
+        self.coverage.expire(now, &mut steps);
+        self.take(steps);
+    }
+
+    fn take(&mut self, steps: Vec<Step<Event>>) {
+        for step in steps {
+            match step {
+                Step::Adopt { partition, at } => {
+                    self.position.insert(partition, at);
+                }
+                Step::Apply { partition, from, upto, events } => {
+                    assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
+                    self.events.extend(events.into_iter().map(|(seq, event)| (partition, seq, event)));
+                }
+                Step::Gap { partition, from, upto } => {
+                    assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
+                    self.gaps.push((partition, from, upto));
+                }
+                Step::Reset { .. } => {
+                    self.position.clear();
+                    self.resets += 1;
+                }
+            }
+        }
+    }
+}
+
+async fn publish<T: serde::Serialize>(nats: &Nats, subject: String, message: &T) {
+    nats.client.publish(subject, wire::encode(message).unwrap().into()).await.unwrap();
+}

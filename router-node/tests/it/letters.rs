@@ -1,0 +1,73 @@
+//! What cannot be read is stored with its reason, once, while the rest flows.
+
+use crate::cluster::{Router, SOON, connect};
+use crate::gateway::Gateway;
+use crate::routing::publish;
+use async_nats::HeaderMap;
+use std::collections::BTreeMap;
+use tickwire_core::filter::Filter;
+use tickwire_node::names;
+use tickwire_testkit::{NatsServer, eventually};
+
+#[tokio::test]
+async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+
+    let bad = [
+        ("events.pattern.AAPL", "{not json", "bad_json"),
+        ("events.pattern.AAPL", r#"{"pattern":"Doji","tier":"weekly"}"#, "bad_tier"),
+        ("events.pattern.AAPL", r#"{"symbol":"AAPL"}"#, "missing_pattern"),
+        ("events.rumour.AAPL", "{}", "unknown_kind"),
+        ("events.pattern.BRK.B", r#"{"pattern":"Doji"}"#, "bad_subject"),
+        ("events.pattern", "{}", "bad_subject"),
+    ];
+    let mut headers = HeaderMap::new();
+    headers.insert("Producer", "old one");
+    headers.insert("Nats-Msg-Id", "mine");
+    let mut expected: BTreeMap<u64, (&str, &str)> = BTreeMap::new();
+    for (number, (subject, payload, reason)) in bad.iter().enumerate() {
+        publish(&nats, "AAPL", &format!("good {number}")).await;
+        headers.insert("Nats-Msg-Id", format!("mine {number}").as_str());
+        let sent = nats.jetstream.publish_with_headers(*subject, headers.clone(), (*payload).into()).await.unwrap();
+        expected.insert(sent.await.unwrap().sequence, (payload, reason));
+    }
+    gateway.settle(&nats).await;
+    let good: Vec<String> = (0..bad.len()).map(|number| format!("good {number}")).collect();
+    assert_eq!(gateway.ids(), good);
+
+    let letters = nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap();
+    let count = async || letters.get_info().await.unwrap().state.messages;
+    eventually("all dead letters", SOON, async || (count().await == bad.len() as u64).then_some(())).await;
+    let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    for number in 1..=bad.len() as u64 {
+        let letter = letters.direct_get(number).await.unwrap();
+        let header = |name: &str| letter.headers.get(name).map(ToString::to_string).unwrap_or_default();
+        let sequence: u64 = header("Tickwire-Sequence").parse().unwrap();
+        let reason = header("Tickwire-Reason");
+        assert_eq!(letter.subject.as_str(), format!("dead.{reason}"));
+        let found = (std::str::from_utf8(&letter.payload).unwrap(), reason.as_str());
+        assert_eq!(expected.remove(&sequence), Some(found));
+        let stored = events.direct_get(sequence).await.unwrap().subject;
+        assert_eq!(header("Tickwire-Subject"), stored.as_str());
+        assert_eq!(header("Producer"), "old one");
+        assert!(header("Nats-Msg-Id").ends_with(&format!(":{sequence}")));
+        assert!(!header("Tickwire-Detail").is_empty());
+    }
+
+    // Another router goes on behind what was posted: no letter comes twice.
+    router.stop().await;
+    let router = Router::start(&server, "r2").await;
+    router.ready().await;
+    publish(&nats, "AAPL", "last").await;
+    gateway.settle(&nats).await;
+    assert_eq!(gateway.ids().len(), bad.len() + 1);
+    assert_eq!(count().await, bad.len() as u64);
+    assert_eq!(gateway.gaps(), []);
+    gateway.stop().await;
+    router.stop().await;
+}

@@ -1,0 +1,9 @@
+//! Routers against a real nats-server, with gateways that speak their side of the protocol by the types of the core.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod cluster;
+mod faults;
+mod gateway;
+mod letters;
+mod routing;
