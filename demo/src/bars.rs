@@ -31,11 +31,7 @@ impl BarTime {
 
     fn in_new_york(local: DateTime, whole_day: bool) -> Result<Self, jiff::Error> {
         let zoned = local.in_tz(NEW_YORK)?;
-        Ok(Self {
-            instant: zoned.timestamp(),
-            offset: zoned.offset(),
-            whole_day,
-        })
+        Ok(Self { instant: zoned.timestamp(), offset: zoned.offset(), whole_day })
     }
 
     /// The trading day.
@@ -47,11 +43,7 @@ impl BarTime {
 /// `2010-02-03` for a day, `2019-11-05T09:31:00-05:00` for a minute.
 impl fmt::Display for BarTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.whole_day {
-            self.date().fmt(f)
-        } else {
-            self.instant.display_with_offset(self.offset).fmt(f)
-        }
+        if self.whole_day { self.date().fmt(f) } else { self.instant.display_with_offset(self.offset).fmt(f) }
     }
 }
 

@@ -40,18 +40,10 @@ impl Agreement {
         while self.recent.front().is_some_and(|seen| seen.bar + REACH < bar) {
             self.recent.pop_front();
         }
-        let agreeing = self
-            .recent
-            .iter()
-            .rev()
-            .find(|seen| seen.direction == finding.direction && seen.pattern != pattern);
+        let agreeing =
+            self.recent.iter().rev().find(|seen| seen.direction == finding.direction && seen.pattern != pattern);
         let partner = agreeing.map(|seen| (seen.pattern, seen.confidence));
-        self.recent.push_back(Seen {
-            bar,
-            pattern,
-            direction: finding.direction,
-            confidence: finding.confidence,
-        });
+        self.recent.push_back(Seen { bar, pattern, direction: finding.direction, confidence: finding.confidence });
         let (pattern, confidence) = partner?;
         finding.confidence = round(finding.confidence + (0.99 - finding.confidence) * confidence / 2.0);
         Some(pattern)
@@ -63,11 +55,7 @@ mod tests {
     use super::*;
 
     fn finding(direction: Direction) -> Finding {
-        Finding {
-            direction,
-            confidence: 0.59,
-            figures: Vec::new(),
-        }
+        Finding { direction, confidence: 0.59, figures: Vec::new() }
     }
 
     /// The partner of a bullish Hammer at bar 10, after `before`.
@@ -81,19 +69,13 @@ mod tests {
 
     #[test]
     fn three_bars_apart_agree_and_four_do_not() {
-        assert_eq!(
-            partner_after(&[(7, Pattern::BreakoutBO, Direction::Bullish)]),
-            Some(Pattern::BreakoutBO)
-        );
+        assert_eq!(partner_after(&[(7, Pattern::BreakoutBO, Direction::Bullish)]), Some(Pattern::BreakoutBO));
         assert_eq!(partner_after(&[(6, Pattern::BreakoutBO, Direction::Bullish)]), None);
     }
 
     #[test]
     fn the_same_bar_agrees_with_what_was_found_earlier_in_it() {
-        assert_eq!(
-            partner_after(&[(10, Pattern::BreakoutBO, Direction::Bullish)]),
-            Some(Pattern::BreakoutBO)
-        );
+        assert_eq!(partner_after(&[(10, Pattern::BreakoutBO, Direction::Bullish)]), Some(Pattern::BreakoutBO));
     }
 
     #[test]
@@ -103,18 +85,12 @@ mod tests {
         assert_eq!(partner_after(&[(9, Pattern::Doji, Direction::Neutral)]), None);
         let mut agreement = Agreement::default();
         agreement.partner(9, Pattern::Doji, &mut finding(Direction::Neutral));
-        assert_eq!(
-            agreement.partner(9, Pattern::VolatilitySpike, &mut finding(Direction::Neutral)),
-            None
-        );
+        assert_eq!(agreement.partner(9, Pattern::VolatilitySpike, &mut finding(Direction::Neutral)), None);
     }
 
     #[test]
     fn the_newest_of_several_is_named() {
-        let before = [
-            (8, Pattern::BreakoutBO, Direction::Bullish),
-            (9, Pattern::BullishEngulfing, Direction::Bullish),
-        ];
+        let before = [(8, Pattern::BreakoutBO, Direction::Bullish), (9, Pattern::BullishEngulfing, Direction::Bullish)];
         assert_eq!(partner_after(&before), Some(Pattern::BullishEngulfing));
     }
 

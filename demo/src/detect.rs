@@ -23,12 +23,7 @@ pub const LOOKBACK: usize = 20;
 
 /// All detectors, in the order in which they look at a bar.
 pub const DETECTORS: [Detector; 12] = [
-    Detector {
-        pattern: Pattern::BreakoutBO,
-        span: LOOKBACK + 1,
-        needs: Needs::Volume,
-        find: extremes::breakout,
-    },
+    Detector { pattern: Pattern::BreakoutBO, span: LOOKBACK + 1, needs: Needs::Volume, find: extremes::breakout },
     Detector {
         pattern: Pattern::SupportBreak,
         span: LOOKBACK + 1,
@@ -41,12 +36,7 @@ pub const DETECTORS: [Detector; 12] = [
         needs: Needs::Prices,
         find: extremes::resistance_break,
     },
-    Detector {
-        pattern: Pattern::TrendReversal,
-        span: trend::SLOW + 1,
-        needs: Needs::Prices,
-        find: trend::reversal,
-    },
+    Detector { pattern: Pattern::TrendReversal, span: trend::SLOW + 1, needs: Needs::Prices, find: trend::reversal },
     Detector {
         pattern: Pattern::BullishEngulfing,
         span: LOOKBACK + 2,
@@ -59,30 +49,10 @@ pub const DETECTORS: [Detector; 12] = [
         needs: Needs::Prices,
         find: candles::bearish_engulfing,
     },
-    Detector {
-        pattern: Pattern::Hammer,
-        span: LOOKBACK + 1,
-        needs: Needs::Prices,
-        find: candles::hammer,
-    },
-    Detector {
-        pattern: Pattern::Doji,
-        span: LOOKBACK + 1,
-        needs: Needs::Prices,
-        find: candles::doji,
-    },
-    Detector {
-        pattern: Pattern::SurgeDetection,
-        span: LOOKBACK + 1,
-        needs: Needs::Volume,
-        find: volume::surge,
-    },
-    Detector {
-        pattern: Pattern::VolatilitySpike,
-        span: LOOKBACK + 1,
-        needs: Needs::Prices,
-        find: volatility::spike,
-    },
+    Detector { pattern: Pattern::Hammer, span: LOOKBACK + 1, needs: Needs::Prices, find: candles::hammer },
+    Detector { pattern: Pattern::Doji, span: LOOKBACK + 1, needs: Needs::Prices, find: candles::doji },
+    Detector { pattern: Pattern::SurgeDetection, span: LOOKBACK + 1, needs: Needs::Volume, find: volume::surge },
+    Detector { pattern: Pattern::VolatilitySpike, span: LOOKBACK + 1, needs: Needs::Prices, find: volatility::spike },
     Detector {
         pattern: Pattern::MomentumSurge,
         span: momentum::SURGE_SPAN,
@@ -228,11 +198,7 @@ pub struct Finding {
 impl Finding {
     fn new(direction: Direction, strengths: &[f64], figures: Vec<(&'static str, f64)>) -> Self {
         let strength = strengths.iter().sum::<f64>() / strengths.len() as f64;
-        Self {
-            direction,
-            confidence: round(0.5 + 0.49 * strength),
-            figures,
-        }
+        Self { direction, confidence: round(0.5 + 0.49 * strength), figures }
     }
 }
 
@@ -267,13 +233,7 @@ mod samples {
     use super::{Bar, DETECTORS, Finding, Pattern};
 
     pub(super) fn bar(open: f64, high: f64, low: f64, close: f64) -> Bar {
-        Bar {
-            open,
-            high,
-            low,
-            close,
-            volume: 1000,
-        }
+        Bar { open, high, low, close, volume: 1000 }
     }
 
     /// Bars of range 2 around 100 that neither rise nor fall.
@@ -312,21 +272,11 @@ mod tests {
     #[test]
     fn detectors_are_off_where_their_input_is_missing() {
         let off = |inputs: Inputs| -> Vec<Pattern> {
-            DETECTORS
-                .iter()
-                .filter(|detector| !detector.runs_on(inputs))
-                .map(|detector| detector.pattern)
-                .collect()
+            DETECTORS.iter().filter(|detector| !detector.runs_on(inputs)).map(|detector| detector.pattern).collect()
         };
-        let daily = Inputs {
-            volume: true,
-            minutes: false,
-        };
+        let daily = Inputs { volume: true, minutes: false };
         assert_eq!(off(daily), [Pattern::MomentumSurge, Pattern::QuickReversal]);
-        let index_minutes = Inputs {
-            volume: false,
-            minutes: true,
-        };
+        let index_minutes = Inputs { volume: false, minutes: true };
         assert_eq!(off(index_minutes), [Pattern::BreakoutBO, Pattern::SurgeDetection]);
     }
 

@@ -54,10 +54,7 @@ fn report(index: &Index, breadth: &Breadth) -> Map<String, Value> {
         ("regime".to_owned(), json!(index.regime().as_str())),
         ("regime_confidence".to_owned(), json!(round(index.confidence()))),
         ("etf_performance".to_owned(), json!({ INDEX: round(index.change) })),
-        (
-            "risk_on_score".to_owned(),
-            json!(round(index.risk_on(breadth.share_above_average()))),
-        ),
+        ("risk_on_score".to_owned(), json!(round(index.risk_on(breadth.share_above_average())))),
         ("volatility_regime".to_owned(), json!(index.volatility_regime())),
         (
             "market_breadth".to_owned(),
@@ -87,13 +84,7 @@ mod tests {
         let row = |&(symbol, close): &(&str, f64)| Row {
             time,
             symbol: symbol.to_owned(),
-            bar: Bar {
-                open: close,
-                high: close,
-                low: close,
-                close,
-                volume: 1,
-            },
+            bar: Bar { open: close, high: close, low: close, close, volume: 1 },
         };
         closes.iter().map(row).collect()
     }
@@ -102,24 +93,15 @@ mod tests {
     fn reports(closes: &[f64]) -> Vec<(usize, Map<String, Value>)> {
         let mut market = Market::default();
         let days = closes.iter().zip(1..);
-        days.filter_map(|(&close, day)| Some((day, market.day(&rows(&[(INDEX, close)]))?)))
-            .collect()
+        days.filter_map(|(&close, day)| Some((day, market.day(&rows(&[(INDEX, close)]))?))).collect()
     }
 
     #[test]
     fn reports_come_with_the_average_then_every_fifth_day_and_on_each_change() {
         let mut closes = vec![100.0; 212];
         closes[207] = 110.0;
-        let told: Vec<_> = reports(&closes)
-            .into_iter()
-            .map(|(day, report)| (day, report["regime"].clone()))
-            .collect();
-        let expected = [
-            (200, "consolidation"),
-            (205, "consolidation"),
-            (208, "bull"),
-            (209, "neutral"),
-        ];
+        let told: Vec<_> = reports(&closes).into_iter().map(|(day, report)| (day, report["regime"].clone())).collect();
+        let expected = [(200, "consolidation"), (205, "consolidation"), (208, "bull"), (209, "neutral")];
         assert_eq!(told, expected.map(|(day, regime)| (day, json!(regime))));
     }
 

@@ -98,39 +98,24 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Row>, BarsError> {
         |text| BarTime::minute(DateTime::strptime("%Y-%m-%dT%H:%M:%S", text).ok()?).ok()
     } else {
         let found = header.iter().collect::<Vec<_>>().join(",");
-        return Err(BarsError::Header {
-            file: file.to_owned(),
-            found,
-        });
+        return Err(BarsError::Header { file: file.to_owned(), found });
     };
     let mut rows: Vec<Row> = Vec::new();
     let mut present = BTreeSet::new();
     for record in reader.records() {
         let record = record.map_err(|source| row_error(file, source))?;
         let line = record.position().map_or(0, csv::Position::line);
-        let row = Fields {
-            file,
-            line,
-            record: &record,
-        }
-        .row(time)?;
+        let row = Fields { file, line, record: &record }.row(time)?;
         if let Some(last) = rows.last() {
             if row.time < last.time {
-                return Err(BarsError::OutOfOrder {
-                    file: file.to_owned(),
-                    line,
-                });
+                return Err(BarsError::OutOfOrder { file: file.to_owned(), line });
             }
             if row.time > last.time {
                 present.clear();
             }
         }
         if !present.insert(row.symbol.clone()) {
-            return Err(BarsError::Duplicate {
-                file: file.to_owned(),
-                line,
-                symbol: row.symbol,
-            });
+            return Err(BarsError::Duplicate { file: file.to_owned(), line, symbol: row.symbol });
         }
         rows.push(row);
     }
@@ -142,11 +127,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Row>, BarsError> {
 
 fn row_error(file: &str, source: csv::Error) -> BarsError {
     let line = source.position().map_or(1, csv::Position::line);
-    BarsError::Row {
-        file: file.to_owned(),
-        line,
-        source,
-    }
+    BarsError::Row { file: file.to_owned(), line, source }
 }
 
 /// One record and where it stands, so that every refusal can say so.
@@ -168,25 +149,18 @@ impl Fields<'_> {
             high: self.price(3, "high")?,
             low: self.price(4, "low")?,
             close: self.price(5, "close")?,
-            volume: self.read(6, "volume", "a whole number, 0 or more", |text| {
-                u64::from_str(text).ok()
-            })?,
+            volume: self.read(6, "volume", "a whole number, 0 or more", |text| u64::from_str(text).ok())?,
         };
         let inside = |price: f64| bar.low <= price && price <= bar.high;
         if !(inside(bar.open) && inside(bar.close)) {
-            return Err(BarsError::OutsideRange {
-                file: self.file.to_owned(),
-                line: self.line,
-            });
+            return Err(BarsError::OutsideRange { file: self.file.to_owned(), line: self.line });
         }
         Ok(Row { time, symbol, bar })
     }
 
     fn price(&self, index: usize, column: &'static str) -> Result<f64, BarsError> {
         self.read(index, column, "a price above 0", |text| {
-            f64::from_str(text)
-                .ok()
-                .filter(|price| price.is_finite() && *price > 0.0)
+            f64::from_str(text).ok().filter(|price| price.is_finite() && *price > 0.0)
         })
     }
 
@@ -215,32 +189,17 @@ mod tests {
     const GOOD: &str = "2010-01-04,AAPL,30.49,30.64,30.34,30.57,123432400";
 
     fn daily(lines: &[&str]) -> Result<Vec<Row>, BarsError> {
-        parse(
-            "daily.csv",
-            &format!("{}\n{}\n", DAILY_HEADER.join(","), lines.join("\n")),
-        )
+        parse("daily.csv", &format!("{}\n{}\n", DAILY_HEADER.join(","), lines.join("\n")))
     }
 
     #[test]
     fn reads_both_layouts() {
         let rows = daily(&[GOOD, "2010-01-04,SPY,112,114,111,113,5"]).unwrap();
         assert_eq!(rows[0].time.to_string(), "2010-01-04");
-        assert_eq!(
-            rows[0].bar,
-            Bar {
-                open: 30.49,
-                high: 30.64,
-                low: 30.34,
-                close: 30.57,
-                volume: 123_432_400
-            }
-        );
+        assert_eq!(rows[0].bar, Bar { open: 30.49, high: 30.64, low: 30.34, close: 30.57, volume: 123_432_400 });
         assert_eq!(rows[1].symbol, "SPY");
 
-        let text = format!(
-            "{}\n2019-11-05T09:31:00,SPX,3080,3081,3079,3080,0\n",
-            MINUTE_HEADER.join(",")
-        );
+        let text = format!("{}\n2019-11-05T09:31:00,SPX,3080,3081,3079,3080,0\n", MINUTE_HEADER.join(","));
         let minute = parse("intraday.csv", &text).unwrap()[0].time;
         assert_eq!(minute.to_string(), "2019-11-05T09:31:00-05:00");
         assert!(rows[0].time < minute);
@@ -260,10 +219,7 @@ mod tests {
         ] {
             let error = daily(&[GOOD, bad]).unwrap_err();
             assert!(error.to_string().starts_with("daily.csv, line 3: "), "{error}");
-            assert!(
-                matches!(error, BarsError::Field { line: 3, column: c, .. } if c == column),
-                "{bad}"
-            );
+            assert!(matches!(error, BarsError::Field { line: 3, column: c, .. } if c == column), "{bad}");
         }
     }
 

@@ -75,12 +75,7 @@ pub struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     pub(crate) fn over(tape: &'a Tape) -> Self {
-        Self {
-            tape,
-            next: 0,
-            symbols: BTreeMap::new(),
-            market: Market::default(),
-        }
+        Self { tape, next: 0, symbols: BTreeMap::new(), market: Market::default() }
     }
 }
 
@@ -94,10 +89,7 @@ impl Iterator for Replay<'_> {
         let inputs = *tape.inputs.get(&instant.file)?;
         let mut events = Vec::new();
         for row in &instant.rows {
-            let watch = self
-                .symbols
-                .entry((instant.file, &row.symbol))
-                .or_insert_with(|| Watch::new(inputs));
+            let watch = self.symbols.entry((instant.file, &row.symbol)).or_insert_with(|| Watch::new(inputs));
             watch.bar(instant.file, row, &mut events);
         }
         if !inputs.minutes
@@ -106,19 +98,9 @@ impl Iterator for Replay<'_> {
             payload.insert("source".to_owned(), json!("replay"));
             payload.insert("bar_time".to_owned(), json!(instant.time.to_string()));
             let id = format!("{MARKET_KEY}:market:{}", instant.time);
-            events.push(Event {
-                kind: Kind::Market,
-                key: MARKET_KEY.to_owned(),
-                id,
-                payload,
-            });
+            events.push(Event { kind: Kind::Market, key: MARKET_KEY.to_owned(), id, payload });
         }
-        Some(Step {
-            file: instant.file,
-            bar_time: instant.time,
-            bars: instant.rows.len(),
-            events,
-        })
+        Some(Step { file: instant.file, bar_time: instant.time, bars: instant.rows.len(), events })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -141,17 +123,8 @@ struct Watch {
 
 impl Watch {
     fn new(inputs: Inputs) -> Self {
-        let detectors = DETECTORS
-            .into_iter()
-            .filter(|detector| detector.runs_on(inputs))
-            .collect();
-        Self {
-            detectors,
-            minutes: inputs.minutes,
-            bars: Vec::new(),
-            last: None,
-            agreement: Agreement::default(),
-        }
+        let detectors = DETECTORS.into_iter().filter(|detector| detector.runs_on(inputs)).collect();
+        Self { detectors, minutes: inputs.minutes, bars: Vec::new(), last: None, agreement: Agreement::default() }
     }
 
     fn bar(&mut self, file: File, row: &Row, events: &mut Vec<Event>) {
@@ -184,19 +157,9 @@ fn pattern_event(file: File, row: &Row, pattern: Pattern, finding: &Finding, par
     if let Some(partner) = partner {
         payload.insert("agrees_with".to_owned(), json!(partner.to_string()));
     }
-    payload.extend(
-        finding
-            .figures
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), json!(round(value)))),
-    );
+    payload.extend(finding.figures.iter().map(|&(name, value)| (name.to_owned(), json!(round(value)))));
     let id = format!("{}:{pattern}:{}", row.symbol, row.time);
-    Event {
-        kind: Kind::Pattern,
-        key: row.symbol.clone(),
-        id,
-        payload,
-    }
+    Event { kind: Kind::Pattern, key: row.symbol.clone(), id, payload }
 }
 
 #[cfg(test)]
@@ -208,11 +171,7 @@ mod tests {
         closes
             .zip(30..)
             .map(|(close, minute)| {
-                format!(
-                    "{day}T09:{minute}:00,SPX,{close},{},{},{close},0\n",
-                    close + 1.0,
-                    close - 1.0
-                )
+                format!("{day}T09:{minute}:00,SPX,{close},{},{},{close},0\n", close + 1.0, close - 1.0)
             })
             .collect()
     }
@@ -245,9 +204,7 @@ mod tests {
     #[test]
     fn a_combo_names_its_partner() {
         let jump = [minutes("2019-11-05", flat().chain(std::iter::once(150.0)))];
-        let [alone, combo] = &events(&tape_of(&jump))[..] else {
-            panic!("not two events")
-        };
+        let [alone, combo] = &events(&tape_of(&jump))[..] else { panic!("not two events") };
         assert_eq!(alone.id, "SPX:ResistanceBreak:2019-11-05T09:59:00-05:00");
         assert_eq!(alone.payload["tier"], "intraday");
         assert_eq!(alone.payload.get("agrees_with"), None);

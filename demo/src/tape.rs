@@ -48,10 +48,7 @@ impl FromStr for File {
     type Err = UnknownFile;
 
     fn from_str(name: &str) -> Result<Self, UnknownFile> {
-        Self::ALL
-            .into_iter()
-            .find(|file| file.as_str() == name)
-            .ok_or_else(|| UnknownFile(name.to_owned()))
+        Self::ALL.into_iter().find(|file| file.as_str() == name).ok_or_else(|| UnknownFile(name.to_owned()))
     }
 }
 
@@ -83,13 +80,7 @@ impl Tape {
         let mut inputs = BTreeMap::new();
         for (file, rows) in files {
             let volume = rows.iter().any(|row| row.bar.volume > 0);
-            inputs.insert(
-                file,
-                Inputs {
-                    volume,
-                    minutes: file == File::Intraday,
-                },
-            );
+            inputs.insert(file, Inputs { volume, minutes: file == File::Intraday });
             instants.extend(rows.chunk_by(|a, b| a.time == b.time).map(|rows| Instant {
                 time: rows[0].time,
                 file,

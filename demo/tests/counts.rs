@@ -8,10 +8,7 @@ use tickwire_demo::{Event, File, Kind, Step, Tape};
 const EXPECTED: &str = include_str!("counts.txt");
 
 fn steps() -> Vec<Step> {
-    Tape::embedded(&File::ALL)
-        .expect("the embedded files are sound")
-        .replay()
-        .collect()
+    Tape::embedded(&File::ALL).expect("the embedded files are sound").replay().collect()
 }
 
 /// One line per file, detector and tier; for the market, per regime.
@@ -27,9 +24,7 @@ fn table(steps: &[Step]) -> Vec<String> {
         }
     }
     let lines = counts.into_iter();
-    lines
-        .map(|([file, name, class], count)| format!("{file:<9} {name:<17} {class:<13} {count:>4}"))
-        .collect()
+    lines.map(|([file, name, class], count)| format!("{file:<9} {name:<17} {class:<13} {count:>4}")).collect()
 }
 
 fn text<'a>(event: &'a Event, field: &str) -> &'a str {
@@ -40,20 +35,11 @@ fn text<'a>(event: &'a Event, field: &str) -> &'a str {
 fn counts_are_those_of_the_table() {
     let found = table(&steps());
     let expected: Vec<&str> = EXPECTED.lines().skip(1).collect();
-    let missing = expected
-        .iter()
-        .filter(|line| !found.iter().any(|other| other == *line))
-        .map(|line| format!("- {line}"));
-    let surplus = found
-        .iter()
-        .filter(|line| !expected.contains(&line.as_str()))
-        .map(|line| format!("+ {line}"));
+    let missing =
+        expected.iter().filter(|line| !found.iter().any(|other| other == *line)).map(|line| format!("- {line}"));
+    let surplus = found.iter().filter(|line| !expected.contains(&line.as_str())).map(|line| format!("+ {line}"));
     let differing: Vec<String> = missing.chain(surplus).collect();
-    assert!(
-        differing.is_empty(),
-        "demo/tests/counts.txt (-) and the replay (+) differ:\n{}",
-        differing.join("\n")
-    );
+    assert!(differing.is_empty(), "demo/tests/counts.txt (-) and the replay (+) differ:\n{}", differing.join("\n"));
     assert_eq!(found, expected, "the same lines in another order");
 }
 
@@ -124,23 +110,11 @@ fn payloads_are_complete_but_for_the_timestamp() {
 fn what_needs_volume_is_off_where_there_is_none() {
     let steps = steps();
     let found = |file: File| -> BTreeSet<&str> {
-        let events = steps
-            .iter()
-            .filter(|step| step.file == file)
-            .flat_map(|step| &step.events);
-        events
-            .filter(|event| event.kind == Kind::Pattern)
-            .map(|event| text(event, "pattern"))
-            .collect()
+        let events = steps.iter().filter(|step| step.file == file).flat_map(|step| &step.events);
+        events.filter(|event| event.kind == Kind::Pattern).map(|event| text(event, "pattern")).collect()
     };
     let (daily, intraday) = (found(File::Daily), found(File::Intraday));
-    assert_eq!(
-        daily.difference(&intraday).copied().collect::<Vec<_>>(),
-        ["BreakoutBO", "SurgeDetection"]
-    );
-    assert_eq!(
-        intraday.difference(&daily).copied().collect::<Vec<_>>(),
-        ["MomentumSurge", "QuickReversal"]
-    );
+    assert_eq!(daily.difference(&intraday).copied().collect::<Vec<_>>(), ["BreakoutBO", "SurgeDetection"]);
+    assert_eq!(intraday.difference(&daily).copied().collect::<Vec<_>>(), ["MomentumSurge", "QuickReversal"]);
     assert_eq!(daily.union(&intraday).count(), 12);
 }

@@ -56,9 +56,7 @@ impl Admin {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move {
-            let served = axum::serve(listener, routes(readiness, metrics, drain))
-                .with_graceful_shutdown(stopped)
-                .await;
+            let served = axum::serve(listener, routes(readiness, metrics, drain)).with_graceful_shutdown(stopped).await;
             if let Err(error) = served {
                 error!(%error, "the admin server ended");
             }
@@ -85,22 +83,13 @@ impl Admin {
 
 fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken) -> Router {
     let live = get(|| async { "ok\n" });
-    let ready = get(
-        |State((readiness, drain)): State<(Readiness, CancellationToken)>| async move {
-            let report = readiness.report(drain.is_cancelled());
-            let status = if report.ready {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
-            (status, Json(report)).into_response()
-        },
-    );
+    let ready = get(|State((readiness, drain)): State<(Readiness, CancellationToken)>| async move {
+        let report = readiness.report(drain.is_cancelled());
+        let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(report)).into_response()
+    });
     let measured = get(|State(metrics): State<Metrics>| async move {
-        (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-            metrics.render(),
-        )
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
     });
     Router::new()
         .route("/livez", live)

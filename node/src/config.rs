@@ -13,8 +13,8 @@ mod values;
 
 pub use error::{ConfigError, Origin};
 pub use sections::{
-    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, LogConfig, LogFormat,
-    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig,
+    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, LogConfig, LogFormat, MembershipConfig,
+    NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig,
 };
 pub use values::Secret;
 
@@ -38,11 +38,7 @@ impl LoadOptions {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         };
-        Self {
-            file,
-            env: std::env::vars_os().filter_map(text).collect(),
-            sets,
-        }
+        Self { file, env: std::env::vars_os().filter_map(text).collect(), sets }
     }
 }
 
@@ -65,10 +61,8 @@ impl Config {
         for layer in &layers {
             builder = builder.add_source(layer.clone());
         }
-        let merged: toml::Table = builder
-            .build()
-            .and_then(::config::Config::try_deserialize)
-            .map_err(ConfigError::Merge)?;
+        let merged: toml::Table =
+            builder.build().and_then(::config::Config::try_deserialize).map_err(ConfigError::Merge)?;
         let config: Self = serde_path_to_error::deserialize(merged.clone()).map_err(|error| {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);

@@ -120,12 +120,7 @@ impl Leases {
     pub async fn take<S: Serialize>(&self, key: &str, revision: u64, state: &S) -> Result<Lease, LeaseError> {
         let owner = Some(self.me.clone());
         let revision = self.store(key, revision, &(owner, state)).await?;
-        Ok(Lease {
-            leases: self.clone(),
-            key: key.to_owned(),
-            revision,
-            in_doubt: false,
-        })
+        Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, in_doubt: false })
     }
 
     /// Reads a key that is not a lease but guarded by one, with its revision.
@@ -150,10 +145,7 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Refused`] if it was written since.
     pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
-        let value = wire::encode(value).map_err(|source| LeaseError::Unreadable {
-            key: key.to_owned(),
-            source,
-        })?;
+        let value = wire::encode(value).map_err(|source| LeaseError::Unreadable { key: key.to_owned(), source })?;
         let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
         match written.map_err(|error| unavailable(key, error))? {
             Ok(revision) => Ok(revision),
@@ -225,17 +217,11 @@ impl Lease {
 }
 
 fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, LeaseError> {
-    wire::decode(value).map_err(|source| LeaseError::Unreadable {
-        key: key.to_owned(),
-        source,
-    })
+    wire::decode(value).map_err(|source| LeaseError::Unreadable { key: key.to_owned(), source })
 }
 
 fn unavailable(key: &str, error: impl std::fmt::Display) -> LeaseError {
-    LeaseError::Unavailable {
-        key: key.to_owned(),
-        reason: error.to_string(),
-    }
+    LeaseError::Unavailable { key: key.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -257,10 +243,7 @@ mod tests {
 
     #[test]
     fn a_record_is_written_as_it_is_read() {
-        let record = Record {
-            owner: None,
-            state: 7u64,
-        };
+        let record = Record { owner: None, state: 7u64 };
         let bytes = wire::encode(&record).unwrap();
         assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());
         assert_eq!(decode::<Record<u64>>("p.1", &bytes).unwrap(), record);

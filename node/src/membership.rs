@@ -136,12 +136,7 @@ impl Membership {
                 ended = work => Err(ended.map_or_else(|panic| panic.to_string(), |()| "ended early".to_owned())),
             }
         });
-        Ok(Self {
-            member,
-            view,
-            leave,
-            left,
-        })
+        Ok(Self { member, view, leave, left })
     }
 
     /// The members, as the newest view that was seen tells them; a view of version 0 before the first.
@@ -162,10 +157,10 @@ impl Membership {
 }
 
 async fn subscribe(nats: &Nats, subject: String) -> Result<Subscriber, MembershipError> {
-    nats.client.subscribe(subject.clone()).await.map_err(|error| MembershipError::Subscribe {
-        subject,
-        reason: error.to_string(),
-    })
+    nats.client
+        .subscribe(subject.clone())
+        .await
+        .map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
 /// Sets the metrics of a new view.

@@ -19,10 +19,7 @@ pub const TOKEN_RULE: &str = "must be letters, digits, `_` and `-`, 1 to 64 of t
 
 /// Whether this can be one token of a subject, the name of a stream, or part of a key, as it stands.
 pub fn is_token(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 /// All that producers publish.
@@ -192,34 +189,11 @@ mod tests {
 
     #[test]
     fn stored_subjects_are_told_apart() {
-        assert_eq!(
-            parse_stored("ev.3.pattern.AAPL"),
-            Stored::Event {
-                partition: 3,
-                kind: "pattern",
-                key: "AAPL"
-            }
-        );
-        assert_eq!(
-            parse_stored("ev.3.tick.AAPL"),
-            Stored::Event {
-                partition: 3,
-                kind: "tick",
-                key: "AAPL"
-            }
-        );
+        assert_eq!(parse_stored("ev.3.pattern.AAPL"), Stored::Event { partition: 3, kind: "pattern", key: "AAPL" });
+        assert_eq!(parse_stored("ev.3.tick.AAPL"), Stored::Event { partition: 3, kind: "tick", key: "AAPL" });
         assert_eq!(parse_stored(&tick(31)), Stored::Tick { partition: 31 });
-        for odd in [
-            "events.a.b.c",
-            "events.a",
-            "ev.x.tick",
-            "ev.+3.tick",
-            "ev.03.tick",
-            "ev.3",
-            "ev.3.a.b.c",
-            "",
-            "ev",
-        ] {
+        for odd in ["events.a.b.c", "events.a", "ev.x.tick", "ev.+3.tick", "ev.03.tick", "ev.3", "ev.3.a.b.c", "", "ev"]
+        {
             assert_eq!(parse_stored(odd), Stored::Unrecognised, "{odd}");
         }
     }
@@ -250,9 +224,6 @@ mod tests {
 
     #[test]
     fn the_transform_is_as_nats_writes_it() {
-        assert_eq!(
-            transform(32),
-            "ev.{{partition(32,1,2)}}.{{wildcard(1)}}.{{wildcard(2)}}"
-        );
+        assert_eq!(transform(32), "ev.{{partition(32,1,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
     }
 }

@@ -71,23 +71,13 @@ impl Nats {
         let client = reach(config, options).await?;
         let (major, minor) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, 0) {
-            return Err(NatsError::OldServer {
-                version: client.server_info().version,
-                major,
-                minor,
-            });
+            return Err(NatsError::OldServer { version: client.server_info().version, major, minor });
         }
         let jetstream = ContextBuilder::new()
             .timeout(config.request_timeout)
             .ack_timeout(config.request_timeout)
             .build(client.clone());
-        Ok(Self {
-            client,
-            jetstream,
-            connected,
-            refusals,
-            request_timeout: config.request_timeout,
-        })
+        Ok(Self { client, jetstream, connected, refusals, request_timeout: config.request_timeout })
     }
 
     /// Whether the connection is up at this moment.
@@ -109,30 +99,17 @@ impl Nats {
         // subscription before it is on its way to us as well.
         let round_trip = async {
             let inbox = self.client.new_inbox();
-            let mut answers = self
-                .client
-                .subscribe(inbox.clone())
-                .await
-                .map_err(|error| error.to_string())?;
-            self.client
-                .publish(inbox, "".into())
-                .await
-                .map_err(|error| error.to_string())?;
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+            self.client.publish(inbox, "".into()).await.map_err(|error| error.to_string())?;
             answers.next().await.ok_or("the connection was closed")?;
             Ok::<(), String>(())
         };
         let answered = self.in_time(round_trip).await;
         let mut refusals = self.refusals.clone();
         // Ends early when there is a refusal, which is what is looked at next.
-        timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty()))
-            .await
-            .ok();
+        timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty())).await.ok();
         let refused = refusals.borrow().join("; ");
-        if refused.is_empty() {
-            answered
-        } else {
-            Err(NatsError::Refused { refused })
-        }
+        if refused.is_empty() { answered } else { Err(NatsError::Refused { refused }) }
     }
 
     /// Sends all that was published and closes the connection: what is still buffered when a process exits is lost.
@@ -158,10 +135,7 @@ impl Nats {
 async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new();
     if let Some(path) = &config.credentials {
-        let failed = |source| NatsError::Credentials {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| NatsError::Credentials { path: path.clone(), source };
         options = options.credentials_file(path).await.map_err(failed)?;
     } else if !config.token.is_empty() {
         options = options.token(config.token.expose().to_owned());
@@ -181,10 +155,7 @@ async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
 async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, NatsError> {
     let url = || config.url.clone();
     let addresses: Result<Vec<ServerAddr>, _> = config.url.split(',').map(|url| url.trim().parse()).collect();
-    let addresses = addresses.map_err(|error| NatsError::Address {
-        url: url(),
-        reason: error.to_string(),
-    })?;
+    let addresses = addresses.map_err(|error| NatsError::Address { url: url(), reason: error.to_string() })?;
     let start = Instant::now();
     let mut attempt = 0;
     loop {
@@ -193,16 +164,10 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
             Ok(client) => return Ok(client),
             Err(error) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                    return Err(NatsError::Login {
-                        url: url(),
-                        reason: error.to_string(),
-                    });
+                    return Err(NatsError::Login { url: url(), reason: error.to_string() });
                 }
                 ConnectErrorKind::Tls => {
-                    return Err(NatsError::Tls {
-                        url: url(),
-                        reason: error.to_string(),
-                    });
+                    return Err(NatsError::Tls { url: url(), reason: error.to_string() });
                 }
                 _ => error.to_string(),
             },
@@ -210,11 +175,7 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         let pause = backoff(attempt);
         let waited = start.elapsed();
         if waited + pause >= config.connect_timeout {
-            return Err(NatsError::Unreachable {
-                url: url(),
-                waited,
-                reason,
-            });
+            return Err(NatsError::Unreachable { url: url(), waited, reason });
         }
         debug!(attempt, reason, "NATS is not there yet");
         sleep(pause).await;
@@ -251,10 +212,7 @@ fn note(event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender
             "closed"
         }
         Event::SlowConsumer(subscription) => {
-            warn!(
-                subscription,
-                "a subscription is too slow: messages from NATS were dropped"
-            );
+            warn!(subscription, "a subscription is too slow: messages from NATS were dropped");
             "slow_consumer"
         }
         Event::ServerError(refusal) => {

@@ -12,10 +12,7 @@ use tempfile::NamedTempFile;
 /// # Errors
 /// When the folder cannot be made or written to.
 pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut file, ports)?;
@@ -32,16 +29,11 @@ mod tests {
     fn the_file_is_an_object_of_name_to_address() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run/ports.json");
-        let ports = BTreeMap::from([
-            ("admin", "127.0.0.1:9090".parse().unwrap()),
-            ("gateway", "[::1]:80".parse().unwrap()),
-        ]);
+        let ports =
+            BTreeMap::from([("admin", "127.0.0.1:9090".parse().unwrap()), ("gateway", "[::1]:80".parse().unwrap())]);
         write(&path, &BTreeMap::new()).unwrap();
         write(&path, &ports).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            "{\"admin\":\"127.0.0.1:9090\",\"gateway\":\"[::1]:80\"}\n"
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"admin\":\"127.0.0.1:9090\",\"gateway\":\"[::1]:80\"}\n");
         assert_eq!(fs::read_dir(home.path().join("run")).unwrap().count(), 1);
     }
 }

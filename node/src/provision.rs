@@ -45,10 +45,7 @@ pub struct Provisioned {
 pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
     let context = &nats.jetstream;
     jetstream_is_on(context).await?;
-    let events = settle(context, layout::events(config), |running| {
-        layout::check_events(running, config)
-    })
-    .await?;
+    let events = settle(context, layout::events(config), |running| layout::check_events(running, config)).await?;
     for wanted in [
         layout::dead_letters(config),
         layout::bucket(names::VIEW_BUCKET, config),
@@ -57,10 +54,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         settle(context, wanted, |running| layout::check_storage(running, config)).await?;
     }
     let created = events.created.unix_timestamp_nanos();
-    Ok(Provisioned {
-        incarnation: u64::try_from(created).unwrap_or_default(),
-        partitions: config.partitions,
-    })
+    Ok(Provisioned { incarnation: u64::try_from(created).unwrap_or_default(), partitions: config.partitions })
 }
 
 async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {
@@ -76,10 +70,7 @@ async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {
                 return Err(ProvisionError::JetStreamOff);
             }
             _ if Instant::now() >= end => {
-                return Err(ProvisionError::NotSettled {
-                    stream: "JetStream".to_owned(),
-                    reason: error.to_string(),
-                });
+                return Err(ProvisionError::NotSettled { stream: "JetStream".to_owned(), reason: error.to_string() });
             }
             _ => sleep(PAUSE).await,
         }
@@ -106,10 +97,7 @@ async fn settle(
             }
             Err(error) if error.kind() == CreateStreamErrorKind::NotFound => {
                 info!(stream = wanted.name, "creating the stream");
-                context
-                    .create_stream(wanted.clone())
-                    .await
-                    .map(|stream| stream.cached_info().clone())
+                context.create_stream(wanted.clone()).await.map(|stream| stream.cached_info().clone())
             }
             Err(error) => Err(error),
         };
@@ -121,10 +109,7 @@ async fn settle(
         match refused {
             Some(refused) => return Err(refused),
             None if Instant::now() >= end => {
-                return Err(ProvisionError::NotSettled {
-                    stream: wanted.name,
-                    reason: error.to_string(),
-                });
+                return Err(ProvisionError::NotSettled { stream: wanted.name, reason: error.to_string() });
             }
             None => debug!(stream = wanted.name, %error, "not settled yet"),
         }
@@ -140,9 +125,5 @@ async fn look(context: &Context, stream: &str) -> Result<Info, CreateStreamError
 }
 
 fn is_off(code: ErrorCode) -> bool {
-    [
-        ErrorCode::JETSTREAM_NOT_ENABLED,
-        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
-    ]
-    .contains(&code)
+    [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
 }

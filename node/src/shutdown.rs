@@ -46,11 +46,7 @@ pub enum Outcome {
 impl Outcome {
     /// The exit code of the process: 0 when it drained in time, else 1.
     pub fn exit_code(self) -> ExitCode {
-        if self == Self::Drained {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self == Self::Drained { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -171,8 +167,7 @@ impl Shutdown {
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a text")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
 #[cfg(test)]
@@ -184,10 +179,7 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(10);
 
     /// Signals that come when told to.
-    fn signals() -> (
-        tokio::sync::mpsc::UnboundedSender<()>,
-        impl AsyncFnMut() -> &'static str,
-    ) {
+    fn signals() -> (tokio::sync::mpsc::UnboundedSender<()>, impl AsyncFnMut() -> &'static str) {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let next = async move || match receiver.recv().await {
             Some(()) => "TEST",

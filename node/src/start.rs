@@ -88,10 +88,7 @@ impl Node {
     /// Whatever is missing first, with what to do about it.
     pub async fn start(config: &Config, role: Role, shutdown: &Shutdown) -> Result<Self, StartError> {
         let name = config.node.identity(role.as_str());
-        let me = NodeRef {
-            id: NodeId::new(&name)?,
-            nonce: Nonce(rand::rng().random()),
-        };
+        let me = NodeRef { id: NodeId::new(&name)?, nonce: Nonce(rand::rng().random()) };
         let metrics = Metrics::install(role.as_str(), &name)?;
         shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
         let readiness = Readiness::default();
@@ -100,12 +97,7 @@ impl Node {
         let admin = Admin::start(config.admin.listen, readiness.clone(), metrics.clone(), drain.clone()).await?;
         let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
         let provisioned = provision(&nats, &config.stream).await?;
-        let member = Member {
-            node: me.clone(),
-            role,
-            weight: 1,
-            draining: false,
-        };
+        let member = Member { node: me.clone(), role, weight: 1, draining: false };
         let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
         shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
         Ok(Self {
@@ -129,10 +121,7 @@ impl Node {
         let Some(path) = &self.ports_file else { return Ok(()) };
         let mut listening: BTreeMap<&str, SocketAddr> = others.iter().copied().collect();
         listening.insert("admin", self.admin.address());
-        ports::write(path, &listening).map_err(|source| StartError::PortsFile {
-            path: path.clone(),
-            source,
-        })
+        ports::write(path, &listening).map_err(|source| StartError::PortsFile { path: path.clone(), source })
     }
 
     /// Runs until the node is told to stop and all of its tasks have ended; then says goodbye.

@@ -24,27 +24,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Upper bounds for what is measured in seconds: from half of the router's window to the slowest recovery.
-const SECONDS: [f64; 15] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Upper bounds for what is measured in bytes.
-const BYTES: [f64; 9] = [
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-];
+const BYTES: [f64; 9] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
 /// Upper bounds for what is counted, such as the events of a batch.
-const COUNTS: [f64; 12] = [
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20000.0,
-];
+const COUNTS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20000.0];
 
 /// Why logs or metrics cannot be set up.
 #[derive(Debug, Error)]
@@ -66,16 +52,10 @@ pub enum TelemetryError {
 /// When the directives are not valid, or logs were set up before.
 pub fn init_logs(config: &LogConfig, role: &str, node: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Json => {
-            builder
-                .fmt_fields(JsonFields::new())
-                .event_format(Stamped::new(role, node))
-                .finish()
-                .try_init()?;
+            builder.fmt_fields(JsonFields::new()).event_format(Stamped::new(role, node)).finish().try_init()?;
         }
         LogFormat::Pretty => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -95,10 +75,7 @@ impl Stamped {
     fn new(role: &str, node: &str) -> Self {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let stamp = format!("{{\"role\":{},\"node\":{},", text(role), text(node));
-        Self {
-            json: Format::default().json().flatten_event(true).with_span_list(false),
-            stamp,
-        }
+        Self { json: Format::default().json().flatten_event(true).with_span_list(false), stamp }
     }
 }
 
@@ -142,16 +119,9 @@ impl Metrics {
             }
         };
         describe_gauge!("tickwire_build_info", "What runs here; always 1");
-        let labels = [
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("role", role.into()),
-            ("node", node.into()),
-        ];
+        let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("role", role.into()), ("node", node.into())];
         gauge!("tickwire_build_info", &labels).set(1.0);
-        describe_gauge!(
-            "tickwire_process_start_time_seconds",
-            "When the node started, in seconds since 1970"
-        );
+        describe_gauge!("tickwire_process_start_time_seconds", "When the node started, in seconds since 1970");
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         gauge!("tickwire_process_start_time_seconds").set(started.as_secs_f64());
         Ok(Self { handle })
@@ -164,11 +134,7 @@ impl Metrics {
 
     /// Keeps the recorder's memory bounded until told to stop. One task per process should run this.
     pub async fn upkeep(self, stop: CancellationToken) {
-        while stop
-            .run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL))
-            .await
-            .is_some()
-        {
+        while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
             self.handle.run_upkeep();
         }
     }

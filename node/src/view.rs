@@ -39,24 +39,14 @@ pub struct Roster {
 impl Roster {
     /// Nobody was heard of. `timeout`, in milliseconds, is how long a member may be silent.
     pub fn new(now: Millis, timeout: u64) -> Self {
-        Self {
-            timeout,
-            heard: BTreeMap::new(),
-            listening_since: now,
-            losses: BTreeMap::new(),
-        }
+        Self { timeout, heard: BTreeMap::new(), listening_since: now, losses: BTreeMap::new() }
     }
 
     /// A node says that it lives. Returns whether that is news.
     pub fn beat(&mut self, now: Millis, member: Member) -> bool {
         let Some(heard) = self.heard.get_mut(&member.node) else {
             let node = member.node.clone();
-            let heard = Heard {
-                member,
-                first: now,
-                last: now,
-                gone: false,
-            };
+            let heard = Heard { member, first: now, last: now, gone: false };
             self.heard.insert(node, heard);
             return true;
         };
@@ -110,10 +100,7 @@ impl Roster {
         }
         self.forget(now);
         let members: Vec<Member> = members.into_values().collect();
-        (members != current.members).then(|| View {
-            version: current.version + 1,
-            members,
-        })
+        (members != current.members).then(|| View { version: current.version + 1, members })
     }
 
     /// The life that counts of each name that is heard, unless it said goodbye.
@@ -142,10 +129,7 @@ impl Roster {
         let cool_down = 2 * self.timeout;
         let fresh = || {
             let members = current.members.iter().filter(|member| member.role == role).count();
-            Losses {
-                since: now,
-                allowed: (members / 2).max(1),
-            }
+            Losses { since: now, allowed: (members / 2).max(1) }
         };
         let losses = self.losses.entry(role).or_insert_with(fresh);
         if now.since(losses.since) > cool_down {
@@ -173,10 +157,7 @@ mod tests {
 
     fn member(name: &str, nonce: u64) -> Member {
         Member {
-            node: NodeRef {
-                id: NodeId::new(name).unwrap(),
-                nonce: Nonce(nonce),
-            },
+            node: NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(nonce) },
             role: if name.starts_with('r') { Role::Router } else { Role::Gateway },
             weight: 1,
             draining: false,
@@ -203,10 +184,7 @@ mod tests {
         step(&mut roster, &mut view, 20);
         assert_eq!((view.version, names(&view)), (1, vec!["g1", "r2"]));
         assert_eq!(roster.next_view(&view, Millis(30)), None);
-        let draining = Member {
-            draining: true,
-            ..member("g1", 1)
-        };
+        let draining = Member { draining: true, ..member("g1", 1) };
         assert!(roster.beat(Millis(30), draining));
         step(&mut roster, &mut view, 30);
         assert_eq!((view.version, view.members[0].draining), (2, true));
@@ -231,10 +209,7 @@ mod tests {
 
     #[test]
     fn a_new_coordinator_drops_nobody_before_one_timeout() {
-        let mut view = View {
-            version: 7,
-            members: vec![member("g1", 1), member("r1", 1)],
-        };
+        let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)] };
         let mut roster = Roster::new(Millis(0), TIMEOUT);
         roster.restart_silence(Millis(50_000));
         roster.beat(Millis(50_000), member("r1", 1));

@@ -97,8 +97,9 @@ fn compose(
             continue;
         }
         for value in values {
-            kept += name.len() + value.as_str().len() + 4;
-            if kept <= ORIGINAL_HEADERS {
+            let size = name.len() + value.as_str().len() + 4;
+            if kept + size <= ORIGINAL_HEADERS {
+                kept += size;
                 headers.append(name, value.as_str());
             }
         }

@@ -29,12 +29,7 @@ impl NatsServer {
         let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let (child, port) = launch(home.path(), &flags, -1);
-        Self {
-            child,
-            home,
-            flags,
-            port,
-        }
+        Self { child, home, flags, port }
     }
 
     /// The address clients connect to, such as `nats://127.0.0.1:41235`.
@@ -106,10 +101,7 @@ fn launch(home: &Path, flags: &[String], port: i32) -> (Child, u16) {
             child.kill().ok();
             child.wait().ok();
             let said = fs::read_to_string(&log).unwrap_or_default();
-            panic!(
-                "{} {flags:?} did not come up ({ended:?}); its log:\n{said}",
-                binary.display()
-            );
+            panic!("{} {flags:?} did not come up ({ended:?}); its log:\n{said}", binary.display());
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -131,9 +123,7 @@ fn find_binary() -> PathBuf {
     if let Some(named) = env::var_os("NATS_SERVER") {
         return PathBuf::from(named);
     }
-    let on_path = env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect::<Vec<_>>())
-        .unwrap_or_default();
+    let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     let in_tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin");
     on_path
         .into_iter()

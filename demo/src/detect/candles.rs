@@ -62,11 +62,7 @@ pub fn hammer(bars: &[Bar]) -> Option<Finding> {
     Some(Finding::new(
         Direction::Bullish,
         &[ramp(shadow, 0.55, 0.85), ramp(size, 0.7, 1.7)],
-        vec![
-            ("close", bar.close),
-            ("lower_shadow_share", shadow),
-            ("range_ratio", size),
-        ],
+        vec![("close", bar.close), ("lower_shadow_share", shadow), ("range_ratio", size)],
     ))
 }
 
@@ -114,26 +110,10 @@ mod tests {
         let first = bar(98.5, 99.0, 97.5, 98.0);
         let found = at(99.0, first, bar(97.9, 99.5, 97.5, 98.9)).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
-        assert_eq!(
-            at(99.0, first, bar(98.1, 99.5, 97.5, 99.2)),
-            None,
-            "opens inside the first body"
-        );
-        assert_eq!(
-            at(99.0, first, bar(97.4, 98.5, 97.3, 98.4)),
-            None,
-            "closes inside the first body"
-        );
-        assert_eq!(
-            at(99.0, first, bar(97.9, 98.9, 97.5, 98.8)),
-            None,
-            "less than half an average range"
-        );
-        assert_eq!(
-            at(99.0, bar(98.0, 99.0, 97.5, 98.5), bar(97.9, 99.5, 97.5, 99.5)),
-            None,
-            "the first bar rises"
-        );
+        assert_eq!(at(99.0, first, bar(98.1, 99.5, 97.5, 99.2)), None, "opens inside the first body");
+        assert_eq!(at(99.0, first, bar(97.4, 98.5, 97.3, 98.4)), None, "closes inside the first body");
+        assert_eq!(at(99.0, first, bar(97.9, 98.9, 97.5, 98.8)), None, "less than half an average range");
+        assert_eq!(at(99.0, bar(98.0, 99.0, 97.5, 98.5), bar(97.9, 99.5, 97.5, 99.5)), None, "the first bar rises");
         assert_eq!(
             judge(
                 Pattern::BullishEngulfing,
@@ -152,56 +132,26 @@ mod tests {
         let first = bar(101.5, 102.5, 101.0, 102.0);
         let found = at(101.0, first, bar(102.1, 102.5, 100.5, 101.1)).unwrap();
         assert_eq!(found.direction, Direction::Bearish);
-        assert_eq!(
-            at(101.0, first, bar(101.9, 102.5, 100.5, 100.8)),
-            None,
-            "opens inside the first body"
-        );
-        assert_eq!(
-            at(101.0, first, bar(102.6, 102.7, 101.5, 101.6)),
-            None,
-            "closes inside the first body"
-        );
-        assert_eq!(
-            at(101.0, first, bar(102.1, 102.5, 101.1, 101.2)),
-            None,
-            "less than half an average range"
-        );
+        assert_eq!(at(101.0, first, bar(101.9, 102.5, 100.5, 100.8)), None, "opens inside the first body");
+        assert_eq!(at(101.0, first, bar(102.6, 102.7, 101.5, 101.6)), None, "closes inside the first body");
+        assert_eq!(at(101.0, first, bar(102.1, 102.5, 101.1, 101.2)), None, "less than half an average range");
         assert_eq!(
             at(101.0, bar(102.0, 102.5, 101.0, 101.5), bar(102.1, 102.5, 100.5, 100.5)),
             None,
             "the first bar falls"
         );
-        assert_eq!(
-            at(101.0, first, bar(102.5, 103.0, 99.0, 99.5)).unwrap().confidence,
-            0.99
-        );
+        assert_eq!(at(101.0, first, bar(102.5, 103.0, 99.0, 99.5)).unwrap().confidence, 0.99);
     }
 
     #[test]
     fn a_hammer_hangs_below_its_body_after_a_fall() {
         let at = |leg, bar| judge(Pattern::Hammer, &leg_to(leg), &[bar]);
         let found = at(98.0, bar(98.0, 98.5, 96.5, 98.5)).unwrap();
-        assert_eq!(
-            (found.direction, found.figures[1]),
-            (Direction::Bullish, ("lower_shadow_share", 0.75))
-        );
-        assert_eq!(
-            at(98.0, bar(98.0, 98.76, 97.01, 98.5)),
-            None,
-            "a shadow of less than two bodies"
-        );
-        assert_eq!(
-            at(98.0, bar(98.0, 99.1, 96.5, 98.5)),
-            None,
-            "an upper shadow of more than a fifth"
-        );
+        assert_eq!((found.direction, found.figures[1]), (Direction::Bullish, ("lower_shadow_share", 0.75)));
+        assert_eq!(at(98.0, bar(98.0, 98.76, 97.01, 98.5)), None, "a shadow of less than two bodies");
+        assert_eq!(at(98.0, bar(98.0, 99.1, 96.5, 98.5)), None, "an upper shadow of more than a fifth");
         assert_eq!(at(98.0, bar(98.0, 98.1, 96.0, 98.1)), None, "the body of a doji");
-        assert_eq!(
-            at(98.0, bar(98.0, 98.3, 96.95, 98.3)),
-            None,
-            "a range of less than 0.7 of the average"
-        );
+        assert_eq!(at(98.0, bar(98.0, 98.3, 96.95, 98.3)), None, "a range of less than 0.7 of the average");
         assert_eq!(at(100.0, bar(98.0, 98.5, 96.5, 98.5)), None, "prices did not fall");
         assert_eq!(at(98.0, bar(98.0, 98.5, 94.5, 98.5)).unwrap().confidence, 0.99);
     }
@@ -210,16 +160,9 @@ mod tests {
     fn a_doji_has_hardly_any_body() {
         let at = |bar| judge(Pattern::Doji, &calm(LOOKBACK), &[bar]);
         let found = at(bar(100.0, 101.25, 98.75, 100.25)).unwrap();
-        assert_eq!(
-            (found.direction, found.figures[2]),
-            (Direction::Neutral, ("range_ratio", 1.25))
-        );
+        assert_eq!((found.direction, found.figures[2]), (Direction::Neutral, ("range_ratio", 1.25)));
         assert_eq!(at(bar(100.0, 101.25, 98.75, 100.26)), None, "more body than a tenth");
-        assert_eq!(
-            at(bar(100.0, 100.7, 99.31, 100.0)),
-            None,
-            "a range of less than 0.7 of the average"
-        );
+        assert_eq!(at(bar(100.0, 100.7, 99.31, 100.0)), None, "a range of less than 0.7 of the average");
         assert_eq!(at(bar(100.0, 100.0, 100.0, 100.0)), None, "no range at all");
         assert_eq!(at(bar(100.0, 102.0, 98.5, 100.0)).unwrap().confidence, 0.99);
     }

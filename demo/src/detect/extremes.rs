@@ -54,10 +54,7 @@ fn break_of(bar: &Bar, prior: &[Bar], direction: Direction, level: f64, age: usi
     let distance = ratio(beyond, average_range(prior));
     Some(Finding::new(
         direction,
-        &[
-            ramp(age as f64, LEVEL_AGE as f64, LOOKBACK as f64),
-            ramp(distance, 0.0, 1.0),
-        ],
+        &[ramp(age as f64, LEVEL_AGE as f64, LOOKBACK as f64), ramp(distance, 0.0, 1.0)],
         vec![("close", bar.close), ("level", level), ("level_age", age as f64)],
     ))
 }
@@ -84,10 +81,7 @@ mod tests {
     use super::*;
 
     fn with_volume(close: f64, volume: u64) -> Bar {
-        Bar {
-            volume,
-            ..bar(100.0, close, 99.5, close)
-        }
+        Bar { volume, ..bar(100.0, close, 99.5, close) }
     }
 
     /// Calm bars of which the one `age` bars before the next reached from 90 to 110.
@@ -102,10 +96,7 @@ mod tests {
         let at = |close, volume| judge(Pattern::BreakoutBO, &calm(LOOKBACK), &[with_volume(close, volume)]);
         let found = at(101.01, 1200).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
-        assert_eq!(
-            found.figures,
-            [("close", 101.01), ("level", 101.0), ("volume_ratio", 1.2)]
-        );
+        assert_eq!(found.figures, [("close", 101.01), ("level", 101.0), ("volume_ratio", 1.2)]);
         assert_eq!(at(101.01, 1199), None);
         assert_eq!(at(101.0, 5000), None);
         assert_eq!(at(103.0, 2500).unwrap().confidence, 0.99);
@@ -113,13 +104,7 @@ mod tests {
 
     #[test]
     fn resistance_must_have_stood_for_five_bars() {
-        let at = |age, close| {
-            judge(
-                Pattern::ResistanceBreak,
-                &with_level(age),
-                &[bar(100.0, close, 99.5, close)],
-            )
-        };
+        let at = |age, close| judge(Pattern::ResistanceBreak, &with_level(age), &[bar(100.0, close, 99.5, close)]);
         let found = at(5, 110.01).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
         assert_eq!(found.figures, [("close", 110.01), ("level", 110.0), ("level_age", 5.0)]);
@@ -130,13 +115,7 @@ mod tests {
 
     #[test]
     fn support_must_have_stood_for_five_bars() {
-        let at = |age, close| {
-            judge(
-                Pattern::SupportBreak,
-                &with_level(age),
-                &[bar(100.0, 100.5, close, close)],
-            )
-        };
+        let at = |age, close| judge(Pattern::SupportBreak, &with_level(age), &[bar(100.0, 100.5, close, close)]);
         let found = at(5, 89.99).unwrap();
         assert_eq!(found.direction, Direction::Bearish);
         assert_eq!(found.figures, [("close", 89.99), ("level", 90.0), ("level_age", 5.0)]);
@@ -149,9 +128,6 @@ mod tests {
     fn a_level_reached_again_is_as_young_as_its_last_touch() {
         let mut bars = with_level(15);
         bars[LOOKBACK - 3] = bars[LOOKBACK - 15];
-        assert_eq!(
-            judge(Pattern::ResistanceBreak, &bars, &[bar(100.0, 111.0, 99.5, 111.0)]),
-            None
-        );
+        assert_eq!(judge(Pattern::ResistanceBreak, &bars, &[bar(100.0, 111.0, 99.5, 111.0)]), None);
     }
 }

@@ -51,11 +51,7 @@ pub fn quick_reversal(bars: &[Bar]) -> Option<Finding> {
     Some(Finding::new(
         Direction::of(-moved),
         &[ramp(moved.abs(), 2.0, 5.0), ramp(taken_back, 0.6, 1.2)],
-        vec![
-            ("close", bar.close),
-            ("move_in_ranges", moved),
-            ("taken_back", taken_back),
-        ],
+        vec![("close", bar.close), ("move_in_ranges", moved), ("taken_back", taken_back)],
     ))
 }
 
@@ -66,11 +62,7 @@ fn reversed(bars: &[Bar]) -> Option<(f64, f64)> {
     let start = turn.checked_sub(LEG)?;
     let first = bars[turn].close - bars[start].close;
     let moved = ratio(first, average_range(&bars[..=start]));
-    let taken_back = if first == 0.0 {
-        0.0
-    } else {
-        (bars[turn].close - bar.close) / first
-    };
+    let taken_back = if first == 0.0 { 0.0 } else { (bars[turn].close - bar.close) / first };
     (moved.abs() >= 2.0 && taken_back >= 0.6).then_some((moved, taken_back))
 }
 
@@ -82,10 +74,7 @@ mod tests {
 
     /// Bars that close at these prices, after enough calm ones (range 2, close 100).
     fn closing(pattern: Pattern, closes: &[f64]) -> Option<Finding> {
-        let last: Vec<Bar> = closes
-            .iter()
-            .map(|&close| bar(close, close + 1.0, close - 1.0, close))
-            .collect();
+        let last: Vec<Bar> = closes.iter().map(|&close| bar(close, close + 1.0, close - 1.0, close)).collect();
         judge(pattern, &calm(REVERSAL_SPAN), &last)
     }
 
@@ -110,15 +99,9 @@ mod tests {
         let reversal = |closes: &[f64]| closing(Pattern::QuickReversal, closes);
         let found = reversal(&[101.0, 102.0, 103.0, 104.0, 105.0, 104.0, 103.0, 102.0]).unwrap();
         assert_eq!((found.direction, found.confidence), (Direction::Bearish, 0.5408));
-        assert_eq!(
-            reversal(&[101.0, 102.0, 103.0, 104.0, 105.0, 104.0, 103.0, 102.01]),
-            None
-        );
+        assert_eq!(reversal(&[101.0, 102.0, 103.0, 104.0, 105.0, 104.0, 103.0, 102.01]), None);
         // The first move falls short of two average ranges.
-        assert_eq!(
-            reversal(&[101.0, 102.0, 103.0, 103.0, 103.9, 102.0, 101.0, 101.0]),
-            None
-        );
+        assert_eq!(reversal(&[101.0, 102.0, 103.0, 103.0, 103.9, 102.0, 101.0, 101.0]), None);
         let found = reversal(&[98.0, 96.0, 94.0, 92.0, 90.0, 90.0, 90.0, 102.0]).unwrap();
         assert_eq!((found.direction, found.confidence), (Direction::Bullish, 0.99));
     }

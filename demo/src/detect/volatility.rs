@@ -15,11 +15,7 @@ pub fn spike(bars: &[Bar]) -> Option<Finding> {
     Some(Finding::new(
         Direction::Neutral,
         &[ramp(range_ratio, 2.0, 3.5)],
-        vec![
-            ("close", bar.close),
-            ("range", bar.range()),
-            ("range_ratio", range_ratio),
-        ],
+        vec![("close", bar.close), ("range", bar.range()), ("range_ratio", range_ratio)],
     ))
 }
 
@@ -31,13 +27,7 @@ mod tests {
 
     #[test]
     fn the_range_must_double() {
-        let at = |high| {
-            judge(
-                Pattern::VolatilitySpike,
-                &calm(LOOKBACK),
-                &[bar(100.0, high, 99.0, 100.0)],
-            )
-        };
+        let at = |high| judge(Pattern::VolatilitySpike, &calm(LOOKBACK), &[bar(100.0, high, 99.0, 100.0)]);
         let found = at(103.0).unwrap();
         assert_eq!((found.direction, found.confidence), (Direction::Neutral, 0.5));
         assert_eq!(at(102.9), None);
@@ -47,9 +37,6 @@ mod tests {
     #[test]
     fn after_bars_without_range_nothing_is_a_spike() {
         let still = vec![bar(100.0, 100.0, 100.0, 100.0); LOOKBACK];
-        assert_eq!(
-            judge(Pattern::VolatilitySpike, &still, &[bar(100.0, 103.0, 99.0, 100.0)]),
-            None
-        );
+        assert_eq!(judge(Pattern::VolatilitySpike, &still, &[bar(100.0, 103.0, 99.0, 100.0)]), None);
     }
 }

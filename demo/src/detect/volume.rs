@@ -28,14 +28,7 @@ mod tests {
     use super::*;
 
     fn at(volume: u64, close: f64) -> Option<Finding> {
-        judge(
-            Pattern::SurgeDetection,
-            &calm(LOOKBACK),
-            &[Bar {
-                volume,
-                ..bar(100.0, 101.0, 99.0, close)
-            }],
-        )
+        judge(Pattern::SurgeDetection, &calm(LOOKBACK), &[Bar { volume, ..bar(100.0, 101.0, 99.0, close) }])
     }
 
     #[test]
@@ -54,13 +47,7 @@ mod tests {
 
     #[test]
     fn without_volumes_there_is_no_surge() {
-        let silent = vec![
-            Bar {
-                volume: 0,
-                ..bar(100.0, 101.0, 99.0, 100.0)
-            };
-            LOOKBACK
-        ];
+        let silent = vec![Bar { volume: 0, ..bar(100.0, 101.0, 99.0, 100.0) }; LOOKBACK];
         assert_eq!(judge(Pattern::SurgeDetection, &silent, &[silent[0]]), None);
     }
 }

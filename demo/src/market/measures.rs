@@ -54,10 +54,7 @@ impl Index {
         let average = long_average(closes)?;
         let [.., before, close] = closes else { return None };
         let recent = last(closes, SHORT)?;
-        let returns: Vec<f64> = last(closes, SHORT + 1)?
-            .windows(2)
-            .map(|pair| pair[1] / pair[0] - 1.0)
-            .collect();
+        let returns: Vec<f64> = last(closes, SHORT + 1)?.windows(2).map(|pair| pair[1] / pair[0] - 1.0).collect();
         Some(Self {
             distance: close / average - 1.0,
             width: (highest(recent) - lowest(recent)) / average,
@@ -145,11 +142,7 @@ impl Breadth {
 
     pub(super) fn share_above_average(&self) -> f64 {
         let known = self.above_200_day + self.below_200_day;
-        if known == 0 {
-            0.5
-        } else {
-            self.above_200_day as f64 / known as f64
-        }
+        if known == 0 { 0.5 } else { self.above_200_day as f64 / known as f64 }
     }
 }
 
@@ -222,12 +215,7 @@ mod tests {
 
     #[test]
     fn confidence_and_risk_follow_their_formulas() {
-        let index = |distance, volatility| Index {
-            distance,
-            width: 0.0,
-            volatility,
-            change: 0.0,
-        };
+        let index = |distance, volatility| Index { distance, width: 0.0, volatility, change: 0.0 };
         assert_eq!(round(index(0.02, 0.2).confidence()), 0.5);
         assert_eq!(round(index(-0.06, 0.2).confidence()), 0.745);
         assert_eq!(round(index(0.0, 0.2).confidence()), 0.99);

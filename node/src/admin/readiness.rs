@@ -46,10 +46,7 @@ impl Readiness {
     /// Adds a check, unmet until its component says otherwise.
     pub fn register(&self, name: &'static str) -> Check {
         self.lock().insert(name, Some("not started yet".to_owned()));
-        Check {
-            readiness: self.clone(),
-            name,
-        }
+        Check { readiness: self.clone(), name }
     }
 
     /// Every check. A node without any is not ready, for it has not come to the point of knowing what it needs; nor
@@ -62,16 +59,9 @@ impl Readiness {
         };
         let mut checks: Vec<_> = self.lock().iter().map(report).collect();
         if draining {
-            checks.push(CheckReport {
-                name: "running",
-                ok: false,
-                missing: Some("the node is stopping".to_owned()),
-            });
+            checks.push(CheckReport { name: "running", ok: false, missing: Some("the node is stopping".to_owned()) });
         }
-        Report {
-            ready: !checks.is_empty() && checks.iter().all(|check| check.ok),
-            checks,
-        }
+        Report { ready: !checks.is_empty() && checks.iter().all(|check| check.ok), checks }
     }
 
     fn lock(&self) -> MutexGuard<'_, Checks> {
@@ -117,16 +107,8 @@ mod tests {
             Report {
                 ready: false,
                 checks: vec![
-                    CheckReport {
-                        name: "coverage",
-                        ok: false,
-                        missing
-                    },
-                    CheckReport {
-                        name: "nats",
-                        ok: true,
-                        missing: None
-                    },
+                    CheckReport { name: "coverage", ok: false, missing },
+                    CheckReport { name: "nats", ok: true, missing: None },
                 ]
             }
         );

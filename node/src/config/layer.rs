@@ -22,13 +22,8 @@ pub(super) struct Schema {
 
 impl Schema {
     pub(super) fn of_reference() -> Self {
-        let table: toml::Table = REFERENCE
-            .parse()
-            .expect("the embedded reference is TOML, as the tests show");
-        let mut schema = Self {
-            leaves: BTreeMap::new(),
-            open: Vec::new(),
-        };
+        let table: toml::Table = REFERENCE.parse().expect("the embedded reference is TOML, as the tests show");
+        let mut schema = Self { leaves: BTreeMap::new(), open: Vec::new() };
         schema.learn("", table);
         schema
     }
@@ -49,10 +44,7 @@ impl Schema {
     /// A value of the type that this key takes, if there is such a key.
     fn example(&self, key: &str) -> Option<toml::Value> {
         let in_open = || self.open.iter().any(|open| chosen_name(key, open).is_some());
-        self.leaves
-            .get(key)
-            .cloned()
-            .or_else(|| in_open().then(|| toml::Value::String(String::new())))
+        self.leaves.get(key).cloned().or_else(|| in_open().then(|| toml::Value::String(String::new())))
     }
 
     /// Whether this key is a table: it has known keys below it, or takes any.
@@ -64,11 +56,7 @@ impl Schema {
 
     fn nearest(&self, key: &str) -> &str {
         let likeness = |known: &&str| (strsim::normalized_damerau_levenshtein(key, known) * 1e6) as u64;
-        let sections = self
-            .leaves
-            .keys()
-            .filter_map(|leaf| leaf.split_once('.'))
-            .map(|(section, _)| section);
+        let sections = self.leaves.keys().filter_map(|leaf| leaf.split_once('.')).map(|(section, _)| section);
         let known = self.leaves.keys().chain(&self.open).map(String::as_str).chain(sections);
         known.max_by_key(likeness).unwrap_or_default()
     }
@@ -78,11 +66,7 @@ impl Schema {
     fn check(&self, entry: &Entry) -> Result<(), ConfigError> {
         let Some(example) = self.example(&entry.key) else {
             let nearest = self.nearest(&entry.key).to_owned();
-            return Err(ConfigError::UnknownKey {
-                key: entry.key.clone(),
-                origin: entry.origin.clone(),
-                nearest,
-            });
+            return Err(ConfigError::UnknownKey { key: entry.key.clone(), origin: entry.origin.clone(), nearest });
         };
         if !example.same_type(&entry.value) {
             return Err(entry.wrong_type(described(&example)));
@@ -119,45 +103,21 @@ pub(super) struct Entry {
 impl Entry {
     /// The entry of a default.
     pub(super) fn of_reference(key: &str, merged: &toml::Table) -> Self {
-        let value = key
-            .split('.')
-            .try_fold(toml::Value::Table(merged.clone()), |value, name| {
-                value.get(name).cloned()
-            });
-        Self {
-            key: key.to_owned(),
-            value: value.unwrap_or(false.into()),
-            origin: Origin::Reference,
-        }
+        let value = key.split('.').try_fold(toml::Value::Table(merged.clone()), |value, name| value.get(name).cloned());
+        Self { key: key.to_owned(), value: value.unwrap_or(false.into()), origin: Origin::Reference }
     }
 
     pub(super) fn invalid(&self, reason: String) -> ConfigError {
-        ConfigError::Invalid {
-            key: self.key.clone(),
-            value: self.shown(),
-            origin: self.origin.clone(),
-            reason,
-        }
+        ConfigError::Invalid { key: self.key.clone(), value: self.shown(), origin: self.origin.clone(), reason }
     }
 
     fn wrong_type(&self, expected: &'static str) -> ConfigError {
-        ConfigError::WrongType {
-            key: self.key.clone(),
-            value: self.shown(),
-            origin: self.origin.clone(),
-            expected,
-        }
+        ConfigError::WrongType { key: self.key.clone(), value: self.shown(), origin: self.origin.clone(), expected }
     }
 
     fn shown(&self) -> String {
-        let secret = ["password", "token", "secret"]
-            .iter()
-            .any(|word| self.key.ends_with(word));
-        if secret {
-            "********".to_owned()
-        } else {
-            self.value.to_string()
-        }
+        let secret = ["password", "token", "secret"].iter().any(|word| self.key.ends_with(word));
+        if secret { "********".to_owned() } else { self.value.to_string() }
     }
 }
 
@@ -167,14 +127,9 @@ pub(super) struct Layer(Vec<Entry>);
 
 impl Layer {
     pub(super) fn from_file(schema: &Schema, path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let table: toml::Table =
+            text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let mut layer = Self(Vec::new());
         layer.gather("", table, &Origin::File(path.to_owned()), schema)?;
         Ok(layer)
@@ -188,11 +143,7 @@ impl Layer {
         schema: &Schema,
     ) -> Result<(), ConfigError> {
         for (name, value) in table {
-            let entry = Entry {
-                key: join(prefix, &name),
-                value,
-                origin: origin.clone(),
-            };
+            let entry = Entry { key: join(prefix, &name), value, origin: origin.clone() };
             match entry.value {
                 toml::Value::Table(inner) if schema.is_table(&entry.key) => {
                     self.gather(&entry.key, inner, origin, schema)?;
@@ -221,11 +172,7 @@ impl Layer {
                 layer.push(schema, key, text, origin)?;
             } else if let Some(meant) = schema.leaves.keys().find(|known| known.replace('.', "_") == key) {
                 let nearest = format!("{ENV_PREFIX}{}", meant.replace('.', "__").to_uppercase());
-                return Err(ConfigError::UnknownKey {
-                    key: name.clone(),
-                    origin,
-                    nearest,
-                });
+                return Err(ConfigError::UnknownKey { key: name.clone(), origin, nearest });
             }
         }
         Ok(layer)
@@ -240,11 +187,7 @@ impl Layer {
     }
 
     fn push(&mut self, schema: &Schema, key: String, text: &str, origin: Origin) -> Result<(), ConfigError> {
-        let entry = Entry {
-            value: schema.read_text(&key, text),
-            key,
-            origin,
-        };
+        let entry = Entry { value: schema.read_text(&key, text), key, origin };
         schema.check(&entry)?;
         self.0.push(entry);
         Ok(())
@@ -264,28 +207,19 @@ impl config::Source for Layer {
     fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
         let convert = |entry: &Entry| {
             let value = entry.value.clone().try_into::<config::Value>();
-            Ok((
-                entry.key.clone(),
-                value.map_err(|error| config::ConfigError::Foreign(Box::new(error)))?,
-            ))
+            Ok((entry.key.clone(), value.map_err(|error| config::ConfigError::Foreign(Box::new(error)))?))
         };
         self.0.iter().map(convert).collect()
     }
 }
 
 fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{prefix}.{name}")
-    }
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
 /// The name that the user chose for this key below the open table.
 fn chosen_name<'k>(key: &'k str, open: &str) -> Option<&'k str> {
-    key.strip_prefix(open)?
-        .strip_prefix('.')
-        .filter(|name| !name.contains('.'))
+    key.strip_prefix(open)?.strip_prefix('.').filter(|name| !name.contains('.'))
 }
 
 fn described(example: &toml::Value) -> &'static str {

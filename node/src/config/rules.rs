@@ -32,21 +32,11 @@ impl AuthConfig {
 impl Config {
     /// Checks what keys demand of each other.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Self {
-            events,
-            membership,
-            stream,
-            nats,
-            ..
-        } = self;
-        let logins = [
-            !nats.user.is_empty(),
-            !nats.token.is_empty(),
-            nats.credentials.is_some(),
-        ]
-        .iter()
-        .filter(|set| **set)
-        .count();
+        let Self { events, membership, stream, nats, .. } = self;
+        let logins = [!nats.user.is_empty(), !nats.token.is_empty(), nats.credentials.is_some()]
+            .iter()
+            .filter(|set| **set)
+            .count();
         let built_in = |name: &String| !matches!(Kind::from(name.as_str()), Kind::Other(_));
         let rules = [
             (
@@ -64,11 +54,7 @@ impl Config {
                 "stream.duplicate_window, stream.max_age",
                 "the window must not be longer than events are kept",
             ),
-            (
-                logins <= 1,
-                "nats.user, nats.token, nats.credentials",
-                "only one way to log in can be used",
-            ),
+            (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (
                 nats.password.is_empty() || !nats.user.is_empty(),
                 "nats.password, nats.user",
@@ -81,10 +67,7 @@ impl Config {
             ),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {
-            Some((_, keys, reason)) => Err(ConfigError::Conflict {
-                keys,
-                reason: reason.to_owned(),
-            }),
+            Some((_, keys, reason)) => Err(ConfigError::Conflict { keys, reason: reason.to_owned() }),
             None => Ok(()),
         }
     }

@@ -41,16 +41,10 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
     /// The configured name; [`identity`](Self::identity) gives the one to use.
-    #[serde(
-        serialize_with = "values::show_optional",
-        deserialize_with = "values::optional_token"
-    )]
+    #[serde(serialize_with = "values::show_optional", deserialize_with = "values::optional_token")]
     pub id: Option<String>,
     /// How long a drain may take.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 600_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub shutdown_grace: Duration,
     /// Where to write what the node listens on.
     #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
@@ -60,9 +54,7 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The node's name: the configured one, else the role and eight random digits. To be called once at the start.
     pub fn identity(&self, role: &str) -> String {
-        self.id
-            .clone()
-            .unwrap_or_else(|| format!("{role}-{:08x}", rand::rng().random::<u32>()))
+        self.id.clone().unwrap_or_else(|| format!("{role}-{:08x}", rand::rng().random::<u32>()))
     }
 }
 
@@ -113,16 +105,10 @@ pub struct NatsConfig {
     #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
     pub tls_key: Option<PathBuf>,
     /// How long a start may wait for NATS.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<100, 600_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 600_000, _>")]
     pub connect_timeout: Duration,
     /// How long one request may take.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<50, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
     pub request_timeout: Duration,
 }
 
@@ -152,10 +138,7 @@ pub struct StreamConfig {
     #[serde(deserialize_with = "values::within::<1_024, 8_388_608, _, _>")]
     pub max_message: i32,
     /// How long a message id is remembered.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<100, 86_400_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 86_400_000, _>")]
     pub duplicate_window: Duration,
     /// File or memory.
     pub storage: Storage,
@@ -192,28 +175,16 @@ pub struct AdminConfig {
 #[serde(deny_unknown_fields)]
 pub struct MembershipConfig {
     /// The time between two beats.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<20, 10_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<20, 10_000, _>")]
     pub beat_interval: Duration,
     /// The silence after which a node is out of the view.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<50, 300_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 300_000, _>")]
     pub timeout: Duration,
     /// How long a lease lasts unless it is renewed.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<1_000, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<1_000, 60_000, _>")]
     pub lease_ttl: Duration,
     /// The time between two ticks of a partition.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<50, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
     pub tick_interval: Duration,
 }
 
@@ -222,25 +193,16 @@ pub struct MembershipConfig {
 #[serde(deny_unknown_fields)]
 pub struct RouterConfig {
     /// How long a batch is gathered.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 1_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub flush_window: Duration,
     /// How large a batch grows.
     #[serde(deserialize_with = "values::within::<1_024, 524_288, _, _>")]
     pub flush_bytes: usize,
     /// The time between two checkpoints of a floor.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<20, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<20, 60_000, _>")]
     pub checkpoint_interval: Duration,
     /// How long the interest of a silent gateway is kept.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<100, 3_600_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 3_600_000, _>")]
     pub interest_retention: Duration,
 }
 
@@ -254,16 +216,10 @@ pub struct GatewayConfig {
     #[serde(deserialize_with = "values::within::<0, 256, _, _>")]
     pub shards: usize,
     /// The time between two heartbeats to a quiet client.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<100, 300_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub heartbeat_interval: Duration,
     /// How long a connection may stay unnamed.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<100, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 60_000, _>")]
     pub auth_timeout: Duration,
     /// The largest frame from a client.
     #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
@@ -281,34 +237,19 @@ pub struct GatewayConfig {
     #[serde(deserialize_with = "values::within::<16_384, 1_073_741_824, _, _>")]
     pub outbox_bytes: usize,
     /// The default window.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 1_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub window: Duration,
     /// How long unwanted interest is kept.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 600_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub shrink_delay: Duration,
     /// How long interest deltas are gathered.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 1_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub delta_window: Duration,
     /// How long a partition may hold up a confirmation.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<10, 60_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<10, 60_000, _>")]
     pub confirm_timeout: Duration,
     /// How long a gap may close by itself.
-    #[serde(
-        serialize_with = "values::show_duration",
-        deserialize_with = "values::duration::<0, 10_000, _>"
-    )]
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 10_000, _>")]
     pub gap_grace: Duration,
     /// Events held behind a gap.
     #[serde(deserialize_with = "values::within::<1, 10_000_000, _, _>")]

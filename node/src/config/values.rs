@@ -21,14 +21,8 @@ where
     let (least, most) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
     match PARSER.parse_unsigned_duration(&text) {
         Ok(found) if (least..=most).contains(&found) => Ok(found),
-        Ok(_) => Err(D::Error::custom(format!(
-            "must be {} to {}",
-            shown(&least),
-            shown(&most)
-        ))),
-        Err(_) => Err(D::Error::custom(
-            "must be a duration with its unit, such as \"250ms\", \"2s\" or \"24h\"",
-        )),
+        Ok(_) => Err(D::Error::custom(format!("must be {} to {}", shown(&least), shown(&most)))),
+        Err(_) => Err(D::Error::custom("must be a duration with its unit, such as \"250ms\", \"2s\" or \"24h\"")),
     }
 }
 
@@ -56,11 +50,7 @@ where
 /// Reads a name that has to be one token of a subject.
 pub(super) fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if names::is_token(&text) {
-        Ok(text)
-    } else {
-        Err(D::Error::custom(names::TOKEN_RULE))
-    }
+    if names::is_token(&text) { Ok(text) } else { Err(D::Error::custom(names::TOKEN_RULE)) }
 }
 
 /// Reads a name as [`token`] does, or none.
@@ -104,19 +94,14 @@ pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
 pub(super) fn nats_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.contains('@') {
-        return Err(D::Error::custom(
-            "must not hold a user or password: use nats.user and nats.password",
-        ));
+        return Err(D::Error::custom("must not hold a user or password: use nats.user and nats.password"));
     }
-    let good = text
-        .split(',')
-        .all(|url| !url.trim().is_empty() && url.trim().parse::<async_nats::ServerAddr>().is_ok());
+    let good =
+        text.split(',').all(|url| !url.trim().is_empty() && url.trim().parse::<async_nats::ServerAddr>().is_ok());
     if good {
         Ok(text)
     } else {
-        Err(D::Error::custom(
-            "must be NATS addresses with commas between, such as nats://127.0.0.1:4222",
-        ))
+        Err(D::Error::custom("must be NATS addresses with commas between, such as nats://127.0.0.1:4222"))
     }
 }
 

@@ -21,20 +21,14 @@ pub(super) async fn send(nats: &Nats, every: Duration, member: &Member, drain: &
             () = drain.cancelled(), if !draining => {}
         }
         draining = drain.is_cancelled();
-        let member = Member {
-            draining,
-            ..member.clone()
-        };
+        let member = Member { draining, ..member.clone() };
         beat(nats, member, false).await;
     }
 }
 
 /// Says goodbye, and waits until that has left this process.
 pub(super) async fn goodbye(nats: &Nats, member: &Member) {
-    let member = Member {
-        draining: true,
-        ..member.clone()
-    };
+    let member = Member { draining: true, ..member.clone() };
     beat(nats, member, true).await;
     if let Err(error) = nats.client.flush().await {
         warn!(%error, "the goodbye was not sent");

@@ -32,12 +32,7 @@ impl Follower {
         view: watch::Sender<Arc<View>>,
     ) -> Result<Self, MembershipError> {
         let announcements = super::subscribe(nats, names::VIEW.to_owned()).await?;
-        Ok(Self {
-            announcements,
-            interval,
-            leases,
-            view,
-        })
+        Ok(Self { announcements, interval, leases, view })
     }
 
     /// Follows until dropped, or until the connection is closed for good.

@@ -78,11 +78,8 @@ fn kept(config: &StreamConfig) -> Config {
 /// The running configuration with what follows ours put right, and all else (placement, compression, what the server
 /// has added) left as it is.
 pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
-    let duplicate_window = if wanted.duplicate_window.is_zero() {
-        running.duplicate_window
-    } else {
-        wanted.duplicate_window
-    };
+    let duplicate_window =
+        if wanted.duplicate_window.is_zero() { running.duplicate_window } else { wanted.duplicate_window };
     Config {
         subjects: wanted.subjects.clone(),
         subject_transform: wanted.subject_transform.clone(),
@@ -100,17 +97,12 @@ pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
 /// Refuses a running stream of events that is not ours, or not spread or kept as configured.
 pub(super) fn check_events(running: &Config, config: &StreamConfig) -> Result<(), ProvisionError> {
     let stream = || running.name.clone();
-    let told = running
-        .metadata
-        .get(names::PARTITIONS_METADATA)
-        .and_then(|count| count.parse::<u32>().ok());
+    let told = running.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse::<u32>().ok());
     match told {
         None => Err(ProvisionError::NotOurs { stream: stream() }),
-        Some(running) if running != config.partitions => Err(ProvisionError::Partitions {
-            stream: stream(),
-            running,
-            configured: config.partitions,
-        }),
+        Some(running) if running != config.partitions => {
+            Err(ProvisionError::Partitions { stream: stream(), running, configured: config.partitions })
+        }
         Some(_) => check_storage(running, config),
     }
 }
@@ -120,10 +112,7 @@ pub(super) fn check_storage(running: &Config, config: &StreamConfig) -> Result<(
     if running.storage == storage(config) {
         Ok(())
     } else {
-        Err(ProvisionError::Storage {
-            stream: running.name.clone(),
-            running: format!("{:?}", running.storage),
-        })
+        Err(ProvisionError::Storage { stream: running.name.clone(), running: format!("{:?}", running.storage) })
     }
 }
 

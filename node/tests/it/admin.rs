@@ -10,10 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client
-        .get(format!("http://{address}{path}").parse().unwrap())
-        .await
-        .unwrap();
+    let answer = client.get(format!("http://{address}{path}").parse().unwrap()).await.unwrap();
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -26,9 +23,7 @@ async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
     let drain = CancellationToken::new();
     let metrics = Metrics::install("gateway", "gw-1").unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(listen, readiness, metrics.clone(), drain.clone())
-        .await
-        .unwrap();
+    let admin = Admin::start(listen, readiness, metrics.clone(), drain.clone()).await.unwrap();
     let address = admin.address();
     assert_ne!(address.port(), 0);
 
@@ -56,9 +51,7 @@ async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
     assert!(body.contains("tickwire_build_info{"), "{body}");
     assert_eq!(get(address, "/other").await.0, 404);
 
-    let taken = Admin::start(address, Readiness::default(), metrics, drain)
-        .await
-        .unwrap_err();
+    let taken = Admin::start(address, Readiness::default(), metrics, drain).await.unwrap_err();
     assert!(taken.to_string().contains(&address.to_string()), "{taken}");
 
     admin.stop().await;

@@ -7,24 +7,15 @@ use tickwire_core::event::KindAudience;
 use tickwire_node::config::{AuthMode, Config, ConfigError, LoadOptions, LogFormat, Origin};
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn from_env(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::load(&LoadOptions {
-        env: pairs(env),
-        ..LoadOptions::default()
-    })
+    Config::load(&LoadOptions { env: pairs(env), ..LoadOptions::default() })
 }
 
 fn from_sets(sets: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::load(&LoadOptions {
-        sets: pairs(sets),
-        ..LoadOptions::default()
-    })
+    Config::load(&LoadOptions { sets: pairs(sets), ..LoadOptions::default() })
 }
 
 /// Loads a file of this text; also gives the path, for comparing origins.
@@ -32,22 +23,12 @@ fn from_file(text: &str) -> (Result<Config, ConfigError>, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("tickwire.toml");
     std::fs::write(&path, text).unwrap();
-    (
-        Config::load(&LoadOptions {
-            file: Some(path.clone()),
-            ..LoadOptions::default()
-        }),
-        path,
-    )
+    (Config::load(&LoadOptions { file: Some(path.clone()), ..LoadOptions::default() }), path)
 }
 
 fn keys(prefix: &str, table: &toml::Table, into: &mut BTreeSet<String>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match value {
             toml::Value::Table(inner) if !inner.is_empty() => keys(&key, inner, into),
             _ => assert!(into.insert(key)),
@@ -89,10 +70,7 @@ fn later_layers_win() {
         env: pairs(&[
             ("TICKWIRE_STREAM__REPLICAS", "5"),
             ("TICKWIRE_STREAM__NAME", "ENV"),
-            (
-                "TICKWIRE_GATEWAY__ALLOWED_ORIGINS",
-                "https://a.example, https://b.example",
-            ),
+            ("TICKWIRE_GATEWAY__ALLOWED_ORIGINS", "https://a.example, https://b.example"),
             ("TICKWIRE_EVENTS__KINDS__MEMO", "user"),
             ("PATH", "/bin"),
         ]),
@@ -110,10 +88,7 @@ fn later_layers_win() {
     assert_eq!(config.stream.max_age, Duration::from_secs(24 * 3600));
     assert_eq!(config.nats.password.expose(), "007");
     assert_eq!(config.router.flush_window, Duration::from_millis(10));
-    assert_eq!(
-        config.gateway.allowed_origins,
-        ["https://a.example", "https://b.example"]
-    );
+    assert_eq!(config.gateway.allowed_origins, ["https://a.example", "https://b.example"]);
     assert_eq!(config.events.kinds["news"], KindAudience::Public);
     assert_eq!(config.events.kinds["memo"], KindAudience::User);
     assert_eq!(config.log.format, LogFormat::Json);
@@ -126,18 +101,11 @@ fn an_unknown_key_names_its_source_and_the_nearest_key() {
         other => panic!("{other:?}"),
     };
     let (result, path) = from_file("[nats]\nurls = 'x'\n");
-    assert_eq!(
-        unknown(result),
-        ("nats.urls".into(), Origin::File(path), "nats.url".into())
-    );
+    assert_eq!(unknown(result), ("nats.urls".into(), Origin::File(path), "nats.url".into()));
     let (result, path) = from_file("[gatway]\nlisten = '127.0.0.1:1'\n");
     assert_eq!(unknown(result), ("gatway".into(), Origin::File(path), "gateway".into()));
     let name = "TICKWIRE_STREAM__PARTITION";
-    let expected = (
-        "stream.partition".into(),
-        Origin::Environment(name.into()),
-        "stream.partitions".into(),
-    );
+    let expected = ("stream.partition".into(), Origin::Environment(name.into()), "stream.partitions".into());
     assert_eq!(unknown(from_env(&[(name, "3")])), expected);
     let expected = ("node.idd".into(), Origin::Flag, "node.id".into());
     assert_eq!(unknown(from_sets(&[("node.idd", "3")])), expected);
@@ -153,19 +121,13 @@ fn one_underscore_too_few_is_told_but_variables_of_others_are_left_alone() {
         }
         other => panic!("{other:?}"),
     }
-    from_env(&[
-        ("TICKWIRE_SERVICE_HOST", "10.0.0.1"),
-        ("TICKWIRE_GATEWAY_PORT", "tcp://10.0.0.1:80"),
-    ])
-    .unwrap();
+    from_env(&[("TICKWIRE_SERVICE_HOST", "10.0.0.1"), ("TICKWIRE_GATEWAY_PORT", "tcp://10.0.0.1:80")]).unwrap();
 }
 
 #[test]
 fn a_wrong_type_names_key_value_and_what_is_expected() {
     let wrong = |result: Result<Config, ConfigError>| match result {
-        Err(ConfigError::WrongType {
-            key, value, expected, ..
-        }) => (key, value, expected),
+        Err(ConfigError::WrongType { key, value, expected, .. }) => (key, value, expected),
         other => panic!("{other:?}"),
     };
     let number = "a whole number";
@@ -173,50 +135,24 @@ fn a_wrong_type_names_key_value_and_what_is_expected() {
         wrong(from_sets(&[("stream.partitions", "many")])),
         ("stream.partitions".into(), "\"many\"".into(), number)
     );
-    assert_eq!(
-        wrong(from_file("[stream]\npartitions = 3.5\n").0),
-        ("stream.partitions".into(), "3.5".into(), number)
-    );
-    assert_eq!(
-        wrong(from_file("[log]\nlevel = 3\n").0),
-        ("log.level".into(), "3".into(), "text")
-    );
-    assert_eq!(
-        wrong(from_file("nats = 3\n").0),
-        ("nats".into(), "3".into(), "a table of keys")
-    );
-    assert_eq!(
-        wrong(from_file("[auth]\njwt_secret = 3\n").0),
-        ("auth.jwt_secret".into(), "********".into(), "text")
-    );
+    assert_eq!(wrong(from_file("[stream]\npartitions = 3.5\n").0), ("stream.partitions".into(), "3.5".into(), number));
+    assert_eq!(wrong(from_file("[log]\nlevel = 3\n").0), ("log.level".into(), "3".into(), "text"));
+    assert_eq!(wrong(from_file("nats = 3\n").0), ("nats".into(), "3".into(), "a table of keys"));
+    assert_eq!(wrong(from_file("[auth]\njwt_secret = 3\n").0), ("auth.jwt_secret".into(), "********".into(), "text"));
 }
 
 #[test]
 fn a_value_out_of_range_names_key_value_source_and_range() {
     let invalid = |key: &str, value: &str| match from_sets(&[(key, value)]) {
-        Err(ConfigError::Invalid {
-            key: found,
-            value,
-            origin,
-            reason,
-        }) => {
+        Err(ConfigError::Invalid { key: found, value, origin, reason }) => {
             assert_eq!((found.as_str(), origin), (key, Origin::Flag));
             (value, reason)
         }
         other => panic!("{key}={value}: {other:?}"),
     };
-    assert_eq!(
-        invalid("stream.partitions", "1025"),
-        ("1025".into(), "must be 1 to 1024".into())
-    );
-    assert_eq!(
-        invalid("stream.partitions", "-1"),
-        ("-1".into(), "must be 1 to 1024".into())
-    );
-    assert_eq!(
-        invalid("gateway.window", "2s"),
-        ("\"2s\"".into(), "must be 0s to 1s".into())
-    );
+    assert_eq!(invalid("stream.partitions", "1025"), ("1025".into(), "must be 1 to 1024".into()));
+    assert_eq!(invalid("stream.partitions", "-1"), ("-1".into(), "must be 1 to 1024".into()));
+    assert_eq!(invalid("gateway.window", "2s"), ("\"2s\"".into(), "must be 0s to 1s".into()));
     for (key, value) in [
         ("gateway.window", "5"),
         ("gateway.window", "fast"),
@@ -258,27 +194,17 @@ fn keys_that_do_not_go_together_are_refused() {
 
 #[test]
 fn files_that_are_not_there_or_not_toml_are_told() {
-    let missing = LoadOptions {
-        file: Some("/nowhere/tickwire.toml".into()),
-        ..LoadOptions::default()
-    };
+    let missing = LoadOptions { file: Some("/nowhere/tickwire.toml".into()), ..LoadOptions::default() };
     assert!(matches!(Config::load(&missing), Err(ConfigError::Read { .. })));
     assert!(matches!(from_file("[stream\n").0, Err(ConfigError::Syntax { .. })));
-    assert!(matches!(
-        Config::parse_set("nats.url"),
-        Err(ConfigError::NotAPair { .. })
-    ));
+    assert!(matches!(Config::parse_set("nats.url"), Err(ConfigError::NotAPair { .. })));
     assert_eq!(Config::parse_set("a.b = c=d").unwrap(), ("a.b".into(), "c=d".into()));
 }
 
 #[test]
 fn secrets_are_used_but_not_shown() {
     let secret = "s".repeat(32);
-    let config = from_env(&[
-        ("TICKWIRE_AUTH__JWT_SECRET", &secret),
-        ("TICKWIRE_NATS__TOKEN", &secret),
-    ])
-    .unwrap();
+    let config = from_env(&[("TICKWIRE_AUTH__JWT_SECRET", &secret), ("TICKWIRE_NATS__TOKEN", &secret)]).unwrap();
     assert_eq!(config.auth.secret().unwrap().unwrap().expose(), secret);
     assert!(!config.show().contains(&secret));
     assert!(!format!("{config:?}").contains(&secret));
@@ -288,10 +214,7 @@ fn secrets_are_used_but_not_shown() {
 #[test]
 fn tokens_need_a_secret_and_development_needs_none() {
     assert_eq!(from_env(&[]).unwrap().auth.mode, AuthMode::Jwt);
-    assert!(matches!(
-        from_env(&[]).unwrap().auth.secret(),
-        Err(ConfigError::Conflict { .. })
-    ));
+    assert!(matches!(from_env(&[]).unwrap().auth.secret(), Err(ConfigError::Conflict { .. })));
     let short = from_sets(&[("auth.jwt_secret", "short")]).unwrap();
     assert!(matches!(short.auth.secret(), Err(ConfigError::Conflict { .. })));
     assert_eq!(from_sets(&[("auth.mode", "dev")]).unwrap().auth.secret().unwrap(), None);
@@ -301,13 +224,7 @@ fn tokens_need_a_secret_and_development_needs_none() {
 fn a_node_without_a_name_gets_one_of_its_own() {
     let config = from_env(&[]).unwrap();
     let (first, second) = (config.node.identity("gateway"), config.node.identity("gateway"));
-    assert!(
-        first.starts_with("gateway-") && first.len() == "gateway-".len() + 8,
-        "{first}"
-    );
+    assert!(first.starts_with("gateway-") && first.len() == "gateway-".len() + 8, "{first}");
     assert_ne!(first, second);
-    assert_eq!(
-        from_sets(&[("node.id", "gw-1")]).unwrap().node.identity("gateway"),
-        "gw-1"
-    );
+    assert_eq!(from_sets(&[("node.id", "gw-1")]).unwrap().node.identity("gateway"), "gw-1");
 }

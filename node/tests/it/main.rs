@@ -13,13 +13,6 @@ use tickwire_node::config::{Config, LoadOptions};
 
 /// The defaults with these keys set.
 fn load(sets: &[(&str, &str)]) -> Config {
-    let sets = sets
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    Config::load(&LoadOptions {
-        sets,
-        ..LoadOptions::default()
-    })
-    .unwrap()
+    let sets = sets.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap()
 }

@@ -1,5 +1,6 @@
 //! Membership over a real nats-server: joining, draining, goodbyes, silence, and a new coordinator.
 
+use futures_util::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
@@ -31,18 +32,11 @@ fn config(server: &NatsServer, name: &str) -> Config {
         ("membership.lease_ttl", "1s"),
     ];
     let sets = sets.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    Config::load(&LoadOptions {
-        sets,
-        ..LoadOptions::default()
-    })
-    .unwrap()
+    Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap()
 }
 
 fn node(name: &str, nonce: u64) -> NodeRef {
-    NodeRef {
-        id: NodeId::new(name).unwrap(),
-        nonce: Nonce(nonce),
-    }
+    NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(nonce) }
 }
 
 struct Running {
@@ -105,12 +99,7 @@ async fn nodes_join_drain_leave_and_are_missed() {
 
     // A node that ends without a word is missed.
     let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
-    let member = Member {
-        node: node("g3", 1),
-        role: Role::Gateway,
-        weight: 1,
-        draining: false,
-    };
+    let member = Member { node: node("g3", 1), role: Role::Gateway, weight: 1, draining: false };
     let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
     nats.client.publish(names::beat("gateway"), beat.into()).await.unwrap();
     second.sees(&[("g3", false), ("r2", false)]).await;
@@ -159,23 +148,22 @@ async fn a_write_that_was_not_answered_is_looked_up() {
     let config = config(&server, "r1");
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
-    // Deadlines so short that answers do not come in time, though writes may take effect.
-    let hasty = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), Duration::ZERO).await.unwrap();
-    let calm = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON).await.unwrap();
+    let leases = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON).await.unwrap();
     let other = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 2), SOON).await.unwrap();
-    assert!(matches!(hasty.take("p.1", 0, &1u64).await, Err(LeaseError::Unavailable { .. })));
-    let read = eventually("the unanswered write", SOON, async || {
-        let read = calm.read::<u64>("p.1").await.unwrap();
-        (read.revision > 0).then_some(read)
-    });
-    let read = read.await;
-    assert_eq!(read.record.unwrap().owner, Some(node("r1", 1)));
-    let mut mine = calm.take("p.1", read.revision, &2u64).await.unwrap();
+    let mut mine = leases.take("p.1", 0, &1u64).await.unwrap();
+    // Given up before the answer comes, though the write takes effect.
+    assert!(mine.renew(&2u64).now_or_never().is_none());
+    eventually("the unanswered write", SOON, async || {
+        let record = leases.read::<u64>("p.1").await.unwrap().record?;
+        (record.owner == Some(node("r1", 1)) && record.state == 2).then_some(())
+    })
+    .await;
     mine.renew(&3u64).await.unwrap();
     let seen = other.read::<u64>("p.1").await.unwrap();
     let theirs = other.take("p.1", seen.revision, &4u64).await.unwrap();
-    assert!(matches!(mine.renew(&5u64).await, Err(LeaseError::Refused { .. })));
-    theirs.free(&6u64).await.unwrap();
-    let freed = calm.read::<u64>("p.1").await.unwrap().record.unwrap();
-    assert_eq!((freed.owner, freed.state), (None, 6));
+    assert!(mine.renew(&5u64).now_or_never().is_none());
+    assert!(matches!(mine.renew(&6u64).await, Err(LeaseError::Refused { .. })));
+    theirs.free(&7u64).await.unwrap();
+    let freed = leases.read::<u64>("p.1").await.unwrap().record.unwrap();
+    assert_eq!((freed.owner, freed.state), (None, 7));
 }

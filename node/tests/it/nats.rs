@@ -20,12 +20,7 @@ async fn an_unreachable_server_is_given_up_at_the_deadline() {
     let mut server = NatsServer::start();
     server.kill();
     let start = Instant::now();
-    let refused = Nats::connect(
-        &config(&server.url(), &[("nats.connect_timeout", "300ms")]),
-        "router",
-        "r1",
-    )
-    .await;
+    let refused = Nats::connect(&config(&server.url(), &[("nats.connect_timeout", "300ms")]), "router", "r1").await;
     assert!(start.elapsed() < Duration::from_secs(2));
     match refused {
         Err(NatsError::Unreachable { url, .. }) => assert_eq!(url, server.url()),
@@ -48,37 +43,25 @@ async fn a_server_that_comes_up_before_the_deadline_is_reached() {
 async fn the_connection_comes_back_and_both_are_counted() {
     let metrics = Metrics::install("router", "r1").unwrap();
     let mut server = NatsServer::start();
-    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1")
-        .await
-        .unwrap();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let mut connected = nats.connected();
-    tokio::time::timeout(SOON, connected.wait_for(|up| *up))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, connected.wait_for(|up| *up)).await.unwrap().unwrap();
     let mut messages = nats.client.subscribe("x").await.unwrap();
 
     server.kill();
-    tokio::time::timeout(SOON, connected.wait_for(|up| !up))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, connected.wait_for(|up| !up)).await.unwrap().unwrap();
     assert!(!nats.is_connected());
     server.restart();
-    tokio::time::timeout(SOON, connected.wait_for(|up| *up))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(SOON, connected.wait_for(|up| *up)).await.unwrap().unwrap();
     eventually("the connection is up", SOON, async || nats.is_connected().then_some(())).await;
     nats.check().await.unwrap();
     nats.client.publish("x", "again".into()).await.unwrap();
     assert_eq!(messages.next().await.unwrap().payload, "again");
 
     let text = metrics.render();
-    for line in [
-        "tickwire_nats_events_total{event=\"disconnected\"}",
-        "tickwire_nats_events_total{event=\"connected\"}",
-    ] {
+    for line in
+        ["tickwire_nats_events_total{event=\"disconnected\"}", "tickwire_nats_events_total{event=\"connected\"}"]
+    {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
 }
@@ -87,32 +70,18 @@ async fn the_connection_comes_back_and_both_are_counted() {
 async fn the_login_is_used_and_a_wrong_one_is_told_at_once() {
     let server = NatsServer::start_with(&["-js", "--user", "bob", "--pass", "right"]);
     let bob = |password| config(&server.url(), &[("nats.user", "bob"), ("nats.password", password)]);
-    Nats::connect(&bob("right"), "router", "r1")
-        .await
-        .unwrap()
-        .check()
-        .await
-        .unwrap();
+    Nats::connect(&bob("right"), "router", "r1").await.unwrap().check().await.unwrap();
     let start = Instant::now();
-    assert!(matches!(
-        Nats::connect(&bob("wrong"), "router", "r1").await,
-        Err(NatsError::Login { .. })
-    ));
+    assert!(matches!(Nats::connect(&bob("wrong"), "router", "r1").await, Err(NatsError::Login { .. })));
     assert!(start.elapsed() < Duration::from_secs(1));
 
     let server = NatsServer::start_with(&["--auth", "s3cret"]);
     let token = |token| config(&server.url(), &[("nats.token", token)]);
     Nats::connect(&token("s3cret"), "router", "r1").await.unwrap();
-    assert!(matches!(
-        Nats::connect(&token("other"), "router", "r1").await,
-        Err(NatsError::Login { .. })
-    ));
+    assert!(matches!(Nats::connect(&token("other"), "router", "r1").await, Err(NatsError::Login { .. })));
 
     let nowhere = config(&server.url(), &[("nats.credentials", "/nowhere/node.creds")]);
-    assert!(matches!(
-        Nats::connect(&nowhere, "router", "r1").await,
-        Err(NatsError::Credentials { .. })
-    ));
+    assert!(matches!(Nats::connect(&nowhere, "router", "r1").await, Err(NatsError::Credentials { .. })));
 }
 
 #[tokio::test]
@@ -137,12 +106,8 @@ async fn a_denied_subscription_fails_the_check() {
 #[tokio::test]
 async fn what_was_published_before_the_close_arrives() {
     let server = NatsServer::start();
-    let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1")
-        .await
-        .unwrap();
-    let receiver = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1")
-        .await
-        .unwrap();
+    let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let receiver = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1").await.unwrap();
     let mut messages = receiver.client.subscribe("x").await.unwrap();
     receiver.check().await.unwrap();
     for number in 0..1000_u32 {
@@ -175,40 +140,15 @@ async fn certificates_are_used_and_both_sides_fail_closed() {
     certificates(home.path());
     let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
     let (authority, certificate, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
-    let flags = [
-        "--tlsverify",
-        "--tlscert",
-        &certificate,
-        "--tlskey",
-        &key,
-        "--tlscacert",
-        &authority,
-    ];
+    let flags = ["--tlsverify", "--tlscert", &certificate, "--tlskey", &key, "--tlscacert", &authority];
     let secure = NatsServer::start_with(&flags);
     let trusting = [("nats.tls_ca", authority.as_str()), ("nats.connect_timeout", "300ms")];
     let own = [("nats.tls_cert", certificate.as_str()), ("nats.tls_key", key.as_str())];
 
     let both = config(&secure.url(), &[&trusting[..], &own].concat());
-    Nats::connect(&both, "router", "r1")
-        .await
-        .unwrap()
-        .check()
-        .await
-        .unwrap();
-    assert!(
-        Nats::connect(&config(&secure.url(), &trusting), "router", "r1")
-            .await
-            .is_err()
-    );
-    assert!(
-        Nats::connect(&config(&secure.url(), &trusting[1..]), "router", "r1")
-            .await
-            .is_err()
-    );
+    Nats::connect(&both, "router", "r1").await.unwrap().check().await.unwrap();
+    assert!(Nats::connect(&config(&secure.url(), &trusting), "router", "r1").await.is_err());
+    assert!(Nats::connect(&config(&secure.url(), &trusting[1..]), "router", "r1").await.is_err());
     let plain = NatsServer::start();
-    assert!(
-        Nats::connect(&config(&plain.url(), &trusting), "router", "r1")
-            .await
-            .is_err()
-    );
+    assert!(Nats::connect(&config(&plain.url(), &trusting), "router", "r1").await.is_err());
 }

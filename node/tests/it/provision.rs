@@ -16,19 +16,11 @@ fn stream(sets: &[(&str, &str)]) -> StreamConfig {
 }
 
 async fn connect(server: &NatsServer) -> Nats {
-    Nats::connect(&load(&[("nats.url", &server.url())]).nats, "router", "r1")
-        .await
-        .unwrap()
+    Nats::connect(&load(&[("nats.url", &server.url())]).nats, "router", "r1").await.unwrap()
 }
 
 async fn publish(nats: &Nats, subject: &str) -> u64 {
-    nats.jetstream
-        .publish(subject.to_owned(), "{}".into())
-        .await
-        .unwrap()
-        .await
-        .unwrap()
-        .sequence
+    nats.jetstream.publish(subject.to_owned(), "{}".into()).await.unwrap().await.unwrap().sequence
 }
 
 #[tokio::test]
@@ -43,9 +35,7 @@ async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_sub
     for number in 0..200 {
         let sequence = publish(&nats, &names::source("pattern", &format!("S{number}"))).await;
         let subject = stored(sequence).await;
-        let Stored::Event { partition, kind, key } = names::parse_stored(&subject) else {
-            panic!("{subject}")
-        };
+        let Stored::Event { partition, kind, key } = names::parse_stored(&subject) else { panic!("{subject}") };
         assert_eq!((kind, key), ("pattern", format!("S{number}").as_str()));
         assert!(names::partition(partition).starts_with(&format!("ev.{partition}.")));
         partitions.insert(partition);
@@ -132,11 +122,7 @@ async fn a_provisioned_cluster_is_only_looked_at() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
-    let mut updates = nats
-        .client
-        .subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
-        .await
-        .unwrap();
+    let mut updates = nats.client.subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>").await.unwrap();
     provision(&nats, &stream(&[])).await.unwrap();
     provision(&nats, &stream(&[("stream.max_age", "2h")])).await.unwrap();
     let update = updates.next().await.unwrap();
@@ -153,12 +139,7 @@ async fn the_buckets_compare_and_set() {
     for bucket in [names::VIEW_BUCKET, names::LEASES_BUCKET] {
         let store = nats.jetstream.get_key_value(bucket).await.unwrap();
         let revision = store.put(names::lease_key(3), "a".into()).await.unwrap();
-        assert!(
-            store
-                .update(names::lease_key(3), "b".into(), revision + 1)
-                .await
-                .is_err()
-        );
+        assert!(store.update(names::lease_key(3), "b".into(), revision + 1).await.is_err());
         store.update(names::lease_key(3), "b".into(), revision).await.unwrap();
         assert_eq!(store.get(names::lease_key(3)).await.unwrap().unwrap(), "b");
     }
@@ -170,9 +151,7 @@ async fn another_partition_count_is_refused_with_both_numbers() {
     let nats = connect(&server).await;
     provision(&nats, &stream(&[("stream.partitions", "16")])).await.unwrap();
     match provision(&nats, &stream(&[])).await {
-        Err(ProvisionError::Partitions {
-            running, configured, ..
-        }) => assert_eq!((running, configured), (16, 32)),
+        Err(ProvisionError::Partitions { running, configured, .. }) => assert_eq!((running, configured), (16, 32)),
         other => panic!("{other:?}"),
     }
 }
@@ -189,34 +168,19 @@ async fn what_cannot_become_what_is_configured_is_refused_at_once() {
     nats.jetstream.create_stream(foreign).await.unwrap();
     let refused = async |sets: &[(&str, &str)]| provision(&nats, &stream(sets)).await.unwrap_err();
     assert!(matches!(refused(&[]).await, ProvisionError::NotOurs { .. }));
-    assert!(matches!(
-        refused(&[("stream.name", "OTHER")]).await,
-        ProvisionError::Overlap { .. }
-    ));
+    assert!(matches!(refused(&[("stream.name", "OTHER")]).await, ProvisionError::Overlap { .. }));
     nats.jetstream.delete_stream("EVENTS").await.unwrap();
 
-    assert!(matches!(
-        refused(&[("stream.replicas", "3")]).await,
-        ProvisionError::Replicas { .. }
-    ));
+    assert!(matches!(refused(&[("stream.replicas", "3")]).await, ProvisionError::Replicas { .. }));
     let huge = i64::MAX.to_string();
-    assert!(matches!(
-        refused(&[("stream.max_bytes", &huge)]).await,
-        ProvisionError::NoRoom { .. }
-    ));
+    assert!(matches!(refused(&[("stream.max_bytes", &huge)]).await, ProvisionError::NoRoom { .. }));
     provision(&nats, &stream(&[])).await.unwrap();
-    assert!(matches!(
-        refused(&[("stream.storage", "memory")]).await,
-        ProvisionError::Storage { .. }
-    ));
+    assert!(matches!(refused(&[("stream.storage", "memory")]).await, ProvisionError::Storage { .. }));
 }
 
 #[tokio::test]
 async fn a_server_without_jetstream_is_told() {
     let server = NatsServer::start_with(&[]);
     let nats = connect(&server).await;
-    assert!(matches!(
-        provision(&nats, &stream(&[])).await,
-        Err(ProvisionError::JetStreamOff)
-    ));
+    assert!(matches!(provision(&nats, &stream(&[])).await, Err(ProvisionError::JetStreamOff)));
 }

@@ -15,12 +15,6 @@ async fn sigterm_begins_the_drain() {
     // Polled once, it listens for signals, and the signal no longer ends this process.
     assert!(run.as_mut().now_or_never().is_none());
     let own_id = std::process::id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &own_id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &own_id]).status().unwrap().success());
     assert_eq!(run.await.unwrap(), Outcome::Drained);
 }

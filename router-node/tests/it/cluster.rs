@@ -13,6 +13,7 @@ use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 
 /// Long enough for anything that is to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -60,6 +61,8 @@ pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
 /// A running router.
 pub(crate) struct Router {
     shutdown: Shutdown,
+    /// A test that fails must not wait for its routers.
+    _end: [DropGuard; 2],
     readiness: tickwire_node::admin::Readiness,
     end: JoinHandle<Outcome>,
 }
@@ -70,7 +73,8 @@ impl Router {
         let node = tickwire_router_node::start(&config(server, name), &shutdown).await.unwrap();
         let (readiness, own, runtime) = (node.readiness.clone(), shutdown.clone(), Handle::current());
         let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
-        Self { shutdown, readiness, end }
+        let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];
+        Self { shutdown, _end, readiness, end }
     }
 
     pub(crate) fn report(&self) -> Report {

@@ -24,6 +24,7 @@ use tickwire_testkit::{NatsServer, eventually};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::interval;
+use tokio_util::sync::DropGuard;
 
 /// What came to the gateway.
 pub(crate) struct State {
@@ -44,6 +45,7 @@ pub(crate) struct Gateway {
     pub(crate) me: NodeRef,
     clock: Clock,
     shutdown: Shutdown,
+    _end: [DropGuard; 2],
     end: JoinHandle<Outcome>,
 }
 
@@ -115,7 +117,8 @@ impl Gateway {
         shutdown.spawn_infallible("gateway", work);
         let (own, runtime) = (shutdown.clone(), Handle::current());
         let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
-        Self { state, me, clock, shutdown, end }
+        let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];
+        Self { state, me, clock, shutdown, _end, end }
     }
 
     /// Adds a filter, and waits until every partition's coverage includes it, as a confirmation does.

@@ -1,0 +1,37 @@
+# What can be done here; `make help` lists it. Everything that is needed beside Rust comes by `make tools`.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help tools dev test fmt lint doc clean-tools
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## Get nats-server into .tools, unless PATH has one
+	@tools/get-nats-server
+
+dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100")
+	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
+
+test: tools lint ## Check and test everything, as CI does
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --workspace --locked; \
+	else \
+		set -x; $(CARGO) test --workspace --lib --bins --tests --locked; \
+	fi
+	$(CARGO) test --workspace --doc --locked
+	$(MAKE) doc
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## Check format and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## Build the documentation of the code, without warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace --locked
+
+clean-tools: ## Remove .tools
+	rm -rf .tools

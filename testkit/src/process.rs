@@ -1,0 +1,144 @@
+//! A process under test: its output kept in files, killed and waited for when dropped, and shown when the test fails.
+
+use crate::eventually;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// How many of the last lines of each output a failing test shows.
+const SHOWN_LINES: usize = 40;
+
+/// A running process that belongs to the test which started it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`, with nothing to read. Its output goes to `<name>.out` and `<name>.err` in the folder `home`.
+    pub fn start(name: &str, home: &Path, command: &mut Command) -> Self {
+        let path = |extension: &str| home.join(format!("{name}.{extension}"));
+        let (stdout, stderr) = (path("out"), path("err"));
+        let file = |path: &Path| File::create(path).expect("a file for the output of a process");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file(&stdout))
+            .stderr(file(&stderr))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        Self { name: name.to_owned(), child, ended: None, stdout, stderr }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks the process to end, as an operator's tools do (SIGTERM).
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Asks the process to end, as Ctrl-C does (SIGINT).
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Stops the process where it stands (SIGSTOP), as a long pause of its machine would.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen process go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills the process at once (SIGKILL) and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Killing fails only when the process has ended already, and then there is nothing left to do.
+        self.child.kill().ok();
+        self.ended = self.child.wait().ok();
+    }
+
+    /// How the process ended, if it has.
+    pub fn exit(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.ended
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        eventually(&what, deadline, async || self.exit()).await
+    }
+
+    /// The ids of the processes that it started, and that those started in turn, as far as they run.
+    pub fn descendants(&self) -> Vec<u32> {
+        let parents = fs::read_dir("/proc").expect("/proc can be listed").flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, status(pid)?.1))
+        });
+        let parents: Vec<(u32, u32)> = parents.collect();
+        let mut family = vec![self.pid()];
+        let mut at = 0;
+        while let Some(parent) = family.get(at).copied() {
+            family.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+            at += 1;
+        }
+        family.split_off(1)
+    }
+
+    /// What the process has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// What the process has written to its standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) {
+        if self.ended.is_none() {
+            let pid = Pid::from_child(&self.child);
+            kill_process(pid, signal).expect("a child that was not waited for can be signalled");
+        }
+    }
+}
+
+/// Whether a process of this id runs; one that has ended and was not waited for does not.
+pub fn is_running(pid: u32) -> bool {
+    status(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// The state of a process and the id of its parent: the fields after the name in `/proc/<pid>/stat`.
+fn status(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("---- {} (ended: {:?})", self.name, self.ended);
+            for output in [self.stdout(), self.stderr()] {
+                let lines: Vec<&str> = output.lines().collect();
+                for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}
