@@ -39,8 +39,10 @@ pub enum Step<E> {
         /// The range ends with this sequence.
         upto: Seq,
     },
-    /// The stream was made anew: positions of its former life mean nothing any more.
+    /// Sequences are those of another life of the stream from here on.
     Reset {
+        /// The former life, whose positions mean nothing any more; `None` at the very start.
+        former: Option<Incarnation>,
         /// The new life.
         incarnation: Incarnation,
     },
@@ -117,9 +119,8 @@ impl<E> Coverage<E> {
     ) -> Offered {
         match self.incarnation {
             Some(mine) if incarnation < mine => return Offered::Foreign,
-            Some(mine) if incarnation > mine => self.reset(incarnation, steps),
-            Some(_) => {}
-            None => self.incarnation = Some(incarnation),
+            Some(mine) if incarnation == mine => {}
+            Some(_) | None => self.reset(incarnation, steps),
         }
         let (need, limits) = (self.need, self.limits);
         let Some(track) = self.tracks.get_mut(usize::from(section.partition.0)) else {
@@ -199,14 +200,14 @@ impl<E> Coverage<E> {
     }
 
     fn reset(&mut self, incarnation: Incarnation, steps: &mut Vec<Step<E>>) {
-        self.incarnation = Some(incarnation);
+        let former = self.incarnation.replace(incarnation);
         for track in &mut self.tracks {
             track.mine = None;
             track.held.clear();
             track.held_events = 0;
             track.expires = None;
         }
-        steps.push(Step::Reset { incarnation });
+        steps.push(Step::Reset { former, incarnation });
     }
 }
 

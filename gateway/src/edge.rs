@@ -360,8 +360,10 @@ fn note(step: &Step<Arc<Delivery>>) {
             counter!("tickwire_gateway_gaps_total").increment(1);
             warn!(%partition, %from, %upto, "events may be missing");
         }
-        Step::Reset { incarnation } => warn!(%incarnation, "the stream was made anew; all positions start again"),
-        Step::Adopt { .. } | Step::Apply { .. } => {}
+        Step::Reset { former: Some(former), incarnation } => {
+            warn!(%former, %incarnation, "the stream was made anew; all positions start again");
+        }
+        Step::Reset { former: None, .. } | Step::Adopt { .. } | Step::Apply { .. } => {}
     }
 }
 

@@ -171,9 +171,9 @@ impl Shard {
                     &Gap { reason: CompactString::const_new("lost"), p: *partition, from: *from, to: *upto },
                 );
             }
-            Step::Reset { incarnation } => {
-                let former = std::mem::replace(&mut self.applied.incarnation, *incarnation);
-                if former == Incarnation(0) {
+            Step::Reset { former, incarnation } => {
+                self.applied.incarnation = *incarnation;
+                if former.is_none() {
                     return;
                 }
                 for at in 0..self.settings.partitions {

@@ -73,11 +73,13 @@ pub(crate) struct Socket {
     /// Whether the reader met something after which it cannot go on; what comes then is let go unread, so that the
     /// client can still read why.
     broken: bool,
+    /// Whether our close frame is on its way, behind which nothing may follow.
+    closing: bool,
 }
 
 impl Socket {
     pub(crate) fn new(tcp: TcpStream, reader: WebSocketContext, encoding: Encoding) -> Self {
-        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0, broken: false }
+        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0, broken: false, closing: false }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
@@ -90,7 +92,15 @@ impl Socket {
     /// Takes a parked socket into this thread's runtime.
     pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
         let Parked { tcp, reader, encoding, unsent } = parked;
-        Ok(Self { tcp: Arc::new(TcpStream::from_std(tcp)?), reader, encoding, unsent, sent: 0, broken: false })
+        Ok(Self {
+            tcp: Arc::new(TcpStream::from_std(tcp)?),
+            reader,
+            encoding,
+            unsent,
+            sent: 0,
+            broken: false,
+            closing: false,
+        })
     }
 
     /// The socket itself, for watching what it is ready for.
@@ -113,7 +123,11 @@ impl Socket {
         if self.broken {
             return self.discard();
         }
+        let waiting = self.unsent.len();
         let read = self.reader.read(&mut Pipe { tcp: &self.tcp, unsent: &mut self.unsent });
+        if self.closing {
+            self.unsent.truncate(waiting);
+        }
         // What the reader answered by itself, a pong or a close, stands in `unsent` now.
         self.flush()?;
         match read {
@@ -156,6 +170,7 @@ impl Socket {
         frame.extend(code.code().to_be_bytes());
         frame.extend(code.text().as_bytes());
         let start = put_header(&mut frame, CLOSE);
+        self.closing = true;
         self.write(&frame[start..])
     }
 

@@ -131,7 +131,7 @@ impl Cluster {
                         promise.end[slot] = Some(*upto);
                         promise.gaps.push((*partition, *from, *upto));
                     }
-                    Step::Reset { incarnation } => {
+                    Step::Reset { incarnation, .. } => {
                         let nothing = vec![None; usize::from(PARTITIONS)];
                         let next = Promise::new(promise.filter.clone(), *incarnation, nothing);
                         session.past.push(std::mem::replace(promise, next));

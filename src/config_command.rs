@@ -1,0 +1,98 @@
+//! `tickwire config`: what the configuration is, whether it is right, and what could be in it.
+
+use clap::{Subcommand, ValueEnum};
+use tickwire_node::config::ConfigError;
+
+use crate::cli::ConfigArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration: exit code 0 if a node would take it, else 2 with what is wrong
+    #[command(after_help = "\
+Examples:
+  tickwire config check --config gateway.toml --role gateway
+  tickwire config check --set stream.partitions=64")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Check also what only this role needs
+        #[arg(long)]
+        role: Option<Role>,
+    },
+    /// Print the configuration in effect as TOML, secrets masked
+    #[command(after_help = "\
+Examples:
+  tickwire config show --config gateway.toml")]
+    Show {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Print every key with its meaning and default, as a file to start from
+    #[command(after_help = "\
+Examples:
+  tickwire config reference > tickwire.toml")]
+    Reference,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Gateway,
+    Router,
+}
+
+impl ConfigCommand {
+    /// What the command prints to standard output.
+    pub(crate) fn run(&self) -> Result<String, ConfigError> {
+        match self {
+            Self::Check { config, role } => {
+                let config = config.load()?;
+                let secret = config.auth.secret();
+                match role {
+                    Some(Role::Gateway) => secret.map(|_| "ok\n".to_owned()),
+                    None if secret.is_err() => Ok("ok, but a gateway would need auth.jwt_secret too\n".to_owned()),
+                    _ => Ok("ok\n".to_owned()),
+                }
+            }
+            Self::Show { config } => Ok(config.load()?.show()),
+            Self::Reference => Ok(tickwire_node::config::Config::reference().to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn run(args: &[&str]) -> Result<String, ConfigError> {
+        let cli = Cli::try_parse_from(["tickwire", "config"].iter().chain(args)).unwrap();
+        let Command::Config { command } = cli.command else { panic!("not a config command") };
+        command.run()
+    }
+
+    #[test]
+    fn what_a_role_needs_is_checked_for_it_alone() {
+        let secret = format!("auth.jwt_secret={}", "s".repeat(32));
+        assert!(matches!(run(&["check", "--role", "gateway"]), Err(ConfigError::Conflict { .. })));
+        assert_eq!(run(&["check", "--role", "gateway", "--set", &secret]).unwrap(), "ok\n");
+        assert_eq!(run(&["check", "--role", "router"]).unwrap(), "ok\n");
+        assert!(run(&["check"]).unwrap().starts_with("ok, but a gateway"));
+        assert!(matches!(run(&["check", "--set", "stream.partitions=0"]), Err(ConfigError::Invalid { .. })));
+        assert!(matches!(run(&["check", "--config", "/no/such/file"]), Err(ConfigError::Read { .. })));
+    }
+
+    #[test]
+    fn what_is_shown_is_in_effect_and_tells_no_secret() {
+        let shown = run(&["show", "--set", "auth.jwt_secret=hush", "--set", "stream.partitions=8"]).unwrap();
+        assert!(shown.contains("partitions = 8\n"), "{shown}");
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn the_reference_is_a_file_to_start_from() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), run(&["reference"]).unwrap()).unwrap();
+        run(&["check", "--config", file.path().to_str().unwrap()]).unwrap();
+    }
+}

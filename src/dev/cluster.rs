@@ -1,0 +1,145 @@
+//! The processes of a cluster for development: started one after the other, watched, and stopped in reverse.
+//!
+//! Each has a process group of its own, so that Ctrl-C in a terminal reaches only us and the order of stopping is ours;
+//! and each ends by itself when its standard input does, so that none outlives us even if we are killed.
+
+use anstyle::{AnsiColor, Style};
+use futures_util::FutureExt;
+use futures_util::future::{join_all, select_all};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::progress::Progress;
+use crate::stop;
+
+/// How long one process may take to end.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// How long the last words of a process that has ended may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+const COLOURS: [AnsiColor; 5] =
+    [AnsiColor::Magenta, AnsiColor::Green, AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Blue];
+
+/// One process.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    child: Child,
+    group: Option<Pid>,
+    /// Held open for as long as the process should live.
+    _stdin: Option<ChildStdin>,
+    output: Vec<JoinHandle<()>>,
+}
+
+/// All processes, in stages: those of a later one need those of the earlier ones.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    stages: Vec<Vec<Part>>,
+    screen: Arc<Progress>,
+    colours: bool,
+}
+
+/// One of the processes has ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} has ended by itself ({status}); its last lines above say why")]
+pub(crate) struct Death {
+    name: &'static str,
+    status: ExitStatus,
+}
+
+impl Cluster {
+    /// No processes yet. Their output will go to `screen`.
+    pub(crate) fn new(screen: Arc<Progress>) -> Self {
+        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { stages: Vec::new(), screen, colours }
+    }
+
+    /// What is started from here on needs all that was started before.
+    pub(crate) fn next_stage(&mut self) {
+        self.stages.push(Vec::new());
+    }
+
+    /// Starts this very binary with other arguments.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        &mut self,
+        name: &'static str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> io::Result<()> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let number = self.stages.iter().flatten().count();
+        let style = if self.colours { COLOURS[number % COLOURS.len()].on_default() } else { Style::new() };
+        let prefix = format!("{style}{name:<9}{style:#} | ");
+        let mut output = Vec::new();
+        output.extend(child.stdout.take().map(|lines| tokio::spawn(copy(lines, prefix.clone(), self.screen.clone()))));
+        output.extend(child.stderr.take().map(|lines| tokio::spawn(copy(lines, prefix, self.screen.clone()))));
+        let part = Part {
+            name,
+            group: child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())),
+            _stdin: child.stdin.take(),
+            child,
+            output,
+        };
+        if self.stages.is_empty() {
+            self.next_stage();
+        }
+        if let Some(stage) = self.stages.last_mut() {
+            stage.push(part);
+        }
+        Ok(())
+    }
+
+    /// Waits until a process ends by itself. Safe to cancel.
+    pub(crate) async fn death(&mut self) -> Death {
+        let parts = self.stages.iter_mut().flatten();
+        let waits = parts.map(|part| async { (part.name, part.child.wait().await.unwrap_or_default()) }.boxed());
+        let ((name, status), ..) = select_all(waits).await;
+        Death { name, status }
+    }
+
+    /// Stops all processes, the last stage first, each within a deadline.
+    pub(crate) async fn stop(mut self) {
+        while let Some(stage) = self.stages.pop() {
+            join_all(stage.into_iter().map(|part| part.stop(&self.screen))).await;
+        }
+    }
+}
+
+impl Part {
+    async fn stop(mut self, screen: &Progress) {
+        let ended = stop::end(&mut self.child, GRACE).await;
+        if matches!(ended, Ok(None)) {
+            screen.say(&format!("{} has not stopped within {GRACE:?}, killing it", self.name));
+        }
+        // Whatever is left of it, or was left behind by it. Mostly there is nothing, which is no fault.
+        if let Some(group) = self.group {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+        self.child.wait().await.ok();
+        timeout(LAST_WORDS, join_all(&mut self.output)).await.ok();
+    }
+}
+
+/// Copies lines to the screen, each with its prefix.
+async fn copy(lines: impl AsyncRead + Unpin, prefix: String, screen: Arc<Progress>) {
+    let mut lines = BufReader::new(lines);
+    let mut line = Vec::new();
+    while matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {
+        screen.say(&format!("{prefix}{}", String::from_utf8_lossy(&line).trim_end()));
+        line.clear();
+    }
+}

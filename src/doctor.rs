@@ -1,0 +1,159 @@
+//! `tickwire doctor`: what tickwire needs of NATS, checked without a node: a line for each, with the mend where one is
+//! needed. It stores nothing and makes nothing.
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+use tickwire_core::event::Timestamp;
+use tickwire_core::ring::Role;
+use tickwire_node::config::{Config, ConfigError};
+use tickwire_node::nats::{Nats, NatsError};
+
+use crate::cli::NatsArgs;
+
+mod permissions;
+mod streams;
+
+/// How long NATS may be tried for.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// By how much clocks may differ: lags are measured from the time at which the stream stored an event.
+const MOST_SKEW: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 1 if any check fails. Whether this user may do what the roles do is tried out: running nodes log that they
+refused an empty message.
+
+Examples:
+  tickwire doctor
+  tickwire doctor --nats nats://nats-1:4222 --config gateway.toml")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    nats: NatsArgs,
+}
+
+/// Why nothing can be checked at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoctorError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// Nothing wrong, but worth knowing.
+    Note,
+    Fail,
+}
+
+/// What one check found.
+#[derive(Debug)]
+struct Finding {
+    verdict: Verdict,
+    what: String,
+    /// What was found; if that is a fault, also the mend.
+    found: String,
+}
+
+impl Finding {
+    fn new(verdict: Verdict, what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { verdict, what: what.into(), found: found.into() }
+    }
+}
+
+impl DoctorArgs {
+    /// Checks and prints; gives the exit code.
+    pub(crate) async fn run(&self) -> Result<ExitCode, DoctorError> {
+        let config = self.nats.load()?;
+        let findings = examine(config).await;
+        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        for Finding { verdict, what, found } in &findings {
+            let (word, style) = match verdict {
+                Verdict::Ok => ("ok", AnsiColor::Green.on_default()),
+                Verdict::Note => ("note", AnsiColor::Yellow.on_default()),
+                Verdict::Fail => ("FAIL", AnsiColor::Red.on_default().bold()),
+            };
+            let style = if colours { style } else { Style::new() };
+            writeln!(io::stdout(), "{style}{word:<4}{style:#}  {what:<20}  {found}")?;
+        }
+        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+/// All checks, up to the first that makes the others impossible.
+async fn examine(mut config: Config) -> Vec<Finding> {
+    config.nats.connect_timeout = config.nats.connect_timeout.min(CONNECT_DEADLINE);
+    let url = config.nats.url.clone();
+    let nats = match Nats::connect(&config.nats, "doctor", "cli").await {
+        Ok(nats) => nats,
+        Err(error @ NatsError::OldServer { .. }) => {
+            let mend = format!("{error}: install a newer nats-server");
+            return vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Fail, "server", mend)];
+        }
+        Err(error) => return vec![Finding::new(Verdict::Fail, "nats", error.to_string())],
+    };
+    let version = nats.client.server_info().version;
+    let mut findings = vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Ok, "server", version)];
+    findings.push(clock(&nats).await);
+    let jetstream = streams::jetstream(&nats).await;
+    let on = jetstream.verdict == Verdict::Ok;
+    findings.push(jetstream);
+    if on {
+        findings.extend(streams::all(&nats, &config.stream).await);
+    }
+    for role in [Role::Router, Role::Gateway] {
+        findings.push(permissions::of(role, &config).await);
+    }
+    let stall = "not visible from here: the server's configuration should say no_fast_producer_stall: true, so that \
+                 one gateway that hangs does not slow the routers";
+    findings.push(Finding::new(Verdict::Note, "slow consumers", stall));
+    // Nothing is under way on it, so there is nothing to lose.
+    nats.close().await.ok();
+    findings
+}
+
+/// Compares the server's clock with ours.
+async fn clock(nats: &Nats) -> Finding {
+    let before = SystemTime::now();
+    let answer = nats.client.request("$SYS.REQ.USER.INFO", "".into()).await;
+    let after = SystemTime::now();
+    let server = answer.ok().and_then(|answer| {
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
+        answer["server"]["time"].as_str()?.parse::<Timestamp>().ok()
+    });
+    match server {
+        Some(server) => judge_clock(server, millis(before), millis(after)),
+        None => {
+            let found = "not measured: this user may not ask $SYS.REQ.USER.INFO";
+            Finding::new(Verdict::Note, "clock", found)
+        }
+    }
+}
+
+/// The server's clock showed `server` somewhen between `before` and `after` on ours.
+fn judge_clock(server: Timestamp, before: i64, after: i64) -> Finding {
+    // The least difference that explains what was seen.
+    let skew = server.0.clamp(before, after) - server.0;
+    if skew.unsigned_abs() <= MOST_SKEW.as_millis() as u64 {
+        return Finding::new(Verdict::Ok, "clock", format!("within {} ms of the server's", skew.abs().max(1)));
+    }
+    let way = if skew > 0 { "ahead of" } else { "behind" };
+    let found = format!("{} ms {way} the server's: set both by NTP, since lags are measured with them", skew.abs());
+    Finding::new(Verdict::Fail, "clock", found)
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

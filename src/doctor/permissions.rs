@@ -1,0 +1,88 @@
+//! Whether the configured user may do what a role does. It is tried out, for what the server allows is known to the
+//! server alone; nothing that is tried has an effect.
+
+use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
+use tickwire_core::ring::Role;
+use tickwire_node::config::Config;
+use tickwire_node::names;
+use tickwire_node::nats::{Nats, NatsError};
+
+use super::{Finding, Verdict};
+
+/// A node that does not exist.
+const NOBODY: &str = "doctor";
+
+/// What a role does.
+struct Needs {
+    subscribes: Vec<String>,
+    publishes: Vec<String>,
+}
+
+fn needs(role: Role, stream: &str) -> Needs {
+    let batches = names::gateway(NOBODY, "0");
+    let snapshots = names::snapshot(NOBODY, "0");
+    let interest = [names::INTEREST, names::GATEWAY_BEAT].map(str::to_owned);
+    let common = [
+        names::beat(role.as_str()),
+        "$JS.API.INFO".to_owned(),
+        format!("$JS.API.STREAM.INFO.{stream}"),
+        format!("$JS.API.STREAM.CREATE.{stream}"),
+        format!("$JS.API.STREAM.UPDATE.{stream}"),
+        format!("$JS.API.DIRECT.GET.KV_{}", names::VIEW_BUCKET),
+    ];
+    let mut needs = Needs { subscribes: vec![names::VIEW.to_owned()], publishes: common.to_vec() };
+    match role {
+        Role::Router => {
+            needs.subscribes.extend(interest);
+            needs.subscribes.push(names::beat("*"));
+            needs.publishes.extend([
+                batches,
+                snapshots,
+                names::VIEW.to_owned(),
+                names::tick(0),
+                names::dead_letter(NOBODY),
+                format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
+                format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
+                format!("$JS.API.DIRECT.GET.KV_{}", names::LEASES_BUCKET),
+                format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
+                format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),
+            ]);
+        }
+        Role::Gateway => {
+            needs.subscribes.extend([batches, snapshots]);
+            needs.publishes.extend(interest);
+            needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
+        }
+    }
+    needs
+}
+
+/// Tries out what a role does, under its own inboxes.
+pub(super) async fn of(role: Role, config: &Config) -> Finding {
+    let what = format!("may be a {role}", role = role.as_str());
+    match tried(role, config).await {
+        Ok(count) => Finding::new(Verdict::Ok, what, format!("{count} subjects tried")),
+        Err(error) => Finding::new(Verdict::Fail, what, error.to_string()),
+    }
+}
+
+async fn tried(role: Role, config: &Config) -> Result<usize, NatsError> {
+    let nats = Nats::connect(&config.nats, role.as_str(), NOBODY).await?;
+    let needs = needs(role, &config.stream.name);
+    let failed = |error: &dyn std::fmt::Display| NatsError::NoAnswer { reason: error.to_string() };
+    let mut subscriptions = Vec::new();
+    for subject in needs.subscribes {
+        subscriptions.push(nats.client.subscribe(subject).await.map_err(|error| failed(&error))?);
+    }
+    // No stream is called so: what a stream would take is refused by it, after the server has allowed it.
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_STREAM, NOBODY);
+    let count = subscriptions.len() + needs.publishes.len();
+    for subject in needs.publishes {
+        let published = nats.client.publish_with_headers(subject, headers.clone(), "".into()).await;
+        published.map_err(|error| failed(&error))?;
+    }
+    nats.check().await?;
+    nats.close().await?;
+    Ok(count)
+}

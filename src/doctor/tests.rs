@@ -1,0 +1,103 @@
+//! The doctor against healthy and ailing servers.
+
+use super::*;
+use async_nats::jetstream;
+use tickwire_node::provision::provision;
+use tickwire_testkit::NatsServer;
+
+fn config(server: &NatsServer) -> Config {
+    NatsArgs::at(&server.url()).load().unwrap()
+}
+
+/// The verdicts by what was checked, and what was found.
+async fn verdicts(config: Config) -> Vec<(Verdict, String, String)> {
+    let findings = examine(config).await;
+    findings.into_iter().map(|Finding { verdict, what, found }| (verdict, what, found)).collect()
+}
+
+fn of<'f>(findings: &'f [(Verdict, String, String)], wanted: &str) -> (Verdict, &'f str) {
+    let found = findings.iter().find(|(_, what, _)| what == wanted);
+    found.map(|(verdict, _, found)| (*verdict, found.as_str())).unwrap_or_else(|| panic!("{wanted}: {findings:?}"))
+}
+
+#[tokio::test]
+async fn a_healthy_server_passes_and_is_left_as_it_was() {
+    let server = NatsServer::start();
+    let config = config(&server);
+    let fresh = verdicts(config.clone()).await;
+    assert!(fresh.iter().all(|(verdict, ..)| *verdict != Verdict::Fail), "{fresh:?}");
+    assert_eq!(of(&fresh, "stream EVENTS").0, Verdict::Note);
+
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    let settled = verdicts(config).await;
+    for what in ["stream EVENTS", "stream DEADLETTERS", "bucket TICKWIRE_VIEW", "bucket TICKWIRE_LEASES", "clock"] {
+        assert_eq!(of(&settled, what).0, Verdict::Ok, "{settled:?}");
+    }
+    assert!(of(&settled, "stream EVENTS").1.starts_with("32 partitions, 1 replica, 0 messages"), "{settled:?}");
+    for stream in ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_LEASES"] {
+        let info = nats.jetstream.get_stream(stream).await.unwrap().get_info().await.unwrap();
+        assert_eq!((info.state.messages, info.state.consumer_count), (0, 0), "{stream}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_as_configured_is_told() {
+    let server = NatsServer::start();
+    let mut config = config(&server);
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    config.stream.partitions = 16;
+    let found = verdicts(config.clone()).await;
+    let (verdict, said) = of(&found, "stream EVENTS");
+    assert_eq!(verdict, Verdict::Fail);
+    assert!(said.contains("set stream.partitions = 32"), "{said}");
+
+    let others = jetstream::stream::Config { name: "OTHER".to_owned(), ..Default::default() };
+    nats.jetstream.create_stream(others).await.unwrap();
+    config.stream.name = "OTHER".to_owned();
+    assert_eq!(of(&verdicts(config).await, "stream OTHER").0, Verdict::Fail);
+}
+
+#[tokio::test]
+async fn a_server_that_will_not_do_is_told() {
+    let without = NatsServer::start_with(&[]);
+    let found = verdicts(config(&without)).await;
+    assert_eq!(of(&found, "jetstream").0, Verdict::Fail);
+    assert!(!found.iter().any(|(_, what, _)| what.starts_with("stream")), "{found:?}");
+
+    let mut nowhere = config(&without);
+    drop(without);
+    nowhere.nats.connect_timeout = Duration::from_millis(200);
+    let found = verdicts(nowhere).await;
+    assert_eq!((found.len(), of(&found, "nats").0), (1, Verdict::Fail));
+}
+
+#[tokio::test]
+async fn a_user_who_may_be_one_role_alone_is_told() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let allowed = r#"publish: { allow: ["tw.>", "$JS.API.>", "_INBOX_router.>", "_INBOX_gateway.>"] }"#;
+    write!(file, "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}").unwrap();
+    let server = NatsServer::start_with(&["-js", "-c", file.path().to_str().unwrap()]);
+    let mut config = config(&server);
+    (config.nats.user, config.nats.password) = ("u".to_owned(), tickwire_node::config::Secret::new("p"));
+    let found = verdicts(config).await;
+    assert_eq!(of(&found, "may be a gateway").0, Verdict::Ok, "{found:?}");
+    let (verdict, said) = of(&found, "may be a router");
+    assert_eq!(verdict, Verdict::Fail);
+    for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES"] {
+        assert!(said.contains(refused), "{said}");
+    }
+    assert_eq!(of(&found, "clock").0, Verdict::Note);
+}
+
+#[test]
+fn clocks_are_compared_within_what_was_seen() {
+    let at = |server, before, after| judge_clock(Timestamp(server), before, after);
+    assert_eq!(at(1_000, 900, 1_100).verdict, Verdict::Ok);
+    assert_eq!(at(1_000, 1_400, 1_500).verdict, Verdict::Ok);
+    let ahead = at(1_000, 1_600, 1_700);
+    assert_eq!((ahead.verdict, ahead.found.starts_with("600 ms ahead")), (Verdict::Fail, true));
+    let behind = at(5_000, 1_600, 1_700);
+    assert_eq!((behind.verdict, behind.found.starts_with("3300 ms behind")), (Verdict::Fail, true));
+}

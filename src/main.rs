@@ -1,0 +1,72 @@
+//! The `tickwire` command: one binary for every role. Here a command is taken, run, and turned into an exit code; what
+//! it does stands in the file of its name.
+
+mod cli;
+mod config_command;
+mod dev;
+mod doctor;
+mod guard;
+mod node_command;
+mod progress;
+mod publish;
+mod publisher;
+mod replay;
+mod stop;
+mod token;
+mod values;
+mod watch;
+
+use clap::Parser;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use tickwire_core::ring::Role;
+use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
+use tickwire_node::telemetry::init_logs;
+
+use cli::{Cli, Command};
+
+/// The exit code of wrong usage or configuration, which is also what the parser of flags gives.
+const USAGE: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            // The errors of the commands tell their whole story: their sources would only repeat it.
+            eprintln!("tickwire: {error}");
+            if is_usage(&error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Gateway(_) | Command::Router(_)) {
+        // Other commands say on their own what matters, and log only what they could not foresee.
+        let config = LogConfig { format: LogFormat::Pretty, level: "warn".to_owned() };
+        init_logs(&config, "cli", "cli")?;
+    }
+    let text = match command {
+        Command::Gateway(args) => return Ok(args.run(Role::Gateway).await?.exit_code()),
+        Command::Router(args) => return Ok(args.run(Role::Router).await?.exit_code()),
+        Command::Dev(args) => return Ok(args.run().await?),
+        Command::Guard(args) => return Ok(args.run().await?),
+        Command::Doctor(args) => return Ok(args.run().await?),
+        Command::Watch(args) => return Ok(args.run().await.map(|()| ExitCode::SUCCESS)?),
+        Command::Config { command } => command.run()?,
+        Command::Replay(args) => args.run().await?,
+        Command::Publish(args) => args.run().await?,
+        Command::Token(args) => args.run()? + "\n",
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads us has enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => Ok(written.map(|()| ExitCode::SUCCESS)?),
+    }
+}
+
+/// Whether a mend of the command line or the configuration is all that is needed.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
+    no_pattern || error.chain().any(|cause| cause.is::<ConfigError>())
+}

@@ -1,0 +1,58 @@
+//! `tickwire gateway` and `tickwire router`: one node in this process, from its configuration to its exit code.
+
+use clap::Args;
+use std::io;
+use tickwire_core::ring::Role;
+use tickwire_node::config::ConfigError;
+use tickwire_node::shutdown::{Outcome, Shutdown};
+use tickwire_node::start::StartError;
+use tickwire_node::telemetry::{TelemetryError, init_logs};
+
+use crate::cli::ConfigArgs;
+use crate::stop;
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Drain and end when standard input ends, so that the node does not outlive whoever started it
+    #[arg(long, hide = true)]
+    stop_on_stdin_eof: bool,
+}
+
+/// Why a node did not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("standard input cannot be watched: {0}")]
+    Watch(#[from] io::Error),
+    #[error(transparent)]
+    Gateway(#[from] StartError),
+    #[error(transparent)]
+    Router(#[from] tickwire_router_node::RunError),
+}
+
+impl NodeArgs {
+    /// Runs a node until it is told to stop.
+    pub(crate) async fn run(&self, role: Role) -> Result<Outcome, NodeError> {
+        let mut config = self.config.load()?;
+        if role == Role::Gateway {
+            config.auth.secret()?;
+        }
+        let name = config.node.identity(role.as_str());
+        init_logs(&config.log, role.as_str(), &name)?;
+        config.node.id = Some(name);
+        let shutdown = Shutdown::new();
+        if self.stop_on_stdin_eof {
+            let drain = shutdown.drain().clone();
+            stop::when_input_ends(move || drain.cancel())?;
+        }
+        match role {
+            Role::Gateway => Ok(tickwire_gateway::run(&config, &shutdown).await?),
+            Role::Router => Ok(tickwire_router_node::run(&config, &shutdown).await?),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How far a command is: one line at the bottom of a terminal, drawn over and over, or a line now and then where there
+//! is no terminal. It goes to standard error, so that standard output holds results alone.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a new line is written where none can be drawn over.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often to [`show`](Progress::show).
+pub(crate) const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The line.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    // Held only to compare and set a time.
+    written: Mutex<Instant>,
+}
+
+impl Progress {
+    /// For work without a known end.
+    pub(crate) fn endless() -> Self {
+        Self::of(ProgressBar::new_spinner(), "{msg}")
+    }
+
+    /// For work over so many bytes.
+    pub(crate) fn of_bytes(total: u64) -> Self {
+        Self::of(ProgressBar::new(total), "{wide_bar} {bytes}/{total_bytes} {msg}")
+    }
+
+    fn of(bar: ProgressBar, template: &str) -> Self {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, written: Mutex::new(Instant::now()) }
+    }
+
+    /// Says how far it is.
+    pub(crate) fn show(&self, text: String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(text);
+            return;
+        }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.elapsed() >= LINE_INTERVAL {
+            *written = Instant::now();
+            self.warn(&text);
+        }
+    }
+
+    /// So many bytes of the known total are done.
+    pub(crate) fn at(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
+    /// Writes to standard output, with the line out of the way.
+    pub(crate) fn say(&self, text: &str) {
+        // Nobody reading any more is no reason to stop what is being done.
+        self.bar.suspend(|| writeln!(io::stdout(), "{text}").ok());
+    }
+
+    /// Writes to standard error, with the line out of the way.
+    pub(crate) fn warn(&self, text: &str) {
+        self.bar.suspend(|| writeln!(io::stderr(), "{text}").ok());
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves no line behind.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A number of things, and how many came a second of late.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    pub(crate) count: u64,
+    rate: f64,
+    since: Instant,
+    before: u64,
+}
+
+impl Meter {
+    /// Over how long a rate is measured.
+    const SPAN: Duration = Duration::from_secs(2);
+
+    pub(crate) fn new() -> Self {
+        Self { count: 0, rate: 0.0, since: Instant::now(), before: 0 }
+    }
+
+    /// How many came a second in the last full span.
+    pub(crate) fn rate(&mut self) -> f64 {
+        let span = self.since.elapsed();
+        if span >= Self::SPAN {
+            self.rate = (self.count - self.before) as f64 / span.as_secs_f64();
+            (self.since, self.before) = (Instant::now(), self.count);
+        }
+        self.rate
+    }
+}

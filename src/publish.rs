@@ -1,0 +1,156 @@
+//! `tickwire publish`: one event from flags, or many from JSON lines. Every one is acknowledged by the stream or told.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tickwire_core::event::{Priority, Tier};
+use tickwire_core::ids::Confidence;
+use tickwire_node::config::ConfigError;
+use tickwire_node::names;
+use tickwire_node::nats::{Nats, NatsError};
+
+use crate::cli::NatsArgs;
+use crate::publisher::{Outgoing, PublishError, Publisher};
+use crate::values;
+
+mod lines;
+
+type Payload = Map<String, Value>;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tickwire publish --key AAPL --pattern BreakoutBO --confidence 0.87 --tier daily
+  tickwire publish --kind alert --key ann --priority high --data '{\"alert_id\":\"a-1\",\"type\":\"pattern\"}'
+  tickwire publish events.jsonl                      one object a line, its key in `symbol`
+  tickwire publish - --kind health --key-field service < reports.jsonl")]
+pub(crate) struct PublishArgs {
+    /// A file of JSON lines, each the payload of one event; `-` is standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["pattern", "confidence", "tier", "priority", "data", "msg_id"])]
+    lines: Option<PathBuf>,
+    /// The kind: pattern, market, health, alert, backtest, or one that the cluster is configured for
+    #[arg(long, default_value = "pattern", value_parser = kind)]
+    kind: String,
+    /// What it is about: the symbol of a pattern, the user of an alert or backtest, the service of a health report
+    #[arg(long, required_unless_present = "lines", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    key: Option<String>,
+    /// The field of each line that holds its key
+    #[arg(long, value_name = "FIELD", default_value = "symbol", conflicts_with = "key")]
+    key_field: String,
+    /// The pattern
+    #[arg(long)]
+    pattern: Option<String>,
+    /// The confidence, 0 to 1
+    #[arg(long, value_parser = values::confidence)]
+    confidence: Option<Confidence>,
+    /// The tier: daily, intraday or combo
+    #[arg(long)]
+    tier: Option<Tier>,
+    /// The priority: low, medium, high or critical
+    #[arg(long)]
+    priority: Option<Priority>,
+    /// More fields of the payload, as a JSON object; the flags win over them
+    #[arg(long, value_name = "JSON", value_parser = values::object)]
+    data: Option<Payload>,
+    /// The message id; repeating it within two minutes is a duplicate [default: random]
+    #[arg(long, value_name = "ID", value_parser = msg_id)]
+    msg_id: Option<String>,
+    /// How many events may wait for the stream's word; 1 keeps the order even when some have to be sent again
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    window: u16,
+    /// For how long an event is sent again before it is given up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    deadline: u64,
+    #[command(flatten)]
+    nats: NatsArgs,
+}
+
+/// Why something was not published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishCommandError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("an event of kind pattern needs --pattern NAME (or a `pattern` in --data)")]
+    NoPattern,
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("signals cannot be listened for: {0}")]
+    Signals(io::Error),
+    #[error("not everything was published: {summary}")]
+    Incomplete { summary: String },
+}
+
+impl PublishArgs {
+    /// Publishes; gives what to print.
+    pub(crate) async fn run(&self) -> Result<String, PublishCommandError> {
+        let config = self.nats.load()?;
+        let one = match (&self.lines, &self.key) {
+            (None, Some(key)) => Some(self.one(key)?),
+            _ => None,
+        };
+        let nats = Nats::connect(&config.nats, "publish", "cli").await?;
+        let published = match one {
+            Some(event) => self.publish_one(&nats, event).await,
+            None => self.publish_lines(&nats).await,
+        };
+        if published.is_err() {
+            // A refused permission shows as silence; it is the better explanation where it is the true one.
+            nats.check().await?;
+        }
+        nats.close().await?;
+        published
+    }
+
+    /// The event that the flags describe.
+    fn one(&self, key: &str) -> Result<Outgoing, PublishCommandError> {
+        let mut payload = self.data.clone().unwrap_or_default();
+        let flags = [
+            ("pattern", self.pattern.as_ref().map(|pattern| json!(pattern))),
+            ("confidence", self.confidence.map(|confidence| json!(confidence.get()))),
+            ("tier", self.tier.map(|tier| json!(tier.as_str()))),
+            ("priority", self.priority.map(|priority| json!(priority.as_str()))),
+        ];
+        payload.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        if self.kind == "pattern" && !["pattern", "pattern_type"].iter().any(|name| payload.contains_key(*name)) {
+            return Err(PublishCommandError::NoPattern);
+        }
+        let msg_id = self.msg_id.clone().unwrap_or_else(|| format!("cli-{:016x}", rand::random::<u64>()));
+        Ok(Outgoing::new(&self.kind, key, msg_id, Value::Object(payload).to_string().into_bytes()))
+    }
+
+    async fn publish_one(&self, nats: &Nats, event: Outgoing) -> Result<String, PublishCommandError> {
+        let mut publisher = self.publisher(nats);
+        publisher.send((), event).await;
+        let mut told = String::new();
+        while let Some(((), done)) = publisher.done().await {
+            let stored = done?;
+            let how = if stored.duplicate { "a duplicate of" } else { "stored as" };
+            told = format!("{how} {}:{}\n", stored.stream, stored.sequence);
+        }
+        Ok(told)
+    }
+
+    fn publisher<T: Send + 'static>(&self, nats: &Nats) -> Publisher<T> {
+        let deadline = Duration::from_secs(self.deadline);
+        Publisher::new(nats.jetstream.clone(), self.window.into(), Some(deadline))
+    }
+}
+
+fn kind(text: &str) -> Result<String, String> {
+    let fits = names::is_token(text);
+    fits.then(|| text.to_owned()).ok_or_else(|| names::TOKEN_RULE.to_owned())
+}
+
+fn msg_id(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.len()) && !text.contains(char::is_control);
+    fits.then(|| text.to_owned()).ok_or_else(|| "must be 1 to 128 bytes without control characters".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

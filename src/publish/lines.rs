@@ -1,0 +1,166 @@
+//! Many events from JSON lines. A bad line is told with its number and passed over; when the stream takes nothing any
+//! more, the rest is not tried.
+
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use tickwire_node::nats::Nats;
+use tokio::sync::mpsc;
+use tokio::time::interval;
+
+use super::{Payload, PublishArgs, PublishCommandError, msg_id};
+use crate::progress::{Meter, Progress, REDRAW_INTERVAL};
+use crate::publisher::{Done, Outgoing, PublishError};
+use crate::stop;
+
+/// How many lines are read ahead.
+const AHEAD: usize = 256;
+
+/// A line, or why reading ended.
+type Line = io::Result<Vec<u8>>;
+
+/// What became of the lines.
+struct Tally<'a> {
+    progress: &'a Progress,
+    stored: Meter,
+    duplicates: u64,
+    failed: u64,
+    /// Why the rest was not tried.
+    given_up: Option<String>,
+}
+
+impl PublishArgs {
+    pub(super) async fn publish_lines(&self, nats: &Nats) -> Result<String, PublishCommandError> {
+        let path = self.lines.as_deref().unwrap_or(Path::new("-"));
+        let failed = |source| PublishCommandError::Read { path: path.to_owned(), source };
+        let (mut lines, progress) = read(path).map_err(failed)?;
+        let stop = stop::on_signal().map_err(PublishCommandError::Signals)?;
+        let run = format!("{:016x}", rand::random::<u64>());
+        let mut publisher = self.publisher(nats);
+        let mut redraw = interval(REDRAW_INTERVAL);
+        let mut tally = Tally { progress: &progress, stored: Meter::new(), duplicates: 0, failed: 0, given_up: None };
+        let (mut number, mut bytes) = (0_u64, 0_u64);
+        while tally.given_up.is_none() {
+            let line = tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    tally.given_up = Some(format!("stopped after line {number}"));
+                    break;
+                }
+                _ = redraw.tick() => {
+                    tally.show(bytes);
+                    continue;
+                }
+                Some(done) = publisher.done() => {
+                    tally.count(done);
+                    continue;
+                }
+                line = lines.recv(), if !publisher.is_full() => line,
+            };
+            let Some(line) = line.transpose().map_err(failed)? else { break };
+            number += 1;
+            bytes += line.len() as u64;
+            match self.event(&line, &run, number) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if let Some(done) = publisher.send(number, event).await {
+                        tally.count(done);
+                    }
+                }
+                Err(problem) => tally.fail(number, &problem),
+            }
+        }
+        while let Some(done) = publisher.done().await {
+            tally.count(done);
+        }
+        let summary = tally.summary();
+        if tally.failed == 0 && tally.given_up.is_none() {
+            Ok(summary + "\n")
+        } else {
+            Err(PublishCommandError::Incomplete { summary })
+        }
+    }
+
+    /// The event of a line; none if it is blank.
+    pub(super) fn event(&self, line: &[u8], run: &str, number: u64) -> Result<Option<Outgoing>, String> {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let payload: Payload = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
+        let text = |field: &str| payload.get(field).and_then(Value::as_str);
+        let field = &self.key_field;
+        let key = self.key.as_deref().or_else(|| text(field));
+        let key = key.filter(|key| !key.is_empty());
+        let key =
+            key.ok_or_else(|| format!("no text in the field {field:?}: name another by --key-field, or give --key"))?;
+        let own = text("id").or_else(|| text("event_id")).map(msg_id).transpose();
+        let own = own.map_err(|problem| format!("the event's id {problem}"))?;
+        let msg_id = own.unwrap_or_else(|| format!("{run}-{number}"));
+        Ok(Some(Outgoing::new(&self.kind, key, msg_id, line.to_vec())))
+    }
+}
+
+/// Reads lines on a thread of its own, since a read of standard input cannot be given up.
+fn read(path: &Path) -> io::Result<(mpsc::Receiver<Line>, Progress)> {
+    let (sender, lines) = mpsc::channel(AHEAD);
+    let (reader, progress): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
+        (Box::new(BufReader::new(io::stdin())), Progress::endless())
+    } else {
+        let file = File::open(path)?;
+        let total = file.metadata()?.len();
+        (Box::new(BufReader::new(file)), Progress::of_bytes(total))
+    };
+    std::thread::Builder::new().name("lines".to_owned()).spawn(move || {
+        let mut reader = reader;
+        loop {
+            let mut line = Vec::new();
+            let read = reader.read_until(b'\n', &mut line);
+            let last = !matches!(read, Ok(1..));
+            if matches!(read, Ok(0)) || sender.blocking_send(read.map(|_| line)).is_err() || last {
+                return;
+            }
+        }
+    })?;
+    Ok((lines, progress))
+}
+
+impl Tally<'_> {
+    fn count(&mut self, (number, done): Done<u64>) {
+        match done {
+            Ok(stored) if stored.duplicate => self.duplicates += 1,
+            Ok(_) => self.stored.count += 1,
+            Err(error) => {
+                self.fail(number, &error);
+                if matches!(error, PublishError::NotAcknowledged { .. }) && self.given_up.is_none() {
+                    self.given_up = Some(format!("given up at line {number}"));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, number: u64, problem: &dyn std::fmt::Display) {
+        self.failed += 1;
+        self.progress.warn(&format!("line {number}: {problem}"));
+    }
+
+    fn show(&mut self, bytes: u64) {
+        let rate = self.stored.rate();
+        self.progress.at(bytes);
+        self.progress.show(format!("{}, {rate:.0}/s", self.summary()));
+    }
+
+    fn summary(&self) -> String {
+        let mut summary = format!("{} stored", self.stored.count);
+        for (count, what) in [(self.duplicates, "duplicates"), (self.failed, "failed")] {
+            if count > 0 {
+                summary += &format!(", {count} {what}");
+            }
+        }
+        if let Some(why) = &self.given_up {
+            summary += &format!(", {why}");
+        }
+        summary
+    }
+}

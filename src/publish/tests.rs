@@ -1,0 +1,115 @@
+//! The command against a real server, and what it makes of flags and lines.
+
+use super::*;
+use crate::cli::{Cli, Command};
+use async_nats::jetstream::stream::{Config, Stream};
+use clap::Parser;
+use std::io::Write;
+use tickwire_testkit::NatsServer;
+
+fn parse(args: &[&str]) -> Result<PublishArgs, clap::Error> {
+    let cli = Cli::try_parse_from(["tickwire", "publish"].iter().chain(args))?;
+    let Command::Publish(publish) = cli.command else { panic!("not publish") };
+    Ok(publish)
+}
+
+async fn events(server: &NatsServer) -> Stream {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let subjects = vec![names::SOURCE_ALL.to_owned()];
+    let config = Config { name: "EVENTS".to_owned(), subjects, ..Config::default() };
+    async_nats::jetstream::new(client).create_stream(config).await.unwrap()
+}
+
+fn file_of(lines: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(lines.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    for args in [
+        &["--kind", "a.b", "--key", "k"][..],
+        &["--key", "", "--pattern", "Doji"],
+        &["--key", "AAPL", "--confidence", "1.5"],
+        &["--key", "AAPL", "--tier", "weekly"],
+        &["--key", "AAPL", "--priority", "urgent"],
+        &["--key", "AAPL", "--data", "[]"],
+        &["--key", "AAPL", "--msg-id", "a\nb"],
+        &["-", "--pattern", "Doji"],
+        &["-", "--key", "AAPL", "--key-field", "symbol"],
+        &[],
+    ] {
+        assert!(parse(args).is_err(), "{args:?}");
+    }
+    let no_pattern = parse(&["--key", "AAPL"]).unwrap();
+    assert!(matches!(no_pattern.one("AAPL"), Err(PublishCommandError::NoPattern)));
+}
+
+#[test]
+fn flags_win_over_data() {
+    let args = ["--key", "BRK.B", "--pattern", "Doji", "--confidence", "0.5", "--tier", "COMBO", "--msg-id", "m"];
+    let more = ["--data", r#"{"pattern":"Hammer","volume":7}"#];
+    let event = parse(&[&args[..], &more].concat()).unwrap().one("BRK.B").unwrap();
+    assert_eq!((event.subject.as_str(), event.msg_id.as_str()), ("events.pattern.BRK=2EB", "m"));
+    let payload: Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!(payload, json!({ "pattern": "Doji", "volume": 7, "confidence": 0.5, "tier": "combo" }));
+}
+
+#[test]
+fn lines_become_events_or_are_told() {
+    let by_symbol = parse(&["-"]).unwrap();
+    let event = by_symbol.event(b" {\"symbol\":\"AAPL\"}\r\n", "run", 3).unwrap().unwrap();
+    assert_eq!((event.subject.as_str(), event.msg_id.as_str()), ("events.pattern.AAPL", "run-3"));
+    assert_eq!(&event.payload[..], b"{\"symbol\":\"AAPL\"}");
+    let named = by_symbol.event(b"{\"symbol\":\"AAPL\",\"event_id\":\"e\"}", "run", 4).unwrap().unwrap();
+    assert_eq!(named.msg_id, "e");
+    assert!(by_symbol.event(b"  \n", "run", 5).unwrap().is_none());
+    for bad in ["{", "[1]", "{}", "{\"symbol\":7}", "{\"symbol\":\"\"}", "{\"symbol\":\"A\",\"id\":\"\"}"] {
+        assert!(by_symbol.event(bad.as_bytes(), "run", 6).is_err(), "{bad}");
+    }
+    let fixed = parse(&["-", "--kind", "market", "--key", "US"]).unwrap();
+    assert_eq!(fixed.event(b"{}", "run", 1).unwrap().unwrap().subject, "events.market.US");
+}
+
+#[tokio::test]
+async fn one_event_is_stored_once() {
+    let server = NatsServer::start();
+    let stream = events(&server).await;
+    let url = server.url();
+    let args = ["--nats", &url, "--key", "AAPL", "--pattern", "Doji", "--msg-id", "m"];
+    let publish = parse(&args).unwrap();
+    assert_eq!(publish.run().await.unwrap(), "stored as EVENTS:1\n");
+    assert_eq!(publish.run().await.unwrap(), "a duplicate of EVENTS:1\n");
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 1);
+}
+
+#[tokio::test]
+async fn bad_lines_do_not_hold_up_the_good_ones() {
+    let server = NatsServer::start();
+    let stream = events(&server).await;
+    let lines: String = (0..1000)
+        .map(|n| if n % 100 == 7 { "{\n".to_owned() } else { format!("{{\"symbol\":\"S{}\",\"n\":{n}}}\n", n % 5) })
+        .collect();
+    let (file, url) = (file_of(&lines), server.url());
+    let refused = parse(&[file.path().to_str().unwrap(), "--nats", &url]).unwrap().run().await;
+    let Err(PublishCommandError::Incomplete { summary }) = refused else { panic!("{refused:?}") };
+    assert_eq!(summary, "990 stored, 10 failed");
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 990);
+
+    let good = file_of("{\"symbol\":\"A\",\"id\":\"1\"}\n{\"symbol\":\"A\",\"id\":\"1\"}");
+    let told = parse(&[good.path().to_str().unwrap(), "--nats", &url, "--window", "1"]).unwrap().run().await;
+    assert_eq!(told.unwrap(), "1 stored, 1 duplicates\n");
+}
+
+#[tokio::test]
+async fn what_nobody_acknowledges_is_given_up() {
+    let server = NatsServer::start();
+    let lines = file_of(&"{\"symbol\":\"A\"}\n".repeat(5));
+    let url = server.url();
+    let args = [lines.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--deadline", "1"];
+    let Err(PublishCommandError::Incomplete { summary }) = parse(&args).unwrap().run().await else { panic!("stored") };
+    assert_eq!(summary, "0 stored, 1 failed, given up at line 1");
+    let missing = parse(&["/no/such/file", "--nats", &url]).unwrap().run().await;
+    assert!(matches!(missing, Err(PublishCommandError::Read { .. })), "{missing:?}");
+}

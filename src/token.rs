@@ -1,0 +1,130 @@
+//! `tickwire token`: a signed token that says who a client is, for a gateway with `auth.mode = "jwt"`.
+
+use clap::Args;
+use jiff::fmt::friendly::SpanParser;
+use jsonwebtoken::{EncodingKey, Header};
+use serde::Serialize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tickwire_core::ids::UserId;
+use tickwire_node::config::{AuthMode, ConfigError, Secret};
+
+use crate::cli::ConfigArgs;
+use crate::values;
+
+/// The longest life of a token, ten years: longer is a mistyped unit.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tickwire token --user ann --ttl 15m --config gateway.toml
+  TICKWIRE_AUTH__JWT_SECRET=… tickwire token --user ann
+  tickwire watch --token \"$(tickwire token --user ann --config gateway.toml)\"")]
+pub(crate) struct TokenArgs {
+    /// Who the token is for
+    #[arg(long, value_name = "NAME", value_parser = values::user)]
+    user: UserId,
+    /// How long it is good for, such as 15m, 1h or 30d
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = life)]
+    ttl: Duration,
+    /// The secret of the gateways; others can see flags, so best left to TICKWIRE_AUTH__JWT_SECRET or the file
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    secret: Option<Secret>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What a token says.
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+/// Why no token can be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("the token cannot be signed: {0}")]
+    Sign(#[from] jsonwebtoken::errors::Error),
+}
+
+impl TokenArgs {
+    /// The token.
+    pub(crate) fn run(&self) -> Result<String, TokenError> {
+        let mut auth = self.config.load()?.auth;
+        if let Some(secret) = &self.secret {
+            auth.jwt_secret = secret.clone();
+        }
+        // A token is for gateways that check it, whatever this configuration is for.
+        auth.mode = AuthMode::Jwt;
+        let secret = auth.secret()?.cloned().unwrap_or_default();
+        let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let claims = Claims { sub: self.user.as_str(), iat, exp: iat + self.ttl.as_secs() };
+        let key = EncodingKey::from_secret(secret.expose().as_bytes());
+        Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text))
+}
+
+fn life(text: &str) -> Result<Duration, String> {
+    match SpanParser::new().parse_unsigned_duration(text) {
+        Ok(life) if (Duration::from_secs(1)..=LONGEST).contains(&life) => Ok(life),
+        Ok(_) => Err("must be 1s to 3650d".to_owned()),
+        Err(_) => Err("must be a duration with its unit, such as 15m, 1h or 30d".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+    use serde_json::Value;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn parse(args: &[&str]) -> Result<TokenArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["tickwire", "token"].iter().chain(args))?;
+        let Command::Token(token) = cli.command else { panic!("not a token") };
+        Ok(token)
+    }
+
+    #[test]
+    fn a_token_says_who_and_how_long() {
+        let token = parse(&["--user", "bob@x.com", "--ttl", "15m", "--secret", SECRET]).unwrap().run().unwrap();
+        let key = DecodingKey::from_secret(SECRET.as_bytes());
+        let claims = jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap().claims;
+        assert_eq!(claims["sub"], "bob@x.com");
+        assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 900);
+    }
+
+    #[test]
+    fn a_secret_is_needed_whatever_the_mode() {
+        for more in [&[][..], &["--secret", "short"], &["--set", "auth.mode=dev"]] {
+            let args = [&["--user", "u"], more].concat();
+            let refused = parse(&args).unwrap().run();
+            assert!(matches!(refused, Err(TokenError::Config(ConfigError::Conflict { .. }))), "{more:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for args in [["--user", ""], ["--ttl", "1"], ["--ttl", "0s"], ["--ttl", "400000d"]] {
+            let args = if args[0] == "--ttl" { [&["--user", "u"], &args[..]].concat() } else { args.to_vec() };
+            assert!(parse(&args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let token = parse(&["--user", "u", "--secret", SECRET]).unwrap();
+        assert!(!format!("{token:?}").contains(SECRET));
+    }
+}

@@ -1,0 +1,170 @@
+//! `tickwire watch`: what a client with this filter gets, as it comes: a line of a table for each event, or one JSON
+//! object a line. What concerns the connection or delivery goes to standard error.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::io;
+use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message};
+use tickwire_core::event::{Priority, Tier};
+use tickwire_core::ids::{Confidence, UserId};
+
+use crate::stop;
+use crate::values;
+
+mod table;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
+  tickwire watch --user ann --kinds pattern,market --json
+  tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
+pub(crate) struct WatchArgs {
+    /// The gateway
+    #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
+    url: String,
+    /// Who to be, for a gateway with auth.mode = \"dev\"
+    #[arg(long, value_name = "NAME", value_parser = values::user, required_unless_present = "token", conflicts_with = "token")]
+    user: Option<UserId>,
+    /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN
+    #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Only these symbols
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    symbols: Vec<String>,
+    /// Only these patterns
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    patterns: Vec<String>,
+    /// Only these kinds [default: pattern]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    kinds: Vec<String>,
+    /// Only these tiers: daily, intraday, combo
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    tiers: Vec<Tier>,
+    /// Only from this confidence on, 0 to 1
+    #[arg(long, value_name = "X", value_parser = values::confidence)]
+    min_confidence: Option<Confidence>,
+    /// Only from this priority on: low, medium, high, critical
+    #[arg(long, value_name = "P")]
+    min_priority: Option<Priority>,
+    /// A whole filter as JSON; the other flags win over its fields
+    #[arg(long, value_name = "JSON", value_parser = values::object)]
+    filter: Option<Map<String, Value>>,
+    /// Print the events as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why there is nothing more to watch.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("signals cannot be listened for: {0}")]
+    Signals(io::Error),
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    #[error("the connection has ended: {0}")]
+    Ended(String),
+}
+
+impl WatchArgs {
+    /// Prints what comes until told to stop.
+    pub(crate) async fn run(self) -> Result<(), WatchError> {
+        let stop = stop::on_signal().map_err(WatchError::Signals)?;
+        let filter = self.filter();
+        let mut config = ClientConfig::new(self.url);
+        config.credentials = match (self.token, self.user) {
+            (Some(token), _) => Credentials::Token(token),
+            (None, Some(user)) => Credentials::DevUser(user.as_str().to_owned()),
+            (None, None) => Credentials::None,
+        };
+        let (client, mut messages) = Client::connect(config).await?;
+        let subscribing = client.clone();
+        let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, None).await });
+        let mut confirmed = false;
+        let mut printer = table::Printer::new(self.json);
+        loop {
+            let message = tokio::select! {
+                () = stop.cancelled() => break,
+                answer = &mut subscribed, if !confirmed => {
+                    if let Ok(answer) = answer {
+                        answer?;
+                        eprintln!("subscribed");
+                    }
+                    confirmed = true;
+                    continue;
+                }
+                message = messages.recv() => message,
+            };
+            match message {
+                None => break,
+                Some(Message::Disconnected { reason, retry_in: None, .. }) => return Err(WatchError::Ended(reason)),
+                Some(Message::SubscriptionLost { error, .. }) => return Err(WatchError::Ended(error.msg)),
+                Some(message) => match printer.print(&message) {
+                    // Whoever reads us has enough.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                    printed => printed.map_err(WatchError::Write)?,
+                },
+            }
+        }
+        client.close().await;
+        Ok(())
+    }
+
+    /// The filter that the flags make.
+    fn filter(&self) -> Value {
+        let list = |values: &[String]| (!values.is_empty()).then(|| json!(values));
+        let tiers: Vec<_> = self.tiers.iter().map(|tier| tier.as_str()).collect();
+        let flags = [
+            ("kinds", list(&self.kinds)),
+            ("symbols", list(&self.symbols)),
+            ("patterns", list(&self.patterns)),
+            ("tiers", (!tiers.is_empty()).then(|| json!(tiers))),
+            ("min_confidence", self.min_confidence.map(|least| json!(least.get()))),
+            ("min_priority", self.min_priority.map(|least| json!(least.as_str()))),
+        ];
+        let mut filter = self.filter.clone().unwrap_or_default();
+        filter.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        Value::Object(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn parse(args: &[&str]) -> Result<WatchArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["tickwire", "watch"].iter().chain(args))?;
+        let Command::Watch(watch) = cli.command else { panic!("not watch") };
+        Ok(watch)
+    }
+
+    #[test]
+    fn flags_make_a_filter_and_win_over_one() {
+        let flags = ["--user", "u", "--symbols", "AAPL,BRK.B", "--tiers", "Daily,combo", "--min-priority", "HIGH"];
+        let filter = ["--min-confidence", "0.7", "--filter", r#"{"symbols":["X"],"tags":["t"]}"#];
+        let made = parse(&[&flags[..], &filter].concat()).unwrap().filter();
+        let wanted = json!({
+            "symbols": ["AAPL", "BRK.B"], "tiers": ["daily", "combo"], "min_priority": "high",
+            "min_confidence": 0.7, "tags": ["t"],
+        });
+        assert_eq!(made, wanted);
+        assert_eq!(parse(&["--user", "u"]).unwrap().filter(), json!({}));
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        for args in [
+            &["--user", "u", "--token", "t"][..],
+            &["--user", ""],
+            &["--user", "u", "--tiers", "weekly"],
+            &["--user", "u", "--min-confidence", "NaN"],
+            &["--user", "u", "--filter", "[]"],
+        ] {
+            assert!(parse(args).is_err(), "{args:?}");
+        }
+    }
+}

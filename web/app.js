@@ -1,0 +1,323 @@
+// The demo page: one connection to the gateway that served it, one subscription, and a table of what arrives.
+// docs/protocol.md tells what is said on the wire.
+
+/**
+ * What the server sends: an array of these. Types and fields that are not known here are passed over.
+ * @typedef {object} ServerObject
+ * @property {string} T
+ * @property {string} [kind]
+ * @property {string} [key]
+ * @property {string} [symbol]
+ * @property {string} [pattern]
+ * @property {string} [tier]
+ * @property {number} [confidence]
+ * @property {string} [priority]
+ * @property {string} [regime]
+ * @property {string} [ts]
+ * @property {Record<string, unknown>} [data]
+ * @property {string} [user]
+ * @property {string} [gateway]
+ * @property {number} [heartbeat_ms]
+ * @property {number} [id]
+ * @property {string} [position]
+ * @property {number} [code]
+ * @property {string} [msg]
+ * @property {number} [dropped]
+ * @property {number} [conflated]
+ * @property {string} [reason]
+ * @property {number} [p]
+ * @property {number} [from]
+ * @property {number} [to]
+ * @property {number} [reconnect_ms]
+ */
+
+const ROWS = 200;
+const LOG_LINES = 5;
+const RATE_SECONDS = 5;
+const BACKOFF_FIRST_MS = 500;
+const BACKOFF_MOST_MS = 15_000;
+const TYPING_PAUSE_MS = 300;
+const SUBSCRIPTION = "page";
+/** Closes after which connecting again would end the same way. */
+const FINAL_CLOSES = new Set([4001, 4002, 4003, 4004, 4005]);
+
+/**
+ * @template {HTMLElement} [E=HTMLElement]
+ * @param {string} id
+ * @returns {E}
+ */
+function element(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no #${id}`);
+  return /** @type {E} */ (found);
+}
+
+const page = {
+  status: element("status"),
+  gateway: element("gateway"),
+  rate: element("rate"),
+  count: element("count"),
+  position: element("position"),
+  filter: /** @type {HTMLFormElement} */ (element("filter")),
+  symbols: /** @type {HTMLInputElement} */ (element("symbols")),
+  confidence: /** @type {HTMLInputElement} */ (element("confidence")),
+  least: element("least"),
+  answer: element("answer"),
+  log: element("log"),
+  events: element("events"),
+  empty: element("empty"),
+};
+
+// The table. Events are gathered and drawn once per frame, however many arrive.
+
+/** @type {ServerObject[]} */
+let undrawn = [];
+let received = 0;
+/** @type {number[]} Events in each of the last seconds, the present one last. */
+const seconds = [0];
+
+/** @param {ServerObject} event */
+function show(event) {
+  received += 1;
+  seconds[seconds.length - 1] += 1;
+  if (undrawn.push(event) === 1) requestAnimationFrame(draw);
+  // Frames stop while the page is hidden, and only so many rows will be seen.
+  if (undrawn.length > ROWS) undrawn.splice(0, undrawn.length - ROWS);
+}
+
+function draw() {
+  page.events.prepend(...undrawn.map(row).reverse());
+  undrawn = [];
+  while (page.events.childElementCount > ROWS) page.events.lastElementChild?.remove();
+  page.empty.hidden = true;
+  page.count.textContent = received.toLocaleString("en");
+}
+
+/**
+ * @param {ServerObject} event
+ * @returns {HTMLTableRowElement}
+ */
+function row(event) {
+  const line = document.createElement("tr");
+  line.dataset.priority = event.priority ?? "low";
+  const { confidence, data = {} } = event;
+  const details = data.summary ?? data.message ?? data.bar_time ?? "";
+  cell(line, "time", event.ts ? new Date(event.ts).toLocaleTimeString() : "");
+  cell(line, "symbol", event.symbol ?? event.key ?? "");
+  cell(line, "what", event.pattern ?? (event.regime ? `market: ${event.regime}` : (event.kind ?? "")));
+  cell(line, "tier", event.tier ?? "");
+  const sure = cell(line, "confidence", confidence === undefined ? "" : confidence.toFixed(2));
+  if (confidence !== undefined) {
+    const meter = document.createElement("meter");
+    meter.value = confidence;
+    sure.prepend(meter);
+  }
+  const badge = document.createElement("span");
+  badge.textContent = event.priority ?? "";
+  cell(line, "priority", "").append(badge);
+  cell(line, "details", String(details)).title = String(details);
+  return line;
+}
+
+/**
+ * @param {HTMLTableRowElement} line
+ * @param {string} name
+ * @param {string} text
+ */
+function cell(line, name, text) {
+  const made = line.insertCell();
+  made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+setInterval(() => {
+  const full = seconds.slice(0, RATE_SECONDS);
+  page.rate.textContent = (full.reduce((sum, count) => sum + count, 0) / full.length).toFixed(1);
+  seconds.push(0);
+  if (seconds.length > RATE_SECONDS) seconds.shift();
+}, 1000);
+
+/**
+ * @param {"connecting" | "connected" | "over"} state
+ * @param {string} text
+ */
+function setStatus(state, text) {
+  page.status.dataset.state = state;
+  page.status.textContent = text;
+}
+
+/** @param {string} text */
+function note(text) {
+  const line = document.createElement("li");
+  line.textContent = `${new Date().toLocaleTimeString()}  ${text}`;
+  page.log.prepend(line);
+  while (page.log.childElementCount > LOG_LINES) page.log.lastElementChild?.remove();
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} wrong
+ */
+function answer(text, wrong = false) {
+  page.answer.textContent = text;
+  page.answer.classList.toggle("wrong", wrong);
+}
+
+// The filter. Subscribing again under the same name replaces it while events flow.
+
+function filter() {
+  const symbols = page.symbols.value.split(/[\s,;]+/).filter(Boolean).map((symbol) => symbol.toUpperCase());
+  const least = Number(page.confidence.value);
+  return {
+    kinds: ["pattern", "market"],
+    ...(symbols.length > 0 && { symbols }),
+    ...(least > 0 && { min_confidence: least }),
+  };
+}
+
+let typing = 0;
+page.filter.addEventListener("input", () => {
+  page.least.textContent = Number(page.confidence.value) > 0 ? page.confidence.value : "any";
+  clearTimeout(typing);
+  typing = setTimeout(subscribe, TYPING_PAUSE_MS);
+});
+page.filter.addEventListener("submit", (event) => {
+  event.preventDefault();
+  clearTimeout(typing);
+  subscribe();
+});
+
+// The connection.
+
+/** @type {WebSocket | undefined} */
+let socket;
+let ready = false;
+let failures = 0;
+let requests = 0;
+let silence = 0;
+let heartbeatMs = 15_000;
+let welcomed = false;
+/** @type {{ reason: string, ms: number } | undefined} Why and how long the server asked us to stay away, if it did. */
+let away;
+
+/** Where to connect: the gateway that served the page, as `?token=` or `?user=` of the page's own address says. */
+function address() {
+  const query = new URLSearchParams(location.search);
+  const chosen = new URLSearchParams();
+  const token = query.get("token");
+  if (token) {
+    chosen.set("token", token);
+  } else {
+    const name = query.get("user") ?? sessionStorage.getItem("user") ?? `demo-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+    sessionStorage.setItem("user", name);
+    chosen.set("user", name);
+  }
+  return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/stream?${chosen}`;
+}
+
+function connect() {
+  setStatus("connecting", "connecting");
+  const opened = new WebSocket(address(), "tickwire.v1.json");
+  socket = opened;
+  listen();
+  opened.addEventListener("message", (message) => {
+    if (socket !== opened) return;
+    listen();
+    /** @type {ServerObject[]} */
+    const objects = JSON.parse(message.data);
+    objects.forEach(take);
+  });
+  opened.addEventListener("close", (close) => {
+    if (socket === opened) lost(close.code, close.reason);
+  });
+}
+
+/** A connection that says nothing for 2.5 heartbeats is given up; a close of it may never come. */
+function listen() {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    socket?.close();
+    lost(1006, "no sign of life");
+  }, Math.max(heartbeatMs * 2.5, 1000));
+}
+
+/**
+ * @param {number} code
+ * @param {string} reason
+ */
+function lost(code, reason) {
+  socket = undefined;
+  clearTimeout(silence);
+  const why = away?.reason ?? (reason || (ready ? "the connection was lost" : "no connection"));
+  if (ready) note(`${why}; what happens until we are back may be missing`);
+  ready = false;
+  page.gateway.textContent = "–";
+  if (FINAL_CLOSES.has(code)) {
+    setStatus("over", why);
+    answer("Reload the page to try again.", true);
+    return;
+  }
+  // Full jitter: clients that were cut off together must not come back together.
+  const most = Math.min(BACKOFF_FIRST_MS * 2 ** failures, BACKOFF_MOST_MS);
+  const pause = away?.ms ?? Math.random() * most;
+  away = undefined;
+  failures += 1;
+  setStatus("connecting", `${why}, trying again in ${(pause / 1000).toFixed(1)} s`);
+  if (failures > 3 && !welcomed) answer("If this gateway takes tokens only, open the page with ?token=…", true);
+  setTimeout(connect, pause);
+}
+
+function subscribe() {
+  if (!socket || !ready) return;
+  requests += 1;
+  answer("subscribing…");
+  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: filter() };
+  socket.send(JSON.stringify(frame));
+}
+
+/** @param {ServerObject} said */
+function take(said) {
+  switch (said.T) {
+    case "welcome":
+      ready = true;
+      welcomed = true;
+      failures = 0;
+      heartbeatMs = said.heartbeat_ms ?? heartbeatMs;
+      setStatus("connected", `connected as ${said.user}`);
+      page.gateway.textContent = said.gateway ?? "";
+      subscribe();
+      break;
+    case "subscribed":
+      if (said.id === requests) answer("The filter is in force: from here on nothing that matches is missed without being told.");
+      position(said.position);
+      break;
+    case "event":
+      show(said);
+      break;
+    case "heartbeat":
+      position(said.position);
+      break;
+    case "notice":
+      note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
+      break;
+    case "gap":
+      note(`gap (${said.reason}): ${(said.to ?? 0) - (said.from ?? 0)} sequences of partition ${said.p} may be missing`);
+      break;
+    case "goaway":
+      away = { reason: `the gateway asked us to leave (${said.reason})`, ms: said.reconnect_ms ?? 0 };
+      socket?.close();
+      break;
+    case "error":
+      answer(`${said.msg} (${said.code})`, true);
+      break;
+  }
+}
+
+/** @param {string | undefined} reached */
+function position(reached) {
+  page.position.textContent = reached ?? "–";
+  page.position.title = reached ?? "";
+}
+
+connect();
