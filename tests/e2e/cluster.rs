@@ -1,0 +1,164 @@
+//! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped.
+
+use crate::node::{DEADLINE, Node};
+use crate::oracle::Log;
+use crate::producer::Producer;
+use std::net::SocketAddr;
+use std::path::Path;
+use tempfile::TempDir;
+use tickwire_testkit::{NatsServer, eventually};
+
+/// The number of partitions that every cluster here has: the default.
+pub(crate) const PARTITIONS: u32 = 32;
+
+/// The gauge of the partitions that a router owns.
+pub(crate) const OWNED: &str = "tickwire_router_partitions";
+
+/// What sets the tests' clusters apart from one in production: nodes notice each other sooner, and a machine that is
+/// busy with other tests does not turn a late confirmation into a gap.
+const SETTINGS: [(&str, &str); 9] = [
+    ("auth.mode", "dev"),
+    ("gateway.confirm_timeout", "15s"),
+    ("gateway.shrink_delay", "300ms"),
+    ("gateway.window", "20ms"),
+    ("membership.beat_interval", "200ms"),
+    ("membership.timeout", "1500ms"),
+    ("membership.lease_ttl", "1s"),
+    ("membership.tick_interval", "500ms"),
+    ("router.checkpoint_interval", "200ms"),
+];
+
+/// A running cluster. Nodes are dropped before the nats-server that they talk to.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The routers.
+    pub(crate) routers: Vec<Node>,
+    /// The gateways.
+    pub(crate) gateways: Vec<Node>,
+    /// A connection of the test's own.
+    pub(crate) client: async_nats::Client,
+    settings: Vec<(String, String)>,
+    home: TempDir,
+    nats: NatsServer,
+    started: usize,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until every node is ready and every partition has an owner.
+    pub(crate) async fn start(routers: usize, gateways: usize) -> Self {
+        Self::start_with(routers, gateways, &[]).await
+    }
+
+    /// The same with further settings.
+    pub(crate) async fn start_with(routers: usize, gateways: usize, settings: &[(&str, &str)]) -> Self {
+        let nats = NatsServer::start();
+        let url = nats.url();
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let settings = [("nats.url", url.as_str())].into_iter().chain(SETTINGS).chain(settings.iter().copied());
+        let mut cluster = Self {
+            routers: Vec::new(),
+            gateways: Vec::new(),
+            client: async_nats::connect(&url).await.unwrap(),
+            settings: settings.map(text).collect(),
+            home: TempDir::with_prefix("tickwire-e2e-").unwrap(),
+            nats,
+            started: 0,
+        };
+        for _ in 0..routers {
+            cluster.add_router();
+        }
+        for _ in 0..gateways {
+            cluster.add_gateway();
+        }
+        if routers > 0 {
+            cluster.settled().await;
+        }
+        cluster
+    }
+
+    /// Starts one more router and does not wait for it.
+    pub(crate) fn add_router(&mut self) -> &mut Node {
+        let node = self.node("router");
+        self.routers.push(node);
+        self.routers.last_mut().unwrap()
+    }
+
+    /// Starts one more gateway and does not wait for it.
+    pub(crate) fn add_gateway(&mut self) -> &mut Node {
+        let node = self.node("gateway");
+        self.gateways.push(node);
+        self.gateways.last_mut().unwrap()
+    }
+
+    /// Starts a node with further settings, which is not counted among the cluster's.
+    pub(crate) fn node_with(&mut self, role: &str, further: &[(&str, &str)]) -> Node {
+        self.started += 1;
+        let mut settings = self.settings.clone();
+        settings.extend(further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        Node::start(role, &format!("{role}-{}", self.started), self.home.path(), &settings)
+    }
+
+    /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.
+    pub(crate) async fn settled(&mut self) {
+        let fair = self.fair_share();
+        eventually("every router owns its share, and every node is ready", DEADLINE, async || {
+            let owned = self.owned().await;
+            let whole = owned.iter().sum::<u32>() == PARTITIONS;
+            let mut settled = whole && owned.iter().all(|count| fair.contains(count));
+            for node in self.routers.iter_mut().chain(&mut self.gateways) {
+                settled &= node.readyz().await.0 == 200;
+            }
+            settled.then_some(())
+        })
+        .await;
+    }
+
+    /// How many partitions each router owns.
+    pub(crate) async fn owned(&mut self) -> Vec<u32> {
+        let mut owned = Vec::new();
+        for router in &mut self.routers {
+            owned.push(router.metrics().await.get(OWNED) as u32);
+        }
+        owned
+    }
+
+    /// How many partitions a router may own when all are spread: its share, at most 15 % more, and what that leaves.
+    fn fair_share(&self) -> std::ops::RangeInclusive<u32> {
+        let routers = u32::try_from(self.routers.len()).unwrap();
+        let most = (PARTITIONS * 115).div_ceil(routers * 100).min(PARTITIONS);
+        PARTITIONS.saturating_sub(most * (routers - 1))..=most
+    }
+
+    /// Where the clients of each gateway connect.
+    pub(crate) async fn gateway_addresses(&mut self) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for gateway in &mut self.gateways {
+            addresses.push(gateway.gateway().await);
+        }
+        addresses
+    }
+
+    /// A producer with a connection of its own.
+    pub(crate) async fn producer(&self) -> Producer {
+        Producer::new(async_nats::connect(self.nats.url()).await.unwrap())
+    }
+
+    /// What the stream holds now.
+    pub(crate) async fn log(&self) -> Log {
+        Log::read(&self.client).await
+    }
+
+    /// The address of the nats-server.
+    pub(crate) fn nats_url(&self) -> String {
+        self.nats.url()
+    }
+
+    /// The folder of this cluster's files.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    fn node(&mut self, role: &str) -> Node {
+        self.node_with(role, &[])
+    }
+}

@@ -1,0 +1,80 @@
+//! The commands that people type, against a running cluster.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Output;
+use tickwire_core::frames::Encoding;
+use tickwire_testkit::{Process, eventually};
+
+use crate::cluster::Cluster;
+use crate::node::{DEADLINE, tickwire};
+use crate::oracle::{assert_exact, filter};
+use crate::socket::Socket;
+
+/// How many lines are published at once.
+const LINES: usize = 500;
+
+/// Runs a command to its end; gives its exit code, its standard output and its standard error.
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = tickwire().args(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_published_is_what_is_watched() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let nats = cluster.nats_url();
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("all", &json!({ "symbols": ["BRK.B"] })).await;
+    let url = format!("ws://{gateway}");
+    let watch = ["watch", "--url", &url, "--user", "ann", "--symbols", "BRK.B", "--json"];
+    let mut watch = Process::start("watch", cluster.home(), tickwire().args(watch));
+
+    // It does not tell when it has subscribed, so events are published until the first is seen.
+    let mut first = 0;
+    eventually("the first event is watched", DEADLINE, async || {
+        first += 1;
+        let data = json!({ "number": first }).to_string();
+        let event = ["--key", "BRK.B", "--pattern", "Doji", "--confidence", "0.87", "--tier", "daily", "--data", &data];
+        let (code, _, told) = run(&[&["publish", "--nats", &nats][..], &event].concat());
+        assert_eq!(code, Some(0), "{told}");
+        (!watch.stdout().is_empty()).then_some(())
+    })
+    .await;
+
+    let lines = cluster.home().join("events.jsonl");
+    let line = |number| json!({ "symbol": "BRK.B", "pattern": "Hammer", "number": number }).to_string() + "\n";
+    fs::write(&lines, (0..LINES).map(line).collect::<String>()).unwrap();
+    let (code, _, told) = run(&["publish", "--nats", &nats, lines.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), first + LINES);
+    socket.catch_up(&log.end()).await;
+    assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+    // The lines that are watched are the objects on the wire, from the first that was seen on.
+    eventually("every event is watched", DEADLINE, async || {
+        let last = socket.objects.last().unwrap();
+        let watched = watch.stdout();
+        let read = |line| -> Value { serde_json::from_str(line).unwrap() };
+        let complete = watched.ends_with('\n') && read(watched.lines().last()?)["seq"] == last["seq"];
+        let watched: Vec<Value> = complete.then(|| watched.lines().map(read).collect())?;
+        let missed = socket.objects.len() - watched.len();
+        assert!(missed < first);
+        assert_eq!(watched, socket.objects[missed..]);
+        Some(())
+    })
+    .await;
+    watch.interrupt();
+    assert_eq!(watch.wait(DEADLINE).await.code(), Some(0), "{}", watch.stderr());
+}
+
+#[tokio::test]
+async fn the_doctor_finds_a_healthy_cluster_healthy_and_an_absent_one_absent() {
+    let cluster = Cluster::start(1, 1).await;
+    let (code, found, told) = run(&["doctor", "--nats", &cluster.nats_url()]);
+    assert_eq!(code, Some(0), "{found}{told}");
+    let (code, found, _) = run(&["doctor", "--nats", "nats://127.0.0.1:1"]);
+    assert_eq!((code, found.contains("127.0.0.1:1")), (Some(1), true), "{found}");
+}

@@ -1,0 +1,62 @@
+//! Configuration that cannot work is refused: exit code 2, with what is wrong and what would be right.
+
+use std::fs;
+use std::process::Output;
+
+use crate::cluster::Cluster;
+use crate::node::{DEADLINE, tickwire};
+
+fn check(args: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = tickwire().args(["config", "check"]).args(args).output().unwrap();
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+#[test]
+fn a_mistake_is_told_with_its_place_and_its_mend() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tickwire.toml");
+    fs::write(&file, "[gateway]\nlisten = \"127.0.0.1:8080\"\nmax_sesions = 5\n").unwrap();
+    let file = file.to_str().unwrap();
+    let table: [(&[&str], &[&str]); 6] = [
+        (&["--config", file], &["gateway.max_sesions", "gateway.max_sessions", file]),
+        (&["--set", "gatway.listen=127.0.0.1:1"], &["gatway.listen", "gateway.listen", "--set"]),
+        (&["--set", "stream.partitions=many"], &["stream.partitions", "many", "--set"]),
+        (&["--set", "stream.partitions=0"], &["stream.partitions", "0", "1", "1024"]),
+        (&["--set", "membership.beat_interval=fast"], &["membership.beat_interval", "fast", "250ms"]),
+        (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
+    ];
+    for (args, told) in table {
+        let (code, output) = check(args);
+        assert_eq!(code, Some(2), "{args:?}: {output}");
+        for part in told {
+            assert!(output.contains(part), "{args:?}: {part:?} is not in: {output}");
+        }
+    }
+    assert_eq!(check(&["--set", "auth.mode=dev"]), (Some(0), "ok\n".to_owned()));
+}
+
+#[test]
+fn the_environment_is_checked_too() {
+    let output = tickwire().args(["config", "check"]).env("TICKWIRE_STREAM__PARTITONS", "16").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["TICKWIRE_STREAM__PARTITONS", "stream.partitions"] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+}
+
+#[tokio::test]
+async fn another_partition_count_than_the_clusters_is_refused() {
+    let mut cluster = Cluster::start(1, 1).await;
+    for role in ["gateway", "router"] {
+        let mut node = cluster.node_with(role, &[("stream.partitions", "16")]);
+        let status = node.process.wait(DEADLINE).await;
+        assert!(status.code().is_some_and(|code| code != 0), "{status:?}");
+        let told = node.process.stderr();
+        for part in ["16", "32", "partitions"] {
+            assert!(told.contains(part), "{role}: {part:?} is not in: {told}");
+        }
+    }
+    // Those that run are not disturbed.
+    cluster.settled().await;
+}

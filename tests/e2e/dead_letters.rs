@@ -1,0 +1,102 @@
+//! What cannot be read becomes a dead letter with its reason, and everything else flows on.
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use tickwire_core::decode::Reason;
+use tickwire_core::frames::Encoding;
+use tickwire_node::names;
+use tickwire_testkit::eventually;
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::node::DEADLINE;
+use crate::oracle::{assert_exact, filter, stored};
+use crate::producer::Outgoing;
+use crate::socket::Socket;
+
+/// At least one message for every reason that there is.
+fn unreadable() -> Vec<(Reason, Outgoing)> {
+    let pattern = |event: Value| Outgoing::json("pattern", "AAPL", &event);
+    let market = |event: Value| Outgoing::json("market", "US", &event);
+    let health = |event: Value| Outgoing::json("health", "db", &event);
+    let fine = r#"{"pattern":"Doji"}"#;
+    vec![
+        (Reason::BadSubject, Outgoing::raw("events.a.b.c", fine)),
+        (Reason::BadSubject, Outgoing::raw("events.pattern", fine)),
+        (Reason::BadSubject, Outgoing::raw("events.pattern.BRK.B", fine)),
+        (Reason::UnknownKind, Outgoing::raw("events.patern.AAPL", fine)),
+        (Reason::UnknownKind, Outgoing::raw("events.news.AAPL", fine)),
+        (Reason::BadKey, Outgoing::raw("events.pattern.^GSPC", fine)),
+        (Reason::BadKey, Outgoing::raw("events.pattern.=2e", fine)),
+        (Reason::BadKey, Outgoing::raw(format!("events.alert.{}", "u".repeat(129)), "{}")),
+        (Reason::TooLarge, pattern(json!({ "pattern": "Doji", "note": "x".repeat(262_144) }))),
+        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "{\"pattern\":")),
+        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "[]")),
+        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "")),
+        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", vec![0xff, 0x00])),
+        (Reason::BadMsgPack, Outgoing::raw("events.pattern.AAPL", fine).content_type("application/msgpack")),
+        (Reason::SymbolMismatch, pattern(json!({ "pattern": "Doji", "symbol": "NVDA" }))),
+        (Reason::BadSymbol, market(json!({ "symbol": "S".repeat(33) }))),
+        (Reason::MissingPattern, pattern(json!({ "confidence": 0.5 }))),
+        (Reason::MissingPattern, pattern(json!({ "pattern": "" }))),
+        (Reason::BadPattern, market(json!({ "pattern": 7 }))),
+        (Reason::BadTier, pattern(json!({ "pattern": "Doji", "tier": "weekly" }))),
+        (Reason::BadConfidence, pattern(json!({ "pattern": "Doji", "confidence": 1.01 }))),
+        (Reason::BadConfidence, pattern(json!({ "pattern": "Doji", "confidence": "NaN" }))),
+        (Reason::BadTimestamp, pattern(json!({ "pattern": "Doji", "timestamp": "yesterday" }))),
+        (Reason::BadPriority, pattern(json!({ "pattern": "Doji", "priority": "urgent" }))),
+        (Reason::BadTags, pattern(json!({ "pattern": "Doji", "tags": "one" }))),
+        (Reason::BadRegime, market(json!({ "regime": "sideways" }))),
+        (Reason::BadMarket, market(json!({ "risk_on_score": 2 }))),
+        (Reason::BadStatus, health(json!({ "status": "fine" }))),
+        (Reason::BadHealth, health(json!({ "error_counts": { "timeouts": "many" } }))),
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_kept_with_its_reason_while_the_rest_flows() {
+    let unreadable = unreadable();
+    let covered: BTreeSet<_> = unreadable.iter().map(|(reason, _)| reason.as_str()).collect();
+    assert_eq!(covered, Reason::ALL.iter().map(|reason| reason.as_str()).collect());
+
+    let mut cluster = Cluster::start(2, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "kinds": ["pattern", "market", "health"] });
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("all", &wanted).await;
+
+    let producer = cluster.producer().await;
+    let mut sent = BTreeMap::new();
+    for (number, (reason, message)) in unreadable.iter().enumerate() {
+        // The letter is known by what was sent, so each is sent under an id of its own.
+        let seq = producer.publish(&message.clone().id(format!("bad-{number}"))).await;
+        sent.insert(seq, (*reason, message));
+        producer.publish(&feed::pattern("AAPL", number)).await;
+        producer.publish(&Outgoing::json("health", "db", &json!({ "status": "healthy" }))).await;
+    }
+
+    let letters = eventually("every dead letter is stored", DEADLINE, async || {
+        let letters = stored(&cluster.client, names::DEAD_LETTERS).await;
+        (letters.len() >= unreadable.len()).then_some(letters)
+    })
+    .await;
+    assert_eq!(letters.len(), unreadable.len());
+    let mut told = BTreeSet::new();
+    for letter in &letters {
+        let headers = letter.headers.as_ref().unwrap();
+        let header = |name: &str| headers.get(name).unwrap_or_else(|| panic!("no {name} in {headers:?}")).as_str();
+        let seq: u64 = header("Tickwire-Sequence").parse().unwrap();
+        let (reason, message) = sent[&seq];
+        assert_eq!(names::parse_dead_letter(&letter.subject), Some(reason.as_str()), "{message:?}");
+        assert_eq!(header("Tickwire-Reason"), reason.as_str());
+        assert!(!header("Tickwire-Detail").is_empty());
+        assert_eq!(letter.payload, message.payload());
+        assert!(told.insert(seq), "{seq} became two letters");
+    }
+
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), 2 * unreadable.len());
+    socket.catch_up(&log.end()).await;
+    assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&wanted)]));
+    assert_eq!(socket.events.len(), 2 * unreadable.len());
+}

@@ -1,0 +1,114 @@
+//! The way of an event: from producers through routers and gateways to everybody who asked for it, and nobody else.
+
+use serde_json::Value;
+use tickwire_core::frames::Encoding;
+
+use crate::cluster::Cluster;
+use crate::feed::{Feed, USERS};
+use crate::listener::Listener;
+use crate::oracle::{assert_exact, filter};
+use crate::producer::Outgoing;
+use crate::socket::Socket;
+
+const SEED: u64 = 20_250_910;
+const EVENTS: usize = 2_000;
+const CLIENTS: usize = 50;
+
+/// A client with its filters, on a bare socket or through the library.
+struct Subscriber {
+    name: String,
+    user: &'static str,
+    filters: Vec<Value>,
+    end: Receiver,
+}
+
+enum Receiver {
+    Socket(Box<Socket>),
+    Listener(Box<Listener>),
+}
+
+#[tokio::test]
+async fn fifty_clients_each_get_exactly_what_their_filters_say() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let mut feed = Feed::new(SEED);
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let gateway = gateways[number % 2];
+        let encoding = Encoding::ALL[number / 2 % 2];
+        let user = USERS[number % USERS.len()];
+        // The first client sees all there is to see; every fifth has two subscriptions, which overlap at times.
+        let filters = match number {
+            0 => vec![serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })],
+            _ if number % 5 == 0 => vec![feed.filter(), feed.filter()],
+            _ => vec![feed.filter()],
+        };
+        let end = if number % 4 == 3 {
+            let listener = Listener::connect(&[gateway], user, encoding).await;
+            for (at, filter) in filters.iter().enumerate() {
+                listener.subscribe(&at.to_string(), filter).await;
+            }
+            Receiver::Listener(Box::new(listener))
+        } else {
+            let mut socket = Socket::connect(gateway, user, encoding).await;
+            for (at, filter) in filters.iter().enumerate() {
+                socket.subscribe(&at.to_string(), filter).await;
+            }
+            Receiver::Socket(Box::new(socket))
+        };
+        clients.push(Subscriber { name: format!("client {number} ({user}, {filters:?})"), user, filters, end });
+    }
+
+    let events: Vec<Outgoing> = (0..EVENTS).map(|_| feed.event()).collect();
+    cluster.producer().await.publish_all(&events).await;
+
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), EVENTS);
+    let end = log.end();
+    let mut delivered = Vec::new();
+    for client in &mut clients {
+        let filters: Vec<_> = client.filters.iter().map(filter).collect();
+        let expected = log.matching(client.user, &filters);
+        let (events, gaps) = match &mut client.end {
+            Receiver::Socket(socket) => {
+                socket.catch_up(&end).await;
+                (&socket.events, &socket.gaps)
+            }
+            Receiver::Listener(listener) => {
+                listener.catch_up(&end).await;
+                (&listener.events, &listener.gaps)
+            }
+        };
+        assert_exact(&client.name, events, gaps, &expected);
+        delivered.push(expected.len());
+    }
+    // The filters are of use: few clients get nothing, and few get everything.
+    let some = delivered.iter().filter(|count| (1..EVENTS).contains(*count)).count();
+    assert!(some >= CLIENTS * 8 / 10, "the filters of this seed tell little: {delivered:?}");
+}
+
+#[tokio::test]
+async fn both_encodings_say_the_same() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let everything = serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] });
+    let mut sockets = Vec::new();
+    for encoding in Encoding::ALL {
+        let mut socket = Socket::connect(gateway, "ann", encoding).await;
+        socket.subscribe("all", &everything).await;
+        sockets.push(socket);
+    }
+    let mut feed = Feed::new(SEED + 1);
+    let events: Vec<Outgoing> = (0..300).map(|_| feed.event()).collect();
+    cluster.producer().await.publish_all(&events).await;
+    let log = cluster.log().await;
+    let mut seen = Vec::new();
+    for socket in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&everything)]));
+        let mut objects = socket.objects.clone();
+        objects.sort_by_key(|object| (object["p"].as_u64(), object["seq"].as_u64()));
+        seen.push(objects);
+    }
+    assert_eq!(seen[0], seen[1]);
+}

@@ -1,0 +1,101 @@
+//! `tickwire dev`: a whole cluster from one command, and nothing left of it after Ctrl-C.
+
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+use tempfile::TempDir;
+use tickwire_core::frames::Encoding;
+use tickwire_testkit::{Process, eventually, is_running};
+use tokio::sync::Mutex;
+
+use crate::node::{get, tickwire};
+use crate::socket::Socket;
+
+/// How long seven processes may take to start or to stop.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Held while a cluster starts: each looks for ports that are free before it takes them.
+static STARTING: Mutex<()> = Mutex::const_new(());
+
+/// A running development cluster.
+#[derive(Debug)]
+pub(crate) struct Dev {
+    /// The command's process.
+    pub(crate) process: Process,
+    /// The first gateway; the second has the next port.
+    pub(crate) gateway: SocketAddr,
+    /// Where NATS is.
+    pub(crate) nats_url: String,
+    home: TempDir,
+}
+
+impl Dev {
+    /// Starts it, and waits until it says where things are.
+    pub(crate) async fn start() -> Self {
+        let _alone = STARTING.lock().await;
+        let home = TempDir::with_prefix("tickwire-e2e-dev-").unwrap();
+        let gateway = free_pair();
+        let mut command = tickwire();
+        command.args(["dev", "--port", &gateway.port().to_string(), "--speed", "500"]).env("TMPDIR", home.path());
+        let mut process = Process::start("dev", home.path(), &mut command);
+        let nats_url = eventually("the cluster says where NATS is", DEADLINE, async || {
+            assert_eq!(process.exit(), None, "it has ended: {}", process.stderr());
+            let told = process.stdout();
+            let (_, rest) = told.split_once("NATS         ")?;
+            let (url, _) = rest.split_once('\n')?;
+            Some(url.to_owned())
+        })
+        .await;
+        Self { process, gateway, nats_url, home }
+    }
+}
+
+/// The first of two ports in a row that nobody uses.
+fn free_pair() -> SocketAddr {
+    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let pair = std::iter::repeat_with(|| {
+        let first = listen(0).ok()?;
+        let address = first.local_addr().ok()?;
+        listen(address.port().checked_add(1)?).ok().map(|_| address)
+    });
+    pair.take(100).flatten().next().expect("two free ports in a row")
+}
+
+#[tokio::test]
+async fn a_whole_cluster_runs_until_ctrl_c_and_leaves_nothing_behind() {
+    let mut dev = Dev::start().await;
+    for path in ["/", "/app.js", "/style.css"] {
+        let (status, text) = get(dev.gateway, path).await;
+        assert_eq!((status, text.is_empty()), (200, false), "{path}");
+    }
+    let second = SocketAddr::new(dev.gateway.ip(), dev.gateway.port() + 1);
+    for gateway in [dev.gateway, second] {
+        let mut socket = Socket::connect(gateway, "you", Encoding::Json).await;
+        socket.subscribe("all", &json!({ "kinds": ["pattern", "market"] })).await;
+        socket.until(20).await;
+        assert_eq!(socket.gaps, []);
+    }
+
+    let family = dev.process.descendants();
+    // Two routers, two gateways, and the nats-server with its guard.
+    assert_eq!(family.len(), 6, "{family:?}");
+    dev.process.interrupt();
+    let status = dev.process.wait(DEADLINE).await;
+    assert_eq!(status.code(), Some(0), "{}{}", dev.process.stdout(), dev.process.stderr());
+    let left: Vec<u32> = family.into_iter().filter(|pid| is_running(*pid)).collect();
+    assert!(left.is_empty(), "{left:?} still run");
+    let files = fs::read_dir(dev.home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(files.collect::<BTreeSet<_>>(), ["dev.err", "dev.out"].map(Into::into).into());
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_command_that_was_killed() {
+    let mut dev = Dev::start().await;
+    let family = dev.process.descendants();
+    assert_eq!(family.len(), 6, "{family:?}");
+    dev.process.kill();
+    eventually("all processes have ended", DEADLINE, async || family.iter().all(|pid| !is_running(*pid)).then_some(()))
+        .await;
+}

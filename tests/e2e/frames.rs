@@ -1,0 +1,201 @@
+//! What clients say wrongly, and who they say they are: every refusal has its code, every close its reason.
+
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tickwire_core::codes::{CloseCode, ErrorCode};
+use tickwire_core::frames::{Encoding, Id, ServerMessage};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::node::tickwire;
+use crate::socket::{Socket, refused_upgrade};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Frames that are refused, each with its code.
+fn refused_frames() -> Vec<(Value, ErrorCode)> {
+    let subscribe = |filter: Value| json!({ "action": "subscribe", "filter": filter });
+    vec![
+        (json!({}), ErrorCode::UnknownAction),
+        (json!({ "action": 7 }), ErrorCode::UnknownAction),
+        (json!({ "action": "subscribed" }), ErrorCode::UnknownAction),
+        (json!({ "action": "auth", "token": "t" }), ErrorCode::AlreadyAuthenticated),
+        (json!({ "action": "ping", "note": 1 }), ErrorCode::BadField),
+        (json!({ "action": "subscribe", "name": "*" }), ErrorCode::BadField),
+        (json!({ "action": "subscribe", "name": "" }), ErrorCode::BadField),
+        (json!({ "action": "subscribe", "window_ms": 1001 }), ErrorCode::BadField),
+        (json!({ "action": "subscribe", "filters": {} }), ErrorCode::BadField),
+        (json!({ "action": "unsubscribe", "name": "nothing" }), ErrorCode::UnknownSubscription),
+        (subscribe(json!([])), ErrorCode::BadFilter),
+        (subscribe(json!({ "symbol": "AAPL" })), ErrorCode::BadFilter),
+        (subscribe(json!({ "symbols": [] })), ErrorCode::BadFilter),
+        (subscribe(json!({ "symbols": "AAPL" })), ErrorCode::BadFilter),
+        (subscribe(json!({ "tiers": ["weekly"] })), ErrorCode::BadFilter),
+        (subscribe(json!({ "kinds": ["news"] })), ErrorCode::BadFilter),
+        (subscribe(json!({ "min_confidence": 1.5 })), ErrorCode::BadFilter),
+        (subscribe(json!({ "min_priority": "urgent" })), ErrorCode::BadFilter),
+    ]
+}
+
+#[tokio::test]
+async fn malformed_frames_are_told_and_the_session_goes_on() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.max_malformed", "1000")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    for encoding in Encoding::ALL {
+        let mut socket = Socket::connect(gateway, "ann", encoding).await;
+        for (frame, code) in refused_frames() {
+            let error = socket.refused(frame.clone()).await;
+            assert_eq!((error.code, error.msg.is_empty()), (code.code(), false), "{frame}: {error:?}");
+        }
+        // Any number and any short text is an id; what is neither cannot be echoed.
+        for id in [json!(0), json!(-1.5), json!("a text")] {
+            socket.send(&json!({ "action": "fly", "id": id })).await;
+            let error = socket.error().await;
+            assert_eq!((error.code, json!(error.id)), (ErrorCode::UnknownAction.code(), id));
+        }
+        for id in [json!([]), json!("x".repeat(Id::MAX_TEXT + 1))] {
+            socket.send(&json!({ "action": "ping", "id": id })).await;
+            let error = socket.error().await;
+            assert_eq!((error.code, error.id), (ErrorCode::BadField.code(), None));
+        }
+        let (own, other) = match encoding {
+            Encoding::Json => (Message::text("{\"action\":"), Message::binary(vec![0x80])),
+            Encoding::MsgPack => (Message::binary(vec![0xc1]), Message::text("{\"action\":\"ping\"}")),
+        };
+        for message in [own, other] {
+            socket.send_message(message).await;
+            assert_eq!(socket.error().await.code, ErrorCode::BadFrame.code());
+        }
+        socket.send(&json!([{ "action": "ping" }])).await;
+        assert_eq!(socket.error().await.code, ErrorCode::BadFrame.code());
+
+        // After all this the session is as good as new.
+        socket.subscribe("all", &json!({})).await;
+        cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+        socket.until(1).await;
+        assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)));
+    }
+}
+
+#[tokio::test]
+async fn who_goes_on_being_wrong_is_closed() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.max_malformed", "5")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    for number in 1..=6 {
+        socket.send(&json!({ "action": "fly", "id": number })).await;
+    }
+    for number in 1..=6 {
+        assert_eq!(socket.error().await.id, Some(Id::Number(number.into())));
+    }
+    assert_closed(&mut socket, CloseCode::TooManyBadFrames).await;
+
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.send_message(Message::text("x".repeat(65_537))).await;
+    assert_closed(&mut socket, CloseCode::FrameTooLarge).await;
+
+    let metrics = cluster.gateways[0].metrics().await;
+    assert_eq!(metrics.get("tickwire_gateway_refused_frames_total"), 6.0);
+    assert_eq!(metrics.get("tickwire_gateway_closes_total"), 2.0);
+}
+
+#[tokio::test]
+async fn limits_are_told_with_their_numbers() {
+    let limits = [("gateway.max_subscriptions", "3"), ("gateway.max_symbols", "5")];
+    let mut cluster = Cluster::start_with(1, 1, &limits).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::MsgPack).await;
+    let subscribe = |name: &str, symbols: &[&str]| match symbols {
+        [] => json!({ "action": "subscribe", "name": name }),
+        _ => json!({ "action": "subscribe", "name": name, "filter": { "symbols": symbols } }),
+    };
+    let granted = |answer: ServerMessage| matches!(answer, ServerMessage::Subscribed(_));
+    assert!(granted(socket.request(subscribe("a", &["1", "2", "3"])).await));
+    let error = socket.refused(subscribe("b", &["3", "4", "5"])).await;
+    assert_eq!((error.code, error.msg.contains('5')), (ErrorCode::SymbolLimit.code(), true), "{error:?}");
+    // A replaced filter makes room for the new one.
+    assert!(granted(socket.request(subscribe("a", &["1", "2", "3", "4", "5"])).await));
+    assert!(granted(socket.request(subscribe("b", &[])).await));
+    assert!(granted(socket.request(subscribe("c", &[])).await));
+    let error = socket.refused(subscribe("d", &[])).await;
+    assert_eq!((error.code, error.msg.contains('3')), (ErrorCode::SubscriptionLimit.code(), true), "{error:?}");
+    let names: Vec<_> = socket.list().await.subscriptions.into_keys().collect();
+    assert_eq!(names.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
+    let jwt = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("gateway.auth_timeout", "500ms")];
+    let mut cluster = Cluster::start_with(1, 1, &jwt).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let good = token(SECRET, &json!({ "sub": "bob@x.com", "exp": now + 60 }));
+
+    let mut socket = Socket::open(gateway, &format!("?token={good}"), Encoding::Json).await;
+    assert_eq!(socket.welcome().await.user.as_str(), "bob@x.com");
+    let mut socket = Socket::open(gateway, "", Encoding::MsgPack).await;
+    socket.send(&json!({ "action": "auth", "token": good, "id": 1 })).await;
+    assert_eq!(socket.welcome().await.user.as_str(), "bob@x.com");
+
+    // What `tickwire token` makes is one of them.
+    let mut command = tickwire();
+    let made = command.args(["token", "--user", "carl", "--secret", SECRET]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let made = String::from_utf8(made.stdout).unwrap();
+    let mut socket = Socket::open(gateway, &format!("?token={}", made.trim()), Encoding::Json).await;
+    assert_eq!(socket.welcome().await.user.as_str(), "carl");
+
+    for bad in [
+        format!("?token={}", token(SECRET, &json!({ "sub": "ann", "exp": now - 3600 }))),
+        format!("?token={}", token(&SECRET.replace('0', "1"), &json!({ "sub": "ann", "exp": now + 60 }))),
+        format!("?token={}", token(SECRET, &json!({ "sub": "ann" }))),
+        format!("?token={}", token(SECRET, &json!({ "exp": now + 60 }))),
+        format!("?token={}", token(SECRET, &json!({ "sub": "", "exp": now + 60 }))),
+        format!("?token={good}x"),
+        "?token=".to_owned(),
+        "?user=ann".to_owned(),
+    ] {
+        let mut socket = Socket::open(gateway, &bad, Encoding::Json).await;
+        assert_eq!(socket.error().await.code, ErrorCode::AuthFailed.code(), "{bad}");
+        assert_closed(&mut socket, CloseCode::AuthFailed).await;
+    }
+
+    let mut socket = Socket::open(gateway, "", Encoding::Json).await;
+    socket.send(&json!({ "action": "auth", "token": "wrong", "id": 9 })).await;
+    let error = socket.error().await;
+    assert_eq!((error.code, error.id), (ErrorCode::AuthFailed.code(), Some(Id::Number(9.into()))));
+    assert_closed(&mut socket, CloseCode::AuthFailed).await;
+
+    let mut socket = Socket::open(gateway, "", Encoding::Json).await;
+    socket.send(&json!({ "action": "list" })).await;
+    assert_eq!(socket.error().await.code, ErrorCode::NotAuthenticated.code());
+    assert_closed(&mut socket, CloseCode::AuthFailed).await;
+
+    let mut socket = Socket::open(gateway, "", Encoding::Json).await;
+    assert_eq!(socket.error().await.code, ErrorCode::AuthTimeout.code());
+    assert_closed(&mut socket, CloseCode::AuthTimeout).await;
+}
+
+#[tokio::test]
+async fn upgrades_that_cannot_work_are_refused_with_a_status() {
+    let settings = [("gateway.max_sessions", "1"), ("gateway.allowed_origins", "https://app.example")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    assert_eq!(refused_upgrade(gateway, &[("origin", "https://evil.example")]).await, 403);
+    assert_eq!(refused_upgrade(gateway, &[("sec-websocket-protocol", "mqtt")]).await, 400);
+    assert_eq!(refused_upgrade(gateway, &[("authorization", "Basic eDp5")]).await, 400);
+    let _only = Socket::connect(gateway, "ann", Encoding::Json).await;
+    assert_eq!(refused_upgrade(gateway, &[("origin", "https://app.example")]).await, 503);
+    assert_eq!(crate::node::get(gateway, "/v1/stream").await.0, 426);
+    assert_eq!(crate::node::get(gateway, "/v2").await.0, 404);
+}
+
+async fn assert_closed(socket: &mut Socket, code: CloseCode) {
+    assert_eq!(socket.closed().await, (code.code(), code.text().to_owned()));
+}
+
+fn token(secret: &str, claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+}

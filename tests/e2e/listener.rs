@@ -1,0 +1,87 @@
+//! A subscriber through the client library, as a program would have one: it connects again by itself.
+
+use futures_util::FutureExt;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tickwire_client::{Backoff, Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent};
+use tickwire_testkit::eventually;
+use tokio::task::unconstrained;
+
+use crate::node::DEADLINE;
+use crate::oracle::End;
+
+/// Room for everything that a test sends, so that a request never waits for a reader.
+const BUFFER: usize = 1 << 16;
+
+/// A client and what it received.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    client: Client,
+    messages: Messages,
+    /// The events so far.
+    pub(crate) events: Vec<ReceivedEvent>,
+    /// The gaps told so far.
+    pub(crate) gaps: Vec<Gap>,
+    /// Everything else but heartbeats.
+    pub(crate) others: Vec<Message>,
+}
+
+impl Listener {
+    /// Connects as `user` to the first of these gateways.
+    pub(crate) async fn connect(gateways: &[SocketAddr], user: &str, encoding: Encoding) -> Self {
+        let config = ClientConfig {
+            urls: gateways.iter().map(|gateway| format!("ws://{gateway}/v1/stream")).collect(),
+            credentials: Credentials::DevUser(user.to_owned()),
+            encoding,
+            reconnect: Some(Backoff { base: Duration::from_millis(50), ..Backoff::default() }),
+            request_timeout: DEADLINE,
+            buffer: BUFFER,
+            ..ClientConfig::default()
+        };
+        let (client, messages) = Client::connect(config).await.unwrap();
+        Self { client, messages, events: Vec::new(), gaps: Vec::new(), others: Vec::new() }
+    }
+
+    /// Subscribes, and returns when it is confirmed.
+    pub(crate) async fn subscribe(&self, name: &str, filter: &Value) {
+        self.client.subscribe(name, filter.clone(), None).await.unwrap();
+    }
+
+    /// Reads until everything up to `end` was given or told.
+    pub(crate) async fn catch_up(&mut self, end: &End) {
+        eventually("the position reaches the end of the stream", DEADLINE, async || {
+            let list = self.client.list().await.unwrap();
+            end.is_reached(&list.position).then_some(())
+        })
+        .await;
+        // The answer comes after the events before it, so all of them are in the buffer.
+        while let Some(message) = unconstrained(self.messages.recv()).now_or_never() {
+            self.take(message.unwrap());
+        }
+    }
+
+    /// Reads until this has come.
+    pub(crate) async fn until(&mut self, what: &str, mut is_it: impl FnMut(&Message) -> bool) {
+        let come = async {
+            loop {
+                let message = self.messages.recv().await.unwrap();
+                let found = is_it(&message);
+                self.take(message);
+                if found {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, come).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => self.events.push(*event),
+            Message::Gap(gap) => self.gaps.push(gap),
+            Message::Heartbeat(_) => {}
+            other => self.others.push(other),
+        }
+    }
+}

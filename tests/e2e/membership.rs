@@ -1,0 +1,110 @@
+//! Routers come and go while events flow: partitions change hands, and nobody notices.
+
+use serde_json::json;
+use std::time::Duration;
+use tickwire_core::frames::Encoding;
+use tickwire_testkit::eventually;
+
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::feed;
+use crate::node::DEADLINE;
+use crate::oracle::{assert_covered, assert_exact, filter};
+use crate::producer::Flow;
+use crate::socket::Socket;
+
+/// How many events flow before and after each change.
+const SOME: usize = 200;
+
+/// A client that wants everything of both encodings, and events over all partitions.
+async fn watched(cluster: &mut Cluster) -> (Vec<Socket>, Flow) {
+    let mut sockets = Vec::new();
+    for gateway in cluster.gateway_addresses().await {
+        for encoding in Encoding::ALL {
+            let mut socket = Socket::connect(gateway, "ann", encoding).await;
+            socket.subscribe("all", &json!({})).await;
+            sockets.push(socket);
+        }
+    }
+    let producer = cluster.producer().await;
+    let flow = producer.flow(Duration::from_millis(1), |number| feed::pattern(&format!("S{}", number % 97), number));
+    flow.more(SOME).await;
+    (sockets, flow)
+}
+
+/// Every client has got everything, once, in order, and was told of no gap.
+async fn assert_unnoticed(cluster: &Cluster, sockets: &mut [Socket], published: usize) {
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), published);
+    for socket in sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+    }
+}
+
+#[tokio::test]
+async fn a_second_router_takes_its_share_and_nothing_is_lost_or_doubled() {
+    let mut cluster = Cluster::start(1, 1).await;
+    assert_eq!(cluster.owned().await, [PARTITIONS]);
+    let (mut sockets, flow) = watched(&mut cluster).await;
+    cluster.add_router();
+    cluster.settled().await;
+    let owned = cluster.owned().await;
+    assert!(owned.iter().all(|count| (13..=19).contains(count)), "{owned:?}");
+    flow.more(SOME).await;
+    let published = flow.stop().await;
+    assert_unnoticed(&cluster, &mut sockets, published).await;
+}
+
+#[tokio::test]
+async fn a_router_that_is_told_to_stop_hands_its_partitions_over() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let (mut sockets, flow) = watched(&mut cluster).await;
+    let mut leaving = cluster.routers.remove(0);
+    leaving.process.terminate();
+    assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+    cluster.settled().await;
+    assert_eq!(cluster.owned().await, [PARTITIONS]);
+    flow.more(SOME).await;
+    let published = flow.stop().await;
+    assert_unnoticed(&cluster, &mut sockets, published).await;
+}
+
+#[tokio::test]
+async fn after_a_router_was_killed_everything_arrives_or_is_told() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let (mut sockets, flow) = watched(&mut cluster).await;
+    cluster.routers.remove(1).process.kill();
+    eventually("the other router owns everything", DEADLINE, async || {
+        (cluster.owned().await == [PARTITIONS]).then_some(())
+    })
+    .await;
+    flow.more(SOME).await;
+    let published = flow.stop().await;
+
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), published);
+    for socket in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        let told = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+        assert_eq!(socket.events.len() + told, published);
+    }
+}
+
+#[tokio::test]
+async fn a_router_that_froze_and_woke_up_doubles_nothing() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let (mut sockets, flow) = watched(&mut cluster).await;
+    let frozen = cluster.routers.remove(0);
+    frozen.process.freeze();
+    eventually("the other router owns everything", DEADLINE, async || {
+        (cluster.owned().await == [PARTITIONS]).then_some(())
+    })
+    .await;
+    flow.more(SOME).await;
+    frozen.process.thaw();
+    cluster.routers.insert(0, frozen);
+    cluster.settled().await;
+    flow.more(SOME).await;
+    let published = flow.stop().await;
+    assert_unnoticed(&cluster, &mut sockets, published).await;
+}

@@ -1,0 +1,116 @@
+//! One process of the binary under test: a gateway or a router, on ports of its own.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tickwire_testkit::{Process, eventually};
+
+/// How long anything that takes several processes may take before the test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The binary under test, in an environment that sets nothing of its configuration.
+pub(crate) fn tickwire() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tickwire"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TICKWIRE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its name.
+    pub(crate) id: String,
+    /// Its process.
+    pub(crate) process: Process,
+    ports: PathBuf,
+}
+
+/// The metrics of a node at one moment.
+#[derive(Debug)]
+pub(crate) struct Metrics(BTreeMap<String, f64>);
+
+impl Node {
+    /// Starts a node of `role`, with these settings beside its name and its ports.
+    pub(crate) fn start(role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+        let ports = home.join(format!("{id}.json"));
+        let mut command = tickwire();
+        command.arg(role);
+        let own = [
+            ("node.id", id),
+            ("node.ports_file", ports.to_str().unwrap()),
+            ("admin.listen", "127.0.0.1:0"),
+            ("gateway.listen", "127.0.0.1:0"),
+        ];
+        for (key, value) in own {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        for (key, value) in settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        let process = Process::start(id, home, &mut command);
+        Self { id: id.to_owned(), process, ports }
+    }
+
+    /// The address under this name in the ports file, once the node listens.
+    pub(crate) async fn address(&mut self, name: &str) -> SocketAddr {
+        eventually(&format!("{} listens", self.id), DEADLINE, async || {
+            assert_eq!(self.process.exit(), None, "{} has ended: {}", self.id, self.process.stderr());
+            let ports: BTreeMap<String, SocketAddr> = serde_json::from_slice(&fs::read(&self.ports).ok()?).unwrap();
+            Some(ports[name])
+        })
+        .await
+    }
+
+    /// Where a gateway's clients connect.
+    pub(crate) async fn gateway(&mut self) -> SocketAddr {
+        self.address("gateway").await
+    }
+
+    /// What `/readyz` says: the status and the report.
+    pub(crate) async fn readyz(&mut self) -> (u16, Value) {
+        let (status, report) = get(self.address("admin").await, "/readyz").await;
+        (status, serde_json::from_str(&report).unwrap())
+    }
+
+    /// The metrics as they are now.
+    pub(crate) async fn metrics(&mut self) -> Metrics {
+        let (status, text) = get(self.address("admin").await, "/metrics").await;
+        assert_eq!(status, 200);
+        let read = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        };
+        Metrics(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
+    }
+}
+
+impl Metrics {
+    /// The sum of all series of this name; 0 for what was never counted.
+    pub(crate) fn get(&self, name: &str) -> f64 {
+        let of_name = |series: &str| series.split('{').next() == Some(name);
+        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+    }
+}
+
+/// The status and the body of a GET; status 0 when nobody listens.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let Ok(answer) = client.get(format!("http://{address}{path}").parse().unwrap()).await else {
+        return (0, String::new());
+    };
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}

@@ -1,0 +1,177 @@
+//! What should have come: the stream read back, decoded as a router decodes it, and every filter evaluated on every
+//! event. A session's take is compared with that, exactly.
+
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::{self, Message};
+use futures_util::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::filter::Filter;
+use tickwire_core::frames::{Gap, ReceivedEvent};
+use tickwire_core::ids::{Partition, Seq, UserId};
+use tickwire_core::position::Position;
+use tickwire_node::names::{self, Stored};
+
+const STREAM: &str = "EVENTS";
+
+/// An event as the stream holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Its partition.
+    pub(crate) partition: Partition,
+    /// Its sequence.
+    pub(crate) seq: Seq,
+    /// What it says.
+    pub(crate) event: Event,
+}
+
+/// All events that the stream held when it was read, in order. What is a dead letter is not among them.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The events.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Log {
+    pub(crate) async fn read(client: &async_nats::Client) -> Self {
+        let mut entries = Vec::new();
+        for message in stored(client, STREAM).await {
+            let Stored::Event { partition, kind, key } = names::parse_stored(&message.subject) else { continue };
+            let info = message.info().unwrap();
+            let seq = Seq(info.stream_sequence);
+            let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+            let raw = Raw {
+                kind_token: kind,
+                key_token: key,
+                content_type: header("Content-Type"),
+                msg_id: header("Nats-Msg-Id"),
+                payload: &message.payload,
+                stream: STREAM,
+                seq,
+                stored: Timestamp(i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap()),
+            };
+            if let Ok(event) = decode(&raw, &Kinds::default()) {
+                let partition = Partition(u16::try_from(partition).unwrap());
+                entries.push(Entry { partition, seq, event });
+            }
+        }
+        Self { entries }
+    }
+
+    /// The events that `user` is to get for these filters.
+    pub(crate) fn matching(&self, user: &str, filters: &[Filter]) -> Vec<&Entry> {
+        let user = UserId::new(user).unwrap();
+        let wanted = |entry: &&Entry| {
+            let event = &entry.event;
+            event.audience.admits(&user) && filters.iter().any(|filter| filter.matches(event))
+        };
+        self.entries.iter().filter(wanted).collect()
+    }
+
+    /// The last event of each partition: a session whose position is there has been given everything.
+    pub(crate) fn end(&self) -> End {
+        End(self.entries.iter().map(|entry| (entry.partition, entry.seq)).collect())
+    }
+}
+
+/// The last sequence of each partition that holds events.
+#[derive(Debug, Clone)]
+pub(crate) struct End(BTreeMap<Partition, Seq>);
+
+impl End {
+    /// Whether a position, as a client was told it, is at the end of every partition.
+    pub(crate) fn is_reached(&self, position: &str) -> bool {
+        self.0.iter().all(|(partition, seq)| at(position, *partition) >= *seq)
+    }
+}
+
+/// How far a position, as a client was told it, is in a partition.
+pub(crate) fn at(position: &str, partition: Partition) -> Seq {
+    Position::from_str(position).unwrap().seqs[usize::from(partition.0)]
+}
+
+/// All messages of a stream.
+pub(crate) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Message> {
+    let mut stream = jetstream::new(client.clone()).get_stream(stream).await.unwrap();
+    let state = &stream.info().await.unwrap().state;
+    let (count, last) = (state.messages, state.last_sequence);
+    if count == 0 {
+        return Vec::new();
+    }
+    let config = Config { deliver_policy: DeliverPolicy::All, ack_policy: AckPolicy::None, ..Config::default() };
+    let consumer = stream.create_consumer(config).await.unwrap();
+    let mut messages = consumer.stream().max_messages_per_batch(1_000).messages().await.unwrap();
+    let mut all = Vec::new();
+    while let Some(message) = messages.next().await {
+        let message = message.unwrap();
+        let seq = message.info().unwrap().stream_sequence;
+        all.push(message);
+        if seq >= last {
+            break;
+        }
+    }
+    all
+}
+
+/// How an event should look to a client: all of its fields, named one by one.
+fn as_received(entry: &Entry) -> ReceivedEvent {
+    let event = entry.event.clone();
+    ReceivedEvent {
+        kind: event.kind,
+        key: event.symbol.is_none().then_some(event.key),
+        symbol: event.symbol,
+        pattern: event.pattern,
+        tier: event.tier,
+        confidence: event.confidence,
+        priority: event.priority,
+        regime: event.regime,
+        ts: event.ts,
+        id: event.id,
+        p: entry.partition,
+        seq: entry.seq,
+        tags: event.tags,
+        session: event.session,
+        data: event.data,
+    }
+}
+
+/// Fails unless `received` is exactly `expected`: each once, in order per key, with equal content, and no gap told.
+pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) {
+    assert_eq!(told, [], "{who} was told gaps");
+    assert_covered(who, received, told, expected);
+}
+
+/// Fails unless each of `expected` was either received once, in order per key and with equal content, or lies in a
+/// gap that was told, and nothing else was received. Gives how many were told instead of received.
+pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) -> usize {
+    let place = |event: &ReceivedEvent| (event.p, event.seq);
+    let due: BTreeMap<_, _> = expected.iter().map(|entry| ((entry.partition, entry.seq), *entry)).collect();
+    let had: BTreeSet<_> = received.iter().map(place).collect();
+    let in_gap = |(p, seq): &(Partition, Seq)| told.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
+
+    let mut twice = BTreeSet::new();
+    let doubled: Vec<_> = received.iter().map(place).filter(|at| !twice.insert(*at)).collect();
+    assert_eq!(doubled, [], "{who} received events twice");
+    let unwanted: Vec<_> = received.iter().filter(|event| !due.contains_key(&place(event))).collect();
+    assert!(unwanted.is_empty(), "{who} received what is not meant for it: {unwanted:#?}");
+    let absent: Vec<_> = due.keys().filter(|at| !had.contains(at)).collect();
+    let missed: Vec<_> = absent.iter().filter(|at| !in_gap(at)).map(|at| due[at]).collect();
+    assert!(missed.is_empty(), "{who} missed {} of {}: {missed:#?}", missed.len(), due.len());
+
+    let mut last = BTreeMap::new();
+    for event in received {
+        let entry = due[&place(event)];
+        assert_eq!(*event, as_received(entry), "{who} received another content");
+        let before = last.insert((&entry.event.kind, &entry.event.key), event.seq);
+        assert!(before.is_none_or(|before| before < event.seq), "{who} received {event:?} after {before:?}");
+    }
+    absent.len()
+}
+
+/// Reads a filter as a gateway does.
+pub(crate) fn filter(text: &serde_json::Value) -> Filter {
+    Filter::parse(text, &Kinds::default()).unwrap()
+}

@@ -1,0 +1,194 @@
+//! What is addressed to one user goes to where that user sits, and to nobody else.
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tickwire_core::event::{Event, Kind};
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce, Partition, Seq, UserId};
+use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::section::Batch;
+use tickwire_core::wire;
+use tickwire_node::names;
+use tickwire_testkit::eventually;
+
+use crate::cluster::Cluster;
+use crate::feed::{self, USERS};
+use crate::node::DEADLINE;
+use crate::oracle::{assert_exact, filter};
+use crate::socket::Socket;
+
+const ALERTS: usize = 50;
+
+/// What routers publish, listened in on.
+struct Wiretap(Subscriber);
+
+impl Wiretap {
+    /// Listens from now on: what it says itself has come back.
+    async fn new(cluster: &Cluster) -> Self {
+        let mut subscriber = cluster.client.subscribe("gw.>").await.unwrap();
+        cluster.client.publish("gw.tap", Bytes::new()).await.unwrap();
+        while subscriber.next().await.unwrap().subject.as_str() != "gw.tap" {}
+        Self(subscriber)
+    }
+
+    /// The gateways that each of these alerts, all of one partition, was published to.
+    async fn homes(&mut self, partition: Partition, alerts: &BTreeSet<Seq>) -> BTreeMap<Seq, BTreeSet<String>> {
+        let mut homes: BTreeMap<Seq, BTreeSet<String>> = BTreeMap::new();
+        let mut past = BTreeSet::new();
+        // What follows the last alert in its partition, a tick at least, ends the list for a gateway.
+        while past.len() < 2 {
+            let message = self.0.next().await.unwrap();
+            let (gateway, _) = names::parse_gateway(&message.subject).unwrap();
+            let batch: Batch<Bytes> = wire::decode(&message.payload).unwrap();
+            for section in batch.sections.into_iter().filter(|section| section.partition == partition) {
+                for (seq, event) in section.events.into_iter().filter(|(seq, _)| alerts.contains(seq)) {
+                    let event: Event = rmp_serde::from_slice(&event).unwrap();
+                    assert_eq!(event.kind, Kind::Alert);
+                    let first = homes.entry(seq).or_default().insert(gateway.to_owned());
+                    assert!(first, "alert {seq} was published to {gateway} twice");
+                }
+                if section.prev >= *alerts.last().unwrap() {
+                    past.insert(gateway.to_owned());
+                }
+            }
+        }
+        homes
+    }
+}
+
+/// Publishes alerts to `user`, and gives the gateways that each was published to.
+async fn alert(cluster: &Cluster, user: &str, count: usize) -> Vec<BTreeSet<String>> {
+    let (producer, mut tap) = (cluster.producer().await, Wiretap::new(cluster).await);
+    let mut alerts = BTreeSet::new();
+    for number in 0..count {
+        alerts.insert(Seq(producer.publish(&feed::alert(user, number)).await));
+    }
+    let entries = cluster.log().await.entries;
+    let partition = entries.iter().find(|entry| alerts.contains(&entry.seq)).unwrap().partition;
+    let homes = tap.homes(partition, &alerts).await;
+    assert_eq!(homes.keys().copied().collect::<BTreeSet<_>>(), alerts);
+    homes.into_values().collect()
+}
+
+#[tokio::test]
+async fn an_alert_goes_to_its_users_home_and_to_where_they_stray() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let ids: Vec<String> = cluster.gateways.iter().map(|gateway| gateway.id.clone()).collect();
+    // One user at home at each gateway, and one who sits where they are not at home.
+    let users: Vec<String> = (0..2).map(|at| user_at(&ids, at, 0)).collect();
+    let stray = user_at(&ids, 0, 1);
+    let wanted = json!({ "kinds": ["alert"] });
+    let mut sockets = Vec::new();
+    for (user, gateway) in [(&users[0], gateways[0]), (&users[1], gateways[1]), (&stray, gateways[1])] {
+        let mut socket = Socket::connect(gateway, user, Encoding::Json).await;
+        socket.subscribe("alerts", &wanted).await;
+        sockets.push((user.clone(), socket));
+    }
+    // Until all agree on who is there, addressed events go to everyone.
+    eventually("all nodes place users alike", DEADLINE, async || {
+        (alert(&cluster, &users[0], 1).await[0].len() == 1).then_some(())
+    })
+    .await;
+    for (user, gateways) in [(&users[0], vec![&ids[0]]), (&users[1], vec![&ids[1]]), (&stray, vec![&ids[0], &ids[1]])] {
+        for carried in alert(&cluster, user, ALERTS).await {
+            assert_eq!(carried.iter().collect::<Vec<_>>(), gateways, "an alert to {user}");
+        }
+    }
+    let log = cluster.log().await;
+    for (user, socket) in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact(user, &socket.events, &socket.gaps, &log.matching(user, &[filter(&wanted)]));
+        assert!(socket.events.len() >= ALERTS);
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_what_is_addressed_to_another_user() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let every_kind = ["pattern", "market", "health", "alert", "backtest"];
+    let filters = [
+        json!({ "kinds": ["alert", "backtest"] }),
+        json!({ "kinds": every_kind, "symbols": ["AAPL"] }),
+        json!({ "kinds": ["backtest"], "symbols": ["AAPL"], "min_priority": "low" }),
+        json!({ "kinds": every_kind }),
+    ];
+    // Every user sits at both gateways, so that every event comes to both; `mallory` gets nothing.
+    let mut sockets = Vec::new();
+    for (at, user) in USERS.into_iter().chain(["mallory"]).enumerate() {
+        for gateway in &gateways {
+            let mut socket = Socket::connect(*gateway, user, Encoding::ALL[at % 2]).await;
+            for (number, filter) in filters.iter().enumerate() {
+                socket.subscribe(&number.to_string(), filter).await;
+            }
+            sockets.push((user, socket));
+        }
+    }
+    let mut events = Vec::new();
+    for number in 0..120 {
+        let user = USERS[number % USERS.len()];
+        events.extend([feed::alert(user, number), feed::backtest(user, number)]);
+    }
+    cluster.producer().await.publish_all(&events).await;
+    let log = cluster.log().await;
+    let filters: Vec<_> = filters.iter().map(|text: &Value| filter(text)).collect();
+    for (user, socket) in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact(user, &socket.events, &socket.gaps, &log.matching(user, &filters));
+        assert_eq!(socket.events.len(), if *user == "mallory" { 0 } else { 40 });
+    }
+}
+
+/// Gateways come and go, so that users are at home elsewhere again and again, while events for them flow.
+#[tokio::test]
+async fn changes_of_placement_cost_no_alert() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "kinds": ["alert", "backtest"] });
+    let mut sockets = Vec::new();
+    for user in USERS {
+        let mut socket = Socket::connect(gateway, user, Encoding::Json).await;
+        socket.subscribe("mine", &wanted).await;
+        sockets.push((user, socket));
+    }
+    let producer = cluster.producer().await;
+    let flow = producer.flow(Duration::from_millis(1), |number| feed::alert(USERS[number % USERS.len()], number));
+    for _ in 0..2 {
+        flow.more(100).await;
+        cluster.add_gateway();
+        cluster.add_gateway();
+        cluster.settled().await;
+        flow.more(100).await;
+        for mut leaving in cluster.gateways.drain(1..) {
+            leaving.process.terminate();
+            assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+        }
+    }
+    // The last change may still be on its way to the routers while these are published.
+    flow.more(500).await;
+    let published = flow.stop().await;
+    let log = cluster.log().await;
+    assert_eq!(log.entries.len(), published);
+    for (user, socket) in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact(user, &socket.events, &socket.gaps, &log.matching(user, &[filter(&wanted)]));
+    }
+}
+
+/// The `number`th of some users whose home is the gateway `at` of these.
+fn user_at(gateways: &[String], at: usize, number: usize) -> String {
+    let member = |id: &String| Member {
+        node: NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(0) },
+        role: Role::Gateway,
+        weight: 1,
+        draining: false,
+    };
+    let view = View { version: 1, members: gateways.iter().map(member).collect() };
+    let is_home = |user: &String| view.home(&UserId::new(user).unwrap()).unwrap().id.as_str() == gateways[at];
+    (0..).map(|n| format!("user-{n}")).filter(is_home).nth(number).unwrap()
+}

@@ -1,0 +1,49 @@
+//! A gateway that is told to stop sends its clients elsewhere, and they go.
+
+use serde_json::json;
+use tickwire_client::Message;
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::{Encoding, ServerMessage};
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::listener::Listener;
+use crate::node::DEADLINE;
+use crate::socket::{Incoming, Socket};
+
+#[tokio::test]
+async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let mut sockets = Vec::new();
+    for encoding in Encoding::ALL {
+        let mut socket = Socket::connect(gateways[0], "ann", encoding).await;
+        socket.subscribe("all", &json!({})).await;
+        sockets.push(socket);
+    }
+    let mut listener = Listener::connect(&gateways, "bob", Encoding::Json).await;
+    listener.subscribe("all", &json!({})).await;
+    let producer = cluster.producer().await;
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    listener.until("the first event", |message| matches!(message, Message::Event(_))).await;
+
+    let mut leaving = cluster.gateways.remove(0);
+    leaving.process.terminate();
+    for socket in &mut sockets {
+        let Incoming::Message(ServerMessage::Goaway(goaway)) = socket.next().await else { panic!("no goaway") };
+        assert_eq!(goaway.reason, "drain");
+        let draining = CloseCode::Draining;
+        assert_eq!(socket.closed().await, (draining.code(), draining.text().to_owned()));
+        assert_eq!((socket.events.len(), socket.gaps.len()), (1, 0));
+    }
+    assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+
+    // A program that uses the client library goes on at the other gateway.
+    listener.until("it is restored", |message| *message == Message::Restored).await;
+    producer.publish(&feed::pattern("AAPL", 2)).await;
+    listener.until("the second event", |message| matches!(message, Message::Event(_))).await;
+    let seen: Vec<_> = listener.events.iter().map(|event| event.data["number"].as_u64()).collect();
+    assert_eq!(seen, [Some(1), Some(2)]);
+    assert!(listener.others.contains(&Message::Interrupted), "{:?}", listener.others);
+    cluster.settled().await;
+}

@@ -1,0 +1,237 @@
+//! A bare WebSocket client, for what exactly is on the wire and in which order: nothing is read before it is asked for.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tickwire_core::frames::{Encoding, Gap, Id, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::node::DEADLINE;
+use crate::oracle::End;
+
+/// How long to leave between two looks at the position.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    encoding: Encoding,
+    /// Messages of a frame that were not looked at yet.
+    queue: VecDeque<ServerMessage>,
+    last_id: u64,
+    /// The events read so far.
+    pub(crate) events: Vec<ReceivedEvent>,
+    /// The gaps told so far.
+    pub(crate) gaps: Vec<Gap>,
+    /// The objects of all events read so far, as they were on the wire.
+    pub(crate) objects: Vec<Value>,
+}
+
+/// What is neither an event nor a gap nor a heartbeat.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Incoming {
+    /// A message.
+    Message(ServerMessage),
+    /// The server's goodbye: code and reason.
+    Closed(u16, String),
+}
+
+impl Socket {
+    /// Connects as `user` to a gateway that believes it, and waits for the welcome.
+    pub(crate) async fn connect(gateway: SocketAddr, user: &str, encoding: Encoding) -> Self {
+        let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let mut socket = Self::open(gateway, &format!("?user={user}"), encoding).await;
+        socket.welcome().await;
+        socket
+    }
+
+    /// Connects with this query and waits for nothing.
+    pub(crate) async fn open(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
+        let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());
+        let (ws, answer) = connect_async(request).await.unwrap();
+        assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], encoding.sub_protocol());
+        Self {
+            ws,
+            encoding,
+            queue: VecDeque::new(),
+            last_id: 0,
+            events: Vec::new(),
+            gaps: Vec::new(),
+            objects: Vec::new(),
+        }
+    }
+
+    /// Sends an object as a frame.
+    pub(crate) async fn send(&mut self, frame: &Value) {
+        let message = match self.encoding {
+            Encoding::Json => Message::text(frame.to_string()),
+            Encoding::MsgPack => Message::binary(rmp_serde::to_vec_named(frame).unwrap()),
+        };
+        self.send_message(message).await;
+    }
+
+    /// Sends any message.
+    pub(crate) async fn send_message(&mut self, message: Message) {
+        self.ws.send(message).await.unwrap();
+    }
+
+    /// Reads the welcome.
+    pub(crate) async fn welcome(&mut self) -> Welcome {
+        match self.next().await {
+            Incoming::Message(ServerMessage::Welcome(welcome)) => welcome,
+            other => panic!("no welcome but {other:?}"),
+        }
+    }
+
+    /// Reads an error.
+    pub(crate) async fn error(&mut self) -> ServerError {
+        match self.next().await {
+            Incoming::Message(ServerMessage::Error(error)) => error,
+            other => panic!("no error but {other:?}"),
+        }
+    }
+
+    /// Reads the goodbye.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        match self.next().await {
+            Incoming::Closed(code, reason) => (code, reason),
+            other @ Incoming::Message(_) => panic!("no close but {other:?}"),
+        }
+    }
+
+    /// Subscribes, and returns when it is confirmed.
+    pub(crate) async fn subscribe(&mut self, name: &str, filter: &Value) -> Subscriptions {
+        self.list_after(json!({ "action": "subscribe", "name": name, "filter": filter })).await
+    }
+
+    /// Ends a subscription.
+    pub(crate) async fn unsubscribe(&mut self, name: &str) -> Subscriptions {
+        self.list_after(json!({ "action": "unsubscribe", "name": name })).await
+    }
+
+    /// Asks for the list of subscriptions.
+    pub(crate) async fn list(&mut self) -> Subscriptions {
+        self.list_after(json!({ "action": "list" })).await
+    }
+
+    /// Sends a frame and gives its refusal.
+    pub(crate) async fn refused(&mut self, frame: Value) -> ServerError {
+        match self.request(frame).await {
+            ServerMessage::Error(error) => error,
+            other => panic!("no error but {other:?}"),
+        }
+    }
+
+    /// Sends a frame and gives its answer. Events that come before are kept.
+    pub(crate) async fn request(&mut self, mut frame: Value) -> ServerMessage {
+        self.last_id += 1;
+        frame["id"] = json!(self.last_id);
+        self.send(&frame).await;
+        let Incoming::Message(answer) = self.next().await else { panic!("closed instead of an answer to {frame}") };
+        let id = match &answer {
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => &list.id,
+            ServerMessage::Pong(pong) => &pong.id,
+            ServerMessage::Error(error) => &error.id,
+            other => panic!("{other:?} answers {frame}"),
+        };
+        assert_eq!(*id, Some(Id::Number(self.last_id.into())), "{answer:?} answers {frame}");
+        answer
+    }
+
+    /// Reads until everything up to `end` was given or told.
+    pub(crate) async fn catch_up(&mut self, end: &End) {
+        let caught_up = async {
+            while !end.is_reached(&self.list().await.position) {
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(DEADLINE, caught_up).await.expect("the position reaches the end of the stream");
+    }
+
+    /// Reads until so many events have come in all.
+    pub(crate) async fn until(&mut self, events: usize) {
+        self.until_that(|socket| socket.events.len() >= events).await;
+    }
+
+    /// Reads events, gaps and heartbeats until what has come meets a condition.
+    pub(crate) async fn until_that(&mut self, met: impl Fn(&Self) -> bool) {
+        let come = async {
+            while !met(self) {
+                if let Some(other) = self.step().await {
+                    panic!("{other:?} instead of an event or a gap");
+                }
+            }
+        };
+        timeout(DEADLINE, come).await.expect("what is waited for comes");
+    }
+
+    /// Reads up to what is neither an event nor a gap nor a heartbeat.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        let other = async {
+            loop {
+                if let Some(other) = self.step().await {
+                    return other;
+                }
+            }
+        };
+        timeout(DEADLINE, other).await.expect("the server says something")
+    }
+
+    async fn list_after(&mut self, frame: Value) -> Subscriptions {
+        match self.request(frame).await {
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => list,
+            other => panic!("no list but {other:?}"),
+        }
+    }
+
+    /// Takes the next message in, or gives it if it is for the caller.
+    async fn step(&mut self) -> Option<Incoming> {
+        match self.queue.pop_front() {
+            Some(ServerMessage::Event(event)) => self.events.push(*event),
+            Some(ServerMessage::Gap(gap)) => self.gaps.push(gap),
+            Some(ServerMessage::Heartbeat(_)) => {}
+            Some(other) => return Some(Incoming::Message(other)),
+            None => match self.ws.next().await {
+                Some(Ok(Message::Text(text))) if self.encoding == Encoding::Json => self.take(&text.into()),
+                Some(Ok(Message::Binary(bytes))) if self.encoding == Encoding::MsgPack => self.take(&bytes),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Some(Incoming::Closed(frame.code.into(), frame.reason.to_string()));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("not a frame of the server's: {other:?}"),
+            },
+        }
+        None
+    }
+
+    fn take(&mut self, frame: &Bytes) {
+        let objects: Vec<Value> = match self.encoding {
+            Encoding::Json => serde_json::from_slice(frame).unwrap(),
+            Encoding::MsgPack => rmp_serde::from_slice(frame).unwrap(),
+        };
+        self.objects.extend(objects.into_iter().filter(|object| object["T"] == "event"));
+        self.queue.extend(ServerMessage::parse(frame, self.encoding).unwrap());
+    }
+}
+
+/// The HTTP status with which an upgrade with these headers is refused.
+pub(crate) async fn refused_upgrade(gateway: SocketAddr, headers: &[(&'static str, &str)]) -> u16 {
+    let mut request = format!("ws://{gateway}/v1/stream?user=u").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    match connect_async(request).await {
+        Err(tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
