@@ -36,7 +36,7 @@ fn simulate(chaos: plan::Chaos) {
             cluster.act(action);
         }
         cluster.heal();
-        cluster.check();
+        cluster.check(plan.quiet);
         Ok(())
     });
     if let Err(failure) = result {

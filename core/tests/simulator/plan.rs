@@ -13,6 +13,8 @@ pub(crate) enum Chaos {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Nothing goes wrong: there must be no gap at all.
+    pub(crate) quiet: bool,
     pub(crate) seed: u64,
     /// Of a hundred messages, how many are lost; as many are doubled.
     pub(crate) loss: u32,
@@ -87,7 +89,8 @@ pub(crate) enum Action {
 pub(crate) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let network = matches!(chaos, Chaos::Network | Chaos::All);
     let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
-    (any::<u64>(), loss, prop::collection::vec(action(chaos), 1..120)).prop_map(|(seed, loss, actions)| Plan {
+    (any::<u64>(), loss, prop::collection::vec(action(chaos), 1..120)).prop_map(move |(seed, loss, actions)| Plan {
+        quiet: chaos == Chaos::None,
         seed,
         loss,
         actions,
