@@ -219,9 +219,9 @@ impl State {
                     assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
                     self.gaps.push((partition, from, upto));
                 }
-                Step::Reset { .. } => {
+                Step::Reset { former, .. } => {
                     self.position.clear();
-                    self.resets += 1;
+                    self.resets += usize::from(former.is_some());
                 }
             }
         }
