@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tickwire_node::config::{Config, ConfigError, LoadOptions};
 
+use crate::bench::{BareArgs, BenchArgs};
 use crate::config_command::ConfigCommand;
 use crate::dev::DevArgs;
 use crate::doctor::DoctorArgs;
@@ -65,6 +66,11 @@ Examples:
     Token(TokenArgs),
     /// Check NATS and what tickwire needs of it, one line each
     Doctor(DoctorArgs),
+    /// Measure what a gateway costs and how fast it is, on this machine
+    Bench(BenchArgs),
+    /// Run the server that `bench` compares with
+    #[command(hide = true)]
+    BenchBare(BareArgs),
     /// Run a command and end it when standard input ends
     #[command(hide = true)]
     Guard(GuardArgs),

@@ -25,7 +25,7 @@ use cluster::{Cluster, Death};
 use server::ServerError;
 
 mod cluster;
-mod server;
+pub(crate) mod server;
 
 /// How long the nodes may take to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -206,7 +206,7 @@ fn arguments_of(role: &str, name: &str, nats_url: &str, ports_file: &Path, port:
 }
 
 /// Waits until a node says that it is ready; gives the address of its admin server.
-async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, DevError> {
+pub(crate) async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, DevError> {
     let end = Instant::now() + READY_DEADLINE;
     loop {
         let said = match admin_of(ports_file) {
@@ -230,7 +230,7 @@ fn admin_of(ports_file: &Path) -> Option<SocketAddr> {
 }
 
 /// The whole answer to an HTTP request.
-async fn get(server: SocketAddr, path: &str) -> io::Result<String> {
+pub(crate) async fn get(server: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(server).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

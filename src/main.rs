@@ -1,6 +1,7 @@
 //! The `tickwire` command: one binary for every role. Here a command is taken, run, and turned into an exit code; what
 //! it does stands in the file of its name.
 
+mod bench;
 mod cli;
 mod config_command;
 mod dev;
@@ -49,6 +50,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let text = match command {
         Command::Gateway(args) => return Ok(args.run(Role::Gateway).await?.exit_code()),
         Command::Router(args) => return Ok(args.run(Role::Router).await?.exit_code()),
+        Command::Bench(args) => return Ok(args.run().await?),
+        Command::BenchBare(args) => return Ok(args.run().map(|()| ExitCode::SUCCESS)?),
         Command::Dev(args) => return Ok(args.run().await?),
         Command::Guard(args) => return Ok(args.run().await?),
         Command::Doctor(args) => return Ok(args.run().await?),

@@ -31,6 +31,11 @@ impl Progress {
         Self::of(ProgressBar::new(total), "{wide_bar} {bytes}/{total_bytes} {msg}")
     }
 
+    /// For work of so many steps.
+    pub(crate) fn of_steps(total: u64) -> Self {
+        Self::of(ProgressBar::new(total), "{bar:30} {msg}")
+    }
+
     fn of(bar: ProgressBar, template: &str) -> Self {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
@@ -51,9 +56,9 @@ impl Progress {
         }
     }
 
-    /// So many bytes of the known total are done.
-    pub(crate) fn at(&self, bytes: u64) {
-        self.bar.set_position(bytes);
+    /// So many bytes or steps of the known total are done.
+    pub(crate) fn at(&self, done: u64) {
+        self.bar.set_position(done);
     }
 
     /// Writes to standard output, with the line out of the way.

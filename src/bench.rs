@@ -1,0 +1,189 @@
+//! `tickwire bench`: a load generator that measures what the gateway costs and how fast it is, against what a bare
+//! server costs on the same machine.
+//!
+//! A run goes from left to right: `scenario` and `schedule` say what happens, `server` starts what is measured (`bare`
+//! is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events, `oracle` knows
+//! what should have come, `measure` and `figures` make numbers of it, `report` prints them. `run` is the order of this.
+
+mod bare;
+mod client;
+mod cores;
+mod figures;
+mod injector;
+mod measure;
+mod oracle;
+mod reader;
+mod report;
+mod run;
+mod scenario;
+mod schedule;
+mod screen;
+mod server;
+mod sockets;
+mod through;
+
+use clap::Args;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::stop;
+use cores::Cores;
+use report::{Machine, Report};
+use run::{Run, RunError};
+use scenario::{Numbers, Plan, Scenario};
+use screen::Screen;
+use server::ServerError;
+use through::Through;
+
+pub(crate) use bare::BareArgs;
+
+/// How often a pair is run unless told otherwise; a single measurement is run once.
+const PAIRS: u8 = 3;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tickwire bench selective                           5,000 sockets, 100,000 deliveries a second
+  tickwire bench selective --window 0 --against bare
+  tickwire bench broadcast --rate 1000 --against bare --against-rate 100
+  tickwire bench selective --through cluster --sockets 1000 --window 0 --json
+
+Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count.")]
+pub(crate) struct BenchArgs {
+    /// The load
+    #[arg(value_enum)]
+    scenario: Scenario,
+    /// What is measured
+    #[arg(long, value_enum, default_value = "gateway")]
+    through: Through,
+    /// Run the bare server and what is measured in turn, and print the ratio of their CPU per delivery
+    #[arg(long, value_parser = against)]
+    against: Option<Through>,
+    /// How many sockets [default: the scenario's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sockets: Option<u32>,
+    /// Events a second [default: the scenario's]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+    /// Events a second for the bare server beside it [default: the same]
+    #[arg(long, value_name = "N", value_parser = rate, requires = "against")]
+    against_rate: Option<f64>,
+    /// How long to measure, after two seconds to warm up [default: the scenario's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: Option<u32>,
+    /// The window of the subscriptions, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    window: u16,
+    /// Events are due together every so many milliseconds, as a router sends them; each on its own through a cluster
+    #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=100))]
+    batch: u16,
+    /// How many times to run it, or the pair of it [default: 1, or 3 pairs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
+    pairs: Option<u8>,
+    /// Set one key of the gateway's configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Print every figure of every run as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    #[error("{}: the bare server knows no subscriptions that come and go and keeps nothing for slow readers; use --through gateway", scenario.name())]
+    NotBare { scenario: Scenario },
+    #[error("idle has no events, so there is no CPU per delivery to compare; leave --against out")]
+    NothingToCompare,
+    #[error("--through bare cannot be run against itself; leave --against out")]
+    Itself,
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("run {number} ({}): {source}", through.name())]
+    Run { number: usize, through: Through, source: RunError },
+    #[error("the processors cannot be told apart: {0}")]
+    Cores(io::Error),
+    #[error("signals cannot be listened for: {0}")]
+    Signals(io::Error),
+    #[error("told to stop")]
+    Stopped,
+    #[error("the report cannot be written: {0}")]
+    Report(io::Error),
+}
+
+impl BenchArgs {
+    /// Runs the bench and prints its report; the exit code says whether it counts.
+    pub(crate) async fn run(&self) -> Result<ExitCode, BenchError> {
+        self.check()?;
+        let stop = stop::on_signal().map_err(BenchError::Signals)?;
+        let cores = Cores::split().map_err(BenchError::Cores)?;
+        cores.settle().map_err(BenchError::Cores)?;
+        let plan = Arc::new(self.plan(self.through, self.rate));
+        server::make_room(plan.sockets + 10 * plan.churn())?;
+        let beside = Arc::new(self.plan(Through::Bare, self.against_rate.or(self.rate)));
+        let mut order = Vec::new();
+        for _ in 0..self.pairs.unwrap_or(if self.against.is_some() { PAIRS } else { 1 }) {
+            order.extend(self.against.map(|through| (through, &beside)));
+            order.push((self.through, &plan));
+        }
+
+        let (mut runs, total) = (Vec::new(), order.len());
+        for (number, (through, plan)) in (1..).zip(order) {
+            let screen = Screen::new(number, total, through, plan);
+            let plan = Arc::clone(plan);
+            let run = Run { through, plan, number: number as u8, cores: &cores, sets: &self.sets, screen: &screen };
+            let figures = tokio::select! {
+                figures = run.run() => figures,
+                () = stop.cancelled() => return Err(BenchError::Stopped),
+            };
+            runs.push(figures.map_err(|source| BenchError::Run { number, through, source })?);
+        }
+        let machine = Machine::here(cores.count(), cores.are_apart());
+        let report = Report::new(&plan, self.through, self.against.is_some(), machine, runs);
+        let text = if self.json { report.json().map_err(io::Error::from) } else { Ok(report.table()) };
+        let written = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
+        written.map_err(BenchError::Report)?;
+        for fault in report.faults.iter().filter(|_| self.json) {
+            eprintln!("tickwire: this does not count: {fault}");
+        }
+        Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Refuses what makes no sense together.
+    fn check(&self) -> Result<(), BenchError> {
+        let scenario = self.scenario;
+        let with_bare = self.through == Through::Bare || self.against.is_some();
+        if with_bare && matches!(scenario, Scenario::Slow | Scenario::Churn) {
+            return Err(BenchError::NotBare { scenario });
+        }
+        match self.against {
+            Some(_) if scenario == Scenario::Idle => Err(BenchError::NothingToCompare),
+            Some(against) if against == self.through => Err(BenchError::Itself),
+            _ => Ok(()),
+        }
+    }
+
+    fn plan(&self, through: Through, rate: Option<f64>) -> Plan {
+        // A router gathers batches by itself.
+        let batch = if through == Through::Cluster { 0 } else { self.batch };
+        let numbers = Numbers {
+            sockets: self.sockets,
+            rate,
+            seconds: self.seconds,
+            window_ms: self.window,
+            batch: Duration::from_millis(batch.into()),
+        };
+        Plan::new(self.scenario, numbers)
+    }
+}
+
+fn against(text: &str) -> Result<Through, String> {
+    if text == "bare" { Ok(Through::Bare) } else { Err("only `bare` can be compared with".to_owned()) }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=1e6).contains(rate));
+    rate.ok_or_else(|| "must be 0.1 to 1000000 events a second".to_owned())
+}

@@ -1,0 +1,275 @@
+//! One socket of the bench, from its first byte to its last: it says who it is, subscribes, and then counts.
+
+use mio::net::TcpStream;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+use tickwire_core::frames::{ClientFrame, Encoding, Id, SubscriptionName};
+
+use super::measure::Latencies;
+use super::oracle::Tally;
+use super::reader::{self, BadFrame, Numbers, client_frame, first_frame, first_type};
+use super::scenario::Plan;
+
+/// Whom the sockets talk to, and what they say first.
+#[derive(Debug)]
+pub(crate) enum Dialect {
+    /// A gateway: an upgrade, a welcome, a subscription.
+    Gateway,
+    /// A bare server: a socket names the groups of events that it belongs to.
+    Bare(Vec<Vec<u32>>),
+}
+
+/// How far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Connecting, or waiting for the answer to its upgrade.
+    Opening,
+    /// Waiting for its welcome.
+    Joining,
+    /// Waiting for the confirmation of its subscription.
+    Subscribing,
+    /// It gets what it subscribed to.
+    Ready,
+}
+
+/// Why a client cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("the server closed the connection without a word")]
+    Gone,
+    #[error("the server closed with code {0}")]
+    Closed(u16),
+    #[error("the upgrade was answered by {0:?}")]
+    Refused(String),
+    #[error("the server said {0}")]
+    Told(String),
+    #[error("the server sent {0}")]
+    Frame(#[from] BadFrame),
+    #[error("the connection broke: {0}")]
+    Io(String),
+}
+
+impl From<io::Error> for Lost {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}
+
+/// What the clients of a thread count together.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    /// Events, since they were last taken from here.
+    pub(crate) events: u64,
+    /// Frames that carry events, likewise, and their bytes with their headers.
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+    /// Frames of other types than events, by type, from when a client is ready.
+    pub(crate) told: BTreeMap<String, u64>,
+    pub(crate) latencies: Latencies,
+    /// When event 0 was due.
+    pub(crate) epoch: Option<Instant>,
+    numbers: Numbers,
+}
+
+impl Counts {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: 0,
+            frames: 0,
+            bytes: 0,
+            told: BTreeMap::new(),
+            latencies: Latencies::new(),
+            epoch: None,
+            numbers: Numbers::new(),
+        }
+    }
+}
+
+/// A socket and what came by it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) number: u32,
+    pub(crate) stream: TcpStream,
+    pub(crate) stage: Stage,
+    pub(crate) tally: Tally,
+    /// Whether it stalls when the readers of `slow` do.
+    pub(crate) stalls: bool,
+    /// Whether its latencies are part of the result.
+    pub(crate) measured: bool,
+    /// A sign came that there is something to read, which it let pass.
+    pub(crate) unread: bool,
+    /// Whether it was told of events that it does not get.
+    pub(crate) warned: bool,
+    opened: bool,
+    rest: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn new(number: u32, stream: TcpStream, stalls: bool, measured: bool) -> Self {
+        Self {
+            number,
+            stream,
+            stage: Stage::Opening,
+            tally: Tally::default(),
+            stalls,
+            measured,
+            unread: false,
+            warned: false,
+            opened: false,
+            rest: Vec::new(),
+        }
+    }
+
+    /// Says the first words, once the connection stands.
+    pub(crate) fn open(&mut self, dialect: &Dialect, server: SocketAddr) -> Result<(), Lost> {
+        if self.opened {
+            return Ok(());
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error.into());
+        }
+        self.opened = true;
+        match dialect {
+            Dialect::Gateway => {
+                let request = format!(
+                    "GET /v1/stream?user=bench-{} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\n\
+                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGlja3dpcmUgYmVuY2ghIQ==\r\n\
+                     Sec-WebSocket-Protocol: {}\r\n\r\n",
+                    self.number,
+                    Encoding::Json.sub_protocol()
+                );
+                self.write(request.as_bytes())
+            }
+            Dialect::Bare(groups) => {
+                let groups = groups.get(self.number as usize).map(Vec::as_slice).unwrap_or_default();
+                let mut hello = (groups.len() as u32).to_le_bytes().to_vec();
+                hello.extend(groups.iter().flat_map(|group| group.to_le_bytes()));
+                self.stage = Stage::Subscribing;
+                self.write(&hello)
+            }
+        }
+    }
+
+    /// Reads what there is.
+    pub(crate) fn read(&mut self, plan: &Plan, counts: &mut Counts, buffer: &mut [u8]) -> Result<(), Lost> {
+        loop {
+            let read = match self.stream.read(buffer) {
+                Ok(0) => return Err(Lost::Gone),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let now = Instant::now();
+            if self.rest.is_empty() {
+                let used = self.take(&buffer[..read], now, plan, counts)?;
+                self.rest.extend_from_slice(&buffer[used..read]);
+            } else {
+                let mut rest = std::mem::take(&mut self.rest);
+                rest.extend_from_slice(&buffer[..read]);
+                let used = self.take(&rest, now, plan, counts)?;
+                rest.drain(..used);
+                self.rest = rest;
+            }
+            // What comes after a short read makes the socket ready again.
+            if read < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says goodbye as a client does that leaves.
+    pub(crate) fn leave(&mut self) {
+        // A client that is leaving does not care whether its goodbye arrives.
+        self.write(&client_frame(reader::CLOSE, &1000_u16.to_be_bytes())).ok();
+    }
+
+    /// Takes all that is whole; gives how much that is.
+    fn take(&mut self, bytes: &[u8], now: Instant, plan: &Plan, counts: &mut Counts) -> Result<usize, Lost> {
+        let mut used = 0;
+        if self.stage == Stage::Opening {
+            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
+            if !bytes.starts_with(b"HTTP/1.1 101 ") {
+                return Err(Lost::Refused(
+                    String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned(),
+                ));
+            }
+            self.stage = Stage::Joining;
+            used = end + 4;
+        }
+        while let Some(frame) = first_frame(&bytes[used..])? {
+            used += frame.size;
+            match frame.opcode {
+                reader::TEXT => self.message(frame, now, plan, counts)?,
+                reader::PING => self.write(&client_frame(reader::PONG, frame.payload))?,
+                reader::CLOSE => {
+                    let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                    return Err(Lost::Closed(code));
+                }
+                _ => {}
+            }
+        }
+        Ok(used)
+    }
+
+    fn message(
+        &mut self,
+        frame: reader::Frame<'_>,
+        now: Instant,
+        plan: &Plan,
+        counts: &mut Counts,
+    ) -> Result<(), Lost> {
+        let payload = frame.payload;
+        match (self.stage, first_type(payload)) {
+            (Stage::Ready, b"event" | b"early") => {
+                counts.frames += 1;
+                counts.bytes += frame.size as u64;
+                self.events(payload, now, plan, counts);
+                Ok(())
+            }
+            (Stage::Joining, b"welcome") => {
+                self.stage = Stage::Subscribing;
+                let subscribe = ClientFrame::Subscribe {
+                    name: SubscriptionName::default(),
+                    filter: plan.filter(self.number),
+                    window_ms: Some(plan.window_ms),
+                };
+                let payload = subscribe.encode(Some(&Id::Number(1.into())), Encoding::Json);
+                self.write(&client_frame(reader::TEXT, &payload))
+            }
+            (Stage::Subscribing, b"subscribed") => {
+                self.stage = Stage::Ready;
+                Ok(())
+            }
+            (Stage::Ready, other) => {
+                let other = String::from_utf8_lossy(other).into_owned();
+                self.warned |= other == "notice" || other == "gap";
+                *counts.told.entry(other).or_default() += 1;
+                // A notice may be followed by events in the same frame.
+                self.events(payload, now, plan, counts);
+                Ok(())
+            }
+            _ => Err(Lost::Told(String::from_utf8_lossy(payload).into_owned())),
+        }
+    }
+
+    fn events(&mut self, payload: &[u8], now: Instant, plan: &Plan, counts: &mut Counts) {
+        let before = self.tally.events;
+        for number in counts.numbers.of(payload) {
+            self.tally.add(number);
+            if let Some(epoch) = counts.epoch.filter(|_| self.measured) {
+                counts.latencies.record(plan, number, now.duration_since(epoch));
+            }
+        }
+        counts.events += self.tally.events - before;
+    }
+
+    /// Writes a few bytes, which a socket that is used rightly always has room for.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
+        match self.stream.write(bytes)? {
+            written if written == bytes.len() => Ok(()),
+            written => Err(Lost::Io(format!("only {written} of {} bytes could be written", bytes.len()))),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! One run: a server of its own, sockets, events, and what was measured. Nothing is left of it at its end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+use super::client::Dialect;
+use super::cores::Cores;
+use super::figures::{Figures, Interval, Measured};
+use super::injector::{Feed, InjectError, Injector, Producer, Router};
+use super::oracle::{Oracle, Tally};
+use super::scenario::{Plan, Scenario};
+use super::screen::Screen;
+use super::server::{Server, ServerError};
+use super::sockets::{Fleet, SocketsError};
+use super::through::Through;
+
+/// How long the server is left alone between the last subscription and what is measured then.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The first event is due so long after everyone was told when.
+const LEAD: Duration = Duration::from_millis(100);
+
+/// After so long without another event, what has not come is lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What comes twice would have come so long after the last event that was waited for.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// How long readers that stalled may take to read what is left for them.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How often the screen is told, and the processes are looked after.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What a gateway may keep for a session: so much that nothing is dropped, and little where dropping is the point.
+const OUTBOX: usize = 64 * 1024 * 1024;
+const SLOW_OUTBOX: usize = 256 * 1024;
+
+/// Why a run gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    #[error(transparent)]
+    Inject(#[from] InjectError),
+    #[error("the scenario cannot be evaluated: {0}")]
+    Oracle(String),
+}
+
+/// What a run needs.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) through: Through,
+    pub(crate) plan: Arc<Plan>,
+    /// Tells it from the others of this bench, by the addresses that its sockets come from.
+    pub(crate) number: u8,
+    pub(crate) cores: &'a Cores,
+    /// More configuration for the gateway.
+    pub(crate) sets: &'a [String],
+    pub(crate) screen: &'a Screen,
+}
+
+impl Run<'_> {
+    /// Does it.
+    pub(crate) async fn run(&self) -> Result<Figures, RunError> {
+        let mut server = Server::new(self.cores)?;
+        let done = self.run_against(&mut server).await;
+        // Whatever else went wrong, a process that has died is the reason.
+        let died = if done.is_err() { server.check() } else { Ok(()) };
+        server.stop().await;
+        died?;
+        done
+    }
+
+    async fn run_against(&self, server: &mut Server) -> Result<Figures, RunError> {
+        let plan = &*self.plan;
+        self.screen.say("starting");
+        let oracle = Arc::new(Oracle::new(plan).map_err(RunError::Oracle)?);
+        let expected = oracle.expected(plan.sockets, 0..plan.schedule.total());
+        let (injector, address, dialect) = self.start(server, &oracle).await?;
+        let empty = server.usage()?;
+
+        let opened = Instant::now();
+        let threads = self.cores.generator.len().min(4) as u32;
+        let fleet = Fleet::open(&self.plan, address, dialect, threads, self.number)?;
+        fleet.connected(|ready| self.screen.connecting(ready, plan.sockets)).await?;
+        let connecting = opened.elapsed();
+        sleep(SETTLE).await;
+        let seated = server.usage()?;
+
+        let sends_before = self.sends(server, &injector).await?;
+        let (interval, late) = self.load(server, &fleet, &injector, &expected).await?;
+        let received = fleet.received();
+        let sends = self.sends(server, &injector).await?.saturating_sub(sends_before);
+        let metrics = server.metrics("gateway").await?;
+        let loaded = server.usage()?;
+        if plan.stall_at().is_some() {
+            self.screen.say("reading what is left for stalled readers");
+            fleet.stall(false);
+            sleep(LAST_WORDS).await;
+        }
+        fleet.check()?;
+        let harvest = fleet.close()?;
+        injector.finish().await?;
+
+        let rss = |usage: &BTreeMap<&str, super::measure::Usage>| {
+            usage.get(self.through.under_test()).map_or(0, |usage| usage.rss)
+        };
+        Ok(Figures::of(
+            plan,
+            &expected,
+            &harvest,
+            &Measured {
+                through: self.through,
+                connecting,
+                rss: [rss(&empty), rss(&seated), rss(&loaded)],
+                interval,
+                late,
+                received,
+                sends,
+                metrics,
+            },
+        ))
+    }
+
+    /// Starts what is measured, and who sends it events.
+    async fn start(
+        &self,
+        server: &mut Server,
+        oracle: &Arc<Oracle>,
+    ) -> Result<(Injector, SocketAddr, Dialect), RunError> {
+        let plan = &*self.plan;
+        if self.through == Through::Bare {
+            let address = server.start_bare().await?;
+            let feed = Feed::connect(address, plan.scenario, Arc::clone(oracle))?;
+            return Ok((Injector::Bare(feed), address, Dialect::Bare(oracle.memberships(plan.sockets))));
+        }
+        let nats_url = server.start_nats().await?;
+        let injector = if self.through == Through::Gateway {
+            Injector::Routed(Box::new(Router::start(&nats_url, plan.scenario).await?))
+        } else {
+            server.start_node("router", &nats_url, &[], "admin").await?;
+            Injector::Published(Producer::start(&nats_url, plan.scenario).await?)
+        };
+        let outbox = if plan.scenario == Scenario::Slow { SLOW_OUTBOX } else { OUTBOX };
+        let mut sets = vec![
+            "auth.mode=dev".to_owned(),
+            "gateway.listen=127.0.0.1:0".to_owned(),
+            format!("gateway.max_sessions={}", plan.sockets + 10 * plan.churn() + 100),
+            format!("gateway.outbox_bytes={outbox}"),
+            "gateway.hold_events=1000000".to_owned(),
+        ];
+        sets.extend(self.sets.iter().cloned());
+        let address = server.start_node("gateway", &nats_url, &sets, "gateway").await?;
+        Ok((injector, address, Dialect::Gateway))
+    }
+
+    /// Sends the events of the plan and waits until they have come. Gives what the time that is measured cost, and by
+    /// how much the latest event was sent late.
+    async fn load(
+        &self,
+        server: &mut Server,
+        fleet: &Fleet,
+        injector: &Injector,
+        expected: &[Tally],
+    ) -> Result<(Interval, Duration), RunError> {
+        let plan = &*self.plan;
+        let epoch = Instant::now() + LEAD;
+        let begin = epoch + plan.warm_up();
+        fleet.begin(epoch);
+        let pace = injector.start(&self.plan, epoch);
+
+        self.wait(begin, epoch, server, fleet).await?;
+        let (start, before, cost_before) = (Instant::now(), fleet.received(), server.usage()?);
+        if let Some(at) = plan.stall_at() {
+            self.wait(epoch + at, epoch, server, fleet).await?;
+            fleet.stall(true);
+        }
+        self.wait(begin + plan.measured, epoch, server, fleet).await?;
+        let (length, after, cost_after) = (start.elapsed(), fleet.received(), server.usage()?);
+        let cpu = cost_after.into_iter().map(|(name, usage)| {
+            let before = cost_before.get(name).copied().unwrap_or_default();
+            (name, usage.cpu.saturating_sub(before.cpu))
+        });
+        let interval = Interval { length, events: after.events - before.events, cpu: cpu.collect() };
+
+        let late = pace.await.map_err(InjectError::from)??;
+        let sockets = (0..).zip(expected).filter(|(socket, _)| !plan.stalls(*socket));
+        let wanted: u64 = sockets.map(|(_, tally)| tally.events).sum();
+        let (mut last, mut since) = (fleet.counted(), Instant::now());
+        while fleet.counted() < wanted && since.elapsed() < PATIENCE {
+            self.screen.say(&format!("waiting for {} deliveries", wanted.saturating_sub(fleet.counted())));
+            sleep(TURN).await;
+            if fleet.counted() > last {
+                (last, since) = (fleet.counted(), Instant::now());
+            }
+        }
+        sleep(AFTERMATH).await;
+        Ok((interval, late))
+    }
+
+    /// Waits, shows how it goes, and fails as soon as the run has.
+    async fn wait(&self, until: Instant, epoch: Instant, server: &mut Server, fleet: &Fleet) -> Result<(), RunError> {
+        loop {
+            server.check()?;
+            fleet.check()?;
+            let now = Instant::now();
+            self.screen.running(&self.plan, now.saturating_duration_since(epoch), fleet.received().events);
+            let Some(left) = until.checked_duration_since(now) else { return Ok(()) };
+            sleep(left.min(TURN)).await;
+        }
+    }
+
+    /// How many times the server has written to sockets.
+    async fn sends(&self, server: &Server, injector: &Injector) -> Result<u64, RunError> {
+        match injector {
+            Injector::Bare(feed) => {
+                let feed = feed.clone();
+                let asked = tokio::task::spawn_blocking(move || feed.sends()).await;
+                Ok(asked.map_err(InjectError::from)??)
+            }
+            Injector::Routed(_) | Injector::Published(_) => {
+                let metrics = server.metrics("gateway").await?;
+                Ok(metrics.get("tickwire_gateway_frames_total").map_or(0, |frames| *frames as u64))
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The server under test: its processes, each on the processor that is theirs, started, asked for their metrics, and
+//! stopped with whoever started them.
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+use super::cores::Cores;
+use super::measure::{Usage, usage};
+use crate::dev::{DevError, get, ready, server as nats};
+
+/// How long a process may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the bare server may take to say where it listens.
+const BARE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Descriptors that a process needs beside its sockets.
+const OTHER_DESCRIPTORS: u64 = 300;
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    #[error(transparent)]
+    Nats(#[from] nats::ServerError),
+    #[error("{name} cannot be started: {source}")]
+    Start { name: &'static str, source: io::Error },
+    #[error("{name} has ended by itself ({status}); its last words:\n{words}")]
+    Died { name: &'static str, status: ExitStatus, words: String },
+    #[error(transparent)]
+    NotReady(Box<DevError>),
+    #[error("{name} does not say where it listens")]
+    Silent { name: &'static str },
+    #[error("{name} cannot be measured: {source}")]
+    Measure { name: &'static str, source: io::Error },
+    #[error(
+        "{sockets} sockets need {needed} descriptors, and this process may have {limit}: raise the limit (`ulimit -Hn`), \
+         or take fewer by --sockets"
+    )]
+    Descriptors { sockets: u32, needed: u64, limit: u64 },
+    #[error("a temporary folder cannot be used: {0}")]
+    Folder(io::Error),
+}
+
+/// Makes room for so many sockets, here and in whatever is started from here.
+pub(crate) fn make_room(sockets: u32) -> Result<(), ServerError> {
+    let limit = getrlimit(Resource::Nofile);
+    let needed = u64::from(sockets) + OTHER_DESCRIPTORS;
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let refused = ServerError::Descriptors { sockets, needed, limit: most };
+    if most < needed {
+        return Err(refused);
+    }
+    if limit.current.is_some_and(|current| current < needed) {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).map_err(|_| refused)?;
+    }
+    Ok(())
+}
+
+/// A process of ours.
+#[derive(Debug)]
+struct Process {
+    name: &'static str,
+    child: Child,
+    /// Held open for as long as the process should live.
+    stdin: Option<ChildStdin>,
+    log: PathBuf,
+    /// Where its metrics are.
+    admin: Option<SocketAddr>,
+}
+
+/// What is under test, and what it needs.
+#[derive(Debug)]
+pub(crate) struct Server {
+    home: TempDir,
+    cores: Cores,
+    processes: Vec<Process>,
+}
+
+impl Server {
+    /// Nothing runs yet.
+    pub(crate) fn new(cores: &Cores) -> Result<Self, ServerError> {
+        let home = TempDir::with_prefix("tickwire-bench-").map_err(ServerError::Folder)?;
+        Ok(Self { home, cores: cores.clone(), processes: Vec::new() })
+    }
+
+    /// Starts NATS, on the generator's side; gives its address.
+    pub(crate) async fn start_nats(&mut self) -> Result<String, ServerError> {
+        let server = nats::find().await?;
+        let home = self.home.path().to_owned();
+        let mut arguments = vec!["guard".to_owned(), "--".to_owned(), server.to_string_lossy().into_owned()];
+        arguments.extend(nats::arguments(&home)?);
+        let process = self.process("nats", &arguments, false)?;
+        let (child, log) = (&mut process.child, process.log.clone());
+        tokio::select! {
+            address = nats::address(&home) => Ok(address?),
+            status = child.wait() => Err(died("nats", status, &log)),
+        }
+    }
+
+    /// Starts a node, on the server's side, and waits until it is ready; gives the address named `listens`.
+    pub(crate) async fn start_node(
+        &mut self,
+        role: &'static str,
+        nats_url: &str,
+        sets: &[String],
+        listens: &'static str,
+    ) -> Result<SocketAddr, ServerError> {
+        let ports_file = self.home.path().join(format!("{role}.json"));
+        let own = [
+            format!("node.id=bench-{role}"),
+            format!("node.ports_file={}", ports_file.display()),
+            "node.shutdown_grace=1s".to_owned(),
+            format!("nats.url={nats_url}"),
+            "admin.listen=127.0.0.1:0".to_owned(),
+            "log.format=pretty".to_owned(),
+            "log.level=warn".to_owned(),
+        ];
+        let mut arguments = vec![role.to_owned(), "--stop-on-stdin-eof".to_owned()];
+        arguments.extend(own.iter().chain(sets).flat_map(|set| ["--set".to_owned(), set.clone()]));
+        let process = self.process(role, &arguments, true)?;
+        let (child, log) = (&mut process.child, process.log.clone());
+        tokio::select! {
+            admin = ready(role, &ports_file) => process.admin = Some(admin.map_err(|error| ServerError::NotReady(Box::new(error)))?),
+            status = child.wait() => return Err(died(role, status, &log)),
+        }
+        let listening = fs::read(&ports_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let listening: BTreeMap<String, SocketAddr> = listening.unwrap_or_default();
+        listening.get(listens).copied().ok_or(ServerError::Silent { name: role })
+    }
+
+    /// Starts the bare server, on the server's side; gives its address.
+    pub(crate) async fn start_bare(&mut self) -> Result<SocketAddr, ServerError> {
+        let process = self.process("bare", &["bench-bare".to_owned()], true)?;
+        let silent = ServerError::Silent { name: "bare" };
+        let Some(stdout) = process.child.stdout.take() else { return Err(silent) };
+        let mut line = String::new();
+        match timeout(BARE_DEADLINE, BufReader::new(stdout).read_line(&mut line)).await {
+            Ok(Ok(_)) => line.trim().parse().map_err(|_| silent),
+            _ => Err(silent),
+        }
+    }
+
+    /// What the processes under test, and the generator, have cost so far, by name. NATS is not among them.
+    pub(crate) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>, ServerError> {
+        let name = "generator";
+        let own = usage(std::process::id()).map_err(|source| ServerError::Measure { name, source })?;
+        let mut all = BTreeMap::from([(name, own)]);
+        for Process { name, child, .. } in self.processes.iter().filter(|process| process.name != "nats") {
+            let pid = child.id().ok_or_else(|| io::Error::other("it has ended"));
+            let used = pid.and_then(usage).map_err(|source| ServerError::Measure { name, source })?;
+            all.insert(*name, used);
+        }
+        Ok(all)
+    }
+
+    /// The metrics of a node, those of one name added up; empty for what has none.
+    pub(crate) async fn metrics(&self, name: &'static str) -> Result<BTreeMap<String, f64>, ServerError> {
+        let process = self.processes.iter().find(|process| process.name == name);
+        let Some(admin) = process.and_then(|process| process.admin) else { return Ok(BTreeMap::new()) };
+        let text = get(admin, "/metrics").await.map_err(|source| ServerError::Measure { name, source })?;
+        Ok(parse_metrics(&text))
+    }
+
+    /// Fails if a process has ended.
+    pub(crate) fn check(&mut self) -> Result<(), ServerError> {
+        for Process { name, child, log, .. } in &mut self.processes {
+            if let Some(status) = child.try_wait().transpose() {
+                return Err(died(name, status, log));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all processes, the last one first.
+    pub(crate) async fn stop(mut self) {
+        while let Some(mut process) = self.processes.pop() {
+            // Its standard input ends, which is the sign that it should as well.
+            drop(process.stdin.take());
+            if let Some(pid) = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+                kill_process(pid, Signal::TERM).ok();
+            }
+            if timeout(GRACE, process.child.wait()).await.is_err() {
+                process.child.kill().await.ok();
+            }
+        }
+    }
+
+    fn process(
+        &mut self,
+        name: &'static str,
+        arguments: &[String],
+        under_test: bool,
+    ) -> Result<&mut Process, ServerError> {
+        let log = self.home.path().join(format!("{name}.log"));
+        let start = || {
+            let output = File::create(&log)?;
+            let stdout = if name == "bare" { Stdio::piped() } else { output.try_clone()?.into() };
+            Command::new(std::env::current_exe()?)
+                .args(arguments)
+                .stdin(Stdio::piped())
+                .stdout(stdout)
+                .stderr(output)
+                .process_group(0)
+                .spawn()
+        };
+        let child = if under_test { self.cores.as_server(start) } else { start() };
+        let mut child = child.map_err(|source| ServerError::Start { name, source })?;
+        let stdin = child.stdin.take();
+        Ok(self.processes.push_mut(Process { name, child, stdin, log, admin: None }))
+    }
+}
+
+fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> ServerError {
+    let words = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = words.lines().collect();
+    let words = lines[lines.len().saturating_sub(10)..].join("\n");
+    match status {
+        Ok(status) => ServerError::Died { name, status, words },
+        Err(source) => ServerError::Measure { name, source },
+    }
+}
+
+/// Reads the text format of Prometheus, without labels: samples that differ in these alone are added up.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let mut metrics = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        if let Some(value) = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()) {
+            *metrics.entry(name.to_owned()).or_default() += value;
+        }
+    }
+    metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_added_up_over_their_labels() {
+        let text =
+            "HTTP/1.1 200 OK\r\n\r\n# HELP a x\n# TYPE a counter\na{reason=\"x y\"} 2\na{reason=\"z\"} 3\nb 0.5\n";
+        let metrics = parse_metrics(text);
+        assert_eq!((metrics["a"], metrics["b"]), (5.0, 0.5));
+    }
+
+    #[test]
+    fn too_many_sockets_are_refused_with_what_they_need() {
+        let refused = make_room(u32::MAX);
+        assert!(matches!(refused, Err(ServerError::Descriptors { needed, .. }) if needed == u64::from(u32::MAX) + 300));
+        assert!(make_room(10).is_ok());
+    }
+}

@@ -1,0 +1,232 @@
+//! The sockets of a run: many in few threads, each thread with a poll of its own. What they count is shared while the
+//! run lasts, and handed back whole at its end.
+
+mod worker;
+
+use mio::Waker;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use super::client::{Dialect, Lost};
+use super::measure::Latencies;
+use super::oracle::Tally;
+use super::scenario::Plan;
+use worker::Worker;
+
+/// After so long without another socket that is ready, connecting has failed.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why there are no sockets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketsError {
+    #[error("socket {number} from {source_address} failed: {lost}")]
+    Lost { number: u32, source_address: SocketAddr, lost: Lost },
+    #[error("sockets cannot be polled: {0}")]
+    Poll(#[from] io::Error),
+    #[error("{ready} of {wanted} sockets were ready, and then none for {CONNECT_PATIENCE:?}")]
+    Stuck { ready: u64, wanted: u32 },
+    #[error("a thread of sockets has panicked")]
+    Panicked,
+}
+
+/// What the threads and the bench tell each other.
+#[derive(Debug)]
+pub(super) struct Shared {
+    plan: Arc<Plan>,
+    server: SocketAddr,
+    dialect: Dialect,
+    /// The third byte of the addresses that sockets come from: runs do not wait for each other's ports.
+    origin: u8,
+    /// When event 0 is due.
+    epoch: OnceLock<Instant>,
+    stalled: AtomicBool,
+    churning: AtomicBool,
+    stop: AtomicBool,
+    ready: AtomicU64,
+    /// Events that came to sockets that never stall, those of churn not counted.
+    received: AtomicU64,
+    events: AtomicU64,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    failure: Mutex<Option<SocketsError>>,
+}
+
+/// What came to all sockets so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    /// Events.
+    pub(crate) events: u64,
+    /// Frames that carried them.
+    pub(crate) frames: u64,
+    /// The bytes of those frames.
+    pub(crate) bytes: u64,
+}
+
+/// How one socket ended up.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) number: u32,
+    pub(crate) tally: Tally,
+    /// Why it ended before the run did.
+    pub(crate) lost: Option<Lost>,
+    /// Whether it was told of events that it did not get.
+    pub(crate) warned: bool,
+}
+
+/// All that the sockets counted.
+#[derive(Debug)]
+pub(crate) struct Harvest {
+    pub(crate) ends: Vec<End>,
+    pub(crate) latencies: Latencies,
+    /// Frames that carried no events, by type.
+    pub(crate) told: BTreeMap<String, u64>,
+    /// Clients that came and went.
+    pub(crate) churned: u64,
+    /// Those of them that ended before their time, and why the first of them did.
+    pub(crate) churn_lost: (u64, Option<Lost>),
+}
+
+/// The sockets, in their threads.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    shared: Arc<Shared>,
+    wakers: Vec<Waker>,
+    threads: Vec<JoinHandle<Result<Harvest, SocketsError>>>,
+}
+
+impl Fleet {
+    /// Begins to connect in so many threads. `origin` tells runs apart that follow each other.
+    pub(crate) fn open(
+        plan: &Arc<Plan>,
+        server: SocketAddr,
+        dialect: Dialect,
+        threads: u32,
+        origin: u8,
+    ) -> Result<Self, SocketsError> {
+        let shared = Arc::new(Shared {
+            plan: Arc::clone(plan),
+            server,
+            dialect,
+            origin,
+            epoch: OnceLock::new(),
+            stalled: AtomicBool::new(false),
+            churning: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            ready: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        });
+        let mut fleet = Self { shared, wakers: Vec::new(), threads: Vec::new() };
+        for number in 0..threads {
+            let (worker, waker) = Worker::new(Arc::clone(&fleet.shared), number, threads)?;
+            fleet.wakers.push(waker);
+            let run = move || worker.run();
+            fleet.threads.push(thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?);
+        }
+        Ok(fleet)
+    }
+
+    /// Waits until all sockets are ready; tells how many are now and then.
+    pub(crate) async fn connected(&self, mut progress: impl FnMut(u64)) -> Result<(), SocketsError> {
+        let wanted = self.shared.plan.sockets;
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            self.check()?;
+            let ready = self.shared.ready.load(Ordering::Relaxed);
+            progress(ready);
+            if ready >= u64::from(wanted) {
+                return Ok(());
+            }
+            if ready > last {
+                (last, since) = (ready, Instant::now());
+            } else if since.elapsed() > CONNECT_PATIENCE {
+                return Err(SocketsError::Stuck { ready, wanted });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Fails if a socket did that must not.
+    pub(crate) fn check(&self) -> Result<(), SocketsError> {
+        let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Event 0 is due at `epoch`; clients come and go from now on, if the scenario has such.
+    pub(crate) fn begin(&self, epoch: Instant) {
+        self.shared.epoch.get_or_init(|| epoch);
+        self.shared.churning.store(self.shared.plan.churn() > 0, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Those readers that can stall do so from now on, or read again.
+    pub(crate) fn stall(&self, stalled: bool) {
+        self.shared.stalled.store(stalled, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// What came to all sockets so far.
+    pub(crate) fn received(&self) -> Received {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Shared { events, frames, bytes, .. } = &*self.shared;
+        Received { events: load(events), frames: load(frames), bytes: load(bytes) }
+    }
+
+    /// Events that came to the sockets that are held against the oracle.
+    pub(crate) fn counted(&self) -> u64 {
+        self.shared.received.load(Ordering::Relaxed)
+    }
+
+    /// Ends all threads; gives what they counted.
+    pub(crate) fn close(self) -> Result<Harvest, SocketsError> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        let mut harvests = Vec::new();
+        for thread in self.threads {
+            harvests.push(thread.join().map_err(|_| SocketsError::Panicked)??);
+        }
+        let empty = Harvest {
+            ends: Vec::new(),
+            latencies: Latencies::new(),
+            told: BTreeMap::new(),
+            churned: 0,
+            churn_lost: (0, None),
+        };
+        Ok(harvests.into_iter().fold(empty, Harvest::join))
+    }
+
+    fn wake(&self) {
+        for waker in &self.wakers {
+            // A thread that cannot be woken wakes by itself a little later.
+            waker.wake().ok();
+        }
+    }
+}
+
+impl Harvest {
+    fn join(mut self, other: Self) -> Self {
+        self.ends.extend(other.ends);
+        self.latencies.join(&other.latencies);
+        for (name, count) in other.told {
+            *self.told.entry(name).or_default() += count;
+        }
+        self.churned += other.churned;
+        self.churn_lost = (self.churn_lost.0 + other.churn_lost.0, self.churn_lost.1.or(other.churn_lost.1));
+        self
+    }
+}
+
+impl End {
+    /// Whether the server ended it, and said why.
+    pub(crate) fn closed_with_code(&self) -> bool {
+        matches!(self.lost, Some(Lost::Closed(code)) if code >= 4000)
+    }
+}
