@@ -42,9 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long the upgrade itself may take once it was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the routes need.
+/// The HTTP front: what its routes need.
 #[derive(Debug)]
-pub(crate) struct Edges {
+pub(crate) struct Front {
     pub(crate) lobby: Arc<Lobby>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) allowed_origins: Vec<String>,
@@ -54,9 +54,9 @@ pub(crate) struct Edges {
 }
 
 /// Accepts connections until the drain, then lets requests under way end.
-pub(crate) async fn serve(listener: TcpListener, edges: Edges) {
-    let (tasks, drain) = (edges.tasks.clone(), edges.drain.clone());
-    let service = TowerToHyperService::new(routes(edges));
+pub(crate) async fn serve(listener: TcpListener, front: Front) {
+    let (tasks, drain) = (front.tasks.clone(), front.drain.clone());
+    let service = TowerToHyperService::new(routes(front));
     loop {
         let tcp = tokio::select! {
             () = drain.cancelled() => break,
@@ -96,7 +96,7 @@ pub(crate) async fn serve(listener: TcpListener, edges: Edges) {
     tasks.wait().await;
 }
 
-fn routes(edges: Edges) -> Router {
+fn routes(front: Front) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     Router::new()
@@ -104,7 +104,7 @@ fn routes(edges: Edges) -> Router {
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route("/v1/stream", get(stream))
-        .with_state(Arc::new(edges))
+        .with_state(Arc::new(front))
 }
 
 /// How a client may say who it is in the address: browsers can set no headers.
@@ -118,7 +118,7 @@ struct Offered {
 type Refused = (StatusCode, String);
 
 async fn stream(
-    State(edges): State<Arc<Edges>>,
+    State(front): State<Arc<Front>>,
     Query(offered): Query<Offered>,
     mut request: Request,
 ) -> Result<Response, Response> {
@@ -128,10 +128,10 @@ async fn stream(
     };
     let headers = request.headers();
     let key = check_upgrade(headers).map_err(refused)?.to_owned();
-    check_origin(headers, &edges.allowed_origins).map_err(refused)?;
+    check_origin(headers, &front.allowed_origins).map_err(refused)?;
     let encoding = choose_encoding(headers).map_err(refused)?;
     let credentials = offered_credentials(headers, offered).map_err(refused)?;
-    let Ok(place) = Arc::clone(&edges.places).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&front.places).try_acquire_owned() else {
         let mut response = refused((StatusCode::SERVICE_UNAVAILABLE, "this gateway is full; try another".to_owned()));
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
         return Err(response);
@@ -139,9 +139,9 @@ async fn stream(
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refused((StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1".to_owned())));
     };
-    let lobby = Arc::clone(&edges.lobby);
-    let (max_frame_bytes, drain) = (edges.max_frame_bytes, edges.drain.clone());
-    edges.tasks.spawn(async move {
+    let lobby = Arc::clone(&front.lobby);
+    let (max_frame_bytes, drain) = (front.max_frame_bytes, front.drain.clone());
+    front.tasks.spawn(async move {
         let admitted = async {
             match timeout(UPGRADE_TIMEOUT, upgrade).await {
                 Ok(Ok(upgraded)) => match upgraded.downcast::<TokioIo<TcpStream>>() {

@@ -38,7 +38,7 @@ use tracing::info;
 
 use crate::auth::Authenticator;
 use crate::edge::{Edge, Inputs};
-use crate::http::Edges;
+use crate::http::Front;
 use crate::lobby::Lobby;
 use crate::shard::{Shard, ShardConfig};
 
@@ -92,7 +92,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
 
     let lobby =
         Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
-    let edges = Edges {
+    let front = Front {
         lobby: Arc::new(lobby),
         places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
         allowed_origins: config.gateway.allowed_origins.clone(),
@@ -100,7 +100,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         tasks: TaskTracker::new(),
         drain: shutdown.drain().clone(),
     };
-    shutdown.spawn_infallible("http", http::serve(listener, edges));
+    shutdown.spawn_infallible("http", http::serve(listener, front));
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
