@@ -14,6 +14,7 @@ mod oracle;
 mod producer;
 mod socket;
 
+mod bench;
 mod commands;
 mod config;
 mod confirm;
