@@ -152,8 +152,14 @@ impl Client {
         }
     }
 
-    /// Reads what there is.
-    pub(crate) fn read(&mut self, plan: &Plan, counts: &mut Counts, buffer: &mut [u8]) -> Result<(), Lost> {
+    /// Reads what there is. Where the end may be among it, `to_end` has it found.
+    pub(crate) fn read(
+        &mut self,
+        plan: &Plan,
+        counts: &mut Counts,
+        buffer: &mut [u8],
+        to_end: bool,
+    ) -> Result<(), Lost> {
         loop {
             let read = match self.stream.read(buffer) {
                 Ok(0) => return Err(Lost::Gone),
@@ -173,7 +179,7 @@ impl Client {
                 self.rest = rest;
             }
             // What comes after a short read makes the socket ready again.
-            if read < buffer.len() {
+            if read < buffer.len() && !to_end {
                 return Ok(());
             }
         }

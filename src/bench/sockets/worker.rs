@@ -4,7 +4,7 @@
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -34,8 +34,10 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long a client of `churn` stays.
 const STAY: Duration = Duration::from_secs(1);
 
-/// What a reader that stalls leaves to the kernels between: little, as a client on a bad network does.
+/// What a reader that stalls leaves to the kernels between: little, as a client on a bad network does; and what it has
+/// when it reads again, so that it comes to the end of it.
 const STALLER_BUFFER: usize = 4 * 1024;
+const READER_BUFFER: usize = 1024 * 1024;
 const STALLER_SEGMENT: u32 = 1_400;
 
 const WAKE: Token = Token(usize::MAX);
@@ -134,7 +136,7 @@ impl Worker {
             self.counts.epoch = self.shared.epoch.get().copied();
             for event in &events {
                 if event.token() != WAKE {
-                    self.ready(event.token().0)?;
+                    self.ready(event.token().0, event.is_read_closed())?;
                 }
             }
             self.follow_stall()?;
@@ -161,8 +163,8 @@ impl Worker {
         Ok(at)
     }
 
-    /// A socket can be written to for the first time, or read.
-    fn ready(&mut self, at: usize) -> Result<(), SocketsError> {
+    /// A socket can be written to for the first time, or read, perhaps to its end.
+    fn ready(&mut self, at: usize, to_end: bool) -> Result<(), SocketsError> {
         let Some(client) = self.clients.get_mut(at) else { return Ok(()) };
         if client.stalls && self.stalled {
             client.unread = true;
@@ -171,7 +173,7 @@ impl Worker {
         let (stage, events) = (client.stage, client.tally.events);
         let shared = &self.shared;
         let done = match client.open(&shared.dialect, shared.server) {
-            Ok(()) => client.read(&shared.plan, &mut self.counts, &mut self.buffer),
+            Ok(()) => client.read(&shared.plan, &mut self.counts, &mut self.buffer, to_end),
             Err(lost) => Err(lost),
         };
         if client.measured {
@@ -216,7 +218,8 @@ impl Worker {
             let unread: Vec<usize> =
                 self.clients.iter().filter(|(_, client)| client.unread).map(|(at, _)| at).collect();
             for at in unread {
-                self.ready(at)?;
+                SockRef::from(&self.clients[at].stream).set_recv_buffer_size(READER_BUFFER)?;
+                self.ready(at, true)?;
             }
         }
         Ok(())
