@@ -110,12 +110,6 @@ impl<E> Claims<E> {
         }
     }
 
-    /// How far `partition` is read, `None` if it is not owned.
-    #[must_use]
-    pub fn read_upto(&self, partition: Partition) -> Option<Seq> {
-        self.read.get(&partition).copied()
-    }
-
     /// The owned partitions, each with how far it is read.
     pub fn owned(&self) -> impl Iterator<Item = (Partition, Seq)> {
         self.read.iter().map(|(partition, seq)| (*partition, *seq))

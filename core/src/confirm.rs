@@ -53,10 +53,4 @@ impl<T> Confirmations<T> {
     pub fn next_deadline(&self) -> Option<Millis> {
         self.waiting.iter().map(|waiting| waiting.deadline).min()
     }
-
-    /// The highest revision waited for.
-    #[must_use]
-    pub fn highest(&self) -> Option<Revision> {
-        self.waiting.iter().map(|waiting| waiting.revision).max()
-    }
 }

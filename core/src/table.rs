@@ -40,12 +40,6 @@ pub struct Heard {
 }
 
 impl InterestTable {
-    /// Whether the interest of every gateway heard of is known, as new as was announced.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.gateways.values().all(Known::is_current)
-    }
-
     /// Whether `gateway`'s interest is known, as new as was announced.
     #[must_use]
     pub fn knows(&self, gateway: &NodeRef) -> bool {
