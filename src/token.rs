@@ -24,6 +24,12 @@ pub(crate) struct TokenArgs {
     /// Who the token is for
     #[arg(long, value_name = "NAME", value_parser = values::user)]
     user: UserId,
+    /// The plan that sets the user's rate, one of the gateways' `gateway.plans`
+    #[arg(long, value_name = "NAME")]
+    plan: Option<String>,
+    /// How much the user's sessions weigh: those of more weight are served first [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u8>,
     /// How long it is good for, such as 15m, 1h or 30d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = life)]
     ttl: Duration,
@@ -38,6 +44,10 @@ pub(crate) struct TokenArgs {
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u8>,
     iat: u64,
     exp: u64,
 }
@@ -62,7 +72,13 @@ impl TokenArgs {
         auth.mode = AuthMode::Jwt;
         let secret = auth.secret()?.cloned().unwrap_or_default();
         let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = Claims { sub: self.user.as_str(), iat, exp: iat + self.ttl.as_secs() };
+        let claims = Claims {
+            sub: self.user.as_str(),
+            plan: self.plan.as_deref(),
+            weight: self.weight,
+            iat,
+            exp: iat + self.ttl.as_secs(),
+        };
         let key = EncodingKey::from_secret(secret.expose().as_bytes());
         Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
     }

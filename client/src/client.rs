@@ -92,7 +92,8 @@ impl Client {
         window_ms: Option<u16>,
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
-        self.list_after(ClientFrame::Subscribe { name, filter, window_ms }, "subscribe").await
+        self.list_after(ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour: None }, "subscribe")
+            .await
     }
 
     /// Ends the subscription of this name, or all of them if it is `*`. Gives what remains.

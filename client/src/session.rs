@@ -166,6 +166,8 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         for message in messages {
             match message {
                 ServerMessage::Event(event) => self.tell(Message::Event(event)).await,
+                // Positions come from the server alone, so that what is early needs no care.
+                ServerMessage::Early => {}
                 ServerMessage::Heartbeat(heartbeat) => self.tell(Message::Heartbeat(heartbeat)).await,
                 ServerMessage::Notice(notice) => self.tell(Message::Notice(notice)).await,
                 ServerMessage::Gap(gap) => self.tell(Message::Gap(gap)).await,

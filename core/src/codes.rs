@@ -1,4 +1,5 @@
-//! The numbers of the client protocol: error codes of refused frames, and close codes of ended connections.
+//! The codes of the client protocol: error codes of refused frames, notices about delivery, and close codes of ended
+//! connections.
 //!
 //! Each stands in one table here; `docs/protocol.md` shows the same tables and a test compares them. Error codes
 //! below 407 mean what market-data users know them to mean.
@@ -100,6 +101,51 @@ codes! {
     }
 }
 
+/// What a `notice` tells about delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoticeCode {
+    /// The client reads too slowly.
+    SlowConsumer,
+    /// It reads fast enough again.
+    Recovered,
+    /// The rate of its user is used up.
+    Throttled,
+    /// The quota of a subscription is used up.
+    Quota,
+    /// More critical events came than go at once.
+    CriticalBudget,
+}
+
+impl NoticeCode {
+    /// Every code, in order.
+    pub const ALL: [Self; 5] =
+        [Self::SlowConsumer, Self::Recovered, Self::Throttled, Self::Quota, Self::CriticalBudget];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow_consumer",
+            Self::Recovered => "recovered",
+            Self::Throttled => "throttled",
+            Self::Quota => "quota",
+            Self::CriticalBudget => "critical_budget",
+        }
+    }
+
+    /// What it means, in a few words.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "the client reads too slowly; if that goes on, it is closed with 4008",
+            Self::Recovered => "the client reads fast enough again",
+            Self::Throttled => "the rate of this user is used up",
+            Self::Quota => "the hourly quota of this subscription is used up",
+            Self::CriticalBudget => "more critical events than go at once; these waited for their window",
+        }
+    }
+}
+
 impl CloseCode {
     /// Whether the client should connect again.
     #[must_use]
@@ -116,12 +162,16 @@ impl CloseCode {
     }
 }
 
-/// Both tables in Markdown, as `docs/protocol.md` shows them.
+/// All tables in Markdown, as `docs/protocol.md` shows them.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = String::from("| error | meaning |\n|---|---|\n");
     for code in ErrorCode::ALL {
         text += &format!("| {} | {} |\n", code.code(), code.text());
+    }
+    text += "\n| notice | meaning |\n|---|---|\n";
+    for code in NoticeCode::ALL {
+        text += &format!("| `{}` | {} |\n", code.as_str(), code.text());
     }
     text += "\n| close | meaning | reconnect |\n|---|---|---|\n";
     for code in CloseCode::ALL {

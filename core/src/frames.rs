@@ -3,6 +3,7 @@
 //! A client sends one object with an `action`; the server sends an array of objects, each with a type `T`, so that a
 //! batch is a longer array. An object is encoded once, and arrays are put together from encoded objects.
 
+mod array;
 mod client;
 mod received;
 mod server;
@@ -12,12 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::codes::ErrorCode;
 
-pub use client::{Chosen, ClientFrame, MAX_WINDOW_MS, Token};
+pub use array::{ArrayWriter, write_array};
+pub use client::{Chosen, ClientFrame, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, Token};
 pub use received::{ReceivedEvent, ServerMessage, UnreadableMessage};
 pub use server::{
-    Gap, Goaway, Heartbeat, Notice, Pong, ServerError, ServerFrame, Subscription, Subscriptions, Welcome,
+    Gap, Goaway, Heartbeat, Notice, Pong, Range, ServerError, ServerFrame, Subscription, Subscriptions, Welcome,
 };
-pub use server::{encode, encode_event, write_array};
+pub use server::{encode, encode_event};
 
 /// How frames are written. A client chooses by the WebSocket sub-protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::ids::{Incarnation, Seq};
+use crate::ids::{Incarnation, Partition, Seq};
 
 /// The layout written by this build.
 const LAYOUT: u8 = 1;
@@ -21,6 +21,15 @@ pub struct Position {
     pub incarnation: Incarnation,
     /// For each partition, the last sequence that was given or told.
     pub seqs: Vec<Seq>,
+}
+
+impl Position {
+    /// Holds the position back so that it does not cover this event.
+    pub fn hold_before(&mut self, partition: Partition, seq: Seq) {
+        if let Some(held) = self.seqs.get_mut(usize::from(partition.0)) {
+            *held = (*held).min(Seq(seq.0.saturating_sub(1)));
+        }
+    }
 }
 
 /// Why a text is not a position.

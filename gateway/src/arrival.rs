@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tickwire_core::ids::UserId;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::Identity;
 use crate::socket::Parked;
 
 /// What a shard needs to take a client over.
@@ -13,7 +14,7 @@ pub(crate) struct Arrival {
     /// The socket.
     pub(crate) socket: Parked,
     /// Who the client is.
-    pub(crate) user: UserId,
+    pub(crate) identity: Identity,
     /// Its place among the sessions that this gateway takes, free again when it is dropped.
     pub(crate) place: OwnedSemaphorePermit,
 }

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use tickwire_core::ids::{NameError, UserId};
 use tickwire_node::config::{AuthConfig, AuthMode};
 
+use crate::shard::USUAL_WEIGHT;
+
 /// What a client offers to say who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credentials {
@@ -12,6 +14,16 @@ pub(crate) enum Credentials {
     Token(String),
     /// A bare name.
     Name(String),
+}
+
+/// Who a client is, and what its token grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) user: UserId,
+    /// The plan that sets the user's rate, `None` for the usual one.
+    pub(crate) plan: Option<String>,
+    /// Sessions of more weight are served first.
+    pub(crate) weight: u8,
 }
 
 /// Why a client is not believed.
@@ -46,6 +58,8 @@ impl std::fmt::Debug for Authenticator {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
+    plan: Option<String>,
+    weight: Option<u8>,
 }
 
 impl Authenticator {
@@ -58,16 +72,20 @@ impl Authenticator {
         }
     }
 
-    /// The user whom the credentials prove.
-    pub(crate) fn check(&self, credentials: &Credentials) -> Result<UserId, AuthError> {
+    /// Whom the credentials prove.
+    pub(crate) fn check(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
         match credentials {
             Credentials::Token(token) => {
                 let key = self.key.as_ref().ok_or(AuthError::NoSecret)?;
-                let token = jsonwebtoken::decode::<Claims>(token, key, &self.validation)?;
-                UserId::new(&token.claims.sub).map_err(AuthError::Subject)
+                let Claims { sub, plan, weight } = jsonwebtoken::decode(token, key, &self.validation)?.claims;
+                let user = UserId::new(&sub).map_err(AuthError::Subject)?;
+                Ok(Identity { user, plan, weight: weight.unwrap_or(USUAL_WEIGHT) })
             }
             Credentials::Name(name) => match self.mode {
-                AuthMode::Dev => UserId::new(name).map_err(AuthError::Name),
+                AuthMode::Dev => {
+                    let user = UserId::new(name).map_err(AuthError::Name)?;
+                    Ok(Identity { user, plan: None, weight: USUAL_WEIGHT })
+                }
                 AuthMode::Jwt => Err(AuthError::NameRefused),
             },
         }

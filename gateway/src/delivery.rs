@@ -3,38 +3,36 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use tickwire_core::event::{Event, Priority};
+use tickwire_core::event::Event;
 use tickwire_core::frames::{Encoding, encode_event};
 use tickwire_core::ids::{Partition, Seq};
 
 /// One event with its place in the stream and its wire forms.
 #[derive(Debug)]
-pub(crate) struct Delivery {
+pub struct Delivery {
     /// The event.
-    pub(crate) event: Event,
+    pub event: Event,
     /// Its partition.
-    pub(crate) partition: Partition,
+    pub partition: Partition,
     /// Its sequence.
-    pub(crate) seq: Seq,
+    pub seq: Seq,
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
 }
 
 impl Delivery {
-    pub(crate) fn new(event: Event, partition: Partition, seq: Seq) -> Self {
+    /// An event that is encoded when it is first asked for.
+    #[must_use]
+    pub fn new(event: Event, partition: Partition, seq: Seq) -> Self {
         Self { event, partition, seq, json: OnceLock::new(), msgpack: OnceLock::new() }
     }
 
     /// The event's object, made when the first session of this encoding gets it. Nothing in it depends on a session.
-    pub(crate) fn object(&self, encoding: Encoding) -> &Bytes {
+    pub fn object(&self, encoding: Encoding) -> &Bytes {
         let form = match encoding {
             Encoding::Json => &self.json,
             Encoding::MsgPack => &self.msgpack,
         };
         form.get_or_init(|| encode_event(&self.event, self.partition, self.seq, encoding).into())
-    }
-
-    pub(crate) fn is_critical(&self) -> bool {
-        self.event.priority == Priority::Critical
     }
 }

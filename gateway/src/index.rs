@@ -10,15 +10,22 @@ use indexmap::IndexMap;
 use slab::Slab;
 use tickwire_core::event::{Audience, Event, Kind};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::SubscriptionName;
 use tickwire_core::ids::{Symbol, UserId};
 
-/// A subscription of a shard: the session's number and the subscription's name.
-type Subscriber = (u64, SubscriptionName);
+/// A subscription of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The number of its session.
+    pub session: u64,
+    /// Its own number within the session.
+    pub subscription: u32,
+    /// Its window in milliseconds.
+    pub window_ms: u16,
+}
 
 /// All subscriptions of a shard.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub struct Index {
     filters: Slab<Interned>,
     slots: HashMap<Arc<Filter>, usize>,
     kinds: HashMap<Kind, OfKind>,
@@ -30,7 +37,7 @@ pub(crate) struct Index {
 struct Interned {
     filter: Arc<Filter>,
     /// Each with its window in milliseconds.
-    subscribers: IndexMap<Subscriber, u16>,
+    subscribers: IndexMap<(u64, u32), u16>,
 }
 
 /// The filters that ask for a kind, by what they say of symbols.
@@ -42,12 +49,12 @@ struct OfKind {
 
 impl Index {
     /// A session of `user` is here. Events for one user concern that user's sessions alone.
-    pub(crate) fn sit(&mut self, user: &UserId, session: u64) {
+    pub fn sit(&mut self, user: &UserId, session: u64) {
         self.users.entry(user.clone()).or_default().insert(session);
     }
 
     /// The session is gone; its subscriptions have been removed.
-    pub(crate) fn rise(&mut self, user: &UserId, session: u64) {
+    pub fn rise(&mut self, user: &UserId, session: u64) {
         if let Some(sessions) = self.users.get_mut(user) {
             sessions.remove(&session);
             if sessions.is_empty() {
@@ -57,27 +64,21 @@ impl Index {
     }
 
     /// Adds a subscription, or gives it another window. Returns the interned filter, to be kept in place of a copy.
-    pub(crate) fn add(
-        &mut self,
-        session: u64,
-        name: &SubscriptionName,
-        filter: &Arc<Filter>,
-        window_ms: u16,
-    ) -> Arc<Filter> {
+    pub fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Arc<Filter> {
         let slot = match self.slots.get(filter) {
             Some(slot) => *slot,
             None => self.intern(filter),
         };
         let interned = &mut self.filters[slot];
-        interned.subscribers.insert((session, name.clone()), window_ms);
+        interned.subscribers.insert((subscriber.session, subscriber.subscription), subscriber.window_ms);
         Arc::clone(&interned.filter)
     }
 
     /// Removes a subscription.
-    pub(crate) fn remove(&mut self, session: u64, name: &SubscriptionName, filter: &Arc<Filter>) {
+    pub fn remove(&mut self, session: u64, subscription: u32, filter: &Arc<Filter>) {
         let Some(slot) = self.slots.get(filter).copied() else { return };
         let subscribers = &mut self.filters[slot].subscribers;
-        subscribers.swap_remove(&(session, name.clone()));
+        subscribers.swap_remove(&(session, subscription));
         if subscribers.is_empty() {
             self.drop_filter(slot);
         }
@@ -85,7 +86,7 @@ impl Index {
 
     /// Calls `found` with the session and the window of every subscription that `event` passes, whoever may see it:
     /// a session that has several is found several times.
-    pub(crate) fn matching(&self, event: &Event, mut found: impl FnMut(u64, u16)) {
+    pub fn matching(&self, event: &Event, mut found: impl FnMut(&Subscriber)) {
         let addressees = match &event.audience {
             Audience::Public => None,
             Audience::User(user) => match self.users.get(user) {
@@ -100,9 +101,9 @@ impl Index {
             if !interned.filter.matches(event) {
                 continue;
             }
-            for ((session, _), window_ms) in &interned.subscribers {
+            for ((session, subscription), window_ms) in &interned.subscribers {
                 if addressees.is_none_or(|sessions| sessions.contains(session)) {
-                    found(*session, *window_ms);
+                    found(&Subscriber { session: *session, subscription: *subscription, window_ms: *window_ms });
                 }
             }
         }

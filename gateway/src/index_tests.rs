@@ -19,10 +19,6 @@ fn user(session: u64) -> UserId {
     UserId::new(&format!("u{}", session % 3)).unwrap()
 }
 
-fn name(number: u8) -> SubscriptionName {
-    SubscriptionName::new(&format!("n{number}")).unwrap()
-}
-
 fn symbol(number: u8) -> Symbol {
     Symbol::new(&format!("S{number}")).unwrap()
 }
@@ -91,18 +87,18 @@ proptest! {
                 Change::Add { session, name: number, filter } => {
                     let filter = Arc::new(filter);
                     if let Some(former) = naive.insert((session, number), Arc::clone(&filter)) {
-                        index.remove(session, &name(number), &former);
+                        index.remove(session, number.into(), &former);
                     }
-                    index.add(session, &name(number), &filter, u16::from(number));
+                    index.add(Subscriber { session, subscription: number.into(), window_ms: number.into() }, &filter);
                 }
                 Change::Remove { session, name: number } => {
                     if let Some(former) = naive.remove(&(session, number)) {
-                        index.remove(session, &name(number), &former);
+                        index.remove(session, number.into(), &former);
                     }
                 }
                 Change::Match(event) => {
                     let mut found = Vec::new();
-                    index.matching(&event, |session, window| found.push((session, window)));
+                    index.matching(&event, |found_one| found.push((found_one.session, found_one.window_ms)));
                     found.sort_unstable();
                     let expected: Vec<(u64, u16)> = naive
                         .iter()
@@ -114,7 +110,7 @@ proptest! {
             }
         }
         for ((session, number), filter) in naive {
-            index.remove(session, &name(number), &filter);
+            index.remove(session, number.into(), &filter);
         }
         for session in 0..5 {
             index.rise(&user(session), session);

@@ -2,26 +2,35 @@
 //!
 //! The files stand in the order of an event's way in, then of a client's:
 //!
-//! * `edge` takes batches from NATS, decodes them once ([`delivery`](self)), proves them complete, and hands them on;
+//! * `edge` takes batches from NATS, decodes them once ([`delivery`]), proves them complete, and hands them on;
 //! * `messages` is what it says to the shards and they to it;
-//! * `runner` and `shard` deliver: `index` finds the sessions, `session` and `outbox` hold what waits, `socket` writes;
+//! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
+//!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
+//!   `socket` writes; `session`, `sessions` and `accounts` are the state of it all;
 //! * `http`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
 //!   what it asks for.
+//!
+//! What decides is pure and public, so that benches can measure it; the clock is passed in.
 
+pub mod account;
+mod accounts;
 mod arrival;
 mod auth;
-mod delivery;
+pub mod delivery;
 mod edge;
 mod http;
-mod index;
+pub mod index;
 mod lobby;
 mod messages;
-mod outbox;
+pub mod outbox;
 mod runner;
 mod session;
+mod sessions;
 mod shard;
+pub mod sliding;
 mod socket;
 mod stats;
+mod timers;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;

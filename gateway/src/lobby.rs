@@ -6,14 +6,13 @@ use std::time::Duration;
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::frames::{ClientFrame, ServerError, ServerFrame, encode, write_array};
-use tickwire_core::ids::UserId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::arrival::{Arrival, shard_of};
-use crate::auth::{Authenticator, Credentials};
+use crate::auth::{Authenticator, Credentials, Identity};
 use crate::messages::ToShard;
 use crate::socket::{Ended, HEADER, Incoming, Socket};
 
@@ -54,13 +53,13 @@ impl Lobby {
             },
         };
         match named {
-            Ok(user) => self.hand_over(socket, user, place).await,
+            Ok(identity) => self.hand_over(socket, identity, place).await,
             Err(Some(refusal)) => refuse(socket, refusal).await,
             Err(None) => debug!("a connection left before it said who it is"),
         }
     }
 
-    fn believe(&self, credentials: &Credentials, id: Option<tickwire_core::frames::Id>) -> Result<UserId, Refusal> {
+    fn believe(&self, credentials: &Credentials, id: Option<tickwire_core::frames::Id>) -> Result<Identity, Refusal> {
         self.authenticator.check(credentials).map_err(|error| Refusal {
             code: CloseCode::AuthFailed,
             error: Some(ServerError::new(id, ErrorCode::AuthFailed, error.to_string())),
@@ -68,7 +67,7 @@ impl Lobby {
     }
 
     /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
-    async fn ask(&self, socket: &mut Socket) -> Result<UserId, Option<Refusal>> {
+    async fn ask(&self, socket: &mut Socket) -> Result<Identity, Option<Refusal>> {
         let refused = |error| Err(Some(Refusal { code: CloseCode::AuthFailed, error: Some(error) }));
         loop {
             match socket.read() {
@@ -101,8 +100,8 @@ impl Lobby {
         }
     }
 
-    async fn hand_over(&self, socket: Socket, user: UserId, place: OwnedSemaphorePermit) {
-        let shard = &self.shards[shard_of(&user, self.shards.len())];
+    async fn hand_over(&self, socket: Socket, identity: Identity, place: OwnedSemaphorePermit) {
+        let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
         let socket = match socket.park() {
             Ok(socket) => socket,
             Err(error) => {
@@ -110,7 +109,7 @@ impl Lobby {
                 return;
             }
         };
-        let arrival = ToShard::Arrive(Box::new(Arrival { socket, user, place }));
+        let arrival = ToShard::Arrive(Box::new(Arrival { socket, identity, place }));
         if shard.send(arrival).await.is_err() {
             debug!("a connection came while its shard was ending");
         }

@@ -1,116 +1,390 @@
-//! What waits to be sent to one session, and when it is due. Pure: the clock is passed in.
+//! What waits to be sent to one session, when it is due, and what may leave. Pure: the clock is passed in.
 //!
 //! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, a busy one gets
-//! its events together at the end of the window. A critical event takes all that wait before it along, so order holds
-//! and nothing overtakes.
+//! its events together at the end of the window. A critical event waits for no window, and takes along what fits into
+//! its frame. [`lanes`] is the order of leaving, [`told`] what has to be told: nothing is let go without a word, and no
+//! position covers what still waits or was not told yet.
 
-use std::collections::VecDeque;
+mod lanes;
+mod told;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use tickwire_core::frames::Encoding;
-use tickwire_core::ids::Seq;
+use tickwire_core::codes::NoticeCode;
+use tickwire_core::event::Priority;
+use tickwire_core::frames::{Encoding, Notice};
+use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::position::Position;
 
+use crate::account::Account;
 use crate::delivery::Delivery;
+use crate::outbox::lanes::Lanes;
+use crate::outbox::told::Told;
+use crate::sliding::PerSecond;
+
+pub use lanes::{PATIENCE_MS, Waiting};
+pub use told::Fate;
 
 /// The most events in one frame.
-const FRAME_EVENTS: usize = 50;
+pub const FRAME_EVENTS: usize = 50;
 
 /// How large a frame may grow with a further event, in bytes.
-const FRAME_BYTES: usize = 64 * 1024;
+pub const FRAME_BYTES: usize = 64 * 1024;
 
-/// The outbox has no room left: the session reads too slowly.
+/// Stands for the number of a subscription where a notice concerns the whole session.
+pub const OF_SESSION: u32 = u32::MAX;
+
+/// What an outbox is held to; the same for all of a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many bytes of events may wait.
+    pub bytes: usize,
+    /// How many critical events a second wait for no window and are held by no rate.
+    pub critical: u32,
+    /// Whether urgent events overtake others.
+    pub lanes: bool,
+    /// How long more than `bytes` may come before the client is given up, in milliseconds.
+    pub patience: u64,
+}
+
+/// How much waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub enum Load {
+    /// No more than may.
+    Fine,
+    /// More than may: what can be sent is to be sent at once, and then [`Outbox::relieve`] called.
+    Heavy,
+}
 
-/// Events in order, with the moment at which the first of them is due.
+/// What became of an outbox in which too much waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relief {
+    /// It is as light as it may be again.
+    Relieved,
+    /// Nothing helps: the client is to be closed.
+    Hopeless,
+}
+
+/// The content of one frame, used again for each.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// Whether its events overtake others that still wait.
+    pub early: bool,
+    /// What is told before the events, each with the number of its subscription.
+    pub notices: Vec<(u32, Notice)>,
+    /// The events.
+    pub events: Vec<Waiting>,
+    /// How many of them went before their lane's turn, because they had waited too long.
+    pub promoted: u64,
+    /// How many events were let go while it was put together, by code and fate.
+    pub let_go: Vec<(NoticeCode, Fate)>,
+}
+
+impl Frame {
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.notices.is_empty()
+    }
+
+    fn clear(&mut self) {
+        (self.early, self.promoted) = (false, 0);
+        self.notices.clear();
+        self.events.clear();
+        self.let_go.clear();
+    }
+}
+
+/// What waits for one session.
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    waiting: VecDeque<Arc<Delivery>>,
-    bytes: usize,
-    limit: usize,
-    last_sent: Option<Instant>,
-    due: Option<Instant>,
+pub struct Outbox {
+    lanes: Lanes,
+    told: Told,
+    last_sent: Option<Millis>,
+    due: Option<Millis>,
+    /// Until when the user's rate holds all that is not exempt.
+    held_until: Millis,
+    /// Critical events of the last second that left by their budget; none until the first.
+    critical: Option<Box<PerSecond>>,
+    /// Since when more comes than the client reads.
+    slow_since: Option<Millis>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Outbox {
-    /// An empty outbox that takes `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, limit, last_sent: None, due: None }
+    /// An empty outbox.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            lanes: Lanes::default(),
+            told: Told::default(),
+            last_sent: None,
+            due: None,
+            held_until: Millis(0),
+            critical: None,
+            slow_since: None,
+        }
     }
 
-    /// Adds an event that may wait for `window`. One that was just added, for another subscription, is not added
+    /// Adds an event that may wait for a window. One that was just added, for another subscription, is not added
     /// again: the smaller window holds.
-    pub(crate) fn push(
+    pub fn push(
         &mut self,
-        now: Instant,
+        now: Millis,
         delivery: &Arc<Delivery>,
-        window: Duration,
+        subscription: u32,
+        window_ms: u16,
         encoding: Encoding,
-    ) -> Result<(), Full> {
-        let again = self.waiting.back().is_some_and(|last| Arc::ptr_eq(last, delivery));
+        limits: &Limits,
+    ) -> Load {
+        let priority = delivery.event.priority;
+        let lane = if limits.lanes { priority as usize } else { 0 };
+        let again = self.lanes.last_mut(lane).is_some_and(|last| Arc::ptr_eq(&last.delivery, delivery));
         if !again {
-            let size = delivery.object(encoding).len();
-            if self.bytes + size > self.limit && !self.waiting.is_empty() {
-                return Err(Full);
-            }
-            self.bytes += size;
-            self.waiting.push_back(Arc::clone(delivery));
+            let waiting =
+                Waiting { delivery: Arc::clone(delivery), since: now, subscription, conflated: 0, exempt: false };
+            self.lanes.push(lane, waiting, encoding);
+        }
+        let exempt = priority == Priority::Critical && self.lanes.critical() <= self.budget(now, limits);
+        if priority == Priority::Critical && !exempt && !again {
+            self.told.count(NoticeCode::CriticalBudget, Fate::Delayed, subscription, delivery);
         }
         let due = match self.last_sent {
-            Some(last) if !delivery.is_critical() => now.max(last + window),
-            _ => now,
+            _ if exempt => now,
+            Some(last) => now.max(last.plus(window_ms.into())).max(self.held_until),
+            None => now.max(self.held_until),
         };
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
-        Ok(())
+        if self.lanes.bytes() > limits.bytes { Load::Heavy } else { Load::Fine }
+    }
+
+    /// Names another subscription for the event that was just added: the one that it is counted against.
+    pub fn attribute(&mut self, delivery: &Arc<Delivery>, subscription: u32, limits: &Limits) {
+        let lane = if limits.lanes { delivery.event.priority as usize } else { 0 };
+        if let Some(last) = self.lanes.last_mut(lane)
+            && Arc::ptr_eq(&last.delivery, delivery)
+        {
+            last.subscription = subscription;
+        }
     }
 
     /// When what waits is to be sent; `None` if nothing waits.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn due(&self) -> Option<Millis> {
         self.due
     }
 
     /// How many events wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lanes.len()
     }
 
-    /// How many events the next frame carries; none when nothing waits.
-    pub(crate) fn next_frame(&self, encoding: Encoding) -> usize {
-        let mut size = 0;
-        let fits = |delivery: &&Arc<Delivery>| {
-            let first = size == 0;
-            size += delivery.object(encoding).len();
-            first || size <= FRAME_BYTES
-        };
-        self.waiting.iter().take(FRAME_EVENTS).take_while(fits).count()
+    /// Whether no event waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.len() == 0
     }
 
-    /// The first `count` events that wait.
-    pub(crate) fn first(&self, count: usize) -> impl ExactSizeIterator<Item = &Arc<Delivery>> {
-        self.waiting.iter().take(count)
+    /// How many bytes of events wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lanes.bytes()
     }
 
-    /// The first `count` events were sent at `now`.
-    pub(crate) fn sent(&mut self, now: Instant, count: usize, encoding: Encoding) {
-        self.bytes -= self.first(count).map(|delivery| delivery.object(encoding).len()).sum::<usize>();
-        self.waiting.drain(..count);
-        self.last_sent = Some(now);
-        if self.waiting.is_empty() {
-            self.due = None;
+    /// Whether there is anything to send or to tell.
+    #[must_use]
+    pub fn wants_out(&self) -> bool {
+        self.lanes.len() > 0 || !self.told.is_empty()
+    }
+
+    /// Since when more comes than the client reads, if it is so.
+    #[must_use]
+    pub fn slow_since(&self) -> Option<Millis> {
+        self.slow_since
+    }
+
+    /// Makes room although the client does not read: first conflates, then lets go of the lowest lane. What went is
+    /// named in `let_go`.
+    ///
+    /// An eighth more than needed goes, so that this is not done again for the very next event.
+    pub fn relieve(
+        &mut self,
+        now: Millis,
+        encoding: Encoding,
+        limits: &Limits,
+        let_go: &mut Vec<(NoticeCode, Fate)>,
+    ) -> Relief {
+        let since = *self.slow_since.get_or_insert(now);
+        if now.since(since) >= limits.patience {
+            return Relief::Hopeless;
+        }
+        let target = limits.bytes - limits.bytes / 8;
+        self.conflate(NoticeCode::SlowConsumer, encoding, let_go);
+        while self.lanes.bytes() > target
+            && let Some(waiting) = self.lanes.pop_lowest(encoding)
+        {
+            self.let_go(NoticeCode::SlowConsumer, Fate::Dropped, &waiting, let_go);
+        }
+        if self.lanes.bytes() > limits.bytes { Relief::Hopeless } else { Relief::Relieved }
+    }
+
+    /// Puts the next frame together: what is to be told, and the events that may leave at `now`. The caller sends it,
+    /// or, if it is empty, waits until [`Self::due`].
+    ///
+    /// `quota` takes one event of a subscription's quota; `false` means that it is used up.
+    pub fn compose(
+        &mut self,
+        now: Millis,
+        account: &mut Account,
+        encoding: Encoding,
+        limits: &Limits,
+        mut quota: impl FnMut(&mut Account, u32) -> bool,
+        frame: &mut Frame,
+    ) {
+        frame.clear();
+        let (mut allowance, mut budget) = (account.allowance(now), self.budget(now, limits));
+        let (mut size, mut counted, mut exempt) = (0, 0, 0);
+        while frame.events.len() < FRAME_EVENTS
+            && let Some(lane) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
+            && (allowance > 0 || budget > 0)
+            && let Some(first) = self.lanes.front(lane)
+        {
+            let grown = size + first.delivery.object(encoding).len();
+            if grown > FRAME_BYTES && size > 0 {
+                break;
+            }
+            let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };
+            if !quota(account, waiting.subscription) {
+                self.let_go(NoticeCode::Quota, Fate::Dropped, &waiting, &mut frame.let_go);
+                continue;
+            }
+            size = grown;
+            waiting.exempt = budget > 0 && waiting.delivery.event.priority == Priority::Critical;
+            if waiting.exempt {
+                (budget, exempt) = (budget - 1, exempt + 1);
+            } else {
+                (allowance, counted) = (allowance - 1, counted + 1);
+            }
+            let waits = now.since(waiting.since) >= PATIENCE_MS;
+            frame.promoted += u64::from(waits && waiting.delivery.event.priority < Priority::High);
+            frame.events.push(waiting);
+        }
+        account.sent(now, counted);
+        if exempt > 0 {
+            self.critical.get_or_insert_with(|| Box::new(PerSecond::second())).add(now, exempt);
+        }
+        if allowance == 0 {
+            self.throttle(now, account, encoding, limits, &mut frame.let_go);
+        }
+        self.settle(now, limits, budget, frame);
+        frame.early = self.overtakes(&frame.events);
+    }
+
+    /// The session's position: that of its shard, held back to before the first event that still waits, or of which
+    /// nothing was told yet.
+    #[must_use]
+    pub fn hold_back(&self, applied: &Position) -> Position {
+        let mut position = applied.clone();
+        for waiting in self.lanes.iter() {
+            position.hold_before(waiting.delivery.partition, waiting.delivery.seq);
+        }
+        self.told.hold_back(&mut position);
+        position
+    }
+
+    /// Everything that was not told yet, to be told before the connection is closed.
+    pub fn last_words(&mut self) -> Vec<(u32, Notice)> {
+        self.told.take().collect()
+    }
+
+    /// How many critical events may leave at `now` without waiting for a window or for the rate.
+    fn budget(&mut self, now: Millis, limits: &Limits) -> u32 {
+        limits.critical.saturating_sub(self.critical.as_mut().map_or(0, |sent| sent.count(now)))
+    }
+
+    /// The user's rate is used up: what waits is conflated, at most a second's worth of it goes on waiting, and none
+    /// of it for too long.
+    fn throttle(
+        &mut self,
+        now: Millis,
+        account: &Account,
+        encoding: Encoding,
+        limits: &Limits,
+        let_go: &mut Vec<(NoticeCode, Fate)>,
+    ) {
+        self.held_until = account.next_allowance(now);
+        if self.lanes.len() == 0 {
+            return;
+        }
+        self.conflate(NoticeCode::Throttled, encoding, let_go);
+        let mut gone = Vec::new();
+        self.lanes.expire(now, encoding, |waiting| gone.push(waiting));
+        while (self.lanes.len() > account.rate as usize || self.lanes.bytes() > limits.bytes)
+            && let Some(waiting) = self.lanes.pop_lowest(encoding)
+        {
+            gone.push(waiting);
+        }
+        for waiting in gone {
+            self.let_go(NoticeCode::Throttled, Fate::Dropped, &waiting, let_go);
         }
     }
 
-    /// The session's position: that of its shard, held back to before the first event that still waits.
-    pub(crate) fn hold_back(&self, applied: &Position) -> Position {
-        let mut position = applied.clone();
-        for delivery in &self.waiting {
-            if let Some(seq) = position.seqs.get_mut(usize::from(delivery.partition.0)) {
-                *seq = (*seq).min(Seq(delivery.seq.0 - 1));
+    fn conflate(&mut self, code: NoticeCode, encoding: Encoding, let_go: &mut Vec<(NoticeCode, Fate)>) {
+        let told = &mut self.told;
+        self.lanes.conflate(encoding, |waiting| {
+            told.count(code, Fate::Conflated, waiting.subscription, &waiting.delivery);
+            let_go.push((code, Fate::Conflated));
+        });
+    }
+
+    fn let_go(&mut self, code: NoticeCode, fate: Fate, waiting: &Waiting, let_go: &mut Vec<(NoticeCode, Fate)>) {
+        self.told.count(code, fate, waiting.subscription, &waiting.delivery);
+        let_go.push((code, fate));
+    }
+
+    /// What follows from a frame that leaves now: what it tells, and when the next is due.
+    fn settle(&mut self, now: Millis, limits: &Limits, budget: u32, frame: &mut Frame) {
+        if !self.told.is_empty() {
+            frame.notices.extend(self.told.take());
+        }
+        if self.slow_since.is_some() && self.lanes.bytes() <= limits.bytes / 2 {
+            self.slow_since = None;
+            frame.notices.push((OF_SESSION, Notice::new(NoticeCode::Recovered)));
+        }
+        if !frame.events.is_empty() {
+            self.last_sent = Some(now);
+        }
+        self.due = match self.lanes.len() {
+            0 => None,
+            _ if self.lanes.critical() > 0 && budget == 0 => {
+                let budget_grows = self.critical.as_ref().and_then(|sent| sent.next_fall()).unwrap_or(self.held_until);
+                Some(now.max(self.held_until.min(budget_grows)))
+            }
+            _ => Some(now.max(self.held_until)),
+        };
+    }
+
+    /// Whether something that still waits is older, in its partition, than one of these events.
+    fn overtakes(&self, events: &[Waiting]) -> bool {
+        if self.lanes.len() == 0 || events.is_empty() {
+            return false;
+        }
+        let mut newest: Vec<(Partition, Seq)> = Vec::new();
+        for Waiting { delivery, .. } in events {
+            match newest.iter_mut().find(|(partition, _)| *partition == delivery.partition) {
+                Some((_, seq)) => *seq = (*seq).max(delivery.seq),
+                None => newest.push((delivery.partition, delivery.seq)),
             }
         }
-        position
+        self.lanes.iter().any(|Waiting { delivery: waits, .. }| {
+            newest.iter().any(|(partition, seq)| *partition == waits.partition && waits.seq < *seq)
+        })
     }
 }
 

@@ -1,24 +1,30 @@
-//! Windows, frames and positions of an outbox.
+//! The rules of delivery: by example, and under random load, limits and stalls.
 
-use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
-use tickwire_core::ids::{Incarnation, Partition};
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use tickwire_core::event::{Audience, Event, Kind, Timestamp};
+use tickwire_core::ids::{Incarnation, Symbol};
 
 use super::*;
 
-const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW: u16 = 100;
+const OPEN: Limits = Limits { bytes: 1 << 20, critical: 1_000, lanes: true, patience: 10_000 };
+const JSON: Encoding = Encoding::Json;
 
-fn delivery(seq: u64, priority: Priority, size: usize) -> Arc<Delivery> {
+fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
+    let symbol = Symbol::new(&format!("S{key}")).unwrap();
     let mut data = serde_json::Map::new();
     data.insert("note".into(), "x".repeat(size).into());
     let event = Event {
         kind: Kind::Pattern,
-        key: "AAPL".into(),
+        key: symbol.as_str().into(),
         audience: Audience::Public,
         id: "e".into(),
         ts: Timestamp(0),
         stored: Timestamp(0),
         session: None,
-        symbol: None,
+        symbol: Some(symbol),
         pattern: None,
         tier: None,
         confidence: None,
@@ -27,81 +33,413 @@ fn delivery(seq: u64, priority: Priority, size: usize) -> Arc<Delivery> {
         tags: Vec::new(),
         data,
     };
-    Arc::new(Delivery::new(event, Partition(1), Seq(seq)))
+    Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
 }
 
-/// Sends the next frame, and tells what was in it.
-fn send(outbox: &mut Outbox, now: Instant, encoding: Encoding) -> Vec<u64> {
-    let count = outbox.next_frame(encoding);
-    let seqs = outbox.first(count).map(|delivery| delivery.seq.0).collect();
-    outbox.sent(now, count, encoding);
-    seqs
+fn no_quota(_: &mut Account, _: u32) -> bool {
+    true
+}
+
+/// An outbox with an unlimited user, for examples.
+struct Example {
+    outbox: Outbox,
+    account: Account,
+    limits: Limits,
+    frame: Frame,
+}
+
+impl Example {
+    fn new(rate: u32, limits: Limits) -> Self {
+        Self { outbox: Outbox::new(), account: Account::new(rate), limits, frame: Frame::default() }
+    }
+
+    fn push(&mut self, now: u64, seq: u64, priority: Priority) -> Load {
+        self.outbox.push(Millis(now), &event(seq, priority, seq as u8, 1), 1, WINDOW, JSON, &self.limits)
+    }
+
+    fn send(&mut self, now: u64) -> Vec<u64> {
+        self.outbox.compose(Millis(now), &mut self.account, JSON, &self.limits, no_quota, &mut self.frame);
+        self.frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect()
+    }
+
+    fn due(&self) -> Option<u64> {
+        self.outbox.due().map(|due| due.0)
+    }
 }
 
 #[test]
 fn a_quiet_session_is_sent_at_once_and_a_busy_one_at_the_end_of_its_window() {
-    let start = Instant::now();
-    let mut outbox = Outbox::new(1 << 20);
-    outbox.push(start, &delivery(1, Priority::Low, 1), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.due(), Some(start));
-    assert_eq!(send(&mut outbox, start, Encoding::Json), [1]);
-    assert_eq!(outbox.due(), None);
-
-    let soon = start + WINDOW / 4;
-    outbox.push(soon, &delivery(2, Priority::Low, 1), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.due(), Some(start + WINDOW));
-    outbox.push(soon, &delivery(3, Priority::Low, 1), WINDOW / 2, Encoding::Json).unwrap();
-    assert_eq!(outbox.due(), Some(start + WINDOW / 2), "the smallest window holds");
-    outbox.push(soon, &delivery(4, Priority::Critical, 1), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.due(), Some(soon), "a critical event takes the others along");
-    assert_eq!(send(&mut outbox, soon, Encoding::Json), [2, 3, 4]);
-
-    let late = soon + WINDOW * 2;
-    outbox.push(late, &delivery(5, Priority::Low, 1), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.due(), Some(late));
+    let mut one = Example::new(0, OPEN);
+    one.push(1_000, 1, Priority::Low);
+    assert_eq!((one.due(), one.send(1_000)), (Some(1_000), vec![1]));
+    assert_eq!(one.due(), None);
+    one.push(1_025, 2, Priority::Low);
+    assert_eq!(one.due(), Some(1_100));
+    one.outbox.push(Millis(1_025), &event(3, Priority::Low, 3, 1), 1, WINDOW / 2, JSON, &OPEN);
+    assert_eq!(one.due(), Some(1_050), "the smallest window holds");
+    one.push(1_030, 4, Priority::Critical);
+    assert_eq!(one.due(), Some(1_030), "a critical event waits for no window");
+    assert_eq!(one.send(1_030), [4, 2, 3], "and takes the others along");
+    assert!(!one.frame.early, "nothing was overtaken: all left together");
+    one.push(1_300, 5, Priority::Low);
+    assert_eq!(one.due(), Some(1_300));
 }
 
 #[test]
 fn an_event_that_several_subscriptions_want_waits_once() {
-    let (start, one) = (Instant::now(), delivery(1, Priority::Low, 1));
-    let mut outbox = Outbox::new(1 << 20);
-    outbox.push(start, &one, WINDOW, Encoding::Json).unwrap();
-    outbox.push(start, &one, WINDOW, Encoding::Json).unwrap();
+    let (mut outbox, once) = (Outbox::new(), event(1, Priority::Critical, 1, 1));
+    let limits = Limits { critical: 1, ..OPEN };
+    for subscription in 1..4 {
+        outbox.push(Millis(0), &once, subscription, WINDOW, JSON, &limits);
+    }
     assert_eq!(outbox.len(), 1);
+    // It took one of the budget, not three.
+    assert!(outbox.told.is_empty());
 }
 
 #[test]
 fn frames_end_at_fifty_events_or_sixty_four_kilobytes() {
-    let start = Instant::now();
-    let mut outbox = Outbox::new(1 << 20);
+    let mut many = Example::new(0, OPEN);
     for seq in 1..=120 {
-        outbox.push(start, &delivery(seq, Priority::Low, 1), WINDOW, Encoding::MsgPack).unwrap();
+        many.push(0, seq, Priority::Low);
     }
-    assert_eq!([50, 50, 20], [(); 3].map(|()| send(&mut outbox, start, Encoding::MsgPack).len()));
-    assert_eq!(outbox.next_frame(Encoding::MsgPack), 0);
+    assert_eq!([50, 50, 20], [(); 3].map(|()| many.send(0).len()));
+    assert!(many.send(0).is_empty());
+    let mut large = Example::new(0, OPEN);
+    for (seq, size) in [(1, 30_000), (2, 30_000), (3, 30_000), (4, 100_000)] {
+        large.outbox.push(Millis(0), &event(seq, Priority::Low, seq as u8, size), 1, WINDOW, JSON, &OPEN);
+    }
+    assert_eq!([(); 3].map(|()| large.send(0)), [vec![1, 2], vec![3], vec![4]]);
+}
+
+#[test]
+fn lanes_leave_by_priority_and_what_overtakes_is_early() {
+    let mut lanes = Example::new(0, OPEN);
+    for seq in 1..=60 {
+        let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
+        lanes.outbox.push(Millis(0), &event(seq, priority, 1, 1), 1, WINDOW, JSON, &OPEN);
+    }
+    let first = lanes.send(0);
+    assert_eq!(first[..30], (1..=30).map(|n| n * 2).collect::<Vec<u64>>());
+    assert!(lanes.frame.early);
+    let applied = Position { incarnation: Incarnation(7), seqs: vec![Seq(60), Seq(60)] };
+    assert_eq!(lanes.outbox.hold_back(&applied).seqs, [Seq(60), Seq(40)]);
+    assert_eq!(lanes.send(0), (20..30).map(|n| n * 2 + 1).collect::<Vec<u64>>());
+    assert!(!lanes.frame.early);
+    assert_eq!(lanes.outbox.hold_back(&applied), applied);
+
+    let mut single = Example::new(0, Limits { lanes: false, ..OPEN });
+    for (seq, priority) in [(1, Priority::Low), (2, Priority::High), (3, Priority::Critical)] {
+        single.push(0, seq, priority);
+    }
+    assert_eq!((single.send(0), single.frame.early), (vec![1, 2, 3], false));
+}
+
+#[test]
+fn critical_events_beyond_their_budget_wait_and_are_told() {
+    let mut critical = Example::new(0, Limits { critical: 2, ..OPEN });
+    critical.push(0, 1, Priority::Critical);
+    assert_eq!(critical.send(0), [1]);
+    critical.push(10, 2, Priority::Critical);
+    assert_eq!((critical.due(), critical.send(10)), (Some(10), vec![2]));
+    critical.push(20, 3, Priority::Critical);
+    assert_eq!(critical.due(), Some(110));
+    assert_eq!(critical.send(110), [3]);
+    let [(1, notice)] = &critical.frame.notices[..] else { panic!("{:?}", critical.frame.notices) };
+    assert_eq!((notice.code.as_str(), notice.delayed, notice.dropped), ("critical_budget", 1, 0));
+    assert_eq!(notice.ranges, [tickwire_core::frames::Range { p: Partition(1), first: Seq(3), last: Seq(3) }]);
+}
+
+#[test]
+fn a_used_up_rate_conflates_then_lets_go_and_critical_events_pass() {
+    let mut user = Example::new(3, OPEN);
+    // Nine events of three keys, after three that went.
     for seq in 1..=3 {
-        outbox.push(start, &delivery(seq, Priority::Low, 30_000), WINDOW, Encoding::Json).unwrap();
+        user.push(0, seq, Priority::Low);
     }
-    outbox.push(start, &delivery(4, Priority::Low, 100_000), WINDOW, Encoding::Json).unwrap();
-    let frames = [(); 3].map(|()| send(&mut outbox, start, Encoding::Json));
-    assert_eq!(frames, [vec![1, 2], vec![3], vec![4]]);
+    assert_eq!(user.send(0), [1, 2, 3]);
+    for seq in 4..=12 {
+        user.outbox.push(Millis(10), &event(seq, Priority::Low, (seq % 3) as u8, 1), 1, WINDOW, JSON, &OPEN);
+    }
+    assert!(user.send(100).is_empty());
+    let [(1, notice)] = &user.frame.notices[..] else { panic!("{:?}", user.frame.notices) };
+    assert_eq!((notice.code.as_str(), notice.conflated, notice.dropped), ("throttled", 6, 0));
+    assert_eq!(user.due(), Some(1_100), "when the first of the second is over");
+    user.push(110, 13, Priority::Critical);
+    assert_eq!((user.due(), user.send(110)), (Some(110), vec![13]));
+    assert_eq!(user.send(1_100), [10, 11, 12]);
+    assert!(user.frame.events.iter().all(|waiting| waiting.conflated == 2));
+    // High events are never replaced: more of them than a second's worth are let go.
+    for seq in 20..30 {
+        user.push(1_110, seq, Priority::High);
+    }
+    assert!(user.send(1_210).is_empty());
+    let [(1, notice)] = &user.frame.notices[..] else { panic!("{:?}", user.frame.notices) };
+    assert_eq!((notice.code.as_str(), notice.conflated, notice.dropped), ("throttled", 0, 7));
+    assert_eq!(user.send(2_200), [27, 28, 29]);
 }
 
 #[test]
-fn a_position_stays_before_what_waits() {
-    let start = Instant::now();
-    let applied = Position { incarnation: Incarnation(7), seqs: vec![Seq(5), Seq(20)] };
-    let mut outbox = Outbox::new(1 << 20);
-    assert_eq!(outbox.hold_back(&applied), applied);
-    outbox.push(start, &delivery(12, Priority::Low, 1), WINDOW, Encoding::Json).unwrap();
-    outbox.push(start, &delivery(15, Priority::Low, 1), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.hold_back(&applied).seqs, [Seq(5), Seq(11)]);
+fn what_waited_for_five_seconds_goes_first() {
+    let mut slow = Example::new(0, OPEN);
+    slow.push(0, 1, Priority::Low);
+    for seq in 2..=80 {
+        slow.push(5_000, seq, Priority::High);
+    }
+    assert_eq!(slow.send(4_999)[0], 2);
+    let next = slow.send(5_000);
+    assert_eq!((next[0], slow.frame.promoted), (1, 1));
 }
 
 #[test]
-fn a_full_outbox_refuses_and_takes_a_single_event_of_any_size() {
-    let start = Instant::now();
-    let mut outbox = Outbox::new(1_000);
-    outbox.push(start, &delivery(1, Priority::Low, 5_000), WINDOW, Encoding::Json).unwrap();
-    assert_eq!(outbox.push(start, &delivery(2, Priority::Low, 1), WINDOW, Encoding::Json), Err(Full));
+fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
+    let limits = Limits { bytes: 20_000, ..OPEN };
+    let mut slow = Example::new(0, limits);
+    let mut let_go = Vec::new();
+    let mut push = |slow: &mut Example, seq: u64, priority, now| {
+        let load = slow.outbox.push(Millis(now), &event(seq, priority, seq as u8, 900), 1, WINDOW, JSON, &limits);
+        (load == Load::Heavy).then(|| slow.outbox.relieve(Millis(now), JSON, &limits, &mut let_go))
+    };
+    let mut relieved = 0;
+    for seq in 1..=40 {
+        let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
+        relieved += u32::from(push(&mut slow, seq, priority, 0) == Some(Relief::Relieved));
+    }
+    assert!(relieved > 0 && slow.outbox.bytes() <= limits.bytes);
+    assert!(
+        slow.outbox.lanes.iter().all(|waiting| waiting.delivery.event.priority == Priority::High),
+        "low goes first"
+    );
+    slow.send(10);
+    let codes: Vec<(&str, u64)> =
+        slow.frame.notices.iter().map(|(_, notice)| (notice.code.as_str(), notice.dropped)).collect();
+    assert_eq!(codes, [("slow_consumer", 40 - slow.frame.events.len() as u64), ("recovered", 0)]);
+    assert!(slow.outbox.slow_since().is_none());
+
+    let mut stalled = Example::new(0, limits);
+    let mut hopeless = None;
+    for seq in 1..=300 {
+        if push(&mut stalled, seq, Priority::High, seq * 100) == Some(Relief::Hopeless) {
+            hopeless = Some(seq * 100);
+            break;
+        }
+    }
+    let since = stalled.outbox.slow_since().unwrap().0;
+    assert!(hopeless.is_some_and(|at| at >= since + limits.patience), "{hopeless:?}, slow since {since}");
+    let mut critical = Example::new(0, limits);
+    let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(Relief::Hopeless));
+    assert!(closed, "critical events are never let go silently: the connection ends");
+}
+
+/// What happens to an outbox.
+#[derive(Clone, Debug)]
+enum Happens {
+    Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16 },
+    Pause(u64),
+    Stall(bool),
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let event = (
+        prop::sample::select(Priority::ALL.to_vec()),
+        0..6u8,
+        prop::sample::select(vec![1, 50, 600]),
+        prop::collection::vec(0..3u32, 1..3),
+        prop::sample::select(vec![0, 20, 100, 1_000]),
+    );
+    prop_oneof![
+        12 => event.prop_map(|(priority, key, size, subscriptions, window)| {
+            Happens::Event { priority, key, size, subscriptions, window }
+        }),
+        3 => (0..400u64).prop_map(Happens::Pause),
+        1 => (1_000..7_000u64).prop_map(Happens::Pause),
+        1 => any::<bool>().prop_map(Happens::Stall),
+    ]
+}
+
+/// A session that is driven as a shard drives it, and what its client knows.
+struct Run {
+    outbox: Outbox,
+    account: Account,
+    limits: Limits,
+    quota: Option<u32>,
+    now: Millis,
+    stalled: bool,
+    pushed: Vec<Arc<Delivery>>,
+    received: Vec<Arc<Delivery>>,
+    seen: BTreeSet<Seq>,
+    /// Non-exempt events by the moment of their sending.
+    sent: Vec<Millis>,
+    missing: u64,
+    ranges: Vec<tickwire_core::frames::Range>,
+    /// Whether the shard would have closed the session.
+    closed: bool,
+}
+
+impl Run {
+    fn tell(&mut self, notice: &Notice) {
+        self.missing += notice.dropped + notice.conflated;
+        if notice.dropped + notice.conflated > 0 {
+            self.ranges.extend(&notice.ranges);
+        }
+        let total = notice.dropped + notice.conflated + notice.delayed;
+        assert_eq!(notice.ranges.is_empty(), total == 0, "{notice:?}");
+    }
+
+    /// Whether the client has the event or was told a range that holds it.
+    fn knows(&self, delivery: &Delivery) -> bool {
+        self.seen.contains(&delivery.seq)
+            || self
+                .ranges
+                .iter()
+                .any(|range| range.p == delivery.partition && range.first <= delivery.seq && delivery.seq <= range.last)
+    }
+
+    fn flush(&mut self) {
+        let mut frame = Frame::default();
+        while !self.stalled && self.outbox.wants_out() {
+            let (now, most) = (self.now, self.quota);
+            let name = tickwire_core::frames::SubscriptionName::default();
+            let quota = |account: &mut Account, subscription: u32| {
+                subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
+            };
+            self.outbox.compose(now, &mut self.account, JSON, &self.limits, quota, &mut frame);
+            if frame.is_empty() {
+                break;
+            }
+            let size: usize = frame.events.iter().map(|waiting| waiting.delivery.object(JSON).len()).sum();
+            assert!(frame.events.len() <= FRAME_EVENTS && (size <= FRAME_BYTES || frame.events.len() == 1));
+            for (_, notice) in &frame.notices {
+                self.tell(notice);
+            }
+            for waiting in &frame.events {
+                assert!(self.seen.insert(waiting.delivery.seq), "once");
+                self.received.push(Arc::clone(&waiting.delivery));
+                if !waiting.exempt {
+                    self.sent.push(self.now);
+                }
+            }
+            // What a frame that is not early gives lets a client move on past all that is older.
+            if !frame.early {
+                for waiting in &frame.events {
+                    for older in self.pushed.iter().filter(|older| older.partition == waiting.delivery.partition) {
+                        assert!(older.seq > waiting.delivery.seq || self.knows(older), "{:?} is overtaken", older.seq);
+                    }
+                }
+            }
+        }
+        if !self.stalled {
+            let budget = self.outbox.budget(self.now, &self.limits);
+            assert!(self.outbox.lanes.critical() == 0 || budget == 0 || !self.limits.lanes, "critical events wait");
+        }
+    }
+
+    fn flush_if_due(&mut self) {
+        if self.outbox.due().is_some_and(|due| due <= self.now) {
+            self.flush();
+        }
+    }
+
+    fn happen(&mut self, happens: Happens) {
+        match happens {
+            Happens::Event { priority, key, size, subscriptions, window } => {
+                let delivery = event(self.pushed.len() as u64 + 1, priority, key, size);
+                self.pushed.push(Arc::clone(&delivery));
+                let mut heavy = false;
+                for subscription in &subscriptions {
+                    let load = self.outbox.push(self.now, &delivery, *subscription, window, JSON, &self.limits);
+                    heavy |= load == Load::Heavy;
+                    if *subscription != 2 {
+                        self.outbox.attribute(&delivery, *subscription, &self.limits);
+                    }
+                }
+                if heavy {
+                    self.flush();
+                    if self.outbox.bytes() > self.limits.bytes {
+                        let relief = self.outbox.relieve(self.now, JSON, &self.limits, &mut Vec::new());
+                        self.closed = relief == Relief::Hopeless;
+                        assert!(self.closed || self.outbox.bytes() <= self.limits.bytes);
+                    }
+                }
+                self.flush_if_due();
+            }
+            Happens::Pause(ms) => {
+                let end = self.now.plus(ms);
+                while let Some(due) = self.outbox.due().filter(|due| *due <= end && !self.stalled) {
+                    self.now = self.now.max(due);
+                    self.flush();
+                }
+                self.now = end;
+            }
+            Happens::Stall(stalled) => {
+                self.stalled = stalled;
+                self.flush();
+            }
+        }
+        // Whatever position the server tells, the client knows of all before it.
+        let last = self.pushed.len() as u64;
+        let applied = Position { incarnation: Incarnation(1), seqs: vec![Seq(last), Seq(last)] };
+        let position = self.outbox.hold_back(&applied);
+        for delivery in &self.pushed {
+            let covered = delivery.seq <= position.seqs[usize::from(delivery.partition.0)];
+            assert!(!covered || self.knows(delivery), "{:?} is covered by {position:?}", delivery.seq);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_expected_is_received_or_told(
+        load in prop::collection::vec(happens(), 1..150),
+        bytes in prop::sample::select(vec![1_500, 6_000, 1 << 20]),
+        (rate, quota) in (prop::sample::select(vec![0, 3, 20]), prop::option::of(1..8u32)),
+        (critical, lanes) in (prop::sample::select(vec![0, 2, 1_000]), any::<bool>()),
+    ) {
+        let mut run = Run {
+            outbox: Outbox::new(),
+            account: Account::new(rate),
+            limits: Limits { bytes, critical, lanes, patience: 3_000 },
+            quota,
+            now: Millis(0),
+            stalled: false,
+            pushed: Vec::new(),
+            received: Vec::new(),
+            seen: BTreeSet::new(),
+            sent: Vec::new(),
+            missing: 0,
+            ranges: Vec::new(),
+            closed: false,
+        };
+        for happens in load {
+            run.happen(happens);
+            if run.closed {
+                break;
+            }
+        }
+        if run.closed {
+            for (_, notice) in run.outbox.last_words() {
+                run.tell(&notice);
+            }
+            run.missing += run.outbox.len() as u64;
+        } else {
+            run.happen(Happens::Stall(false));
+            run.happen(Happens::Pause(60_000));
+            prop_assert!(!run.outbox.wants_out() && run.outbox.due().is_none());
+            prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));
+        }
+        prop_assert_eq!(run.pushed.len() as u64 - run.received.len() as u64, run.missing);
+
+        let mut last: BTreeMap<_, Seq> = BTreeMap::new();
+        for delivery in &run.received {
+            let lane = if lanes { delivery.event.priority as u8 } else { 0 };
+            let before = last.insert((delivery.event.key.clone(), lane), delivery.seq);
+            prop_assert!(before.is_none_or(|before| before < delivery.seq), "order per key and lane");
+        }
+        for end in &run.sent {
+            let second = run.sent.iter().filter(|at| **at <= *end && end.since(**at) < 1_000).count();
+            prop_assert!(rate == 0 || second <= rate as usize, "{second} in a second");
+        }
+    }
 }

@@ -4,14 +4,16 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use tickwire_core::ids::Millis;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::messages::ToShard;
@@ -19,6 +21,22 @@ use crate::shard::Shard;
 
 /// How many messages of the edge are taken before sockets have their turn.
 const TURN_MESSAGES: usize = 64;
+
+/// The shard's clock: milliseconds since its start.
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Millis {
+        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn at(self, moment: Millis) -> Instant {
+        self.start + Duration::from_millis(moment.0)
+    }
+}
 
 /// Runs a shard until it is forced to end, or has drained.
 pub(crate) fn run(
@@ -40,30 +58,25 @@ async fn serve(
     force: &CancellationToken,
 ) {
     let mut messages = Vec::with_capacity(TURN_MESSAGES);
+    let clock = Clock { start: Instant::now() };
     let mut draining = false;
     loop {
-        let wake = shard.borrow().next_turn();
-        let alarm = async {
-            match wake {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let wake = clock.at(shard.borrow().next_turn());
         tokio::select! {
             biased;
             () = force.cancelled() => return,
             () = drain.cancelled(), if !draining => {
                 draining = true;
-                shard.borrow_mut().drain(Instant::now());
+                shard.borrow_mut().drain(clock.now());
             }
-            () = alarm => shard.borrow_mut().turn(Instant::now()),
+            () = sleep_until(wake) => shard.borrow_mut().turn(clock.now()),
             taken = inbox.recv_many(&mut messages, TURN_MESSAGES) => {
                 if taken == 0 {
                     return;
                 }
                 let mut shard = shard.borrow_mut();
                 for message in messages.drain(..) {
-                    shard.take(Instant::now(), message);
+                    shard.take(clock.now(), message);
                 }
             }
         }
@@ -73,7 +86,7 @@ async fn serve(
             shard.welcomed()
         };
         for (number, tcp, rewatch) in welcomed {
-            tokio::task::spawn_local(watch(Rc::clone(&shard), number, tcp, rewatch));
+            tokio::task::spawn_local(watch(Rc::clone(&shard), clock, number, tcp, rewatch));
         }
         if draining && shard.borrow().is_empty() {
             return;
@@ -84,7 +97,7 @@ async fn serve(
 }
 
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
-async fn watch(shard: Rc<RefCell<Shard>>, number: u64, tcp: Arc<TcpStream>, rewatch: Rc<Notify>) {
+async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64, tcp: Arc<TcpStream>, rewatch: Rc<Notify>) {
     loop {
         let blocked = shard.borrow().is_blocked(number);
         let interest = match blocked {
@@ -96,12 +109,12 @@ async fn watch(shard: Rc<RefCell<Shard>>, number: u64, tcp: Arc<TcpStream>, rewa
             ready = tcp.ready(interest) => ready,
             () = rewatch.notified() => continue,
         };
-        let now = Instant::now();
+        let now = clock.now();
         let mut shard = shard.borrow_mut();
         match ready {
             Ok(ready) if ready.is_writable() => shard.writable(now, number),
             Ok(_) => shard.readable(now, number),
-            Err(_) => shard.gone(number),
+            Err(_) => shard.gone(now, number),
         }
     }
 }

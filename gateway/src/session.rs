@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Chosen, Id, Subscription, SubscriptionName};
-use tickwire_core::ids::UserId;
+use tickwire_core::ids::{Millis, UserId};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::outbox::Outbox;
@@ -17,7 +16,7 @@ use crate::socket::Socket;
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Waits until it is confirmed.
-    Subscribe { id: Option<Id>, name: SubscriptionName, filter: Arc<Filter>, window_ms: u16 },
+    Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription },
     /// Takes effect as soon as it is its turn.
     Unsubscribe { id: Option<Id>, chosen: Chosen },
     /// Answered as soon as it is its turn.
@@ -35,23 +34,42 @@ pub(crate) enum Stage {
     Closing,
 }
 
+/// A subscription that is in force.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) name: SubscriptionName,
+    /// Its number within the session, never used twice.
+    pub(crate) number: u32,
+    pub(crate) subscription: Subscription,
+}
+
 /// A session and its socket, owned by its shard.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) user: UserId,
+    /// The user's account among those of the shard.
+    pub(crate) account: usize,
+    /// Sessions of more weight are served first.
+    pub(crate) weight: u8,
     pub(crate) stage: Stage,
     pub(crate) socket: Socket,
     pub(crate) outbox: Outbox,
-    pub(crate) subscriptions: BTreeMap<SubscriptionName, Subscription>,
+    /// What is in force, by name.
+    pub(crate) subscriptions: Vec<Held>,
+    pub(crate) last_subscription: u32,
+    /// Whether any of them has a quota.
+    pub(crate) has_quotas: bool,
     pub(crate) requests: VecDeque<Request>,
+    /// Events of the frame that the socket has not wholly taken yet.
+    pub(crate) half_sent: u32,
     /// Frames that were refused so far.
     pub(crate) refused: u32,
     /// When the client last sent anything.
-    pub(crate) heard: Instant,
+    pub(crate) heard: Millis,
     /// When it is next to be looked at: joined too late, due a heartbeat, or closing too long.
-    pub(crate) attention: Instant,
+    pub(crate) attention: Millis,
     /// When its outbox is due, as the shard's timers know it.
-    pub(crate) flush_at: Option<Instant>,
+    pub(crate) flush_at: Option<Millis>,
     /// Whether the shard already means to look at its outbox in this turn.
     pub(crate) touched: bool,
     /// Wakes the task that watches the socket, when there is something new to watch for.
@@ -61,9 +79,51 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Puts a subscription in force and gives it a number; returns the one of this name that it replaces.
+    pub(crate) fn hold(&mut self, name: SubscriptionName, subscription: Subscription) -> (u32, Option<Held>) {
+        self.last_subscription += 1;
+        let number = self.last_subscription;
+        let held = Held { name, number, subscription };
+        let replaced = match self.subscriptions.binary_search_by(|other| other.name.cmp(&held.name)) {
+            Ok(at) => Some(std::mem::replace(&mut self.subscriptions[at], held)),
+            Err(at) => {
+                self.subscriptions.insert(at, held);
+                None
+            }
+        };
+        self.look_for_quotas();
+        (number, replaced)
+    }
+
+    /// Takes a subscription out of force.
+    pub(crate) fn release(&mut self, name: &SubscriptionName) -> Option<Held> {
+        let at = self.subscriptions.binary_search_by(|held| held.name.cmp(name)).ok()?;
+        let released = self.subscriptions.remove(at);
+        self.look_for_quotas();
+        Some(released)
+    }
+
+    /// Takes all subscriptions out of force.
+    pub(crate) fn release_all(&mut self) -> Vec<Held> {
+        self.has_quotas = false;
+        std::mem::take(&mut self.subscriptions)
+    }
+
+    /// Keeps, in place of a subscription's filter, an equal one that others share.
+    pub(crate) fn share(&mut self, number: u32, filter: Arc<Filter>) {
+        if let Some(held) = self.subscriptions.iter_mut().find(|held| held.number == number) {
+            held.subscription.filter = filter;
+        }
+    }
+
+    /// The subscriptions as a client is shown them.
+    pub(crate) fn shown(&self) -> BTreeMap<SubscriptionName, Subscription> {
+        self.subscriptions.iter().map(|held| (held.name.clone(), held.subscription.clone())).collect()
+    }
+
     /// The number of subscriptions, were all requests granted.
     pub(crate) fn wanted_subscriptions(&self, added: &SubscriptionName) -> usize {
-        let mut names: Vec<&SubscriptionName> = self.subscriptions.keys().collect();
+        let mut names: Vec<&SubscriptionName> = self.subscriptions.iter().map(|held| &held.name).collect();
         names.extend(self.requests.iter().filter_map(|request| match request {
             Request::Subscribe { name, .. } => Some(name),
             Request::Unsubscribe { .. } | Request::List { .. } => None,
@@ -77,25 +137,34 @@ impl Session {
     /// The number of symbols named, were all requests granted and `name` given `filter`.
     pub(crate) fn wanted_symbols(&self, name: &SubscriptionName, filter: &Filter) -> usize {
         let mut wanted: BTreeMap<&SubscriptionName, usize> =
-            self.subscriptions.iter().map(|(name, held)| (name, symbols(&held.filter))).collect();
+            self.subscriptions.iter().map(|held| (&held.name, symbols(&held.subscription.filter))).collect();
         for request in &self.requests {
-            if let Request::Subscribe { name, filter, .. } = request {
-                wanted.insert(name, symbols(filter));
+            if let Request::Subscribe { name, subscription, .. } = request {
+                wanted.insert(name, symbols(&subscription.filter));
             }
         }
         wanted.insert(name, symbols(filter));
         wanted.values().sum()
     }
 
+    fn look_for_quotas(&mut self) {
+        self.has_quotas = self.subscriptions.iter().any(|held| held.subscription.max_events_per_hour.is_some());
+    }
+
     /// Every filter that the edge counts for this session.
     pub(crate) fn filters(&self) -> Vec<Arc<Filter>> {
-        let held = self.subscriptions.values().map(|held| Arc::clone(&held.filter));
+        let held = self.subscriptions.iter().map(|held| Arc::clone(&held.subscription.filter));
         let asked = self.requests.iter().filter_map(|request| match request {
-            Request::Subscribe { filter, .. } => Some(Arc::clone(filter)),
+            Request::Subscribe { subscription, .. } => Some(Arc::clone(&subscription.filter)),
             Request::Unsubscribe { .. } | Request::List { .. } => None,
         });
         held.chain(asked).collect()
     }
+}
+
+/// The subscription of this number among those of a session.
+pub(crate) fn held(subscriptions: &[Held], number: u32) -> Option<&Held> {
+    subscriptions.iter().find(|held| held.number == number)
 }
 
 fn symbols(filter: &Filter) -> usize {

@@ -1,36 +1,50 @@
 //! A delivery shard: it owns its sessions, its part of the index and its timers, on a thread of its own. Nothing here
 //! is locked, and nothing here waits.
 //!
-//! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames. `commands` is the
-//! other direction: what clients ask for. `life` is how sessions come and go.
+//! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
+//! `commands` is the other direction: what clients ask for. `life` is how sessions come and go.
 
 mod commands;
+mod flush;
 mod life;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
 use metrics::counter;
-use tickwire_core::codes::CloseCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Kinds;
-use tickwire_core::frames::{Gap, ServerFrame, encode, write_array};
-use tickwire_core::ids::{Incarnation, NodeId, Partition, Seq};
+use tickwire_core::frames::{Gap, ServerFrame};
+use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::config::GatewayConfig;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::accounts::Accounts;
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::messages::{SessionId, ToEdge, ToShard};
-use crate::session::{Session, Stage};
-use crate::socket::{Ended, HEADER};
+use crate::outbox::{Frame, Limits, Load};
+use crate::session::{Stage, held};
+use crate::sessions::Sessions;
 use crate::stats::Stats;
+use crate::timers::Timers;
+
+/// How finely windows end, in milliseconds.
+const FLUSH_SLOT_MS: u64 = 4;
+
+/// How finely heartbeats and deadlines are kept, in milliseconds.
+const ATTENTION_SLOT_MS: u64 = 20;
+
+/// How often what is not needed any more is looked for, in milliseconds.
+const TIDY_MS: u64 = 5_000;
+
+/// The weight of a session whose token names none.
+pub(crate) const USUAL_WEIGHT: u8 = 1;
 
 /// What every shard of a gateway is given.
 #[derive(Clone, Debug)]
@@ -46,16 +60,23 @@ pub(crate) struct ShardConfig {
 pub(crate) struct Shard {
     number: u16,
     settings: ShardConfig,
+    limits: Limits,
     edge: UnboundedSender<ToEdge>,
-    sessions: HashMap<u64, Session>,
-    last_session: u64,
+    sessions: Sessions,
+    accounts: Accounts,
+    /// Sessions of another than the usual weight.
+    weighted: usize,
     index: Index,
     applied: Position,
-    flushes: BTreeSet<(Instant, u64)>,
-    attention: BTreeSet<(Instant, u64)>,
+    flushes: Timers,
+    attention: Timers,
+    tidy_at: Millis,
     touched: Vec<u64>,
+    heavy: Vec<u64>,
     /// Sessions that were welcomed and whose sockets are to be watched from now on.
     welcomed: Vec<(u64, Arc<TcpStream>, Rc<Notify>)>,
+    /// What the next frame says, and its bytes: the memory of both is used again.
+    content: Frame,
     frame: Vec<u8>,
     stats: Stats,
     draining: bool,
@@ -64,18 +85,30 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(number: u16, settings: ShardConfig, edge: UnboundedSender<ToEdge>) -> Self {
         let seqs = vec![Seq(0); usize::from(settings.partitions)];
+        let config = &settings.config;
+        let limits = Limits {
+            bytes: config.outbox_bytes,
+            critical: config.critical_rate,
+            lanes: config.lanes,
+            patience: u64::try_from(config.slow_deadline.as_millis()).unwrap_or(u64::MAX),
+        };
         Self {
             number,
             settings,
+            limits,
             edge,
-            sessions: HashMap::new(),
-            last_session: 0,
+            sessions: Sessions::default(),
+            accounts: Accounts::default(),
+            weighted: 0,
             index: Index::default(),
             applied: Position { incarnation: Incarnation(0), seqs },
-            flushes: BTreeSet::new(),
-            attention: BTreeSet::new(),
+            flushes: Timers::new(FLUSH_SLOT_MS),
+            attention: Timers::new(ATTENTION_SLOT_MS),
+            tidy_at: Millis(TIDY_MS),
             touched: Vec::new(),
+            heavy: Vec::new(),
             welcomed: Vec::new(),
+            content: Frame::default(),
             frame: Vec::new(),
             stats: Stats::default(),
             draining: false,
@@ -83,7 +116,7 @@ impl Shard {
     }
 
     /// Takes what the edge says.
-    pub(crate) fn take(&mut self, now: Instant, message: ToShard) {
+    pub(crate) fn take(&mut self, now: Millis, message: ToShard) {
         match message {
             ToShard::Steps(steps) => {
                 for step in steps.iter() {
@@ -102,21 +135,30 @@ impl Shard {
     }
 
     /// When [`Self::turn`] is next to be called.
-    pub(crate) fn next_turn(&self) -> Option<Instant> {
-        let first = |timers: &BTreeSet<(Instant, u64)>| timers.first().map(|(at, _)| *at);
-        first(&self.flushes).into_iter().chain(first(&self.attention)).min()
+    pub(crate) fn next_turn(&self) -> Millis {
+        [self.flushes.next(), self.attention.next()].into_iter().flatten().fold(self.tidy_at, Millis::min)
     }
 
     /// Does what is due: windows that end, heartbeats, clients that take too long.
-    pub(crate) fn turn(&mut self, now: Instant) {
-        while let Some(number) = pop_due(&mut self.flushes, now) {
-            if let Some(session) = self.sessions.get_mut(&number) {
-                session.flush_at = None;
+    pub(crate) fn turn(&mut self, now: Millis) {
+        while let Some((at, mut numbers)) = self.flushes.pop_due(now) {
+            self.order(&mut numbers);
+            for number in numbers {
+                if self.sessions.get(number).is_some_and(|session| session.flush_at == Some(at)) {
+                    self.flush(now, number);
+                }
             }
-            self.flush(now, number);
         }
-        while let Some(number) = pop_due(&mut self.attention, now) {
-            self.attend(now, number);
+        while let Some((at, numbers)) = self.attention.pop_due(now) {
+            for number in numbers {
+                if self.sessions.get(number).is_some_and(|session| session.attention == at) {
+                    self.attend(now, number);
+                }
+            }
+        }
+        if self.tidy_at <= now {
+            self.tidy_at = now.plus(TIDY_MS);
+            self.accounts.tidy(now);
         }
     }
 
@@ -130,20 +172,6 @@ impl Shard {
         self.sessions.is_empty()
     }
 
-    /// Whether bytes wait for this session's socket to take them; `None` when the session is gone.
-    pub(crate) fn is_blocked(&self, number: u64) -> Option<bool> {
-        self.sessions.get(&number).map(|session| session.socket.unsent() > 0)
-    }
-
-    /// The socket takes bytes again.
-    pub(crate) fn writable(&mut self, now: Instant, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        match session.socket.flush() {
-            Err(ended) => self.end(now, number, ended),
-            Ok(()) => self.flush(now, number),
-        }
-    }
-
     fn id(&self, number: u64) -> SessionId {
         SessionId { shard: self.number, number }
     }
@@ -155,7 +183,7 @@ impl Shard {
         }
     }
 
-    fn step(&mut self, now: Instant, step: &Step<Arc<Delivery>>) {
+    fn step(&mut self, now: Millis, step: &Step<Arc<Delivery>>) {
         match step {
             Step::Adopt { partition, at } => self.set_applied(*partition, *at),
             Step::Apply { partition, upto, events, .. } => {
@@ -192,43 +220,50 @@ impl Shard {
     }
 
     /// Puts an event into the outboxes of the sessions that it concerns.
-    fn deliver(&mut self, now: Instant, delivery: &Arc<Delivery>) {
+    fn deliver(&mut self, now: Millis, delivery: &Arc<Delivery>) {
         self.stats.events += 1;
-        let (sessions, touched) = (&mut self.sessions, &mut self.touched);
-        let mut overflowed = Vec::new();
+        let Self { index, sessions, touched, heavy, limits, .. } = self;
         let mut matched = false;
-        self.index.matching(&delivery.event, |number, window_ms| {
+        index.matching(&delivery.event, |subscriber| {
             matched = true;
-            let Some(session) = sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else {
+            let Some(session) = sessions.get_mut(subscriber.session).filter(|session| session.stage == Stage::Open)
+            else {
                 return;
             };
-            let window = Duration::from_millis(window_ms.into());
-            let encoding = session.socket.encoding();
-            if session.outbox.push(now, delivery, window, encoding).is_err() {
-                overflowed.push(number);
-            } else if !std::mem::replace(&mut session.touched, true) {
-                touched.push(number);
+            let (number, window, encoding) = (subscriber.subscription, subscriber.window_ms, session.socket.encoding());
+            if session.outbox.push(now, delivery, number, window, encoding, limits) == Load::Heavy {
+                heavy.push(subscriber.session);
+            }
+            // An event that several subscriptions want is counted against one without a quota, if there is one.
+            if session.has_quotas
+                && held(&session.subscriptions, number)
+                    .is_some_and(|held| held.subscription.max_events_per_hour.is_none())
+            {
+                session.outbox.attribute(delivery, number, limits);
+            }
+            if !std::mem::replace(&mut session.touched, true) {
+                touched.push(subscriber.session);
             }
         });
         self.stats.unmatched += u64::from(!matched);
-        for number in overflowed {
-            self.give_up(now, number, CloseCode::SlowConsumer);
+        for number in std::mem::take(&mut self.heavy) {
+            self.unburden(now, number);
         }
     }
 
-    fn tell_gap(&mut self, now: Instant, gap: &Gap) {
+    fn tell_gap(&mut self, now: Millis, gap: &Gap) {
         counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
-        let concerned: Vec<u64> =
-            self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty()).map(|(at, _)| *at).collect();
-        for number in concerned {
+        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
             self.flush(now, number);
             self.reply(now, number, &ServerFrame::Gap(gap.clone()));
         }
     }
 
-    fn flush_touched(&mut self, now: Instant) {
-        for number in std::mem::take(&mut self.touched) {
-            let Some(session) = self.sessions.get_mut(&number) else { continue };
+    fn flush_touched(&mut self, now: Millis) {
+        let mut touched = std::mem::take(&mut self.touched);
+        self.order(&mut touched);
+        for number in touched.drain(..) {
+            let Some(session) = self.sessions.get_mut(number) else { continue };
             session.touched = false;
             match session.outbox.due() {
                 Some(due) if due <= now => self.flush(now, number),
@@ -236,77 +271,15 @@ impl Shard {
                 None => {}
             }
         }
+        // Its memory is used again.
+        self.touched = touched;
     }
 
-    fn flush_later(&mut self, number: u64, due: Instant) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        if session.flush_at.is_some_and(|at| at <= due) {
-            return;
-        }
-        if let Some(at) = session.flush_at.replace(due) {
-            self.flushes.remove(&(at, number));
-        }
-        self.flushes.insert((due, number));
-    }
-
-    /// Sends what waits, as far as the socket takes it.
-    fn flush(&mut self, now: Instant, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else {
-            return;
-        };
-        if let Some(at) = session.flush_at.take() {
-            self.flushes.remove(&(at, number));
-        }
-        let encoding = session.socket.encoding();
-        while session.socket.unsent() == 0 {
-            let count = session.outbox.next_frame(encoding);
-            if count == 0 {
-                return;
-            }
-            self.frame.clear();
-            self.frame.resize(HEADER, 0);
-            write_array(
-                &mut self.frame,
-                session.outbox.first(count).map(|delivery| &delivery.object(encoding)[..]),
-                encoding,
-            );
-            let sent = session.socket.send(&mut self.frame);
-            session.outbox.sent(now, count, encoding);
-            self.stats.sent(count as u64, self.frame.len() as u64);
-            if let Err(ended) = sent {
-                self.end(now, number, ended);
-                return;
-            }
-        }
-        session.rewatch.notify_one();
-    }
-
-    /// Sends one frame at once.
-    fn reply(&mut self, now: Instant, number: u64, frame: &ServerFrame) {
-        match self.send(number, frame) {
-            Err(ended) => self.end(now, number, ended),
-            Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
-                self.give_up(now, number, CloseCode::SlowConsumer);
-            }
-            Ok(_) => {}
+    /// Puts sessions of more weight first.
+    fn order(&self, numbers: &mut [u64]) {
+        if self.weighted > 0 {
+            let weight = |number: &u64| self.sessions.get(*number).map_or(0, |session| session.weight);
+            numbers.sort_by_key(|number| Reverse(weight(number)));
         }
     }
-
-    /// Writes one frame; tells how many bytes wait for the socket then.
-    fn send(&mut self, number: u64, frame: &ServerFrame) -> Result<usize, Ended> {
-        let Some(session) = self.sessions.get_mut(&number) else { return Ok(0) };
-        let encoding = session.socket.encoding();
-        self.frame.clear();
-        self.frame.resize(HEADER, 0);
-        write_array(&mut self.frame, [&encode(frame, encoding)[..]].into_iter(), encoding);
-        self.stats.sent(0, self.frame.len() as u64);
-        let sent = session.socket.send(&mut self.frame);
-        session.rewatch.notify_one();
-        sent.map(|()| session.socket.unsent())
-    }
-}
-
-fn pop_due(timers: &mut BTreeSet<(Instant, u64)>, now: Instant) -> Option<u64> {
-    timers.first().filter(|(at, _)| *at <= now)?;
-    timers.pop_first().map(|(_, number)| number)
 }

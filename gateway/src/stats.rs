@@ -1,6 +1,9 @@
 //! What a shard counts: kept in plain numbers while it delivers, and added to the metrics once a turn.
 
-use metrics::{counter, describe_counter};
+use metrics::{Counter, counter, describe_counter};
+use tickwire_core::codes::NoticeCode;
+
+use crate::outbox::Fate;
 
 /// Counts since the last [`Stats::publish`].
 #[derive(Debug, Default)]
@@ -9,43 +12,100 @@ pub(crate) struct Stats {
     pub(crate) events: u64,
     /// Events of those that concerned no session here.
     pub(crate) unmatched: u64,
-    deliveries: u64,
-    frames: u64,
-    bytes: u64,
+    /// Events that a socket took whole.
+    pub(crate) deliveries: u64,
+    /// Frames that were written.
+    pub(crate) frames: u64,
+    /// Bytes of those.
+    pub(crate) bytes: u64,
+    /// Frames that overtook what still waited.
+    pub(crate) early: u64,
+    /// Events that went before their lane's turn.
+    pub(crate) promoted: u64,
+    published: Published,
+}
+
+/// The metrics, looked up once.
+struct Published {
+    events: Counter,
+    unmatched: Counter,
+    deliveries: Counter,
+    frames: Counter,
+    bytes: Counter,
+    early: Counter,
+    promoted: Counter,
 }
 
 impl Stats {
-    /// A frame of so many events and bytes was written.
-    pub(crate) fn sent(&mut self, events: u64, bytes: u64) {
-        self.deliveries += events;
-        self.frames += 1;
-        self.bytes += bytes;
-    }
-
     /// Adds what was counted to the metrics.
     pub(crate) fn publish(&mut self) {
-        let Self { events, unmatched, deliveries, frames, bytes } = std::mem::take(self);
-        counter!("tickwire_gateway_shard_events_total").increment(events);
-        counter!("tickwire_gateway_shard_unmatched_events_total").increment(unmatched);
-        counter!("tickwire_gateway_deliveries_total").increment(deliveries);
-        counter!("tickwire_gateway_frames_total").increment(frames);
-        counter!("tickwire_gateway_sent_bytes_total").increment(bytes);
+        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, published } = self;
+        for (count, counter) in [
+            (events, &published.events),
+            (unmatched, &published.unmatched),
+            (deliveries, &published.deliveries),
+            (frames, &published.frames),
+            (bytes, &published.bytes),
+            (early, &published.early),
+            (promoted, &published.promoted),
+        ] {
+            if *count > 0 {
+                counter.increment(std::mem::take(count));
+            }
+        }
+    }
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            events: counter!("tickwire_gateway_shard_events_total"),
+            unmatched: counter!("tickwire_gateway_shard_unmatched_events_total"),
+            deliveries: counter!("tickwire_gateway_deliveries_total"),
+            frames: counter!("tickwire_gateway_frames_total"),
+            bytes: counter!("tickwire_gateway_sent_bytes_total"),
+            early: counter!("tickwire_gateway_early_frames_total"),
+            promoted: counter!("tickwire_gateway_promoted_events_total"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Published {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Published").finish_non_exhaustive()
     }
 }
 
 /// Events were let go that a session should have had.
 pub(crate) fn dropped(reason: &'static str, events: u64) {
-    counter!("tickwire_gateway_dropped_events_total", "reason" => reason).increment(events);
+    if events > 0 {
+        counter!("tickwire_gateway_dropped_events_total", "reason" => reason).increment(events);
+    }
+}
+
+/// An event did not leave as it came.
+pub(crate) fn let_go(code: NoticeCode, fate: Fate) {
+    let reason = code.as_str();
+    match fate {
+        Fate::Dropped => dropped(reason, 1),
+        Fate::Conflated => counter!("tickwire_gateway_conflated_events_total", "reason" => reason).increment(1),
+        Fate::Delayed => counter!("tickwire_gateway_delayed_events_total", "reason" => reason).increment(1),
+    }
 }
 
 /// Says what the gateway's metrics mean.
 pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
     describe_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
-    describe_counter!("tickwire_gateway_deliveries_total", "Events written to sockets");
+    describe_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");
     describe_counter!("tickwire_gateway_frames_total", "WebSocket frames written to sockets");
     describe_counter!("tickwire_gateway_sent_bytes_total", "Bytes of frames written to sockets");
+    describe_counter!("tickwire_gateway_early_frames_total", "Frames that overtook events that still waited");
+    describe_counter!("tickwire_gateway_promoted_events_total", "Events that left before their lane's turn");
     describe_counter!("tickwire_gateway_dropped_events_total", "Events let go that a session should have had");
+    describe_counter!("tickwire_gateway_conflated_events_total", "Events replaced by newer ones of their key");
+    describe_counter!("tickwire_gateway_delayed_events_total", "Critical events that waited for a window");
+    describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");
     describe_counter!("tickwire_gateway_gaps_told_total", "Gaps told to sessions, one count per shard");
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
     describe_counter!("tickwire_gateway_refused_frames_total", "Client frames refused, by error code");

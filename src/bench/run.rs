@@ -154,6 +154,8 @@ impl Run<'_> {
             format!("gateway.max_sessions={}", plan.sockets + 10 * plan.churn() + 100),
             format!("gateway.outbox_bytes={outbox}"),
             "gateway.hold_events=1000000".to_owned(),
+            "gateway.rate=0".to_owned(),
+            "gateway.critical_rate=1000000".to_owned(),
         ];
         sets.extend(self.sets.iter().cloned());
         let address = server.start_node("gateway", &nats_url, &sets, "gateway").await?;

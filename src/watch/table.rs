@@ -106,8 +106,14 @@ fn told(message: &Message) -> Option<String> {
         Message::SubscriptionLost { name, error } => format!("lost the subscription {}: {}", name.as_str(), error.msg),
         Message::Notice(notice) => {
             let words = notice.msg.as_deref().map(|msg| format!(": {msg}")).unwrap_or_default();
-            let counts = format!("{} dropped", notice.dropped);
-            format!("notice {}{words} ({counts})", notice.code)
+            let of = notice.subscription.as_ref().map(|name| format!(" of {}", name.as_str())).unwrap_or_default();
+            let counts = [(notice.dropped, "dropped"), (notice.conflated, "conflated"), (notice.delayed, "delayed")];
+            let counts: Vec<String> = counts
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, what)| format!(", {count} {what}"))
+                .collect();
+            format!("notice {}{of}{}{words}", notice.code, counts.concat())
         }
         Message::Gap(gap) => {
             let (p, first, last) = (gap.p, gap.from.0 + 1, gap.to);

@@ -135,16 +135,17 @@ fn as_received(entry: &Entry) -> ReceivedEvent {
         tags: event.tags,
         session: event.session,
         data: event.data,
+        conflated: 0,
     }
 }
 
-/// Fails unless `received` is exactly `expected`: each once, in order per key, with equal content, and no gap told.
+/// Fails unless `received` is exactly `expected`: each once, in order per key and priority, with equal content, and no gap told.
 pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) {
     assert_eq!(told, [], "{who} was told gaps");
     assert_covered(who, received, told, expected);
 }
 
-/// Fails unless each of `expected` was either received once, in order per key and with equal content, or lies in a
+/// Fails unless each of `expected` was either received once, in order per key and priority and with equal content, or lies in a
 /// gap that was told, and nothing else was received. Gives how many were told instead of received.
 pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) -> usize {
     let place = |event: &ReceivedEvent| (event.p, event.seq);
@@ -165,7 +166,7 @@ pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap]
     for event in received {
         let entry = due[&place(event)];
         assert_eq!(*event, as_received(entry), "{who} received another content");
-        let before = last.insert((&entry.event.kind, &entry.event.key), event.seq);
+        let before = last.insert((&entry.event.kind, &entry.event.key, event.priority), event.seq);
         assert!(before.is_none_or(|before| before < event.seq), "{who} received {event:?} after {before:?}");
     }
     absent.len()

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tickwire_core::frames::{Encoding, Gap, Id, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome};
+use tickwire_core::frames::{
+    Encoding, Gap, Id, Notice, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome,
+};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -32,11 +34,13 @@ pub(crate) struct Socket {
     pub(crate) events: Vec<ReceivedEvent>,
     /// The gaps told so far.
     pub(crate) gaps: Vec<Gap>,
+    /// The notices told so far.
+    pub(crate) notices: Vec<Notice>,
     /// The objects of all events read so far, as they were on the wire.
     pub(crate) objects: Vec<Value>,
 }
 
-/// What is neither an event nor a gap nor a heartbeat.
+/// What is neither an event nor a gap, a notice or a sign of life.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming {
     /// A message.
@@ -67,6 +71,7 @@ impl Socket {
             last_id: 0,
             events: Vec::new(),
             gaps: Vec::new(),
+            notices: Vec::new(),
             objects: Vec::new(),
         }
     }
@@ -199,7 +204,8 @@ impl Socket {
         match self.queue.pop_front() {
             Some(ServerMessage::Event(event)) => self.events.push(*event),
             Some(ServerMessage::Gap(gap)) => self.gaps.push(gap),
-            Some(ServerMessage::Heartbeat(_)) => {}
+            Some(ServerMessage::Notice(notice)) => self.notices.push(notice),
+            Some(ServerMessage::Heartbeat(_) | ServerMessage::Early) => {}
             Some(other) => return Some(Incoming::Message(other)),
             None => match self.ws.next().await {
                 Some(Ok(Message::Text(text))) if self.encoding == Encoding::Json => self.take(&text.into()),

@@ -40,7 +40,7 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
     let (first, frame) = peer.hear().await;
     assert!(matches!(frame, ClientFrame::Subscribe { name, .. } if name.as_str() == "a"));
     let (second, frame) = peer.hear().await;
-    let ClientFrame::Subscribe { name, filter, window_ms } = frame else { panic!("{frame:?}") };
+    let ClientFrame::Subscribe { name, filter, window_ms, .. } = frame else { panic!("{frame:?}") };
     assert_eq!((name.as_str(), filter, window_ms), ("b", json!({ "symbols": ["NVDA"] }), Some(7)));
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));

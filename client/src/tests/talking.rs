@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tickwire_core::codes::ErrorCode;
+use tickwire_core::codes::NoticeCode;
 use tickwire_core::frames::{Chosen, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName};
 use tickwire_core::ids::{Partition, Seq};
 use tokio::time::timeout;
@@ -24,7 +25,8 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
         let script = async {
             let (id, frame) = peer.hear().await;
             let window_ms = Some(50);
-            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), filter: filter.clone(), window_ms });
+            let (filter, max_events_per_hour) = (filter.clone(), None);
+            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), filter, window_ms, max_events_per_hour });
             peer.say(&[subscribed(id, &["a"])]).await;
             let (id, frame) = peer.hear().await;
             assert_eq!(frame, ClientFrame::List);
@@ -82,7 +84,7 @@ async fn an_answer_that_does_not_come_is_not_awaited_for_ever() {
 async fn what_the_server_says_is_told_in_order() {
     for encoding in Encoding::ALL {
         let (_client, mut messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
-        let notice = Notice { code: "slow_consumer".into(), msg: None, dropped: 12 };
+        let notice = Notice { dropped: 12, ..Notice::new(NoticeCode::SlowConsumer) };
         let gap = Gap { reason: "retention".into(), p: Partition(3), from: Seq(7), to: Seq(9) };
         let heartbeat = Heartbeat { position: "p2".into() };
         peer.say_events([5]).await;

@@ -2,6 +2,7 @@
 //! passed over; every refusal carries the frame's id if that much could be read.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use compact_str::CompactString;
 use serde_json::{Value, json};
@@ -13,10 +14,13 @@ use crate::object::{self, Object, hint, type_of};
 /// The longest window a subscription may ask for, in milliseconds.
 pub const MAX_WINDOW_MS: u16 = 1_000;
 
+/// The largest quota a subscription may ask for, in events per hour.
+pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
+
 /// The actions, each with the fields that it takes beside `action` and `id`.
 const ACTIONS: [(&str, &[&str]); 5] = [
     ("auth", &["token"]),
-    ("subscribe", &["name", "filter", "window_ms"]),
+    ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour"]),
     ("unsubscribe", &["name"]),
     ("list", &[]),
     ("ping", &[]),
@@ -38,6 +42,8 @@ pub enum ClientFrame {
         filter: Value,
         /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
         window_ms: Option<u16>,
+        /// At most so many events in any hour.
+        max_events_per_hour: Option<u32>,
     },
     /// An end to subscriptions.
     Unsubscribe {
@@ -93,11 +99,15 @@ impl ClientFrame {
     pub fn encode(&self, id: Option<&Id>, encoding: Encoding) -> Vec<u8> {
         let mut object = match self {
             Self::Auth { token } => json!({ "action": "auth", "token": token.0 }),
-            Self::Subscribe { name, filter, window_ms: None } => {
-                json!({ "action": "subscribe", "name": name, "filter": filter })
-            }
-            Self::Subscribe { name, filter, window_ms } => {
-                json!({ "action": "subscribe", "name": name, "filter": filter, "window_ms": window_ms })
+            Self::Subscribe { name, filter, window_ms, max_events_per_hour } => {
+                let mut frame = json!({ "action": "subscribe", "name": name, "filter": filter });
+                if let Some(window_ms) = window_ms {
+                    frame["window_ms"] = json!(window_ms);
+                }
+                if let Some(most) = max_events_per_hour {
+                    frame["max_events_per_hour"] = json!(most);
+                }
+                frame
             }
             Self::Unsubscribe { chosen: Chosen::One(name) } => json!({ "action": "unsubscribe", "name": name }),
             Self::Unsubscribe { chosen: Chosen::All } => json!({ "action": "unsubscribe", "name": "*" }),
@@ -153,7 +163,10 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
                 None => SubscriptionName::default(),
             },
             filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
-            window_ms: take("window_ms").map(|value| window_ms(&value)).transpose()?,
+            window_ms: take("window_ms").map(|value| whole("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
+            max_events_per_hour: take("max_events_per_hour")
+                .map(|value| whole("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
+                .transpose()?,
         },
         "unsubscribe" => ClientFrame::Unsubscribe {
             chosen: match text("name", take("name"))?.as_deref() {
@@ -180,10 +193,13 @@ fn token(value: Option<Value>) -> Result<Token, Problem> {
     token.map(Token).ok_or_else(|| bad_field("token", "missing"))
 }
 
-fn window_ms(value: &Value) -> Result<u16, Problem> {
-    value
-        .as_u64()
-        .and_then(|ms| u16::try_from(ms).ok())
-        .filter(|ms| *ms <= MAX_WINDOW_MS)
-        .ok_or_else(|| bad_field("window_ms", format_args!("expected a whole number from 0 to {MAX_WINDOW_MS}")))
+fn whole<N: TryFrom<u64> + PartialOrd + fmt::Display>(
+    name: &str,
+    value: &Value,
+    allowed: RangeInclusive<N>,
+) -> Result<N, Problem> {
+    let number = value.as_u64().and_then(|number| N::try_from(number).ok()).filter(|number| allowed.contains(number));
+    number.ok_or_else(|| {
+        bad_field(name, format_args!("expected a whole number from {} to {}", allowed.start(), allowed.end()))
+    })
 }

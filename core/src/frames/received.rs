@@ -23,6 +23,8 @@ pub enum ServerMessage {
     Event(Box<ReceivedEvent>),
     /// The connection lives.
     Heartbeat(Heartbeat),
+    /// The events of this message overtake others, and come again after a resume.
+    Early,
     /// Something about delivery.
     Notice(Notice),
     /// Events that may be missing.
@@ -71,6 +73,9 @@ pub struct ReceivedEvent {
     pub tags: Vec<CompactString>,
     /// The part of the trading day of `ts`.
     pub session: Option<TradingSession>,
+    /// So many older events of the same kind, key, pattern and tier were replaced by this one.
+    #[serde(default)]
+    pub conflated: u32,
     /// Everything else that the producer sent.
     #[serde(default)]
     pub data: serde_json::Map<String, serde_json::Value>,

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{Encoding, Id, SubscriptionName};
-use crate::codes::ErrorCode;
+use crate::codes::{ErrorCode, NoticeCode};
 use crate::event::{Event, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::filter::Filter;
 use crate::ids::{Confidence, NodeId, Partition, Pattern, Seq, Symbol, UserId};
@@ -25,6 +25,8 @@ pub enum ServerFrame {
     Subscriptions(Subscriptions),
     /// The connection lives, and this is how far it is.
     Heartbeat(Heartbeat),
+    /// First in its message: the events of this message overtake others that still wait.
+    Early,
     /// Something about delivery that the client should know.
     Notice(Notice),
     /// Events that may be missing.
@@ -71,6 +73,9 @@ pub struct Subscription {
     pub filter: Arc<Filter>,
     /// Its events wait at most so long to be sent together, in milliseconds.
     pub window_ms: u16,
+    /// At most so many of its events are sent in any hour, to all sessions of the user together. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_events_per_hour: Option<u32>,
 }
 
 /// A sign of life.
@@ -83,14 +88,53 @@ pub struct Heartbeat {
 /// Something about delivery that the client should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// A stable name, such as `slow_consumer`.
+    /// The name of a [`NoticeCode`](crate::codes::NoticeCode).
     pub code: CompactString,
     /// The same for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msg: Option<String>,
-    /// Events not sent since the last notice.
+    /// The subscription that wanted the events, unless it has ended meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<SubscriptionName>,
+    /// Events that were let go since the last notice of this code and subscription.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
+    /// Events that were replaced by newer ones since then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conflated: u64,
+    /// Events that were sent, or will be, later than they should.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub delayed: u64,
+    /// Where all these events stand, one range per partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+}
+
+impl Notice {
+    /// A notice that counts nothing yet.
+    #[must_use]
+    pub fn new(code: NoticeCode) -> Self {
+        Self {
+            code: CompactString::const_new(code.as_str()),
+            msg: None,
+            subscription: None,
+            dropped: 0,
+            conflated: 0,
+            delayed: 0,
+            ranges: Vec::new(),
+        }
+    }
+}
+
+/// From the first to the last of some events of a partition. Others may lie between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The partition.
+    pub p: Partition,
+    /// The lowest sequence concerned.
+    pub first: Seq,
+    /// The highest sequence concerned.
+    pub last: Seq,
 }
 
 /// Events of one partition that may be missing: those with `from < seq <= to`.
@@ -176,39 +220,6 @@ pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Enc
         session: event.session,
         data: &event.data,
     })
-}
-
-/// Appends an array of encoded objects to `bytes`, without looking into them.
-pub fn write_array<'a>(bytes: &mut Vec<u8>, objects: impl ExactSizeIterator<Item = &'a [u8]>, encoding: Encoding) {
-    match encoding {
-        Encoding::Json => {
-            bytes.push(b'[');
-            for (i, object) in objects.enumerate() {
-                if i > 0 {
-                    bytes.push(b',');
-                }
-                bytes.extend_from_slice(object);
-            }
-            bytes.push(b']');
-        }
-        Encoding::MsgPack => {
-            // The three headers of an array in the MessagePack specification: fixarray, array 16 and array 32.
-            match objects.len() as u32 {
-                len @ 0..=15 => bytes.push(0x90 | len as u8),
-                len @ 16..=0xffff => {
-                    bytes.push(0xdc);
-                    bytes.extend_from_slice(&(len as u16).to_be_bytes());
-                }
-                len => {
-                    bytes.push(0xdd);
-                    bytes.extend_from_slice(&len.to_be_bytes());
-                }
-            }
-            for object in objects {
-                bytes.extend_from_slice(object);
-            }
-        }
-    }
 }
 
 #[derive(Serialize)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
-    Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, ServerError, ServerFrame, ServerMessage, Subscription,
+    Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame, ServerMessage, Subscription,
     SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
 };
 use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
@@ -66,7 +67,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let id = |number: u64| Some(Id::Number(number.into()));
     let one = |name: &str, filter: Value, window_ms| {
         let filter = Arc::new(Filter::parse(&filter, &kinds()).unwrap());
-        [(SubscriptionName::new(name).unwrap(), Subscription { filter, window_ms })].into()
+        [(SubscriptionName::new(name).unwrap(), Subscription { filter, window_ms, max_events_per_hour: None })].into()
     };
     let position = "1.AAEC";
     let breakouts = json!({
@@ -91,8 +92,11 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let least = event(&published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })), 300, 5_000_000_000);
     let market = event(&published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })), 0, 7);
     let notice = |code: &str, msg: Option<&str>, dropped| {
-        frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped }))
+        let none = Notice::new(NoticeCode::SlowConsumer);
+        frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, ..none }))
     };
+    let range = |p, first, last| Range { p: Partition(p), first: Seq(first), last: Seq(last) };
+    let subscription = SubscriptionName::new("breakouts").ok();
     let error = |id, code, msg: &str| frame(ServerFrame::Error(ServerError { id, code, msg: msg.to_owned() }));
     vec![
         (
@@ -134,8 +138,29 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event of the market", market),
         ("batch", join(old, least)),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
+        ("early", frame(ServerFrame::Early)),
         ("notice", notice("slow_consumer", None, 12)),
         ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0)),
+        (
+            "notice of a rate",
+            frame(ServerFrame::Notice(Notice {
+                msg: Some("100 events a second, shared by 2 sessions".to_owned()),
+                subscription: subscription.clone(),
+                dropped: 12,
+                conflated: 40,
+                ranges: vec![range(3, 10_452, 10_460), range(7, 10_455, 10_455)],
+                ..Notice::new(NoticeCode::Throttled)
+            })),
+        ),
+        (
+            "notice of a delay",
+            frame(ServerFrame::Notice(Notice {
+                subscription,
+                delayed: 3,
+                ranges: vec![range(3, 10_452, 10_460)],
+                ..Notice::new(NoticeCode::CriticalBudget)
+            })),
+        ),
         (
             "gap",
             frame(ServerFrame::Gap(Gap { reason: "lost".into(), p: Partition(3), from: Seq(10_452), to: Seq(10_460) })),

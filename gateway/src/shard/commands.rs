@@ -1,7 +1,6 @@
 //! What clients ask for: their frames, read from their sockets, answered in the order of asking.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode};
@@ -9,8 +8,10 @@ use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
     Chosen, ClientFrame, Id, Pong, ServerError, ServerFrame, Subscription, SubscriptionName, Subscriptions,
 };
+use tickwire_core::ids::Millis;
 
 use super::Shard;
+use crate::index::Subscriber;
 use crate::messages::ToEdge;
 use crate::session::{Request, Session, Stage};
 use crate::socket::{Ended, Incoming};
@@ -20,9 +21,9 @@ const TURN_MESSAGES: usize = 32;
 
 impl Shard {
     /// The socket has something to read.
-    pub(crate) fn readable(&mut self, now: Instant, number: u64) {
+    pub(crate) fn readable(&mut self, now: Millis, number: u64) {
         for _ in 0..TURN_MESSAGES {
-            let Some(session) = self.sessions.get_mut(&number) else { return };
+            let Some(session) = self.sessions.get_mut(number) else { return };
             // A client that does not read its answers is not asked for more.
             if session.socket.unsent() > 0 && session.stage == Stage::Open {
                 return;
@@ -46,8 +47,8 @@ impl Shard {
         }
     }
 
-    fn hear(&mut self, now: Instant, number: u64, incoming: &Incoming) {
-        let Some(session) = self.sessions.get(&number) else { return };
+    fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
+        let Some(session) = self.sessions.get(number) else { return };
         let encoding = session.socket.encoding();
         let outcome = match incoming {
             Incoming::Alive => Ok(()),
@@ -66,7 +67,7 @@ impl Shard {
         }
     }
 
-    fn act(&mut self, now: Instant, number: u64, id: Option<Id>, frame: ClientFrame) -> Result<(), ServerError> {
+    fn act(&mut self, now: Millis, number: u64, id: Option<Id>, frame: ClientFrame) -> Result<(), ServerError> {
         match frame {
             ClientFrame::Auth { .. } => {
                 let message = "this connection is authenticated; open another one for another user";
@@ -78,19 +79,28 @@ impl Shard {
             }
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => self.request(now, number, Request::Unsubscribe { id, chosen }),
-            ClientFrame::Subscribe { name, filter, window_ms } => {
+            ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour } => {
                 let filter = Filter::parse(&filter, &self.settings.kinds)
                     .map_err(|error| ServerError::new(id.clone(), ErrorCode::BadFilter, error.to_string()))?;
-                let session = self.sessions.get(&number).ok_or_else(|| gone(id.clone()))?;
+                let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
                 self.check_limits(session, &id, &name, &filter)?;
                 let filter = Arc::new(filter);
-                let default = u16::try_from(self.settings.config.window.as_millis()).unwrap_or(u16::MAX);
-                let window_ms = window_ms.unwrap_or(default);
-                self.request(now, number, Request::Subscribe { id, name, filter: Arc::clone(&filter), window_ms })?;
+                let subscription = self.granted(Arc::clone(&filter), window_ms, max_events_per_hour);
+                self.request(now, number, Request::Subscribe { id, name, subscription })?;
                 self.ask(ToEdge::Add(self.id(number), filter));
                 Ok(())
             }
         }
+    }
+
+    /// What the configuration makes of what a client asks for.
+    fn granted(&self, filter: Arc<Filter>, window_ms: Option<u16>, quota: Option<u32>) -> Subscription {
+        let config = &self.settings.config;
+        let usual = u16::try_from(config.window.as_millis()).unwrap_or(u16::MAX);
+        let window_ms = if config.batching { window_ms.unwrap_or(usual) } else { 0 };
+        let most = (config.max_events_per_hour > 0).then_some(config.max_events_per_hour);
+        let max_events_per_hour = [quota, most].into_iter().flatten().min();
+        Subscription { filter, window_ms, max_events_per_hour }
     }
 
     fn check_limits(
@@ -114,9 +124,9 @@ impl Shard {
     }
 
     /// Queues a request behind those that wait, and answers it at once if none does.
-    fn request(&mut self, now: Instant, number: u64, request: Request) -> Result<(), ServerError> {
+    fn request(&mut self, now: Millis, number: u64, request: Request) -> Result<(), ServerError> {
         let limit = self.settings.config.max_subscriptions;
-        let session = self.sessions.get_mut(&number).ok_or_else(|| gone(None))?;
+        let session = self.sessions.get_mut(number).ok_or_else(|| gone(None))?;
         if session.requests.len() >= limit {
             let (Request::Subscribe { id, .. } | Request::Unsubscribe { id, .. } | Request::List { id }) = request;
             let message = format!("{limit} requests wait for their answers; send more when they have come");
@@ -128,28 +138,26 @@ impl Shard {
     }
 
     /// The oldest subscription that was asked for is confirmed.
-    pub(super) fn grant(&mut self, now: Instant, number: u64) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        let Some(Request::Subscribe { id, name, filter, window_ms }) = session.requests.pop_front() else { return };
-        let filter = match session.subscriptions.get(&name) {
-            Some(former) => {
-                let former = Arc::clone(&former.filter);
-                self.index.remove(number, &name, &former);
-                self.ask(ToEdge::Remove(former));
-                self.index.add(number, &name, &filter, window_ms)
-            }
-            None => self.index.add(number, &name, &filter, window_ms),
-        };
-        if let Some(session) = self.sessions.get_mut(&number) {
-            session.subscriptions.insert(name, Subscription { filter, window_ms });
+    pub(super) fn grant(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let Some(Request::Subscribe { id, name, subscription }) = session.requests.pop_front() else { return };
+        let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
+        let (subscription, former) = session.hold(name, subscription);
+        if let Some(former) = former {
+            self.index.remove(number, former.number, &former.subscription.filter);
+            self.ask(ToEdge::Remove(former.subscription.filter));
+        }
+        let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.share(subscription, interned);
         }
         self.answer(now, number, id, ServerFrame::Subscribed);
         self.answer_waiting(now, number);
     }
 
     /// Answers what waits for nothing but its turn.
-    fn answer_waiting(&mut self, now: Instant, number: u64) {
-        while let Some(session) = self.sessions.get_mut(&number) {
+    fn answer_waiting(&mut self, now: Millis, number: u64) {
+        while let Some(session) = self.sessions.get_mut(number) {
             match session.requests.pop_front_if(|request| !matches!(request, Request::Subscribe { .. })) {
                 Some(Request::Unsubscribe { id, chosen }) => self.unsubscribe(now, number, id, chosen),
                 Some(Request::List { id }) => self.answer(now, number, id, ServerFrame::Subscriptions),
@@ -158,14 +166,14 @@ impl Shard {
         }
     }
 
-    fn unsubscribe(&mut self, now: Instant, number: u64, id: Option<Id>, chosen: Chosen) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        let ended: Vec<(SubscriptionName, Subscription)> = match chosen {
-            Chosen::All => std::mem::take(&mut session.subscriptions).into_iter().collect(),
-            Chosen::One(name) => match session.subscriptions.remove_entry(&name) {
+    fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: Chosen) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let ended = match chosen {
+            Chosen::All => session.release_all(),
+            Chosen::One(name) => match session.release(&name) {
                 Some(ended) => vec![ended],
                 None => {
-                    let known: Vec<&str> = session.subscriptions.keys().map(SubscriptionName::as_str).collect();
+                    let known: Vec<&str> = session.subscriptions.iter().map(|held| held.name.as_str()).collect();
                     let message =
                         format!("no subscription is named {:?}; there are: {}", name.as_str(), known.join(", "));
                     self.refuse(now, number, ServerError::new(id, ErrorCode::UnknownSubscription, message));
@@ -173,27 +181,27 @@ impl Shard {
                 }
             },
         };
-        for (name, subscription) in ended {
-            self.index.remove(number, &name, &subscription.filter);
-            self.ask(ToEdge::Remove(subscription.filter));
+        for held in ended {
+            self.index.remove(number, held.number, &held.subscription.filter);
+            self.ask(ToEdge::Remove(held.subscription.filter));
         }
         self.answer(now, number, id, ServerFrame::Subscribed);
     }
 
     /// Answers with the full list, and the position as of which it is in force.
-    fn answer(&mut self, now: Instant, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
+    fn answer(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
         self.flush(now, number);
         let position = self.position(number);
-        let Some(session) = self.sessions.get(&number) else { return };
-        let subscriptions = session.subscriptions.clone();
+        let Some(session) = self.sessions.get(number) else { return };
+        let subscriptions = session.shown();
         self.reply(now, number, &frame(Subscriptions { id, subscriptions, position }));
     }
 
     /// Tells what was wrong, and closes on a client that goes on being wrong.
-    fn refuse(&mut self, now: Instant, number: u64, error: ServerError) {
+    fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
         counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
         self.reply(now, number, &ServerFrame::Error(error));
-        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let Some(session) = self.sessions.get_mut(number) else { return };
         session.refused += 1;
         if session.refused > self.settings.config.max_malformed {
             self.close(now, number, CloseCode::TooManyBadFrames);

@@ -1,68 +1,74 @@
 //! A session's life in its shard: it arrives, is welcomed, is sent heartbeats, and ends with a code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
 use metrics::counter;
 use rand::Rng;
-use tickwire_core::codes::CloseCode;
+use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{Goaway, Heartbeat, Notice, ServerFrame, Welcome};
+use tickwire_core::ids::Millis;
 use tokio::sync::Notify;
 
-use super::Shard;
+use super::flush::worded;
+use super::{Shard, USUAL_WEIGHT};
 use crate::arrival::Arrival;
+use crate::auth::Identity;
 use crate::messages::ToEdge;
-use crate::outbox::Outbox;
+use crate::outbox::{OF_SESSION, Outbox};
 use crate::session::{Session, Stage};
 use crate::socket::{Ended, Socket};
 use crate::stats::dropped;
 
-/// How long a session may wait for its welcome before it is told to try elsewhere.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a session may wait for its welcome before it is told to try elsewhere, in milliseconds.
+const JOIN_TIMEOUT_MS: u64 = 10_000;
 
-/// How long a client may take to read its close frame.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// How long a client may take to read its close frame, in milliseconds.
+const CLOSE_GRACE_MS: u64 = 5_000;
 
 /// After so many heartbeats without any sign of life a client is given up.
-const SILENT_HEARTBEATS: u32 = 3;
+const SILENT_HEARTBEATS: u64 = 3;
 
 /// Over how long a drain spreads the return of its clients, in milliseconds.
 const DRAIN_SPREAD_MS: u32 = 2_000;
 
 impl Shard {
-    pub(super) fn arrive(&mut self, now: Instant, arrival: Arrival) {
+    pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
         let Ok(socket) = Socket::unpark(arrival.socket) else { return };
-        self.last_session += 1;
-        let number = self.last_session;
-        let attention = now + JOIN_TIMEOUT;
+        let Identity { user, plan, weight } = arrival.identity;
         let session = Session {
-            user: arrival.user.clone(),
+            user: user.clone(),
+            account: self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref())),
+            weight,
             stage: Stage::Joining,
             socket,
-            outbox: Outbox::new(self.settings.config.outbox_bytes),
-            subscriptions: BTreeMap::new(),
+            outbox: Outbox::new(),
+            subscriptions: Vec::new(),
+            last_subscription: 0,
+            has_quotas: false,
             requests: VecDeque::new(),
+            half_sent: 0,
             refused: 0,
             heard: now,
-            attention,
+            attention: now,
             flush_at: None,
             touched: false,
             rewatch: Rc::new(Notify::new()),
             _place: arrival.place,
         };
-        self.attention.insert((attention, number));
-        self.index.sit(&session.user, number);
-        self.sessions.insert(number, session);
-        self.ask(ToEdge::Join(self.id(number), arrival.user));
+        let number = self.sessions.insert(session);
+        self.weighted += usize::from(weight != USUAL_WEIGHT);
+        self.remind(number, now.plus(JOIN_TIMEOUT_MS));
+        self.index.sit(&user, number);
+        self.ask(ToEdge::Join(self.id(number), user));
         if self.draining {
             self.close(now, number, CloseCode::Draining);
         }
     }
 
-    pub(super) fn confirmed(&mut self, now: Instant, number: u64) {
-        match self.sessions.get(&number).map(|session| session.stage) {
+    pub(super) fn confirmed(&mut self, now: Millis, number: u64) {
+        match self.sessions.get(number).map(|session| session.stage) {
             Some(Stage::Joining) => self.welcome(now, number),
             Some(Stage::Open) => self.grant(now, number),
             // It left while it was being confirmed.
@@ -70,10 +76,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn welcome(&mut self, now: Instant, number: u64) {
+    pub(super) fn welcome(&mut self, now: Millis, number: u64) {
         let heartbeat = self.settings.config.heartbeat_interval;
         let id = self.id(number);
-        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = Stage::Open;
         session.heard = now;
         self.welcomed.push((number, session.socket.tcp(), Rc::clone(&session.rewatch)));
@@ -85,39 +91,36 @@ impl Shard {
             resumed: false,
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
-        self.remind(number, now + heartbeat);
+        self.remind(number, now.plus(self.heartbeat_ms()));
     }
 
     /// Looks after a session whose time has come.
-    pub(super) fn attend(&mut self, now: Instant, number: u64) {
-        let Some(session) = self.sessions.get(&number) else { return };
-        if session.attention > now {
-            return;
-        }
-        let heartbeat = self.settings.config.heartbeat_interval;
+    pub(super) fn attend(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get(number) else { return };
+        let heartbeat = self.heartbeat_ms();
         match session.stage {
             Stage::Joining => self.close(now, number, CloseCode::Unavailable),
-            Stage::Closing => self.remove(number),
-            Stage::Open if now.duration_since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
+            Stage::Closing => self.remove(now, number),
+            Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
                 self.give_up(now, number, CloseCode::Unresponsive);
             }
             Stage::Open => {
-                self.remind(number, now + heartbeat);
+                self.remind(number, now.plus(heartbeat));
                 self.heartbeat(now, number);
             }
         }
     }
 
-    pub(super) fn heartbeat(&mut self, now: Instant, number: u64) {
+    pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
-        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let Some(session) = self.sessions.get_mut(number) else { return };
         // A blocked socket has enough to do; its client knows the connection by the frames it is still reading.
         if session.socket.unsent() > 0 {
             return;
         }
         let position = self.position(number);
         self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
-        if let Some(session) = self.sessions.get_mut(&number)
+        if let Some(session) = self.sessions.get_mut(number)
             && let Err(ended) = session.socket.ping()
         {
             self.end(now, number, ended);
@@ -125,28 +128,30 @@ impl Shard {
     }
 
     pub(super) fn position(&self, number: u64) -> CompactString {
-        let position = self.sessions.get(&number).map(|session| session.outbox.hold_back(&self.applied));
+        let position = self.sessions.get(number).map(|session| session.outbox.hold_back(&self.applied));
         compact_str::format_compact!("{}", position.as_ref().unwrap_or(&self.applied))
     }
 
-    pub(super) fn remind(&mut self, number: u64, at: Instant) {
-        if let Some(session) = self.sessions.get_mut(&number) {
-            self.attention.remove(&(session.attention, number));
-            session.attention = at;
-            self.attention.insert((at, number));
+    pub(super) fn remind(&mut self, number: u64, at: Millis) {
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.attention = self.attention.round(at);
+            self.attention.set(session.attention, number);
         }
     }
 
+    fn heartbeat_ms(&self) -> u64 {
+        u64::try_from(self.settings.config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The socket broke.
-    pub(crate) fn gone(&mut self, number: u64) {
-        self.remove(number);
+    pub(crate) fn gone(&mut self, now: Millis, number: u64) {
+        self.remove(now, number);
     }
 
     /// Tells every client to go, and when to come back.
-    pub(crate) fn drain(&mut self, now: Instant) {
+    pub(crate) fn drain(&mut self, now: Millis) {
         self.draining = true;
-        let numbers: Vec<u64> = self.sessions.keys().copied().collect();
-        for number in numbers {
+        for number in self.sessions.numbers(|_| true) {
             self.flush(now, number);
             let reconnect_ms = rand::rng().random_range(0..DRAIN_SPREAD_MS);
             let goaway = Goaway { reason: CompactString::const_new("drain"), reconnect_ms };
@@ -155,31 +160,35 @@ impl Shard {
         }
     }
 
-    pub(super) fn end(&mut self, now: Instant, number: u64, ended: Ended) {
+    pub(super) fn end(&mut self, now: Millis, number: u64, ended: Ended) {
         match ended {
-            Ended::Gone => self.remove(number),
+            Ended::Gone => self.remove(now, number),
             Ended::Refused(code) => self.close(now, number, code),
         }
     }
 
     /// Lets go of what waits for a client, counted, and closes.
-    pub(super) fn give_up(&mut self, now: Instant, number: u64, code: CloseCode) {
-        let waiting = self.sessions.get(&number).map_or(0, |session| session.outbox.len() as u64);
+    pub(super) fn give_up(&mut self, now: Millis, number: u64, code: CloseCode) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let waiting = session.outbox.len() as u64;
         dropped("closed", waiting);
+        let mut notices = session.outbox.last_words();
         if code == CloseCode::SlowConsumer {
-            let notice = Notice {
-                code: CompactString::const_new("slow_consumer"),
-                msg: Some(code.text().to_owned()),
-                dropped: waiting,
-            };
+            let msg = Some(code.text().to_owned());
+            notices.push((OF_SESSION, Notice { msg, dropped: waiting, ..Notice::new(NoticeCode::SlowConsumer) }));
+        }
+        for (subscription, notice) in notices {
+            let Some(session) = self.sessions.get(number) else { return };
+            let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
+            // Whether it still reaches the client shows in the close that follows.
             self.send(number, &ServerFrame::Notice(notice)).ok();
         }
         self.close(now, number, code);
     }
 
     /// Says goodbye. The session takes no events any more, and goes when the client has read it, or time is up.
-    pub(super) fn close(&mut self, now: Instant, number: u64, code: CloseCode) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
+    pub(super) fn close(&mut self, now: Millis, number: u64, code: CloseCode) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
         if session.stage == Stage::Closing {
             return;
         }
@@ -188,22 +197,22 @@ impl Shard {
         let said = session.socket.close(code);
         session.rewatch.notify_one();
         if said.is_err() {
-            self.remove(number);
+            self.remove(now, number);
         } else {
-            self.remind(number, now + CLOSE_GRACE);
+            self.remind(number, now.plus(CLOSE_GRACE_MS));
         }
     }
 
-    pub(super) fn remove(&mut self, number: u64) {
-        let Some(session) = self.sessions.remove(&number) else { return };
-        for (name, held) in &session.subscriptions {
-            self.index.remove(number, name, &held.filter);
+    pub(super) fn remove(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.remove(number) else { return };
+        for held in &session.subscriptions {
+            self.index.remove(number, held.number, &held.subscription.filter);
         }
         self.index.rise(&session.user, number);
-        self.attention.remove(&(session.attention, number));
-        if let Some(at) = session.flush_at {
-            self.flushes.remove(&(at, number));
-        }
+        self.accounts.leave(now, session.account);
+        self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
+        // What the kernel never took was not sent. A session that is closing has counted what waited.
+        dropped("closed", u64::from(session.half_sent));
         session.rewatch.notify_one();
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }

@@ -236,6 +236,25 @@ pub struct GatewayConfig {
     /// Bytes that may wait for a session.
     #[serde(deserialize_with = "values::within::<16_384, 1_073_741_824, _, _>")]
     pub outbox_bytes: usize,
+    /// How long a session may be slow.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 600_000, _>")]
+    pub slow_deadline: Duration,
+    /// Whether there are windows.
+    pub batching: bool,
+    /// Whether urgent events overtake.
+    pub lanes: bool,
+    /// Events a second of a user; 0 is any number.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
+    pub rate: u32,
+    /// Critical events a second of a session that wait for nothing.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
+    pub critical_rate: u32,
+    /// Events an hour of a subscription; 0 is any number.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000_000, _, _>")]
+    pub max_events_per_hour: u32,
+    /// The rates of plans.
+    #[serde(deserialize_with = "values::rates")]
+    pub plans: BTreeMap<String, u32>,
     /// The default window.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub window: Duration,
@@ -259,6 +278,14 @@ pub struct GatewayConfig {
     pub max_sessions: usize,
     /// The web origins that may connect; none listed is any.
     pub allowed_origins: Vec<String>,
+}
+
+impl GatewayConfig {
+    /// How many events a second a user of `plan` is sent; 0 is any number.
+    #[must_use]
+    pub fn rate_of(&self, plan: Option<&str>) -> u32 {
+        plan.and_then(|plan| self.plans.get(plan)).copied().unwrap_or(self.rate)
+    }
 }
 
 /// `[auth]`

@@ -5,6 +5,7 @@ use crate::names;
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,6 +46,14 @@ where
     let allowed = u64::try_from(found).ok().filter(|found| (MIN..=MAX).contains(found));
     let refusal = || D::Error::custom(format!("must be {MIN} to {MAX}"));
     allowed.and_then(|found| T::try_from(found).ok()).ok_or_else(refusal)
+}
+
+/// Reads rates by name, each 0 to 1,000,000.
+pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
+    #[derive(Deserialize)]
+    struct Rate(#[serde(deserialize_with = "within::<0, 1_000_000, _, _>")] u32);
+    let rates = BTreeMap::<String, Rate>::deserialize(deserializer)?;
+    Ok(rates.into_iter().map(|(name, Rate(rate))| (name, rate)).collect())
 }
 
 /// Reads a name that has to be one token of a subject.

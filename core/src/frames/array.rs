@@ -1,0 +1,132 @@
+//! Messages of the server, put together from objects that are encoded already. Nothing is looked into but the header
+//! of an object that gets a field of one session's own.
+
+use super::Encoding;
+
+/// The field that an event carries when it stands for others, in MessagePack: a text of nine bytes.
+const CONFLATED_MSGPACK: &[u8] = b"\xa9conflated";
+
+/// Appends an array of encoded objects to `bytes`.
+pub fn write_array<'a>(bytes: &mut Vec<u8>, objects: impl ExactSizeIterator<Item = &'a [u8]>, encoding: Encoding) {
+    let mut array = ArrayWriter::new(bytes, objects.len(), encoding);
+    for object in objects {
+        array.object(object);
+    }
+    array.end();
+}
+
+/// Writes an array, object by object.
+#[derive(Debug)]
+pub struct ArrayWriter<'b> {
+    bytes: &'b mut Vec<u8>,
+    encoding: Encoding,
+    /// Whether nothing was written yet.
+    first: bool,
+}
+
+impl<'b> ArrayWriter<'b> {
+    /// Begins an array that will have exactly `len` objects.
+    pub fn new(bytes: &'b mut Vec<u8>, len: usize, encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Json => bytes.push(b'['),
+            // The three headers of an array in the MessagePack specification: fixarray, array 16 and array 32.
+            Encoding::MsgPack => match len as u32 {
+                len @ 0..=15 => bytes.push(0x90 | len as u8),
+                len @ 16..=0xffff => {
+                    bytes.push(0xdc);
+                    bytes.extend_from_slice(&(len as u16).to_be_bytes());
+                }
+                len => {
+                    bytes.push(0xdd);
+                    bytes.extend_from_slice(&len.to_be_bytes());
+                }
+            },
+        }
+        Self { bytes, encoding, first: true }
+    }
+
+    /// Appends an object as it is.
+    pub fn object(&mut self, object: &[u8]) {
+        self.separate();
+        self.bytes.extend_from_slice(object);
+    }
+
+    /// Appends an object of fewer than 65,535 fields that stands for `conflated` older ones as well.
+    pub fn conflated(&mut self, object: &[u8], conflated: u32) {
+        self.separate();
+        match (self.encoding, object) {
+            (Encoding::Json, [fields @ .., b'}']) => {
+                self.bytes.extend_from_slice(fields);
+                self.bytes.extend_from_slice(format!(",\"conflated\":{conflated}}}").as_bytes());
+            }
+            // The headers of a map in the MessagePack specification: fixmap up to 15 fields, then map 16.
+            (Encoding::MsgPack, [header @ 0x80..=0x8e, fields @ ..]) => {
+                self.bytes.push(header + 1);
+                self.put_conflated(fields, conflated);
+            }
+            (Encoding::MsgPack, [0x8f, fields @ ..]) => {
+                self.bytes.extend_from_slice(&[0xde, 0, 16]);
+                self.put_conflated(fields, conflated);
+            }
+            (Encoding::MsgPack, [0xde, high, low, fields @ ..]) => {
+                self.bytes.push(0xde);
+                self.bytes.extend_from_slice(&(u16::from_be_bytes([*high, *low]) + 1).to_be_bytes());
+                self.put_conflated(fields, conflated);
+            }
+            _ => self.bytes.extend_from_slice(object),
+        }
+    }
+
+    /// Ends the array.
+    pub fn end(self) {
+        if self.encoding == Encoding::Json {
+            self.bytes.push(b']');
+        }
+    }
+
+    fn separate(&mut self) {
+        if !std::mem::take(&mut self.first) && self.encoding == Encoding::Json {
+            self.bytes.push(b',');
+        }
+    }
+
+    fn put_conflated(&mut self, fields: &[u8], conflated: u32) {
+        self.bytes.extend_from_slice(fields);
+        self.bytes.extend_from_slice(CONFLATED_MSGPACK);
+        self.bytes.push(0xce);
+        self.bytes.extend_from_slice(&conflated.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Map, Value, json};
+
+    fn written(object: &Value, conflated: u32, encoding: Encoding) -> Value {
+        let (mut bytes, object) = (Vec::new(), encoding.write(object));
+        let mut array = ArrayWriter::new(&mut bytes, 2, encoding);
+        array.object(&object);
+        array.conflated(&object, conflated);
+        array.end();
+        match encoding {
+            Encoding::Json => serde_json::from_slice(&bytes).unwrap(),
+            Encoding::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_object_of_any_size_takes_one_more_field() {
+        for fields in [1, 14, 15, 16, 40] {
+            let object: Map<String, Value> = (0..fields).map(|n| (format!("f{n}"), json!(n))).collect();
+            let plain = Value::Object(object.clone());
+            for encoding in Encoding::ALL {
+                for conflated in [1, 300, u32::MAX] {
+                    let mut more = object.clone();
+                    more.insert("conflated".into(), json!(conflated));
+                    assert_eq!(written(&plain, conflated, encoding), json!([object, more]), "{fields}, {encoding:?}");
+                }
+            }
+        }
+    }
+}

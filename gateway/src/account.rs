@@ -1,0 +1,108 @@
+//! What a user may have in a time, shared by all sessions of the user on this gateway. Pure: the clock is passed in.
+
+use tickwire_core::frames::SubscriptionName;
+use tickwire_core::ids::Millis;
+
+use crate::sliding::{PerHour, PerSecond};
+
+/// A user with sessions here.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// How many sessions of the user are here.
+    pub sessions: u32,
+    /// How many events a second are sent to the user; 0 means any number.
+    pub rate: u32,
+    sent: PerSecond,
+    /// What was sent of subscriptions with a quota. A name with several quotas, in several sessions, has one count.
+    quotas: Vec<(SubscriptionName, PerHour)>,
+}
+
+impl Account {
+    /// A user without sessions, who may have so many events a second; 0 means any number.
+    #[must_use]
+    pub fn new(rate: u32) -> Self {
+        Self { sessions: 0, rate, sent: PerSecond::second(), quotas: Vec::new() }
+    }
+
+    /// How many more events the user may have at `now`.
+    pub fn allowance(&mut self, now: Millis) -> u32 {
+        match self.rate {
+            0 => u32::MAX,
+            rate => rate.saturating_sub(self.sent.count(now)),
+        }
+    }
+
+    /// When there is more, after [`Self::allowance`] was 0.
+    #[must_use]
+    pub fn next_allowance(&self, now: Millis) -> Millis {
+        self.sent.next_fall().map_or(now, |at| at.max(now.plus(1)))
+    }
+
+    /// The user was sent so many events.
+    pub fn sent(&mut self, now: Millis, events: u32) {
+        if self.rate > 0 {
+            self.sent.add(now, events);
+        }
+    }
+
+    /// Takes one event of the subscription's quota of `most` an hour; `false` if it is used up.
+    pub fn take_quota(&mut self, now: Millis, name: &SubscriptionName, most: u32) -> bool {
+        let known = self.quotas.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or_else(|| {
+            self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
+            self.quotas.push((name.clone(), PerHour::hour()));
+            self.quotas.len() - 1
+        });
+        let sent = &mut self.quotas[at].1;
+        let left = sent.count(now) < most;
+        if left {
+            sent.add(now, 1);
+        }
+        left
+    }
+
+    /// Whether nothing would be forgotten with this account that a session of the next minutes should be held to.
+    pub fn is_forgettable(&mut self, now: Millis) -> bool {
+        self.sessions == 0 && self.sent.count(now) == 0 && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> SubscriptionName {
+        SubscriptionName::new(text).unwrap()
+    }
+
+    #[test]
+    fn no_second_holds_more_than_the_rate() {
+        let mut account = Account::new(10);
+        let mut sent = Vec::new();
+        for ms in (0..5_000).step_by(7) {
+            let now = Millis(ms);
+            let take = account.allowance(now).min(3);
+            account.sent(now, take);
+            sent.push((ms, take));
+            let second: u32 = sent.iter().filter(|(at, _)| ms - at < 1_000).map(|(_, take)| take).sum();
+            assert!(second <= 10, "{second} at {ms} ms");
+            if take == 0 {
+                let next = account.next_allowance(now);
+                assert!(next > now && account.clone().allowance(next) > 0);
+            }
+        }
+        let total: u32 = sent.iter().map(|(_, take)| take).sum();
+        assert!(total >= 40, "{total} of 50 in five seconds");
+    }
+
+    #[test]
+    fn a_quota_is_of_an_hour_and_of_one_name() {
+        let mut account = Account::new(0);
+        assert_eq!(account.allowance(Millis(0)), u32::MAX);
+        let at = |minute: u64| Millis(minute * 60_000);
+        assert!(account.take_quota(at(0), &name("a"), 2) && account.take_quota(at(30), &name("a"), 2));
+        assert!(!account.take_quota(at(59), &name("a"), 2) && account.take_quota(at(59), &name("b"), 1));
+        assert!(account.take_quota(at(61), &name("a"), 2));
+        assert!(!account.is_forgettable(at(119)) && account.is_forgettable(at(122)));
+    }
+}

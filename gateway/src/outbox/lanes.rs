@@ -1,0 +1,206 @@
+//! The events that wait for one session, in four lanes by priority. Order of leaving: what waited too long, critical,
+//! high, medium, low. Within a lane the order of coming holds always.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tickwire_core::event::{Event, Kind, Priority, Tier};
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::{Millis, Pattern, Seq};
+
+use crate::delivery::Delivery;
+
+/// What waits for so long goes before all but critical events, or is let go, in milliseconds.
+pub const PATIENCE_MS: u64 = 5_000;
+
+/// An event that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The event.
+    pub delivery: Arc<Delivery>,
+    /// Since when it waits.
+    pub since: Millis,
+    /// The number, within its session, of the subscription that wants it.
+    pub subscription: u32,
+    /// So many older events were replaced by it.
+    pub conflated: u32,
+    /// Whether it left by the budget of critical events, which no rate holds.
+    pub exempt: bool,
+}
+
+/// The lanes, lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: [VecDeque<Waiting>; Priority::ALL.len()],
+    len: usize,
+    bytes: usize,
+    /// How many of them are critical.
+    critical: u32,
+}
+
+/// Events of one key are versions of one thing: the newest tells all.
+#[derive(PartialEq, Eq, Hash)]
+struct ConflationKey<'e> {
+    kind: &'e Kind,
+    key: &'e str,
+    pattern: Option<&'e Pattern>,
+    tier: Option<Tier>,
+}
+
+impl Waiting {
+    fn is_critical(&self) -> bool {
+        self.delivery.event.priority == Priority::Critical
+    }
+}
+
+impl Lanes {
+    /// How many critical events wait.
+    pub(crate) fn critical(&self) -> u32 {
+        self.critical
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts an event behind those of its lane.
+    pub(crate) fn push(&mut self, lane: usize, waiting: Waiting, encoding: Encoding) {
+        self.len += 1;
+        self.critical += u32::from(waiting.is_critical());
+        self.bytes += waiting.delivery.object(encoding).len();
+        self.lanes[lane].push_back(waiting);
+    }
+
+    /// The event that came last into a lane, if it still waits.
+    pub(crate) fn last_mut(&mut self, lane: usize) -> Option<&mut Waiting> {
+        self.lanes[lane].back_mut()
+    }
+
+    /// The lane whose first event leaves next.
+    pub(crate) fn next(&self, now: Millis) -> Option<usize> {
+        let [low, medium, high, critical] = &self.lanes;
+        if !critical.is_empty() {
+            return Some(3);
+        }
+        let impatient = [low, medium]
+            .into_iter()
+            .enumerate()
+            .filter_map(|(lane, waiting)| Some((waiting.front()?.since, lane)))
+            .filter(|(since, _)| now.since(*since) >= PATIENCE_MS)
+            .min();
+        match impatient {
+            Some((_, lane)) => Some(lane),
+            None if !high.is_empty() => Some(2),
+            None if !medium.is_empty() => Some(1),
+            None => (!low.is_empty()).then_some(0),
+        }
+    }
+
+    /// The lane whose first event leaves next where only critical ones may.
+    pub(crate) fn next_critical(&self) -> Option<usize> {
+        // With lanes switched off, critical events stand among all others.
+        [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(Waiting::is_critical))
+    }
+
+    /// The first event of a lane.
+    pub(crate) fn front(&self, lane: usize) -> Option<&Waiting> {
+        self.lanes[lane].front()
+    }
+
+    /// Takes out the first event of a lane.
+    pub(crate) fn pop(&mut self, lane: usize, encoding: Encoding) -> Option<Waiting> {
+        let waiting = self.lanes[lane].pop_front()?;
+        self.note_gone(&waiting, encoding);
+        Some(waiting)
+    }
+
+    /// Takes out the oldest event of the lowest lane that has any but critical ones.
+    pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<Waiting> {
+        let droppable = |waiting: &Waiting| !waiting.is_critical();
+        let (lane, at) =
+            (0..).zip(&self.lanes).find_map(|(lane, waiting)| Some((lane, waiting.iter().position(droppable)?)))?;
+        let waiting = self.lanes[lane as usize].remove(at)?;
+        self.note_gone(&waiting, encoding);
+        Some(waiting)
+    }
+
+    /// Takes out, through `gone`, what has waited for [`PATIENCE_MS`] and is not critical.
+    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut gone: impl FnMut(Waiting)) {
+        let expired = |waiting: &Waiting| !waiting.is_critical() && now.since(waiting.since) >= PATIENCE_MS;
+        for lane in 0..self.lanes.len() {
+            while let Some(waiting) = self.lanes[lane].pop_front_if(|first| expired(first)) {
+                self.note_gone(&waiting, encoding);
+                gone(waiting);
+            }
+        }
+    }
+
+    /// Replaces low and medium events by newer ones of their key; the older ones go through `gone`.
+    pub(crate) fn conflate(&mut self, encoding: Encoding, mut gone: impl FnMut(Waiting)) {
+        let mut newest: HashMap<ConflationKey<'_>, (Seq, usize)> = HashMap::new();
+        for (at, waiting) in self.iter().enumerate() {
+            if let Some(key) = conflation_key(&waiting.delivery.event) {
+                let found = (waiting.delivery.seq, at);
+                newest.entry(key).and_modify(|known| *known = (*known).max(found)).or_insert(found);
+            }
+        }
+        // For each event the number of those that it stands for from now on, `None` if another stands for it.
+        let mut stands_for = vec![Some(0); self.len];
+        for (at, waiting) in self.iter().enumerate() {
+            let heir =
+                conflation_key(&waiting.delivery.event).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
+            if heir != at {
+                stands_for[heir] = stands_for[heir].map(|count| count + 1 + waiting.conflated);
+                stands_for[at] = None;
+            }
+        }
+        let (mut len, mut bytes, mut verdicts) = (self.len, self.bytes, stands_for.into_iter());
+        for lane in &mut self.lanes {
+            lane.retain_mut(|waiting| {
+                let Some(Some(count)) = verdicts.next() else {
+                    len -= 1;
+                    bytes -= waiting.delivery.object(encoding).len();
+                    gone(waiting.clone());
+                    return false;
+                };
+                waiting.conflated += count;
+                true
+            });
+        }
+        (self.len, self.bytes) = (len, bytes);
+    }
+
+    /// Everything that waits.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.lanes.iter().flatten()
+    }
+
+    fn note_gone(&mut self, waiting: &Waiting, encoding: Encoding) {
+        self.len -= 1;
+        self.critical -= u32::from(waiting.is_critical());
+        self.bytes -= waiting.delivery.object(encoding).len();
+        // A lane that once was long does not keep its memory.
+        if self.len == 0 {
+            for lane in self.lanes.iter_mut().filter(|lane| lane.capacity() > 16) {
+                lane.shrink_to(4);
+            }
+        }
+    }
+}
+
+/// `None` for events that replace no other: urgent ones, and those that are each a message of their own.
+fn conflation_key(event: &Event) -> Option<ConflationKey<'_>> {
+    let is_state = event.symbol.is_some() || matches!(event.kind, Kind::Market | Kind::Health);
+    let replaceable =
+        event.priority <= Priority::Medium && is_state && !matches!(event.kind, Kind::Alert | Kind::Backtest);
+    replaceable.then(|| ConflationKey {
+        kind: &event.kind,
+        key: &event.key,
+        pattern: event.pattern.as_ref(),
+        tier: event.tier,
+    })
+}

@@ -1,0 +1,58 @@
+//! The sessions of a shard by their numbers. A number leads to its session in one step, and is never used twice, so
+//! that what still comes for a session that is gone finds nobody.
+
+use slab::Slab;
+
+use crate::session::Session;
+
+/// How many bits of a number are the place in the table; the others count who sat there before.
+const PLACE_BITS: u32 = 24;
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    places: Slab<(u64, Session)>,
+    /// How many sessions there ever were.
+    arrivals: u64,
+}
+
+impl Sessions {
+    /// Takes a session in and gives it a number.
+    pub(crate) fn insert(&mut self, session: Session) -> u64 {
+        self.arrivals += 1;
+        let place = self.places.vacant_entry();
+        let number = self.arrivals << PLACE_BITS | place.key() as u64;
+        place.insert((number, session));
+        number
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&Session> {
+        self.places.get(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Session> {
+        self.places.get_mut(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
+    }
+
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Session> {
+        self.get(number)?;
+        let (_, session) = self.places.remove(place(number));
+        if self.places.is_empty() {
+            self.places.shrink_to_fit();
+        }
+        Some(session)
+    }
+
+    /// The numbers of the sessions that are so.
+    pub(crate) fn numbers(&self, so: impl Fn(&Session) -> bool) -> Vec<u64> {
+        self.places.iter().filter(|(_, (_, session))| so(session)).map(|(_, (number, _))| *number).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+fn place(number: u64) -> usize {
+    (number & ((1 << PLACE_BITS) - 1)) as usize
+}

@@ -1,0 +1,173 @@
+//! How what waits leaves: frames are put together from objects that are encoded already, and written by one call each.
+
+use metrics::counter;
+use tickwire_core::codes::{CloseCode, NoticeCode};
+use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode, write_array};
+use tickwire_core::ids::Millis;
+
+use super::Shard;
+use crate::account::Account;
+use crate::outbox::{Frame, Relief};
+use crate::session::{Held, Session, Stage, held};
+use crate::socket::{Ended, HEADER};
+use crate::stats::let_go;
+
+impl Shard {
+    /// Sends what waits, as far as the socket takes it and the user's rate allows.
+    pub(super) fn flush(&mut self, now: Millis, number: u64) {
+        let Self { sessions, accounts, limits, content, frame, stats, .. } = self;
+        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
+        session.flush_at = None;
+        let account = &mut accounts[session.account];
+        let encoding = session.socket.encoding();
+        let mut ended = Ok(());
+        while session.socket.unsent() == 0 && ended.is_ok() && session.outbox.wants_out() {
+            let Session { outbox, subscriptions, has_quotas, .. } = session;
+            let quota = |account: &mut Account, subscription| {
+                !*has_quotas || take_quota(account, now, subscriptions, subscription)
+            };
+            outbox.compose(now, account, encoding, limits, quota, content);
+            for (code, fate) in &content.let_go {
+                let_go(*code, *fate);
+            }
+            if content.is_empty() {
+                break;
+            }
+            write_frame(frame, content, subscriptions, account, encoding);
+            ended = session.socket.send(frame);
+            stats.frames += 1;
+            stats.bytes += frame.len() as u64;
+            stats.early += u64::from(content.early);
+            stats.promoted += content.promoted;
+            let events = content.events.len() as u32;
+            if session.socket.unsent() > 0 || ended.is_err() {
+                session.half_sent = events;
+            } else {
+                stats.deliveries += u64::from(events);
+            }
+        }
+        // Events are shared by all sessions: none is kept here longer than it takes.
+        content.events.clear();
+        if let Err(ended) = ended {
+            self.end(now, number, ended);
+            return;
+        }
+        if session.socket.unsent() > 0 {
+            session.rewatch.notify_one();
+        } else if let Some(due) = session.outbox.due() {
+            self.flush_later(number, due);
+        }
+    }
+
+    pub(super) fn flush_later(&mut self, number: u64, due: Millis) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let at = self.flushes.round(due);
+        if session.flush_at.is_none_or(|known| at < known) {
+            session.flush_at = Some(at);
+            self.flushes.set(at, number);
+        }
+    }
+
+    /// Too much waits for a session: what can be sent is sent, then room is made.
+    pub(super) fn unburden(&mut self, now: Millis, number: u64) {
+        self.flush(now, number);
+        let Self { sessions, limits, content, .. } = self;
+        let Some(session) = sessions.get_mut(number) else { return };
+        if session.outbox.bytes() <= limits.bytes {
+            return;
+        }
+        content.let_go.clear();
+        let relief = session.outbox.relieve(now, session.socket.encoding(), limits, &mut content.let_go);
+        for (code, fate) in &content.let_go {
+            let_go(*code, *fate);
+        }
+        if relief == Relief::Hopeless {
+            self.give_up(now, number, CloseCode::SlowConsumer);
+        }
+    }
+
+    /// Whether bytes wait for this session's socket to take them; `None` when the session is gone.
+    pub(crate) fn is_blocked(&self, number: u64) -> Option<bool> {
+        self.sessions.get(number).map(|session| session.socket.unsent() > 0)
+    }
+
+    /// The socket takes bytes again.
+    pub(crate) fn writable(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        match session.socket.flush() {
+            Err(ended) => self.end(now, number, ended),
+            Ok(()) if session.socket.unsent() == 0 => {
+                self.stats.deliveries += u64::from(std::mem::take(&mut session.half_sent));
+                self.flush(now, number);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Sends one frame at once.
+    pub(super) fn reply(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
+        match self.send(number, frame) {
+            Err(ended) => self.end(now, number, ended),
+            Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
+                self.give_up(now, number, CloseCode::SlowConsumer);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Writes one frame; tells how many bytes wait for the socket then.
+    pub(super) fn send(&mut self, number: u64, frame: &ServerFrame) -> Result<usize, Ended> {
+        let Some(session) = self.sessions.get_mut(number) else { return Ok(0) };
+        let encoding = session.socket.encoding();
+        self.frame.clear();
+        self.frame.resize(HEADER, 0);
+        write_array(&mut self.frame, [&encode(frame, encoding)[..]].into_iter(), encoding);
+        self.stats.frames += 1;
+        self.stats.bytes += self.frame.len() as u64;
+        let sent = session.socket.send(&mut self.frame);
+        session.rewatch.notify_one();
+        sent.map(|()| session.socket.unsent())
+    }
+}
+
+fn take_quota(account: &mut Account, now: Millis, subscriptions: &[Held], number: u32) -> bool {
+    let Some(Held { name, subscription, .. }) = held(subscriptions, number) else { return true };
+    subscription.max_events_per_hour.is_none_or(|most| account.take_quota(now, name, most))
+}
+
+/// Writes a frame behind the room for its header.
+fn write_frame(bytes: &mut Vec<u8>, content: &Frame, subscriptions: &[Held], account: &Account, encoding: Encoding) {
+    bytes.clear();
+    bytes.resize(HEADER, 0);
+    let len = usize::from(content.early) + content.notices.len() + content.events.len();
+    let mut array = ArrayWriter::new(bytes, len, encoding);
+    if content.early {
+        array.object(&encode(&ServerFrame::Early, encoding));
+    }
+    for (subscription, notice) in &content.notices {
+        let notice = worded(notice.clone(), *subscription, subscriptions, account);
+        array.object(&encode(&ServerFrame::Notice(notice), encoding));
+    }
+    for waiting in &content.events {
+        let object = waiting.delivery.object(encoding);
+        match waiting.conflated {
+            0 => array.object(object),
+            conflated => array.conflated(object, conflated),
+        }
+    }
+    array.end();
+}
+
+/// Gives a notice its subscription's name, and words where they say more than the code.
+pub(super) fn worded(mut notice: Notice, subscription: u32, subscriptions: &[Held], account: &Account) -> Notice {
+    counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
+    notice.subscription = held(subscriptions, subscription).map(|held| held.name.clone());
+    if notice.code == NoticeCode::Throttled.as_str() {
+        let shared = match account.sessions {
+            1 => String::new(),
+            sessions => format!(", shared by {sessions} sessions"),
+        };
+        notice.msg = Some(format!("{} events a second{shared}", account.rate));
+    }
+    notice
+}
