@@ -8,8 +8,8 @@ mod commands;
 mod life;
 
 use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
@@ -21,15 +21,13 @@ use tickwire_core::frames::{Gap, ServerFrame, encode, write_array};
 use tickwire_core::ids::{Incarnation, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::config::GatewayConfig;
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::session::{Session, Stage};
-use crate::socket::{Ended, HEADER};
+use crate::socket::{Ended, HEADER, Ready};
 use crate::stats::Stats;
 
 /// What every shard of a gateway is given.
@@ -47,7 +45,8 @@ pub(crate) struct Shard {
     number: u16,
     settings: ShardConfig,
     edge: UnboundedSender<ToEdge>,
-    sessions: HashMap<u64, Session>,
+    /// Boxed, since a map has half as many places again as it has entries.
+    sessions: HashMap<u64, Box<Session>>,
     last_session: u64,
     index: Index,
     applied: Position,
@@ -55,7 +54,7 @@ pub(crate) struct Shard {
     attention: BTreeSet<(Instant, u64)>,
     touched: Vec<u64>,
     /// Sessions that were welcomed and whose sockets are to be watched from now on.
-    welcomed: Vec<(u64, Arc<TcpStream>, Rc<Notify>)>,
+    welcomed: Vec<u64>,
     frame: Vec<u8>,
     stats: Stats,
     draining: bool,
@@ -97,7 +96,7 @@ impl Shard {
     }
 
     /// The sessions that were welcomed since the last call, for the caller to watch their sockets.
-    pub(crate) fn welcomed(&mut self) -> Vec<(u64, Arc<TcpStream>, Rc<Notify>)> {
+    pub(crate) fn welcomed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.welcomed)
     }
 
@@ -130,9 +129,12 @@ impl Shard {
         self.sessions.is_empty()
     }
 
-    /// Whether bytes wait for this session's socket to take them; `None` when the session is gone.
-    pub(crate) fn is_blocked(&self, number: u64) -> Option<bool> {
-        self.sessions.get(&number).map(|session| session.socket.unsent() > 0)
+    /// Waits until this session's socket is ready for what it is needed for; `None` when the session is gone.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
+        match self.sessions.get_mut(&number) {
+            Some(session) => session.socket.poll_ready(cx).map(Some),
+            None => Poll::Ready(None),
+        }
     }
 
     /// The socket takes bytes again.
@@ -278,7 +280,6 @@ impl Shard {
                 return;
             }
         }
-        session.rewatch.notify_one();
     }
 
     /// Sends one frame at once.
@@ -301,7 +302,6 @@ impl Shard {
         write_array(&mut self.frame, [&encode(frame, encoding)[..]].into_iter(), encoding);
         self.stats.sent(0, self.frame.len() as u64);
         let sent = session.socket.send(&mut self.frame);
-        session.rewatch.notify_one();
         sent.map(|()| session.socket.unsent())
     }
 }

@@ -1,7 +1,6 @@
 //! A session's life in its shard: it arrives, is welcomed, is sent heartbeats, and ends with a code.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
@@ -9,7 +8,6 @@ use metrics::counter;
 use rand::Rng;
 use tickwire_core::codes::CloseCode;
 use tickwire_core::frames::{Goaway, Heartbeat, Notice, ServerFrame, Welcome};
-use tokio::sync::Notify;
 
 use super::Shard;
 use crate::arrival::Arrival;
@@ -49,12 +47,11 @@ impl Shard {
             attention,
             flush_at: None,
             touched: false,
-            rewatch: Rc::new(Notify::new()),
             _place: arrival.place,
         };
         self.attention.insert((attention, number));
         self.index.sit(&session.user, number);
-        self.sessions.insert(number, session);
+        self.sessions.insert(number, Box::new(session));
         self.ask(ToEdge::Join(self.id(number), arrival.user));
         if self.draining {
             self.close(now, number, CloseCode::Draining);
@@ -76,7 +73,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.stage = Stage::Open;
         session.heard = now;
-        self.welcomed.push((number, session.socket.tcp(), Rc::clone(&session.rewatch)));
+        self.welcomed.push(number);
         let welcome = Welcome {
             session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
             user: session.user.clone(),
@@ -186,7 +183,6 @@ impl Shard {
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
         session.stage = Stage::Closing;
         let said = session.socket.close(code);
-        session.rewatch.notify_one();
         if said.is_err() {
             self.remove(number);
         } else {
@@ -204,7 +200,6 @@ impl Shard {
         if let Some(at) = session.flush_at {
             self.flushes.remove(&(at, number));
         }
-        session.rewatch.notify_one();
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }
 }
