@@ -3,7 +3,7 @@
 //!
 //! At any time nearly all clients are silent, so what a silent one holds is what counts. [`Seam`] follows the headers
 //! of frames as bytes go by and knows when nothing of a message is left; the reader is let go then, and made anew with
-//! the next bytes. Whoever has been told goodbye keeps it, since what may follow depends on that.
+//! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
 
 use std::io::{self, ErrorKind, Read, Write};
 
