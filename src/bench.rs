@@ -32,7 +32,7 @@ use crate::stop;
 use cores::Cores;
 use report::{Machine, Report};
 use run::{Run, RunError};
-use scenario::{Numbers, Plan, Scenario};
+use scenario::{Numbers, Placing, Plan, Scenario};
 use screen::Screen;
 use server::ServerError;
 use through::Through;
@@ -49,6 +49,7 @@ Examples:
   tickwire bench selective --window 0 --against bare
   tickwire bench broadcast --rate 1000 --against bare --against-rate 100
   tickwire bench selective --through cluster --sockets 1000 --window 0 --json
+  tickwire bench selective --through cluster --sockets 1000 --gateways 4
 
 Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count.")]
 pub(crate) struct BenchArgs {
@@ -79,6 +80,12 @@ pub(crate) struct BenchArgs {
     /// Events are due together every so many milliseconds, as a router sends them; each on its own through a cluster
     #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=100))]
     batch: u16,
+    /// How many gateways share the sockets evenly; more than one only through a cluster
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    gateways: u32,
+    /// Which sockets are at the same gateway
+    #[arg(long, value_enum, default_value = "spread")]
+    placing: Placing,
     /// How many times to run it, or the pair of it [default: 1, or 3 pairs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
     pairs: Option<u8>,
@@ -99,6 +106,8 @@ pub(crate) enum BenchError {
     NothingToCompare,
     #[error("--through bare cannot be run against itself; leave --against out")]
     Itself,
+    #[error("{gateways} gateways need a router that knows what each wants; use --through cluster")]
+    OneGateway { gateways: u32 },
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error("run {number} ({}): {source}", through.name())]
@@ -158,6 +167,9 @@ impl BenchArgs {
         if with_bare && matches!(scenario, Scenario::Slow | Scenario::Churn) {
             return Err(BenchError::NotBare { scenario });
         }
+        if self.gateways > 1 && self.through != Through::Cluster {
+            return Err(BenchError::OneGateway { gateways: self.gateways });
+        }
         match self.against {
             Some(_) if scenario == Scenario::Idle => Err(BenchError::NothingToCompare),
             Some(against) if against == self.through => Err(BenchError::Itself),
@@ -174,6 +186,8 @@ impl BenchArgs {
             seconds: self.seconds,
             window_ms: self.window,
             batch: Duration::from_millis(batch.into()),
+            gateways: self.gateways,
+            placing: self.placing,
         };
         Plan::new(self.scenario, numbers)
     }

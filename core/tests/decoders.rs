@@ -171,6 +171,7 @@ proptest! {
             tags: event.tags.clone(),
             session: event.session,
             data: event.data.clone(),
+            conflated: 0,
         }));
         for encoding in Encoding::ALL {
             let object = encode_event(&event, Partition(p), Seq(seq), encoding);

@@ -28,7 +28,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::auth::Credentials;
 use crate::lobby::Lobby;
-use crate::socket::{Socket, reader};
+use crate::socket::{Reader, Socket};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,7 +146,7 @@ async fn stream(
             match timeout(UPGRADE_TIMEOUT, upgrade).await {
                 Ok(Ok(upgraded)) => match upgraded.downcast::<TokioIo<TcpStream>>() {
                     Ok(parts) => {
-                        let reader = reader(parts.read_buf.into(), max_frame_bytes);
+                        let reader = Reader::new(parts.read_buf.into(), max_frame_bytes);
                         let socket = Socket::new(parts.io.into_inner(), reader, encoding.unwrap_or(Encoding::Json));
                         lobby.admit(socket, credentials, place).await;
                     }

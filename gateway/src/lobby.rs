@@ -72,8 +72,7 @@ impl Lobby {
         loop {
             match socket.read() {
                 Ok(None) => {
-                    let tcp = socket.tcp();
-                    if tcp.readable().await.is_err() {
+                    if socket.tcp().readable().await.is_err() {
                         return Err(None);
                     }
                 }

@@ -1,16 +1,13 @@
 //! The thread of a shard: it waits for the edge, for sockets and for the clock, and lets the shard decide.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tickwire_core::ids::Millis;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::runtime;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
@@ -18,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::messages::ToShard;
 use crate::shard::Shard;
+use crate::socket::Ready;
 
 /// How many messages of the edge are taken before sockets have their turn.
 const TURN_MESSAGES: usize = 64;
@@ -85,8 +83,8 @@ async fn serve(
             shard.publish_stats();
             shard.welcomed()
         };
-        for (number, tcp, rewatch) in welcomed {
-            tokio::task::spawn_local(watch(Rc::clone(&shard), clock, number, tcp, rewatch));
+        for number in welcomed {
+            tokio::task::spawn_local(watch(Rc::clone(&shard), clock, number));
         }
         if draining && shard.borrow().is_empty() {
             return;
@@ -97,24 +95,16 @@ async fn serve(
 }
 
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
-async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64, tcp: Arc<TcpStream>, rewatch: Rc<Notify>) {
-    loop {
-        let blocked = shard.borrow().is_blocked(number);
-        let interest = match blocked {
-            None => return,
-            Some(true) => Interest::WRITABLE,
-            Some(false) => Interest::READABLE,
-        };
-        let ready = tokio::select! {
-            ready = tcp.ready(interest) => ready,
-            () = rewatch.notified() => continue,
-        };
+///
+/// There is one such task for every socket, so it holds as little as it can: the socket stays with its session.
+async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64) {
+    while let Some(ready) = poll_fn(|cx| shard.borrow_mut().poll_ready(cx, number)).await {
         let now = clock.now();
         let mut shard = shard.borrow_mut();
         match ready {
-            Ok(ready) if ready.is_writable() => shard.writable(now, number),
-            Ok(_) => shard.readable(now, number),
-            Err(_) => shard.gone(now, number),
+            Ready::Readable => shard.readable(now, number),
+            Ready::Writable => shard.writable(now, number),
+            Ready::Broken => shard.gone(now, number),
         }
     }
 }

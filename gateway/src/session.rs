@@ -1,13 +1,12 @@
 //! One session: who it is, what it subscribed to, what it asked for and awaits, and what waits to be sent to it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Chosen, Id, Subscription, SubscriptionName};
 use tickwire_core::ids::{Millis, UserId};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::outbox::Outbox;
 use crate::socket::Socket;
@@ -72,8 +71,6 @@ pub(crate) struct Session {
     pub(crate) flush_at: Option<Millis>,
     /// Whether the shard already means to look at its outbox in this turn.
     pub(crate) touched: bool,
-    /// Wakes the task that watches the socket, when there is something new to watch for.
-    pub(crate) rewatch: Rc<Notify>,
     /// Its place among the sessions that this gateway takes.
     pub(crate) _place: OwnedSemaphorePermit,
 }

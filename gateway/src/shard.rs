@@ -9,7 +9,6 @@ mod flush;
 mod life;
 
 use std::cmp::Reverse;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -20,8 +19,6 @@ use tickwire_core::frames::{Gap, ServerFrame};
 use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::config::GatewayConfig;
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::accounts::Accounts;
@@ -74,7 +71,7 @@ pub(crate) struct Shard {
     touched: Vec<u64>,
     heavy: Vec<u64>,
     /// Sessions that were welcomed and whose sockets are to be watched from now on.
-    welcomed: Vec<(u64, Arc<TcpStream>, Rc<Notify>)>,
+    welcomed: Vec<u64>,
     /// What the next frame says, and its bytes: the memory of both is used again.
     content: Frame,
     frame: Vec<u8>,
@@ -130,7 +127,7 @@ impl Shard {
     }
 
     /// The sessions that were welcomed since the last call, for the caller to watch their sockets.
-    pub(crate) fn welcomed(&mut self) -> Vec<(u64, Arc<TcpStream>, Rc<Notify>)> {
+    pub(crate) fn welcomed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.welcomed)
     }
 

@@ -1,36 +1,29 @@
-//! A client's socket within its shard: tungstenite reads (ping, close, fragments, limits), and data frames are written
-//! straight from the bytes that the shard puts together.
+//! A client's socket within its shard: its [`Reader`] reads, and data frames are written straight from the bytes that
+//! the shard puts together.
 //!
-//! Bytes that the kernel does not take wait here, and nothing else is read or written before they are gone.
+//! Bytes that the kernel does not take wait here, and nothing else is read or written before they are gone. One task
+//! watches each socket; the socket itself tells it when there is something else to watch for.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::sync::Arc;
+mod reader;
+
+use std::io::{self, ErrorKind, Read};
+use std::task::{Context, Poll, Waker, ready};
 
 use tickwire_core::codes::CloseCode;
 use tickwire_core::frames::Encoding;
 use tokio::net::TcpStream;
 use tungstenite::Message;
 use tungstenite::error::{CapacityError, Error};
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+pub(crate) use reader::Reader;
 
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// How much is read from a socket at a time. Clients send little, and every idle one holds this much.
-const READ_BUFFER: usize = 512;
-
-/// The reading side of a server's socket, with buffers that suit thousands of idle clients. `read` is what the HTTP
-/// server read beyond the upgrade.
-pub(crate) fn reader(read: Vec<u8>, max_frame_bytes: usize) -> WebSocketContext {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_message_size(Some(max_frame_bytes))
-        .max_frame_size(Some(max_frame_bytes));
-    WebSocketContext::from_partially_read(read, Role::Server, Some(config))
-}
+/// How much of what a client says in vain is let go at a time.
+const SCRAP: usize = 512;
 
 /// What a client sent.
 #[derive(Debug)]
@@ -56,16 +49,45 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Parked {
     tcp: std::net::TcpStream,
-    reader: WebSocketContext,
+    reader: Reader,
     encoding: Encoding,
     unsent: Vec<u8>,
+}
+
+/// What a socket is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// There is something to read, if only the end.
+    Readable,
+    /// The kernel takes bytes again.
+    Writable,
+    /// Nothing any more.
+    Broken,
+}
+
+/// Whoever waits for a socket to become ready; woken when it is gone.
+#[derive(Debug, Default)]
+struct Watcher(Option<Waker>);
+
+impl Watcher {
+    fn wake(&mut self) {
+        if let Some(waker) = self.0.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.wake();
+    }
 }
 
 /// A socket, its reader, and what the kernel has not taken yet.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    tcp: Arc<TcpStream>,
-    reader: WebSocketContext,
+    tcp: TcpStream,
+    reader: Reader,
     encoding: Encoding,
     unsent: Vec<u8>,
     /// How much of `unsent` is gone.
@@ -75,37 +97,43 @@ pub(crate) struct Socket {
     broken: bool,
     /// Whether our close frame is on its way, behind which nothing may follow.
     closing: bool,
+    watcher: Watcher,
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream, reader: WebSocketContext, encoding: Encoding) -> Self {
-        Self { tcp: Arc::new(tcp), reader, encoding, unsent: Vec::new(), sent: 0, broken: false, closing: false }
+    pub(crate) fn new(tcp: TcpStream, reader: Reader, encoding: Encoding) -> Self {
+        let (unsent, watcher) = (Vec::new(), Watcher::default());
+        Self { tcp, reader, encoding, unsent, sent: 0, broken: false, closing: false, watcher }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
     pub(crate) fn park(self) -> io::Result<Parked> {
-        let tcp = Arc::try_unwrap(self.tcp).map_err(|_| io::Error::other("somebody still watches the socket"))?;
         let unsent = self.unsent[self.sent..].to_vec();
-        Ok(Parked { tcp: tcp.into_std()?, reader: self.reader, encoding: self.encoding, unsent })
+        Ok(Parked { tcp: self.tcp.into_std()?, reader: self.reader, encoding: self.encoding, unsent })
     }
 
     /// Takes a parked socket into this thread's runtime.
     pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
         let Parked { tcp, reader, encoding, unsent } = parked;
-        Ok(Self {
-            tcp: Arc::new(TcpStream::from_std(tcp)?),
-            reader,
-            encoding,
-            unsent,
-            sent: 0,
-            broken: false,
-            closing: false,
-        })
+        Ok(Self { unsent, ..Self::new(TcpStream::from_std(tcp)?, reader, encoding) })
     }
 
-    /// The socket itself, for watching what it is ready for.
-    pub(crate) fn tcp(&self) -> Arc<TcpStream> {
-        Arc::clone(&self.tcp)
+    /// Waits until there is something to read or, while bytes wait for the kernel, until it takes them. Whoever waits
+    /// is woken as well when it should look again, since that has changed or the socket is gone.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.watcher.0 = Some(cx.waker().clone());
+        }
+        let (polled, then) = match self.unsent() {
+            0 => (self.tcp.poll_read_ready(cx), Ready::Readable),
+            _ => (self.tcp.poll_write_ready(cx), Ready::Writable),
+        };
+        Poll::Ready(ready!(polled).map_or(Ready::Broken, |()| then))
+    }
+
+    /// The socket itself, for waiting in a task that owns it.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
     }
 
     /// How frames are written.
@@ -124,7 +152,7 @@ impl Socket {
             return self.discard();
         }
         let waiting = self.unsent.len();
-        let read = self.reader.read(&mut Pipe { tcp: &self.tcp, unsent: &mut self.unsent });
+        let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent);
         if self.closing {
             self.unsent.truncate(waiting);
         }
@@ -191,7 +219,7 @@ impl Socket {
     }
 
     fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
-        let mut scrap = [0; READ_BUFFER];
+        let mut scrap = [0; SCRAP];
         loop {
             match self.tcp.try_read(&mut scrap) {
                 Ok(0) => return Err(Ended::Gone),
@@ -211,8 +239,20 @@ impl Socket {
                 Err(_) => return Err(Ended::Gone),
             };
         }
-        self.unsent.extend_from_slice(&bytes[taken..]);
+        if taken < bytes.len() {
+            self.unsent.extend_from_slice(&bytes[taken..]);
+            self.watcher.wake();
+        }
         Ok(())
+    }
+}
+
+/// What the kernel has of a client's bytes.
+struct Kernel<'a>(&'a TcpStream);
+
+impl Read for Kernel<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
     }
 }
 
@@ -232,29 +272,6 @@ fn put_header(frame: &mut [u8], opcode: u8) -> usize {
     let start = HEADER - header.len();
     frame[start..HEADER].copy_from_slice(header);
     start
-}
-
-/// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
-struct Pipe<'a> {
-    tcp: &'a TcpStream,
-    unsent: &'a mut Vec<u8>,
-}
-
-impl Read for Pipe<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.tcp.try_read(buffer)
-    }
-}
-
-impl Write for Pipe<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unsent.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

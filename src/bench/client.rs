@@ -237,6 +237,7 @@ impl Client {
             (Stage::Joining, b"welcome") => {
                 self.stage = Stage::Subscribing;
                 let subscribe = ClientFrame::Subscribe {
+                    max_events_per_hour: None,
                     name: SubscriptionName::default(),
                     filter: plan.filter(self.number),
                     window_ms: Some(plan.window_ms),

@@ -16,8 +16,10 @@ pub(crate) struct Interval {
     pub(crate) length: Duration,
     /// Events that came to all sockets.
     pub(crate) events: u64,
-    /// Processor time of each process.
+    /// Processor time of each process, that of all gateways together.
     pub(crate) cpu: BTreeMap<&'static str, Duration>,
+    /// Events that came to each gateway from the routers.
+    pub(crate) intake: Vec<u64>,
 }
 
 /// What is known of a run beside what its sockets counted.
@@ -35,7 +37,7 @@ pub(crate) struct Measured {
     pub(crate) received: Received,
     /// How often the server wrote to sockets meanwhile.
     pub(crate) sends: u64,
-    /// The gateway's counters at the end.
+    /// The counters at the end, of all gateways together.
     pub(crate) metrics: BTreeMap<String, f64>,
 }
 
@@ -93,6 +95,10 @@ pub(crate) struct Figures {
     pub(crate) critical_latency_ms: Option<Percentiles>,
     /// Processor seconds of the process that holds the sockets; `None` without deliveries.
     pub(crate) cpu_per_million: Option<f64>,
+    /// Events a second that came to each gateway from the routers.
+    pub(crate) intake_per_second: Vec<f64>,
+    /// Their mean; `None` where there is no gateway.
+    pub(crate) intake_mean: Option<f64>,
     /// Processor seconds of each process, and of the generator, in the time that is measured.
     pub(crate) cpu_seconds: BTreeMap<&'static str, f64>,
     pub(crate) rss_per_socket: f64,
@@ -132,6 +138,8 @@ impl Figures {
         let (churn_lost, churn_reason) = &harvest.churn_lost;
         let reason = steady().find_map(|end| end.lost.as_ref()).or(churn_reason.as_ref());
         let [empty, seated, _] = measured.rss;
+        let intake: Vec<f64> =
+            interval.intake.iter().map(|events| *events as f64 / interval.length.as_secs_f64()).collect();
         Self {
             through: *through,
             sockets: plan.sockets,
@@ -149,6 +157,8 @@ impl Figures {
             latency_ms: Percentiles::of(&harvest.latencies.all),
             critical_latency_ms: Percentiles::of(&harvest.latencies.critical),
             cpu_per_million: ratio(cpu * 1e6, interval.events),
+            intake_mean: ratio(intake.iter().sum(), intake.len() as u64),
+            intake_per_second: intake,
             cpu_seconds,
             rss_per_socket: seated.saturating_sub(empty) as f64 / f64::from(plan.sockets),
             bytes_per_event: ratio(received.bytes as f64, received.events),
@@ -235,8 +245,7 @@ pub(super) mod tests {
 
     /// 400 sockets of which each should get event 7, except that `lost` did not.
     pub(in crate::bench) fn figures(scenario: Scenario, lost: &[u32], cpu_ms: u64) -> Figures {
-        let batch = Duration::ZERO;
-        let numbers = Numbers { sockets: Some(400), rate: Some(10.0), seconds: Some(4), window_ms: 0, batch };
+        let numbers = Numbers { seconds: Some(4), ..Numbers::small(400, 10.0) };
         let plan = Plan::new(scenario, numbers);
         let mut one = Tally::default();
         one.add(7);
@@ -256,7 +265,7 @@ pub(super) mod tests {
             through: Through::Gateway,
             connecting: Duration::from_millis(500),
             rss: [10_000_000, 12_000_000, 13_000_000],
-            interval: Interval { length: Duration::from_secs(4), events: 200_000, cpu },
+            interval: Interval { length: Duration::from_secs(4), events: 200_000, cpu, intake: vec![4_000, 2_000] },
             late: Duration::from_micros(300),
             received: Received { events: 400, frames: 100, bytes: 140_000 },
             sends: 110,
@@ -274,6 +283,7 @@ pub(super) mod tests {
         assert_eq!(figures.rss_per_socket, 5_000.0);
         let per_event = (figures.bytes_per_event, figures.frames_per_delivery, figures.sends_per_delivery);
         assert_eq!(per_event, (Some(350.0), Some(0.25), Some(0.275)));
+        assert_eq!((figures.intake_per_second.clone(), figures.intake_mean), (vec![1_000.0, 500.0], Some(750.0)));
         let latency = figures.latency_ms.unwrap();
         assert_eq!([latency.p50, latency.p99, latency.p999, latency.max].map(f64::round), [1.0, 1.0, 10.0, 100.0]);
         assert_eq!((figures.expected, figures.fault()), (400, None));

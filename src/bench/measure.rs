@@ -96,8 +96,7 @@ mod tests {
 
     #[test]
     fn latency_is_measured_from_the_moment_an_event_was_meant_for() {
-        let batch = Duration::ZERO;
-        let numbers = Numbers { sockets: Some(1), rate: Some(100.0), seconds: Some(10), window_ms: 0, batch };
+        let numbers = Numbers { seconds: Some(10), ..Numbers::small(1, 100.0) };
         let plan = Plan::new(Scenario::Slow, numbers);
         let mut latencies = Latencies::new();
         // Meant for 0 s, 3 s and 8 s: the first is not measured, and between the others the readers stall.

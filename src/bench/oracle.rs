@@ -142,7 +142,7 @@ mod tests {
 
     fn plan(scenario: Scenario) -> Plan {
         let batch = Duration::from_millis(2);
-        Plan::new(scenario, Numbers { sockets: Some(300), rate: Some(500.0), seconds: Some(1), window_ms: 0, batch })
+        Plan::new(scenario, Numbers { batch, ..Numbers::small(300, 500.0) })
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use super::figures::{Figures, Percentiles};
-use super::scenario::Plan;
+use super::scenario::{Placing, Plan};
 use super::through::Through;
 
 /// What an earlier measurement of a bare server gave, in CPU seconds per million deliveries at 5,000 sockets that get
@@ -21,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) rate: f64,
     pub(crate) window_ms: u16,
     pub(crate) seconds: f64,
+    pub(crate) gateways: u32,
+    pub(crate) placing: Placing,
     pub(crate) machine: Machine,
     /// The runs, in their order.
     pub(crate) runs: Vec<Figures>,
@@ -28,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) cpu_ratios: Vec<f64>,
     /// Their median.
     pub(crate) cpu_ratio: Option<f64>,
+    /// What the bare server's CPU per million deliveries is to be compared with, at 5,000 sockets x 20 events/s.
+    pub(crate) bare_reference: f64,
     /// Why the bench does not count, if it does not.
     pub(crate) faults: Vec<String>,
 }
@@ -76,6 +80,9 @@ impl Report {
             rate: plan.rate,
             window_ms: plan.window_ms,
             seconds: plan.measured.as_secs_f64(),
+            gateways: plan.gateways,
+            placing: plan.placing,
+            bare_reference: REFERENCE,
             machine,
             cpu_ratio: median(cpu_ratios.iter().copied()),
             cpu_ratios,
@@ -119,11 +126,21 @@ impl Report {
                 line(name, cells.into_iter().map(cell).collect());
             }
         }
+        self.tell_intakes(&mut text);
         self.tell_ratios(&mut text);
         for fault in &self.faults {
             text += &format!("DOES NOT COUNT: {fault}\n");
         }
         text
+    }
+
+    /// What came to each of several gateways, where the mean alone would hide that they differ.
+    fn tell_intakes(&self, text: &mut String) {
+        if self.gateways > 1 {
+            let of = |at: usize| median(self.runs.iter().filter_map(|run| run.intake_per_second.get(at).copied()));
+            let each: Vec<String> = (0..).map_while(of).map(|events| format!("{events:.0}")).collect();
+            *text += &format!("events/s into each gateway: {}\n", each.join(", "));
+        }
     }
 
     fn tell_ratios(&self, text: &mut String) {
@@ -156,7 +173,7 @@ impl Report {
 type Row = (&'static str, usize, fn(&Figures) -> Option<f64>);
 
 /// The rows of the table: name, decimals, and where the number is.
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 30] = [
     ("sockets", 0, |run| Some(f64::from(run.sockets))),
     ("connects/s", 0, |run| Some(run.connects_per_second)),
     ("events published", 0, |run| Some(run.published as f64)),
@@ -172,6 +189,7 @@ const ROWS: [Row; 29] = [
     ("critical events, p99", 3, |run| run.critical_latency_ms.map(|latency| latency.p99)),
     ("latest event sent late by", 3, |run| run.latency_ms.map(|_: Percentiles| run.sent_late_ms)),
     ("CPU s per million deliveries", 3, |run| run.cpu_per_million),
+    ("events/s into a gateway, mean", 0, |run| run.intake_mean),
     ("router busy (of one core)", 2, |run| busy(run, "router")),
     ("server busy", 2, |run| busy(run, run.through.under_test())),
     ("generator busy", 2, |run| busy(run, "generator")),
@@ -206,12 +224,9 @@ mod tests {
     use super::*;
     use crate::bench::figures::tests::figures;
     use crate::bench::scenario::{Numbers, Scenario};
-    use std::time::Duration;
 
     fn report(runs: Vec<Figures>) -> Report {
-        let batch = Duration::ZERO;
-        let plan =
-            Plan::new(Scenario::Selective, Numbers { sockets: None, rate: None, seconds: None, window_ms: 0, batch });
+        let plan = Plan::new(Scenario::Selective, Numbers { gateways: 2, ..Numbers::small(400, 10.0) });
         Report::new(&plan, Through::Gateway, true, Machine::here(2, true), runs)
     }
 
@@ -237,6 +252,7 @@ mod tests {
         assert_eq!((rounded, report.cpu_ratio), (vec![2.0, 1.1, 1.2], Some(report.cpu_ratios[2])));
         let table = report.table();
         assert!(table.contains("gateway by bare: 1.200 (median of 2.000, 1.100, 1.200)"), "{table}");
+        assert!(table.contains("events/s into each gateway: 1000, 500\n"), "{table}");
         assert!(report.faults.is_empty());
     }
 

@@ -82,12 +82,12 @@ impl Run<'_> {
         self.screen.say("starting");
         let oracle = Arc::new(Oracle::new(plan).map_err(RunError::Oracle)?);
         let expected = oracle.expected(plan.sockets, 0..plan.schedule.total());
-        let (injector, address, dialect) = self.start(server, &oracle).await?;
+        let (injector, addresses, dialect) = self.start(server, &oracle).await?;
         let empty = server.usage()?;
 
         let opened = Instant::now();
         let threads = self.cores.generator.len().min(4) as u32;
-        let fleet = Fleet::open(&self.plan, address, dialect, threads, self.number)?;
+        let fleet = Fleet::open(&self.plan, addresses, dialect, threads, self.number)?;
         fleet.connected(|ready| self.screen.connecting(ready, plan.sockets)).await?;
         let connecting = opened.elapsed();
         sleep(SETTLE).await;
@@ -97,7 +97,7 @@ impl Run<'_> {
         let (interval, late) = self.load(server, &fleet, &injector, &expected).await?;
         let received = fleet.received();
         let sends = self.sends(server, &injector).await?.saturating_sub(sends_before);
-        let metrics = server.metrics("gateway").await?;
+        let metrics = added_up(server.metrics("gateway").await?);
         let loaded = server.usage()?;
         if plan.stall_at().is_some() {
             self.screen.say("reading what is left for stalled readers");
@@ -133,12 +133,12 @@ impl Run<'_> {
         &self,
         server: &mut Server,
         oracle: &Arc<Oracle>,
-    ) -> Result<(Injector, SocketAddr, Dialect), RunError> {
+    ) -> Result<(Injector, Vec<SocketAddr>, Dialect), RunError> {
         let plan = &*self.plan;
         if self.through == Through::Bare {
             let address = server.start_bare().await?;
             let feed = Feed::connect(address, plan.scenario, Arc::clone(oracle))?;
-            return Ok((Injector::Bare(feed), address, Dialect::Bare(oracle.memberships(plan.sockets))));
+            return Ok((Injector::Bare(feed), vec![address], Dialect::Bare(oracle.memberships(plan.sockets))));
         }
         let nats_url = server.start_nats().await?;
         let injector = if self.through == Through::Gateway {
@@ -158,8 +158,11 @@ impl Run<'_> {
             "gateway.critical_rate=1000000".to_owned(),
         ];
         sets.extend(self.sets.iter().cloned());
-        let address = server.start_node("gateway", &nats_url, &sets, "gateway").await?;
-        Ok((injector, address, Dialect::Gateway))
+        let mut addresses = Vec::new();
+        for _ in 0..plan.gateways {
+            addresses.push(server.start_node("gateway", &nats_url, &sets, "gateway").await?);
+        }
+        Ok((injector, addresses, Dialect::Gateway))
     }
 
     /// Sends the events of the plan and waits until they have come. Gives what the time that is measured cost, and by
@@ -178,6 +181,7 @@ impl Run<'_> {
         let pace = injector.start(&self.plan, epoch);
 
         self.wait(begin, epoch, server, fleet).await?;
+        let intake_before = intake(server).await?;
         let (start, before, cost_before) = (Instant::now(), fleet.received(), server.usage()?);
         if let Some(at) = plan.stall_at() {
             self.wait(epoch + at, epoch, server, fleet).await?;
@@ -185,11 +189,12 @@ impl Run<'_> {
         }
         self.wait(begin + plan.measured, epoch, server, fleet).await?;
         let (length, after, cost_after) = (start.elapsed(), fleet.received(), server.usage()?);
+        let intake = intake(server).await?.iter().zip(intake_before).map(|(after, before)| after - before).collect();
         let cpu = cost_after.into_iter().map(|(name, usage)| {
             let before = cost_before.get(name).copied().unwrap_or_default();
             (name, usage.cpu.saturating_sub(before.cpu))
         });
-        let interval = Interval { length, events: after.events - before.events, cpu: cpu.collect() };
+        let interval = Interval { length, events: after.events - before.events, cpu: cpu.collect(), intake };
 
         let late = pace.await.map_err(InjectError::from)??;
         let sockets = (0..).zip(expected).filter(|(socket, _)| !plan.stalls(*socket));
@@ -228,8 +233,27 @@ impl Run<'_> {
             }
             Injector::Routed(_) | Injector::Published(_) => {
                 let metrics = server.metrics("gateway").await?;
-                Ok(metrics.get("tickwire_gateway_frames_total").map_or(0, |frames| *frames as u64))
+                Ok(metrics.iter().map(|metrics| count(metrics, "tickwire_gateway_frames_total")).sum())
             }
         }
     }
+}
+
+/// How many events have come to each gateway from the routers.
+async fn intake(server: &Server) -> Result<Vec<u64>, ServerError> {
+    let metrics = server.metrics("gateway").await?;
+    Ok(metrics.iter().map(|metrics| count(metrics, "tickwire_gateway_received_events_total")).collect())
+}
+
+fn count(metrics: &BTreeMap<String, f64>, name: &str) -> u64 {
+    metrics.get(name).map_or(0, |count| *count as u64)
+}
+
+/// The counters of several nodes as one.
+fn added_up(nodes: Vec<BTreeMap<String, f64>>) -> BTreeMap<String, f64> {
+    let mut sum = BTreeMap::new();
+    for (name, value) in nodes.into_iter().flatten() {
+        *sum.entry(name).or_default() += value;
+    }
+    sum
 }

@@ -60,6 +60,19 @@ pub(crate) struct Numbers {
     pub(crate) window_ms: u16,
     /// Events come in batches, so many milliseconds apart.
     pub(crate) batch: Duration,
+    /// How many gateways share the sockets.
+    pub(crate) gateways: u32,
+    pub(crate) placing: Placing,
+}
+
+/// Which sockets are at the same gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Placing {
+    /// Every gateway has sockets for all symbols, as behind a load balancer that knows nothing of them
+    Spread,
+    /// Every gateway has the sockets for its share of the symbols, as behind one that keeps desks or sectors together
+    Grouped,
 }
 
 /// A scenario with its numbers.
@@ -72,6 +85,8 @@ pub(crate) struct Plan {
     /// How long is measured.
     pub(crate) measured: Duration,
     pub(crate) window_ms: u16,
+    pub(crate) gateways: u32,
+    pub(crate) placing: Placing,
     pub(crate) schedule: Schedule,
     /// The first event that is measured.
     pub(crate) measure_from: u64,
@@ -109,8 +124,8 @@ impl Plan {
             Scenario::Slow => schedule.first_at(warm_up + measured / 2),
             _ => measure_from,
         };
-        let window_ms = numbers.window_ms;
-        Self { scenario, sockets, rate, measured, window_ms, schedule, measure_from, split }
+        let Numbers { window_ms, gateways, placing, .. } = numbers;
+        Self { scenario, sockets, rate, measured, window_ms, gateways, placing, schedule, measure_from, split }
     }
 
     /// When the measuring begins, from the first event on.
@@ -138,10 +153,30 @@ impl Plan {
         match self.scenario {
             Scenario::Broadcast | Scenario::Slow => json!({ "min_confidence": 0.5 }),
             Scenario::Idle | Scenario::Selective | Scenario::Burst | Scenario::Churn => {
-                let symbols: Vec<String> = symbols_of(socket).into_iter().map(symbol).collect();
+                let symbols: Vec<String> = self.symbols_of(socket).into_iter().map(symbol).collect();
                 json!({ "symbols": symbols, "min_confidence": 0.5 })
             }
         }
+    }
+
+    /// Which gateway a socket connects to.
+    pub(crate) fn gateway_of(&self, socket: u32) -> usize {
+        (socket % self.gateways) as usize
+    }
+
+    /// Five different symbols, of all or of the share of its gateway.
+    fn symbols_of(&self, socket: u32) -> Vec<u32> {
+        let (shares, share) = match self.placing {
+            Placing::Spread => (1, 0),
+            Placing::Grouped => (self.gateways, socket % self.gateways),
+        };
+        let mut symbols: Vec<u32> = Vec::new();
+        let draw = |draw: u64| (mix(u64::from(socket) << 32 | draw) % u64::from(SYMBOLS / shares)) as u32;
+        let mut draws = (0..).map(|number| draw(number) * shares + share);
+        while symbols.len() < SYMBOLS_EACH as usize {
+            symbols.extend(draws.next().filter(|drawn| !symbols.contains(drawn)));
+        }
+        symbols
     }
 
     /// The same, as the gateway reads it.
@@ -247,23 +282,40 @@ fn symbol(number: u32) -> String {
     format!("S{number:03}")
 }
 
-/// Five different symbols.
-fn symbols_of(socket: u32) -> Vec<u32> {
-    let mut symbols: Vec<u32> = Vec::new();
-    let mut draws = (0..).map(|draw: u64| (mix(u64::from(socket) << 32 | draw) % u64::from(SYMBOLS)) as u32);
-    while symbols.len() < SYMBOLS_EACH as usize {
-        symbols.extend(draws.next().filter(|drawn| !symbols.contains(drawn)));
-    }
-    symbols
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn plan(scenario: Scenario) -> Plan {
         let batch = Duration::from_millis(2);
-        Plan::new(scenario, Numbers { sockets: Some(200), rate: Some(1_000.0), seconds: Some(10), window_ms: 0, batch })
+        Plan::new(scenario, Numbers { seconds: Some(10), batch, ..Numbers::small(200, 1_000.0) })
+    }
+
+    impl Numbers {
+        /// One gateway, one second, no window and no batches.
+        pub(in crate::bench) fn small(sockets: u32, rate: f64) -> Self {
+            Self {
+                sockets: Some(sockets),
+                rate: Some(rate),
+                seconds: Some(1),
+                window_ms: 0,
+                batch: Duration::ZERO,
+                gateways: 1,
+                placing: Placing::Spread,
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_that_are_grouped_want_symbols_of_their_gateway_alone() {
+        let numbers = Numbers { gateways: 4, placing: Placing::Grouped, ..Numbers::small(200, 1.0) };
+        let plan = Plan::new(Scenario::Selective, numbers);
+        for socket in 0..plan.sockets {
+            let symbols = plan.symbols_of(socket);
+            assert_eq!(symbols.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{symbols:?}");
+            let own = |symbol: &u32| *symbol < SYMBOLS && *symbol as usize % 4 == plan.gateway_of(socket);
+            assert!(symbols.iter().all(own), "socket {socket}: {symbols:?}");
+        }
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Server {
         }
     }
 
-    /// Starts a node, on the server's side, and waits until it is ready; gives the address named `listens`.
+    /// Starts a node, on the server's side, and waits until it is ready; gives the address named `listens`. There may be
+    /// several of a role.
     pub(crate) async fn start_node(
         &mut self,
         role: &'static str,
@@ -116,9 +117,10 @@ impl Server {
         sets: &[String],
         listens: &'static str,
     ) -> Result<SocketAddr, ServerError> {
-        let ports_file = self.home.path().join(format!("{role}.json"));
+        let number = 1 + self.of_name(role).count();
+        let ports_file = self.home.path().join(format!("{role}-{number}.json"));
         let own = [
-            format!("node.id=bench-{role}"),
+            format!("node.id=bench-{role}-{number}"),
             format!("node.ports_file={}", ports_file.display()),
             "node.shutdown_grace=1s".to_owned(),
             format!("nats.url={nats_url}"),
@@ -151,7 +153,8 @@ impl Server {
         }
     }
 
-    /// What the processes under test, and the generator, have cost so far, by name. NATS is not among them.
+    /// What the processes under test, and the generator, have cost so far, those of one name together. NATS is not among
+    /// them.
     pub(crate) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>, ServerError> {
         let name = "generator";
         let own = usage(std::process::id()).map_err(|source| ServerError::Measure { name, source })?;
@@ -159,17 +162,24 @@ impl Server {
         for Process { name, child, .. } in self.processes.iter().filter(|process| process.name != "nats") {
             let pid = child.id().ok_or_else(|| io::Error::other("it has ended"));
             let used = pid.and_then(usage).map_err(|source| ServerError::Measure { name, source })?;
-            all.insert(*name, used);
+            let sum: &mut Usage = all.entry(name).or_default();
+            (sum.cpu, sum.rss) = (sum.cpu + used.cpu, sum.rss + used.rss);
         }
         Ok(all)
     }
 
-    /// The metrics of a node, those of one name added up; empty for what has none.
-    pub(crate) async fn metrics(&self, name: &'static str) -> Result<BTreeMap<String, f64>, ServerError> {
-        let process = self.processes.iter().find(|process| process.name == name);
-        let Some(admin) = process.and_then(|process| process.admin) else { return Ok(BTreeMap::new()) };
-        let text = get(admin, "/metrics").await.map_err(|source| ServerError::Measure { name, source })?;
-        Ok(parse_metrics(&text))
+    /// The metrics of each node of this name, in the order of their start.
+    pub(crate) async fn metrics(&self, name: &'static str) -> Result<Vec<BTreeMap<String, f64>>, ServerError> {
+        let mut metrics = Vec::new();
+        for admin in self.of_name(name).filter_map(|process| process.admin) {
+            let text = get(admin, "/metrics").await.map_err(|source| ServerError::Measure { name, source })?;
+            metrics.push(parse_metrics(&text));
+        }
+        Ok(metrics)
+    }
+
+    fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Process> {
+        self.processes.iter().filter(move |process| process.name == name)
     }
 
     /// Fails if a process has ended.
@@ -202,7 +212,7 @@ impl Server {
         arguments: &[String],
         under_test: bool,
     ) -> Result<&mut Process, ServerError> {
-        let log = self.home.path().join(format!("{name}.log"));
+        let log = self.home.path().join(format!("{name}-{}.log", self.processes.len()));
         let start = || {
             let output = File::create(&log)?;
             let stdout = if name == "bare" { Stdio::piped() } else { output.try_clone()?.into() };

@@ -38,7 +38,8 @@ pub(crate) enum SocketsError {
 #[derive(Debug)]
 pub(super) struct Shared {
     plan: Arc<Plan>,
-    server: SocketAddr,
+    /// Where the gateways listen, or the bare server.
+    servers: Vec<SocketAddr>,
     dialect: Dialect,
     /// The third byte of the addresses that sockets come from: runs do not wait for each other's ports.
     origin: u8,
@@ -54,6 +55,13 @@ pub(super) struct Shared {
     frames: AtomicU64,
     bytes: AtomicU64,
     failure: Mutex<Option<SocketsError>>,
+}
+
+impl Shared {
+    /// What a socket connects to.
+    fn server_of(&self, number: u32) -> SocketAddr {
+        self.servers[self.plan.gateway_of(number) % self.servers.len()]
+    }
 }
 
 /// What came to all sockets so far.
@@ -103,14 +111,14 @@ impl Fleet {
     /// Begins to connect in so many threads. `origin` tells runs apart that follow each other.
     pub(crate) fn open(
         plan: &Arc<Plan>,
-        server: SocketAddr,
+        servers: Vec<SocketAddr>,
         dialect: Dialect,
         threads: u32,
         origin: u8,
     ) -> Result<Self, SocketsError> {
         let shared = Arc::new(Shared {
             plan: Arc::clone(plan),
-            server,
+            servers,
             dialect,
             origin,
             epoch: OnceLock::new(),

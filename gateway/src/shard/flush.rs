@@ -1,5 +1,7 @@
 //! How what waits leaves: frames are put together from objects that are encoded already, and written by one call each.
 
+use std::task::{Context, Poll};
+
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode, write_array};
@@ -9,7 +11,7 @@ use super::Shard;
 use crate::account::Account;
 use crate::outbox::{Frame, Relief};
 use crate::session::{Held, Session, Stage, held};
-use crate::socket::{Ended, HEADER};
+use crate::socket::{Ended, HEADER, Ready};
 use crate::stats::let_go;
 
 impl Shard {
@@ -52,9 +54,10 @@ impl Shard {
             self.end(now, number, ended);
             return;
         }
-        if session.socket.unsent() > 0 {
-            session.rewatch.notify_one();
-        } else if let Some(due) = session.outbox.due() {
+        // What a blocked socket does not take goes when it is writable again.
+        if session.socket.unsent() == 0
+            && let Some(due) = session.outbox.due()
+        {
             self.flush_later(number, due);
         }
     }
@@ -86,9 +89,12 @@ impl Shard {
         }
     }
 
-    /// Whether bytes wait for this session's socket to take them; `None` when the session is gone.
-    pub(crate) fn is_blocked(&self, number: u64) -> Option<bool> {
-        self.sessions.get(number).map(|session| session.socket.unsent() > 0)
+    /// Waits until this session's socket is ready for what it is needed for; `None` when the session is gone.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
+        match self.sessions.get_mut(number) {
+            Some(session) => session.socket.poll_ready(cx).map(Some),
+            None => Poll::Ready(None),
+        }
     }
 
     /// The socket takes bytes again.
@@ -125,7 +131,6 @@ impl Shard {
         self.stats.frames += 1;
         self.stats.bytes += self.frame.len() as u64;
         let sent = session.socket.send(&mut self.frame);
-        session.rewatch.notify_one();
         sent.map(|()| session.socket.unsent())
     }
 }

@@ -1,7 +1,6 @@
 //! A session's life in its shard: it arrives, is welcomed, is sent heartbeats, and ends with a code.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use compact_str::CompactString;
 use metrics::counter;
@@ -9,7 +8,6 @@ use rand::Rng;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{Goaway, Heartbeat, Notice, ServerFrame, Welcome};
 use tickwire_core::ids::Millis;
-use tokio::sync::Notify;
 
 use super::flush::worded;
 use super::{Shard, USUAL_WEIGHT};
@@ -54,7 +52,6 @@ impl Shard {
             attention: now,
             flush_at: None,
             touched: false,
-            rewatch: Rc::new(Notify::new()),
             _place: arrival.place,
         };
         let number = self.sessions.insert(session);
@@ -82,7 +79,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = Stage::Open;
         session.heard = now;
-        self.welcomed.push((number, session.socket.tcp(), Rc::clone(&session.rewatch)));
+        self.welcomed.push(number);
         let welcome = Welcome {
             session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
             user: session.user.clone(),
@@ -195,7 +192,6 @@ impl Shard {
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
         session.stage = Stage::Closing;
         let said = session.socket.close(code);
-        session.rewatch.notify_one();
         if said.is_err() {
             self.remove(now, number);
         } else {
@@ -213,7 +209,6 @@ impl Shard {
         self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
         // What the kernel never took was not sent. A session that is closing has counted what waited.
         dropped("closed", u64::from(session.half_sent));
-        session.rewatch.notify_one();
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }
 }

@@ -152,7 +152,7 @@ impl Worker {
         let plan = &self.shared.plan;
         let address = source_address(self.shared.origin, number);
         let stalls = plan.stalls(number);
-        let stream = dial(address, self.shared.server, stalls);
+        let stream = dial(address, self.shared.server_of(number), stalls);
         let stream = stream.map_err(|error| SocketsError::Lost { number, source_address: address, lost: error.into() });
         let measured = number < plan.sockets && !stalls;
         let entry = self.clients.vacant_entry();
@@ -172,7 +172,7 @@ impl Worker {
         }
         let (stage, events) = (client.stage, client.tally.events);
         let shared = &self.shared;
-        let done = match client.open(&shared.dialect, shared.server) {
+        let done = match client.open(&shared.dialect, shared.server_of(client.number)) {
             Ok(()) => client.read(&shared.plan, &mut self.counts, &mut self.buffer, to_end),
             Err(lost) => Err(lost),
         };

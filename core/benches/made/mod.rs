@@ -1,0 +1,39 @@
+//! Events as they are every day, for benches.
+
+use serde_json::json;
+use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::ids::Seq;
+
+/// The event that a router makes of what a producer publishes, of about 350 bytes as JSON.
+///
+/// # Panics
+/// When the payload below is not what producers may publish.
+pub(crate) fn event(seq: Seq) -> Event {
+    let symbol = format!("S{:03}", seq.0 % 500);
+    let payload = json!({
+        "pattern": "BreakoutBO",
+        "symbol": symbol,
+        "tier": "daily",
+        "confidence": 0.87,
+        "timestamp": 1_757_514_600_120_u64 + seq.0,
+        "id": seq.0.to_string(),
+        "source": "bench",
+        "price": 117.25,
+        "target": 126.63,
+        "stop": 113.73,
+        "volume": 100_000 + seq.0,
+    })
+    .to_string();
+    let raw = Raw {
+        kind_token: "pattern",
+        key_token: &symbol,
+        content_type: None,
+        msg_id: None,
+        payload: payload.as_bytes(),
+        stream: "BENCH",
+        seq,
+        stored: Timestamp(1_757_514_600_120),
+    };
+    decode(&raw, &Kinds::default()).expect("producers may publish this")
+}

@@ -1,0 +1,152 @@
+//! The reading side of a client's socket: tungstenite (limits, fragments, ping, close, UTF-8), which exists only while
+//! a client is saying something.
+//!
+//! At any time nearly all clients are silent, so what a silent one holds is what counts. [`Seam`] follows the headers
+//! of frames as bytes go by and knows when nothing of a message is left; the reader is let go then, and made anew with
+//! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use tungstenite::Message;
+use tungstenite::error::Error;
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+/// How much is read from a socket at a time. Clients send little.
+const READ_BUFFER: usize = 512;
+
+/// Reads messages from whatever bytes are there.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    max_frame_bytes: usize,
+    under_way: Option<Box<UnderWay>>,
+}
+
+/// A message that has begun, or may have.
+#[derive(Debug)]
+struct UnderWay {
+    context: WebSocketContext,
+    seam: Seam,
+}
+
+impl Reader {
+    /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade.
+    pub(crate) fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
+        let under_way = (!read.is_empty()).then(|| Box::new(UnderWay::new(read, max_frame_bytes)));
+        Self { max_frame_bytes, under_way }
+    }
+
+    /// Reads one message, as [`WebSocketContext::read`] does. What it answers by itself is added to `answers`.
+    pub(super) fn read(&mut self, stream: impl Read, answers: &mut Vec<u8>) -> Result<Message, Error> {
+        let max_frame_bytes = self.max_frame_bytes;
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(Vec::new(), max_frame_bytes)));
+        let UnderWay { context, seam } = &mut **under_way;
+        let read = context.read(&mut Pipe { stream, answers, seam });
+        // All that came has been taken; if it ends with a message, the reader knows nothing that a new one would not.
+        if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) && seam.is_clean() {
+            self.under_way = None;
+        }
+        read
+    }
+}
+
+impl UnderWay {
+    fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
+        let mut seam = Seam::default();
+        seam.pass(&read);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_frame_bytes))
+            .max_frame_size(Some(max_frame_bytes));
+        Self { context: WebSocketContext::from_partially_read(read, Role::Server, Some(config)), seam }
+    }
+}
+
+/// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
+struct Pipe<'a, S> {
+    stream: S,
+    answers: &'a mut Vec<u8>,
+    seam: &'a mut Seam,
+}
+
+impl<S: Read> Read for Pipe<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.seam.pass(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl<S> Write for Pipe<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.answers.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The longest header without its mask (RFC 6455, 5.2).
+const LONGEST_HEADER: usize = 10;
+
+/// Where a client's stream of frames stands.
+#[derive(Debug, Default)]
+struct Seam {
+    header: [u8; LONGEST_HEADER],
+    /// How much of a header has gone by.
+    headed: usize,
+    /// How much of a frame, its mask included, is still to come.
+    left: u64,
+    /// Whether further fragments of a message are to come.
+    fragmented: bool,
+    /// Whether the client has said goodbye.
+    closed: bool,
+}
+
+impl Seam {
+    /// These bytes come next.
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while let [first, rest @ ..] = bytes {
+            if self.left > 0 {
+                let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= passed as u64;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            self.header[self.headed] = *first;
+            self.headed += 1;
+            bytes = rest;
+            if let Some(left) = self.follows() {
+                (self.headed, self.left) = (0, left);
+                match (self.header[0] & 0x0f, self.header[0] & 0x80 != 0) {
+                    (0x0..=0x2, last) => self.fragmented = !last,
+                    (0x8, _) => self.closed = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Whether nothing of a message is under way.
+    fn is_clean(&self) -> bool {
+        self.headed == 0 && self.left == 0 && !self.fragmented && !self.closed
+    }
+
+    /// How many bytes follow the header; `None` while it is not whole.
+    fn follows(&self) -> Option<u64> {
+        let [_, second, extended @ ..] = &self.header[..self.headed] else { return None };
+        let payload = match second & 0x7f {
+            126 => u64::from(u16::from_be_bytes(*extended.first_chunk()?)),
+            127 => u64::from_be_bytes(*extended.first_chunk()?),
+            length => u64::from(length),
+        };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        Some(payload.saturating_add(mask))
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
