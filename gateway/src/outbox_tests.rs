@@ -26,6 +26,7 @@ fn delivery(seq: u64, priority: Priority, size: usize) -> Arc<Delivery> {
         regime: None,
         tags: Vec::new(),
         data,
+        rooms: Vec::new(),
     };
     Arc::new(Delivery::new(event, Partition(1), Seq(seq)))
 }
