@@ -13,7 +13,7 @@ mod auth;
 mod delivery;
 mod edge;
 mod http;
-mod index;
+pub mod index;
 mod lobby;
 mod messages;
 mod outbox;

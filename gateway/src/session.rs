@@ -35,6 +35,14 @@ pub(crate) enum Stage {
     Closing,
 }
 
+/// A subscription in force.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Names it in the index: counted up by the session, never used twice.
+    pub(crate) number: u32,
+    pub(crate) subscription: Subscription,
+}
+
 /// A session and its socket, owned by its shard.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -42,7 +50,8 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     pub(crate) socket: Socket,
     pub(crate) outbox: Outbox,
-    pub(crate) subscriptions: BTreeMap<SubscriptionName, Subscription>,
+    pub(crate) subscriptions: BTreeMap<SubscriptionName, Held>,
+    pub(crate) last_subscription: u32,
     pub(crate) requests: VecDeque<Request>,
     /// Frames that were refused so far.
     pub(crate) refused: u32,
@@ -77,7 +86,7 @@ impl Session {
     /// The number of symbols named, were all requests granted and `name` given `filter`.
     pub(crate) fn wanted_symbols(&self, name: &SubscriptionName, filter: &Filter) -> usize {
         let mut wanted: BTreeMap<&SubscriptionName, usize> =
-            self.subscriptions.iter().map(|(name, held)| (name, symbols(&held.filter))).collect();
+            self.subscriptions.iter().map(|(name, held)| (name, symbols(&held.subscription.filter))).collect();
         for request in &self.requests {
             if let Request::Subscribe { name, filter, .. } = request {
                 wanted.insert(name, symbols(filter));
@@ -89,7 +98,7 @@ impl Session {
 
     /// Every filter that the edge counts for this session.
     pub(crate) fn filters(&self) -> Vec<Arc<Filter>> {
-        let held = self.subscriptions.values().map(|held| Arc::clone(&held.filter));
+        let held = self.subscriptions.values().map(|held| Arc::clone(&held.subscription.filter));
         let asked = self.requests.iter().filter_map(|request| match request {
             Request::Subscribe { filter, .. } => Some(Arc::clone(filter)),
             Request::Unsubscribe { .. } | Request::List { .. } => None,

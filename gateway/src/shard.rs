@@ -2,8 +2,9 @@
 //! is locked, and nothing here waits.
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames. `commands` is the
-//! other direction: what clients ask for. `life` is how sessions come and go.
+//! other direction: what clients ask for. `life` is how sessions come and go, `care` what is done once in a while.
 
+mod care;
 mod commands;
 mod life;
 
@@ -26,7 +27,8 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::delivery::Delivery;
-use crate::index::Index;
+use crate::index::metrics::Published;
+use crate::index::{Index, Subscriber};
 use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::session::{Session, Stage};
 use crate::socket::{Ended, HEADER};
@@ -50,6 +52,9 @@ pub(crate) struct Shard {
     sessions: HashMap<u64, Session>,
     last_session: u64,
     index: Index,
+    index_published: Published,
+    /// When the index is next looked after; `None` until a session came.
+    care_at: Option<Instant>,
     applied: Position,
     flushes: BTreeSet<(Instant, u64)>,
     attention: BTreeSet<(Instant, u64)>,
@@ -71,6 +76,8 @@ impl Shard {
             sessions: HashMap::new(),
             last_session: 0,
             index: Index::default(),
+            index_published: Published::default(),
+            care_at: None,
             applied: Position { incarnation: Incarnation(0), seqs },
             flushes: BTreeSet::new(),
             attention: BTreeSet::new(),
@@ -104,7 +111,7 @@ impl Shard {
     /// When [`Self::turn`] is next to be called.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
         let first = |timers: &BTreeSet<(Instant, u64)>| timers.first().map(|(at, _)| *at);
-        first(&self.flushes).into_iter().chain(first(&self.attention)).min()
+        first(&self.flushes).into_iter().chain(first(&self.attention)).chain(self.care_at).min()
     }
 
     /// Does what is due: windows that end, heartbeats, clients that take too long.
@@ -118,6 +125,7 @@ impl Shard {
         while let Some(number) = pop_due(&mut self.attention, now) {
             self.attend(now, number);
         }
+        self.care(now);
     }
 
     /// Adds what was counted to the metrics.
@@ -197,7 +205,7 @@ impl Shard {
         let (sessions, touched) = (&mut self.sessions, &mut self.touched);
         let mut overflowed = Vec::new();
         let mut matched = false;
-        self.index.matching(&delivery.event, |number, window_ms| {
+        self.index.matching(&delivery.event, |&Subscriber { session: number, window_ms, .. }| {
             matched = true;
             let Some(session) = sessions.get_mut(&number).filter(|session| session.stage == Stage::Open) else {
                 return;

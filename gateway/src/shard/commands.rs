@@ -11,8 +11,9 @@ use tickwire_core::frames::{
 };
 
 use super::Shard;
+use crate::index::Subscriber;
 use crate::messages::ToEdge;
-use crate::session::{Request, Session, Stage};
+use crate::session::{Held, Request, Session, Stage};
 use crate::socket::{Ended, Incoming};
 
 /// How many messages of one client are read before others have their turn.
@@ -131,17 +132,14 @@ impl Shard {
     pub(super) fn grant(&mut self, now: Instant, number: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let Some(Request::Subscribe { id, name, filter, window_ms }) = session.requests.pop_front() else { return };
-        let filter = match session.subscriptions.get(&name) {
-            Some(former) => {
-                let former = Arc::clone(&former.filter);
-                self.index.remove(number, &name, &former);
-                self.ask(ToEdge::Remove(former));
-                self.index.add(number, &name, &filter, window_ms)
-            }
-            None => self.index.add(number, &name, &filter, window_ms),
-        };
-        if let Some(session) = self.sessions.get_mut(&number) {
-            session.subscriptions.insert(name, Subscription { filter, window_ms });
+        session.last_subscription += 1;
+        let subscription = session.last_subscription;
+        let filter = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
+        let held = Held { number: subscription, subscription: Subscription { filter, window_ms } };
+        if let Some(former) = session.subscriptions.insert(name, held) {
+            let filter = former.subscription.filter;
+            self.index.remove(number, former.number, &filter);
+            self.ask(ToEdge::Remove(filter));
         }
         self.answer(now, number, id, ServerFrame::Subscribed);
         self.answer_waiting(now, number);
@@ -160,9 +158,9 @@ impl Shard {
 
     fn unsubscribe(&mut self, now: Instant, number: u64, id: Option<Id>, chosen: Chosen) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let ended: Vec<(SubscriptionName, Subscription)> = match chosen {
-            Chosen::All => std::mem::take(&mut session.subscriptions).into_iter().collect(),
-            Chosen::One(name) => match session.subscriptions.remove_entry(&name) {
+        let ended: Vec<Held> = match chosen {
+            Chosen::All => std::mem::take(&mut session.subscriptions).into_values().collect(),
+            Chosen::One(name) => match session.subscriptions.remove(&name) {
                 Some(ended) => vec![ended],
                 None => {
                     let known: Vec<&str> = session.subscriptions.keys().map(SubscriptionName::as_str).collect();
@@ -173,9 +171,9 @@ impl Shard {
                 }
             },
         };
-        for (name, subscription) in ended {
-            self.index.remove(number, &name, &subscription.filter);
-            self.ask(ToEdge::Remove(subscription.filter));
+        for Held { number: subscription, subscription: Subscription { filter, .. } } in ended {
+            self.index.remove(number, subscription, &filter);
+            self.ask(ToEdge::Remove(filter));
         }
         self.answer(now, number, id, ServerFrame::Subscribed);
     }
@@ -185,7 +183,8 @@ impl Shard {
         self.flush(now, number);
         let position = self.position(number);
         let Some(session) = self.sessions.get(&number) else { return };
-        let subscriptions = session.subscriptions.clone();
+        let in_force = session.subscriptions.iter();
+        let subscriptions = in_force.map(|(name, held)| (name.clone(), held.subscription.clone())).collect();
         self.reply(now, number, &frame(Subscriptions { id, subscriptions, position }));
     }
 

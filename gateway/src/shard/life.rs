@@ -43,6 +43,7 @@ impl Shard {
             socket,
             outbox: Outbox::new(self.settings.config.outbox_bytes),
             subscriptions: BTreeMap::new(),
+            last_subscription: 0,
             requests: VecDeque::new(),
             refused: 0,
             heard: now,
@@ -54,6 +55,7 @@ impl Shard {
         };
         self.attention.insert((attention, number));
         self.index.sit(&session.user, number);
+        self.begin_care(now);
         self.sessions.insert(number, session);
         self.ask(ToEdge::Join(self.id(number), arrival.user));
         if self.draining {
@@ -196,8 +198,8 @@ impl Shard {
 
     pub(super) fn remove(&mut self, number: u64) {
         let Some(session) = self.sessions.remove(&number) else { return };
-        for (name, held) in &session.subscriptions {
-            self.index.remove(number, name, &held.filter);
+        for held in session.subscriptions.values() {
+            self.index.remove(number, held.number, &held.subscription.filter);
         }
         self.index.rise(&session.user, number);
         self.attention.remove(&(session.attention, number));
