@@ -213,5 +213,6 @@ pub(crate) fn event(seq: u64) -> Event {
         regime: None,
         tags: Vec::new(),
         data: serde_json::Map::new(),
+        rooms: Vec::new(),
     }
 }

@@ -15,6 +15,7 @@
 //! | priority | `priority` | from the confidence |
 //! | id | `id`, `event_id`, if text of 1 to 128 bytes or an integer | `Nats-Msg-Id`, else `<stream>:<sequence>` |
 //! | tags | `tags` | those derived |
+//! | rooms | `rooms` | none |
 //! | regime | `regime`, for kind `market` | none |
 
 mod alert;
@@ -42,6 +43,9 @@ pub const MAX_PAYLOAD: usize = 262_144;
 
 /// The longest event id taken, in bytes.
 pub const MAX_ID: usize = 128;
+
+/// The most rooms one event is sent to.
+pub const MAX_ROOMS: usize = 64;
 
 /// A message as the stream holds it.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +126,10 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
         Some(found) => found.tags()?,
         None => Vec::new(),
     };
+    let rooms = match own.take(&["rooms"]) {
+        Some(found) => found.rooms()?,
+        None => Vec::new(),
+    };
 
     let mut regime = None;
     match kind {
@@ -150,6 +158,7 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
         regime,
         tags,
         data: own.rest,
+        rooms,
     })
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Confidence, Pattern, Symbol, UserId};
+use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
 
 /// A text that names no value of an enumeration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -311,4 +311,7 @@ pub struct Event {
     pub tags: Vec<CompactString>,
     /// Everything else that the producer sent.
     pub data: serde_json::Map<String, serde_json::Value>,
+    /// The rooms that it is sent to, sorted, each once.
+    #[serde(default)]
+    pub rooms: Vec<Room>,
 }

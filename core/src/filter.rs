@@ -1,7 +1,9 @@
 //! What a subscription asks for, and whether an event passes it. This evaluation is the truth that the index,
 //! the interest and every test are held against.
 
+pub mod conditions;
 mod parse;
+pub mod scalar;
 
 use std::collections::BTreeSet;
 
@@ -9,9 +11,10 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Kind, Priority, Regime, Tier, TradingSession};
-use crate::ids::{Confidence, Pattern, Symbol};
+use crate::ids::{Confidence, Pattern, Room, Symbol};
+use conditions::Conditions;
 
-pub use parse::{FilterError, FilterProblem, MAX_LIST, MAX_SYMBOLS, MAX_TAG};
+pub use parse::{FilterError, FilterProblem, MAX_CONDITIONS, MAX_LIST, MAX_SYMBOLS, MAX_TAG, MAX_TEXT};
 
 /// The conditions of one subscription, all of which an event must meet. `None` means any; no set is ever empty.
 ///
@@ -35,6 +38,9 @@ pub struct Filter {
     /// Tags, any of which is enough; compared as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeSet<CompactString>>,
+    /// Rooms, any of which is enough; compared as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<BTreeSet<Room>>,
     /// The lowest confidence that passes. An event without a confidence does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_confidence: Option<Confidence>,
@@ -44,6 +50,9 @@ pub struct Filter {
     /// Intraday events only if they happened in the regular session of New York. Other tiers are not concerned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub market_hours_only: bool,
+    /// What is asked of the event's data.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub data: Conditions,
 }
 
 impl Default for Filter {
@@ -56,9 +65,11 @@ impl Default for Filter {
             tiers: None,
             regimes: None,
             tags: None,
+            rooms: None,
             min_confidence: None,
             min_priority: None,
             market_hours_only: false,
+            data: Conditions::new(),
         }
     }
 }
@@ -69,16 +80,46 @@ impl Filter {
     pub fn matches(&self, event: &Event) -> bool {
         self.kinds.contains(&event.kind)
             && any_or_has(self.symbols.as_ref(), event.symbol.as_ref())
-            && any_or_has(self.patterns.as_ref(), event.pattern.as_ref())
+            && self.admits_pattern(event)
             && any_or_has(self.tiers.as_ref(), event.tier.as_ref())
             && any_or_has(self.regimes.as_ref(), event.regime.as_ref())
-            && self.tags.as_ref().is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
+            && self.admits_tags(event)
+            && self.admits_rooms(event)
             && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
             && self.min_priority.is_none_or(|least| event.priority >= least)
-            && (!self.market_hours_only
-                || event.tier != Some(Tier::Intraday)
-                || event.session == Some(TradingSession::Regular))
+            && (!self.market_hours_only || in_market_hours(event))
+            && self.admits_data(event)
     }
+
+    /// The part of [`Self::matches`] that is about patterns.
+    #[must_use]
+    pub fn admits_pattern(&self, event: &Event) -> bool {
+        any_or_has(self.patterns.as_ref(), event.pattern.as_ref())
+    }
+
+    /// The part of [`Self::matches`] that is about tags.
+    #[must_use]
+    pub fn admits_tags(&self, event: &Event) -> bool {
+        self.tags.as_ref().is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
+    }
+
+    /// The part of [`Self::matches`] that is about rooms.
+    #[must_use]
+    pub fn admits_rooms(&self, event: &Event) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| event.rooms.iter().any(|room| rooms.contains(room)))
+    }
+
+    /// The part of [`Self::matches`] that is about data.
+    #[must_use]
+    pub fn admits_data(&self, event: &Event) -> bool {
+        conditions::admit(&self.data, &event.data)
+    }
+}
+
+/// Whether `market_hours_only` lets the event pass: it concerns the intraday tier alone.
+#[must_use]
+pub fn in_market_hours(event: &Event) -> bool {
+    event.tier != Some(Tier::Intraday) || event.session == Some(TradingSession::Regular)
 }
 
 /// An event that lacks what is asked about does not pass.

@@ -60,7 +60,7 @@ macro_rules! display_inner {
         }
     )+};
 }
-display_inner!(Partition, Seq, Revision, Incarnation, NodeId, UserId, Symbol, Pattern);
+display_inner!(Partition, Seq, Revision, Incarnation, NodeId, UserId, Symbol, Pattern, Room);
 
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,6 +152,10 @@ bounded_name!(
 bounded_name!(
     /// The name of a chart pattern, compared as written: `BreakoutBO`.
     Pattern, "pattern", 64
+);
+bounded_name!(
+    /// A room that events are sent to, compared as written.
+    Room, "room", 128
 );
 
 /// A node's name. It stands as one token in NATS subjects, hence its small alphabet.

@@ -2,7 +2,7 @@
 //! to a router that missed one, as a snapshot.
 //!
 //! Interest may say yes wrongly, never no wrongly: it is the union of the sessions' filters, and it looks at kind,
-//! symbol, tier, pattern, confidence and priority only. The gateway's own index decides in the end.
+//! symbol, tier, pattern, room, confidence and priority only. The gateway's own index decides in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Kind, Priority, Tier};
 use crate::filter::Filter;
-use crate::ids::{Confidence, NodeRef, Pattern, Revision, Symbol, UserId};
+use crate::ids::{Confidence, NodeRef, Pattern, Revision, Room, Symbol, UserId};
 use crate::ring::ViewId;
 
 /// What interest is keyed by: a kind, and a symbol or any.
@@ -33,6 +33,9 @@ pub struct Want {
     pub min_confidence: Option<Confidence>,
     /// The lowest priority.
     pub min_priority: Option<Priority>,
+    /// Rooms, any of which is enough.
+    #[serde(default)]
+    pub rooms: Option<BTreeSet<Room>>,
 }
 
 impl Want {
@@ -44,6 +47,7 @@ impl Want {
             patterns: filter.patterns.clone(),
             min_confidence: filter.min_confidence,
             min_priority: filter.min_priority,
+            rooms: filter.rooms.clone(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Want {
     pub fn admits(&self, event: &Event) -> bool {
         self.tiers.as_ref().is_none_or(|set| event.tier.is_some_and(|tier| set.contains(&tier)))
             && self.patterns.as_ref().is_none_or(|set| event.pattern.as_ref().is_some_and(|p| set.contains(p)))
+            && self.rooms.as_ref().is_none_or(|set| event.rooms.iter().any(|room| set.contains(room)))
             && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
             && self.min_priority.is_none_or(|least| event.priority >= least)
     }
@@ -61,6 +66,7 @@ impl Want {
     pub fn union(mut self, other: &Self) -> Self {
         self.tiers = union(self.tiers, other.tiers.as_ref());
         self.patterns = union(self.patterns, other.patterns.as_ref());
+        self.rooms = union(self.rooms, other.rooms.as_ref());
         // `None` orders before every value, and stands for "no lower bound".
         self.min_confidence = self.min_confidence.min(other.min_confidence);
         self.min_priority = self.min_priority.min(other.min_priority);

@@ -7,7 +7,7 @@ use tickwire_core::decode::{Raw, decode};
 use tickwire_core::event::{Audience, Event, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
-use tickwire_core::ids::{Confidence, Partition, Pattern, Seq, Symbol};
+use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 use tickwire_core::key;
 
 /// Any value of a few levels, with names among its fields that decoders look at.
@@ -35,6 +35,7 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         "priority",
         "id",
         "tags",
+        "rooms",
         "regime",
         "event",
         "status",
@@ -47,6 +48,11 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         "token",
         "symbols",
         "kinds",
+        "data",
+        "eq",
+        "in",
+        "contains",
+        "min",
         "x",
     ];
     vec((prop::sample::select(names).prop_map(str::to_owned), inner), 0..6)
@@ -69,25 +75,29 @@ fn event() -> impl Strategy<Value = Event> {
         prop::option::of(prop::sample::select(Regime::ALL)),
         prop::option::of(prop::sample::select(TradingSession::ALL)),
         btree_set("\\PC{1,8}", 0..3),
+        btree_set("\\PC{1,8}".prop_filter_map("not a room", |text| Room::new(&text).ok()), 0..3),
         object_of(value()),
     );
     (who, what).prop_map(
-        |((kind, key, symbol, pattern, id, ts), (tier, confidence, priority, regime, session, tags, data))| Event {
-            kind: Kind::from(kind),
-            key: key.into(),
-            audience: Audience::Public,
-            id: id.into(),
-            ts: Timestamp(ts),
-            stored: Timestamp(0),
-            session,
-            symbol,
-            pattern,
-            tier,
-            confidence,
-            priority,
-            regime,
-            tags: tags.into_iter().map(Into::into).collect(),
-            data,
+        |((kind, key, symbol, pattern, id, ts), (tier, confidence, priority, regime, session, tags, rooms, data))| {
+            Event {
+                kind: Kind::from(kind),
+                key: key.into(),
+                audience: Audience::Public,
+                id: id.into(),
+                ts: Timestamp(ts),
+                stored: Timestamp(0),
+                session,
+                symbol,
+                pattern,
+                tier,
+                confidence,
+                priority,
+                regime,
+                tags: tags.into_iter().map(Into::into).collect(),
+                data,
+                rooms: rooms.into_iter().collect(),
+            }
         },
     )
 }
@@ -142,7 +152,7 @@ proptest! {
         let event = try_decode(kind.as_str(), "AAPL", None, &json);
         prop_assert_eq!(&try_decode(kind.as_str(), "AAPL", Some("application/msgpack"), &msgpack), &event);
         if let Some(event) = event {
-            prop_assert!(event.tags.is_sorted());
+            prop_assert!(event.tags.is_sorted() && event.rooms.is_sorted());
             prop_assert!(!event.id.is_empty());
         }
         let frame = ClientFrame::parse(&json, Encoding::Json);
@@ -169,6 +179,7 @@ proptest! {
             p: Partition(p),
             seq: Seq(seq),
             tags: event.tags.clone(),
+            rooms: event.rooms.clone(),
             session: event.session,
             data: event.data.clone(),
             conflated: 0,

@@ -1,17 +1,52 @@
 //! The index against asking every subscription.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tickwire_core::event::{Priority, Tier, Timestamp};
-use tickwire_core::ids::Confidence;
+use proptest::sample::select;
+use serde_json::{Value, json};
+use tickwire_core::event::{Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
+use tickwire_core::filter::conditions::Conditions;
+use tickwire_core::ids::{Confidence, Pattern, Room, Symbol};
 
 use super::*;
 
+const SESSIONS: u64 = 6;
+
 #[derive(Clone, Debug)]
 enum Change {
-    Add { session: u64, name: u8, filter: Filter },
-    Remove { session: u64, name: u8 },
+    /// A new subscription, or one that gets another filter or another window.
+    Add {
+        subscriber: Subscriber,
+        filter: Filter,
+    },
+    /// A session gives another of its subscriptions a filter that is there already.
+    Share {
+        subscriber: Subscriber,
+        with: usize,
+    },
+    Remove {
+        session: u64,
+        subscription: u32,
+    },
+    /// A removal that comes too late: the subscription has another filter by now, or none.
+    RemoveOther {
+        session: u64,
+        subscription: u32,
+        filter: Filter,
+    },
+    Come {
+        session: u64,
+    },
+    /// A session leaves, with whatever it still has.
+    Go {
+        session: u64,
+    },
+    /// A session dies, and nobody tells the index.
+    Die {
+        session: u64,
+    },
+    Sweep,
     Match(Event),
 }
 
@@ -19,102 +54,422 @@ fn user(session: u64) -> UserId {
     UserId::new(&format!("u{}", session % 3)).unwrap()
 }
 
-fn symbol(number: u8) -> Symbol {
-    Symbol::new(&format!("S{number}")).unwrap()
+fn any_of<T: Clone + std::fmt::Debug + Ord + 'static>(
+    values: Vec<T>,
+    chance: f64,
+) -> impl Strategy<Value = Option<BTreeSet<T>>> {
+    prop::option::weighted(chance, prop::collection::btree_set(select(values), 1..3))
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
-    prop::sample::select(vec![Kind::Pattern, Kind::Market, Kind::Alert])
+fn kinds() -> Vec<Kind> {
+    vec![Kind::Pattern, Kind::Market, Kind::Alert, Kind::Other("news".into())]
+}
+
+fn symbols() -> Vec<Symbol> {
+    ["AAPL", "MSFT", "TSLA"].map(|name| Symbol::new(name).unwrap()).into()
+}
+
+fn patterns() -> Vec<Pattern> {
+    ["Doji", "Hammer", "BullFlag"].map(|name| Pattern::new(name).unwrap()).into()
+}
+
+fn rooms() -> Vec<Room> {
+    ["vip", "desk", "lobby"].map(|name| Room::new(name).unwrap()).into()
+}
+
+fn confidence() -> impl Strategy<Value = Confidence> {
+    (0..=4u8).prop_map(|quarters| Confidence::new(f64::from(quarters) / 4.0).unwrap())
+}
+
+/// Every operator, on values that events have or lack.
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let asked = vec![
+        json!({}),
+        json!({ "price": { "min": 1 } }),
+        json!({ "price": { "max": 1.0 }, "source": { "ne": "x" } }),
+        json!({ "source": { "eq": "x" } }),
+        json!({ "source": { "in": ["x", 1] } }),
+        json!({ "source": { "prefix": "y" }, "levels.support": { "ne": 0 } }),
+        json!({ "note": { "contains": "gap" } }),
+    ];
+    let parsed = |data: Value| Filter::parse(&json!({ "data": data }), &Kinds::default()).unwrap().data;
+    prop_oneof![3 => Just(Conditions::new()), 1 => select(asked).prop_map(parsed)]
 }
 
 fn filter() -> impl Strategy<Value = Filter> {
-    (
-        prop::collection::btree_set(kind(), 1..3),
-        prop::option::of(prop::collection::btree_set((0..4u8).prop_map(symbol), 1..4)),
-        prop::option::of((0..10u8).prop_map(|tenth| Confidence::new(f64::from(tenth) / 10.0).unwrap())),
-        prop::option::of(Just([Tier::Daily].into())),
+    let named = (
+        prop::collection::btree_set(select(kinds()), 1..3),
+        any_of(symbols(), 0.3),
+        any_of(rooms(), 0.3),
+        any_of(patterns(), 0.3),
+        any_of(vec!["a".into(), "b".into(), "c".into()], 0.3),
+    );
+    let small = (
+        any_of(Regime::ALL.to_vec(), 0.2),
+        any_of(Tier::ALL.to_vec(), 0.2),
+        prop::option::weighted(0.4, confidence()),
+        prop::option::weighted(0.3, select(Priority::ALL)),
+        prop::bool::weighted(0.2),
+        conditions(),
+    );
+    (named, small).prop_map(
+        |(
+            (kinds, symbols, rooms, patterns, tags),
+            (regimes, tiers, min_confidence, min_priority, market_hours_only, data),
+        )| {
+            Filter {
+                kinds,
+                symbols,
+                rooms,
+                patterns,
+                tags,
+                regimes,
+                tiers,
+                min_confidence,
+                min_priority,
+                market_hours_only,
+                data,
+            }
+        },
     )
-        .prop_map(|(kinds, symbols, min_confidence, tiers)| Filter {
-            kinds,
-            symbols,
-            min_confidence,
-            tiers,
-            ..Filter::default()
-        })
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    (kind(), prop::option::of((0..5u8).prop_map(symbol)), prop::option::of(0..10u8), prop::option::of(0..4u64))
-        .prop_map(|(kind, symbol, tenths, addressee)| Event {
-            kind,
-            key: "k".into(),
-            audience: addressee.map_or(Audience::Public, |session| Audience::User(user(session))),
-            id: "e".into(),
-            ts: Timestamp(0),
-            stored: Timestamp(0),
-            session: None,
-            symbol,
-            pattern: None,
-            tier: tenths.map(|tenths| if tenths < 5 { Tier::Daily } else { Tier::Intraday }),
-            confidence: tenths.and_then(|tenths| Confidence::new(f64::from(tenths) / 10.0)),
-            priority: Priority::Low,
-            regime: None,
-            tags: Vec::new(),
-            data: serde_json::Map::new(),
-        })
+    let named = (
+        select(kinds()),
+        prop::option::weighted(0.7, select(symbols())),
+        prop::collection::btree_set(select(rooms()), 0..3),
+        prop::option::weighted(0.7, select(patterns())),
+        prop::collection::btree_set(select(vec!["a", "b", "c"]), 0..3),
+        prop::option::weighted(0.2, 0..SESSIONS),
+    );
+    let small = (
+        prop::option::of(select(Regime::ALL)),
+        prop::option::weighted(0.8, select(Tier::ALL)),
+        prop::option::weighted(0.8, confidence()),
+        select(Priority::ALL),
+        prop::option::weighted(0.8, select(TradingSession::ALL)),
+        select(vec![
+            json!({}),
+            json!({ "price": 1, "source": "x" }),
+            json!({ "price": 0.5, "source": "yes", "levels": { "support": 2 } }),
+            json!({ "note": ["gap"], "source": 1 }),
+        ]),
+    );
+    (named, small).prop_map(
+        |((kind, symbol, rooms, pattern, tags, addressee), (regime, tier, confidence, priority, session, data))| {
+            Event {
+                kind,
+                key: "k".into(),
+                audience: addressee.map_or(Audience::Public, |session| Audience::User(user(session))),
+                id: "e".into(),
+                ts: Timestamp(0),
+                stored: Timestamp(0),
+                session,
+                symbol,
+                pattern,
+                tier,
+                confidence,
+                priority,
+                regime,
+                tags: tags.into_iter().map(Into::into).collect(),
+                data: data.as_object().cloned().unwrap(),
+                rooms: rooms.into_iter().collect(),
+            }
+        },
+    )
 }
 
 fn change() -> impl Strategy<Value = Change> {
+    let subscriber = || {
+        (0..SESSIONS, 0..3u32, 0..3u16).prop_map(|(session, subscription, window_ms)| Subscriber {
+            session,
+            subscription,
+            window_ms,
+        })
+    };
     prop_oneof![
-        3 => (0..5u64, 0..3u8, filter()).prop_map(|(session, name, filter)| Change::Add { session, name, filter }),
-        1 => (0..5u64, 0..3u8).prop_map(|(session, name)| Change::Remove { session, name }),
-        3 => event().prop_map(Change::Match),
+        8 => (subscriber(), filter()).prop_map(|(subscriber, filter)| Change::Add { subscriber, filter }),
+        4 => (subscriber(), 0..20usize).prop_map(|(subscriber, with)| Change::Share { subscriber, with }),
+        2 => (0..SESSIONS, 0..3u32).prop_map(|(session, subscription)| Change::Remove { session, subscription }),
+        1 => (0..SESSIONS, 0..3u32, filter())
+            .prop_map(|(session, subscription, filter)| Change::RemoveOther { session, subscription, filter }),
+        2 => (0..SESSIONS).prop_map(|session| Change::Come { session }),
+        1 => (0..SESSIONS).prop_map(|session| Change::Go { session }),
+        1 => (0..SESSIONS).prop_map(|session| Change::Die { session }),
+        1 => Just(Change::Sweep),
+        8 => event().prop_map(Change::Match),
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+/// The index that asks everyone, beside the one under test.
+#[derive(Default)]
+struct Pair {
+    index: Index,
+    alive: BTreeSet<u64>,
+    /// Those of the dead that are still seated in the index.
+    left: BTreeSet<u64>,
+    subscriptions: BTreeMap<(u64, u32), (Arc<Filter>, u16)>,
+}
 
-    #[test]
-    fn the_index_finds_what_asking_everyone_finds(changes in prop::collection::vec(change(), 1..60)) {
-        let mut index = Index::default();
-        let mut naive: BTreeMap<(u64, u8), Arc<Filter>> = BTreeMap::new();
-        for session in 0..5 {
-            index.sit(&user(session), session);
-        }
-        for change in changes {
-            match change {
-                Change::Add { session, name: number, filter } => {
-                    let filter = Arc::new(filter);
-                    if let Some(former) = naive.insert((session, number), Arc::clone(&filter)) {
-                        index.remove(session, number.into(), &former);
-                    }
-                    index.add(Subscriber { session, subscription: number.into(), window_ms: number.into() }, &filter);
-                }
-                Change::Remove { session, name: number } => {
-                    if let Some(former) = naive.remove(&(session, number)) {
-                        index.remove(session, number.into(), &former);
-                    }
-                }
-                Change::Match(event) => {
-                    let mut found = Vec::new();
-                    index.matching(&event, |found_one| found.push((found_one.session, found_one.window_ms)));
-                    found.sort_unstable();
-                    let expected: Vec<(u64, u16)> = naive
-                        .iter()
-                        .filter(|((session, _), filter)| event.audience.admits(&user(*session)) && filter.matches(&event))
-                        .map(|((session, number), _)| (*session, u16::from(*number)))
-                        .collect();
-                    prop_assert_eq!(found, expected);
+impl Pair {
+    fn make(&mut self, change: Change) -> Result<(), TestCaseError> {
+        match change {
+            Change::Add { subscriber, filter } => self.add(subscriber, &Arc::new(filter))?,
+            Change::Share { subscriber, with } => {
+                if let Some((filter, _)) = self.subscriptions.values().nth(with).cloned() {
+                    self.add(subscriber, &filter)?;
                 }
             }
+            Change::Remove { session, subscription } => {
+                if let Some((filter, _)) = self.subscriptions.remove(&(session, subscription)) {
+                    self.index.remove(session, subscription, &filter);
+                }
+            }
+            Change::RemoveOther { session, subscription, filter } => {
+                let key = (session, subscription);
+                if self.subscriptions.get(&key).is_none_or(|(held, _)| **held != filter) {
+                    self.index.remove(session, subscription, &Arc::new(filter));
+                }
+            }
+            Change::Come { session } => {
+                if !self.left.contains(&session) {
+                    self.alive.insert(session);
+                    self.index.sit(&user(session), session);
+                }
+            }
+            Change::Go { session } => {
+                if self.alive.remove(&session) {
+                    self.subscriptions.retain(|(of, _), _| *of != session);
+                    self.index.rise(&user(session), session);
+                }
+            }
+            Change::Die { session } => {
+                if self.alive.remove(&session) {
+                    self.left.insert(session);
+                }
+            }
+            Change::Sweep => self.sweep()?,
+            Change::Match(event) => self.matches(&event)?,
         }
-        for ((session, number), filter) in naive {
-            index.remove(session, number.into(), &filter);
-        }
-        for session in 0..5 {
-            index.rise(&user(session), session);
-        }
-        prop_assert!(index.filters.is_empty() && index.kinds.is_empty() && index.slots.is_empty() && index.users.is_empty());
+        Ok(())
     }
+
+    fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Result<(), TestCaseError> {
+        let Subscriber { session, subscription, window_ms } = subscriber;
+        if self.alive.contains(&session) {
+            let kept = self.index.add(subscriber, filter);
+            prop_assert_eq!(&kept, filter);
+            self.subscriptions.insert((session, subscription), (kept, window_ms));
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<(), TestCaseError> {
+        let before = self.left.len() + self.subscriptions.len();
+        self.subscriptions.retain(|(session, _), _| self.alive.contains(session));
+        self.left.clear();
+        // Who leaves may bring somebody before those not looked at yet, but a sweep that finds nobody looked at all.
+        let mut swept = 0;
+        while let entries @ 1.. = self.index.sweep(|session| self.alive.contains(&session)) {
+            swept += entries;
+        }
+        prop_assert_eq!(swept, before - self.subscriptions.len());
+        Ok(())
+    }
+
+    fn matches(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        let mut found = Vec::new();
+        self.index.matching(event, |subscriber| found.push(*subscriber));
+        found.sort_unstable();
+        let expected: Vec<Subscriber> = self
+            .subscriptions
+            .iter()
+            .filter(|((session, _), (filter, _))| event.audience.admits(&user(*session)) && filter.matches(event))
+            .map(|((session, subscription), (_, window_ms))| Subscriber {
+                session: *session,
+                subscription: *subscription,
+                window_ms: *window_ms,
+            })
+            .collect();
+        prop_assert_eq!(found, expected);
+        Ok(())
+    }
+
+    /// What the statistics say is there is what is there.
+    fn count(&self) -> Result<(), TestCaseError> {
+        let statistics = self.index.statistics();
+        let filters: BTreeSet<String> =
+            self.subscriptions.values().map(|(filter, _)| json!(filter).to_string()).collect();
+        prop_assert_eq!(statistics.subscriptions, self.subscriptions.len() as u64);
+        prop_assert_eq!(statistics.filters, filters.len() as u64);
+        prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.left.len()) as u64);
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(), TestCaseError> {
+        self.count()?;
+        self.sweep()?;
+        for ((session, subscription), (filter, _)) in std::mem::take(&mut self.subscriptions) {
+            self.index.remove(session, subscription, &filter);
+        }
+        let Index { filters, slots, lists, .. } = &self.index;
+        prop_assert!(filters.is_empty() && slots.is_empty() && lists.is_empty());
+        for session in std::mem::take(&mut self.alive) {
+            self.index.rise(&user(session), session);
+        }
+        prop_assert!(self.index.seats.is_empty());
+        let statistics = self.index.statistics();
+        prop_assert!(Dimension::ALL.into_iter().all(|dimension| statistics.of(dimension).entries == 0));
+        Ok(())
+    }
+}
+
+fn check(changes: Vec<Change>) -> Result<(), TestCaseError> {
+    let mut pair = Pair::default();
+    for session in 0..SESSIONS {
+        pair.make(Change::Come { session })?;
+    }
+    for change in changes {
+        pair.make(change)?;
+    }
+    pair.end()
+}
+
+proptest! {
+    // Two tests, so that cores share them.
+    #![proptest_config(ProptestConfig { cases: 6_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_finds_what_asking_everyone_finds(changes in prop::collection::vec(change(), 1..50)) {
+        check(changes)?;
+    }
+
+    #[test]
+    fn many_filters_are_found_as_by_asking_everyone(
+        filters in prop::collection::vec(filter(), 18),
+        events in prop::collection::vec(event(), 6),
+        changes in prop::collection::vec(change(), 0..10),
+    ) {
+        let add = |(number, filter): (u64, Filter)| Change::Add {
+            subscriber: Subscriber { session: number % SESSIONS, subscription: (number / SESSIONS) as u32, window_ms: 0 },
+            filter,
+        };
+        let events = events.into_iter().map(Change::Match);
+        let filters = (0..).zip(filters).map(add);
+        check(filters.chain(events.clone()).chain(changes).chain(events).collect())?;
+    }
+}
+
+/// A subscription of the session with a number of its own in each.
+fn subscriber(session: u64, subscription: u32) -> Subscriber {
+    Subscriber { session, subscription, window_ms: 0 }
+}
+
+#[test]
+fn a_sweep_does_a_piece_at_a_time_and_all_in_turn() {
+    let mut index = Index::default();
+    let filter = Arc::new(Filter::default());
+    let sessions = 3 * SWEEP_SESSIONS as u64;
+    for session in 0..sessions {
+        index.sit(&user(session), session);
+        index.add(subscriber(session, 1), &filter);
+    }
+    let mut looked_at = 0;
+    let mut entries = 0;
+    for _ in 0..4 {
+        entries += index.sweep(|session| {
+            looked_at += 1;
+            session.is_multiple_of(2)
+        });
+        assert!(looked_at <= 4 * SWEEP_SESSIONS);
+    }
+    assert_eq!(entries as u64, sessions, "half of the sessions, each with a subscription");
+    assert_eq!(index.statistics().subscriptions, sessions / 2);
+    assert_eq!(index.sweep(|session| session.is_multiple_of(2)), 0);
+}
+
+#[test]
+fn an_event_for_a_user_asks_that_users_subscriptions_alone() {
+    let mut index = Index::default();
+    let alerts = Arc::new(Filter { kinds: [Kind::Alert].into(), ..Filter::default() });
+    for session in 0..300 {
+        index.sit(&user(session), session);
+        index.add(subscriber(session, 7), &alerts);
+    }
+    let event = Event {
+        kind: Kind::Alert,
+        key: "u1".into(),
+        audience: Audience::User(user(1)),
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: None,
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: Priority::Low,
+        regime: None,
+        tags: Vec::new(),
+        data: serde_json::Map::new(),
+        rooms: Vec::new(),
+    };
+    let mut found = Vec::new();
+    index.matching(&event, |subscriber| found.push(subscriber.session));
+    found.sort_unstable();
+    assert_eq!(found, (0..300).filter(|session| session % 3 == 1).collect::<Vec<_>>());
+    let statistics = index.statistics();
+    assert_eq!((statistics.of(Dimension::User).lookups, statistics.of(Dimension::User).matches), (1, 100));
+    assert_eq!(statistics.of(Dimension::Any).lookups, 0);
+}
+
+#[test]
+fn statistics_tell_what_each_dimension_did() {
+    let mut index = Index::default();
+    let of = |value: Value| Arc::new(Filter::parse(&value, &Kinds::default()).unwrap());
+    let filters = [
+        json!({ "kinds": ["pattern", "market"], "symbols": ["AAPL", "MSFT", "TSLA"] }),
+        json!({ "rooms": ["vip", "desk"] }),
+        json!({ "min_confidence": 0.9 }),
+    ];
+    for (number, filter) in (1..).zip(filters) {
+        index.add(subscriber(1, number), &of(filter));
+    }
+    let entries = Dimension::ALL.map(|dimension| index.statistics().of(dimension).entries);
+    assert_eq!(entries, [6, 2, 0, 0, 0, 0, 1, 0]);
+    let event = Event {
+        kind: Kind::Pattern,
+        key: "AAPL".into(),
+        audience: Audience::Public,
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: Some(Symbol::new("AAPL").unwrap()),
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: Priority::Low,
+        regime: None,
+        tags: Vec::new(),
+        data: serde_json::Map::new(),
+        rooms: vec![Room::new("desk").unwrap(), Room::new("vip").unwrap()],
+    };
+    for _ in 0..SAMPLE {
+        index.matching(&event, |_| {});
+    }
+    let statistics = index.statistics();
+    let counted = |dimension| {
+        let tally = statistics.of(dimension);
+        (tally.lookups, tally.hits, tally.matches)
+    };
+    assert_eq!(counted(Dimension::Symbol), (SAMPLE, SAMPLE, SAMPLE));
+    assert_eq!(
+        counted(Dimension::Room),
+        (2 * SAMPLE, SAMPLE, SAMPLE),
+        "found under one room, not again under the other"
+    );
+    assert_eq!(counted(Dimension::Any), (SAMPLE, 0, 0));
+    assert_eq!(statistics.sampled_events, 1);
 }

@@ -32,6 +32,7 @@ fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
         regime: None,
         tags: Vec::new(),
         data,
+        rooms: Vec::new(),
     };
     Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
 }

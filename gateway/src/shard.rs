@@ -2,8 +2,10 @@
 //! is locked, and nothing here waits.
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
-//! `commands` is the other direction: what clients ask for. `life` is how sessions come and go.
+//! `commands` is the other direction: what clients ask for. `life` is how sessions come and go, `care` what is done once
+//! in a while.
 
+mod care;
 mod commands;
 mod flush;
 mod life;
@@ -24,6 +26,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::accounts::Accounts;
 use crate::delivery::Delivery;
 use crate::index::Index;
+use crate::index::metrics::Published;
 use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::outbox::{Frame, Limits, Load};
 use crate::session::{Stage, held};
@@ -36,9 +39,6 @@ const FLUSH_SLOT_MS: u64 = 4;
 
 /// How finely heartbeats and deadlines are kept, in milliseconds.
 const ATTENTION_SLOT_MS: u64 = 20;
-
-/// How often what is not needed any more is looked for, in milliseconds.
-const TIDY_MS: u64 = 5_000;
 
 /// The weight of a session whose token names none.
 pub(crate) const USUAL_WEIGHT: u8 = 1;
@@ -64,10 +64,11 @@ pub(crate) struct Shard {
     /// Sessions of another than the usual weight.
     weighted: usize,
     index: Index,
+    index_published: Published,
     applied: Position,
     flushes: Timers,
     attention: Timers,
-    tidy_at: Millis,
+    care_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
     /// Sessions that were welcomed and whose sockets are to be watched from now on.
@@ -98,10 +99,11 @@ impl Shard {
             accounts: Accounts::default(),
             weighted: 0,
             index: Index::default(),
+            index_published: Published::default(),
             applied: Position { incarnation: Incarnation(0), seqs },
             flushes: Timers::new(FLUSH_SLOT_MS),
             attention: Timers::new(ATTENTION_SLOT_MS),
-            tidy_at: Millis(TIDY_MS),
+            care_at: Millis(care::INTERVAL_MS),
             touched: Vec::new(),
             heavy: Vec::new(),
             welcomed: Vec::new(),
@@ -133,7 +135,7 @@ impl Shard {
 
     /// When [`Self::turn`] is next to be called.
     pub(crate) fn next_turn(&self) -> Millis {
-        [self.flushes.next(), self.attention.next()].into_iter().flatten().fold(self.tidy_at, Millis::min)
+        [self.flushes.next(), self.attention.next()].into_iter().flatten().fold(self.care_at, Millis::min)
     }
 
     /// Does what is due: windows that end, heartbeats, clients that take too long.
@@ -153,10 +155,7 @@ impl Shard {
                 }
             }
         }
-        if self.tidy_at <= now {
-            self.tidy_at = now.plus(TIDY_MS);
-            self.accounts.tidy(now);
-        }
+        self.care(now);
     }
 
     /// Adds what was counted to the metrics.

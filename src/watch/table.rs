@@ -91,6 +91,7 @@ fn json(event: &ReceivedEvent) -> String {
         priority: event.priority,
         regime: event.regime,
         tags: event.tags.clone(),
+        rooms: event.rooms.clone(),
         data: event.data.clone(),
     };
     let bytes = encode_event(&sent, event.p, event.seq, Encoding::Json);

@@ -133,6 +133,7 @@ fn as_received(entry: &Entry) -> ReceivedEvent {
         p: entry.partition,
         seq: entry.seq,
         tags: event.tags,
+        rooms: event.rooms,
         session: event.session,
         data: event.data,
         conflated: 0,

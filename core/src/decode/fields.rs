@@ -6,9 +6,10 @@ use std::str::FromStr;
 use compact_str::CompactString;
 use serde_json::Value;
 
+use super::MAX_ROOMS;
 use super::reason::{Reason, Refusal};
 use crate::event::UnknownValue;
-use crate::ids::Confidence;
+use crate::ids::{Confidence, Room};
 use crate::object::{Object, type_of};
 
 /// Characters of a refused value that its refusal shows.
@@ -95,6 +96,23 @@ impl Found {
             .map(|tag| tag.as_str().filter(|text| !text.is_empty()).map(CompactString::from))
             .collect::<Option<_>>()
             .ok_or_else(|| self.refuse(Reason::BadTags, "each tag must be text that is not empty"))
+    }
+
+    pub(super) fn rooms(&self) -> Result<Vec<Room>, Refusal> {
+        let list = self.value.as_array().ok_or_else(|| self.wrong_type(Reason::BadRooms, "a list of texts"))?;
+        if list.len() > MAX_ROOMS {
+            return Err(self.refuse(Reason::BadRooms, format_args!("an event is sent to at most {MAX_ROOMS} rooms")));
+        }
+        let mut rooms = list
+            .iter()
+            .map(|room| room.as_str().and_then(|text| Room::new(text).ok()))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                self.refuse(Reason::BadRooms, format_args!("each room must be text of 1 to {} bytes", Room::MAX))
+            })?;
+        rooms.sort_unstable();
+        rooms.dedup();
+        Ok(rooms)
     }
 
     pub(super) fn number_within(&self, reason: Reason, low: f64, high: f64) -> Result<f64, Refusal> {

@@ -54,6 +54,8 @@ reasons! {
     BadPriority = "bad_priority",
     /// The tags are not a list of texts that are not empty.
     BadTags = "bad_tags",
+    /// The rooms are not a list of at most [`MAX_ROOMS`](super::MAX_ROOMS) texts of 1 to 128 bytes.
+    BadRooms = "bad_rooms",
     /// The regime of a market event is not one of bull, bear, neutral, consolidation.
     BadRegime = "bad_regime",
     /// Another field of a market event (`risk_on_score`, `volatility_regime`, `etf_performance`, `sector_strength`) is

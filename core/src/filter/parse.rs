@@ -1,15 +1,20 @@
 //! Reads a filter as a client writes it. Whatever is not exactly right is refused with its path, so that nobody
 //! waits for events that a misspelt condition keeps away.
 
+mod data;
+
 use std::collections::BTreeSet;
 
 use compact_str::CompactString;
 use serde_json::Value;
 
 use super::Filter;
+use super::scalar::Number;
 use crate::event::{Kind, Kinds, UnknownValue};
-use crate::ids::{Confidence, NameError, Pattern, Symbol};
+use crate::ids::{Confidence, NameError, Pattern, Room, Symbol};
 use crate::object::{hint, type_of};
+
+pub use data::{MAX_CONDITIONS, MAX_TEXT};
 
 /// The most symbols a filter may name. A gateway's own limit comes on top.
 pub const MAX_SYMBOLS: usize = 10_000;
@@ -20,8 +25,19 @@ pub const MAX_LIST: usize = 1_000;
 /// The longest tag taken, in bytes.
 pub const MAX_TAG: usize = 128;
 
-const FIELDS: [&str; 9] =
-    ["kinds", "symbols", "patterns", "tiers", "regimes", "tags", "min_confidence", "min_priority", "market_hours_only"];
+const FIELDS: [&str; 11] = [
+    "kinds",
+    "symbols",
+    "patterns",
+    "tiers",
+    "regimes",
+    "tags",
+    "rooms",
+    "min_confidence",
+    "min_priority",
+    "market_hours_only",
+    "data",
+];
 
 /// A filter that cannot be taken: where it is wrong, and how.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +91,20 @@ pub enum FilterProblem {
     /// The text cannot be such a name.
     #[error(transparent)]
     BadName(#[from] NameError),
+    /// A condition asks nothing.
+    #[error("no condition; it takes any of {known}")]
+    NoOperator {
+        /// The operators.
+        known: String,
+    },
+    /// No number is within both bounds.
+    #[error("no number is at least {min} and at most {max}")]
+    EmptyRange {
+        /// The lower bound.
+        min: Number,
+        /// The upper bound.
+        max: Number,
+    },
     /// The number is not within its bounds.
     #[error("expected a number from 0 to 1, found {found}")]
     OutOfRange {
@@ -102,6 +132,8 @@ impl Filter {
                 "tiers" => filter.tiers = Some(set(path, value, MAX_LIST, enumerated)?),
                 "regimes" => filter.regimes = Some(set(path, value, MAX_LIST, enumerated)?),
                 "tags" => filter.tags = Some(set(path, value, MAX_LIST, tag)?),
+                "rooms" => filter.rooms = Some(set(path, value, MAX_LIST, |text| Ok(Room::new(text)?))?),
+                "data" => filter.data = data::conditions(path, value)?,
                 "min_confidence" => filter.min_confidence = Some(confidence(path, value)?),
                 "min_priority" => {
                     let text = value.as_str().ok_or_else(|| wrong_type(path.clone(), "text", value))?;

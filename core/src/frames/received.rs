@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::Encoding;
 use super::server::{Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome};
 use crate::event::{Kind, Priority, Regime, Tier, Timestamp, TradingSession};
-use crate::ids::{Confidence, Partition, Pattern, Seq, Symbol};
+use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 
 /// One object of the server's.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -71,6 +71,9 @@ pub struct ReceivedEvent {
     /// Labels.
     #[serde(default)]
     pub tags: Vec<CompactString>,
+    /// The rooms that it was sent to.
+    #[serde(default)]
+    pub rooms: Vec<Room>,
     /// The part of the trading day of `ts`.
     pub session: Option<TradingSession>,
     /// So many older events of the same kind, key, pattern and tier were replaced by this one.

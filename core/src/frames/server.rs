@@ -11,7 +11,7 @@ use super::{Encoding, Id, SubscriptionName};
 use crate::codes::{ErrorCode, NoticeCode};
 use crate::event::{Event, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::filter::Filter;
-use crate::ids::{Confidence, NodeId, Partition, Pattern, Seq, Symbol, UserId};
+use crate::ids::{Confidence, NodeId, Partition, Pattern, Room, Seq, Symbol, UserId};
 
 /// Everything but events that a server says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -217,6 +217,7 @@ pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Enc
         p: partition,
         seq,
         tags: &event.tags,
+        rooms: &event.rooms,
         session: event.session,
         data: &event.data,
     })
@@ -247,6 +248,8 @@ struct EventFrame<'a> {
     seq: Seq,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tags: &'a [CompactString],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rooms: &'a [Room],
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<TradingSession>,
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]

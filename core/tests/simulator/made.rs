@@ -46,5 +46,6 @@ pub(crate) fn blank(kind: Kind, audience: Audience) -> Event {
         regime: None,
         tags: Vec::new(),
         data: serde_json::Map::new(),
+        rooms: Vec::new(),
     }
 }

@@ -69,6 +69,7 @@ fn shown(event: &Event) -> Value {
     optional("tier", json!(event.tier));
     optional("confidence", json!(event.confidence));
     optional("regime", json!(event.regime));
+    optional("rooms", if event.rooms.is_empty() { Value::Null } else { json!(event.rooms) });
     shown
 }
 

@@ -57,6 +57,8 @@ fn filters() {
             FilterProblem::UnknownValue(_) => "UnknownValue",
             FilterProblem::UnknownKind { .. } => "UnknownKind",
             FilterProblem::BadName(_) => "BadName",
+            FilterProblem::NoOperator { .. } => "NoOperator",
+            FilterProblem::EmptyRange { .. } => "EmptyRange",
             FilterProblem::OutOfRange { .. } => "OutOfRange",
         };
         assert_eq!((error.path.as_str(), problem), (case.path.as_str(), case.problem.as_str()), "{}", case.name);
@@ -78,5 +80,14 @@ fn lists_are_bounded() {
     let error = Filter::parse(&symbols(10_001), &kinds()).unwrap_err();
     assert_eq!(error.problem, FilterProblem::TooMany { len: 10_001, max: 10_000 });
     let error = Filter::parse(&json!({ "tags": vec!["x"; 1_001] }), &kinds()).unwrap_err();
+    assert_eq!(error.problem, FilterProblem::TooMany { len: 1_001, max: 1_000 });
+    let rooms = |n: usize| json!({ "rooms": (0..n).map(|i| i.to_string()).collect::<Vec<_>>() });
+    assert_eq!(Filter::parse(&rooms(1_000), &kinds()).unwrap().rooms.unwrap().len(), 1_000);
+    assert!(Filter::parse(&rooms(1_001), &kinds()).is_err());
+    let paths = |n: usize| json!({ "data": (0..n).map(|i| (i.to_string(), json!({ "eq": i }))).collect::<serde_json::Map<_, _>>() });
+    assert_eq!(Filter::parse(&paths(16), &kinds()).unwrap().data.len(), 16);
+    let error = Filter::parse(&paths(17), &kinds()).unwrap_err();
+    assert_eq!(error.problem, FilterProblem::TooMany { len: 17, max: 16 });
+    let error = Filter::parse(&json!({ "data": { "x": { "in": vec![0; 1_001] } } }), &kinds()).unwrap_err();
     assert_eq!(error.problem, FilterProblem::TooMany { len: 1_001, max: 1_000 });
 }

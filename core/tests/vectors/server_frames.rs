@@ -74,6 +74,10 @@ fn messages() -> Vec<(&'static str, Parts)> {
         "symbols": ["AAPL", "TSLA"], "patterns": ["BreakoutBO"], "tiers": ["daily"],
         "min_confidence": 0.7, "min_priority": "medium",
     });
+    let desk = json!({
+        "rooms": ["desk 1"],
+        "data": { "levels.support": { "min": 100.0 }, "source": { "in": ["replay", "TickStockPL"] } },
+    });
     let published = |kind: &str, key: &str, payload: Value| {
         decoded(&serde_json::from_value(json!({ "name": kind, "kind": kind, "key": key, "payload": payload })).unwrap())
     };
@@ -91,6 +95,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
     );
     let least = event(&published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })), 300, 5_000_000_000);
     let market = event(&published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })), 0, 7);
+    let rooms = json!({ "pattern": "Doji", "rooms": ["vip", "desk 1"] });
+    let in_rooms = event(&published("pattern", "AAPL", rooms), 3, 10453);
     let notice = |code: &str, msg: Option<&str>, dropped| {
         let none = Notice::new(NoticeCode::SlowConsumer);
         frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, ..none }))
@@ -118,6 +124,14 @@ fn messages() -> Vec<(&'static str, Parts)> {
             })),
         ),
         (
+            "subscribed to a room, with conditions",
+            frame(ServerFrame::Subscribed(Subscriptions {
+                id: id(6),
+                subscriptions: one("desk", desk, 100),
+                position: position.into(),
+            })),
+        ),
+        (
             "subscribed, nothing left",
             frame(ServerFrame::Subscribed(Subscriptions {
                 id: None,
@@ -136,6 +150,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event", old.clone()),
         ("event with the least", least.clone()),
         ("event of the market", market),
+        ("event sent to rooms", in_rooms),
         ("batch", join(old, least)),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
         ("early", frame(ServerFrame::Early)),

@@ -143,11 +143,11 @@ impl Shard {
         let Some(Request::Subscribe { id, name, subscription }) = session.requests.pop_front() else { return };
         let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
         let (subscription, former) = session.hold(name, subscription);
+        let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
         if let Some(former) = former {
             self.index.remove(number, former.number, &former.subscription.filter);
             self.ask(ToEdge::Remove(former.subscription.filter));
         }
-        let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
         if let Some(session) = self.sessions.get_mut(number) {
             session.share(subscription, interned);
         }

@@ -264,6 +264,7 @@ mod tests {
             regime: None,
             tags: Vec::new(),
             data: serde_json::Map::new(),
+            rooms: Vec::new(),
         };
         Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
     }

@@ -1,0 +1,121 @@
+//! What a filter asks of an event's `data`: by path, one condition or several, all of which must hold.
+
+use std::collections::BTreeMap;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::scalar::{Number, Scalar, Scalars};
+use crate::ids::NameError;
+use crate::object::Object;
+
+/// What is asked of each path; empty if nothing is asked.
+pub type Conditions = BTreeMap<DataPath, Condition>;
+
+/// Where in an event's data a value stands: the names of nested objects with dots between them, such as
+/// `levels.support`. A field whose own name has a dot cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "CompactString")]
+pub struct DataPath(CompactString);
+
+impl DataPath {
+    /// The longest path taken, in bytes.
+    pub const MAX: usize = 128;
+
+    /// Takes a path of 1 to [`Self::MAX`] bytes whose names are not empty.
+    ///
+    /// # Errors
+    /// [`NameError`] if it is, or one of its names is, empty, or if it is longer.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        if text.len() > Self::MAX {
+            return Err(NameError::TooLong { what: "path", len: text.len(), max: Self::MAX });
+        }
+        if text.split('.').any(str::is_empty) {
+            return Err(NameError::Empty { what: "a name in a path" });
+        }
+        Ok(Self(CompactString::from(text)))
+    }
+
+    /// The value that stands there. JSON's null counts as none.
+    #[must_use]
+    pub fn find<'a>(&self, data: &'a Object) -> Option<&'a Value> {
+        let mut names = self.0.split('.');
+        let mut value = data.get(names.next()?)?;
+        for name in names {
+            value = value.as_object()?.get(name)?;
+        }
+        (!value.is_null()).then_some(value)
+    }
+}
+
+impl TryFrom<CompactString> for DataPath {
+    type Error = NameError;
+
+    fn try_from(text: CompactString) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+/// What is asked of one value. At least one operator is there, and all that are must hold; a value that is missing
+/// passes none, `ne` among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Condition {
+    /// It is this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eq: Option<Scalar>,
+    /// It is there, and is not this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ne: Option<Scalar>,
+    /// It is one of these.
+    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    pub one_of: Option<Scalars>,
+    /// It is a text that has this text within, or a list that has this element.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contains: Option<Scalar>,
+    /// It is a text that begins with this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<CompactString>,
+    /// It is a number, and at least this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Number>,
+    /// It is a number, and at most this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Number>,
+}
+
+impl Condition {
+    /// Whether `value` passes every operator.
+    #[must_use]
+    pub fn admits(&self, value: &Value) -> bool {
+        self.eq.as_ref().is_none_or(|wanted| wanted.is(value))
+            && self.ne.as_ref().is_none_or(|unwanted| !unwanted.is(value))
+            && self.one_of.as_ref().is_none_or(|wanted| wanted.contain(value))
+            && self.contains.as_ref().is_none_or(|part| contains(value, part))
+            && self.prefix.as_ref().is_none_or(|start| value.as_str().is_some_and(|text| text.starts_with(&**start)))
+            && self.is_within(value)
+    }
+
+    fn is_within(&self, value: &Value) -> bool {
+        if self.min.is_none() && self.max.is_none() {
+            return true;
+        }
+        let Value::Number(number) = value else { return false };
+        let number = Number::from(number);
+        self.min.is_none_or(|least| number >= least) && self.max.is_none_or(|most| number <= most)
+    }
+}
+
+/// Whether `data` passes every condition.
+#[must_use]
+pub fn admit(conditions: &Conditions, data: &Object) -> bool {
+    conditions.iter().all(|(path, condition)| path.find(data).is_some_and(|value| condition.admits(value)))
+}
+
+fn contains(value: &Value, part: &Scalar) -> bool {
+    match (value, part) {
+        (Value::Array(list), part) => list.iter().any(|element| part.is(element)),
+        (Value::String(text), Scalar::Text(part)) => text.contains(part.as_str()),
+        _ => false,
+    }
+}

@@ -1,0 +1,60 @@
+//! What an index tells the metrics: once in a while, what changed since the last time.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+use super::{Dimension, Statistics};
+
+/// What was published last. Shards share the metrics, so that each adds its difference.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Statistics);
+
+impl Published {
+    /// Brings the metrics up to `now`.
+    pub(crate) fn update(&mut self, now: Statistics) {
+        let before = std::mem::replace(&mut self.0, now);
+        let difference = |now: u64, before: u64| now as f64 - before as f64;
+        gauge!("tickwire_gateway_index_filters").increment(difference(now.filters, before.filters));
+        gauge!("tickwire_gateway_index_subscriptions").increment(difference(now.subscriptions, before.subscriptions));
+        counter!("tickwire_gateway_index_sampled_events_total").increment(now.sampled_events - before.sampled_events);
+        for dimension in Dimension::ALL {
+            let (name, now, before) = (dimension.as_str(), now.of(dimension), before.of(dimension));
+            gauge!("tickwire_gateway_index_entries", "dimension" => name)
+                .increment(difference(now.entries, before.entries));
+            counter!("tickwire_gateway_index_lookups_total", "dimension" => name)
+                .increment(now.lookups - before.lookups);
+            counter!("tickwire_gateway_index_hits_total", "dimension" => name).increment(now.hits - before.hits);
+            counter!("tickwire_gateway_index_matches_total", "dimension" => name)
+                .increment(now.matches - before.matches);
+            let sampled = now.sampled - before.sampled;
+            counter!("tickwire_gateway_index_sampled_nanoseconds_total", "dimension" => name)
+                .increment(u64::try_from(sampled.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// A sweep found entries of sessions that are gone.
+pub(crate) fn swept(entries: usize) {
+    counter!("tickwire_gateway_index_swept_total").increment(entries as u64);
+}
+
+/// Says what the index's metrics mean.
+pub(crate) fn describe() {
+    describe_gauge!("tickwire_gateway_index_filters", "Different filters of subscriptions, one count per shard");
+    describe_gauge!("tickwire_gateway_index_subscriptions", "Subscriptions in the indices of all shards");
+    describe_gauge!(
+        "tickwire_gateway_index_entries",
+        "Places that filters stand in, by the dimension that finds them; of users, sessions"
+    );
+    describe_counter!("tickwire_gateway_index_lookups_total", "Values of events that were looked up, by dimension");
+    describe_counter!("tickwire_gateway_index_hits_total", "Lookups that found a match, by dimension");
+    describe_counter!("tickwire_gateway_index_matches_total", "Filters that matched an event, by dimension");
+    describe_counter!("tickwire_gateway_index_sampled_events_total", "Events whose lookups were timed");
+    describe_counter!(
+        "tickwire_gateway_index_sampled_nanoseconds_total",
+        "The time that lookups took, of the events that were timed, by dimension"
+    );
+    describe_counter!(
+        "tickwire_gateway_index_swept_total",
+        "Entries found that dead sessions left; 0 unless there is a bug"
+    );
+}

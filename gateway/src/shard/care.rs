@@ -1,0 +1,33 @@
+//! What a shard does beside its work, once in a while: it forgets accounts that hold nobody to anything, looks for what
+//! dead sessions left in the index, a piece at a time, and tells the metrics what the index holds and did.
+
+use tickwire_core::ids::Millis;
+use tracing::error;
+
+use super::Shard;
+use crate::index::metrics;
+
+/// How often, in milliseconds. A thousand sessions are looked at each time, so that all of a shard's are within a minute
+/// or so.
+pub(super) const INTERVAL_MS: u64 = 1_000;
+
+impl Shard {
+    pub(super) fn care(&mut self, now: Millis) {
+        if self.care_at > now {
+            return;
+        }
+        self.care_at = now.plus(INTERVAL_MS);
+        self.accounts.tidy(now);
+        let sessions = &self.sessions;
+        let swept = self.index.sweep(|number| sessions.get(number).is_some());
+        if swept > 0 {
+            error!(
+                swept,
+                shard = self.number,
+                "dead sessions had left entries in the index; this is a bug, please report it"
+            );
+        }
+        metrics::swept(swept);
+        self.index_published.update(self.index.statistics());
+    }
+}
