@@ -153,7 +153,7 @@ impl Edge {
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
                 () = sleep_until(wake) => self.turn().await,
-                // Of these at most as many come as were asked for, so that they cannot hold up what is live for long.
+                // No more of these come than were asked for, so that they cannot hold up what is live for long.
                 answer = inputs.answers.next() => match answer {
                     Some(message) => self.take_answer(&message),
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -227,6 +227,7 @@ impl Edge {
         }
         if self.beat_at <= now {
             self.beat(now).await;
+            self.tell_open_gaps();
         }
     }
 

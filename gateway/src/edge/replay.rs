@@ -42,6 +42,10 @@ impl Edge {
             histogram!("tickwire_gateway_repair_seconds").record(lasted as f64 / 1000.0);
             info!(%partition, %from, %upto, asks, milliseconds = lasted, "a gap was repaired");
         }
+    }
+
+    /// Tells the operator how much waits.
+    pub(super) fn tell_open_gaps(&self) {
         gauge!("tickwire_gateway_open_gaps").set(self.coverage.gaps() as f64);
     }
 

@@ -211,7 +211,7 @@ pub struct RouterConfig {
     #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
     pub replay_rate: u32,
     /// How large an answer grows.
-    #[serde(deserialize_with = "values::within::<65_536, 4_194_304, _, _>")]
+    #[serde(deserialize_with = "values::within::<65_536, 3_670_016, _, _>")]
     pub replay_bytes: usize,
 }
 

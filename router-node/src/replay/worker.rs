@@ -83,8 +83,8 @@ impl Worker {
         let (revision, interest) = self.sought(request).await?;
         let view = self.setup.view.borrow().clone();
         let mut reply = Reply::new(request, revision);
-        let (mut read, mut bytes) = (0, 0);
-        while !reply.is_complete() && read < ANSWER_MESSAGES && bytes < self.setup.config.replay_bytes {
+        let (mut read, mut bytes, most) = (0, 0, self.setup.config.replay_bytes);
+        while !reply.is_complete() && read < ANSWER_MESSAGES && bytes < most {
             // About as many as there are of this partition: one that lies behind the range completes it.
             let guess = (request.to.0 - reply.upto().0) / u64::from(self.setup.partitions) + 16;
             let messages =
@@ -108,7 +108,7 @@ impl Worker {
                     Decoded::Event(_) | Decoded::Tick | Decoded::Dead(_) => None,
                 };
                 reply.read(message.seq, wanted);
-                if reply.is_complete() {
+                if reply.is_complete() || bytes >= most {
                     break;
                 }
             }
