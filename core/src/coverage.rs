@@ -1,13 +1,20 @@
 //! What a gateway has been given of each partition, and whether anything is missing: the one idea that makes lost
 //! messages, crashes, zombies and hand-overs one case.
 //!
-//! Pure: sections and the time come in, [`Step`]s go out. Partitions are independent: a gap in one holds no other.
+//! Pure: sections, answers and the time come in; [`Step`]s for the sessions and [`Ask`]s for the routers go out.
+//! Partitions are independent: a gap in one holds no other. A gap that does not close within its grace is asked for;
+//! what follows it waits meanwhile, within a bound. Only what nobody can give becomes a [`Step::Gap`], with its reason.
 
-use std::collections::VecDeque;
+mod repair;
+mod track;
 
 use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
 use crate::position::Position;
+use crate::replay::{Part, ReplayAnswer};
 use crate::section::Section;
+
+pub use repair::{Ask, Repaired};
+use track::Track;
 
 /// What a gateway is to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +37,7 @@ pub enum Step<E> {
         /// The events, in order.
         events: Vec<(Seq, E)>,
     },
-    /// Nobody knows here what matched in `(from, upto]`.
+    /// Nobody can say what matched in `(from, upto]`.
     Gap {
         /// The partition.
         partition: Partition,
@@ -38,6 +45,8 @@ pub enum Step<E> {
         from: Seq,
         /// The range ends with this sequence.
         upto: Seq,
+        /// Why.
+        reason: GapReason,
     },
     /// Sequences are those of another life of the stream from here on.
     Reset {
@@ -46,6 +55,29 @@ pub enum Step<E> {
         /// The new life.
         incarnation: Incarnation,
     },
+}
+
+/// Why a range cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// It did not come, and no router could give it in time.
+    Lost,
+    /// The stream had discarded it before it could be read.
+    Retention,
+    /// More was missing than is asked for; this is the older part.
+    TooLong,
+}
+
+impl GapReason {
+    /// As clients are told it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Retention => "retention",
+            Self::TooLong => "too_long",
+        }
+    }
 }
 
 /// What became of an offered section.
@@ -63,13 +95,21 @@ pub enum Offered {
     Foreign,
 }
 
-/// How long and how much to hold when something is missing.
+/// How long and how much to hold when something is missing, and how hard to try to get it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How long a gap may be mere reordering, in milliseconds.
     pub grace: u64,
     /// How many events may be held per partition.
     pub held_events: usize,
+    /// How many replays may be under way at the same time.
+    pub replays: usize,
+    /// How long a router that was asked may be silent, in milliseconds.
+    pub replay_timeout: u64,
+    /// After so many replays in a row that brought nothing a gap is told.
+    pub replay_tries: u32,
+    /// The longest range that is asked for, in sequences of the stream.
+    pub replay_range: u64,
 }
 
 /// The coverage of every partition.
@@ -79,34 +119,16 @@ pub struct Coverage<E> {
     incarnation: Option<Incarnation>,
     need: Revision,
     tracks: Vec<Track<E>>,
-}
-
-#[derive(Debug)]
-struct Track<E> {
-    mine: Option<Seq>,
-    /// The highest revision that any section carried.
-    revision: Revision,
-    /// Sections behind a gap, by where they start.
-    held: VecDeque<Section<E>>,
-    held_events: usize,
-    /// When the gap is taken for real.
-    expires: Option<Millis>,
-    heard: Option<Millis>,
+    /// Asks made so far.
+    asks: u64,
 }
 
 impl<E> Coverage<E> {
     /// Coverage of `partitions` partitions, of which nothing is known.
     #[must_use]
     pub fn new(partitions: u16, limits: Limits) -> Self {
-        let track = || Track {
-            mine: None,
-            revision: Revision(0),
-            held: VecDeque::new(),
-            held_events: 0,
-            expires: None,
-            heard: None,
-        };
-        Self { limits, incarnation: None, need: Revision(0), tracks: (0..partitions).map(|_| track()).collect() }
+        let tracks = (0..partitions).map(|number| Track::new(Partition(number))).collect();
+        Self { limits, incarnation: None, need: Revision(0), tracks, asks: 0 }
     }
 
     /// Takes a section that came at `now` from a router that reads the stream's life `incarnation`.
@@ -123,7 +145,7 @@ impl<E> Coverage<E> {
             Some(_) | None => self.reset(incarnation, steps),
         }
         let (need, limits) = (self.need, self.limits);
-        let Some(track) = self.tracks.get_mut(usize::from(section.partition.0)) else {
+        let Some(track) = self.track(section.partition) else {
             return Offered::Foreign;
         };
         track.revision = track.revision.max(section.revision);
@@ -131,39 +153,101 @@ impl<E> Coverage<E> {
             return Offered::Outdated;
         }
         track.heard = Some(now);
-        let mine = *track.mine.get_or_insert_with(|| {
-            steps.push(Step::Adopt { partition: section.partition, at: section.prev });
-            section.prev
-        });
-        if section.upto <= mine {
-            return Offered::Duplicate;
-        }
-        if section.prev > mine {
-            track.hold(now, section, limits);
-            if track.held_events > limits.held_events {
-                track.give_up(now, need, limits, steps);
-                return Offered::Applied;
-            }
-            return Offered::Held;
-        }
-        track.apply(section, steps);
-        track.settle(now, need, limits, steps);
-        Offered::Applied
+        track.adopt(section.prev, steps);
+        track.take(now, section, need, &limits, steps)
     }
 
-    /// Takes for real every gap whose grace is over.
+    /// Takes a message of the answer to the ask of this number. What it claims is judged like any section, whichever
+    /// ask it belongs to; but it tells nothing of what routers know or read at present.
+    pub fn answer(&mut self, now: Millis, number: u64, answer: ReplayAnswer<E>, steps: &mut Vec<Step<E>>) -> Offered {
+        let (need, limits) = (self.need, self.limits);
+        let ours = self.incarnation == Some(answer.incarnation);
+        let outcome = match answer.part {
+            Part::Refused(_) => {
+                self.refused(now, number, steps);
+                return Offered::Duplicate;
+            }
+            _ if !ours => Offered::Foreign,
+            Part::Events(section) if section.revision < need => Offered::Outdated,
+            Part::Events(section) => match self.track(section.partition) {
+                Some(track) if track.mine.is_some() => track.take(now, section, need, &limits, steps),
+                _ => Offered::Foreign,
+            },
+            Part::Removed { partition, from, upto } => match self.track(partition) {
+                Some(track) => track.removed(now, from, upto, need, &limits, steps),
+                None => Offered::Foreign,
+            },
+        };
+        let asking = self.tracks.iter_mut().find(|track| track.is_asked(number));
+        if let Some(track) = asking
+            && answer.last
+        {
+            track.ended(now, need, &limits, steps);
+        }
+        outcome
+    }
+
+    /// Nobody answers the ask of this number, or not now.
+    pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<Step<E>>) {
+        let (need, limits) = (self.need, self.limits);
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
+            track.ended(now, need, &limits, steps);
+        }
+    }
+
+    /// The ask of this number could not be sent. It will be made again, and does not count as a try.
+    pub fn unsent(&mut self, now: Millis, number: u64) {
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
+            track.unsent(now);
+        }
+    }
+
+    /// Gives up asks that were not answered in time, and tells the gaps that were tried for often enough.
     pub fn expire(&mut self, now: Millis, steps: &mut Vec<Step<E>>) {
+        let (need, limits) = (self.need, self.limits);
         for track in &mut self.tracks {
-            if track.expires.is_some_and(|at| at <= now) {
-                track.give_up(now, self.need, self.limits, steps);
-            }
+            track.expire(now, need, &limits, steps);
         }
     }
 
-    /// When [`Self::expire`] is next to be called.
+    /// What is to be asked for now: the longest due first, within the bound of what may be under way.
+    pub fn asks(&mut self, now: Millis, steps: &mut Vec<Step<E>>) -> Vec<Ask> {
+        let (need, limits, mut free) = (self.need, self.limits, self.free());
+        let Some(incarnation) = self.incarnation else { return Vec::new() };
+        let mut due: Vec<&mut Track<E>> =
+            self.tracks.iter_mut().filter(|track| track.due().is_some_and(|due| due <= now)).collect();
+        due.sort_by_key(|track| track.due());
+        let mut asks = Vec::new();
+        for track in due {
+            if free == 0 {
+                break;
+            }
+            let number = self.asks + 1;
+            if let Some((from, to)) = track.ask(now, number, need, &limits, steps) {
+                (self.asks, free) = (number, free - 1);
+                asks.push(Ask { number, partition: track.partition, incarnation, from, to });
+            }
+        }
+        asks
+    }
+
+    /// When [`Self::expire`] and [`Self::asks`] are next to be called.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Millis> {
-        self.tracks.iter().filter_map(|track| track.expires).min()
+        let deadline = self.tracks.iter().filter_map(Track::deadline).min();
+        let due = self.tracks.iter().filter_map(Track::due).min().filter(|_| self.free() > 0);
+        deadline.into_iter().chain(due).min()
+    }
+
+    /// The gaps that replays have closed since the last call.
+    pub fn repaired(&mut self) -> impl Iterator<Item = Repaired> + '_ {
+        self.tracks.iter_mut().filter_map(|track| track.repaired.take())
+    }
+
+    /// How many partitions wait for something that is missing.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.tracks.iter().filter(|track| track.is_waiting()).count()
     }
 
     /// Whether every partition's history has started. Before that nothing can be promised to anyone.
@@ -180,10 +264,8 @@ impl<E> Coverage<E> {
 
     /// The partitions that were not heard of since `since`, or never.
     pub fn silent(&self, since: Millis) -> impl Iterator<Item = Partition> {
-        (0..)
-            .map(Partition)
-            .zip(&self.tracks)
-            .filter_map(move |(partition, track)| track.heard.is_none_or(|heard| heard < since).then_some(partition))
+        let silent = move |track: &&Track<E>| track.heard.is_none_or(|heard| heard < since);
+        self.tracks.iter().filter(silent).map(|track| track.partition)
     }
 
     /// A subscription is confirmed that is part of every revision from `revision` on: no older one proves anything
@@ -199,54 +281,19 @@ impl<E> Coverage<E> {
         Some(Position { incarnation: self.incarnation?, seqs })
     }
 
+    fn track(&mut self, partition: Partition) -> Option<&mut Track<E>> {
+        self.tracks.get_mut(usize::from(partition.0))
+    }
+
+    /// How many more replays may be under way.
+    fn free(&self) -> usize {
+        let under_way = self.tracks.iter().filter(|track| track.deadline().is_some()).count();
+        self.limits.replays.saturating_sub(under_way)
+    }
+
     fn reset(&mut self, incarnation: Incarnation, steps: &mut Vec<Step<E>>) {
         let former = self.incarnation.replace(incarnation);
-        for track in &mut self.tracks {
-            track.mine = None;
-            track.held.clear();
-            track.held_events = 0;
-            track.expires = None;
-        }
+        self.tracks.iter_mut().for_each(Track::reset);
         steps.push(Step::Reset { former, incarnation });
-    }
-}
-
-impl<E> Track<E> {
-    fn hold(&mut self, now: Millis, section: Section<E>, limits: Limits) {
-        self.held_events += section.events.len();
-        let at = self.held.partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
-        self.held.insert(at, section);
-        self.expires.get_or_insert(now.plus(limits.grace));
-    }
-
-    /// Applies what of `section` is new; it starts at or before `mine`.
-    fn apply(&mut self, section: Section<E>, steps: &mut Vec<Step<E>>) {
-        let Section { partition, prev, upto, mut events, .. } = section;
-        let from = self.mine.unwrap_or(prev);
-        events.retain(|(seq, _)| *seq > from);
-        self.mine = Some(upto);
-        steps.push(Step::Apply { partition, from, upto, events });
-    }
-
-    /// Applies held sections that follow without a gap, and starts the grace anew if others remain.
-    fn settle(&mut self, now: Millis, need: Revision, limits: Limits, steps: &mut Vec<Step<E>>) {
-        while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.mine) {
-            self.held_events -= section.events.len();
-            if section.revision >= need && Some(section.upto) > self.mine {
-                self.apply(section, steps);
-            }
-        }
-        self.expires = (!self.held.is_empty()).then(|| now.plus(limits.grace));
-    }
-
-    /// Tells the gap before the first held section that still proves something, and goes on behind it.
-    fn give_up(&mut self, now: Millis, need: Revision, limits: Limits, steps: &mut Vec<Step<E>>) {
-        self.held.retain(|held| held.revision >= need);
-        self.held_events = self.held.iter().map(|held| held.events.len()).sum();
-        if let (Some(first), Some(from)) = (self.held.front(), self.mine) {
-            steps.push(Step::Gap { partition: first.partition, from, upto: first.prev });
-            self.mine = Some(first.prev);
-        }
-        self.settle(now, need, limits, steps);
     }
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Kind, Priority, Tier};
+use crate::event::{Audience, Event, Kind, Priority, Tier};
 use crate::filter::Filter;
 use crate::ids::{Confidence, NodeRef, Pattern, Revision, Room, Symbol, UserId};
-use crate::ring::ViewId;
+use crate::ring::{View, ViewId};
 
 /// What interest is keyed by: a kind, and a symbol or any.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,6 +150,20 @@ pub struct InterestBeat {
 }
 
 impl Interest {
+    /// Whether `gateway`, whose interest this is, is to get `event`, by a router that places users by `view`. What
+    /// [`InterestTable::matching`](crate::table::InterestTable::matching) tells of all gateways, asked of one.
+    #[must_use]
+    pub fn admits(&self, event: &Event, gateway: &NodeRef, view: &View) -> bool {
+        if let Audience::User(user) = &event.audience {
+            return self.view != view.id() || view.home(user) == Some(gateway) || self.strays.contains(user);
+        }
+        let admits = |symbol: Option<Symbol>| {
+            let topic = Topic { kind: event.kind.clone(), symbol };
+            self.wants.get(&topic).is_some_and(|want| want.admits(event))
+        };
+        admits(None) || event.symbol.clone().is_some_and(|symbol| admits(Some(symbol)))
+    }
+
     /// Takes the step of `delta`. The caller has checked that it starts at this interest's revision.
     pub fn apply(&mut self, delta: Delta) {
         self.view = delta.view;

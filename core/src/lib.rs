@@ -18,6 +18,7 @@ pub mod interest_log;
 pub mod key;
 mod object;
 pub mod position;
+pub mod replay;
 pub mod ring;
 pub mod section;
 pub mod table;

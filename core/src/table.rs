@@ -51,6 +51,12 @@ impl InterestTable {
         self.gateways.iter().filter_map(|(gateway, known)| Some((gateway, known.interest.as_ref()?.0)))
     }
 
+    /// The interest of `gateway`, at the revision that is known.
+    #[must_use]
+    pub fn interest(&self, gateway: &NodeRef) -> Option<&(Revision, Interest)> {
+        self.gateways.get(gateway)?.interest.as_ref()
+    }
+
     /// The gateways that were heard of, but whose interest is not known as new as was announced.
     pub fn lagging(&self) -> impl Iterator<Item = &NodeRef> {
         self.gateways.iter().filter(|(_, known)| !known.is_current()).map(|(gateway, _)| gateway)

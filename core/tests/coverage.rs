@@ -3,20 +3,24 @@
 
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Limits, Offered, Step};
+use tickwire_core::coverage::{Coverage, GapReason, Limits, Offered, Repaired, Step};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{
     Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq, Symbol, UserId,
 };
 use tickwire_core::interest_log::InterestLog;
+use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::section::Section;
 
 const LIFE: Incarnation = Incarnation(7);
 const GRACE: u64 = 20;
+const TIMEOUT: u64 = 1_000;
+const LIMITS: Limits =
+    Limits { grace: GRACE, held_events: 3, replays: 2, replay_timeout: TIMEOUT, replay_tries: 3, replay_range: 1_000 };
 
 fn coverage() -> Coverage<&'static str> {
-    Coverage::new(2, Limits { grace: GRACE, held_events: 3 })
+    Coverage::new(2, LIMITS)
 }
 
 fn section(
@@ -52,8 +56,40 @@ fn apply(partition: u16, from: u64, upto: u64, events: &[(u64, &'static str)]) -
     Step::Apply { partition: Partition(partition), from: Seq(from), upto: Seq(upto), events }
 }
 
-fn gap(partition: u16, from: u64, upto: u64) -> Step<&'static str> {
-    Step::Gap { partition: Partition(partition), from: Seq(from), upto: Seq(upto) }
+fn gap(partition: u16, from: u64, upto: u64, reason: GapReason) -> Step<&'static str> {
+    Step::Gap { partition: Partition(partition), from: Seq(from), upto: Seq(upto), reason }
+}
+
+/// What is asked for at `now`, as number, partition and range, and what is to be done.
+fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<(u64, u16, u64, u64)>, Vec<Step<&'static str>>) {
+    let mut steps = Vec::new();
+    coverage.expire(Millis(now), &mut steps);
+    let asks = coverage.asks(Millis(now), &mut steps);
+    (asks.into_iter().map(|ask| (ask.number, ask.partition.0, ask.from.0, ask.to.0)).collect(), steps)
+}
+
+/// Takes a message of an answer at `now`, and tells what became of it and what is to be done.
+fn answer(
+    coverage: &mut Coverage<&'static str>,
+    now: u64,
+    ask: u64,
+    part: Part<&'static str>,
+    last: bool,
+) -> (Offered, Vec<Step<&'static str>>) {
+    let mut steps = Vec::new();
+    let answer = ReplayAnswer { router: node("r"), incarnation: LIFE, part, last };
+    let offered = coverage.answer(Millis(now), ask, answer, &mut steps);
+    (offered, steps)
+}
+
+/// A coverage that misses `(0, 5]` of partition 0, and has asked for it as ask 1 when the grace was over.
+fn asking() -> Coverage<&'static str> {
+    let mut coverage = coverage();
+    offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
+    offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")]));
+    assert_eq!(asks(&mut coverage, GRACE - 1), (vec![], vec![]));
+    assert_eq!(asks(&mut coverage, GRACE), (vec![(1, 0, 0, 5)], vec![]));
+    coverage
 }
 
 #[test]
@@ -78,26 +114,132 @@ fn coverage_puts_sections_in_order_within_the_grace() {
 }
 
 #[test]
-fn coverage_tells_a_gap_when_the_grace_is_over_and_holds_no_other_partition() {
-    let mut coverage = coverage();
-    offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
+fn a_gap_is_asked_for_when_its_grace_is_over_and_holds_no_other_partition() {
+    let mut coverage = asking();
     offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
-    offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")]));
-    assert_eq!(offer(&mut coverage, 1, section(1, 1, 0, 8, &[])).1, [apply(1, 0, 8, &[])]);
-    assert_eq!(coverage.next_expiry(), Some(Millis(GRACE)));
-    let mut steps = Vec::new();
-    coverage.expire(Millis(GRACE), &mut steps);
-    assert_eq!(steps, [gap(0, 0, 5), apply(0, 5, 7, &[(6, "b")])]);
+    assert_eq!(offer(&mut coverage, GRACE, section(1, 1, 0, 8, &[])).1, [apply(1, 0, 8, &[])]);
+    // An answer of two messages: what is held follows at once.
+    let first = answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 3, &[(2, "a")])), false);
+    assert_eq!(first, (Offered::Applied, vec![apply(0, 0, 3, &[(2, "a")])]));
+    let rest = answer(&mut coverage, 40, 1, Part::Events(section(0, 1, 3, 5, &[])), true);
+    assert_eq!(rest.1, [apply(0, 3, 5, &[]), apply(0, 5, 7, &[(6, "b")])]);
+    assert_eq!(coverage.next_expiry(), None);
+    let told: Vec<Repaired> = coverage.repaired().collect();
+    let repaired = Repaired { partition: Partition(0), from: Seq(0), upto: Seq(7), lasted: 40, asks: 1 };
+    assert_eq!(told, [repaired]);
 }
 
 #[test]
-fn coverage_holds_within_a_bound() {
+fn an_answer_may_come_in_pieces_out_of_order_twice_and_after_its_time() {
+    let mut coverage = asking();
+    let piece = |prev, upto| Part::Events(section(0, 1, prev, upto, &[(upto, "x")]));
+    assert_eq!(answer(&mut coverage, 30, 1, piece(3, 5), true), (Offered::Held, vec![]));
+    // Only what is still missing is asked for again, after a pause.
+    assert_eq!(asks(&mut coverage, 30), (vec![], vec![]));
+    assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 3)]);
+    let late = answer(&mut coverage, 90, 1, piece(0, 3), false);
+    assert_eq!(late.1, [apply(0, 0, 3, &[(3, "x")]), apply(0, 3, 5, &[(5, "x")]), apply(0, 5, 7, &[(6, "b")])]);
+    assert_eq!(answer(&mut coverage, 95, 2, piece(0, 3), true), (Offered::Duplicate, vec![]));
+    assert_eq!(coverage.next_expiry(), None);
+}
+
+#[test]
+fn an_answer_that_ends_early_is_followed_by_the_next_ask_at_once() {
+    let mut coverage = asking();
+    answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 2, &[])), true);
+    assert_eq!(asks(&mut coverage, 30).0, [(2, 0, 2, 5)]);
+}
+
+#[test]
+fn a_gap_is_told_when_no_router_can_give_it() {
+    let mut coverage = asking();
+    // Refused: after a pause. Not answered: at once. Both bring nothing, and three are enough.
+    answer(&mut coverage, 30, 1, Part::Refused(Refusal::UnknownInterest), true);
+    assert_eq!(coverage.next_expiry(), Some(Millis(80)));
+    assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 5)]);
+    assert_eq!(coverage.next_expiry(), Some(Millis(80 + TIMEOUT)));
+    assert_eq!(asks(&mut coverage, 80 + TIMEOUT).0, [(3, 0, 0, 5)]);
+    // A late word on an earlier ask says nothing of this one.
+    assert_eq!(answer(&mut coverage, 1_200, 2, Part::Refused(Refusal::Busy), true).1, []);
+    let told = asks(&mut coverage, 80 + 2 * TIMEOUT);
+    assert_eq!(told, (vec![], vec![gap(0, 0, 5, GapReason::Lost), apply(0, 5, 7, &[(6, "b")])]));
+    assert_eq!((coverage.next_expiry(), coverage.repaired().count()), (None, 0));
+}
+
+#[test]
+fn whatever_moves_a_partition_on_starts_the_counting_of_tries_anew() {
+    let mut coverage = asking();
+    let mut now = GRACE;
+    for (number, upto) in [(1, 1), (4, 2), (7, 3)] {
+        for vain in number..number + 2 {
+            answer(&mut coverage, now, vain, Part::Refused(Refusal::NotThere), true);
+            now += 100;
+            assert_eq!(asks(&mut coverage, now).0.len(), 1);
+        }
+        let moved = Part::Events(section(0, 1, upto - 1, upto, &[]));
+        assert_eq!(answer(&mut coverage, now, number + 2, moved, true).1, [apply(0, upto - 1, upto, &[])]);
+        assert_eq!(asks(&mut coverage, now).0, [(number + 3, 0, upto, 5)]);
+    }
+}
+
+#[test]
+fn an_ask_that_could_not_be_sent_is_no_try() {
+    let mut coverage = asking();
+    let mut now = GRACE;
+    for number in 1..10 {
+        coverage.unsent(Millis(now), number);
+        assert_eq!(coverage.next_expiry(), Some(Millis(now + 100)));
+        now += 100;
+        assert_eq!(asks(&mut coverage, now), (vec![(number + 1, 0, 0, 5)], vec![]));
+    }
+}
+
+#[test]
+fn what_the_stream_discarded_is_told_and_no_more_than_that() {
+    let mut coverage = asking();
+    let removed = |from, upto| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto) };
+    // What came after all while it was asked for is given.
+    offer(&mut coverage, 25, section(0, 1, 2, 3, &[(3, "x")]));
+    let told = answer(&mut coverage, 30, 1, removed(0, 4), false);
+    assert_eq!(told.1, [gap(0, 0, 2, GapReason::Retention), apply(0, 2, 3, &[(3, "x")])]);
+    let again = answer(&mut coverage, 30, 1, removed(0, 4), true);
+    assert_eq!(again, (Offered::Applied, vec![gap(0, 3, 4, GapReason::Retention)]));
+    assert_eq!(answer(&mut coverage, 30, 1, removed(0, 4), true), (Offered::Duplicate, vec![]));
+    assert_eq!(asks(&mut coverage, 40).0, [(2, 0, 4, 5)]);
+}
+
+#[test]
+fn of_a_gap_that_is_too_long_the_older_part_is_told() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
-    offer(&mut coverage, 0, section(0, 1, 5, 8, &[(6, "a"), (7, "b"), (8, "c")]));
-    let over = offer(&mut coverage, 0, section(0, 1, 8, 9, &[(9, "d")]));
-    let all = [gap(0, 0, 5), apply(0, 5, 8, &[(6, "a"), (7, "b"), (8, "c")]), apply(0, 8, 9, &[(9, "d")])];
-    assert_eq!(over.1, all);
+    offer(&mut coverage, 0, section(0, 1, 1_500, 1_501, &[]));
+    assert_eq!(asks(&mut coverage, GRACE), (vec![(1, 0, 500, 1_500)], vec![gap(0, 0, 500, GapReason::TooLong)]));
+}
+
+#[test]
+fn coverage_holds_within_a_bound_and_asks_for_what_it_lets_go() {
+    let mut coverage = asking();
+    offer(&mut coverage, 20, section(0, 1, 7, 9, &[(8, "c"), (9, "d")]));
+    assert_eq!(offer(&mut coverage, 20, section(0, 1, 9, 10, &[(10, "e")])), (Offered::Held, vec![]));
+    let filled = answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 5, &[])), true);
+    let held = [apply(0, 5, 7, &[(6, "b")]), apply(0, 7, 9, &[(8, "c"), (9, "d")])];
+    assert_eq!(filled.1, [&[apply(0, 0, 5, &[])], &held[..]].concat());
+    assert_eq!(asks(&mut coverage, 30).0, [(2, 0, 9, 10)]);
+}
+
+#[test]
+fn only_so_many_replays_are_under_way_and_the_longest_due_goes_first() {
+    let mut coverage = Coverage::new(3, LIMITS);
+    for partition in [2, 0, 1] {
+        offer(&mut coverage, 0, section(partition, 1, 0, 0, &[]));
+        let now = 10 - u64::from(partition);
+        offer(&mut coverage, now, section(partition, 1, 5, 6, &[]));
+    }
+    assert_eq!(asks(&mut coverage, 50).0, [(1, 2, 0, 5), (2, 1, 0, 5)]);
+    assert_eq!(coverage.next_expiry(), Some(Millis(50 + TIMEOUT)));
+    answer(&mut coverage, 60, 1, Part::Events(section(2, 1, 0, 1, &[])), true);
+    assert_eq!(asks(&mut coverage, 60).0, [(3, 0, 0, 5)]);
+    assert_eq!(coverage.gaps(), 3);
 }
 
 #[test]
@@ -107,9 +249,27 @@ fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
     coverage.require(Revision(4));
     assert_eq!(offer(&mut coverage, 0, section(0, 3, 4, 6, &[(5, "a")])), (Offered::Outdated, vec![]));
     offer(&mut coverage, 0, section(0, 4, 6, 7, &[]));
-    let mut steps = Vec::new();
-    coverage.expire(Millis(GRACE), &mut steps);
-    assert_eq!(steps, [gap(0, 4, 6), apply(0, 6, 7, &[])]);
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
+    let old = answer(&mut coverage, 30, 1, Part::Events(section(0, 3, 4, 6, &[])), true);
+    assert_eq!(old, (Offered::Outdated, vec![]));
+    assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 4, 6)]);
+    // What waits loses its proof as well.
+    coverage.require(Revision(5));
+    let new = answer(&mut coverage, 90, 2, Part::Events(section(0, 5, 4, 6, &[(5, "a")])), true);
+    assert_eq!(new.1, [apply(0, 4, 6, &[(5, "a")])]);
+    assert_eq!(asks(&mut coverage, 90).0, [(3, 0, 6, 7)]);
+}
+
+#[test]
+fn an_answer_tells_nothing_of_what_routers_do_at_present() {
+    let mut coverage = coverage();
+    assert_eq!(answer(&mut coverage, 0, 1, Part::Events(section(0, 9, 0, 5, &[])), true), (Offered::Foreign, vec![]));
+    offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
+    offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
+    answer(&mut coverage, 500, 1, Part::Events(section(0, 9, 0, 5, &[])), true);
+    assert_eq!(coverage.lowest_revision(), Revision(1));
+    assert_eq!(coverage.silent(Millis(400)).count(), 2);
+    assert_eq!(coverage.position().unwrap().seqs, [Seq(5), Seq(0)]);
 }
 
 #[test]
@@ -122,6 +282,50 @@ fn coverage_starts_anew_with_another_life_of_the_stream_and_ignores_former_ones(
     let reset = Step::Reset { former: Some(LIFE), incarnation: Incarnation(8) };
     assert_eq!(steps, [reset, adopt, apply(0, 0, 2, &[(1, "new")])]);
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 90, 91, &[])), (Offered::Foreign, vec![]));
+    assert_eq!(answer(&mut coverage, 0, 1, Part::Events(section(0, 1, 0, 91, &[])), true), (Offered::Foreign, vec![]));
+}
+
+#[test]
+fn a_stream_made_anew_ends_every_repair() {
+    let mut coverage = asking();
+    let mut steps = Vec::new();
+    coverage.offer(Millis(30), Incarnation(8), section(0, 1, 0, 2, &[]), &mut steps);
+    assert_eq!((coverage.next_expiry(), coverage.gaps()), (None, 0));
+    answer(&mut coverage, 40, 1, Part::Refused(Refusal::OtherStream), true);
+    assert_eq!(asks(&mut coverage, 10_000), (vec![], vec![]));
+}
+
+#[test]
+fn a_reply_claims_what_was_read_and_no_more() {
+    let request = ReplayRequest {
+        gateway: node("gw"),
+        partition: Partition(0),
+        from: Seq(10),
+        to: Seq(20),
+        incarnation: LIFE,
+        interest: Sought::Told(Revision(1)),
+    };
+    let reply = |read: &[(u64, Option<&'static str>)]| {
+        let mut reply = Reply::new(&request, Revision(1));
+        read.iter().for_each(|(seq, wanted)| reply.read(Seq(*seq), *wanted));
+        reply
+    };
+    let whole = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
+    assert!(whole.is_complete());
+    assert_eq!(whole.finish(Seq(10)), [Part::Events(section(0, 1, 10, 20, &[(12, "a"), (20, "b")]))]);
+    // One that lies behind the range completes it as well, and is not part of it.
+    let behind = reply(&[(12, Some("a")), (23, Some("c"))]);
+    assert_eq!(behind.finish(Seq(0)), [Part::Events(section(0, 1, 10, 20, &[(12, "a")]))]);
+    // A replica that lags shows less.
+    let lagging = reply(&[(12, Some("a")), (15, None)]);
+    assert!(!lagging.is_complete());
+    assert_eq!(lagging.finish(Seq(0)), [Part::Events(section(0, 1, 10, 15, &[(12, "a")]))]);
+    assert_eq!(reply(&[]).finish(Seq(0)), [Part::Refused(Refusal::NotThere)]);
+    // What retention has passed is not claimed, though some of it was read.
+    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto) };
+    let passed = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
+    assert_eq!(passed.finish(Seq(13)), [removed(13), Part::Events(section(0, 1, 13, 20, &[(20, "b")]))]);
+    assert_eq!(reply(&[(30, None)]).finish(Seq(29)), [removed(20)]);
 }
 
 #[test]

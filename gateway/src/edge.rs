@@ -1,43 +1,38 @@
 //! The edge: the one owner of what this gateway was given and of what it wants. It takes batches in, hands steps to
-//! the shards, tells the routers what the sessions want, and confirms.
+//! the shards, tells the routers what the sessions want, asks again for what is missing, and confirms.
 //!
-//! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending.
+//! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending:
+//! `sections` come in, `interest` and requests for a `replay` go out.
+
+mod interest;
+mod replay;
+mod sections;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{SubscribeError, Subscriber};
-use bytes::Bytes;
 use futures_util::StreamExt;
 use metrics::{counter, describe_counter, describe_histogram, gauge, histogram};
 use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Limits, Offered, Step};
-use tickwire_core::event::Event;
-use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
-use tickwire_core::interest::InterestBeat;
+use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
 use tickwire_core::interest_log::InterestLog;
 use tickwire_core::ring::View;
-use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
-use tickwire_node::config::Config;
+use tickwire_node::config::{Config, GatewayConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
 use crate::messages::{SessionId, ToEdge, ToShard};
-
-/// How many entries of interest go into one part of a snapshot; a part stays far below NATS' largest message.
-const SNAPSHOT_ENTRIES: usize = 500;
-
-/// When coverage does not carry our revision after so long, the routers are told again, in milliseconds.
-const LAG: u64 = 100;
 
 /// How long a message to NATS may wait for room while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -50,6 +45,7 @@ const SILENT_TICKS: u32 = 3;
 pub(crate) struct Inputs {
     batches: Subscriber,
     snapshots: Subscriber,
+    answers: Subscriber,
     requests: UnboundedReceiver<ToEdge>,
     view: watch::Receiver<Arc<View>>,
 }
@@ -66,6 +62,7 @@ impl Inputs {
         Ok(Self {
             batches: nats.client.subscribe(names::gateway(id, &nonce)).await?,
             snapshots: nats.client.subscribe(names::snapshot(id, &nonce)).await?,
+            answers: nats.client.subscribe(names::replayed_all(id, &nonce)).await?,
             requests,
             view,
         })
@@ -119,14 +116,13 @@ impl Edge {
         ready: Check,
     ) -> Self {
         describe();
-        let limits = Limits { grace: millis(config.gateway.gap_grace), held_events: config.gateway.hold_events };
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
             gateway,
             nats,
             shards,
             start: Instant::now(),
-            coverage: Coverage::new(partitions, limits),
+            coverage: Coverage::new(partitions, limits(&config.gateway)),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
             seats: HashMap::new(),
             steps: Vec::new(),
@@ -157,6 +153,11 @@ impl Edge {
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
                 () = sleep_until(wake) => self.turn().await,
+                // No more of these come than were asked for, so that they cannot hold up what is live for long.
+                answer = inputs.answers.next() => match answer {
+                    Some(message) => self.take_answer(&message),
+                    None => return Err(EdgeError::SubscriptionEnded),
+                },
                 request = inputs.requests.recv() => match request {
                     Some(request) => self.take_request(request),
                     None => return Ok(()),
@@ -166,6 +167,7 @@ impl Edge {
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
             }
+            self.repair().await;
             self.hand_on().await;
         }
     }
@@ -215,79 +217,17 @@ impl Edge {
         self.changed();
     }
 
-    fn take_batch(&mut self, payload: &[u8]) {
-        let now = self.now();
-        let batch: Batch<Bytes> = match wire::decode(payload) {
-            Ok(batch) => batch,
-            Err(error) => return refused(&error),
-        };
-        counter!("tickwire_gateway_batches_total").increment(1);
-        for section in batch.sections {
-            // A section of which one event cannot be read proves nothing; what follows shows it as a gap.
-            let section = match decode_section(section) {
-                Ok(section) => section,
-                Err(error) => {
-                    refused(&error);
-                    continue;
-                }
-            };
-            let events = section.events.len() as u64;
-            let offered = self.coverage.offer(now, batch.incarnation, section, &mut self.steps);
-            let outcome = match offered {
-                Offered::Applied => "applied",
-                Offered::Held => "held",
-                Offered::Duplicate => "duplicate",
-                Offered::Outdated => "outdated",
-                Offered::Foreign => "foreign",
-            };
-            counter!("tickwire_gateway_sections_total", "outcome" => outcome).increment(1);
-            counter!("tickwire_gateway_received_events_total").increment(events);
-        }
-    }
-
-    async fn send_snapshot(&self, reply: Option<async_nats::Subject>) {
-        let Some(reply) = reply else { return };
-        counter!("tickwire_gateway_snapshots_total").increment(1);
-        for part in self.log.sent().parts(&self.gateway, self.log.revision(), SNAPSHOT_ENTRIES) {
-            self.publish(reply.to_string(), &part).await;
-        }
-    }
-
-    /// What time brings: gaps that are real, revisions to cut, beats.
+    /// What time brings: asks that were not answered, revisions to cut, beats.
     async fn turn(&mut self) {
         let now = self.now();
         self.coverage.expire(now, &mut self.steps);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
         if shrinks || self.cut_at.is_some_and(|at| at <= now) {
-            self.cut_at = None;
-            if let Some(delta) = self.log.cut(now) {
-                gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
-                self.beat_at = self.beat_at.min(now.plus(LAG));
-                self.publish(names::INTEREST.to_owned(), &delta).await;
-            }
+            self.cut(now).await;
         }
         if self.beat_at <= now {
             self.beat(now).await;
-        }
-    }
-
-    async fn beat(&mut self, now: Millis) {
-        let lags = self.coverage.lowest_revision() < self.log.revision();
-        self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
-        let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision() };
-        self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
-        let silent: Vec<Partition> = match now.0.checked_sub(self.silent_after) {
-            Some(since) => self.coverage.silent(Millis(since)).collect(),
-            None => Vec::new(),
-        };
-        gauge!("tickwire_gateway_silent_partitions").set(silent.len() as f64);
-        if !self.coverage.is_complete() {
-            self.ready.missing("some partitions were never heard of: is a router running, and can it read the stream?");
-        } else if let [first, rest @ ..] = &silent[..] {
-            let seconds = self.silent_after / 1000;
-            self.ready.missing(format!("no coverage for {seconds} s: partition {first} and {} others", rest.len()));
-        } else {
-            self.ready.ok();
+            self.tell_open_gaps();
         }
     }
 
@@ -296,7 +236,7 @@ impl Edge {
         if !self.steps.is_empty() {
             let steps = Arc::new(std::mem::take(&mut self.steps));
             for step in steps.iter() {
-                note(step);
+                replay::note(step);
             }
             for shard in &self.shards {
                 hand(shard, ToShard::Steps(Arc::clone(&steps))).await;
@@ -308,19 +248,6 @@ impl Edge {
             if let Some(shard) = self.shards.get(usize::from(asked.session.shard)) {
                 hand(shard, ToShard::Confirmed(asked.session.number)).await;
             }
-        }
-    }
-
-    /// Publishes to the routers. What is lost is told again with the next beat.
-    async fn publish<T: serde::Serialize + Sync>(&self, subject: String, message: &T) {
-        let bytes = match wire::encode(message) {
-            Ok(bytes) => bytes,
-            Err(error) => return refused(&error),
-        };
-        let published = timeout(PUBLISH_TIMEOUT, self.nats.client.publish(subject, bytes.into())).await;
-        if !matches!(published, Ok(Ok(()))) {
-            counter!("tickwire_gateway_unpublished_total").increment(1);
-            debug!("a message to the routers found no room; the next beat makes up for it");
         }
     }
 }
@@ -339,31 +266,19 @@ async fn hand(shard: &Sender<ToShard>, message: ToShard) {
     }
 }
 
-fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
-    let Section { partition, revision, prev, upto, events } = section;
-    let decode = |(seq, bytes): (Seq, Bytes)| {
-        let event: Event = rmp_serde::from_slice(&bytes)?;
-        Ok((seq, Arc::new(Delivery::new(event, partition, seq))))
-    };
-    let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
-    Ok(Section { partition, revision, prev, upto, events })
-}
-
 fn refused(error: &wire::WireError) {
     counter!("tickwire_gateway_refused_messages_total").increment(1);
     warn!(%error, "a message between nodes was refused");
 }
 
-fn note(step: &Step<Arc<Delivery>>) {
-    match step {
-        Step::Gap { partition, from, upto } => {
-            counter!("tickwire_gateway_gaps_total").increment(1);
-            warn!(%partition, %from, %upto, "events may be missing");
-        }
-        Step::Reset { former: Some(former), incarnation } => {
-            warn!(%former, %incarnation, "the stream was made anew; all positions start again");
-        }
-        Step::Reset { former: None, .. } | Step::Adopt { .. } | Step::Apply { .. } => {}
+fn limits(config: &GatewayConfig) -> Limits {
+    Limits {
+        grace: millis(config.gap_grace),
+        held_events: config.hold_events,
+        replays: config.replays,
+        replay_timeout: millis(config.replay_timeout),
+        replay_tries: config.replay_tries,
+        replay_range: config.replay_range,
     }
 }
 
@@ -372,12 +287,9 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn describe() {
-    describe_counter!("tickwire_gateway_batches_total", "Batches from routers");
-    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by what became of them");
-    describe_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
-    describe_counter!("tickwire_gateway_gaps_total", "Ranges of a partition that nobody could give");
-    describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
-    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that found no room");
+    sections::describe();
+    replay::describe();
+    interest::describe();
     describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
 }

@@ -188,12 +188,10 @@ impl Shard {
                 }
                 self.set_applied(*partition, *upto);
             }
-            Step::Gap { partition, from, upto } => {
+            Step::Gap { partition, from, upto, reason } => {
                 self.set_applied(*partition, *upto);
-                self.tell_gap(
-                    now,
-                    &Gap { reason: CompactString::const_new("lost"), p: *partition, from: *from, to: *upto },
-                );
+                let reason = CompactString::const_new(reason.as_str());
+                self.tell_gap(now, &Gap { reason, p: *partition, from: *from, to: *upto });
             }
             Step::Reset { former, incarnation } => {
                 self.applied.incarnation = *incarnation;

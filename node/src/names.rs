@@ -13,6 +13,8 @@
 //! | `tw.gwbeat` | gateway beats, gateways to routers |
 //! | `tw.snapshot.<gateway>.<nonce>` | requests for a gateway's whole interest |
 //! | `gw.<gateway>.<nonce>` | batches, routers to one boot of one gateway |
+//! | `tw.replay` | requests for replays, gateways to one of the routers |
+//! | `tw.replayed.<gateway>.<nonce>.<ask>` | the answers to one of them |
 
 /// What is wrong with a name that [`is_token`] refuses.
 pub const TOKEN_RULE: &str = "must be letters, digits, `_` and `-`, 1 to 64 of them";
@@ -60,6 +62,12 @@ pub const INTEREST: &str = "tw.interest";
 
 /// Gateway beats.
 pub const GATEWAY_BEAT: &str = "tw.gwbeat";
+
+/// Requests for replays.
+pub const REPLAY: &str = "tw.replay";
+
+/// The queue group of those who answer them: each request goes to one router.
+pub const REPLAY_GROUP: &str = "routers";
 
 /// The key of the stream's metadata that tells its number of partitions.
 pub const PARTITIONS_METADATA: &str = "tickwire.partitions";
@@ -167,6 +175,29 @@ pub fn parse_gateway(subject: &str) -> Option<(&str, &str)> {
     parse_boot(subject, "gw.")
 }
 
+/// The answers to one ask of one boot of one gateway.
+pub fn replayed(gateway: &str, nonce: &str, ask: u64) -> String {
+    format!("tw.replayed.{gateway}.{nonce}.{ask}")
+}
+
+/// The answers to all asks of one boot of one gateway.
+pub fn replayed_all(gateway: &str, nonce: &str) -> String {
+    format!("tw.replayed.{gateway}.{nonce}.*")
+}
+
+/// The ask of a subject of answers.
+pub fn parse_replayed(subject: &str) -> Option<u64> {
+    let (boot, ask) = subject.rsplit_once('.')?;
+    parse_boot(boot, "tw.replayed.")?;
+    let number: u64 = ask.parse().ok()?;
+    (number.to_string() == ask).then_some(number)
+}
+
+/// Where the server takes requests for messages of a stream.
+pub fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}
+
 /// The prefix of a role's inboxes, its own so that permissions can tell the roles apart.
 pub fn inbox(role: &str) -> String {
     format!("_INBOX_{role}")
@@ -205,6 +236,10 @@ mod tests {
         assert_eq!(parse_lease_key("q.1"), None);
         assert_eq!(parse_snapshot(&snapshot("gw-1", "a1b2")), Some(("gw-1", "a1b2")));
         assert_eq!(parse_gateway(&gateway("gw-1", "a1b2")), Some(("gw-1", "a1b2")));
+        assert_eq!(parse_replayed(&replayed("gw-1", "a1b2", 17)), Some(17));
+        for odd in ["tw.replayed.gw-1.a1b2", "tw.replayed.gw-1.a1b2.x", "tw.replayed.gw-1.a1b2.07", "gw.gw-1.a1b2.7"] {
+            assert_eq!(parse_replayed(odd), None, "{odd}");
+        }
         for odd in ["gw.gw-1", "gw.a.b.c", "gw..b", "tw.x.y", "gw.a.*"] {
             assert_eq!(parse_gateway(odd), None, "{odd}");
         }

@@ -4,7 +4,6 @@
 //! the cores.
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::Message;
 use bytes::Bytes;
 use tickwire_core::decode::{Raw, Reason, Refusal, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
@@ -33,6 +32,21 @@ pub(crate) enum Decoded {
     Dead(Refusal),
 }
 
+/// A message as the stream holds it, however it was read.
+#[derive(Debug)]
+pub(crate) struct StoredMessage<'m> {
+    /// The subject that it is stored under.
+    pub(crate) subject: &'m str,
+    /// Its headers, those that the server adds in delivering it among them.
+    pub(crate) headers: Option<&'m HeaderMap>,
+    /// All else.
+    pub(crate) payload: &'m Bytes,
+    /// Its sequence.
+    pub(crate) seq: Seq,
+    /// When the stream stored it.
+    pub(crate) stored: Timestamp,
+}
+
 /// Reads messages of one stream.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -43,19 +57,20 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Reads the message with sequence `seq`, which the stream stored at `stored`.
-    pub(crate) fn read(&self, message: &Message, seq: Seq, stored: Timestamp) -> Decoded {
-        let (kind_token, key_token) = match parse_stored(&message.subject) {
+    /// Reads one message.
+    pub(crate) fn read(&self, message: &StoredMessage<'_>) -> Decoded {
+        let StoredMessage { subject, headers, payload, seq, stored } = *message;
+        let (kind_token, key_token) = match parse_stored(subject) {
             Stored::Tick { .. } => return Decoded::Tick,
             Stored::Event { kind, key, .. } => (kind, key),
-            Stored::Unrecognised => return Decoded::Dead(bad_subject(&message.subject)),
+            Stored::Unrecognised => return Decoded::Dead(bad_subject(subject)),
         };
         let raw = Raw {
             kind_token,
             key_token,
-            content_type: header(message.headers.as_ref(), "Content-Type"),
-            msg_id: header(message.headers.as_ref(), async_nats::header::NATS_MESSAGE_ID.as_ref()),
-            payload: &message.payload,
+            content_type: header(headers, "Content-Type"),
+            msg_id: header(headers, async_nats::header::NATS_MESSAGE_ID.as_ref()),
+            payload,
             stream: &self.stream,
             seq,
             stored,

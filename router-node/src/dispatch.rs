@@ -1,9 +1,9 @@
 //! What leaves for gateways: sections packed into messages that the server takes, one subject per life of a gateway.
 //!
 //! Publishing is not acknowledged. What is lost on the way, or cannot be sent before the deadline, is a gap in the
-//! gateway's coverage, which the gateway sees and repairs.
+//! gateway's coverage, which the gateway sees and has repaired by a replay.
 
-mod pack;
+pub(crate) mod pack;
 
 use bytes::Bytes;
 use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
@@ -21,7 +21,7 @@ use tracing::warn;
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// What the batch around the sections takes of a message, at most.
-const ENVELOPE: usize = 256;
+pub(crate) const ENVELOPE: usize = 256;
 
 /// An event on its way to a gateway.
 #[derive(Debug, Clone)]

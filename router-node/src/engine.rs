@@ -15,7 +15,7 @@ mod routing;
 
 use crate::dispatch::Dispatcher;
 use crate::intake::{Context, Heard, Intake, What};
-use crate::interest::{Feed, ask_snapshot};
+use crate::interest::{Feed, Inquiry, ask_snapshot};
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use metrics::{counter, describe_counter};
@@ -77,6 +77,7 @@ pub(crate) struct Setup {
     pub(crate) heard: mpsc::Receiver<Heard>,
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) feed: Feed,
+    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) floors: watch::Sender<Arc<Floors>>,
     pub(crate) report: watch::Sender<Arc<Report>>,
@@ -151,6 +152,7 @@ impl Engine {
                     }
                     None => return debug!("the connection to NATS was closed"),
                 },
+                Some(inquiry) = self.setup.inquiries.recv() => self.inform(inquiry),
                 Ok(()) = self.setup.view.changed() => {
                     let view = self.setup.view.borrow_and_update().clone();
                     self.routing.set_view(view);
@@ -270,6 +272,18 @@ impl Engine {
             let attempts = attempts.saturating_add(1);
             self.asked.insert(gateway.clone(), attempts);
             self.request_snapshot(gateway, attempts);
+        }
+    }
+
+    /// Says what a gateway wants; if that is not known, it is asked for, so that a later inquiry is answered.
+    fn inform(&mut self, inquiry: Inquiry) {
+        let Inquiry { gateway, least, answer } = inquiry;
+        let known = self.routing.interest(&gateway, least);
+        if known.is_none() {
+            self.ask(Some(gateway));
+        }
+        if answer.send(known).is_err() {
+            debug!("informed too late");
         }
     }
 

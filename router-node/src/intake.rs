@@ -14,7 +14,7 @@
 
 mod trouble;
 
-use crate::decode::{Decoded, Decoder, Readable};
+use crate::decode::{Decoded, Decoder, Readable, StoredMessage};
 use crate::letters::{self, Letter};
 use crate::source::{Source, Tenure};
 use crate::stream::Facts;
@@ -83,7 +83,7 @@ pub(crate) enum What {
 pub(crate) struct Context {
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: Arc<Decoder>,
     /// How long a source may be silent.
     pub(crate) silence: Duration,
     pub(crate) engine: mpsc::Sender<Heard>,
@@ -244,7 +244,14 @@ impl Intake {
         }
         let stored = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
         read.late |= info.pending > BACKLOG || now_millis() - stored > LATE;
-        match self.context.decoder.read(&message, seq, Timestamp(stored)) {
+        let held = StoredMessage {
+            subject: &message.subject,
+            headers: message.headers.as_ref(),
+            payload: &message.payload,
+            seq,
+            stored: Timestamp(stored),
+        };
+        match self.context.decoder.read(&held) {
             Decoded::Tick => read.ticks += 1,
             Decoded::Event(event) => read.events.push(*event),
             Decoded::Dead(refusal) => read.letters.push(Letter { refusal, seq, message }),

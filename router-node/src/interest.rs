@@ -7,12 +7,13 @@ use metrics::{counter, describe_counter};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tickwire_core::ids::NodeRef;
-use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::interest::{Delta, Interest, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -32,6 +33,14 @@ pub(crate) enum Said {
     Delta(Delta),
     /// The revision of its interest.
     Beat(InterestBeat),
+}
+
+/// A question to the engine: what a gateway wants, as of a revision or a later one. Unanswered, that is not known here.
+#[derive(Debug)]
+pub(crate) struct Inquiry {
+    pub(crate) gateway: NodeRef,
+    pub(crate) least: Revision,
+    pub(crate) answer: oneshot::Sender<Option<(Revision, Interest)>>,
 }
 
 /// The subscriptions to what gateways say.

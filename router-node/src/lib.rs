@@ -14,6 +14,7 @@
 //! interest   what gateways say that they want
 //! engine     match, batch, checkpoint
 //! dispatch   sections into messages, to the gateways
+//! replay     reads again what a gateway has missed
 //! ticks      a small message per partition now and then, which takes the same way
 //! ```
 
@@ -24,6 +25,7 @@ mod intake;
 mod interest;
 mod letters;
 mod ownership;
+mod replay;
 mod source;
 mod stream;
 mod ticks;
@@ -35,6 +37,7 @@ use crate::intake::Context;
 use crate::interest::Feed;
 use crate::ownership::Ownership;
 use crate::ownership::standing::Standing;
+use crate::replay::Replays;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +55,9 @@ use tokio::sync::{mpsc, watch};
 
 /// How many chunks may wait for the engine. Beyond that, intakes wait.
 const CHUNKS: usize = 32;
+
+/// How many questions about interest may wait for the engine.
+const INQUIRIES: usize = 16;
 
 /// How many orders may wait for the engine.
 const ORDERS: usize = 64;
@@ -96,6 +102,19 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let feed = Feed::subscribe(&node.nats).await?;
+    let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
+    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) });
+    let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
+    let replays = Replays::subscribe(replay::Setup {
+        nats: node.nats.clone(),
+        me: node.me.clone(),
+        config: config.router.clone(),
+        partitions,
+        decoder: Arc::clone(&decoder),
+        inquiries: inquiries_sender,
+        view: node.membership.view(),
+    });
+    let replays = replays.await?;
     node.nats.check().await?;
 
     let (clock, incarnation) = (Clock::start(), Incarnation(node.provisioned.incarnation));
@@ -105,11 +124,10 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (report_sender, report) = watch::channel(Arc::default());
     let (owned_sender, owned) = watch::channel(Arc::default());
 
-    let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
     let intakes = Context {
         nats: node.nats.clone(),
         me: node.me.clone(),
-        decoder: Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) },
+        decoder,
         silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
         engine: heard_sender,
     };
@@ -124,6 +142,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         heard,
         orders,
         feed,
+        inquiries,
         view: node.membership.view(),
         floors: floors_sender,
         report: report_sender,
@@ -148,6 +167,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     shutdown.spawn_infallible("engine", engine.run());
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
     shutdown.spawn_infallible("ticks", ticks);
+    shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)
 }

@@ -34,10 +34,12 @@ fn needs(role: Role, stream: &str) -> Needs {
     match role {
         Role::Router => {
             needs.subscribes.extend(interest);
-            needs.subscribes.push(names::beat("*"));
+            needs.subscribes.extend([names::beat("*"), names::REPLAY.to_owned()]);
             needs.publishes.extend([
                 batches,
                 snapshots,
+                names::replayed(NOBODY, "0", 0),
+                names::direct_get(stream),
                 names::VIEW.to_owned(),
                 names::tick(0),
                 names::dead_letter(NOBODY),
@@ -49,8 +51,9 @@ fn needs(role: Role, stream: &str) -> Needs {
             ]);
         }
         Role::Gateway => {
-            needs.subscribes.extend([batches, snapshots]);
+            needs.subscribes.extend([batches, snapshots, names::replayed_all(NOBODY, "0")]);
             needs.publishes.extend(interest);
+            needs.publishes.push(names::REPLAY.to_owned());
             needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
         }
     }

@@ -1,12 +1,14 @@
 //! End-to-end tests: real processes of the real binary, a real nats-server, real sockets.
 //!
-//! What the tests stand on comes first: `cluster` runs the processes (`node` is one of them), `producer` publishes,
+//! What the tests stand on comes first: `cluster` runs the processes (`node` is one of them; `cut` is a line to NATS that
+//! can be cut), `producer` publishes,
 //! `socket` and `listener` receive (bare WebSocket and client library), `oracle` says what should have come: it reads
 //! back what the stream holds and evaluates each filter naively. Then the tests, in the order of an event's way.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, and the place is what tells why")]
 
 mod cluster;
+mod cut;
 mod feed;
 mod listener;
 mod node;

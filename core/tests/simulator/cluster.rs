@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tickwire_core::coverage::{GapReason, Limits};
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
 use tickwire_core::interest::InterestBeat;
@@ -11,7 +12,7 @@ use tickwire_core::ring::{Member, Role, View};
 use crate::gateway::Gateway;
 use crate::made::{blank, symbol, user};
 use crate::network::{Message, Network};
-use crate::plan::Action;
+use crate::plan::{AMPLE, Action, Plan};
 use crate::router::{Lease, Router};
 use crate::session::Session;
 
@@ -20,7 +21,20 @@ pub(crate) const NODES: usize = 3;
 pub(crate) const BEAT: u64 = 250;
 const STEP: u64 = 5;
 
+/// So many replays fail in a row only when there is no router that could answer.
+const TRIES: u32 = 60;
+
+/// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
+const PATIENCE: u32 = 40;
+
 pub(crate) struct Cluster {
+    pub(crate) limits: Limits,
+    /// Whether routers read from replicas that lag, and answer by interests that are too old.
+    pub(crate) failing: bool,
+    /// Whether there was a time without any router that answers.
+    deaf: bool,
+    /// Up to where each life of the stream was discarded.
+    discarded: BTreeMap<Incarnation, Seq>,
     pub(crate) now: Millis,
     pub(crate) network: Network,
     pub(crate) nonces: u64,
@@ -36,10 +50,21 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(seed: u64, loss: u32) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let mut cluster = Self {
+            limits: Limits {
+                grace: 20,
+                held_events: 6,
+                replays: 2,
+                replay_timeout: 130,
+                replay_tries: TRIES,
+                replay_range: plan.replay_range,
+            },
+            failing: false,
+            deaf: false,
+            discarded: BTreeMap::new(),
             now: Millis(1_000),
-            network: Network::new(seed, 0),
+            network: Network::new(plan.seed, 0),
             nonces: 0,
             incarnation: Incarnation(1),
             last: Seq(0),
@@ -63,7 +88,8 @@ impl Cluster {
             cluster.gateways.push(gateway);
         }
         cluster.pass(3 * BEAT);
-        cluster.network = Network::new(seed, loss);
+        cluster.network = Network::new(plan.seed, plan.loss);
+        cluster.failing = plan.failing;
         cluster
     }
 
@@ -91,7 +117,7 @@ impl Cluster {
                 self.view.version += 1;
             }
             Action::LearnView { node } => self.learn_view(usize::from(node)),
-            Action::Discard { keep } => self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep.into()))),
+            Action::Discard { keep } => self.discard(keep.into()),
             Action::Recreate => self.recreate(),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
         }
@@ -133,6 +159,11 @@ impl Cluster {
         }
     }
 
+    fn discard(&mut self, keep: u64) {
+        self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep)));
+        self.discarded.insert(self.incarnation, Seq(self.first.0 - 1));
+    }
+
     fn recreate(&mut self) {
         self.incarnation = Incarnation(self.incarnation.0 + 1);
         (self.first, self.last) = (Seq(1), Seq(0));
@@ -146,6 +177,7 @@ impl Cluster {
         while self.now < end {
             let before = self.now;
             self.now = self.now.plus(STEP.min(end.since(self.now)));
+            self.deaf |= self.routers.iter().all(|router| router.stalled);
             while let Some(message) = self.network.arrived(self.now) {
                 self.receive(message);
             }
@@ -180,9 +212,13 @@ impl Cluster {
 
     pub(crate) fn receive(&mut self, message: Message) {
         match message {
-            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) if self.routers[to].stalled => {
+            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
+                if self.routers[to].stalled =>
+            {
                 self.routers[to].waiting.push(message);
             }
+            Message::Ask(to, ask, request) => self.replay(to, ask, &request),
+            Message::Answer(node, ask, answer) => self.answered(&node, ask, answer),
             Message::Delta(to, delta) => {
                 let (router, gateway) = (&mut self.routers[to], delta.gateway.clone());
                 router.claims.cut(&gateway);
@@ -220,6 +256,7 @@ impl Cluster {
     /// Ends all faults and waits until everything that was stored has had time to arrive.
     pub(crate) fn heal(&mut self) {
         self.network.heal();
+        self.failing = false;
         for number in 0..NODES {
             if self.routers[number].stalled {
                 self.stall(number);
@@ -231,6 +268,22 @@ impl Cluster {
         self.pass(4 * BEAT);
         self.tick();
         self.pass(6 * BEAT);
+        for _ in 0..PATIENCE {
+            if self.gateways.iter().all(|edge| edge.coverage.gaps() == 0) {
+                break;
+            }
+            self.pass(BEAT);
+        }
+    }
+
+    /// Whether a gap had to be told: nobody could have given it.
+    fn is_beyond_repair(&self, life: Incarnation, from: Seq, upto: Seq, reason: GapReason) -> bool {
+        match reason {
+            GapReason::Retention => self.discarded.get(&life).is_some_and(|discarded| upto <= *discarded),
+            // Of a former life nothing can be read; and where no router answers, nobody knows.
+            GapReason::Lost => life != self.incarnation || self.deaf,
+            GapReason::TooLong => self.limits.replay_range < AMPLE && from < upto,
+        }
     }
 
     pub(crate) fn check(&self, quiet: bool) {
@@ -247,6 +300,10 @@ impl Cluster {
                 let log = self.history.get(&promise.incarnation).map_or(&[][..], Vec::as_slice);
                 promise.check(&session.user, log);
                 assert!(!quiet || promise.gaps.is_empty(), "a gap in quiet: {promise:#?}");
+                for (_, from, upto, reason) in &promise.gaps {
+                    let told = self.is_beyond_repair(promise.incarnation, *from, *upto, *reason);
+                    assert!(told, "a gap ({from}, {upto}], {reason:?}, that could have been repaired: {promise:#?}");
+                }
             }
         }
     }

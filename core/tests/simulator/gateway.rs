@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::coverage::{Coverage, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeRef, Revision};
@@ -27,7 +27,7 @@ impl Cluster {
         Gateway {
             log: InterestLog::new(node.clone(), self.view.clone(), 100),
             node,
-            coverage: Coverage::new(PARTITIONS, Limits { grace: 20, held_events: 6 }),
+            coverage: Coverage::new(PARTITIONS, self.limits),
             confirmations: Confirmations::new(BEAT),
             told: Revision(0),
         }
@@ -102,6 +102,7 @@ impl Cluster {
         let mut steps = Vec::new();
         edge.coverage.expire(self.now, &mut steps);
         self.take_steps(number, steps);
+        self.ask(number);
     }
 
     /// What a gateway does with steps, and the confirmations that follow from them.
@@ -125,11 +126,11 @@ impl Cluster {
                             .filter(|(_, event)| event.audience.admits(&session.user) && promise.filter.matches(event));
                         promise.got.extend(wanted.map(|(seq, _)| (*partition, *seq)));
                     }
-                    Step::Gap { partition, from, upto } => {
+                    Step::Gap { partition, from, upto, reason } => {
                         let slot = usize::from(partition.0);
                         assert_eq!(promise.end[slot], Some(*from));
                         promise.end[slot] = Some(*upto);
-                        promise.gaps.push((*partition, *from, *upto));
+                        promise.gaps.push((*partition, *from, *upto, *reason));
                     }
                     Step::Reset { incarnation, .. } => {
                         let nothing = vec![None; usize::from(PARTITIONS)];

@@ -10,6 +10,7 @@ mod gateway;
 mod made;
 mod network;
 mod plan;
+mod replay;
 mod router;
 mod session;
 
@@ -31,7 +32,7 @@ fn simulate(chaos: plan::Chaos) {
         ..Config::default()
     };
     let result = TestRunner::new(config).run(&plan(chaos), |plan| {
-        let mut cluster = Cluster::new(plan.seed, plan.loss);
+        let mut cluster = Cluster::new(&plan);
         for action in &plan.actions {
             cluster.act(action);
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
-use tickwire_core::section::Batch;
+use tickwire_core::replay::{Part, ReplayAnswer, ReplayRequest};
+use tickwire_core::section::{Batch, Section};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
@@ -15,6 +16,8 @@ pub(crate) enum Message {
     Beat(usize, InterestBeat),
     AskSnapshot(NodeRef, usize),
     Snapshot(usize, Vec<SnapshotPart>),
+    Ask(usize, u64, ReplayRequest),
+    Answer(NodeRef, u64, ReplayAnswer<Arc<Event>>),
 }
 
 #[derive(Debug)]
@@ -37,6 +40,20 @@ impl Network {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (x ^ (x >> 31)) % below
+    }
+
+    /// Cuts a section of an answer in two, or not.
+    pub(crate) fn halve(&mut self, part: Part<Arc<Event>>) -> Vec<Part<Arc<Event>>> {
+        match part {
+            Part::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
+                let Section { partition, revision, prev, upto, mut events } = section;
+                let rest = events.split_off(events.len() / 2);
+                let cut = events[events.len() - 1].0;
+                let half = |prev, upto, events| Part::Events(Section { partition, revision, prev, upto, events });
+                vec![half(prev, cut, events), half(cut, upto, rest)]
+            }
+            part => vec![part],
+        }
     }
 
     pub(crate) fn heal(&mut self) {

@@ -2,6 +2,9 @@
 
 use proptest::prelude::*;
 
+/// A range that no run exceeds.
+pub(crate) const AMPLE: u64 = 1 << 20;
+
 /// How much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Chaos {
@@ -15,6 +18,10 @@ pub(crate) enum Chaos {
 pub(crate) struct Plan {
     /// Nothing goes wrong: there must be no gap at all.
     pub(crate) quiet: bool,
+    /// Nodes fail as well, and answer wrongly.
+    pub(crate) failing: bool,
+    /// The longest range that gateways ask for.
+    pub(crate) replay_range: u64,
     pub(crate) seed: u64,
     /// Of a hundred messages, how many are lost; as many are doubled.
     pub(crate) loss: u32,
@@ -89,8 +96,12 @@ pub(crate) enum Action {
 pub(crate) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let network = matches!(chaos, Chaos::Network | Chaos::All);
     let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
-    (any::<u64>(), loss, prop::collection::vec(action(chaos), 1..120)).prop_map(move |(seed, loss, actions)| Plan {
+    let range = if chaos == Chaos::All { prop_oneof![Just(AMPLE), 3..30u64].boxed() } else { Just(AMPLE).boxed() };
+    let actions = prop::collection::vec(action(chaos), 1..120);
+    (any::<u64>(), loss, range, actions).prop_map(move |(seed, loss, replay_range, actions)| Plan {
         quiet: chaos == Chaos::None,
+        failing: matches!(chaos, Chaos::Nodes | Chaos::All),
+        replay_range,
         seed,
         loss,
         actions,

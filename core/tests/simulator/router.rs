@@ -36,6 +36,15 @@ pub(crate) struct Lease {
     pub(crate) floor: Seq,
 }
 
+/// Each gateway's interest by itself, as a replay is matched, admits what the table finds for it.
+fn check_matching(table: &InterestTable, view: &View, event: &Event, found: &[&NodeRef]) {
+    for (gateway, _) in table.known() {
+        let admits = table.interest(gateway).unwrap().1.admits(event, gateway, view);
+        let times = found.iter().filter(|found| **found == gateway).count();
+        assert_eq!(times, usize::from(admits), "{gateway} and {event:?}");
+    }
+}
+
 impl Cluster {
     pub(crate) fn new_router(&mut self, number: usize) -> Router {
         Router {
@@ -152,9 +161,12 @@ impl Cluster {
                     if first.0 > last.0 + 1 {
                         router.claims.skip(partition, Seq(first.0 - 1));
                     }
+                    let mut found = Vec::new();
                     router.table.matching(event, &router.view, |gateway| {
                         router.claims.push(gateway, partition, *seq, event.clone());
+                        found.push(gateway);
                     });
+                    check_matching(&router.table, &router.view, event, &found);
                     router.claims.advance(partition, *seq);
                 }
             }

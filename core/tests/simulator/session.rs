@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tickwire_core::coverage::GapReason;
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, Partition, Revision, Seq, UserId};
@@ -15,7 +16,7 @@ pub(crate) struct Promise {
     pub(crate) start: Vec<Option<Seq>>,
     pub(crate) end: Vec<Option<Seq>>,
     pub(crate) got: Vec<(Partition, Seq)>,
-    pub(crate) gaps: Vec<(Partition, Seq, Seq)>,
+    pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
 }
 
 impl Promise {
@@ -41,7 +42,7 @@ impl Promise {
             if *seq <= start || *seq > end || addressed_to_other || !self.filter.matches(event) {
                 continue;
             }
-            let told = self.gaps.iter().any(|(p, from, upto)| p == partition && from < seq && seq <= upto);
+            let told = self.gaps.iter().any(|(p, from, upto, _)| p == partition && from < seq && seq <= upto);
             let given = rest.remove(&(*partition, *seq));
             assert!(given != told, "{partition}:{seq} given: {given}, told as gap: {told}: {self:#?}");
         }

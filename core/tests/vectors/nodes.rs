@@ -7,6 +7,7 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::position::{Position, PositionError};
+use tickwire_core::replay::{ReplayAnswer, ReplayRequest};
 use tickwire_core::ring::View;
 use tickwire_core::section::Batch;
 use tickwire_core::wire::{self, WireError};
@@ -53,6 +54,8 @@ fn messages_between_nodes() {
             "snapshot_part" => check::<SnapshotPart>(&vector),
             "interest_beat" => check::<InterestBeat>(&vector),
             "view" => check::<View>(&vector),
+            "replay_request" => check::<ReplayRequest>(&vector),
+            "replay_answer" => check::<ReplayAnswer<Bytes>>(&vector),
             other => panic!("{other}"),
         }
     }
@@ -63,6 +66,8 @@ fn what_is_not_a_message_of_this_version_is_refused() {
     assert!(matches!(wire::decode::<View>(&[]), Err(WireError::Empty)));
     assert!(matches!(wire::decode::<View>(&[2, 0x92, 0, 0x90]), Err(WireError::Version { found: 2 })));
     assert!(matches!(wire::decode::<View>(&[1, 0xc1]), Err(WireError::Malformed(_))));
+    let found = wire::decode::<ReplayRequest>(&[2, 0x96]);
+    assert!(matches!(found, Err(WireError::Version { found: 2 })));
 }
 
 #[test]

@@ -204,6 +204,15 @@ pub struct RouterConfig {
     /// How long the interest of a silent gateway is kept.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 3_600_000, _>")]
     pub interest_retention: Duration,
+    /// Replays at the same time.
+    #[serde(deserialize_with = "values::within::<1, 256, _, _>")]
+    pub replays: usize,
+    /// Messages read for replays in a second.
+    #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
+    pub replay_rate: u32,
+    /// How large an answer grows.
+    #[serde(deserialize_with = "values::within::<65_536, 3_670_016, _, _>")]
+    pub replay_bytes: usize,
 }
 
 /// `[gateway]`
@@ -273,6 +282,18 @@ pub struct GatewayConfig {
     /// Events held behind a gap.
     #[serde(deserialize_with = "values::within::<1, 10_000_000, _, _>")]
     pub hold_events: usize,
+    /// Replays under way at the same time.
+    #[serde(deserialize_with = "values::within::<1, 1_024, _, _>")]
+    pub replays: usize,
+    /// How long an answering router may be silent.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
+    pub replay_timeout: Duration,
+    /// Replays in vain before a gap is told.
+    #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
+    pub replay_tries: u32,
+    /// The longest range asked for.
+    #[serde(deserialize_with = "values::within::<1_000, 1_000_000_000, _, _>")]
+    pub replay_range: u64,
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,

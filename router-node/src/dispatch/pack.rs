@@ -12,7 +12,7 @@ const SECTION: usize = 48;
 const EVENT: usize = 16;
 
 /// Packs `sections` into groups of at most `most` bytes. Only an event that alone is larger makes a larger group.
-pub(super) fn pack(sections: Vec<Section<Routed>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
+pub(crate) fn pack(sections: Vec<Section<Routed>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
     let (mut groups, mut group, mut size) = (Vec::new(), Vec::new(), 0);
     for piece in sections.into_iter().flat_map(|section| split(section, most)) {
         let next = weight(&piece);

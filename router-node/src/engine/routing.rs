@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::claims::Claims;
 use tickwire_core::event::Priority;
-use tickwire_core::ids::{Millis, NodeRef, Partition, Seq};
-use tickwire_core::interest::SnapshotPart;
+use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq};
+use tickwire_core::interest::{Interest, SnapshotPart};
 use tickwire_core::ring::{Role, View};
 use tickwire_core::section::Section;
 use tickwire_core::table::{self, InterestTable};
@@ -124,6 +124,11 @@ impl Routing {
             self.claims.revise(&gateway, revision);
         }
         heard.needs_snapshot.then_some(gateway)
+    }
+
+    /// What `gateway` wants, if it is known as of `least` or later.
+    pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, Interest)> {
+        self.table.interest(gateway).filter(|(revision, _)| *revision >= least).cloned()
     }
 
     /// Whether the gateway's interest is still not known as new as was announced.
@@ -238,7 +243,7 @@ mod tests {
     use super::*;
     use tickwire_core::event::{Audience, Event, Kind, Timestamp};
     use tickwire_core::filter::Filter;
-    use tickwire_core::ids::{NodeId, Nonce, Revision};
+    use tickwire_core::ids::{NodeId, Nonce};
     use tickwire_core::interest_log::InterestLog;
 
     const PARTITION: Partition = Partition(3);

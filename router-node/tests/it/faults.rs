@@ -4,6 +4,7 @@ use crate::cluster::{Router, SOON, config, connect, owners};
 use crate::gateway::Gateway;
 use crate::routing::publish;
 use std::time::Duration;
+use tickwire_core::coverage::GapReason;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_node::lease::Leases;
@@ -155,7 +156,9 @@ async fn what_retention_removed_unread_is_a_gap() {
     assert_eq!(gateway.ids(), expected);
     let gaps = gateway.gaps();
     assert_eq!(gaps.len(), 32, "every partition is told what could not be read");
-    assert!(gaps.iter().all(|(_, from, upto)| from < upto && upto.0 == last - 5));
+    assert!(
+        gaps.iter().all(|(_, from, upto, reason)| from < upto && upto.0 == last - 5 && *reason == GapReason::Retention)
+    );
     gateway.stop().await;
     router.stop().await;
 }

@@ -6,12 +6,13 @@ use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::coverage::{Ask, Coverage, GapReason, Limits, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::interest_log::InterestLog;
+use tickwire_core::replay::{Part, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::Role;
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
@@ -31,10 +32,16 @@ pub(crate) struct State {
     pub(crate) log: InterestLog,
     pub(crate) coverage: Coverage<Event>,
     pub(crate) events: Vec<(Partition, Seq, Event)>,
-    pub(crate) gaps: Vec<(Partition, Seq, Seq)>,
+    pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
     pub(crate) resets: usize,
     /// The events that came in any section, also such that the coverage knew already.
     pub(crate) received: usize,
+    /// The gaps that replays have closed.
+    pub(crate) repaired: usize,
+    /// Batches that still get lost on their way.
+    pub(crate) loses: bool,
+    /// Interests of more entries than this are named in requests for replays, not carried.
+    pub(crate) carried: usize,
     /// Whether deltas are told; if not, routers have to ask for snapshots.
     pub(crate) tells_deltas: bool,
     position: BTreeMap<Partition, Seq>,
@@ -55,7 +62,14 @@ impl Gateway {
         let node = Node::start(&config(server, name), Role::Gateway, &shutdown).await.unwrap();
         let (me, nats, clock) = (node.me.clone(), node.nats.clone(), Clock::start());
         let view = node.membership.view();
-        let limits = Limits { grace: 200, held_events: 100_000 };
+        let limits = Limits {
+            grace: 200,
+            held_events: 100_000,
+            replays: 8,
+            replay_timeout: 2_000,
+            replay_tries: 10,
+            replay_range: 1_000_000,
+        };
         let first_view = view.borrow().as_ref().clone();
         let state = Arc::new(Mutex::new(State {
             log: InterestLog::new(me.clone(), first_view, 100),
@@ -64,17 +78,21 @@ impl Gateway {
             gaps: Vec::new(),
             resets: 0,
             received: 0,
+            repaired: 0,
+            loses: false,
+            carried: 64,
             tells_deltas: true,
             position: BTreeMap::new(),
         }));
         let nonce = me.nonce.to_string();
         let batches = nats.client.subscribe(names::gateway(me.id.as_str(), &nonce)).await.unwrap();
         let asked = nats.client.subscribe(names::snapshot(me.id.as_str(), &nonce)).await.unwrap();
+        let answers = nats.client.subscribe(names::replayed_all(me.id.as_str(), &nonce)).await.unwrap();
         nats.check().await.unwrap();
 
         let (shared, own, drain) = (Arc::clone(&state), me.clone(), shutdown.drain().clone());
         let work = async move {
-            let (mut batches, mut asked, mut view) = (batches, asked, view);
+            let (mut batches, mut asked, mut answers, mut view) = (batches, asked, answers, view);
             let (mut beats, mut turns) = (interval(Duration::from_millis(100)), interval(Duration::from_millis(5)));
             loop {
                 tokio::select! {
@@ -83,6 +101,7 @@ impl Gateway {
                         let batch: Batch<Bytes> = wire::decode(&message.payload).unwrap();
                         shared.lock().unwrap().offer(clock.now(), batch);
                     }
+                    Some(message) = answers.next() => shared.lock().unwrap().answer(clock.now(), &message),
                     Some(request) = asked.next() => {
                         let parts = {
                             let state = shared.lock().unwrap();
@@ -101,12 +120,17 @@ impl Gateway {
                         publish(&nats, names::GATEWAY_BEAT.into(), &InterestBeat { gateway: own.clone(), revision }).await;
                     }
                     _ = turns.tick() => {
-                        let delta = {
+                        let (asks, delta) = {
                             let mut state = shared.lock().unwrap();
-                            state.expire(clock.now());
+                            let asks = state.turn(&own, clock.now());
                             let delta = state.log.cut(clock.now());
-                            delta.filter(|_| state.tells_deltas)
+                            (asks, delta.filter(|_| state.tells_deltas))
                         };
+                        for (ask, request) in asks {
+                            let reply = names::replayed(own.id.as_str(), &own.nonce.to_string(), ask.number);
+                            let request = wire::encode(&request).unwrap().into();
+                            nats.client.publish_with_reply(names::REPLAY, reply, request).await.unwrap();
+                        }
                         if let Some(delta) = delta {
                             publish(&nats, names::INTEREST.into(), &delta).await;
                         }
@@ -162,7 +186,7 @@ impl Gateway {
         events.into_iter().map(|(_, id)| id).collect()
     }
 
-    pub(crate) fn gaps(&self) -> Vec<(Partition, Seq, Seq)> {
+    pub(crate) fn gaps(&self) -> Vec<(Partition, Seq, Seq, GapReason)> {
         self.state.lock().unwrap().gaps.clone()
     }
 
@@ -182,27 +206,51 @@ impl Gateway {
 
 impl State {
     fn offer(&mut self, now: Millis, batch: Batch<Bytes>) {
+        if self.loses {
+            return;
+        }
         let mut steps = Vec::new();
         for section in batch.sections {
-            let events = section.events.iter();
-            let events: Vec<_> = events.map(|(seq, bytes)| (*seq, rmp_serde::from_slice(bytes).unwrap())).collect();
-            self.received += events.len();
-            let section = Section {
-                partition: section.partition,
-                revision: section.revision,
-                prev: section.prev,
-                upto: section.upto,
-                events,
-            };
+            let section = decode(section);
+            self.received += section.events.len();
             self.coverage.offer(now, batch.incarnation, section, &mut steps);
         }
         self.take(steps);
     }
 
-    fn expire(&mut self, now: Millis) {
+    fn answer(&mut self, now: Millis, message: &async_nats::Message) {
+        let (mut steps, ask) = (Vec::new(), names::parse_replayed(&message.subject).unwrap());
+        if message.status.is_some() {
+            self.coverage.refused(now, ask, &mut steps);
+        } else {
+            let ReplayAnswer { router, incarnation, part, last } = wire::decode(&message.payload).unwrap();
+            let part = match part {
+                Part::Events(section) => Part::Events(decode(section)),
+                Part::Removed { partition, from, upto } => Part::Removed { partition, from, upto },
+                Part::Refused(refusal) => Part::Refused(refusal),
+            };
+            let answer = ReplayAnswer { router, incarnation, part, last };
+            self.coverage.answer(now, ask, answer, &mut steps);
+        }
+        self.take(steps);
+    }
+
+    /// What time brings. Gives the requests for replays that are to be made.
+    fn turn(&mut self, me: &NodeRef, now: Millis) -> Vec<(Ask, ReplayRequest)> {
         let mut steps = Vec::new();
         self.coverage.expire(now, &mut steps);
+        let asks = self.coverage.asks(now, &mut steps);
+        self.repaired += self.coverage.repaired().count();
         self.take(steps);
+        let request = |ask: Ask| ReplayRequest {
+            gateway: me.clone(),
+            partition: ask.partition,
+            from: ask.from,
+            to: ask.to,
+            incarnation: ask.incarnation,
+            interest: Sought::of(me, self.log.revision(), self.log.sent(), self.carried),
+        };
+        asks.into_iter().map(|ask| (ask, request(ask))).collect()
     }
 
     fn take(&mut self, steps: Vec<Step<Event>>) {
@@ -215,9 +263,9 @@ impl State {
                     assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
                     self.events.extend(events.into_iter().map(|(seq, event)| (partition, seq, event)));
                 }
-                Step::Gap { partition, from, upto } => {
+                Step::Gap { partition, from, upto, reason } => {
                     assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
-                    self.gaps.push((partition, from, upto));
+                    self.gaps.push((partition, from, upto, reason));
                 }
                 Step::Reset { former, .. } => {
                     self.position.clear();
@@ -226,6 +274,12 @@ impl State {
             }
         }
     }
+}
+
+fn decode(section: Section<Bytes>) -> Section<Event> {
+    let Section { partition, revision, prev, upto, events } = section;
+    let events = events.iter().map(|(seq, bytes)| (*seq, rmp_serde::from_slice(bytes).unwrap())).collect();
+    Section { partition, revision, prev, upto, events }
 }
 
 async fn publish<T: serde::Serialize>(nats: &Nats, subject: String, message: &T) {

@@ -6,4 +6,5 @@ mod cluster;
 mod faults;
 mod gateway;
 mod letters;
+mod replay;
 mod routing;

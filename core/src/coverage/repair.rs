@@ -1,0 +1,139 @@
+//! The repair of one gap: when it is next asked for, and when to give up.
+//!
+//! An ask that brings nothing is made again: at once if it was not answered in time, after a growing pause if it was
+//! refused. Whatever moves the partition on starts the counting anew.
+
+use super::Limits;
+use crate::ids::{Incarnation, Millis, Partition, Seq};
+
+/// The pause after the first refusal, in milliseconds. It doubles with each further one.
+const FIRST_PAUSE: u64 = 50;
+
+/// The longest pause, in milliseconds.
+const LONGEST_PAUSE: u64 = 2_000;
+
+/// The pause after an ask that could not be sent, in milliseconds.
+const UNSENT_PAUSE: u64 = 100;
+
+/// What is to be asked of the routers: the range `(from, to]` of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Tells the answers to this ask from those to others.
+    pub number: u64,
+    /// The partition.
+    pub partition: Partition,
+    /// The life of the stream that the sequences belong to.
+    pub incarnation: Incarnation,
+    /// The range starts after this sequence.
+    pub from: Seq,
+    /// The range ends with this sequence.
+    pub to: Seq,
+}
+
+/// A gap that was asked for, and that is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// The partition.
+    pub partition: Partition,
+    /// Where the partition stood when the gap was seen.
+    pub from: Seq,
+    /// Where it stands now.
+    pub upto: Seq,
+    /// How long it was open, in milliseconds.
+    pub lasted: u64,
+    /// How often it was asked for.
+    pub asks: u32,
+}
+
+/// A gap that is open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repair {
+    /// Where the partition stood when the gap was seen.
+    pub(super) from: Seq,
+    pub(super) since: Millis,
+    /// How often it was asked for.
+    pub(super) asks: u32,
+    /// How often in a row that brought nothing.
+    vain: u32,
+    /// When it is next asked for, unless it is being answered.
+    due: Millis,
+    asked: Option<Asked>,
+}
+
+/// An ask under way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    number: u64,
+    deadline: Millis,
+    /// Whether anything came of it.
+    moved: bool,
+}
+
+impl Repair {
+    pub(super) fn new(now: Millis, from: Seq, limits: &Limits) -> Self {
+        Self { from, since: now, asks: 0, vain: 0, due: now.plus(limits.grace), asked: None }
+    }
+
+    pub(super) fn is_asked(&self, number: u64) -> bool {
+        self.asked.is_some_and(|asked| asked.number == number)
+    }
+
+    /// When it is to be asked for; `None` while it is being answered.
+    pub(super) fn due(&self) -> Option<Millis> {
+        self.asked.is_none().then_some(self.due)
+    }
+
+    /// When the ask under way is given up.
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.asked.map(|asked| asked.deadline)
+    }
+
+    /// It is being asked for.
+    pub(super) fn ask(&mut self, now: Millis, number: u64, limits: &Limits) {
+        self.asks = self.asks.saturating_add(1);
+        self.asked = Some(Asked { number, deadline: now.plus(limits.replay_timeout), moved: false });
+    }
+
+    /// The partition has moved on, and something is still missing.
+    pub(super) fn moved(&mut self, now: Millis, limits: &Limits) {
+        self.vain = 0;
+        match &mut self.asked {
+            Some(asked) => {
+                (asked.deadline, asked.moved) = (now.plus(limits.replay_timeout), true);
+            }
+            // What was seen behind a gap that closed by itself may close by itself as well.
+            None if self.asks == 0 => self.due = now.plus(limits.grace),
+            None => {}
+        }
+    }
+
+    /// The ask under way is over, and what is missing is asked for next: after a pause if it brought nothing.
+    pub(super) fn ended(&mut self, now: Millis) {
+        let Some(asked) = self.asked.take() else { return };
+        self.due = now;
+        if !asked.moved {
+            self.vain = self.vain.saturating_add(1);
+            let doublings = (self.vain - 1).min(16);
+            self.due = now.plus((FIRST_PAUSE << doublings).min(LONGEST_PAUSE));
+        }
+    }
+
+    /// The ask under way was not answered in time, which was pause enough.
+    pub(super) fn late(&mut self, now: Millis) {
+        self.asked = None;
+        self.vain = self.vain.saturating_add(1);
+        self.due = now;
+    }
+
+    /// The ask under way could not be sent.
+    pub(super) fn unsent(&mut self, now: Millis) {
+        self.asked = None;
+        self.asks = self.asks.saturating_sub(1);
+        self.due = now.plus(UNSENT_PAUSE);
+    }
+
+    /// Whether it was tried for often enough.
+    pub(super) fn is_hopeless(&self, limits: &Limits) -> bool {
+        self.asked.is_none() && self.vain >= limits.replay_tries
+    }
+}

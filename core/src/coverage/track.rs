@@ -1,0 +1,265 @@
+//! The coverage of one partition: up to where it was given, what waits behind a gap, and the gap's repair.
+
+use std::collections::VecDeque;
+
+use super::repair::{Repair, Repaired};
+use super::{GapReason, Limits, Offered, Step};
+use crate::ids::{Millis, Partition, Revision, Seq};
+use crate::section::Section;
+
+#[derive(Debug)]
+pub(super) struct Track<E> {
+    pub(super) partition: Partition,
+    pub(super) mine: Option<Seq>,
+    /// The highest revision that any section of a live batch carried.
+    pub(super) revision: Revision,
+    pub(super) heard: Option<Millis>,
+    /// A gap that was closed by a replay, until it is told.
+    pub(super) repaired: Option<Repaired>,
+    /// Sections behind a gap, by where they start.
+    held: VecDeque<Section<E>>,
+    /// What is held, in events.
+    held_weight: usize,
+    /// Up to where something is known to have come that was let go.
+    let_go: Seq,
+    repair: Option<Repair>,
+}
+
+impl<E> Track<E> {
+    pub(super) fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            mine: None,
+            revision: Revision(0),
+            heard: None,
+            repaired: None,
+            held: VecDeque::new(),
+            held_weight: 0,
+            let_go: Seq(0),
+            repair: None,
+        }
+    }
+
+    /// Forgets everything of a former life of the stream.
+    pub(super) fn reset(&mut self) {
+        self.mine = None;
+        self.held.clear();
+        (self.held_weight, self.let_go) = (0, Seq(0));
+        (self.repair, self.repaired) = (None, None);
+    }
+
+    /// Starts the partition's history after `at`, unless it has started.
+    pub(super) fn adopt(&mut self, at: Seq, steps: &mut Vec<Step<E>>) {
+        if self.mine.is_none() {
+            self.mine = Some(at);
+            steps.push(Step::Adopt { partition: self.partition, at });
+        }
+    }
+
+    /// Takes a section whose revision proves something: applies what of it is new, or holds it behind a gap.
+    pub(super) fn take(
+        &mut self,
+        now: Millis,
+        section: Section<E>,
+        need: Revision,
+        limits: &Limits,
+        steps: &mut Vec<Step<E>>,
+    ) -> Offered {
+        let Some(mine) = self.mine else { return Offered::Foreign };
+        if section.upto <= mine {
+            return Offered::Duplicate;
+        }
+        if section.prev > mine {
+            self.hold(section, limits);
+            self.review(now, mine, limits);
+            return Offered::Held;
+        }
+        self.apply(section, steps);
+        self.settle(need, steps);
+        self.review(now, mine, limits);
+        Offered::Applied
+    }
+
+    /// Nothing in `(from, upto]` can be read any more. What is held of it, or came otherwise, is given all the same.
+    pub(super) fn removed(
+        &mut self,
+        now: Millis,
+        from: Seq,
+        upto: Seq,
+        need: Revision,
+        limits: &Limits,
+        steps: &mut Vec<Step<E>>,
+    ) -> Offered {
+        let Some(mine) = self.mine else { return Offered::Foreign };
+        if from > mine || upto <= mine {
+            return Offered::Duplicate;
+        }
+        let known = self.held.front().map_or(upto, |held| held.prev.min(upto));
+        self.tell(known, GapReason::Retention, need, steps);
+        self.review(now, mine, limits);
+        Offered::Applied
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.repair.is_some()
+    }
+
+    pub(super) fn is_asked(&self, number: u64) -> bool {
+        self.repair.is_some_and(|repair| repair.is_asked(number))
+    }
+
+    /// When what is missing is to be asked for; `None` if nothing is, or while it is being answered.
+    pub(super) fn due(&self) -> Option<Millis> {
+        self.repair.and_then(|repair| repair.due())
+    }
+
+    /// When the ask under way is given up.
+    pub(super) fn deadline(&self) -> Option<Millis> {
+        self.repair.and_then(|repair| repair.deadline())
+    }
+
+    /// Asks for what is missing. Returns the range, unless nothing is missing after all.
+    pub(super) fn ask(
+        &mut self,
+        now: Millis,
+        number: u64,
+        need: Revision,
+        limits: &Limits,
+        steps: &mut Vec<Step<E>>,
+    ) -> Option<(Seq, Seq)> {
+        self.let_outdated_go(need);
+        let (from, to) = self.missing()?;
+        let least = Seq(to.0.saturating_sub(limits.replay_range));
+        if least > from {
+            self.tell(least, GapReason::TooLong, need, steps);
+            self.review(now, from, limits);
+        }
+        let missing = self.missing()?;
+        self.repair.as_mut()?.ask(now, number, limits);
+        Some(missing)
+    }
+
+    /// The answer to the ask under way is complete, or is a refusal.
+    pub(super) fn ended(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+        if let Some(repair) = &mut self.repair {
+            repair.ended(now);
+        }
+        self.give_up_hopeless(now, need, limits, steps);
+    }
+
+    /// The ask under way could not be sent.
+    pub(super) fn unsent(&mut self, now: Millis) {
+        if let Some(repair) = &mut self.repair {
+            repair.unsent(now);
+        }
+    }
+
+    /// Gives up an ask that was not answered in time.
+    pub(super) fn expire(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+        if let Some(repair) = &mut self.repair
+            && repair.deadline().is_some_and(|deadline| deadline <= now)
+        {
+            repair.late(now);
+            self.give_up_hopeless(now, need, limits, steps);
+        }
+    }
+
+    /// Holds a section, and lets go of what is behind it when that is too much.
+    fn hold(&mut self, section: Section<E>, limits: &Limits) {
+        self.held_weight += weight(&section);
+        let at = self.held.partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
+        self.held.insert(at, section);
+        while self.held_weight > limits.held_events
+            && let Some(section) = self.held.pop_back()
+        {
+            self.held_weight -= weight(&section);
+            self.let_go = self.let_go.max(section.upto);
+        }
+    }
+
+    /// Lets go of held sections that prove nothing any more.
+    fn let_outdated_go(&mut self, need: Revision) {
+        let Self { held, held_weight, let_go, .. } = self;
+        held.retain(|section| {
+            let proves = section.revision >= need;
+            if !proves {
+                *held_weight -= weight(section);
+                *let_go = (*let_go).max(section.upto);
+            }
+            proves
+        });
+    }
+
+    /// Applies what of `section` is new; it starts at or before `mine`.
+    fn apply(&mut self, section: Section<E>, steps: &mut Vec<Step<E>>) {
+        let Section { partition, prev, upto, mut events, .. } = section;
+        let from = self.mine.unwrap_or(prev);
+        events.retain(|(seq, _)| *seq > from);
+        self.mine = Some(upto);
+        steps.push(Step::Apply { partition, from, upto, events });
+    }
+
+    /// Applies held sections that follow without a gap.
+    fn settle(&mut self, need: Revision, steps: &mut Vec<Step<E>>) {
+        self.let_outdated_go(need);
+        while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.mine) {
+            self.held_weight -= weight(&section);
+            if Some(section.upto) > self.mine {
+                self.apply(section, steps);
+            }
+        }
+    }
+
+    /// The first range that is known to be missing.
+    fn missing(&self) -> Option<(Seq, Seq)> {
+        let mine = self.mine?;
+        let to = self.held.front().map_or(self.let_go, |held| held.prev);
+        (to > mine).then_some((mine, to))
+    }
+
+    /// Begins, goes on with, or ends a repair, after something has changed. `before` is where the partition stood.
+    fn review(&mut self, now: Millis, before: Seq, limits: &Limits) {
+        let Some(mine) = self.mine else { return };
+        if self.missing().is_none() {
+            if let Some(Repair { from, since, asks, .. }) = self.repair.take()
+                && asks > 0
+            {
+                let (partition, lasted) = (self.partition, now.since(since));
+                self.repaired = Some(Repaired { partition, from, upto: mine, lasted, asks });
+            }
+            return;
+        }
+        let repair = self.repair.get_or_insert_with(|| Repair::new(now, mine, limits));
+        if mine > before {
+            repair.moved(now, limits);
+        }
+    }
+
+    fn give_up_hopeless(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+        if self.repair.is_none_or(|repair| !repair.is_hopeless(limits)) {
+            return;
+        }
+        self.let_outdated_go(need);
+        if let Some((from, to)) = self.missing() {
+            self.tell(to, GapReason::Lost, need, steps);
+            self.repair = None;
+            self.review(now, from, limits);
+        }
+    }
+
+    /// Tells the gap up to `upto`, and goes on behind it.
+    fn tell(&mut self, upto: Seq, reason: GapReason, need: Revision, steps: &mut Vec<Step<E>>) {
+        if let Some(from) = self.mine
+            && upto > from
+        {
+            steps.push(Step::Gap { partition: self.partition, from, upto, reason });
+            self.mine = Some(upto);
+        }
+        self.settle(need, steps);
+    }
+}
+
+/// What a section counts against the bound of what is held: its events, and one if it has none.
+fn weight<E>(section: &Section<E>) -> usize {
+    section.events.len().max(1)
+}

@@ -1,0 +1,179 @@
+//! What gateways and routers say to each other to repair a gap: a range of one partition is asked for, and read again
+//! from the stream by whichever router takes the request.
+//!
+//! An answer claims what it carries like any section does, with a range and a revision: what comes twice is trimmed,
+//! and what an outdated interest was matched against proves nothing. So answers may be lost, late or doubled.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
+use crate::interest::{Interest, SnapshotPart};
+use crate::section::Section;
+
+/// "Everything in `(from, to]` of this partition that this interest wants."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRequest {
+    /// The gateway that asks. What is addressed to users at home there is wanted by it.
+    pub gateway: NodeRef,
+    /// The partition.
+    pub partition: Partition,
+    /// The range starts after this sequence.
+    pub from: Seq,
+    /// The range ends with this sequence.
+    pub to: Seq,
+    /// The life of the stream that the sequences belong to.
+    pub incarnation: Incarnation,
+    /// What is wanted.
+    pub interest: Sought,
+}
+
+/// The interest that a replay is matched against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sought {
+    /// What the gateway told the routers that it wants, as of this revision or a later one.
+    Told(Revision),
+    /// This one: a snapshot of a single part. It need not be the gateway's own.
+    Carried(SnapshotPart),
+}
+
+/// One message of the answer to a request. Those of one answer are in order, and the last one says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayAnswer<E> {
+    /// Who answers.
+    pub router: NodeRef,
+    /// The life of the stream that was read.
+    pub incarnation: Incarnation,
+    /// What it says.
+    pub part: Part<E>,
+    /// Whether nothing more comes for this request. The range may not be exhausted: what is still missing is to be
+    /// asked for again.
+    pub last: bool,
+}
+
+/// What one message of an answer says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part<E> {
+    /// "Here is everything in this section's range which is wanted."
+    Events(Section<E>),
+    /// The stream keeps nothing of this range any more: nobody will ever know.
+    Removed {
+        /// The partition.
+        partition: Partition,
+        /// The range starts after this sequence.
+        from: Seq,
+        /// The range ends with this sequence.
+        upto: Seq,
+    },
+    /// Nothing can be said here now; a later request, or another router, may fare better.
+    Refused(Refusal),
+}
+
+/// Why a router does not answer a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It has as many replays to do as it takes on.
+    Busy,
+    /// It does not know the gateway's interest at the revision asked for.
+    UnknownInterest,
+    /// The stream that it can read is another life of it than the one asked for.
+    OtherStream,
+    /// What it could read of the stream ends before the range goes on.
+    NotThere,
+    /// The stream could not be read.
+    Unreadable,
+    /// The request makes no sense.
+    Malformed,
+}
+
+impl Refusal {
+    /// For metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::UnknownInterest => "unknown_interest",
+            Self::OtherStream => "other_stream",
+            Self::NotThere => "not_there",
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Sought {
+    /// What `gateway` wants at `revision`: carried, if it has at most `entries` entries of either sort, else named.
+    #[must_use]
+    pub fn of(gateway: &NodeRef, revision: Revision, interest: &Interest, entries: usize) -> Self {
+        if interest.wants.len() > entries || interest.strays.len() > entries {
+            return Self::Told(revision);
+        }
+        match interest.parts(gateway, revision, entries.max(1)).pop() {
+            Some(part) => Self::Carried(part),
+            None => Self::Told(revision),
+        }
+    }
+}
+
+/// What a router has read for a request, and what it may say of it.
+///
+/// A partition's sequences are sparse, and what is read may end before the range does, at a replica that lags. So the
+/// range is claimed only up to a message that was read itself; one at or beyond the range's end completes it.
+#[derive(Debug)]
+pub struct Reply<E> {
+    partition: Partition,
+    revision: Revision,
+    from: Seq,
+    to: Seq,
+    /// Everything up to here was read, as far as the stream kept it.
+    upto: Seq,
+    events: Vec<(Seq, E)>,
+}
+
+impl<E> Reply<E> {
+    /// Nothing of the range is read yet. `revision` is that of the interest it is matched against.
+    #[must_use]
+    pub fn new(request: &ReplayRequest, revision: Revision) -> Self {
+        let ReplayRequest { partition, from, to, .. } = *request;
+        Self { partition, revision, from, to, upto: from, events: Vec::new() }
+    }
+
+    /// Up to where the range was read.
+    #[must_use]
+    pub fn upto(&self) -> Seq {
+        self.upto
+    }
+
+    /// Whether the whole range was read.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.upto >= self.to
+    }
+
+    /// The partition's next message was read: an event that is wanted, or something else.
+    pub fn read(&mut self, seq: Seq, wanted: Option<E>) {
+        if seq > self.upto && seq <= self.to {
+            self.events.extend(wanted.map(|event| (seq, event)));
+        }
+        self.upto = self.upto.max(seq.min(self.to));
+    }
+
+    /// What may be said, when the stream was seen, after the reading, to have discarded everything up to `discarded`.
+    /// What was read of that is not told: whether it was all there is not known.
+    #[must_use]
+    pub fn finish(self, discarded: Seq) -> Vec<Part<E>> {
+        let Self { partition, revision, from, to, upto, mut events } = self;
+        let mut parts = Vec::new();
+        let prev = from.max(discarded.min(to));
+        if prev > from {
+            parts.push(Part::Removed { partition, from, upto: prev });
+        }
+        if upto > prev {
+            events.retain(|(seq, _)| *seq > prev);
+            parts.push(Part::Events(Section { partition, revision, prev, upto, events }));
+        }
+        if parts.is_empty() {
+            parts.push(Part::Refused(Refusal::NotThere));
+        }
+        parts
+    }
+}

@@ -1,0 +1,76 @@
+//! What the routers are told: interest, as deltas and snapshots, and beats that show what they may have missed.
+
+use async_nats::Subject;
+use metrics::{counter, describe_counter, gauge};
+use tickwire_core::ids::{Millis, Partition};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::wire;
+use tickwire_node::names;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Edge, PUBLISH_TIMEOUT, refused};
+
+/// How many entries of interest go into one part of a snapshot; a part stays far below NATS' largest message.
+const SNAPSHOT_ENTRIES: usize = 500;
+
+/// When coverage does not carry our revision after so long, the routers are told again, in milliseconds.
+const LAG: u64 = 100;
+
+impl Edge {
+    pub(super) async fn send_snapshot(&self, reply: Option<Subject>) {
+        let Some(reply) = reply else { return };
+        counter!("tickwire_gateway_snapshots_total").increment(1);
+        for part in self.log.sent().parts(&self.gateway, self.log.revision(), SNAPSHOT_ENTRIES) {
+            self.publish(reply.to_string(), &part).await;
+        }
+    }
+
+    /// Cuts a revision if anything has changed, and tells it.
+    pub(super) async fn cut(&mut self, now: Millis) {
+        self.cut_at = None;
+        if let Some(delta) = self.log.cut(now) {
+            gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
+            self.beat_at = self.beat_at.min(now.plus(LAG));
+            self.publish(names::INTEREST.to_owned(), &delta).await;
+        }
+    }
+
+    pub(super) async fn beat(&mut self, now: Millis) {
+        let lags = self.coverage.lowest_revision() < self.log.revision();
+        self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
+        let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision() };
+        self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
+        let silent: Vec<Partition> = match now.0.checked_sub(self.silent_after) {
+            Some(since) => self.coverage.silent(Millis(since)).collect(),
+            None => Vec::new(),
+        };
+        gauge!("tickwire_gateway_silent_partitions").set(silent.len() as f64);
+        if !self.coverage.is_complete() {
+            self.ready.missing("some partitions were never heard of: is a router running, and can it read the stream?");
+        } else if let [first, rest @ ..] = &silent[..] {
+            let seconds = self.silent_after / 1000;
+            self.ready.missing(format!("no coverage for {seconds} s: partition {first} and {} others", rest.len()));
+        } else {
+            self.ready.ok();
+        }
+    }
+
+    /// Publishes to the routers. What is lost is told again with the next beat.
+    async fn publish<T: serde::Serialize + Sync>(&self, subject: String, message: &T) {
+        let bytes = match wire::encode(message) {
+            Ok(bytes) => bytes,
+            Err(error) => return refused(&error),
+        };
+        let published = timeout(PUBLISH_TIMEOUT, self.nats.client.publish(subject, bytes.into())).await;
+        if !matches!(published, Ok(Ok(()))) {
+            counter!("tickwire_gateway_unpublished_total").increment(1);
+            debug!("a message to the routers found no room; the next beat makes up for it");
+        }
+    }
+}
+
+pub(super) fn describe() {
+    describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
+    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that found no room");
+}

@@ -1,0 +1,106 @@
+//! Sections in: of the batches that routers send as events come, and of the answers to what was asked for again. Each
+//! is decoded once for all shards, and coverage says what it is worth.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrics::{counter, describe_counter};
+use tickwire_core::coverage::Offered;
+use tickwire_core::event::Event;
+use tickwire_core::ids::Seq;
+use tickwire_core::replay::{Part, ReplayAnswer};
+use tickwire_core::section::{Batch, Section};
+use tickwire_core::wire;
+use tickwire_node::names;
+
+use super::{Edge, refused};
+use crate::delivery::Delivery;
+
+impl Edge {
+    pub(super) fn take_batch(&mut self, payload: &[u8]) {
+        let now = self.now();
+        let batch: Batch<Bytes> = match wire::decode(payload) {
+            Ok(batch) => batch,
+            Err(error) => return refused(&error),
+        };
+        counter!("tickwire_gateway_batches_total").increment(1);
+        for section in batch.sections {
+            // A section of which one event cannot be read proves nothing; what follows shows it as a gap.
+            let section = match decode_section(section) {
+                Ok(section) => section,
+                Err(error) => {
+                    refused(&error);
+                    continue;
+                }
+            };
+            let events = section.events.len() as u64;
+            let offered = self.coverage.offer(now, batch.incarnation, section, &mut self.steps);
+            counter!("tickwire_gateway_sections_total", "outcome" => label(offered)).increment(1);
+            counter!("tickwire_gateway_received_events_total").increment(events);
+        }
+    }
+
+    /// Takes a message of an answer. What cannot be read changes nothing: the ask it belongs to ends by its deadline.
+    pub(super) fn take_answer(&mut self, message: &async_nats::Message) {
+        let now = self.now();
+        let Some(ask) = names::parse_replayed(&message.subject) else { return };
+        if message.status.is_some() {
+            // The server itself says that no router listens.
+            counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
+            return self.coverage.refused(now, ask, &mut self.steps);
+        }
+        let answer: ReplayAnswer<Bytes> = match wire::decode(&message.payload) {
+            Ok(answer) => answer,
+            Err(error) => return refused(&error),
+        };
+        let ReplayAnswer { router, incarnation, part, last } = answer;
+        let (part, said) = match part {
+            Part::Events(section) => match decode_section(section) {
+                Ok(section) => {
+                    counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
+                    counter!("tickwire_gateway_replayed_bytes_total").increment(message.payload.len() as u64);
+                    (Part::Events(section), None)
+                }
+                Err(error) => return refused(&error),
+            },
+            Part::Removed { partition, from, upto } => (Part::Removed { partition, from, upto }, Some("removed")),
+            Part::Refused(refusal) => (Part::Refused(refusal), Some(refusal.as_str())),
+        };
+        let answer = ReplayAnswer { router, incarnation, part, last };
+        let offered = self.coverage.answer(now, ask, answer, &mut self.steps);
+        let outcome = said.unwrap_or(label(offered));
+        counter!("tickwire_gateway_replay_answers_total", "outcome" => outcome).increment(1);
+    }
+}
+
+fn label(offered: Offered) -> &'static str {
+    match offered {
+        Offered::Applied => "applied",
+        Offered::Held => "held",
+        Offered::Duplicate => "duplicate",
+        Offered::Outdated => "outdated",
+        Offered::Foreign => "foreign",
+    }
+}
+
+fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
+    let Section { partition, revision, prev, upto, events } = section;
+    let decode = |(seq, bytes): (Seq, Bytes)| {
+        let event: Event = rmp_serde::from_slice(&bytes)?;
+        Ok((seq, Arc::new(Delivery::new(event, partition, seq))))
+    };
+    let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
+    Ok(Section { partition, revision, prev, upto, events })
+}
+
+pub(super) fn describe() {
+    describe_counter!("tickwire_gateway_batches_total", "Batches from routers");
+    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by what became of them");
+    describe_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
+    describe_counter!(
+        "tickwire_gateway_replay_answers_total",
+        "Messages that answer requests for replays, by what became of them or why they refuse"
+    );
+    describe_counter!("tickwire_gateway_replayed_events_total", "Events in answers, before duplicates are let go");
+    describe_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers that carry events");
+}

@@ -1,0 +1,156 @@
+//! Replays, a service of every router: a gateway that misses a range of a partition asks, one router of all takes the
+//! request, reads that range from the stream again, and answers it.
+//!
+//! ```text
+//! tw.replay ──▶ waiting ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
+//! ```
+//!
+//! What is live comes first. Replays run in a task of their own, a few at a time, at a bounded rate, and share nothing
+//! with the engine but its word on what a gateway wants. What is too much is refused at once: the gateway asks again,
+//! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
+
+mod pace;
+mod range;
+mod worker;
+
+use crate::decode::Decoder;
+use crate::interest::Inquiry;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use metrics::{counter, describe_counter, describe_histogram};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ids::NodeRef;
+use tickwire_core::replay::{Refusal, ReplayRequest};
+use tickwire_core::ring::View;
+use tickwire_core::wire;
+use tickwire_node::config::RouterConfig;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::start::StartError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use worker::Worker;
+
+/// How many requests may wait. Beyond that they are refused.
+const WAITING: usize = 64;
+
+/// A request that has waited for so long is refused: its gateway is about to ask another router.
+const STALE: Duration = Duration::from_secs(1);
+
+/// How long it may take to tell the server that no more requests are taken.
+const UNSUBSCRIBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What the service is given.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) nats: Nats,
+    pub(crate) me: NodeRef,
+    pub(crate) config: RouterConfig,
+    pub(crate) partitions: u16,
+    pub(crate) decoder: Arc<Decoder>,
+    /// To the engine, which knows what gateways want.
+    pub(crate) inquiries: mpsc::Sender<Inquiry>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+}
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Replays {
+    requests: async_nats::Subscriber,
+    waiting: VecDeque<Waiting>,
+    at_once: usize,
+    worker: Worker,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    request: ReplayRequest,
+    reply: async_nats::Subject,
+}
+
+impl Replays {
+    /// Takes requests from now on, with the other routers.
+    pub(crate) async fn subscribe(setup: Setup) -> Result<Self, StartError> {
+        describe();
+        let subscribed = setup.nats.client.queue_subscribe(names::REPLAY, names::REPLAY_GROUP.to_owned()).await;
+        let requests = subscribed.map_err(|error| StartError::Part {
+            part: "replays",
+            reason: format!("cannot subscribe to {}: {error}", names::REPLAY),
+        })?;
+        let at_once = setup.config.replays;
+        Ok(Self { requests, waiting: VecDeque::new(), at_once, worker: Worker::new(setup) })
+    }
+
+    /// Runs until the drain, and finishes what has begun.
+    pub(crate) async fn run(self, drain: CancellationToken, force: CancellationToken) {
+        tokio::select! {
+            () = force.cancelled() => {}
+            () = self.work(drain) => {}
+        }
+    }
+
+    async fn work(self, drain: CancellationToken) {
+        let Self { mut requests, mut waiting, at_once, worker } = self;
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < at_once
+                && let Some(Waiting { since, request, reply }) = waiting.pop_front()
+            {
+                if since.elapsed() < STALE {
+                    running.push(worker.serve(request, reply));
+                } else {
+                    worker.refuse(&reply, Refusal::Busy).await;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                Some(()) = running.next() => {}
+                message = requests.next() => match message {
+                    Some(message) => match read(message) {
+                        Some(request) if waiting.len() < WAITING => waiting.push_back(request),
+                        Some(Waiting { reply, .. }) => worker.refuse(&reply, Refusal::Busy).await,
+                        None => {}
+                    },
+                    None => break debug!("the connection to NATS was closed"),
+                },
+            }
+        }
+        if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.unsubscribe()).await, Ok(Ok(()))) {
+            debug!("requests for replays may still come; their gateways will ask again");
+        }
+        for Waiting { reply, .. } in waiting {
+            worker.refuse(&reply, Refusal::Busy).await;
+        }
+        while running.next().await.is_some() {}
+    }
+}
+
+/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours.
+fn read(message: async_nats::Message) -> Option<Waiting> {
+    counter!("tickwire_router_replay_requests_total").increment(1);
+    let reply = message.reply?;
+    match wire::decode(&message.payload) {
+        Ok(request) => Some(Waiting { since: Instant::now(), request, reply }),
+        Err(error) => {
+            counter!("tickwire_router_replays_refused_total", "reason" => "unreadable_request").increment(1);
+            warn!(%error, "a request for a replay was refused");
+            None
+        }
+    }
+}
+
+fn describe() {
+    describe_counter!("tickwire_router_replay_requests_total", "Requests for replays that came to this router");
+    describe_counter!("tickwire_router_replays_total", "Answers, by how much of the range they cover");
+    describe_counter!("tickwire_router_replays_refused_total", "Requests for replays that were refused, by reason");
+    describe_counter!("tickwire_router_replay_messages_total", "Messages of the stream read again for replays");
+    describe_counter!("tickwire_router_replay_events_total", "Events in answers");
+    describe_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
+    describe_histogram!("tickwire_router_replay_seconds", "From the begin of a replay until it was answered");
+}

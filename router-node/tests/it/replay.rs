@@ -1,0 +1,231 @@
+//! Replays: what a gateway asks for again is answered from the stream, exactly, or refused.
+
+use crate::cluster::{Router, SOON, connect};
+use crate::gateway::Gateway;
+use crate::routing::{publish, symbols};
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tickwire_core::event::Event;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest_log::InterestLog;
+use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Sought};
+use tickwire_core::ring::View;
+use tickwire_core::wire;
+use tickwire_node::names::{self, Stored};
+use tickwire_node::nats::Nats;
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::time::timeout;
+
+/// One message of an answer.
+type Answer = ReplayAnswer<Bytes>;
+
+fn node(name: &str) -> NodeRef {
+    NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
+}
+
+/// A request of a gateway that wants every pattern, as of revision 7, for `(from, to]` of the partition of `symbol`.
+async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest {
+    let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let created = stream.info().await.unwrap().created;
+    let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap();
+    let Stored::Event { partition, .. } = names::parse_stored(&last.subject) else { panic!("{last:?}") };
+    let mut log = InterestLog::new(node("asker"), View::default(), 0);
+    log.add(&Filter::default());
+    log.cut(tickwire_core::ids::Millis(0)).unwrap();
+    ReplayRequest {
+        gateway: node("asker"),
+        partition: Partition(u16::try_from(partition).unwrap()),
+        from: Seq(from),
+        to: Seq(to),
+        incarnation: Incarnation(u64::try_from(created.unix_timestamp_nanos()).unwrap()),
+        interest: Sought::of(&node("asker"), Revision(7), log.sent(), 10),
+    }
+}
+
+/// Asks, and gives all messages of the answer.
+async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<Answer> {
+    let inbox = nats.client.new_inbox();
+    let mut answers = nats.client.subscribe(inbox.clone()).await.unwrap();
+    let request = wire::encode(request).unwrap().into();
+    nats.client.publish_with_reply(names::REPLAY, inbox, request).await.unwrap();
+    let mut all: Vec<Answer> = Vec::new();
+    while all.last().is_none_or(|answer| !answer.last) {
+        let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
+        all.push(wire::decode(&message.payload).unwrap());
+    }
+    all
+}
+
+fn refusal(answers: &[Answer]) -> Option<Refusal> {
+    match answers {
+        [ReplayAnswer { part: Part::Refused(refusal), last: true, .. }] => Some(*refusal),
+        _ => None,
+    }
+}
+
+/// The ranges of an answer, and the ids of its events.
+fn claimed(answers: Vec<Answer>) -> (Vec<(u64, u64)>, Vec<String>) {
+    let (mut ranges, mut ids) = (Vec::new(), Vec::new());
+    for answer in answers {
+        let Part::Events(section) = answer.part else { panic!("{answer:?}") };
+        assert_eq!(section.revision, Revision(7));
+        ranges.push((section.prev.0, section.upto.0));
+        for (seq, bytes) in section.events {
+            let event: Event = rmp_serde::from_slice(&bytes).unwrap();
+            assert!(section.prev < seq && seq <= section.upto);
+            ids.push(event.id.to_string());
+        }
+    }
+    (ranges, ids)
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// What the gateway loses is given by replays, whether the interest travels in the request or is only named there.
+#[tokio::test]
+async fn what_a_gateway_lost_is_replayed_exactly() {
+    for carried in [64, 0] {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let router = Router::start(&server, "r1").await;
+        let (gateway, other) = (Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await);
+        gateway.state.lock().unwrap().carried = carried;
+        router.ready().await;
+        gateway.subscribe(&symbols(&["A", "B"])).await;
+        let alerts = Filter { kinds: [tickwire_core::event::Kind::Alert].into(), ..Filter::default() };
+        gateway.subscribe(&alerts).await;
+        gateway.seat("ann").await;
+        let mut expected = Vec::new();
+        for round in 0..3 {
+            gateway.state.lock().unwrap().loses = round == 1;
+            for number in 0..60 {
+                let id = format!("{round}-{number}");
+                publish(&nats, ["A", "B", "C"][number % 3], &id).await;
+                if number % 3 < 2 {
+                    expected.push(id);
+                }
+            }
+            let alert = format!(r#"{{"id":"alert {round}"}}"#);
+            let sent = nats.jetstream.publish(names::source("alert", "ann"), alert.into()).await.unwrap();
+            sent.await.unwrap();
+            expected.push(format!("alert {round}"));
+            // What is lost must have left the router before the losing ends; it sends to this one first.
+            if round == 1 {
+                other.settle(&nats).await;
+            }
+        }
+        gateway.settle(&nats).await;
+        assert_eq!((gateway.ids(), gateway.gaps()), (expected, vec![]));
+        assert!(gateway.state.lock().unwrap().repaired > 0);
+        gateway.stop().await;
+        other.stop().await;
+        router.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    for id in numbered(0..30) {
+        let payload = format!(r#"{{"pattern":"Doji","id":"{id}","note":"{}"}}"#, "x".repeat(100_000));
+        let sent = nats.jetstream.publish(names::source("pattern", "A"), payload.into()).await.unwrap();
+        sent.await.unwrap();
+    }
+    let router = Router::start(&server, "r1").await;
+    let mut next = request(&nats, "A", 0, 30).await;
+    let (mut all, mut asks) = (Vec::new(), 0);
+    while next.from < next.to {
+        let answers = ask(&nats, &next).await;
+        asks += 1;
+        assert!(answers.len() > 1, "each message of an answer is far smaller than the server's largest");
+        let (ranges, ids) = claimed(answers);
+        for (prev, upto) in ranges {
+            assert_eq!(prev, next.from.0, "ranges are contiguous");
+            next.from = Seq(upto);
+        }
+        all.extend(ids);
+    }
+    assert_eq!((all, asks), (numbered(0..30), 3));
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_passed_over_and_is_no_second_dead_letter() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    router.ready().await;
+    publish(&nats, "A", "0").await;
+    let sent = nats.jetstream.publish(names::source("pattern", "A"), "{broken".into()).await.unwrap();
+    sent.await.unwrap();
+    // Headers that look like the server's own do not lead astray.
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Sequence", "1");
+    headers.insert("Nats-Subject", "ev.0.pattern.OTHER");
+    headers.insert("Nats-Time-Stamp", "never");
+    let payload = r#"{"pattern":"Doji","id":"1"}"#;
+    let sent =
+        nats.jetstream.publish_with_headers(names::source("pattern", "A"), headers, payload.into()).await.unwrap();
+    let last = sent.await.unwrap().sequence;
+    let letters = async || nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap().cached_info().state.messages;
+    eventually("the dead letter", SOON, async || (letters().await == 1).then_some(())).await;
+    let answers = ask(&nats, &request(&nats, "A", 0, last).await).await;
+    assert_eq!(claimed(answers), (vec![(0, last)], numbered(0..2)));
+    publish(&nats, "A", "2").await;
+    router.stop().await;
+    assert_eq!(letters().await, 1);
+}
+
+#[tokio::test]
+async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    for id in numbered(0..20) {
+        publish(&nats, "A", &id).await;
+    }
+    let router = Router::start(&server, "r1").await;
+    nats.jetstream.get_stream("EVENTS").await.unwrap().purge().sequence(11).await.unwrap();
+    let whole = request(&nats, "A", 3, 20).await;
+    let mut answers = ask(&nats, &whole).await;
+    let (partition, from, upto) = (whole.partition, Seq(3), Seq(10));
+    assert_eq!(answers.remove(0).part, Part::Removed { partition, from, upto });
+    assert_eq!(claimed(answers), (vec![(10, 20)], numbered(10..20)));
+    let gone = ask(&nats, &ReplayRequest { to: Seq(9), ..whole }).await;
+    assert_eq!(gone[0].part, Part::Removed { partition, from, upto: Seq(9) });
+    assert_eq!(gone.len(), 1);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_is_refused_with_its_reason() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    publish(&nats, "A", "0").await;
+    let router = Router::start(&server, "r1").await;
+    let good = request(&nats, "A", 0, 1).await;
+    let refused = async |request: ReplayRequest| refusal(&ask(&nats, &request).await);
+    assert_eq!(refused(good.clone()).await, None);
+    let other = Incarnation(good.incarnation.0 - 1);
+    assert_eq!(refused(ReplayRequest { incarnation: other, ..good.clone() }).await, Some(Refusal::OtherStream));
+    let unknown = Sought::Told(Revision(1));
+    assert_eq!(refused(ReplayRequest { interest: unknown, ..good.clone() }).await, Some(Refusal::UnknownInterest));
+    let missing = ReplayRequest { from: Seq(u64::MAX - 1), to: Seq(u64::MAX), ..good.clone() };
+    assert_eq!(refused(missing).await, Some(Refusal::NotThere));
+    assert_eq!(refused(ReplayRequest { from: Seq(1), ..good.clone() }).await, Some(Refusal::Malformed));
+    assert_eq!(refused(ReplayRequest { partition: Partition(32), ..good.clone() }).await, Some(Refusal::Malformed));
+    let Sought::Carried(part) = good.interest.clone() else { panic!("it is small") };
+    let half = Sought::Carried(tickwire_core::interest::SnapshotPart { parts: 2, ..part });
+    assert_eq!(refused(ReplayRequest { interest: half, ..good.clone() }).await, Some(Refusal::Malformed));
+    // What is no request at all harms nothing.
+    for junk in [&[][..], &[1], &[2, 0x90], b"\x01\xc1"] {
+        let inbox = nats.client.new_inbox();
+        nats.client.publish_with_reply(names::REPLAY, inbox, Bytes::copy_from_slice(junk)).await.unwrap();
+    }
+    assert_eq!(refused(good).await, None);
+    router.stop().await;
+}
