@@ -36,14 +36,12 @@ pub(crate) struct Lease {
     pub(crate) floor: Seq,
 }
 
-impl Router {
-    /// Each gateway's interest by itself, as a replay is matched, admits what the table finds for it.
-    fn check_matching(&self, event: &Event, found: &[&NodeRef]) {
-        for (gateway, _) in self.table.known() {
-            let admits = self.table.interest(gateway).unwrap().1.admits(event, gateway, &self.view);
-            let times = found.iter().filter(|found| **found == gateway).count();
-            assert_eq!(times, usize::from(admits), "{gateway} and {event:?}");
-        }
+/// Each gateway's interest by itself, as a replay is matched, admits what the table finds for it.
+fn check_matching(table: &InterestTable, view: &View, event: &Event, found: &[&NodeRef]) {
+    for (gateway, _) in table.known() {
+        let admits = table.interest(gateway).unwrap().1.admits(event, gateway, view);
+        let times = found.iter().filter(|found| **found == gateway).count();
+        assert_eq!(times, usize::from(admits), "{gateway} and {event:?}");
     }
 }
 
@@ -168,7 +166,7 @@ impl Cluster {
                         router.claims.push(gateway, partition, *seq, event.clone());
                         found.push(gateway);
                     });
-                    router.check_matching(event, &found);
+                    check_matching(&router.table, &router.view, event, &found);
                     router.claims.advance(partition, *seq);
                 }
             }
