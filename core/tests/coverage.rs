@@ -61,8 +61,11 @@ fn gap(partition: u16, from: u64, upto: u64, reason: GapReason) -> Step<&'static
     Step::Gap { partition: Partition(partition), from: Seq(from), upto: Seq(upto), reason }
 }
 
-/// What is asked for at `now`, as number, partition and range, and what is to be done.
-fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<(u64, u16, u64, u64)>, Vec<Step<&'static str>>) {
+/// An ask: its number, its partition, and its range.
+type Asked = (u64, u16, u64, u64);
+
+/// What is asked for at `now`, and what is to be done.
+fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<Asked>, Vec<Step<&'static str>>) {
     let mut steps = Vec::new();
     coverage.expire(Millis(now), &mut steps);
     let asks = coverage.asks(Millis(now), &mut steps);

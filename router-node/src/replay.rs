@@ -152,5 +152,6 @@ fn describe() {
     describe_counter!("tickwire_router_replay_messages_total", "Messages of the stream read again for replays");
     describe_counter!("tickwire_router_replay_events_total", "Events in answers");
     describe_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
+    describe_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
     describe_histogram!("tickwire_router_replay_seconds", "From the begin of a replay until it was answered");
 }

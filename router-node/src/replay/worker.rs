@@ -33,7 +33,7 @@ const CHUNK: usize = 256 * 1024;
 /// How long the engine may take to say what a gateway wants.
 const INQUIRY_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How long a replay may take in all. No gateway waits for longer.
+/// How long the reading for one answer may take. Its gateway has long asked again then, unless it is told to wait longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the client may take to accept a message.
@@ -191,7 +191,7 @@ impl Worker {
         };
         let publish = self.setup.nats.client.publish(reply.clone(), bytes.into());
         if !matches!(timeout(PUBLISH_DEADLINE, publish).await, Ok(Ok(()))) {
-            counter!("tickwire_router_batches_lost_total").increment(1);
+            counter!("tickwire_router_replay_parts_lost_total").increment(1);
             debug!("a part of a replay was not published; it will be asked for again");
         }
     }
