@@ -3,7 +3,6 @@
 //! `cargo bench -p tickwire-core --bench filter`
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
-#![expect(missing_docs, reason = "criterion makes public items without")]
 
 use std::hint::black_box;
 

@@ -49,7 +49,7 @@ struct Seat {
 
 #[derive(Debug)]
 enum Leaving {
-    Filter(Filter),
+    Filter(Box<Filter>),
     User(UserId),
 }
 
@@ -119,7 +119,7 @@ impl InterestLog {
 
     /// A session no longer wants `filter`, which was added before. It is forgotten after the shrink delay.
     pub fn remove(&mut self, now: Millis, filter: Filter) {
-        self.leaving.push_back((now.plus(self.shrink_delay), Leaving::Filter(filter)));
+        self.leaving.push_back((now.plus(self.shrink_delay), Leaving::Filter(Box::new(filter))));
     }
 
     /// A session of `user` sits down. Returns the revision from which on the routers send the user's events here.

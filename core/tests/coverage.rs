@@ -4,9 +4,10 @@
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Offered, Step};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{
-    Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq, Symbol, UserId,
+    Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
 };
 use tickwire_core::interest_log::InterestLog;
 use tickwire_core::ring::{Member, Role, View};
@@ -202,6 +203,44 @@ fn interest_grows_with_the_next_revision_and_shrinks_late() {
     log.remove(Millis(2_000), wide);
     log.remove(Millis(2_000), narrow);
     assert_eq!(log.cut(Millis(3_000)).unwrap().unset.len(), 1);
+}
+
+#[test]
+fn who_wants_a_room_is_not_sent_what_is_not_in_it() {
+    let room = |name: &str| Room::new(name).unwrap();
+    let of_rooms =
+        |names: &[&str]| Filter { rooms: Some(names.iter().map(|name| room(name)).collect()), ..Filter::default() };
+    let in_rooms = |names: &[&str]| Event {
+        kind: Kind::Pattern,
+        key: "AAPL".into(),
+        audience: Audience::Public,
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: None,
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: Priority::Low,
+        regime: None,
+        tags: Vec::new(),
+        data: serde_json::Map::new(),
+        rooms: names.iter().map(|name| room(name)).collect(),
+    };
+    let mut log = InterestLog::new(node("gw"), View::default(), 0);
+    let admits = |log: &mut InterestLog, names: &[&str]| {
+        log.cut(Millis(0));
+        log.sent().wants.values().any(|want| want.admits(&in_rooms(names)))
+    };
+    log.add(&of_rooms(&["vip"]));
+    log.add(&of_rooms(&["desk"]));
+    assert!(admits(&mut log, &["vip"]) && admits(&mut log, &["desk", "lobby"]));
+    assert!(!admits(&mut log, &["lobby"]) && !admits(&mut log, &[]));
+    log.remove(Millis(0), of_rooms(&["vip"]));
+    assert!(!admits(&mut log, &["vip"]));
+    log.add(&Filter::default());
+    assert!(admits(&mut log, &[]), "another wants all of the kind");
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn unreadable() -> Vec<(Reason, Outgoing)> {
         (Reason::BadTimestamp, pattern(json!({ "pattern": "Doji", "timestamp": "yesterday" }))),
         (Reason::BadPriority, pattern(json!({ "pattern": "Doji", "priority": "urgent" }))),
         (Reason::BadTags, pattern(json!({ "pattern": "Doji", "tags": "one" }))),
+        (Reason::BadRooms, pattern(json!({ "pattern": "Doji", "rooms": "one" }))),
         (Reason::BadRegime, market(json!({ "regime": "sideways" }))),
         (Reason::BadMarket, market(json!({ "risk_on_score": 2 }))),
         (Reason::BadStatus, health(json!({ "status": "fine" }))),

@@ -19,6 +19,7 @@ const TIERS: [&str; 3] = ["daily", "intraday", "combo"];
 const PRIORITIES: [&str; 4] = ["low", "medium", "high", "critical"];
 const REGIMES: [&str; 4] = ["bull", "bear", "neutral", "consolidation"];
 const TAGS: [&str; 4] = ["earnings", "gap up", "high_confidence", "multi_timeframe"];
+const ROOMS: [&str; 3] = ["desk 1", "vip", "取引"];
 const KINDS: [&str; 5] = ["pattern", "market", "health", "alert", "backtest"];
 
 /// What draws events and filters, the same ones for the same seed.
@@ -77,6 +78,7 @@ impl Feed {
         list("tiers", 0.25, &TIERS, 2);
         list("regimes", 0.1, &REGIMES, 2);
         list("tags", 0.2, &TAGS, 2);
+        list("rooms", 0.15, &ROOMS, 2);
         if self.rng.random_bool(0.25) {
             filter.insert("min_confidence".to_owned(), json!(self.hundredths()));
         }
@@ -85,6 +87,16 @@ impl Feed {
         }
         if self.rng.random_bool(0.2) {
             filter.insert("market_hours_only".to_owned(), json!(true));
+        }
+        if self.rng.random_bool(0.2) {
+            let conditions = [
+                json!({ "price": { "min": 50, "max": 101.5 }, "source": { "ne": "replay" } }),
+                json!({ "volume": { "in": [7, "7"] } }),
+                json!({ "etf_performance.XLK": { "min": 0.25 } }),
+                json!({ "trades": { "contains": -2.0 }, "result": { "max": 0.75 } }),
+                json!({ "summary": { "prefix": "The market", "contains": "bullish" } }),
+            ];
+            filter.insert("data".to_owned(), conditions.choose(&mut self.rng).cloned().unwrap());
         }
         Value::Object(filter)
     }
@@ -139,6 +151,9 @@ impl Feed {
         }
         if self.rng.random_bool(0.3) {
             event["tags"] = json!([self.pick(&TAGS), "ünïcode"]);
+        }
+        if self.rng.random_bool(0.3) {
+            event["rooms"] = json!([self.pick(&ROOMS), self.pick(&ROOMS)]);
         }
         if self.rng.random_bool(0.3) {
             event["event_id"] = json!(format!("e-{}", self.count));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tickwire_core::filter::{Filter, FilterProblem};
+use tickwire_core::interest::Want;
 
 use crate::events::{EventCase, decoded};
 use crate::read::{kinds, vectors};
@@ -70,6 +71,8 @@ fn filters() {
         let pass: BTreeSet<_> =
             events.iter().filter(|(_, event)| filter.matches(event)).map(|(name, _)| name.clone()).collect();
         assert_eq!(pass, case.pass, "{}", case.filter);
+        let want = Want::of(&filter);
+        assert!(events.iter().all(|(_, event)| !filter.matches(event) || want.admits(event)), "{}", case.filter);
     }
 }
 
