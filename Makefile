@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools dev test fmt lint doc clean-tools
+.PHONY: help tools dev test bench fmt lint doc clean-tools
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,11 @@ test: tools lint ## Check and test everything, as CI does
 		set -x; $(CARGO) test --workspace --lib --bins --tests --locked; \
 	fi
 	$(CARGO) test --workspace --doc --locked
+	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
+
+bench: ## Measure the parts of the engine (cargo bench); see docs/benchmarks.md for the whole
+	$(CARGO) bench --workspace --bench '*' --locked
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -48,12 +48,24 @@ where
     allowed.and_then(|found| T::try_from(found).ok()).ok_or_else(refusal)
 }
 
-/// Reads rates by name, each 0 to 1,000,000.
+/// Reads rates by name, each 0 to 1,000,000. From flags and the environment they come as text.
 pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
     #[derive(Deserialize)]
-    struct Rate(#[serde(deserialize_with = "within::<0, 1_000_000, _, _>")] u32);
-    let rates = BTreeMap::<String, Rate>::deserialize(deserializer)?;
-    Ok(rates.into_iter().map(|(name, Rate(rate))| (name, rate)).collect())
+    #[serde(untagged)]
+    enum Written {
+        Number(u32),
+        Text(String),
+    }
+    let written = BTreeMap::<String, Written>::deserialize(deserializer)?;
+    let read = |(name, rate): (String, Written)| {
+        let rate = match rate {
+            Written::Number(rate) => Some(rate),
+            Written::Text(text) => text.parse().ok(),
+        };
+        let allowed = rate.filter(|rate| *rate <= 1_000_000);
+        allowed.map(|rate| (name, rate)).ok_or_else(|| D::Error::custom("must be 0 to 1000000"))
+    };
+    written.into_iter().map(read).collect()
 }
 
 /// Reads a name that has to be one token of a subject.

@@ -1,0 +1,168 @@
+//! What clients are not given for their own good: rates, quotas and slow readers. What is missing is told to the event.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::{Encoding, ServerMessage};
+
+use crate::cluster::Cluster;
+use crate::node::tickwire;
+
+use crate::producer::Outgoing;
+use crate::socket::{Incoming, Socket};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Low events of their own pattern each, so that none stands for another.
+fn distinct(count: u64) -> Vec<Outgoing> {
+    let event = |n: u64| json!({ "pattern": format!("P{n}"), "confidence": 0.1, "id": n.to_string() });
+    (0..count).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect()
+}
+
+/// What was published and not received is what the notices say: in number, and in place.
+fn assert_told(socket: &Socket, published: u64, code: &str) {
+    let told: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert_eq!(published - socket.events.len() as u64, told, "{:?}", socket.notices);
+    assert!(socket.notices.iter().all(|notice| notice.code == code), "{:?}", socket.notices);
+    let received: BTreeSet<_> = socket.events.iter().map(|event| event.seq).collect();
+    assert_eq!(received.len(), socket.events.len(), "once");
+    let ranges = || socket.notices.iter().flat_map(|notice| &notice.ranges);
+    let (first, last) = (ranges().map(|range| range.first).min(), ranges().map(|range| range.last).max());
+    assert!(told == 0 || first.is_some() && first <= last);
+}
+
+#[tokio::test]
+async fn a_rate_is_shared_by_the_tabs_of_a_user_and_what_exceeds_it_is_told() {
+    let settings = [("gateway.rate", "40"), ("gateway.critical_rate", "5")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut tabs = [
+        Socket::connect(gateway, "ann", Encoding::Json).await,
+        Socket::connect(gateway, "ann", Encoding::MsgPack).await,
+    ];
+    for tab in &mut tabs {
+        tab.subscribe("mine", &json!({})).await;
+    }
+    let mut other = Socket::connect(gateway, "bob", Encoding::Json).await;
+    other.subscribe("few", &json!({ "patterns": ["P1", "P2"] })).await;
+    let producer = cluster.producer().await;
+    producer.publish_all(&distinct(400)).await;
+    let end = cluster.log().await.end();
+    for tab in &mut tabs {
+        tab.catch_up(&end).await;
+        assert_told(tab, 400, "throttled");
+        assert!(
+            tab.notices.iter().all(|notice| notice.subscription.as_ref().is_some_and(|name| name.as_str() == "mine"))
+        );
+        assert!(tab.notices.iter().any(|notice| notice.msg.as_deref().is_some_and(|msg| msg.contains("2 sessions"))));
+    }
+    other.catch_up(&end).await;
+    assert_eq!((other.events.len(), other.notices.len()), (2, 0));
+    // What is urgent goes all the same.
+    producer.publish_all(&distinct(100)).await;
+    producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
+    let urgent =
+        |tab: &Socket| tab.events.iter().any(|event| event.pattern.as_ref().is_some_and(|p| p.as_str() == "Now"));
+    for tab in &mut tabs {
+        tab.until_that(urgent).await;
+    }
+    let metrics = cluster.gateways[0].metrics().await;
+    assert!(metrics.get("tickwire_gateway_dropped_events_total") > 0.0);
+}
+
+#[tokio::test]
+async fn newer_events_of_a_key_stand_for_older_ones() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.rate", "10")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::MsgPack).await;
+    socket.subscribe("mine", &json!({})).await;
+    let same: Vec<Outgoing> = (0..200)
+        .map(|n: u64| Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Doji", "id": n.to_string() })))
+        .collect();
+    cluster.producer().await.publish_all(&same).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    assert_told(&socket, 200, "throttled");
+    assert_eq!(socket.events.last().map(|event| event.id.as_str()), Some("199"), "the newest is always given");
+    let stood_for: u64 = socket.events.iter().map(|event| u64::from(event.conflated)).sum();
+    assert_eq!(stood_for, socket.notices.iter().map(|notice| notice.conflated).sum::<u64>());
+}
+
+#[tokio::test]
+async fn a_quota_is_of_a_subscription_and_told() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let frame = json!({ "action": "subscribe", "name": "few", "filter": {}, "max_events_per_hour": 30 });
+    let ServerMessage::Subscribed(list) = socket.request(frame).await else { panic!("not subscribed") };
+    assert_eq!(list.subscriptions.values().map(|s| s.max_events_per_hour).collect::<Vec<_>>(), [Some(30)]);
+    cluster.producer().await.publish_all(&distinct(100)).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    assert_eq!(socket.events.len(), 30);
+    assert_told(&socket, 100, "quota");
+}
+
+#[tokio::test]
+async fn a_plan_sets_the_rate_of_its_users() {
+    let settings =
+        [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("gateway.rate", "10"), ("gateway.plans.pro", "0")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let token = |arguments: &[&str]| {
+        let made = tickwire().args(["token", "--secret", SECRET]).args(arguments).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        format!("?token={}", String::from_utf8(made.stdout).unwrap().trim())
+    };
+    let mut pro =
+        Socket::open(gateway, &token(&["--user", "ann", "--plan", "pro", "--weight", "9"]), Encoding::Json).await;
+    let mut usual = Socket::open(gateway, &token(&["--user", "bob"]), Encoding::Json).await;
+    for socket in [&mut pro, &mut usual] {
+        socket.welcome().await;
+        socket.subscribe("all", &json!({})).await;
+    }
+    cluster.producer().await.publish_all(&distinct(300)).await;
+    let end = cluster.log().await.end();
+    pro.catch_up(&end).await;
+    usual.catch_up(&end).await;
+    assert_eq!((pro.events.len(), pro.notices.len()), (300, 0));
+    assert!(usual.events.len() < 150, "{}", usual.events.len());
+    assert_told(&usual, 300, "throttled");
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_is_told_and_closed_and_others_lose_nothing() {
+    let settings =
+        [("gateway.outbox_bytes", "65536"), ("gateway.slow_deadline", "1s"), ("gateway.max_malformed", "1000")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut stalled = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let mut reading = Socket::connect(gateway, "bob", Encoding::Json).await;
+    for socket in [&mut stalled, &mut reading] {
+        socket.subscribe("all", &json!({})).await;
+    }
+    let note = "x".repeat(8_000);
+    let event = |n: usize| -> Value { json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() }) };
+    let producer = cluster.producer().await;
+    let mut published = 0;
+    // Far more than the sockets' buffers hold, until the gateway has given up.
+    while cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total") < 1.0 {
+        assert!(published < 20_000, "the reader is never closed");
+        let some: Vec<_> = (published..published + 100).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
+        producer.publish_all(&some).await;
+        published += 100;
+        reading.until(published).await;
+    }
+    assert_eq!(reading.notices, []);
+    let closed = loop {
+        match stalled.next().await {
+            Incoming::Closed(code, _) => break code,
+            Incoming::Message(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(closed, CloseCode::SlowConsumer.code());
+    let last = stalled.events.last().map_or(0, |event| event.seq.0);
+    assert!(stalled.notices.iter().all(|notice| notice.code == "slow_consumer"), "{:?}", stalled.notices);
+    let told: u64 = stalled.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert!(told > 0 && last > 0);
+    assert!(stalled.events.len() as u64 + told <= published as u64);
+}
