@@ -2,7 +2,7 @@
 //!
 //! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, a busy one gets
 //! its events together at the end of the window. A critical event waits for no window, and takes along what fits into
-//! its frame. [`lanes`] is the order of leaving, [`told`] what has to be told: nothing is let go without a word, and no
+//! its frame. `lanes` is the order of leaving, `told` what has to be told: nothing is let go without a word, and no
 //! position covers what still waits or was not told yet.
 
 mod lanes;

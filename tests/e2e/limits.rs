@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::node::tickwire;
 
 use crate::producer::Outgoing;
-use crate::socket::{Incoming, Socket};
+use crate::socket::Socket;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -153,13 +153,8 @@ async fn a_reader_that_stalls_is_told_and_closed_and_others_lose_nothing() {
         reading.until(published).await;
     }
     assert_eq!(reading.notices, []);
-    let closed = loop {
-        match stalled.next().await {
-            Incoming::Closed(code, _) => break code,
-            Incoming::Message(other) => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(closed, CloseCode::SlowConsumer.code());
+    let (code, _) = stalled.closed().await;
+    assert_eq!(code, CloseCode::SlowConsumer.code());
     let last = stalled.events.last().map_or(0, |event| event.seq.0);
     assert!(stalled.notices.iter().all(|notice| notice.code == "slow_consumer"), "{:?}", stalled.notices);
     let told: u64 = stalled.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
