@@ -198,8 +198,8 @@ pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Vec<u8> {
     encoding.write(frame)
 }
 
-/// Encodes the object of one event, to be put into an array by [`write_array`](super::write_array). Fields that the event lacks are left out, and the
-/// key is named only where no symbol is.
+/// Encodes the object of one event, to be put into an array by [`write_array`](super::write_array). Fields that the
+/// event lacks are left out, and the key is named only where no symbol is.
 #[must_use]
 pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Encoding) -> Vec<u8> {
     encoding.write(&EventFrame {

@@ -1,0 +1,75 @@
+//! What an outbox costs per event: a quiet session that is sent each event at once, a busy one whose window gathers
+//! forty, and a slow one that has to be relieved.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::{Millis, Partition, Seq};
+use tickwire_gateway::account::Account;
+use tickwire_gateway::delivery::Delivery;
+use tickwire_gateway::outbox::{Frame, Limits, Outbox};
+
+const LIMITS: Limits = Limits { bytes: 64 * 1024, critical: 20, lanes: true, patience: u64::MAX };
+
+fn delivery(seq: u64) -> Arc<Delivery> {
+    let mut data = serde_json::Map::new();
+    data.insert("note".into(), "x".repeat(200).into());
+    let event = Event {
+        kind: Kind::Pattern,
+        key: format!("S{}", seq % 500).into(),
+        audience: Audience::Public,
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: None,
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: [Priority::Low, Priority::Medium, Priority::High][seq as usize % 3],
+        regime: None,
+        tags: Vec::new(),
+        data,
+        rooms: Vec::new(),
+    };
+    Arc::new(Delivery::new(event, Partition((seq % 32) as u16), Seq(seq)))
+}
+
+fn outbox(criterion: &mut Criterion) {
+    let events: Vec<Arc<Delivery>> = (1..=400).map(delivery).collect();
+    let mut group = criterion.benchmark_group("outbox");
+    for (name, gathered) in [("sent at once", 1), ("a window of 40", 40)] {
+        group.throughput(Throughput::Elements(gathered as u64));
+        group.bench_function(name, |bencher| {
+            let (mut outbox, mut account, mut frame) = (Outbox::new(), Account::new(0), Frame::default());
+            bencher.iter(|| {
+                for delivery in &events[..gathered] {
+                    black_box(outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS));
+                }
+                outbox.compose(Millis(0), &mut account, Encoding::Json, &LIMITS, |_, _| true, &mut frame);
+                assert_eq!(frame.events.len(), gathered);
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(events.len() as u64));
+    group.bench_function("a reader that stalls", |bencher| {
+        let mut let_go = Vec::new();
+        bencher.iter(|| {
+            let mut outbox = Outbox::new();
+            for delivery in &events {
+                outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS);
+                if outbox.bytes() > LIMITS.bytes {
+                    black_box(outbox.relieve(Millis(0), Encoding::Json, &LIMITS, &mut let_go));
+                }
+            }
+            let_go.clear();
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, outbox);
+criterion_main!(benches);
