@@ -28,7 +28,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The longest pause between two attempts.
-const BACKOFF_MOST: Duration = Duration::from_secs(4);
+pub(crate) const BACKOFF_MOST: Duration = Duration::from_secs(4);
 
 /// How long after the server has answered the event of an earlier refusal may take to be reported by the client.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);

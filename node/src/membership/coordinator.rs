@@ -2,15 +2,15 @@
 //! the view.
 //!
 //! Every router folds all beats all the time, so that a new coordinator knows what the old one knew. Absence counts
-//! only while this node can be expected to hear: not while KV fails, not while its own beats do not come back, and
-//! not after it stood still itself. Views are written by compare-and-set; who is refused is not the coordinator.
+//! only while this node can be expected to hear: not while KV fails, not while its own beats do not come back nor until
+//! every other node had time to connect again after that, and not after it stood still itself. Views are written by compare-and-set; who is refused is not the coordinator.
 
 use super::{Announcement, Beat, MembershipError};
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::names;
-use crate::nats::Nats;
+use crate::nats::{BACKOFF_MOST, Nats};
 use crate::view::Roster;
 use async_nats::Subscriber;
 use futures_util::StreamExt;
@@ -35,6 +35,8 @@ pub(super) struct Coordinator {
     observed: Option<Observed>,
     office: Option<Office>,
     last_round: Millis,
+    /// Until when absence does not count, because other nodes may still be waiting to connect again.
+    lenient_until: Millis,
 }
 
 /// What the holder of the lease has beside it.
@@ -71,6 +73,7 @@ impl Coordinator {
             observed: None,
             office: None,
             last_round: now,
+            lenient_until: now,
         })
     }
 
@@ -122,7 +125,10 @@ impl Coordinator {
         let now = self.clock.now();
         let stood_still = now.since(self.last_round) > self.timeout / 2;
         let deaf = now.since(self.roster.last_heard(&self.me).unwrap_or_default()) > self.timeout / 2;
-        if stood_still || deaf {
+        if deaf {
+            self.be_lenient(now);
+        }
+        if stood_still || now < self.lenient_until {
             self.roster.restart_silence(now);
         }
         self.last_round = now;
@@ -134,10 +140,22 @@ impl Coordinator {
                 }
             }
         }
+        // A question that was answered late may have waited for a connection, and beats wait behind it.
+        let answered = self.clock.now();
+        if answered.since(now) > self.timeout / 2 {
+            self.be_lenient(answered);
+        }
         self.write_view().await;
         self.announce().await;
         // Time spent on KV is no time in which we stood still.
         self.last_round = self.clock.now();
+    }
+
+    /// What cut this node off cut others off too, and chance may make their pauses between two tries longer: until they
+    /// had time to connect again, absence does not count.
+    fn be_lenient(&mut self, now: Millis) {
+        self.lenient_until = now.plus(millis(BACKOFF_MOST));
+        self.roster.restart_silence(now);
     }
 
     /// Looks at the lease, and takes it if nobody has it.
@@ -209,12 +227,13 @@ impl Coordinator {
 
     /// KV failed, so that absence does not count; or it said that another node has the lease.
     fn trouble(&mut self, error: &LeaseError) {
-        self.roster.restart_silence(self.clock.now());
         if matches!(error, LeaseError::Refused { .. }) {
+            self.roster.restart_silence(self.clock.now());
             info!("another node is the coordinator now");
             gauge!("tickwire_coordinator").set(0.0);
             (self.office, self.observed) = (None, None);
         } else {
+            self.be_lenient(self.clock.now());
             warn!(%error, "the coordinator cannot reach KV");
         }
     }

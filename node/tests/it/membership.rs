@@ -53,10 +53,18 @@ async fn start(server: &NatsServer, name: &str, role: Role) -> Running {
     Running { shutdown, view, end }
 }
 
-impl Running {
-    async fn stop(self) -> Outcome {
+/// A test that fails leaves no node running, which would keep the test's runtime waiting for ever.
+impl Drop for Running {
+    fn drop(&mut self) {
         self.shutdown.drain().cancel();
-        self.end.await.unwrap()
+        self.shutdown.force().cancel();
+    }
+}
+
+impl Running {
+    async fn stop(mut self) -> Outcome {
+        self.shutdown.drain().cancel();
+        (&mut self.end).await.unwrap()
     }
 
     async fn sees(&self, expected: &[(&str, bool)]) {
@@ -91,7 +99,7 @@ async fn nodes_join_drain_leave_and_are_missed() {
     first.sees(&[("g1", true), ("r1", false), ("r2", false)]).await;
     hold.cancel();
     first.sees(&[("r1", false), ("r2", false)]).await;
-    assert_eq!(gateway.end.await.unwrap(), Outcome::Drained);
+    assert_eq!(gateway.stop().await, Outcome::Drained);
 
     // The coordinator leaves: the other one follows it.
     assert_eq!(first.stop().await, Outcome::Drained);
