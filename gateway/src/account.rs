@@ -5,6 +5,9 @@ use tickwire_core::ids::Millis;
 
 use crate::sliding::{PerHour, PerSecond};
 
+/// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
+const QUOTA_NAMES: usize = 256;
+
 /// A user with sessions here.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -49,8 +52,13 @@ impl Account {
     pub fn take_quota(&mut self, now: Millis, name: &SubscriptionName, most: u32) -> bool {
         let known = self.quotas.iter().position(|(known, _)| known == name);
         let at = known.unwrap_or_else(|| {
-            self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
-            self.quotas.push((name.clone(), PerHour::hour()));
+            // Clients choose names: without an end to them a quota would be none, and its count would grow.
+            if self.quotas.len() >= QUOTA_NAMES {
+                self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
+            }
+            if self.quotas.len() < QUOTA_NAMES {
+                self.quotas.push((name.clone(), PerHour::hour()));
+            }
             self.quotas.len() - 1
         });
         let sent = &mut self.quotas[at].1;
@@ -104,5 +112,16 @@ mod tests {
         assert!(!account.take_quota(at(59), &name("a"), 2) && account.take_quota(at(59), &name("b"), 1));
         assert!(account.take_quota(at(61), &name("a"), 2));
         assert!(!account.is_forgettable(at(119)) && account.is_forgettable(at(122)));
+    }
+
+    #[test]
+    fn many_names_share_a_count() {
+        let mut account = Account::new(0);
+        let taken = |account: &mut Account, now, names: usize| {
+            (0..names).filter(|n| account.take_quota(now, &name(&format!("s{n}")), 1)).count()
+        };
+        assert_eq!(taken(&mut account, Millis(0), 1_000), QUOTA_NAMES);
+        assert_eq!(account.quotas.len(), QUOTA_NAMES);
+        assert_eq!(taken(&mut account, Millis(2 * 3_600_000), 10), 10);
     }
 }

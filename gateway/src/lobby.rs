@@ -70,12 +70,15 @@ impl Lobby {
     async fn ask(&self, socket: &mut Socket) -> Result<Identity, Option<Refusal>> {
         let refused = |error| Err(Some(Refusal { code: CloseCode::AuthFailed, error: Some(error) }));
         loop {
+            // Who says nothing but pings gives way to others, and is asked for no more before it took its answers.
+            tokio::task::yield_now().await;
+            if socket.unsent() > 0 {
+                socket.tcp().writable().await.map_err(|_| None)?;
+                socket.flush().map_err(|_| None)?;
+                continue;
+            }
             match socket.read() {
-                Ok(None) => {
-                    if socket.tcp().readable().await.is_err() {
-                        return Err(None);
-                    }
-                }
+                Ok(None) => socket.tcp().readable().await.map_err(|_| None)?,
                 Ok(Some(Incoming::Alive)) => {}
                 Ok(Some(Incoming::WrongType)) => {
                     let message = format!("{} messages are expected", socket.encoding().message_type());
@@ -134,7 +137,8 @@ async fn refuse(mut socket: Socket, refusal: Refusal) {
         loop {
             socket.flush()?;
             match socket.read()? {
-                Some(_) => {}
+                // The deadline is looked at only where this task gives way.
+                Some(_) => tokio::task::yield_now().await,
                 None => {
                     let tcp = socket.tcp();
                     let ready = if socket.unsent() > 0 { tcp.writable().await } else { tcp.readable().await };

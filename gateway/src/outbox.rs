@@ -76,7 +76,7 @@ pub struct Frame {
     pub events: Vec<Waiting>,
     /// How many of them went before their lane's turn, because they had waited too long.
     pub promoted: u64,
-    /// How many events were let go while it was put together, by code and fate.
+    /// What did not leave as it came, found while it was put together: an entry per event.
     pub let_go: Vec<(NoticeCode, Fate)>,
 }
 
@@ -151,9 +151,6 @@ impl Outbox {
             self.lanes.push(lane, waiting, encoding);
         }
         let exempt = priority == Priority::Critical && self.lanes.critical() <= self.budget(now, limits);
-        if priority == Priority::Critical && !exempt && !again {
-            self.told.count(NoticeCode::CriticalBudget, Fate::Delayed, subscription, delivery);
-        }
         let due = match self.last_sent {
             _ if exempt => now,
             Some(last) => now.max(last.plus(window_ms.into())).max(self.held_until),
@@ -161,16 +158,6 @@ impl Outbox {
         };
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
         if self.lanes.bytes() > limits.bytes { Load::Heavy } else { Load::Fine }
-    }
-
-    /// Names another subscription for the event that was just added: the one that it is counted against.
-    pub fn attribute(&mut self, delivery: &Arc<Delivery>, subscription: u32, limits: &Limits) {
-        let lane = if limits.lanes { delivery.event.priority as usize } else { 0 };
-        if let Some(last) = self.lanes.last_mut(lane)
-            && Arc::ptr_eq(&last.delivery, delivery)
-        {
-            last.subscription = subscription;
-        }
     }
 
     /// When what waits is to be sent; `None` if nothing waits.
@@ -203,12 +190,6 @@ impl Outbox {
         self.lanes.len() > 0 || !self.told.is_empty()
     }
 
-    /// Since when more comes than the client reads, if it is so.
-    #[must_use]
-    pub fn slow_since(&self) -> Option<Millis> {
-        self.slow_since
-    }
-
     /// Makes room although the client does not read: first conflates, then lets go of the lowest lane. What went is
     /// named in `let_go`.
     ///
@@ -237,21 +218,21 @@ impl Outbox {
     /// Puts the next frame together: what is to be told, and the events that may leave at `now`. The caller sends it,
     /// or, if it is empty, waits until [`Self::due`].
     ///
-    /// `quota` takes one event of a subscription's quota; `false` means that it is used up.
+    /// `quota` takes an event of its subscription's quota; `false` means that it is used up. It holds no critical event.
     pub fn compose(
         &mut self,
         now: Millis,
         account: &mut Account,
         encoding: Encoding,
         limits: &Limits,
-        mut quota: impl FnMut(&mut Account, u32) -> bool,
+        mut quota: impl FnMut(&mut Account, &Waiting) -> bool,
         frame: &mut Frame,
     ) {
         frame.clear();
         let (mut allowance, mut budget) = (account.allowance(now), self.budget(now, limits));
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
         while frame.events.len() < FRAME_EVENTS
-            && let Some(lane) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
+            && let Some((lane, promoted)) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
             && (allowance > 0 || budget > 0)
             && let Some(first) = self.lanes.front(lane)
         {
@@ -260,19 +241,22 @@ impl Outbox {
                 break;
             }
             let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };
-            if !quota(account, waiting.subscription) {
+            let critical = waiting.delivery.event.priority == Priority::Critical;
+            if !quota(account, &waiting) && !critical {
                 self.let_go(NoticeCode::Quota, Fate::Dropped, &waiting, &mut frame.let_go);
                 continue;
             }
             size = grown;
-            waiting.exempt = budget > 0 && waiting.delivery.event.priority == Priority::Critical;
+            waiting.exempt = budget > 0 && critical;
+            if critical && !waiting.exempt && waiting.since < now {
+                self.let_go(NoticeCode::CriticalBudget, Fate::Delayed, &waiting, &mut frame.let_go);
+            }
             if waiting.exempt {
                 (budget, exempt) = (budget - 1, exempt + 1);
             } else {
                 (allowance, counted) = (allowance - 1, counted + 1);
             }
-            let waits = now.since(waiting.since) >= PATIENCE_MS;
-            frame.promoted += u64::from(waits && waiting.delivery.event.priority < Priority::High);
+            frame.promoted += u64::from(promoted);
             frame.events.push(waiting);
         }
         account.sent(now, counted);
@@ -280,6 +264,8 @@ impl Outbox {
             self.critical.get_or_insert_with(|| Box::new(PerSecond::second())).add(now, exempt);
         }
         if allowance == 0 {
+            // The client reads what it is sent: what waits now waits for the rate.
+            self.reads(frame);
             self.throttle(now, account, encoding, limits, &mut frame.let_go);
         }
         self.settle(now, limits, budget, frame);
@@ -296,6 +282,13 @@ impl Outbox {
         }
         self.told.hold_back(&mut position);
         position
+    }
+
+    /// Lets go of everything, for a client that is closed; what went is among [`Self::last_words`].
+    pub fn let_go_of_all(&mut self, code: NoticeCode) {
+        for waiting in std::mem::take(&mut self.lanes).iter() {
+            self.told.count(code, Fate::Dropped, waiting.subscription, &waiting.delivery);
+        }
     }
 
     /// Everything that was not told yet, to be told before the connection is closed.
@@ -353,9 +346,8 @@ impl Outbox {
         if !self.told.is_empty() {
             frame.notices.extend(self.told.take());
         }
-        if self.slow_since.is_some() && self.lanes.bytes() <= limits.bytes / 2 {
-            self.slow_since = None;
-            frame.notices.push((OF_SESSION, Notice::new(NoticeCode::Recovered)));
+        if self.lanes.bytes() <= limits.bytes / 2 {
+            self.reads(frame);
         }
         if !frame.events.is_empty() {
             self.last_sent = Some(now);
@@ -368,6 +360,13 @@ impl Outbox {
             }
             _ => Some(now.max(self.held_until)),
         };
+    }
+
+    /// The client reads fast enough; it is told so if it did not.
+    fn reads(&mut self, frame: &mut Frame) {
+        if self.slow_since.take().is_some() {
+            frame.notices.push((OF_SESSION, Notice::new(NoticeCode::Recovered)));
+        }
     }
 
     /// Whether something that still waits is older, in its partition, than one of these events.

@@ -37,7 +37,7 @@ fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
     Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
 }
 
-fn no_quota(_: &mut Account, _: u32) -> bool {
+fn no_quota(_: &mut Account, _: &Waiting) -> bool {
     true
 }
 
@@ -215,7 +215,7 @@ fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
     let codes: Vec<(&str, u64)> =
         slow.frame.notices.iter().map(|(_, notice)| (notice.code.as_str(), notice.dropped)).collect();
     assert_eq!(codes, [("slow_consumer", 40 - slow.frame.events.len() as u64), ("recovered", 0)]);
-    assert!(slow.outbox.slow_since().is_none());
+    assert!(slow.outbox.slow_since.is_none());
 
     let mut stalled = Example::new(0, limits);
     let mut hopeless = None;
@@ -225,11 +225,50 @@ fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
             break;
         }
     }
-    let since = stalled.outbox.slow_since().unwrap().0;
+    let since = stalled.outbox.slow_since.unwrap().0;
     assert!(hopeless.is_some_and(|at| at >= since + limits.patience), "{hopeless:?}, slow since {since}");
     let mut critical = Example::new(0, limits);
     let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(Relief::Hopeless));
     assert!(closed, "critical events are never let go silently: the connection ends");
+}
+
+#[test]
+fn a_quota_holds_no_critical_event_and_a_used_up_one_lets_go() {
+    let mut one = Example::new(0, OPEN);
+    for (seq, priority) in [(1, Priority::High), (2, Priority::Critical), (3, Priority::High)] {
+        one.push(0, seq, priority);
+    }
+    let used_up = |_: &mut Account, _: &Waiting| false;
+    one.outbox.compose(Millis(0), &mut one.account, JSON, &OPEN, used_up, &mut one.frame);
+    assert_eq!(one.frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect::<Vec<_>>(), [2]);
+    let [(1, notice)] = &one.frame.notices[..] else { panic!("{:?}", one.frame.notices) };
+    assert_eq!((notice.code.as_str(), notice.dropped), ("quota", 2));
+}
+
+#[test]
+fn critical_events_are_told_as_delayed_only_if_they_waited() {
+    let mut critical = Example::new(0, Limits { critical: 2, ..OPEN });
+    for seq in 1..=5 {
+        critical.push(0, seq, Priority::Critical);
+    }
+    assert_eq!((critical.send(0), critical.frame.notices.len()), (vec![1, 2, 3, 4, 5], 0));
+}
+
+#[test]
+fn a_reader_that_only_its_rate_holds_is_not_slow() {
+    let limits = Limits { bytes: 20_000, ..OPEN };
+    let mut held = Example::new(30, limits);
+    let push = |held: &mut Example, seq| {
+        let event = event(seq, Priority::High, seq as u8, 400);
+        held.outbox.push(Millis(0), &event, 1, WINDOW, JSON, &limits) == Load::Heavy
+    };
+    // It reads nothing until too much waits, and then all that it is sent.
+    let heavy = (1..=200).find(|seq| push(&mut held, *seq)).unwrap();
+    held.outbox.relieve(Millis(0), JSON, &limits, &mut Vec::new());
+    assert_eq!(held.send(20).len(), 30.min(heavy as usize - 1));
+    assert!(held.outbox.slow_since.is_none());
+    let codes: Vec<&str> = held.frame.notices.iter().map(|(_, notice)| notice.code.as_str()).collect();
+    assert!(codes.contains(&"recovered"), "{codes:?}");
 }
 
 /// What happens to an outbox.
@@ -301,8 +340,8 @@ impl Run {
         while !self.stalled && self.outbox.wants_out() {
             let (now, most) = (self.now, self.quota);
             let name = tickwire_core::frames::SubscriptionName::default();
-            let quota = |account: &mut Account, subscription: u32| {
-                subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
+            let quota = |account: &mut Account, waiting: &Waiting| {
+                waiting.subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
             };
             self.outbox.compose(now, &mut self.account, JSON, &self.limits, quota, &mut frame);
             if frame.is_empty() {
@@ -350,9 +389,6 @@ impl Run {
                 for subscription in &subscriptions {
                     let load = self.outbox.push(self.now, &delivery, *subscription, window, JSON, &self.limits);
                     heavy |= load == Load::Heavy;
-                    if *subscription != 2 {
-                        self.outbox.attribute(&delivery, *subscription, &self.limits);
-                    }
                 }
                 if heavy {
                     self.flush();
@@ -420,16 +456,16 @@ proptest! {
             }
         }
         if run.closed {
+            run.outbox.let_go_of_all(NoticeCode::SlowConsumer);
             for (_, notice) in run.outbox.last_words() {
                 run.tell(&notice);
             }
-            run.missing += run.outbox.len() as u64;
         } else {
             run.happen(Happens::Stall(false));
             run.happen(Happens::Pause(60_000));
             prop_assert!(!run.outbox.wants_out() && run.outbox.due().is_none());
-            prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));
         }
+        prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));
         prop_assert_eq!(run.pushed.len() as u64 - run.received.len() as u64, run.missing);
 
         let mut last: BTreeMap<_, Seq> = BTreeMap::new();

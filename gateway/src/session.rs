@@ -61,8 +61,8 @@ pub(crate) struct Session {
     pub(crate) requests: VecDeque<Request>,
     /// Events of the frame that the socket has not wholly taken yet.
     pub(crate) half_sent: u32,
-    /// Frames that were refused so far.
-    pub(crate) refused: u32,
+    /// Malformed frames so far.
+    pub(crate) malformed: u32,
     /// When the client last sent anything.
     pub(crate) heard: Millis,
     /// When it is next to be looked at: joined too late, due a heartbeat, or closing too long.
@@ -76,20 +76,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Puts a subscription in force and gives it a number; returns the one of this name that it replaces.
-    pub(crate) fn hold(&mut self, name: SubscriptionName, subscription: Subscription) -> (u32, Option<Held>) {
-        self.last_subscription += 1;
-        let number = self.last_subscription;
-        let held = Held { name, number, subscription };
-        let replaced = match self.subscriptions.binary_search_by(|other| other.name.cmp(&held.name)) {
-            Ok(at) => Some(std::mem::replace(&mut self.subscriptions[at], held)),
+    /// Puts a subscription in force. It has the number of the one of this name that it replaces, so that what still
+    /// waits for that one counts for this; returns both.
+    pub(crate) fn hold(&mut self, name: SubscriptionName, subscription: Subscription) -> (u32, Option<Subscription>) {
+        let held = match self.subscriptions.binary_search_by(|other| other.name.cmp(&name)) {
+            Ok(at) => {
+                let held = &mut self.subscriptions[at];
+                (held.number, Some(std::mem::replace(&mut held.subscription, subscription)))
+            }
             Err(at) => {
-                self.subscriptions.insert(at, held);
-                None
+                self.last_subscription += 1;
+                let number = self.last_subscription;
+                self.subscriptions.insert(at, Held { name, number, subscription });
+                (number, None)
             }
         };
         self.look_for_quotas();
-        (number, replaced)
+        held
     }
 
     /// Takes a subscription out of force.

@@ -29,7 +29,7 @@ use crate::index::Index;
 use crate::index::metrics::Published;
 use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::outbox::{Frame, Limits, Load};
-use crate::session::{Stage, held};
+use crate::session::Stage;
 use crate::sessions::Sessions;
 use crate::stats::Stats;
 use crate::timers::Timers;
@@ -228,18 +228,14 @@ impl Shard {
             if session.outbox.push(now, delivery, number, window, encoding, limits) == Load::Heavy {
                 heavy.push(subscriber.session);
             }
-            // An event that several subscriptions want is counted against one without a quota, if there is one.
-            if session.has_quotas
-                && held(&session.subscriptions, number)
-                    .is_some_and(|held| held.subscription.max_events_per_hour.is_none())
-            {
-                session.outbox.attribute(delivery, number, limits);
-            }
             if !std::mem::replace(&mut session.touched, true) {
                 touched.push(subscriber.session);
             }
         });
         self.stats.unmatched += u64::from(!matched);
+        // One that several subscriptions found stands there several times.
+        self.heavy.sort_unstable();
+        self.heavy.dedup();
         for number in std::mem::take(&mut self.heavy) {
             self.unburden(now, number);
         }

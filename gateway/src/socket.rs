@@ -25,6 +25,9 @@ const PING: u8 = 0x9;
 /// How much of what a client says in vain is let go at a time.
 const SCRAP: usize = 512;
 
+/// How often that is done before others have their turn.
+const SCRAPS: usize = 64;
+
 /// What a client sent.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -220,7 +223,7 @@ impl Socket {
 
     fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
         let mut scrap = [0; SCRAP];
-        loop {
+        for _ in 0..SCRAPS {
             match self.tcp.try_read(&mut scrap) {
                 Ok(0) => return Err(Ended::Gone),
                 Ok(_) => {}
@@ -228,6 +231,7 @@ impl Socket {
                 Err(_) => return Err(Ended::Gone),
             }
         }
+        Ok(None)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {

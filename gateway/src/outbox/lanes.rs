@@ -80,30 +80,27 @@ impl Lanes {
         self.lanes[lane].back_mut()
     }
 
-    /// The lane whose first event leaves next.
-    pub(crate) fn next(&self, now: Millis) -> Option<usize> {
+    /// The lane whose first event leaves next, and whether that is before its turn.
+    pub(crate) fn next(&self, now: Millis) -> Option<(usize, bool)> {
         let [low, medium, high, critical] = &self.lanes;
         if !critical.is_empty() {
-            return Some(3);
+            return Some((3, false));
         }
+        let turn = [high, medium, low].into_iter().zip([2, 1, 0]).find(|(waiting, _)| !waiting.is_empty())?.1;
         let impatient = [low, medium]
             .into_iter()
             .enumerate()
             .filter_map(|(lane, waiting)| Some((waiting.front()?.since, lane)))
             .filter(|(since, _)| now.since(*since) >= PATIENCE_MS)
             .min();
-        match impatient {
-            Some((_, lane)) => Some(lane),
-            None if !high.is_empty() => Some(2),
-            None if !medium.is_empty() => Some(1),
-            None => (!low.is_empty()).then_some(0),
-        }
+        Some(impatient.map_or((turn, false), |(_, lane)| (lane, lane != turn)))
     }
 
     /// The lane whose first event leaves next where only critical ones may.
-    pub(crate) fn next_critical(&self) -> Option<usize> {
-        // With lanes switched off, critical events stand among all others.
-        [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(Waiting::is_critical))
+    pub(crate) fn next_critical(&self) -> Option<(usize, bool)> {
+        // With lanes switched off, critical events stand among all others, and keep their place.
+        let lane = [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(Waiting::is_critical))?;
+        Some((lane, false))
     }
 
     /// The first event of a lane.

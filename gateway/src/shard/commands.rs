@@ -19,6 +19,10 @@ use crate::socket::{Ended, Incoming};
 /// How many messages of one client are read before others have their turn.
 const TURN_MESSAGES: usize = 32;
 
+/// What only a faulty client sends. Limits that are reached, and what is not possible at the moment, befall good ones.
+const MALFORMED: [ErrorCode; 4] =
+    [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
+
 impl Shard {
     /// The socket has something to read.
     pub(crate) fn readable(&mut self, now: Millis, number: u64) {
@@ -145,8 +149,7 @@ impl Shard {
         let (subscription, former) = session.hold(name, subscription);
         let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
         if let Some(former) = former {
-            self.index.remove(number, former.number, &former.subscription.filter);
-            self.ask(ToEdge::Remove(former.subscription.filter));
+            self.ask(ToEdge::Remove(former.filter));
         }
         if let Some(session) = self.sessions.get_mut(number) {
             session.share(subscription, interned);
@@ -167,6 +170,8 @@ impl Shard {
     }
 
     fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: Chosen) {
+        // What waits leaves while its subscription's name and quota are known.
+        self.flush(now, number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         let ended = match chosen {
             Chosen::All => session.release_all(),
@@ -200,10 +205,11 @@ impl Shard {
     /// Tells what was wrong, and closes on a client that goes on being wrong.
     fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
         counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
+        let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
         self.reply(now, number, &ServerFrame::Error(error));
         let Some(session) = self.sessions.get_mut(number) else { return };
-        session.refused += 1;
-        if session.refused > self.settings.config.max_malformed {
+        session.malformed += u32::from(is_malformed);
+        if is_malformed && session.malformed > self.settings.config.max_malformed {
             self.close(now, number, CloseCode::TooManyBadFrames);
         }
     }

@@ -9,7 +9,7 @@ use tickwire_core::ids::Millis;
 
 use super::Shard;
 use crate::account::Account;
-use crate::outbox::{Frame, Relief};
+use crate::outbox::{Frame, Relief, Waiting};
 use crate::session::{Held, Session, Stage, held};
 use crate::socket::{Ended, HEADER, Ready};
 use crate::stats::let_go;
@@ -25,8 +25,8 @@ impl Shard {
         let mut ended = Ok(());
         while session.socket.unsent() == 0 && ended.is_ok() && session.outbox.wants_out() {
             let Session { outbox, subscriptions, has_quotas, .. } = session;
-            let quota = |account: &mut Account, subscription| {
-                !*has_quotas || take_quota(account, now, subscriptions, subscription)
+            let quota = |account: &mut Account, waiting: &Waiting| {
+                !*has_quotas || take_quota(account, now, subscriptions, waiting)
             };
             outbox.compose(now, account, encoding, limits, quota, content);
             for (code, fate) in &content.let_go {
@@ -75,7 +75,7 @@ impl Shard {
     pub(super) fn unburden(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
         let Self { sessions, limits, content, .. } = self;
-        let Some(session) = sessions.get_mut(number) else { return };
+        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
         if session.outbox.bytes() <= limits.bytes {
             return;
         }
@@ -85,7 +85,7 @@ impl Shard {
             let_go(*code, *fate);
         }
         if relief == Relief::Hopeless {
-            self.give_up(now, number, CloseCode::SlowConsumer);
+            self.close(now, number, CloseCode::SlowConsumer);
         }
     }
 
@@ -115,15 +115,17 @@ impl Shard {
         match self.send(number, frame) {
             Err(ended) => self.end(now, number, ended),
             Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
-                self.give_up(now, number, CloseCode::SlowConsumer);
+                self.close(now, number, CloseCode::SlowConsumer);
             }
             Ok(_) => {}
         }
     }
 
-    /// Writes one frame; tells how many bytes wait for the socket then.
+    /// Writes one frame, unless the session was told that it ends; tells how many bytes wait for the socket then.
     pub(super) fn send(&mut self, number: u64, frame: &ServerFrame) -> Result<usize, Ended> {
-        let Some(session) = self.sessions.get_mut(number) else { return Ok(0) };
+        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) else {
+            return Ok(0);
+        };
         let encoding = session.socket.encoding();
         self.frame.clear();
         self.frame.resize(HEADER, 0);
@@ -135,9 +137,18 @@ impl Shard {
     }
 }
 
-fn take_quota(account: &mut Account, now: Millis, subscriptions: &[Held], number: u32) -> bool {
-    let Some(Held { name, subscription, .. }) = held(subscriptions, number) else { return true };
-    subscription.max_events_per_hour.is_none_or(|most| account.take_quota(now, name, most))
+/// Takes an event of a quota. One that several subscriptions want is held by none that has no quota or has some left.
+fn take_quota(account: &mut Account, now: Millis, subscriptions: &[Held], waiting: &Waiting) -> bool {
+    let wanting = || {
+        let others = subscriptions.iter().filter(|other| {
+            other.number != waiting.subscription && other.subscription.filter.matches(&waiting.delivery.event)
+        });
+        held(subscriptions, waiting.subscription).into_iter().chain(others)
+    };
+    wanting().any(|held| held.subscription.max_events_per_hour.is_none())
+        || wanting().any(|Held { name, subscription, .. }| {
+            subscription.max_events_per_hour.is_some_and(|most| account.take_quota(now, name, most))
+        })
 }
 
 /// Writes a frame behind the room for its header.

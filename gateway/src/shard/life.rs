@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use metrics::counter;
 use rand::Rng;
 use tickwire_core::codes::{CloseCode, NoticeCode};
-use tickwire_core::frames::{Goaway, Heartbeat, Notice, ServerFrame, Welcome};
+use tickwire_core::frames::{Goaway, Heartbeat, ServerFrame, Welcome};
 use tickwire_core::ids::Millis;
 
 use super::flush::worded;
@@ -14,7 +14,7 @@ use super::{Shard, USUAL_WEIGHT};
 use crate::arrival::Arrival;
 use crate::auth::Identity;
 use crate::messages::ToEdge;
-use crate::outbox::{OF_SESSION, Outbox};
+use crate::outbox::Outbox;
 use crate::session::{Session, Stage};
 use crate::socket::{Ended, Socket};
 use crate::stats::dropped;
@@ -47,7 +47,7 @@ impl Shard {
             has_quotas: false,
             requests: VecDeque::new(),
             half_sent: 0,
-            refused: 0,
+            malformed: 0,
             heard: now,
             attention: now,
             flush_at: None,
@@ -99,7 +99,7 @@ impl Shard {
             Stage::Joining => self.close(now, number, CloseCode::Unavailable),
             Stage::Closing => self.remove(now, number),
             Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
-                self.give_up(now, number, CloseCode::Unresponsive);
+                self.close(now, number, CloseCode::Unresponsive);
             }
             Stage::Open => {
                 self.remind(number, now.plus(heartbeat));
@@ -164,32 +164,28 @@ impl Shard {
         }
     }
 
-    /// Lets go of what waits for a client, counted, and closes.
-    pub(super) fn give_up(&mut self, now: Millis, number: u64, code: CloseCode) {
-        let Some(session) = self.sessions.get_mut(number) else { return };
-        let waiting = session.outbox.len() as u64;
-        dropped("closed", waiting);
-        let mut notices = session.outbox.last_words();
-        if code == CloseCode::SlowConsumer {
-            let msg = Some(code.text().to_owned());
-            notices.push((OF_SESSION, Notice { msg, dropped: waiting, ..Notice::new(NoticeCode::SlowConsumer) }));
-        }
-        for (subscription, notice) in notices {
-            let Some(session) = self.sessions.get(number) else { return };
-            let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
-            // Whether it still reaches the client shows in the close that follows.
-            self.send(number, &ServerFrame::Notice(notice)).ok();
-        }
-        self.close(now, number, code);
-    }
-
     /// Says goodbye. The session takes no events any more, and goes when the client has read it, or time is up.
+    ///
+    /// What still waits is let go, counted; no position that the client was told covers it. To one that reads too slowly
+    /// it is told as well, like all that it did not get before.
     pub(super) fn close(&mut self, now: Millis, number: u64, code: CloseCode) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.stage == Stage::Closing {
             return;
         }
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+        let mut outbox = std::mem::take(&mut session.outbox);
+        dropped("closed", outbox.len() as u64);
+        if code == CloseCode::SlowConsumer {
+            outbox.let_go_of_all(NoticeCode::SlowConsumer);
+        }
+        for (subscription, notice) in outbox.last_words() {
+            let Some(session) = self.sessions.get(number) else { return };
+            let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
+            // Whether it still reaches the client shows in the close that follows.
+            self.send(number, &ServerFrame::Notice(notice)).ok();
+        }
+        let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = Stage::Closing;
         let said = session.socket.close(code);
         if said.is_err() {
@@ -207,8 +203,8 @@ impl Shard {
         self.index.rise(&session.user, number);
         self.accounts.leave(now, session.account);
         self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
-        // What the kernel never took was not sent. A session that is closing has counted what waited.
-        dropped("closed", u64::from(session.half_sent));
+        // What the kernel never took was not sent.
+        dropped("closed", session.outbox.len() as u64 + u64::from(session.half_sent));
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }
 }
