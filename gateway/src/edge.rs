@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_nats::{SubscribeError, Subscriber};
 use futures_util::StreamExt;
-use metrics::{counter, describe_counter, describe_histogram, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Step};
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
@@ -292,4 +292,5 @@ fn describe() {
     interest::describe();
     describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
+    describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");
 }

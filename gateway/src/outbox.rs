@@ -232,7 +232,8 @@ impl Outbox {
         let (mut allowance, mut budget) = (account.allowance(now), self.budget(now, limits));
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
         while frame.events.len() < FRAME_EVENTS
-            && let Some((lane, promoted)) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
+            && let Some((lane, promoted)) =
+                if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
             && (allowance > 0 || budget > 0)
             && let Some(first) = self.lanes.front(lane)
         {

@@ -102,12 +102,20 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_frames_total", "WebSocket frames written to sockets");
     describe_counter!("tickwire_gateway_sent_bytes_total", "Bytes of frames written to sockets");
     describe_counter!("tickwire_gateway_early_frames_total", "Frames that overtook events that still waited");
-    describe_counter!("tickwire_gateway_promoted_events_total", "Events that left before their lane's turn, since they had waited for long");
+    describe_counter!(
+        "tickwire_gateway_promoted_events_total",
+        "Events that left before their lane's turn, since they had waited for long"
+    );
     describe_counter!("tickwire_gateway_dropped_events_total", "Events let go that a session should have had");
     describe_counter!("tickwire_gateway_conflated_events_total", "Events replaced by newer ones of their key");
     describe_counter!("tickwire_gateway_delayed_events_total", "Critical events beyond their budget that had to wait");
     describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");
     describe_counter!("tickwire_gateway_gaps_told_total", "Gaps told to sessions, one count per shard");
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
+    describe_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
+    describe_counter!(
+        "tickwire_gateway_refused_upgrades_total",
+        "Requests for a WebSocket that were refused, by status"
+    );
     describe_counter!("tickwire_gateway_refused_frames_total", "Client frames refused, by error code");
 }

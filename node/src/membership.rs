@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 use async_nats::Subscriber;
 use coordinator::Coordinator;
 use follower::Follower;
-use metrics::{describe_gauge, gauge};
+use metrics::{describe_counter, describe_gauge, gauge};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +173,7 @@ fn measure(view: &View) {
 }
 
 fn describe() {
+    describe_counter!("tickwire_nats_events_total", "What befell the connection to NATS, by event");
     describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
     describe_gauge!("tickwire_view_members", "The members of the view, by role");
     describe_gauge!("tickwire_coordinator", "Whether this node is the coordinator");

@@ -1,9 +1,10 @@
 //! What clients say wrongly, and who they say they are: every refusal has its code, every close its reason.
 
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::frames::{Encoding, Id, ServerMessage};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cluster::Cluster;
@@ -175,6 +176,14 @@ async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
     let mut socket = Socket::open(gateway, "", Encoding::Json).await;
     assert_eq!(socket.error().await.code, ErrorCode::AuthTimeout.code());
     assert_closed(&mut socket, CloseCode::AuthTimeout).await;
+
+    // One that only pings, as fast as it can, and reads nothing, gets no more time.
+    let closes = "tickwire_gateway_closes_total";
+    let before = cluster.gateways[0].metrics().await.get(closes);
+    let mut socket = Socket::open(gateway, "", Encoding::Json).await;
+    let flood = async { while socket.try_send(Message::Ping(vec![7; 100].into())).await {} };
+    timeout(Duration::from_secs(20), flood).await.expect("the flood is ended");
+    assert_eq!(cluster.gateways[0].metrics().await.get(closes), before + 1.0);
 }
 
 #[tokio::test]

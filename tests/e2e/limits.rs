@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::frames::{Encoding, Notice, ServerMessage};
 
 use crate::cluster::Cluster;
 use crate::node::tickwire;
@@ -100,6 +100,39 @@ async fn a_quota_is_of_a_subscription_and_told() {
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30);
     assert_told(&socket, 100, "quota");
+}
+
+#[tokio::test]
+async fn a_quota_is_not_shaken_off_by_subscribing_again_and_holds_no_other_subscription() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let few =
+        json!({ "action": "subscribe", "name": "few", "filter": {}, "window_ms": 1000, "max_events_per_hour": 30 });
+    let producer = cluster.producer().await;
+    for round in 1..=5 {
+        socket.request(few.clone()).await;
+        producer.publish_all(&distinct(20)).await;
+        socket.request(json!({ "action": "ping" })).await;
+        let end = cluster.log().await.end();
+        // Some wait for their window when the same is asked for again.
+        if round == 5 {
+            socket.catch_up(&end).await;
+        }
+    }
+    assert_eq!(socket.events.len(), 30);
+    assert_told(&socket, 100, "quota");
+    let named = |notice: &Notice| notice.subscription.as_ref().is_some_and(|name| name.as_str() == "few");
+    assert!(socket.notices.iter().all(named), "{:?}", socket.notices);
+
+    // Another subscription that wants the same and has some left, and an urgent event, are not held by it.
+    let more = json!({ "action": "subscribe", "name": "more", "filter": {}, "max_events_per_hour": 40 });
+    socket.request(more).await;
+    producer.publish_all(&distinct(50)).await;
+    producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    assert_eq!(socket.events.len(), 30 + 40 + 1);
+    assert_told(&socket, 151, "quota");
 }
 
 #[tokio::test]

@@ -90,6 +90,11 @@ impl Socket {
         self.ws.send(message).await.unwrap();
     }
 
+    /// Sends any message, and tells whether the connection took it.
+    pub(crate) async fn try_send(&mut self, message: Message) -> bool {
+        self.ws.send(message).await.is_ok()
+    }
+
     /// Reads the welcome.
     pub(crate) async fn welcome(&mut self) -> Welcome {
         match self.next().await {

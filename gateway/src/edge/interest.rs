@@ -1,7 +1,7 @@
 //! What the routers are told: interest, as deltas and snapshots, and beats that show what they may have missed.
 
 use async_nats::Subject;
-use metrics::{counter, describe_counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_core::ids::{Millis, Partition};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::wire;
@@ -73,4 +73,6 @@ impl Edge {
 pub(super) fn describe() {
     describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
     describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that found no room");
+    describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that routers were told");
+    describe_gauge!("tickwire_gateway_silent_partitions", "Partitions of which no router tells anything");
 }
