@@ -129,6 +129,8 @@ async fn a_quota_is_not_shaken_off_by_subscribing_again_and_holds_no_other_subsc
     let more = json!({ "action": "subscribe", "name": "more", "filter": {}, "max_events_per_hour": 40 });
     socket.request(more).await;
     producer.publish_all(&distinct(50)).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    assert_eq!(socket.events.len(), 30 + 40);
     producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30 + 40 + 1);
