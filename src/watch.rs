@@ -4,7 +4,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io;
-use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message};
+use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, SubscribeOptions};
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
 
@@ -81,7 +81,8 @@ impl WatchArgs {
         };
         let (client, mut messages) = Client::connect(config).await?;
         let subscribing = client.clone();
-        let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, None).await });
+        let mut subscribed =
+            tokio::spawn(async move { subscribing.subscribe("watch", filter, SubscribeOptions::default()).await });
         let mut confirmed = false;
         let mut printer = table::Printer::new(self.json);
         loop {

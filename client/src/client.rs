@@ -42,6 +42,15 @@ pub struct Messages {
     receiver: mpsc::Receiver<Message>,
 }
 
+/// How a subscription's events are to come; what is `None` is left to the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscribeOptions {
+    /// How long events may wait to be sent together, in milliseconds; 0 to 1000.
+    pub window_ms: Option<u16>,
+    /// How many events an hour are sent at most; what comes beyond is told by a notice.
+    pub max_events_per_hour: Option<u32>,
+}
+
 impl Client {
     /// Connects to the first gateway of the list that takes the client, and returns when it has said `welcome`. This
     /// first time each gateway is tried once; only a connection that once stood is made again by itself.
@@ -89,11 +98,11 @@ impl Client {
         &self,
         name: &str,
         filter: Value,
-        window_ms: Option<u16>,
+        options: SubscribeOptions,
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
-        self.list_after(ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour: None }, "subscribe")
-            .await
+        let SubscribeOptions { window_ms, max_events_per_hour } = options;
+        self.list_after(ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour }, "subscribe").await
     }
 
     /// Ends the subscription of this name, or all of them if it is `*`. Gives what remains.

@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! use serde_json::json;
-//! use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message};
+//! use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, SubscribeOptions};
 //!
 //! # async fn example() -> Result<(), ClientError> {
 //! let mut config = ClientConfig::new("ws://127.0.0.1:8080/v1/stream");
@@ -14,7 +14,7 @@
 //! let (client, mut messages) = Client::connect(config).await?;
 //!
 //! let filter = json!({ "symbols": ["AAPL", "NVDA"], "min_confidence": 0.7 });
-//! client.subscribe("breakouts", filter, Some(100)).await?;
+//! client.subscribe("breakouts", filter, SubscribeOptions::default()).await?;
 //!
 //! while let Some(message) = messages.recv().await {
 //!     match message {
@@ -58,7 +58,7 @@ mod target;
 mod tests;
 
 pub use backoff::Backoff;
-pub use client::{Client, Messages};
+pub use client::{Client, Messages, SubscribeOptions};
 pub use config::{ClientConfig, Credentials};
 pub use error::ClientError;
 pub use message::Message;

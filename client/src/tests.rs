@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::scripted::{MemoryDial, Peer, Stage, stage};
-use crate::{Client, ClientConfig, ClientError, Message, Messages};
+use crate::{Client, ClientConfig, ClientError, Message, Messages, SubscribeOptions};
 
 /// Two gateways, so that a test sees which one is dialled.
 fn config() -> ClientConfig {
@@ -45,7 +45,8 @@ async fn disconnected(messages: &mut Messages) -> (Option<u16>, Option<Duration>
 
 /// Subscribes, and lets the peer grant it.
 async fn subscribe(client: &Client, peer: &mut Peer, name: &str) {
-    let (answer, granted) = tokio::join!(client.subscribe(name, serde_json::json!({}), None), peer.grant());
+    let (answer, granted) =
+        tokio::join!(client.subscribe(name, serde_json::json!({}), SubscribeOptions::default()), peer.grant());
     assert_eq!(granted, name);
     answer.unwrap();
 }

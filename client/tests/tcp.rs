@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use tickwire_client::{Client, ClientConfig, Credentials, Message};
+use tickwire_client::{Client, ClientConfig, Credentials, Message, SubscribeOptions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -57,7 +57,7 @@ async fn a_cut_connection_is_made_again_over_tcp() {
     });
 
     let (client, mut messages) = Client::connect(config).await.unwrap();
-    client.subscribe("mine", json!({}), None).await.unwrap();
+    client.subscribe("mine", json!({}), SubscribeOptions::default()).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 7 {
         let message = timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap();

@@ -114,12 +114,23 @@ pub enum NoticeCode {
     Quota,
     /// More critical events came than go at once.
     CriticalBudget,
+    /// Nothing new comes to the gateway.
+    UpstreamLost,
+    /// New events come again.
+    UpstreamRestored,
 }
 
 impl NoticeCode {
     /// Every code, in order.
-    pub const ALL: [Self; 5] =
-        [Self::SlowConsumer, Self::Recovered, Self::Throttled, Self::Quota, Self::CriticalBudget];
+    pub const ALL: [Self; 7] = [
+        Self::SlowConsumer,
+        Self::Recovered,
+        Self::Throttled,
+        Self::Quota,
+        Self::CriticalBudget,
+        Self::UpstreamLost,
+        Self::UpstreamRestored,
+    ];
 
     /// The name on the wire.
     #[must_use]
@@ -130,6 +141,8 @@ impl NoticeCode {
             Self::Throttled => "throttled",
             Self::Quota => "quota",
             Self::CriticalBudget => "critical_budget",
+            Self::UpstreamLost => "upstream_lost",
+            Self::UpstreamRestored => "upstream_restored",
         }
     }
 
@@ -142,6 +155,8 @@ impl NoticeCode {
             Self::Throttled => "the rate of this user is used up",
             Self::Quota => "the hourly quota of this subscription is used up",
             Self::CriticalBudget => "more critical events than go at once; these waited for their window",
+            Self::UpstreamLost => "the gateway has lost its cluster: nothing new comes for now; stay connected",
+            Self::UpstreamRestored => "the gateway has its cluster again, and gives what was missed",
         }
     }
 }

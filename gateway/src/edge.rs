@@ -7,6 +7,7 @@
 mod interest;
 mod replay;
 mod sections;
+mod upstream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
+use crate::edge::upstream::Upstream;
 use crate::messages::{SessionId, ToEdge, ToShard};
 
 /// How long a message to NATS may wait for room while the connection is down.
@@ -80,6 +82,7 @@ pub(crate) struct Edge {
     coverage: Coverage<Arc<Delivery>>,
     confirmations: Confirmations<Asked>,
     seats: HashMap<SessionId, Seat>,
+    upstream: Upstream,
     steps: Vec<Step<Arc<Delivery>>>,
     /// When the next revision is cut, if something changed.
     cut_at: Option<Millis>,
@@ -125,6 +128,7 @@ impl Edge {
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
             seats: HashMap::new(),
+            upstream: Upstream::default(),
             steps: Vec::new(),
             cut_at: Some(Millis(0)),
             beat_at: Millis(0),
@@ -137,6 +141,7 @@ impl Edge {
 
     /// Runs until told to stop, or until NATS or the shards are gone for good.
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
+        let mut connected = self.nats.connected();
         loop {
             let wake = self.next_turn();
             tokio::select! {
@@ -148,6 +153,7 @@ impl Edge {
                     self.log.set_view((*view).clone());
                     self.changed();
                 }
+                Ok(()) = connected.changed() => self.look_upstream().await,
                 asked = inputs.snapshots.next() => match asked {
                     Some(message) => self.send_snapshot(message.reply).await,
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -178,8 +184,8 @@ impl Edge {
 
     fn next_turn(&self) -> Instant {
         let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
-        let shrink = self.log.next_shrink();
-        let next = due.into_iter().chain([shrink]).flatten().min().unwrap_or(self.beat_at);
+        let due = due.into_iter().chain([self.log.next_shrink(), self.upstream.next_look()]);
+        let next = due.flatten().min().unwrap_or(self.beat_at);
         self.start + Duration::from_millis(next.0)
     }
 
@@ -220,6 +226,7 @@ impl Edge {
     /// What time brings: asks that were not answered, revisions to cut, beats.
     async fn turn(&mut self) {
         let now = self.now();
+        self.look_upstream().await;
         self.coverage.expire(now, &mut self.steps);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
         if shrinks || self.cut_at.is_some_and(|at| at <= now) {
@@ -228,6 +235,14 @@ impl Edge {
         if self.beat_at <= now {
             self.beat(now).await;
             self.tell_open_gaps();
+        }
+    }
+
+    async fn look_upstream(&mut self) {
+        let Some(code) = self.upstream.see(self.now(), self.nats.is_connected()) else { return };
+        warn!(code = code.as_str(), "clients are told");
+        for shard in &self.shards {
+            hand(shard, ToShard::Tell(code)).await;
         }
     }
 

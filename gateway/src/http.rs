@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use tungstenite::handshake::derive_accept_key;
 
+use crate::admission::Admission;
 use crate::auth::Credentials;
 use crate::lobby::Lobby;
 use crate::socket::{Reader, Socket};
@@ -39,6 +40,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// The pause after an accept that failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// When a client that found no place may look again.
+const FULL_RETRY_SECONDS: u32 = 5;
+
 /// How long the upgrade itself may take once it was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,7 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) lobby: Arc<Lobby>,
+    pub(crate) admission: Admission,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) max_frame_bytes: usize,
@@ -131,11 +136,15 @@ async fn stream(
     check_origin(headers, &front.allowed_origins).map_err(refused)?;
     let encoding = choose_encoding(headers).map_err(refused)?;
     let credentials = offered_credentials(headers, offered).map_err(refused)?;
-    let Ok(place) = Arc::clone(&front.places).try_acquire_owned() else {
-        let mut response = refused((StatusCode::SERVICE_UNAVAILABLE, "this gateway is full; try another".to_owned()));
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
-        return Err(response);
+    let busy = |message: &str, retry_after: u32| {
+        let mut response = refused((StatusCode::SERVICE_UNAVAILABLE, message.to_owned()));
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+        response
     };
+    let Ok(place) = Arc::clone(&front.places).try_acquire_owned() else {
+        return Err(busy("this gateway is full; try another", FULL_RETRY_SECONDS));
+    };
+    front.admission.admit().map_err(|seconds| busy("too many connect at the same time; try again later", seconds))?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refused((StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1".to_owned())));
     };

@@ -7,13 +7,14 @@
 //! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
 //!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
 //!   `socket` writes; `session`, `sessions` and `accounts` are the state of it all;
-//! * `http`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
+//! * `http`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
 //!   what it asks for.
 //!
 //! What decides is pure and public, so that benches can measure it; the clock is passed in.
 
 pub mod account;
 mod accounts;
+mod admission;
 mod arrival;
 mod auth;
 pub mod delivery;
@@ -45,6 +46,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::edge::{Edge, Inputs};
 use crate::http::Front;
@@ -103,6 +105,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
     let front = Front {
         lobby: Arc::new(lobby),
+        admission: Admission::new(config.gateway.admission_rate),
         places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
         allowed_origins: config.gateway.allowed_origins.clone(),
         max_frame_bytes: config.gateway.max_frame_bytes,

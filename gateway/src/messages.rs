@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::UserId;
@@ -33,6 +34,8 @@ pub(crate) enum ToShard {
     Arrive(Box<Arrival>),
     /// Partitions moved on.
     Steps(Steps),
+    /// All clients are to be told.
+    Tell(NoticeCode),
     /// The oldest unconfirmed request of this session is confirmed as of here.
     Confirmed(u64),
 }

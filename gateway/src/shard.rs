@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use metrics::counter;
+use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Kinds;
-use tickwire_core::frames::{Gap, ServerFrame};
+use tickwire_core::frames::{Gap, Notice, ServerFrame};
 use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::config::GatewayConfig;
@@ -123,6 +124,7 @@ impl Shard {
                 }
                 self.flush_touched(now);
             }
+            ToShard::Tell(code) => self.tell_all(now, code),
             ToShard::Confirmed(session) => self.confirmed(now, session),
             ToShard::Arrive(arrival) => self.arrive(now, *arrival),
         }
@@ -246,6 +248,13 @@ impl Shard {
         for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
             self.flush(now, number);
             self.reply(now, number, &ServerFrame::Gap(gap.clone()));
+        }
+    }
+
+    fn tell_all(&mut self, now: Millis, code: NoticeCode) {
+        for number in self.sessions.numbers(|session| session.stage == Stage::Open) {
+            counter!("tickwire_gateway_notices_total", "code" => code.as_str()).increment(1);
+            self.reply(now, number, &ServerFrame::Notice(Notice::new(code)));
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Stats {
     pub(crate) early: u64,
     /// Events that went before their lane's turn.
     pub(crate) promoted: u64,
+    /// Events that still waited for clients that left.
+    pub(crate) unread: u64,
     published: Published,
 }
 
@@ -34,12 +36,13 @@ struct Published {
     bytes: Counter,
     early: Counter,
     promoted: Counter,
+    unread: Counter,
 }
 
 impl Stats {
     /// Adds what was counted to the metrics.
     pub(crate) fn publish(&mut self) {
-        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, published } = self;
+        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, unread, published } = self;
         for (count, counter) in [
             (events, &published.events),
             (unmatched, &published.unmatched),
@@ -48,6 +51,7 @@ impl Stats {
             (bytes, &published.bytes),
             (early, &published.early),
             (promoted, &published.promoted),
+            (unread, &published.unread),
         ] {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
@@ -66,6 +70,7 @@ impl Default for Published {
             bytes: counter!("tickwire_gateway_sent_bytes_total"),
             early: counter!("tickwire_gateway_early_frames_total"),
             promoted: counter!("tickwire_gateway_promoted_events_total"),
+            unread: counter!("tickwire_gateway_unread_events_total"),
         }
     }
 }
@@ -106,6 +111,7 @@ pub(crate) fn describe() {
         "tickwire_gateway_promoted_events_total",
         "Events that left before their lane's turn, since they had waited for long"
     );
+    describe_counter!("tickwire_gateway_unread_events_total", "Events that still waited for clients that left");
     describe_counter!("tickwire_gateway_dropped_events_total", "Events let go that a session should have had");
     describe_counter!("tickwire_gateway_conflated_events_total", "Events replaced by newer ones of their key");
     describe_counter!("tickwire_gateway_delayed_events_total", "Critical events beyond their budget that had to wait");

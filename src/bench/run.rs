@@ -156,6 +156,8 @@ impl Run<'_> {
             "gateway.hold_events=1000000".to_owned(),
             "gateway.rate=0".to_owned(),
             "gateway.critical_rate=1000000".to_owned(),
+            "gateway.admission_rate=0".to_owned(),
+            "gateway.drain_window=0s".to_owned(),
         ];
         sets.extend(self.sets.iter().cloned());
         let mut addresses = Vec::new();

@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::frames::{Encoding, Id, ServerMessage};
+use tickwire_testkit::eventually;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::tickwire;
+use crate::node::{DEADLINE, tickwire};
 use crate::socket::{Socket, refused_upgrade};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -198,6 +200,27 @@ async fn upgrades_that_cannot_work_are_refused_with_a_status() {
     assert_eq!(refused_upgrade(gateway, &[("origin", "https://app.example")]).await, 503);
     assert_eq!(crate::node::get(gateway, "/v1/stream").await.0, 426);
     assert_eq!(crate::node::get(gateway, "/v2").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_crowd_is_told_to_come_again_a_little_later() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.admission_rate", "2")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut crowd = Vec::new();
+    let refused = loop {
+        assert!(crowd.len() < 500, "the crowd is never stopped");
+        match connect_async(format!("ws://{gateway}/v1/stream?user=ann")).await {
+            Ok((socket, _)) => crowd.push(socket),
+            Err(Error::Http(answer)) => break answer,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let retry_after: u32 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!((refused.status().as_u16(), (1..=3).contains(&retry_after)), (503, true));
+    eventually("there is room again", DEADLINE, async || {
+        connect_async(format!("ws://{gateway}/v1/stream?user=ann")).await.ok()
+    })
+    .await;
 }
 
 async fn assert_closed(socket: &mut Socket, code: CloseCode) {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tickwire_core::frames::Encoding;
+use tickwire_core::frames::{Encoding, ServerMessage};
 use tickwire_core::ids::Seq;
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
@@ -72,6 +72,27 @@ async fn what_a_gateway_missed_comes_all_the_same_once_and_in_order() {
     assert!(metrics.get("tickwire_gateway_gaps_repaired_total") > 0.0);
     assert!(metrics.get("tickwire_gateway_replayed_events_total") > 100.0);
     assert!(cluster.routers[1].metrics().await.get("tickwire_router_replays_total") > 0.0);
+}
+
+/// Clients stay, are told, and get what they missed without asking.
+#[tokio::test]
+async fn clients_are_told_when_the_cluster_is_away_and_when_it_is_back() {
+    let (mut cluster, line) = cluster_with_a_line(1).await;
+    let gateway = cluster.gateway_addresses().await[1];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("mine", &json!({})).await;
+    let told = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
+    line.cut();
+    socket.until_that(|socket| told(socket) == ["upstream_lost"]).await;
+    let producer = cluster.producer().await;
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)), "it is still served");
+    line.mend();
+    socket.until_that(|socket| told(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until(1).await;
+    producer.publish(&feed::pattern("AAPL", 2)).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    assert_eq!((socket.events.len(), socket.gaps.len()), (2, 0));
 }
 
 /// What retention has passed before it could be read again is told, and not one sequence more.

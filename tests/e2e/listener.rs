@@ -4,7 +4,9 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tickwire_client::{Backoff, Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent};
+use tickwire_client::{
+    Backoff, Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent, SubscribeOptions,
+};
 use tickwire_testkit::eventually;
 use tokio::task::unconstrained;
 
@@ -45,7 +47,7 @@ impl Listener {
 
     /// Subscribes, and returns when it is confirmed.
     pub(crate) async fn subscribe(&self, name: &str, filter: &Value) {
-        self.client.subscribe(name, filter.clone(), None).await.unwrap();
+        self.client.subscribe(name, filter.clone(), SubscribeOptions::default()).await.unwrap();
     }
 
     /// Reads until everything up to `end` was given or told.

@@ -51,3 +51,29 @@ async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
     assert!(listener.others.contains(&Message::Interrupted), "{:?}", listener.others);
     cluster.settled().await;
 }
+
+#[tokio::test]
+async fn sessions_leave_one_after_the_other_and_are_served_until_then() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.drain_window", "5s")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut sockets = Vec::new();
+    for number in 0..10 {
+        let mut socket = Socket::connect(gateway, &format!("user-{number}"), Encoding::Json).await;
+        socket.subscribe("all", &json!({})).await;
+        sockets.push(socket);
+    }
+    cluster.gateways[0].process.terminate();
+    // Whoever goes first does so when most are still there, and a new event reaches those.
+    let first = futures_util::future::select_all(sockets.iter_mut().map(|socket| Box::pin(socket.next()))).await.0;
+    assert!(matches!(first, Incoming::Message(ServerMessage::Goaway(_))), "{first:?}");
+    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+    let mut reached = 0;
+    for socket in &mut sockets {
+        while !matches!(socket.next().await, Incoming::Closed(1012, _)) {}
+        reached += socket.events.len();
+        assert!(socket.gaps.is_empty());
+    }
+    assert!((1..10).contains(&reached), "{reached}");
+    let mut leaving = cluster.gateways.remove(0);
+    assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+}

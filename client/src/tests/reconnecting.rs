@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{config, connect, connected, disconnected, next, subscribe};
 use crate::scripted::{HEARTBEAT_MS, pong, stage, subscribed};
-use crate::{Backoff, ClientConfig, ClientError, Message};
+use crate::{Backoff, ClientConfig, ClientError, Message, SubscribeOptions};
 
 #[tokio::test(start_paused = true)]
 async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
@@ -24,7 +24,8 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
         peer.say(&[subscribed(id, &["a", "b"])]).await;
     };
     let calls = async {
-        client.subscribe("b", json!({ "symbols": ["NVDA"] }), Some(7)).await.unwrap();
+        let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9) };
+        client.subscribe("b", json!({ "symbols": ["NVDA"] }), options).await.unwrap();
         client.unsubscribe("c").await.unwrap();
     };
     tokio::join!(replace, calls);
@@ -40,8 +41,9 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
     let (first, frame) = peer.hear().await;
     assert!(matches!(frame, ClientFrame::Subscribe { name, .. } if name.as_str() == "a"));
     let (second, frame) = peer.hear().await;
-    let ClientFrame::Subscribe { name, filter, window_ms, .. } = frame else { panic!("{frame:?}") };
-    assert_eq!((name.as_str(), filter, window_ms), ("b", json!({ "symbols": ["NVDA"] }), Some(7)));
+    let ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour } = frame else { panic!("{frame:?}") };
+    assert_eq!((name.as_str(), filter), ("b", json!({ "symbols": ["NVDA"] })));
+    assert_eq!((window_ms, max_events_per_hour), (Some(7), Some(9)));
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
@@ -191,7 +193,7 @@ async fn a_request_survives_a_reconnect_until_its_caller_gives_up() {
         peer.say(&[pong(id)]).await;
     };
     let calls = async {
-        let subscribing = client.subscribe("a", json!({}), None);
+        let subscribing = client.subscribe("a", json!({}), SubscribeOptions::default());
         let (answer, given_up) = tokio::join!(subscribing, timeout(Duration::from_millis(500), client.list()));
         assert!(given_up.is_err());
         answer.unwrap();

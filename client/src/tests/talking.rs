@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{config, connected, next, subscribe};
 use crate::scripted::{pong, subscribed, subscriptions};
-use crate::{ClientConfig, ClientError, Encoding, Message};
+use crate::{ClientConfig, ClientError, Encoding, Message, SubscribeOptions};
 
 fn name(text: &str) -> SubscriptionName {
     SubscriptionName::new(text).unwrap()
@@ -24,8 +24,7 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
         let filter = json!({ "symbols": ["AAPL"], "some_day": { "x": [1.5, null] } });
         let script = async {
             let (id, frame) = peer.hear().await;
-            let window_ms = Some(50);
-            let (filter, max_events_per_hour) = (filter.clone(), None);
+            let (filter, window_ms, max_events_per_hour) = (filter.clone(), Some(50), Some(30));
             assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), filter, window_ms, max_events_per_hour });
             peer.say(&[subscribed(id, &["a"])]).await;
             let (id, frame) = peer.hear().await;
@@ -42,7 +41,8 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
             peer.say(&[subscribed(id, &[])]).await;
         };
         let calls = async {
-            let list = client.subscribe("a", filter.clone(), Some(50)).await.unwrap();
+            let options = SubscribeOptions { window_ms: Some(50), max_events_per_hour: Some(30) };
+            let list = client.subscribe("a", filter.clone(), options).await.unwrap();
             assert_eq!(list.subscriptions.keys().collect::<Vec<_>>(), [&name("a")]);
             assert_eq!(client.list().await.unwrap().subscriptions, list.subscriptions);
             client.ping().await.unwrap();
@@ -63,13 +63,19 @@ async fn a_refusal_reaches_the_one_who_asked() {
         peer.say(&[error(Some(second), ErrorCode::SymbolLimit), error(Some(first), ErrorCode::BadFilter)]).await;
         peer.say(&[error(None, ErrorCode::BadFrame)]).await;
     };
-    let (_, one, two) =
-        tokio::join!(script, client.subscribe("a", json!({}), None), client.subscribe("b", json!({}), None));
+    let (_, one, two) = tokio::join!(
+        script,
+        client.subscribe("a", json!({}), SubscribeOptions::default()),
+        client.subscribe("b", json!({}), SubscribeOptions::default())
+    );
     assert_eq!(one.unwrap_err(), ClientError::Refused { code: 410, msg: "no".into() });
     assert_eq!(two.unwrap_err(), ClientError::Refused { code: 405, msg: "no".into() });
     let told = ServerError::new(None, ErrorCode::BadFrame, "no");
     assert_eq!(next(&mut messages).await, Message::Refused(told));
-    assert!(matches!(client.subscribe("*", json!({}), None).await, Err(ClientError::BadName(_))));
+    assert!(matches!(
+        client.subscribe("*", json!({}), SubscribeOptions::default()).await,
+        Err(ClientError::BadName(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,8 +28,9 @@ const CLOSE_GRACE_MS: u64 = 5_000;
 /// After so many heartbeats without any sign of life a client is given up.
 const SILENT_HEARTBEATS: u64 = 3;
 
-/// Over how long a drain spreads the return of its clients, in milliseconds.
-const DRAIN_SPREAD_MS: u32 = 2_000;
+/// How long a client that is sent away waits at most before it connects elsewhere, in milliseconds. Each is told its own
+/// time.
+const RECONNECT_JITTER_MS: u32 = 1_000;
 
 impl Shard {
     pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
@@ -96,8 +97,10 @@ impl Shard {
         let Some(session) = self.sessions.get(number) else { return };
         let heartbeat = self.heartbeat_ms();
         match session.stage {
-            Stage::Joining => self.close(now, number, CloseCode::Unavailable),
             Stage::Closing => self.remove(now, number),
+            Stage::Open if self.draining => self.send_away(now, number),
+            Stage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
+            Stage::Joining => self.close(now, number, CloseCode::Unavailable),
             Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
                 self.close(now, number, CloseCode::Unresponsive);
             }
@@ -145,16 +148,27 @@ impl Shard {
         self.remove(now, number);
     }
 
-    /// Tells every client to go, and when to come back.
+    /// Sends every client away, one after the other over the drain window, so that they do not all arrive elsewhere at
+    /// the same moment. Until its turn comes a session is served like always.
     pub(crate) fn drain(&mut self, now: Millis) {
         self.draining = true;
-        for number in self.sessions.numbers(|_| true) {
-            self.flush(now, number);
-            let reconnect_ms = rand::rng().random_range(0..DRAIN_SPREAD_MS);
-            let goaway = Goaway { reason: CompactString::const_new("drain"), reconnect_ms };
-            self.reply(now, number, &ServerFrame::Goaway(goaway));
-            self.close(now, number, CloseCode::Draining);
+        let window = u64::try_from(self.settings.config.drain_window.as_millis()).unwrap_or(u64::MAX);
+        let numbers = self.sessions.numbers(|session| session.stage != Stage::Closing);
+        let count = numbers.len() as u64;
+        for (turn, number) in (0..).zip(numbers) {
+            self.remind(number, now.plus(window * turn / count));
         }
+    }
+
+    /// The last that a client hears: what still waits for it, how far it is, and when to connect elsewhere.
+    fn send_away(&mut self, now: Millis, number: u64) {
+        self.flush(now, number);
+        let position = self.position(number);
+        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+        let reconnect_ms = rand::rng().random_range(0..RECONNECT_JITTER_MS);
+        let goaway = Goaway { reason: CompactString::const_new("drain"), reconnect_ms };
+        self.reply(now, number, &ServerFrame::Goaway(goaway));
+        self.close(now, number, CloseCode::Draining);
     }
 
     pub(super) fn end(&mut self, now: Millis, number: u64, ended: Ended) {
@@ -203,8 +217,12 @@ impl Shard {
         self.index.rise(&session.user, number);
         self.accounts.leave(now, session.account);
         self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
-        // What the kernel never took was not sent.
-        dropped("closed", session.outbox.len() as u64 + u64::from(session.half_sent));
+        let unsent = session.outbox.len() as u64 + u64::from(session.half_sent);
+        match session.stage {
+            Stage::Closing => dropped("closed", unsent),
+            // Nobody is there any more who should have had it.
+            Stage::Joining | Stage::Open => self.stats.unread += unsent,
+        }
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }
 }

@@ -297,6 +297,12 @@ pub struct GatewayConfig {
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,
+    /// Connections admitted in a second; 0 is any number.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
+    pub admission_rate: u32,
+    /// Over how long a drain sends sessions away.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
+    pub drain_window: Duration,
     /// The web origins that may connect; none listed is any.
     pub allowed_origins: Vec<String>,
 }
