@@ -193,6 +193,7 @@ fn arguments_of(role: &str, name: &str, nats_url: &str, ports_file: &Path, port:
         ("node.id", name.to_owned()),
         ("node.ports_file", ports_file.to_string_lossy().into_owned()),
         ("node.shutdown_grace", "5s".to_owned()),
+        ("gateway.drain_window", "500ms".to_owned()),
         ("nats.url", nats_url.to_owned()),
         ("admin.listen", "127.0.0.1:0".to_owned()),
         ("log.format", "pretty".to_owned()),

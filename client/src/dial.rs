@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tickwire_core::frames::{ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::http::header::RETRY_AFTER;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -22,6 +24,8 @@ const SOCKET_BUFFER: usize = 4 * 1024;
 const MAX_MESSAGE: usize = 16 << 20;
 /// How much of an HTTP refusal is shown.
 const SHOWN_TEXT: usize = 200;
+/// The longest pause that a refusal may ask for: what is on the way to the server may ask for anything.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// How bytes get to a server. Tests dial pipes in memory, so that time can be paused.
 pub(crate) trait Dial: Send + Sync + 'static {
@@ -123,5 +127,11 @@ where
 fn rejected(url: &str, response: &http::Response<Option<Vec<u8>>>) -> ClientError {
     let body = response.body().as_deref().unwrap_or_default();
     let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN_TEXT)]).trim().to_owned();
-    ClientError::Rejected { url: url.to_owned(), status: response.status().as_u16(), text }
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    ClientError::Rejected {
+        url: url.to_owned(),
+        status: response.status().as_u16(),
+        text,
+        retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY)),
+    }
 }

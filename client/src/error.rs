@@ -37,6 +37,8 @@ pub enum ClientError {
         status: u16,
         /// The beginning of the answer's text.
         text: String,
+        /// After how long the server asked to be tried again, at most a minute.
+        retry_after: Option<Duration>,
     },
     /// The server closed the connection before it was ready.
     #[error("{url} closed the connection before it was ready: {reason} (code {})", code_text(*code))]
@@ -98,6 +100,14 @@ impl ClientError {
     pub fn close_code(&self) -> Option<u16> {
         match self {
             Self::Closed { code, .. } => *code,
+            _ => None,
+        }
+    }
+
+    /// The pause that the server asked for, if it did.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Rejected { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

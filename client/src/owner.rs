@@ -109,7 +109,8 @@ impl<D: Dial> Owner<D> {
             match dial::connect(&self.dialler, &self.targets[self.at], &self.config).await {
                 Ok(link) => return Some(link),
                 Err(error) => {
-                    pause = self.lost(error.close_code(), error.to_string(), error.reconnect(), None).await;
+                    let (code, told) = (error.close_code(), error.retry_after());
+                    pause = self.lost(code, error.to_string(), error.reconnect(), told).await;
                 }
             }
         }

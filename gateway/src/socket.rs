@@ -267,14 +267,23 @@ pub(crate) const HEADER: usize = 10;
 /// the header starts.
 fn put_header(frame: &mut [u8], opcode: u8) -> usize {
     let len = frame.len() - HEADER;
-    let first = 0x80 | opcode;
-    let header: &[u8] = match len {
-        0..=125 => &[first, len as u8],
-        126..=0xffff => &[&[first, 126], &(len as u16).to_be_bytes()[..]].concat(),
-        _ => &[&[first, 127], &(len as u64).to_be_bytes()[..]].concat(),
+    let start = match len {
+        0..=125 => {
+            frame[HEADER - 1] = len as u8;
+            HEADER - 2
+        }
+        126..=0xffff => {
+            frame[HEADER - 2..HEADER].copy_from_slice(&(len as u16).to_be_bytes());
+            frame[HEADER - 3] = 126;
+            HEADER - 4
+        }
+        _ => {
+            frame[HEADER - 8..HEADER].copy_from_slice(&(len as u64).to_be_bytes());
+            frame[HEADER - 9] = 127;
+            HEADER - 10
+        }
     };
-    let start = HEADER - header.len();
-    frame[start..HEADER].copy_from_slice(header);
+    frame[start] = 0x80 | opcode;
     start
 }
 

@@ -71,7 +71,7 @@ async fn an_http_refusal_is_shown() {
     let (client, _io) = tokio::join!(connect(dialler, config()), refuse);
     let error = client.unwrap_err();
     let text = "expired".to_owned();
-    assert_eq!(error, ClientError::Rejected { url: "ws://one:1".into(), status: 401, text });
+    assert_eq!(error, ClientError::Rejected { url: "ws://one:1".into(), status: 401, text, retry_after: None });
     assert_eq!(error.reconnect(), Reconnect::No);
 }
 

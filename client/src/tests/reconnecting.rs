@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
 use tickwire_core::frames::{ClientFrame, Goaway, Heartbeat, ServerError, ServerFrame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{config, connect, connected, disconnected, next, subscribe};
@@ -52,6 +53,20 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
     peer.say(&[subscribed(second, &["a", "b"])]).await;
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
     assert_eq!(next(&mut messages).await, Message::Restored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_full_is_tried_again_when_it_said() {
+    let (_client, mut messages, mut stage, peer) = connected(config()).await;
+    drop(peer);
+    disconnected(&mut messages).await;
+    let (_, mut io) = stage.arrival().await;
+    let mut request = [0; 4096];
+    assert!(io.read(&mut request).await.unwrap() > 0);
+    io.write_all(b"HTTP/1.1 503 Full\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(disconnected(&mut messages).await.1, Some(Duration::from_secs(3)));
+    stage.welcome().await;
+    assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
 }
 
 #[tokio::test(start_paused = true)]
