@@ -1,4 +1,4 @@
-//! The HTTP side: the demo page, and the upgrade to a WebSocket at `/v1/stream`.
+//! The HTTP side: the demo page, the question for a user's [`home`], and the upgrade to a WebSocket at `/v1/stream`.
 //!
 //! An upgraded socket is taken out of the HTTP server's hands at once, so its buffers go and its end is ours alone.
 
@@ -18,8 +18,9 @@ use hyper_util::service::TowerToHyperService;
 use metrics::counter;
 use serde::Deserialize;
 use tickwire_core::frames::Encoding;
+use tickwire_core::ring::View;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::admission::Admission;
 use crate::auth::Credentials;
+use crate::home;
 use crate::lobby::Lobby;
 use crate::socket::{Reader, Socket};
 
@@ -51,6 +53,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Front {
     pub(crate) lobby: Arc<Lobby>,
     pub(crate) admission: Admission,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) connect_url: String,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) max_frame_bytes: usize,
@@ -108,13 +112,14 @@ fn routes(front: Front) -> Router {
         .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
+        .route("/v1/connect", get(home::connect))
         .route("/v1/stream", get(stream))
         .with_state(Arc::new(front))
 }
 
 /// How a client may say who it is in the address: browsers can set no headers.
 #[derive(Deserialize)]
-struct Offered {
+pub(crate) struct Offered {
     token: Option<String>,
     user: Option<String>,
 }
@@ -196,7 +201,7 @@ fn check_upgrade(headers: &HeaderMap) -> Result<&str, Refused> {
     key.ok_or_else(|| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing".to_owned()))
 }
 
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     match origin {
         Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one == origin) => {
@@ -223,7 +228,7 @@ fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refused> {
     }
 }
 
-fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Result<Option<Credentials>, Refused> {
+pub(crate) fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Result<Option<Credentials>, Refused> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
         let token =

@@ -7,7 +7,7 @@
 //! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
 //!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
 //!   `socket` writes; `session`, `sessions` and `accounts` are the state of it all;
-//! * `http`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
+//! * `http`, `home`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
 //!   what it asks for.
 //!
 //! What decides is pure and public, so that benches can measure it; the clock is passed in.
@@ -19,6 +19,7 @@ mod arrival;
 mod auth;
 pub mod delivery;
 mod edge;
+mod home;
 mod http;
 pub mod index;
 mod lobby;
@@ -106,6 +107,8 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let front = Front {
         lobby: Arc::new(lobby),
         admission: Admission::new(config.gateway.admission_rate),
+        view: node.membership.view(),
+        connect_url: config.gateway.connect_url.clone(),
         places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
         allowed_origins: config.gateway.allowed_origins.clone(),
         max_frame_bytes: config.gateway.max_frame_bytes,

@@ -101,6 +101,7 @@ pub(crate) fn let_go(code: NoticeCode, fate: Fate) {
 /// Says what the gateway's metrics mean.
 pub(crate) fn describe() {
     crate::index::metrics::describe();
+    crate::home::describe();
     describe_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
     describe_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
     describe_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");

@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::cut::Line;
 use crate::feed::{self, Feed};
 use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
+use crate::producer::Outgoing;
 use crate::socket::Socket;
 
 /// How far the hole reaches beyond what was claimed, in sequences.
@@ -19,10 +20,15 @@ const HOLE: u64 = 150;
 
 /// A cluster with this many routers and two gateways: one as it is, and one, the second, on a line that can be cut.
 async fn cluster_with_a_line(routers: usize) -> (Cluster, Line) {
+    cluster_with(routers, &[]).await
+}
+
+/// The same with further settings for the gateway on the line.
+async fn cluster_with(routers: usize, settings: &[(&str, &str)]) -> (Cluster, Line) {
     let mut cluster = Cluster::start(routers, 1).await;
     let line = Line::to(&cluster.nats_url()).await;
     let url = format!("nats://{}", line.address);
-    let gateway = cluster.node_with("gateway", &[("nats.url", &url)]);
+    let gateway = cluster.node_with("gateway", &[&[("nats.url", url.as_str())], settings].concat());
     cluster.gateways.push(gateway);
     cluster.settled().await;
     (cluster, line)
@@ -72,6 +78,32 @@ async fn what_a_gateway_missed_comes_all_the_same_once_and_in_order() {
     assert!(metrics.get("tickwire_gateway_gaps_repaired_total") > 0.0);
     assert!(metrics.get("tickwire_gateway_replayed_events_total") > 100.0);
     assert!(cluster.routers[1].metrics().await.get("tickwire_router_replays_total") > 0.0);
+}
+
+/// What was missed comes all at once, and more of it than may wait for a session: what does not fit is told.
+#[tokio::test]
+async fn a_repair_larger_than_an_outbox_is_given_or_told() {
+    let (mut cluster, line) = cluster_with(1, &[("gateway.outbox_bytes", "16384")]).await;
+    let gateways = cluster.gateway_addresses().await;
+    let mut socket = Socket::connect(gateways[1], "ann", Encoding::Json).await;
+    let mut watcher = Socket::connect(gateways[0], "watcher", Encoding::Json).await;
+    for socket in [&mut socket, &mut watcher] {
+        socket.subscribe("mine", &json!({})).await;
+    }
+    line.cut();
+    let note = "x".repeat(2_000);
+    let event = |n: usize| {
+        let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
+        Outgoing::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
+    };
+    cluster.producer().await.publish_all(&(0..2_000).map(event).collect::<Vec<_>>()).await;
+    let log = cluster.log().await;
+    has_left(&mut watcher, &log).await;
+    line.mend();
+    socket.catch_up(&log.end()).await;
+    let told: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert_eq!(socket.events.len() as u64 + told, 2_000, "{:?}", socket.notices);
+    assert_eq!(socket.gaps, []);
 }
 
 /// Clients stay, are told, and get what they missed without asking.

@@ -17,7 +17,7 @@ use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;
 use crate::feed::{self, USERS};
-use crate::node::DEADLINE;
+use crate::node::{DEADLINE, get};
 use crate::oracle::{assert_exact, filter};
 use crate::socket::Socket;
 
@@ -191,4 +191,29 @@ fn user_at(gateways: &[String], at: usize, number: usize) -> String {
     let view = View { version: 1, members: gateways.iter().map(member).collect() };
     let is_home = |user: &String| view.home(&UserId::new(user).unwrap()).unwrap().id.as_str() == gateways[at];
     (0..).map(|n| format!("user-{n}")).filter(is_home).nth(number).unwrap()
+}
+
+#[tokio::test]
+async fn a_user_is_told_where_home_is() {
+    let settings = [("gateway.connect_url", "ws://127.0.0.1/g/{gateway}/v1/stream")];
+    let mut cluster = Cluster::start_with(1, 2, &settings).await;
+    let gateways = cluster.gateway_addresses().await;
+    let mut homes = BTreeSet::new();
+    for number in 0..20 {
+        let mut told = Vec::new();
+        for gateway in &gateways {
+            let (status, text) = get(*gateway, &format!("/v1/connect?user=user-{number}")).await;
+            assert_eq!(status, 200, "{text}");
+            told.push(serde_json::from_str::<Value>(&text).unwrap());
+        }
+        assert_eq!(told[0], told[1], "every gateway says the same");
+        let home = told[0]["gateway"].as_str().unwrap().to_owned();
+        assert_eq!(told[0]["url"], format!("ws://127.0.0.1/g/{home}/v1/stream"));
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2, "users are spread over both");
+    assert_eq!(get(gateways[0], "/v1/connect").await.0, 401);
+    assert_eq!(get(gateways[0], "/v1/connect?token=wrong").await.0, 401);
+    let mut other = cluster.node_with("gateway", &[("gateway.connect_url", "")]);
+    assert_eq!(get(other.gateway().await, "/v1/connect?user=ann").await.0, 404);
 }

@@ -303,6 +303,9 @@ pub struct GatewayConfig {
     /// Over how long a drain sends sessions away.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub drain_window: Duration,
+    /// Where clients reach a gateway by name; empty where they cannot.
+    #[serde(deserialize_with = "values::connect_url")]
+    pub connect_url: String,
     /// The web origins that may connect; none listed is any.
     pub allowed_origins: Vec<String>,
 }

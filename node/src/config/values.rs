@@ -68,6 +68,16 @@ pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeM
     written.into_iter().map(read).collect()
 }
 
+/// Reads the address of a gateway with a place for its name, or none.
+pub(super) fn connect_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_url = ["ws://", "wss://"].iter().any(|scheme| text.starts_with(scheme));
+    match text.is_empty() || is_url && text.contains("{gateway}") {
+        true => Ok(text),
+        false => Err(D::Error::custom("must be a ws:// or wss:// address with {gateway} in it, or empty")),
+    }
+}
+
 /// Reads a name that has to be one token of a subject.
 pub(super) fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
