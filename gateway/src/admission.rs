@@ -1,10 +1,9 @@
 //! How many connections a second become sessions. A crowd that comes back at once is spread by the gateway, not by luck.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use rand::Rng;
-use tickwire_core::ids::Millis;
+use tickwire_node::clock::Clock;
 
 use crate::sliding::PerSecond;
 
@@ -17,13 +16,13 @@ const MOST_RETRY_SECONDS: u32 = 3;
 pub(crate) struct Admission {
     /// Connections a second; 0 is any number.
     rate: u32,
-    start: Instant,
+    clock: Clock,
     admitted: Mutex<PerSecond>,
 }
 
 impl Admission {
     pub(crate) fn new(rate: u32) -> Self {
-        Self { rate, start: Instant::now(), admitted: Mutex::new(PerSecond::second()) }
+        Self { rate, clock: Clock::start(), admitted: Mutex::new(PerSecond::second()) }
     }
 
     /// Takes one connection.
@@ -34,7 +33,7 @@ impl Admission {
         if self.rate == 0 {
             return Ok(());
         }
-        let now = Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let now = self.clock.now();
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         if admitted.count(now) >= self.rate {
             return Err(rand::rng().random_range(1..=MOST_RETRY_SECONDS));

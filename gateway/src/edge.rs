@@ -23,6 +23,7 @@ use tickwire_core::interest_log::InterestLog;
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
+use tickwire_node::clock::{Clock, millis};
 use tickwire_node::config::{Config, GatewayConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -77,7 +78,7 @@ pub(crate) struct Edge {
     gateway: NodeRef,
     nats: Nats,
     shards: Vec<Sender<ToShard>>,
-    start: Instant,
+    clock: Clock,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
     confirmations: Confirmations<Asked>,
@@ -124,7 +125,7 @@ impl Edge {
             gateway,
             nats,
             shards,
-            start: Instant::now(),
+            clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
             seats: HashMap::new(),
@@ -179,14 +180,14 @@ impl Edge {
     }
 
     fn now(&self) -> Millis {
-        Millis(millis(self.start.elapsed()))
+        self.clock.now()
     }
 
     fn next_turn(&self) -> Instant {
         let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([self.log.next_shrink(), self.upstream.next_look()]);
         let next = due.flatten().min().unwrap_or(self.beat_at);
-        self.start + Duration::from_millis(next.0)
+        self.clock.at(next)
     }
 
     /// What the sessions want is not what the routers were told last: they are told soon, with what comes meanwhile.
@@ -295,10 +296,6 @@ fn limits(config: &GatewayConfig) -> Limits {
         replay_tries: config.replay_tries,
         replay_range: config.replay_range,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn describe() {

@@ -4,13 +4,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
-use tickwire_core::ids::Millis;
+use tickwire_node::clock::Clock;
 use tokio::runtime;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::messages::ToShard;
@@ -19,22 +18,6 @@ use crate::socket::Ready;
 
 /// How many messages of the edge are taken before sockets have their turn.
 const TURN_MESSAGES: usize = 64;
-
-/// The shard's clock: milliseconds since its start.
-#[derive(Clone, Copy)]
-struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    fn now(self) -> Millis {
-        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn at(self, moment: Millis) -> Instant {
-        self.start + Duration::from_millis(moment.0)
-    }
-}
 
 /// Runs a shard until it is forced to end, or has drained.
 pub(crate) fn run(
@@ -56,7 +39,7 @@ async fn serve(
     force: &CancellationToken,
 ) {
     let mut messages = Vec::with_capacity(TURN_MESSAGES);
-    let clock = Clock { start: Instant::now() };
+    let clock = Clock::start();
     let mut draining = false;
     loop {
         let wake = clock.at(shard.borrow().next_turn());

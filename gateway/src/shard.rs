@@ -21,6 +21,7 @@ use tickwire_core::event::Kinds;
 use tickwire_core::frames::{Gap, Notice, ServerFrame};
 use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
+use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -89,7 +90,7 @@ impl Shard {
             bytes: config.outbox_bytes,
             critical: config.critical_rate,
             lanes: config.lanes,
-            patience: u64::try_from(config.slow_deadline.as_millis()).unwrap_or(u64::MAX),
+            patience: millis(config.slow_deadline),
         };
         Self {
             number,

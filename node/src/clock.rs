@@ -1,5 +1,6 @@
 //! The clock that nodes pass into pure code.
 
+use std::time::Duration;
 use tickwire_core::ids::Millis;
 use tokio::time::Instant;
 
@@ -15,6 +16,16 @@ impl Clock {
 
     /// The time on it.
     pub fn now(self) -> Millis {
-        Millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Millis(millis(self.0.elapsed()))
     }
+
+    /// When it shows that time, for waiting.
+    pub fn at(self, moment: Millis) -> Instant {
+        self.0 + Duration::from_millis(moment.0)
+    }
+}
+
+/// A duration in the unit of pure code, rounded down.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use tickwire_core::ids::{Incarnation, Millis, NodeRef, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::ring::View;
-use tickwire_node::clock::Clock;
+use tickwire_node::clock::{Clock, millis};
 use tickwire_node::config::RouterConfig;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
@@ -309,10 +309,6 @@ impl Engine {
             changed
         });
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn describe() {

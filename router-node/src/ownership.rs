@@ -27,7 +27,7 @@ use std::time::Duration;
 use tenancy::{Checkpoint, Tenancy};
 use tickwire_core::ids::{Incarnation, NodeRef, Partition, Seq};
 use tickwire_core::ring::View;
-use tickwire_node::clock::Clock;
+use tickwire_node::clock::{Clock, millis};
 use tickwire_node::lease::{Lease, LeaseError, Leases};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -198,7 +198,7 @@ impl Ownership {
     /// Takes what is wanted and free.
     async fn take(&mut self) {
         let now = self.setup.clock.now();
-        let ttl = u64::try_from(self.setup.lease_ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl = millis(self.setup.lease_ttl);
         let informed = self.setup.report.borrow().lacking.is_empty();
         let free = self.tenancies.iter().filter(|(source, _)| !self.held.contains_key(source));
         let free = free.filter_map(|(source, tenancy)| {

@@ -8,6 +8,7 @@ use rand::Rng;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{Goaway, Heartbeat, ServerFrame, Welcome};
 use tickwire_core::ids::Millis;
+use tickwire_node::clock::millis;
 
 use super::flush::worded;
 use super::{Shard, USUAL_WEIGHT};
@@ -140,7 +141,7 @@ impl Shard {
     }
 
     fn heartbeat_ms(&self) -> u64 {
-        u64::try_from(self.settings.config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX)
+        millis(self.settings.config.heartbeat_interval)
     }
 
     /// The socket broke.
@@ -152,7 +153,7 @@ impl Shard {
     /// the same moment. Until its turn comes a session is served like always.
     pub(crate) fn drain(&mut self, now: Millis) {
         self.draining = true;
-        let window = u64::try_from(self.settings.config.drain_window.as_millis()).unwrap_or(u64::MAX);
+        let window = millis(self.settings.config.drain_window);
         let numbers = self.sessions.numbers(|session| session.stage != Stage::Closing);
         let count = numbers.len() as u64;
         for (turn, number) in (0..).zip(numbers) {

@@ -6,7 +6,7 @@
 //! every other node had time to connect again after that, and not after it stood still itself. Views are written by compare-and-set; who is refused is not the coordinator.
 
 use super::{Announcement, Beat, MembershipError};
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::names;
@@ -15,7 +15,6 @@ use crate::view::Roster;
 use async_nats::Subscriber;
 use futures_util::StreamExt;
 use metrics::gauge;
-use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::ring::{Member, View};
 use tickwire_core::wire;
@@ -237,8 +236,4 @@ impl Coordinator {
             warn!(%error, "the coordinator cannot reach KV");
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
