@@ -174,7 +174,6 @@ pub(crate) fn welcome() -> Welcome {
         user: UserId::new("ann").unwrap(),
         gateway: NodeId::new("gw-1").unwrap(),
         heartbeat_ms: HEARTBEAT_MS,
-        resumed: false,
     }
 }
 

@@ -80,6 +80,7 @@ codes! {
         BadFilter = 410, "a filter that cannot be taken";
         UnknownAction = 411, "no such action";
         UnknownSubscription = 412, "no subscription of this name";
+        ResumeNotFirst = 413, "a resume that is not the first request of its connection";
         SubscriptionLimit = 414, "too many subscriptions on this connection";
         BadField = 415, "a field that is missing, unknown or wrong";
         Unavailable = 503, "not possible at the moment; try again";

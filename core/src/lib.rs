@@ -21,5 +21,6 @@ pub mod position;
 pub mod replay;
 pub mod ring;
 pub mod section;
+pub mod since;
 pub mod table;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! What a client says: one object with an `action`. Reading is strict, so that a misspelt field is told and not
 //! passed over; every refusal carries the frame's id if that much could be read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -9,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::{Encoding, FrameError, Id, SubscriptionName};
 use crate::codes::ErrorCode;
+use crate::ids::{Partition, Seq};
 use crate::object::{self, Object, hint, type_of};
+use crate::position::Position;
+use crate::since::Since;
 
 /// The longest window a subscription may ask for, in milliseconds.
 pub const MAX_WINDOW_MS: u16 = 1_000;
@@ -18,13 +22,28 @@ pub const MAX_WINDOW_MS: u16 = 1_000;
 pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
 
 /// The actions, each with the fields that it takes beside `action` and `id`.
-const ACTIONS: [(&str, &[&str]); 5] = [
+const ACTIONS: [(&str, &[&str]); 6] = [
     ("auth", &["token"]),
-    ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour"]),
+    ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour", "since"]),
     ("unsubscribe", &["name"]),
+    ("resume", &["position", "seen", "subscriptions"]),
     ("list", &[]),
     ("ping", &[]),
 ];
+
+/// The fields of a subscription within `resume`.
+const WANTED: &[&str] = &["filter", "window_ms", "max_events_per_hour"];
+
+/// What a subscription asks for, as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// The filter, for [`Filter::parse`](crate::filter::Filter::parse); an empty object unless given.
+    pub filter: Value,
+    /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
+    pub window_ms: Option<u16>,
+    /// At most so many events in any hour.
+    pub max_events_per_hour: Option<u32>,
+}
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,12 +57,19 @@ pub enum ClientFrame {
     Subscribe {
         /// Its name, `default` unless given.
         name: SubscriptionName,
-        /// The filter as it came, for [`Filter::parse`](crate::filter::Filter::parse); an empty object unless given.
-        filter: Value,
-        /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
-        window_ms: Option<u16>,
-        /// At most so many events in any hour.
-        max_events_per_hour: Option<u32>,
+        /// What it asks for.
+        wanted: Wanted,
+        /// From where on what was stored before is wanted as well.
+        since: Option<Since>,
+    },
+    /// To go on where an earlier session ended, on whatever gateway that was.
+    Resume {
+        /// The last position that the client was told.
+        position: Position,
+        /// Per partition the last event that it received since, not counting early ones.
+        seen: BTreeMap<Partition, Seq>,
+        /// All subscriptions of that session.
+        subscriptions: BTreeMap<SubscriptionName, Wanted>,
     },
     /// An end to subscriptions.
     Unsubscribe {
@@ -99,15 +125,21 @@ impl ClientFrame {
     pub fn encode(&self, id: Option<&Id>, encoding: Encoding) -> Vec<u8> {
         let mut object = match self {
             Self::Auth { token } => json!({ "action": "auth", "token": token.0 }),
-            Self::Subscribe { name, filter, window_ms, max_events_per_hour } => {
-                let mut frame = json!({ "action": "subscribe", "name": name, "filter": filter });
-                if let Some(window_ms) = window_ms {
-                    frame["window_ms"] = json!(window_ms);
-                }
-                if let Some(most) = max_events_per_hour {
-                    frame["max_events_per_hour"] = json!(most);
+            Self::Subscribe { name, wanted, since } => {
+                let mut frame = wanted.shown();
+                frame["action"] = json!("subscribe");
+                frame["name"] = json!(name);
+                if let Some(since) = since {
+                    frame["since"] = json!(since.to_string());
                 }
                 frame
+            }
+            Self::Resume { position, seen, subscriptions } => {
+                let subscriptions: Object =
+                    subscriptions.iter().map(|(name, wanted)| (name.as_str().to_owned(), wanted.shown())).collect();
+                let seen: Object = seen.iter().map(|(p, seq)| (p.to_string(), json!(seq))).collect();
+                let position = position.to_string();
+                json!({ "action": "resume", "position": position, "seen": seen, "subscriptions": subscriptions })
             }
             Self::Unsubscribe { chosen: Chosen::One(name) } => json!({ "action": "unsubscribe", "name": name }),
             Self::Unsubscribe { chosen: Chosen::All } => json!({ "action": "unsubscribe", "name": "*" }),
@@ -118,6 +150,19 @@ impl ClientFrame {
             object["id"] = json!(id);
         }
         encoding.write(&object)
+    }
+}
+
+impl Wanted {
+    fn shown(&self) -> Value {
+        let mut shown = json!({ "filter": self.filter });
+        if let Some(window_ms) = self.window_ms {
+            shown["window_ms"] = json!(window_ms);
+        }
+        if let Some(most) = self.max_events_per_hour {
+            shown["max_events_per_hour"] = json!(most);
+        }
+        shown
     }
 }
 
@@ -154,7 +199,7 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
         let allowed = ["action", "id"].into_iter().chain(fields.iter().copied());
         return Err(bad_field(name, format_args!("unknown field of {action:?}; {}", hint(name, allowed))));
     }
-    let mut take = |name| object.remove(name).filter(|value| !value.is_null());
+    let mut take = |name: &str| object.remove(name).filter(|value| !value.is_null());
     Ok(match action.as_str() {
         "auth" => ClientFrame::Auth { token: token(take("token"))? },
         "subscribe" => ClientFrame::Subscribe {
@@ -162,11 +207,19 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
                 Some(text) => SubscriptionName::new(&text).map_err(|e| bad_field("name", e))?,
                 None => SubscriptionName::default(),
             },
-            filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
-            window_ms: take("window_ms").map(|value| whole("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
-            max_events_per_hour: take("max_events_per_hour")
-                .map(|value| whole("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
-                .transpose()?,
+            since: match text("since", take("since"))? {
+                Some(text) => Some(text.parse().map_err(|e| bad_field("since", e))?),
+                None => None,
+            },
+            wanted: wanted(&mut take)?,
+        },
+        "resume" => ClientFrame::Resume {
+            position: match text("position", take("position"))? {
+                Some(text) => text.parse().map_err(|e| bad_field("position", e))?,
+                None => return Err(bad_field("position", "missing; without one, subscribe")),
+            },
+            seen: seen(take("seen"))?,
+            subscriptions: subscriptions(take("subscriptions"))?,
         },
         "unsubscribe" => ClientFrame::Unsubscribe {
             chosen: match text("name", take("name"))?.as_deref() {
@@ -178,6 +231,53 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
         "list" => ClientFrame::List,
         _ => ClientFrame::Ping,
     })
+}
+
+fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<Wanted, Problem> {
+    Ok(Wanted {
+        filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
+        window_ms: take("window_ms").map(|value| whole("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
+        max_events_per_hour: take("max_events_per_hour")
+            .map(|value| whole("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
+            .transpose()?,
+    })
+}
+
+fn entries(name: &str, value: Option<Value>) -> Result<Object, Problem> {
+    match value {
+        None => Ok(Object::new()),
+        Some(Value::Object(entries)) => Ok(entries),
+        Some(other) => Err(bad_field(name, format_args!("expected an object, found {}", type_of(&other)))),
+    }
+}
+
+fn seen(value: Option<Value>) -> Result<BTreeMap<Partition, Seq>, Problem> {
+    let mut seen = BTreeMap::new();
+    for (partition, seq) in entries("seen", value)? {
+        let number: u16 = partition.parse().map_err(|_| bad_field("seen", format!("{partition:?} is no partition")))?;
+        let seq = seq.as_u64().ok_or_else(|| bad_field("seen", "expected a sequence for each partition"))?;
+        seen.insert(Partition(number), Seq(seq));
+    }
+    Ok(seen)
+}
+
+fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Wanted>, Problem> {
+    let mut subscriptions = BTreeMap::new();
+    for (name, value) in entries("subscriptions", value)? {
+        let within = |(code, problem): Problem| (code, format!("subscriptions: {name:?}: {problem}"));
+        let mut fields = entries("it", Some(value)).map_err(within)?;
+        if let Some(field) = fields.keys().find(|field| !WANTED.contains(&field.as_str())) {
+            return Err(within(bad_field(field, format_args!("unknown; {}", hint(field, WANTED.iter().copied())))));
+        }
+        let mut take = |field: &str| fields.remove(field).filter(|value| !value.is_null());
+        let wanted = wanted(&mut take).map_err(within)?;
+        let name = SubscriptionName::new(&name).map_err(|e| bad_field("subscriptions", e))?;
+        subscriptions.insert(name, wanted);
+    }
+    if subscriptions.is_empty() {
+        return Err(bad_field("subscriptions", "missing; name all that are to go on"));
+    }
+    Ok(subscriptions)
 }
 
 fn text(name: &str, value: Option<Value>) -> Result<Option<String>, Problem> {

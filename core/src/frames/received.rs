@@ -5,7 +5,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, de};
 
 use super::Encoding;
-use super::server::{Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome};
+use super::server::{CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome};
 use crate::event::{Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 
@@ -23,6 +23,9 @@ pub enum ServerMessage {
     Event(Box<ReceivedEvent>),
     /// The connection lives.
     Heartbeat(Heartbeat),
+    /// What was asked for of the past has been given.
+    #[serde(rename = "caught_up")]
+    CaughtUp(CaughtUp),
     /// The events of this message overtake others, and come again after a resume.
     Early,
     /// Something about delivery.

@@ -25,6 +25,9 @@ pub enum ServerFrame {
     Subscriptions(Subscriptions),
     /// The connection lives, and this is how far it is.
     Heartbeat(Heartbeat),
+    /// What a `resume`, or a subscription with `since`, asked for of the past has been given.
+    #[serde(rename = "caught_up")]
+    CaughtUp(CaughtUp),
     /// First in its message: the events of this message overtake others that still wait.
     Early,
     /// Something about delivery that the client should know.
@@ -50,8 +53,6 @@ pub struct Welcome {
     pub gateway: NodeId,
     /// A heartbeat comes at least this often, in milliseconds.
     pub heartbeat_ms: u32,
-    /// Whether an earlier session goes on.
-    pub resumed: bool,
 }
 
 /// The full list of a session's subscriptions.
@@ -76,6 +77,18 @@ pub struct Subscription {
     /// At most so many of its events are sent in any hour, to all sessions of the user together. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_events_per_hour: Option<u32>,
+}
+
+/// The end of what was asked for of the past: what comes from here on is new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// The id of the frame that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// Whether all of it was given. If not, `gap` frames have told what is missing, and why.
+    pub resumed: bool,
+    /// Up to here the client has been given everything, or told otherwise. Opaque.
+    pub position: CompactString,
 }
 
 /// A sign of life.

@@ -8,8 +8,8 @@ use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
-    Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame, ServerMessage, Subscription,
-    SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
+    CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame, ServerMessage,
+    Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
 };
 use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
 
@@ -112,7 +112,6 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 user: UserId::new("u1").unwrap(),
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
-                resumed: false,
             })),
         ),
         (
@@ -152,6 +151,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event of the market", market),
         ("event sent to rooms", in_rooms),
         ("batch", join(old, least)),
+        ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
         ("early", frame(ServerFrame::Early)),
         ("notice", notice("slow_consumer", None, 12)),

@@ -87,7 +87,6 @@ impl Shard {
             user: session.user.clone(),
             gateway: self.settings.gateway.clone(),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
-            resumed: false,
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
         self.remind(number, now.plus(self.heartbeat_ms()));

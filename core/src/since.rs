@@ -1,0 +1,105 @@
+//! From where on a new subscription wants what was stored before it: a position, a time, or how long ago.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::event::Timestamp;
+use crate::position::{Position, PositionError};
+
+/// The units of a length of time, each with its seconds.
+const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
+
+/// The begin of what is wanted of the past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// What was stored after a position.
+    Position(Position),
+    /// What was stored from so long ago on, in whole seconds.
+    Ago(Duration),
+    /// What was stored from this time on.
+    Time(Timestamp),
+}
+
+/// Why a text is none of these.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinceError {
+    /// It looks like nothing that is known.
+    #[error("expected a position, a time like 2026-11-23T14:30:00Z, or a length of time like 90s, 5m, 1h or 1d")]
+    Unknown,
+    /// It is a position of another build.
+    #[error(transparent)]
+    Position(PositionError),
+}
+
+impl FromStr for Since {
+    type Err = SinceError;
+
+    fn from_str(text: &str) -> Result<Self, SinceError> {
+        if let Some(ago) = ago(text) {
+            return Ok(Self::Ago(ago));
+        }
+        if let Ok(time) = text.parse() {
+            return Ok(Self::Time(time));
+        }
+        match text.parse() {
+            Ok(position) => Ok(Self::Position(position)),
+            Err(PositionError::Malformed) => Err(SinceError::Unknown),
+            Err(error) => Err(SinceError::Position(error)),
+        }
+    }
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Position(position) => position.fmt(f),
+            Self::Ago(ago) => write!(f, "{}s", ago.as_secs()),
+            Self::Time(time) => time.fmt(f),
+        }
+    }
+}
+
+/// A length of time: digits and a unit.
+fn ago(text: &str) -> Option<Duration> {
+    let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
+    let digits = text.strip_suffix(unit)?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(seconds)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Incarnation, Seq};
+
+    #[test]
+    fn each_form_is_read_and_written() {
+        let position = Position { incarnation: Incarnation(7), seqs: vec![Seq(10), Seq(300)] };
+        let cases = [
+            ("90s", Since::Ago(Duration::from_secs(90)), "90s"),
+            ("5m", Since::Ago(Duration::from_secs(300)), "300s"),
+            ("1d", Since::Ago(Duration::from_secs(86_400)), "86400s"),
+            ("0h", Since::Ago(Duration::ZERO), "0s"),
+            ("2026-11-23T14:30:00Z", Since::Time(Timestamp(1_795_444_200_000)), "2026-11-23T14:30:00.000Z"),
+        ];
+        for (text, since, written) in cases {
+            assert_eq!(text.parse(), Ok(since.clone()), "{text}");
+            assert_eq!(since.to_string(), written);
+        }
+        assert_eq!(position.to_string().parse(), Ok(Since::Position(position)));
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_refused() {
+        for text in ["", "5", "m", "-5m", "5 m", "1.5h", "99999999999999999999d", "18446744073709551615d", "yesterday"]
+        {
+            assert_eq!(text.parse::<Since>(), Err(SinceError::Unknown), "{text}");
+        }
+        let of_later_build = "AgAAAAAAAAAHAgEA";
+        let error = Since::from_str(of_later_build).unwrap_err();
+        assert_eq!(error, SinceError::Position(PositionError::Layout { found: 2 }));
+    }
+}
