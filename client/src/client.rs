@@ -102,7 +102,15 @@ impl Client {
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
         let SubscribeOptions { window_ms, max_events_per_hour } = options;
-        self.list_after(ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour }, "subscribe").await
+        self.list_after(
+            ClientFrame::Subscribe {
+                name,
+                wanted: tickwire_core::frames::Wanted { filter, window_ms, max_events_per_hour },
+                since: None,
+            },
+            "subscribe",
+        )
+        .await
     }
 
     /// Ends the subscription of this name, or all of them if it is `*`. Gives what remains.

@@ -95,7 +95,7 @@ impl<D: Dial> Owner<D> {
             let Some(next) = self.connect_again(pause).await else { return };
             link = next;
             opening = vec![Message::Connected { welcome: link.welcome.clone() }];
-            if self.requests.holds_any() && !link.welcome.resumed {
+            if self.requests.holds_any() {
                 opening.push(Message::Interrupted);
             }
         }

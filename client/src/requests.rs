@@ -127,7 +127,7 @@ impl Requests {
                 self.held.remove(name);
             }
             ClientFrame::Unsubscribe { chosen: Chosen::All } => self.held.clear(),
-            ClientFrame::Auth { .. } | ClientFrame::List | ClientFrame::Ping => {}
+            ClientFrame::Resume { .. } | ClientFrame::Auth { .. } | ClientFrame::List | ClientFrame::Ping => {}
         }
     }
 

@@ -14,8 +14,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-const WELCOME: &str =
-    r#"[{"T":"welcome","session":"s1","user":"ann","gateway":"gw-1","heartbeat_ms":15000}]"#;
+const WELCOME: &str = r#"[{"T":"welcome","session":"s1","user":"ann","gateway":"gw-1","heartbeat_ms":15000}]"#;
 const EVENT: &str = r#"[{"T":"event","kind":"pattern","symbol":"AAPL","priority":"high","ts":"2025-09-10T14:30:00.120Z",
     "id":"e1","p":3,"seq":10452,"new_field":1}]"#;
 

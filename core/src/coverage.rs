@@ -131,6 +131,20 @@ impl<E> Coverage<E> {
         Self { limits, incarnation: None, need: Revision(0), tracks, asks: 0 }
     }
 
+    /// Coverage of ranges of the past, one for each partition in order: what comes after the first sequence of a range up
+    /// to its second is missing, and is asked for. Asks are numbered on from `asks`.
+    pub fn of_ranges(
+        now: Millis,
+        incarnation: Incarnation,
+        ranges: impl IntoIterator<Item = (Seq, Seq)>,
+        asks: u64,
+        limits: Limits,
+    ) -> Self {
+        let track = |(number, (from, to))| Track::of_range(Partition(number), now, from, to, &limits);
+        let tracks = (0..).zip(ranges).map(track).collect();
+        Self { limits, incarnation: Some(incarnation), need: Revision(0), tracks, asks }
+    }
+
     /// Takes a section that came at `now` from a router that reads the stream's life `incarnation`.
     pub fn offer(
         &mut self,
@@ -248,6 +262,12 @@ impl<E> Coverage<E> {
     #[must_use]
     pub fn gaps(&self) -> usize {
         self.tracks.iter().filter(|track| track.is_waiting()).count()
+    }
+
+    /// The life of the stream that sequences belong to, once anything was heard of it.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
     }
 
     /// Whether every partition's history has started. Before that nothing can be promised to anyone.

@@ -4,6 +4,7 @@
 //! Interest may say yes wrongly, never no wrongly: it is the union of the sessions' filters, and it looks at kind,
 //! symbol, tier, pattern, room, confidence and priority only. The gateway's own index decides in the end.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -162,6 +163,20 @@ impl Interest {
             self.wants.get(&topic).is_some_and(|want| want.admits(event))
         };
         admits(None) || event.symbol.clone().is_some_and(|symbol| admits(Some(symbol)))
+    }
+
+    /// Wants what `filter` wants as well.
+    pub fn add(&mut self, filter: &Filter) {
+        let want = Want::of(filter);
+        for topic in topics(filter) {
+            match self.wants.entry(topic) {
+                Entry::Vacant(entry) => drop(entry.insert(want.clone())),
+                Entry::Occupied(mut entry) => {
+                    let known = std::mem::take(entry.get_mut());
+                    entry.insert(known.union(&want));
+                }
+            }
+        }
     }
 
     /// Takes the step of `delta`. The caller has checked that it starts at this interest's revision.

@@ -2,9 +2,13 @@
 //! the shards, tells the routers what the sessions want, asks again for what is missing, and confirms.
 //!
 //! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending:
-//! `sections` come in, `interest` and requests for a `replay` go out.
+//! `sections` come in, `interest` and requests for a `replay` go out. `past` is the same for sessions that catch up, who
+//! are gathered by `catch_ups`; `find` tells where in the stream a time stands.
 
+mod catch_ups;
+mod find;
 mod interest;
+mod past;
 mod replay;
 mod sections;
 mod upstream;
@@ -34,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
+use crate::edge::catch_ups::CatchUps;
+use crate::edge::past::Searches;
 use crate::edge::upstream::Upstream;
 use crate::messages::{SessionId, ToEdge, ToShard};
 
@@ -77,12 +83,16 @@ impl Inputs {
 pub(crate) struct Edge {
     gateway: NodeRef,
     nats: Nats,
+    /// The stream of events.
+    stream: String,
     shards: Vec<Sender<ToShard>>,
     clock: Clock,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
     confirmations: Confirmations<Asked>,
     seats: HashMap<SessionId, Seat>,
+    catch_ups: CatchUps,
+    searches: Searches,
     upstream: Upstream,
     steps: Vec<Step<Arc<Delivery>>>,
     /// When the next revision is cut, if something changed.
@@ -124,11 +134,14 @@ impl Edge {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
             gateway,
             nats,
+            stream: config.stream.name.clone(),
             shards,
             clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
             seats: HashMap::new(),
+            catch_ups: CatchUps::new(limits(&config.gateway)),
+            searches: Searches::default(),
             upstream: Upstream::default(),
             steps: Vec::new(),
             cut_at: Some(Millis(0)),
@@ -165,8 +178,9 @@ impl Edge {
                     Some(message) => self.take_answer(&message),
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
+                Some(Ok(found)) = self.searches.running.join_next() => self.take_found(found).await,
                 request = inputs.requests.recv() => match request {
-                    Some(request) => self.take_request(request),
+                    Some(request) => self.take_request(request).await,
                     None => return Ok(()),
                 },
                 batch = inputs.batches.next() => match batch {
@@ -175,7 +189,9 @@ impl Edge {
                 },
             }
             self.repair().await;
+            self.catch_up().await;
             self.hand_on().await;
+            self.hand_past().await;
         }
     }
 
@@ -185,7 +201,8 @@ impl Edge {
 
     fn next_turn(&self) -> Instant {
         let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
-        let due = due.into_iter().chain([self.log.next_shrink(), self.upstream.next_look()]);
+        let due =
+            due.into_iter().chain([self.log.next_shrink(), self.upstream.next_look(), self.catch_ups.next_turn()]);
         let next = due.flatten().min().unwrap_or(self.beat_at);
         self.clock.at(next)
     }
@@ -196,7 +213,7 @@ impl Edge {
         self.cut_at.get_or_insert(soon);
     }
 
-    fn take_request(&mut self, request: ToEdge) {
+    async fn take_request(&mut self, request: ToEdge) {
         let now = self.now();
         match request {
             ToEdge::Join(session, user) => {
@@ -204,8 +221,8 @@ impl Edge {
                 self.seats.insert(session, Seat { user, asked: revision });
                 self.confirmations.ask(now, revision, Asked { session, at: now });
             }
-            ToEdge::Add(session, filter) => {
-                let revision = self.log.add(&filter);
+            ToEdge::Add(session, filters) => {
+                let revision = filters.iter().map(|filter| self.log.add(filter)).max().unwrap_or_default();
                 let Some(seat) = self.seats.get_mut(&session) else { return };
                 seat.asked = seat.asked.max(revision);
                 self.confirmations.ask(now, seat.asked, Asked { session, at: now });
@@ -218,7 +235,11 @@ impl Edge {
                 if let Some(seat) = self.seats.remove(&session) {
                     self.log.remove_user(now, seat.user);
                 }
+                self.catch_ups.leave(session);
             }
+            ToEdge::CatchUp(session, lack) => return self.take_lack(session, *lack),
+            ToEdge::Digested(gathering) => return self.catch_ups.digested(gathering),
+            ToEdge::Find(session, time) => return self.find(session, time).await,
         }
         gauge!("tickwire_gateway_sessions").set(self.seats.len() as f64);
         self.changed();
@@ -253,6 +274,9 @@ impl Edge {
             let steps = Arc::new(std::mem::take(&mut self.steps));
             for step in steps.iter() {
                 replay::note(step);
+                if matches!(step, Step::Reset { .. }) {
+                    self.catch_ups.forget_all();
+                }
             }
             for shard in &self.shards {
                 hand(shard, ToShard::Steps(Arc::clone(&steps))).await;
@@ -302,6 +326,7 @@ fn describe() {
     sections::describe();
     replay::describe();
     interest::describe();
+    past::describe();
     describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
     describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");

@@ -17,6 +17,7 @@ mod accounts;
 mod admission;
 mod arrival;
 mod auth;
+mod catch_up;
 pub mod delivery;
 mod edge;
 mod home;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::Step;
+use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::UserId;
+use tickwire_core::ids::{Incarnation, Seq, UserId};
 
 use crate::arrival::Arrival;
 use crate::delivery::Delivery;
@@ -27,6 +28,24 @@ pub(crate) struct SessionId {
 /// What happens to partitions, in order, decoded and shared by all shards.
 pub(crate) type Steps = Arc<Vec<Step<Arc<Delivery>>>>;
 
+/// What a session lacks of the past: in each partition what comes after `from` up to `to`.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    /// The life of the stream that the sequences belong to.
+    pub(crate) incarnation: Incarnation,
+    pub(crate) from: Vec<Seq>,
+    pub(crate) to: Vec<Seq>,
+    pub(crate) user: UserId,
+    pub(crate) filters: Vec<Arc<Filter>>,
+}
+
+/// A piece of the past, for those sessions of a gathering that lack it.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(crate) gathering: u64,
+    pub(crate) steps: Vec<Step<Arc<Delivery>>>,
+}
+
 /// What a shard is told.
 #[derive(Debug)]
 pub(crate) enum ToShard {
@@ -38,6 +57,15 @@ pub(crate) enum ToShard {
     Tell(NoticeCode),
     /// The oldest unconfirmed request of this session is confirmed as of here.
     Confirmed(u64),
+    /// What these sessions lack is asked for together, under this number.
+    Gathered(u64, Vec<u64>),
+    /// Some of it has come.
+    Past(Arc<Past>),
+    /// No more of it comes.
+    PastEnds(u64),
+    /// Where in the stream the time stands that this session asked for: everything up to this sequence is older. `None`
+    /// if nobody could say.
+    Found(u64, Option<Seq>),
 }
 
 /// What a shard asks of the edge.
@@ -45,10 +73,16 @@ pub(crate) enum ToShard {
 pub(crate) enum ToEdge {
     /// A session wants its user's events to come to this gateway. Confirmed.
     Join(SessionId, UserId),
-    /// A session wants events. Confirmed.
-    Add(SessionId, Arc<Filter>),
+    /// A session wants what passes any of these. Confirmed once.
+    Add(SessionId, Vec<Arc<Filter>>),
     /// A session no longer wants them.
     Remove(Arc<Filter>),
+    /// A session wants what it lacks of the past.
+    CatchUp(SessionId, Box<Lack>),
+    /// A shard is done with a piece of this gathering.
+    Digested(u64),
+    /// A session wants to know where in the stream a time stands.
+    Find(SessionId, Timestamp),
     /// A session is gone, and wants none of these any more.
     Leave(SessionId, Vec<Arc<Filter>>),
 }

@@ -292,6 +292,12 @@ impl Outbox {
         }
     }
 
+    /// Forgets the events that wait: they are to come again.
+    pub(crate) fn forget_events(&mut self) {
+        self.lanes = Lanes::default();
+        self.due = None;
+    }
+
     /// Everything that was not told yet, to be told before the connection is closed.
     pub fn last_words(&mut self) -> Vec<(u32, Notice)> {
         self.told.take().collect()

@@ -1,7 +1,7 @@
 //! The thread of a shard: it waits for the edge, for sockets and for the clock, and lets the shard decide.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::rc::Rc;
 
@@ -42,7 +42,10 @@ async fn serve(
     let clock = Clock::start();
     let mut draining = false;
     loop {
-        let wake = clock.at(shard.borrow().next_turn());
+        let (wake, has_past) = {
+            let shard = shard.borrow();
+            (clock.at(shard.next_turn()), shard.has_past())
+        };
         tokio::select! {
             biased;
             () = force.cancelled() => return,
@@ -60,6 +63,7 @@ async fn serve(
                     shard.take(clock.now(), message);
                 }
             }
+            () = ready(()), if has_past => shard.borrow_mut().digest(clock.now()),
         }
         let welcomed = {
             let mut shard = shard.borrow_mut();

@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Chosen, Id, Subscription, SubscriptionName};
-use tickwire_core::ids::{Millis, UserId};
+use tickwire_core::ids::{Millis, Seq, UserId};
+use tickwire_core::position::Position;
+use tickwire_core::since::Since;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::catch_up::CatchUp;
+use crate::delivery::Delivery;
 use crate::outbox::Outbox;
 use crate::socket::Socket;
 
@@ -15,11 +19,41 @@ use crate::socket::Socket;
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Waits until it is confirmed.
-    Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription },
+    Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription, since: Option<Since> },
+    /// Waits until all of it is confirmed.
+    Resume { id: Option<Id>, from: Position, subscriptions: Vec<(SubscriptionName, Subscription)> },
     /// Takes effect as soon as it is its turn.
     Unsubscribe { id: Option<Id>, chosen: Chosen },
     /// Answered as soon as it is its turn.
     List { id: Option<Id> },
+}
+
+impl Request {
+    /// The id of the frame that asked.
+    pub(crate) fn into_id(self) -> Option<Id> {
+        let (Self::Subscribe { id, .. } | Self::Resume { id, .. } | Self::Unsubscribe { id, .. } | Self::List { id }) =
+            self;
+        id
+    }
+
+    /// What it subscribes to.
+    fn wanted(&self) -> Vec<(&SubscriptionName, &Subscription)> {
+        match self {
+            Self::Subscribe { name, subscription, .. } => vec![(name, subscription)],
+            Self::Resume { subscriptions, .. } => subscriptions.iter().map(|(name, wanted)| (name, wanted)).collect(),
+            Self::Unsubscribe { .. } | Self::List { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether it waits for a confirmation.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        matches!(self, Self::Subscribe { .. } | Self::Resume { .. })
+    }
+
+    /// Whether it wants the past.
+    pub(crate) fn wants_past(&self) -> bool {
+        matches!(self, Self::Subscribe { since: Some(_), .. } | Self::Resume { .. })
+    }
 }
 
 /// How far a session has come.
@@ -59,6 +93,10 @@ pub(crate) struct Session {
     /// Whether any of them has a quota.
     pub(crate) has_quotas: bool,
     pub(crate) requests: VecDeque<Request>,
+    /// What it lacks of the past, until it has caught up.
+    pub(crate) catch_up: Option<Box<CatchUp>>,
+    /// Per partition, up to where an earlier session was given everything, while this gateway is not as far itself.
+    pub(crate) ahead: Option<Box<[Seq]>>,
     /// Events of the frame that the socket has not wholly taken yet.
     pub(crate) half_sent: u32,
     /// Malformed frames so far.
@@ -95,6 +133,17 @@ impl Session {
         held
     }
 
+    /// Whether an event that comes now is not for the outbox: an earlier session had it, or it will come as the past does.
+    pub(crate) fn is_given(&self, delivery: &Delivery) -> bool {
+        let had = self.ahead.as_ref().is_some_and(|ahead| delivery.seq <= ahead[usize::from(delivery.partition.0)]);
+        had || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_behind())
+    }
+
+    /// Whether there is anything that may be sent or told now: while it catches up, of the past.
+    pub(crate) fn wants_out(&self) -> bool {
+        self.catch_up.as_ref().map_or_else(|| self.outbox.wants_out(), |catch_up| catch_up.outbox.wants_out())
+    }
+
     /// Takes a subscription out of force.
     pub(crate) fn release(&mut self, name: &SubscriptionName) -> Option<Held> {
         let at = self.subscriptions.binary_search_by(|held| held.name.cmp(name)).ok()?;
@@ -124,10 +173,7 @@ impl Session {
     /// The number of subscriptions, were all requests granted.
     pub(crate) fn wanted_subscriptions(&self, added: &SubscriptionName) -> usize {
         let mut names: Vec<&SubscriptionName> = self.subscriptions.iter().map(|held| &held.name).collect();
-        names.extend(self.requests.iter().filter_map(|request| match request {
-            Request::Subscribe { name, .. } => Some(name),
-            Request::Unsubscribe { .. } | Request::List { .. } => None,
-        }));
+        names.extend(self.requests.iter().flat_map(Request::wanted).map(|(name, _)| name));
         names.push(added);
         names.sort_unstable();
         names.dedup();
@@ -138,10 +184,8 @@ impl Session {
     pub(crate) fn wanted_symbols(&self, name: &SubscriptionName, filter: &Filter) -> usize {
         let mut wanted: BTreeMap<&SubscriptionName, usize> =
             self.subscriptions.iter().map(|held| (&held.name, symbols(&held.subscription.filter))).collect();
-        for request in &self.requests {
-            if let Request::Subscribe { name, subscription, .. } = request {
-                wanted.insert(name, symbols(&subscription.filter));
-            }
+        for (name, subscription) in self.requests.iter().flat_map(Request::wanted) {
+            wanted.insert(name, symbols(&subscription.filter));
         }
         wanted.insert(name, symbols(filter));
         wanted.values().sum()
@@ -154,10 +198,7 @@ impl Session {
     /// Every filter that the edge counts for this session.
     pub(crate) fn filters(&self) -> Vec<Arc<Filter>> {
         let held = self.subscriptions.iter().map(|held| Arc::clone(&held.subscription.filter));
-        let asked = self.requests.iter().filter_map(|request| match request {
-            Request::Subscribe { subscription, .. } => Some(Arc::clone(&subscription.filter)),
-            Request::Unsubscribe { .. } | Request::List { .. } => None,
-        });
+        let asked = self.requests.iter().flat_map(Request::wanted).map(|(_, wanted)| Arc::clone(&wanted.filter));
         held.chain(asked).collect()
     }
 }
@@ -167,6 +208,7 @@ pub(crate) fn held(subscriptions: &[Held], number: u32) -> Option<&Held> {
     subscriptions.iter().find(|held| held.number == number)
 }
 
-fn symbols(filter: &Filter) -> usize {
+/// How many symbols a filter names.
+pub(crate) fn symbols(filter: &Filter) -> usize {
     filter.symbols.as_ref().map_or(0, std::collections::BTreeSet::len)
 }

@@ -2,15 +2,17 @@
 //! is locked, and nothing here waits.
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
-//! `commands` is the other direction: what clients ask for. `life` is how sessions come and go, `care` what is done once
+//! `commands` is the other direction: what clients ask for. `past` is for those who catch up. `life` is how sessions come and go, `care` what is done once
 //! in a while.
 
 mod care;
 mod commands;
 mod flush;
 mod life;
+pub(crate) mod past;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -25,6 +27,7 @@ use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::account::Account;
 use crate::accounts::Accounts;
 use crate::delivery::Delivery;
 use crate::index::Index;
@@ -33,6 +36,7 @@ use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::outbox::{Frame, Limits, Load};
 use crate::session::Stage;
 use crate::sessions::Sessions;
+use crate::shard::past::{Gathering, Morsel};
 use crate::stats::Stats;
 use crate::timers::Timers;
 
@@ -73,6 +77,12 @@ pub(crate) struct Shard {
     care_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
+    /// The sessions that are given the past together.
+    gatherings: BTreeMap<u64, Gathering>,
+    /// Sessions that catch up and let new events go.
+    behind: Vec<u64>,
+    /// An account that nothing is counted for.
+    unlimited: Account,
     /// Sessions that were welcomed and whose sockets are to be watched from now on.
     welcomed: Vec<u64>,
     /// What the next frame says, and its bytes: the memory of both is used again.
@@ -108,6 +118,9 @@ impl Shard {
             care_at: Millis(care::INTERVAL_MS),
             touched: Vec::new(),
             heavy: Vec::new(),
+            gatherings: BTreeMap::new(),
+            behind: Vec::new(),
+            unlimited: Account::new(0),
             welcomed: Vec::new(),
             content: Frame::default(),
             frame: Vec::new(),
@@ -124,10 +137,15 @@ impl Shard {
                     self.step(now, step);
                 }
                 self.flush_touched(now);
+                self.renew(now);
             }
             ToShard::Tell(code) => self.tell_all(now, code),
             ToShard::Confirmed(session) => self.confirmed(now, session),
             ToShard::Arrive(arrival) => self.arrive(now, *arrival),
+            ToShard::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
+            ToShard::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),
+            ToShard::PastEnds(gathering) => self.swallow(gathering, Morsel::End),
+            ToShard::Found(session, found) => self.found(now, session, found),
         }
     }
 
@@ -201,6 +219,7 @@ impl Shard {
                 if former.is_none() {
                     return;
                 }
+                self.forget_past(now);
                 for at in 0..self.settings.partitions {
                     let last = std::mem::take(&mut self.applied.seqs[usize::from(at)]);
                     let gap = Gap { reason: CompactString::const_new("reset"), p: Partition(at), from: last, to: last };
@@ -228,6 +247,9 @@ impl Shard {
                 return;
             };
             let (number, window, encoding) = (subscriber.subscription, subscriber.window_ms, session.socket.encoding());
+            if session.is_given(delivery) {
+                return;
+            }
             if session.outbox.push(now, delivery, number, window, encoding, limits) == Load::Heavy {
                 heavy.push(subscriber.session);
             }

@@ -102,6 +102,7 @@ pub(crate) fn let_go(code: NoticeCode, fate: Fate) {
 pub(crate) fn describe() {
     crate::index::metrics::describe();
     crate::home::describe();
+    crate::shard::past::describe();
     describe_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
     describe_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
     describe_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");

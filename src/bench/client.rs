@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
-use tickwire_core::frames::{ClientFrame, Encoding, Id, SubscriptionName};
+use tickwire_core::frames::{ClientFrame, Encoding, Id, SubscriptionName, Wanted};
 
 use super::measure::Latencies;
 use super::oracle::Tally;
@@ -237,10 +237,13 @@ impl Client {
             (Stage::Joining, b"welcome") => {
                 self.stage = Stage::Subscribing;
                 let subscribe = ClientFrame::Subscribe {
-                    max_events_per_hour: None,
                     name: SubscriptionName::default(),
-                    filter: plan.filter(self.number),
-                    window_ms: Some(plan.window_ms),
+                    wanted: Wanted {
+                        filter: plan.filter(self.number),
+                        window_ms: Some(plan.window_ms),
+                        max_events_per_hour: None,
+                    },
+                    since: None,
                 };
                 let payload = subscribe.encode(Some(&Id::Number(1.into())), Encoding::Json);
                 self.write(&client_frame(reader::TEXT, &payload))

@@ -31,4 +31,5 @@ mod membership;
 mod placement;
 mod readiness;
 mod readme;
+mod resume;
 mod shutdown;

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tickwire_core::frames::{
-    Encoding, Gap, Id, Notice, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome,
+    CaughtUp, Encoding, Gap, Heartbeat, Id, Notice, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome,
 };
+use tickwire_core::ids::{Partition, Seq};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -38,6 +39,14 @@ pub(crate) struct Socket {
     pub(crate) notices: Vec<Notice>,
     /// The objects of all events read so far, as they were on the wire.
     pub(crate) objects: Vec<Value>,
+    /// The ends of the past so far.
+    pub(crate) caught_up: Vec<CaughtUp>,
+    /// Events that came early, and that may come again after a resume.
+    pub(crate) early: Vec<(Partition, Seq)>,
+    /// The last position told.
+    pub(crate) position: String,
+    /// Per partition the last event that came, not counting early ones.
+    seen: BTreeMap<Partition, Seq>,
 }
 
 /// What is neither an event nor a gap, a notice or a sign of life.
@@ -52,20 +61,38 @@ pub(crate) enum Incoming {
 impl Socket {
     /// Connects as `user` to a gateway that believes it, and waits for the welcome.
     pub(crate) async fn connect(gateway: SocketAddr, user: &str, encoding: Encoding) -> Self {
-        let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let mut socket = Self::open(gateway, &format!("?user={user}"), encoding).await;
+        let mut socket = Self::open(gateway, &query(user), encoding).await;
         socket.welcome().await;
         socket
     }
 
+    /// Connects again, to this gateway, and goes on where the connection before ended. Gives the answer to the resume;
+    /// the past follows.
+    pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: Value) -> Subscriptions {
+        self.drain();
+        self.ws = connect(gateway, &query(user), self.encoding).await;
+        self.welcome().await;
+        let frame = self.resume_frame(subscriptions);
+        self.list_after(frame).await
+    }
+
+    /// The frame with which the session goes on.
+    pub(crate) fn resume_frame(&self, subscriptions: Value) -> Value {
+        let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
+        json!({ "action": "resume", "position": self.position, "seen": seen, "subscriptions": subscriptions })
+    }
+
+    /// Reads until another end of the past has come, and gives it.
+    pub(crate) async fn caught_up(&mut self) -> CaughtUp {
+        let known = self.caught_up.len();
+        self.until_that(|socket| socket.caught_up.len() > known).await;
+        self.caught_up[known].clone()
+    }
+
     /// Connects with this query and waits for nothing.
     pub(crate) async fn open(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
-        let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());
-        let (ws, answer) = connect_async(request).await.unwrap();
-        assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], encoding.sub_protocol());
         Self {
-            ws,
+            ws: connect(gateway, query, encoding).await,
             encoding,
             queue: VecDeque::new(),
             last_id: 0,
@@ -73,6 +100,10 @@ impl Socket {
             gaps: Vec::new(),
             notices: Vec::new(),
             objects: Vec::new(),
+            caught_up: Vec::new(),
+            early: Vec::new(),
+            position: String::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -204,14 +235,30 @@ impl Socket {
         }
     }
 
+    /// Takes in what has been read of the wire. Answers that were not waited for are passed over.
+    fn drain(&mut self) {
+        while let Some(message) = self.queue.pop_front() {
+            self.sort(message);
+        }
+    }
+
+    /// Takes a message in, or gives it if it is for the caller.
+    fn sort(&mut self, message: ServerMessage) -> Option<ServerMessage> {
+        match message {
+            ServerMessage::Event(event) => self.events.push(*event),
+            ServerMessage::Gap(gap) => self.gaps.push(gap),
+            ServerMessage::Notice(notice) => self.notices.push(notice),
+            ServerMessage::CaughtUp(end) => self.caught_up.push(end),
+            ServerMessage::Heartbeat(_) | ServerMessage::Early => {}
+            other => return Some(other),
+        }
+        None
+    }
+
     /// Takes the next message in, or gives it if it is for the caller.
     async fn step(&mut self) -> Option<Incoming> {
         match self.queue.pop_front() {
-            Some(ServerMessage::Event(event)) => self.events.push(*event),
-            Some(ServerMessage::Gap(gap)) => self.gaps.push(gap),
-            Some(ServerMessage::Notice(notice)) => self.notices.push(notice),
-            Some(ServerMessage::Heartbeat(_) | ServerMessage::Early) => {}
-            Some(other) => return Some(Incoming::Message(other)),
+            Some(message) => return self.sort(message).map(Incoming::Message),
             None => match self.ws.next().await {
                 Some(Ok(Message::Text(text))) if self.encoding == Encoding::Json => self.take(&text.into()),
                 Some(Ok(Message::Binary(bytes))) if self.encoding == Encoding::MsgPack => self.take(&bytes),
@@ -231,8 +278,38 @@ impl Socket {
             Encoding::MsgPack => rmp_serde::from_slice(frame).unwrap(),
         };
         self.objects.extend(objects.into_iter().filter(|object| object["T"] == "event"));
-        self.queue.extend(ServerMessage::parse(frame, self.encoding).unwrap());
+        let messages = ServerMessage::parse(frame, self.encoding).unwrap();
+        let is_early = messages.first() == Some(&ServerMessage::Early);
+        for message in &messages {
+            match message {
+                ServerMessage::Event(event) if is_early => self.early.push((event.p, event.seq)),
+                ServerMessage::Event(event) => {
+                    let seen = self.seen.entry(event.p).or_insert(event.seq);
+                    *seen = event.seq.max(*seen);
+                }
+                ServerMessage::Subscribed(Subscriptions { position, .. })
+                | ServerMessage::Subscriptions(Subscriptions { position, .. })
+                | ServerMessage::CaughtUp(CaughtUp { position, .. })
+                | ServerMessage::Heartbeat(Heartbeat { position }) => self.position = position.to_string(),
+                _ => {}
+            }
+        }
+        self.queue.extend(messages);
     }
+}
+
+/// The query that names a user to a gateway that believes it.
+fn query(user: &str) -> String {
+    let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("?user={user}")
+}
+
+async fn connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());
+    let (ws, answer) = connect_async(request).await.unwrap();
+    assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], encoding.sub_protocol());
+    ws
 }
 
 /// The HTTP status with which an upgrade with these headers is refused.

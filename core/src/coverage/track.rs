@@ -40,6 +40,13 @@ impl<E> Track<E> {
         }
     }
 
+    /// A partition that was given up to `from`, and of which something up to `to` is known to exist.
+    pub(super) fn of_range(partition: Partition, now: Millis, from: Seq, to: Seq, limits: &Limits) -> Self {
+        let mut track = Self { mine: Some(from), let_go: to, ..Self::new(partition) };
+        track.review(now, from, limits);
+        track
+    }
+
     /// Forgets everything of a former life of the stream.
     pub(super) fn reset(&mut self) {
         self.mine = None;

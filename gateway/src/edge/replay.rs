@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_nats::subject::Subject;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::coverage::{Ask, Repaired, Step};
+use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::interest::Interest;
 use tickwire_core::replay::{ReplayRequest, Sought};
 use tickwire_core::wire;
 use tickwire_node::names;
@@ -31,7 +33,8 @@ impl Edge {
     pub(super) async fn repair(&mut self) {
         let now = self.now();
         for ask in self.coverage.asks(now, &mut self.steps) {
-            if self.send_ask(&ask).await {
+            let request = request(&self.gateway, &ask, self.log.revision(), self.log.sent());
+            if self.send_ask(&ask, request).await {
                 counter!("tickwire_gateway_replays_asked_total").increment(1);
             } else {
                 self.coverage.unsent(self.now(), ask.number);
@@ -50,36 +53,33 @@ impl Edge {
     }
 
     /// Returns whether it is on its way.
-    async fn send_ask(&self, ask: &Ask) -> bool {
-        if !self.nats.is_connected() {
-            return false;
-        }
-        let Some(bytes) = self.request(ask) else { return false };
+    pub(super) async fn send_ask(&self, ask: &Ask, request: Option<Vec<u8>>) -> bool {
+        let Some(bytes) = request.filter(|_| self.nats.is_connected()) else { return false };
         let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
         let reply = Subject::from(names::replayed(id, &nonce, ask.number));
         let publish = self.nats.client.publish_with_reply(names::REPLAY, reply, bytes.into());
         debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "asking for a replay");
         matches!(timeout(ASK_TIMEOUT, publish).await, Ok(Ok(())))
     }
+}
 
-    /// The request in its form for the wire, with the interest as the routers were last told it.
-    fn request(&self, ask: &Ask) -> Option<Vec<u8>> {
-        let (revision, interest) = (self.log.revision(), self.log.sent());
-        let mut request = ReplayRequest {
-            gateway: self.gateway.clone(),
-            partition: ask.partition,
-            from: ask.from,
-            to: ask.to,
-            incarnation: ask.incarnation,
-            interest: Sought::of(&self.gateway, revision, interest, CARRIED_ENTRIES),
-        };
-        let mut bytes = wire::encode(&request);
-        if bytes.as_ref().is_ok_and(|bytes| bytes.len() > CARRIED_BYTES) {
-            request.interest = Sought::Told(revision);
-            bytes = wire::encode(&request);
-        }
-        bytes.inspect_err(refused).ok()
+/// The request for what `interest` wants, in its form for the wire. One that is too large to travel is part of what the
+/// routers know of the gateway since `revision` or before.
+pub(super) fn request(gateway: &NodeRef, ask: &Ask, revision: Revision, interest: &Interest) -> Option<Vec<u8>> {
+    let mut request = ReplayRequest {
+        gateway: gateway.clone(),
+        partition: ask.partition,
+        from: ask.from,
+        to: ask.to,
+        incarnation: ask.incarnation,
+        interest: Sought::of(gateway, revision, interest, CARRIED_ENTRIES),
+    };
+    let mut bytes = wire::encode(&request);
+    if bytes.as_ref().is_ok_and(|bytes| bytes.len() > CARRIED_BYTES) {
+        request.interest = Sought::Told(revision);
+        bytes = wire::encode(&request);
     }
+    bytes.inspect_err(refused).ok()
 }
 
 /// Tells the operator of steps that lose something.

@@ -13,6 +13,7 @@ use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::names;
 
+use super::catch_ups::CatchUps;
 use super::{Edge, refused};
 use crate::delivery::Delivery;
 
@@ -47,7 +48,10 @@ impl Edge {
         if message.status.is_some() {
             // The server itself says that no router listens.
             counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
-            return self.coverage.refused(now, ask, &mut self.steps);
+            return match CatchUps::is_asked(ask) {
+                true => self.catch_ups.refused(now, ask),
+                false => self.coverage.refused(now, ask, &mut self.steps),
+            };
         }
         let answer: ReplayAnswer<Bytes> = match wire::decode(&message.payload) {
             Ok(answer) => answer,
@@ -67,7 +71,10 @@ impl Edge {
             Part::Refused(refusal) => (Part::Refused(refusal), Some(refusal.as_str())),
         };
         let answer = ReplayAnswer { router, incarnation, part, last };
-        let offered = self.coverage.answer(now, ask, answer, &mut self.steps);
+        let offered = match CatchUps::is_asked(ask) {
+            true => self.catch_ups.answer(now, ask, answer),
+            false => self.coverage.answer(now, ask, answer, &mut self.steps),
+        };
         let outcome = said.unwrap_or(label(offered));
         counter!("tickwire_gateway_replay_answers_total", "outcome" => outcome).increment(1);
     }

@@ -1,19 +1,21 @@
 //! What clients ask for: their frames, read from their sockets, answered in the order of asking.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
-    Chosen, ClientFrame, Id, Pong, ServerError, ServerFrame, Subscription, SubscriptionName, Subscriptions,
+    Chosen, ClientFrame, Id, Pong, ServerError, ServerFrame, Subscription, SubscriptionName, Subscriptions, Wanted,
 };
-use tickwire_core::ids::Millis;
+use tickwire_core::ids::{Millis, Partition, Seq};
+use tickwire_core::position::Position;
 
 use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
-use crate::session::{Request, Session, Stage};
+use crate::session::{Request, Session, Stage, symbols};
 use crate::socket::{Ended, Incoming};
 
 /// How many messages of one client are read before others have their turn.
@@ -83,28 +85,78 @@ impl Shard {
             }
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => self.request(now, number, Request::Unsubscribe { id, chosen }),
-            ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour } => {
-                let filter = Filter::parse(&filter, &self.settings.kinds)
-                    .map_err(|error| ServerError::new(id.clone(), ErrorCode::BadFilter, error.to_string()))?;
+            ClientFrame::Subscribe { name, wanted, since } => {
+                let subscription = self.granted(&id, &name, wanted)?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
-                self.check_limits(session, &id, &name, &filter)?;
-                let filter = Arc::new(filter);
-                let subscription = self.granted(Arc::clone(&filter), window_ms, max_events_per_hour);
-                self.request(now, number, Request::Subscribe { id, name, subscription })?;
-                self.ask(ToEdge::Add(self.id(number), filter));
+                self.check_limits(session, &id, &name, &subscription.filter)?;
+                if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
+                    let message = "the past is being given already; ask for more of it after caught_up";
+                    return Err(ServerError::new(id, ErrorCode::Unavailable, message));
+                }
+                let filter = Arc::clone(&subscription.filter);
+                self.request(now, number, Request::Subscribe { id, name, subscription, since })?;
+                self.ask(ToEdge::Add(self.id(number), vec![filter]));
+                Ok(())
+            }
+            ClientFrame::Resume { position, seen, subscriptions } => {
+                let from = self.place(&id, position, seen)?;
+                let subscriptions = subscriptions
+                    .into_iter()
+                    .map(|(name, wanted)| Ok((name.clone(), self.granted(&id, &name, wanted)?)))
+                    .collect::<Result<Vec<_>, ServerError>>()?;
+                let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
+                if !session.subscriptions.is_empty() || session.requests.iter().any(Request::is_confirmed) {
+                    let message = "resume comes before anything is subscribed to, with all subscriptions";
+                    return Err(ServerError::new(id, ErrorCode::ResumeNotFirst, message));
+                }
+                self.check_counts(
+                    &id,
+                    subscriptions.len(),
+                    subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum(),
+                )?;
+                let filters = subscriptions.iter().map(|(_, wanted)| Arc::clone(&wanted.filter)).collect();
+                self.request(now, number, Request::Resume { id, from, subscriptions })?;
+                self.ask(ToEdge::Add(self.id(number), filters));
                 Ok(())
             }
         }
     }
 
     /// What the configuration makes of what a client asks for.
-    fn granted(&self, filter: Arc<Filter>, window_ms: Option<u16>, quota: Option<u32>) -> Subscription {
+    fn granted(&self, id: &Option<Id>, name: &SubscriptionName, wanted: Wanted) -> Result<Subscription, ServerError> {
         let config = &self.settings.config;
+        let filter = Filter::parse(&wanted.filter, &self.settings.kinds).map_err(|error| {
+            let message = format!("{:?}: {error}", name.as_str());
+            ServerError::new(id.clone(), ErrorCode::BadFilter, message)
+        })?;
         let usual = u16::try_from(config.window.as_millis()).unwrap_or(u16::MAX);
-        let window_ms = if config.batching { window_ms.unwrap_or(usual) } else { 0 };
+        let window_ms = if config.batching { wanted.window_ms.unwrap_or(usual) } else { 0 };
         let most = (config.max_events_per_hour > 0).then_some(config.max_events_per_hour);
-        let max_events_per_hour = [quota, most].into_iter().flatten().min();
-        Subscription { filter, window_ms, max_events_per_hour }
+        let max_events_per_hour = [wanted.max_events_per_hour, most].into_iter().flatten().min();
+        Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour })
+    }
+
+    /// Where a session goes on: at the position that it was told, or beyond it where it has seen more.
+    fn place(
+        &self,
+        id: &Option<Id>,
+        mut position: Position,
+        seen: BTreeMap<Partition, Seq>,
+    ) -> Result<Position, ServerError> {
+        let refused = |message: String| ServerError::new(id.clone(), ErrorCode::BadField, message);
+        for (partition, seq) in seen {
+            let Some(at) = position.seqs.get_mut(usize::from(partition.0)) else {
+                return Err(refused(format!("seen: partition {partition} is none of the position's")));
+            };
+            *at = (*at).max(seq);
+        }
+        // A gateway may lag, but not as far as that. Whoever claims to have seen the future would wait for it in vain.
+        let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
+        let beyond = known.saturating_add(self.settings.config.replay_range);
+        if position.incarnation == self.applied.incarnation && position.seqs.iter().any(|seq| seq.0 > beyond) {
+            return Err(refused("position: it lies beyond the end of the stream".to_owned()));
+        }
+        Ok(position)
     }
 
     fn check_limits(
@@ -114,13 +166,17 @@ impl Shard {
         name: &SubscriptionName,
         filter: &Filter,
     ) -> Result<(), ServerError> {
+        self.check_counts(id, session.wanted_subscriptions(name), session.wanted_symbols(name, filter))
+    }
+
+    fn check_counts(&self, id: &Option<Id>, subscriptions: usize, symbols: usize) -> Result<(), ServerError> {
         let config = &self.settings.config;
         let refused = |code, message: String| Err(ServerError::new(id.clone(), code, message));
-        if session.wanted_subscriptions(name) > config.max_subscriptions {
+        if subscriptions > config.max_subscriptions {
             let message = format!("subscription limit is {} per connection", config.max_subscriptions);
             return refused(ErrorCode::SubscriptionLimit, message);
         }
-        if session.wanted_symbols(name, filter) > config.max_symbols {
+        if symbols > config.max_symbols {
             let message = format!("symbol limit is {} per connection", config.max_symbols);
             return refused(ErrorCode::SymbolLimit, message);
         }
@@ -132,7 +188,7 @@ impl Shard {
         let limit = self.settings.config.max_subscriptions;
         let session = self.sessions.get_mut(number).ok_or_else(|| gone(None))?;
         if session.requests.len() >= limit {
-            let (Request::Subscribe { id, .. } | Request::Unsubscribe { id, .. } | Request::List { id }) = request;
+            let id = request.into_id();
             let message = format!("{limit} requests wait for their answers; send more when they have come");
             return Err(ServerError::new(id, ErrorCode::Unavailable, message));
         }
@@ -141,30 +197,59 @@ impl Shard {
         Ok(())
     }
 
-    /// The oldest subscription that was asked for is confirmed.
+    /// The oldest request that waits for it is confirmed.
     pub(super) fn grant(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
-        let Some(Request::Subscribe { id, name, subscription }) = session.requests.pop_front() else { return };
+        let (id, gaps) = match session.requests.pop_front() {
+            Some(Request::Subscribe { id, name, subscription, since }) => {
+                let Some(subscription) = self.put_in_force(number, name, subscription) else { return };
+                let gaps = since.map(|since| {
+                    self.flush(now, number);
+                    self.look_back(now, (number, subscription), id.clone(), &since)
+                });
+                (id, gaps)
+            }
+            Some(Request::Resume { id, from, subscriptions }) => {
+                for (name, subscription) in subscriptions {
+                    self.put_in_force(number, name, subscription);
+                }
+                let gaps = self.go_on(now, number, id.clone(), &from);
+                (id, Some(gaps))
+            }
+            Some(Request::Unsubscribe { .. } | Request::List { .. }) | None => return,
+        };
+        match gaps {
+            None => self.answer(now, number, id, ServerFrame::Subscribed),
+            Some(gaps) => {
+                // The answer goes before anything of the past.
+                self.show(now, number, id, ServerFrame::Subscribed);
+                self.tell_gaps(now, number, gaps);
+                self.catch_on(now, number);
+            }
+        }
+        self.answer_waiting(now, number);
+    }
+
+    /// Puts a subscription in force, and gives its number.
+    fn put_in_force(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
+        let session = self.sessions.get_mut(number)?;
         let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
         let (subscription, former) = session.hold(name, subscription);
         let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
         if let Some(former) = former {
             self.ask(ToEdge::Remove(former.filter));
         }
-        if let Some(session) = self.sessions.get_mut(number) {
-            session.share(subscription, interned);
-        }
-        self.answer(now, number, id, ServerFrame::Subscribed);
-        self.answer_waiting(now, number);
+        self.sessions.get_mut(number)?.share(subscription, interned);
+        Some(subscription)
     }
 
     /// Answers what waits for nothing but its turn.
     fn answer_waiting(&mut self, now: Millis, number: u64) {
         while let Some(session) = self.sessions.get_mut(number) {
-            match session.requests.pop_front_if(|request| !matches!(request, Request::Subscribe { .. })) {
+            match session.requests.pop_front_if(|request| !request.is_confirmed()) {
                 Some(Request::Unsubscribe { id, chosen }) => self.unsubscribe(now, number, id, chosen),
                 Some(Request::List { id }) => self.answer(now, number, id, ServerFrame::Subscriptions),
-                Some(Request::Subscribe { .. }) | None => return,
+                Some(Request::Subscribe { .. } | Request::Resume { .. }) | None => return,
             }
         }
     }
@@ -196,6 +281,10 @@ impl Shard {
     /// Answers with the full list, and the position as of which it is in force.
     fn answer(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
         self.flush(now, number);
+        self.show(now, number, id, frame);
+    }
+
+    fn show(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
         let position = self.position(number);
         let Some(session) = self.sessions.get(number) else { return };
         let subscriptions = session.shown();

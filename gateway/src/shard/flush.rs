@@ -8,6 +8,7 @@ use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode, 
 use tickwire_core::ids::Millis;
 
 use super::Shard;
+use super::past::limits_of_past;
 use crate::account::Account;
 use crate::outbox::{Frame, Relief, Waiting};
 use crate::session::{Held, Session, Stage, held};
@@ -17,18 +18,25 @@ use crate::stats::let_go;
 impl Shard {
     /// Sends what waits, as far as the socket takes it and the user's rate allows.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
-        let Self { sessions, accounts, limits, content, frame, stats, .. } = self;
+        let Self { sessions, accounts, limits, content, frame, stats, unlimited, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
         session.flush_at = None;
         let account = &mut accounts[session.account];
         let encoding = session.socket.encoding();
         let mut ended = Ok(());
-        while session.socket.unsent() == 0 && ended.is_ok() && session.outbox.wants_out() {
-            let Session { outbox, subscriptions, has_quotas, .. } = session;
+        while session.socket.unsent() == 0 && ended.is_ok() && session.wants_out() {
+            let Session { outbox, catch_up, subscriptions, has_quotas, .. } = session;
             let quota = |account: &mut Account, waiting: &Waiting| {
                 !*has_quotas || take_quota(account, now, subscriptions, waiting)
             };
-            outbox.compose(now, account, encoding, limits, quota, content);
+            match catch_up {
+                // What is new waits for the past. Of that only a quota holds anything.
+                Some(catch_up) => {
+                    let quota = |_: &mut Account, waiting: &Waiting| quota(account, waiting);
+                    catch_up.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
+                }
+                None => outbox.compose(now, account, encoding, limits, quota, content),
+            }
             for (code, fate) in &content.let_go {
                 let_go(*code, *fate);
             }
@@ -55,10 +63,13 @@ impl Shard {
             return;
         }
         // What a blocked socket does not take goes when it is writable again.
-        if session.socket.unsent() == 0
-            && let Some(due) = session.outbox.due()
-        {
-            self.flush_later(number, due);
+        if session.socket.unsent() > 0 {
+            return;
+        }
+        match session.outbox.due() {
+            _ if session.catch_up.is_some() => self.catch_on(now, number),
+            Some(due) => self.flush_later(number, due),
+            None => {}
         }
     }
 
@@ -74,13 +85,23 @@ impl Shard {
     /// Too much waits for a session: what can be sent is sent, then room is made.
     pub(super) fn unburden(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
-        let Self { sessions, limits, content, .. } = self;
+        let Self { sessions, limits, content, behind, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
         if session.outbox.bytes() <= limits.bytes {
             return;
         }
+        let mut limits = *limits;
+        if let Some(catch_up) = &mut session.catch_up {
+            if catch_up.fall_behind() {
+                session.outbox.forget_events();
+                behind.push(number);
+                return;
+            }
+            // It is the past that what is new waits for, not the client.
+            limits.patience = u64::MAX;
+        }
         content.let_go.clear();
-        let relief = session.outbox.relieve(now, session.socket.encoding(), limits, &mut content.let_go);
+        let relief = session.outbox.relieve(now, session.socket.encoding(), &limits, &mut content.let_go);
         for (code, fate) in &content.let_go {
             let_go(*code, *fate);
         }

@@ -48,6 +48,8 @@ impl Shard {
             last_subscription: 0,
             has_quotas: false,
             requests: VecDeque::new(),
+            catch_up: None,
+            ahead: None,
             half_sent: 0,
             malformed: 0,
             heard: now,
@@ -128,8 +130,15 @@ impl Shard {
     }
 
     pub(super) fn position(&self, number: u64) -> CompactString {
-        let position = self.sessions.get(number).map(|session| session.outbox.hold_back(&self.applied));
-        compact_str::format_compact!("{}", position.as_ref().unwrap_or(&self.applied))
+        let Some(session) = self.sessions.get(number) else { return compact_str::format_compact!("{}", self.applied) };
+        let mut position = session.outbox.hold_back(&self.applied);
+        if let Some(ahead) = &session.ahead {
+            position.seqs.iter_mut().zip(ahead.iter()).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
+        }
+        if let Some(catch_up) = &session.catch_up {
+            catch_up.hold_back(&mut position);
+        }
+        compact_str::format_compact!("{position}")
     }
 
     pub(super) fn remind(&mut self, number: u64, at: Millis) {
@@ -188,16 +197,21 @@ impl Shard {
             return;
         }
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
-        let mut outbox = std::mem::take(&mut session.outbox);
-        dropped("closed", outbox.len() as u64);
-        if code == CloseCode::SlowConsumer {
-            outbox.let_go_of_all(NoticeCode::SlowConsumer);
+        let (catch_up, outbox) = (session.catch_up.take(), std::mem::take(&mut session.outbox));
+        if let Some(catch_up) = &catch_up {
+            self.leave_gathering(number, catch_up);
         }
-        for (subscription, notice) in outbox.last_words() {
-            let Some(session) = self.sessions.get(number) else { return };
-            let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
-            // Whether it still reaches the client shows in the close that follows.
-            self.send(number, &ServerFrame::Notice(notice)).ok();
+        for mut outbox in catch_up.map(|catch_up| catch_up.outbox).into_iter().chain([outbox]) {
+            dropped("closed", outbox.len() as u64);
+            if code == CloseCode::SlowConsumer {
+                outbox.let_go_of_all(NoticeCode::SlowConsumer);
+            }
+            for (subscription, notice) in outbox.last_words() {
+                let Some(session) = self.sessions.get(number) else { return };
+                let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
+                // Whether it still reaches the client shows in the close that follows.
+                self.send(number, &ServerFrame::Notice(notice)).ok();
+            }
         }
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = Stage::Closing;
@@ -217,7 +231,11 @@ impl Shard {
         self.index.rise(&session.user, number);
         self.accounts.leave(now, session.account);
         self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
-        let unsent = session.outbox.len() as u64 + u64::from(session.half_sent);
+        if let Some(catch_up) = &session.catch_up {
+            self.leave_gathering(number, catch_up);
+        }
+        let past = session.catch_up.as_ref().map_or(0, |catch_up| catch_up.outbox.len());
+        let unsent = session.outbox.len() as u64 + past as u64 + u64::from(session.half_sent);
         match session.stage {
             Stage::Closing => dropped("closed", unsent),
             // Nobody is there any more who should have had it.

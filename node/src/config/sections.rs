@@ -294,6 +294,9 @@ pub struct GatewayConfig {
     /// The longest range asked for.
     #[serde(deserialize_with = "values::within::<1_000, 1_000_000_000, _, _>")]
     pub replay_range: u64,
+    /// How far back the past of a new subscription may reach.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 2_592_000_000, _>")]
+    pub history: Duration,
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,

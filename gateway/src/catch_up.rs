@@ -1,0 +1,254 @@
+//! A session that catches up: what it lacks of the past, what of it has come, and what waits meanwhile. Pure.
+//!
+//! The past comes first, in an outbox of its own, while new events wait in the session's. Either has a bound: what
+//! exceeds it is let go here and asked for again, so that nothing is lost and nobody waits for one who reads slowly.
+
+use std::sync::Arc;
+
+use tickwire_core::frames::{Encoding, Id};
+use tickwire_core::ids::{Incarnation, Millis, Partition, Seq};
+use tickwire_core::position::Position;
+
+use crate::delivery::Delivery;
+use crate::outbox::{Limits, Load, Outbox};
+
+/// How often new events that were too many are asked for again. After that they are let go and told, as those of any
+/// session that does not keep up.
+const RENEWALS: u32 = 16;
+
+/// Whose past it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Of all subscriptions: the session goes on where another one ended, and its position moves with what it gets.
+    Session,
+    /// Of this subscription alone, beside what the session gets anyway.
+    Subscription(u32),
+}
+
+/// How far the asking is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Where the past begins is not known yet.
+    Finding,
+    /// Nothing is under way.
+    Idle,
+    /// It was asked for.
+    Asked,
+    /// It comes with this gathering.
+    Gathered(u64),
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait: for what was asked for, or for the client to read.
+    Wait,
+    /// There is room for more of this gathering.
+    Read(u64),
+    /// Ask for what is still lacking.
+    Ask,
+    /// The session has caught up.
+    Done,
+}
+
+/// The state of it.
+#[derive(Debug)]
+pub(crate) struct CatchUp {
+    /// The id of the frame that asked.
+    pub(crate) id: Option<Id>,
+    /// Whether nothing of the past is missing so far.
+    pub(crate) complete: bool,
+    pub(crate) since: Millis,
+    /// What of the past has come and is on its way to the client.
+    pub(crate) outbox: Outbox,
+    of: Of,
+    stage: Stage,
+    incarnation: Incarnation,
+    /// Per partition, up to where it has come.
+    reached: Vec<Seq>,
+    /// Per partition, where it ends and what is new begins.
+    to: Vec<Seq>,
+    /// More came than may wait: what else comes of this gathering is let go.
+    is_full: bool,
+    /// New events were let go: the past is to reach beyond them.
+    is_behind: bool,
+    renewals: u32,
+}
+
+impl CatchUp {
+    /// A session that was given everything up to `reached`, and is to get what comes from there up to `to`.
+    pub(crate) fn new(now: Millis, id: Option<Id>, of: Of, reached: Vec<Seq>, to: &Position) -> Self {
+        Self {
+            id,
+            complete: true,
+            since: now,
+            outbox: Outbox::new(),
+            of,
+            stage: Stage::Idle,
+            incarnation: to.incarnation,
+            reached,
+            to: to.seqs.clone(),
+            is_full: false,
+            is_behind: false,
+            renewals: 0,
+        }
+    }
+
+    /// Where it begins is not known yet.
+    pub(crate) fn finding(mut self) -> Self {
+        self.stage = Stage::Finding;
+        self
+    }
+
+    /// Everything up to `seq` is older than what was asked for. Returns where the past begins, per partition.
+    pub(crate) fn found(&mut self, seq: Seq) -> &[Seq] {
+        if self.stage == Stage::Finding {
+            self.stage = Stage::Idle;
+            self.reached = self.to.iter().map(|to| seq.min(*to)).collect();
+        }
+        &self.reached
+    }
+
+    /// Whose past it is.
+    pub(crate) fn of(&self) -> Of {
+        self.of
+    }
+
+    /// What is lacking, per partition: the life of the stream, after which sequence, and up to which.
+    pub(crate) fn lack(&self) -> (Incarnation, Vec<Seq>, Vec<Seq>) {
+        let from = self.reached.iter().zip(&self.to).map(|(reached, to)| *reached.min(to)).collect();
+        (self.incarnation, from, self.to.clone())
+    }
+
+    /// It was asked for.
+    pub(crate) fn asked(&mut self) {
+        (self.stage, self.is_full) = (Stage::Asked, false);
+    }
+
+    /// It comes with this gathering.
+    pub(crate) fn gathered(&mut self, gathering: u64) {
+        if self.stage == Stage::Asked {
+            self.stage = Stage::Gathered(gathering);
+        }
+    }
+
+    /// The gathering with which it comes.
+    pub(crate) fn gathering(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Gathered(gathering) => Some(gathering),
+            Stage::Finding | Stage::Idle | Stage::Asked => None,
+        }
+    }
+
+    /// No more of this gathering comes.
+    pub(crate) fn ended(&mut self, gathering: u64) {
+        if self.stage == Stage::Gathered(gathering) {
+            self.stage = Stage::Idle;
+        }
+    }
+
+    /// Takes an event of a gathering that this subscription of the session wants. Returns whether it was lacking.
+    /// Whoever is alone in a gathering is not given more than there is room for; others let go of what exceeds it.
+    pub(crate) fn take(
+        &mut self,
+        now: Millis,
+        (gathering, subscription): (u64, u32),
+        delivery: &Arc<Delivery>,
+        encoding: Encoding,
+        is_alone: bool,
+        limits: &Limits,
+    ) -> bool {
+        let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
+        let is_mine = self.stage == Stage::Gathered(gathering) && !self.is_full;
+        let is_wanted = self.of == Of::Session || self.of == Of::Subscription(subscription);
+        let is_lacking = self.reached[at] < seq && seq <= self.to[at];
+        if !(is_mine && is_wanted && is_lacking) {
+            return false;
+        }
+        if self.outbox.push(now, delivery, subscription, 0, encoding, limits) == Load::Heavy && !is_alone {
+            self.is_full = true;
+            self.reached[at] = seq;
+        }
+        true
+    }
+
+    /// Everything of a gathering up to `upto` has come.
+    pub(crate) fn reach(&mut self, gathering: u64, partition: Partition, upto: Seq) {
+        let at = usize::from(partition.0);
+        if self.stage == Stage::Gathered(gathering) && !self.is_full {
+            self.reached[at] = self.reached[at].max(upto.min(self.to[at]));
+        }
+    }
+
+    /// Nobody can give `(from, upto]`. Returns the part of it that is lacking here.
+    pub(crate) fn miss(&mut self, gathering: u64, partition: Partition, from: Seq, upto: Seq) -> Option<(Seq, Seq)> {
+        let at = usize::from(partition.0);
+        let (from, upto) = (from.max(self.reached[at]), upto.min(self.to[at]));
+        if self.stage != Stage::Gathered(gathering) || self.is_full || from >= upto {
+            return None;
+        }
+        (self.complete, self.reached[at]) = (false, upto);
+        Some((from, upto))
+    }
+
+    /// More new events wait than may. Returns whether they are to be let go, and with them what comes until
+    /// [`Self::renew`]: they will come as the past does.
+    pub(crate) fn fall_behind(&mut self) -> bool {
+        if self.is_behind {
+            return true;
+        }
+        if self.of != Of::Session || self.renewals == RENEWALS {
+            return false;
+        }
+        self.renewals += 1;
+        self.is_behind = true;
+        true
+    }
+
+    /// Whether new events are let go at the moment.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// The past reaches up to `applied` from now on, if new events were let go.
+    pub(crate) fn renew(&mut self, applied: &Position) {
+        if std::mem::take(&mut self.is_behind) {
+            self.to.clone_from(&applied.seqs);
+        }
+    }
+
+    /// The stream was made anew: nothing that is still lacking can be had.
+    pub(crate) fn reset(&mut self) {
+        (self.stage, self.complete, self.is_behind) = (Stage::Idle, false, false);
+        self.reached.clone_from(&self.to);
+    }
+
+    /// What is to be done, now that something has changed.
+    pub(crate) fn next(&self, limits: &Limits) -> Next {
+        let lacks = self.reached.iter().zip(&self.to).any(|(reached, to)| reached < to);
+        let has_room = self.outbox.bytes() <= limits.bytes / 2;
+        match self.stage {
+            Stage::Gathered(gathering) if has_room => Next::Read(gathering),
+            Stage::Idle if lacks && has_room => Next::Ask,
+            Stage::Idle if !lacks && !self.is_behind && !self.outbox.wants_out() => Next::Done,
+            Stage::Finding | Stage::Idle | Stage::Asked | Stage::Gathered(_) => Next::Wait,
+        }
+    }
+
+    /// Holds a position back to what has come of the past, if positions move with it.
+    pub(crate) fn hold_back(&self, position: &mut Position) {
+        if self.of != Of::Session {
+            return;
+        }
+        *position = self.outbox.hold_back(position);
+        for ((seq, reached), to) in position.seqs.iter_mut().zip(&self.reached).zip(&self.to) {
+            if reached < to {
+                *seq = (*seq).min(*reached);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "catch_up_tests.rs"]
+mod tests;

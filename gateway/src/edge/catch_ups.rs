@@ -1,0 +1,217 @@
+//! Sessions that lack something of the past, gathered: those that come within a short time and lack about as much are
+//! given it together, so that a crowd that connects again costs what the range costs and not what the crowd does. Pure.
+//!
+//! "About as much" is a power of four, in sequences of the stream: nobody reads much more than it lacks itself, and one
+//! that was away for long delays nobody. Of each such class one gathering runs at a time, unless its clients read slowly;
+//! who comes meanwhile gathers for the next. A gathering is coverage of a range: asked for, held, trimmed and told as the live one is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tickwire_core::coverage::{Ask, Coverage, Limits, Offered, Step};
+use tickwire_core::ids::{Incarnation, Millis, Seq};
+use tickwire_core::interest::Interest;
+use tickwire_core::replay::ReplayAnswer;
+use tickwire_core::ring::ViewId;
+
+use crate::delivery::Delivery;
+use crate::messages::{Lack, SessionId};
+
+/// How long sessions gather, in milliseconds.
+const GATHER_MS: u64 = 50;
+
+/// The numbers of a gathering's asks begin with its own number; those of live coverage do not come up to here.
+const ASK_BITS: u32 = 32;
+
+/// With so many pieces that shards have not digested no more is asked for.
+const UNDIGESTED: usize = 8;
+
+/// How many gatherings may run. Of each class one does, and further ones where clients read slowly.
+const RUNNING: usize = 32;
+
+/// How many replays may be under way for one.
+const REPLAYS: usize = 4;
+
+/// Those of a class that will be asked for together.
+#[derive(Debug)]
+struct Waiting {
+    due: Millis,
+    incarnation: Incarnation,
+    from: Vec<Seq>,
+    to: Vec<Seq>,
+    sought: Interest,
+    sessions: BTreeSet<SessionId>,
+}
+
+/// Those that are asked for.
+#[derive(Debug)]
+struct Running {
+    class: u32,
+    coverage: Coverage<Arc<Delivery>>,
+    sought: Interest,
+    sessions: BTreeSet<SessionId>,
+    steps: Vec<Step<Arc<Delivery>>>,
+    /// Pieces that shards have yet to digest.
+    undigested: usize,
+}
+
+/// What came of a gathering since the last time.
+#[derive(Debug)]
+pub(super) struct Came {
+    pub(super) gathering: u64,
+    pub(super) steps: Vec<Step<Arc<Delivery>>>,
+    /// Whether that is all.
+    pub(super) ends: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct CatchUps {
+    limits: Limits,
+    waiting: BTreeMap<u32, Waiting>,
+    running: BTreeMap<u64, Running>,
+    last: u64,
+}
+
+impl CatchUps {
+    /// None. `limits` are those of each gathering.
+    pub(super) fn new(limits: Limits) -> Self {
+        let limits = Limits { grace: 0, replays: limits.replays.min(REPLAYS), ..limits };
+        Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0 }
+    }
+
+    /// A session lacks something.
+    pub(super) fn add(&mut self, now: Millis, session: SessionId, lack: Lack, view: ViewId) {
+        let missing = lack.from.iter().zip(&lack.to).map(|(from, to)| to.0.saturating_sub(from.0)).max();
+        let class = missing.unwrap_or(0).max(1).ilog2() / 2;
+        let waiting = self.waiting.entry(class).or_insert_with(|| Waiting {
+            due: now.plus(GATHER_MS),
+            incarnation: lack.incarnation,
+            from: lack.from.clone(),
+            to: lack.to.clone(),
+            sought: Interest { view, ..Interest::default() },
+            sessions: BTreeSet::new(),
+        });
+        waiting.from.iter_mut().zip(lack.from).for_each(|(from, other)| *from = other.min(*from));
+        waiting.to.iter_mut().zip(lack.to).for_each(|(to, other)| *to = other.max(*to));
+        lack.filters.iter().for_each(|filter| waiting.sought.add(filter));
+        waiting.sought.strays.insert(lack.user);
+        waiting.sessions.insert(session);
+    }
+
+    /// A session is gone. What nobody waits for any more is not asked for.
+    pub(super) fn leave(&mut self, session: SessionId) {
+        for waiting in self.waiting.values_mut() {
+            waiting.sessions.remove(&session);
+        }
+        self.waiting.retain(|_, waiting| !waiting.sessions.is_empty());
+        self.running.retain(|_, running| !running.sessions.remove(&session) || !running.sessions.is_empty());
+    }
+
+    /// Sequences mean something else from now on.
+    pub(super) fn forget_all(&mut self) {
+        self.waiting.clear();
+        self.running.clear();
+    }
+
+    /// Begins what is due, and tells for each number whose it is.
+    pub(super) fn begin(&mut self, now: Millis) -> Vec<(u64, Vec<SessionId>)> {
+        let Self { waiting, running, limits, last } = self;
+        let due = |class: &u32, waiting: &mut Waiting| waiting.due <= now && is_free(running, *class);
+        let begun: Vec<_> = waiting.extract_if(.., due).collect();
+        let mut told = Vec::new();
+        for (class, Waiting { incarnation, from, to, sought, sessions, .. }) in begun {
+            *last += 1;
+            told.push((*last, sessions.iter().copied().collect()));
+            let coverage = Coverage::of_ranges(now, incarnation, from.into_iter().zip(to), *last << ASK_BITS, *limits);
+            running.insert(*last, Running { class, coverage, sought, sessions, steps: Vec::new(), undigested: 0 });
+        }
+        told
+    }
+
+    /// What is to be asked for now, each with the interest it is asked for with.
+    pub(super) fn asks(&mut self, now: Millis) -> Vec<(Ask, &Interest)> {
+        let mut asks = Vec::new();
+        for running in self.running.values_mut() {
+            let is_clogged = running.is_clogged();
+            let Running { coverage, sought, steps, .. } = running;
+            coverage.expire(now, steps);
+            if !is_clogged {
+                asks.extend(coverage.asks(now, steps).into_iter().map(|ask| (ask, &*sought)));
+            }
+        }
+        asks
+    }
+
+    /// Whether an ask of this number is one of a gathering's.
+    pub(super) fn is_asked(ask: u64) -> bool {
+        ask >> ASK_BITS > 0
+    }
+
+    /// That ask could not be sent.
+    pub(super) fn unsent(&mut self, now: Millis, ask: u64) {
+        if let Some(running) = self.running.get_mut(&(ask >> ASK_BITS)) {
+            running.coverage.unsent(now, ask);
+        }
+    }
+
+    /// Nobody answers that ask.
+    pub(super) fn refused(&mut self, now: Millis, ask: u64) {
+        if let Some(Running { coverage, steps, .. }) = self.running.get_mut(&(ask >> ASK_BITS)) {
+            coverage.refused(now, ask, steps);
+        }
+    }
+
+    /// Takes a message of the answer to that ask.
+    pub(super) fn answer(&mut self, now: Millis, ask: u64, answer: ReplayAnswer<Arc<Delivery>>) -> Offered {
+        match self.running.get_mut(&(ask >> ASK_BITS)) {
+            Some(Running { coverage, steps, .. }) => coverage.answer(now, ask, answer, steps),
+            None => Offered::Foreign,
+        }
+    }
+
+    /// What came. The pieces count as undigested by so many shards; what ends is forgotten.
+    pub(super) fn take(&mut self, shards: usize) -> Vec<Came> {
+        let mut came = Vec::new();
+        self.running.retain(|gathering, running| {
+            let (steps, ends) = (std::mem::take(&mut running.steps), running.coverage.gaps() == 0);
+            if !steps.is_empty() || ends {
+                running.undigested += if steps.is_empty() { 0 } else { shards };
+                came.push(Came { gathering: *gathering, steps, ends });
+            }
+            !ends
+        });
+        came
+    }
+
+    /// A shard is done with a piece.
+    pub(super) fn digested(&mut self, gathering: u64) {
+        if let Some(running) = self.running.get_mut(&gathering) {
+            running.undigested = running.undigested.saturating_sub(1);
+        }
+    }
+
+    /// When something is next due.
+    pub(super) fn next_turn(&self) -> Option<Millis> {
+        let is_free = |class: &u32| is_free(&self.running, *class);
+        let begins = self.waiting.iter().filter(|(class, _)| is_free(class)).map(|(_, waiting)| waiting.due);
+        let asks = self.running.values().filter(|running| !running.is_clogged());
+        begins.chain(asks.filter_map(|running| running.coverage.next_expiry())).min()
+    }
+}
+
+impl Running {
+    /// Whether it goes on as its clients read.
+    fn is_clogged(&self) -> bool {
+        self.undigested >= UNDIGESTED
+    }
+}
+
+/// Whether a gathering of this class may begin.
+fn is_free(running: &BTreeMap<u64, Running>, class: u32) -> bool {
+    running.len() < RUNNING && running.values().all(|other| other.class != class || other.is_clogged())
+}
+
+#[cfg(test)]
+#[path = "catch_ups_tests.rs"]
+mod tests;

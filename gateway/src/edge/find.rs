@@ -1,0 +1,56 @@
+//! Where in the stream a time stands: two questions to the server, one for the first message from that time on, one for
+//! the oldest that is kept.
+
+use std::time::Duration;
+
+use async_nats::header::NATS_SEQUENCE;
+use serde_json::json;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::Seq;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::time::timeout;
+use tracing::warn;
+
+/// How long the server may take for an answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The sequence up to which everything was stored before `time`. If the stream does not reach back so far, that is 0, so
+/// that what is gone shows as a gap. `None` if nobody could say.
+pub(super) async fn find(nats: &Nats, stream: &str, time: Timestamp) -> Option<Seq> {
+    let first_from_then = json!({ "start_time": time.to_string(), "next_by_subj": ">" });
+    let oldest = json!({ "seq": 1, "next_by_subj": ">" });
+    let found = match ask(nats, stream, &first_from_then).await? {
+        Some(seq) => seq,
+        // Nothing was stored since then.
+        None => return Some(Seq(u64::MAX)),
+    };
+    let is_oldest = ask(nats, stream, &oldest).await? == Some(found);
+    Some(if is_oldest { Seq(0) } else { Seq(found.0.saturating_sub(1)) })
+}
+
+/// The sequence of the message that the server answers; `Some(None)` if there is none, `None` if that is not known.
+async fn ask(nats: &Nats, stream: &str, question: &serde_json::Value) -> Option<Option<Seq>> {
+    let request = nats.client.request(names::direct_get(stream), question.to_string().into());
+    let answer = match timeout(DEADLINE, request).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            warn!(%error, %question, "a time cannot be found in the stream");
+            return None;
+        }
+        Err(_) => {
+            warn!(%question, "a time was not found in the stream within {DEADLINE:?}");
+            return None;
+        }
+    };
+    let seq =
+        answer.headers.as_ref().and_then(|headers| headers.get_last(NATS_SEQUENCE)).map(|seq| seq.as_str().parse());
+    match (seq, answer.status) {
+        (Some(Ok(seq)), _) => Some(Some(Seq(seq))),
+        (_, Some(async_nats::StatusCode::NOT_FOUND)) => Some(None),
+        (_, status) => {
+            warn!(?status, description = answer.description.as_deref(), %question, "the server does not say where a time stands");
+            None
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The past for sessions that catch up: it comes in pieces for all sessions of a gathering, finds them by the index as
+//! new events do, and is digested a little at a time, so that what is new does not wait behind it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+use tickwire_core::coverage::Step;
+use tickwire_core::event::Timestamp;
+use tickwire_core::frames::{CaughtUp, Gap, Id, ServerFrame};
+use tickwire_core::ids::{Millis, Partition, Seq};
+use tickwire_core::position::Position;
+use tickwire_core::since::Since;
+
+use super::Shard;
+use crate::catch_up::{CatchUp, Next, Of};
+use crate::delivery::Delivery;
+use crate::messages::{Lack, Past, ToEdge};
+use crate::outbox::Limits;
+
+/// How long a shard digests before what is new has its turn.
+const BITE: Duration = Duration::from_millis(1);
+
+/// How many events are looked at between two looks at the clock.
+const BITE_EVENTS: usize = 32;
+
+/// Sessions that are given the past together, and what of it has come.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    sessions: Vec<u64>,
+    morsels: VecDeque<Morsel>,
+    /// Its only session has enough to read for now. Others would not wait for one another.
+    is_sated: bool,
+}
+
+/// What is to be digested, in order.
+#[derive(Debug)]
+pub(super) enum Morsel {
+    /// A piece, from this event of this step on.
+    Piece { past: Arc<Past>, step: usize, event: usize },
+    /// The end.
+    End,
+}
+
+impl Gathering {
+    fn is_hungry(&self) -> bool {
+        !self.is_sated && !self.morsels.is_empty()
+    }
+
+    fn is_of_one(&self) -> bool {
+        self.sessions.len() == 1
+    }
+}
+
+/// What the past is held to: no lanes, no budgets, no rates. It was due long ago.
+pub(super) fn limits_of_past(limits: &Limits) -> Limits {
+    Limits { critical: u32::MAX, lanes: false, ..*limits }
+}
+
+impl Shard {
+    /// A session goes on after `from`, where an earlier one ended. What cannot be given is told to it once it has its
+    /// answer.
+    pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
+        let applied = &self.applied;
+        let Some(session) = self.sessions.get_mut(number) else { return Vec::new() };
+        let is_known = from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len();
+        if !is_known {
+            let mut catch_up = CatchUp::new(now, id, Of::Session, applied.seqs.clone(), applied);
+            catch_up.complete = false;
+            session.catch_up = Some(Box::new(catch_up));
+            return of_another_life(from);
+        }
+        if from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied) {
+            session.ahead = Some(from.seqs.clone().into_boxed_slice());
+        }
+        session.catch_up = Some(Box::new(CatchUp::new(now, id, Of::Session, from.seqs.clone(), applied)));
+        Vec::new()
+    }
+
+    /// A subscription of a session wants what was stored before it.
+    pub(super) fn look_back(
+        &mut self,
+        now: Millis,
+        (number, subscription): (u64, u32),
+        id: Option<Id>,
+        since: &Since,
+    ) -> Vec<Gap> {
+        let (applied, oldest) = (&self.applied, before(self.settings.config.history));
+        let of = Of::Subscription(subscription);
+        let mut gaps = Vec::new();
+        let (catch_up, search) = match since {
+            Since::Position(from)
+                if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() =>
+            {
+                (CatchUp::new(now, id, of, from.seqs.clone(), applied), None)
+            }
+            Since::Position(from) => {
+                gaps = of_another_life(from);
+                let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied);
+                catch_up.complete = false;
+                (catch_up, None)
+            }
+            Since::Ago(_) | Since::Time(_) => {
+                let begin = match since {
+                    Since::Time(begin) => *begin,
+                    Since::Ago(ago) => before(*ago),
+                    Since::Position(_) => oldest,
+                };
+                let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding();
+                catch_up.complete = begin >= oldest;
+                (catch_up, Some(begin.max(oldest)))
+            }
+        };
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.catch_up = Some(Box::new(catch_up));
+        }
+        if let Some(time) = search {
+            self.ask(ToEdge::Find(self.id(number), time));
+        }
+        gaps
+    }
+
+    /// The time that a session asked for stands behind `found`.
+    pub(super) fn found(&mut self, now: Millis, number: u64, found: Option<Seq>) {
+        let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut()) else {
+            return;
+        };
+        let (reason, begins) = match found {
+            Some(seq) if catch_up.complete => (None, catch_up.found(seq)),
+            Some(seq) => (Some("too_long"), catch_up.found(seq)),
+            None => {
+                catch_up.complete = false;
+                (Some("lost"), catch_up.found(Seq(u64::MAX)))
+            }
+        };
+        let gaps = match reason {
+            Some(reason) => (0..).zip(begins).map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect(),
+            None => Vec::new(),
+        };
+        self.tell_gaps(now, number, gaps);
+        self.catch_on(now, number);
+    }
+
+    /// Tells one session of gaps.
+    pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
+        for gap in gaps {
+            counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
+            self.reply(now, number, &ServerFrame::Gap(gap));
+        }
+    }
+
+    /// These sessions are given what they lack together.
+    pub(super) fn gathered(&mut self, gathering: u64, sessions: Vec<u64>) {
+        for number in &sessions {
+            if let Some(catch_up) = self.sessions.get_mut(*number).and_then(|session| session.catch_up.as_mut()) {
+                catch_up.gathered(gathering);
+            }
+        }
+        if !sessions.is_empty() {
+            self.gatherings.insert(gathering, Gathering { sessions, morsels: VecDeque::new(), is_sated: false });
+        }
+    }
+
+    /// A session no longer takes what comes.
+    pub(super) fn leave_gathering(&mut self, number: u64, catch_up: &CatchUp) {
+        let Some(number_of_gathering) = catch_up.gathering() else { return };
+        let Some(gathering) = self.gatherings.get_mut(&number_of_gathering) else { return };
+        gathering.sessions.retain(|other| *other != number);
+        if gathering.sessions.is_empty()
+            && let Some(gathering) = self.gatherings.remove(&number_of_gathering)
+        {
+            for morsel in gathering.morsels {
+                self.pass_over(number_of_gathering, &morsel);
+            }
+        }
+    }
+
+    /// A piece of the past has come, or the end of it.
+    pub(super) fn swallow(&mut self, gathering: u64, morsel: Morsel) {
+        match self.gatherings.get_mut(&gathering) {
+            Some(gathering) => gathering.morsels.push_back(morsel),
+            None => self.pass_over(gathering, &morsel),
+        }
+    }
+
+    /// Nobody here takes this.
+    fn pass_over(&self, gathering: u64, morsel: &Morsel) {
+        if matches!(morsel, Morsel::Piece { .. }) {
+            self.ask(ToEdge::Digested(gathering));
+        }
+    }
+
+    /// Whether there is something to digest.
+    pub(crate) fn has_past(&self) -> bool {
+        self.gatherings.values().any(Gathering::is_hungry)
+    }
+
+    /// Digests the past for about as long as what is new may wait: a little of each gathering in turn.
+    pub(crate) fn digest(&mut self, now: Millis) {
+        let begun = Instant::now();
+        let mut hungry: VecDeque<u64> =
+            self.gatherings.iter().filter(|(_, gathering)| gathering.is_hungry()).map(|(number, _)| *number).collect();
+        while begun.elapsed() < BITE
+            && let Some(number) = hungry.pop_front()
+        {
+            self.bite(now, number);
+            if self.gatherings.get(&number).is_some_and(Gathering::is_hungry) {
+                hungry.push_back(number);
+            }
+        }
+    }
+
+    /// Digests a little of a gathering.
+    fn bite(&mut self, now: Millis, number: u64) {
+        let Some(gathering) = self.gatherings.get_mut(&number) else { return };
+        let (past, step, event) = match gathering.morsels.pop_front() {
+            Some(Morsel::Piece { past, step, event }) => (past, step, event),
+            Some(Morsel::End) => return self.end_gathering(now, number),
+            None => return,
+        };
+        let mut next = (step + 1, 0);
+        match past.steps.get(step) {
+            None => return self.ask(ToEdge::Digested(number)),
+            Some(Step::Apply { partition, upto, events, .. }) => {
+                let end = events.len().min(event + BITE_EVENTS);
+                self.give_again(now, number, &events[event..end]);
+                if end < events.len() {
+                    next = (step, end);
+                } else {
+                    self.each_gathered(number, |catch_up| catch_up.reach(number, *partition, *upto));
+                }
+            }
+            Some(Step::Gap { partition, from, upto, reason }) => {
+                let mut told = Vec::new();
+                self.each_gathered(number, |catch_up| told.push(catch_up.miss(number, *partition, *from, *upto)));
+                let sessions = self.gatherings.get(&number).map(|gathering| gathering.sessions.clone());
+                for (session, (from, to)) in sessions.into_iter().flatten().zip(told).filter_map(|(s, t)| Some((s, t?)))
+                {
+                    self.flush(now, session);
+                    self.tell_gaps(now, session, vec![gap(reason.as_str(), *partition, from, to)]);
+                }
+            }
+            Some(Step::Adopt { .. } | Step::Reset { .. }) => {}
+        }
+        if let Some(gathering) = self.gatherings.get_mut(&number) {
+            gathering.morsels.push_front(Morsel::Piece { past, step: next.0, event: next.1 });
+        }
+    }
+
+    fn end_gathering(&mut self, now: Millis, number: u64) {
+        let sessions = self.gatherings.remove(&number).map(|gathering| gathering.sessions);
+        for session in sessions.into_iter().flatten() {
+            if let Some(catch_up) = self.sessions.get_mut(session).and_then(|session| session.catch_up.as_mut()) {
+                catch_up.ended(number);
+                self.catch_on(now, session);
+            }
+        }
+    }
+
+    /// Does something with each session of a gathering, in order; those that are gone are forgotten.
+    fn each_gathered(&mut self, gathering: u64, mut act: impl FnMut(&mut CatchUp)) {
+        let Self { gatherings, sessions, .. } = self;
+        let Some(gathering) = gatherings.get_mut(&gathering) else { return };
+        gathering.sessions.retain(|number| {
+            match sessions.get_mut(*number).and_then(|session| session.catch_up.as_mut()) {
+                Some(catch_up) => {
+                    act(catch_up);
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+
+    /// Gives events to those sessions of a gathering that lack them.
+    fn give_again(&mut self, now: Millis, gathering: u64, events: &[(Seq, Arc<Delivery>)]) {
+        let mut fed = Vec::new();
+        let limits = limits_of_past(&self.limits);
+        let is_alone = self.gatherings.get(&gathering).is_some_and(Gathering::is_of_one);
+        for (_, delivery) in events {
+            let Self { index, sessions, .. } = self;
+            index.matching(&delivery.event, |subscriber| {
+                let Some(session) = sessions.get_mut(subscriber.session) else { return };
+                let encoding = session.socket.encoding();
+                let asker = (gathering, subscriber.subscription);
+                if let Some(catch_up) = &mut session.catch_up
+                    && catch_up.take(now, asker, delivery, encoding, is_alone, &limits)
+                {
+                    fed.push(subscriber.session);
+                }
+            });
+        }
+        fed.sort_unstable();
+        fed.dedup();
+        for number in fed {
+            self.flush(now, number);
+            let catch_up = self.sessions.get(number).and_then(|session| session.catch_up.as_ref());
+            let is_full = is_alone && catch_up.is_some_and(|catch_up| catch_up.outbox.bytes() > limits.bytes);
+            if let Some(gathering) = self.gatherings.get_mut(&gathering).filter(|_| is_full) {
+                gathering.is_sated = true;
+            }
+        }
+    }
+
+    /// Goes on with a session that catches up: asks for what it still lacks, or lets what is new come.
+    pub(super) fn catch_on(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let Some(catch_up) = &mut session.catch_up else { return };
+        match catch_up.next(&self.limits) {
+            Next::Wait => {}
+            Next::Read(gathering) => {
+                if let Some(gathering) = self.gatherings.get_mut(&gathering) {
+                    gathering.is_sated = false;
+                }
+            }
+            Next::Ask => {
+                catch_up.asked();
+                let (incarnation, from, to) = catch_up.lack();
+                let of = catch_up.of();
+                let wants = |held: &&crate::session::Held| of == Of::Session || of == Of::Subscription(held.number);
+                let held = session.subscriptions.iter().filter(wants);
+                let filters = held.map(|held| Arc::clone(&held.subscription.filter)).collect();
+                let lack = Lack { incarnation, from, to, user: session.user.clone(), filters };
+                self.ask(ToEdge::CatchUp(self.id(number), Box::new(lack)));
+            }
+            Next::Done => {
+                let Some(catch_up) = session.catch_up.take() else { return };
+                let CatchUp { id, complete, since, .. } = *catch_up;
+                counter!("tickwire_gateway_caught_up_total", "resumed" => complete.to_string()).increment(1);
+                histogram!("tickwire_gateway_catch_up_seconds").record(now.since(since) as f64 / 1000.0);
+                let position = self.position(number);
+                self.reply(now, number, &ServerFrame::CaughtUp(CaughtUp { id, resumed: complete, position }));
+                self.flush(now, number);
+            }
+        }
+    }
+
+    /// New events that were too many for sessions that catch up belong to the past of these from now on.
+    pub(super) fn renew(&mut self, now: Millis) {
+        for number in std::mem::take(&mut self.behind) {
+            if let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut()) {
+                catch_up.renew(&self.applied);
+                self.catch_on(now, number);
+            }
+        }
+    }
+
+    /// The stream was made anew: what is lacking of the former one cannot be had any more.
+    pub(super) fn forget_past(&mut self, now: Millis) {
+        self.gatherings.clear();
+        for number in self.sessions.numbers(|session| session.catch_up.is_some() || session.ahead.is_some()) {
+            let Some(session) = self.sessions.get_mut(number) else { continue };
+            session.ahead = None;
+            if let Some(catch_up) = &mut session.catch_up {
+                catch_up.reset();
+            }
+            self.flush(now, number);
+        }
+    }
+}
+
+fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
+    Gap { reason: CompactString::from(reason), p, from, to }
+}
+
+/// Where a position belongs to another life of the stream, nobody knows what came after it.
+fn of_another_life(from: &Position) -> Vec<Gap> {
+    (0..).zip(&from.seqs).map(|(p, seq)| gap("reset", Partition(p), *seq, *seq)).collect()
+}
+
+/// The time that was so long ago.
+fn before(ago: Duration) -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(i64::MAX))
+}
+
+pub(crate) fn describe() {
+    describe_counter!(
+        "tickwire_gateway_caught_up_total",
+        "Sessions that have caught up, by whether nothing was missing"
+    );
+    describe_histogram!(
+        "tickwire_gateway_catch_up_seconds",
+        "From a resume, or a look back, until all of it was given"
+    );
+}

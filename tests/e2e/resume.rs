@@ -1,0 +1,242 @@
+//! Whoever was connected goes on where it was, at any gateway, and a new subscription can have what was stored before it.
+
+use serde_json::{Value, json};
+use std::str::FromStr;
+use std::time::Duration;
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::Incarnation;
+use tickwire_core::position::Position;
+
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::feed::{self, Feed};
+use crate::oracle::{assert_covered, assert_exact, filter};
+use crate::producer::Outgoing;
+use crate::socket::Socket;
+
+fn every() -> Value {
+    json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })
+}
+
+/// One subscription, as a resume names it.
+fn only(name: &str, filter: &Value) -> Value {
+    json!({ name: { "filter": filter } })
+}
+
+/// The gateway dies while events flow; its clients go on at the other one, and have every event once and in order.
+#[tokio::test]
+async fn clients_of_a_gateway_that_was_killed_go_on_elsewhere_without_a_loss() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let wanted = [every(), json!({ "symbols": ["AAPL", "SPY"] }), json!({ "min_confidence": 0.5 })];
+    let mut sockets: Vec<(&str, &Value, Socket)> = Vec::new();
+    for number in 0..12 {
+        let (user, wanted) = (feed::USERS[number % feed::USERS.len()], &wanted[number % wanted.len()]);
+        let mut socket = Socket::connect(gateways[0], user, Encoding::ALL[number % 2]).await;
+        socket.subscribe("mine", wanted).await;
+        sockets.push((user, wanted, socket));
+    }
+    let producer = cluster.producer().await;
+    let mut feed = Feed::new(11);
+    let events: Vec<Outgoing> = (0..900).map(|_| feed.event()).collect();
+    producer.publish_all(&events[..300]).await;
+    sockets[0].2.until(10).await;
+    cluster.gateways[0].process.kill();
+    producer.publish_all(&events[300..600]).await;
+    for (user, wanted, socket) in &mut sockets {
+        let list = socket.resume(gateways[1], user, only("mine", wanted)).await;
+        assert_eq!(list.subscriptions.len(), 1);
+        assert!(socket.caught_up().await.resumed, "{user}");
+    }
+    producer.publish_all(&events[600..]).await;
+    let log = cluster.log().await;
+    for (user, wanted, socket) in &mut sockets {
+        socket.catch_up(&log.end()).await;
+        assert_exact(user, &socket.events, &socket.gaps, &log.matching(user, &[filter(wanted)]));
+    }
+    let metrics = cluster.gateways[1].metrics().await;
+    assert_eq!(metrics.get("tickwire_gateway_caught_up_total"), 12.0);
+    assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 0.0);
+}
+
+/// A crowd that comes back at once costs what the range costs.
+#[tokio::test]
+async fn a_crowd_that_resumes_is_given_the_past_together() {
+    const CROWD: usize = 100;
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "symbols": ["AAPL", "SPY"] });
+    let mut first = Socket::connect(gateway, "ann", Encoding::Json).await;
+    first.subscribe("mine", &wanted).await;
+    let events: Vec<Outgoing> = (0..200).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    cluster.producer().await.publish_all(&events).await;
+    let log = cluster.log().await;
+    first.catch_up(&log.end()).await;
+    let before = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total");
+    let frame = first.resume_frame(only("mine", &wanted));
+    let from = { Socket::connect(gateway, "bob", Encoding::Json).await }.list().await.position;
+    assert_eq!(first.position, from, "nothing came since");
+
+    // Each lacks all that came since a position of before.
+    let mut start = Position::from_str(&from).unwrap();
+    start.seqs.iter_mut().for_each(|seq| seq.0 = 0);
+    let mut frame = frame;
+    (frame["position"], frame["seen"]) = (json!(start.to_string()), json!({}));
+    let mut crowd = Vec::new();
+    for number in 0..CROWD {
+        crowd.push(Socket::connect(gateway, &format!("user-{number}"), Encoding::ALL[number % 2]).await);
+    }
+    for socket in &mut crowd {
+        socket.send(&frame).await;
+    }
+    let expected = log.matching("ann", &[filter(&wanted)]);
+    for socket in &mut crowd {
+        socket.next().await;
+        assert!(socket.caught_up().await.resumed);
+        assert_exact("one of the crowd", &socket.events, &socket.gaps, &expected);
+    }
+    let asked = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total") - before;
+    assert!(asked <= f64::from(PARTITIONS) * 6.0, "{asked} requests for {CROWD} clients");
+}
+
+/// The past is larger than what may wait, live events go on meanwhile, and the client reads slowly at first.
+#[tokio::test]
+async fn a_past_larger_than_an_outbox_comes_whole_and_before_what_is_new() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.outbox_bytes", "65536")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("mine", &json!({})).await;
+    let note = "x".repeat(2_000);
+    let event = move |n: usize| {
+        let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
+        Outgoing::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
+    };
+    let mut away = Socket::connect(gateway, "ann", Encoding::Json).await;
+    away.subscribe("mine", &json!({})).await;
+    drop(socket);
+    let producer = cluster.producer().await;
+    producer.publish_all(&(0..3_000).map(&event).collect::<Vec<_>>()).await;
+    let from = away.position.clone();
+    let mut late = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let frame = json!({ "action": "resume", "id": 1, "position": from, "subscriptions": only("mine", &json!({})) });
+    late.send(&frame).await;
+    // Nobody reads while this goes on.
+    producer.publish_all(&(3_000..4_000).map(&event).collect::<Vec<_>>()).await;
+    late.next().await;
+    assert!(late.caught_up().await.resumed);
+    let log = cluster.log().await;
+    late.catch_up(&log.end()).await;
+    assert_eq!(late.notices, []);
+    assert_exact("ann", &late.events, &late.gaps, &log.matching("ann", &[filter(&json!({}))]));
+}
+
+/// What the stream does not hold any more is told, and the resume is not called complete.
+#[tokio::test]
+async fn what_cannot_be_given_is_told_and_nothing_else() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({});
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("mine", &wanted).await;
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..300).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    producer.publish_all(&events[..100]).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    let from = socket.position.clone();
+    drop(socket);
+    producer.publish_all(&events[100..]).await;
+    let before = cluster.log().await;
+    let discarded = before.entries[before.entries.len() - 80].seq;
+    let stream = async_nats::jetstream::new(cluster.client.clone()).get_stream("EVENTS").await.unwrap();
+    stream.purge().sequence(discarded.0 + 1).await.unwrap();
+
+    let mut late = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let frame = json!({ "action": "resume", "position": from, "subscriptions": only("mine", &wanted) });
+    late.request(frame).await;
+    assert!(!late.caught_up().await.resumed);
+    late.catch_up(&before.end()).await;
+    let expected: Vec<_> = before.matching("ann", &[filter(&wanted)]).split_off(100);
+    assert_eq!(assert_covered("ann", &late.events, &late.gaps, &expected), 200 - 79);
+    assert!(late.gaps.iter().all(|gap| gap.reason == "retention" && gap.to == discarded), "{:?}", late.gaps);
+
+    // A position of another life of the stream means nothing here.
+    let mut foreign = Position::from_str(&from).unwrap();
+    foreign.incarnation = Incarnation(7);
+    let mut lost = Socket::connect(gateway, "bob", Encoding::MsgPack).await;
+    let frame = json!({ "action": "resume", "position": foreign.to_string(), "subscriptions": only("mine", &wanted) });
+    lost.request(frame).await;
+    assert!(!lost.caught_up().await.resumed);
+    assert_eq!((lost.events.len(), lost.gaps.len()), (0, PARTITIONS as usize));
+    assert!(lost.gaps.iter().all(|gap| gap.reason == "reset"));
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    lost.until(1).await;
+}
+
+#[tokio::test]
+async fn a_new_subscription_can_have_what_was_stored_before_it() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.history", "10m")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "symbols": ["AAPL", "SPY"] });
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..200).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    producer.publish_all(&events[..100]).await;
+    let middle = cluster.log().await.entries.last().unwrap().event.stored;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    let position = socket.position.clone();
+    producer.publish_all(&events[100..]).await;
+    let log = cluster.log().await;
+    let all = log.matching("ann", &[filter(&wanted)]);
+    let later: Vec<_> = all.iter().copied().filter(|entry| entry.event.stored > middle).collect();
+    assert_eq!((all.len(), later.len()), (50, 25));
+    let after = tickwire_core::event::Timestamp(middle.0 + 1).to_string();
+    let cases = [("5m".to_owned(), &all, true), (after, &later, true), (position, &later, true)];
+    for (since, expected, resumed) in cases.into_iter().chain([("1h".to_owned(), &all, false)]) {
+        let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+        let frame = json!({ "action": "subscribe", "name": "mine", "filter": wanted, "since": since });
+        socket.request(frame).await;
+        assert_eq!(socket.caught_up().await.resumed, resumed, "{since}");
+        // A time before all that is given at all is told as such.
+        assert_eq!(socket.gaps.iter().all(|gap| gap.reason == "too_long"), true);
+        assert_eq!(socket.gaps.is_empty(), resumed, "{since}: {:?}", socket.gaps);
+        assert_exact(&since, &socket.events, &[], expected);
+        producer.publish(&feed::pattern("YHOO", 1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_resume_that_cannot_be_taken_changes_nothing() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let position = socket.list().await.position.to_string();
+    let mut beyond = Position::from_str(&position).unwrap();
+    beyond.seqs[3].0 += 10_000_000;
+    let resume = |position: &str, subscriptions: Value| json!({ "action": "resume", "position": position, "subscriptions": subscriptions });
+    let mine = only("mine", &json!({}));
+    let bad_filter = only("mine", &json!({ "symbols": [] }));
+    let mut many = serde_json::Map::new();
+    for number in 0..101 {
+        many.insert(format!("s-{number}"), json!({}));
+    }
+    let mut seen = resume(&position, mine.clone());
+    seen["seen"] = json!({ "77": 3 });
+    let cases = [
+        (resume("nonsense", mine.clone()), 415),
+        (resume(&beyond.to_string(), mine.clone()), 415),
+        (seen, 415),
+        (resume(&position, bad_filter), 410),
+        (resume(&position, Value::Object(many)), 414),
+    ];
+    for (frame, code) in cases {
+        assert_eq!(socket.refused(frame.clone()).await.code, code, "{frame}");
+    }
+    assert!(socket.list().await.subscriptions.is_empty());
+    socket.subscribe("other", &json!({})).await;
+    assert_eq!(socket.refused(resume(&position, mine.clone())).await.code, 413);
+    socket.unsubscribe("*").await;
+    socket.request(resume(&position, mine)).await;
+    assert!(socket.caught_up().await.resumed);
+    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+    socket.until(1).await;
+}
