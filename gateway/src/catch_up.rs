@@ -10,7 +10,7 @@ use tickwire_core::ids::{Incarnation, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 
 use crate::delivery::Delivery;
-use crate::outbox::{Limits, Load, Outbox};
+use crate::outbox::{Limits, Outbox};
 
 /// How often new events that were too many are asked for again. After that they are let go and told, as those of any
 /// session that does not keep up.
@@ -68,7 +68,7 @@ pub(crate) struct CatchUp {
     reached: Vec<Seq>,
     /// Per partition, where it ends and what is new begins.
     to: Vec<Seq>,
-    /// More came than may wait: what else comes of this gathering is let go.
+    /// What else comes of this gathering is let go.
     is_full: bool,
     /// New events were let go: the past is to reach beyond them.
     is_behind: bool,
@@ -148,14 +148,12 @@ impl CatchUp {
     }
 
     /// Takes an event of a gathering that this subscription of the session wants. Returns whether it was lacking.
-    /// Whoever is alone in a gathering is not given more than there is room for; others let go of what exceeds it.
     pub(crate) fn take(
         &mut self,
         now: Millis,
         (gathering, subscription): (u64, u32),
         delivery: &Arc<Delivery>,
         encoding: Encoding,
-        is_alone: bool,
         limits: &Limits,
     ) -> bool {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
@@ -165,11 +163,13 @@ impl CatchUp {
         if !(is_mine && is_wanted && is_lacking) {
             return false;
         }
-        if self.outbox.push(now, delivery, subscription, 0, encoding, limits) == Load::Heavy && !is_alone {
-            self.is_full = true;
-            self.reached[at] = seq;
-        }
+        self.outbox.push(now, delivery, subscription, 0, encoding, limits);
         true
+    }
+
+    /// Takes no more of its gathering, which others wait for; what it lacks then is asked for again.
+    pub(crate) fn give_way(&mut self) {
+        self.is_full = true;
     }
 
     /// Everything of a gathering up to `upto` has come.

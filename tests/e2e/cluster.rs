@@ -100,6 +100,11 @@ impl Cluster {
         Node::start(role, &format!("{role}-{}", self.started), self.home.path(), &settings)
     }
 
+    /// Starts a node under the name of one that has ended.
+    pub(crate) fn node_again(&self, role: &str, id: &str) -> Node {
+        Node::start(role, id, self.home.path(), &self.settings)
+    }
+
     /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.
     pub(crate) async fn settled(&mut self) {
         let fair = self.fair_share();

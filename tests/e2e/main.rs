@@ -26,6 +26,7 @@ mod dev;
 mod frames;
 mod gaps;
 mod interest;
+mod ledger;
 mod limits;
 mod membership;
 mod placement;

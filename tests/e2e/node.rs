@@ -45,6 +45,8 @@ impl Node {
     /// Starts a node of `role`, with these settings beside its name and its ports.
     pub(crate) fn start(role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         let ports = home.join(format!("{id}.json"));
+        // A node of this name that was here before had other ports.
+        fs::remove_file(&ports).ok();
         let mut command = tickwire();
         command.arg(role);
         let own = [

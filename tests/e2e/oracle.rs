@@ -117,7 +117,7 @@ pub(crate) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Mes
 }
 
 /// How an event should look to a client: all of its fields, named one by one.
-fn as_received(entry: &Entry) -> ReceivedEvent {
+pub(crate) fn as_received(entry: &Entry) -> ReceivedEvent {
     let event = entry.event.clone();
     ReceivedEvent {
         kind: event.kind,

@@ -1,5 +1,6 @@
 //! Publishes events as producers do: to `events.<kind>.<key>`, acknowledged by the stream.
 
+use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
@@ -78,6 +79,14 @@ impl Producer {
         self.send(message).await.await.unwrap().sequence
     }
 
+    /// Publishes one message, and tells whether the stream is known to have it.
+    pub(crate) async fn try_publish(&self, message: &Outgoing) -> bool {
+        match self.try_send(message).await {
+            Ok(acknowledgement) => acknowledgement.await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Publishes messages in order, and returns when the stream has all.
     pub(crate) async fn publish_all(&self, messages: &[Outgoing]) {
         for some in messages.chunks(WINDOW) {
@@ -107,7 +116,11 @@ impl Producer {
         Flow { stop, count, task }
     }
 
-    async fn send(&self, message: &Outgoing) -> jetstream::context::PublishAckFuture {
+    async fn send(&self, message: &Outgoing) -> PublishAckFuture {
+        self.try_send(message).await.unwrap()
+    }
+
+    async fn try_send(&self, message: &Outgoing) -> Result<PublishAckFuture, PublishError> {
         let mut publish = PublishMessage::build().payload(message.payload.clone());
         if let Some(content_type) = message.content_type {
             publish = publish.header("Content-Type", content_type);
@@ -115,7 +128,7 @@ impl Producer {
         if let Some(msg_id) = &message.msg_id {
             publish = publish.message_id(msg_id);
         }
-        self.jetstream.send_publish(message.subject.clone(), publish).await.unwrap()
+        self.jetstream.send_publish(message.subject.clone(), publish).await
     }
 }
 

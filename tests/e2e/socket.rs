@@ -23,10 +23,13 @@ use crate::oracle::End;
 /// How long to leave between two looks at the position.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A WebSocket.
+pub(crate) type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    ws: Ws,
     encoding: Encoding,
     /// Messages of a frame that were not looked at yet.
     queue: VecDeque<ServerMessage>,
@@ -299,17 +302,22 @@ impl Socket {
 }
 
 /// The query that names a user to a gateway that believes it.
-fn query(user: &str) -> String {
+pub(crate) fn query(user: &str) -> String {
     let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
     format!("?user={user}")
 }
 
-async fn connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+async fn connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> Ws {
+    try_connect(gateway, query, encoding).await.expect("the gateway takes the connection")
+}
+
+/// A connection to a gateway, if it takes one.
+pub(crate) async fn try_connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> Option<Ws> {
     let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());
-    let (ws, answer) = connect_async(request).await.unwrap();
+    let (ws, answer) = connect_async(request).await.ok()?;
     assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], encoding.sub_protocol());
-    ws
+    Some(ws)
 }
 
 /// The HTTP status with which an upgrade with these headers is refused.

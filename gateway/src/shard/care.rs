@@ -1,5 +1,6 @@
-//! What a shard does beside its work, once in a while: it forgets accounts that hold nobody to anything, looks for what
-//! dead sessions left in the index, a piece at a time, and tells the metrics what the index holds and did.
+//! What a shard does beside its work, once in a while: it forgets accounts that hold nobody to anything, lets no slow
+//! session keep others from the past, looks for what dead sessions left in the index, a piece at a time, and tells the
+//! metrics what the index holds and did.
 
 use tickwire_core::ids::Millis;
 use tracing::error;
@@ -18,6 +19,7 @@ impl Shard {
         }
         self.care_at = now.plus(INTERVAL_MS);
         self.accounts.tidy(now);
+        self.hurry_past(now);
         let sessions = &self.sessions;
         let swept = self.index.sweep(|number| sessions.get(number).is_some());
         if swept > 0 {

@@ -23,16 +23,20 @@ use crate::outbox::Limits;
 /// How long a shard digests before what is new has its turn.
 const BITE: Duration = Duration::from_millis(1);
 
+/// How long the sessions of a gathering wait for those that have enough to read, in milliseconds.
+const PATIENCE_MS: u64 = 500;
+
 /// How many events are looked at between two looks at the clock.
 const BITE_EVENTS: usize = 32;
 
 /// Sessions that are given the past together, and what of it has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gathering {
     sessions: Vec<u64>,
     morsels: VecDeque<Morsel>,
-    /// Its only session has enough to read for now. Others would not wait for one another.
-    is_sated: bool,
+    /// Those of them that have enough to read for now, and since when all others wait for them.
+    sated: Vec<u64>,
+    sated_since: Millis,
 }
 
 /// What is to be digested, in order.
@@ -46,11 +50,7 @@ pub(super) enum Morsel {
 
 impl Gathering {
     fn is_hungry(&self) -> bool {
-        !self.is_sated && !self.morsels.is_empty()
-    }
-
-    fn is_of_one(&self) -> bool {
-        self.sessions.len() == 1
+        self.sated.is_empty() && !self.morsels.is_empty()
     }
 }
 
@@ -159,7 +159,7 @@ impl Shard {
             }
         }
         if !sessions.is_empty() {
-            self.gatherings.insert(gathering, Gathering { sessions, morsels: VecDeque::new(), is_sated: false });
+            self.gatherings.insert(gathering, Gathering { sessions, ..Gathering::default() });
         }
     }
 
@@ -168,6 +168,7 @@ impl Shard {
         let Some(number_of_gathering) = catch_up.gathering() else { return };
         let Some(gathering) = self.gatherings.get_mut(&number_of_gathering) else { return };
         gathering.sessions.retain(|other| *other != number);
+        gathering.sated.retain(|other| *other != number);
         if gathering.sessions.is_empty()
             && let Some(gathering) = self.gatherings.remove(&number_of_gathering)
         {
@@ -226,11 +227,12 @@ impl Shard {
             Some(Step::Apply { partition, upto, events, .. }) => {
                 let end = events.len().min(event + BITE_EVENTS);
                 self.give_again(now, number, &events[event..end]);
+                let mut reached = *upto;
                 if end < events.len() {
                     next = (step, end);
-                } else {
-                    self.each_gathered(number, |catch_up| catch_up.reach(number, *partition, *upto));
+                    reached = events[end - 1].0;
                 }
+                self.each_gathered(number, |catch_up| catch_up.reach(number, *partition, reached));
             }
             Some(Step::Gap { partition, from, upto, reason }) => {
                 let mut told = Vec::new();
@@ -246,6 +248,21 @@ impl Shard {
         }
         if let Some(gathering) = self.gatherings.get_mut(&number) {
             gathering.morsels.push_front(Morsel::Piece { past, step: next.0, event: next.1 });
+        }
+    }
+
+    /// Whoever has had others wait for too long gives way to them.
+    pub(super) fn hurry_past(&mut self, now: Millis) {
+        for gathering in self.gatherings.values_mut() {
+            let waits = gathering.sated.len() < gathering.sessions.len() && !gathering.sated.is_empty();
+            if waits && now.since(gathering.sated_since) >= PATIENCE_MS {
+                for number in gathering.sated.drain(..) {
+                    if let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut())
+                    {
+                        catch_up.give_way();
+                    }
+                }
+            }
         }
     }
 
@@ -278,7 +295,6 @@ impl Shard {
     fn give_again(&mut self, now: Millis, gathering: u64, events: &[(Seq, Arc<Delivery>)]) {
         let mut fed = Vec::new();
         let limits = limits_of_past(&self.limits);
-        let is_alone = self.gatherings.get(&gathering).is_some_and(Gathering::is_of_one);
         for (_, delivery) in events {
             let Self { index, sessions, .. } = self;
             index.matching(&delivery.event, |subscriber| {
@@ -286,7 +302,7 @@ impl Shard {
                 let encoding = session.socket.encoding();
                 let asker = (gathering, subscriber.subscription);
                 if let Some(catch_up) = &mut session.catch_up
-                    && catch_up.take(now, asker, delivery, encoding, is_alone, &limits)
+                    && catch_up.take(now, asker, delivery, encoding, &limits)
                 {
                     fed.push(subscriber.session);
                 }
@@ -297,9 +313,12 @@ impl Shard {
         for number in fed {
             self.flush(now, number);
             let catch_up = self.sessions.get(number).and_then(|session| session.catch_up.as_ref());
-            let is_full = is_alone && catch_up.is_some_and(|catch_up| catch_up.outbox.bytes() > limits.bytes);
+            let is_full = catch_up.is_some_and(|catch_up| catch_up.outbox.bytes() > limits.bytes);
             if let Some(gathering) = self.gatherings.get_mut(&gathering).filter(|_| is_full) {
-                gathering.is_sated = true;
+                if gathering.sated.is_empty() {
+                    gathering.sated_since = now;
+                }
+                gathering.sated.push(number);
             }
         }
     }
@@ -312,7 +331,7 @@ impl Shard {
             Next::Wait => {}
             Next::Read(gathering) => {
                 if let Some(gathering) = self.gatherings.get_mut(&gathering) {
-                    gathering.is_sated = false;
+                    gathering.sated.retain(|sated| *sated != number);
                 }
             }
             Next::Ask => {

@@ -1,0 +1,232 @@
+//! The ledger: a publisher that keeps the list of what it published, two hundred clients that keep what they got, and
+//! everything that can go wrong meanwhile. In the end both sides add up.
+//!
+//! The faults are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it, and `TICKWIRE_CHAOS_SECONDS` how
+//! long the random schedule runs: `make chaos` does both.
+
+mod check;
+mod faults;
+mod reader;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tickwire_core::frames::Encoding;
+use tickwire_testkit::eventually;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::feed::{Feed, USERS};
+use crate::ledger::check::{Tally, assert_adds_up};
+use crate::ledger::faults::Fault;
+use crate::ledger::reader::{Gateways, Nature, Reader};
+use crate::listener::Listener;
+use crate::oracle::{assert_exact, filter};
+use crate::producer::{Outgoing, Producer};
+
+/// How many clients there are on bare sockets, and how many of them read slowly.
+const READERS: usize = 190;
+const SLOW: usize = 4;
+const SLOW_USER: &str = "slow";
+
+/// How many clients use the library.
+const LISTENERS: usize = 0;
+
+/// One event of so many is large, so that what a slow reader leaves unread soon is too much.
+const LARGE_EACH: usize = 16;
+
+/// How long the clients have in the end to get what is still under way.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and positions that
+/// come often.
+const SETTINGS: [(&str, &str); 4] = [
+    ("gateway.outbox_bytes", "65536"),
+    ("gateway.heartbeat_interval", "3s"),
+    ("gateway.drain_window", "1s"),
+    ("gateway.slow_deadline", "5s"),
+];
+
+/// A cluster under test with its publisher and its clients.
+struct Ledger {
+    cluster: Cluster,
+    gateways: Gateways,
+    readers: Vec<Reader>,
+    listeners: Vec<(&'static str, serde_json::Value, Listener)>,
+    publisher: Publisher,
+    rng: StdRng,
+}
+
+/// Publishes one event after the other, each until the stream has it.
+struct Publisher {
+    stop: CancellationToken,
+    published: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    fn start(producer: Producer, seed: u64, pause: Duration) -> Self {
+        let (stop, published) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (stop.clone(), Arc::clone(&published));
+        let task = tokio::spawn(async move {
+            let mut feed = Feed::new(seed);
+            let mut pace = interval(pause);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !stopped.is_cancelled() {
+                pace.tick().await;
+                let number = count.load(Ordering::Relaxed);
+                let event = if number % LARGE_EACH == 0 { large(number) } else { feed.event() };
+                let event = event.id(format!("n-{number}"));
+                // What was published and not acknowledged is published again, and known by its id.
+                while !producer.try_publish(&event).await {}
+                count.store(number + 1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, published, task }
+    }
+
+    /// Waits until so many more than now are in the stream.
+    async fn more(&self, count: usize) {
+        let enough = self.published.load(Ordering::Relaxed) + count;
+        let published = async || (self.published.load(Ordering::Relaxed) >= enough).then_some(());
+        eventually("further events are published", SETTLE, published).await;
+    }
+
+    async fn stop(self) -> usize {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        self.published.load(Ordering::Relaxed)
+    }
+}
+
+impl Ledger {
+    async fn start(name: &str, seed: u64, mut cluster: Cluster) -> Self {
+        eprintln!("{name}: the seed is {seed}");
+        let gateways: Gateways = Arc::new(Mutex::new(cluster.gateway_addresses().await));
+        let mut feed = Feed::new(seed);
+        let mut readers = Vec::new();
+        for number in 0..READERS {
+            let is_slow = number < SLOW;
+            let every = serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] });
+            let nature = Nature {
+                user: if is_slow { SLOW_USER } else { USERS[number % USERS.len()] },
+                filter: if is_slow { every } else { feed.filter() },
+                encoding: Encoding::ALL[number % 2],
+                is_slow,
+            };
+            readers.push(Reader::start(nature, Arc::clone(&gateways), seed + number as u64));
+        }
+        let mut listeners = Vec::new();
+        let addresses = gateways.lock().unwrap().clone();
+        for number in 0..LISTENERS {
+            let (user, filter) = (USERS[number % USERS.len()], feed.filter());
+            let listener = Listener::connect(&addresses, user, Encoding::ALL[number % 2]).await;
+            listener.subscribe("mine", &filter).await;
+            listeners.push((user, filter, listener));
+        }
+        for reader in &readers {
+            eventually("a reader has subscribed", SETTLE, async || reader.look(|record| record.begin.clone())).await;
+        }
+        let publisher = Publisher::start(cluster.producer().await, seed, Duration::from_millis(4));
+        publisher.more(100).await;
+        Self { cluster, gateways, readers, listeners, publisher, rng: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Lets faults happen one after the other, with events in between.
+    async fn suffer(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            eprintln!("fault: {fault:?}");
+            fault.happen(&mut self.cluster, &self.gateways, &mut self.rng).await;
+            self.publisher.more(150).await;
+        }
+    }
+
+    /// Stops the publisher, waits until everything has come, and checks each client's record.
+    async fn close(mut self) -> Tally {
+        let published = self.publisher.stop().await;
+        self.readers.iter().for_each(Reader::hurry);
+        let log = self.cluster.log().await;
+        assert_eq!(log.entries.len(), published, "the stream holds what was published");
+        let end = log.end();
+        for (number, reader) in self.readers.iter().enumerate() {
+            let what = format!("reader {number} has everything");
+            let is_there =
+                |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
+            eventually(&what, SETTLE, async || reader.look(|record| is_there(&record.position)).then_some(())).await;
+        }
+        let mut total = Tally::default();
+        for (number, reader) in self.readers.iter().enumerate() {
+            let name = format!("reader {number} ({:?})", reader.nature);
+            let tally = assert_adds_up(&name, reader, &log);
+            total.received += tally.received;
+            total.missing += tally.missing;
+            total.repeats += tally.repeats;
+            total.let_go += tally.let_go;
+        }
+        for (user, wanted, listener) in &mut self.listeners {
+            listener.catch_up(&end).await;
+            assert_exact(user, &listener.events, &listener.gaps, &log.matching(user, &[filter(wanted)]));
+        }
+        eprintln!("{published} published; {total:?}");
+        assert!(total.received > published, "the filters of this seed match little");
+        total
+    }
+}
+
+/// An event of 120 KB for slow readers alone: the kernel holds megabytes for them before a gateway has to.
+fn large(number: usize) -> Outgoing {
+    let priorities = ["low", "medium", "high", "critical"];
+    let event = serde_json::json!({
+        "alert_id": number,
+        "type": "match",
+        "note": "x".repeat(120_000),
+        "priority": priorities[number / LARGE_EACH % priorities.len()],
+    });
+    Outgoing::json("alert", SLOW_USER, &event)
+}
+
+fn seed(or: u64) -> u64 {
+    std::env::var("TICKWIRE_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(or)
+}
+
+/// Processes die.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_nodes_crash() {
+    let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
+    let mut ledger = Ledger::start("crashes", seed(1), cluster).await;
+    let faults =
+        [Fault::KillGateway, Fault::KillRouter, Fault::KillBoth, Fault::KillCoordinator, Fault::RestartGateway];
+    ledger.suffer(&faults).await;
+    let tally = ledger.close().await;
+    assert!(tally.let_go > 0, "slow readers are told that they are slow");
+}
+
+/// Operators do what operators do, and a router sleeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_nodes_come_and_go() {
+    let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
+    let mut ledger = Ledger::start("operations", seed(2), cluster).await;
+    let faults = [Fault::AddGateway, Fault::FreezeRouter, Fault::RollGateways, Fault::RemoveGateway];
+    ledger.suffer(&faults).await;
+    let tally = ledger.close().await;
+    assert!(tally.let_go > 0, "slow readers are told that they are slow");
+}
+
+/// Everything, in any order, for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_happens_in_any_order() {
+    let seconds = std::env::var("TICKWIRE_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
+    let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
+    let mut ledger = Ledger::start("chaos", seed(3), cluster).await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    while tokio::time::Instant::now() < end {
+        let fault = Fault::any(&mut ledger.rng);
+        ledger.suffer(&[fault]).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    ledger.close().await;
+}

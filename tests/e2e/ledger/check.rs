@@ -1,0 +1,96 @@
+//! What a reader must have got: its filter over everything that was published, exactly once, in order per key and lane,
+//! but for what it was told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use tickwire_core::ids::{Partition, Seq};
+
+use super::reader::{Reader, Record};
+use crate::oracle::{Entry, Log, as_received, at, filter};
+
+/// What became of a reader's events.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    /// How many it got.
+    pub(crate) received: usize,
+    /// How many it did not get, and was told of.
+    pub(crate) missing: usize,
+    /// How many came early, and again after a resume.
+    pub(crate) repeats: usize,
+    /// How many it was told that it would not get as they came; a resume may have given them after all.
+    pub(crate) let_go: u64,
+}
+
+/// Fails unless a reader's record adds up.
+pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log) -> Tally {
+    let nature = &reader.nature;
+    let wanted = log.matching(nature.user, &[filter(&nature.filter)]);
+    reader.look(|record| {
+        let begin = record.begin.as_deref().unwrap_or_else(|| panic!("{name} never subscribed"));
+        let due = wanted.into_iter().filter(|entry| entry.seq > at(begin, entry.partition));
+        let due: BTreeMap<(Partition, Seq), &Entry> = due.map(|entry| ((entry.partition, entry.seq), entry)).collect();
+        let repeats = assert_once_and_in_order(name, record, &due, nature.is_slow);
+        let had: BTreeSet<_> = record.events.iter().map(|got| (got.event.p, got.event.seq)).collect();
+        let missing: Vec<_> = due.keys().filter(|place| !had.contains(place)).collect();
+        let told = assert_told(name, record, &missing);
+        if !nature.is_slow {
+            assert_eq!((&record.gaps[..], told, record.incomplete), (&[][..], 0, 0), "{name} reads fast");
+        }
+        let let_go = record.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+        Tally { received: had.len(), missing: told, repeats, let_go }
+    })
+}
+
+/// Every event is one that is due, as it was published, and comes again only if it came early before. Gives how many do.
+fn assert_once_and_in_order(
+    name: &str,
+    record: &Record,
+    due: &BTreeMap<(Partition, Seq), &Entry>,
+    is_slow: bool,
+) -> usize {
+    let (mut early, mut had, mut repeats) = (BTreeMap::new(), BTreeSet::new(), 0);
+    let mut last = BTreeMap::new();
+    for got in &record.events {
+        let place = (got.event.p, got.event.seq);
+        let entry = due.get(&place).unwrap_or_else(|| panic!("{name} got what is not meant for it: {got:?}"));
+        let mut expected = as_received(entry);
+        expected.conflated = got.event.conflated;
+        assert_eq!(got.event, expected, "{name} received another content");
+        assert!(is_slow || got.event.conflated == 0, "{name} reads fast, and was conflated: {got:?}");
+        let is_new = had.insert(place);
+        if !is_new {
+            let before = early.get(&place);
+            assert!(
+                before.is_some_and(|session| *session < got.session),
+                "{name} received {place:?} again in session {} and not early in one before ({before:?})",
+                got.session
+            );
+            repeats += 1;
+        } else {
+            // Of what a slow reader was told it may get some after a resume, behind what came before.
+            let session = if is_slow { got.session } else { 0 };
+            let lane = (&entry.event.kind, &entry.event.key, got.event.priority, session);
+            let before = last.insert(lane, got.event.seq);
+            assert!(before.is_none_or(|before| before < got.event.seq), "{name} received {got:?} after {before:?}");
+        }
+        if got.is_early {
+            early.insert(place, got.session);
+        }
+    }
+    repeats
+}
+
+/// Each missing event lies in a gap, or is one of those that notices count. Gives how many are missing.
+fn assert_told(name: &str, record: &Record, missing: &[&(Partition, Seq)]) -> usize {
+    let in_gap =
+        |(p, seq): &(Partition, Seq)| record.gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
+    let noticed = |(p, seq): &(Partition, Seq)| {
+        let ranges = record.notices.iter().flat_map(|notice| &notice.ranges);
+        ranges.into_iter().any(|range| range.p == *p && range.first <= *seq && *seq <= range.last)
+    };
+    let silent: Vec<_> = missing.iter().filter(|place| !in_gap(place) && !noticed(place)).collect();
+    assert!(silent.is_empty(), "{name} misses, without a word, {silent:?} of {} missing", missing.len());
+    let counted: u64 = record.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    let of_notices = missing.iter().filter(|place| !in_gap(place)).count();
+    assert!(of_notices as u64 <= counted, "{name} misses {of_notices} and was told of {counted}");
+    missing.len()
+}

@@ -1,0 +1,141 @@
+//! What can go wrong with a cluster, or be done to it.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use std::time::Duration;
+use tickwire_testkit::eventually;
+use tokio::time::sleep;
+
+use super::reader::Gateways;
+use crate::cluster::Cluster;
+use crate::node::DEADLINE;
+
+/// How long a frozen router sleeps: others take its partitions meanwhile.
+const SLEEP: Duration = Duration::from_secs(10);
+
+/// One of them. Afterwards there are as many nodes as before, unless its name says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A gateway is killed; another takes its place.
+    KillGateway,
+    /// A router is killed; another takes its place.
+    KillRouter,
+    /// A gateway and a router are killed at the same time.
+    KillBoth,
+    /// The router that is the coordinator is killed.
+    KillCoordinator,
+    /// A gateway is killed and started again under its name.
+    RestartGateway,
+    /// A router stands still for ten seconds and goes on with what it knew.
+    FreezeRouter,
+    /// Each gateway is told to stop and replaced, one after the other.
+    RollGateways,
+    /// There is one gateway more.
+    AddGateway,
+    /// A gateway is told to stop, and there is one less.
+    RemoveGateway,
+}
+
+impl Fault {
+    /// Any of those after which there are as many nodes as before.
+    pub(crate) fn any(rng: &mut StdRng) -> Self {
+        let all = [
+            Self::KillGateway,
+            Self::KillRouter,
+            Self::KillBoth,
+            Self::KillCoordinator,
+            Self::RestartGateway,
+            Self::FreezeRouter,
+            Self::RollGateways,
+        ];
+        all.choose(rng).copied().unwrap()
+    }
+
+    /// Lets it happen, and returns when the cluster is whole again.
+    pub(crate) async fn happen(self, cluster: &mut Cluster, gateways: &Gateways, rng: &mut StdRng) {
+        match self {
+            Self::KillGateway => {
+                kill_gateway(cluster, rng);
+                cluster.add_gateway();
+            }
+            Self::KillRouter => {
+                kill_router(cluster, rng);
+                cluster.add_router();
+            }
+            Self::KillBoth => {
+                kill_gateway(cluster, rng);
+                kill_router(cluster, rng);
+                cluster.add_gateway();
+                cluster.add_router();
+            }
+            Self::KillCoordinator => {
+                let at = coordinator(cluster).await;
+                cluster.routers.remove(at).process.kill();
+                cluster.add_router();
+            }
+            Self::RestartGateway => {
+                let at = rng.random_range(0..cluster.gateways.len());
+                let id = cluster.gateways[at].id.clone();
+                cluster.gateways.remove(at).process.kill();
+                let again = cluster.node_again("gateway", &id);
+                cluster.gateways.push(again);
+            }
+            Self::FreezeRouter => {
+                let at = rng.random_range(0..cluster.routers.len());
+                cluster.routers[at].process.freeze();
+                sleep(SLEEP).await;
+                cluster.routers[at].process.thaw();
+            }
+            Self::RollGateways => {
+                for _ in 0..cluster.gateways.len() {
+                    cluster.add_gateway().gateway().await;
+                    tell(cluster, gateways).await;
+                    leave(cluster, gateways).await;
+                }
+            }
+            Self::AddGateway => drop(cluster.add_gateway().gateway().await),
+            Self::RemoveGateway => leave(cluster, gateways).await,
+        }
+        tell(cluster, gateways).await;
+        cluster.settled().await;
+    }
+}
+
+/// The clients learn where gateways are.
+async fn tell(cluster: &mut Cluster, gateways: &Gateways) {
+    let known = cluster.gateway_addresses().await;
+    *gateways.lock().unwrap() = known;
+}
+
+fn kill_gateway(cluster: &mut Cluster, rng: &mut StdRng) {
+    let at = rng.random_range(0..cluster.gateways.len());
+    cluster.gateways.remove(at).process.kill();
+}
+
+fn kill_router(cluster: &mut Cluster, rng: &mut StdRng) {
+    let at = rng.random_range(0..cluster.routers.len());
+    cluster.routers.remove(at).process.kill();
+}
+
+/// The oldest gateway is told to stop, and ends by itself.
+async fn leave(cluster: &mut Cluster, gateways: &Gateways) {
+    let mut leaving = cluster.gateways.remove(0);
+    let address = leaving.gateway().await;
+    gateways.lock().unwrap().retain(|known| *known != address);
+    leaving.process.terminate();
+    assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+}
+
+/// The router that is the coordinator.
+async fn coordinator(cluster: &mut Cluster) -> usize {
+    eventually("there is a coordinator", DEADLINE, async || {
+        for (at, router) in cluster.routers.iter_mut().enumerate() {
+            if router.metrics().await.get("tickwire_coordinator") == 1.0 {
+                return Some(at);
+            }
+        }
+        None
+    })
+    .await
+}

@@ -1,0 +1,204 @@
+//! A client on a bare socket that is there for as long as the test: it connects again whenever it must, goes on where it
+//! was, and keeps everything that it got.
+
+use futures_util::{SinkExt, StreamExt};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tickwire_core::frames::{CaughtUp, Encoding, Gap, Heartbeat, Notice, ReceivedEvent, ServerMessage, Subscriptions};
+use tickwire_core::ids::{Partition, Seq};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::socket::{Ws, query, try_connect};
+
+/// How long a connection may take, and how long it may be silent.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The longest pause before another attempt, in milliseconds.
+const PAUSE_MS: u64 = 300;
+
+/// How long a slow reader takes for a message.
+const SLOWNESS: Duration = Duration::from_millis(800);
+
+/// Where gateways are to be found, as a load balancer would know.
+pub(crate) type Gateways = Arc<Mutex<Vec<SocketAddr>>>;
+
+/// What a reader is like.
+#[derive(Debug, Clone)]
+pub(crate) struct Nature {
+    pub(crate) user: &'static str,
+    pub(crate) filter: Value,
+    pub(crate) encoding: Encoding,
+    /// Whether it reads too slowly, until it is told to hurry.
+    pub(crate) is_slow: bool,
+}
+
+/// An event, whether it came early, and in which of the reader's sessions.
+#[derive(Debug, Clone)]
+pub(crate) struct Got {
+    pub(crate) event: ReceivedEvent,
+    pub(crate) is_early: bool,
+    pub(crate) session: u32,
+}
+
+/// What a reader got.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) events: Vec<Got>,
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) notices: Vec<Notice>,
+    /// The position as of which it first subscribed.
+    pub(crate) begin: Option<String>,
+    /// The last position told.
+    pub(crate) position: Option<String>,
+    pub(crate) sessions: u32,
+    /// Resumes that were not complete.
+    pub(crate) incomplete: u32,
+    seen: BTreeMap<Partition, Seq>,
+}
+
+/// A running reader.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) nature: Nature,
+    record: Arc<Mutex<Record>>,
+    hurry: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Reader {
+    pub(crate) fn start(nature: Nature, gateways: Gateways, seed: u64) -> Self {
+        let record = Arc::new(Mutex::new(Record::default()));
+        let hurry = Arc::new(AtomicBool::new(!nature.is_slow));
+        let life = Life {
+            nature: nature.clone(),
+            gateways,
+            record: Arc::clone(&record),
+            hurry: Arc::clone(&hurry),
+            rng: StdRng::seed_from_u64(seed),
+        };
+        Self { nature, record, hurry, task: tokio::spawn(life.live()) }
+    }
+
+    /// Looks at what it has so far.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Record) -> T) -> T {
+        assert!(!self.task.is_finished(), "a reader has failed");
+        at(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads as fast as it can from now on.
+    pub(crate) fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Life {
+    nature: Nature,
+    gateways: Gateways,
+    record: Arc<Mutex<Record>>,
+    hurry: Arc<AtomicBool>,
+    rng: StdRng,
+}
+
+impl Life {
+    async fn live(mut self) {
+        loop {
+            let known = self.gateways.lock().unwrap().clone();
+            if let Some(gateway) = known.choose(&mut self.rng)
+                && let Ok(Some(ws)) =
+                    timeout(PATIENCE, try_connect(*gateway, &query(self.nature.user), self.nature.encoding)).await
+            {
+                self.record.lock().unwrap().sessions += 1;
+                self.session(ws).await;
+            }
+            sleep(Duration::from_millis(self.rng.random_range(0..PAUSE_MS))).await;
+        }
+    }
+
+    /// One connection, to its end, however that comes.
+    async fn session(&mut self, mut ws: Ws) -> Option<()> {
+        loop {
+            let message = timeout(PATIENCE, ws.next()).await.ok()??.ok()?;
+            let bytes = match message {
+                Message::Text(text) => text.into(),
+                Message::Binary(bytes) => bytes,
+                Message::Close(_) => return None,
+                _ => continue,
+            };
+            let messages = ServerMessage::parse(&bytes, self.nature.encoding).unwrap();
+            if matches!(messages.first(), Some(ServerMessage::Welcome(_))) {
+                let frame = self.opening();
+                let message = match self.nature.encoding {
+                    Encoding::Json => Message::text(frame.to_string()),
+                    Encoding::MsgPack => Message::binary(rmp_serde::to_vec_named(&frame).unwrap()),
+                };
+                ws.send(message).await.ok()?;
+            }
+            self.record.lock().unwrap().take(messages)?;
+            if !self.hurry.load(Ordering::Relaxed) {
+                sleep(SLOWNESS).await;
+            }
+        }
+    }
+
+    /// What it says first.
+    fn opening(&self) -> Value {
+        let record = self.record.lock().unwrap();
+        let filter = &self.nature.filter;
+        match &record.position {
+            Some(position) if record.begin.is_some() => {
+                let seen: BTreeMap<String, Seq> = record.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
+                let mine = json!({ "mine": { "filter": filter } });
+                json!({ "action": "resume", "id": 1, "position": position, "seen": seen, "subscriptions": mine })
+            }
+            _ => json!({ "action": "subscribe", "id": 1, "name": "mine", "filter": filter }),
+        }
+    }
+}
+
+impl Record {
+    /// Takes a message of the server's; `None` if the connection is of no use.
+    fn take(&mut self, messages: Vec<ServerMessage>) -> Option<()> {
+        let is_early = messages.first() == Some(&ServerMessage::Early);
+        for message in messages {
+            match message {
+                ServerMessage::Event(event) => {
+                    if !is_early {
+                        let seen = self.seen.entry(event.p).or_insert(event.seq);
+                        *seen = event.seq.max(*seen);
+                    }
+                    self.events.push(Got { event: *event, is_early, session: self.sessions });
+                }
+                ServerMessage::Gap(gap) => self.gaps.push(gap),
+                ServerMessage::Notice(notice) => self.notices.push(notice),
+                ServerMessage::Subscribed(Subscriptions { position, .. }) => {
+                    self.begin.get_or_insert_with(|| position.to_string());
+                    self.position = Some(position.to_string());
+                }
+                ServerMessage::Heartbeat(Heartbeat { position }) => self.position = Some(position.to_string()),
+                ServerMessage::CaughtUp(CaughtUp { resumed, position, .. }) => {
+                    self.incomplete += u32::from(!resumed);
+                    self.position = Some(position.to_string());
+                }
+                ServerMessage::Welcome(_) | ServerMessage::Early | ServerMessage::Goaway(_) => {}
+                ServerMessage::Error(error) if error.code == 503 => return None,
+                other => panic!("not expected by a reader: {other:?}"),
+            }
+        }
+        Some(())
+    }
+}
