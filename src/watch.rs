@@ -4,7 +4,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io;
-use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, SubscribeOptions};
+use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Since, SubscribeOptions};
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
 
@@ -18,6 +18,7 @@ mod table;
 Examples:
   tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
   tickwire watch --user ann --kinds pattern,market --json
+  tickwire watch --user ann --symbols AAPL --since 5m
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
@@ -47,6 +48,9 @@ pub(crate) struct WatchArgs {
     /// Only from this priority on: low, medium, high, critical
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
+    /// From when on, before what is new: a time, a length of time like 5m or 1h, or a position
+    #[arg(long, value_name = "WHEN")]
+    since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
     #[arg(long, value_name = "JSON", value_parser = values::object)]
     filter: Option<Map<String, Value>>,
@@ -81,8 +85,8 @@ impl WatchArgs {
         };
         let (client, mut messages) = Client::connect(config).await?;
         let subscribing = client.clone();
-        let mut subscribed =
-            tokio::spawn(async move { subscribing.subscribe("watch", filter, SubscribeOptions::default()).await });
+        let options = SubscribeOptions { since: self.since, ..SubscribeOptions::default() };
+        let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, options).await });
         let mut confirmed = false;
         let mut printer = table::Printer::new(self.json);
         loop {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tickwire_core::codes::Reconnect;
-use tickwire_core::frames::{Chosen, ClientFrame, SubscriptionName, Subscriptions};
+use tickwire_core::frames::{Chosen, ClientFrame, SubscriptionName, Subscriptions, Wanted};
+use tickwire_core::since::Since;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -43,12 +44,15 @@ pub struct Messages {
 }
 
 /// How a subscription's events are to come; what is `None` is left to the gateway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// How long events may wait to be sent together, in milliseconds; 0 to 1000.
     pub window_ms: Option<u16>,
     /// How many events an hour are sent at most; what comes beyond is told by a notice.
     pub max_events_per_hour: Option<u32>,
+    /// From where on what was stored before is wanted as well. It comes after the answer and before what is new, and
+    /// [`Message::Past`] ends it. If the connection is lost before that, it does not go on.
+    pub since: Option<Since>,
 }
 
 impl Client {
@@ -101,16 +105,9 @@ impl Client {
         options: SubscribeOptions,
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
-        let SubscribeOptions { window_ms, max_events_per_hour } = options;
-        self.list_after(
-            ClientFrame::Subscribe {
-                name,
-                wanted: tickwire_core::frames::Wanted { filter, window_ms, max_events_per_hour },
-                since: None,
-            },
-            "subscribe",
-        )
-        .await
+        let SubscribeOptions { window_ms, max_events_per_hour, since } = options;
+        let wanted = Wanted { filter, window_ms, max_events_per_hour };
+        self.list_after(ClientFrame::Subscribe { name, wanted, since }, "subscribe").await
     }
 
     /// Ends the subscription of this name, or all of them if it is `*`. Gives what remains.

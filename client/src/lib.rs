@@ -2,7 +2,7 @@
 //!
 //! [`Client::connect`] gives two things: a [`Client`], a small handle that asks (subscribe, unsubscribe, list, ping),
 //! and [`Messages`], what comes. One task owns the socket behind both, connects again with a jittered backoff when the
-//! connection is lost, and subscribes again to everything that was in force.
+//! connection is lost, and goes on where it was, at whichever gateway it reaches.
 //!
 //! ```no_run
 //! use serde_json::json;
@@ -20,7 +20,7 @@
 //!     match message {
 //!         Message::Event(event) => println!("{}:{} {} {:?}", event.p, event.seq, event.id, event.symbol),
 //!         Message::Gap(gap) => println!("partition {} may lack ({}, {}]", gap.p, gap.from, gap.to),
-//!         Message::Interrupted => println!("what happened while disconnected may be missing"),
+//!         Message::Resumed { complete } => println!("caught up{}", if complete { "" } else { ", with gaps" }),
 //!         Message::Disconnected { reason, retry_in: None, .. } => println!("over: {reason}"),
 //!         _ => {}
 //!     }
@@ -34,8 +34,11 @@
 //! tells, and at last closes. Nothing is dropped on this side. It also means that answers wait behind events: whoever
 //! awaits a request while events flow must have another task read [`Messages`], or a buffer that is large enough.
 //!
-//! **What a reconnect loses is told.** The protocol cannot resume yet, so events of the time between are not sent
-//! again. [`Message::Interrupted`] says so, and [`Message::Restored`] says that all subscriptions are in force again.
+//! **A reconnect loses nothing, and what is lost is told.** The client remembers how far it is and asks for the rest:
+//! [`Message::Restored`] says that all subscriptions are in force again, then comes what was missed, then
+//! [`Message::Resumed`]. Every event is told once; those that the server sent early and sends again are passed over.
+//! Where the server cannot give something any more, [`Message::Gap`] says what and why. Only if a resume is refused are
+//! the subscriptions made anew, and [`Message::Interrupted`] says that the time between is not covered.
 //!
 //! **It ends** with [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason that
 //! connecting again would not mend. Dropping every [`Client`] alone ends nothing as long as [`Messages`] is there.
@@ -49,6 +52,7 @@ mod dial;
 mod error;
 mod message;
 mod owner;
+mod progress;
 mod requests;
 #[cfg(test)]
 mod scripted;
@@ -67,3 +71,4 @@ pub use tickwire_core::frames::{
     BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, Subscription,
     SubscriptionName, Subscriptions, Welcome,
 };
+pub use tickwire_core::since::Since;

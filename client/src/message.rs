@@ -13,11 +13,24 @@ pub enum Message {
         /// What the server said of it.
         welcome: Welcome,
     },
-    /// Events between those before this message and those after it may be missing: the connection was lost while there
-    /// were subscriptions. It follows `Connected`; `Restored` says when the uncertainty ends.
-    Interrupted,
-    /// Every subscription that was in force before the connection was lost is in force again.
+    /// Every subscription that was in force before the connection was lost is in force again. What was missed follows,
+    /// unless the session was `Interrupted`.
     Restored,
+    /// What was missed while the connection was lost has been given; what follows is new.
+    Resumed {
+        /// Whether all of it was. If not, `Gap` messages have told what is missing.
+        complete: bool,
+    },
+    /// The session could not go on where the one before ended: events between those before this message and those after
+    /// it may be missing, without being told one by one. `Restored` says when the uncertainty ends.
+    Interrupted,
+    /// What a new subscription asked for of the time before it has been given.
+    Past {
+        /// Its name.
+        name: SubscriptionName,
+        /// Whether all of it was. If not, `Gap` messages have told what is missing, or the connection was lost.
+        complete: bool,
+    },
     /// A subscription that was in force was refused after a reconnect, and is gone.
     SubscriptionLost {
         /// Its name.

@@ -21,6 +21,7 @@ use crate::client::Command;
 use crate::config::ClientConfig;
 use crate::dial::{self, Dial, Link};
 use crate::message::Message;
+use crate::progress::Progress;
 use crate::requests::Requests;
 use crate::session::Session;
 use crate::target::Target;
@@ -40,6 +41,7 @@ pub(crate) struct Owner<D: Dial> {
     commands: mpsc::Receiver<Command>,
     messages: mpsc::Sender<Message>,
     requests: Requests,
+    progress: Progress,
     retries: Retries,
     socket: Option<WebSocketStream<D::Io>>,
 }
@@ -54,7 +56,8 @@ impl<D: Dial> Owner<D> {
     ) -> Self {
         let retries = Retries::new(config.reconnect);
         let requests = Requests::default();
-        Self { dialler, config, targets, at, commands, messages, requests, retries, socket: None }
+        let progress = Progress::default();
+        Self { dialler, config, targets, at, commands, messages, requests, progress, retries, socket: None }
     }
 
     /// Lives until `stop`, until nobody can read messages any more, or until no further attempt should be made.
@@ -78,7 +81,7 @@ impl<D: Dial> Owner<D> {
             let socket = self.socket.insert(link.socket);
             let session = Session::new(
                 socket,
-                &mut self.requests,
+                (&mut self.requests, &mut self.progress),
                 &mut self.commands,
                 &self.messages,
                 (&self.config, &link.welcome),
@@ -90,12 +93,15 @@ impl<D: Dial> Owner<D> {
             if let Some(mut socket) = self.socket.take() {
                 farewell(&mut socket).await;
             }
+            for lost in self.requests.end_session() {
+                self.messages.send(lost).await.ok();
+            }
             let told = end.told.map(|moment| moment.saturating_duration_since(Instant::now()));
             let pause = self.lost(end.code, end.reason, end.verdict, told).await;
             let Some(next) = self.connect_again(pause).await else { return };
             link = next;
             opening = vec![Message::Connected { welcome: link.welcome.clone() }];
-            if self.requests.holds_any() {
+            if self.requests.holds_any() && self.progress.place().is_none() {
                 opening.push(Message::Interrupted);
             }
         }

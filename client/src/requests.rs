@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{
-    Chosen, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, Subscriptions,
+    CaughtUp, Chosen, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, Subscriptions, Wanted,
 };
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::position::Position;
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use crate::error::ClientError;
 use crate::message::Message;
@@ -34,6 +37,22 @@ pub(crate) type Reply = oneshot::Sender<Result<Answer, ClientError>>;
 #[derive(Debug)]
 pub(crate) struct CannotRestore(pub(crate) ServerError);
 
+/// What follows from an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// What the user should be told.
+    pub(crate) told: Vec<Message>,
+    /// Whether the subscriptions are to be made anew, since they could not go on.
+    pub(crate) anew: bool,
+}
+
+/// Whose past is awaited.
+#[derive(Debug)]
+enum PastOf {
+    Session,
+    Subscription(SubscriptionName),
+}
+
 #[derive(Debug)]
 struct Open {
     frame: ClientFrame,
@@ -46,7 +65,9 @@ struct Open {
 pub(crate) struct Requests {
     last_id: u64,
     open: BTreeMap<u64, Open>,
-    held: BTreeMap<SubscriptionName, ClientFrame>,
+    held: BTreeMap<SubscriptionName, Wanted>,
+    /// What of the past is still to come, by the ids of the frames that asked for it.
+    pasts: BTreeMap<u64, PastOf>,
 }
 
 impl Requests {
@@ -70,31 +91,79 @@ impl Requests {
         (!reply.is_closed()).then(|| self.open(frame, Some(reply), encoding))
     }
 
-    /// The frames with which a new session begins: the subscriptions in force first, then what is still unanswered.
-    pub(crate) fn start_session(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+    /// The frames with which a new session begins: the subscriptions in force first, from `place` on if that is known,
+    /// then what is still unanswered.
+    pub(crate) fn start_session(
+        &mut self,
+        place: Option<(Position, BTreeMap<Partition, Seq>)>,
+        encoding: Encoding,
+    ) -> Vec<Vec<u8>> {
         self.open.retain(|_, open| open.reply.as_ref().is_some_and(|reply| !reply.is_closed()));
-        let unanswered: Vec<_> = self.open.iter().map(|(id, open)| encode(*id, &open.frame, encoding)).collect();
-        let held: Vec<_> = self.held.values().cloned().collect();
-        let mut frames: Vec<_> = held.into_iter().map(|frame| self.open(frame, None, encoding)).collect();
+        let mut unanswered = Vec::new();
+        for (id, open) in std::mem::take(&mut self.open) {
+            self.await_past(id, &open.frame);
+            unanswered.push(encode(id, &open.frame, encoding));
+            self.open.insert(id, open);
+        }
+        let mut frames = match place {
+            Some((position, seen)) if self.holds_any() => {
+                let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
+                vec![self.open(resume, None, encoding)]
+            }
+            _ => self.subscribe_anew(encoding),
+        };
         frames.extend(unanswered);
         frames
     }
 
-    /// Takes what may be an answer. Gives what the user should be told.
-    pub(crate) fn answered(&mut self, message: ServerMessage) -> Result<Vec<Message>, CannotRestore> {
+    /// The frames that subscribe to everything that was in force as if it were new.
+    pub(crate) fn subscribe_anew(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+        let held = self.held.clone().into_iter();
+        held.map(|(name, wanted)| self.open(ClientFrame::Subscribe { name, wanted, since: None }, None, encoding))
+            .collect()
+    }
+
+    /// The session has ended. Gives what the user should be told of the past that does not come any more; what a session
+    /// lacks is asked for by the next.
+    pub(crate) fn end_session(&mut self) -> Vec<Message> {
+        let lost = std::mem::take(&mut self.pasts).into_iter().filter_map(|(id, of)| match of {
+            // One that was not even answered is asked for again.
+            PastOf::Subscription(name) if !self.open.contains_key(&id) => Some(Message::Past { name, complete: false }),
+            PastOf::Session | PastOf::Subscription(_) => None,
+        });
+        lost.collect()
+    }
+
+    /// What was asked for of the past has come. Gives what the user should be told.
+    pub(crate) fn caught_up(&mut self, end: &CaughtUp) -> Option<Message> {
+        let complete = end.resumed;
+        match self.pasts.remove(&number(end.id.as_ref()?)?)? {
+            PastOf::Session => Some(Message::Resumed { complete }),
+            PastOf::Subscription(name) => Some(Message::Past { name, complete }),
+        }
+    }
+
+    /// Takes what may be an answer.
+    pub(crate) fn answered(&mut self, message: ServerMessage) -> Result<Answered, CannotRestore> {
         let id = match &message {
             ServerMessage::Subscribed(answer) | ServerMessage::Subscriptions(answer) => answer.id.as_ref(),
             ServerMessage::Pong(pong) => pong.id.as_ref(),
             ServerMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
-        let open = id.and_then(number).and_then(|id| self.open.remove(&id));
+        let id = id.and_then(number);
+        let open = id.and_then(|id| self.open.remove(&id));
         let answer = match message {
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => Ok(Answer::Subscriptions(list)),
             ServerMessage::Pong(_) => Ok(Answer::Pong),
             ServerMessage::Error(error) => Err(error),
-            _ => return Ok(Vec::new()),
+            _ => return Ok(Answered::default()),
         };
+        if answer.is_err()
+            && let Some(id) = id
+        {
+            self.pasts.remove(&id);
+        }
         match (open, answer) {
             (Some(Open { frame, reply: Some(reply) }), answer) => {
                 if answer.is_ok() {
@@ -103,38 +172,53 @@ impl Requests {
                 let answer = answer.map_err(|error| ClientError::Refused { code: error.code, msg: error.msg });
                 // A caller that has given up was told that the change may have been made.
                 drop(reply.send(answer));
-                Ok(Vec::new())
+                Ok(Answered::default())
             }
             (Some(Open { frame, reply: None }), answer) => self.restored(frame, answer.err()),
-            (None, Err(error)) => Ok(vec![Message::Refused(error)]),
-            (None, Ok(_)) => Ok(Vec::new()),
+            (None, Err(error)) => Ok(Answered { told: vec![Message::Refused(error)], anew: false }),
+            (None, Ok(_)) => Ok(Answered::default()),
         }
     }
 
     fn open(&mut self, frame: ClientFrame, reply: Option<Reply>, encoding: Encoding) -> Vec<u8> {
         self.last_id += 1;
         let bytes = encode(self.last_id, &frame, encoding);
+        self.await_past(self.last_id, &frame);
         self.open.insert(self.last_id, Open { frame, reply });
         bytes
     }
 
+    /// Remembers, if a frame asks for the past, whose that is.
+    fn await_past(&mut self, id: u64, frame: &ClientFrame) {
+        let of = match frame {
+            ClientFrame::Subscribe { name, since: Some(_), .. } => PastOf::Subscription(name.clone()),
+            ClientFrame::Resume { .. } => PastOf::Session,
+            _ => return,
+        };
+        self.pasts.insert(id, of);
+    }
+
     fn hold(&mut self, frame: ClientFrame) {
-        match &frame {
-            ClientFrame::Subscribe { name, .. } => {
-                self.held.insert(name.clone(), frame);
+        match frame {
+            ClientFrame::Subscribe { name, wanted, .. } => {
+                self.held.insert(name, wanted);
             }
             ClientFrame::Unsubscribe { chosen: Chosen::One(name) } => {
-                self.held.remove(name);
+                self.held.remove(&name);
             }
             ClientFrame::Unsubscribe { chosen: Chosen::All } => self.held.clear(),
             ClientFrame::Resume { .. } | ClientFrame::Auth { .. } | ClientFrame::List | ClientFrame::Ping => {}
         }
     }
 
-    fn restored(&mut self, frame: ClientFrame, refusal: Option<ServerError>) -> Result<Vec<Message>, CannotRestore> {
+    fn restored(&mut self, frame: ClientFrame, refusal: Option<ServerError>) -> Result<Answered, CannotRestore> {
         let mut told = Vec::new();
         match (frame, refusal) {
             (_, Some(error)) if error.code == ErrorCode::Unavailable.code() => return Err(CannotRestore(error)),
+            (ClientFrame::Resume { .. }, Some(error)) => {
+                debug!(%error.msg, "the session cannot go on");
+                return Ok(Answered { told: vec![Message::Interrupted], anew: true });
+            }
             (ClientFrame::Subscribe { name, .. }, Some(error)) => {
                 self.held.remove(&name);
                 told.push(Message::SubscriptionLost { name, error });
@@ -144,7 +228,7 @@ impl Requests {
         if !self.restoring() {
             told.push(Message::Restored);
         }
-        Ok(told)
+        Ok(Answered { told, anew: false })
     }
 }
 

@@ -19,7 +19,8 @@ use crate::client::Command;
 use crate::config::ClientConfig;
 use crate::error;
 use crate::message::Message;
-use crate::requests::Requests;
+use crate::progress::Progress;
+use crate::requests::{Answered, Requests};
 
 /// The least silence after which a connection counts as lost, whatever heartbeat the server names.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ pub(crate) struct End {
 pub(crate) struct Session<'a, Io> {
     socket: &'a mut WebSocketStream<Io>,
     requests: &'a mut Requests,
+    progress: &'a mut Progress,
     commands: &'a mut mpsc::Receiver<Command>,
     messages: &'a mpsc::Sender<Message>,
     encoding: Encoding,
@@ -57,7 +59,7 @@ pub(crate) struct Session<'a, Io> {
 impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     pub(crate) fn new(
         socket: &'a mut WebSocketStream<Io>,
-        requests: &'a mut Requests,
+        (requests, progress): (&'a mut Requests, &'a mut Progress),
         commands: &'a mut mpsc::Receiver<Command>,
         messages: &'a mpsc::Sender<Message>,
         (config, welcome): (&ClientConfig, &Welcome),
@@ -67,6 +69,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         Self {
             socket,
             requests,
+            progress,
             commands,
             messages,
             encoding: config.encoding,
@@ -86,7 +89,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     }
 
     async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, End> {
-        let frames = self.requests.start_session(self.encoding);
+        let frames = self.requests.start_session(self.progress.place(), self.encoding);
         self.write(frames).await?;
         for message in opening {
             self.tell(message).await;
@@ -163,12 +166,25 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     }
 
     async fn take(&mut self, messages: Vec<ServerMessage>) -> Result<(), End> {
+        let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in messages {
             match message {
-                ServerMessage::Event(event) => self.tell(Message::Event(event)).await,
-                // Positions come from the server alone, so that what is early needs no care.
+                ServerMessage::Event(event) => {
+                    if self.progress.take(event.p, event.seq, is_early) {
+                        self.tell(Message::Event(event)).await;
+                    }
+                }
                 ServerMessage::Early => {}
-                ServerMessage::Heartbeat(heartbeat) => self.tell(Message::Heartbeat(heartbeat)).await,
+                ServerMessage::Heartbeat(heartbeat) => {
+                    self.progress.told(&heartbeat.position);
+                    self.tell(Message::Heartbeat(heartbeat)).await;
+                }
+                ServerMessage::CaughtUp(end) => {
+                    self.progress.told(&end.position);
+                    if let Some(message) = self.requests.caught_up(&end) {
+                        self.tell(message).await;
+                    }
+                }
                 ServerMessage::Notice(notice) => self.tell(Message::Notice(notice)).await,
                 ServerMessage::Gap(gap) => self.tell(Message::Gap(gap)).await,
                 ServerMessage::Goaway(goaway) => {
@@ -177,12 +193,20 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                     self.tell(Message::Goaway(goaway)).await;
                 }
                 answer => {
-                    let told = self.requests.answered(answer).map_err(|refused| End {
+                    if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
+                        self.progress.told(&list.position);
+                    }
+                    let Answered { told, anew } = self.requests.answered(answer).map_err(|refused| End {
                         verdict: Reconnect::After,
                         ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
                     })?;
                     for message in told {
                         self.tell(message).await;
+                    }
+                    if anew {
+                        self.progress.forget();
+                        let frames = self.requests.subscribe_anew(self.encoding);
+                        self.write(frames).await?;
                     }
                 }
             }

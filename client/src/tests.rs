@@ -2,6 +2,7 @@
 
 mod connecting;
 mod reconnecting;
+mod resuming;
 mod talking;
 
 use std::time::Duration;

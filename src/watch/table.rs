@@ -104,6 +104,10 @@ fn told(message: &Message) -> Option<String> {
         Message::Connected { welcome } => format!("connected to {} as {}", welcome.gateway, welcome.user),
         Message::Interrupted => "events of the time without a connection may be missing".to_owned(),
         Message::Restored => "subscribed again".to_owned(),
+        Message::Resumed { complete: true } => "caught up with what was missed".to_owned(),
+        Message::Resumed { complete: false } => "caught up, but for the gaps that were told".to_owned(),
+        Message::Past { complete: true, .. } => "that was the past".to_owned(),
+        Message::Past { complete: false, .. } => "that was the past, but for what is missing".to_owned(),
         Message::SubscriptionLost { name, error } => format!("lost the subscription {}: {}", name.as_str(), error.msg),
         Message::Notice(notice) => {
             let words = notice.msg.as_deref().map(|msg| format!(": {msg}")).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
-use tickwire_core::frames::{ClientFrame, Goaway, Heartbeat, ServerError, ServerFrame};
+use tickwire_core::frames::{ClientFrame, Goaway, Heartbeat, ServerError, ServerFrame, Wanted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -13,7 +13,7 @@ use crate::scripted::{HEARTBEAT_MS, pong, stage, subscribed};
 use crate::{Backoff, ClientConfig, ClientError, Message, SubscribeOptions};
 
 #[tokio::test(start_paused = true)]
-async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
+async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
     let (client, mut messages, mut stage, mut peer) = connected(config()).await;
     for name in ["a", "b", "c"] {
         subscribe(&client, &mut peer, name).await;
@@ -25,7 +25,7 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
         peer.say(&[subscribed(id, &["a", "b"])]).await;
     };
     let calls = async {
-        let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9) };
+        let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9), since: None };
         client.subscribe("b", json!({ "symbols": ["NVDA"] }), options).await.unwrap();
         client.unsubscribe("c").await.unwrap();
     };
@@ -42,9 +42,9 @@ async fn a_reconnect_subscribes_to_everything_again_in_one_go() {
     let (first, frame) = peer.hear().await;
     assert!(matches!(frame, ClientFrame::Subscribe { name, .. } if name.as_str() == "a"));
     let (second, frame) = peer.hear().await;
-    let ClientFrame::Subscribe { name, filter, window_ms, max_events_per_hour } = frame else { panic!("{frame:?}") };
-    assert_eq!((name.as_str(), filter), ("b", json!({ "symbols": ["NVDA"] })));
-    assert_eq!((window_ms, max_events_per_hour), (Some(7), Some(9)));
+    let ClientFrame::Subscribe { name, wanted, since: None } = frame else { panic!("{frame:?}") };
+    let filter = json!({ "symbols": ["NVDA"] });
+    assert_eq!((name.as_str(), wanted), ("b", Wanted { filter, window_ms: Some(7), max_events_per_hour: Some(9) }));
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);

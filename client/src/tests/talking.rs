@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::codes::NoticeCode;
-use tickwire_core::frames::{Chosen, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName};
+use tickwire_core::frames::{
+    Chosen, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName, Wanted,
+};
 use tickwire_core::ids::{Partition, Seq};
 use tokio::time::timeout;
 
@@ -24,8 +26,8 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
         let filter = json!({ "symbols": ["AAPL"], "some_day": { "x": [1.5, null] } });
         let script = async {
             let (id, frame) = peer.hear().await;
-            let (filter, window_ms, max_events_per_hour) = (filter.clone(), Some(50), Some(30));
-            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), filter, window_ms, max_events_per_hour });
+            let wanted = Wanted { filter: filter.clone(), window_ms: Some(50), max_events_per_hour: Some(30) };
+            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted, since: None });
             peer.say(&[subscribed(id, &["a"])]).await;
             let (id, frame) = peer.hear().await;
             assert_eq!(frame, ClientFrame::List);
@@ -41,7 +43,7 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
             peer.say(&[subscribed(id, &[])]).await;
         };
         let calls = async {
-            let options = SubscribeOptions { window_ms: Some(50), max_events_per_hour: Some(30) };
+            let options = SubscribeOptions { window_ms: Some(50), max_events_per_hour: Some(30), since: None };
             let list = client.subscribe("a", filter.clone(), options).await.unwrap();
             assert_eq!(list.subscriptions.keys().collect::<Vec<_>>(), [&name("a")]);
             assert_eq!(client.list().await.unwrap().subscriptions, list.subscriptions);

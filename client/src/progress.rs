@@ -1,0 +1,134 @@
+//! How far a client is: what the server told, what came since, and what came early. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::position::Position;
+
+/// So many early events are remembered. Of more, the oldest are forgotten, and told twice if they come again.
+const EARLY: usize = 4_096;
+
+/// Where a session would go on.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    position: Option<Position>,
+    /// Per partition the last event beyond the position, not counting early ones.
+    seen: BTreeMap<Partition, Seq>,
+    early: BTreeSet<(Partition, Seq)>,
+    /// The same in the order of coming.
+    early_order: VecDeque<(Partition, Seq)>,
+}
+
+impl Progress {
+    /// The server has told a position. One that cannot be read changes nothing.
+    pub(crate) fn told(&mut self, position: &str) {
+        let Ok(position) = position.parse::<Position>() else { return };
+        if self.position.as_ref().is_some_and(|known| known.incarnation != position.incarnation) {
+            self.forget();
+        }
+        self.position = Some(position);
+        self.prune();
+    }
+
+    /// Takes an event. Returns whether it is new: one that came early may come again.
+    pub(crate) fn take(&mut self, partition: Partition, seq: Seq, is_early: bool) -> bool {
+        let is_new = !self.early.contains(&(partition, seq));
+        if !is_early {
+            let seen = self.seen.entry(partition).or_insert(seq);
+            *seen = seq.max(*seen);
+            if !self.early.is_empty() {
+                self.prune();
+            }
+        } else if is_new {
+            self.early.insert((partition, seq));
+            self.early_order.push_back((partition, seq));
+            if self.early_order.len() > EARLY
+                && let Some(oldest) = self.early_order.pop_front()
+            {
+                self.early.remove(&oldest);
+            }
+        }
+        is_new
+    }
+
+    /// The position to go on from, and what was seen beyond it; `None` if none was told.
+    pub(crate) fn place(&self) -> Option<(Position, BTreeMap<Partition, Seq>)> {
+        Some((self.position.clone()?, self.seen.clone()))
+    }
+
+    /// Nothing of what was told means anything any more.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets what is not needed to go on.
+    fn prune(&mut self) {
+        let Self { position, seen, early, early_order } = self;
+        let told = |partition: Partition| {
+            position.as_ref().and_then(|position| position.seqs.get(usize::from(partition.0))).copied()
+        };
+        seen.retain(|partition, seq| told(*partition).is_none_or(|told| *seq > told));
+        early_order.retain(|(partition, seq)| {
+            let reached = told(*partition).max(seen.get(partition).copied());
+            let is_ahead = reached.is_none_or(|reached| *seq > reached);
+            if !is_ahead {
+                early.remove(&(*partition, *seq));
+            }
+            is_ahead
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::Incarnation;
+
+    fn position(incarnation: u64, seqs: [u64; 2]) -> String {
+        Position { incarnation: Incarnation(incarnation), seqs: seqs.map(Seq).to_vec() }.to_string()
+    }
+
+    fn seen(progress: &Progress) -> Vec<(u16, u64)> {
+        progress.seen.iter().map(|(partition, seq)| (partition.0, seq.0)).collect()
+    }
+
+    #[test]
+    fn the_larger_of_what_was_told_and_seen_counts() {
+        let mut progress = Progress::default();
+        assert!(progress.take(Partition(0), Seq(5), false) && progress.place().is_none());
+        progress.told(&position(1, [3, 7]));
+        assert!(progress.take(Partition(1), Seq(6), false), "what lies behind may be the past of a subscription");
+        assert_eq!(seen(&progress), [(0, 5), (1, 6)]);
+        progress.told(&position(1, [5, 7]));
+        assert_eq!(seen(&progress), []);
+        progress.told("not a position");
+        assert_eq!(progress.place().unwrap().0.seqs, [Seq(5), Seq(7)]);
+        progress.take(Partition(0), Seq(9), false);
+        progress.told(&position(2, [1, 1]));
+        assert_eq!((seen(&progress), progress.place().unwrap().0.incarnation), (vec![], Incarnation(2)));
+    }
+
+    #[test]
+    fn early_events_are_known_again_until_the_client_is_past_them() {
+        let mut progress = Progress::default();
+        progress.told(&position(1, [3, 3]));
+        assert!(progress.take(Partition(0), Seq(9), true) && progress.take(Partition(1), Seq(9), true));
+        assert_eq!(seen(&progress), []);
+        assert!(!progress.take(Partition(0), Seq(9), true), "still early after a resume");
+        assert!(progress.take(Partition(0), Seq(5), false));
+        assert!(!progress.take(Partition(0), Seq(9), false));
+        assert_eq!(seen(&progress), [(0, 9)]);
+        progress.told(&position(1, [9, 9]));
+        assert!(progress.early.is_empty() && progress.early_order.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_early_events_are_remembered() {
+        let mut progress = Progress::default();
+        for seq in 0..EARLY as u64 + 10 {
+            assert!(progress.take(Partition(0), Seq(seq), true));
+        }
+        assert_eq!((progress.early.len(), progress.early_order.len()), (EARLY, EARLY));
+        assert!(progress.take(Partition(0), Seq(9), true) && !progress.take(Partition(0), Seq(11), true));
+    }
+}

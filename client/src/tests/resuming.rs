@@ -1,0 +1,151 @@
+//! A session goes on where the one before ended, and a subscription looks back.
+
+use serde_json::json;
+use tickwire_core::codes::ErrorCode;
+use tickwire_core::frames::{CaughtUp, ClientFrame, Heartbeat, Id, ServerError, ServerFrame, encode_event};
+use tickwire_core::ids::{Incarnation, Partition, Seq};
+use tickwire_core::position::Position;
+use tickwire_core::since::Since;
+
+use super::{config, connected, disconnected, next, subscribe};
+use crate::scripted::{Peer, Stage, event, subscribed};
+use crate::{Client, Message, Messages, SubscribeOptions};
+
+/// A position at `seq` in partition 3, of which the scripted events are.
+fn position(seq: u64) -> Position {
+    Position { incarnation: Incarnation(7), seqs: vec![Seq(1), Seq(1), Seq(1), Seq(seq)] }
+}
+
+fn heartbeat(seq: u64) -> ServerFrame {
+    ServerFrame::Heartbeat(Heartbeat { position: position(seq).to_string().into() })
+}
+
+fn caught_up(id: Id, resumed: bool, seq: u64) -> ServerFrame {
+    ServerFrame::CaughtUp(CaughtUp { id: Some(id), resumed, position: position(seq).to_string().into() })
+}
+
+/// A client that subscribed to `a` and was told a position at `seq`.
+async fn placed(seq: u64) -> (Client, Messages, Stage, Peer) {
+    let (client, mut messages, stage, mut peer) = connected(config()).await;
+    subscribe(&client, &mut peer, "a").await;
+    peer.say(&[heartbeat(seq)]).await;
+    assert!(matches!(next(&mut messages).await, Message::Heartbeat(_)));
+    (client, messages, stage, peer)
+}
+
+/// Cuts the connection, and gives the next one, with the id of its resume and what that says was seen.
+async fn resumed(messages: &mut Messages, stage: &mut Stage, peer: Peer) -> (Peer, Id, Position, Option<u64>) {
+    drop(peer);
+    disconnected(messages).await;
+    let mut peer = stage.welcome().await;
+    assert!(matches!(next(messages).await, Message::Connected { .. }));
+    let (id, frame) = peer.hear().await;
+    let ClientFrame::Resume { position, seen, subscriptions } = frame else { panic!("{frame:?}") };
+    assert_eq!(subscriptions.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["a"]);
+    (peer, id, position, seen.get(&Partition(3)).map(|seq| seq.0))
+}
+
+/// Says events in one message that begins with `early`.
+async fn say_early(peer: &mut Peer, seqs: &[u64]) {
+    let mut objects = vec![tickwire_core::frames::encode(&ServerFrame::Early, peer.encoding)];
+    objects.extend(seqs.iter().map(|seq| encode_event(&event(*seq), Partition(3), Seq(*seq), peer.encoding)));
+    peer.say_objects(&objects).await;
+}
+
+async fn seqs(messages: &mut Messages, count: usize) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    for _ in 0..count {
+        match next(messages).await {
+            Message::Event(event) => seqs.push(event.seq.0),
+            other => panic!("{other:?}"),
+        }
+    }
+    seqs
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_goes_on_from_what_was_told_and_seen_and_nothing_is_told_twice() {
+    let (_client, mut messages, mut stage, mut peer) = placed(10).await;
+    peer.say_events([11, 12]).await;
+    say_early(&mut peer, &[20, 21]).await;
+    assert_eq!(seqs(&mut messages, 4).await, [11, 12, 20, 21]);
+
+    let (mut peer, id, from, seen) = resumed(&mut messages, &mut stage, peer).await;
+    assert_eq!((from, seen), (position(10), Some(12)));
+    peer.say(&[subscribed(id.clone(), &["a"])]).await;
+    assert_eq!(next(&mut messages).await, Message::Restored);
+    peer.say_events([15, 20]).await;
+    assert_eq!(seqs(&mut messages, 1).await, [15]);
+
+    // The connection breaks before all of it has come: the rest is asked for.
+    let (mut peer, id, from, seen) = resumed(&mut messages, &mut stage, peer).await;
+    assert_eq!((from, seen), (position(10), Some(20)));
+    peer.say(&[subscribed(id.clone(), &["a"])]).await;
+    peer.say_events([21, 22]).await;
+    peer.say(&[caught_up(id, true, 22)]).await;
+    assert_eq!(next(&mut messages).await, Message::Restored);
+    assert_eq!(seqs(&mut messages, 1).await, [22]);
+    assert_eq!(next(&mut messages).await, Message::Resumed { complete: true });
+
+    let (mut peer, id, from, seen) = resumed(&mut messages, &mut stage, peer).await;
+    assert_eq!((from, seen), (position(22), None));
+    peer.say(&[subscribed(id.clone(), &["a"]), caught_up(id, false, 30)]).await;
+    assert_eq!(next(&mut messages).await, Message::Restored);
+    assert_eq!(next(&mut messages).await, Message::Resumed { complete: false });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_is_refused_is_told_and_the_subscriptions_are_made_anew() {
+    let (_client, mut messages, mut stage, peer) = placed(10).await;
+    let (mut peer, id, ..) = resumed(&mut messages, &mut stage, peer).await;
+    let error = ServerError::new(Some(id), ErrorCode::BadField, "position: it lies beyond the end of the stream");
+    peer.say(&[ServerFrame::Error(error)]).await;
+    assert_eq!(next(&mut messages).await, Message::Interrupted);
+    assert_eq!(peer.grant().await, "a");
+    assert_eq!(next(&mut messages).await, Message::Restored);
+
+    // What was told before means nothing any more, and nothing new was told that could be read.
+    drop(peer);
+    disconnected(&mut messages).await;
+    let mut peer = stage.welcome().await;
+    assert_eq!(peer.grant().await, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_is_not_possible_for_now_ends_the_session() {
+    let (_client, mut messages, mut stage, peer) = placed(10).await;
+    let (mut peer, id, ..) = resumed(&mut messages, &mut stage, peer).await;
+    peer.say(&[ServerFrame::Error(ServerError::new(Some(id), ErrorCode::Unavailable, "not now"))]).await;
+    let (peer, _, from, _) = resumed(&mut messages, &mut stage, peer).await;
+    assert_eq!(from, position(10));
+    drop(peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_past_of_a_subscription_ends_with_a_word() {
+    let (client, mut messages, _stage, mut peer) = placed(10).await;
+    let since: Since = "5m".parse().unwrap();
+    let options = SubscribeOptions { since: Some(since.clone()), ..SubscribeOptions::default() };
+    let script = async {
+        let (id, frame) = peer.hear().await;
+        assert!(matches!(frame, ClientFrame::Subscribe { since: Some(asked), .. } if asked == since));
+        peer.say(&[subscribed(id.clone(), &["a", "b"])]).await;
+        peer.say_events([3, 4]).await;
+        peer.say(&[caught_up(id, true, 10)]).await;
+    };
+    let (answer, ()) = tokio::join!(client.subscribe("b", json!({}), options.clone()), script);
+    answer.unwrap();
+    assert_eq!(seqs(&mut messages, 2).await, [3, 4]);
+    assert!(matches!(next(&mut messages).await, Message::Past { name, complete: true } if name.as_str() == "b"));
+
+    // One whose connection breaks does not go on, and is not asked for again.
+    let script = async {
+        let (id, _) = peer.hear().await;
+        peer.say(&[subscribed(id, &["a", "b"])]).await;
+        drop(peer);
+    };
+    let (answer, ()) = tokio::join!(client.subscribe("b", json!({}), options), script);
+    answer.unwrap();
+    assert!(matches!(next(&mut messages).await, Message::Past { name, complete: false } if name.as_str() == "b"));
+    disconnected(&mut messages).await;
+}
