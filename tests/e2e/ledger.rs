@@ -4,6 +4,7 @@
 //! The faults are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it, and `TICKWIRE_CHAOS_SECONDS` how
 //! long the random schedule runs: `make chaos` does both.
 
+mod balancer;
 mod check;
 mod faults;
 mod reader;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::feed::{Feed, USERS};
+use crate::ledger::balancer::balance;
 use crate::ledger::check::{Tally, assert_adds_up};
 use crate::ledger::faults::Fault;
 use crate::ledger::reader::{Gateways, Nature, Reader};
@@ -34,7 +36,7 @@ const SLOW: usize = 4;
 const SLOW_USER: &str = "slow";
 
 /// How many clients use the library.
-const LISTENERS: usize = 0;
+const LISTENERS: usize = 10;
 
 /// One event of so many is large, so that what a slow reader leaves unread soon is too much.
 const LARGE_EACH: usize = 16;
@@ -121,10 +123,10 @@ impl Ledger {
             readers.push(Reader::start(nature, Arc::clone(&gateways), seed + number as u64));
         }
         let mut listeners = Vec::new();
-        let addresses = gateways.lock().unwrap().clone();
+        let address = balance(Arc::clone(&gateways)).await;
         for number in 0..LISTENERS {
             let (user, filter) = (USERS[number % USERS.len()], feed.filter());
-            let listener = Listener::connect(&addresses, user, Encoding::ALL[number % 2]).await;
+            let listener = Listener::connect(&[address], user, Encoding::ALL[number % 2]).await;
             listener.subscribe("mine", &filter).await;
             listeners.push((user, filter, listener));
         }
