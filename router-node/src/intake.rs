@@ -136,7 +136,10 @@ impl Intake {
             match (&trouble, self.tenure.source) {
                 (Trouble::Stopped, _) => return,
                 // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
-                (Trouble::Silent, Source::CatchAll) => continue,
+                (Trouble::Silent, Source::CatchAll) => {
+                    self.attempts = 0;
+                    continue;
+                }
                 _ => {}
             }
             counter!("tickwire_router_intake_restarts_total", "cause" => trouble.label()).increment(1);
@@ -190,7 +193,8 @@ impl Intake {
         self.keep_up(self.reading.last).await?;
         let messages = consumer.stream().max_messages_per_batch(BATCH).messages().await;
         let messages = messages.map_err(|error| Trouble::Failed(error.to_string()))?;
-        if self.attempts <= 1 {
+        // After more than one failure only a message proves that it can be read, where ticks are sure to come.
+        if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(What::Flowing).await;
         }
         Ok(Box::pin(messages.ready_chunks(BATCH)))

@@ -1,5 +1,6 @@
 //! A real nats-server for one test: a port of its own, a store of its own, killed and waited for when dropped.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +31,24 @@ impl NatsServer {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let (child, port) = launch(home.path(), &flags, -1);
         Self { child, home, flags, port }
+    }
+
+    /// Starts servers that form a cluster, each with JetStream. Their names are `n-0`, `n-1` and so on.
+    pub fn start_cluster(count: usize) -> Vec<Self> {
+        // The routes between them have to be known beforehand. All ports are free at the same moment, so they differ.
+        let free: Vec<TcpListener> =
+            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let route =
+            |listener: &TcpListener| format!("nats://{}", listener.local_addr().expect("a listener has an address"));
+        let routes: Vec<String> = free.iter().map(route).collect();
+        drop(free);
+        let all = routes.join(",");
+        let start = |(number, own): (usize, &String)| {
+            let name = format!("n-{number}");
+            let flags = ["-js", "-n", &name, "--cluster_name", "c", "--cluster", own, "--routes", &all];
+            Self::start_with(&flags)
+        };
+        routes.iter().enumerate().map(start).collect()
     }
 
     /// The address clients connect to, such as `nats://127.0.0.1:41235`.

@@ -41,7 +41,8 @@ pub(crate) struct Cluster {
     pub(crate) client: async_nats::Client,
     settings: Vec<(String, String)>,
     home: TempDir,
-    nats: NatsServer,
+    /// The nats-servers.
+    pub(crate) nats: Vec<NatsServer>,
     started: usize,
 }
 
@@ -53,14 +54,23 @@ impl Cluster {
 
     /// The same with further settings.
     pub(crate) async fn start_with(routers: usize, gateways: usize, settings: &[(&str, &str)]) -> Self {
-        let nats = NatsServer::start();
-        let url = nats.url();
+        Self::start_on(vec![NatsServer::start()], routers, gateways, settings).await
+    }
+
+    /// The same on these nats-servers.
+    pub(crate) async fn start_on(
+        nats: Vec<NatsServer>,
+        routers: usize,
+        gateways: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let url = urls(&nats).join(",");
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let settings = [("nats.url", url.as_str())].into_iter().chain(SETTINGS).chain(settings.iter().copied());
         let mut cluster = Self {
             routers: Vec::new(),
             gateways: Vec::new(),
-            client: async_nats::connect(&url).await.unwrap(),
+            client: connect(&nats).await,
             settings: settings.map(text).collect(),
             home: TempDir::with_prefix("tickwire-e2e-").unwrap(),
             nats,
@@ -147,7 +157,7 @@ impl Cluster {
 
     /// A producer with a connection of its own.
     pub(crate) async fn producer(&self) -> Producer {
-        Producer::new(async_nats::connect(self.nats.url()).await.unwrap())
+        Producer::new(connect(&self.nats).await)
     }
 
     /// What the stream holds now.
@@ -157,7 +167,7 @@ impl Cluster {
 
     /// The address of the nats-server.
     pub(crate) fn nats_url(&self) -> String {
-        self.nats.url()
+        self.nats[0].url()
     }
 
     /// The folder of this cluster's files.
@@ -168,4 +178,14 @@ impl Cluster {
     fn node(&mut self, role: &str) -> Node {
         self.node_with(role, &[])
     }
+}
+
+fn urls(nats: &[NatsServer]) -> Vec<String> {
+    nats.iter().map(NatsServer::url).collect()
+}
+
+/// A connection to whichever of these servers there is.
+async fn connect(nats: &[NatsServer]) -> async_nats::Client {
+    let servers: Vec<async_nats::ServerAddr> = urls(nats).iter().map(|url| url.parse().unwrap()).collect();
+    async_nats::connect(servers).await.unwrap()
 }

@@ -15,16 +15,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tickwire_core::frames::Encoding;
-use tickwire_testkit::eventually;
+use tickwire_testkit::{NatsServer, eventually};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
+use crate::cut::Line;
 use crate::feed::{Feed, USERS};
 use crate::ledger::balancer::balance;
 use crate::ledger::check::{Tally, assert_adds_up};
-use crate::ledger::faults::Fault;
+use crate::ledger::faults::{Fault, Trouble};
 use crate::ledger::reader::{Gateways, Nature, Reader};
 use crate::listener::Listener;
 use crate::oracle::{assert_exact, filter};
@@ -216,6 +217,43 @@ async fn nothing_is_lost_when_nodes_come_and_go() {
     ledger.suffer(&faults).await;
     let tally = ledger.close().await;
     assert!(tally.let_go > 0, "slow readers are told that they are slow");
+}
+
+/// Lines to NATS are cut, carry nothing, or break in the middle of a message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_lines_to_nats_break() {
+    let mut cluster = Cluster::start_with(1, 1, &SETTINGS).await;
+    let mut lines = Vec::new();
+    for role in ["router", "gateway"] {
+        let line = Line::to(&cluster.nats_url()).await;
+        let node = cluster.node_with(role, &[("nats.url", &line.url())]);
+        if role == "router" {
+            cluster.routers.push(node)
+        } else {
+            cluster.gateways.push(node)
+        }
+        lines.push(line);
+    }
+    cluster.settled().await;
+    let mut ledger = Ledger::start("lines", seed(4), cluster).await;
+    for trouble in [Trouble::Cut, Trouble::Stall, Trouble::Break] {
+        for line in &lines {
+            eprintln!("trouble: {trouble:?}");
+            trouble.happen(line, &mut ledger.cluster).await;
+            ledger.publisher.more(150).await;
+        }
+    }
+    ledger.close().await;
+}
+
+/// The leader of the stream dies, with two copies left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_leader_of_the_stream_dies() {
+    let settings = [&SETTINGS[..], &[("stream.replicas", "3")]].concat();
+    let cluster = Cluster::start_on(NatsServer::start_cluster(3), 2, 2, &settings).await;
+    let mut ledger = Ledger::start("leader", seed(5), cluster).await;
+    ledger.suffer(&[Fault::KillNatsLeader, Fault::KillNatsLeader]).await;
+    ledger.close().await;
 }
 
 /// Everything, in any order, for a while.

@@ -9,10 +9,39 @@ use tokio::time::sleep;
 
 use super::reader::Gateways;
 use crate::cluster::Cluster;
+use crate::cut::Line;
 use crate::node::DEADLINE;
 
 /// How long a frozen router sleeps: others take its partitions meanwhile.
 const SLEEP: Duration = Duration::from_secs(10);
+
+/// How long a nats-server is away, or a line is out of order.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// What happens to a line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble {
+    /// It is cut for a while.
+    Cut,
+    /// It carries nothing for a while.
+    Stall,
+    /// It breaks after some bytes.
+    Break,
+}
+
+impl Trouble {
+    /// Lets it happen, and returns when the cluster is whole again.
+    pub(crate) async fn happen(self, line: &Line, cluster: &mut Cluster) {
+        match self {
+            Self::Cut => line.cut(),
+            Self::Stall => line.stall(),
+            Self::Break => line.break_after(10_000),
+        }
+        sleep(AWAY).await;
+        line.mend();
+        cluster.settled().await;
+    }
+}
 
 /// One of them. Afterwards there are as many nodes as before, unless its name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +64,8 @@ pub(crate) enum Fault {
     AddGateway,
     /// A gateway is told to stop, and there is one less.
     RemoveGateway,
+    /// The nats-server that leads the stream is killed, and comes back after a while.
+    KillNatsLeader,
 }
 
 impl Fault {
@@ -96,6 +127,12 @@ impl Fault {
             }
             Self::AddGateway => drop(cluster.add_gateway().gateway().await),
             Self::RemoveGateway => leave(cluster, gateways).await,
+            Self::KillNatsLeader => {
+                let at = stream_leader(cluster).await;
+                cluster.nats[at].kill();
+                sleep(AWAY).await;
+                cluster.nats[at].restart();
+            }
         }
         tell(cluster, gateways).await;
         cluster.settled().await;
@@ -125,6 +162,16 @@ async fn leave(cluster: &mut Cluster, gateways: &Gateways) {
     gateways.lock().unwrap().retain(|known| *known != address);
     leaving.process.terminate();
     assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+}
+
+/// The nats-server that leads the stream of events.
+async fn stream_leader(cluster: &Cluster) -> usize {
+    let jetstream = async_nats::jetstream::new(cluster.client.clone());
+    eventually("the stream has a leader", DEADLINE, async || {
+        let stream = jetstream.get_stream("EVENTS").await.ok()?;
+        stream.cached_info().cluster.as_ref()?.leader.as_ref()?.strip_prefix("n-")?.parse().ok()
+    })
+    .await
 }
 
 /// The router that is the coordinator.
