@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools dev test bench fmt lint doc clean-tools
+.PHONY: help tools dev test chaos bench fmt lint doc clean-tools
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test: tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
+
+chaos: tools ## Let nodes die in any order for a while (TICKWIRE_CHAOS_SECONDS, TICKWIRE_CHAOS_SEED)
+	TICKWIRE_CHAOS_SECONDS=$${TICKWIRE_CHAOS_SECONDS:-60} \
+	TICKWIRE_CHAOS_SEED=$${TICKWIRE_CHAOS_SEED:-$$(date +%s)} \
+	$(CARGO) test --locked --test e2e -- --nocapture nothing_is_lost_whatever_happens_in_any_order
 
 bench: ## Measure the parts of the engine (cargo bench); see docs/benchmarks.md for the whole
 	$(CARGO) bench --workspace --bench '*' --locked

@@ -9,8 +9,8 @@ mod check;
 mod faults;
 mod reader;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,9 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PARTITIONS};
 use crate::cut::Line;
-use crate::feed::{Feed, USERS};
+use crate::feed::{Feed, SYMBOLS, USERS};
 use crate::ledger::balancer::balance;
 use crate::ledger::check::{Tally, assert_adds_up};
 use crate::ledger::faults::{Fault, Trouble};
@@ -35,6 +35,9 @@ use crate::producer::{Outgoing, Producer};
 const READERS: usize = 190;
 const SLOW: usize = 4;
 const SLOW_USER: &str = "slow";
+
+/// How many come while a router stands still.
+const LATE: usize = 12;
 
 /// How many clients use the library.
 const LISTENERS: usize = 10;
@@ -120,6 +123,7 @@ impl Ledger {
                 filter: if is_slow { every } else { feed.filter() },
                 encoding: Encoding::ALL[number % 2],
                 is_slow,
+                delay: Duration::ZERO,
             };
             readers.push(Reader::start(nature, Arc::clone(&gateways), seed + number as u64));
         }
@@ -143,8 +147,26 @@ impl Ledger {
     async fn suffer(&mut self, faults: &[Fault]) {
         for fault in faults {
             eprintln!("fault: {fault:?}");
+            if *fault == Fault::FreezeRouter {
+                self.add_readers();
+            }
             fault.happen(&mut self.cluster, &self.gateways, &mut self.rng).await;
             self.publisher.more(150).await;
+        }
+    }
+
+    /// Some clients more, who subscribe in the course of the next seconds.
+    fn add_readers(&mut self) {
+        let mut feed = Feed::new(self.rng.random());
+        for number in 0..LATE {
+            let nature = Nature {
+                user: USERS[number % USERS.len()],
+                filter: feed.filter(),
+                encoding: Encoding::ALL[number % 2],
+                is_slow: false,
+                delay: Duration::from_millis(700) * number as u32,
+            };
+            self.readers.push(Reader::start(nature, Arc::clone(&self.gateways), self.rng.random()));
         }
     }
 
@@ -254,6 +276,49 @@ async fn nothing_is_lost_when_the_leader_of_the_stream_dies() {
     let mut ledger = Ledger::start("leader", seed(5), cluster).await;
     ledger.suffer(&[Fault::KillNatsLeader, Fault::KillNatsLeader]).await;
     ledger.close().await;
+}
+
+/// Two thousand clients of a gateway that dies come back at once, to the only other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_range() {
+    const CROWD: usize = 2_000;
+    let mut cluster = Cluster::start_with(1, 2, &SETTINGS).await;
+    let addresses = cluster.gateway_addresses().await;
+    let gateways: Gateways = Arc::new(Mutex::new(vec![addresses[0]]));
+    let reader = |number: usize| {
+        let nature = Nature {
+            user: USERS[number % USERS.len()],
+            filter: serde_json::json!({ "symbols": [SYMBOLS[number % SYMBOLS.len()]] }),
+            encoding: Encoding::ALL[number % 2],
+            is_slow: false,
+            delay: Duration::from_millis(number as u64),
+        };
+        Reader::start(nature, Arc::clone(&gateways), number as u64)
+    };
+    let readers: Vec<Reader> = (0..CROWD).map(reader).collect();
+    for reader in &readers {
+        eventually("a reader has subscribed", SETTLE, async || reader.look(|record| record.begin.clone())).await;
+    }
+    let publisher = Publisher::start(cluster.producer().await, 6, Duration::from_millis(20));
+    publisher.more(50).await;
+    let requests = "tickwire_router_replay_requests_total";
+    let before = cluster.routers[0].metrics().await.get(requests);
+    *gateways.lock().unwrap() = vec![addresses[1]];
+    cluster.gateways.remove(0).process.kill();
+    publisher.more(100).await;
+    publisher.stop().await;
+    let log = cluster.log().await;
+    let end = log.end();
+    for (number, reader) in readers.iter().enumerate() {
+        let is_there = |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
+        let came = async || reader.look(|record| is_there(&record.position)).then_some(());
+        eventually("a reader has everything", SETTLE, came).await;
+        assert_adds_up(&format!("reader {number}"), reader, &log);
+    }
+    let asked = cluster.routers[0].metrics().await.get(requests) - before;
+    let gatherings = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
+    eprintln!("{asked} requests for replays of {gatherings} gatherings, for {CROWD} clients");
+    assert!(gatherings < 100.0 && asked < f64::from(PARTITIONS) * gatherings + 100.0);
 }
 
 /// Everything, in any order, for a while.

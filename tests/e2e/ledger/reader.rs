@@ -39,6 +39,8 @@ pub(crate) struct Nature {
     pub(crate) encoding: Encoding,
     /// Whether it reads too slowly, until it is told to hurry.
     pub(crate) is_slow: bool,
+    /// How long after its start it comes.
+    pub(crate) delay: Duration,
 }
 
 /// An event, whether it came early, and in which of the reader's sessions.
@@ -116,6 +118,7 @@ struct Life {
 
 impl Life {
     async fn live(mut self) {
+        sleep(self.nature.delay).await;
         loop {
             let known = self.gateways.lock().unwrap().clone();
             if let Some(gateway) = known.choose(&mut self.rng)
