@@ -4,10 +4,12 @@
 //! A run goes from left to right: `scenario` and `schedule` say what happens, `server` starts what is measured (`bare`
 //! is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events, `oracle` knows
 //! what should have come, `measure` and `figures` make numbers of it, `report` prints them. `run` is the order of this.
+//! `failover` is another thing: nodes die in it.
 
 mod bare;
 mod client;
 mod cores;
+mod failover;
 mod figures;
 mod injector;
 mod measure;
@@ -22,7 +24,8 @@ mod server;
 mod sockets;
 mod through;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ use std::time::Duration;
 
 use crate::stop;
 use cores::Cores;
+use failover::{Failover, FailoverError};
 use report::{Machine, Report};
 use run::{Run, RunError};
 use scenario::{Numbers, Placing, Plan, Scenario};
@@ -50,12 +54,13 @@ Examples:
   tickwire bench broadcast --rate 1000 --against bare --against-rate 100
   tickwire bench selective --through cluster --sockets 1000 --window 0 --json
   tickwire bench selective --through cluster --sockets 1000 --gateways 4
+  tickwire bench failover                            2,000 clients, 200 events a second
 
 Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count.")]
 pub(crate) struct BenchArgs {
-    /// The load
+    /// The load, or what else is measured
     #[arg(value_enum)]
-    scenario: Scenario,
+    scenario: Subject,
     /// What is measured
     #[arg(long, value_enum, default_value = "gateway")]
     through: Through,
@@ -116,6 +121,8 @@ pub(crate) enum BenchError {
     Cores(io::Error),
     #[error("signals cannot be listened for: {0}")]
     Signals(io::Error),
+    #[error("failover: {0}")]
+    Failover(#[from] FailoverError),
     #[error("told to stop")]
     Stopped,
     #[error("the report cannot be written: {0}")]
@@ -125,13 +132,19 @@ pub(crate) enum BenchError {
 impl BenchArgs {
     /// Runs the bench and prints its report; the exit code says whether it counts.
     pub(crate) async fn run(&self) -> Result<ExitCode, BenchError> {
-        self.check()?;
         let stop = stop::on_signal().map_err(BenchError::Signals)?;
         let cores = Cores::split().map_err(BenchError::Cores)?;
         cores.settle().map_err(BenchError::Cores)?;
-        let plan = Arc::new(self.plan(self.through, self.rate));
+        let Subject::Load(scenario) = self.scenario else {
+            return tokio::select! {
+                done = self.fail_over(&cores) => done,
+                () = stop.cancelled() => Err(BenchError::Stopped),
+            };
+        };
+        self.check(scenario)?;
+        let plan = Arc::new(self.plan(scenario, self.through, self.rate));
         server::make_room(plan.sockets + 10 * plan.churn())?;
-        let beside = Arc::new(self.plan(Through::Bare, self.against_rate.or(self.rate)));
+        let beside = Arc::new(self.plan(scenario, Through::Bare, self.against_rate.or(self.rate)));
         let mut order = Vec::new();
         for _ in 0..self.pairs.unwrap_or(if self.against.is_some() { PAIRS } else { 1 }) {
             order.extend(self.against.map(|through| (through, &beside)));
@@ -160,9 +173,21 @@ impl BenchArgs {
         Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
+    async fn fail_over(&self, cores: &Cores) -> Result<ExitCode, BenchError> {
+        let failover = Failover { clients: self.sockets, rate: self.rate, cores, sets: &self.sets };
+        let figures = failover.run().await?;
+        let text = if self.json {
+            serde_json::to_string_pretty(&figures).map(|json| json + "\n").map_err(io::Error::from)
+        } else {
+            Ok(figures.table(&Machine::here(cores.count(), cores.are_apart())))
+        };
+        let written = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
+        written.map_err(BenchError::Report)?;
+        Ok(if figures.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
     /// Refuses what makes no sense together.
-    fn check(&self) -> Result<(), BenchError> {
-        let scenario = self.scenario;
+    fn check(&self, scenario: Scenario) -> Result<(), BenchError> {
         let with_bare = self.through == Through::Bare || self.against.is_some();
         if with_bare && matches!(scenario, Scenario::Slow | Scenario::Churn) {
             return Err(BenchError::NotBare { scenario });
@@ -177,7 +202,7 @@ impl BenchArgs {
         }
     }
 
-    fn plan(&self, through: Through, rate: Option<f64>) -> Plan {
+    fn plan(&self, scenario: Scenario, through: Through, rate: Option<f64>) -> Plan {
         // A router gathers batches by itself.
         let batch = if through == Through::Cluster { 0 } else { self.batch };
         let numbers = Numbers {
@@ -189,7 +214,39 @@ impl BenchArgs {
             gateways: self.gateways,
             placing: self.placing,
         };
-        Plan::new(self.scenario, numbers)
+        Plan::new(scenario, numbers)
+    }
+}
+
+/// What a bench is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Load(Scenario),
+    Failover,
+}
+
+impl ValueEnum for Subject {
+    fn value_variants<'a>() -> &'a [Self] {
+        use Scenario::{Broadcast, Burst, Churn, Idle, Selective, Slow};
+        const ALL: [Subject; 7] = [
+            Subject::Load(Idle),
+            Subject::Load(Broadcast),
+            Subject::Load(Selective),
+            Subject::Load(Burst),
+            Subject::Load(Slow),
+            Subject::Load(Churn),
+            Subject::Failover,
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Load(scenario) => scenario.to_possible_value(),
+            Self::Failover => {
+                Some(PossibleValue::new("failover").help("Nodes die while clients listen: how long, and what is lost"))
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a bench prints: the median of its runs as a table, or everything as JSON.
 
 use serde::Serialize;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::fs;
 
 use super::figures::{Figures, Percentiles};
@@ -46,6 +46,14 @@ pub(crate) struct Machine {
     pub(crate) apart: bool,
     pub(crate) build: &'static str,
     pub(crate) date: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, kernel, apart, build, date } = self;
+        write!(f, "{processor}, {cores} cores, Linux {kernel}, {build} build, {date}")?;
+        if *apart { Ok(()) } else { f.write_str("\nserver and generator share one processor: the figures say little") }
+    }
 }
 
 impl Machine {
@@ -98,14 +106,10 @@ impl Report {
 
     /// The medians, for people.
     pub(crate) fn table(&self) -> String {
-        let Machine { processor, cores, kernel, apart, build, date } = &self.machine;
         let mut text = format!(
-            "{} at {} events/s, window {} ms, {} s measured\n{processor}, {cores} cores, Linux {kernel}, {build} build, {date}\n",
-            self.scenario, self.rate, self.window_ms, self.seconds
+            "{} at {} events/s, window {} ms, {} s measured\n{}\n",
+            self.scenario, self.rate, self.window_ms, self.seconds, self.machine
         );
-        if !apart {
-            text += "server and generator share one processor: the figures say little\n";
-        }
         let mut columns: Vec<(Through, Vec<&Figures>)> = Vec::new();
         for run in &self.runs {
             match columns.iter_mut().find(|(through, _)| *through == run.through) {

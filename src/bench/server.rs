@@ -21,6 +21,9 @@ use crate::dev::{DevError, get, ready, server as nats};
 /// How long a process may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a node that was told to stop may take.
+const DRAIN: Duration = Duration::from_secs(20);
+
 /// How long the bare server may take to say where it listens.
 const BARE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -85,13 +88,15 @@ pub(crate) struct Server {
     home: TempDir,
     cores: Cores,
     processes: Vec<Process>,
+    /// How many nodes were ever started.
+    started: u32,
 }
 
 impl Server {
     /// Nothing runs yet.
     pub(crate) fn new(cores: &Cores) -> Result<Self, ServerError> {
         let home = TempDir::with_prefix("tickwire-bench-").map_err(ServerError::Folder)?;
-        Ok(Self { home, cores: cores.clone(), processes: Vec::new() })
+        Ok(Self { home, cores: cores.clone(), processes: Vec::new(), started: 0 })
     }
 
     /// Starts NATS, on the generator's side; gives its address.
@@ -117,7 +122,8 @@ impl Server {
         sets: &[String],
         listens: &'static str,
     ) -> Result<SocketAddr, ServerError> {
-        let number = 1 + self.of_name(role).count();
+        self.started += 1;
+        let number = self.started;
         let ports_file = self.home.path().join(format!("{role}-{number}.json"));
         let own = [
             format!("node.id=bench-{role}-{number}"),
@@ -180,6 +186,36 @@ impl Server {
 
     fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Process> {
         self.processes.iter().filter(move |process| process.name == name)
+    }
+
+    /// Kills the oldest but `older` processes of this name at once (SIGKILL), and forgets it.
+    pub(crate) async fn kill(&mut self, name: &'static str, older: usize) -> Result<(), ServerError> {
+        let mut process = self.take(name, older)?;
+        process.child.kill().await.map_err(|source| ServerError::Measure { name, source })
+    }
+
+    /// Tells the oldest but `older` processes of this name to stop (SIGTERM).
+    pub(crate) fn terminate(&self, name: &'static str, older: usize) -> Result<(), ServerError> {
+        let process = self.of_name(name).nth(older).ok_or(ServerError::Silent { name })?;
+        let pid = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let told = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+        told.map_err(|error| ServerError::Measure { name, source: error.into() })
+    }
+
+    /// Waits until the oldest but `older` processes of this name has ended by itself, without a fault, and forgets it.
+    pub(crate) async fn ended(&mut self, name: &'static str, older: usize) -> Result<(), ServerError> {
+        let mut process = self.take(name, older)?;
+        match timeout(DRAIN, process.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(status) => Err(died(name, status, &process.log)),
+            Err(_) => Err(ServerError::Silent { name }),
+        }
+    }
+
+    fn take(&mut self, name: &'static str, older: usize) -> Result<Process, ServerError> {
+        let of_name = self.processes.iter().enumerate().filter(|(_, process)| process.name == name);
+        let at = of_name.map(|(at, _)| at).nth(older).ok_or(ServerError::Silent { name })?;
+        Ok(self.processes.remove(at))
     }
 
     /// Fails if a process has ended.
