@@ -26,6 +26,8 @@
  * @property {number} [conflated]
  * @property {string} [reason]
  * @property {number} [p]
+ * @property {number} [seq]
+ * @property {boolean} [resumed]
  * @property {number} [from]
  * @property {number} [to]
  * @property {number} [reconnect_ms]
@@ -38,6 +40,8 @@ const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MOST_MS = 15_000;
 const TYPING_PAUSE_MS = 300;
 const SUBSCRIPTION = "page";
+/** So many early events are known again if they come once more after a break. */
+const EARLY_MOST = 4096;
 /** Closes after which connecting again would end the same way. */
 const FINAL_CLOSES = new Set([4001, 4002, 4003, 4004, 4005]);
 
@@ -226,6 +230,7 @@ function connect() {
     listen();
     /** @type {ServerObject[]} */
     const objects = JSON.parse(message.data);
+    early = objects[0]?.T === "early";
     objects.forEach(take);
   });
   opened.addEventListener("close", (close) => {
@@ -250,7 +255,7 @@ function lost(code, reason) {
   socket = undefined;
   clearTimeout(silence);
   const why = away?.reason ?? (reason || (ready ? "the connection was lost" : "no connection"));
-  if (ready) note(`${why}; what happens until we are back may be missing`);
+  if (ready) note(`${why}; what happens until we are back will be given then`);
   ready = false;
   page.gateway.textContent = "–";
   if (FINAL_CLOSES.has(code)) {
@@ -272,8 +277,50 @@ function subscribe() {
   if (!socket || !ready) return;
   requests += 1;
   answer("subscribing…");
-  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: filter() };
+  asked = filter();
+  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: asked };
   socket.send(JSON.stringify(frame));
+}
+
+// How far we are: the last position told, and in each partition what came since. With both, any gateway goes on exactly
+// there; only what came early may come again.
+
+let reached = "";
+/** @type {Map<number, number>} */
+const seen = new Map();
+/** @type {Set<string>} */
+const earlyOnes = new Set();
+let early = false;
+/** @type {object | undefined} The filter that was in force last. */
+let held;
+let asked = {};
+let resuming = 0;
+
+/** Goes on where we were, or begins. */
+function begin() {
+  if (!reached || !held || !socket) return subscribe();
+  requests += 1;
+  resuming = requests;
+  answer("catching up…");
+  const subscriptions = { [SUBSCRIPTION]: { filter: held } };
+  const frame = { action: "resume", id: requests, position: reached, seen: Object.fromEntries(seen), subscriptions };
+  socket.send(JSON.stringify(frame));
+}
+
+/**
+ * Whether an event is new.
+ * @param {ServerObject} event
+ */
+function isNew({ p = 0, seq = 0 }) {
+  const known = earlyOnes.delete(`${p}:${seq}`);
+  if (!early) seen.set(p, Math.max(seen.get(p) ?? 0, seq));
+  else earlyOnes.add(`${p}:${seq}`);
+  // A set keeps the order of coming.
+  for (const oldest of earlyOnes) {
+    if (earlyOnes.size <= EARLY_MOST) break;
+    earlyOnes.delete(oldest);
+  }
+  return !known;
 }
 
 /** @param {ServerObject} said */
@@ -286,14 +333,20 @@ function take(said) {
       heartbeatMs = said.heartbeat_ms ?? heartbeatMs;
       setStatus("connected", `connected as ${said.user}`);
       page.gateway.textContent = said.gateway ?? "";
-      subscribe();
+      begin();
       break;
     case "subscribed":
+      if (said.id !== resuming) held = asked;
       if (said.id === requests) answer("The filter is in force: from here on nothing that matches is missed without being told.");
       position(said.position);
       break;
     case "event":
-      show(said);
+      if (isNew(said)) show(said);
+      break;
+    case "caught_up":
+      note(said.resumed ? "caught up with what was missed" : "caught up, but for the gaps above");
+      position(said.position);
+      if (JSON.stringify(held) !== JSON.stringify(filter())) subscribe();
       break;
     case "heartbeat":
       position(said.position);
@@ -309,15 +362,23 @@ function take(said) {
       socket?.close();
       break;
     case "error":
+      if (said.id === resuming) {
+        note("we cannot go on where we were; what happened meanwhile may be missing");
+        reached = "";
+        seen.clear();
+        subscribe();
+        break;
+      }
       answer(`${said.msg} (${said.code})`, true);
       break;
   }
 }
 
-/** @param {string | undefined} reached */
-function position(reached) {
-  page.position.textContent = reached ?? "–";
-  page.position.title = reached ?? "";
+/** @param {string | undefined} told */
+function position(told) {
+  reached = told ?? reached;
+  page.position.textContent = reached || "–";
+  page.position.title = reached;
 }
 
 connect();

@@ -43,7 +43,7 @@ async fn clients_of_a_gateway_that_was_killed_go_on_elsewhere_without_a_loss() {
     cluster.gateways[0].process.kill();
     producer.publish_all(&events[300..600]).await;
     for (user, wanted, socket) in &mut sockets {
-        let list = socket.resume(gateways[1], user, only("mine", wanted)).await;
+        let list = socket.resume(gateways[1], user, &only("mine", wanted)).await;
         assert_eq!(list.subscriptions.len(), 1);
         assert!(socket.caught_up().await.resumed, "{user}");
     }
@@ -72,7 +72,7 @@ async fn a_crowd_that_resumes_is_given_the_past_together() {
     let log = cluster.log().await;
     first.catch_up(&log.end()).await;
     let before = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total");
-    let frame = first.resume_frame(only("mine", &wanted));
+    let frame = first.resume_frame(&only("mine", &wanted));
     let from = { Socket::connect(gateway, "bob", Encoding::Json).await }.list().await.position;
     assert_eq!(first.position, from, "nothing came since");
 
@@ -197,7 +197,7 @@ async fn a_new_subscription_can_have_what_was_stored_before_it() {
         socket.request(frame).await;
         assert_eq!(socket.caught_up().await.resumed, resumed, "{since}");
         // A time before all that is given at all is told as such.
-        assert_eq!(socket.gaps.iter().all(|gap| gap.reason == "too_long"), true);
+        assert!(socket.gaps.iter().all(|gap| gap.reason == "too_long"));
         assert_eq!(socket.gaps.is_empty(), resumed, "{since}: {:?}", socket.gaps);
         assert_exact(&since, &socket.events, &[], expected);
         producer.publish(&feed::pattern("YHOO", 1)).await;

@@ -71,7 +71,7 @@ impl Socket {
 
     /// Connects again, to this gateway, and goes on where the connection before ended. Gives the answer to the resume;
     /// the past follows.
-    pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: Value) -> Subscriptions {
+    pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: &Value) -> Subscriptions {
         self.drain();
         self.ws = connect(gateway, &query(user), self.encoding).await;
         self.welcome().await;
@@ -80,7 +80,7 @@ impl Socket {
     }
 
     /// The frame with which the session goes on.
-    pub(crate) fn resume_frame(&self, subscriptions: Value) -> Value {
+    pub(crate) fn resume_frame(&self, subscriptions: &Value) -> Value {
         let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
         json!({ "action": "resume", "position": self.position, "seen": seen, "subscriptions": subscriptions })
     }

@@ -86,7 +86,7 @@ impl Shard {
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => self.request(now, number, Request::Unsubscribe { id, chosen }),
             ClientFrame::Subscribe { name, wanted, since } => {
-                let subscription = self.granted(&id, &name, wanted)?;
+                let subscription = self.granted(&id, &name, &wanted)?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
                 self.check_limits(session, &id, &name, &subscription.filter)?;
                 if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
@@ -102,7 +102,7 @@ impl Shard {
                 let from = self.place(&id, position, seen)?;
                 let subscriptions = subscriptions
                     .into_iter()
-                    .map(|(name, wanted)| Ok((name.clone(), self.granted(&id, &name, wanted)?)))
+                    .map(|(name, wanted)| self.granted(&id, &name, &wanted).map(|granted| (name, granted)))
                     .collect::<Result<Vec<_>, ServerError>>()?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
                 if !session.subscriptions.is_empty() || session.requests.iter().any(Request::is_confirmed) {
@@ -123,7 +123,7 @@ impl Shard {
     }
 
     /// What the configuration makes of what a client asks for.
-    fn granted(&self, id: &Option<Id>, name: &SubscriptionName, wanted: Wanted) -> Result<Subscription, ServerError> {
+    fn granted(&self, id: &Option<Id>, name: &SubscriptionName, wanted: &Wanted) -> Result<Subscription, ServerError> {
         let config = &self.settings.config;
         let filter = Filter::parse(&wanted.filter, &self.settings.kinds).map_err(|error| {
             let message = format!("{:?}: {error}", name.as_str());

@@ -41,10 +41,19 @@ struct Record {
     paused: Duration,
 }
 
+/// A client.
+#[derive(Debug)]
+struct Listener {
+    number: u64,
+    client: Client,
+    record: Arc<Mutex<Record>>,
+    task: JoinHandle<()>,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    clients: Vec<(u64, Client, Arc<Mutex<Record>>, JoinHandle<()>)>,
+    clients: Vec<Listener>,
 }
 
 /// What they got together.
@@ -73,7 +82,7 @@ impl Listeners {
                 let filter = json!({ "symbols": [symbol(number)] });
                 let options = SubscribeOptions { window_ms: Some(0), ..SubscribeOptions::default() };
                 client.subscribe("mine", filter, options).await?;
-                Ok((number, client, record, task))
+                Ok(Listener { number, client, record, task })
             }
         };
         let connecting = stream::iter(0..u64::from(count)).map(connect).buffer_unordered(AT_ONCE);
@@ -128,7 +137,7 @@ impl Listeners {
     /// Closes them, and compares what each got with the events `0..published`.
     pub(super) async fn close(self, published: u64) -> Sum {
         let mut sum = Sum::default();
-        for (number, client, record, task) in self.clients {
+        for Listener { number, client, record, task } in self.clients {
             // Whoever does not answer has nothing more to say.
             timeout(FAREWELL, client.close()).await.ok();
             task.abort();
@@ -159,7 +168,8 @@ impl Listeners {
     }
 
     fn records<T>(&self, look: impl Fn(&Record) -> T) -> impl Iterator<Item = T> {
-        self.clients.iter().map(move |(_, _, record, _)| look(&record.lock().unwrap_or_else(PoisonError::into_inner)))
+        let look_at = move |listener: &Listener| look(&listener.record.lock().unwrap_or_else(PoisonError::into_inner));
+        self.clients.iter().map(look_at)
     }
 }
 
