@@ -233,9 +233,27 @@ fn new_events_that_are_too_many_become_past() {
     assert!(one.fall_behind(), "they are let go until it is renewed, which takes one of its times");
     one.renew(&position([40, 50]));
     assert_eq!((one.is_behind(), one.lack()), (false, (LIFE, seqs([10, 30]), seqs([40, 50]))));
-    assert!(take(&mut one, 40));
     one.renew(&position([60, 60]));
     assert_eq!(one.lack().2, seqs([40, 50]), "nothing was let go since");
+}
+
+#[test]
+fn what_became_past_is_asked_for_anew() {
+    let mut one = gathered(Of::Session);
+    // Others of the gathering lack more: it went on to 25 before this one wanted it.
+    assert!(take(&mut one, 20) && !take(&mut one, 25));
+    reach(&mut one, 25);
+    assert!(one.fall_behind());
+    one.renew(&position([40, 50]));
+    assert!(!take(&mut one, 30));
+    reach(&mut one, 30);
+    assert_eq!(one.miss(GATHERING, Partition(0), Seq(30), Seq(35)), None);
+    assert_eq!((one.lack().1, held_back(&one, [40, 50])), (seqs([20, 30]), seqs([19, 30])));
+    one.ended(GATHERING);
+    assert_eq!(one.next(&LIMITS), Next::Ask);
+    one.asked();
+    one.gathered(GATHERING);
+    assert!(!take(&mut one, 20) && take(&mut one, 25) && take(&mut one, 40));
 }
 
 #[test]
