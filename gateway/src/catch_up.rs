@@ -68,6 +68,8 @@ pub(crate) struct CatchUp {
     reached: Vec<Seq>,
     /// Per partition, where it ends and what is new begins.
     to: Vec<Seq>,
+    /// Per partition, where it ended when it was asked for. What has become past since may have gone by in its gathering.
+    asked_to: Vec<Seq>,
     /// What else comes of this gathering is let go.
     is_full: bool,
     /// New events were let go: the past is to reach beyond them.
@@ -88,6 +90,7 @@ impl CatchUp {
             incarnation: to.incarnation,
             reached,
             to: to.seqs.clone(),
+            asked_to: to.seqs.clone(),
             is_full: false,
             is_behind: false,
             renewals: 0,
@@ -123,6 +126,7 @@ impl CatchUp {
     /// It was asked for.
     pub(crate) fn asked(&mut self) {
         (self.stage, self.is_full) = (Stage::Asked, false);
+        self.asked_to.clone_from(&self.to);
     }
 
     /// It comes with this gathering.
@@ -159,7 +163,7 @@ impl CatchUp {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
         let is_mine = self.stage == Stage::Gathered(gathering) && !self.is_full;
         let is_wanted = self.of == Of::Session || self.of == Of::Subscription(subscription);
-        let is_lacking = self.reached[at] < seq && seq <= self.to[at];
+        let is_lacking = self.reached[at] < seq && seq <= self.asked_to[at];
         if !(is_mine && is_wanted && is_lacking) {
             return false;
         }
@@ -176,14 +180,14 @@ impl CatchUp {
     pub(crate) fn reach(&mut self, gathering: u64, partition: Partition, upto: Seq) {
         let at = usize::from(partition.0);
         if self.stage == Stage::Gathered(gathering) && !self.is_full {
-            self.reached[at] = self.reached[at].max(upto.min(self.to[at]));
+            self.reached[at] = self.reached[at].max(upto.min(self.asked_to[at]));
         }
     }
 
     /// Nobody can give `(from, upto]`. Returns the part of it that is lacking here.
     pub(crate) fn miss(&mut self, gathering: u64, partition: Partition, from: Seq, upto: Seq) -> Option<(Seq, Seq)> {
         let at = usize::from(partition.0);
-        let (from, upto) = (from.max(self.reached[at]), upto.min(self.to[at]));
+        let (from, upto) = (from.max(self.reached[at]), upto.min(self.asked_to[at]));
         if self.stage != Stage::Gathered(gathering) || self.is_full || from >= upto {
             return None;
         }

@@ -1,1 +1,303 @@
+//! The rules of catching up, one by one.
 
+use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::ids::Symbol;
+
+use super::*;
+use crate::account::Account;
+use crate::outbox::Frame;
+
+const LIMITS: Limits = Limits { bytes: 1 << 20, critical: u32::MAX, lanes: false, patience: 10_000 };
+const JSON: Encoding = Encoding::Json;
+const LIFE: Incarnation = Incarnation(7);
+const GATHERING: u64 = 5;
+
+fn delivery(partition: u16, seq: u64) -> Arc<Delivery> {
+    let event = Event {
+        kind: Kind::Pattern,
+        key: "AAPL".into(),
+        audience: Audience::Public,
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: Some(Symbol::new("AAPL").unwrap()),
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: Priority::Low,
+        regime: None,
+        tags: Vec::new(),
+        data: serde_json::Map::new(),
+        rooms: Vec::new(),
+    };
+    Arc::new(Delivery::new(event, Partition(partition), Seq(seq)))
+}
+
+fn seqs<const N: usize>(seqs: [u64; N]) -> Vec<Seq> {
+    seqs.map(Seq).into()
+}
+
+fn position<const N: usize>(of: [u64; N]) -> Position {
+    Position { incarnation: LIFE, seqs: seqs(of) }
+}
+
+/// Two partitions, of which `(10, 20]` and `(30, 30]`, that is nothing, are lacking.
+fn lacking(of: Of) -> CatchUp {
+    CatchUp::new(Millis(0), None, of, seqs([10, 30]), &position([20, 30]))
+}
+
+/// The same, on its way with [`GATHERING`].
+fn gathered(of: Of) -> CatchUp {
+    let mut one = lacking(of);
+    one.asked();
+    one.gathered(GATHERING);
+    one
+}
+
+/// Offers an event of the first partition for subscription 1.
+fn take(one: &mut CatchUp, seq: u64) -> bool {
+    one.take(Millis(0), (GATHERING, 1), &delivery(0, seq), JSON, &LIMITS)
+}
+
+fn reach(one: &mut CatchUp, upto: u64) {
+    one.reach(GATHERING, Partition(0), Seq(upto));
+}
+
+/// The client reads all there is.
+fn read(one: &mut CatchUp) -> Vec<u64> {
+    let (mut account, mut frame, mut got) = (Account::new(0), Frame::default(), Vec::new());
+    while one.outbox.wants_out() {
+        one.outbox.compose(Millis(0), &mut account, JSON, &LIMITS, |_, _| true, &mut frame);
+        got.extend(frame.events.iter().map(|waiting| waiting.delivery.seq.0));
+    }
+    got
+}
+
+fn held_back(one: &CatchUp, applied: [u64; 2]) -> Vec<Seq> {
+    let mut position = position(applied);
+    one.hold_back(&mut position);
+    position.seqs
+}
+
+#[test]
+fn what_is_lacking_is_taken_and_nothing_else() {
+    let mut one = gathered(Of::Session);
+    let taken: Vec<u64> = (8..=23).filter(|seq| take(&mut one, *seq)).collect();
+    assert_eq!(taken, (11..=20).collect::<Vec<_>>());
+    assert!(!one.take(Millis(0), (GATHERING, 1), &delivery(1, 30), JSON, &LIMITS), "the other partition lacks nothing");
+    assert_eq!(read(&mut one), taken);
+}
+
+#[test]
+fn what_has_been_reached_is_not_taken_again() {
+    let mut one = gathered(Of::Session);
+    assert!(take(&mut one, 12));
+    reach(&mut one, 15);
+    assert!(!take(&mut one, 12) && !take(&mut one, 15) && take(&mut one, 16));
+    assert_eq!(one.lack(), (LIFE, seqs([15, 30]), seqs([20, 30])));
+    reach(&mut one, 13);
+    assert_eq!(one.lack().1, seqs([15, 30]), "nobody goes back");
+    reach(&mut one, 99);
+    assert_eq!(one.lack().1, seqs([20, 30]), "nor beyond the end");
+}
+
+#[test]
+fn an_event_that_two_subscriptions_want_goes_once() {
+    let mut one = gathered(Of::Session);
+    let event = delivery(0, 11);
+    for subscription in [1, 2] {
+        assert!(one.take(Millis(0), (GATHERING, subscription), &event, JSON, &LIMITS));
+    }
+    assert_eq!(read(&mut one), [11]);
+}
+
+#[test]
+fn another_gathering_gives_nothing() {
+    let mut one = lacking(Of::Session);
+    let other = |one: &mut CatchUp, gathering| {
+        let taken = one.take(Millis(0), (gathering, 1), &delivery(0, 11), JSON, &LIMITS);
+        one.reach(gathering, Partition(0), Seq(12));
+        let missed = one.miss(gathering, Partition(0), Seq(10), Seq(12));
+        (taken, missed, one.lack().1[0])
+    };
+    let nothing = (false, None, Seq(10));
+    assert_eq!(other(&mut one, GATHERING), nothing, "it has not asked");
+    one.gathered(GATHERING);
+    assert_eq!(
+        (one.gathering(), other(&mut one, GATHERING)),
+        (None, nothing),
+        "nor was it gathered for asking nothing"
+    );
+    one.asked();
+    assert_eq!(other(&mut one, GATHERING), nothing, "it is not gathered");
+    one.gathered(GATHERING);
+    assert_eq!((one.gathering(), other(&mut one, GATHERING + 1)), (Some(GATHERING), nothing));
+    one.ended(GATHERING + 1);
+    assert_eq!(one.gathering(), Some(GATHERING), "the end of another is none");
+    one.ended(GATHERING);
+    assert_eq!((one.gathering(), other(&mut one, GATHERING)), (None, nothing));
+    assert!(one.complete);
+}
+
+#[test]
+fn a_subscriptions_past_is_its_own() {
+    let mut one = gathered(Of::Subscription(2));
+    assert!(!take(&mut one, 11), "that is of subscription 1");
+    assert!(one.take(Millis(0), (GATHERING, 2), &delivery(0, 11), JSON, &LIMITS));
+    assert_eq!((one.of(), read(&mut one)), (Of::Subscription(2), vec![11]));
+}
+
+#[test]
+fn positions_are_held_back_to_what_has_come() {
+    let mut one = gathered(Of::Session);
+    assert_eq!(held_back(&one, [25, 35]), seqs([10, 35]), "a partition that lacks nothing is free");
+    take(&mut one, 12);
+    reach(&mut one, 15);
+    assert_eq!(held_back(&one, [25, 35]), seqs([11, 35]), "what waits was not given yet");
+    read(&mut one);
+    assert_eq!(held_back(&one, [25, 35]), seqs([15, 35]));
+    assert_eq!(held_back(&one, [9, 35]), seqs([9, 35]), "it is never moved on");
+    reach(&mut one, 20);
+    assert_eq!(held_back(&one, [25, 35]), seqs([25, 35]));
+}
+
+#[test]
+fn a_subscriptions_past_holds_no_position_back() {
+    let mut one = gathered(Of::Subscription(1));
+    take(&mut one, 12);
+    assert_eq!(held_back(&one, [25, 35]), seqs([25, 35]));
+}
+
+#[test]
+fn where_the_past_begins_is_clipped_to_its_end() {
+    let applied = position([20, 30]);
+    let mut one = CatchUp::new(Millis(0), None, Of::Subscription(1), applied.seqs.clone(), &applied).finding();
+    assert_eq!(one.next(&LIMITS), Next::Wait);
+    assert_eq!(one.found(Seq(25)), seqs([20, 25]));
+    assert_eq!((one.lack(), one.next(&LIMITS)), ((LIFE, seqs([20, 25]), seqs([20, 30])), Next::Ask));
+    assert_eq!(one.found(Seq(0)), seqs([20, 25]), "it is found once");
+    let mut none = CatchUp::new(Millis(0), None, Of::Subscription(1), applied.seqs.clone(), &applied).finding();
+    assert_eq!(none.found(Seq(u64::MAX)), seqs([20, 30]));
+    assert_eq!(none.next(&LIMITS), Next::Done);
+}
+
+#[test]
+fn a_gap_is_told_where_it_is_lacking() {
+    let miss = |one: &mut CatchUp, from, upto| one.miss(GATHERING, Partition(0), Seq(from), Seq(upto));
+    let mut one = gathered(Of::Session);
+    assert_eq!((miss(&mut one, 0, 10), miss(&mut one, 20, 30), one.complete), (None, None, true));
+    assert_eq!((miss(&mut one, 5, 12), one.complete), (Some((Seq(10), Seq(12))), false));
+    assert_eq!(one.lack().1, seqs([12, 30]));
+    assert!(!take(&mut one, 12) && take(&mut one, 13), "what was told does not come as well");
+    reach(&mut one, 15);
+    assert_eq!(miss(&mut one, 12, 15), None);
+    assert_eq!(miss(&mut one, 15, 99), Some((Seq(15), Seq(20))));
+    assert_eq!(one.lack().1, seqs([20, 30]));
+}
+
+#[test]
+fn who_gives_way_asks_for_the_rest() {
+    let mut one = gathered(Of::Session);
+    take(&mut one, 12);
+    reach(&mut one, 12);
+    one.give_way();
+    assert!(!take(&mut one, 13));
+    reach(&mut one, 14);
+    assert_eq!(one.miss(GATHERING, Partition(0), Seq(12), Seq(14)), None);
+    assert_eq!(one.next(&LIMITS), Next::Read(GATHERING), "the others are not done");
+    one.ended(GATHERING);
+    assert_eq!((one.next(&LIMITS), one.lack().1), (Next::Ask, seqs([12, 30])));
+    one.asked();
+    assert_eq!(one.next(&LIMITS), Next::Wait);
+    one.gathered(GATHERING + 1);
+    assert!(one.take(Millis(0), (GATHERING + 1, 1), &delivery(0, 13), JSON, &LIMITS), "it takes again");
+    assert!(one.complete);
+}
+
+#[test]
+fn a_client_has_half_read_before_more_is_asked_for() {
+    let mut one = gathered(Of::Session);
+    take(&mut one, 12);
+    let size = one.outbox.bytes();
+    let [tight, wide] = [2 * size - 1, 2 * size].map(|bytes| Limits { bytes, ..LIMITS });
+    assert_eq!((one.next(&tight), one.next(&wide)), (Next::Wait, Next::Read(GATHERING)));
+    one.ended(GATHERING);
+    assert_eq!((one.next(&tight), one.next(&wide)), (Next::Wait, Next::Ask));
+}
+
+#[test]
+fn new_events_that_are_too_many_become_past() {
+    let mut one = gathered(Of::Session);
+    assert!(one.fall_behind() && one.is_behind());
+    assert!(one.fall_behind(), "they are let go until it is renewed, which takes one of its times");
+    one.renew(&position([40, 50]));
+    assert_eq!((one.is_behind(), one.lack()), (false, (LIFE, seqs([10, 30]), seqs([40, 50]))));
+    one.renew(&position([60, 60]));
+    assert_eq!(one.lack().2, seqs([40, 50]), "nothing was let go since");
+}
+
+#[test]
+fn what_became_past_is_asked_for_anew() {
+    let mut one = gathered(Of::Session);
+    // Others of the gathering lack more: it went on to 25 before this one wanted it.
+    assert!(take(&mut one, 20) && !take(&mut one, 25));
+    reach(&mut one, 25);
+    assert!(one.fall_behind());
+    one.renew(&position([40, 50]));
+    assert!(!take(&mut one, 30));
+    reach(&mut one, 30);
+    assert_eq!(one.miss(GATHERING, Partition(0), Seq(30), Seq(35)), None);
+    assert_eq!((one.lack().1, held_back(&one, [40, 50])), (seqs([20, 30]), seqs([19, 30])));
+    one.ended(GATHERING);
+    assert_eq!(one.next(&LIMITS), Next::Ask);
+    one.asked();
+    one.gathered(GATHERING);
+    assert!(!take(&mut one, 20) && take(&mut one, 25) && take(&mut one, 40));
+}
+
+#[test]
+fn new_events_become_past_sixteen_times() {
+    let mut one = lacking(Of::Session);
+    for time in 1..=16 {
+        assert!(one.fall_behind());
+        one.renew(&position([20 + time, 30]));
+    }
+    assert!(!one.fall_behind() && !one.is_behind());
+    assert_eq!(one.lack().2, seqs([36, 30]));
+}
+
+#[test]
+fn a_subscriptions_past_does_not_grow() {
+    let mut one = lacking(Of::Subscription(1));
+    assert!(!one.fall_behind() && !one.is_behind());
+    one.renew(&position([40, 50]));
+    assert_eq!(one.lack().2, seqs([20, 30]));
+}
+
+#[test]
+fn it_is_done_when_nothing_lacks_and_nothing_waits() {
+    let mut one = gathered(Of::Session);
+    take(&mut one, 20);
+    reach(&mut one, 20);
+    assert_eq!(one.next(&LIMITS), Next::Read(GATHERING), "its gathering goes on");
+    one.ended(GATHERING);
+    assert_eq!(one.next(&LIMITS), Next::Wait, "an event waits");
+    read(&mut one);
+    assert!(one.fall_behind());
+    assert_eq!(one.next(&LIMITS), Next::Wait, "new events were let go");
+    one.renew(&position([20, 30]));
+    assert_eq!(one.next(&LIMITS), Next::Done);
+}
+
+#[test]
+fn another_life_of_the_stream_ends_it() {
+    let mut one = gathered(Of::Session);
+    take(&mut one, 12);
+    assert!(one.fall_behind());
+    one.reset();
+    assert!(!one.complete && !one.is_behind() && one.gathering().is_none());
+    assert_eq!(one.next(&LIMITS), Next::Wait, "what has come is read yet");
+    assert_eq!(read(&mut one), [12]);
+    assert_eq!(one.next(&LIMITS), Next::Done);
+}

@@ -117,10 +117,12 @@ impl CatchUps {
     /// Begins what is due, and tells for each number whose it is.
     pub(super) fn begin(&mut self, now: Millis) -> Vec<(u64, Vec<SessionId>)> {
         let Self { waiting, running, limits, last } = self;
-        let due = |class: &u32, waiting: &mut Waiting| waiting.due <= now && is_free(running, *class);
-        let begun: Vec<_> = waiting.extract_if(.., due).collect();
         let mut told = Vec::new();
-        for (class, Waiting { incarnation, from, to, sought, sessions, .. }) in begun {
+        // One at a time: each that begins counts against what the next may.
+        while let Some(entry) = waiting.iter().find(|(class, one)| one.due <= now && is_free(running, **class))
+            && let class = *entry.0
+            && let Some(Waiting { incarnation, from, to, sought, sessions, .. }) = waiting.remove(&class)
+        {
             *last += 1;
             told.push((*last, sessions.iter().copied().collect()));
             let coverage = Coverage::of_ranges(now, incarnation, from.into_iter().zip(to), *last << ASK_BITS, *limits);
