@@ -895,7 +895,7 @@ fn event(symbol: Symbol, audience: Audience) -> Event {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn sessions_that_catch_up_get_all_of_it_once_or_are_told(
