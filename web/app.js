@@ -307,6 +307,11 @@ function begin() {
   socket.send(JSON.stringify(frame));
 }
 
+function forget() {
+  seen.clear();
+  earlyOnes.clear();
+}
+
 /**
  * Whether an event is new.
  * @param {ServerObject} event
@@ -355,6 +360,8 @@ function take(said) {
       note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
       break;
     case "gap":
+      // The stream was made anew: what we have seen of the former one means nothing.
+      if (said.reason === "reset") forget();
       note(`gap (${said.reason}): ${(said.to ?? 0) - (said.from ?? 0)} sequences of partition ${said.p} may be missing`);
       break;
     case "goaway":
@@ -362,10 +369,14 @@ function take(said) {
       socket?.close();
       break;
     case "error":
+      if (said.id === resuming && said.code === 503) {
+        socket?.close();
+        break;
+      }
       if (said.id === resuming) {
         note("we cannot go on where we were; what happened meanwhile may be missing");
         reached = "";
-        seen.clear();
+        forget();
         subscribe();
         break;
       }

@@ -13,13 +13,18 @@ pub struct ClientConfig {
     /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. They are tried in turn, starting with
     /// the first; after a session ends, the next one comes.
     pub urls: Vec<String>,
+    /// Whether to ask the gateway, before each connection, for the user's home, and connect there: for clusters whose
+    /// `gateway.connect_url` is set. If none is told within two seconds, or it does not take the client, the gateway
+    /// that was asked is connected to itself.
+    pub ask_home: bool,
     /// Who the client is.
     pub credentials: Credentials,
     /// How frames are written, both ways.
     pub encoding: Encoding,
     /// How to connect again after the connection is lost; `None` ends the client instead.
     pub reconnect: Option<Backoff>,
-    /// The most that one attempt to connect may take, from dialling to the server's `welcome`.
+    /// The most that one attempt to connect may take, from dialling to the server's `welcome`. A home that is tried
+    /// first has the same time for itself.
     pub connect_timeout: Duration,
     /// The most that a request may take from the call to the server's answer, a reconnect in between included. After a
     /// reconnect, the old subscriptions must be in force again within the same time.
@@ -43,6 +48,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             urls: vec!["ws://127.0.0.1:8080/v1/stream".to_owned()],
+            ask_home: false,
             credentials: Credentials::None,
             encoding: Encoding::Json,
             reconnect: Some(Backoff::default()),

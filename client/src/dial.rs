@@ -13,9 +13,11 @@ use tokio_tungstenite::tungstenite::http::header::RETRY_AFTER;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tracing::debug;
 
 use crate::config::ClientConfig;
 use crate::error::ClientError;
+use crate::home;
 use crate::target::Target;
 
 /// Small, because a test or a load generator holds thousands of clients in one process. Messages may be larger.
@@ -59,12 +61,25 @@ pub(crate) struct Link<Io> {
     pub(crate) rest: Vec<ServerMessage>,
 }
 
-/// Connects to one gateway.
+/// Connects to the home that the gateway at `target` names, if the client is to ask for it, else to that gateway.
 pub(crate) async fn connect<D: Dial>(
     dialler: &D,
     target: &Target,
     config: &ClientConfig,
 ) -> Result<Link<D::Io>, ClientError> {
+    if config.ask_home
+        && let Some(home) = home::find(dialler, target, config).await
+    {
+        match attempt(dialler, &home, config).await {
+            Ok(link) => return Ok(link),
+            Err(error) => debug!(%error, "the home does not take the client"),
+        }
+    }
+    attempt(dialler, target, config).await
+}
+
+/// Connects to one gateway.
+async fn attempt<D: Dial>(dialler: &D, target: &Target, config: &ClientConfig) -> Result<Link<D::Io>, ClientError> {
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
         let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;

@@ -50,6 +50,7 @@ mod client;
 mod config;
 mod dial;
 mod error;
+mod home;
 mod message;
 mod owner;
 mod progress;

@@ -42,8 +42,8 @@ pub(crate) struct CannotRestore(pub(crate) ServerError);
 pub(crate) struct Answered {
     /// What the user should be told.
     pub(crate) told: Vec<Message>,
-    /// Whether the subscriptions are to be made anew, since they could not go on.
-    pub(crate) anew: bool,
+    /// If it answers a resume, whether that was granted.
+    pub(crate) resumed: Option<bool>,
 }
 
 /// Whose past is awaited.
@@ -71,9 +71,11 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Whether another request may be made.
+    /// Whether another request may be made. Until a resume is answered none may: if it is refused, what was in force
+    /// comes first.
     pub(crate) fn has_room(&self) -> bool {
-        self.open.len() < MAX_OPEN
+        let is_resuming = self.open.values().any(|open| matches!(open.frame, ClientFrame::Resume { .. }));
+        self.open.len() < MAX_OPEN && !is_resuming
     }
 
     /// Whether subscriptions were in force when the last session ended.
@@ -91,36 +93,42 @@ impl Requests {
         (!reply.is_closed()).then(|| self.open(frame, Some(reply), encoding))
     }
 
-    /// The frames with which a new session begins: the subscriptions in force first, from `place` on if that is known,
-    /// then what is still unanswered.
+    /// The frames with which a new session begins: a resume from `place` on, if that is known and anything is held.
+    /// What follows then depends on its answer.
     pub(crate) fn start_session(
         &mut self,
         place: Option<(Position, BTreeMap<Partition, Seq>)>,
         encoding: Encoding,
     ) -> Vec<Vec<u8>> {
-        self.open.retain(|_, open| open.reply.as_ref().is_some_and(|reply| !reply.is_closed()));
-        let mut unanswered = Vec::new();
-        for (id, open) in std::mem::take(&mut self.open) {
-            self.await_past(id, &open.frame);
-            unanswered.push(encode(id, &open.frame, encoding));
-            self.open.insert(id, open);
-        }
-        let mut frames = match place {
+        self.open.retain(|_, open| open.reply.is_some());
+        match place {
             Some((position, seen)) if self.holds_any() => {
                 let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
                 vec![self.open(resume, None, encoding)]
             }
             _ => self.subscribe_anew(encoding),
-        };
-        frames.extend(unanswered);
-        frames
+        }
     }
 
-    /// The frames that subscribe to everything that was in force as if it were new.
+    /// The frames that subscribe to everything that was in force as if it were new, and then ask again.
     pub(crate) fn subscribe_anew(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+        let again = self.ask_again(encoding);
         let held = self.held.clone().into_iter();
-        held.map(|(name, wanted)| self.open(ClientFrame::Subscribe { name, wanted, since: None }, None, encoding))
-            .collect()
+        let anew =
+            held.map(|(name, wanted)| self.open(ClientFrame::Subscribe { name, wanted, since: None }, None, encoding));
+        anew.chain(again).collect()
+    }
+
+    /// The frames of what callers asked in the session before, and still wait for.
+    pub(crate) fn ask_again(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+        self.open.retain(|_, open| open.reply.as_ref().is_none_or(|reply| !reply.is_closed()));
+        let Self { open, pasts, .. } = self;
+        let unanswered = open.iter().filter(|(_, open)| open.reply.is_some());
+        let again = unanswered.map(|(id, open)| {
+            await_past(pasts, *id, &open.frame);
+            encode(*id, &open.frame, encoding)
+        });
+        again.collect()
     }
 
     /// The session has ended. Gives what the user should be told of the past that does not come any more; what a session
@@ -175,7 +183,7 @@ impl Requests {
                 Ok(Answered::default())
             }
             (Some(Open { frame, reply: None }), answer) => self.restored(frame, answer.err()),
-            (None, Err(error)) => Ok(Answered { told: vec![Message::Refused(error)], anew: false }),
+            (None, Err(error)) => Ok(Answered { told: vec![Message::Refused(error)], resumed: None }),
             (None, Ok(_)) => Ok(Answered::default()),
         }
     }
@@ -183,19 +191,9 @@ impl Requests {
     fn open(&mut self, frame: ClientFrame, reply: Option<Reply>, encoding: Encoding) -> Vec<u8> {
         self.last_id += 1;
         let bytes = encode(self.last_id, &frame, encoding);
-        self.await_past(self.last_id, &frame);
+        await_past(&mut self.pasts, self.last_id, &frame);
         self.open.insert(self.last_id, Open { frame, reply });
         bytes
-    }
-
-    /// Remembers, if a frame asks for the past, whose that is.
-    fn await_past(&mut self, id: u64, frame: &ClientFrame) {
-        let of = match frame {
-            ClientFrame::Subscribe { name, since: Some(_), .. } => PastOf::Subscription(name.clone()),
-            ClientFrame::Resume { .. } => PastOf::Session,
-            _ => return,
-        };
-        self.pasts.insert(id, of);
     }
 
     fn hold(&mut self, frame: ClientFrame) {
@@ -213,11 +211,12 @@ impl Requests {
 
     fn restored(&mut self, frame: ClientFrame, refusal: Option<ServerError>) -> Result<Answered, CannotRestore> {
         let mut told = Vec::new();
+        let resumed = matches!(frame, ClientFrame::Resume { .. }).then_some(refusal.is_none());
         match (frame, refusal) {
             (_, Some(error)) if error.code == ErrorCode::Unavailable.code() => return Err(CannotRestore(error)),
             (ClientFrame::Resume { .. }, Some(error)) => {
                 debug!(%error.msg, "the session cannot go on");
-                return Ok(Answered { told: vec![Message::Interrupted], anew: true });
+                return Ok(Answered { told: vec![Message::Interrupted], resumed });
             }
             (ClientFrame::Subscribe { name, .. }, Some(error)) => {
                 self.held.remove(&name);
@@ -228,8 +227,18 @@ impl Requests {
         if !self.restoring() {
             told.push(Message::Restored);
         }
-        Ok(Answered { told, anew: false })
+        Ok(Answered { told, resumed })
     }
+}
+
+/// Remembers, if a frame asks for the past, whose that is.
+fn await_past(pasts: &mut BTreeMap<u64, PastOf>, id: u64, frame: &ClientFrame) {
+    let of = match frame {
+        ClientFrame::Subscribe { name, since: Some(_), .. } => PastOf::Subscription(name.clone()),
+        ClientFrame::Resume { .. } => PastOf::Session,
+        _ => return,
+    };
+    pasts.insert(id, of);
 }
 
 fn encode(id: u64, frame: &ClientFrame, encoding: Encoding) -> Vec<u8> {

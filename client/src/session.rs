@@ -196,18 +196,22 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                     if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
                         self.progress.told(&list.position);
                     }
-                    let Answered { told, anew } = self.requests.answered(answer).map_err(|refused| End {
+                    let Answered { told, resumed } = self.requests.answered(answer).map_err(|refused| End {
                         verdict: Reconnect::After,
                         ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
                     })?;
                     for message in told {
                         self.tell(message).await;
                     }
-                    if anew {
-                        self.progress.forget();
-                        let frames = self.requests.subscribe_anew(self.encoding);
-                        self.write(frames).await?;
-                    }
+                    let frames = match resumed {
+                        None => continue,
+                        Some(true) => self.requests.ask_again(self.encoding),
+                        Some(false) => {
+                            self.progress.forget();
+                            self.requests.subscribe_anew(self.encoding)
+                        }
+                    };
+                    self.write(frames).await?;
                 }
             }
         }

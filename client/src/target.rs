@@ -1,6 +1,6 @@
 //! A gateway's address, read once and checked, and the upgrade request for it.
 
-use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{AUTHORIZATION, HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -9,13 +9,15 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use crate::config::{ClientConfig, Credentials};
 use crate::error::ClientError;
 
+/// Where a gateway tells a user's home.
+const HOME_PATH: &str = "/v1/connect";
 const DEFAULT_PATH: &str = "/v1/stream";
 const DEFAULT_PORT: u16 = 80;
 
 /// One gateway to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// As the user wrote it, for messages.
+    /// As the user, or a gateway, wrote it, for messages.
     pub(crate) url: String,
     /// `host:port`, to be dialled.
     pub(crate) authority: String,
@@ -36,6 +38,16 @@ impl Target {
         };
         let read = |url: &String| Self::read(url, config, authorization.clone());
         config.urls.iter().map(read).collect()
+    }
+
+    /// Another gateway for the same user, which this one has named.
+    pub(crate) fn elsewhere(&self, url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
+        Self::read(url, config, self.authorization.clone())
+    }
+
+    /// Whether both lead to the same gateway.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.authority == other.authority && self.uri.path() == other.uri.path()
     }
 
     fn read(url: &str, config: &ClientConfig, authorization: Option<HeaderValue>) -> Result<Self, ClientError> {
@@ -73,6 +85,16 @@ impl Target {
             .map_err(|e| problem(&e.to_string()))?;
         let sub_protocol = HeaderValue::from_static(config.encoding.sub_protocol());
         Ok(Self { url: url.to_owned(), authority: dialled, uri, authorization, sub_protocol })
+    }
+
+    /// The question where the user's home is.
+    pub(crate) fn question(&self) -> http::Result<http::Request<String>> {
+        let query = self.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut question = http::Request::get(format!("{HOME_PATH}{query}")).header(HOST, &self.authority);
+        if let Some(authorization) = &self.authorization {
+            question = question.header(AUTHORIZATION, authorization);
+        }
+        question.body(String::new())
     }
 
     /// An upgrade request with a fresh key.

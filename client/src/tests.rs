@@ -1,6 +1,7 @@
 //! Whole clients against a scripted peer, in paused time.
 
 mod connecting;
+mod homing;
 mod reconnecting;
 mod resuming;
 mod talking;

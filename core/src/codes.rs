@@ -98,6 +98,7 @@ codes! {
         ProtocolViolation = 4005, "something that WebSocket does not allow";
         SlowConsumer = 4008, "the client reads too slowly";
         Unresponsive = 4010, "the client does not answer pings";
+        Moved = 4012, "another gateway has room for this session";
         Unavailable = 4013, "the gateway has lost its cluster";
     }
 }
@@ -173,7 +174,7 @@ impl CloseCode {
             | Self::FrameTooLarge
             | Self::ProtocolViolation => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
-            Self::Draining | Self::Unavailable => Reconnect::After,
+            Self::Draining | Self::Moved | Self::Unavailable => Reconnect::After,
         }
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct CatchUp {
     /// What of the past has come and is on its way to the client.
     pub(crate) outbox: Outbox,
     of: Of,
+    /// The newest subscription that it is for.
+    newest: u32,
     stage: Stage,
     incarnation: Incarnation,
     /// Per partition, up to where it has come.
@@ -86,6 +88,7 @@ impl CatchUp {
             since: now,
             outbox: Outbox::new(),
             of,
+            newest: u32::MAX,
             stage: Stage::Idle,
             incarnation: to.incarnation,
             reached,
@@ -95,6 +98,12 @@ impl CatchUp {
             is_behind: false,
             renewals: 0,
         }
+    }
+
+    /// Subscriptions that come later have no part in it.
+    pub(crate) fn up_to(mut self, newest: u32) -> Self {
+        self.newest = newest;
+        self
     }
 
     /// Where it begins is not known yet.
@@ -162,7 +171,10 @@ impl CatchUp {
     ) -> bool {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
         let is_mine = self.stage == Stage::Gathered(gathering) && !self.is_full;
-        let is_wanted = self.of == Of::Session || self.of == Of::Subscription(subscription);
+        let is_wanted = match self.of {
+            Of::Session => subscription <= self.newest,
+            Of::Subscription(mine) => subscription == mine,
+        };
         let is_lacking = self.reached[at] < seq && seq <= self.asked_to[at];
         if !(is_mine && is_wanted && is_lacking) {
             return false;

@@ -3,12 +3,14 @@
 //!
 //! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending:
 //! `sections` come in, `interest` and requests for a `replay` go out. `past` is the same for sessions that catch up, who
-//! are gathered by `catch_ups`; `find` tells where in the stream a time stands.
+//! are gathered by `catch_ups`; `find` tells where in the stream a time stands. `rebalance` sends sessions to gateways
+//! that have joined, `upstream` says when clients are told that NATS is away.
 
 mod catch_ups;
 mod find;
 mod interest;
 mod past;
+mod rebalance;
 mod replay;
 mod sections;
 mod upstream;
@@ -40,6 +42,7 @@ use tracing::{debug, warn};
 use crate::delivery::Delivery;
 use crate::edge::catch_ups::CatchUps;
 use crate::edge::past::Searches;
+use crate::edge::rebalance::Rebalance;
 use crate::edge::upstream::Upstream;
 use crate::messages::{SessionId, ToEdge, ToShard};
 
@@ -93,6 +96,7 @@ pub(crate) struct Edge {
     seats: HashMap<SessionId, Seat>,
     catch_ups: CatchUps,
     searches: Searches,
+    rebalance: Rebalance,
     upstream: Upstream,
     steps: Vec<Step<Arc<Delivery>>>,
     /// When the next revision is cut, if something changed.
@@ -142,6 +146,7 @@ impl Edge {
             seats: HashMap::new(),
             catch_ups: CatchUps::new(limits(&config.gateway)),
             searches: Searches::default(),
+            rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),
             upstream: Upstream::default(),
             steps: Vec::new(),
             cut_at: Some(Millis(0)),
@@ -164,6 +169,8 @@ impl Edge {
                 // First what is rare and what time brings, so that a flood of batches delays neither.
                 Ok(()) = inputs.view.changed() => {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
+                    let now = self.now();
+                    self.rebalance.see(now, &self.gateway, self.log.view(), &view);
                     self.log.set_view((*view).clone());
                     self.changed();
                 }
@@ -201,8 +208,12 @@ impl Edge {
 
     fn next_turn(&self) -> Instant {
         let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
-        let due =
-            due.into_iter().chain([self.log.next_shrink(), self.upstream.next_look(), self.catch_ups.next_turn()]);
+        let due = due.into_iter().chain([
+            self.log.next_shrink(),
+            self.upstream.next_look(),
+            self.catch_ups.next_turn(),
+            self.rebalance.next_turn(),
+        ]);
         let next = due.flatten().min().unwrap_or(self.beat_at);
         self.clock.at(next)
     }
@@ -249,6 +260,7 @@ impl Edge {
     async fn turn(&mut self) {
         let now = self.now();
         self.look_upstream().await;
+        self.send_away(now).await;
         self.coverage.expire(now, &mut self.steps);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
         if shrinks || self.cut_at.is_some_and(|at| at <= now) {
@@ -257,6 +269,19 @@ impl Edge {
         if self.beat_at <= now {
             self.beat(now).await;
             self.tell_open_gaps();
+        }
+    }
+
+    /// Sends sessions to gateways that have joined.
+    async fn send_away(&mut self, now: Millis) {
+        let sessions = self.seats.iter().map(|(session, seat)| (*session, &seat.user));
+        let away = self.rebalance.turn(now, self.log.view(), self.seats.len(), sessions);
+        counter!("tickwire_gateway_rebalanced_sessions_total").increment(away.len() as u64);
+        for (number, shard) in (0..).zip(&self.shards) {
+            let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();
+            if !mine.is_empty() {
+                hand(shard, ToShard::SendAway(mine)).await;
+            }
         }
     }
 
@@ -330,4 +355,5 @@ fn describe() {
     describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
     describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");
+    describe_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
 }

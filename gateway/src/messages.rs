@@ -57,6 +57,8 @@ pub(crate) enum ToShard {
     Tell(NoticeCode),
     /// The oldest unconfirmed request of this session is confirmed as of here.
     Confirmed(u64),
+    /// These sessions are to connect elsewhere.
+    SendAway(Vec<u64>),
     /// What these sessions lack is asked for together, under this number.
     Gathered(u64, Vec<u64>),
     /// Some of it has come.

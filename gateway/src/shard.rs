@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use metrics::counter;
-use tickwire_core::codes::NoticeCode;
+use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Kinds;
 use tickwire_core::frames::{Gap, Notice, ServerFrame};
@@ -141,6 +141,11 @@ impl Shard {
             }
             ToShard::Tell(code) => self.tell_all(now, code),
             ToShard::Confirmed(session) => self.confirmed(now, session),
+            ToShard::SendAway(sessions) => {
+                for session in sessions {
+                    self.send_away(now, session, "rebalance", CloseCode::Moved);
+                }
+            }
             ToShard::Arrive(arrival) => self.arrive(now, *arrival),
             ToShard::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
             ToShard::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),

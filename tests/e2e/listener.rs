@@ -32,7 +32,16 @@ pub(crate) struct Listener {
 impl Listener {
     /// Connects as `user` to the first of these gateways.
     pub(crate) async fn connect(gateways: &[SocketAddr], user: &str, encoding: Encoding) -> Self {
-        let config = ClientConfig {
+        Self::connect_by(Self::config(gateways, user, encoding)).await
+    }
+
+    /// Connects as `user` to its home, which is asked for at this address.
+    pub(crate) async fn connect_home(front: SocketAddr, user: &str, encoding: Encoding) -> Self {
+        Self::connect_by(ClientConfig { ask_home: true, ..Self::config(&[front], user, encoding) }).await
+    }
+
+    fn config(gateways: &[SocketAddr], user: &str, encoding: Encoding) -> ClientConfig {
+        ClientConfig {
             urls: gateways.iter().map(|gateway| format!("ws://{gateway}/v1/stream")).collect(),
             credentials: Credentials::DevUser(user.to_owned()),
             encoding,
@@ -40,7 +49,10 @@ impl Listener {
             request_timeout: DEADLINE,
             buffer: BUFFER,
             ..ClientConfig::default()
-        };
+        }
+    }
+
+    async fn connect_by(config: ClientConfig) -> Self {
         let (client, messages) = Client::connect(config).await.unwrap();
         Self { client, messages, events: Vec::new(), gaps: Vec::new(), others: Vec::new() }
     }

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tickwire_core::event::{Event, Kind};
 use tickwire_core::frames::Encoding;
@@ -14,9 +16,12 @@ use tickwire_core::section::Batch;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::cluster::Cluster;
 use crate::feed::{self, USERS};
+use crate::listener::Listener;
 use crate::node::{DEADLINE, get};
 use crate::oracle::{assert_exact, filter};
 use crate::socket::Socket;
@@ -216,4 +221,78 @@ async fn a_user_is_told_where_home_is() {
     assert_eq!(get(gateways[0], "/v1/connect?token=wrong").await.0, 401);
     let mut other = cluster.node_with("gateway", &[("gateway.connect_url", "")]);
     assert_eq!(get(other.gateway().await, "/v1/connect?user=ann").await.0, 404);
+}
+
+/// One address for all gateways, by their names in the path: `/g/{gateway}/…` goes to that gateway, all else to the first.
+async fn front(gateways: Arc<Mutex<Vec<(String, SocketAddr)>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let known = gateways.lock().unwrap().clone();
+            tokio::spawn(async move {
+                // A request's first line comes with its first bytes.
+                let mut head = vec![0; 4096];
+                let read = near.read(&mut head).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                let named = known.iter().find(|(id, _)| head.starts_with(&format!("GET /g/{id}/")));
+                let (head, gateway) = match named {
+                    Some((id, gateway)) => (head.replacen(&format!("/g/{id}"), "", 1), *gateway),
+                    None => (head, known[0].1),
+                };
+                if let Ok(mut far) = TcpStream::connect(gateway).await {
+                    far.write_all(head.as_bytes()).await.ok();
+                    copy_bidirectional(&mut near, &mut far).await.ok();
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A gateway joins: sessions whose home it is go there, a few at a time, and miss nothing.
+#[tokio::test]
+async fn sessions_move_to_a_gateway_that_joins() {
+    const CLIENTS: usize = 60;
+    let known = Arc::new(Mutex::new(Vec::new()));
+    let address = front(Arc::clone(&known)).await;
+    let url = format!("ws://{address}/g/{{gateway}}/v1/stream");
+    let settings = [("gateway.connect_url", url.as_str()), ("gateway.rebalance_cooldown", "500ms")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let first = cluster.gateway_addresses().await[0];
+    known.lock().unwrap().push((cluster.gateways[0].id.clone(), first));
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let user = format!("user-{number}");
+        let client = Listener::connect_home(address, &user, Encoding::ALL[number % 2]).await;
+        client.subscribe("mine", &json!({})).await;
+        clients.push((user, client));
+    }
+    let producer = cluster.producer().await;
+    let flow = producer.flow(Duration::from_millis(5), |number| feed::pattern("AAPL", number));
+    flow.more(20).await;
+    let second = cluster.add_gateway().gateway().await;
+    known.lock().unwrap().push((cluster.gateways[1].id.clone(), second));
+    eventually("the first gateway is near its share", DEADLINE, async || {
+        let seats = cluster.gateways[0].metrics().await.get("tickwire_gateway_sessions");
+        (seats <= CLIENTS as f64 / 2.0 * 1.2).then_some(())
+    })
+    .await;
+    eventually("all of them are somewhere", DEADLINE, async || {
+        let mut seats = 0.0;
+        for gateway in &mut cluster.gateways {
+            seats += gateway.metrics().await.get("tickwire_gateway_sessions");
+        }
+        (seats == CLIENTS as f64).then_some(())
+    })
+    .await;
+    flow.more(20).await;
+    flow.stop().await;
+    let log = cluster.log().await;
+    for (user, client) in &mut clients {
+        client.catch_up(&log.end()).await;
+        assert_exact(user, &client.events, &client.gaps, &log.matching(user, &[filter(&json!({}))]));
+    }
+    let sent = cluster.gateways[0].metrics().await.get("tickwire_gateway_rebalanced_sessions_total");
+    assert!((15.0..=35.0).contains(&sent), "{sent}");
 }

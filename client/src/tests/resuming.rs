@@ -1,14 +1,17 @@
 //! A session goes on where the one before ended, and a subscription looks back.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{CaughtUp, ClientFrame, Heartbeat, Id, ServerError, ServerFrame, encode_event};
 use tickwire_core::ids::{Incarnation, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
+use tokio::time::{sleep, timeout};
 
 use super::{config, connected, disconnected, next, subscribe};
-use crate::scripted::{Peer, Stage, event, subscribed};
+use crate::scripted::{Peer, Stage, event, pong, subscribed};
 use crate::{Client, Message, Messages, SubscribeOptions};
 
 /// A position at `seq` in partition 3, of which the scripted events are.
@@ -148,4 +151,38 @@ async fn the_past_of_a_subscription_ends_with_a_word() {
     answer.unwrap();
     assert!(matches!(next(&mut messages).await, Message::Past { name, complete: false } if name.as_str() == "b"));
     disconnected(&mut messages).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_ask_comes_after_what_they_asked_before_even_if_a_resume_is_refused() {
+    let newer = json!({ "symbols": ["NVDA"] });
+    for refused in [false, true] {
+        let (client, mut messages, mut stage, mut peer) = placed(10).await;
+        let script = async {
+            peer.hear().await;
+            let (mut peer, id, ..) = resumed(&mut messages, &mut stage, peer).await;
+            assert!(timeout(Duration::from_secs(1), peer.hear()).await.is_err(), "the answer decides what follows");
+            if refused {
+                let error = ServerError::new(Some(id), ErrorCode::BadField, "position: it means nothing here");
+                peer.say(&[ServerFrame::Error(error)]).await;
+                assert_eq!(peer.grant().await, "a");
+            } else {
+                peer.say(&[subscribed(id, &["a"])]).await;
+            }
+            let (id, frame) = peer.hear().await;
+            assert!(matches!(frame, ClientFrame::Subscribe { wanted, .. } if wanted.filter == newer));
+            peer.say(&[subscribed(id, &["a"])]).await;
+            let (id, frame) = peer.hear().await;
+            assert_eq!(frame, ClientFrame::Ping);
+            peer.say(&[pong(id)]).await;
+        };
+        let replacing = client.subscribe("a", newer.clone(), SubscribeOptions::default());
+        let ((), replaced, pinged) = tokio::join!(script, replacing, async {
+            // In the middle of the resume.
+            sleep(Duration::from_millis(1_200)).await;
+            client.ping().await
+        });
+        replaced.unwrap();
+        pinged.unwrap();
+    }
 }

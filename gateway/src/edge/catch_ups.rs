@@ -1,7 +1,8 @@
 //! Sessions that lack something of the past, gathered: those that come within a short time and lack about as much are
 //! given it together, so that a crowd that connects again costs what the range costs and not what the crowd does. Pure.
 //!
-//! "About as much" is a power of four, in sequences of the stream: nobody reads much more than it lacks itself, and one
+//! "About as much" is a power of four, in sequences of the stream, in the same place of it: nobody reads much more than it
+//! lacks itself, and one
 //! that was away for long delays nobody. Of each such class one gathering runs at a time, unless its clients read slowly;
 //! who comes meanwhile gathers for the next. A gathering is coverage of a range: asked for, held, trimmed and told as the live one is.
 
@@ -32,6 +33,16 @@ const RUNNING: usize = 32;
 /// How many replays may be under way for one.
 const REPLAYS: usize = 4;
 
+/// What those have in common who are asked for together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    /// How much each lacks: fewer than four to the power of one more sequences.
+    size: u32,
+    /// Where in the stream, in pieces of that many sequences: who lacks little of long ago is not asked for with who lacks
+    /// little of now.
+    place: u64,
+}
+
 /// Those of a class that will be asked for together.
 #[derive(Debug)]
 struct Waiting {
@@ -46,7 +57,7 @@ struct Waiting {
 /// Those that are asked for.
 #[derive(Debug)]
 struct Running {
-    class: u32,
+    class: Class,
     coverage: Coverage<Arc<Delivery>>,
     sought: Interest,
     sessions: BTreeSet<SessionId>,
@@ -68,7 +79,7 @@ pub(super) struct Came {
 #[derive(Debug)]
 pub(super) struct CatchUps {
     limits: Limits,
-    waiting: BTreeMap<u32, Waiting>,
+    waiting: BTreeMap<Class, Waiting>,
     running: BTreeMap<u64, Running>,
     last: u64,
 }
@@ -83,7 +94,9 @@ impl CatchUps {
     /// A session lacks something.
     pub(super) fn add(&mut self, now: Millis, session: SessionId, lack: Lack, view: ViewId) {
         let missing = lack.from.iter().zip(&lack.to).map(|(from, to)| to.0.saturating_sub(from.0)).max();
-        let class = missing.unwrap_or(0).max(1).ilog2() / 2;
+        let size = missing.unwrap_or(0).max(1).ilog2() / 2;
+        let newest = lack.from.iter().max().map_or(0, |seq| seq.0);
+        let class = Class { size, place: newest.checked_shr(2 * (size + 1)).unwrap_or(0) };
         let waiting = self.waiting.entry(class).or_insert_with(|| Waiting {
             due: now.plus(GATHER_MS),
             incarnation: lack.incarnation,
@@ -195,7 +208,7 @@ impl CatchUps {
 
     /// When something is next due.
     pub(super) fn next_turn(&self) -> Option<Millis> {
-        let is_free = |class: &u32| is_free(&self.running, *class);
+        let is_free = |class: &&Class| is_free(&self.running, **class);
         let begins = self.waiting.iter().filter(|(class, _)| is_free(class)).map(|(_, waiting)| waiting.due);
         let asks = self.running.values().filter(|running| !running.is_clogged());
         begins.chain(asks.filter_map(|running| running.coverage.next_expiry())).min()
@@ -210,7 +223,7 @@ impl Running {
 }
 
 /// Whether a gathering of this class may begin.
-fn is_free(running: &BTreeMap<u64, Running>, class: u32) -> bool {
+fn is_free(running: &BTreeMap<u64, Running>, class: Class) -> bool {
     running.len() < RUNNING && running.values().all(|other| other.class != class || other.is_clogged())
 }
 

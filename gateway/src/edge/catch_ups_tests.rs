@@ -131,7 +131,7 @@ fn those_who_come_within_fifty_milliseconds_begin_together() {
 fn classes_are_powers_of_four() {
     let mut catch_ups = CatchUps::new(LIMITS);
     for (session, missing) in (0..).zip([0, 1, 3, 4, 15, 16, 63, 64, 255, 256]) {
-        add(&mut catch_ups, 0, session, lack(1_000 - missing, 1_000));
+        add(&mut catch_ups, 0, session, lack(1_023 - missing, 1_023));
     }
     assert_eq!(begin(&mut catch_ups, 50), [vec![0, 1, 2], vec![3, 4], vec![5, 6], vec![7, 8], vec![9]]);
     // Of several partitions the one that lacks most counts.
@@ -141,6 +141,16 @@ fn classes_are_powers_of_four() {
         add(&mut two, 0, session, Lack { from, to: vec![Seq(1_000); 2], ..lack(0, 0) });
     }
     assert_eq!(begin(&mut two, 50), [vec![3], vec![1, 2]]);
+}
+
+#[test]
+fn who_lacks_as_much_of_another_time_is_not_asked_for_together() {
+    let mut catch_ups = CatchUps::new(LIMITS);
+    add(&mut catch_ups, 0, 1, lack(900, 1_000));
+    add(&mut catch_ups, 0, 2, lack(1_999_900, 2_000_000));
+    assert_eq!(begin(&mut catch_ups, 50), [vec![1], vec![2]]);
+    let ranges: Vec<_> = asks(&mut catch_ups, 50).into_iter().map(|(_, from, to)| (from, to)).collect();
+    assert_eq!(ranges, [(900, 1_000), (1_999_900, 2_000_000)]);
 }
 
 #[test]

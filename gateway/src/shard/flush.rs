@@ -10,6 +10,7 @@ use tickwire_core::ids::Millis;
 use super::Shard;
 use super::past::limits_of_past;
 use crate::account::Account;
+use crate::catch_up::Of;
 use crate::outbox::{Frame, Relief, Waiting};
 use crate::session::{Held, Session, Stage, held};
 use crate::socket::{Ended, HEADER, Ready};
@@ -34,6 +35,8 @@ impl Shard {
                 Some(catch_up) => {
                     let quota = |_: &mut Account, waiting: &Waiting| quota(account, waiting);
                     catch_up.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
+                    // The past of a subscription says nothing of how far the session is.
+                    content.early |= catch_up.of() != Of::Session && !content.events.is_empty();
                 }
                 None => outbox.compose(now, account, encoding, limits, quota, content),
             }

@@ -100,7 +100,7 @@ impl Shard {
         let heartbeat = self.heartbeat_ms();
         match session.stage {
             Stage::Closing => self.remove(now, number),
-            Stage::Open if self.draining => self.send_away(now, number),
+            Stage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
             Stage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
             Stage::Joining => self.close(now, number, CloseCode::Unavailable),
             Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
@@ -170,14 +170,17 @@ impl Shard {
     }
 
     /// The last that a client hears: what still waits for it, how far it is, and when to connect elsewhere.
-    fn send_away(&mut self, now: Millis, number: u64) {
+    pub(super) fn send_away(&mut self, now: Millis, number: u64, reason: &'static str, code: CloseCode) {
+        if self.sessions.get(number).is_none_or(|session| session.stage != Stage::Open) {
+            return;
+        }
         self.flush(now, number);
         let position = self.position(number);
         self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
         let reconnect_ms = rand::rng().random_range(0..RECONNECT_JITTER_MS);
-        let goaway = Goaway { reason: CompactString::const_new("drain"), reconnect_ms };
+        let goaway = Goaway { reason: CompactString::const_new(reason), reconnect_ms };
         self.reply(now, number, &ServerFrame::Goaway(goaway));
-        self.close(now, number, CloseCode::Draining);
+        self.close(now, number, code);
     }
 
     pub(super) fn end(&mut self, now: Millis, number: u64, ended: Ended) {

@@ -75,7 +75,8 @@ impl Shard {
         if from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied) {
             session.ahead = Some(from.seqs.clone().into_boxed_slice());
         }
-        session.catch_up = Some(Box::new(CatchUp::new(now, id, Of::Session, from.seqs.clone(), applied)));
+        let catch_up = CatchUp::new(now, id, Of::Session, from.seqs.clone(), applied).up_to(session.last_subscription);
+        session.catch_up = Some(Box::new(catch_up));
         Vec::new()
     }
 

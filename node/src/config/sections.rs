@@ -306,6 +306,12 @@ pub struct GatewayConfig {
     /// Over how long a drain sends sessions away.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub drain_window: Duration,
+    /// Percent of the sessions sent to newcomers in a second; 0 is none.
+    #[serde(deserialize_with = "values::within::<0, 100, _, _>")]
+    pub rebalance_rate: u32,
+    /// How long the members must stay the same before that.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
+    pub rebalance_cooldown: Duration,
     /// Where clients reach a gateway by name; empty where they cannot.
     #[serde(deserialize_with = "values::connect_url")]
     pub connect_url: String,

@@ -1,0 +1,161 @@
+//! Rebalance: when a gateway joins, sessions whose home it has become are sent away, few at a time, until this gateway has
+//! no more than a fifth above its share. Pure: the clock is passed in.
+//!
+//! What its share is follows from what it had: gateways that were even before are even again when each has given the
+//! newcomers their part. A view that changes again begins the wait anew, so that a member that comes and goes moves
+//! nobody.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tickwire_core::ids::{Millis, NodeRef, UserId};
+use tickwire_core::ring::{Role, View};
+
+use crate::messages::SessionId;
+
+/// How often sessions are sent away, in milliseconds.
+const TURN_MS: u64 = 1_000;
+
+/// At least so many a turn.
+const LEAST: usize = 10;
+
+/// How far above its share a gateway may stay, in percent of it.
+const TOLERANCE: usize = 20;
+
+/// What is under way.
+#[derive(Debug)]
+pub(super) struct Rebalance {
+    /// How much of the sessions leave in a turn, in percent; 0 is never any.
+    rate: usize,
+    cooldown: u64,
+    /// Gateways that have joined since the last rebalance.
+    joined: BTreeSet<NodeRef>,
+    /// When something is next to be done.
+    at: Option<Millis>,
+    /// Who is to leave, once that is known, and with how many sessions it is enough.
+    leaving: Option<(VecDeque<SessionId>, usize)>,
+}
+
+impl Rebalance {
+    /// Nothing is under way. `cooldown` is how long the members have to stay the same, in milliseconds.
+    pub(super) fn new(rate: u32, cooldown: u64) -> Self {
+        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), at: None, leaving: None }
+    }
+
+    /// The view has changed. Whoever finds itself new in it has nothing to give.
+    pub(super) fn see(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View) {
+        let (before, after) = (gateways(before), gateways(after));
+        if self.rate == 0 || before == after || !before.contains(me) {
+            return;
+        }
+        self.joined.extend(after.difference(&before).cloned());
+        self.joined.retain(|node| after.contains(node));
+        self.leaving = None;
+        self.at = (!self.joined.is_empty()).then(|| now.plus(self.cooldown));
+    }
+
+    /// When [`Self::turn`] is next to be called.
+    pub(super) fn next_turn(&self) -> Option<Millis> {
+        self.at
+    }
+
+    /// The sessions that are to leave now, of all that are here.
+    pub(super) fn turn<'a>(
+        &mut self,
+        now: Millis,
+        view: &View,
+        count: usize,
+        sessions: impl Iterator<Item = (SessionId, &'a UserId)>,
+    ) -> Vec<SessionId> {
+        if self.at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let Self { joined, leaving, .. } = self;
+        let (queue, enough) = leaving.get_or_insert_with(|| {
+            let all = gateways(view).len().max(1);
+            let share = count * (all - joined.len().min(all)) / all;
+            let moved = |user: &UserId| view.home(user).is_some_and(|home| joined.contains(home));
+            let queue = sessions.filter(|(_, user)| moved(user)).map(|(session, _)| session).collect();
+            (queue, share + share * TOLERANCE / 100)
+        });
+        let most = LEAST.max(count * self.rate / 100).min(count.saturating_sub(*enough));
+        let away: Vec<SessionId> = queue.drain(..most.min(queue.len())).collect();
+        if away.is_empty() {
+            (self.at, self.leaving) = (None, None);
+            self.joined.clear();
+        } else {
+            self.at = Some(now.plus(TURN_MS));
+        }
+        away
+    }
+}
+
+fn gateways(view: &View) -> BTreeSet<NodeRef> {
+    view.takers(Role::Gateway).map(|member| member.node.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+    use tickwire_core::ring::Member;
+
+    fn node(name: &str) -> NodeRef {
+        NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
+    }
+
+    fn view(names: &[&str]) -> View {
+        let member = |name: &&str| Member { node: node(name), role: Role::Gateway, weight: 1, draining: false };
+        View { version: 1, members: names.iter().map(member).collect() }
+    }
+
+    fn seats(count: u64) -> Vec<(SessionId, UserId)> {
+        let seat = |number| (SessionId { shard: 0, number }, UserId::new(&format!("user-{number}")).unwrap());
+        (0..count).map(seat).collect()
+    }
+
+    /// Lets all turns pass, and gives how many left in each.
+    fn run(rebalance: &mut Rebalance, view: &View, seats: &mut Vec<(SessionId, UserId)>) -> Vec<usize> {
+        let mut turns = Vec::new();
+        while let Some(at) = rebalance.next_turn() {
+            let away = rebalance.turn(at, view, seats.len(), seats.iter().map(|(id, user)| (*id, user)));
+            assert!(away.iter().all(|id| {
+                let (_, user) = seats.iter().find(|(other, _)| other == id).unwrap();
+                view.home(user) == Some(&node("gw-3"))
+            }));
+            seats.retain(|(id, _)| !away.contains(id));
+            turns.push(away.len());
+        }
+        turns
+    }
+
+    #[test]
+    fn those_whose_home_moved_leave_at_the_rate_until_the_share_is_near() {
+        let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
+        let mut rebalance = Rebalance::new(2, 10_000);
+        rebalance.see(Millis(5), &node("gw-1"), &two, &three);
+        assert_eq!(rebalance.next_turn(), Some(Millis(10_005)));
+        let mut all = seats(3_000);
+        let turns = run(&mut rebalance, &three, &mut all);
+        assert_eq!(all.len(), 2_400, "a fifth above two thirds");
+        assert!(turns.iter().all(|away| *away <= 60) && turns.len() > 10, "{turns:?}");
+        let mut few = seats(60);
+        rebalance.see(Millis(0), &node("gw-1"), &two, &three);
+        assert_eq!(run(&mut rebalance, &three, &mut few).iter().max(), Some(&10));
+    }
+
+    #[test]
+    fn a_member_that_comes_and_goes_moves_nobody_and_a_newcomer_gives_nothing() {
+        let (one, two) = (view(&["gw-1"]), view(&["gw-1", "gw-3"]));
+        let mut rebalance = Rebalance::new(2, 10_000);
+        rebalance.see(Millis(0), &node("gw-1"), &one, &two);
+        rebalance.see(Millis(4_000), &node("gw-1"), &two, &one);
+        assert_eq!(rebalance.next_turn(), None);
+        rebalance.see(Millis(8_000), &node("gw-1"), &one, &two);
+        assert_eq!(rebalance.next_turn(), Some(Millis(18_000)));
+        let mut newcomer = Rebalance::new(2, 10_000);
+        newcomer.see(Millis(0), &node("gw-3"), &one, &two);
+        let mut off = Rebalance::new(0, 10_000);
+        off.see(Millis(0), &node("gw-1"), &one, &two);
+        assert_eq!((newcomer.next_turn(), off.next_turn()), (None, None));
+    }
+}
