@@ -16,6 +16,9 @@
 //! | `tw.replay` | requests for replays, gateways to one of the routers |
 //! | `tw.replayed.<gateway>.<nonce>.<ask>` | the answers to one of them |
 
+/// Every subject.
+pub const ALL: &str = ">";
+
 /// What is wrong with a name that [`is_token`] refuses.
 pub const TOKEN_RULE: &str = "must be letters, digits, `_` and `-`, 1 to 64 of them";
 
@@ -128,6 +131,11 @@ pub fn parse_stored(subject: &str) -> Stored<'_> {
         (kind, Some(key), None) => Stored::Event { partition, kind, key },
         _ => Stored::Unrecognised,
     }
+}
+
+/// The partition that a message of the stream is stored in, whatever it is.
+pub fn partition_of(subject: &str) -> Option<u32> {
+    parse_number(subject.strip_prefix("ev.")?.split('.').next()?)
 }
 
 /// Where a dead letter is published. The reason is one of our own words.

@@ -38,6 +38,11 @@ use worker::Worker;
 /// How many requests may wait. Beyond that they are refused.
 const WAITING: usize = 64;
 
+/// So many requests beside the first are read in one pass, if they begin within so many sequences of it. One pass takes
+/// more messages than that, so that each comes further.
+const TOGETHER: usize = 15;
+const NEAR: u64 = 16_384;
+
 /// A request that has waited for so long is refused: its gateway is about to ask another router.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -95,33 +100,40 @@ impl Replays {
     }
 
     async fn work(self, drain: CancellationToken) {
-        let Self { mut requests, mut waiting, at_once, worker } = self;
+        let Self { requests, mut waiting, at_once, worker } = self;
+        // What a gateway asks for at once is read at once.
+        let mut requests = requests.ready_chunks(WAITING);
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < at_once
-                && let Some(Waiting { since, request, reply }) = waiting.pop_front()
+                && let Some(first) = waiting.pop_front()
             {
-                if since.elapsed() < STALE {
-                    running.push(worker.serve(request, reply));
-                } else {
+                let together = with_mates(first, &mut waiting);
+                let (fresh, stale): (Vec<_>, Vec<_>) =
+                    together.into_iter().partition(|waiting| waiting.since.elapsed() < STALE);
+                for Waiting { reply, .. } in stale {
                     worker.refuse(&reply, Refusal::Busy).await;
+                }
+                if !fresh.is_empty() {
+                    running.push(worker.serve(fresh.into_iter().map(|one| (one.request, one.reply)).collect()));
                 }
             }
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 Some(()) = running.next() => {}
-                message = requests.next() => match message {
-                    Some(message) => match read(message) {
-                        Some(request) if waiting.len() < WAITING => waiting.push_back(request),
-                        Some(Waiting { reply, .. }) => worker.refuse(&reply, Refusal::Busy).await,
-                        None => {}
+                messages = requests.next() => match messages {
+                    Some(messages) => for request in messages.into_iter().filter_map(read) {
+                        match request {
+                            request if waiting.len() < WAITING => waiting.push_back(request),
+                            Waiting { reply, .. } => worker.refuse(&reply, Refusal::Busy).await,
+                        }
                     },
                     None => break debug!("the connection to NATS was closed"),
                 },
             }
         }
-        if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.unsubscribe()).await, Ok(Ok(()))) {
+        if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.get_mut().unsubscribe()).await, Ok(Ok(()))) {
             debug!("requests for replays may still come; their gateways will ask again");
         }
         for Waiting { reply, .. } in waiting {
@@ -129,6 +141,19 @@ impl Replays {
         }
         while running.next().await.is_some() {}
     }
+}
+
+/// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
+fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let begin = first.request.from.0;
+    let is_near = |other: &Waiting| other.request.from.0.abs_diff(begin) <= NEAR;
+    let mut together = vec![first];
+    if waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
+        let (near, far): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(is_near);
+        together.extend(near);
+        *waiting = far;
+    }
+    together
 }
 
 /// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours.

@@ -30,8 +30,8 @@ const UNDIGESTED: usize = 8;
 /// How many gatherings may run. Of each class one does, and further ones where clients read slowly.
 const RUNNING: usize = 32;
 
-/// How many replays may be under way for one.
-const REPLAYS: usize = 4;
+/// How many replays may be under way for one: routers read those of many partitions in one pass.
+const REPLAYS: usize = 32;
 
 /// What those have in common who are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +87,7 @@ pub(super) struct CatchUps {
 impl CatchUps {
     /// None. `limits` are those of each gathering.
     pub(super) fn new(limits: Limits) -> Self {
-        let limits = Limits { grace: 0, replays: limits.replays.min(REPLAYS), ..limits };
+        let limits = Limits { grace: 0, replays: REPLAYS, ..limits };
         Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0 }
     }
 

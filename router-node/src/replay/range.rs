@@ -1,4 +1,4 @@
-//! Reads some messages of a partition from the stream, beginning anywhere: one request, answered by one server with as
+//! Reads some messages of a partition, or of all, from the stream, beginning anywhere: one request, answered by one server with as
 //! many messages as were asked for, and an end.
 //!
 //! The server takes requests for a batch since 2.11; the client has no call for it. A replica that lags ends early,
@@ -68,11 +68,11 @@ impl Held {
     }
 }
 
-/// Reads up to `count` messages of `partition` that come after `after`, in order; none when there are none.
+/// Reads up to `count` messages that come after `after`, in order: of one partition, or all; none when there are none.
 pub(super) async fn read(
     nats: &Nats,
     stream: &str,
-    partition: Partition,
+    partition: Option<Partition>,
     after: Seq,
     count: u64,
 ) -> Result<Vec<Held>, RangeError> {
@@ -80,7 +80,7 @@ pub(super) async fn read(
         seq: after.0 + 1,
         batch: count.max(1),
         max_bytes: MOST_BYTES,
-        next_by_subj: names::partition(u32::from(partition.0)),
+        next_by_subj: partition.map_or_else(|| names::ALL.to_owned(), |number| names::partition(u32::from(number.0))),
     };
     timeout(DEADLINE, fetch(nats, stream, &request)).await.map_err(|_| RangeError::Late)?
 }

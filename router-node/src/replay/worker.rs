@@ -1,4 +1,5 @@
-//! One request: whose interest, what the stream holds of the range, what of it is wanted, and the answer.
+//! Requests that are read in one pass: whose interest, what the stream holds of the ranges, what of it is wanted, and the
+//! answers.
 //!
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
@@ -16,7 +17,9 @@ use std::time::Duration;
 use tickwire_core::ids::{Incarnation, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
+use tickwire_core::ring::View;
 use tickwire_core::wire;
+use tickwire_node::names;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -26,6 +29,10 @@ const BATCH: u64 = 500;
 
 /// How many messages one answer takes at most: a range of which little is wanted is answered in steps as well.
 const ANSWER_MESSAGES: u64 = 4_000;
+
+/// Several answers together take at most so many times as many messages, and as many bytes.
+const TOGETHER_MESSAGES: u64 = 16;
+const TOGETHER_BYTES: usize = 4;
 
 /// The largest message of an answer.
 const CHUNK: usize = 256 * 1024;
@@ -51,21 +58,30 @@ impl Worker {
         Self { pace: Pace::new(setup.config.replay_rate), setup }
     }
 
-    /// Answers one request.
-    pub(super) async fn serve(&self, request: ReplayRequest, reply: Subject) {
+    /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
+    /// stream.
+    pub(super) async fn serve(&self, requests: Vec<(ReplayRequest, Subject)>) {
         let start = Instant::now();
-        let parts = timeout(DEADLINE, self.replay(&request)).await.unwrap_or(Err(Refusal::Unreadable));
-        match parts {
-            Ok(parts) => {
-                self.answer(&request, &reply, parts).await;
-                histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
-            }
-            Err(refusal) => {
-                let ReplayRequest { gateway, partition, from, to, .. } = &request;
-                debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
-                self.refuse(&reply, refusal).await;
+        let mut readings = Vec::new();
+        for (request, reply) in requests {
+            match self.begin(&request).await {
+                Ok((revision, interest)) => readings.push(Reading::new(request, reply, revision, interest)),
+                Err(refusal) => self.turn_down(&request, &reply, refusal).await,
             }
         }
+        let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
+        let facts = match read {
+            Ok(()) => self.look().await,
+            Err(refusal) => Err(refusal),
+        };
+        for Reading { request, reply, answer, .. } in readings {
+            let parts = facts.as_ref().map_err(|refusal| *refusal).and_then(|facts| judge(&request, answer, facts));
+            match parts {
+                Ok(parts) => self.answer(&request, &reply, parts).await,
+                Err(refusal) => self.turn_down(&request, &reply, refusal).await,
+            }
+        }
+        histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
     }
 
     /// Says that nothing can be said.
@@ -74,23 +90,41 @@ impl Worker {
         self.publish(reply, Incarnation(0), Part::Refused(refusal), true).await;
     }
 
-    /// Reads as much of the range as goes into one answer.
-    async fn replay(&self, request: &ReplayRequest) -> Result<Vec<Part<Routed>>, Refusal> {
-        let partition = request.partition;
-        if request.from >= request.to || partition.0 >= self.setup.partitions {
+    async fn turn_down(&self, request: &ReplayRequest, reply: &Subject, refusal: Refusal) {
+        let ReplayRequest { gateway, partition, from, to, .. } = request;
+        debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
+        self.refuse(reply, refusal).await;
+    }
+
+    /// The interest of a request that makes sense.
+    async fn begin(&self, request: &ReplayRequest) -> Result<(Revision, Interest), Refusal> {
+        if request.from >= request.to || request.partition.0 >= self.setup.partitions {
             return Err(Refusal::Malformed);
         }
-        let (revision, interest) = self.sought(request).await?;
+        self.sought(request).await
+    }
+
+    /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
+    /// is read as it stands, which costs the server less than to look for one partition after the other.
+    async fn read(&self, readings: &mut [Reading]) -> Result<(), Refusal> {
         let view = self.setup.view.borrow().clone();
-        let mut reply = Reply::new(request, revision);
-        let (mut read, mut bytes, most) = (0, 0, self.setup.config.replay_bytes);
-        while !reply.is_complete() && read < ANSWER_MESSAGES && bytes < most {
-            // About as many as there are of this partition: one that lies behind the range completes it.
-            let guess = (request.to.0 - reply.upto().0) / u64::from(self.setup.partitions) + 16;
-            let messages =
-                range::read(&self.setup.nats, &self.setup.decoder.stream, partition, reply.upto(), guess.min(BATCH));
+        let Some(mut after) = readings.iter().map(|reading| reading.request.from).min() else { return Ok(()) };
+        let alone = match readings {
+            [one] => Some(one.request.partition),
+            _ => None,
+        };
+        let (mut read, mut bytes) = (0, 0);
+        let most_read = ANSWER_MESSAGES * (readings.len() as u64).min(TOGETHER_MESSAGES);
+        let (most, most_together) = (self.setup.config.replay_bytes, self.setup.config.replay_bytes * TOGETHER_BYTES);
+        while readings.iter().any(|reading| reading.is_open(most)) && read < most_read && bytes < most_together {
+            let count = match &readings[..] {
+                // About as many as there are of this partition: one that lies behind the range completes it.
+                [one] => (one.request.to.0 - after.0) / u64::from(self.setup.partitions) + 16,
+                _ => BATCH,
+            };
+            let messages = range::read(&self.setup.nats, &self.setup.decoder.stream, alone, after, count.min(BATCH));
             let messages = messages.await.map_err(|error| {
-                warn!(%error, %partition, "the stream cannot be read for a replay");
+                warn!(%error, "the stream cannot be read for a replay");
                 Refusal::Unreadable
             })?;
             if messages.is_empty() {
@@ -100,37 +134,27 @@ impl Worker {
             counter!("tickwire_router_replay_messages_total").increment(messages.len() as u64);
             self.pace.wait(messages.len() as u64).await;
             for message in messages {
-                let wanted = match self.setup.decoder.read(&message.as_stored()) {
-                    Decoded::Event(event) if interest.admits(&event.event, &request.gateway, &view) => {
-                        bytes += event.wire.len();
-                        Some(Routed { wire: event.wire, stored: event.event.stored })
-                    }
-                    Decoded::Event(_) | Decoded::Tick | Decoded::Dead(_) => None,
-                };
-                reply.read(message.seq, wanted);
-                if reply.is_complete() || bytes >= most {
-                    break;
+                after = message.seq;
+                let (stored, mut decoded) = (message.as_stored(), None);
+                let partition = names::partition_of(stored.subject);
+                let mine =
+                    readings.iter_mut().filter(|reading| Some(u32::from(reading.request.partition.0)) == partition);
+                for reading in mine.filter(|reading| reading.is_open(most)) {
+                    let decoded = decoded.get_or_insert_with(|| self.setup.decoder.read(&stored));
+                    bytes += reading.take(message.seq, decoded, &view);
                 }
             }
         }
-        self.judge(request, reply).await
+        Ok(())
     }
 
-    /// What may be said of what was read. The stream is looked at after the reading: sequences are those of its present
-    /// life, and what it still keeps now it kept all the time.
-    async fn judge(&self, request: &ReplayRequest, reply: Reply<Routed>) -> Result<Vec<Part<Routed>>, Refusal> {
-        let facts = Facts::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
+    /// What the stream is like after the reading: sequences are those of its present life, and what it still keeps now it
+    /// kept all the time.
+    async fn look(&self) -> Result<Facts, Refusal> {
+        Facts::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
             warn!(%error, "what was read for a replay proves nothing");
             Refusal::Unreadable
-        })?;
-        if facts.incarnation != request.incarnation {
-            return Err(Refusal::OtherStream);
-        }
-        let parts = reply.finish(facts.least_floor());
-        match &parts[..] {
-            [Part::Refused(refusal)] => Err(*refusal),
-            _ => Ok(parts),
-        }
+        })
     }
 
     /// The interest to match against.
@@ -194,5 +218,53 @@ impl Worker {
             counter!("tickwire_router_replay_parts_lost_total").increment(1);
             debug!("a part of a replay was not published; it will be asked for again");
         }
+    }
+}
+
+/// One request, and what was read for it.
+#[derive(Debug)]
+struct Reading {
+    request: ReplayRequest,
+    reply: Subject,
+    interest: Interest,
+    answer: Reply<Routed>,
+    bytes: usize,
+}
+
+impl Reading {
+    fn new(request: ReplayRequest, reply: Subject, revision: Revision, interest: Interest) -> Self {
+        let answer = Reply::new(&request, revision);
+        Self { request, reply, interest, answer, bytes: 0 }
+    }
+
+    /// Whether more goes into its answer.
+    fn is_open(&self, most: usize) -> bool {
+        !self.answer.is_complete() && self.bytes < most
+    }
+
+    /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
+    fn take(&mut self, seq: Seq, decoded: &Decoded, view: &View) -> usize {
+        let wanted = match decoded {
+            Decoded::Event(event) if self.interest.admits(&event.event, &self.request.gateway, view) => {
+                Some(Routed { wire: event.wire.clone(), stored: event.event.stored })
+            }
+            Decoded::Event(_) | Decoded::Tick | Decoded::Dead(_) => None,
+        };
+        let grown = wanted.as_ref().filter(|_| seq > self.request.from).map_or(0, |event| event.wire.len());
+        self.answer.read(seq, wanted);
+        self.bytes += grown;
+        grown
+    }
+}
+
+/// What may be said of what was read.
+fn judge(request: &ReplayRequest, answer: Reply<Routed>, facts: &Facts) -> Result<Vec<Part<Routed>>, Refusal> {
+    if facts.incarnation != request.incarnation {
+        return Err(Refusal::OtherStream);
+    }
+    let parts = answer.finish(facts.least_floor());
+    match &parts[..] {
+        [Part::Refused(refusal)] => Err(*refusal),
+        _ => Ok(parts),
     }
 }

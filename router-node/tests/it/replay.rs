@@ -229,3 +229,46 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     assert_eq!(refused(good).await, None);
     router.stop().await;
 }
+
+/// Who has missed everything asks for all partitions at once, and is answered by one pass over the stream.
+#[tokio::test]
+async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() {
+    const EVENTS: usize = 600;
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    router.ready().await;
+    for number in 0..EVENTS {
+        publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
+    }
+    let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
+    let one = request(&nats, "S0", 0, last).await;
+    let mut inboxes = Vec::new();
+    for number in 0..32 {
+        let inbox = nats.client.new_inbox();
+        inboxes.push((number, nats.client.subscribe(inbox.clone()).await.unwrap()));
+        let request = ReplayRequest { partition: Partition(number), ..one.clone() };
+        let bytes = wire::encode(&request).unwrap().into();
+        nats.client.publish_with_reply(names::REPLAY, inbox, bytes).await.unwrap();
+    }
+    let mut got = Vec::new();
+    for (number, mut answers) in inboxes {
+        let mut all: Vec<Answer> = Vec::new();
+        while all.last().is_none_or(|answer| !answer.last) {
+            let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
+            all.push(wire::decode(&message.payload).unwrap());
+        }
+        // A partition in which nothing but ticks may be stored is answered as far as these reach, or not at all.
+        if refusal(&all) == Some(Refusal::NotThere) {
+            continue;
+        }
+        for answer in &all {
+            let Part::Events(section) = &answer.part else { panic!("{answer:?}") };
+            assert_eq!(section.partition, Partition(number));
+        }
+        got.extend(claimed(all).1);
+    }
+    got.sort_by_key(|id| id.parse::<usize>().unwrap());
+    assert_eq!(got, numbered(0..EVENTS));
+    router.stop().await;
+}

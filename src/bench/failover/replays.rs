@@ -16,8 +16,8 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
-/// How many requests are under way.
-const AT_ONCE: usize = 4;
+/// How many requests are under way, as of a gateway whose sessions catch up.
+const AT_ONCE: usize = 32;
 
 /// How long a router may be silent.
 const DEADLINE: Duration = Duration::from_secs(10);
