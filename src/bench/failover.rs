@@ -227,6 +227,7 @@ impl Failover<'_> {
             format!("gateway.listen={address}"),
             format!("gateway.max_sessions={}", clients + 100),
             "gateway.rate=0".to_owned(),
+            "gateway.rebalance_rate=0".to_owned(),
             // All come at the same moment, and are to be at the first gateway.
             format!("gateway.admission_rate={clients}"),
             "node.shutdown_grace=10s".to_owned(),

@@ -158,6 +158,7 @@ impl Run<'_> {
             "gateway.critical_rate=1000000".to_owned(),
             "gateway.admission_rate=0".to_owned(),
             "gateway.drain_window=0s".to_owned(),
+            "gateway.rebalance_rate=0".to_owned(),
         ];
         sets.extend(self.sets.iter().cloned());
         let mut addresses = Vec::new();

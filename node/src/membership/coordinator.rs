@@ -175,8 +175,9 @@ impl Coordinator {
             Ok(lease) => {
                 info!("this node is the coordinator now");
                 gauge!("tickwire_coordinator").set(1.0);
+                // It has listened all the time, and looked after its own pauses as a coordinator does: what it has not
+                // heard counts at once, so that a coordinator's death is not noticed later than any other.
                 self.office = Some(Office { lease, view: None });
-                self.roster.restart_silence(self.clock.now());
             }
             Err(error) => debug!(%error, "the coordinator's lease was not taken"),
         }

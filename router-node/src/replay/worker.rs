@@ -24,6 +24,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
+/// How many messages are decoded before others have their turn.
+const TURN: usize = 16;
+
 /// How many messages are taken from the stream at a time, at most.
 const BATCH: u64 = 500;
 
@@ -133,7 +136,11 @@ impl Worker {
             read += messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(messages.len() as u64);
             self.pace.wait(messages.len() as u64).await;
-            for message in messages {
+            for (number, message) in messages.into_iter().enumerate() {
+                // What is live has its turn in between.
+                if number % TURN == 0 {
+                    tokio::task::yield_now().await;
+                }
                 after = message.seq;
                 let (stored, mut decoded) = (message.as_stored(), None);
                 let partition = names::partition_of(stored.subject);

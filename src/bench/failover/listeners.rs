@@ -3,7 +3,6 @@
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use hdrhistogram::Histogram;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,12 +125,13 @@ impl Listeners {
 
     /// The longest that an event took which was sent since then, in seconds.
     pub(super) fn longest(&self, since: Since) -> f64 {
-        self.latencies(since).max() as f64 / 1e6
+        self.latencies(since).last().map_or(0.0, |longest| *longest as f64 / 1e6)
     }
 
     /// The 99th percentile of these, in seconds.
     pub(super) fn p99(&self, since: Since) -> f64 {
-        self.latencies(since).value_at_quantile(0.99) as f64 / 1e6
+        let latencies = self.latencies(since);
+        latencies.get(latencies.len() * 99 / 100).map_or(0.0, |took| *took as f64 / 1e6)
     }
 
     /// Closes them, and compares what each got with the events `0..published`.
@@ -156,14 +156,13 @@ impl Listeners {
         sum
     }
 
-    fn latencies(&self, since: Since) -> Histogram<u64> {
-        let mut latencies = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
+    /// How long the events took that were sent since then, in microseconds, the shortest first.
+    fn latencies(&self, since: Since) -> Vec<u64> {
         let of = |record: &Record| -> Vec<u64> {
             record.events.iter().filter(|(_, sent, _)| *sent >= since.us).map(|(_, _, took)| *took).collect()
         };
-        for took in self.records(of).flatten() {
-            latencies.saturating_record(took);
-        }
+        let mut latencies: Vec<u64> = self.records(of).flatten().collect();
+        latencies.sort_unstable();
         latencies
     }
 
