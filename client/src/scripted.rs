@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
-use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
     ClientFrame, Encoding, Id, Pong, ServerFrame, Subscription, SubscriptionName, Subscriptions, Welcome, encode,
     encode_event, write_array,
 };
 use tickwire_core::ids::{NodeId, Partition, Seq, Symbol, UserId};
+use tickwire_testkit::blank_event;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
@@ -197,21 +198,10 @@ pub(crate) fn pong(id: Id) -> ServerFrame {
 
 pub(crate) fn event(seq: u64) -> Event {
     Event {
-        kind: Kind::Pattern,
-        key: "AAPL".into(),
-        audience: Audience::Public,
         id: format!("e{seq}").into(),
         ts: Timestamp(1_757_514_600_120),
         stored: Timestamp(1_757_514_600_125),
-        session: None,
         symbol: Some(Symbol::new("AAPL").unwrap()),
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
-        rooms: Vec::new(),
+        ..blank_event()
     }
 }

@@ -4,7 +4,7 @@
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, GapReason, Limits, Offered, Repaired, Step};
-use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{
     Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
@@ -13,6 +13,7 @@ use tickwire_core::interest_log::InterestLog;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::section::Section;
+use tickwire_testkit::blank_event;
 
 const LIFE: Incarnation = Incarnation(7);
 const GRACE: u64 = 20;
@@ -417,24 +418,7 @@ fn who_wants_a_room_is_not_sent_what_is_not_in_it() {
     let room = |name: &str| Room::new(name).unwrap();
     let of_rooms =
         |names: &[&str]| Filter { rooms: Some(names.iter().map(|name| room(name)).collect()), ..Filter::default() };
-    let in_rooms = |names: &[&str]| Event {
-        kind: Kind::Pattern,
-        key: "AAPL".into(),
-        audience: Audience::Public,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: None,
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
-        rooms: names.iter().map(|name| room(name)).collect(),
-    };
+    let in_rooms = |names: &[&str]| Event { rooms: names.iter().map(|name| room(name)).collect(), ..blank_event() };
     let mut log = InterestLog::new(node("gw"), View::default(), 0);
     let admits = |log: &mut InterestLog, names: &[&str]| {
         log.cut(Millis(0));

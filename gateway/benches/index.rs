@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use hdrhistogram::Histogram;
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
+use tickwire_core::event::{Event, Priority, Tier};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Confidence, Pattern, Symbol, UserId};
 use tickwire_gateway::index::{Dimension, Index, Subscriber};
+use tickwire_testkit::blank_event;
 
 /// A load: how many symbols there are, and how many subscriptions share how many filters.
 #[derive(Clone, Copy)]
@@ -88,22 +89,14 @@ impl Load {
         let symbol = symbol(bits % self.symbols);
         let confidence = Confidence::new(0.5 + ((bits >> 32) % 50) as f64 / 100.0);
         Event {
-            kind: Kind::Pattern,
             key: symbol.as_str().into(),
-            audience: Audience::Public,
-            id: "e".into(),
-            ts: Timestamp(0),
-            stored: Timestamp(0),
-            session: None,
             symbol: Some(symbol),
             pattern: Some(Pattern::new("BreakoutBO").unwrap()),
             tier: Some(Tier::Daily),
             confidence,
             priority: Priority::from_confidence(confidence),
-            regime: None,
             tags: vec!["high_confidence".into()],
-            data: serde_json::Map::new(),
-            rooms: Vec::new(),
+            ..blank_event()
         }
     }
 }

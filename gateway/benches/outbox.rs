@@ -5,12 +5,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::event::{Event, Priority};
 use tickwire_core::frames::Encoding;
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_gateway::account::Account;
 use tickwire_gateway::delivery::Delivery;
 use tickwire_gateway::outbox::{Frame, Limits, Outbox};
+use tickwire_testkit::blank_event;
 
 const LIMITS: Limits = Limits { bytes: 64 * 1024, critical: 20, lanes: true, patience: u64::MAX };
 
@@ -18,22 +19,10 @@ fn delivery(seq: u64) -> Arc<Delivery> {
     let mut data = serde_json::Map::new();
     data.insert("note".into(), "x".repeat(200).into());
     let event = Event {
-        kind: Kind::Pattern,
         key: format!("S{}", seq % 500).into(),
-        audience: Audience::Public,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: None,
-        pattern: None,
-        tier: None,
-        confidence: None,
         priority: [Priority::Low, Priority::Medium, Priority::High][seq as usize % 3],
-        regime: None,
-        tags: Vec::new(),
         data,
-        rooms: Vec::new(),
+        ..blank_event()
     };
     Arc::new(Delivery::new(event, Partition((seq % 32) as u16), Seq(seq)))
 }

@@ -1,7 +1,8 @@
 //! The rules of catching up, one by one.
 
-use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
+use tickwire_core::event::Event;
 use tickwire_core::ids::Symbol;
+use tickwire_testkit::blank_event;
 
 use super::*;
 use crate::account::Account;
@@ -13,24 +14,7 @@ const LIFE: Incarnation = Incarnation(7);
 const GATHERING: u64 = 5;
 
 fn delivery(partition: u16, seq: u64) -> Arc<Delivery> {
-    let event = Event {
-        kind: Kind::Pattern,
-        key: "AAPL".into(),
-        audience: Audience::Public,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: Some(Symbol::new("AAPL").unwrap()),
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
-        rooms: Vec::new(),
-    };
+    let event = Event { symbol: Some(Symbol::new("AAPL").unwrap()), ..blank_event() };
     Arc::new(Delivery::new(event, Partition(partition), Seq(seq)))
 }
 

@@ -276,6 +276,9 @@ impl Edge {
     async fn send_away(&mut self, now: Millis) {
         let sessions = self.seats.iter().map(|(session, seat)| (*session, &seat.user));
         let away = self.rebalance.turn(now, self.log.view(), self.seats.len(), sessions);
+        if away.is_empty() {
+            return;
+        }
         counter!("tickwire_gateway_rebalanced_sessions_total").increment(away.len() as u64);
         for (number, shard) in (0..).zip(&self.shards) {
             let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();

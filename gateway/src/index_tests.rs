@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use tickwire_core::event::{Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
+use tickwire_core::event::{Kind, Kinds, Priority, Regime, Tier, TradingSession};
 use tickwire_core::filter::conditions::Conditions;
 use tickwire_core::ids::{Confidence, Pattern, Room, Symbol};
+use tickwire_testkit::blank_event;
 
 use super::*;
 
@@ -162,9 +163,6 @@ fn event() -> impl Strategy<Value = Event> {
                 kind,
                 key: "k".into(),
                 audience: addressee.map_or(Audience::Public, |session| Audience::User(user(session))),
-                id: "e".into(),
-                ts: Timestamp(0),
-                stored: Timestamp(0),
                 session,
                 symbol,
                 pattern,
@@ -175,6 +173,7 @@ fn event() -> impl Strategy<Value = Event> {
                 tags: tags.into_iter().map(Into::into).collect(),
                 data: data.as_object().cloned().unwrap(),
                 rooms: rooms.into_iter().collect(),
+                ..blank_event()
             }
         },
     )
@@ -397,24 +396,7 @@ fn an_event_for_a_user_asks_that_users_subscriptions_alone() {
         index.sit(&user(session), session);
         index.add(subscriber(session, 7), &alerts);
     }
-    let event = Event {
-        kind: Kind::Alert,
-        key: "u1".into(),
-        audience: Audience::User(user(1)),
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: None,
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
-        rooms: Vec::new(),
-    };
+    let event = Event { kind: Kind::Alert, key: "u1".into(), audience: Audience::User(user(1)), ..blank_event() };
     let mut found = Vec::new();
     index.matching(&event, |subscriber| found.push(subscriber.session));
     found.sort_unstable();
@@ -439,22 +421,9 @@ fn statistics_tell_what_each_dimension_did() {
     let entries = Dimension::ALL.map(|dimension| index.statistics().of(dimension).entries);
     assert_eq!(entries, [6, 2, 0, 0, 0, 0, 1, 0]);
     let event = Event {
-        kind: Kind::Pattern,
-        key: "AAPL".into(),
-        audience: Audience::Public,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
         symbol: Some(Symbol::new("AAPL").unwrap()),
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
         rooms: vec![Room::new("desk").unwrap(), Room::new("vip").unwrap()],
+        ..blank_event()
     };
     for _ in 0..SAMPLE {
         index.matching(&event, |_| {});

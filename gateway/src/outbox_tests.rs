@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tickwire_core::event::{Audience, Event, Kind, Timestamp};
+use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Symbol};
+use tickwire_testkit::blank_event;
 
 use super::*;
 
@@ -16,24 +17,7 @@ fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
     let symbol = Symbol::new(&format!("S{key}")).unwrap();
     let mut data = serde_json::Map::new();
     data.insert("note".into(), "x".repeat(size).into());
-    let event = Event {
-        kind: Kind::Pattern,
-        key: symbol.as_str().into(),
-        audience: Audience::Public,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: Some(symbol),
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority,
-        regime: None,
-        tags: Vec::new(),
-        data,
-        rooms: Vec::new(),
-    };
+    let event = Event { key: symbol.as_str().into(), symbol: Some(symbol), priority, data, ..blank_event() };
     Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
 }
 

@@ -3,6 +3,7 @@
 
 use slab::Slab;
 
+use crate::catch_up::CatchUp;
 use crate::session::Session;
 
 /// How many bits of a number are the place in the table; the others count who sat there before.
@@ -32,6 +33,11 @@ impl Sessions {
 
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Session> {
         self.places.get_mut(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
+    }
+
+    /// What a session lacks of the past, if it is here and catches up.
+    pub(crate) fn catch_up_mut(&mut self, number: u64) -> Option<&mut CatchUp> {
+        self.get_mut(number)?.catch_up.as_deref_mut()
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<Session> {

@@ -1,6 +1,6 @@
 //! The clock that nodes pass into pure code.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::ids::Millis;
 use tokio::time::Instant;
 
@@ -28,4 +28,9 @@ impl Clock {
 /// A duration in the unit of pure code, rounded down.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time of day, as the duration since 1970: for comparing with what others have stored, never for waiting.
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

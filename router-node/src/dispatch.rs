@@ -7,11 +7,12 @@ pub(crate) mod pack;
 
 use bytes::Bytes;
 use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Incarnation, NodeRef};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
+use tickwire_node::clock::wall_clock;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -62,7 +63,7 @@ impl Dispatcher {
         if sections.is_empty() {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = wall_clock();
         for (_, event) in sections.iter().flat_map(|section| &section.events) {
             let stored = Duration::from_millis(u64::try_from(event.stored.0).unwrap_or_default());
             self.lag.record(now.saturating_sub(stored).as_secs_f64());

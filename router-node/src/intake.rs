@@ -25,10 +25,11 @@ use futures_util::{Stream, StreamExt};
 use metrics::{counter, describe_counter};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
+use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -351,8 +352,7 @@ async fn reconnection(connected: &mut watch::Receiver<bool>) {
 }
 
 fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX)
 }
 
 pub(crate) fn describe() {

@@ -15,8 +15,9 @@ use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tickwire_client::ClientError;
+use tickwire_node::clock::wall_clock;
 use tickwire_node::nats::{Nats, NatsError};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -151,14 +152,14 @@ impl Failover<'_> {
 
         step(2, "a router is killed");
         let killed = listeners.mark();
-        server.kill("router", 0).await?;
+        server.kill("router").await?;
         sleep(AFTER_ROUTER).await;
         let router_killed = listeners.longest(killed);
 
         step(3, "the gateway of all clients is killed");
         let asked = replay_requests(server).await?;
         let killed = listeners.mark();
-        server.kill("gateway", 0).await?;
+        server.kill("gateway").await?;
         let gateway_killed = self.all_resumed(&listeners, killed).await?;
         let beside_pauses = listeners.longest_return(killed);
         let replay_requests = replay_requests(server).await? - asked;
@@ -166,9 +167,9 @@ impl Failover<'_> {
         step(4, "the next gateway is told to stop");
         server.start_node("gateway", &nats_url, &self.gateway_sets(clients, gateways[2]), "gateway").await?;
         let told = listeners.mark();
-        server.terminate("gateway", 0)?;
+        server.terminate("gateway")?;
         let gateway_drained = self.all_resumed(&listeners, told).await?;
-        server.ended("gateway", 0).await?;
+        server.ended("gateway").await?;
 
         step(5, "live events alone");
         let calm = listeners.mark();
@@ -369,8 +370,7 @@ fn symbol(number: u64) -> String {
 
 /// The time in microseconds since 1970.
 fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+    u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn replay_requests(server: &Server) -> Result<u64, ServerError> {

@@ -188,23 +188,23 @@ impl Server {
         self.processes.iter().filter(move |process| process.name == name)
     }
 
-    /// Kills the oldest but `older` processes of this name at once (SIGKILL), and forgets it.
-    pub(crate) async fn kill(&mut self, name: &'static str, older: usize) -> Result<(), ServerError> {
-        let mut process = self.take(name, older)?;
+    /// Kills the oldest process of this name at once (SIGKILL), and forgets it.
+    pub(crate) async fn kill(&mut self, name: &'static str) -> Result<(), ServerError> {
+        let mut process = self.take(name)?;
         process.child.kill().await.map_err(|source| ServerError::Measure { name, source })
     }
 
-    /// Tells the oldest but `older` processes of this name to stop (SIGTERM).
-    pub(crate) fn terminate(&self, name: &'static str, older: usize) -> Result<(), ServerError> {
-        let process = self.of_name(name).nth(older).ok_or(ServerError::Silent { name })?;
+    /// Tells the oldest process of this name to stop (SIGTERM).
+    pub(crate) fn terminate(&self, name: &'static str) -> Result<(), ServerError> {
+        let process = self.of_name(name).next().ok_or(ServerError::Silent { name })?;
         let pid = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let told = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
         told.map_err(|error| ServerError::Measure { name, source: error.into() })
     }
 
-    /// Waits until the oldest but `older` processes of this name has ended by itself, without a fault, and forgets it.
-    pub(crate) async fn ended(&mut self, name: &'static str, older: usize) -> Result<(), ServerError> {
-        let mut process = self.take(name, older)?;
+    /// Waits until the oldest process of this name has ended by itself, without a fault, and forgets it.
+    pub(crate) async fn ended(&mut self, name: &'static str) -> Result<(), ServerError> {
+        let mut process = self.take(name)?;
         match timeout(DRAIN, process.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(status) => Err(died(name, status, &process.log)),
@@ -212,9 +212,9 @@ impl Server {
         }
     }
 
-    fn take(&mut self, name: &'static str, older: usize) -> Result<Process, ServerError> {
+    fn take(&mut self, name: &'static str) -> Result<Process, ServerError> {
         let of_name = self.processes.iter().enumerate().filter(|(_, process)| process.name == name);
-        let at = of_name.map(|(at, _)| at).nth(older).ok_or(ServerError::Silent { name })?;
+        let at = of_name.map(|(at, _)| at).next().ok_or(ServerError::Silent { name })?;
         Ok(self.processes.remove(at))
     }
 

@@ -72,14 +72,13 @@ async fn a_crowd_that_resumes_is_given_the_past_together() {
     let log = cluster.log().await;
     first.catch_up(&log.end()).await;
     let before = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total");
-    let frame = first.resume_frame(&only("mine", &wanted));
-    let from = { Socket::connect(gateway, "bob", Encoding::Json).await }.list().await.position;
+    let mut frame = first.resume_frame(&only("mine", &wanted));
+    let from = Socket::connect(gateway, "bob", Encoding::Json).await.list().await.position;
     assert_eq!(first.position, from, "nothing came since");
 
     // Each lacks all that came since a position of before.
     let mut start = Position::from_str(&from).unwrap();
     start.seqs.iter_mut().for_each(|seq| seq.0 = 0);
-    let mut frame = frame;
     (frame["position"], frame["seen"]) = (json!(start.to_string()), json!({}));
     let mut crowd = Vec::new();
     for number in 0..CROWD {

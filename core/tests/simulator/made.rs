@@ -1,8 +1,9 @@
 //! The events, filters and users that plans name by number.
 
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Confidence, Symbol, UserId};
+use tickwire_testkit::blank_event;
 
 pub(crate) fn user(number: u8) -> UserId {
     UserId::new(&format!("u{number}")).unwrap()
@@ -30,22 +31,5 @@ pub(crate) fn filter(number: u8) -> Filter {
 }
 
 pub(crate) fn blank(kind: Kind, audience: Audience) -> Event {
-    Event {
-        kind,
-        key: "k".into(),
-        audience,
-        id: "e".into(),
-        ts: Timestamp(0),
-        stored: Timestamp(0),
-        session: None,
-        symbol: None,
-        pattern: None,
-        tier: None,
-        confidence: None,
-        priority: Priority::Low,
-        regime: None,
-        tags: Vec::new(),
-        data: serde_json::Map::new(),
-        rooms: Vec::new(),
-    }
+    Event { kind, key: "k".into(), audience, ..blank_event() }
 }

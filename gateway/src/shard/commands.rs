@@ -15,7 +15,7 @@ use tickwire_core::position::Position;
 use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
-use crate::session::{Request, Session, Stage, symbols};
+use crate::session::{Request, Stage, symbols};
 use crate::socket::{Ended, Incoming};
 
 /// How many messages of one client are read before others have their turn.
@@ -88,7 +88,11 @@ impl Shard {
             ClientFrame::Subscribe { name, wanted, since } => {
                 let subscription = self.granted(&id, &name, &wanted)?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
-                self.check_limits(session, &id, &name, &subscription.filter)?;
+                self.check_counts(
+                    &id,
+                    session.wanted_subscriptions(&name),
+                    session.wanted_symbols(&name, &subscription.filter),
+                )?;
                 if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
                     let message = "the past is being given already; ask for more of it after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
@@ -157,16 +161,6 @@ impl Shard {
             return Err(refused("position: it lies beyond the end of the stream".to_owned()));
         }
         Ok(position)
-    }
-
-    fn check_limits(
-        &self,
-        session: &Session,
-        id: &Option<Id>,
-        name: &SubscriptionName,
-        filter: &Filter,
-    ) -> Result<(), ServerError> {
-        self.check_counts(id, session.wanted_subscriptions(name), session.wanted_symbols(name, filter))
     }
 
     fn check_counts(&self, id: &Option<Id>, subscriptions: usize, symbols: usize) -> Result<(), ServerError> {

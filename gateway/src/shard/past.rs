@@ -13,6 +13,7 @@ use tickwire_core::frames::{CaughtUp, Gap, Id, ServerFrame};
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
+use tickwire_node::clock::{millis, wall_clock};
 
 use super::Shard;
 use crate::catch_up::{CatchUp, Next, Of};
@@ -63,21 +64,14 @@ impl Shard {
     /// A session goes on after `from`, where an earlier one ended. What cannot be given is told to it once it has its
     /// answer.
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
+        let (catch_up, gaps) = self.begin_at(now, id, Of::Session, from);
         let applied = &self.applied;
         let Some(session) = self.sessions.get_mut(number) else { return Vec::new() };
-        let is_known = from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len();
-        if !is_known {
-            let mut catch_up = CatchUp::new(now, id, Of::Session, applied.seqs.clone(), applied);
-            catch_up.complete = false;
-            session.catch_up = Some(Box::new(catch_up));
-            return of_another_life(from);
-        }
-        if from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied) {
+        if gaps.is_empty() && from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied) {
             session.ahead = Some(from.seqs.clone().into_boxed_slice());
         }
-        let catch_up = CatchUp::new(now, id, Of::Session, from.seqs.clone(), applied).up_to(session.last_subscription);
-        session.catch_up = Some(Box::new(catch_up));
-        Vec::new()
+        session.catch_up = Some(Box::new(catch_up.up_to(session.last_subscription)));
+        gaps
     }
 
     /// A subscription of a session wants what was stored before it.
@@ -88,44 +82,42 @@ impl Shard {
         id: Option<Id>,
         since: &Since,
     ) -> Vec<Gap> {
-        let (applied, oldest) = (&self.applied, before(self.settings.config.history));
         let of = Of::Subscription(subscription);
-        let mut gaps = Vec::new();
-        let (catch_up, search) = match since {
-            Since::Position(from)
-                if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() =>
-            {
-                (CatchUp::new(now, id, of, from.seqs.clone(), applied), None)
-            }
-            Since::Position(from) => {
-                gaps = of_another_life(from);
-                let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied);
-                catch_up.complete = false;
-                (catch_up, None)
-            }
-            Since::Ago(_) | Since::Time(_) => {
-                let begin = match since {
-                    Since::Time(begin) => *begin,
-                    Since::Ago(ago) => before(*ago),
-                    Since::Position(_) => oldest,
-                };
-                let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding();
-                catch_up.complete = begin >= oldest;
-                (catch_up, Some(begin.max(oldest)))
-            }
+        let (catch_up, gaps) = match since {
+            Since::Position(from) => self.begin_at(now, id, of, from),
+            Since::Ago(ago) => (self.begin_search(now, number, id, of, before(*ago)), Vec::new()),
+            Since::Time(time) => (self.begin_search(now, number, id, of, *time), Vec::new()),
         };
         if let Some(session) = self.sessions.get_mut(number) {
             session.catch_up = Some(Box::new(catch_up));
         }
-        if let Some(time) = search {
-            self.ask(ToEdge::Find(self.id(number), time));
-        }
         gaps
+    }
+
+    /// The past from a position on. Nobody knows what came after one of another life of the stream.
+    fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position) -> (CatchUp, Vec<Gap>) {
+        let applied = &self.applied;
+        if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() {
+            return (CatchUp::new(now, id, of, from.seqs.clone(), applied), Vec::new());
+        }
+        let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied);
+        catch_up.complete = false;
+        let reset = |(p, seq): (u16, &Seq)| gap("reset", Partition(p), *seq, *seq);
+        (catch_up, (0..).zip(&from.seqs).map(reset).collect())
+    }
+
+    /// The past from a time on, as far back as is given at all; where that stands is asked of the edge.
+    fn begin_search(&self, now: Millis, number: u64, id: Option<Id>, of: Of, time: Timestamp) -> CatchUp {
+        let (applied, oldest) = (&self.applied, before(self.settings.config.history));
+        self.ask(ToEdge::Find(self.id(number), time.max(oldest)));
+        let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding();
+        catch_up.complete = time >= oldest;
+        catch_up
     }
 
     /// The time that a session asked for stands behind `found`.
     pub(super) fn found(&mut self, now: Millis, number: u64, found: Option<Seq>) {
-        let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut()) else {
+        let Some(catch_up) = self.sessions.catch_up_mut(number) else {
             return;
         };
         let (reason, begins) = match found {
@@ -155,7 +147,7 @@ impl Shard {
     /// These sessions are given what they lack together.
     pub(super) fn gathered(&mut self, gathering: u64, sessions: Vec<u64>) {
         for number in &sessions {
-            if let Some(catch_up) = self.sessions.get_mut(*number).and_then(|session| session.catch_up.as_mut()) {
+            if let Some(catch_up) = self.sessions.catch_up_mut(*number) {
                 catch_up.gathered(gathering);
             }
         }
@@ -233,14 +225,14 @@ impl Shard {
                     next = (step, end);
                     reached = events[end - 1].0;
                 }
-                self.each_gathered(number, |catch_up| catch_up.reach(number, *partition, reached));
+                self.each_gathered(number, |_, catch_up| catch_up.reach(number, *partition, reached));
             }
             Some(Step::Gap { partition, from, upto, reason }) => {
                 let mut told = Vec::new();
-                self.each_gathered(number, |catch_up| told.push(catch_up.miss(number, *partition, *from, *upto)));
-                let sessions = self.gatherings.get(&number).map(|gathering| gathering.sessions.clone());
-                for (session, (from, to)) in sessions.into_iter().flatten().zip(told).filter_map(|(s, t)| Some((s, t?)))
-                {
+                self.each_gathered(number, |session, catch_up| {
+                    told.extend(catch_up.miss(number, *partition, *from, *upto).map(|missing| (session, missing)));
+                });
+                for (session, (from, to)) in told {
                     self.flush(now, session);
                     self.tell_gaps(now, session, vec![gap(reason.as_str(), *partition, from, to)]);
                 }
@@ -258,8 +250,7 @@ impl Shard {
             let waits = gathering.sated.len() < gathering.sessions.len() && !gathering.sated.is_empty();
             if waits && now.since(gathering.sated_since) >= PATIENCE_MS {
                 for number in gathering.sated.drain(..) {
-                    if let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut())
-                    {
+                    if let Some(catch_up) = self.sessions.catch_up_mut(number) {
                         catch_up.give_way();
                     }
                 }
@@ -270,25 +261,24 @@ impl Shard {
     fn end_gathering(&mut self, now: Millis, number: u64) {
         let sessions = self.gatherings.remove(&number).map(|gathering| gathering.sessions);
         for session in sessions.into_iter().flatten() {
-            if let Some(catch_up) = self.sessions.get_mut(session).and_then(|session| session.catch_up.as_mut()) {
+            if let Some(catch_up) = self.sessions.catch_up_mut(session) {
                 catch_up.ended(number);
                 self.catch_on(now, session);
             }
         }
     }
 
-    /// Does something with each session of a gathering, in order; those that are gone are forgotten.
-    fn each_gathered(&mut self, gathering: u64, mut act: impl FnMut(&mut CatchUp)) {
+    /// Does something with each session of a gathering; those that are gone are forgotten.
+    fn each_gathered(&mut self, gathering: u64, mut act: impl FnMut(u64, &mut CatchUp)) {
         let Self { gatherings, sessions, .. } = self;
         let Some(gathering) = gatherings.get_mut(&gathering) else { return };
         gathering.sessions.retain(|number| {
-            match sessions.get_mut(*number).and_then(|session| session.catch_up.as_mut()) {
-                Some(catch_up) => {
-                    act(catch_up);
-                    true
-                }
-                None => false,
+            let catch_up = sessions.catch_up_mut(*number);
+            let is_here = catch_up.is_some();
+            if let Some(catch_up) = catch_up {
+                act(*number, catch_up);
             }
+            is_here
         });
     }
 
@@ -360,7 +350,7 @@ impl Shard {
     /// New events that were too many for sessions that catch up belong to the past of these from now on.
     pub(super) fn renew(&mut self, now: Millis) {
         for number in std::mem::take(&mut self.behind) {
-            if let Some(catch_up) = self.sessions.get_mut(number).and_then(|session| session.catch_up.as_mut()) {
+            if let Some(catch_up) = self.sessions.catch_up_mut(number) {
                 catch_up.renew(&self.applied);
                 self.catch_on(now, number);
             }
@@ -385,15 +375,9 @@ fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
     Gap { reason: CompactString::from(reason), p, from, to }
 }
 
-/// Where a position belongs to another life of the stream, nobody knows what came after it.
-fn of_another_life(from: &Position) -> Vec<Gap> {
-    (0..).zip(&from.seqs).map(|(p, seq)| gap("reset", Partition(p), *seq, *seq)).collect()
-}
-
 /// The time that was so long ago.
 fn before(ago: Duration) -> Timestamp {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(i64::MAX))
+    Timestamp(i64::try_from(millis(wall_clock().saturating_sub(ago))).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn describe() {

@@ -241,10 +241,11 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::event::{Audience, Event, Kind, Timestamp};
+    use tickwire_core::event::Event;
     use tickwire_core::filter::Filter;
     use tickwire_core::ids::{NodeId, Nonce};
     use tickwire_core::interest_log::InterestLog;
+    use tickwire_testkit::blank_event;
 
     const PARTITION: Partition = Partition(3);
 
@@ -253,24 +254,7 @@ mod tests {
     }
 
     fn event(seq: u64, priority: Priority) -> Readable {
-        let event = Event {
-            kind: Kind::Pattern,
-            key: "AAPL".into(),
-            audience: Audience::Public,
-            id: "e".into(),
-            ts: Timestamp(0),
-            stored: Timestamp(0),
-            session: None,
-            symbol: None,
-            pattern: None,
-            tier: None,
-            confidence: None,
-            priority,
-            regime: None,
-            tags: Vec::new(),
-            data: serde_json::Map::new(),
-            rooms: Vec::new(),
-        };
+        let event = Event { priority, ..blank_event() };
         Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
     }
 
