@@ -4,7 +4,7 @@
 //! A run goes from left to right: `scenario` and `schedule` say what happens, `server` starts what is measured (`bare`
 //! is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events, `oracle` knows
 //! what should have come, `measure` and `figures` make numbers of it, `report` prints them. `run` is the order of this.
-//! `failover` is another thing: nodes die in it.
+//! `failover` and `scaling` are other things: nodes die in the one, and messages are counted in the other.
 
 mod bare;
 mod client;
@@ -17,6 +17,7 @@ mod oracle;
 mod reader;
 mod report;
 mod run;
+mod scaling;
 mod scenario;
 mod schedule;
 mod screen;
@@ -36,6 +37,7 @@ use cores::Cores;
 use failover::{Failover, FailoverError};
 use report::{Machine, Report};
 use run::{Run, RunError};
+use scaling::{Scaling, ScalingError};
 use scenario::{Numbers, Placing, Plan, Scenario};
 use screen::Screen;
 use server::ServerError;
@@ -46,6 +48,9 @@ pub(crate) use bare::BareArgs;
 /// How often a pair is run unless told otherwise; a single measurement is run once.
 const PAIRS: u8 = 3;
 
+/// How many gateways exchange messages with routers unless told otherwise.
+const SCALED_GATEWAYS: u32 = 4;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +60,7 @@ Examples:
   tickwire bench selective --through cluster --sockets 1000 --window 0 --json
   tickwire bench selective --through cluster --sockets 1000 --gateways 4
   tickwire bench failover                            2,000 clients, 200 events a second
+  tickwire bench scaling --gateways 4 --routers 4    messages over NATS, measured and counted
 
 Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count.")]
 pub(crate) struct BenchArgs {
@@ -85,9 +91,12 @@ pub(crate) struct BenchArgs {
     /// Events are due together every so many milliseconds, as a router sends them; each on its own through a cluster
     #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=100))]
     batch: u16,
-    /// How many gateways share the sockets evenly; more than one only through a cluster
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
-    gateways: u32,
+    /// How many gateways share the sockets evenly; more than one only through a cluster [default: 1, or 4 for scaling]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    gateways: Option<u32>,
+    /// How many routers there are, for scaling
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=8))]
+    routers: u32,
     /// Which sockets are at the same gateway
     #[arg(long, value_enum, default_value = "spread")]
     placing: Placing,
@@ -123,6 +132,8 @@ pub(crate) enum BenchError {
     Signals(io::Error),
     #[error("failover: {0}")]
     Failover(#[from] FailoverError),
+    #[error("scaling: {0}")]
+    Scaling(#[from] ScalingError),
     #[error("told to stop")]
     Stopped,
     #[error("the report cannot be written: {0}")]
@@ -135,11 +146,14 @@ impl BenchArgs {
         let stop = stop::on_signal().map_err(BenchError::Signals)?;
         let cores = Cores::split().map_err(BenchError::Cores)?;
         cores.settle().map_err(BenchError::Cores)?;
-        let Subject::Load(scenario) = self.scenario else {
-            return tokio::select! {
-                done = self.fail_over(&cores) => done,
-                () = stop.cancelled() => Err(BenchError::Stopped),
-            };
+        let scenario = match self.scenario {
+            Subject::Load(scenario) => scenario,
+            other => {
+                return tokio::select! {
+                    done = self.run_other(other, &cores) => done,
+                    () = stop.cancelled() => Err(BenchError::Stopped),
+                };
+            }
         };
         self.check(scenario)?;
         let plan = Arc::new(self.plan(scenario, self.through, self.rate));
@@ -173,17 +187,23 @@ impl BenchArgs {
         Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn fail_over(&self, cores: &Cores) -> Result<ExitCode, BenchError> {
-        let failover = Failover { clients: self.sockets, rate: self.rate, cores, sets: &self.sets };
-        let figures = failover.run().await?;
-        let text = if self.json {
-            serde_json::to_string_pretty(&figures).map(|json| json + "\n").map_err(io::Error::from)
+    /// Runs what is no load; the exit code says whether it counts.
+    async fn run_other(&self, subject: Subject, cores: &Cores) -> Result<ExitCode, BenchError> {
+        let machine = Machine::here(cores.count(), cores.are_apart());
+        let (json, table, counts) = if subject == Subject::Scaling {
+            let gateways = self.gateways.unwrap_or(SCALED_GATEWAYS);
+            let &Self { routers, rate, seconds, ref sets, .. } = self;
+            let figures = Scaling { gateways, routers, rate, seconds, cores, sets }.run().await?;
+            (serde_json::to_string_pretty(&figures), figures.table(&machine), true)
         } else {
-            Ok(figures.table(&Machine::here(cores.count(), cores.are_apart())))
+            let failover = Failover { clients: self.sockets, rate: self.rate, cores, sets: &self.sets };
+            let figures = failover.run().await?;
+            (serde_json::to_string_pretty(&figures), figures.table(&machine), figures.is_whole())
         };
+        let text = if self.json { json.map(|json| json + "\n").map_err(io::Error::from) } else { Ok(table) };
         let written = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
         written.map_err(BenchError::Report)?;
-        Ok(if figures.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if counts { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Refuses what makes no sense together.
@@ -192,8 +212,10 @@ impl BenchArgs {
         if with_bare && matches!(scenario, Scenario::Slow | Scenario::Churn) {
             return Err(BenchError::NotBare { scenario });
         }
-        if self.gateways > 1 && self.through != Through::Cluster {
-            return Err(BenchError::OneGateway { gateways: self.gateways });
+        if let Some(gateways) = self.gateways.filter(|gateways| *gateways > 1)
+            && self.through != Through::Cluster
+        {
+            return Err(BenchError::OneGateway { gateways });
         }
         match self.against {
             Some(_) if scenario == Scenario::Idle => Err(BenchError::NothingToCompare),
@@ -211,7 +233,7 @@ impl BenchArgs {
             seconds: self.seconds,
             window_ms: self.window,
             batch: Duration::from_millis(batch.into()),
-            gateways: self.gateways,
+            gateways: self.gateways.unwrap_or(1),
             placing: self.placing,
         };
         Plan::new(scenario, numbers)
@@ -223,12 +245,13 @@ impl BenchArgs {
 enum Subject {
     Load(Scenario),
     Failover,
+    Scaling,
 }
 
 impl ValueEnum for Subject {
     fn value_variants<'a>() -> &'a [Self] {
         use Scenario::{Broadcast, Burst, Churn, Idle, Selective, Slow};
-        const ALL: [Subject; 7] = [
+        const ALL: [Subject; 8] = [
             Subject::Load(Idle),
             Subject::Load(Broadcast),
             Subject::Load(Selective),
@@ -236,6 +259,7 @@ impl ValueEnum for Subject {
             Subject::Load(Slow),
             Subject::Load(Churn),
             Subject::Failover,
+            Subject::Scaling,
         ];
         &ALL
     }
@@ -246,6 +270,10 @@ impl ValueEnum for Subject {
             Self::Failover => {
                 Some(PossibleValue::new("failover").help("Nodes die while clients listen: how long, and what is lost"))
             }
+            Self::Scaling => Some(
+                PossibleValue::new("scaling")
+                    .help("How many messages gateways and routers exchange, measured and counted"),
+            ),
         }
     }
 }

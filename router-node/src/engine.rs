@@ -13,6 +13,8 @@
 mod flush;
 mod routing;
 
+pub use flush::LONGEST_WINDOW;
+
 use crate::dispatch::Dispatcher;
 use crate::intake::{Context, Heard, Intake, What};
 use crate::interest::{Feed, Inquiry, ask_snapshot};
@@ -104,7 +106,7 @@ impl Engine {
     pub(crate) fn new(setup: Setup) -> Self {
         describe();
         let config = &setup.config;
-        let flush = Flush::new(millis(config.flush_window), config.flush_bytes);
+        let flush = Flush::new(millis(config.flush_window), config.batch_rate, config.flush_bytes);
         let mut checkpoints = interval(config.checkpoint_interval);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {

@@ -30,6 +30,8 @@ mod source;
 mod stream;
 mod ticks;
 
+pub use engine::LONGEST_WINDOW;
+
 use crate::decode::Decoder;
 use crate::dispatch::Dispatcher;
 use crate::engine::Engine;

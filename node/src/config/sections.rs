@@ -195,6 +195,9 @@ pub struct RouterConfig {
     /// How long a batch is gathered.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub flush_window: Duration,
+    /// Batches a second before windows grow.
+    #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
+    pub batch_rate: u32,
     /// How large a batch grows.
     #[serde(deserialize_with = "values::within::<1_024, 524_288, _, _>")]
     pub flush_bytes: usize,

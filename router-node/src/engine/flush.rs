@@ -1,13 +1,22 @@
 //! When a gateway's batch leaves: at once after a quiet window, else at the end of the window, when it is large enough,
 //! or when something in it is urgent. Pure.
+//!
+//! Every gateway costs every router a batch a window, so that the messages of a cluster grow with the product of the
+//! two. A router that has many gateways makes its window longer instead, up to [`LONGEST_WINDOW`].
 
 use std::collections::HashMap;
+use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_node::clock::millis;
+
+/// How long the window of a router that has many gateways becomes.
+pub const LONGEST_WINDOW: Duration = Duration::from_millis(50);
 
 /// The windows of all gateways.
 #[derive(Debug)]
 pub(crate) struct Flush {
     window: u64,
+    rate: u64,
     most: usize,
     gateways: HashMap<NodeRef, Window>,
 }
@@ -22,9 +31,15 @@ struct Window {
 }
 
 impl Flush {
-    /// `window` in milliseconds; a batch of `most` bytes does not wait.
-    pub(crate) fn new(window: u64, most: usize) -> Self {
-        Self { window, most, gateways: HashMap::new() }
+    /// `window` in milliseconds, longer with more gateways than get `rate` batches in a second; a batch of `most` bytes
+    /// does not wait.
+    pub(crate) fn new(window: u64, rate: u32, most: usize) -> Self {
+        Self { window, rate: u64::from(rate.max(1)), most, gateways: HashMap::new() }
+    }
+
+    fn window(&self) -> u64 {
+        let fair = (self.gateways.len() as u64 * 1_000).div_ceil(self.rate);
+        self.window.max(fair.min(millis(LONGEST_WINDOW)))
     }
 
     /// Something was added to what waits for `gateway`.
@@ -42,7 +57,7 @@ impl Flush {
     pub(crate) fn due(&self, gateway: &NodeRef, now: Millis) -> Millis {
         match self.gateways.get(gateway) {
             Some(window) if !window.urgent && window.bytes < self.most => {
-                window.sent.map_or(now, |sent| sent.plus(self.window))
+                window.sent.map_or(now, |sent| sent.plus(self.window()))
             }
             _ => now,
         }
@@ -72,7 +87,7 @@ mod tests {
     #[test]
     fn the_first_leaves_at_once_the_next_at_the_end_of_the_window() {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-        let mut flush = Flush::new(2, 100);
+        let mut flush = Flush::new(2, 10_000, 100);
         flush.added(&gateway, 10, false);
         assert_eq!(flush.due(&gateway, Millis(50)), Millis(50));
         flush.sent(&gateway, Millis(50));
@@ -90,5 +105,19 @@ mod tests {
         assert!(flush.due(&gateway, Millis(60)) <= Millis(60));
         flush.forget(&gateway);
         assert_eq!(flush.due(&gateway, Millis(60)), Millis(60));
+    }
+
+    #[test]
+    fn many_gateways_get_longer_windows_within_bounds() {
+        for (gateways, window) in [(1, 2), (2, 2), (3, 3), (20, 20), (50, 50), (1_000, 50)] {
+            let mut flush = Flush::new(2, 1_000, 100);
+            let named = |number| NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(number) };
+            (0..gateways).for_each(|number| flush.sent(&named(number), Millis(0)));
+            flush.added(&named(0), 10, false);
+            assert_eq!(flush.due(&named(0), Millis(1)), Millis(window), "{gateways}");
+            // A window that is configured to be longer stays.
+            flush.window = 100;
+            assert_eq!(flush.due(&named(0), Millis(1)), Millis(100));
+        }
     }
 }

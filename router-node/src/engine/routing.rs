@@ -268,7 +268,7 @@ mod tests {
     /// A routing with one gateway that wants every pattern, at revision 1.
     fn routing() -> (Routing, NodeRef) {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-        let mut routing = Routing::new(Flush::new(2, 1_000), 60_000);
+        let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000);
         let mut log = InterestLog::new(gateway.clone(), View::default(), 0);
         log.add(&Filter::default());
         let delta = log.cut(Millis(0)).unwrap();

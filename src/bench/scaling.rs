@@ -1,0 +1,382 @@
+//! `tickwire bench scaling`: how many messages gateways and routers exchange over NATS, measured beside what is counted
+//! from the code, and that count for larger clusters.
+//!
+//! A cluster of routers and gateways, one client at each gateway that wants a part of the symbols, and a producer whose
+//! events come at random (`traffic` says why that matters). A subscriber to everything counts what passes.
+
+mod traffic;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::{SeedableRng, seq::IndexedRandom};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Messages, SubscribeOptions};
+use tickwire_node::config::{Config, ConfigError, LoadOptions};
+use tickwire_node::names;
+use tickwire_node::nats::{Nats, NatsError};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::cores::Cores;
+use super::report::Machine;
+use super::server::{Server, ServerError};
+use crate::progress::Progress;
+use crate::publisher::{Outgoing, PublishError, Publisher};
+use traffic::{Cluster, Sort};
+
+/// How many symbols there are, and how many of them the client of a gateway wants.
+const SYMBOLS: usize = 100;
+const WANTED: usize = 50;
+
+/// How many events a second there are, and for how long messages are counted, unless told otherwise.
+const RATE: f64 = 500.0;
+const SECONDS: u32 = 15;
+
+/// Confidences are hundredths in this range, and an event is critical from [`CRITICAL`] on.
+const CONFIDENCES: std::ops::Range<u32> = 50..100;
+const CRITICAL: u32 = 90;
+
+/// How long the cluster may take to come to rest.
+const REST: Duration = Duration::from_secs(8);
+
+/// How many events wait for the stream's word, and for how long.
+const WINDOW: usize = 1_024;
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The sizes that are counted but not measured: gateways and routers.
+const LARGER: [(u32, u32); 6] = [(4, 4), (10, 5), (20, 10), (50, 20), (200, 20), (500, 50)];
+
+/// How many events a second these have.
+const LARGER_RATE: f64 = 20_000.0;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScalingError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("a client cannot connect: {0}")]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("messages cannot be counted: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    #[error("events cannot be published: {0}")]
+    Publish(#[from] PublishError),
+    #[error("a task has ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) cluster: Cluster,
+    pub(crate) seconds: f64,
+    /// What is published in a second, by its sort.
+    pub(crate) messages: Vec<Line>,
+    /// Batches that routers say they have sent, and events that gateways say have come, in a second.
+    pub(crate) batches_told: f64,
+    pub(crate) events_received: f64,
+    /// Messages of no sort: requests to JetStream, and answers.
+    pub(crate) requests_and_answers: f64,
+    /// What larger clusters would exchange.
+    pub(crate) larger: Vec<Larger>,
+}
+
+/// A sort of messages.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line {
+    pub(crate) sort: Sort,
+    /// Published in a second, as counted from the code.
+    pub(crate) counted: f64,
+    /// Published in a second, as measured.
+    pub(crate) measured: f64,
+    /// How many nodes receive each.
+    pub(crate) receivers: u32,
+}
+
+/// A cluster that was not run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Larger {
+    pub(crate) cluster: Cluster,
+    pub(crate) window_ms: f64,
+    pub(crate) batches: f64,
+    /// The same if no event were critical.
+    pub(crate) batches_without_critical: f64,
+    pub(crate) all_else: f64,
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Scaling<'a> {
+    pub(crate) gateways: u32,
+    pub(crate) routers: u32,
+    pub(crate) rate: Option<f64>,
+    pub(crate) seconds: Option<u32>,
+    pub(crate) cores: &'a Cores,
+    pub(crate) sets: &'a [String],
+}
+
+impl Scaling<'_> {
+    /// Runs it.
+    pub(crate) async fn run(&self) -> Result<Figures, ScalingError> {
+        let mut server = Server::new(self.cores)?;
+        let done = self.run_against(&mut server).await;
+        server.stop().await;
+        done
+    }
+
+    async fn run_against(&self, server: &mut Server) -> Result<Figures, ScalingError> {
+        let screen = Progress::of_steps(4);
+        let step = |number, what: &str| {
+            screen.at(number);
+            screen.show(format!("scaling: {what}"));
+        };
+        step(0, "starting");
+        let nats_url = server.start_nats().await?;
+        let config = self.config(&nats_url)?;
+        for _ in 0..self.routers {
+            server.start_node("router", &nats_url, self.sets, "admin").await?;
+        }
+        let mut clients = Vec::new();
+        for number in 0..self.gateways {
+            let mut sets = vec![
+                "auth.mode=dev".to_owned(),
+                "gateway.listen=127.0.0.1:0".to_owned(),
+                "gateway.rate=0".to_owned(),
+                "gateway.rebalance_rate=0".to_owned(),
+            ];
+            sets.extend(self.sets.iter().cloned());
+            let address = server.start_node("gateway", &nats_url, &sets, "gateway").await?;
+            clients.push(Wanting::connect(address, number).await?);
+        }
+        let nats = Nats::connect(&config.nats, "publish", "bench").await?;
+        let rate = self.rate.unwrap_or(RATE);
+        let producer = Producer::start(nats, rate);
+
+        step(1, "coming to rest");
+        sleep(REST).await;
+
+        step(2, "counting");
+        // A connection of its own: what it counts comes in over it.
+        let spy = Nats::connect(&config.nats, "bench", "spy").await?;
+        let everything = spy.client.subscribe(names::ALL).await?;
+        let before = self.told(server).await?;
+        let begun = Instant::now();
+        let seen = count(everything, Duration::from_secs(self.seconds.unwrap_or(SECONDS).into())).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let after = self.told(server).await?;
+
+        step(3, "ending");
+        producer.stop().await?;
+        for client in clients {
+            client.close().await;
+        }
+        Ok(self.figures(&config, rate, seconds, &seen, (after.0 - before.0, after.1 - before.1)))
+    }
+
+    /// What the nodes are configured with.
+    fn config(&self, nats_url: &str) -> Result<Config, ConfigError> {
+        let url = format!("nats.url={nats_url}");
+        let sets = self.sets.iter().chain([&url]).map(|text| Config::parse_set(text)).collect::<Result<_, _>>()?;
+        Config::load(&LoadOptions::from_process(None, sets))
+    }
+
+    /// Batches that routers say they have sent, and events that gateways say have come.
+    async fn told(&self, server: &Server) -> Result<(f64, f64), ScalingError> {
+        let sum = |metrics: Vec<BTreeMap<String, f64>>, name: &str| {
+            metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>()
+        };
+        let batches = sum(server.metrics("router").await?, "tickwire_router_batches_total");
+        let events = sum(server.metrics("gateway").await?, "tickwire_gateway_received_events_total");
+        Ok((batches, events))
+    }
+
+    fn figures(
+        &self,
+        config: &Config,
+        rate: f64,
+        seconds: f64,
+        seen: &BTreeMap<Option<Sort>, u64>,
+        (batches, events): (f64, f64),
+    ) -> Figures {
+        let cluster = Cluster {
+            gateways: self.gateways,
+            routers: self.routers,
+            partitions: config.stream.partitions,
+            rate,
+            interest: WANTED as f64 / SYMBOLS as f64,
+            critical: f64::from(CONFIDENCES.end - CRITICAL) / CONFIDENCES.len() as f64,
+            flush_window: config.router.flush_window.as_secs_f64(),
+            batch_rate: config.router.batch_rate.into(),
+            checkpoint_interval: config.router.checkpoint_interval.as_secs_f64(),
+            round_interval: config.membership.beat_interval.min(config.membership.lease_ttl / 3).as_secs_f64(),
+            beat_interval: config.membership.beat_interval.as_secs_f64(),
+            tick_interval: config.membership.tick_interval.as_secs_f64(),
+        };
+        let measured = |sort| seen.get(&sort).copied().unwrap_or(0) as f64 / seconds;
+        let line = |sort| Line {
+            sort,
+            counted: cluster.published(sort),
+            measured: measured(Some(sort)),
+            receivers: cluster.receivers(sort),
+        };
+        let larger = LARGER.into_iter().map(|(gateways, routers)| {
+            let cluster = Cluster { gateways, routers, rate: LARGER_RATE, ..cluster };
+            let batches = cluster.published(Sort::Batches);
+            Larger {
+                cluster,
+                window_ms: cluster.window() * 1e3,
+                batches,
+                batches_without_critical: Cluster { critical: 0.0, ..cluster }.published(Sort::Batches),
+                all_else: cluster.carried() - 2.0 * batches,
+            }
+        });
+        Figures {
+            cluster,
+            seconds,
+            messages: Sort::ALL.map(line).into(),
+            batches_told: batches / seconds,
+            events_received: events / seconds,
+            requests_and_answers: measured(None),
+            larger: larger.collect(),
+        }
+    }
+}
+
+impl Figures {
+    /// For people.
+    pub(crate) fn table(&self, machine: &Machine) -> String {
+        let Cluster { gateways, routers, rate, interest, critical, .. } = self.cluster;
+        let mut text = format!(
+            "scaling: {gateways} gateways, {routers} routers, {rate} events/s of which {:.0} % match each gateway and \
+             {:.0} % are critical, {:.0} s\n{machine}\n\n{:<36}{:>12}{:>12}{:>12}\n",
+            interest * 1e2,
+            critical * 1e2,
+            self.seconds,
+            "messages a second",
+            "counted",
+            "measured",
+            "receivers",
+        );
+        for Line { sort, counted, measured, receivers } in &self.messages {
+            text += &format!("{:<36}{counted:>12.1}{measured:>12.1}{receivers:>12}\n", sort.name());
+        }
+        text += &format!("{:<36}{:>12}{:>12.1}\n", "requests to JetStream and answers", "", self.requests_and_answers);
+        text += &format!(
+            "\nrouters say that they sent {:.1} batches a second, gateways that {:.1} events a second came\n\n",
+            self.batches_told, self.events_received
+        );
+        text += &format!(
+            "counted for {LARGER_RATE} events/s\n{:>9}{:>9}{:>11}{:>14}{:>22}{:>28}\n",
+            "gateways", "routers", "window", "batches/s", "if none is critical", "all else that NATS moves/s"
+        );
+        for Larger { cluster, window_ms, batches, batches_without_critical: without, all_else } in &self.larger {
+            let Cluster { gateways, routers, .. } = cluster;
+            text += &format!(
+                "{gateways:>9}{routers:>9}{window_ms:>8.0} ms{batches:>14.0}{without:>22.0}{all_else:>28.0}\n"
+            );
+        }
+        text
+    }
+}
+
+/// Counts messages by their sort for a while.
+async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<Sort>, u64> {
+    let mut seen = BTreeMap::new();
+    let counting = async {
+        while let Some(message) = everything.next().await {
+            let reply = message.reply.as_ref().map(async_nats::Subject::as_str);
+            *seen.entry(Sort::of(&message.subject, reply)).or_default() += 1;
+        }
+    };
+    timeout(time, counting).await.ok();
+    seen
+}
+
+/// A client that wants some of the symbols.
+struct Wanting {
+    client: Client,
+    task: JoinHandle<()>,
+}
+
+impl Wanting {
+    async fn connect(address: SocketAddr, number: u32) -> Result<Self, ClientError> {
+        let config = ClientConfig {
+            credentials: Credentials::DevUser(format!("bench-{number}")),
+            ..ClientConfig::new(format!("ws://{address}/v1/stream"))
+        };
+        let (client, messages) = Client::connect(config).await?;
+        let task = tokio::spawn(drain(messages));
+        let mut random = SmallRng::seed_from_u64(number.into());
+        let symbols: Vec<String> = (0..SYMBOLS).map(symbol).collect();
+        let wanted: Vec<&String> = symbols.choose_multiple(&mut random, WANTED).collect();
+        client.subscribe("some", json!({ "symbols": wanted }), SubscribeOptions::default()).await?;
+        Ok(Self { client, task })
+    }
+
+    async fn close(self) {
+        timeout(DEADLINE, self.client.close()).await.ok();
+        self.task.abort();
+    }
+}
+
+async fn drain(mut messages: Messages) {
+    while let Some(message) = messages.recv().await {
+        if matches!(message, Message::Disconnected { retry_in: None, .. }) {
+            return;
+        }
+    }
+}
+
+fn symbol(number: usize) -> String {
+    format!("S{number}")
+}
+
+/// Publishes events at random moments, about random symbols.
+struct Producer {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), PublishError>>,
+}
+
+impl Producer {
+    fn start(nats: Nats, rate: f64) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+            let (run, mut random) = (rand::rng().random::<u32>(), SmallRng::seed_from_u64(1));
+            let (mut due, mut number) = (tokio::time::Instant::now(), 0_u64);
+            while !stopped.is_cancelled() {
+                sleep_until(due).await;
+                due += Duration::from_secs_f64(-random.random_range(f64::MIN_POSITIVE..1.0).ln() / rate);
+                number += 1;
+                let confidence = f64::from(random.random_range(CONFIDENCES)) / 100.0;
+                let payload = json!({ "pattern": "Any", "confidence": confidence }).to_string().into_bytes();
+                let symbol = symbol(random.random_range(0..SYMBOLS));
+                let event = Outgoing::new("pattern", &symbol, format!("{run:08x}-{number}"), payload);
+                if let Some(((), stored)) = publisher.send((), event).await {
+                    stored?;
+                }
+            }
+            while let Some(((), stored)) = publisher.done().await {
+                stored?;
+            }
+            Ok(())
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Result<(), ScalingError> {
+        self.stop.cancel();
+        Ok(self.task.await??)
+    }
+}

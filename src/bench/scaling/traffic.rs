@@ -1,0 +1,274 @@
+//! How many messages of each sort a cluster exchanges over NATS when nothing joins, leaves or subscribes: counted from
+//! what the code does. Pure.
+//!
+//! Batches are what grows with gateways × routers. For one such pair, events that match the gateway come at random with
+//! rate λ, the critical ones among them with rate κ, and a batch has just left. Before the window `w` is over, only a
+//! critical event sends the next one; at its end, whatever waits does; after it, the next event. So the mean time from a
+//! batch to the next is the integral of the probability that it has not left yet:
+//!
+//! ```text
+//! T = ∫₀ʷ e^(-κt) dt + e^(-λw) ∫₀^∞ e^(-λt) dt = (1 - e^(-κw))/κ + e^(-λw)/λ
+//! ```
+//!
+//! The checkpoint, which tells every gateway how far every partition was read, is one more batch at its interval.
+
+use serde::Serialize;
+use tickwire_core::ring::Role;
+use tickwire_node::names;
+use tickwire_router_node::LONGEST_WINDOW;
+
+/// A cluster and its load. Times are in seconds, rates in events a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Cluster {
+    pub(crate) gateways: u32,
+    pub(crate) routers: u32,
+    pub(crate) partitions: u32,
+    pub(crate) rate: f64,
+    /// The part of the events that matches a gateway's interest.
+    pub(crate) interest: f64,
+    /// The part of the events that is critical.
+    pub(crate) critical: f64,
+    pub(crate) flush_window: f64,
+    /// How many batches a router sends in a second, at most, before the window grows.
+    pub(crate) batch_rate: f64,
+    pub(crate) checkpoint_interval: f64,
+    pub(crate) beat_interval: f64,
+    /// How often the coordinator renews its lease and announces the view.
+    pub(crate) round_interval: f64,
+    pub(crate) tick_interval: f64,
+}
+
+/// A sort of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sort {
+    /// From a router to a gateway.
+    Batches,
+    /// Gateways tell all routers which interest they have.
+    GatewayBeats,
+    /// Gateways tell all routers what has changed in it.
+    Interest,
+    /// Nodes tell all routers, one of which is the coordinator, that they live.
+    Beats,
+    /// The coordinator tells all nodes which view there is.
+    Announcements,
+    /// Owners renew their leases, and the coordinator its own.
+    Renewals,
+    /// Routers look at the leases of others.
+    Looks,
+    /// Owners store a tick of each partition.
+    Ticks,
+    /// Producers publish events.
+    Events,
+    /// The stream delivers them, and ticks, to their owners.
+    Deliveries,
+}
+
+impl Sort {
+    /// All of them, in the order in which they are told.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Batches,
+        Self::GatewayBeats,
+        Self::Interest,
+        Self::Beats,
+        Self::Announcements,
+        Self::Renewals,
+        Self::Looks,
+        Self::Ticks,
+        Self::Events,
+        Self::Deliveries,
+    ];
+
+    /// What a message is, by its subject and the subject that it asks to be answered at. None of these are requests to
+    /// JetStream for more, and all answers.
+    pub(crate) fn of(subject: &str, reply: Option<&str>) -> Option<Self> {
+        // What a consumer delivers keeps the subject that it is stored under.
+        if reply.is_some_and(|reply| reply.starts_with("$JS.ACK.")) {
+            return Some(Self::Deliveries);
+        }
+        let in_bucket = |prefix: &str| {
+            let bucket = subject.strip_prefix(prefix)?.split('.').next()?;
+            [names::LEASES_BUCKET, names::VIEW_BUCKET].contains(&bucket).then_some(())
+        };
+        match subject {
+            names::GATEWAY_BEAT => Some(Self::GatewayBeats),
+            names::INTEREST => Some(Self::Interest),
+            names::VIEW => Some(Self::Announcements),
+            _ if names::parse_gateway(subject).is_some() => Some(Self::Batches),
+            _ if [Role::Gateway, Role::Router].iter().any(|role| subject == names::beat(role.as_str())) => {
+                Some(Self::Beats)
+            }
+            _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
+            _ if in_bucket("$JS.API.DIRECT.GET.KV_").is_some() => Some(Self::Looks),
+            _ => match names::parse_stored(subject) {
+                names::Stored::Tick { .. } => Some(Self::Ticks),
+                _ => subject.starts_with("events.").then_some(Self::Events),
+            },
+        }
+    }
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Batches => "batches, router to gateway",
+            Self::GatewayBeats => "gateway beats, to all routers",
+            Self::Interest => "interest deltas, to all routers",
+            Self::Beats => "node beats, to all routers",
+            Self::Announcements => "announcements of the view, to all",
+            Self::Renewals => "renewals of leases",
+            Self::Looks => "looks at the leases of others",
+            Self::Ticks => "ticks",
+            Self::Events => "events published",
+            Self::Deliveries => "events and ticks, to their owners",
+        }
+    }
+}
+
+impl Cluster {
+    /// How many messages of a sort are published in a second.
+    pub(crate) fn published(&self, sort: Sort) -> f64 {
+        let (gateways, routers) = (f64::from(self.gateways), f64::from(self.routers));
+        // One lease more than partitions: that on what the partition transform did not recognise.
+        let leases = f64::from(self.partitions) + 1.0;
+        let ticks = f64::from(self.partitions) / self.tick_interval;
+        match sort {
+            Sort::Batches => gateways * routers * (self.batches() + 1.0 / self.checkpoint_interval),
+            Sort::GatewayBeats => gateways / self.beat_interval,
+            Sort::Interest => 0.0,
+            Sort::Beats => (gateways + routers) / self.beat_interval,
+            Sort::Announcements => 1.0 / self.round_interval,
+            Sort::Renewals => leases / self.checkpoint_interval + 1.0 / self.round_interval,
+            // Each lease is looked at once a second by all but its owner.
+            Sort::Looks => (routers - 1.0) * (leases + 1.0 / self.round_interval),
+            Sort::Ticks => ticks,
+            Sort::Events => self.rate,
+            Sort::Deliveries => self.rate + ticks,
+        }
+    }
+
+    /// How many nodes receive each of these; none where they go to the stream alone.
+    pub(crate) fn receivers(&self, sort: Sort) -> u32 {
+        match sort {
+            Sort::Batches | Sort::Deliveries => 1,
+            Sort::GatewayBeats | Sort::Interest | Sort::Beats => self.routers,
+            Sort::Announcements => self.gateways + self.routers,
+            Sort::Renewals | Sort::Looks | Sort::Ticks | Sort::Events => 0,
+        }
+    }
+
+    /// How many messages NATS carries in a second: each that comes in, each that goes out, and the answers to writes and
+    /// requests.
+    pub(crate) fn carried(&self) -> f64 {
+        let carried = |sort: &Sort| {
+            let answers = match sort {
+                Sort::Renewals | Sort::Looks | Sort::Events => 1,
+                _ => 0,
+            };
+            let from_outside = if *sort == Sort::Deliveries { 0 } else { 1 };
+            self.published(*sort) * f64::from(from_outside + self.receivers(*sort) + answers)
+        };
+        Sort::ALL.iter().map(carried).sum()
+    }
+
+    /// For how long a router gathers, once it has sent something to a gateway: longer when it has many gateways.
+    pub(crate) fn window(&self) -> f64 {
+        let fair = f64::from(self.gateways) / self.batch_rate;
+        self.flush_window.max(fair.min(LONGEST_WINDOW.as_secs_f64()))
+    }
+
+    /// The batches of one router to one gateway in a second, beside checkpoints.
+    fn batches(&self) -> f64 {
+        let matching = self.rate * self.interest / f64::from(self.routers);
+        let critical = matching * self.critical;
+        if matching <= 0.0 {
+            return 0.0;
+        }
+        let window = self.window();
+        let within = if critical > 0.0 { -(-critical * window).exp_m1() / critical } else { window };
+        1.0 / (within + (-matching * window).exp() / matching)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> Cluster {
+        Cluster {
+            gateways: 4,
+            routers: 4,
+            partitions: 32,
+            rate: 1_000.0,
+            interest: 0.5,
+            critical: 0.2,
+            flush_window: 0.002,
+            batch_rate: 10_000.0,
+            checkpoint_interval: 1.0,
+            beat_interval: 1.0,
+            round_interval: 0.5,
+            tick_interval: 5.0,
+        }
+    }
+
+    #[test]
+    fn a_quiet_cluster_sends_checkpoints_alone() {
+        let quiet = Cluster { rate: 0.0, ..cluster() };
+        assert_eq!(quiet.published(Sort::Batches), 16.0);
+        assert_eq!(quiet.published(Sort::Deliveries), 6.4);
+    }
+
+    #[test]
+    fn few_events_go_each_alone_many_share_the_window_and_critical_ones_do_not_wait() {
+        let pair = Cluster { gateways: 1, routers: 1, interest: 1.0, critical: 0.0, ..cluster() };
+        let batches = |rate, critical| Cluster { rate, critical, ..pair }.published(Sort::Batches) - 1.0;
+        assert!((batches(1.0, 0.0) - 1.0).abs() < 0.01);
+        assert!((batches(100_000.0, 0.0) - 500.0).abs() < 1.0);
+        assert!((batches(1_000.0, 1.0) - 1_000.0).abs() < 0.01);
+        // In between it is what a simulation of the rule gives.
+        for critical in [0.0, 0.2] {
+            let (expected, seen) = (batches(1_000.0, critical), simulated(1_000.0, critical, pair.flush_window));
+            assert!((expected / seen - 1.0).abs() < 0.02, "{expected} {seen}");
+        }
+    }
+
+    /// Batches a second, over a million events at random.
+    fn simulated(rate: f64, critical: f64, window: f64) -> f64 {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::SmallRng::seed_from_u64(7);
+        let (mut now, mut left, mut waits, mut batches) = (0.0_f64, f64::NEG_INFINITY, false, 0.0);
+        for _ in 0..1_000_000 {
+            now += -random.random_range(f64::MIN_POSITIVE..1.0).ln() / rate;
+            if waits && now >= left + window {
+                (left, batches) = (left + window, batches + 1.0);
+            }
+            if now >= left + window || random.random_bool(critical) {
+                (left, waits, batches) = (now, false, batches + 1.0);
+            } else {
+                waits = true;
+            }
+        }
+        batches / now
+    }
+
+    #[test]
+    fn a_router_with_many_gateways_keeps_to_its_batches() {
+        let crowd = Cluster { gateways: 200, routers: 20, rate: 1e6, critical: 0.0, ..cluster() };
+        assert_eq!(crowd.window(), 0.02);
+        assert!((crowd.published(Sort::Batches) / 20.0 - 10_200.0).abs() < 10.0);
+        assert_eq!(Cluster { gateways: 5_000, ..crowd }.window(), 0.05);
+    }
+
+    #[test]
+    fn subjects_tell_what_a_message_is() {
+        let of = |subject: &str| Sort::of(subject, None);
+        assert_eq!(of(&names::gateway("g", "1a")), Some(Sort::Batches));
+        assert_eq!(of(&names::beat("router")), Some(Sort::Beats));
+        assert_eq!(of(&names::tick(3)), Some(Sort::Ticks));
+        assert_eq!(of(&names::source("pattern", "AAPL")), Some(Sort::Events));
+        assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(Sort::Renewals));
+        assert_eq!(of("$JS.API.DIRECT.GET.KV_TICKWIRE_LEASES.$KV.TICKWIRE_LEASES.p.3"), Some(Sort::Looks));
+        assert_eq!(of("$JS.API.STREAM.INFO.EVENTS"), None);
+        assert_eq!(of("_INBOX_router.x"), None);
+        assert_eq!(Sort::of(&names::tick(3), Some("$JS.ACK.EVENTS.c.1.2.3.4.0")), Some(Sort::Deliveries));
+    }
+}
