@@ -56,16 +56,17 @@ impl Nats {
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
         let (connected_sender, connected) = watch::channel(false);
         let (refusals_sender, refusals) = watch::channel(Vec::new());
+        let name = format!("{role}/{node}");
         let options = log_in(config)
             .await?
-            .name(format!("{role}/{node}"))
+            .name(&name)
             .custom_inbox_prefix(names::inbox(role))
             .connection_timeout(ATTEMPT_TIMEOUT.min(config.connect_timeout))
             .request_timeout(Some(config.request_timeout))
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&event, &connected_sender, &refusals_sender);
+                note(&name, &event, &connected_sender, &refusals_sender);
                 std::future::ready(())
             });
         let client = reach(config, options).await?;
@@ -190,20 +191,20 @@ fn backoff(attempt: usize) -> Duration {
 }
 
 /// Logs, counts and passes on an event of the connection.
-fn note(event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender<Vec<String>>) {
+fn note(name: &str, event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender<Vec<String>>) {
     let label = match event {
         Event::Connected => {
-            info!("connected to NATS");
+            info!(connection = name, "connected to NATS");
             connected.send_replace(true);
             "connected"
         }
         Event::Disconnected => {
-            warn!("lost the connection to NATS");
+            warn!(connection = name, "lost the connection to NATS");
             connected.send_replace(false);
             "disconnected"
         }
         Event::LameDuckMode => {
-            warn!("the NATS server is about to stop");
+            warn!(connection = name, "the NATS server is about to stop");
             "lame_duck"
         }
         Event::Draining => "draining",
@@ -212,11 +213,11 @@ fn note(event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender
             "closed"
         }
         Event::SlowConsumer(subscription) => {
-            warn!(subscription, "a subscription is too slow: messages from NATS were dropped");
+            warn!(connection = name, subscription, "a subscription is too slow: messages from NATS were dropped");
             "slow_consumer"
         }
         Event::ServerError(refusal) => {
-            error!(%refusal, "NATS refused something");
+            error!(connection = name, %refusal, "NATS refused something");
             refusals.send_modify(|seen| {
                 // A node that is refused the same thing again and again must not grow for it.
                 if seen.len() < 16 {
@@ -226,7 +227,7 @@ fn note(event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender
             "server_error"
         }
         Event::ClientError(problem) => {
-            warn!(%problem, "trouble with the connection to NATS");
+            warn!(connection = name, %problem, "trouble with the connection to NATS");
             "client_error"
         }
     };

@@ -1,7 +1,7 @@
 //! From a message of the stream to what the engine routes: an event with its form for the wire, a tick, or a refusal.
 //!
-//! The event's wire form is made here, once for all gateways, and in the intake's task, so that decoding spreads over
-//! the cores.
+//! The event's wire form is made here too, once for all gateways: of what is live in the intake's task, so that the work
+//! spreads over the cores; of what is read again only when somebody wants it.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ pub(crate) struct Readable {
 #[derive(Debug)]
 pub(crate) enum Decoded {
     /// An event.
-    Event(Box<Readable>),
+    Event(Box<Event>),
     /// A tick: it only shows how far the partition was read.
     Tick,
     /// A dead letter.
@@ -75,18 +75,23 @@ impl Decoder {
             seq,
             stored,
         };
-        let event = match decode(&raw, &self.kinds) {
-            Ok(event) => event,
-            Err(refusal) => return Decoded::Dead(refusal),
-        };
-        match rmp_serde::to_vec(&event) {
-            Ok(wire) => Decoded::Event(Box::new(Readable { seq, event, wire: wire.into() })),
-            Err(error) => Decoded::Dead(Refusal {
-                reason: Reason::BadMsgPack,
-                detail: format!("it has no form in MessagePack: {error}"),
-            }),
+        match decode(&raw, &self.kinds) {
+            Ok(event) => Decoded::Event(Box::new(event)),
+            Err(refusal) => Decoded::Dead(refusal),
         }
     }
+}
+
+/// An event in MessagePack, as it travels to gateways.
+///
+/// # Errors
+/// [`Reason::BadMsgPack`] when it has no such form.
+pub(crate) fn to_wire(event: &Event) -> Result<Bytes, Refusal> {
+    let wire = rmp_serde::to_vec(event).map_err(|error| Refusal {
+        reason: Reason::BadMsgPack,
+        detail: format!("it has no form in MessagePack: {error}"),
+    })?;
+    Ok(wire.into())
 }
 
 fn bad_subject(subject: &str) -> Refusal {

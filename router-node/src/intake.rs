@@ -14,7 +14,7 @@
 
 mod trouble;
 
-use crate::decode::{Decoded, Decoder, Readable, StoredMessage};
+use crate::decode::{Decoded, Decoder, Readable, StoredMessage, to_wire};
 use crate::letters::{self, Letter};
 use crate::source::{Source, Tenure};
 use crate::stream::Facts;
@@ -256,11 +256,21 @@ impl Intake {
             seq,
             stored: Timestamp(stored),
         };
-        match self.context.decoder.read(&held) {
-            Decoded::Tick => read.ticks += 1,
-            Decoded::Event(event) => read.events.push(*event),
-            Decoded::Dead(refusal) => read.letters.push(Letter { refusal, seq, message }),
-        }
+        let refusal = match self.context.decoder.read(&held) {
+            Decoded::Tick => {
+                read.ticks += 1;
+                return Ok(());
+            }
+            Decoded::Event(event) => match to_wire(&event) {
+                Ok(wire) => {
+                    read.events.push(Readable { seq, event: *event, wire });
+                    return Ok(());
+                }
+                Err(refusal) => refusal,
+            },
+            Decoded::Dead(refusal) => refusal,
+        };
+        read.letters.push(Letter { refusal, seq, message });
         Ok(())
     }
 

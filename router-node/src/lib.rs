@@ -51,6 +51,7 @@ use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
 use tickwire_node::lease::Leases;
 use tickwire_node::names;
+use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::sync::{mpsc, watch};
@@ -108,7 +109,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) });
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
     let replays = Replays::subscribe(replay::Setup {
-        nats: node.nats.clone(),
+        nats: Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?,
         me: node.me.clone(),
         config: config.router.clone(),
         partitions,

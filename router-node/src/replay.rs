@@ -5,8 +5,9 @@
 //! tw.replay ──▶ waiting ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
 //! ```
 //!
-//! What is live comes first. Replays run in a task of their own, a few at a time, at a bounded rate, and share nothing
-//! with the engine but its word on what a gateway wants. What is too much is refused at once: the gateway asks again,
+//! What is live comes first. Replays run in a task of their own, a few at a time, at a bounded rate, over a connection of
+//! their own: what is live would queue behind a megabyte of the past. They share nothing with the engine but its word on
+//! what a gateway wants. What is too much is refused at once: the gateway asks again,
 //! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
 
 mod pace;
@@ -30,7 +31,7 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use worker::Worker;
@@ -43,6 +44,11 @@ const WAITING: usize = 64;
 const TOGETHER: usize = 15;
 const NEAR: u64 = 16_384;
 
+/// A request for a range that is longer than this waits for so long for those that are asked for with it: a gateway asks
+/// for one partition after the other, and one pass for all is cheaper by far.
+const LONG: u64 = 1_000;
+const GATHER: Duration = Duration::from_millis(10);
+
 /// A request that has waited for so long is refused: its gateway is about to ask another router.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -52,6 +58,7 @@ const UNSUBSCRIBE_DEADLINE: Duration = Duration::from_secs(1);
 /// What the service is given.
 #[derive(Debug)]
 pub(crate) struct Setup {
+    /// Used for nothing else.
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
     pub(crate) config: RouterConfig,
@@ -87,6 +94,7 @@ impl Replays {
             part: "replays",
             reason: format!("cannot subscribe to {}: {error}", names::REPLAY),
         })?;
+        setup.nats.check().await?;
         let at_once = setup.config.replays;
         Ok(Self { requests, waiting: VecDeque::new(), at_once, worker: Worker::new(setup) })
     }
@@ -106,7 +114,7 @@ impl Replays {
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < at_once
-                && let Some(first) = waiting.pop_front()
+                && let Some(first) = take_due(&mut waiting)
             {
                 let together = with_mates(first, &mut waiting);
                 let (fresh, stale): (Vec<_>, Vec<_>) =
@@ -122,6 +130,7 @@ impl Replays {
                 biased;
                 () = drain.cancelled() => break,
                 Some(()) = running.next() => {}
+                () = sleep(GATHER), if running.len() < at_once && !waiting.is_empty() => {}
                 messages = requests.next() => match messages {
                     Some(messages) => for request in messages.into_iter().filter_map(read) {
                         match request {
@@ -140,7 +149,20 @@ impl Replays {
             worker.refuse(&reply, Refusal::Busy).await;
         }
         while running.next().await.is_some() {}
+        if let Err(error) = worker.close().await {
+            debug!(%error, "the last answers may be lost; their gateways will ask again");
+        }
     }
+}
+
+/// The first request that need not wait for others.
+fn take_due(waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
+    let is_due = |waiting: &Waiting| {
+        let ReplayRequest { from, to, .. } = &waiting.request;
+        to.0.saturating_sub(from.0) <= LONG || waiting.since.elapsed() >= GATHER
+    };
+    let at = waiting.iter().position(is_due)?;
+    waiting.remove(at)
 }
 
 /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.

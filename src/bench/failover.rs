@@ -3,8 +3,9 @@
 //!
 //! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and a
 //! producer that numbers its events. One after the other a router is killed, the clients' gateway is killed, the next
-//! one is told to stop; each client's numbers have to be whole in the end. Then the stream is read again, as fast as the
-//! one router that is left does it (`replays`), while live events go on.
+//! one is told to stop; each client's numbers have to be whole in the end. Then the one router that is left reads the
+//! stream again at the pace that it is configured to (`replays`), while live events go on; and a router without such a
+//! bound takes its place and does it as fast as it can.
 
 mod listeners;
 mod replays;
@@ -94,9 +95,10 @@ pub(crate) struct Figures {
     pub(crate) replay_requests: u64,
     /// Until the last client had left a gateway that was told to stop, and resumed.
     pub(crate) gateway_drained: f64,
-    /// How fast one router reads the stream again.
+    /// How fast one router reads the stream again: without a bound, and as it is configured.
     pub(crate) replayed_a_second: f64,
-    /// Latency of live events, p99, before and during that.
+    pub(crate) paced_replay_a_second: f64,
+    /// Latency of live events, p99, before and during the latter.
     pub(crate) live_p99: f64,
     pub(crate) live_p99_during_replay: f64,
 }
@@ -130,7 +132,7 @@ impl Failover<'_> {
     }
 
     async fn run_against(&self, server: &mut Server, clients: u32, rate: f64) -> Result<Figures, FailoverError> {
-        let screen = Progress::of_steps(7);
+        let screen = Progress::of_steps(8);
         let step = |number, what: &str| {
             screen.at(number);
             screen.show(format!("failover: {what}"));
@@ -138,7 +140,7 @@ impl Failover<'_> {
         step(0, "starting");
         let nats_url = server.start_nats().await?;
         for _ in 0..2 {
-            server.start_node("router", &nats_url, &["router.replay_rate=10000000".to_owned()], "admin").await?;
+            server.start_node("router", &nats_url, &[], "admin").await?;
         }
         let gateways = free_addresses(3).map_err(FailoverError::Ports)?;
         for address in &gateways[..2] {
@@ -192,13 +194,19 @@ impl Failover<'_> {
         while let Some((_, stored)) = past.done().await {
             stored?;
         }
+        // Over a connection of its own, as the past of a gateway.
+        let reader = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench-past").await?;
         sleep(CALM / 2).await;
         let during = listeners.mark();
-        let begun = Instant::now();
-        let replayed = replays::read_all(&nats, "EVENTS").await?;
-        let replayed_a_second = replayed as f64 / begun.elapsed().as_secs_f64();
-        sleep(Duration::from_millis(200)).await;
+        let paced = replays::read_all(&reader, "EVENTS").await?;
         let live_p99_during_replay = listeners.p99(during);
+
+        step(7, "the past as fast as a router reads it");
+        server.start_node("router", &nats_url, &["router.replay_rate=10000000".to_owned()], "admin").await?;
+        server.terminate("router")?;
+        server.ended("router").await?;
+        sleep(CALM / 2).await;
+        let unbounded = replays::read_all(&reader, "EVENTS").await?;
 
         let published = producer.stop().await?;
         sleep(CALM / 2).await;
@@ -216,7 +224,8 @@ impl Failover<'_> {
             gateway_killed_beside_pauses: beside_pauses,
             replay_requests,
             gateway_drained,
-            replayed_a_second,
+            replayed_a_second: unbounded.rate(),
+            paced_replay_a_second: paced.rate(),
             live_p99,
             live_p99_during_replay,
         })
@@ -285,7 +294,12 @@ impl Figures {
             bar(
                 "live p99 meanwhile, by that without",
                 "2".into(),
-                format!("{ratio:.2} ({:.1} and {:.1} ms)", self.live_p99 * 1e3, self.live_p99_during_replay * 1e3),
+                format!(
+                    "{ratio:.2} ({:.1} and {:.1} ms, {:.0} events/s read again)",
+                    self.live_p99 * 1e3,
+                    self.live_p99_during_replay * 1e3,
+                    self.paced_replay_a_second
+                ),
                 ratio <= 2.0,
             ),
             bar(

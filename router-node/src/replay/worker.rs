@@ -4,22 +4,26 @@
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
 
+use super::Setup;
 use super::pace::Pace;
-use super::{Setup, range};
-use crate::decode::Decoded;
+use super::range::{Held, RangeError, Reader, Span};
+use crate::decode::{Decoded, to_wire};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
 use crate::stream::Facts;
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::names;
+use tickwire_node::nats::NatsError;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -27,15 +31,15 @@ use tracing::{debug, warn};
 /// How many messages are decoded before others have their turn.
 const TURN: usize = 16;
 
-/// How many messages are taken from the stream at a time, at most.
-const BATCH: u64 = 500;
-
 /// How many messages one answer takes at most: a range of which little is wanted is answered in steps as well.
 const ANSWER_MESSAGES: u64 = 4_000;
 
 /// Several answers together take at most so many times as many messages, and as many bytes.
 const TOGETHER_MESSAGES: u64 = 16;
-const TOGETHER_BYTES: usize = 4;
+const TOGETHER_BYTES: usize = 16;
+
+/// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// The largest message of an answer.
 const CHUNK: usize = 256 * 1024;
@@ -54,11 +58,13 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     setup: Setup,
     pace: Pace,
+    /// How many readers there were.
+    readers: AtomicU64,
 }
 
 impl Worker {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { pace: Pace::new(setup.config.replay_rate), setup }
+        Self { pace: Pace::new(setup.config.replay_rate), readers: AtomicU64::new(0), setup }
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
@@ -87,6 +93,11 @@ impl Worker {
         histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
     }
 
+    /// Sends what was answered, and ends the connection.
+    pub(super) async fn close(&self) -> Result<(), NatsError> {
+        self.setup.nats.close().await
+    }
+
     /// Says that nothing can be said.
     pub(super) async fn refuse(&self, reply: &Subject, refusal: Refusal) {
         counter!("tickwire_router_replays_refused_total", "reason" => refusal.as_str()).increment(1);
@@ -110,49 +121,78 @@ impl Worker {
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
     /// is read as it stands, which costs the server less than to look for one partition after the other.
     async fn read(&self, readings: &mut [Reading]) -> Result<(), Refusal> {
-        let view = self.setup.view.borrow().clone();
-        let Some(mut after) = readings.iter().map(|reading| reading.request.from).min() else { return Ok(()) };
-        let alone = match readings {
-            [one] => Some(one.request.partition),
-            _ => None,
+        let Some((span, most)) = self.span(readings) else { return Ok(()) };
+        let unreadable = |error: RangeError| {
+            warn!(%error, "the stream cannot be read for a replay");
+            Refusal::Unreadable
         };
-        let (mut read, mut bytes) = (0, 0);
-        let most_read = ANSWER_MESSAGES * (readings.len() as u64).min(TOGETHER_MESSAGES);
-        let (most, most_together) = (self.setup.config.replay_bytes, self.setup.config.replay_bytes * TOGETHER_BYTES);
-        while readings.iter().any(|reading| reading.is_open(most)) && read < most_read && bytes < most_together {
-            let count = match &readings[..] {
-                // About as many as there are of this partition: one that lies behind the range completes it.
-                [one] => (one.request.to.0 - after.0) / u64::from(self.setup.partitions) + 16,
-                _ => BATCH,
-            };
-            let messages = range::read(&self.setup.nats, &self.setup.decoder.stream, alone, after, count.min(BATCH));
-            let messages = messages.await.map_err(|error| {
-                warn!(%error, "the stream cannot be read for a replay");
-                Refusal::Unreadable
-            })?;
-            if messages.is_empty() {
-                break;
-            }
-            read += messages.len() as u64;
-            counter!("tickwire_router_replay_messages_total").increment(messages.len() as u64);
-            self.pace.wait(messages.len() as u64).await;
-            for (number, message) in messages.into_iter().enumerate() {
-                // What is live has its turn in between.
-                if number % TURN == 0 {
-                    tokio::task::yield_now().await;
-                }
-                after = message.seq;
-                let (stored, mut decoded) = (message.as_stored(), None);
-                let partition = names::partition_of(stored.subject);
-                let mine =
-                    readings.iter_mut().filter(|reading| Some(u32::from(reading.request.partition.0)) == partition);
-                for reading in mine.filter(|reading| reading.is_open(most)) {
-                    let decoded = decoded.get_or_insert_with(|| self.setup.decoder.read(&stored));
-                    bytes += reading.take(message.seq, decoded, &view);
-                }
-            }
+        let Setup { nats, decoder, me, .. } = &self.setup;
+        let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
+        let mut reader = Reader::open(nats, &decoder.stream, span, name).await.map_err(unreadable)?;
+        let done = self.read_from(&mut reader, span, most, readings).await.map_err(unreadable);
+        reader.close().await;
+        done
+    }
+
+    /// What the requests ask for together, and how many messages of it are read at most.
+    fn span(&self, readings: &[Reading]) -> Option<(Span, u64)> {
+        let from = readings.iter().map(|reading| reading.request.from).min()?;
+        let to = readings.iter().map(|reading| reading.request.to).max()?;
+        let (partition, share) = match readings {
+            [one] => (Some(one.request.partition), u64::from(self.setup.partitions)),
+            _ => (None, 1),
+        };
+        let most = ANSWER_MESSAGES * (readings.len() as u64).min(TOGETHER_MESSAGES);
+        let messages = (to.0.saturating_sub(from.0) / share).min(most);
+        Some((Span { from, to, partition, messages }, most))
+    }
+
+    async fn read_from(
+        &self,
+        reader: &mut Reader,
+        span: Span,
+        most_read: u64,
+        readings: &mut [Reading],
+    ) -> Result<(), RangeError> {
+        let view = self.setup.view.borrow().clone();
+        let most = self.setup.config.replay_bytes;
+        let begun = Instant::now();
+        let (mut read, mut bytes, mut after) = (0, 0, span.from);
+        while readings.iter().any(|reading| reading.is_open(most))
+            && read < most_read
+            && bytes < most * TOGETHER_BYTES
+            && after < span.to
+            && begun.elapsed() < LONGEST
+        {
+            let messages = reader.next().await?;
+            let Some(last) = messages.last() else { break };
+            after = last.seq;
+            let count = messages.len() as u64;
+            counter!("tickwire_router_replay_messages_total").increment(count);
+            self.pace.wait(count).await;
+            read += count;
+            bytes += self.take(messages, readings, &view).await;
         }
         Ok(())
+    }
+
+    /// Gives messages to the requests of their partitions. Returns how many bytes the answers have grown by.
+    async fn take(&self, messages: Vec<Held>, readings: &mut [Reading], view: &View) -> usize {
+        let (most, mut bytes) = (self.setup.config.replay_bytes, 0);
+        for (number, message) in messages.into_iter().enumerate() {
+            // What is live has its turn in between.
+            if number % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            let (stored, mut found) = (message.as_stored(), None);
+            let partition = names::partition_of(stored.subject);
+            let mine = readings.iter_mut().filter(|reading| Some(u32::from(reading.request.partition.0)) == partition);
+            for reading in mine.filter(|reading| reading.is_open(most)) {
+                let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&stored)));
+                bytes += reading.take(message.seq, found.as_mut(), view);
+            }
+        }
+        bytes
     }
 
     /// What the stream is like after the reading: sequences are those of its present life, and what it still keeps now it
@@ -210,6 +250,8 @@ impl Worker {
         let count = messages.len();
         for (at, part) in messages.into_iter().enumerate() {
             self.publish(reply, *incarnation, part, at + 1 == count).await;
+            // What is live has its turn in between.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -250,17 +292,39 @@ impl Reading {
     }
 
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
-    fn take(&mut self, seq: Seq, decoded: &Decoded, view: &View) -> usize {
-        let wanted = match decoded {
-            Decoded::Event(event) if self.interest.admits(&event.event, &self.request.gateway, view) => {
-                Some(Routed { wire: event.wire.clone(), stored: event.event.stored })
-            }
-            Decoded::Event(_) | Decoded::Tick | Decoded::Dead(_) => None,
-        };
-        let grown = wanted.as_ref().filter(|_| seq > self.request.from).map_or(0, |event| event.wire.len());
+    fn take(&mut self, seq: Seq, found: Option<&mut Found>, view: &View) -> usize {
+        let Self { request, interest, .. } = self;
+        let within = found.filter(|_| seq > request.from && seq <= request.to);
+        let wanted =
+            within.filter(|found| interest.admits(&found.event, &request.gateway, view)).and_then(Found::routed);
+        let grown = wanted.as_ref().map_or(0, |event| event.wire.len());
         self.answer.read(seq, wanted);
         self.bytes += grown;
         grown
+    }
+}
+
+/// An event that was read again, and its form for the wire, made when the first wants it.
+#[derive(Debug)]
+struct Found {
+    event: Box<Event>,
+    wire: Option<Bytes>,
+}
+
+impl Found {
+    fn of(decoded: Decoded) -> Option<Self> {
+        match decoded {
+            Decoded::Event(event) => Some(Self { event, wire: None }),
+            Decoded::Tick | Decoded::Dead(_) => None,
+        }
+    }
+
+    /// For one who wants it; none if it has no form for the wire, and is a dead letter.
+    fn routed(&mut self) -> Option<Routed> {
+        if self.wire.is_none() {
+            self.wire = to_wire(&self.event).ok();
+        }
+        Some(Routed { wire: self.wire.clone()?, stored: self.event.stored })
     }
 }
 

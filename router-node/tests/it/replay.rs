@@ -6,6 +6,7 @@ use crate::routing::{publish, symbols};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
@@ -230,45 +231,56 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     router.stop().await;
 }
 
-/// Who has missed everything asks for all partitions at once, and is answered by one pass over the stream.
+/// What a partition holds, asked for until the answers reach the end of the range, or of the partition.
+async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
+    let mut all = Vec::new();
+    while next.from < next.to {
+        let answers = ask(nats, &next).await;
+        // Of a partition in which nothing is stored, or nothing more, nothing can be said.
+        if refusal(&answers) == Some(Refusal::NotThere) {
+            break;
+        }
+        for answer in &answers {
+            let Part::Events(section) = &answer.part else { panic!("{answer:?}") };
+            assert_eq!(section.partition, next.partition);
+        }
+        let (ranges, ids) = claimed(answers);
+        for (prev, upto) in ranges {
+            assert_eq!(prev, next.from.0, "ranges are contiguous");
+            next.from = Seq(upto);
+        }
+        all.extend(ids);
+    }
+    all
+}
+
+/// Who has missed everything asks for all partitions at once, and is answered by one pass over the stream; a long one is
+/// read another way than a short one.
 #[tokio::test]
 async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() {
-    const EVENTS: usize = 600;
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let router = Router::start(&server, "r1").await;
     router.ready().await;
-    for number in 0..EVENTS {
-        publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
-    }
-    let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
-    let one = request(&nats, "S0", 0, last).await;
-    let mut inboxes = Vec::new();
-    for number in 0..32 {
-        let inbox = nats.client.new_inbox();
-        inboxes.push((number, nats.client.subscribe(inbox.clone()).await.unwrap()));
-        let request = ReplayRequest { partition: Partition(number), ..one.clone() };
-        let bytes = wire::encode(&request).unwrap().into();
-        nats.client.publish_with_reply(names::REPLAY, inbox, bytes).await.unwrap();
-    }
-    let mut got = Vec::new();
-    for (number, mut answers) in inboxes {
-        let mut all: Vec<Answer> = Vec::new();
-        while all.last().is_none_or(|answer| !answer.last) {
-            let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
-            all.push(wire::decode(&message.payload).unwrap());
+    let mut published = 0;
+    for events in [600, 2_500] {
+        for number in published..events {
+            publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
         }
-        // A partition in which nothing but ticks may be stored is answered as far as these reach, or not at all.
-        if refusal(&all) == Some(Refusal::NotThere) {
-            continue;
-        }
-        for answer in &all {
-            let Part::Events(section) = &answer.part else { panic!("{answer:?}") };
-            assert_eq!(section.partition, Partition(number));
-        }
-        got.extend(claimed(all).1);
+        published = events;
+        let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
+        let one = request(&nats, "S0", 0, last).await;
+        let reads =
+            (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
+        let mut got = join_all(reads).await.concat();
+        got.sort_by_key(|id| id.parse::<usize>().unwrap());
+        assert_eq!(got, numbered(0..events));
     }
-    got.sort_by_key(|id| id.parse::<usize>().unwrap());
-    assert_eq!(got, numbered(0..EVENTS));
+    // What was made for a long reading is not left behind.
+    eventually("no consumer but those of the sources", SOON, async || {
+        let consumers = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.consumer_count;
+        (consumers == 33).then_some(())
+    })
+    .await;
     router.stop().await;
 }

@@ -5,7 +5,7 @@ use async_nats::jetstream::context::GetStreamError;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tickwire_core::event::Kind;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::{Interest, Topic, Want};
@@ -37,15 +37,32 @@ pub(crate) enum ReplayError {
     Wire(#[from] WireError),
 }
 
-/// Reads every partition of the stream again; gives how many events came.
-pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<u64, ReplayError> {
+/// What was read, and how long it took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Past {
+    events: u64,
+    took: Duration,
+}
+
+impl Past {
+    /// Events a second.
+    pub(super) fn rate(self) -> f64 {
+        self.events as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Reads every partition of the stream again.
+pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<Past, ReplayError> {
+    let begun = Instant::now();
     let found = nats.jetstream.get_stream(stream).await?;
     let info = found.cached_info();
     let incarnation = Incarnation(u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
     let partitions = info.config.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse().ok());
     let last = info.state.last_sequence;
     let reads = (0..partitions.unwrap_or(0)).map(|number| read(nats, incarnation, Partition(number), Seq(last)));
-    stream::iter(reads).buffer_unordered(AT_ONCE).try_fold(0, |sum, events| async move { Ok(sum + events) }).await
+    let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
+    let events = reads.try_fold(0, |sum, events| async move { Ok(sum + events) }).await?;
+    Ok(Past { events, took: begun.elapsed() })
 }
 
 /// Reads one partition again, up to where the stream ends.
