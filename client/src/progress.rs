@@ -15,7 +15,7 @@ pub(crate) struct Progress {
     /// Per partition the last event beyond the position, not counting early ones.
     seen: BTreeMap<Partition, Seq>,
     early: BTreeSet<(Partition, Seq)>,
-    /// The same in the order of coming.
+    /// The same in the order of coming, with some that are not needed any more.
     early_order: VecDeque<(Partition, Seq)>,
 }
 
@@ -36,17 +36,12 @@ impl Progress {
         if !is_early {
             let seen = self.seen.entry(partition).or_insert(seq);
             *seen = seq.max(*seen);
-            if !self.early.is_empty() {
-                self.prune();
-            }
+            let reached = *seen;
+            self.pass(partition, reached);
         } else if is_new {
             self.early.insert((partition, seq));
             self.early_order.push_back((partition, seq));
-            if self.early_order.len() > EARLY
-                && let Some(oldest) = self.early_order.pop_front()
-            {
-                self.early.remove(&oldest);
-            }
+            self.bound();
         }
         is_new
     }
@@ -61,21 +56,35 @@ impl Progress {
         *self = Self::default();
     }
 
-    /// Forgets what is not needed to go on.
+    /// Forgets what is not needed to go on from the position.
     fn prune(&mut self) {
-        let Self { position, seen, early, early_order } = self;
-        let told = |partition: Partition| {
-            position.as_ref().and_then(|position| position.seqs.get(usize::from(partition.0))).copied()
-        };
-        seen.retain(|partition, seq| told(*partition).is_none_or(|told| *seq > told));
-        early_order.retain(|(partition, seq)| {
-            let reached = told(*partition).max(seen.get(partition).copied());
-            let is_ahead = reached.is_none_or(|reached| *seq > reached);
-            if !is_ahead {
-                early.remove(&(*partition, *seq));
+        let Some(Position { seqs, .. }) = self.position.clone() else { return };
+        for (partition, told) in (0..).map(Partition).zip(seqs) {
+            if self.seen.get(&partition).is_some_and(|seen| *seen <= told) {
+                self.seen.remove(&partition);
             }
-            is_ahead
-        });
+            self.pass(partition, told);
+        }
+    }
+
+    /// Forgets the early events of a partition that do not lie beyond `reached`.
+    fn pass(&mut self, partition: Partition, reached: Seq) {
+        while let Some(passed) = self.early.range((partition, Seq(0))..=(partition, reached)).next().copied() {
+            self.early.remove(&passed);
+        }
+    }
+
+    /// Forgets the oldest of too many early events.
+    fn bound(&mut self) {
+        let Self { early, early_order, .. } = self;
+        while early.len() > EARLY
+            && let Some(oldest) = early_order.pop_front()
+        {
+            early.remove(&oldest);
+        }
+        if early_order.len() > 2 * EARLY {
+            early_order.retain(|event| early.contains(event));
+        }
     }
 }
 
@@ -119,7 +128,7 @@ mod tests {
         assert!(!progress.take(Partition(0), Seq(9), false));
         assert_eq!(seen(&progress), [(0, 9)]);
         progress.told(&position(1, [9, 9]));
-        assert!(progress.early.is_empty() && progress.early_order.is_empty());
+        assert!(progress.early.is_empty());
     }
 
     #[test]
@@ -130,5 +139,12 @@ mod tests {
         }
         assert_eq!((progress.early.len(), progress.early_order.len()), (EARLY, EARLY));
         assert!(progress.take(Partition(0), Seq(9), true) && !progress.take(Partition(0), Seq(11), true));
+        // Nor do those grow that the client has passed.
+        for seq in 0..3 * EARLY as u64 {
+            progress.take(Partition(1), Seq(seq), true);
+            progress.take(Partition(1), Seq(seq), false);
+            assert!(progress.early_order.len() <= 2 * EARLY);
+        }
+        assert!(!progress.take(Partition(0), Seq(12), true), "what is still ahead is remembered");
     }
 }

@@ -2,7 +2,8 @@
 //! from the code, and that count for larger clusters.
 //!
 //! A cluster of routers and gateways, one client at each gateway that wants a part of the symbols, and a producer whose
-//! events come at random (`traffic` says why that matters). A subscriber to everything counts what passes.
+//! events come at random (`traffic` says why that matters). What NATS costs is measured first; then a subscriber to
+//! everything counts what passes.
 
 mod traffic;
 
@@ -17,6 +18,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Messages, SubscribeOptions};
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Confidence, Millis, NameError, NodeId, NodeRef, Nonce, Symbol};
+use tickwire_core::interest_log::InterestLog;
+use tickwire_core::ring::View;
+use tickwire_core::wire;
 use tickwire_node::config::{Config, ConfigError, LoadOptions};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
@@ -50,11 +56,12 @@ const REST: Duration = Duration::from_secs(8);
 const WINDOW: usize = 1_024;
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The sizes that are counted but not measured: gateways and routers.
+/// The sizes that are counted but not measured, gateways and routers, and how many events a second they have.
 const LARGER: [(u32, u32); 6] = [(4, 4), (10, 5), (20, 10), (50, 20), (200, 20), (500, 50)];
-
-/// How many events a second these have.
 const LARGER_RATE: f64 = 20_000.0;
+
+/// How many symbols a gateway wants whose interest is measured.
+const INTERESTS: [usize; 4] = [10, 100, 1_000, 10_000];
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,8 @@ pub(crate) enum ScalingError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Nats(#[from] NatsError),
+    #[error(transparent)]
+    Name(#[from] NameError),
     #[error("messages cannot be counted: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
     #[error("events cannot be published: {0}")]
@@ -87,8 +96,23 @@ pub(crate) struct Figures {
     pub(crate) events_received: f64,
     /// Messages of no sort: requests to JetStream, and answers.
     pub(crate) requests_and_answers: f64,
+    /// The processor time of NATS by the wall's, and what a message that it moves costs it, in microseconds: one that
+    /// comes in and goes out to two is three.
+    pub(crate) nats_busy: f64,
+    pub(crate) nats_us_per_message: f64,
+    /// What the whole interest of a gateway takes that wants so many symbols, in bytes of a snapshot.
+    pub(crate) interests: Vec<(usize, usize)>,
     /// What larger clusters would exchange.
     pub(crate) larger: Vec<Larger>,
+}
+
+/// What was measured: messages, over how many seconds, batches and events as nodes told them, how busy NATS was.
+#[derive(Debug)]
+struct Seen {
+    messages: BTreeMap<Option<Sort>, u64>,
+    seconds: f64,
+    told: (f64, f64),
+    nats_busy: f64,
 }
 
 /// A sort of messages.
@@ -135,7 +159,7 @@ impl Scaling<'_> {
     }
 
     async fn run_against(&self, server: &mut Server) -> Result<Figures, ScalingError> {
-        let screen = Progress::of_steps(4);
+        let screen = Progress::of_steps(5);
         let step = |number, what: &str| {
             screen.at(number);
             screen.show(format!("scaling: {what}"));
@@ -165,22 +189,29 @@ impl Scaling<'_> {
         step(1, "coming to rest");
         sleep(REST).await;
 
-        step(2, "counting");
+        let quiet = Duration::from_secs(self.seconds.unwrap_or(SECONDS).into());
+        step(2, "measuring what NATS costs");
+        let (cost, begun) = (server.usage_of_nats()?.cpu, Instant::now());
+        sleep(quiet).await;
+        let nats_busy = (server.usage_of_nats()?.cpu - cost).as_secs_f64() / begun.elapsed().as_secs_f64();
+
+        step(3, "counting");
         // A connection of its own: what it counts comes in over it.
         let spy = Nats::connect(&config.nats, "bench", "spy").await?;
         let everything = spy.client.subscribe(names::ALL).await?;
         let before = self.told(server).await?;
         let begun = Instant::now();
-        let seen = count(everything, Duration::from_secs(self.seconds.unwrap_or(SECONDS).into())).await;
+        let messages = count(everything, quiet).await;
         let seconds = begun.elapsed().as_secs_f64();
         let after = self.told(server).await?;
 
-        step(3, "ending");
+        step(4, "ending");
         producer.stop().await?;
         for client in clients {
             client.close().await;
         }
-        Ok(self.figures(&config, rate, seconds, &seen, (after.0 - before.0, after.1 - before.1)))
+        let told = (after.0 - before.0, after.1 - before.1);
+        Ok(self.figures(&config, rate, &Seen { messages, seconds, told, nats_busy })?)
     }
 
     /// What the nodes are configured with.
@@ -200,14 +231,8 @@ impl Scaling<'_> {
         Ok((batches, events))
     }
 
-    fn figures(
-        &self,
-        config: &Config,
-        rate: f64,
-        seconds: f64,
-        seen: &BTreeMap<Option<Sort>, u64>,
-        (batches, events): (f64, f64),
-    ) -> Figures {
+    fn figures(&self, config: &Config, rate: f64, seen: &Seen) -> Result<Figures, NameError> {
+        let Seen { messages, seconds, told: (batches, events), nats_busy } = seen;
         let cluster = Cluster {
             gateways: self.gateways,
             routers: self.routers,
@@ -222,7 +247,7 @@ impl Scaling<'_> {
             beat_interval: config.membership.beat_interval.as_secs_f64(),
             tick_interval: config.membership.tick_interval.as_secs_f64(),
         };
-        let measured = |sort| seen.get(&sort).copied().unwrap_or(0) as f64 / seconds;
+        let measured = |sort| messages.get(&sort).copied().unwrap_or(0) as f64 / seconds;
         let line = |sort| Line {
             sort,
             counted: cluster.published(sort),
@@ -237,18 +262,25 @@ impl Scaling<'_> {
                 window_ms: cluster.window() * 1e3,
                 batches,
                 batches_without_critical: Cluster { critical: 0.0, ..cluster }.published(Sort::Batches),
-                all_else: cluster.carried() - 2.0 * batches,
+                all_else: cluster.moved() - 2.0 * batches,
             }
         });
-        Figures {
+        let moved: f64 = Sort::ALL.map(|sort| measured(Some(sort)) * f64::from(cluster.moves(sort))).iter().sum();
+        Ok(Figures {
             cluster,
-            seconds,
+            seconds: *seconds,
+            nats_busy: *nats_busy,
+            nats_us_per_message: nats_busy * 1e6 / moved,
+            interests: INTERESTS
+                .iter()
+                .map(|symbols| Ok((*symbols, interest_bytes(*symbols)?)))
+                .collect::<Result<_, _>>()?,
             messages: Sort::ALL.map(line).into(),
             batches_told: batches / seconds,
             events_received: events / seconds,
             requests_and_answers: measured(None),
             larger: larger.collect(),
-        }
+        })
     }
 }
 
@@ -272,11 +304,19 @@ impl Figures {
         }
         text += &format!("{:<36}{:>12}{:>12.1}\n", "requests to JetStream and answers", "", self.requests_and_answers);
         text += &format!(
-            "\nrouters say that they sent {:.1} batches a second, gateways that {:.1} events a second came\n\n",
+            "\nrouters say that they sent {:.1} batches a second, gateways that {:.1} events a second came\n",
             self.batches_told, self.events_received
         );
         text += &format!(
-            "counted for {LARGER_RATE} events/s\n{:>9}{:>9}{:>11}{:>14}{:>22}{:>28}\n",
+            "NATS was {:.0} % busy with that, {:.1} us of its processor a message that it moved\n\n",
+            self.nats_busy * 1e2,
+            self.nats_us_per_message
+        );
+        for (symbols, bytes) in &self.interests {
+            text += &format!("the interest of a gateway that wants {symbols} symbols takes {bytes} bytes\n");
+        }
+        text += &format!(
+            "\ncounted for {LARGER_RATE} events/s\n{:>9}{:>9}{:>11}{:>14}{:>22}{:>28}\n",
             "gateways", "routers", "window", "batches/s", "if none is critical", "all else that NATS moves/s"
         );
         for Larger { cluster, window_ms, batches, batches_without_critical: without, all_else } in &self.larger {
@@ -300,6 +340,19 @@ async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<So
     };
     timeout(time, counting).await.ok();
     seen
+}
+
+/// The bytes of a snapshot of interest in so many symbols, each from a confidence on.
+fn interest_bytes(symbols: usize) -> Result<usize, NameError> {
+    let gateway = NodeRef { id: NodeId::new("gateway-1")?, nonce: Nonce(u64::MAX) };
+    let mut log = InterestLog::new(gateway.clone(), View::default(), 0);
+    for number in 0..symbols {
+        let symbols = Some([Symbol::new(&symbol(number))?].into());
+        log.add(&Filter { symbols, min_confidence: Confidence::new(0.7), ..Filter::default() });
+    }
+    log.cut(Millis(0));
+    let parts = log.sent().parts(&gateway, log.revision(), usize::MAX);
+    Ok(parts.iter().filter_map(|part| wire::encode(part).ok()).map(|bytes| bytes.len()).sum())
 }
 
 /// A client that wants some of the symbols.

@@ -174,6 +174,18 @@ impl Server {
         Ok(all)
     }
 
+    /// What NATS has cost so far. The process that we started only guards it.
+    pub(crate) fn usage_of_nats(&self) -> Result<Usage, ServerError> {
+        let name = "nats";
+        let guard = self.of_name(name).find_map(|process| process.child.id()).ok_or(ServerError::Silent { name })?;
+        let read = || {
+            let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children"))?;
+            let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+            usage(child.ok_or_else(|| io::Error::other("it has ended"))?)
+        };
+        read().map_err(|source| ServerError::Measure { name, source })
+    }
+
     /// The metrics of each node of this name, in the order of their start.
     pub(crate) async fn metrics(&self, name: &'static str) -> Result<Vec<BTreeMap<String, f64>>, ServerError> {
         let mut metrics = Vec::new();

@@ -1,5 +1,6 @@
 //! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped.
 
+use crate::cut::Line;
 use crate::node::{DEADLINE, Node};
 use crate::oracle::Log;
 use crate::producer::Producer;
@@ -44,6 +45,8 @@ pub(crate) struct Cluster {
     /// The nats-servers.
     pub(crate) nats: Vec<NatsServer>,
     started: usize,
+    /// Whether every node has a line of its own.
+    behind_lines: bool,
 }
 
 impl Cluster {
@@ -64,10 +67,21 @@ impl Cluster {
         gateways: usize,
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::create(nats, settings).await.filled(routers, gateways).await
+    }
+
+    /// Starts a cluster in which every node has a line of its own to NATS.
+    pub(crate) async fn start_behind_lines(routers: usize, gateways: usize, settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::create(vec![NatsServer::start()], settings).await;
+        Self { behind_lines: true, ..cluster }.filled(routers, gateways).await
+    }
+
+    /// A cluster without nodes.
+    async fn create(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
         let url = urls(&nats).join(",");
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let settings = [("nats.url", url.as_str())].into_iter().chain(SETTINGS).chain(settings.iter().copied());
-        let mut cluster = Self {
+        Self {
             routers: Vec::new(),
             gateways: Vec::new(),
             client: connect(&nats).await,
@@ -75,17 +89,21 @@ impl Cluster {
             home: TempDir::with_prefix("tickwire-e2e-").unwrap(),
             nats,
             started: 0,
-        };
+            behind_lines: false,
+        }
+    }
+
+    async fn filled(mut self, routers: usize, gateways: usize) -> Self {
         for _ in 0..routers {
-            cluster.add_router();
+            self.add_router();
         }
         for _ in 0..gateways {
-            cluster.add_gateway();
+            self.add_gateway();
         }
         if routers > 0 {
-            cluster.settled().await;
+            self.settled().await;
         }
-        cluster
+        self
     }
 
     /// Starts one more router and does not wait for it.
@@ -105,14 +123,22 @@ impl Cluster {
     /// Starts a node with further settings, which is not counted among the cluster's.
     pub(crate) fn node_with(&mut self, role: &str, further: &[(&str, &str)]) -> Node {
         self.started += 1;
-        let mut settings = self.settings.clone();
-        settings.extend(further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        Node::start(role, &format!("{role}-{}", self.started), self.home.path(), &settings)
+        self.launch(role, &format!("{role}-{}", self.started), further)
     }
 
     /// Starts a node under the name of one that has ended.
     pub(crate) fn node_again(&self, role: &str, id: &str) -> Node {
-        Node::start(role, id, self.home.path(), &self.settings)
+        self.launch(role, id, &[])
+    }
+
+    fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> Node {
+        let line = self.behind_lines.then(|| Line::to(&self.nats_url()));
+        let url = line.as_ref().map(|line| ("nats.url".to_owned(), line.url()));
+        let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = self.settings.iter().cloned().chain(url).chain(further).collect();
+        let mut node = Node::start(role, id, self.home.path(), &settings);
+        node.line = line;
+        node
     }
 
     /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.

@@ -27,9 +27,11 @@ enum State {
 
 impl Line {
     /// A line to the server at this URL.
-    pub(crate) async fn to(url: &str) -> Self {
+    pub(crate) fn to(url: &str) -> Self {
         let server = url.strip_prefix("nats://").unwrap().to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap();
         let (state, watched) = watch::channel(State::Whole);
         let left = Arc::new(AtomicUsize::new(usize::MAX));

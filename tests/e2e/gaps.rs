@@ -26,7 +26,7 @@ async fn cluster_with_a_line(routers: usize) -> (Cluster, Line) {
 /// The same with further settings for the gateway on the line.
 async fn cluster_with(routers: usize, settings: &[(&str, &str)]) -> (Cluster, Line) {
     let mut cluster = Cluster::start(routers, 1).await;
-    let line = Line::to(&cluster.nats_url()).await;
+    let line = Line::to(&cluster.nats_url());
     let url = line.url();
     let gateway = cluster.node_with("gateway", &[&[("nats.url", url.as_str())], settings].concat());
     cluster.gateways.push(gateway);

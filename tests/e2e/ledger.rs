@@ -10,25 +10,27 @@ mod faults;
 mod reader;
 
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tickwire_core::frames::Encoding;
+use tickwire_core::ids::Seq;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::cut::Line;
 use crate::feed::{Feed, SYMBOLS, USERS};
 use crate::ledger::balancer::balance;
-use crate::ledger::check::{Tally, assert_adds_up};
+use crate::ledger::check::{Tally, assert_adds_up, assert_gone};
 use crate::ledger::faults::{Fault, Trouble};
-use crate::ledger::reader::{Gateways, Nature, Reader};
+use crate::ledger::reader::{Gateways, Nature, Reader, SETTLE};
 use crate::listener::Listener;
-use crate::oracle::{assert_exact, filter};
+use crate::oracle::{Entry, assert_covered, assert_exact, filter};
 use crate::producer::{Outgoing, Producer};
 
 /// How many clients there are on bare sockets, and how many of them read slowly.
@@ -44,9 +46,6 @@ const LISTENERS: usize = 10;
 
 /// One event of so many is large, so that what a slow reader leaves unread soon is too much.
 const LARGE_EACH: usize = 16;
-
-/// How long the clients have in the end to get what is still under way.
-const SETTLE: Duration = Duration::from_secs(60);
 
 /// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and positions that
 /// come often.
@@ -64,7 +63,17 @@ struct Ledger {
     readers: Vec<Reader>,
     listeners: Vec<(&'static str, serde_json::Value, Listener)>,
     publisher: Publisher,
+    gone: Option<Gone>,
     rng: StdRng,
+}
+
+/// What the stream has discarded.
+struct Gone {
+    entries: Vec<Entry>,
+    /// The last sequence that is gone.
+    up_to: Seq,
+    /// The readers whose gateway had not had all of it.
+    readers: BTreeSet<usize>,
 }
 
 /// Publishes one event after the other, each until the stream has it.
@@ -140,7 +149,7 @@ impl Ledger {
         }
         let publisher = Publisher::start(cluster.producer().await, seed, Duration::from_millis(4));
         publisher.more(100).await;
-        Self { cluster, gateways, readers, listeners, publisher, rng: StdRng::seed_from_u64(seed) }
+        Self { cluster, gateways, readers, listeners, publisher, gone: None, rng: StdRng::seed_from_u64(seed) }
     }
 
     /// Lets faults happen one after the other, with events in between.
@@ -170,23 +179,47 @@ impl Ledger {
         }
     }
 
+    /// Cuts a gateway off, lets the stream discard some of what only the others have had, and mends the line.
+    async fn discard(&mut self) {
+        let gateway = self.cluster.gateways.choose(&mut self.rng).unwrap();
+        let line = gateway.line.as_ref().unwrap();
+        line.cut();
+        let is_there = |reader: &Reader| reader.look(|record| record.gateway == gateway.id);
+        let (cut_off, others): (Vec<_>, _) = self.readers.iter().enumerate().partition(|(_, reader)| is_there(reader));
+        self.publisher.more(300).await;
+        let before = self.cluster.log().await;
+        let end = before.end();
+        for (number, reader) in others.into_iter().filter(|(_, reader)| !reader.nature.is_slow) {
+            reader.reach(&end, &format!("reader {number} has what was published meanwhile")).await;
+        }
+        let up_to = before.entries[before.entries.len() - 100].seq;
+        let stream = async_nats::jetstream::new(self.cluster.client.clone()).get_stream("EVENTS").await.unwrap();
+        stream.purge().sequence(up_to.0 + 1).await.unwrap();
+        line.mend();
+        let entries = before.entries.into_iter().filter(|entry| entry.seq <= up_to).collect();
+        let readers = cut_off.into_iter().map(|(number, _)| number).collect();
+        self.gone = Some(Gone { entries, up_to, readers });
+        self.cluster.settled().await;
+    }
+
     /// Stops the publisher, waits until everything has come, and checks each client's record.
     async fn close(mut self) -> Tally {
         let published = self.publisher.stop().await;
         self.readers.iter().for_each(Reader::hurry);
-        let log = self.cluster.log().await;
+        let mut log = self.cluster.log().await;
+        if let Some(gone) = &mut self.gone {
+            log.entries.splice(..0, gone.entries.drain(..));
+        }
         assert_eq!(log.entries.len(), published, "the stream holds what was published");
         let end = log.end();
         for (number, reader) in self.readers.iter().enumerate() {
-            let what = format!("reader {number} has everything");
-            let is_there =
-                |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
-            eventually(&what, SETTLE, async || reader.look(|record| is_there(&record.position)).then_some(())).await;
+            reader.reach(&end, &format!("reader {number} has everything")).await;
         }
         let mut total = Tally::default();
         for (number, reader) in self.readers.iter().enumerate() {
             let name = format!("reader {number} ({:?})", reader.nature);
-            let tally = assert_adds_up(&name, reader, &log);
+            let gone = self.gone.as_ref().filter(|gone| gone.readers.contains(&number)).map(|gone| gone.up_to);
+            let tally = assert_adds_up(&name, reader, &log, gone);
             total.received += tally.received;
             total.missing += tally.missing;
             total.repeats += tally.repeats;
@@ -194,7 +227,13 @@ impl Ledger {
         }
         for (user, wanted, listener) in &mut self.listeners {
             listener.catch_up(&end).await;
-            assert_exact(user, &listener.events, &listener.gaps, &log.matching(user, &[filter(wanted)]));
+            let due = log.matching(user, &[filter(wanted)]);
+            if let Some(gone) = &self.gone {
+                assert_covered(user, &listener.events, &listener.gaps, &due);
+                assert_gone(user, &listener.gaps, &listener.events, gone.up_to);
+            } else {
+                assert_exact(user, &listener.events, &listener.gaps, &due);
+            }
         }
         eprintln!("{published} published; {total:?}");
         assert!(total.received > published, "the filters of this seed match little");
@@ -244,28 +283,24 @@ async fn nothing_is_lost_when_nodes_come_and_go() {
 /// Lines to NATS are cut, carry nothing, or break in the middle of a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_lines_to_nats_break() {
-    let mut cluster = Cluster::start_with(1, 1, &SETTINGS).await;
-    let mut lines = Vec::new();
-    for role in ["router", "gateway"] {
-        let line = Line::to(&cluster.nats_url()).await;
-        let node = cluster.node_with(role, &[("nats.url", &line.url())]);
-        if role == "router" {
-            cluster.routers.push(node)
-        } else {
-            cluster.gateways.push(node)
-        }
-        lines.push(line);
-    }
-    cluster.settled().await;
+    let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("lines", seed(4), cluster).await;
-    for trouble in [Trouble::Cut, Trouble::Stall, Trouble::Break] {
-        for line in &lines {
-            eprintln!("trouble: {trouble:?}");
-            trouble.happen(line, &mut ledger.cluster).await;
-            ledger.publisher.more(150).await;
-        }
+    for trouble in Trouble::ALL {
+        ledger.suffer(&[Fault::LineOfRouter(trouble), Fault::LineOfGateway(trouble)]).await;
     }
     ledger.close().await;
+}
+
+/// The stream discards what a gateway that was cut off has not had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_stream_discards_is_told_and_nothing_else() {
+    let settings = [&SETTINGS[..], &[("gateway.rebalance_rate", "0")]].concat();
+    let cluster = Cluster::start_behind_lines(2, 2, &settings).await;
+    let mut ledger = Ledger::start("discarding", seed(7), cluster).await;
+    ledger.discard().await;
+    ledger.publisher.more(150).await;
+    let tally = ledger.close().await;
+    assert!(tally.missing > 0, "there was something to discard");
 }
 
 /// The leader of the stream dies, with two copies left.
@@ -274,7 +309,7 @@ async fn nothing_is_lost_when_the_leader_of_the_stream_dies() {
     let settings = [&SETTINGS[..], &[("stream.replicas", "3")]].concat();
     let cluster = Cluster::start_on(NatsServer::start_cluster(3), 2, 2, &settings).await;
     let mut ledger = Ledger::start("leader", seed(5), cluster).await;
-    ledger.suffer(&[Fault::KillNatsLeader, Fault::KillNatsLeader]).await;
+    ledger.suffer(&[Fault::KillNats, Fault::KillNats]).await;
     ledger.close().await;
 }
 
@@ -310,10 +345,9 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
     let log = cluster.log().await;
     let end = log.end();
     for (number, reader) in readers.iter().enumerate() {
-        let is_there = |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
-        let came = async || reader.look(|record| is_there(&record.position)).then_some(());
-        eventually("a reader has everything", SETTLE, came).await;
-        assert_adds_up(&format!("reader {number}"), reader, &log);
+        let name = format!("reader {number}");
+        reader.reach(&end, &name).await;
+        assert_adds_up(&name, reader, &log, None);
     }
     let asked = cluster.routers[0].metrics().await.get(requests) - before;
     let gatherings = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
@@ -325,11 +359,11 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_in_any_order() {
     let seconds = std::env::var("TICKWIRE_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
-    let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
+    let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("chaos", seed(3), cluster).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
     while tokio::time::Instant::now() < end {
-        let fault = Fault::any(&mut ledger.rng);
+        let fault = Fault::any(&ledger.cluster, &mut ledger.rng);
         ledger.suffer(&[fault]).await;
         sleep(Duration::from_millis(100)).await;
     }

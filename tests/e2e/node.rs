@@ -13,6 +13,8 @@ use std::process::Command;
 use std::time::Duration;
 use tickwire_testkit::{Process, eventually};
 
+use crate::cut::Line;
+
 /// How long anything that takes several processes may take before the test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -34,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) id: String,
     /// Its process.
     pub(crate) process: Process,
+    /// Its line to NATS, if it has one that can fail.
+    pub(crate) line: Option<Line>,
     ports: PathBuf,
 }
 
@@ -62,7 +66,7 @@ impl Node {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         let process = Process::start(id, home, &mut command);
-        Self { id: id.to_owned(), process, ports }
+        Self { id: id.to_owned(), process, line: None, ports }
     }
 
     /// The address under this name in the ports file, once the node listens.

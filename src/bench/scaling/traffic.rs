@@ -156,18 +156,19 @@ impl Cluster {
         }
     }
 
-    /// How many messages NATS carries in a second: each that comes in, each that goes out, and the answers to writes and
-    /// requests.
-    pub(crate) fn carried(&self) -> f64 {
-        let carried = |sort: &Sort| {
-            let answers = match sort {
-                Sort::Renewals | Sort::Looks | Sort::Events => 1,
-                _ => 0,
-            };
-            let from_outside = if *sort == Sort::Deliveries { 0 } else { 1 };
-            self.published(*sort) * f64::from(from_outside + self.receivers(*sort) + answers)
-        };
-        Sort::ALL.iter().map(carried).sum()
+    /// How many messages NATS moves for one of these: itself if it comes from a node, each of its copies that go out, and
+    /// the answer to a write or a request.
+    pub(crate) fn moves(&self, sort: Sort) -> u32 {
+        match sort {
+            Sort::Renewals | Sort::Looks | Sort::Events => 2,
+            Sort::Deliveries => 1,
+            _ => 1 + self.receivers(sort),
+        }
+    }
+
+    /// How many messages NATS moves in a second.
+    pub(crate) fn moved(&self) -> f64 {
+        Sort::ALL.iter().map(|sort| self.published(*sort) * f64::from(self.moves(*sort))).sum()
     }
 
     /// For how long a router gathers, once it has sent something to a gateway: longer when it has many gateways.

@@ -1,7 +1,9 @@
 //! What a reader must have got: its filter over everything that was published, exactly once, in order per key and lane,
-//! but for what it was told of.
+//! but for what it was told of. Of those that read fast only they may be told of anything whose gateway had not had what
+//! the stream has discarded since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use tickwire_core::frames::{Gap, ReceivedEvent};
 use tickwire_core::ids::{Partition, Seq};
 
 use super::reader::{Reader, Record};
@@ -20,8 +22,9 @@ pub(crate) struct Tally {
     pub(crate) let_go: u64,
 }
 
-/// Fails unless a reader's record adds up.
-pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log) -> Tally {
+/// Fails unless a reader's record adds up. `gone` is the last sequence that the stream had discarded before the reader's
+/// gateway had it, if it did.
+pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log, gone: Option<Seq>) -> Tally {
     let nature = &reader.nature;
     let wanted = log.matching(nature.user, &[filter(&nature.filter)]);
     reader.look(|record| {
@@ -33,11 +36,31 @@ pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log) -> Tally {
         let missing: Vec<_> = due.keys().filter(|place| !had.contains(place)).collect();
         let told = assert_told(name, record, &missing);
         if !nature.is_slow {
-            assert_eq!((&record.gaps[..], told, record.incomplete), (&[][..], 0, 0), "{name} reads fast");
+            assert_eq!(record.incomplete, 0, "{name} reads fast");
+            if let Some(gone) = gone {
+                assert_gone(name, &record.gaps, record.events.iter().map(|got| &got.event), gone);
+            } else {
+                assert_eq!((&record.gaps[..], told), (&[][..], 0), "{name} reads fast");
+            }
         }
         let let_go = record.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
         Tally { received: had.len(), missing: told, repeats, let_go }
     })
+}
+
+/// Fails unless each gap is of what the stream has discarded up to `gone`, and no event came that lies in one.
+pub(crate) fn assert_gone<'a>(
+    name: &str,
+    gaps: &[Gap],
+    received: impl IntoIterator<Item = &'a ReceivedEvent>,
+    gone: Seq,
+) {
+    let is_gone = |gap: &Gap| gap.reason == "retention" && gap.to <= gone;
+    assert!(gaps.iter().all(is_gone), "{name} was told more than what is gone up to {gone}: {gaps:?}");
+    let is_in = |event: &ReceivedEvent, gap: &Gap| gap.p == event.p && gap.from < event.seq && event.seq <= gap.to;
+    for event in received {
+        assert!(!gaps.iter().any(|gap| is_in(event, gap)), "{name} was told that it would not get {event:?}: {gaps:?}");
+    }
 }
 
 /// Every event is one that is due, as it was published, and comes again only if it came early before. Gives how many do.

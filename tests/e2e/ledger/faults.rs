@@ -9,8 +9,7 @@ use tokio::time::sleep;
 
 use super::reader::Gateways;
 use crate::cluster::Cluster;
-use crate::cut::Line;
-use crate::node::DEADLINE;
+use crate::node::{DEADLINE, Node};
 
 /// How long a frozen router sleeps: others take its partitions meanwhile.
 const SLEEP: Duration = Duration::from_secs(10);
@@ -19,7 +18,7 @@ const SLEEP: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(3);
 
 /// What happens to a line.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// It is cut for a while.
     Cut,
@@ -30,8 +29,14 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// Lets it happen, and returns when the cluster is whole again.
-    pub(crate) async fn happen(self, line: &Line, cluster: &mut Cluster) {
+    pub(crate) const ALL: [Self; 3] = [Self::Cut, Self::Stall, Self::Break];
+
+    fn any(rng: &mut StdRng) -> Self {
+        Self::ALL.choose(rng).copied().unwrap()
+    }
+
+    async fn happen(self, to: Option<&Node>) {
+        let line = to.and_then(|node| node.line.as_ref()).expect("every node has a line");
         match self {
             Self::Cut => line.cut(),
             Self::Stall => line.stall(),
@@ -39,7 +44,6 @@ impl Trouble {
         }
         sleep(AWAY).await;
         line.mend();
-        cluster.settled().await;
     }
 }
 
@@ -64,13 +68,18 @@ pub(crate) enum Fault {
     AddGateway,
     /// A gateway is told to stop, and there is one less.
     RemoveGateway,
-    /// The nats-server that leads the stream is killed, and comes back after a while.
-    KillNatsLeader,
+    /// The nats-server that leads the stream, or the only one, is killed, and comes back after a while.
+    KillNats,
+    /// The line of a router to NATS is out of order for a while.
+    LineOfRouter(Trouble),
+    /// The line of a gateway.
+    LineOfGateway(Trouble),
 }
 
 impl Fault {
-    /// Any of those after which there are as many nodes as before.
-    pub(crate) fn any(rng: &mut StdRng) -> Self {
+    /// Any that can happen to a cluster of two or three gateways behind lines, of which two or three are left.
+    pub(crate) fn any(cluster: &Cluster, rng: &mut StdRng) -> Self {
+        let grows = cluster.gateways.len() < 3;
         let all = [
             Self::KillGateway,
             Self::KillRouter,
@@ -79,6 +88,10 @@ impl Fault {
             Self::RestartGateway,
             Self::FreezeRouter,
             Self::RollGateways,
+            if grows { Self::AddGateway } else { Self::RemoveGateway },
+            Self::KillNats,
+            Self::LineOfRouter(Trouble::any(rng)),
+            Self::LineOfGateway(Trouble::any(rng)),
         ];
         all.choose(rng).copied().unwrap()
     }
@@ -127,12 +140,14 @@ impl Fault {
             }
             Self::AddGateway => drop(cluster.add_gateway().gateway().await),
             Self::RemoveGateway => leave(cluster, gateways).await,
-            Self::KillNatsLeader => {
+            Self::KillNats => {
                 let at = stream_leader(cluster).await;
                 cluster.nats[at].kill();
                 sleep(AWAY).await;
                 cluster.nats[at].restart();
             }
+            Self::LineOfRouter(trouble) => trouble.happen(cluster.routers.choose(rng)).await,
+            Self::LineOfGateway(trouble) => trouble.happen(cluster.gateways.choose(rng)).await,
         }
         tell(cluster, gateways).await;
         cluster.settled().await;
@@ -166,6 +181,9 @@ async fn leave(cluster: &mut Cluster, gateways: &Gateways) {
 
 /// The nats-server that leads the stream of events.
 async fn stream_leader(cluster: &Cluster) -> usize {
+    if cluster.nats.len() == 1 {
+        return 0;
+    }
     let jetstream = async_nats::jetstream::new(cluster.client.clone());
     eventually("the stream has a leader", DEADLINE, async || {
         let stream = jetstream.get_stream("EVENTS").await.ok()?;

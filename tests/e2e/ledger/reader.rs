@@ -13,14 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tickwire_core::frames::{CaughtUp, Encoding, Gap, Heartbeat, Notice, ReceivedEvent, ServerMessage, Subscriptions};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::oracle::End;
 use crate::socket::{Ws, query, try_connect};
 
 /// How long a connection may take, and how long it may be silent.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long the clients have in the end to get what is still under way.
+pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 
 /// The longest pause before another attempt, in milliseconds.
 const PAUSE_MS: u64 = 300;
@@ -57,6 +62,8 @@ pub(crate) struct Record {
     pub(crate) events: Vec<Got>,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) notices: Vec<Notice>,
+    /// The gateway that it was connected to last.
+    pub(crate) gateway: String,
     /// The position as of which it first subscribed.
     pub(crate) begin: Option<String>,
     /// The last position told.
@@ -94,6 +101,12 @@ impl Reader {
     pub(crate) fn look<T>(&self, at: impl FnOnce(&Record) -> T) -> T {
         assert!(!self.task.is_finished(), "a reader has failed");
         at(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until it has been given everything up to here.
+    pub(crate) async fn reach(&self, end: &End, what: &str) {
+        let is_there = |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
+        eventually(what, SETTLE, async || self.look(|record| is_there(&record.position)).then_some(())).await;
     }
 
     /// Reads as fast as it can from now on.
@@ -197,7 +210,8 @@ impl Record {
                     self.incomplete += u32::from(!resumed);
                     self.position = Some(position.to_string());
                 }
-                ServerMessage::Welcome(_) | ServerMessage::Early | ServerMessage::Goaway(_) => {}
+                ServerMessage::Welcome(welcome) => self.gateway = welcome.gateway.to_string(),
+                ServerMessage::Early | ServerMessage::Goaway(_) => {}
                 ServerMessage::Error(error) if error.code == 503 => return None,
                 other => panic!("not expected by a reader: {other:?}"),
             }
