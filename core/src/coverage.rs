@@ -10,7 +10,7 @@ mod track;
 
 use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
 use crate::position::Position;
-use crate::replay::{Part, ReplayAnswer};
+use crate::replay::{Part, Refusal, ReplayAnswer};
 use crate::section::Section;
 
 pub use repair::{Ask, Repaired};
@@ -177,6 +177,10 @@ impl<E> Coverage<E> {
         let (need, limits) = (self.need, self.limits);
         let ours = self.incarnation == Some(answer.incarnation);
         let outcome = match answer.part {
+            Part::Refused(Refusal::Busy) => {
+                self.put_off(now, number);
+                return Offered::Duplicate;
+            }
             Part::Refused(_) => {
                 self.refused(now, number, steps);
                 return Offered::Duplicate;
@@ -209,6 +213,13 @@ impl<E> Coverage<E> {
         }
     }
 
+    /// Whoever was asked has no time for it now. It will be made again, and does not count as a try.
+    fn put_off(&mut self, now: Millis, number: u64) {
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
+            track.put_off(now);
+        }
+    }
+
     /// The ask of this number could not be sent. It will be made again, and does not count as a try.
     pub fn unsent(&mut self, now: Millis, number: u64) {
         if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
@@ -237,9 +248,9 @@ impl<E> Coverage<E> {
                 break;
             }
             let number = self.asks + 1;
-            if let Some((from, to)) = track.ask(now, number, need, &limits, steps) {
+            if let Some((from, to, unanswered)) = track.ask(now, number, need, &limits, steps) {
                 (self.asks, free) = (number, free - 1);
-                asks.push(Ask { number, partition: track.partition, incarnation, from, to });
+                asks.push(Ask { number, partition: track.partition, incarnation, from, to, unanswered });
             }
         }
         asks

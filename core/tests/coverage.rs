@@ -188,6 +188,33 @@ fn whatever_moves_a_partition_on_starts_the_counting_of_tries_anew() {
 }
 
 #[test]
+fn a_router_that_is_busy_is_asked_again_after_growing_pauses_and_however_often() {
+    let mut coverage = asking();
+    let mut now = GRACE;
+    for (number, pause) in (1..).zip([50, 100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000, 2_000]) {
+        assert_eq!(answer(&mut coverage, now, number, Part::Refused(Refusal::Busy), true).1, []);
+        assert_eq!(coverage.next_expiry(), Some(Millis(now + pause)));
+        now += pause;
+        assert_eq!(asks(&mut coverage, now), (vec![(number + 1, 0, 0, 5)], vec![]));
+    }
+}
+
+#[test]
+fn an_ask_tells_how_many_before_it_were_not_answered() {
+    let mut coverage = asking();
+    let mut steps = Vec::new();
+    let mut next = |coverage: &mut Coverage<&'static str>, now| {
+        coverage.expire(Millis(now), &mut steps);
+        coverage.asks(Millis(now), &mut steps).first().map(|ask| ask.unanswered)
+    };
+    assert_eq!(next(&mut coverage, GRACE + TIMEOUT), Some(1));
+    assert_eq!(next(&mut coverage, GRACE + 2 * TIMEOUT), Some(2));
+    // An answer is an answer, whatever it says.
+    answer(&mut coverage, GRACE + 2 * TIMEOUT, 3, Part::Refused(Refusal::Busy), true);
+    assert_eq!(next(&mut coverage, GRACE + 3 * TIMEOUT), Some(0));
+}
+
+#[test]
 fn an_ask_that_could_not_be_sent_is_no_try() {
     let mut coverage = asking();
     let mut now = GRACE;

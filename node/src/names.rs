@@ -66,7 +66,7 @@ pub const INTEREST: &str = "tw.interest";
 /// Gateway beats.
 pub const GATEWAY_BEAT: &str = "tw.gwbeat";
 
-/// Requests for replays.
+/// Requests for replays, to whichever router.
 pub const REPLAY: &str = "tw.replay";
 
 /// The queue group of those who answer them: each request goes to one router.
@@ -181,6 +181,11 @@ pub fn gateway(gateway: &str, nonce: &str) -> String {
 /// The gateway and nonce of a batch subject.
 pub fn parse_gateway(subject: &str) -> Option<(&str, &str)> {
     parse_boot(subject, "gw.")
+}
+
+/// Requests for replays to one boot of one router.
+pub fn replay_of(router: &str, nonce: &str) -> String {
+    format!("tw.replay.{router}.{nonce}")
 }
 
 /// The answers to one ask of one boot of one gateway.

@@ -16,8 +16,9 @@ mod worker;
 
 use crate::decode::Decoder;
 use crate::interest::Inquiry;
+use async_nats::{Subject, SubscribeError, Subscriber};
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use metrics::{counter, describe_counter, describe_histogram};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,10 +40,11 @@ use worker::Worker;
 /// How many requests may wait. Beyond that they are refused.
 const WAITING: usize = 64;
 
-/// So many requests beside the first are read in one pass, if they begin within so many sequences of it. One pass takes
-/// more messages than that, so that each comes further.
+/// So many requests beside the first are read in one pass, if they begin at most so many sequences before or behind it.
+/// What the pass does not come to waits for the next, and nobody for what begins much earlier.
 const TOGETHER: usize = 15;
-const NEAR: u64 = 16_384;
+const BEFORE: u64 = 2_000;
+const BEHIND: u64 = 16_384;
 
 /// A request for a range that is longer than this waits for so long for those that are asked for with it: a gateway asks
 /// for one partition after the other, and one pass for all is cheaper by far.
@@ -72,7 +74,8 @@ pub(crate) struct Setup {
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Replays {
-    requests: async_nats::Subscriber,
+    /// To any router, and to this one.
+    requests: [Subscriber; 2],
     waiting: VecDeque<Waiting>,
     at_once: usize,
     worker: Worker,
@@ -82,21 +85,25 @@ pub(crate) struct Replays {
 struct Waiting {
     since: Instant,
     request: ReplayRequest,
-    reply: async_nats::Subject,
+    reply: Subject,
 }
 
 impl Replays {
     /// Takes requests from now on, with the other routers.
     pub(crate) async fn subscribe(setup: Setup) -> Result<Self, StartError> {
         describe();
-        let subscribed = setup.nats.client.queue_subscribe(names::REPLAY, names::REPLAY_GROUP.to_owned()).await;
-        let requests = subscribed.map_err(|error| StartError::Part {
+        let Setup { nats, me, .. } = &setup;
+        let mine = names::replay_of(me.id.as_str(), &me.nonce.to_string());
+        let failed = |subject: &str, error: SubscribeError| StartError::Part {
             part: "replays",
-            reason: format!("cannot subscribe to {}: {error}", names::REPLAY),
-        })?;
+            reason: format!("cannot subscribe to {subject}: {error}"),
+        };
+        let any = nats.client.queue_subscribe(names::REPLAY, names::REPLAY_GROUP.to_owned()).await;
+        let any = any.map_err(|error| failed(names::REPLAY, error))?;
+        let own = nats.client.subscribe(mine.clone()).await.map_err(|error| failed(&mine, error))?;
         setup.nats.check().await?;
         let at_once = setup.config.replays;
-        Ok(Self { requests, waiting: VecDeque::new(), at_once, worker: Worker::new(setup) })
+        Ok(Self { requests: [any, own], waiting: VecDeque::new(), at_once, worker: Worker::new(setup) })
     }
 
     /// Runs until the drain, and finishes what has begun.
@@ -110,7 +117,7 @@ impl Replays {
     async fn work(self, drain: CancellationToken) {
         let Self { requests, mut waiting, at_once, worker } = self;
         // What a gateway asks for at once is read at once.
-        let mut requests = requests.ready_chunks(WAITING);
+        let mut requests = stream::select_all(requests).ready_chunks(WAITING);
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < at_once
@@ -123,13 +130,13 @@ impl Replays {
                     worker.refuse(&reply, Refusal::Busy).await;
                 }
                 if !fresh.is_empty() {
-                    running.push(worker.serve(fresh.into_iter().map(|one| (one.request, one.reply)).collect()));
+                    running.push(worker.serve(fresh));
                 }
             }
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                Some(()) = running.next() => {}
+                Some(left) = running.next() => left.into_iter().rev().for_each(|one| waiting.push_front(one)),
                 () = sleep(GATHER), if running.len() < at_once && !waiting.is_empty() => {}
                 messages = requests.next() => match messages {
                     Some(messages) => for request in messages.into_iter().filter_map(read) {
@@ -142,13 +149,17 @@ impl Replays {
                 },
             }
         }
-        if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.get_mut().unsubscribe()).await, Ok(Ok(()))) {
-            debug!("requests for replays may still come; their gateways will ask again");
+        for requests in requests.get_mut().iter_mut() {
+            if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.unsubscribe()).await, Ok(Ok(()))) {
+                debug!("requests for replays may still come; their gateways will ask again");
+            }
+        }
+        while let Some(left) = running.next().await {
+            waiting.extend(left);
         }
         for Waiting { reply, .. } in waiting {
             worker.refuse(&reply, Refusal::Busy).await;
         }
-        while running.next().await.is_some() {}
         if let Err(error) = worker.close().await {
             debug!(%error, "the last answers may be lost; their gateways will ask again");
         }
@@ -168,7 +179,8 @@ fn take_due(waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
 /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
 fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let begin = first.request.from.0;
-    let is_near = |other: &Waiting| other.request.from.0.abs_diff(begin) <= NEAR;
+    let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
+    let is_near = |other: &Waiting| near.contains(&other.request.from.0);
     let mut together = vec![first];
     if waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
         let (near, far): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(is_near);

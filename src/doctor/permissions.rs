@@ -34,7 +34,7 @@ fn needs(role: Role, stream: &str) -> Needs {
     match role {
         Role::Router => {
             needs.subscribes.extend(interest);
-            needs.subscribes.extend([names::beat("*"), names::REPLAY.to_owned()]);
+            needs.subscribes.extend([names::beat("*"), names::REPLAY.to_owned(), names::replay_of(NOBODY, "0")]);
             needs.publishes.extend([
                 batches,
                 snapshots,
@@ -53,7 +53,7 @@ fn needs(role: Role, stream: &str) -> Needs {
         Role::Gateway => {
             needs.subscribes.extend([batches, snapshots, names::replayed_all(NOBODY, "0")]);
             needs.publishes.extend(interest);
-            needs.publishes.push(names::REPLAY.to_owned());
+            needs.publishes.extend([names::REPLAY.to_owned(), names::replay_of(NOBODY, "0")]);
             needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
         }
     }

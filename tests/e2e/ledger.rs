@@ -47,10 +47,10 @@ const LISTENERS: usize = 10;
 /// One event of so many is large, so that what a slow reader leaves unread soon is too much.
 const LARGE_EACH: usize = 16;
 
-/// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and positions that
-/// come often.
+/// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and what a gateway
+/// missed in a few seconds cannot, and positions that come often.
 const SETTINGS: [(&str, &str); 4] = [
-    ("gateway.outbox_bytes", "65536"),
+    ("gateway.outbox_bytes", "524288"),
     ("gateway.heartbeat_interval", "3s"),
     ("gateway.drain_window", "1s"),
     ("gateway.slow_deadline", "5s"),

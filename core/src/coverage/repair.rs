@@ -1,7 +1,8 @@
 //! The repair of one gap: when it is next asked for, and when to give up.
 //!
 //! An ask that brings nothing is made again: at once if it was not answered in time, after a growing pause if it was
-//! refused. Whatever moves the partition on starts the counting anew.
+//! refused or put off. A router that has no time is no reason to give up; one that finds nothing, or is silent, is. Whatever
+//! moves the partition on starts the counting anew.
 
 use super::Limits;
 use crate::ids::{Incarnation, Millis, Partition, Seq};
@@ -28,6 +29,8 @@ pub struct Ask {
     pub from: Seq,
     /// The range ends with this sequence.
     pub to: Seq,
+    /// How many asks for it in a row, just before this one, were not answered in time: whoever was asked may be dead.
+    pub unanswered: u32,
 }
 
 /// A gap that was asked for, and that is closed.
@@ -53,8 +56,12 @@ pub(super) struct Repair {
     pub(super) since: Millis,
     /// How often it was asked for.
     pub(super) asks: u32,
-    /// How often in a row that brought nothing.
+    /// How often in a row that brought nothing. What was put off does not count.
     vain: u32,
+    /// How often in a row that was not answered in time.
+    unanswered: u32,
+    /// How many pauses there were since something came.
+    pauses: u32,
     /// When it is next asked for, unless it is being answered.
     due: Millis,
     asked: Option<Asked>,
@@ -71,7 +78,7 @@ struct Asked {
 
 impl Repair {
     pub(super) fn new(now: Millis, from: Seq, limits: &Limits) -> Self {
-        Self { from, since: now, asks: 0, vain: 0, due: now.plus(limits.grace), asked: None }
+        Self { from, since: now, asks: 0, vain: 0, unanswered: 0, pauses: 0, due: now.plus(limits.grace), asked: None }
     }
 
     pub(super) fn is_asked(&self, number: u64) -> bool {
@@ -81,6 +88,11 @@ impl Repair {
     /// When it is to be asked for; `None` while it is being answered.
     pub(super) fn due(&self) -> Option<Millis> {
         self.asked.is_none().then_some(self.due)
+    }
+
+    /// How many asks in a row, to the last one, were not answered in time.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.unanswered
     }
 
     /// When the ask under way is given up.
@@ -96,7 +108,7 @@ impl Repair {
 
     /// The partition has moved on, and something is still missing.
     pub(super) fn moved(&mut self, now: Millis, limits: &Limits) {
-        self.vain = 0;
+        (self.vain, self.unanswered, self.pauses) = (0, 0, 0);
         match &mut self.asked {
             Some(asked) => {
                 (asked.deadline, asked.moved) = (now.plus(limits.replay_timeout), true);
@@ -110,18 +122,31 @@ impl Repair {
     /// The ask under way is over, and what is missing is asked for next: after a pause if it brought nothing.
     pub(super) fn ended(&mut self, now: Millis) {
         let Some(asked) = self.asked.take() else { return };
-        self.due = now;
+        (self.due, self.unanswered) = (now, 0);
         if !asked.moved {
             self.vain = self.vain.saturating_add(1);
-            let doublings = (self.vain - 1).min(16);
-            self.due = now.plus((FIRST_PAUSE << doublings).min(LONGEST_PAUSE));
+            self.pause(now);
         }
+    }
+
+    /// Whoever was asked has no time for it, and says so.
+    pub(super) fn put_off(&mut self, now: Millis) {
+        if self.asked.take().is_some() {
+            self.unanswered = 0;
+            self.pause(now);
+        }
+    }
+
+    fn pause(&mut self, now: Millis) {
+        self.due = now.plus((FIRST_PAUSE << self.pauses.min(16)).min(LONGEST_PAUSE));
+        self.pauses = self.pauses.saturating_add(1);
     }
 
     /// The ask under way was not answered in time, which was pause enough.
     pub(super) fn late(&mut self, now: Millis) {
         self.asked = None;
         self.vain = self.vain.saturating_add(1);
+        self.unanswered = self.unanswered.saturating_add(1);
         self.due = now;
     }
 

@@ -125,7 +125,8 @@ impl<E> Track<E> {
         self.repair.and_then(|repair| repair.deadline())
     }
 
-    /// Asks for what is missing. Returns the range, unless nothing is missing after all.
+    /// Asks for what is missing. Returns the range, and how many asks just before were not answered in time, unless
+    /// nothing is missing after all.
     pub(super) fn ask(
         &mut self,
         now: Millis,
@@ -133,7 +134,7 @@ impl<E> Track<E> {
         need: Revision,
         limits: &Limits,
         steps: &mut Vec<Step<E>>,
-    ) -> Option<(Seq, Seq)> {
+    ) -> Option<(Seq, Seq, u32)> {
         self.let_outdated_go(need);
         let (from, to) = self.missing()?;
         let least = Seq(to.0.saturating_sub(limits.replay_range));
@@ -141,9 +142,10 @@ impl<E> Track<E> {
             self.tell(least, GapReason::TooLong, need, steps);
             self.review(now, from, limits);
         }
-        let missing = self.missing()?;
-        self.repair.as_mut()?.ask(now, number, limits);
-        Some(missing)
+        let (from, to) = self.missing()?;
+        let repair = self.repair.as_mut()?;
+        repair.ask(now, number, limits);
+        Some((from, to, repair.unanswered()))
     }
 
     /// The answer to the ask under way is complete, or is a refusal.
@@ -152,6 +154,13 @@ impl<E> Track<E> {
             repair.ended(now);
         }
         self.give_up_hopeless(now, need, limits, steps);
+    }
+
+    /// Whoever was asked has no time for it now.
+    pub(super) fn put_off(&mut self, now: Millis) {
+        if let Some(repair) = &mut self.repair {
+            repair.put_off(now);
+        }
     }
 
     /// The ask under way could not be sent.

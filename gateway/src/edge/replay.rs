@@ -11,6 +11,7 @@ use tickwire_core::coverage::{Ask, Repaired, Step};
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{ReplayRequest, Sought};
+use tickwire_core::ring::Role;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tokio::time::timeout;
@@ -52,12 +53,25 @@ impl Edge {
         gauge!("tickwire_gateway_open_gaps").set(self.coverage.gaps() as f64);
     }
 
+    /// Any router, of NATS's choosing; if one did not answer, each of those in the view in turn. A router that stands still
+    /// is still connected, and NATS goes on choosing it.
+    fn whom_to_ask(&self, ask: &Ask) -> Subject {
+        let routers: Vec<_> = self.log.view().takers(Role::Router).collect();
+        let turn = (ask.number + u64::from(ask.unanswered)) as usize;
+        match routers.get(turn % routers.len().max(1)) {
+            Some(router) if ask.unanswered > 0 => {
+                names::replay_of(router.node.id.as_str(), &router.node.nonce.to_string()).into()
+            }
+            _ => Subject::from_static(names::REPLAY),
+        }
+    }
+
     /// Returns whether it is on its way.
     pub(super) async fn send_ask(&self, ask: &Ask, request: Option<Vec<u8>>) -> bool {
         let Some(bytes) = request.filter(|_| self.nats.is_connected()) else { return false };
         let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
         let reply = Subject::from(names::replayed(id, &nonce, ask.number));
-        let publish = self.nats.client.publish_with_reply(names::REPLAY, reply, bytes.into());
+        let publish = self.nats.client.publish_with_reply(self.whom_to_ask(ask), reply, bytes.into());
         debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "asking for a replay");
         matches!(timeout(ASK_TIMEOUT, publish).await, Ok(Ok(())))
     }

@@ -4,9 +4,9 @@
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
 
-use super::Setup;
 use super::pace::Pace;
 use super::range::{Held, RangeError, Reader, Span};
+use super::{Setup, Waiting};
 use crate::decode::{Decoded, to_wire};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
@@ -68,29 +68,37 @@ impl Worker {
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
-    /// stream.
-    pub(super) async fn serve(&self, requests: Vec<(ReplayRequest, Subject)>) {
+    /// stream. Returns those that the pass did not come to; the first is not among them.
+    pub(super) async fn serve(&self, requests: Vec<Waiting>) -> Vec<Waiting> {
         let start = Instant::now();
-        let mut readings = Vec::new();
-        for (request, reply) in requests {
-            match self.begin(&request).await {
-                Ok((revision, interest)) => readings.push(Reading::new(request, reply, revision, interest)),
-                Err(refusal) => self.turn_down(&request, &reply, refusal).await,
+        let (mut readings, mut left) = (Vec::new(), Vec::new());
+        for waiting in requests {
+            match self.begin(&waiting.request).await {
+                Ok((revision, interest)) => readings.push(Reading::new(waiting, revision, interest)),
+                Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
         }
         let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
-        let facts = match read {
-            Ok(()) => self.look().await,
-            Err(refusal) => Err(refusal),
+        let (end, facts) = match read {
+            Ok(end) => (end, self.look().await),
+            Err(refusal) => (None, Err(refusal)),
         };
-        for Reading { request, reply, answer, .. } in readings {
-            let parts = facts.as_ref().map_err(|refusal| *refusal).and_then(|facts| judge(&request, answer, facts));
+        for reading in readings {
+            let has_begun = reading.has_begun();
+            let Reading { waiting, answer, .. } = reading;
+            if !has_begun && end.is_some_and(|end| end < waiting.request.to) {
+                left.push(waiting);
+                continue;
+            }
+            let parts =
+                facts.as_ref().map_err(|refusal| *refusal).and_then(|facts| judge(&waiting.request, answer, facts));
             match parts {
-                Ok(parts) => self.answer(&request, &reply, parts).await,
-                Err(refusal) => self.turn_down(&request, &reply, refusal).await,
+                Ok(parts) => self.answer(&waiting, parts).await,
+                Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
         }
         histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
+        left
     }
 
     /// Sends what was answered, and ends the connection.
@@ -104,10 +112,10 @@ impl Worker {
         self.publish(reply, Incarnation(0), Part::Refused(refusal), true).await;
     }
 
-    async fn turn_down(&self, request: &ReplayRequest, reply: &Subject, refusal: Refusal) {
-        let ReplayRequest { gateway, partition, from, to, .. } = request;
+    async fn turn_down(&self, waiting: &Waiting, refusal: Refusal) {
+        let ReplayRequest { gateway, partition, from, to, .. } = &waiting.request;
         debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
-        self.refuse(reply, refusal).await;
+        self.refuse(&waiting.reply, refusal).await;
     }
 
     /// The interest of a request that makes sense.
@@ -119,9 +127,10 @@ impl Worker {
     }
 
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
-    /// is read as it stands, which costs the server less than to look for one partition after the other.
-    async fn read(&self, readings: &mut [Reading]) -> Result<(), Refusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok(()) };
+    /// is read as it stands, which costs the server less than to look for one partition after the other. Returns up to
+    /// where it came, unless the stream ended.
+    async fn read(&self, readings: &mut [Reading]) -> Result<Option<Seq>, Refusal> {
+        let Some((span, most)) = self.span(readings) else { return Ok(None) };
         let unreadable = |error: RangeError| {
             warn!(%error, "the stream cannot be read for a replay");
             Refusal::Unreadable
@@ -136,10 +145,10 @@ impl Worker {
 
     /// What the requests ask for together, and how many messages of it are read at most.
     fn span(&self, readings: &[Reading]) -> Option<(Span, u64)> {
-        let from = readings.iter().map(|reading| reading.request.from).min()?;
-        let to = readings.iter().map(|reading| reading.request.to).max()?;
+        let from = readings.iter().map(|reading| reading.waiting.request.from).min()?;
+        let to = readings.iter().map(|reading| reading.waiting.request.to).max()?;
         let (partition, share) = match readings {
-            [one] => (Some(one.request.partition), u64::from(self.setup.partitions)),
+            [one] => (Some(one.waiting.request.partition), u64::from(self.setup.partitions)),
             _ => (None, 1),
         };
         let most = ANSWER_MESSAGES * (readings.len() as u64).min(TOGETHER_MESSAGES);
@@ -153,19 +162,18 @@ impl Worker {
         span: Span,
         most_read: u64,
         readings: &mut [Reading],
-    ) -> Result<(), RangeError> {
+    ) -> Result<Option<Seq>, RangeError> {
         let view = self.setup.view.borrow().clone();
         let most = self.setup.config.replay_bytes;
         let begun = Instant::now();
         let (mut read, mut bytes, mut after) = (0, 0, span.from);
-        while readings.iter().any(|reading| reading.is_open(most))
-            && read < most_read
-            && bytes < most * TOGETHER_BYTES
-            && after < span.to
-            && begun.elapsed() < LONGEST
+        while after < span.to
+            && readings.iter().any(|reading| reading.is_open(most))
+            && (!readings[0].has_begun()
+                || (read < most_read && bytes < most * TOGETHER_BYTES && begun.elapsed() < LONGEST))
         {
             let messages = reader.next().await?;
-            let Some(last) = messages.last() else { break };
+            let Some(last) = messages.last() else { return Ok(None) };
             after = last.seq;
             let count = messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(count);
@@ -173,7 +181,7 @@ impl Worker {
             read += count;
             bytes += self.take(messages, readings, &view).await;
         }
-        Ok(())
+        Ok(Some(after))
     }
 
     /// Gives messages to the requests of their partitions. Returns how many bytes the answers have grown by.
@@ -186,7 +194,8 @@ impl Worker {
             }
             let (stored, mut found) = (message.as_stored(), None);
             let partition = names::partition_of(stored.subject);
-            let mine = readings.iter_mut().filter(|reading| Some(u32::from(reading.request.partition.0)) == partition);
+            let mine =
+                readings.iter_mut().filter(|reading| Some(u32::from(reading.waiting.request.partition.0)) == partition);
             for reading in mine.filter(|reading| reading.is_open(most)) {
                 let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&stored)));
                 bytes += reading.take(message.seq, found.as_mut(), view);
@@ -220,7 +229,8 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, request: &ReplayRequest, reply: &Subject, parts: Vec<Part<Routed>>) {
+    async fn answer(&self, waiting: &Waiting, parts: Vec<Part<Routed>>) {
+        let Waiting { request, reply, .. } = waiting;
         let most = self.setup.nats.client.max_payload().saturating_sub(ENVELOPE).min(CHUNK);
         let (mut messages, mut upto, mut removed): (Vec<Part<Bytes>>, Seq, bool) = (Vec::new(), request.from, false);
         for part in parts {
@@ -273,17 +283,21 @@ impl Worker {
 /// One request, and what was read for it.
 #[derive(Debug)]
 struct Reading {
-    request: ReplayRequest,
-    reply: Subject,
+    waiting: Waiting,
     interest: Interest,
     answer: Reply<Routed>,
     bytes: usize,
 }
 
 impl Reading {
-    fn new(request: ReplayRequest, reply: Subject, revision: Revision, interest: Interest) -> Self {
-        let answer = Reply::new(&request, revision);
-        Self { request, reply, interest, answer, bytes: 0 }
+    fn new(waiting: Waiting, revision: Revision, interest: Interest) -> Self {
+        let answer = Reply::new(&waiting.request, revision);
+        Self { waiting, interest, answer, bytes: 0 }
+    }
+
+    /// Whether anything of its range was read.
+    fn has_begun(&self) -> bool {
+        self.answer.upto() > self.waiting.request.from
     }
 
     /// Whether more goes into its answer.
@@ -293,7 +307,7 @@ impl Reading {
 
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
     fn take(&mut self, seq: Seq, found: Option<&mut Found>, view: &View) -> usize {
-        let Self { request, interest, .. } = self;
+        let Self { waiting: Waiting { request, .. }, interest, .. } = self;
         let within = found.filter(|_| seq > request.from && seq <= request.to);
         let wanted =
             within.filter(|found| interest.admits(&found.event, &request.gateway, view)).and_then(Found::routed);

@@ -69,8 +69,12 @@ pub(crate) struct Router {
 
 impl Router {
     pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
+        Self::start_as(&config(server, name)).await
+    }
+
+    pub(crate) async fn start_as(config: &Config) -> Self {
         let shutdown = Shutdown::new();
-        let node = tickwire_router_node::start(&config(server, name), &shutdown).await.unwrap();
+        let node = tickwire_router_node::start(config, &shutdown).await.unwrap();
         let (readiness, own, runtime) = (node.readiness.clone(), shutdown.clone(), Handle::current());
         let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
         let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];

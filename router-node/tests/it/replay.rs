@@ -1,12 +1,13 @@
 //! Replays: what a gateway asks for again is answered from the stream, exactly, or refused.
 
-use crate::cluster::{Router, SOON, connect};
+use crate::cluster::{Router, SOON, config, connect};
 use crate::gateway::Gateway;
 use crate::routing::{publish, symbols};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use std::collections::BTreeMap;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
@@ -45,12 +46,16 @@ async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest
     }
 }
 
-/// Asks, and gives all messages of the answer.
+/// Asks any router, and gives all messages of the answer.
 async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<Answer> {
+    ask_at(nats, names::REPLAY, request).await
+}
+
+async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<Answer> {
     let inbox = nats.client.new_inbox();
     let mut answers = nats.client.subscribe(inbox.clone()).await.unwrap();
     let request = wire::encode(request).unwrap().into();
-    nats.client.publish_with_reply(names::REPLAY, inbox, request).await.unwrap();
+    nats.client.publish_with_reply(subject.to_owned(), inbox, request).await.unwrap();
     let mut all: Vec<Answer> = Vec::new();
     while all.last().is_none_or(|answer| !answer.last) {
         let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
@@ -283,4 +288,57 @@ async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() 
     })
     .await;
     router.stop().await;
+}
+
+/// What one pass over the stream does not come to is read by the next, and nothing is said to be gone for that.
+#[tokio::test]
+async fn what_a_pass_does_not_come_to_waits_for_the_next() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let mut config = config(&server, "r1");
+    config.router.replay_rate = 1_000;
+    let router = Router::start_as(&config).await;
+    router.ready().await;
+    for number in 0..1_000 {
+        publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
+    }
+    let stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let mut requests = Vec::new();
+    for symbol in (0..40).map(|number| format!("S{number}")) {
+        let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap().sequence;
+        requests.push(request(&nats, &symbol, 0, last).await);
+        requests.push(request(&nats, &symbol, last - 1, last).await);
+    }
+    let refused = join_all(requests.iter().map(|request| ask(&nats, request))).await;
+    let refused: Vec<_> = refused.iter().filter_map(|answers| refusal(answers)).collect();
+    assert!(refused.iter().all(|refusal| *refusal == Refusal::Busy), "{refused:?}");
+    assert!(refused.len() < requests.len() / 2, "{} of {} are put off", refused.len(), requests.len());
+    router.stop().await;
+}
+
+/// Who got no answer asks one router after the other.
+#[tokio::test]
+async fn a_router_answers_to_its_name() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let (one, other) = (Router::start(&server, "r1").await, Router::start(&server, "r2").await);
+    for router in [&one, &other] {
+        router.ready().await;
+    }
+    publish(&nats, "AAPL", "0").await;
+    let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
+    let wanted = request(&nats, "AAPL", 0, last).await;
+    // Both are asked this way before long.
+    let mut known = BTreeMap::new();
+    while known.len() < 2 {
+        let NodeRef { id, nonce } = ask(&nats, &wanted).await[0].router.clone();
+        known.insert(id.to_string(), nonce.to_string());
+    }
+    for (id, nonce) in known {
+        let answers = ask_at(&nats, &names::replay_of(&id, &nonce), &wanted).await;
+        assert!(answers.iter().all(|answer| answer.router.id.as_str() == id));
+        assert_eq!(claimed(answers).1, ["0"]);
+    }
+    one.stop().await;
+    other.stop().await;
 }

@@ -36,7 +36,7 @@ pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log, gone: Optio
         let missing: Vec<_> = due.keys().filter(|place| !had.contains(place)).collect();
         let told = assert_told(name, record, &missing);
         if !nature.is_slow {
-            assert_eq!(record.incomplete, 0, "{name} reads fast");
+            assert_eq!(record.incomplete, 0, "{name} reads fast, and was told {:?}", record.gaps);
             if let Some(gone) = gone {
                 assert_gone(name, &record.gaps, record.events.iter().map(|got| &got.event), gone);
             } else {
@@ -78,7 +78,7 @@ fn assert_once_and_in_order(
         let mut expected = as_received(entry);
         expected.conflated = got.event.conflated;
         assert_eq!(got.event, expected, "{name} received another content");
-        assert!(is_slow || got.event.conflated == 0, "{name} reads fast, and was conflated: {got:?}");
+        assert!(is_slow || got.event.conflated == 0, "{name} reads fast, and was told {:?}: {got:?}", record.notices);
         let is_new = had.insert(place);
         if !is_new {
             let before = early.get(&place);
