@@ -106,6 +106,7 @@ impl Cluster {
             Action::Connect { gateway, user, filter } => self.connect(usize::from(gateway), user, filter),
             Action::Replace { session, filter } => self.replace(session, filter),
             Action::Disconnect { session } => self.disconnect(session),
+            Action::Resume { session, gateway } => self.resume(session, usize::from(gateway)),
             Action::HandOver { partition, to } => self.hand_over(usize::from(partition), usize::from(to)),
             Action::Usurp { partition, to } => self.take_lease(usize::from(partition), usize::from(to)),
             Action::CrashRouter { router } => self.crash_router(usize::from(router)),
@@ -269,7 +270,7 @@ impl Cluster {
         self.tick();
         self.pass(6 * BEAT);
         for _ in 0..PATIENCE {
-            if self.gateways.iter().all(|edge| edge.coverage.gaps() == 0) {
+            if self.gateways.iter().all(|edge| edge.coverage.gaps() == 0 && edge.catch_ups.is_empty()) {
                 break;
             }
             self.pass(BEAT);
@@ -293,6 +294,7 @@ impl Cluster {
             let lowest = position.seqs.iter().min().unwrap();
             assert!(lowest.0 + u64::from(PARTITIONS) > self.last.0, "stuck at {position:?} of {}", self.last);
             assert_eq!(edge.told, edge.log.revision(), "a revision was never carried");
+            assert!(edge.catch_ups.is_empty(), "a session that came back never got what it missed");
         }
         for session in &self.sessions {
             assert!(session.wanted.is_empty(), "never confirmed: {session:#?}");

@@ -1,5 +1,6 @@
 //! The gateways and their sessions: what they want, what they are given, and what is confirmed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tickwire_core::confirm::Confirmations;
@@ -9,6 +10,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest_log::InterestLog;
 
+use crate::catch_up::{self, CatchUp};
 use crate::cluster::{BEAT, Cluster, NODES, PARTITIONS};
 use crate::made::{filter, user};
 use crate::network::Message;
@@ -20,6 +22,9 @@ pub(crate) struct Gateway {
     pub(crate) coverage: Coverage<Arc<Event>>,
     pub(crate) confirmations: Confirmations<(usize, Filter)>,
     pub(crate) told: Revision,
+    pub(crate) catch_ups: BTreeMap<u64, CatchUp>,
+    /// How many catch-ups there were.
+    pub(crate) gatherings: u64,
 }
 
 impl Cluster {
@@ -30,6 +35,8 @@ impl Cluster {
             coverage: Coverage::new(PARTITIONS, self.limits),
             confirmations: Confirmations::new(BEAT),
             told: Revision(0),
+            catch_ups: BTreeMap::new(),
+            gatherings: 0,
         }
     }
 
@@ -39,15 +46,7 @@ impl Cluster {
         let (edge, filter) = (&mut self.gateways[gateway], filter(wanted));
         let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
         edge.confirmations.ask(self.now, revision, (at, filter.clone()));
-        self.sessions.push(Session {
-            gateway,
-            user,
-            promise: None,
-            wanted: vec![filter],
-            asked: revision,
-            past: vec![],
-            open: true,
-        });
+        self.sessions.push(Session::new(gateway, user, filter, revision));
     }
 
     pub(crate) fn open_session(&self, pick: u8) -> Option<usize> {
@@ -57,6 +56,9 @@ impl Cluster {
 
     pub(crate) fn replace(&mut self, pick: u8, wanted: u8) {
         let Some(at) = self.open_session(pick) else { return };
+        if self.sessions[at].from.is_some() || self.sessions[at].catching.is_some() {
+            return;
+        }
         let filter = filter(wanted);
         let edge = &mut self.gateways[self.sessions[at].gateway];
         let session = &mut self.sessions[at];
@@ -66,25 +68,28 @@ impl Cluster {
     }
 
     pub(crate) fn disconnect(&mut self, pick: u8) {
-        let Some(at) = self.open_session(pick) else { return };
-        let session = &mut self.sessions[at];
-        session.open = false;
-        let log = &mut self.gateways[session.gateway].log;
-        log.remove_user(self.now, session.user.clone());
-        let confirmed = session.promise.take().map(|promise| {
-            session.past.push(promise);
-            session.past[session.past.len() - 1].filter.clone()
-        });
-        for filter in session.wanted.drain(..).chain(confirmed) {
-            log.remove(self.now, filter);
+        if let Some(at) = self.open_session(pick) {
+            self.end_session(at);
         }
+    }
+
+    pub(crate) fn end_session(&mut self, at: usize) {
+        let session = &mut self.sessions[at];
+        let edge = &mut self.gateways[session.gateway];
+        edge.log.remove_user(self.now, session.user.clone());
+        let confirmed = session.promise.as_ref().map(|promise| promise.filter.clone());
+        for filter in session.wanted.iter().cloned().chain(confirmed) {
+            edge.log.remove(self.now, filter);
+        }
+        if let Some((gathering, _)) = session.catching {
+            edge.catch_ups.remove(&gathering);
+        }
+        session.leave();
     }
 
     pub(crate) fn restart_gateway(&mut self, number: usize) {
         for session in self.sessions.iter_mut().filter(|session| session.gateway == number && session.open) {
-            session.open = false;
-            session.past.extend(session.promise.take());
-            session.wanted.clear();
+            session.leave();
         }
         let node = self.born("gw", number);
         self.view.members[number].node = node.clone();
@@ -103,6 +108,7 @@ impl Cluster {
         edge.coverage.expire(self.now, &mut steps);
         self.take_steps(number, steps);
         self.ask(number);
+        self.catch_up(number);
     }
 
     /// What a gateway does with steps, and the confirmations that follow from them.
@@ -118,26 +124,19 @@ impl Cluster {
                         (promise.start[slot], promise.end[slot]) = (Some(*at), Some(*at));
                     }
                     Step::Apply { partition, from, upto, events } => {
-                        let slot = usize::from(partition.0);
-                        assert_eq!(promise.end[slot], Some(*from), "a range was skipped without being told");
-                        promise.end[slot] = Some(*upto);
-                        let wanted = events
-                            .iter()
-                            .filter(|(_, event)| event.audience.admits(&session.user) && promise.filter.matches(event));
-                        promise.got.extend(wanted.map(|(seq, _)| (*partition, *seq)));
+                        promise.give(&session.user, *partition, *from, *upto, events);
                     }
-                    Step::Gap { partition, from, upto, reason } => {
-                        let slot = usize::from(partition.0);
-                        assert_eq!(promise.end[slot], Some(*from));
-                        promise.end[slot] = Some(*upto);
-                        promise.gaps.push((*partition, *from, *upto, *reason));
-                    }
+                    Step::Gap { partition, from, upto, reason } => promise.miss(*partition, *from, *upto, *reason),
                     Step::Reset { incarnation, .. } => {
                         let nothing = vec![None; usize::from(PARTITIONS)];
                         let next = Promise::new(promise.filter.clone(), *incarnation, nothing);
                         session.past.push(std::mem::replace(promise, next));
+                        session.catching = None;
                     }
                 }
+            }
+            if matches!(step, Step::Reset { .. }) {
+                self.gateways[number].catch_ups.clear();
             }
         }
         let edge = &mut self.gateways[number];
@@ -149,7 +148,7 @@ impl Cluster {
                 continue;
             }
             session.wanted.remove(0);
-            let start = position.seqs.iter().copied().map(Some).collect();
+            let start = catch_up::begin(self.now, &self.limits, edge, at, session, &filter, &position);
             let promise = Promise::new(filter, position.incarnation, start);
             if let Some(former) = session.promise.replace(promise) {
                 edge.log.remove(self.now, former.filter.clone());

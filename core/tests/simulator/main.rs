@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod catch_up;
 mod cluster;
 mod gateway;
 mod made;

@@ -53,6 +53,11 @@ pub(crate) enum Action {
     Disconnect {
         session: u8,
     },
+    /// A session that is connected, or was, goes on at a gateway where it was.
+    Resume {
+        session: u8,
+        gateway: u8,
+    },
     /// The owner flushes and frees the lease; another takes it.
     HandOver {
         partition: u8,
@@ -116,6 +121,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         3 => (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter }),
         2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
         1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
+        2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
         1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::HandOver { partition, to }),
     ];
     if !matches!(chaos, Chaos::Nodes | Chaos::All) {

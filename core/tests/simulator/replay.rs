@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tickwire_core::coverage::Ask;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 
+use crate::catch_up::ASK_BITS;
 use crate::cluster::{Cluster, NODES};
 use crate::network::Message;
 
@@ -24,19 +26,25 @@ impl Cluster {
     pub(crate) fn ask(&mut self, number: usize) {
         let mut steps = Vec::new();
         let edge = &mut self.gateways[number];
-        for ask in edge.coverage.asks(self.now, &mut steps) {
-            let request = ReplayRequest {
-                gateway: edge.node.clone(),
-                partition: ask.partition,
-                from: ask.from,
-                to: ask.to,
-                incarnation: ask.incarnation,
-                interest: Sought::of(&edge.node, edge.log.revision(), edge.log.sent(), CARRIED),
-            };
-            let router = self.network.random(NODES as u64) as usize;
-            self.network.send(self.now, &Message::Ask(router, ask.number, request));
+        let (asks, wanted) = (edge.coverage.asks(self.now, &mut steps), edge.log.sent().clone());
+        for ask in asks {
+            self.send_ask(number, ask, &wanted);
         }
         self.take_steps(number, steps);
+    }
+
+    pub(crate) fn send_ask(&mut self, number: usize, ask: Ask, wanted: &Interest) {
+        let edge = &self.gateways[number];
+        let request = ReplayRequest {
+            gateway: edge.node.clone(),
+            partition: ask.partition,
+            from: ask.from,
+            to: ask.to,
+            incarnation: ask.incarnation,
+            interest: Sought::of(&edge.node, edge.log.revision(), wanted, CARRIED),
+        };
+        let router = self.network.random(NODES as u64) as usize;
+        self.network.send(self.now, &Message::Ask(router, ask.number, request));
     }
 
     pub(crate) fn replay(&mut self, number: usize, ask: u64, request: &ReplayRequest) {
@@ -101,6 +109,9 @@ impl Cluster {
     /// A message of an answer has come.
     pub(crate) fn answered(&mut self, node: &NodeRef, ask: u64, answer: ReplayAnswer<Arc<Event>>) {
         if let Some(number) = self.gateways.iter().position(|edge| edge.node == *node) {
+            if ask >> ASK_BITS > 0 {
+                return self.answered_past(number, ask, answer);
+            }
             let mut steps = Vec::new();
             self.gateways[number].coverage.answer(self.now, ask, answer, &mut steps);
             self.take_steps(number, steps);

@@ -1,11 +1,13 @@
 //! What a session was promised, got, and was told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tickwire_core::coverage::GapReason;
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, Partition, Revision, Seq, UserId};
+use tickwire_core::position::Position;
 
 /// What one filter promised, from its confirmation to its end.
 #[derive(Debug)]
@@ -24,8 +26,51 @@ impl Promise {
         Self { filter, incarnation, end: start.clone(), start, got: Vec::new(), gaps: Vec::new() }
     }
 
+    /// Up to where it was given, and what of; `None` while it does not know where it starts.
+    fn place(&self) -> Option<(Position, Filter)> {
+        let seqs = self.end.iter().copied().collect::<Option<_>>()?;
+        Some((Position { incarnation: self.incarnation, seqs }, self.filter.clone()))
+    }
+
+    /// Everything that matches in `(from, upto]`, what was given before aside: who came back may be ahead of its gateway,
+    /// as long as nothing new was given.
+    pub(crate) fn give(
+        &mut self,
+        user: &UserId,
+        partition: Partition,
+        from: Seq,
+        upto: Seq,
+        events: &[(Seq, Arc<Event>)],
+    ) {
+        let Some(known) = self.move_on(partition, from, upto) else { return };
+        let wanted = |(seq, event): &&(Seq, Arc<Event>)| {
+            *seq > known && event.audience.admits(user) && self.filter.matches(event)
+        };
+        self.got.extend(events.iter().filter(wanted).map(|(seq, _)| (partition, *seq)));
+    }
+
+    /// What may be missing in `(from, upto]`.
+    pub(crate) fn miss(&mut self, partition: Partition, from: Seq, upto: Seq, reason: GapReason) {
+        if let Some(known) = self.move_on(partition, from, upto) {
+            self.gaps.push((partition, known, upto, reason));
+        }
+    }
+
+    /// Returns where the partition stood, if it moves on.
+    fn move_on(&mut self, partition: Partition, from: Seq, upto: Seq) -> Option<Seq> {
+        let slot = usize::from(partition.0);
+        let known = self.end[slot].expect("nothing is given before it is known where that starts");
+        let is_ahead = self.end[slot] == self.start[slot] && from < known;
+        assert!(from == known || is_ahead, "a range was skipped without being told: {self:#?}");
+        if upto <= known {
+            return None;
+        }
+        self.end[slot] = Some(upto);
+        Some(known)
+    }
+
     /// Got and told must be what was promised, and never overlap.
-    pub(crate) fn check(&self, user: &UserId, log: &[(Partition, Seq, std::sync::Arc<Event>)]) {
+    pub(crate) fn check(&self, user: &UserId, log: &[(Partition, Seq, Arc<Event>)]) {
         let got: BTreeSet<_> = self.got.iter().copied().collect();
         assert_eq!(got.len(), self.got.len(), "something was given twice: {self:?}");
         for partition in 0..self.start.len() {
@@ -61,4 +106,43 @@ pub(crate) struct Session {
     pub(crate) asked: Revision,
     pub(crate) past: Vec<Promise>,
     pub(crate) open: bool,
+    /// Where it was when it came back, until it is confirmed.
+    pub(crate) from: Option<Position>,
+    /// The catch-up under way, and which of its former promises that keeps. What is new waits meanwhile.
+    pub(crate) catching: Option<(u64, usize)>,
+    /// Where it was when it left, and what it wanted.
+    pub(crate) left: Option<(Position, Filter)>,
+}
+
+impl Session {
+    pub(crate) fn new(gateway: usize, user: UserId, filter: Filter, asked: Revision) -> Self {
+        Self {
+            gateway,
+            user,
+            promise: None,
+            wanted: vec![filter],
+            asked,
+            past: Vec::new(),
+            open: true,
+            from: None,
+            catching: None,
+            left: None,
+        }
+    }
+
+    /// The connection ends. What waited for the past was not given to anyone.
+    pub(crate) fn leave(&mut self) {
+        self.open = false;
+        let (promise, from) = (self.promise.take(), self.from.take());
+        self.left = match (self.catching.take(), promise) {
+            (Some((_, past)), _) => self.past[past].place(),
+            (None, Some(promise)) => {
+                let place = promise.place();
+                self.past.push(promise);
+                place
+            }
+            (None, None) => from.zip(self.wanted.first().cloned()),
+        };
+        self.wanted.clear();
+    }
 }

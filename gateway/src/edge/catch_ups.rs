@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tickwire_core::coverage::{Ask, Coverage, Limits, Offered, Step};
-use tickwire_core::ids::{Incarnation, Millis, Seq};
+use tickwire_core::ids::{Incarnation, Millis, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::ReplayAnswer;
 use tickwire_core::ring::ViewId;
@@ -127,8 +127,9 @@ impl CatchUps {
         self.running.clear();
     }
 
-    /// Begins what is due, and tells for each number whose it is.
-    pub(super) fn begin(&mut self, now: Millis) -> Vec<(u64, Vec<SessionId>)> {
+    /// Begins what is due, and tells for each number whose it is. What was matched against an interest older than `need`
+    /// proves nothing: these sessions may not have been part of it.
+    pub(super) fn begin(&mut self, now: Millis, need: Revision) -> Vec<(u64, Vec<SessionId>)> {
         let Self { waiting, running, limits, last } = self;
         let mut told = Vec::new();
         // One at a time: each that begins counts against what the next may.
@@ -138,7 +139,9 @@ impl CatchUps {
         {
             *last += 1;
             told.push((*last, sessions.iter().copied().collect()));
-            let coverage = Coverage::of_ranges(now, incarnation, from.into_iter().zip(to), *last << ASK_BITS, *limits);
+            let ranges = from.into_iter().zip(to);
+            let mut coverage = Coverage::of_ranges(now, incarnation, ranges, *last << ASK_BITS, *limits);
+            coverage.require(need);
             running.insert(*last, Running { class, coverage, sought, sessions, steps: Vec::new(), undigested: 0 });
         }
         told

@@ -345,7 +345,7 @@ impl World {
         for (_, ask, answer) in due {
             self.catch_ups.answer(now, ask, answer);
         }
-        for (number, sessions) in self.catch_ups.begin(now) {
+        for (number, sessions) in self.catch_ups.begin(now, Revision(0)) {
             self.begun += 1;
             let sessions: BTreeSet<u64> = sessions.into_iter().map(|session| session.number).collect();
             for session in &sessions {

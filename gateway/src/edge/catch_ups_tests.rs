@@ -64,7 +64,7 @@ fn add(catch_ups: &mut CatchUps, now: u64, session: u64, lack: Lack) {
 
 /// What begins now: the sessions of each gathering.
 fn begin(catch_ups: &mut CatchUps, now: u64) -> Vec<Vec<u64>> {
-    let begun = catch_ups.begin(Millis(now)).into_iter();
+    let begun = catch_ups.begin(Millis(now), Revision(0)).into_iter();
     begun.map(|(_, sessions)| sessions.into_iter().map(|session| session.number).collect()).collect()
 }
 

@@ -67,7 +67,7 @@ impl Edge {
     /// Begins gatherings that are due, and asks for what they lack.
     pub(super) async fn catch_up(&mut self) {
         let now = self.now();
-        for (gathering, sessions) in self.catch_ups.begin(now) {
+        for (gathering, sessions) in self.catch_ups.begin(now, self.log.revision()) {
             counter!("tickwire_gateway_gatherings_total").increment(1);
             for (number, shard) in (0..).zip(&self.shards) {
                 let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
