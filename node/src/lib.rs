@@ -13,6 +13,8 @@ pub mod names;
 
 pub mod nats;
 
+pub mod life;
+
 pub mod provision;
 
 pub mod lease;

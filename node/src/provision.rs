@@ -11,6 +11,7 @@ mod layout;
 pub use error::ProvisionError;
 
 use crate::config::StreamConfig;
+use crate::life::Life;
 use crate::names;
 use crate::nats::Nats;
 use async_nats::jetstream::Context;
@@ -19,6 +20,7 @@ use async_nats::jetstream::context::{AccountErrorKind, CreateStreamError, Create
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, Info};
 use std::time::Duration;
+use tickwire_core::ids::Incarnation;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -31,9 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What was found or made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provisioned {
-    /// When the stream of events was created, in nanoseconds since 1970: its sequences mean something only together
-    /// with this.
-    pub incarnation: u64,
+    /// The life of the stream of events: its sequences mean something only together with this.
+    pub incarnation: Incarnation,
     /// Into how many partitions it is spread.
     pub partitions: u32,
 }
@@ -53,8 +54,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
     ] {
         settle(context, wanted, |running| layout::check_storage(running, config)).await?;
     }
-    let created = events.created.unix_timestamp_nanos();
-    Ok(Provisioned { incarnation: u64::try_from(created).unwrap_or_default(), partitions: config.partitions })
+    Ok(Provisioned { incarnation: Life::of(&events).incarnation, partitions: config.partitions })
 }
 
 async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {

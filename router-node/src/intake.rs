@@ -34,7 +34,7 @@ use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 use trouble::{Trouble, backoff};
 
 /// How many messages are taken from the consumer at a time.
@@ -289,10 +289,6 @@ impl Intake {
         let facts = facts.map_err(|error| Trouble::Failed(error.to_string()))?;
         if facts.incarnation != self.incarnation {
             return Err(Trouble::OtherStream);
-        }
-        if facts.last < last {
-            let source = self.tenure.source;
-            error!(%source, after = %last, end = %facts.last, "the stream ends before what was read: NATS has lost events");
         }
         let least = facts.least_floor();
         if least <= last {

@@ -45,7 +45,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::event::{Kind, Kinds};
-use tickwire_core::ids::Incarnation;
 use tickwire_core::ring::Role;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
@@ -120,7 +119,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let replays = replays.await?;
     node.nats.check().await?;
 
-    let (clock, incarnation) = (Clock::start(), Incarnation(node.provisioned.incarnation));
+    let (clock, incarnation) = (Clock::start(), node.provisioned.incarnation);
     let (heard_sender, heard) = mpsc::channel(CHUNKS);
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (floors_sender, floors) = watch::channel(Arc::default());

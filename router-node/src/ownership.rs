@@ -9,8 +9,9 @@
 //!
 //! * An unanswered renewal changes nothing: until another's lease is seen we go on, for coverage makes two owners safe.
 //! * The floor in a lease is one that the engine has published and flushed up to, in this tenure.
-//! * A stream that was made anew has another creation time. Then every claim is dropped, and what is held is read from
-//!   the new stream's beginning.
+//! * A stream that was made anew is another life of it. Then every claim is dropped, and what is held is read from that
+//!   life's beginning. One that ends before what was read has lost it, and begins another life as well: else the events
+//!   that get those sequences next would be taken for known ones.
 
 pub(crate) mod standing;
 mod tenancy;
@@ -40,6 +41,9 @@ const ROUND: Duration = Duration::from_millis(50);
 
 /// How often the stream is asked whether it is still the same.
 const STREAM_LOOKS: Duration = Duration::from_secs(1);
+
+/// For how long a stream that several servers keep may seem to lack what was read: a new leader comes to it.
+const DOUBT: Duration = Duration::from_secs(3);
 
 /// How long the engine may take to publish what it has of partitions that are given back.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
@@ -80,6 +84,10 @@ pub(crate) struct Ownership {
     tenancies: BTreeMap<Source, Tenancy>,
     held: BTreeMap<Source, Held>,
     tenures: u64,
+    /// A sequence that the present life of the stream has reached, as far as is known.
+    reached: Seq,
+    /// Since when the stream has seemed to end before that.
+    doubted: Option<Instant>,
     renew_at: Instant,
     look_at: Instant,
 }
@@ -94,6 +102,8 @@ impl Ownership {
             tenancies: sources.chain([Source::CatchAll]).map(|source| (source, Tenancy::default())).collect(),
             held: BTreeMap::new(),
             tenures: 0,
+            reached: Seq(0),
+            doubted: None,
             renew_at: now,
             look_at: now + STREAM_LOOKS,
             setup,
@@ -145,6 +155,7 @@ impl Ownership {
             self.renew().await;
         }
         if Instant::now() >= self.look_at {
+            self.look_at = Instant::now() + STREAM_LOOKS;
             self.look_at_stream().await;
         }
         self.look().await;
@@ -210,16 +221,13 @@ impl Ownership {
             return;
         }
         // A floor means something only together with the stream as it is now.
-        let facts = match Facts::look(&self.setup.nats, &self.setup.stream).await {
-            Ok(facts) => facts,
-            Err(error) => return debug!(%error, "no lease is taken"),
-        };
-        if facts.incarnation != self.setup.incarnation {
-            return self.made_anew(facts).await;
-        }
+        let written = free.iter().filter_map(|(_, _, written)| *written);
+        let written = written.filter(|written| written.incarnation == self.setup.incarnation);
+        self.reached = written.map(|written| written.floor).max().unwrap_or_default().max(self.reached);
+        let Some(facts) = self.look_at_stream().await else { return };
         let leases = &self.setup.leases;
         let takes = free.into_iter().map(async |(source, revision, written)| {
-            let checkpoint = Checkpoint { floor: floor_of(source, written, &facts), incarnation: facts.incarnation };
+            let checkpoint = Checkpoint { floor: floor_of(written, &facts), incarnation: facts.incarnation };
             let lease = leases.take(&source.lease_key(), revision, &checkpoint).await;
             (source, checkpoint.floor, lease)
         });
@@ -285,18 +293,40 @@ impl Ownership {
         self.tell(&BTreeSet::new());
     }
 
-    async fn look_at_stream(&mut self) {
-        self.look_at = Instant::now() + STREAM_LOOKS;
-        match Facts::look(&self.setup.nats, &self.setup.stream).await {
-            Ok(facts) if facts.incarnation != self.setup.incarnation => self.made_anew(facts).await,
-            Ok(_) => {}
+    /// What the stream is like, if it is the same as before, and can be looked at.
+    async fn look_at_stream(&mut self) -> Option<Facts> {
+        // What was read before the look has to be there.
+        let floors = self.setup.floors.borrow().clone();
+        let read = self.held.values().filter_map(|held| floors.get(&held.tenure)).max();
+        self.reached = read.copied().unwrap_or_default().max(self.reached);
+        let (nats, stream, known) = (&self.setup.nats, &self.setup.stream, self.setup.incarnation);
+        let mut facts = Facts::look(nats, stream).await;
+        let has_lost = facts.as_ref().is_ok_and(|Facts { incarnation, last, .. }| {
+            *incarnation < known || *incarnation == known && *last < self.reached
+        });
+        self.doubted = self.doubted.filter(|_| has_lost);
+        if let Ok(Facts { last, replicas, .. }) = facts
+            && has_lost
+        {
+            if replicas > 1 && self.doubted.get_or_insert_with(Instant::now).elapsed() < DOUBT {
+                return None;
+            }
+            error!(end = %last, reached = %self.reached, "the stream ends before what was read: NATS has lost events");
+            counter!("tickwire_router_stream_losses_total").increment(1);
+            facts = Facts::begin_life(nats, stream, known).await;
+        }
+        match facts {
+            Ok(facts) if facts.incarnation == known => return Some(facts),
+            Ok(facts) => self.made_anew(facts).await,
             Err(error) => debug!(%error, "whether the stream is the same is not known"),
         }
+        None
     }
 
-    /// The stream was made anew: claims on the old one mean nothing.
+    /// The stream was made anew, or has lost events: claims on its former life mean nothing.
     async fn made_anew(&mut self, facts: Facts) {
-        warn!(incarnation = %facts.incarnation, "the stream was made anew, starting from its beginning");
+        warn!(incarnation = %facts.incarnation, "another life of the stream, starting from its beginning");
+        (self.reached, self.doubted) = (Seq(0), None);
         self.setup.incarnation = facts.incarnation;
         self.order(Order::Renew(facts.incarnation)).await;
         let sources: Vec<Source> = self.held.keys().copied().collect();
@@ -329,19 +359,15 @@ impl Ownership {
 }
 
 /// Where to go on from what the last owner wrote.
-fn floor_of(source: Source, written: Option<Checkpoint>, facts: &Facts) -> Seq {
+fn floor_of(written: Option<Checkpoint>, facts: &Facts) -> Seq {
     match written {
-        Some(Checkpoint { floor, incarnation }) if incarnation == facts.incarnation => {
-            if floor > facts.last {
-                error!(%source, %floor, last = %facts.last, "the stream ends before the floor: NATS has lost events");
-            }
-            floor.min(facts.last)
-        }
-        // Nobody has read this stream: it is read from its first message.
+        Some(Checkpoint { floor, incarnation }) if incarnation == facts.incarnation => floor,
+        // Nobody has read this life of the stream: it is read from its first message.
         _ => facts.least_floor(),
     }
 }
 
 fn describe() {
     describe_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
+    describe_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
 }

@@ -1,8 +1,12 @@
-//! What the stream of events is like at this moment: which life of it, and where it begins and ends.
+//! What the stream of events is like at this moment: which life of it, and where it begins and ends; and how another
+//! life of it begins.
 
-use std::time::Duration;
+use async_nats::jetstream::stream::Info;
+use std::fmt::Display;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tickwire_core::ids::{Incarnation, Seq};
+use tickwire_node::life::{self, Life};
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
@@ -14,10 +18,14 @@ pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) struct Facts {
     /// Its life.
     pub(crate) incarnation: Incarnation,
+    /// The last sequence of the life before.
+    before: Seq,
     /// The sequence of the oldest message that is kept; one past the last if there is none.
-    pub(crate) first: Seq,
+    first: Seq,
     /// The sequence of the last message, kept or not.
     pub(crate) last: Seq,
+    /// How many servers keep it.
+    pub(crate) replicas: usize,
 }
 
 /// The stream could not be looked at.
@@ -31,21 +39,49 @@ pub(crate) struct StreamError {
 impl Facts {
     /// Asks the server.
     pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
-        let failed = |reason: String| StreamError { stream: stream.to_owned(), reason };
-        let asked = timeout(LOOK_DEADLINE, nats.jetstream.get_stream(stream)).await;
-        let found = asked.map_err(|_| failed(format!("no answer within {LOOK_DEADLINE:?}")))?;
-        let found = found.map_err(|error| failed(error.to_string()))?;
-        let info = found.cached_info();
-        let created = u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default();
-        Ok(Self {
-            incarnation: Incarnation(created),
-            first: Seq(info.state.first_sequence),
-            last: Seq(info.state.last_sequence),
-        })
+        Ok(Self::of(&info(nats, stream).await?))
     }
 
-    /// The sequence before the oldest message that is kept: a floor below which nothing can be read.
-    pub(crate) fn least_floor(&self) -> Seq {
-        Seq(self.first.0.saturating_sub(1))
+    /// Begins another life at the stream's end, unless one later than `known` has begun.
+    pub(crate) async fn begin_life(nats: &Nats, stream: &str, known: Incarnation) -> Result<Self, StreamError> {
+        let info = info(nats, stream).await?;
+        let facts = Self::of(&info);
+        if facts.incarnation > known {
+            return Ok(facts);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let incarnation = Incarnation(u64::try_from(now).unwrap_or_default().max(known.0 + 1));
+        let mut config = info.config;
+        config.metadata.insert(life::METADATA.to_owned(), Life { incarnation, before: facts.last }.noted());
+        let updated = in_time(stream, nats.jetstream.update_stream(config)).await?;
+        Ok(Self::of(&updated))
     }
+
+    fn of(info: &Info) -> Self {
+        let Life { incarnation, before } = Life::of(info);
+        Self {
+            incarnation,
+            before,
+            first: Seq(info.state.first_sequence),
+            last: Seq(info.state.last_sequence),
+            replicas: info.config.num_replicas,
+        }
+    }
+
+    /// The sequence before the oldest message that is kept of this life: a floor below which nothing can be read.
+    pub(crate) fn least_floor(&self) -> Seq {
+        Seq(self.first.0.saturating_sub(1)).max(self.before)
+    }
+}
+
+async fn info(nats: &Nats, stream: &str) -> Result<Info, StreamError> {
+    let found = in_time(stream, nats.jetstream.get_stream(stream)).await?;
+    Ok(found.cached_info().clone())
+}
+
+async fn in_time<T, E: Display>(stream: &str, asked: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
+    let failed = |reason: String| StreamError { stream: stream.to_owned(), reason };
+    let answer = timeout(LOOK_DEADLINE, asked).await;
+    let answer = answer.map_err(|_| failed(format!("no answer within {LOOK_DEADLINE:?}")))?;
+    answer.map_err(|error| failed(error.to_string()))
 }

@@ -68,6 +68,22 @@ impl NatsServer {
         self.child.wait().expect("nats-server can be waited for");
     }
 
+    /// Kills the server, and gives a copy of its store.
+    pub fn kill_and_save(&mut self) -> TempDir {
+        self.kill();
+        let saved = TempDir::with_prefix("tickwire-nats-saved-").expect("a temporary folder for a store");
+        copy(&self.home.path().join("store"), &saved.path().join("store"));
+        saved
+    }
+
+    /// Kills the server, and puts a copy of its store in the place of what it has.
+    pub fn kill_and_restore(&mut self, saved: &TempDir) {
+        self.kill();
+        let store = self.home.path().join("store");
+        fs::remove_dir_all(&store).expect("the store can be removed");
+        copy(&saved.path().join("store"), &store);
+    }
+
     /// Kills the server if it still runs, and starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();
@@ -85,6 +101,11 @@ impl Drop for NatsServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(copied.success(), "{} cannot be copied", from.display());
 }
 
 /// Starts the binary and waits until its ports file names the port that clients can use.

@@ -8,6 +8,7 @@ use tickwire_core::coverage::GapReason;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_node::lease::Leases;
+use tickwire_node::life::METADATA;
 use tickwire_node::names;
 use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
@@ -122,6 +123,50 @@ async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning()
     })
     .await;
     assert_eq!(gateway.gaps(), []);
+    router.ready().await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+/// NATS comes back with an older store: the same sequences are given again, to other events.
+#[tokio::test]
+async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_for_known() {
+    let mut server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    for id in numbered(0..50) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    let saved = server.kill_and_save();
+    server.restart();
+    eventually("the server is back", SOON, async || nats.jetstream.get_stream("EVENTS").await.ok()).await;
+    for id in numbered(50..500) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    gateway.settle(&nats).await;
+    server.kill_and_restore(&saved);
+    server.restart();
+    eventually("the router notices", SOON, async || {
+        let stream = nats.jetstream.get_stream("EVENTS").await.ok()?;
+        stream.cached_info().config.metadata.get(METADATA).cloned()
+    })
+    .await;
+    for id in numbered(500..550) {
+        publish(&nats, &format!("S{id}"), &id).await;
+    }
+    eventually("what is new, after a reset", SOON, async || {
+        let state = gateway.state.lock().unwrap();
+        (state.events.len() == 550 && state.resets == 1).then_some(())
+    })
+    .await;
+    // Their sequences are those of others before them.
+    let mut ids = gateway.ids();
+    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    assert_eq!((ids, gateway.gaps()), (numbered(0..550), vec![]));
     router.ready().await;
     gateway.stop().await;
     router.stop().await;
