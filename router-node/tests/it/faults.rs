@@ -1,7 +1,7 @@
 //! Crashes, stolen leases, a server that goes away, a stream that is made anew, retention that passes.
 
 use crate::cluster::{Router, SOON, config, connect, owners};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, one_of_each};
 use crate::routing::publish;
 use std::time::Duration;
 use tickwire_core::coverage::GapReason;
@@ -43,12 +43,7 @@ async fn what_a_vanished_router_had_is_taken_over_from_its_floors() {
 
 #[tokio::test]
 async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
-    let server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (_server, nats, router, gateway) = one_of_each().await;
     let thief = NodeRef { id: NodeId::new("thief").unwrap(), nonce: Nonce(1) };
     let leases = Leases::open(&nats, names::LEASES_BUCKET, thief, SOON).await.unwrap();
     for id in numbered(0..50) {
@@ -76,12 +71,7 @@ async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
 
 #[tokio::test]
 async fn nothing_is_missing_after_the_server_was_away() {
-    let mut server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (mut server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
     }
@@ -102,12 +92,7 @@ async fn nothing_is_missing_after_the_server_was_away() {
 
 #[tokio::test]
 async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning() {
-    let server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
     }
@@ -131,12 +116,7 @@ async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning()
 /// NATS comes back with an older store: the same sequences are given again, to other events.
 #[tokio::test]
 async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_for_known() {
-    let mut server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (mut server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
     }
@@ -174,12 +154,7 @@ async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_f
 
 #[tokio::test]
 async fn what_retention_removed_unread_is_a_gap() {
-    let server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (server, nats, router, gateway) = one_of_each().await;
     publish(&nats, "A", "first").await;
     gateway.settle(&nats).await;
     router.stop().await;

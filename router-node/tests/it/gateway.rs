@@ -1,6 +1,6 @@
 //! A gateway as routers see one: it tells its interest and follows its coverage.
 
-use crate::cluster::{SOON, config};
+use crate::cluster::{Router, SOON, config, connect};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
@@ -54,6 +54,17 @@ pub(crate) struct Gateway {
     shutdown: Shutdown,
     _end: [DropGuard; 2],
     end: JoinHandle<Outcome>,
+}
+
+/// A server, a connection to it, a router that is ready, and a gateway that wants everything.
+pub(crate) async fn one_of_each() -> (NatsServer, Nats, Router, Gateway) {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let router = Router::start(&server, "r1").await;
+    let gateway = Gateway::start(&server, "g1").await;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    (server, nats, router, gateway)
 }
 
 impl Gateway {

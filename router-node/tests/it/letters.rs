@@ -1,22 +1,16 @@
 //! What cannot be read is stored with its reason, once, while the rest flows.
 
-use crate::cluster::{Router, SOON, connect};
-use crate::gateway::Gateway;
+use crate::cluster::{Router, SOON};
+use crate::gateway::one_of_each;
 use crate::routing::publish;
 use async_nats::HeaderMap;
 use std::collections::BTreeMap;
-use tickwire_core::filter::Filter;
 use tickwire_node::names;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::eventually;
 
 #[tokio::test]
 async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
-    let server = NatsServer::start();
-    let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
-    let gateway = Gateway::start(&server, "g1").await;
-    router.ready().await;
-    gateway.subscribe(&Filter::default()).await;
+    let (server, nats, router, gateway) = one_of_each().await;
 
     let bad = [
         ("events.pattern.AAPL", "{not json", "bad_json"),
