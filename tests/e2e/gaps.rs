@@ -162,8 +162,9 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
     log.entries = before.entries.into_iter().filter(|entry| entry.seq <= discarded).chain(kept).collect();
     let told = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&wanted)]));
     assert_eq!((told, socket.events.len()), (200 - 79, 100 + 79 + 100));
+    // Where a later section says that a partition has had nothing since, its gap ends there.
     for gap in &socket.gaps {
-        assert_eq!((gap.reason.as_str(), gap.to), ("retention", discarded));
+        assert!(gap.reason == "retention" && gap.to <= discarded, "{gap:?}, and {discarded} was discarded");
     }
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("tickwire_gateway_gaps_total"), socket.gaps.len() as f64);
