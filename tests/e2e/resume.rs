@@ -155,7 +155,8 @@ async fn what_cannot_be_given_is_told_and_nothing_else() {
     late.catch_up(&before.end()).await;
     let expected: Vec<_> = before.matching("ann", &[filter(&wanted)]).split_off(100);
     assert_eq!(assert_covered("ann", &late.events, &late.gaps, &expected), 200 - 79);
-    assert!(late.gaps.iter().all(|gap| gap.reason == "retention" && gap.to == discarded), "{:?}", late.gaps);
+    // A partition that has been quiet ends before what was discarded does, and so does its gap.
+    assert!(late.gaps.iter().all(|gap| gap.reason == "retention" && gap.to <= discarded), "{:?}", late.gaps);
 
     // A position of another life of the stream means nothing here.
     let mut foreign = Position::from_str(&from).unwrap();
