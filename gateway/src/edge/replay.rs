@@ -11,7 +11,7 @@ use tickwire_core::coverage::{Ask, Repaired, Step};
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{ReplayRequest, Sought};
-use tickwire_core::ring::Role;
+use tickwire_core::ring::{Role, View};
 use tickwire_core::wire;
 use tickwire_node::names;
 use tokio::time::timeout;
@@ -53,28 +53,28 @@ impl Edge {
         gauge!("tickwire_gateway_open_gaps").set(self.coverage.gaps() as f64);
     }
 
-    /// Any router, of NATS's choosing; if one did not answer, each of those in the view in turn. A router that stands still
-    /// is still connected, and NATS goes on choosing it.
-    fn whom_to_ask(&self, ask: &Ask) -> Subject {
-        let routers: Vec<_> = self.log.view().takers(Role::Router).collect();
-        let turn = (ask.number + u64::from(ask.unanswered)) as usize;
-        match routers.get(turn % routers.len().max(1)) {
-            Some(router) if ask.unanswered > 0 => {
-                names::replay_of(router.node.id.as_str(), &router.node.nonce.to_string()).into()
-            }
-            _ => Subject::from_static(names::REPLAY),
-        }
-    }
-
     /// Returns whether it is on its way.
     pub(super) async fn send_ask(&self, ask: &Ask, request: Option<Vec<u8>>) -> bool {
         let Some(bytes) = request.filter(|_| self.nats.is_connected()) else { return false };
         let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
         let reply = Subject::from(names::replayed(id, &nonce, ask.number));
-        let publish = self.nats.client.publish_with_reply(self.whom_to_ask(ask), reply, bytes.into());
+        let publish = self.nats.client.publish_with_reply(whom_to_ask(self.log.view(), ask), reply, bytes.into());
         debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "asking for a replay");
         matches!(timeout(ASK_TIMEOUT, publish).await, Ok(Ok(())))
     }
+}
+
+/// Any router, of NATS's choosing; if one did not answer, each of those in the view in turn. A router that stands still
+/// is still connected, and NATS goes on choosing it.
+fn whom_to_ask(view: &View, ask: &Ask) -> Subject {
+    let routers: Vec<_> = view.takers(Role::Router).collect();
+    if ask.unanswered == 0 || routers.is_empty() {
+        return Subject::from_static(names::REPLAY);
+    }
+    // Not of one router first for all partitions, and of another for each further try.
+    let turn = usize::from(ask.partition.0) + ask.unanswered as usize;
+    let router = &routers[turn % routers.len()].node;
+    names::replay_of(router.id.as_str(), &router.nonce.to_string()).into()
 }
 
 /// The request for what `interest` wants, in its form for the wire. One that is too large to travel is part of what the
@@ -117,4 +117,38 @@ pub(super) fn describe() {
     describe_counter!("tickwire_gateway_gaps_repaired_total", "Gaps that replays have closed");
     describe_gauge!("tickwire_gateway_open_gaps", "Partitions that wait for something that is missing");
     describe_histogram!("tickwire_gateway_repair_seconds", "From when a gap was seen until a replay had closed it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{Incarnation, NodeId, Nonce, Partition, Seq};
+    use tickwire_core::ring::Member;
+
+    fn view(routers: usize) -> View {
+        let node = |number| NodeRef { id: NodeId::new(&format!("r{number}")).unwrap(), nonce: Nonce(1) };
+        let member = |number| Member { node: node(number), role: Role::Router, weight: 1, draining: false };
+        View { version: 1, members: (0..routers).map(member).collect() }
+    }
+
+    fn asked(view: &View, number: u64, unanswered: u32) -> String {
+        let (partition, incarnation) = (Partition(5), Incarnation(1));
+        let ask = Ask { number, partition, incarnation, from: Seq(1), to: Seq(2), unanswered };
+        whom_to_ask(view, &ask).to_string()
+    }
+
+    #[test]
+    fn who_is_not_answered_asks_every_router_before_any_again() {
+        for routers in 1..5 {
+            let view = view(routers);
+            assert_eq!(asked(&view, 1, 0), names::REPLAY);
+            // Each try has the next number.
+            let mut first: Vec<_> =
+                (1..=routers as u32).map(|tries| asked(&view, 1 + u64::from(tries), tries)).collect();
+            first.sort_unstable();
+            first.dedup();
+            assert_eq!(first.len(), routers);
+        }
+        assert_eq!(asked(&view(0), 2, 1), names::REPLAY);
+    }
 }
