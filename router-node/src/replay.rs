@@ -86,6 +86,8 @@ struct Waiting {
     since: Instant,
     request: ReplayRequest,
     reply: Subject,
+    /// Whether a pass came beyond its begin and found nothing for it: then its partition is read by itself.
+    is_sparse: bool,
 }
 
 impl Replays {
@@ -180,9 +182,10 @@ fn take_due(waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
 fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let begin = first.request.from.0;
     let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
-    let is_near = |other: &Waiting| near.contains(&other.request.from.0);
+    let is_near = |other: &Waiting| !other.is_sparse && near.contains(&other.request.from.0);
+    let is_sparse = first.is_sparse;
     let mut together = vec![first];
-    if waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
+    if !is_sparse && waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
         let (near, far): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(is_near);
         together.extend(near);
         *waiting = far;
@@ -195,7 +198,7 @@ fn read(message: async_nats::Message) -> Option<Waiting> {
     counter!("tickwire_router_replay_requests_total").increment(1);
     let reply = message.reply?;
     match wire::decode(&message.payload) {
-        Ok(request) => Some(Waiting { since: Instant::now(), request, reply }),
+        Ok(request) => Some(Waiting { since: Instant::now(), request, reply, is_sparse: false }),
         Err(error) => {
             counter!("tickwire_router_replays_refused_total", "reason" => "unreadable_request").increment(1);
             warn!(%error, "a request for a replay was refused");
@@ -213,4 +216,43 @@ fn describe() {
     describe_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
     describe_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
     describe_histogram!("tickwire_router_replay_seconds", "From the begin of a replay until it was answered");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{Incarnation, NodeId, Nonce, Partition, Revision, Seq};
+    use tickwire_core::replay::Sought;
+
+    fn waiting(from: u64, is_sparse: bool) -> Waiting {
+        let request = ReplayRequest {
+            gateway: NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) },
+            partition: Partition(0),
+            from: Seq(from),
+            to: Seq(from + 50_000),
+            incarnation: Incarnation(1),
+            interest: Sought::Told(Revision(1)),
+        };
+        Waiting { since: Instant::now(), request, reply: Subject::from_static("reply"), is_sparse }
+    }
+
+    /// Where the requests begin that are read with one that begins at 10,000.
+    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = Waiting>) -> Vec<u64> {
+        let mut others = others.into_iter().collect();
+        let together = with_mates(waiting(10_000, first_is_sparse), &mut others);
+        together.iter().skip(1).map(|mate| mate.request.from.0).collect()
+    }
+
+    #[test]
+    fn what_begins_near_is_read_together_and_what_a_pass_found_nothing_for_alone() {
+        let near = || (0..TOGETHER as u64).map(|number| waiting(10_000 + number, false));
+        let begins: Vec<u64> = (0..TOGETHER as u64).map(|number| 10_000 + number).collect();
+        assert_eq!(mates(false, near()), begins);
+        assert_eq!(mates(false, near().skip(1)), [0; 0], "too few");
+        assert_eq!(mates(true, near()), [0; 0]);
+        let strangers = [waiting(10_001, true), waiting(7_999, false), waiting(26_385, false)];
+        assert_eq!(mates(false, near().chain(strangers)), begins);
+        let just = [waiting(8_000, false), waiting(26_384, false)];
+        assert_eq!(mates(false, near().chain(just)).len(), TOGETHER + 2);
+    }
 }

@@ -68,7 +68,7 @@ impl Worker {
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
-    /// stream. Returns those that the pass did not come to; the first is not among them.
+    /// stream. Returns those that the pass did not come to, or found nothing for.
     pub(super) async fn serve(&self, requests: Vec<Waiting>) -> Vec<Waiting> {
         let start = Instant::now();
         let (mut readings, mut left) = (Vec::new(), Vec::new());
@@ -86,8 +86,8 @@ impl Worker {
         for reading in readings {
             let has_begun = reading.has_begun();
             let Reading { waiting, answer, .. } = reading;
-            if !has_begun && end.is_some_and(|end| end < waiting.request.to) {
-                left.push(waiting);
+            if !has_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
+                left.push(Waiting { is_sparse: end > waiting.request.from, ..waiting });
                 continue;
             }
             let parts =
@@ -169,7 +169,8 @@ impl Worker {
         let (mut read, mut bytes, mut after) = (0, 0, span.from);
         while after < span.to
             && readings.iter().any(|reading| reading.is_open(most))
-            && (!readings[0].has_begun()
+            // Whoever has waited for longest is come to.
+            && (after <= readings[0].waiting.request.from
                 || (read < most_read && bytes < most * TOGETHER_BYTES && begun.elapsed() < LONGEST))
         {
             let messages = reader.next().await?;
