@@ -7,6 +7,7 @@ use crate::producer::Producer;
 use std::net::SocketAddr;
 use std::path::Path;
 use tempfile::TempDir;
+use tickwire_core::ids::Seq;
 use tickwire_testkit::{NatsServer, eventually};
 
 /// The number of partitions that every cluster here has: the default.
@@ -189,6 +190,12 @@ impl Cluster {
     /// What the stream holds now.
     pub(crate) async fn log(&self) -> Log {
         Log::read(&self.client).await
+    }
+
+    /// Has the stream discard everything up to here.
+    pub(crate) async fn discard(&self, up_to: Seq) {
+        let stream = async_nats::jetstream::new(self.client.clone()).get_stream("EVENTS").await.unwrap();
+        stream.purge().sequence(up_to.0 + 1).await.unwrap();
     }
 
     /// The address of the nats-server.

@@ -151,8 +151,7 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
     has_left(&mut watcher, &before).await;
     // The stream discards what came first of that.
     let discarded = before.entries[before.entries.len() - 80].seq;
-    let stream = async_nats::jetstream::new(cluster.client.clone()).get_stream("EVENTS").await.unwrap();
-    stream.purge().sequence(discarded.0 + 1).await.unwrap();
+    cluster.discard(discarded).await;
     line.mend();
     producer.publish_all(&events(100)).await;
 

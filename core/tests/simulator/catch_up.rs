@@ -65,12 +65,9 @@ impl Cluster {
         if self.sessions[at].open {
             self.end_session(at);
         }
-        let Some((from, filter)) = self.sessions[at].left.take() else { return };
-        let (new, user) = (self.sessions.len(), self.sessions[at].user.clone());
-        let edge = &mut self.gateways[gateway];
-        let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
-        edge.confirmations.ask(self.now, revision, (new, filter.clone()));
-        self.sessions.push(Session { from: Some(from), ..Session::new(gateway, user, filter, revision) });
+        if let Some((from, filter)) = self.sessions[at].left.take() {
+            self.connect(gateway, self.sessions[at].user.clone(), filter, Some(from));
+        }
     }
 
     /// Asks for what sessions lack, and gives them what came.

@@ -10,7 +10,7 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
 
 use crate::gateway::Gateway;
-use crate::made::{blank, symbol, user};
+use crate::made::{blank, filter, symbol, user};
 use crate::network::{Message, Network};
 use crate::plan::{AMPLE, Action, Plan};
 use crate::router::{Lease, Router};
@@ -103,7 +103,9 @@ impl Cluster {
             Action::Pass(time) => self.pass(time),
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
             Action::Address { user } => self.address(user),
-            Action::Connect { gateway, user, filter } => self.connect(usize::from(gateway), user, filter),
+            Action::Connect { gateway, user: number, filter: wanted } => {
+                self.connect(usize::from(gateway), user(number), filter(wanted), None);
+            }
             Action::Replace { session, filter } => self.replace(session, filter),
             Action::Disconnect { session } => self.disconnect(session),
             Action::Resume { session, gateway } => self.resume(session, usize::from(gateway)),

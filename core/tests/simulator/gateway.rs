@@ -7,12 +7,13 @@ use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::ids::{NodeRef, Revision, UserId};
 use tickwire_core::interest_log::InterestLog;
+use tickwire_core::position::Position;
 
 use crate::catch_up::{self, CatchUp};
 use crate::cluster::{BEAT, Cluster, NODES, PARTITIONS};
-use crate::made::{filter, user};
+use crate::made::filter;
 use crate::network::Message;
 use crate::session::{Promise, Session};
 
@@ -40,13 +41,13 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn connect(&mut self, gateway: usize, number: u8, wanted: u8) {
+    /// A session comes: a new one, or one that goes on where it was.
+    pub(crate) fn connect(&mut self, gateway: usize, user: UserId, filter: Filter, from: Option<Position>) {
         let at = self.sessions.len();
-        let user = user(number);
-        let (edge, filter) = (&mut self.gateways[gateway], filter(wanted));
+        let edge = &mut self.gateways[gateway];
         let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
         edge.confirmations.ask(self.now, revision, (at, filter.clone()));
-        self.sessions.push(Session::new(gateway, user, filter, revision));
+        self.sessions.push(Session::new(gateway, user, filter, revision, from));
     }
 
     pub(crate) fn open_session(&self, pick: u8) -> Option<usize> {

@@ -115,7 +115,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(gateway: usize, user: UserId, filter: Filter, asked: Revision) -> Self {
+    pub(crate) fn new(gateway: usize, user: UserId, filter: Filter, asked: Revision, from: Option<Position>) -> Self {
         Self {
             gateway,
             user,
@@ -124,7 +124,7 @@ impl Session {
             asked,
             past: Vec::new(),
             open: true,
-            from: None,
+            from,
             catching: None,
             left: None,
         }
