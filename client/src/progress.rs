@@ -51,6 +51,13 @@ impl Progress {
         Some((self.position.clone()?, self.seen.clone()))
     }
 
+    /// Another life of the stream has begun, in which this partition gives its sequences again to other events. Until a
+    /// position of that life is told, the former one says where to go on: all of the new life is given then.
+    pub(crate) fn begin_anew(&mut self, partition: Partition) {
+        self.seen.remove(&partition);
+        self.pass(partition, Seq(u64::MAX));
+    }
+
     /// Nothing of what was told means anything any more.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
@@ -129,6 +136,19 @@ mod tests {
         assert_eq!(seen(&progress), [(0, 9)]);
         progress.told(&position(1, [9, 9]));
         assert!(progress.early.is_empty());
+    }
+
+    #[test]
+    fn an_event_of_another_life_of_the_stream_is_new_whatever_its_sequence() {
+        let mut progress = Progress::default();
+        progress.told(&position(1, [3, 3]));
+        for partition in [Partition(0), Partition(1)] {
+            assert!(progress.take(partition, Seq(9), true) && progress.take(partition, Seq(7), false));
+        }
+        progress.begin_anew(Partition(0));
+        assert_eq!(seen(&progress), [(1, 7)]);
+        assert!(progress.take(Partition(0), Seq(9), false) && !progress.take(Partition(1), Seq(9), true));
+        assert_eq!(progress.place().unwrap().0.incarnation, Incarnation(1));
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::requests::{Answered, Requests};
 /// The least silence after which a connection counts as lost, whatever heartbeat the server names.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
+/// The reason of the gap that tells of another life of the stream.
+const RESET: &str = "reset";
+
 /// Why a session ended.
 #[derive(Debug)]
 pub(crate) struct End {
@@ -186,7 +189,12 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                     }
                 }
                 ServerMessage::Notice(notice) => self.tell(Message::Notice(notice)).await,
-                ServerMessage::Gap(gap) => self.tell(Message::Gap(gap)).await,
+                ServerMessage::Gap(gap) => {
+                    if gap.reason == RESET {
+                        self.progress.begin_anew(gap.p);
+                    }
+                    self.tell(Message::Gap(gap)).await;
+                }
                 ServerMessage::Goaway(goaway) => {
                     let pause = Duration::from_millis(goaway.reconnect_ms.into());
                     self.leave = Some(Instant::now() + pause);

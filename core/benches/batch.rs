@@ -29,6 +29,7 @@ fn batch(events: u64) -> Vec<u8> {
         router: NodeRef { id: NodeId::new("router-1").expect("a node's name"), nonce: Nonce(1) },
         incarnation: Incarnation(1),
         sections: (0..SECTIONS).map(section).filter(|section| !section.events.is_empty()).collect(),
+        before: Seq(0),
     };
     wire::encode(&batch).expect("batches can be written")
 }

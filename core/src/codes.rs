@@ -157,8 +157,10 @@ impl NoticeCode {
             Self::Throttled => "the rate of this user is used up",
             Self::Quota => "the hourly quota of this subscription is used up",
             Self::CriticalBudget => "more critical events than go at once; these waited for their window",
-            Self::UpstreamLost => "the gateway has lost its cluster: nothing new comes for now; stay connected",
-            Self::UpstreamRestored => "the gateway has its cluster again, and gives what was missed",
+            Self::UpstreamLost => {
+                "the cluster does not reach this gateway, or not with all partitions: something new may not come for now; stay connected"
+            }
+            Self::UpstreamRestored => "all of the cluster reaches this gateway again, and what was missed is given",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
 //! gap that would follow, so a partition that lags does not hold the confirmation for longer than a deadline.
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Weight};
 use crate::ids::{Millis, Revision};
 
 /// What waits to be confirmed, oldest first. `T` is what the asker wants back.
@@ -34,7 +34,7 @@ impl<T> Confirmations<T> {
     }
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
-    pub fn take<E>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
+    pub fn take<E: Weight>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
         if self.waiting.is_empty() || !coverage.is_complete() {
             return Vec::new();
         }
@@ -48,9 +48,13 @@ impl<T> Confirmations<T> {
             .collect()
     }
 
-    /// When the first of the waiting is confirmed whatever lags.
+    /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, no time
+    /// confirms anything, and there is none.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Millis> {
+    pub fn next_deadline<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Millis> {
+        if !coverage.is_complete() {
+            return None;
+        }
         self.waiting.iter().map(|waiting| waiting.deadline).min()
     }
 }

@@ -7,14 +7,16 @@
 
 mod repair;
 mod track;
+mod weight;
 
-use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
+use crate::ids::{Incarnation, Life, Millis, Partition, Revision, Seq};
 use crate::position::Position;
 use crate::replay::{Part, Refusal, ReplayAnswer};
 use crate::section::Section;
 
 pub use repair::{Ask, Repaired};
 use track::Track;
+pub use weight::Weight;
 
 /// What a gateway is to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,14 +55,14 @@ pub enum Step<E> {
         /// The former life, whose positions mean nothing any more; `None` at the very start.
         former: Option<Incarnation>,
         /// The new life.
-        incarnation: Incarnation,
+        life: Life,
     },
 }
 
 /// Why a range cannot be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// It did not come, and no router could give it in time.
+    /// It did not come, and no router could give it for as long as was asked.
     Lost,
     /// The stream had discarded it before it could be read.
     Retention,
@@ -100,35 +102,47 @@ pub enum Offered {
 pub struct Limits {
     /// How long a gap may be mere reordering, in milliseconds.
     pub grace: u64,
-    /// How many events may be held per partition.
-    pub held_events: usize,
+    /// How many bytes may be held of all partitions together. Half of it is shared by those that need it, the other half
+    /// belongs to each in equal parts.
+    pub hold_bytes: usize,
     /// How many replays may be under way at the same time.
     pub replays: usize,
     /// How long a router that was asked may be silent, in milliseconds.
     pub replay_timeout: u64,
-    /// After so many replays in a row that brought nothing a gap is told.
-    pub replay_tries: u32,
+    /// After asking in vain for so long a gap is told, in milliseconds.
+    pub give_up_after: u64,
     /// The longest range that is asked for, in sequences of the stream.
     pub replay_range: u64,
+}
+
+impl Limits {
+    /// These limits for one of `partitions` partitions, when all others hold so many bytes.
+    fn of_one(&self, partitions: usize, others: usize) -> Self {
+        let half = self.hold_bytes / 2;
+        let hold_bytes = half.saturating_sub(others).max(half / partitions.max(1));
+        Self { hold_bytes, ..*self }
+    }
 }
 
 /// The coverage of every partition.
 #[derive(Debug)]
 pub struct Coverage<E> {
     limits: Limits,
-    incarnation: Option<Incarnation>,
+    life: Option<Life>,
     need: Revision,
     tracks: Vec<Track<E>>,
+    /// What all of them hold, in bytes.
+    held_bytes: usize,
     /// Asks made so far.
     asks: u64,
 }
 
-impl<E> Coverage<E> {
+impl<E: Weight> Coverage<E> {
     /// Coverage of `partitions` partitions, of which nothing is known.
     #[must_use]
     pub fn new(partitions: u16, limits: Limits) -> Self {
         let tracks = (0..partitions).map(|number| Track::new(Partition(number))).collect();
-        Self { limits, incarnation: None, need: Revision(0), tracks, asks: 0 }
+        Self { limits, life: None, need: Revision(0), tracks, held_bytes: 0, asks: 0 }
     }
 
     /// Coverage of ranges of the past, one for each partition in order: what comes after the first sequence of a range up
@@ -142,40 +156,41 @@ impl<E> Coverage<E> {
     ) -> Self {
         let track = |(number, (from, to))| Track::of_range(Partition(number), now, from, to, &limits);
         let tracks = (0..).zip(ranges).map(track).collect();
-        Self { limits, incarnation: Some(incarnation), need: Revision(0), tracks, asks }
+        let life = Some(Life { incarnation, before: Seq(0) });
+        Self { limits, life, need: Revision(0), tracks, held_bytes: 0, asks }
     }
 
-    /// Takes a section that came at `now` from a router that reads the stream's life `incarnation`.
-    pub fn offer(
-        &mut self,
-        now: Millis,
-        incarnation: Incarnation,
-        section: Section<E>,
-        steps: &mut Vec<Step<E>>,
-    ) -> Offered {
-        match self.incarnation {
-            Some(mine) if incarnation < mine => return Offered::Foreign,
-            Some(mine) if incarnation == mine => {}
-            Some(_) | None => self.reset(incarnation, steps),
-        }
-        let (need, limits) = (self.need, self.limits);
-        let Some(track) = self.track(section.partition) else {
+    /// Takes a section that came at `now` from a router that reads this life of the stream.
+    pub fn offer(&mut self, now: Millis, life: Life, section: Section<E>, steps: &mut Vec<Step<E>>) -> Offered {
+        if !self.enter(life, steps) {
             return Offered::Foreign;
-        };
-        track.revision = track.revision.max(section.revision);
-        if section.revision < need {
-            return Offered::Outdated;
         }
-        track.heard = Some(now);
-        track.adopt(section.prev, steps);
-        track.take(now, section, need, &limits, steps)
+        let need = self.need;
+        let offered = self.on(section.partition, |track, limits| {
+            track.revision = track.revision.max(section.revision);
+            if section.revision < need {
+                track.note(now, section.upto, limits);
+                return Offered::Outdated;
+            }
+            track.heard = Some(now);
+            track.adopt(section.prev, steps);
+            track.take(now, section, need, limits, steps)
+        });
+        offered.unwrap_or(Offered::Foreign)
+    }
+
+    /// A section up to `upto` came and could not be read. What it was about is asked for like anything that is missing.
+    pub fn unreadable(&mut self, now: Millis, incarnation: Incarnation, partition: Partition, upto: Seq) {
+        if self.incarnation() == Some(incarnation) {
+            self.on(partition, |track, limits| track.note(now, upto, limits));
+        }
     }
 
     /// Takes a message of the answer to the ask of this number. What it claims is judged like any section, whichever
     /// ask it belongs to; but it tells nothing of what routers know or read at present.
     pub fn answer(&mut self, now: Millis, number: u64, answer: ReplayAnswer<E>, steps: &mut Vec<Step<E>>) -> Offered {
-        let (need, limits) = (self.need, self.limits);
-        let ours = self.incarnation == Some(answer.incarnation);
+        let need = self.need;
+        let ours = self.incarnation() == Some(answer.incarnation);
         let outcome = match answer.part {
             Part::Refused(Refusal::Busy) => {
                 self.put_off(now, number);
@@ -185,72 +200,71 @@ impl<E> Coverage<E> {
                 self.refused(now, number, steps);
                 return Offered::Duplicate;
             }
-            _ if !ours => Offered::Foreign,
-            Part::Events(section) if section.revision < need => Offered::Outdated,
-            Part::Events(section) => match self.track(section.partition) {
-                Some(track) if track.mine.is_some() => track.take(now, section, need, &limits, steps),
-                _ => Offered::Foreign,
-            },
-            Part::Removed { partition, from, upto } => match self.track(partition) {
-                Some(track) => track.removed(now, from, upto, need, &limits, steps),
+            _ if !ours => Some(Offered::Foreign),
+            Part::Events(section) if section.revision < need => Some(Offered::Outdated),
+            Part::Events(section) => self.on(section.partition, |track, limits| match track.mine {
+                Some(_) => track.take(now, section, need, limits, steps),
                 None => Offered::Foreign,
-            },
+            }),
+            Part::Removed { partition, from, upto } => {
+                self.on(partition, |track, limits| track.removed(now, from, upto, need, limits, steps))
+            }
         };
-        let asking = self.tracks.iter_mut().find(|track| track.is_asked(number));
-        if let Some(track) = asking
-            && answer.last
-        {
-            track.ended(now, need, &limits, steps);
+        if answer.last {
+            self.refused(now, number, steps);
         }
-        outcome
+        outcome.unwrap_or(Offered::Foreign)
     }
 
-    /// Nobody answers the ask of this number, or not now.
+    /// The ask of this number is over: nobody answers it, or not now, or no more comes.
     pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<Step<E>>) {
-        let (need, limits) = (self.need, self.limits);
-        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
-            track.ended(now, need, &limits, steps);
+        let need = self.need;
+        if let Some(partition) = self.asked(number) {
+            self.on(partition, |track, limits| track.ended(now, need, limits, steps));
         }
     }
 
-    /// Whoever was asked has no time for it now. It will be made again, and does not count as a try.
+    /// Whoever was asked has no time for it now. It will be made again, and its time does not count.
     fn put_off(&mut self, now: Millis, number: u64) {
-        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
-            track.put_off(now);
+        if let Some(partition) = self.asked(number) {
+            self.on(partition, |track, _| track.put_off(now));
         }
     }
 
-    /// The ask of this number could not be sent. It will be made again, and does not count as a try.
+    /// The ask of this number could not be sent. It will be made again, and its time does not count.
     pub fn unsent(&mut self, now: Millis, number: u64) {
-        if let Some(track) = self.tracks.iter_mut().find(|track| track.is_asked(number)) {
-            track.unsent(now);
+        if let Some(partition) = self.asked(number) {
+            self.on(partition, |track, _| track.unsent(now));
         }
     }
 
-    /// Gives up asks that were not answered in time, and tells the gaps that were tried for often enough.
+    /// Gives up asks that were not answered in time, and tells the gaps that were asked for in vain for too long.
     pub fn expire(&mut self, now: Millis, steps: &mut Vec<Step<E>>) {
-        let (need, limits) = (self.need, self.limits);
-        for track in &mut self.tracks {
-            track.expire(now, need, &limits, steps);
+        let need = self.need;
+        for number in 0..self.tracks.len() {
+            if self.tracks[number].deadline().is_some_and(|deadline| deadline <= now) {
+                self.on(Partition(number as u16), |track, limits| track.expire(now, need, limits, steps));
+            }
         }
     }
 
     /// What is to be asked for now: the longest due first, within the bound of what may be under way.
     pub fn asks(&mut self, now: Millis, steps: &mut Vec<Step<E>>) -> Vec<Ask> {
-        let (need, limits, mut free) = (self.need, self.limits, self.free());
-        let Some(incarnation) = self.incarnation else { return Vec::new() };
-        let mut due: Vec<&mut Track<E>> =
-            self.tracks.iter_mut().filter(|track| track.due().is_some_and(|due| due <= now)).collect();
-        due.sort_by_key(|track| track.due());
+        let (need, mut free) = (self.need, self.free());
+        let Some(incarnation) = self.incarnation() else { return Vec::new() };
+        let due = self.tracks.iter().filter_map(|track| Some((track.due()?, track.partition)));
+        let mut due: Vec<(Millis, Partition)> = due.filter(|(due, _)| *due <= now).collect();
+        due.sort_by_key(|(due, _)| *due);
         let mut asks = Vec::new();
-        for track in due {
+        for (_, partition) in due {
             if free == 0 {
                 break;
             }
             let number = self.asks + 1;
-            if let Some((from, to, unanswered)) = track.ask(now, number, need, &limits, steps) {
+            let asked = self.on(partition, |track, limits| track.ask(now, number, need, limits, steps));
+            if let Some((from, to, unanswered)) = asked.flatten() {
                 (self.asks, free) = (number, free - 1);
-                asks.push(Ask { number, partition: track.partition, incarnation, from, to, unanswered });
+                asks.push(Ask { number, partition, incarnation, from, to, unanswered });
             }
         }
         asks
@@ -275,10 +289,36 @@ impl<E> Coverage<E> {
         self.tracks.iter().filter(|track| track.is_waiting()).count()
     }
 
+    /// The partitions of which nothing was ever heard in this life of the stream, and none to which anything was promised.
+    pub fn unheard(&self) -> impl Iterator<Item = Partition> {
+        self.tracks.iter().filter(|track| track.mine.is_none()).map(|track| track.partition)
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partitions(&self) -> usize {
+        self.tracks.len()
+    }
+
+    /// The partitions that wait for something that is missing, of which nothing has come since `since`.
+    pub fn stuck(&self, since: Millis) -> impl Iterator<Item = Partition> {
+        self.tracks.iter().filter(move |track| track.is_stuck(since)).map(|track| track.partition)
+    }
+
+    /// What is held behind gaps, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// The life of the stream that sequences belong to, once anything was heard of it.
     #[must_use]
-    pub fn incarnation(&self) -> Option<Incarnation> {
-        self.incarnation
+    pub fn life(&self) -> Option<Life> {
+        self.life
+    }
+
+    fn incarnation(&self) -> Option<Incarnation> {
+        self.life.map(|life| life.incarnation)
     }
 
     /// Whether every partition's history has started. Before that nothing can be promised to anyone.
@@ -309,11 +349,22 @@ impl<E> Coverage<E> {
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let seqs = self.tracks.iter().map(|track| track.mine).collect::<Option<Vec<Seq>>>()?;
-        Some(Position { incarnation: self.incarnation?, seqs })
+        Some(Position { incarnation: self.incarnation()?, seqs })
     }
 
-    fn track(&mut self, partition: Partition) -> Option<&mut Track<E>> {
-        self.tracks.get_mut(usize::from(partition.0))
+    /// Does something with a partition, if there is one of this number.
+    fn on<R>(&mut self, partition: Partition, act: impl FnOnce(&mut Track<E>, &Limits) -> R) -> Option<R> {
+        let partitions = self.tracks.len();
+        let track = self.tracks.get_mut(usize::from(partition.0))?;
+        let others = self.held_bytes - track.held_bytes;
+        let result = act(track, &self.limits.of_one(partitions, others));
+        self.held_bytes = others + track.held_bytes;
+        Some(result)
+    }
+
+    /// The partition that the ask of this number is under way for.
+    fn asked(&self, number: u64) -> Option<Partition> {
+        self.tracks.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
     }
 
     /// How many more replays may be under way.
@@ -322,9 +373,24 @@ impl<E> Coverage<E> {
         self.limits.replays.saturating_sub(under_way)
     }
 
-    fn reset(&mut self, incarnation: Incarnation, steps: &mut Vec<Step<E>>) {
-        let former = self.incarnation.replace(incarnation);
-        self.tracks.iter_mut().for_each(Track::reset);
-        steps.push(Step::Reset { former, incarnation });
+    /// Goes on in this life of the stream, unless it is a former one. Whoever was promised anything was promised all of
+    /// the lives that follow: these are covered from their beginning.
+    fn enter(&mut self, life: Life, steps: &mut Vec<Step<E>>) -> bool {
+        match self.life {
+            Some(mine) if life.incarnation < mine.incarnation => return false,
+            Some(mine) if life.incarnation == mine.incarnation => return true,
+            Some(_) | None => {}
+        }
+        let is_promised = self.is_complete();
+        let former = self.life.replace(life).map(|former| former.incarnation);
+        steps.push(Step::Reset { former, life });
+        self.held_bytes = 0;
+        for track in &mut self.tracks {
+            track.reset();
+            if is_promised {
+                track.adopt(life.before, steps);
+            }
+        }
+        true
     }
 }

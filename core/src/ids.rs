@@ -21,6 +21,16 @@ pub struct Revision(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+/// A life of the events stream: it was made anew, or has lost what it had acknowledged and gives the same sequences to
+/// other events from there on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Names it. Later lives have greater ones.
+    pub incarnation: Incarnation,
+    /// The last sequence of the life before; 0 if its own start at the beginning.
+    pub before: Seq,
+}
+
 /// Milliseconds on a clock that the caller passes in. Pure code never reads a clock itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Millis(pub u64);

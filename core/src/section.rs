@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
+use crate::ids::{Incarnation, Life, NodeRef, Partition, Revision, Seq};
 
 /// "Here is everything in `(prev, upto]` of this partition that matches your interest as of this revision."
 ///
@@ -30,4 +30,19 @@ pub struct Batch<E> {
     pub incarnation: Incarnation,
     /// The sections, those of one partition in order.
     pub sections: Vec<Section<E>>,
+    /// The last sequence of the life before. It is left out of the message where there is none.
+    #[serde(default, skip_serializing_if = "is_beginning")]
+    pub before: Seq,
+}
+
+impl<E> Batch<E> {
+    /// The life of the stream that the sequences belong to.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { incarnation: self.incarnation, before: self.before }
+    }
+}
+
+fn is_beginning(seq: &Seq) -> bool {
+    *seq == Seq(0)
 }

@@ -7,7 +7,7 @@ use tickwire_core::coverage::{Coverage, GapReason, Limits, Offered, Repaired, St
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{
-    Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
+    Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
 };
 use tickwire_core::interest_log::InterestLog;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
@@ -18,8 +18,14 @@ use tickwire_testkit::blank_event;
 const LIFE: Incarnation = Incarnation(7);
 const GRACE: u64 = 20;
 const TIMEOUT: u64 = 1_000;
-const LIMITS: Limits =
-    Limits { grace: GRACE, held_events: 3, replays: 2, replay_timeout: TIMEOUT, replay_tries: 3, replay_range: 1_000 };
+const LIMITS: Limits = Limits {
+    grace: GRACE,
+    hold_bytes: 400,
+    replays: 2,
+    replay_timeout: TIMEOUT,
+    give_up_after: 2_060,
+    replay_range: 1_000,
+};
 
 fn coverage() -> Coverage<&'static str> {
     Coverage::new(2, LIMITS)
@@ -41,6 +47,10 @@ fn section(
     }
 }
 
+fn life(incarnation: Incarnation, before: u64) -> Life {
+    Life { incarnation, before: Seq(before) }
+}
+
 /// Offers a section at `now`, and tells what became of it and what is to be done.
 fn offer(
     coverage: &mut Coverage<&'static str>,
@@ -48,7 +58,7 @@ fn offer(
     section: Section<&'static str>,
 ) -> (Offered, Vec<Step<&'static str>>) {
     let mut steps = Vec::new();
-    let offered = coverage.offer(Millis(now), LIFE, section, &mut steps);
+    let offered = coverage.offer(Millis(now), life(LIFE, 0), section, &mut steps);
     steps.retain(|step| !matches!(step, Step::Reset { .. } | Step::Adopt { .. }));
     (offered, steps)
 }
@@ -156,9 +166,9 @@ fn an_answer_that_ends_early_is_followed_by_the_next_ask_at_once() {
 }
 
 #[test]
-fn a_gap_is_told_when_no_router_can_give_it() {
+fn a_gap_is_told_when_it_was_asked_for_in_vain_for_too_long() {
     let mut coverage = asking();
-    // Refused: after a pause. Not answered: at once. Both bring nothing, and three are enough.
+    // Refused: after a pause. Not answered: at once. The time of both counts.
     answer(&mut coverage, 30, 1, Part::Refused(Refusal::UnknownInterest), true);
     assert_eq!(coverage.next_expiry(), Some(Millis(80)));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 5)]);
@@ -172,13 +182,12 @@ fn a_gap_is_told_when_no_router_can_give_it() {
 }
 
 #[test]
-fn whatever_moves_a_partition_on_starts_the_counting_of_tries_anew() {
+fn whatever_moves_a_partition_on_starts_the_counting_of_time_anew() {
     let mut coverage = asking();
     let mut now = GRACE;
     for (number, upto) in [(1, 1), (4, 2), (7, 3)] {
-        for vain in number..number + 2 {
-            answer(&mut coverage, now, vain, Part::Refused(Refusal::NotThere), true);
-            now += 100;
+        for _ in number..number + 2 {
+            now += TIMEOUT;
             assert_eq!(asks(&mut coverage, now).0.len(), 1);
         }
         let moved = Part::Events(section(0, 1, upto - 1, upto, &[]));
@@ -215,7 +224,7 @@ fn an_ask_tells_how_many_before_it_were_not_answered() {
 }
 
 #[test]
-fn an_ask_that_could_not_be_sent_is_no_try() {
+fn the_time_of_an_ask_that_could_not_be_sent_does_not_count() {
     let mut coverage = asking();
     let mut now = GRACE;
     for number in 1..10 {
@@ -252,7 +261,14 @@ fn of_a_gap_that_is_too_long_the_older_part_is_told() {
 fn coverage_holds_within_a_bound_and_asks_for_what_it_lets_go() {
     let mut coverage = asking();
     offer(&mut coverage, 20, section(0, 1, 7, 9, &[(8, "c"), (9, "d")]));
+    let full = coverage.held_bytes();
     assert_eq!(offer(&mut coverage, 20, section(0, 1, 9, 10, &[(10, "e")])), (Offered::Held, vec![]));
+    assert_eq!((full, coverage.held_bytes()), (187, 187), "two sections of 56 bytes, three events of 25");
+    // What others need does not hinder one that needs little.
+    offer(&mut coverage, 20, section(1, 1, 0, 0, &[]));
+    offer(&mut coverage, 20, section(1, 1, 1, 2, &[(2, "f")]));
+    assert_eq!(coverage.held_bytes(), 187 + 81);
+    offer(&mut coverage, 20, section(1, 1, 0, 1, &[]));
     let filled = answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 5, &[])), true);
     let held = [apply(0, 5, 7, &[(6, "b")]), apply(0, 7, 9, &[(8, "c"), (9, "d")])];
     assert_eq!(filled.1, [&[apply(0, 0, 5, &[])], &held[..]].concat());
@@ -279,9 +295,10 @@ fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 3, 0, 4, &[]));
     coverage.require(Revision(4));
+    // No other section need come: what one tells of that proves nothing is asked for.
     assert_eq!(offer(&mut coverage, 0, section(0, 3, 4, 6, &[(5, "a")])), (Offered::Outdated, vec![]));
-    offer(&mut coverage, 0, section(0, 4, 6, 7, &[]));
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
+    offer(&mut coverage, GRACE, section(0, 4, 6, 7, &[]));
     let old = answer(&mut coverage, 30, 1, Part::Events(section(0, 3, 4, 6, &[])), true);
     assert_eq!(old, (Offered::Outdated, vec![]));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 4, 6)]);
@@ -305,23 +322,50 @@ fn an_answer_tells_nothing_of_what_routers_do_at_present() {
 }
 
 #[test]
-fn coverage_starts_anew_with_another_life_of_the_stream_and_ignores_former_ones() {
+fn who_was_promised_something_is_given_the_next_life_of_the_stream_from_its_beginning() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
-    let mut steps = Vec::new();
-    coverage.offer(Millis(0), Incarnation(8), section(0, 1, 0, 2, &[(1, "new")]), &mut steps);
-    let adopt = Step::Adopt { partition: Partition(0), at: Seq(0) };
-    let reset = Step::Reset { former: Some(LIFE), incarnation: Incarnation(8) };
-    assert_eq!(steps, [reset, adopt, apply(0, 0, 2, &[(1, "new")])]);
+    offer(&mut coverage, 0, section(1, 1, 0, 91, &[]));
+    let (mut steps, next) = (Vec::new(), life(Incarnation(8), 60));
+    coverage.offer(Millis(0), next, section(0, 1, 62, 65, &[(64, "new")]), &mut steps);
+    let adopt = |partition| Step::Adopt { partition: Partition(partition), at: Seq(60) };
+    let reset = Step::Reset { former: Some(LIFE), life: next };
+    assert_eq!(steps, [reset, adopt(0), adopt(1)]);
+    assert_eq!(coverage.position().unwrap().seqs, [Seq(60), Seq(60)]);
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 60, 62)]);
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 90, 91, &[])), (Offered::Foreign, vec![]));
     assert_eq!(answer(&mut coverage, 0, 1, Part::Events(section(0, 1, 0, 91, &[])), true), (Offered::Foreign, vec![]));
+}
+
+#[test]
+fn who_was_promised_nothing_yet_begins_where_routers_do() {
+    let mut coverage = coverage();
+    // Of partition 1 nothing was heard, so that nothing can have been confirmed.
+    offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
+    let (mut steps, next) = (Vec::new(), life(Incarnation(8), 0));
+    coverage.offer(Millis(0), next, section(0, 1, 2, 3, &[(3, "new")]), &mut steps);
+    let reset = Step::Reset { former: Some(LIFE), life: next };
+    let adopt = Step::Adopt { partition: Partition(0), at: Seq(2) };
+    assert_eq!(steps, [reset, adopt, apply(0, 2, 3, &[(3, "new")])]);
+    assert!(!coverage.is_complete());
+}
+
+#[test]
+fn the_range_of_a_section_that_cannot_be_read_is_asked_for() {
+    let mut coverage = coverage();
+    offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
+    coverage.unreadable(Millis(0), Incarnation(6), Partition(0), Seq(9));
+    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(3));
+    assert_eq!(coverage.next_expiry(), None);
+    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(6));
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
 }
 
 #[test]
 fn a_stream_made_anew_ends_every_repair() {
     let mut coverage = asking();
     let mut steps = Vec::new();
-    coverage.offer(Millis(30), Incarnation(8), section(0, 1, 0, 2, &[]), &mut steps);
+    coverage.offer(Millis(30), life(Incarnation(8), 0), section(0, 1, 0, 2, &[]), &mut steps);
     assert_eq!((coverage.next_expiry(), coverage.gaps()), (None, 0));
     answer(&mut coverage, 40, 1, Part::Refused(Refusal::OtherStream), true);
     assert_eq!(asks(&mut coverage, 10_000), (vec![], vec![]));
@@ -367,8 +411,10 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     confirmations.ask(Millis(0), Revision(2), "subscription");
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "a partition was never heard of");
+    assert_eq!(confirmations.next_deadline(&coverage), None, "no time changes that");
     offer(&mut coverage, 0, section(1, 1, 0, 1, &[]));
     assert!(confirmations.take(Millis(249), &mut coverage).is_empty());
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(250), &mut coverage), ["subscription"]);
     assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, Offered::Outdated);
 }

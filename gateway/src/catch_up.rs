@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tickwire_core::frames::{Encoding, Id};
-use tickwire_core::ids::{Incarnation, Millis, Partition, Seq};
+use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 
 use crate::delivery::Delivery;
@@ -233,10 +233,23 @@ impl CatchUp {
         }
     }
 
-    /// The stream was made anew: nothing that is still lacking can be had.
-    pub(crate) fn reset(&mut self) {
+    /// Another life of the stream begins, when the former was given up to `ends`. Nothing of that one can be had any more;
+    /// of the new one nothing is lacking, for all of it comes as new. Returns what is lost.
+    pub(crate) fn reset(&mut self, life: Life, ends: &[Seq]) -> Vec<(Partition, Seq, Seq)> {
+        let is_unknown = self.stage == Stage::Finding;
+        let lost = (0..).map(Partition).zip(self.reached.iter().zip(&self.to).zip(ends)).filter_map(|(p, range)| {
+            let ((reached, to), end) = range;
+            let from = if is_unknown { Seq(0) } else { *reached };
+            let to = if self.is_behind { *end } else { *to };
+            (from < to).then_some((p, from, to))
+        });
+        let lost = lost.collect();
         (self.stage, self.complete, self.is_behind) = (Stage::Idle, false, false);
-        self.reached.clone_from(&self.to);
+        self.incarnation = life.incarnation;
+        for seqs in [&mut self.reached, &mut self.to, &mut self.asked_to] {
+            seqs.fill(life.before);
+        }
+        lost
     }
 
     /// What is to be done, now that something has changed.

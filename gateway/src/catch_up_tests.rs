@@ -279,9 +279,23 @@ fn another_life_of_the_stream_ends_it() {
     let mut one = gathered(Of::Session);
     take(&mut one, 12);
     assert!(one.fall_behind());
-    one.reset();
+    let next = Life { incarnation: Incarnation(8), before: Seq(4) };
+    let lost = [(Partition(0), Seq(10), Seq(25)), (Partition(1), Seq(30), Seq(33))];
+    assert_eq!(one.reset(next, &seqs([25, 33])), lost, "what was lacking, and what was let go");
     assert!(!one.complete && !one.is_behind() && one.gathering().is_none());
     assert_eq!(one.next(&LIMITS), Next::Wait, "what has come is read yet");
     assert_eq!(read(&mut one), [12]);
     assert_eq!(one.next(&LIMITS), Next::Done);
+    // What is let go of the new life is asked for in the new life.
+    assert!(one.fall_behind());
+    one.renew(&Position { incarnation: next.incarnation, seqs: seqs([6, 4]) });
+    assert_eq!(one.lack(), (next.incarnation, seqs([4, 4]), seqs([6, 4])));
+}
+
+#[test]
+fn of_a_time_that_was_not_found_yet_all_is_lost_with_the_life_of_the_stream() {
+    let mut one = lacking(Of::Subscription(1)).finding();
+    let next = Life { incarnation: Incarnation(8), before: Seq(0) };
+    let lost = [(Partition(0), Seq(0), Seq(20)), (Partition(1), Seq(0), Seq(30))];
+    assert_eq!(one.reset(next, &seqs([25, 33])), lost);
 }

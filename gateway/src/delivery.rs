@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use tickwire_core::coverage::Weight;
 use tickwire_core::event::Event;
 use tickwire_core::frames::{Encoding, encode_event};
 use tickwire_core::ids::{Partition, Seq};
@@ -34,5 +35,11 @@ impl Delivery {
             Encoding::MsgPack => &self.msgpack,
         };
         form.get_or_init(|| encode_event(&self.event, self.partition, self.seq, encoding).into())
+    }
+}
+
+impl Weight for Delivery {
+    fn weight(&self) -> usize {
+        size_of::<Self>() - size_of::<Event>() + self.event.weight()
     }
 }

@@ -16,6 +16,7 @@ mod sections;
 mod upstream;
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +30,13 @@ use tickwire_core::interest_log::InterestLog;
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
-use tickwire_node::clock::{Clock, millis};
+use tickwire_node::clock::{Clock, Turns, millis};
 use tickwire_node::config::{Config, GatewayConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -43,14 +44,11 @@ use crate::delivery::Delivery;
 use crate::edge::catch_ups::CatchUps;
 use crate::edge::past::Searches;
 use crate::edge::rebalance::Rebalance;
-use crate::edge::upstream::Upstream;
+use crate::edge::upstream::{Outage, Upstream};
 use crate::messages::{SessionId, ToEdge, ToShard};
 
 /// How long a message to NATS may wait for room while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// A partition counts as silent when its ticks did not come for so many tick intervals.
-const SILENT_TICKS: u32 = 3;
 
 /// What the edge listens to, from the moment of its start on.
 #[derive(Debug)]
@@ -104,7 +102,8 @@ pub(crate) struct Edge {
     beat_at: Millis,
     beat_interval: u64,
     delta_window: u64,
-    silent_after: u64,
+    /// How often partitions have ticks, and how soon routers tell of them.
+    ticks: (u64, u64),
     ready: Check,
 }
 
@@ -153,7 +152,7 @@ impl Edge {
             beat_at: Millis(0),
             beat_interval: millis(config.membership.beat_interval),
             delta_window: millis(config.gateway.delta_window),
-            silent_after: millis(config.membership.tick_interval * SILENT_TICKS),
+            ticks: (millis(config.membership.tick_interval), millis(config.router.checkpoint_interval)),
             ready,
         }
     }
@@ -161,8 +160,11 @@ impl Edge {
     /// Runs until told to stop, or until NATS or the shards are gone for good.
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
         let mut connected = self.nats.connected();
+        let mut turns = Turns::default();
         loop {
-            let wake = self.next_turn();
+            let wake = self.clock.at(turns.next(self.next_turn()));
+            // After each turn of the clock all that waits to be read has one, whatever is due.
+            let is_inputs = turns.is_inputs();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -179,7 +181,11 @@ impl Edge {
                     Some(message) => self.send_snapshot(message.reply).await,
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
-                () = sleep_until(wake) => self.turn().await,
+                () = sleep_until(wake), if !is_inputs => {
+                    let begun = self.now();
+                    self.turn().await;
+                    turns.took(begun);
+                }
                 // No more of these come than were asked for, so that they cannot hold up what is live for long.
                 answer = inputs.answers.next() => match answer {
                     Some(message) => self.take_answer(&message),
@@ -194,11 +200,16 @@ impl Edge {
                     Some(message) => self.take_batch(&message.payload),
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
+                () = ready(()), if is_inputs => {}
             }
             self.repair().await;
             self.catch_up().await;
             self.hand_on().await;
             self.hand_past().await;
+            if turns.just_taken().is_some_and(|begun| self.next_turn() <= begun) {
+                counter!("tickwire_gateway_vain_turns_total").increment(1);
+                debug!("something is due that a turn does not change");
+            }
         }
     }
 
@@ -206,16 +217,16 @@ impl Edge {
         self.clock.now()
     }
 
-    fn next_turn(&self) -> Instant {
-        let due = [self.coverage.next_expiry(), self.confirmations.next_deadline(), self.cut_at, Some(self.beat_at)];
+    fn next_turn(&self) -> Millis {
+        let confirmed = self.confirmations.next_deadline(&self.coverage);
+        let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([
             self.log.next_shrink(),
             self.upstream.next_look(),
             self.catch_ups.next_turn(),
             self.rebalance.next_turn(),
         ]);
-        let next = due.flatten().min().unwrap_or(self.beat_at);
-        self.clock.at(next)
+        due.flatten().min().unwrap_or(self.beat_at)
     }
 
     /// What the sessions want is not what the routers were told last: they are told soon, with what comes meanwhile.
@@ -289,10 +300,13 @@ impl Edge {
     }
 
     async fn look_upstream(&mut self) {
-        let Some(code) = self.upstream.see(self.now(), self.nats.is_connected()) else { return };
-        warn!(code = code.as_str(), "clients are told");
+        let (now, connected) = (self.now(), self.nats.is_connected());
+        let outage = Outage::of(now, connected, &self.coverage, self.ticks);
+        let Some(code) = self.upstream.see(now, outage) else { return };
+        let reason = outage.map(|outage| outage.to_string());
+        warn!(code = code.as_str(), reason, "an outage is told to clients, or its end");
         for shard in &self.shards {
-            hand(shard, ToShard::Tell(code)).await;
+            hand(shard, ToShard::Upstream(code, reason.clone())).await;
         }
     }
 
@@ -342,10 +356,10 @@ fn refused(error: &wire::WireError) {
 fn limits(config: &GatewayConfig) -> Limits {
     Limits {
         grace: millis(config.gap_grace),
-        held_events: config.hold_events,
+        hold_bytes: config.hold_bytes,
         replays: config.replays,
         replay_timeout: millis(config.replay_timeout),
-        replay_tries: config.replay_tries,
+        give_up_after: millis(config.give_up_after),
         replay_range: config.replay_range,
     }
 }
@@ -358,5 +372,9 @@ fn describe() {
     describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
     describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");
+    describe_counter!(
+        "tickwire_gateway_vain_turns_total",
+        "Turns of the clock after which something due was still due; any is a bug"
+    );
     describe_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
 }

@@ -53,8 +53,8 @@ pub(crate) enum ToShard {
     Arrive(Box<Arrival>),
     /// Partitions moved on.
     Steps(Steps),
-    /// All clients are to be told.
-    Tell(NoticeCode),
+    /// All clients are to be told that the cluster does not reach this gateway, and why, or that it does again.
+    Upstream(NoticeCode, Option<String>),
     /// The oldest unconfirmed request of this session is confirmed as of here.
     Confirmed(u64),
     /// These sessions are to connect elsewhere.

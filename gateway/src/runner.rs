@@ -5,7 +5,7 @@ use std::future::{poll_fn, ready};
 use std::io;
 use std::rc::Rc;
 
-use tickwire_node::clock::Clock;
+use tickwire_node::clock::{Clock, Turns};
 use tokio::runtime;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::LocalSet;
@@ -41,11 +41,14 @@ async fn serve(
     let mut messages = Vec::with_capacity(TURN_MESSAGES);
     let clock = Clock::start();
     let mut draining = false;
+    let mut turns = Turns::default();
     loop {
         let (wake, has_past) = {
             let shard = shard.borrow();
-            (clock.at(shard.next_turn()), shard.has_past())
+            (clock.at(turns.next(shard.next_turn())), shard.has_past())
         };
+        // After each turn of the clock the edge has one, however much is due.
+        let is_inputs = turns.is_inputs();
         tokio::select! {
             biased;
             () = force.cancelled() => return,
@@ -53,7 +56,11 @@ async fn serve(
                 draining = true;
                 shard.borrow_mut().drain(clock.now());
             }
-            () = sleep_until(wake) => shard.borrow_mut().turn(clock.now()),
+            () = sleep_until(wake), if !is_inputs => {
+                let now = clock.now();
+                shard.borrow_mut().turn(now);
+                turns.took(now);
+            }
             taken = inbox.recv_many(&mut messages, TURN_MESSAGES) => {
                 if taken == 0 {
                     return;
@@ -64,6 +71,7 @@ async fn serve(
                 }
             }
             () = ready(()), if has_past => shard.borrow_mut().digest(clock.now()),
+            () = ready(()), if is_inputs => {}
         }
         let welcomed = {
             let mut shard = shard.borrow_mut();

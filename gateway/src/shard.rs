@@ -3,13 +3,14 @@
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
 //! `commands` is the other direction: what clients ask for. `past` is for those who catch up. `life` is how sessions come and go, `care` what is done once
-//! in a while.
+//! in a while, `reset` what is done when another life of the stream begins.
 
 mod care;
 mod commands;
 mod flush;
 mod life;
 pub(crate) mod past;
+mod reset;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -72,6 +73,10 @@ pub(crate) struct Shard {
     index: Index,
     index_published: Published,
     applied: Position,
+    /// The last sequence of the life of the stream before this one.
+    before: Seq,
+    /// What clients that come are told, while the cluster does not reach this gateway.
+    outage: Option<Notice>,
     flushes: Timers,
     attention: Timers,
     care_at: Millis,
@@ -113,6 +118,8 @@ impl Shard {
             index: Index::default(),
             index_published: Published::default(),
             applied: Position { incarnation: Incarnation(0), seqs },
+            before: Seq(0),
+            outage: None,
             flushes: Timers::new(FLUSH_SLOT_MS),
             attention: Timers::new(ATTENTION_SLOT_MS),
             care_at: Millis(care::INTERVAL_MS),
@@ -139,7 +146,7 @@ impl Shard {
                 self.flush_touched(now);
                 self.renew(now);
             }
-            ToShard::Tell(code) => self.tell_all(now, code),
+            ToShard::Upstream(code, reason) => self.tell_upstream(now, code, reason),
             ToShard::Confirmed(session) => self.confirmed(now, session),
             ToShard::SendAway(sessions) => {
                 for session in sessions {
@@ -219,18 +226,7 @@ impl Shard {
                 let reason = CompactString::const_new(reason.as_str());
                 self.tell_gap(now, &Gap { reason, p: *partition, from: *from, to: *upto });
             }
-            Step::Reset { former, incarnation } => {
-                self.applied.incarnation = *incarnation;
-                if former.is_none() {
-                    return;
-                }
-                self.forget_past(now);
-                for at in 0..self.settings.partitions {
-                    let last = std::mem::take(&mut self.applied.seqs[usize::from(at)]);
-                    let gap = Gap { reason: CompactString::const_new("reset"), p: Partition(at), from: last, to: last };
-                    self.tell_gap(now, &gap);
-                }
-            }
+            Step::Reset { former, life } => self.begin_life(now, former.is_some(), *life),
         }
     }
 
@@ -279,11 +275,19 @@ impl Shard {
         }
     }
 
-    fn tell_all(&mut self, now: Millis, code: NoticeCode) {
-        for number in self.sessions.numbers(|session| session.stage == Stage::Open) {
-            counter!("tickwire_gateway_notices_total", "code" => code.as_str()).increment(1);
-            self.reply(now, number, &ServerFrame::Notice(Notice::new(code)));
+    /// The cluster does not reach this gateway, or does again. Those that wait for their welcome are told as well: it is
+    /// what they wait for.
+    fn tell_upstream(&mut self, now: Millis, code: NoticeCode, reason: Option<String>) {
+        let notice = Notice { msg: reason, ..Notice::new(code) };
+        for number in self.sessions.numbers(|session| session.stage != Stage::Closing) {
+            self.notify(now, number, &notice);
         }
+        self.outage = (code == NoticeCode::UpstreamLost).then_some(notice);
+    }
+
+    fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {
+        counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
+        self.reply(now, number, &ServerFrame::Notice(notice.clone()));
     }
 
     fn flush_touched(&mut self, now: Millis) {

@@ -34,3 +34,53 @@ pub fn millis(duration: Duration) -> u64 {
 pub fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+/// Gives inputs their turn in a loop that waits for them and for the clock, whatever is due.
+///
+/// A turn of the clock is followed by one of the inputs, and the next comes a millisecond later at the earliest. So a
+/// deadline that stays in the past, which is a bug, makes the loop neither deaf nor busy.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// When the last turn of the clock began.
+    last: Option<Millis>,
+    /// Whether it has just been taken.
+    is_new: bool,
+    is_inputs: bool,
+}
+
+impl Turns {
+    /// When the clock's next turn is, if something is due at `due`.
+    pub fn next(&self, due: Millis) -> Millis {
+        self.last.map_or(due, |last| due.max(last.plus(1)))
+    }
+
+    /// Whether this turn belongs to the inputs alone.
+    pub fn is_inputs(&mut self) -> bool {
+        std::mem::take(&mut self.is_inputs)
+    }
+
+    /// This was a turn of the clock, which began then.
+    pub fn took(&mut self, begun: Millis) {
+        *self = Self { last: Some(begun), is_new: true, is_inputs: true };
+    }
+
+    /// When the turn began that was just taken, once. What was due then is not due any more, or the turn was vain.
+    pub fn just_taken(&mut self) -> Option<Millis> {
+        self.last.filter(|_| std::mem::take(&mut self.is_new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_have_their_turn_and_the_clock_a_pause_though_something_stays_due() {
+        let mut turns = Turns::default();
+        assert_eq!((turns.next(Millis(3)), turns.is_inputs(), turns.just_taken()), (Millis(3), false, None));
+        turns.took(Millis(5));
+        assert_eq!((turns.just_taken(), turns.just_taken()), (Some(Millis(5)), None));
+        assert_eq!((turns.next(Millis(3)), turns.next(Millis(9))), (Millis(6), Millis(9)));
+        assert_eq!((turns.is_inputs(), turns.is_inputs()), (true, false));
+    }
+}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{Incarnation, NodeRef};
+use tickwire_core::ids::{Life, NodeRef};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::clock::wall_clock;
@@ -59,7 +59,7 @@ impl Dispatcher {
     }
 
     /// Publishes sections to one gateway, in as many messages as it takes.
-    pub(crate) async fn send(&self, gateway: &NodeRef, incarnation: Incarnation, sections: Vec<Section<Routed>>) {
+    pub(crate) async fn send(&self, gateway: &NodeRef, life: Life, sections: Vec<Section<Routed>>) {
         if sections.is_empty() {
             return;
         }
@@ -70,8 +70,9 @@ impl Dispatcher {
         }
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         let most = self.nats.client.max_payload().saturating_sub(ENVELOPE);
+        let Life { incarnation, before } = life;
         for sections in pack::pack(sections, most) {
-            let batch = Batch { router: self.me.clone(), incarnation, sections };
+            let batch = Batch { router: self.me.clone(), incarnation, sections, before };
             if let Err(reason) = self.publish(&subject, &batch).await {
                 counter!("tickwire_router_batches_lost_total").increment(1);
                 warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");

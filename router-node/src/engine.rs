@@ -25,7 +25,7 @@ use routing::Routing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::ids::{Incarnation, Millis, NodeRef, Seq};
+use tickwire_core::ids::{Life, Millis, NodeRef, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::ring::View;
 use tickwire_node::clock::{Clock, millis};
@@ -54,7 +54,7 @@ pub(crate) enum Order {
     /// reached for sure.
     Release { tenures: Vec<Tenure>, done: oneshot::Sender<Floors> },
     /// The stream was made anew, and every tenure has ended.
-    Renew(Incarnation),
+    Renew(Life),
 }
 
 /// What the rest of the node is to know of the engine.
@@ -72,7 +72,7 @@ pub(crate) struct Setup {
     pub(crate) nats: Nats,
     pub(crate) config: RouterConfig,
     pub(crate) dispatcher: Dispatcher,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
     pub(crate) intakes: Arc<Context>,
@@ -181,7 +181,7 @@ impl Engine {
             Order::Own { tenure, floor } => {
                 self.routing.own(tenure, floor);
                 let (stop, context) = (CancellationToken::new(), Arc::clone(&self.setup.intakes));
-                let intake = Intake::new(context, tenure, self.setup.incarnation, floor);
+                let intake = Intake::new(context, tenure, self.setup.life.incarnation, floor);
                 self.setup.shutdown.spawn_infallible("intake", intake.run(stop.clone()));
                 self.readers.insert(tenure, stop);
             }
@@ -195,8 +195,8 @@ impl Engine {
                     debug!("released too late");
                 }
             }
-            Order::Renew(incarnation) => {
-                self.setup.incarnation = incarnation;
+            Order::Renew(life) => {
+                self.setup.life = life;
                 self.readers.values().for_each(CancellationToken::cancel);
                 self.readers.clear();
                 self.routing.renew();
@@ -226,7 +226,7 @@ impl Engine {
                 return false;
             }
             let sections = self.routing.take(now, &gateway, heartbeat);
-            self.setup.dispatcher.send(&gateway, self.setup.incarnation, sections).await;
+            self.setup.dispatcher.send(&gateway, self.setup.life, sections).await;
         }
         true
     }

@@ -119,7 +119,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let replays = replays.await?;
     node.nats.check().await?;
 
-    let (clock, incarnation) = (Clock::start(), node.provisioned.incarnation);
+    let (clock, life) = (Clock::start(), node.provisioned.life);
     let (heard_sender, heard) = mpsc::channel(CHUNKS);
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (floors_sender, floors) = watch::channel(Arc::default());
@@ -137,7 +137,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         nats: node.nats.clone(),
         config: config.router.clone(),
         dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
-        incarnation,
+        life,
         clock,
         shutdown: shutdown.clone(),
         intakes: Arc::new(intakes),
@@ -154,7 +154,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         me: node.me.clone(),
         leases,
         stream: config.stream.name.clone(),
-        incarnation,
+        incarnation: life.incarnation,
         partitions,
         lease_ttl: config.membership.lease_ttl,
         checkpoint_interval: config.router.checkpoint_interval,

@@ -328,7 +328,7 @@ impl Ownership {
         warn!(incarnation = %facts.incarnation, "another life of the stream, starting from its beginning");
         (self.reached, self.doubted) = (Seq(0), None);
         self.setup.incarnation = facts.incarnation;
-        self.order(Order::Renew(facts.incarnation)).await;
+        self.order(Order::Renew(facts.life())).await;
         let sources: Vec<Source> = self.held.keys().copied().collect();
         for source in sources {
             let (tenure, floor) = (self.next_tenure(source), facts.least_floor());

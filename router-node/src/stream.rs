@@ -5,8 +5,8 @@ use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
-use tickwire_core::ids::{Incarnation, Seq};
-use tickwire_node::life::{self, Life};
+use tickwire_core::ids::{Incarnation, Life, Seq};
+use tickwire_node::life;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
@@ -52,13 +52,13 @@ impl Facts {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let incarnation = Incarnation(u64::try_from(now).unwrap_or_default().max(known.0 + 1));
         let mut config = info.config;
-        config.metadata.insert(life::METADATA.to_owned(), Life { incarnation, before: facts.last }.noted());
+        config.metadata.insert(life::METADATA.to_owned(), life::noted(Life { incarnation, before: facts.last }));
         let updated = in_time(stream, nats.jetstream.update_stream(config)).await?;
         Ok(Self::of(&updated))
     }
 
     fn of(info: &Info) -> Self {
-        let Life { incarnation, before } = Life::of(info);
+        let Life { incarnation, before } = life::of(info);
         Self {
             incarnation,
             before,
@@ -66,6 +66,11 @@ impl Facts {
             last: Seq(info.state.last_sequence),
             replicas: info.config.num_replicas,
         }
+    }
+
+    /// Its life.
+    pub(crate) fn life(&self) -> Life {
+        Life { incarnation: self.incarnation, before: self.before }
     }
 
     /// The sequence before the oldest message that is kept of this life: a floor below which nothing can be read.

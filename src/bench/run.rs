@@ -153,7 +153,7 @@ impl Run<'_> {
             "gateway.listen=127.0.0.1:0".to_owned(),
             format!("gateway.max_sessions={}", plan.sockets + 10 * plan.churn() + 100),
             format!("gateway.outbox_bytes={outbox}"),
-            "gateway.hold_events=1000000".to_owned(),
+            "gateway.hold_bytes=1073741824".to_owned(),
             "gateway.rate=0".to_owned(),
             "gateway.critical_rate=1000000".to_owned(),
             "gateway.admission_rate=0".to_owned(),

@@ -169,10 +169,11 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
     assert_eq!(metrics.get("tickwire_gateway_gaps_total"), socket.gaps.len() as f64);
 }
 
-/// Without any router a hole in what was claimed is told after some tries, to whoever subscribed.
+/// Without any router a hole in what was claimed is told when it was asked for in vain for long enough, to whoever
+/// subscribed.
 #[tokio::test]
 async fn a_hole_that_no_router_can_fill_is_told_to_whoever_subscribed() {
-    let mut cluster = Cluster::start_with(1, 1, &[("gateway.replay_tries", "3")]).await;
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.give_up_after", "1s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "symbols": ["AAPL"] });
     let mut subscribed = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -207,5 +208,7 @@ async fn a_hole_that_no_router_can_fill_is_told_to_whoever_subscribed() {
     assert_eq!((idle.events.len(), idle.gaps.len()), (0, 0));
     let metrics = cluster.gateways[0].metrics().await;
     assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 1.0);
-    assert_eq!(metrics.get("tickwire_gateway_replays_asked_total"), 3.0);
+    // One that a dying router took, or five with pauses that double from 50 ms.
+    let asked = metrics.get("tickwire_gateway_replays_asked_total");
+    assert!((1.0..=6.0).contains(&asked), "{asked}");
 }

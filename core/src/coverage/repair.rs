@@ -1,8 +1,9 @@
 //! The repair of one gap: when it is next asked for, and when to give up.
 //!
 //! An ask that brings nothing is made again: at once if it was not answered in time, after a growing pause if it was
-//! refused or put off. A router that has no time is no reason to give up; one that finds nothing, or is silent, is. Whatever
-//! moves the partition on starts the counting anew.
+//! refused or put off. It is given up when asking has brought nothing for a long time, in which only asks count that
+//! were sent and got no help: not those that a busy router put off, nor those that could not be sent. Whatever moves the
+//! partition on starts the counting anew.
 
 use super::Limits;
 use crate::ids::{Incarnation, Millis, Partition, Seq};
@@ -56,8 +57,10 @@ pub(super) struct Repair {
     pub(super) since: Millis,
     /// How often it was asked for.
     pub(super) asks: u32,
-    /// How often in a row that brought nothing. What was put off does not count.
-    vain: u32,
+    /// When it last moved on; at first when it was seen.
+    pub(super) moved: Millis,
+    /// How long asking has brought nothing, in milliseconds.
+    vain: u64,
     /// How often in a row that was not answered in time.
     unanswered: u32,
     /// How many pauses there were since something came.
@@ -71,6 +74,7 @@ pub(super) struct Repair {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     number: u64,
+    since: Millis,
     deadline: Millis,
     /// Whether anything came of it.
     moved: bool,
@@ -78,7 +82,8 @@ struct Asked {
 
 impl Repair {
     pub(super) fn new(now: Millis, from: Seq, limits: &Limits) -> Self {
-        Self { from, since: now, asks: 0, vain: 0, unanswered: 0, pauses: 0, due: now.plus(limits.grace), asked: None }
+        let due = now.plus(limits.grace);
+        Self { from, since: now, asks: 0, moved: now, vain: 0, unanswered: 0, pauses: 0, due, asked: None }
     }
 
     pub(super) fn is_asked(&self, number: u64) -> bool {
@@ -103,12 +108,13 @@ impl Repair {
     /// It is being asked for.
     pub(super) fn ask(&mut self, now: Millis, number: u64, limits: &Limits) {
         self.asks = self.asks.saturating_add(1);
-        self.asked = Some(Asked { number, deadline: now.plus(limits.replay_timeout), moved: false });
+        let deadline = now.plus(limits.replay_timeout);
+        self.asked = Some(Asked { number, since: now, deadline, moved: false });
     }
 
     /// The partition has moved on, and something is still missing.
     pub(super) fn moved(&mut self, now: Millis, limits: &Limits) {
-        (self.vain, self.unanswered, self.pauses) = (0, 0, 0);
+        (self.moved, self.vain, self.unanswered, self.pauses) = (now, 0, 0, 0);
         match &mut self.asked {
             Some(asked) => {
                 (asked.deadline, asked.moved) = (now.plus(limits.replay_timeout), true);
@@ -124,8 +130,8 @@ impl Repair {
         let Some(asked) = self.asked.take() else { return };
         (self.due, self.unanswered) = (now, 0);
         if !asked.moved {
-            self.vain = self.vain.saturating_add(1);
             self.pause(now);
+            self.vain = self.vain.saturating_add(self.due.since(asked.since));
         }
     }
 
@@ -144,8 +150,8 @@ impl Repair {
 
     /// The ask under way was not answered in time, which was pause enough.
     pub(super) fn late(&mut self, now: Millis) {
-        self.asked = None;
-        self.vain = self.vain.saturating_add(1);
+        let Some(asked) = self.asked.take() else { return };
+        self.vain = self.vain.saturating_add(now.since(asked.since));
         self.unanswered = self.unanswered.saturating_add(1);
         self.due = now;
     }
@@ -157,8 +163,8 @@ impl Repair {
         self.due = now.plus(UNSENT_PAUSE);
     }
 
-    /// Whether it was tried for often enough.
+    /// Whether asking has brought nothing for too long.
     pub(super) fn is_hopeless(&self, limits: &Limits) -> bool {
-        self.asked.is_none() && self.vain >= limits.replay_tries
+        self.asked.is_none() && self.vain >= limits.give_up_after
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::repair::{Repair, Repaired};
+use super::weight::{Weight, weight};
 use super::{GapReason, Limits, Offered, Step};
 use crate::ids::{Millis, Partition, Revision, Seq};
 use crate::section::Section;
@@ -18,14 +19,14 @@ pub(super) struct Track<E> {
     pub(super) repaired: Option<Repaired>,
     /// Sections behind a gap, by where they start.
     held: VecDeque<Section<E>>,
-    /// What is held, in events.
-    held_weight: usize,
-    /// Up to where something is known to have come that was let go.
+    /// What is held, in bytes.
+    pub(super) held_bytes: usize,
+    /// Up to where something is known to be there that was let go, or that proved nothing.
     let_go: Seq,
     repair: Option<Repair>,
 }
 
-impl<E> Track<E> {
+impl<E: Weight> Track<E> {
     pub(super) fn new(partition: Partition) -> Self {
         Self {
             partition,
@@ -34,7 +35,7 @@ impl<E> Track<E> {
             heard: None,
             repaired: None,
             held: VecDeque::new(),
-            held_weight: 0,
+            held_bytes: 0,
             let_go: Seq(0),
             repair: None,
         }
@@ -51,7 +52,7 @@ impl<E> Track<E> {
     pub(super) fn reset(&mut self) {
         self.mine = None;
         self.held.clear();
-        (self.held_weight, self.let_go) = (0, Seq(0));
+        (self.held_bytes, self.let_go) = (0, Seq(0));
         (self.repair, self.repaired) = (None, None);
     }
 
@@ -87,6 +88,13 @@ impl<E> Track<E> {
         Offered::Applied
     }
 
+    /// The partition is known to go on to `upto`, by something that proves nothing of what is there.
+    pub(super) fn note(&mut self, now: Millis, upto: Seq, limits: &Limits) {
+        let Some(mine) = self.mine else { return };
+        self.let_go = self.let_go.max(upto);
+        self.review(now, mine, limits);
+    }
+
     /// Nothing in `(from, upto]` can be read any more. What is held of it, or came otherwise, is given all the same.
     pub(super) fn removed(
         &mut self,
@@ -109,6 +117,11 @@ impl<E> Track<E> {
 
     pub(super) fn is_waiting(&self) -> bool {
         self.repair.is_some()
+    }
+
+    /// Whether it waits for what is missing, and nothing of that has come since `since`.
+    pub(super) fn is_stuck(&self, since: Millis) -> bool {
+        self.repair.is_some_and(|repair| repair.moved < since)
     }
 
     pub(super) fn is_asked(&self, number: u64) -> bool {
@@ -182,24 +195,24 @@ impl<E> Track<E> {
 
     /// Holds a section, and lets go of what is behind it when that is too much.
     fn hold(&mut self, section: Section<E>, limits: &Limits) {
-        self.held_weight += weight(&section);
+        self.held_bytes += weight(&section);
         let at = self.held.partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
         self.held.insert(at, section);
-        while self.held_weight > limits.held_events
+        while self.held_bytes > limits.hold_bytes
             && let Some(section) = self.held.pop_back()
         {
-            self.held_weight -= weight(&section);
+            self.held_bytes -= weight(&section);
             self.let_go = self.let_go.max(section.upto);
         }
     }
 
     /// Lets go of held sections that prove nothing any more.
     fn let_outdated_go(&mut self, need: Revision) {
-        let Self { held, held_weight, let_go, .. } = self;
+        let Self { held, held_bytes, let_go, .. } = self;
         held.retain(|section| {
             let proves = section.revision >= need;
             if !proves {
-                *held_weight -= weight(section);
+                *held_bytes -= weight(section);
                 *let_go = (*let_go).max(section.upto);
             }
             proves
@@ -219,7 +232,7 @@ impl<E> Track<E> {
     fn settle(&mut self, need: Revision, steps: &mut Vec<Step<E>>) {
         self.let_outdated_go(need);
         while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.mine) {
-            self.held_weight -= weight(&section);
+            self.held_bytes -= weight(&section);
             if Some(section.upto) > self.mine {
                 self.apply(section, steps);
             }
@@ -273,9 +286,4 @@ impl<E> Track<E> {
         }
         self.settle(need, steps);
     }
-}
-
-/// What a section counts against the bound of what is held: its events, and one if it has none.
-fn weight<E>(section: &Section<E>) -> usize {
-    section.events.len().max(1)
 }

@@ -24,8 +24,8 @@ pub(crate) struct CatchUp {
     pub(crate) sought: Interest,
 }
 
-/// Begins to give a session that came back what it lacks, up to where its gateway is. Returns where its new promise
-/// starts: there, or where it was, if that is further.
+/// Begins to give a session that came back what it lacks, up to where its gateway is: in another life of the stream than
+/// that of its position, all of it. Returns where its new promise starts: there, or where it was, if that is further.
 pub(crate) fn begin(
     now: Millis,
     limits: &Limits,
@@ -34,9 +34,12 @@ pub(crate) fn begin(
     session: &mut Session,
     filter: &Filter,
     applied: &Position,
-) -> Vec<Option<Seq>> {
-    let from = session.from.take().filter(|from| from.incarnation == applied.incarnation);
-    let Some(from) = from else { return applied.seqs.iter().copied().map(Some).collect() };
+) -> Vec<Seq> {
+    let Some(mut from) = session.from.take() else { return applied.seqs.clone() };
+    if from.incarnation != applied.incarnation {
+        let before = edge.coverage.life().expect("what was applied is of some life").before;
+        from = Position { incarnation: applied.incarnation, seqs: vec![before; applied.seqs.len()] };
+    }
     edge.gatherings += 1;
     let number = edge.gatherings;
     let limits = Limits { grace: 0, replays: usize::from(PARTITIONS), ..*limits };
@@ -48,9 +51,8 @@ pub(crate) fn begin(
     sought.strays.insert(session.user.clone());
     edge.catch_ups.insert(number, CatchUp { session: at, coverage, sought });
     session.catching = Some((number, session.past.len()));
-    let start = from.seqs.iter().copied().map(Some).collect();
-    session.past.push(Promise::new(filter.clone(), applied.incarnation, start));
-    from.seqs.iter().zip(&applied.seqs).map(|(from, applied)| Some(*from.max(applied))).collect()
+    session.past.push(Promise::new(filter.clone(), applied.incarnation, from.seqs.clone()));
+    from.seqs.iter().zip(&applied.seqs).map(|(from, applied)| *from.max(applied)).collect()
 }
 
 impl Cluster {

@@ -5,40 +5,40 @@ use std::sync::Arc;
 
 use tickwire_core::coverage::{GapReason, Limits};
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
-use tickwire_core::ids::{Confidence, Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
+use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
 
 use crate::gateway::Gateway;
 use crate::made::{blank, filter, symbol, user};
 use crate::network::{Message, Network};
-use crate::plan::{AMPLE, Action, Plan};
+use crate::plan::{Action, GIVE_UP_AFTER, Plan, REPLAY_RANGE};
 use crate::router::{Lease, Router};
 use crate::session::Session;
 
 pub(crate) const PARTITIONS: u16 = 3;
 pub(crate) const NODES: usize = 3;
-pub(crate) const BEAT: u64 = 250;
+
+/// How often nodes say that they live, and routers how far they are. As shipped, like all numbers that no plan chooses, in
+/// milliseconds.
+pub(crate) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
 
-/// So many replays fail in a row only when there is no router that could answer.
-const TRIES: u32 = 60;
-
 /// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
-const PATIENCE: u32 = 40;
+const PATIENCE: u32 = 30;
 
 pub(crate) struct Cluster {
     pub(crate) limits: Limits,
     /// Whether routers read from replicas that lag, and answer by interests that are too old.
     pub(crate) failing: bool,
-    /// Whether there was a time without any router that answers.
-    deaf: bool,
+    /// Whether something happened in this turn, so that more may follow at once.
+    pub(crate) busy: bool,
     /// Up to where each life of the stream was discarded.
     discarded: BTreeMap<Incarnation, Seq>,
     pub(crate) now: Millis,
     pub(crate) network: Network,
     pub(crate) nonces: u64,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
     pub(crate) last: Seq,
     pub(crate) first: Seq,
     pub(crate) history: BTreeMap<Incarnation, Vec<(Partition, Seq, Arc<Event>)>>,
@@ -54,19 +54,19 @@ impl Cluster {
         let mut cluster = Self {
             limits: Limits {
                 grace: 20,
-                held_events: 6,
-                replays: 2,
-                replay_timeout: 130,
-                replay_tries: TRIES,
+                hold_bytes: plan.hold_bytes,
+                replays: 8,
+                replay_timeout: 2_000,
+                give_up_after: plan.give_up_after,
                 replay_range: plan.replay_range,
             },
             failing: false,
-            deaf: false,
+            busy: false,
             discarded: BTreeMap::new(),
             now: Millis(1_000),
             network: Network::new(plan.seed, 0),
             nonces: 0,
-            incarnation: Incarnation(1),
+            life: Life { incarnation: Incarnation(1), before: Seq(0) },
             last: Seq(0),
             first: Seq(1),
             history: BTreeMap::new(),
@@ -87,7 +87,13 @@ impl Cluster {
             let gateway = cluster.new_gateway(node);
             cluster.gateways.push(gateway);
         }
-        cluster.pass(3 * BEAT);
+        for number in 0..NODES {
+            cluster.routers[number].is_down = plan.late & 1 << number != 0;
+            cluster.gateways[number].is_down = plan.late & 1 << (number + NODES) != 0;
+        }
+        if plan.late == 0 {
+            cluster.pass(3 * BEAT);
+        }
         cluster.network = Network::new(plan.seed, plan.loss);
         cluster.failing = plan.failing;
         cluster
@@ -121,15 +127,22 @@ impl Cluster {
             }
             Action::LearnView { node } => self.learn_view(usize::from(node)),
             Action::Discard { keep } => self.discard(keep.into()),
-            Action::Recreate => self.recreate(),
+            Action::Recreate { from } => self.begin_life(Seq(0), Seq(from.into())),
+            Action::LoseTail { events } => {
+                let last = Seq(self.last.0.saturating_sub(events.into()));
+                self.begin_life(last, last);
+            }
+            Action::Toggle { node } => self.toggle(usize::from(node)),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
         }
+        // What was done may be seen at once.
+        self.busy = true;
         self.pass(STEP);
     }
 
     fn store(&mut self, partition: u16, event: Event) {
         self.last = Seq(self.last.0 + 1);
-        self.history.entry(self.incarnation).or_default().push((Partition(partition), self.last, Arc::new(event)));
+        self.history.entry(self.life.incarnation).or_default().push((Partition(partition), self.last, Arc::new(event)));
     }
 
     fn publish(&mut self, number: u8, tenths: u8) {
@@ -164,14 +177,29 @@ impl Cluster {
 
     fn discard(&mut self, keep: u64) {
         self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep)));
-        self.discarded.insert(self.incarnation, Seq(self.first.0 - 1));
+        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
     }
 
-    fn recreate(&mut self) {
-        self.incarnation = Incarnation(self.incarnation.0 + 1);
-        (self.first, self.last) = (Seq(1), Seq(0));
+    /// Another life of the stream begins, after `before`, in a stream that ends with `last`.
+    fn begin_life(&mut self, before: Seq, last: Seq) {
+        self.life = Life { incarnation: Incarnation(self.life.incarnation.0 + 1), before };
+        if before == Seq(0) {
+            self.first = Seq(last.0 + 1);
+        }
+        self.first = self.first.min(Seq(last.0 + 1));
+        self.last = last;
+        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
         for lease in &mut self.leases {
-            lease.floor = Seq(0);
+            lease.floor = Seq(self.first.0 - 1).max(before);
+        }
+    }
+
+    fn toggle(&mut self, node: usize) {
+        match node.checked_sub(NODES) {
+            None if self.routers[node].is_down => self.start_router(node),
+            None => self.stop_router(node),
+            Some(gateway) if self.gateways[gateway].is_down => self.start_gateway(gateway),
+            Some(gateway) => self.stop_gateway(gateway),
         }
     }
 
@@ -179,9 +207,12 @@ impl Cluster {
         let end = self.now.plus(time);
         while self.now < end {
             let before = self.now;
-            self.now = self.now.plus(STEP.min(end.since(self.now)));
-            self.deaf |= self.routers.iter().all(|router| router.stalled);
+            // Where nothing happened, nothing does until something is due.
+            let next = if self.busy { before.plus(STEP) } else { self.next_turn() };
+            self.now = next.max(before.plus(STEP)).min(end);
+            self.busy = false;
             while let Some(message) = self.network.arrived(self.now) {
+                self.busy = true;
                 self.receive(message);
             }
             for number in 0..NODES {
@@ -194,8 +225,15 @@ impl Cluster {
         }
     }
 
+    /// When something is next due, for anyone.
+    fn next_turn(&self) -> Millis {
+        let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
+        let due = self.gateways.iter().filter_map(Gateway::next_turn);
+        due.chain(self.network.next()).fold(beat, Millis::min)
+    }
+
     fn beat(&mut self) {
-        for gateway in 0..NODES {
+        for gateway in (0..NODES).filter(|gateway| !self.gateways[*gateway].is_down).collect::<Vec<_>>() {
             let edge = &self.gateways[gateway];
             let beat = InterestBeat { gateway: edge.node.clone(), revision: edge.log.revision() };
             for router in 0..NODES {
@@ -220,6 +258,8 @@ impl Cluster {
             {
                 self.routers[to].waiting.push(message);
             }
+            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
+                if self.routers[to].is_down => {}
             Message::Ask(to, ask, request) => self.replay(to, ask, &request),
             Message::Answer(node, ask, answer) => self.answered(&node, ask, answer),
             Message::Delta(to, delta) => {
@@ -247,8 +287,9 @@ impl Cluster {
             Message::Batch(node, batch) => {
                 if let Some(number) = self.gateways.iter().position(|edge| edge.node == node) {
                     let mut steps = Vec::new();
+                    let life = batch.life();
                     for section in batch.sections {
-                        self.gateways[number].coverage.offer(self.now, batch.incarnation, section, &mut steps);
+                        self.gateways[number].coverage.offer(self.now, life, section, &mut steps);
                     }
                     self.take_steps(number, steps);
                 }
@@ -261,6 +302,12 @@ impl Cluster {
         self.network.heal();
         self.failing = false;
         for number in 0..NODES {
+            for node in [number, number + NODES] {
+                let is_down = if node < NODES { self.routers[number].is_down } else { self.gateways[number].is_down };
+                if is_down {
+                    self.toggle(node);
+                }
+            }
             if self.routers[number].stalled {
                 self.stall(number);
             }
@@ -283,16 +330,15 @@ impl Cluster {
     fn is_beyond_repair(&self, life: Incarnation, from: Seq, upto: Seq, reason: GapReason) -> bool {
         match reason {
             GapReason::Retention => self.discarded.get(&life).is_some_and(|discarded| upto <= *discarded),
-            // Of a former life nothing can be read; and where no router answers, nobody knows.
-            GapReason::Lost => life != self.incarnation || self.deaf,
-            GapReason::TooLong => self.limits.replay_range < AMPLE && from < upto,
+            GapReason::Lost => self.limits.give_up_after < GIVE_UP_AFTER,
+            GapReason::TooLong => self.limits.replay_range < REPLAY_RANGE && from < upto,
         }
     }
 
     pub(crate) fn check(&self, quiet: bool) {
         for edge in &self.gateways {
             let position = edge.coverage.position().expect("coverage of every partition");
-            assert_eq!(position.incarnation, self.incarnation);
+            assert_eq!((position.incarnation, edge.coverage.gaps()), (self.life.incarnation, 0), "a gap stays open");
             let lowest = position.seqs.iter().min().unwrap();
             assert!(lowest.0 + u64::from(PARTITIONS) > self.last.0, "stuck at {position:?} of {}", self.last);
             assert_eq!(edge.told, edge.log.revision(), "a revision was never carried");

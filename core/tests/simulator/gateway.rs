@@ -7,18 +7,23 @@ use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{NodeRef, Revision, UserId};
+use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
 use tickwire_core::interest_log::InterestLog;
 use tickwire_core::position::Position;
 
 use crate::catch_up::{self, CatchUp};
-use crate::cluster::{BEAT, Cluster, NODES, PARTITIONS};
+use crate::cluster::{Cluster, NODES, PARTITIONS};
 use crate::made::filter;
 use crate::network::Message;
 use crate::session::{Promise, Session};
 
+/// As shipped, in milliseconds.
+const CONFIRM_TIMEOUT: u64 = 250;
+const SHRINK_DELAY: u64 = 5_000;
+
 pub(crate) struct Gateway {
     pub(crate) node: NodeRef,
+    pub(crate) is_down: bool,
     pub(crate) log: InterestLog,
     pub(crate) coverage: Coverage<Arc<Event>>,
     pub(crate) confirmations: Confirmations<(usize, Filter)>,
@@ -28,13 +33,27 @@ pub(crate) struct Gateway {
     pub(crate) gatherings: u64,
 }
 
+impl Gateway {
+    /// When something is next due, as the edge of a gateway reckons it.
+    pub(crate) fn next_turn(&self) -> Option<Millis> {
+        if self.is_down {
+            return None;
+        }
+        let Self { coverage, confirmations, log, .. } = self;
+        let live = [coverage.next_expiry(), confirmations.next_deadline(coverage), log.next_shrink()];
+        let past = self.catch_ups.values().filter_map(|catch_up| catch_up.coverage.next_expiry());
+        live.into_iter().flatten().chain(past).min()
+    }
+}
+
 impl Cluster {
     pub(crate) fn new_gateway(&mut self, node: NodeRef) -> Gateway {
         Gateway {
-            log: InterestLog::new(node.clone(), self.view.clone(), 100),
+            is_down: false,
+            log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY),
             node,
             coverage: Coverage::new(PARTITIONS, self.limits),
-            confirmations: Confirmations::new(BEAT),
+            confirmations: Confirmations::new(CONFIRM_TIMEOUT),
             told: Revision(0),
             catch_ups: BTreeMap::new(),
             gatherings: 0,
@@ -45,6 +64,9 @@ impl Cluster {
     pub(crate) fn connect(&mut self, gateway: usize, user: UserId, filter: Filter, from: Option<Position>) {
         let at = self.sessions.len();
         let edge = &mut self.gateways[gateway];
+        if edge.is_down {
+            return;
+        }
         let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
         edge.confirmations.ask(self.now, revision, (at, filter.clone()));
         self.sessions.push(Session::new(gateway, user, filter, revision, from));
@@ -89,9 +111,18 @@ impl Cluster {
     }
 
     pub(crate) fn restart_gateway(&mut self, number: usize) {
+        self.stop_gateway(number);
+        self.start_gateway(number);
+    }
+
+    pub(crate) fn stop_gateway(&mut self, number: usize) {
+        self.gateways[number].is_down = true;
         for session in self.sessions.iter_mut().filter(|session| session.gateway == number && session.open) {
             session.leave();
         }
+    }
+
+    pub(crate) fn start_gateway(&mut self, number: usize) {
         let node = self.born("gw", number);
         self.view.members[number].node = node.clone();
         self.view.version += 1;
@@ -100,6 +131,9 @@ impl Cluster {
 
     pub(crate) fn turn_gateway(&mut self, number: usize) {
         let edge = &mut self.gateways[number];
+        if edge.is_down {
+            return;
+        }
         if let Some(delta) = edge.log.cut(self.now) {
             for router in 0..NODES {
                 self.network.send(self.now, &Message::Delta(router, delta.clone()));
@@ -110,6 +144,8 @@ impl Cluster {
         self.take_steps(number, steps);
         self.ask(number);
         self.catch_up(number);
+        let next = self.gateways[number].next_turn();
+        assert!(next.is_none_or(|at| at > self.now), "due at {next:?}, and still at {:?}", self.now);
     }
 
     /// What a gateway does with steps, and the confirmations that follow from them.
@@ -120,17 +156,16 @@ impl Cluster {
                 let Some(promise) = &mut session.promise else { continue };
                 match &step {
                     Step::Adopt { partition, at } => {
-                        let slot = usize::from(partition.0);
-                        assert!(promise.start[slot].is_none(), "adopted anew what was promised before");
-                        (promise.start[slot], promise.end[slot]) = (Some(*at), Some(*at));
+                        let end = promise.end[usize::from(partition.0)];
+                        assert_eq!(*at, end, "what was promised goes on where it was, or with the life of the stream");
                     }
                     Step::Apply { partition, from, upto, events } => {
                         promise.give(&session.user, *partition, *from, *upto, events);
                     }
                     Step::Gap { partition, from, upto, reason } => promise.miss(*partition, *from, *upto, *reason),
-                    Step::Reset { incarnation, .. } => {
-                        let nothing = vec![None; usize::from(PARTITIONS)];
-                        let next = Promise::new(promise.filter.clone(), *incarnation, nothing);
+                    Step::Reset { life, .. } => {
+                        let beginning = vec![life.before; usize::from(PARTITIONS)];
+                        let next = Promise::new(promise.filter.clone(), life.incarnation, beginning);
                         session.past.push(std::mem::replace(promise, next));
                         session.catching = None;
                     }

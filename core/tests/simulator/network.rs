@@ -74,6 +74,11 @@ impl Network {
         }
     }
 
+    /// When the next message comes.
+    pub(crate) fn next(&self) -> Option<Millis> {
+        self.flying.first_key_value().map(|((at, _), _)| *at)
+    }
+
     pub(crate) fn arrived(&mut self, now: Millis) -> Option<Message> {
         let entry = self.flying.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())

@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-/// A range that no run exceeds.
-pub(crate) const AMPLE: u64 = 1 << 20;
+/// As shipped; no run lasts so long, or misses so much.
+pub(crate) const GIVE_UP_AFTER: u64 = 600_000;
+pub(crate) const REPLAY_RANGE: u64 = 1_000_000;
+const HOLD_BYTES: usize = 64 << 20;
 
 /// How much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +22,12 @@ pub(crate) struct Plan {
     pub(crate) quiet: bool,
     /// Nodes fail as well, and answer wrongly.
     pub(crate) failing: bool,
+    /// A bit for each node that is not there at the start: routers, then gateways.
+    pub(crate) late: u8,
+    /// How long gateways ask for something in vain, in milliseconds.
+    pub(crate) give_up_after: u64,
+    /// What gateways hold behind gaps, in bytes.
+    pub(crate) hold_bytes: usize,
     /// The longest range that gateways ask for.
     pub(crate) replay_range: u64,
     pub(crate) seed: u64,
@@ -78,6 +86,10 @@ pub(crate) enum Action {
     RestartGateway {
         gateway: u8,
     },
+    /// A node ends, or one that is not there starts: routers `0..3`, gateways `3..6`.
+    Toggle {
+        node: u8,
+    },
     /// A gateway leaves, or rejoins, the view; nodes learn it one by one.
     ToggleMember {
         gateway: u8,
@@ -90,8 +102,14 @@ pub(crate) enum Action {
     Discard {
         keep: u8,
     },
-    /// The stream is deleted and made anew.
-    Recreate,
+    /// The stream is deleted and made anew, and counts on from here.
+    Recreate {
+        from: u8,
+    },
+    /// The stream has lost so many of its last events, and gives their sequences again.
+    LoseTail {
+        events: u8,
+    },
     /// A consumer drops a message on its way.
     DropDelivery {
         router: u8,
@@ -101,12 +119,30 @@ pub(crate) enum Action {
 pub(crate) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let network = matches!(chaos, Chaos::Network | Chaos::All);
     let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
-    let range = if chaos == Chaos::All { prop_oneof![Just(AMPLE), 3..30u64].boxed() } else { Just(AMPLE).boxed() };
+    // All as shipped, or so tight that it matters.
+    let tight = chaos == Chaos::All;
+    let range = if tight { prop_oneof![Just(REPLAY_RANGE), 3..30u64].boxed() } else { Just(REPLAY_RANGE).boxed() };
+    let patience = if tight {
+        prop_oneof![3 => Just(GIVE_UP_AFTER), 1 => 1_000..5_000u64].boxed()
+    } else {
+        Just(GIVE_UP_AFTER).boxed()
+    };
+    let hold = if chaos == Chaos::None {
+        Just(HOLD_BYTES).boxed()
+    } else {
+        prop_oneof![Just(HOLD_BYTES), 2_000..20_000usize].boxed()
+    };
+    let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
+    let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
+    let bounds = (range, patience, hold, late);
     let actions = prop::collection::vec(action(chaos), 1..120);
-    (any::<u64>(), loss, range, actions).prop_map(move |(seed, loss, replay_range, actions)| Plan {
+    (any::<u64>(), loss, bounds, actions).prop_map(move |(seed, loss, bounds, actions)| Plan {
         quiet: chaos == Chaos::None,
-        failing: matches!(chaos, Chaos::Nodes | Chaos::All),
-        replay_range,
+        failing,
+        late: bounds.3,
+        give_up_after: bounds.1,
+        hold_bytes: bounds.2,
+        replay_range: bounds.0,
         seed,
         loss,
         actions,
@@ -136,7 +172,9 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8).prop_map(|gateway| Action::ToggleMember { gateway }),
         2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
         1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),
-        1 => Just(Action::Recreate),
+        1 => (0..3u8, 0..3u8).prop_map(|(node, role)| Action::Toggle { node: node + 3 * u8::from(role == 0) }),
+        1 => prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
+        1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
         1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
     ]
     .boxed()

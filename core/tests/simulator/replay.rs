@@ -56,7 +56,7 @@ impl Cluster {
         for (at, part) in parts.into_iter().enumerate() {
             let answer = ReplayAnswer {
                 router: self.routers[number].node.clone(),
-                incarnation: self.incarnation,
+                incarnation: self.life.incarnation,
                 part,
                 last: at + 1 == count,
             };
@@ -65,7 +65,7 @@ impl Cluster {
     }
 
     fn read_again(&mut self, number: usize, request: &ReplayRequest) -> Result<Vec<Part<Arc<Event>>>, Refusal> {
-        if request.incarnation != self.incarnation {
+        if request.incarnation != self.life.incarnation {
             return Err(Refusal::OtherStream);
         }
         let (revision, interest) = self.sought(number, request)?;
@@ -76,7 +76,7 @@ impl Cluster {
         let most = 1 + self.network.random(READ) as usize;
         let view = &self.routers[number].view;
         let mut reply = Reply::new(request, revision);
-        let log = self.history.get(&self.incarnation).map_or(&[][..], Vec::as_slice);
+        let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
         let readable = log.iter().filter(|(partition, seq, _)| {
             *partition == request.partition && *seq > request.from && *seq >= self.first && *seq <= end
         });
@@ -84,7 +84,7 @@ impl Cluster {
             let wanted = interest.admits(event, &request.gateway, view);
             reply.read(*seq, wanted.then(|| event.clone()));
         }
-        let parts = reply.finish(Seq(self.first.0 - 1));
+        let parts = reply.finish(Seq(self.first.0 - 1).max(self.life.before));
         // An answer of several messages, which may come in any order.
         Ok(parts.into_iter().flat_map(|part| self.network.halve(part)).collect())
     }

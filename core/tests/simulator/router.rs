@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, NodeRef, Partition, Seq};
+use tickwire_core::ids::{Life, NodeRef, Partition, Seq};
 use tickwire_core::ring::View;
 use tickwire_core::section::Batch;
 use tickwire_core::table::{Heard, InterestTable};
@@ -15,14 +15,22 @@ use crate::network::Message;
 
 pub(crate) struct Router {
     pub(crate) node: NodeRef,
+    /// There is no such process. What is sent to it is lost.
+    pub(crate) is_down: bool,
     pub(crate) stalled: bool,
     pub(crate) waiting: Vec<Message>,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
     pub(crate) view: View,
     pub(crate) table: InterestTable,
     pub(crate) claims: Claims<Arc<Event>>,
     pub(crate) consumers: BTreeMap<Partition, Consumer>,
     pub(crate) drops_next: bool,
+}
+
+impl Router {
+    pub(crate) fn runs(&self) -> bool {
+        !self.is_down && !self.stalled
+    }
 }
 
 pub(crate) struct Consumer {
@@ -49,9 +57,10 @@ impl Cluster {
     pub(crate) fn new_router(&mut self, number: usize) -> Router {
         Router {
             node: self.born("router", number),
+            is_down: false,
             stalled: false,
             waiting: Vec::new(),
-            incarnation: self.incarnation,
+            life: self.life,
             view: self.view.clone(),
             table: InterestTable::default(),
             claims: Claims::default(),
@@ -62,7 +71,7 @@ impl Cluster {
 
     /// The router takes the lease and starts a consumer of its own from the floor.
     pub(crate) fn take_lease(&mut self, partition: usize, to: usize) {
-        if self.routers[to].stalled || self.leases[partition].owner == Some(to) {
+        if !self.routers[to].runs() || self.leases[partition].owner == Some(to) {
             return;
         }
         self.leases[partition].owner = Some(to);
@@ -83,8 +92,8 @@ impl Cluster {
     pub(crate) fn hand_over(&mut self, partition: usize, to: usize) {
         if let Some(owner) = self.leases[partition].owner
             && owner != to
-            && !self.routers[owner].stalled
-            && !self.routers[to].stalled
+            && self.routers[owner].runs()
+            && self.routers[to].runs()
         {
             self.checkpoint(owner);
             self.routers[owner].claims.disown(Partition(partition as u16));
@@ -94,7 +103,16 @@ impl Cluster {
     }
 
     pub(crate) fn crash_router(&mut self, number: usize) {
+        self.stop_router(number);
+        self.start_router(number);
+    }
+
+    pub(crate) fn start_router(&mut self, number: usize) {
         self.routers[number] = self.new_router(number);
+    }
+
+    pub(crate) fn stop_router(&mut self, number: usize) {
+        self.routers[number].is_down = true;
         for lease in self.leases.iter_mut().filter(|lease| lease.owner == Some(number)) {
             lease.owner = None;
         }
@@ -118,7 +136,7 @@ impl Cluster {
     }
 
     pub(crate) fn turn_router(&mut self, number: usize) {
-        if self.routers[number].stalled {
+        if !self.routers[number].runs() {
             return;
         }
         for partition in (0..PARTITIONS).map(Partition) {
@@ -131,22 +149,23 @@ impl Cluster {
     }
 
     pub(crate) fn read(&mut self, number: usize, partition: Partition) {
-        let (incarnation, first) = (self.incarnation, self.first);
+        let (life, first) = (self.life, self.first);
         let router = &mut self.routers[number];
         let Some(consumer) = router.consumers.get_mut(&partition) else {
             return;
         };
-        if router.incarnation != incarnation {
+        if router.life != life {
             return;
         }
         for _ in 0..3 {
-            let log = self.history.get(&incarnation).map_or(&[][..], Vec::as_slice);
+            let log = self.history.get(&life.incarnation).map_or(&[][..], Vec::as_slice);
             let start = log.partition_point(|(_, seq, _)| *seq <= consumer.cursor || *seq < first);
             let Some((_, seq, event)) = log[start..].iter().find(|(at, _, _)| *at == partition) else {
                 return;
             };
             consumer.cursor = *seq;
             consumer.delivered += 1;
+            self.busy = true;
             if std::mem::take(&mut router.drops_next) {
                 continue;
             }
@@ -177,14 +196,15 @@ impl Cluster {
         let router = &mut self.routers[number];
         let sections = router.claims.take(&gateway, heartbeat);
         if !sections.is_empty() {
-            let batch = Batch { router: router.node.clone(), incarnation: router.incarnation, sections };
+            let Life { incarnation, before } = router.life;
+            let batch = Batch { router: router.node.clone(), incarnation, sections, before };
             self.network.send(self.now, &Message::Batch(gateway, batch));
         }
     }
 
     /// Says to everyone how far everything is read, and renews the leases: one that is refused stops the owner.
     pub(crate) fn checkpoint(&mut self, number: usize) {
-        if self.routers[number].stalled {
+        if !self.routers[number].runs() {
             return;
         }
         let gateways: Vec<NodeRef> = self.routers[number].claims.gateways().cloned().collect();
@@ -192,10 +212,10 @@ impl Cluster {
             self.send_sections(number, gateway, true);
         }
         let owned: Vec<(Partition, Seq)> = self.routers[number].claims.owned().collect();
-        let renewed = self.routers[number].incarnation != self.incarnation;
+        let renewed = self.routers[number].life != self.life;
         if renewed {
             let router = &mut self.routers[number];
-            router.incarnation = self.incarnation;
+            router.life = self.life;
             router.claims = Claims::default();
             router.consumers.clear();
             let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();

@@ -14,22 +14,21 @@ use tickwire_core::position::Position;
 pub(crate) struct Promise {
     pub(crate) filter: Filter,
     pub(crate) incarnation: Incarnation,
-    /// Per partition, where it starts; `None` until the partition is adopted after a reset.
-    pub(crate) start: Vec<Option<Seq>>,
-    pub(crate) end: Vec<Option<Seq>>,
+    /// Per partition, where it starts.
+    pub(crate) start: Vec<Seq>,
+    pub(crate) end: Vec<Seq>,
     pub(crate) got: Vec<(Partition, Seq)>,
     pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
 }
 
 impl Promise {
-    pub(crate) fn new(filter: Filter, incarnation: Incarnation, start: Vec<Option<Seq>>) -> Self {
+    pub(crate) fn new(filter: Filter, incarnation: Incarnation, start: Vec<Seq>) -> Self {
         Self { filter, incarnation, end: start.clone(), start, got: Vec::new(), gaps: Vec::new() }
     }
 
-    /// Up to where it was given, and what of; `None` while it does not know where it starts.
-    fn place(&self) -> Option<(Position, Filter)> {
-        let seqs = self.end.iter().copied().collect::<Option<_>>()?;
-        Some((Position { incarnation: self.incarnation, seqs }, self.filter.clone()))
+    /// Up to where it was given, and what of.
+    fn place(&self) -> (Position, Filter) {
+        (Position { incarnation: self.incarnation, seqs: self.end.clone() }, self.filter.clone())
     }
 
     /// Everything that matches in `(from, upto]`, what was given before aside: who came back may be ahead of its gateway,
@@ -59,13 +58,13 @@ impl Promise {
     /// Returns where the partition stood, if it moves on.
     fn move_on(&mut self, partition: Partition, from: Seq, upto: Seq) -> Option<Seq> {
         let slot = usize::from(partition.0);
-        let known = self.end[slot].expect("nothing is given before it is known where that starts");
+        let known = self.end[slot];
         let is_ahead = self.end[slot] == self.start[slot] && from < known;
         assert!(from == known || is_ahead, "a range was skipped without being told: {self:#?}");
         if upto <= known {
             return None;
         }
-        self.end[slot] = Some(upto);
+        self.end[slot] = upto;
         Some(known)
     }
 
@@ -80,9 +79,7 @@ impl Promise {
         let mut rest = got;
         for (partition, seq, event) in log {
             let at = usize::from(partition.0);
-            let (Some(start), Some(end)) = (self.start[at], self.end[at]) else {
-                continue;
-            };
+            let (start, end) = (self.start[at], self.end[at]);
             let addressed_to_other = matches!(&event.audience, Audience::User(other) if other != user);
             if *seq <= start || *seq > end || addressed_to_other || !self.filter.matches(event) {
                 continue;
@@ -135,11 +132,11 @@ impl Session {
         self.open = false;
         let (promise, from) = (self.promise.take(), self.from.take());
         self.left = match (self.catching.take(), promise) {
-            (Some((_, past)), _) => self.past[past].place(),
+            (Some((_, past)), _) => Some(self.past[past].place()),
             (None, Some(promise)) => {
                 let place = promise.place();
                 self.past.push(promise);
-                place
+                Some(place)
             }
             (None, None) => from.zip(self.wanted.first().cloned()),
         };

@@ -30,6 +30,9 @@ const UNDIGESTED: usize = 8;
 /// How many gatherings may run. Of each class one does, and further ones where clients read slowly.
 const RUNNING: usize = 32;
 
+/// What each gathering may hold is this part of what the gateway holds of live coverage.
+const HOLD_SHARE: usize = RUNNING;
+
 /// How many replays may be under way for one: routers read those of many partitions in one pass.
 const REPLAYS: usize = 32;
 
@@ -85,9 +88,9 @@ pub(super) struct CatchUps {
 }
 
 impl CatchUps {
-    /// None. `limits` are those of each gathering.
+    /// None. `limits` are those of live coverage.
     pub(super) fn new(limits: Limits) -> Self {
-        let limits = Limits { grace: 0, replays: REPLAYS, ..limits };
+        let limits = Limits { grace: 0, replays: REPLAYS, hold_bytes: limits.hold_bytes / HOLD_SHARE, ..limits };
         Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0 }
     }
 

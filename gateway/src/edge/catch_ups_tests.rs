@@ -1,7 +1,7 @@
 //! Gatherings: their rules by example. `crowd` tries them together.
 
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
+use tickwire_core::ids::{Life, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
 use tickwire_core::replay::Part;
 use tickwire_core::ring::View;
 
@@ -12,13 +12,14 @@ mod crowd;
 
 const LIFE: Incarnation = Incarnation(7);
 const TIMEOUT: u64 = 200;
-const TRIES: u32 = 3;
+/// Three asks that are not answered.
+const GIVE_UP: u64 = 3 * TIMEOUT;
 const LIMITS: Limits = Limits {
     grace: 100,
-    held_events: 100,
+    hold_bytes: 1 << 20,
     replays: 100,
     replay_timeout: TIMEOUT,
-    replay_tries: TRIES,
+    give_up_after: GIVE_UP,
     replay_range: 1_000_000,
 };
 
@@ -257,7 +258,7 @@ fn numbers_of_asks_tell_gatherings_from_live_coverage() {
         let (partition, events) = (Partition(0), Vec::new());
         let (prev, upto) = (Seq(prev), Seq(upto));
         let section = tickwire_core::section::Section { partition, revision: Revision(1), prev, upto, events };
-        live.offer(Millis(0), LIFE, section, &mut steps);
+        live.offer(Millis(0), Life { incarnation: LIFE, before: Seq(0) }, section, &mut steps);
     }
     let asked = live.asks(Millis(0), &mut steps);
     assert!(!asked.is_empty() && asked.iter().all(|ask| !CatchUps::is_asked(ask.number)));
@@ -270,8 +271,8 @@ fn an_ask_that_could_not_be_sent_is_made_again() {
     add(&mut catch_ups, 0, 1, lack(0, 100));
     begin(&mut catch_ups, 50);
     let mut now = 50;
-    // More often than asks may bring nothing.
-    for _ in 0..2 * TRIES {
+    // For longer than asks may bring nothing.
+    while now < 50 + 2 * GIVE_UP {
         let [(ask, 0, 100)] = asks(&mut catch_ups, now)[..] else { panic!("asked for again") };
         catch_ups.unsent(Millis(now), ask);
         assert!(catch_ups.take(1).is_empty());

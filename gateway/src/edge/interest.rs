@@ -2,13 +2,14 @@
 
 use async_nats::Subject;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
-use tickwire_core::ids::{Millis, Partition};
+use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::upstream::Outage;
 use super::{Edge, PUBLISH_TIMEOUT, refused};
 
 /// How many entries of interest go into one part of a snapshot; a part stays far below NATS' largest message.
@@ -41,18 +42,11 @@ impl Edge {
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision() };
         self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
-        let silent: Vec<Partition> = match now.0.checked_sub(self.silent_after) {
-            Some(since) => self.coverage.silent(Millis(since)).collect(),
-            None => Vec::new(),
-        };
-        gauge!("tickwire_gateway_silent_partitions").set(silent.len() as f64);
-        if !self.coverage.is_complete() {
-            self.ready.missing("some partitions were never heard of: is a router running, and can it read the stream?");
-        } else if let [first, rest @ ..] = &silent[..] {
-            let seconds = self.silent_after / 1000;
-            self.ready.missing(format!("no coverage for {seconds} s: partition {first} and {} others", rest.len()));
-        } else {
-            self.ready.ok();
+        let outage = Outage::of(now, true, &self.coverage, self.ticks);
+        gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
+        match outage {
+            Some(outage) => self.ready.missing(outage.to_string()),
+            None => self.ready.ok(),
         }
     }
 

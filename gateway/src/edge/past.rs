@@ -31,7 +31,7 @@ pub(super) struct Searches {
 impl Edge {
     pub(super) fn take_lack(&mut self, session: SessionId, lack: Lack) {
         // The shard learns of another life of the stream in its own turn, and asks for nothing of the former.
-        if self.coverage.incarnation() == Some(lack.incarnation) {
+        if self.coverage.life().is_some_and(|life| life.incarnation == lack.incarnation) {
             let (now, view) = (self.now(), self.log.sent().view);
             self.catch_ups.add(now, session, lack, view);
         }

@@ -51,6 +51,7 @@ impl Edge {
     /// Tells the operator how much waits.
     pub(super) fn tell_open_gaps(&self) {
         gauge!("tickwire_gateway_open_gaps").set(self.coverage.gaps() as f64);
+        gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
     }
 
     /// Returns whether it is on its way.
@@ -104,8 +105,9 @@ pub(super) fn note(step: &Step<Arc<Delivery>>) {
             counter!("tickwire_gateway_gaps_total", "reason" => reason).increment(1);
             warn!(%partition, %from, %upto, reason, "events may be missing, and clients are told so");
         }
-        Step::Reset { former: Some(former), incarnation } => {
-            warn!(%former, %incarnation, "the stream was made anew; all positions start again");
+        Step::Reset { former: Some(former), life } => {
+            let (incarnation, before) = (life.incarnation, life.before);
+            warn!(%former, %incarnation, %before, "another life of the stream; all positions start again");
         }
         Step::Reset { former: None, .. } | Step::Adopt { .. } | Step::Apply { .. } => {}
     }
@@ -116,6 +118,7 @@ pub(super) fn describe() {
     describe_counter!("tickwire_gateway_gaps_total", "Ranges of a partition that nobody could give, by reason");
     describe_counter!("tickwire_gateway_gaps_repaired_total", "Gaps that replays have closed");
     describe_gauge!("tickwire_gateway_open_gaps", "Partitions that wait for something that is missing");
+    describe_gauge!("tickwire_gateway_held_bytes", "What waits behind gaps, about, in bytes");
     describe_histogram!("tickwire_gateway_repair_seconds", "From when a gap was seen until a replay had closed it");
 }
 

@@ -25,17 +25,20 @@ impl Edge {
             Err(error) => return refused(&error),
         };
         counter!("tickwire_gateway_batches_total").increment(1);
+        let life = batch.life();
         for section in batch.sections {
-            // A section of which one event cannot be read proves nothing; what follows shows it as a gap.
+            let (partition, upto) = (section.partition, section.upto);
+            // A section of which one event cannot be read proves nothing; its range is asked for again.
             let section = match decode_section(section) {
                 Ok(section) => section,
                 Err(error) => {
                     refused(&error);
+                    self.coverage.unreadable(now, life.incarnation, partition, upto);
                     continue;
                 }
             };
             let events = section.events.len() as u64;
-            let offered = self.coverage.offer(now, batch.incarnation, section, &mut self.steps);
+            let offered = self.coverage.offer(now, life, section, &mut self.steps);
             counter!("tickwire_gateway_sections_total", "outcome" => label(offered)).increment(1);
             counter!("tickwire_gateway_received_events_total").increment(events);
         }

@@ -1,28 +1,142 @@
-//! Whether clients are told that NATS is away. Pure: the clock is passed in.
+//! Whether clients are told that the cluster does not reach this gateway, for whatever reason. Pure: the clock is passed
+//! in.
+
+use std::fmt;
 
 use tickwire_core::codes::NoticeCode;
-use tickwire_core::ids::Millis;
+use tickwire_core::coverage::{Coverage, Weight};
+use tickwire_core::ids::{Millis, Partition};
 
 /// How long NATS may be away before clients are told, in milliseconds: most breaks are over sooner, and what was missed
 /// is repaired without a word.
-const GRACE_MS: u64 = 1_000;
+const AWAY_MS: u64 = 1_000;
 
-/// The connection to NATS as clients know it.
+/// How long the routers may take to tell a gateway that has just started of every partition, in milliseconds.
+const BEGIN_MS: u64 = 3_000;
+
+/// How much later than routers mean to tell of a tick that may come, in milliseconds: a new owner begins, a node is busy.
+const LATE_MS: u64 = 1_000;
+
+/// How long what is missing may take to come, in milliseconds. What follows it waits for it.
+const STUCK_MS: u64 = 10_000;
+
+/// Why clients are not given what is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outage {
+    /// There is no connection to NATS.
+    Disconnected,
+    /// No router has ever told anything of these partitions.
+    Unheard(Partitions),
+    /// No router has told anything of these for so many milliseconds, though their ticks are due.
+    Silent(Partitions, u64),
+    /// Something of these is missing, and no router gives it.
+    Stuck(Partitions),
+}
+
+/// Some partitions: the first, and how many more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Partitions {
+    first: Partition,
+    others: usize,
+}
+
+impl Partitions {
+    fn of(mut partitions: impl Iterator<Item = Partition>) -> Option<Self> {
+        let first = partitions.next()?;
+        Some(Self { first, others: partitions.count() })
+    }
+
+    fn count(self) -> usize {
+        self.others + 1
+    }
+}
+
+impl Outage {
+    /// What is wrong now, if anything is. Every partition has a tick every `tick` milliseconds, of which its router tells
+    /// within `told` more.
+    pub(super) fn of<E: Weight>(
+        now: Millis,
+        connected: bool,
+        coverage: &Coverage<E>,
+        (tick, told): (u64, u64),
+    ) -> Option<Self> {
+        if !connected {
+            return Some(Self::Disconnected);
+        }
+        if let Some(partitions) = Partitions::of(coverage.unheard()) {
+            return Some(Self::Unheard(partitions));
+        }
+        // Where all are silent, no router is left. One alone may be on its way from one router to another.
+        let silent = |ms: u64| {
+            let since = now.0.checked_sub(ms)?;
+            Some((Partitions::of(coverage.silent(Millis(since)))?, ms))
+        };
+        let all = silent(tick + told + LATE_MS).filter(|(partitions, _)| partitions.count() == coverage.partitions());
+        if let Some((partitions, ms)) = all.or_else(|| silent(2 * tick + told + LATE_MS)) {
+            return Some(Self::Silent(partitions, ms));
+        }
+        Partitions::of(coverage.stuck(Millis(now.0.checked_sub(STUCK_MS)?))).map(Self::Stuck)
+    }
+
+    /// How many partitions of which no router tells anything.
+    pub(super) fn silent(&self) -> usize {
+        match self {
+            Self::Unheard(partitions) | Self::Silent(partitions, _) => partitions.count(),
+            Self::Disconnected | Self::Stuck(_) => 0,
+        }
+    }
+
+    /// How long it may last before clients are told.
+    fn grace(&self) -> u64 {
+        match self {
+            Self::Disconnected => AWAY_MS,
+            Self::Unheard(_) => BEGIN_MS,
+            Self::Silent(..) | Self::Stuck(_) => 0,
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnected => f.write_str("no connection to NATS"),
+            Self::Unheard(partitions) => {
+                write!(f, "{partitions} never heard of: is a router running, and can it read the stream?")
+            }
+            Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for {} s", ms / 1_000),
+            Self::Stuck(partitions) => write!(f, "{partitions} incomplete, and no router gives what is missing"),
+        }
+    }
+}
+
+impl fmt::Display for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {}", self.first)?;
+        match self.others {
+            0 => Ok(()),
+            others => write!(f, " and {others} more"),
+        }
+    }
+}
+
+/// What clients know of it.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    away_since: Option<Millis>,
+    /// Since when there is an outage, and how long it may last before clients are told.
+    outage: Option<(Millis, u64)>,
     told: bool,
 }
 
 impl Upstream {
-    /// Takes whether there is a connection now, and gives what clients are to be told.
-    pub(super) fn see(&mut self, now: Millis, connected: bool) -> Option<NoticeCode> {
-        if connected {
-            self.away_since = None;
+    /// Takes what is wrong now, and gives what clients are to be told.
+    pub(super) fn see(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
+        let Some(outage) = outage else {
+            self.outage = None;
             return std::mem::take(&mut self.told).then_some(NoticeCode::UpstreamRestored);
-        }
-        let since = *self.away_since.get_or_insert(now);
-        if self.told || now.since(since) < GRACE_MS {
+        };
+        let since = self.outage.map_or(now, |(since, _)| since);
+        self.outage = Some((since, outage.grace()));
+        if self.told || now.since(since) < outage.grace() {
             return None;
         }
         self.told = true;
@@ -31,24 +145,10 @@ impl Upstream {
 
     /// When to look again, if nothing changes.
     pub(super) fn next_look(&self) -> Option<Millis> {
-        self.away_since.filter(|_| !self.told).map(|since| since.plus(GRACE_MS))
+        self.outage.filter(|_| !self.told).map(|(since, grace)| since.plus(grace))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_short_break_is_not_told_and_a_long_one_is_told_once() {
-        let mut upstream = Upstream::default();
-        let mut see = |at, connected| upstream.see(Millis(at), connected);
-        assert_eq!([see(0, true), see(100, false), see(1_000, false), see(1_050, true)], [None; 4]);
-        assert_eq!([see(2_000, false), see(2_999, false)], [None; 2]);
-        assert_eq!(see(3_000, false), Some(NoticeCode::UpstreamLost));
-        assert_eq!([see(3_001, false), see(9_000, false)], [None; 2]);
-        assert_eq!(see(9_500, true), Some(NoticeCode::UpstreamRestored));
-        assert_eq!([see(9_501, true), see(10_000, false)], [None; 2]);
-        assert_eq!(upstream.next_look(), Some(Millis(11_000)));
-    }
-}
+#[path = "upstream_tests.rs"]
+mod tests;

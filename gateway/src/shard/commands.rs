@@ -113,6 +113,10 @@ impl Shard {
                     let message = "resume comes before anything is subscribed to, with all subscriptions";
                     return Err(ServerError::new(id, ErrorCode::ResumeNotFirst, message));
                 }
+                if session.catch_up.is_some() {
+                    let message = "the past is being given already; resume after caught_up";
+                    return Err(ServerError::new(id, ErrorCode::Unavailable, message));
+                }
                 self.check_counts(
                     &id,
                     subscriptions.len(),

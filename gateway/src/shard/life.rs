@@ -23,6 +23,9 @@ use crate::stats::dropped;
 /// How long a session may wait for its welcome before it is told to try elsewhere, in milliseconds.
 const JOIN_TIMEOUT_MS: u64 = 10_000;
 
+/// How long it may wait while clients are told that the cluster does not reach this gateway, in milliseconds.
+const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
+
 /// How long a client may take to read its close frame, in milliseconds.
 const CLOSE_GRACE_MS: u64 = 5_000;
 
@@ -63,6 +66,9 @@ impl Shard {
         self.remind(number, now.plus(JOIN_TIMEOUT_MS));
         self.index.sit(&user, number);
         self.ask(ToEdge::Join(self.id(number), user));
+        if let Some(notice) = self.outage.clone() {
+            self.notify(now, number, &notice);
+        }
         if self.draining {
             self.close(now, number, CloseCode::Draining);
         }
@@ -102,6 +108,9 @@ impl Shard {
             Stage::Closing => self.remove(now, number),
             Stage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
             Stage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
+            Stage::Joining if self.outage.is_some() && now.since(session.heard) < OUTAGE_JOIN_TIMEOUT_MS => {
+                self.remind(number, now.plus(JOIN_TIMEOUT_MS));
+            }
             Stage::Joining => self.close(now, number, CloseCode::Unavailable),
             Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
                 self.close(now, number, CloseCode::Unresponsive);
@@ -138,6 +147,8 @@ impl Shard {
         if let Some(catch_up) = &session.catch_up {
             catch_up.hold_back(&mut position);
         }
+        // What waits of a former life holds nothing back in this one.
+        position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
         compact_str::format_compact!("{position}")
     }
 

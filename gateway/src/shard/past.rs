@@ -19,7 +19,7 @@ use super::Shard;
 use crate::catch_up::{CatchUp, Next, Of};
 use crate::delivery::Delivery;
 use crate::messages::{Lack, Past, ToEdge};
-use crate::outbox::Limits;
+use crate::outbox::{Limits, Outbox};
 
 /// How long a shard digests before what is new has its turn.
 const BITE: Duration = Duration::from_millis(1);
@@ -64,12 +64,14 @@ impl Shard {
     /// A session goes on after `from`, where an earlier one ended. What cannot be given is told to it once it has its
     /// answer.
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
+        // What waits belongs to subscriptions that have ended. From `from` on all is given; before it, the client has it.
+        self.flush(now, number);
         let (catch_up, gaps) = self.begin_at(now, id, Of::Session, from);
         let applied = &self.applied;
         let Some(session) = self.sessions.get_mut(number) else { return Vec::new() };
-        if gaps.is_empty() && from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied) {
-            session.ahead = Some(from.seqs.clone().into_boxed_slice());
-        }
+        let is_ahead = gaps.is_empty() && from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied);
+        session.ahead = is_ahead.then(|| from.seqs.clone().into_boxed_slice());
+        session.outbox = Outbox::new();
         session.catch_up = Some(Box::new(catch_up.up_to(session.last_subscription)));
         gaps
     }
@@ -94,13 +96,15 @@ impl Shard {
         gaps
     }
 
-    /// The past from a position on. Nobody knows what came after one of another life of the stream.
+    /// The past from a position on. Of one of another life of the stream nobody knows what came after it, and this life is
+    /// given from its beginning.
     fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position) -> (CatchUp, Vec<Gap>) {
         let applied = &self.applied;
         if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() {
             return (CatchUp::new(now, id, of, from.seqs.clone(), applied), Vec::new());
         }
-        let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied);
+        let beginning = applied.seqs.iter().map(|seq| self.before.min(*seq)).collect();
+        let mut catch_up = CatchUp::new(now, id, of, beginning, applied);
         catch_up.complete = false;
         let reset = |(p, seq): (u16, &Seq)| gap("reset", Partition(p), *seq, *seq);
         (catch_up, (0..).zip(&from.seqs).map(reset).collect())
@@ -356,22 +360,9 @@ impl Shard {
             }
         }
     }
-
-    /// The stream was made anew: what is lacking of the former one cannot be had any more.
-    pub(super) fn forget_past(&mut self, now: Millis) {
-        self.gatherings.clear();
-        for number in self.sessions.numbers(|session| session.catch_up.is_some() || session.ahead.is_some()) {
-            let Some(session) = self.sessions.get_mut(number) else { continue };
-            session.ahead = None;
-            if let Some(catch_up) = &mut session.catch_up {
-                catch_up.reset();
-            }
-            self.flush(now, number);
-        }
-    }
 }
 
-fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
+pub(super) fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
     Gap { reason: CompactString::from(reason), p, from, to }
 }
 

@@ -282,18 +282,18 @@ pub struct GatewayConfig {
     /// How long a gap may close by itself.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 10_000, _>")]
     pub gap_grace: Duration,
-    /// Events held behind a gap.
-    #[serde(deserialize_with = "values::within::<1, 10_000_000, _, _>")]
-    pub hold_events: usize,
+    /// Bytes of events held behind gaps.
+    #[serde(deserialize_with = "values::within::<65_536, 17_179_869_184, _, _>")]
+    pub hold_bytes: usize,
     /// Replays under way at the same time.
     #[serde(deserialize_with = "values::within::<1, 1_024, _, _>")]
     pub replays: usize,
     /// How long an answering router may be silent.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
     pub replay_timeout: Duration,
-    /// Replays in vain before a gap is told.
-    #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
-    pub replay_tries: u32,
+    /// How long a gap is asked for in vain before it is told.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<1_000, 86_400_000, _>")]
+    pub give_up_after: Duration,
     /// The longest range asked for.
     #[serde(deserialize_with = "values::within::<1_000, 1_000_000_000, _, _>")]
     pub replay_range: u64,

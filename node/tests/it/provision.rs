@@ -83,13 +83,13 @@ async fn nodes_that_race_each_other_all_succeed_with_the_same_incarnation() {
     }
     let racing = nodes.iter().map(|nats| provision(nats, &config));
     let all: Vec<Provisioned> = futures_util::future::try_join_all(racing).await.unwrap();
-    assert!(all[0].incarnation.0 > 1_700_000_000_000_000_000);
+    assert!(all[0].life.incarnation.0 > 1_700_000_000_000_000_000);
     assert_eq!(all[0].partitions, 32);
     assert!(all.iter().all(|one| *one == all[0]));
     assert_eq!(provision(&nodes[0], &config).await.unwrap(), all[0]);
 
     nodes[0].jetstream.delete_stream("EVENTS").await.unwrap();
-    assert!(provision(&nodes[0], &config).await.unwrap().incarnation > all[0].incarnation);
+    assert!(provision(&nodes[0], &config).await.unwrap().life.incarnation > all[0].life.incarnation);
 }
 
 #[tokio::test]

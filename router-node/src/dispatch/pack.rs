@@ -113,7 +113,8 @@ mod tests {
             for group in groups {
                 let single = group.len() == 1 && group[0].events.len() <= 1;
                 let router = NodeRef { id: NodeId::new(&"n".repeat(64)).unwrap(), nonce: Nonce(u64::MAX) };
-                let batch = Batch { router, incarnation: Incarnation(u64::MAX), sections: group };
+                let (incarnation, before) = (Incarnation(u64::MAX), Seq(u64::MAX));
+                let batch = Batch { router, incarnation, sections: group, before };
                 let bytes = wire::encode(&batch).unwrap();
                 prop_assert!(single || bytes.len() <= most + super::super::ENVELOPE);
             }

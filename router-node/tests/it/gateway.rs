@@ -75,10 +75,10 @@ impl Gateway {
         let view = node.membership.view();
         let limits = Limits {
             grace: 200,
-            held_events: 100_000,
+            hold_bytes: 1 << 26,
             replays: 8,
             replay_timeout: 2_000,
-            replay_tries: 10,
+            give_up_after: 10_000,
             replay_range: 1_000_000,
         };
         let first_view = view.borrow().as_ref().clone();
@@ -221,10 +221,11 @@ impl State {
             return;
         }
         let mut steps = Vec::new();
+        let life = batch.life();
         for section in batch.sections {
             let section = decode(section);
             self.received += section.events.len();
-            self.coverage.offer(now, batch.incarnation, section, &mut steps);
+            self.coverage.offer(now, life, section, &mut steps);
         }
         self.take(steps);
     }

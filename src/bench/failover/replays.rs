@@ -12,7 +12,7 @@ use tickwire_core::interest::{Interest, Topic, Want};
 use tickwire_core::replay::{Part, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::ViewId;
 use tickwire_core::wire::{self, WireError};
-use tickwire_node::life::Life;
+use tickwire_node::life;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -57,7 +57,7 @@ pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<Past, ReplayEr
     let begun = Instant::now();
     let found = nats.jetstream.get_stream(stream).await?;
     let info = found.cached_info();
-    let incarnation = Life::of(info).incarnation;
+    let incarnation = life::of(info).incarnation;
     let partitions = info.config.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse().ok());
     let last = info.state.last_sequence;
     let reads = (0..partitions.unwrap_or(0)).map(|number| read(nats, incarnation, Partition(number), Seq(last)));

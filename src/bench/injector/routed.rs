@@ -158,7 +158,7 @@ impl Part {
         let Some(gateway) = &self.gateway else {
             return Err(InjectError::Send("no gateway has been heard of".to_owned()));
         };
-        let batch = Batch { router: self.me.clone(), incarnation: Incarnation(1), sections };
+        let batch = Batch { router: self.me.clone(), incarnation: Incarnation(1), sections, before: Seq(0) };
         let bytes = wire::encode(&batch).map_err(|error| InjectError::Event(error.to_string()))?;
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         let sent = self.nats.client.publish(subject, bytes.into()).await;

@@ -1,0 +1,56 @@
+//! What it costs to hold what waits behind a gap, in bytes, about. It is reckoned only when something is held.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::event::Event;
+use crate::ids::Seq;
+use crate::section::Section;
+
+/// What it costs to hold an event.
+pub trait Weight {
+    /// In bytes, about.
+    fn weight(&self) -> usize;
+}
+
+impl<T: Weight> Weight for Arc<T> {
+    fn weight(&self) -> usize {
+        (**self).weight()
+    }
+}
+
+impl Weight for &str {
+    fn weight(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Weight for Event {
+    fn weight(&self) -> usize {
+        let labels: usize = self.tags.iter().map(|tag| size_of_val(tag) + tag.len()).sum();
+        let rooms: usize = self.rooms.iter().map(|room| size_of_val(room) + room.as_str().len()).sum();
+        let data: usize = self.data.iter().map(|(name, value)| entry(name, value)).sum();
+        size_of::<Self>() + self.key.len() + self.id.len() + labels + rooms + data
+    }
+}
+
+fn entry(name: &str, value: &Value) -> usize {
+    size_of::<String>() + name.len() + of_value(value)
+}
+
+fn of_value(value: &Value) -> usize {
+    let inner = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(of_value).sum(),
+        Value::Object(object) => object.iter().map(|(name, value)| entry(name, value)).sum(),
+    };
+    size_of::<Value>() + inner
+}
+
+/// What a section counts against the bound of what is held.
+pub(super) fn weight<E: Weight>(section: &Section<E>) -> usize {
+    let of_event = |(_, event): &(Seq, E)| size_of::<(Seq, E)>() + event.weight();
+    size_of::<Section<E>>() + section.events.iter().map(of_event).sum::<usize>()
+}

@@ -1,0 +1,157 @@
+//! A deadline that has passed does something when it is acted upon, or is none: after all that is due at a time was done,
+//! nothing is due at that time any more. A loop that waits for the next deadline is then never busy for nothing.
+
+use proptest::prelude::*;
+use tickwire_core::confirm::Confirmations;
+use tickwire_core::coverage::{Coverage, Limits};
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest_log::InterestLog;
+use tickwire_core::replay::{Part, Refusal, ReplayAnswer};
+use tickwire_core::ring::View;
+use tickwire_core::section::Section;
+
+const LIMITS: Limits =
+    Limits { grace: 20, hold_bytes: 600, replays: 2, replay_timeout: 100, give_up_after: 1_000, replay_range: 50 };
+
+#[derive(Clone, Debug)]
+enum Input {
+    Pass(u64),
+    Section {
+        partition: u16,
+        life: u64,
+        revision: u64,
+        prev: u64,
+        len: u64,
+    },
+    Unreadable {
+        partition: u16,
+        upto: u64,
+    },
+    /// To one of the asks made last.
+    Answer {
+        back: u64,
+        refusal: Option<Refusal>,
+        revision: u64,
+        from: u64,
+        len: u64,
+        last: bool,
+    },
+    Removed {
+        back: u64,
+        partition: u16,
+        from: u64,
+        len: u64,
+    },
+    Unsent {
+        back: u64,
+    },
+    Confirm {
+        ahead: u64,
+    },
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    use Refusal::{Busy, NotThere};
+    let refusal = prop_oneof![3 => Just(None), 1 => Just(Some(Busy)), 1 => Just(Some(NotThere))];
+    prop_oneof![
+        3 => (0..400u64).prop_map(Input::Pass),
+        6 => (0..3u16, 1..3u64, 0..4u64, 0..60u64, 0..20u64).prop_map(|(partition, life, revision, prev, len)| {
+            Input::Section { partition, life, revision, prev, len }
+        }),
+        1 => (0..3u16, 0..80u64).prop_map(|(partition, upto)| Input::Unreadable { partition, upto }),
+        4 => (0..3u64, refusal, 0..4u64, 0..60u64, 0..20u64, any::<bool>()).prop_map(
+            |(back, refusal, revision, from, len, last)| Input::Answer { back, refusal, revision, from, len, last }
+        ),
+        1 => (0..3u64, 0..3u16, 0..60u64, 0..20u64).prop_map(|(back, partition, from, len)| {
+            Input::Removed { back, partition, from, len }
+        }),
+        1 => (0..3u64).prop_map(|back| Input::Unsent { back }),
+        2 => (0..3u64).prop_map(|ahead| Input::Confirm { ahead }),
+    ]
+}
+
+fn router() -> NodeRef {
+    NodeRef { id: NodeId::new("r").expect("a name"), nonce: Nonce(1) }
+}
+
+fn section(partition: u16, revision: u64, prev: u64, len: u64) -> Section<&'static str> {
+    let (prev, upto) = (Seq(prev), Seq(prev + len));
+    let events = (len > 0).then_some((upto, "event")).into_iter().collect();
+    Section { partition: Partition(partition), revision: Revision(revision), prev, upto, events }
+}
+
+proptest! {
+    #[test]
+    fn no_deadline_of_coverage_or_of_a_confirmation_outlives_its_time(
+        inputs in prop::collection::vec(input(), 1..60),
+        is_past in any::<bool>(),
+    ) {
+        let ranges = [(0, 40), (10, 10), (5, 70)].map(|(from, to)| (Seq(from), Seq(to)));
+        let mut coverage = match is_past {
+            true => Coverage::of_ranges(Millis(0), Incarnation(1), ranges, 0, LIMITS),
+            false => Coverage::new(3, LIMITS),
+        };
+        let (mut now, mut steps, mut asked) = (Millis(0), Vec::new(), 0);
+        let mut confirmations = Confirmations::new(250);
+        for input in inputs {
+            let answer = |part, last| {
+                ReplayAnswer { router: router(), incarnation: Incarnation(1), part, last }
+            };
+            match input {
+                Input::Pass(ms) => now = now.plus(ms),
+                Input::Section { partition, life, revision, prev, len } => {
+                    let life = Life { incarnation: Incarnation(life), before: Seq(life * 3) };
+                    coverage.offer(now, life, section(partition, revision, prev, len), &mut steps);
+                }
+                Input::Unreadable { partition, upto } => {
+                    coverage.unreadable(now, Incarnation(1), Partition(partition), Seq(upto));
+                }
+                Input::Answer { back, refusal, revision, from, len, last } => {
+                    let part = refusal.map_or(Part::Events(section(0, revision, from, len)), Part::Refused);
+                    coverage.answer(now, asked - back.min(asked), answer(part, last), &mut steps);
+                }
+                Input::Removed { back, partition, from, len } => {
+                    let partition = Partition(partition);
+                    let part = Part::Removed { partition, from: Seq(from), upto: Seq(from + len) };
+                    coverage.answer(now, asked - back.min(asked), answer(part, true), &mut steps);
+                }
+                Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),
+                Input::Confirm { ahead } => {
+                    let revision = Revision(coverage.lowest_revision().0 + ahead);
+                    confirmations.ask(now, revision, ());
+                }
+            }
+            coverage.expire(now, &mut steps);
+            asked = coverage.asks(now, &mut steps).last().map_or(asked, |ask| ask.number);
+            confirmations.take(now, &mut coverage);
+            prop_assert!(coverage.next_expiry().is_none_or(|at| at > now), "{coverage:#?} at {now:?}");
+            prop_assert!(confirmations.next_deadline(&coverage).is_none_or(|at| at > now));
+            prop_assert!(coverage.held_bytes() <= LIMITS.hold_bytes);
+        }
+        // Every wait ends: what nobody gives is told, and what waits to be confirmed is, if it can be at all.
+        while let Some(at) = coverage.next_expiry() {
+            now = at;
+            coverage.expire(now, &mut steps);
+            coverage.asks(now, &mut steps);
+            prop_assert!(now < Millis(1_000_000), "a gap stays open for ever: {coverage:#?}");
+        }
+        prop_assert_eq!(coverage.gaps(), 0);
+        now = now.plus(250);
+        prop_assert_eq!(confirmations.take(now, &mut coverage).is_empty() || coverage.is_complete(), true);
+        prop_assert_eq!(confirmations.next_deadline(&coverage), None);
+    }
+
+    #[test]
+    fn what_leaves_interest_is_due_once(leaves in prop::collection::vec(0..500u64, 1..20)) {
+        let mut log = InterestLog::new(router(), View::default(), 100);
+        let mut now = Millis(0);
+        for ms in leaves {
+            log.add(&Filter::default());
+            log.remove(now, Filter::default());
+            now = now.plus(ms);
+            log.cut(now);
+            prop_assert!(log.next_shrink().is_none_or(|at| at > now));
+        }
+    }
+}

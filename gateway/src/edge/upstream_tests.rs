@@ -1,0 +1,79 @@
+//! When clients are told, by example.
+
+use tickwire_core::coverage::Limits;
+use tickwire_core::ids::{Incarnation, Life, Revision, Seq};
+use tickwire_core::section::Section;
+
+use super::*;
+
+const TICK: (u64, u64) = (5_000, 1_000);
+const LIFE: Life = Life { incarnation: Incarnation(1), before: Seq(0) };
+const LIMITS: Limits = Limits {
+    grace: 20,
+    hold_bytes: 1_000_000,
+    replays: 8,
+    replay_timeout: 2_000,
+    give_up_after: 600_000,
+    replay_range: 1_000_000,
+};
+
+#[test]
+fn a_short_break_is_not_told_and_a_long_one_is_told_once() {
+    let mut upstream = Upstream::default();
+    let mut see = |at, connected: bool| upstream.see(Millis(at), (!connected).then_some(Outage::Disconnected));
+    assert_eq!([see(0, true), see(100, false), see(1_000, false), see(1_050, true)], [None; 4]);
+    assert_eq!([see(2_000, false), see(2_999, false)], [None; 2]);
+    assert_eq!(see(3_000, false), Some(NoticeCode::UpstreamLost));
+    assert_eq!([see(3_001, false), see(9_000, false)], [None; 2]);
+    assert_eq!(see(9_500, true), Some(NoticeCode::UpstreamRestored));
+    assert_eq!([see(9_501, true), see(10_000, false)], [None; 2]);
+    assert_eq!(upstream.next_look(), Some(Millis(11_000)));
+}
+
+#[test]
+fn a_look_that_is_due_is_not_due_again() {
+    let mut upstream = Upstream::default();
+    let mut now = Millis(0);
+    let unheard = Outage::Unheard(Partitions { first: Partition(0), others: 1 });
+    // The connection is there and gone and there again, and no router ever speaks.
+    for outage in [Outage::Disconnected, unheard, Outage::Disconnected, unheard, unheard] {
+        upstream.see(now, Some(outage));
+        assert!(upstream.next_look().is_none_or(|at| at > now), "{outage:?} at {now:?}");
+        now = now.plus(900);
+    }
+    assert!(upstream.told);
+    assert_eq!(upstream.next_look(), None);
+}
+
+/// Tells `coverage` of a partition.
+fn hear(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev, upto): (u64, u64)) {
+    let (partition, revision) = (Partition(partition), Revision(1));
+    let section = Section { partition, revision, prev: Seq(prev), upto: Seq(upto), events: Vec::new() };
+    coverage.offer(Millis(now), LIFE, section, &mut Vec::new());
+}
+
+#[test]
+fn every_way_to_be_without_coverage_is_seen_within_seconds() {
+    let mut coverage = Coverage::new(2, LIMITS);
+    let outage = |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), true, coverage, TICK);
+    let partitions = |first, others| Partitions { first: Partition(first), others };
+    assert_eq!(Outage::of(Millis(0), false, &coverage, TICK), Some(Outage::Disconnected));
+    assert_eq!(outage(&coverage, 0), Some(Outage::Unheard(partitions(0, 1))));
+    hear(&mut coverage, 10, 0, (0, 1));
+    assert_eq!(outage(&coverage, 20), Some(Outage::Unheard(partitions(1, 0))));
+    hear(&mut coverage, 30, 1, (0, 2));
+    assert_eq!(outage(&coverage, 7_010), None);
+    // All routers are gone; later one is back, with one of its partitions.
+    assert_eq!(outage(&coverage, 7_031), Some(Outage::Silent(partitions(0, 1), 7_000)));
+    hear(&mut coverage, 8_000, 0, (1, 3));
+    assert_eq!(outage(&coverage, 12_030), None);
+    assert_eq!(outage(&coverage, 12_031), Some(Outage::Silent(partitions(1, 0), 12_000)));
+    // Something is missing of the other, and is not given.
+    hear(&mut coverage, 12_100, 1, (4, 5));
+    hear(&mut coverage, 19_000, 0, (3, 6));
+    hear(&mut coverage, 19_000, 1, (5, 7));
+    assert_eq!(outage(&coverage, 22_100), None);
+    assert_eq!(outage(&coverage, 22_101), Some(Outage::Stuck(partitions(1, 0))));
+    hear(&mut coverage, 22_200, 1, (2, 4));
+    assert_eq!(outage(&coverage, 22_200), None);
+}
