@@ -13,7 +13,7 @@
 //! | confidence | `confidence`; for kind `market` also `regime_confidence` | none |
 //! | time | `timestamp`, `ts` | when the stream stored it |
 //! | priority | `priority` | from the confidence |
-//! | id | `id`, `event_id`, if text of 1 to 128 bytes or an integer | `Nats-Msg-Id`, else `<stream>:<sequence>` |
+//! | id | `id`, `event_id`, if text of 1 to 128 bytes or a whole number | `Nats-Msg-Id`, else `<stream>:<sequence>` |
 //! | tags | `tags` | those derived |
 //! | rooms | `rooms` | none |
 //! | regime | `regime`, for kind `market` | none |
@@ -23,7 +23,6 @@ mod fields;
 mod health;
 mod market;
 mod reason;
-mod time;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use serde_json::Value;
@@ -31,12 +30,13 @@ use serde_json::Value;
 pub use reason::{Reason, Refusal};
 
 use crate::event::{Audience, Event, Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
+use crate::hint::{hint, quoted};
 use crate::hours::session_of;
 use crate::ids::{Confidence, Pattern, Seq, Symbol, UserId};
 use crate::key;
 use crate::object::{self, Object};
+use crate::time::{self, Moment};
 use fields::Fields;
-use time::Moment;
 
 /// The largest payload taken, in bytes.
 pub const MAX_PAYLOAD: usize = 262_144;
@@ -76,10 +76,16 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
     let kind = Kind::from(raw.kind_token);
     let Some(kind_audience) = kinds.audience(&kind) else {
         let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
-        let hint = object::hint(kind.as_str(), known.iter().copied());
-        let detail = format!("this cluster takes no events of kind {:?}; {hint}", kind.as_str());
+        let hint = hint(raw.kind_token, known.iter().copied());
+        let detail = format!("this cluster takes no events of kind {}; {hint}", quoted(raw.kind_token));
         return Err(Refusal::new(Reason::UnknownKind, detail));
     };
+    // The stream chooses the partition by the token as it is written: two spellings would be two partitions.
+    if kind.as_str() != raw.kind_token {
+        let (token, kind) = (quoted(raw.kind_token), kind.as_str());
+        let detail = format!("kinds are written in lower case: publish to events.{kind}.<key>, not {token}");
+        return Err(Refusal::new(Reason::UnknownKind, detail));
+    }
     let key = key::decode(raw.key_token).map_err(|e| Refusal::new(Reason::BadKey, e.to_string()))?;
     let audience = match kind_audience {
         KindAudience::Public => Audience::Public,
@@ -187,7 +193,7 @@ fn symbol_of_key(own: &mut Fields, key: &str) -> Result<Symbol, Refusal> {
     if let Some(found) = own.take(&["symbol"])
         && found.value.as_str() != Some(key)
     {
-        return Err(found.refuse(Reason::SymbolMismatch, format_args!("the subject's key is {key:?}")));
+        return Err(found.refuse(Reason::SymbolMismatch, format_args!("the subject's key is {}", quoted(key))));
     }
     Symbol::new(key).map_err(|e| Refusal::new(Reason::BadKey, format!("the key names a symbol: {e}")))
 }
@@ -202,20 +208,32 @@ fn optional_symbol(own: &mut Fields, nested: &mut Fields) -> Result<Option<Symbo
 
 /// An id never makes an event a dead letter: one that cannot serve stays in the data, and the next in line is taken.
 fn take_id(own: &mut Fields, raw: &Raw<'_>) -> CompactString {
-    let usable = |text: &str| (1..=MAX_ID).contains(&text.len());
-    for name in ["id", "event_id"] {
-        let id = match own.rest.get(name) {
-            Some(Value::String(text)) if usable(text) => CompactString::from(text.as_str()),
-            Some(Value::Number(number)) if !number.is_f64() => number.to_compact_string(),
-            _ => continue,
-        };
+    if let Some((name, id)) = own_id(&own.rest) {
         own.rest.remove(name);
         return id;
     }
     match raw.msg_id {
-        Some(msg_id) if usable(msg_id) => CompactString::from(msg_id),
+        Some(msg_id) if is_id(msg_id) => CompactString::from(msg_id),
         _ => format_compact!("{}:{}", raw.stream, raw.seq),
     }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len())
+}
+
+/// The id that an event says it has, with the name of the field that says so.
+#[must_use]
+pub fn own_id(payload: &serde_json::Map<String, Value>) -> Option<(&'static str, CompactString)> {
+    ["id", "event_id"].into_iter().find_map(|name| {
+        let id = match payload.get(name)? {
+            Value::String(text) if is_id(text) => CompactString::from(text.as_str()),
+            Value::Number(number) if !number.is_f64() => number.to_compact_string(),
+            number @ Value::Number(_) => object::whole(number)?.to_compact_string(),
+            _ => return None,
+        };
+        Some((name, id))
+    })
 }
 
 fn derive_tags(tags: &mut Vec<CompactString>, confidence: Option<Confidence>, tier: Option<Tier>) {

@@ -4,15 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use compact_str::CompactString;
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
+use crate::hint::clipped;
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
+use crate::time;
+
+pub use crate::time::{TimeError, TimeProblem};
 
 /// A text that names no value of an enumeration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not one of {allowed}")]
 pub struct UnknownValue {
-    /// The text as it came.
+    /// The text as it came, or its begin if it is long.
     pub found: String,
     /// The values that are taken, for a person to read.
     pub allowed: &'static str,
@@ -48,7 +53,7 @@ macro_rules! enumeration {
                 $(if text.eq_ignore_ascii_case($text) $(|| text.eq_ignore_ascii_case($alias))* {
                     return Ok(Self::$variant);
                 })+
-                Err(UnknownValue { found: text.to_owned(), allowed: $allowed })
+                Err(UnknownValue { found: clipped(text), allowed: $allowed })
             }
         }
 
@@ -105,9 +110,9 @@ enumeration!(
     TradingSession, "premarket, regular, afterhours, closed", {
         /// 04:00 to 09:30.
         PreMarket = "premarket",
-        /// 09:30 to 16:00.
+        /// 09:30 to 16:00, on half days to 13:00.
         Regular = "regular",
-        /// 16:00 to 20:00.
+        /// 16:00 to 20:00, on half days 13:00 to 17:00.
         AfterHours = "afterhours",
         /// Nights and weekends.
         Closed = "closed",
@@ -263,18 +268,21 @@ pub struct Timestamp(pub i64);
 impl fmt::Display for Timestamp {
     /// Writes RFC 3339 in UTC with milliseconds. What calendars do not reach is written as the nearest that they do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
-        let nearest = if self.0 < 0 { first } else { last };
-        write!(f, "{:.3}", jiff::Timestamp::from_millisecond(self.0).unwrap_or(nearest))
+        if let Ok(moment) = jiff::Timestamp::from_millisecond(self.0) {
+            return write!(f, "{moment:.3}");
+        }
+        // The library's instants end some hours before its calendar does.
+        let nearest = if self.0 < 0 { DateTime::MIN } else { DateTime::MAX };
+        write!(f, "{:.3}Z", time::civil(self.0).unwrap_or(nearest))
     }
 }
 
 impl FromStr for Timestamp {
-    type Err = jiff::Error;
+    type Err = TimeError;
 
-    /// Reads RFC 3339 with a zone; fractions of a millisecond are cut off.
-    fn from_str(text: &str) -> Result<Self, jiff::Error> {
-        text.parse::<jiff::Timestamp>().map(|moment| Self(moment.as_millisecond()))
+    /// Reads RFC 3339 with a zone, or a day, whose midnight (UTC) it is; fractions of a millisecond are cut off.
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        time::from_text(text).map(|moment| moment.ts)
     }
 }
 

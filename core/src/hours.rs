@@ -1,7 +1,7 @@
 //! The trading day of New York: which part of it a moment falls into.
 //!
-//! Days on which the exchange closes early (the day after Thanksgiving, Christmas Eve, 3 July) count as full days:
-//! their afternoon is still called regular.
+//! On half days (the day after Thanksgiving, Christmas Eve, 3 July) the exchange closes at 13:00, and trading after hours
+//! ends at 17:00.
 
 mod holidays;
 
@@ -9,6 +9,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 
 use crate::event::{Timestamp, TradingSession};
+use crate::time;
 
 static NEW_YORK: TimeZone = jiff::tz::get!("America/New_York");
 
@@ -16,25 +17,34 @@ const MINUTES_PRE_MARKET: i16 = 4 * 60;
 const MINUTES_OPEN: i16 = 9 * 60 + 30;
 const MINUTES_CLOSE: i16 = 16 * 60;
 const MINUTES_END: i16 = 20 * 60;
+const MINUTES_EARLY_CLOSE: i16 = 13 * 60;
+const MINUTES_EARLY_END: i16 = 17 * 60;
 
 /// The part of the New York trading day in which `ts` falls; closed on weekends and on the exchange's holidays.
 #[must_use]
 pub fn session_of(ts: Timestamp) -> TradingSession {
-    let Ok(moment) = jiff::Timestamp::from_millisecond(ts.0) else {
+    // The last hours of the year 9999 are no instant for the library, but have an offset and a calendar.
+    let instant = jiff::Timestamp::from_millisecond(ts.0).unwrap_or(jiff::Timestamp::MAX);
+    let offset = i64::from(NEW_YORK.to_offset(instant).seconds()) * 1_000;
+    let Some(there) = (0..=time::LAST).contains(&ts.0).then(|| time::civil(ts.0 + offset)).flatten() else {
         return TradingSession::Closed;
-    };
-    let there = NEW_YORK.to_datetime(moment);
-    let part = match i16::from(there.hour()) * 60 + i16::from(there.minute()) {
-        MINUTES_PRE_MARKET..MINUTES_OPEN => TradingSession::PreMarket,
-        MINUTES_OPEN..MINUTES_CLOSE => TradingSession::Regular,
-        MINUTES_CLOSE..MINUTES_END => TradingSession::AfterHours,
-        _ => return TradingSession::Closed,
     };
     let date = there.date();
     if matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday) || holidays::is_holiday(date) {
         return TradingSession::Closed;
     }
-    part
+    let minutes = i16::from(there.hour()) * 60 + i16::from(there.minute());
+    let (close, end) = match minutes {
+        MINUTES_EARLY_CLOSE.. if holidays::is_half_day(date) => (MINUTES_EARLY_CLOSE, MINUTES_EARLY_END),
+        _ => (MINUTES_CLOSE, MINUTES_END),
+    };
+    match minutes {
+        ..MINUTES_PRE_MARKET => TradingSession::Closed,
+        MINUTES_PRE_MARKET..MINUTES_OPEN => TradingSession::PreMarket,
+        _ if minutes < close => TradingSession::Regular,
+        _ if minutes < end => TradingSession::AfterHours,
+        _ => TradingSession::Closed,
+    }
 }
 
 #[cfg(test)]
@@ -42,7 +52,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> TradingSession {
-        session_of(Timestamp(text.parse::<jiff::Timestamp>().unwrap().as_millisecond()))
+        session_of(text.parse().unwrap())
     }
 
     #[test]
@@ -74,6 +84,28 @@ mod tests {
     }
 
     #[test]
+    fn a_half_day_ends_at_13_and_its_evening_at_17() {
+        for (time, part) in [
+            ("08:59:59.999", TradingSession::Closed),
+            ("09:00:00", TradingSession::PreMarket),
+            ("14:30:00", TradingSession::Regular),
+            ("17:59:59.999", TradingSession::Regular),
+            ("18:00:00", TradingSession::AfterHours),
+            ("20:59:59.999", TradingSession::AfterHours),
+            ("21:59:59.999", TradingSession::AfterHours),
+            ("22:00:00", TradingSession::Closed),
+        ] {
+            assert_eq!(at(&format!("2025-11-28T{time}Z")), part, "{time}");
+        }
+        // In summer New York is an hour nearer to UTC.
+        assert_eq!(at("2025-07-03T16:59:59.999Z"), TradingSession::Regular);
+        assert_eq!(at("2025-07-03T17:00:00Z"), TradingSession::AfterHours);
+        // The days around are full ones.
+        assert_eq!(at("2025-07-02T19:59:59.999Z"), TradingSession::Regular);
+        assert_eq!(at("2025-12-01T20:59:59.999Z"), TradingSession::Regular);
+    }
+
+    #[test]
     fn weekends_holidays_and_the_ends_of_time_are_closed() {
         for closed in ["2025-09-13T15:00:00Z", "2025-09-14T15:00:00Z", "2025-12-25T15:00:00Z"] {
             assert_eq!(at(closed), TradingSession::Closed, "{closed}");
@@ -82,5 +114,7 @@ mod tests {
         assert_eq!(at("2025-01-11T00:30:00Z"), TradingSession::AfterHours);
         assert_eq!(session_of(Timestamp(i64::MAX)), TradingSession::Closed);
         assert_eq!(session_of(Timestamp(i64::MIN)), TradingSession::Closed);
+        assert_eq!(at("9999-12-30T15:00:00Z"), TradingSession::Regular);
+        assert_eq!(session_of(Timestamp(253_402_300_799_999)), TradingSession::AfterHours);
     }
 }

@@ -6,6 +6,8 @@
 
 use compact_str::CompactString;
 
+use crate::hint::clipped;
+
 /// Why a token is not an encoded key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -15,7 +17,7 @@ pub enum KeyError {
     /// It holds a character that must be escaped.
     #[error("the key token {token:?} holds {found:?} as it is; written right it is {encoded:?}")]
     Unescaped {
-        /// The token as it came.
+        /// The token as it came, or its begin if it is long.
         token: String,
         /// The first such character.
         found: char,
@@ -25,7 +27,7 @@ pub enum KeyError {
     /// An `=` is not followed by two upper-case hex digits.
     #[error("the key token {token:?} has a bad escape at byte {at}: '=' takes two upper-case hex digits")]
     BadEscape {
-        /// The token as it came.
+        /// The token as it came, or its begin if it is long.
         token: String,
         /// Where the `=` stands, from 0.
         at: usize,
@@ -33,7 +35,7 @@ pub enum KeyError {
     /// It escapes a character that stands for itself.
     #[error("the key token {token:?} escapes {found:?}, which stands for itself")]
     NeedlessEscape {
-        /// The token as it came.
+        /// The token as it came, or its begin if it is long.
         token: String,
         /// The character.
         found: char,
@@ -41,7 +43,7 @@ pub enum KeyError {
     /// Its bytes are not UTF-8.
     #[error("the key token {token:?} is not UTF-8 when unescaped")]
     NotUtf8 {
-        /// The token as it came.
+        /// The token as it came, or its begin if it is long.
         token: String,
     },
 }
@@ -77,21 +79,21 @@ pub fn decode(token: &str) -> Result<CompactString, KeyError> {
         if byte == b'=' {
             let digits = (rest.next().and_then(|(_, d)| hex(d)), rest.next().and_then(|(_, d)| hex(d)));
             let (Some(high), Some(low)) = digits else {
-                return Err(KeyError::BadEscape { token: token.to_owned(), at });
+                return Err(KeyError::BadEscape { token: clipped(token), at });
             };
             let byte = high << 4 | low;
             if stands_for_itself(byte) {
-                return Err(KeyError::NeedlessEscape { token: token.to_owned(), found: char::from(byte) });
+                return Err(KeyError::NeedlessEscape { token: clipped(token), found: char::from(byte) });
             }
             key.push(byte);
         } else if stands_for_itself(byte) {
             key.push(byte);
         } else {
             let found = token[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
-            return Err(KeyError::Unescaped { token: token.to_owned(), found, encoded: encode(token) });
+            return Err(KeyError::Unescaped { token: clipped(token), found, encoded: clipped(&encode(token)).into() });
         }
     }
-    CompactString::from_utf8(key).map_err(|_| KeyError::NotUtf8 { token: token.to_owned() })
+    CompactString::from_utf8(key).map_err(|_| KeyError::NotUtf8 { token: clipped(token) })
 }
 
 fn stands_for_itself(byte: u8) -> bool {

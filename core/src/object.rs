@@ -1,17 +1,28 @@
 //! Reads what strangers send, JSON or MessagePack, into one kind of map, and helps to say what is wrong with it.
 //!
 //! Both encodings get the same limits, so that whatever is taken in one can be given out in the other: at most
-//! [`MAX_DEPTH`] levels, names that are text, and values that JSON has too. MessagePack's NaN and infinities become
-//! the texts `NaN`, `inf` and `-inf`, so that a field that wants a number refuses them instead of losing them.
+//! [`MAX_DEPTH`] levels, names that are text and stand once in their object, and values that JSON has too.
+//! MessagePack's timestamps become texts in RFC 3339, its NaN and infinities the texts `NaN`, `inf` and `-inf`, so that
+//! a field that wants a number refuses them instead of losing them.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::map::Entry;
+
+use crate::hint::{quoted, type_of};
+use crate::time;
 
 /// Levels of lists and objects. It leaves room for the levels that frames add below the 128 of common JSON parsers.
 pub(crate) const MAX_DEPTH: usize = 64;
+
+/// From here on two whole numbers can be one float, and none of them is what was sent for sure.
+const INEXACT: f64 = 9_007_199_254_740_992.0;
+
+/// MessagePack's type of extension for timestamps.
+const TIMESTAMP: i8 = -1;
 
 /// A map from text to any value.
 pub(crate) type Object = serde_json::Map<String, Value>;
@@ -54,31 +65,13 @@ fn object(value: Value) -> Result<Object, ObjectError> {
     }
 }
 
-/// The type of a value, as an error message names it.
-pub(crate) fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// What an error message adds for a name that is not known: the nearest one that is, else all of them.
-pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    let found = found.to_ascii_lowercase();
-    let nearest = allowed
-        .clone()
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&found, name), name))
-        .min()
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
-    match nearest {
-        Some((_, name)) => format!("did you mean {name:?}?"),
-        None => format!("it must be one of {}", allowed.into_iter().collect::<Vec<_>>().join(", ")),
-    }
+/// A whole number from 0 on, in whatever way it was written: JSON has one type of numbers, and MessagePack's writers
+/// choose theirs by taste.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        (float.fract() == 0.0 && (0.0..INEXACT).contains(&float)).then_some(float as u64)
+    })
 }
 
 /// Reads a value of at most so many levels.
@@ -134,9 +127,18 @@ impl<'de> Visitor<'de> for Levels {
         Ok(Value::String(value))
     }
 
+    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Value, E> {
+        Err(E::custom("binary data (type bin) has no place here; send text or a list of numbers"))
+    }
+
     /// This is how MessagePack's extensions come.
-    fn visit_newtype_struct<D: de::Deserializer<'de>>(self, _: D) -> Result<Value, D::Error> {
-        Err(de::Error::invalid_type(de::Unexpected::Other("an extension"), &self))
+    fn visit_newtype_struct<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let (extension, Bytes(bytes)) = <(i8, Bytes)>::deserialize(deserializer)?;
+        if extension != TIMESTAMP {
+            let problem = format_args!("an extension of type {extension} has no place here; only timestamps (-1) have");
+            return Err(de::Error::custom(problem));
+        }
+        time::from_extension(&bytes).map(Value::String).map_err(de::Error::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
@@ -151,8 +153,16 @@ impl<'de> Visitor<'de> for Levels {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let inside = self.inside()?;
         let mut object = Object::new();
-        while let Some(name) = access.next_key::<Name>()? {
-            object.insert(name.0, access.next_value_seed(Levels(inside))?);
+        while let Some(Name(name)) = access.next_key()? {
+            match object.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(access.next_value_seed(Levels(inside))?);
+                }
+                // Which of two values is meant, two readers would answer in two ways.
+                Entry::Occupied(place) => {
+                    return Err(de::Error::custom(format_args!("the name {} stands twice", quoted(place.key()))));
+                }
+            }
         }
         Ok(Value::Object(object))
     }
@@ -181,9 +191,33 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// What an extension of MessagePack holds.
+struct Bytes(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BytesVisitor;
+
+        impl Visitor<'_> for BytesVisitor {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an extension's bytes")
+            }
+
+            fn visit_bytes<E>(self, value: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(value.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(BytesVisitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn nested(levels: usize) -> String {
         format!("{}{}", "{\"a\":".repeat(levels - 1) + "{", "}".repeat(levels))
@@ -212,13 +246,16 @@ mod tests {
         let nan = [vec![0x81, 0xa1, b'a', 0xcb], f64::NAN.to_be_bytes().to_vec()].concat();
         assert_eq!(from_msgpack(&nan).unwrap()["a"], "NaN");
         for refused in [
-            &[0x81, 0x01, 0x02][..],         // a number for a name
-            &[0x81, 0xc4, 1, b'a', 0x02],    // bytes for a name
-            &[0x81, 0xa1, b'a', 0xc4, 1, 0], // bytes
-            &[0x81, 0xa1, b'a', 0xd4, 1, 0], // an extension
-            &[0x81, 0xa1, b'a', 0xa1, 0xff], // text that is not UTF-8
-            &[0x81, 0xa1, b'a'],             // cut short
-            &[0xdf, 0xff, 0xff, 0xff, 0xff], // a length that nothing follows
+            &[0x81, 0x01, 0x02][..],                                 // a number for a name
+            &[0x81, 0xc4, 1, b'a', 0x02],                            // bytes for a name
+            &[0x81, 0xa1, b'a', 0xc4, 1, 0],                         // bytes
+            &[0x81, 0xa1, b'a', 0xd4, 1, 0],                         // an extension that is no timestamp
+            &[0x81, 0xa1, b'a', 0xd4, 0xff, 0],                      // a timestamp of one byte
+            &[0x81, 0xa1, b'a', 0xd6, 0xff, 0],                      // a timestamp cut short
+            &[0x81, 0xa1, b'a', 0xc9, 0xff, 0xff, 0xff, 0xff, 0xff], // a timestamp of 4 GB that does not follow
+            &[0x81, 0xa1, b'a', 0xa1, 0xff],                         // text that is not UTF-8
+            &[0x81, 0xa1, b'a'],                                     // cut short
+            &[0xdf, 0xff, 0xff, 0xff, 0xff],                         // a length that nothing follows
         ] {
             assert!(matches!(from_msgpack(refused), Err(ObjectError::MsgPack(_))), "{refused:x?}");
         }
@@ -229,9 +266,33 @@ mod tests {
     }
 
     #[test]
-    fn hints_name_the_nearest_else_all() {
-        let allowed = ["symbols", "tiers"];
-        assert_eq!(hint("Symbol", allowed), "did you mean \"symbols\"?");
-        assert_eq!(hint("colour", allowed), "it must be one of symbols, tiers");
+    fn a_timestamp_of_msgpack_is_a_text_wherever_it_stands() {
+        let stamp = [0xd6, 0xff, 0x68, 0xc1, 0x8b, 0xa8];
+        let bytes = [&[0x81, 0xa1, b'a', 0x92][..], &stamp, &[0x81, 0xa1, b'b'], &stamp].concat();
+        let text = "2025-09-10T14:31:04Z";
+        assert_eq!(Value::from(from_msgpack(&bytes).unwrap()), json!({ "a": [text, { "b": text }] }));
+    }
+
+    #[test]
+    fn a_name_stands_once_in_its_object() {
+        assert!(from_json(br#"{"a":{"x":1},"b":{"x":1}}"#).is_ok());
+        for twice in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":null}"#, r#"{"o":[{"a":1,"b":2,"a":3}]}"#] {
+            let error = from_json(twice.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("the name \"a\" stands twice"), "{error}");
+        }
+        let error = from_msgpack(&[0x82, 0xa1, b'a', 1, 0xa1, b'a', 1]).unwrap_err().to_string();
+        assert!(error.contains("the name \"a\" stands twice"), "{error}");
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in [("100", 100), ("100.0", 100), ("1e2", 100), ("0.0", 0), ("-0.0", 0), ("-0", 0)] {
+            assert_eq!(whole(&serde_json::from_str(text).unwrap()), Some(number), "{text}");
+        }
+        assert_eq!(whole(&json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(whole(&json!(9_007_199_254_740_991.0)), Some(9_007_199_254_740_991));
+        for refused in [json!(0.5), json!(-1), json!(-1.0), json!(9_007_199_254_740_992.0), json!(1e300), json!("1")] {
+            assert_eq!(whole(&refused), None, "{refused}");
+        }
     }
 }

@@ -24,6 +24,9 @@ pub struct Position {
 }
 
 impl Position {
+    /// The most partitions that a stream has: what names more was given to nobody.
+    pub const MAX_PARTITIONS: usize = 1_024;
+
     /// Holds the position back so that it does not cover this event.
     pub fn hold_before(&mut self, partition: Partition, seq: Seq) {
         if let Some(held) = self.seqs.get_mut(usize::from(partition.0)) {
@@ -73,7 +76,7 @@ impl FromStr for Position {
         let partitions = take_number(&mut rest)?;
         let highest = take_number(&mut rest)?;
         // A partition takes at least a byte, so a larger count is a lie, told before anything is allocated for it.
-        if partitions > rest.len() as u64 {
+        if partitions > rest.len().min(Self::MAX_PARTITIONS) as u64 {
             return Err(PositionError::Malformed);
         }
         let seqs = (0..partitions)

@@ -4,8 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::event::Timestamp;
+use serde_json::Value;
+
+use crate::event::{TimeError, TimeProblem, Timestamp};
 use crate::position::{Position, PositionError};
+use crate::time;
 
 /// The units of a length of time, each with its seconds.
 const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
@@ -27,9 +30,22 @@ pub enum SinceError {
     /// It looks like nothing that is known.
     #[error("expected a position, a time like 2026-11-23T14:30:00Z, or a length of time like 90s, 5m, 1h or 1d")]
     Unknown,
+    /// It is a time that is not taken.
+    #[error(transparent)]
+    Time(TimeError),
     /// It is a position of another build.
     #[error(transparent)]
     Position(PositionError),
+}
+
+impl Since {
+    /// Reads a text, or a number since 1970 as the times of events have it.
+    pub(crate) fn read(value: &Value) -> Result<Self, SinceError> {
+        match value {
+            Value::String(text) => text.parse(),
+            other => time::read(other).map(|moment| Self::Time(moment.ts)).map_err(SinceError::Time),
+        }
+    }
 }
 
 impl FromStr for Since {
@@ -39,8 +55,13 @@ impl FromStr for Since {
         if let Some(ago) = ago(text) {
             return Ok(Self::Ago(ago));
         }
-        if let Ok(time) = text.parse() {
-            return Ok(Self::Time(time));
+        match text.parse::<Timestamp>() {
+            Ok(time) => return Ok(Self::Time(time)),
+            // A text that is meant for a time is no position.
+            Err(error) if error.problem != TimeProblem::Unknown => {
+                return Err(SinceError::Time(error));
+            }
+            Err(_) => {}
         }
         match text.parse() {
             Ok(position) => Ok(Self::Position(position)),
@@ -84,6 +105,8 @@ mod tests {
             ("1d", Since::Ago(Duration::from_secs(86_400)), "86400s"),
             ("0h", Since::Ago(Duration::ZERO), "0s"),
             ("2026-11-23T14:30:00Z", Since::Time(Timestamp(1_795_444_200_000)), "2026-11-23T14:30:00.000Z"),
+            ("2026-11-23 14:30:00,5Z", Since::Time(Timestamp(1_795_444_200_500)), "2026-11-23T14:30:00.500Z"),
+            ("2026-11-23", Since::Time(Timestamp(1_795_392_000_000)), "2026-11-23T00:00:00.000Z"),
         ];
         for (text, since, written) in cases {
             assert_eq!(text.parse(), Ok(since.clone()), "{text}");
@@ -94,9 +117,16 @@ mod tests {
 
     #[test]
     fn what_is_none_of_them_is_refused() {
-        for text in ["", "5", "m", "-5m", "5 m", "1.5h", "99999999999999999999d", "18446744073709551615d", "yesterday"]
-        {
+        for text in ["", "m", "-5m", "5 m", "1.5h", "99999999999999999999d", "18446744073709551615d", "yesterday"] {
             assert_eq!(text.parse::<Since>(), Err(SinceError::Unknown), "{text}");
+        }
+        for (text, problem) in [
+            ("5", TimeProblem::QuotedNumber),
+            ("1757514600", TimeProblem::QuotedNumber),
+            ("2026-11-23T14:30:00", TimeProblem::NoZone),
+            ("2026-02-30", TimeProblem::NotInCalendar),
+        ] {
+            assert_eq!(text.parse::<Since>(), Err(SinceError::Time(problem.into())), "{text}");
         }
         let of_later_build = "AgAAAAAAAAAHAgEA";
         let error = Since::from_str(of_later_build).unwrap_err();

@@ -102,8 +102,35 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8]) -> Option<Event> {
-    let raw = Raw {
+/// Bytes that look like the begin of something: headers of MessagePack with lengths that nothing follows, deep nesting,
+/// extensions, digits without an end.
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let header = prop::sample::select(vec![
+        &b"\xdf\xff\xff\xff\xff"[..],
+        b"\x81\xa6action",
+        b"\x82\xa1a\x01\xa1a",
+        b"\xc9\xff\xff\xff\xff\xff",
+        b"\xc7\x0c\xff",
+        b"\xd6\xff",
+        b"\xd7\xff",
+        b"\xdb\x00\x01\x00\x00",
+        b"{\"timestamp\":1e",
+        b"{\"a\":{\"a\":",
+        b"{\"action\":\"subscribe\",\"window_ms\":",
+        b"{\"\\u0000\":\"\\ud800",
+    ]);
+    let repeated = prop_oneof![Just(0x91_u8), Just(0x81), Just(b'['), Just(b'9'), Just(b'"'), any::<u8>()];
+    (header, repeated, 0..2_000_usize, vec(any::<u8>(), 0..40))
+        .prop_map(|(header, byte, times, tail)| [header, &vec![byte; times], &tail].concat())
+}
+
+fn short(error: &str) -> Result<(), TestCaseError> {
+    prop_assert!(error.len() < 1_000, "{} bytes: {error}", error.len());
+    Ok(())
+}
+
+fn raw<'a>(kind: &'a str, key: &'a str, content_type: Option<&'a str>, payload: &'a [u8]) -> Raw<'a> {
+    Raw {
         kind_token: kind,
         key_token: key,
         content_type,
@@ -112,8 +139,11 @@ fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8])
         stream: "EVENTS",
         seq: Seq(1),
         stored: Timestamp(0),
-    };
-    decode(&raw, &Kinds::default()).ok()
+    }
+}
+
+fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8]) -> Option<Event> {
+    decode(&raw(kind, key, content_type, payload), &Kinds::default()).ok()
 }
 
 proptest! {
@@ -142,6 +172,53 @@ proptest! {
         for encoding in Encoding::ALL {
             drop(ClientFrame::parse(&bytes, encoding));
             drop(ServerMessage::parse(&bytes, encoding));
+        }
+    }
+
+    #[test]
+    fn an_error_is_short_whatever_was_sent(
+        bytes in hostile(),
+        text in prop_oneof!["\\PC{0,4000}", any::<String>().prop_map(|text| text.repeat(100))],
+        field in 0..8usize,
+    ) {
+        let object = match field {
+            0 => json!({ "action": text }),
+            1 => json!({ "action": "subscribe", text.as_str(): 1 }),
+            2 => json!({ "action": "subscribe", "since": text, "name": text }),
+            3 => json!({ "action": "resume", "position": text }),
+            4 => json!({ "action": "resume", "position": "ARhj8jeTtx4ABNRRAAwDAA", "seen": { text.as_str(): 1 } }),
+            5 => json!({ "action": "resume", "position": "ARhj8jeTtx4ABNRRAAwDAA", "subscriptions": { text.as_str(): [] } }),
+            6 => json!({ "action": "ping", "id": text }),
+            _ => json!({ text.as_str(): text, "timestamp": text, "tier": text, "rooms": [text], "tags": text }),
+        };
+        let [json, msgpack] = [serde_json::to_vec(&object).unwrap(), rmp_serde::to_vec(&object).unwrap()];
+        for (bytes, encoding) in
+            [(&bytes, Encoding::Json), (&bytes, Encoding::MsgPack), (&json, Encoding::Json), (&msgpack, Encoding::MsgPack)]
+        {
+            if let Err(error) = ClientFrame::parse(bytes, encoding) {
+                short(&error.to_string())?;
+            }
+            let content_type = (encoding == Encoding::MsgPack).then_some("application/msgpack");
+            for (kind, key) in [("pattern", "AAPL"), ("market", "US"), (text.as_str(), "AAPL"), ("pattern", &text)] {
+                if let Err(refusal) = decode(&raw(kind, key, content_type, bytes), &Kinds::default()) {
+                    short(&refusal.to_string())?;
+                }
+            }
+        }
+        let list = json!([text]);
+        let conditions = json!({ "x": { text.as_str(): 1 }, text.as_str(): 1 });
+        for filter in [
+            json!({ text.as_str(): 1 }),
+            json!({ "kinds": list }),
+            json!({ "symbols": list }),
+            json!({ "tiers": list }),
+            json!({ "tags": list }),
+            json!({ "min_priority": text }),
+            json!({ "data": conditions }),
+        ] {
+            if let Err(error) = Filter::parse(&filter, &Kinds::default()) {
+                short(&error.to_string())?;
+            }
         }
     }
 

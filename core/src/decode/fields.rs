@@ -9,11 +9,9 @@ use serde_json::Value;
 use super::MAX_ROOMS;
 use super::reason::{Reason, Refusal};
 use crate::event::UnknownValue;
+use crate::hint::{clipped, quoted, type_of};
 use crate::ids::{Confidence, Room};
-use crate::object::{Object, type_of};
-
-/// Characters of a refused value that its refusal shows.
-const SHOWN: usize = 80;
+use crate::object::Object;
 
 /// An object that fields are taken out of.
 #[derive(Debug, Default)]
@@ -56,12 +54,8 @@ impl Fields {
 impl Found {
     /// Refuses the field: names it, shows it and says what is wrong.
     pub(super) fn refuse(&self, reason: Reason, problem: impl fmt::Display) -> Refusal {
-        let shown = self.value.to_string();
-        let (shown, more) = match shown.char_indices().nth(SHOWN) {
-            Some((end, _)) => (&shown[..end], "…"),
-            None => (shown.as_str(), ""),
-        };
-        Refusal::new(reason, format!("{}{}: {shown}{more}: {problem}", self.prefix, self.name))
+        let shown = clipped(&self.value.to_string());
+        Refusal::new(reason, format!("{}{}: {shown}: {problem}", self.prefix, self.name))
     }
 
     fn wrong_type(&self, reason: Reason, expected: &str) -> Refusal {
@@ -134,7 +128,7 @@ impl Found {
                 value
                     .as_f64()
                     .map(|number| (name.as_str(), number))
-                    .ok_or_else(|| self.refuse(reason, format_args!("{name:?} must be a number")))
+                    .ok_or_else(|| self.refuse(reason, format_args!("{} must be a number", quoted(name))))
             })
             .collect()
     }

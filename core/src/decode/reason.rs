@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hint::bounded;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal),+ $(,)?) => {
         /// Why a message is a dead letter. The names are stable: dead letters and metrics carry them.
@@ -26,15 +28,15 @@ macro_rules! reasons {
 reasons! {
     /// The subject is not `events.<kind>.<key>` with exactly one token each.
     BadSubject = "bad_subject",
-    /// The kind is neither built in nor configured.
+    /// The kind is neither built in nor configured, or is not written in lower case.
     UnknownKind = "unknown_kind",
     /// The key is not encoded as it should be, or does not name what keys of its kind name.
     BadKey = "bad_key",
     /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
     TooLarge = "too_large",
-    /// The payload is not one JSON object.
+    /// The payload is not one JSON object, or an object in it has a name twice.
     BadJson = "bad_json",
-    /// The payload is not one MessagePack map of what JSON has too.
+    /// The payload is not one MessagePack map of what JSON has too, timestamps apart, or a map in it has a name twice.
     BadMsgPack = "bad_msgpack",
     /// The symbol of a pattern is not the one that the subject's key names.
     SymbolMismatch = "symbol_mismatch",
@@ -48,7 +50,7 @@ reasons! {
     BadTier = "bad_tier",
     /// The confidence is not a number from 0 to 1.
     BadConfidence = "bad_confidence",
-    /// The time is not seconds or milliseconds since the epoch, RFC 3339 or a date, or is not from 1970 to 9999.
+    /// The time is not a number since 1970 in one of four units, RFC 3339 or a day, or is not from 1970 to 9999.
     BadTimestamp = "bad_timestamp",
     /// The priority is not one of low, medium, high, critical.
     BadPriority = "bad_priority",
@@ -85,6 +87,6 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: bounded(detail.into()) }
     }
 }

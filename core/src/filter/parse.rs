@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::Filter;
 use super::scalar::Number;
 use crate::event::{Kind, Kinds, UnknownValue};
+use crate::hint::{clipped, hint, quoted, type_of};
 use crate::ids::{Confidence, NameError, Pattern, Room, Symbol};
-use crate::object::{hint, type_of};
 
 pub use data::{MAX_CONDITIONS, MAX_TEXT};
 
@@ -24,6 +24,9 @@ pub const MAX_LIST: usize = 1_000;
 
 /// The longest tag taken, in bytes.
 pub const MAX_TAG: usize = 128;
+
+/// The entry of a list that stands for everything, as if the list were left out; of kinds, for all of them.
+const ANY: &str = "*";
 
 const FIELDS: [&str; 11] = [
     "kinds",
@@ -83,7 +86,7 @@ pub enum FilterProblem {
     /// This cluster does not take events of this kind.
     #[error("unknown kind {found:?}; {hint}")]
     UnknownKind {
-        /// The kind as written.
+        /// The kind as written, or its begin if it is long.
         found: String,
         /// The nearest kind, or all.
         hint: String,
@@ -91,6 +94,18 @@ pub enum FilterProblem {
     /// The text cannot be such a name.
     #[error(transparent)]
     BadName(#[from] NameError),
+    /// The text looks like many names, and would match that one alone.
+    #[error("{found} has a wildcard, and names are compared as written; name each, or leave the list out to mean any")]
+    Wildcard {
+        /// The text in quotes, or its begin if it is long.
+        found: String,
+    },
+    /// The text has white space at an end, which no name has that it could match.
+    #[error("{found} begins or ends with white space, and names are compared as written")]
+    Padded {
+        /// The text in quotes, or its begin if it is long.
+        found: String,
+    },
     /// A condition asks nothing.
     #[error("no condition; it takes any of {known}")]
     NoOperator {
@@ -115,7 +130,7 @@ pub enum FilterProblem {
 
 impl Filter {
     /// Reads a filter from the object that a client sent. An absent field, like one that is null, means any; absent
-    /// `kinds` mean `pattern`.
+    /// `kinds` mean `pattern`. `*` among a list means any.
     ///
     /// # Errors
     /// [`FilterError`] for the first field, in alphabetical order, that is not right.
@@ -123,16 +138,19 @@ impl Filter {
         let object = value.as_object().ok_or_else(|| wrong_type("filter".to_owned(), "an object", value))?;
         let mut filter = Self::default();
         for (name, value) in object {
-            let path = format!("filter.{name}");
+            let path = format!("filter.{}", clipped(name));
             match name.as_str() {
                 known if value.is_null() && FIELDS.contains(&known) => {}
-                "kinds" => filter.kinds = set(path, value, MAX_LIST, |text| kind(text, kinds))?,
-                "symbols" => filter.symbols = Some(set(path, value, MAX_SYMBOLS, |text| Ok(Symbol::new(text)?))?),
-                "patterns" => filter.patterns = Some(set(path, value, MAX_LIST, |text| Ok(Pattern::new(text)?))?),
-                "tiers" => filter.tiers = Some(set(path, value, MAX_LIST, enumerated)?),
-                "regimes" => filter.regimes = Some(set(path, value, MAX_LIST, enumerated)?),
-                "tags" => filter.tags = Some(set(path, value, MAX_LIST, tag)?),
-                "rooms" => filter.rooms = Some(set(path, value, MAX_LIST, |text| Ok(Room::new(text)?))?),
+                "kinds" => {
+                    filter.kinds = set(path, value, MAX_LIST, |text| kind(text, kinds))?
+                        .unwrap_or_else(|| kinds.iter().cloned().collect());
+                }
+                "symbols" => filter.symbols = set(path, value, MAX_SYMBOLS, symbol)?,
+                "patterns" => filter.patterns = set(path, value, MAX_LIST, |text| Ok(Pattern::new(name_of(text)?)?))?,
+                "tiers" => filter.tiers = set(path, value, MAX_LIST, enumerated)?,
+                "regimes" => filter.regimes = set(path, value, MAX_LIST, enumerated)?,
+                "tags" => filter.tags = set(path, value, MAX_LIST, tag)?,
+                "rooms" => filter.rooms = set(path, value, MAX_LIST, |text| Ok(Room::new(name_of(text)?)?))?,
                 "data" => filter.data = data::conditions(path, value)?,
                 "min_confidence" => filter.min_confidence = Some(confidence(path, value)?),
                 "min_priority" => {
@@ -159,12 +177,13 @@ fn wrong_type(path: String, expected: &'static str, found: &Value) -> FilterErro
     FilterError { path, problem: FilterProblem::WrongType { expected, found: type_of(found) } }
 }
 
+/// Reads a list; none if [`ANY`] is among it.
 fn set<T: Ord>(
     path: String,
     value: &Value,
     max: usize,
     read: impl Fn(&str) -> Result<T, FilterProblem>,
-) -> Result<BTreeSet<T>, FilterError> {
+) -> Result<Option<BTreeSet<T>>, FilterError> {
     let list = value.as_array().ok_or_else(|| wrong_type(path.clone(), "a list of texts", value))?;
     match list.len() {
         0 => {
@@ -175,14 +194,38 @@ fn set<T: Ord>(
         }
         _ => {}
     }
-    list.iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            let at = || format!("{path}[{i}]");
-            let text = entry.as_str().ok_or_else(|| wrong_type(at(), "text", entry))?;
-            read(text).map_err(|problem| FilterError { path: at(), problem })
-        })
-        .collect()
+    let mut is_any = false;
+    let mut set = BTreeSet::new();
+    for (i, entry) in list.iter().enumerate() {
+        let at = || format!("{path}[{i}]");
+        match entry.as_str().ok_or_else(|| wrong_type(at(), "text", entry))? {
+            ANY => is_any = true,
+            text => {
+                set.insert(read(text).map_err(|problem| FilterError { path: at(), problem })?);
+            }
+        }
+    }
+    Ok((!is_any).then_some(set))
+}
+
+/// A text that is compared as written, so far as it can be one that somebody means.
+fn name_of(text: &str) -> Result<&str, FilterProblem> {
+    // `>` alone is the wildcard of NATS; within a name it is a character like others.
+    if text.contains('*') || text == ">" {
+        return Err(FilterProblem::Wildcard { found: quoted(text) });
+    }
+    if text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
+        return Err(FilterProblem::Padded { found: quoted(text) });
+    }
+    Ok(text)
+}
+
+/// No exchange has a question mark in its symbols, so it is meant as a wildcard.
+fn symbol(text: &str) -> Result<Symbol, FilterProblem> {
+    if text.contains('?') {
+        return Err(FilterProblem::Wildcard { found: quoted(text) });
+    }
+    Ok(Symbol::new(name_of(text)?)?)
 }
 
 fn enumerated<T: std::str::FromStr<Err = UnknownValue>>(text: &str) -> Result<T, FilterProblem> {
@@ -195,11 +238,11 @@ fn kind(text: &str, kinds: &Kinds) -> Result<Kind, FilterProblem> {
         return Ok(kind);
     }
     let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
-    Err(FilterProblem::UnknownKind { found: text.to_owned(), hint: hint(text, known.iter().copied()) })
+    Err(FilterProblem::UnknownKind { found: clipped(text), hint: hint(text, known.iter().copied()) })
 }
 
 fn tag(text: &str) -> Result<CompactString, FilterProblem> {
-    match text.len() {
+    match name_of(text)?.len() {
         0 => Err(NameError::Empty { what: "tag" }.into()),
         len if len > MAX_TAG => Err(NameError::TooLong { what: "tag", len, max: MAX_TAG }.into()),
         _ => Ok(CompactString::from(text)),

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::{Encoding, FrameError, Id, SubscriptionName};
 use crate::codes::ErrorCode;
+use crate::hint::{bounded, clipped, found, hint, quoted, type_of};
 use crate::ids::{Partition, Seq};
-use crate::object::{self, Object, hint, type_of};
+use crate::object::{self, Object};
 use crate::position::Position;
 use crate::since::Since;
 
@@ -111,12 +112,12 @@ impl ClientFrame {
             Encoding::Json => object::from_json(bytes),
             Encoding::MsgPack => object::from_msgpack(bytes),
         };
-        let bad_frame = |message: String| FrameError { code: ErrorCode::BadFrame, message, id: None };
-        let mut object = object.map_err(|e| bad_frame(e.to_string()))?;
+        let mut object =
+            object.map_err(|e| FrameError { code: ErrorCode::BadFrame, message: bounded(e.to_string()), id: None })?;
         let id = take_id(&mut object)?;
         match read(object) {
             Ok(frame) => Ok((id, frame)),
-            Err((code, message)) => Err(FrameError { code, message, id }),
+            Err((code, message)) => Err(FrameError { code, message: bounded(message), id }),
         }
     }
 
@@ -169,7 +170,7 @@ impl Wanted {
 type Problem = (ErrorCode, String);
 
 fn bad_field(name: &str, problem: impl fmt::Display) -> Problem {
-    (ErrorCode::BadField, format!("{name}: {problem}"))
+    (ErrorCode::BadField, format!("{}: {problem}", clipped(name)))
 }
 
 fn take_id(object: &mut Object) -> Result<Option<Id>, FrameError> {
@@ -193,7 +194,7 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
         None => return unknown_action(format!("action: missing; it must be one of {}", names.join(", "))),
     };
     let Some((_, fields)) = ACTIONS.into_iter().find(|(name, _)| *name == action) else {
-        return unknown_action(format!("action: unknown {action:?}; {}", hint(&action, names)));
+        return unknown_action(format!("action: unknown {}; {}", quoted(&action), hint(&action, names)));
     };
     if let Some(name) = object.keys().find(|name| !fields.contains(&name.as_str())) {
         let allowed = ["action", "id"].into_iter().chain(fields.iter().copied());
@@ -207,10 +208,7 @@ fn read(mut object: Object) -> Result<ClientFrame, Problem> {
                 Some(text) => SubscriptionName::new(&text).map_err(|e| bad_field("name", e))?,
                 None => SubscriptionName::default(),
             },
-            since: match text("since", take("since"))? {
-                Some(text) => Some(text.parse().map_err(|e| bad_field("since", e))?),
-                None => None,
-            },
+            since: take("since").map(|value| Since::read(&value)).transpose().map_err(|e| bad_field("since", e))?,
             wanted: wanted(&mut take)?,
         },
         "resume" => ClientFrame::Resume {
@@ -251,11 +249,16 @@ fn entries(name: &str, value: Option<Value>) -> Result<Object, Problem> {
     }
 }
 
+/// Each partition stands once, so its number has one spelling.
 fn seen(value: Option<Value>) -> Result<BTreeMap<Partition, Seq>, Problem> {
     let mut seen = BTreeMap::new();
-    for (partition, seq) in entries("seen", value)? {
-        let number: u16 = partition.parse().map_err(|_| bad_field("seen", format!("{partition:?} is no partition")))?;
-        let seq = seq.as_u64().ok_or_else(|| bad_field("seen", "expected a sequence for each partition"))?;
+    for (partition, value) in entries("seen", value)? {
+        let number = partition.parse::<u16>().ok().filter(|number| number.to_string() == partition);
+        let number = number.ok_or_else(|| bad_field("seen", format_args!("{} is no partition", quoted(&partition))))?;
+        let seq = object::whole(&value).ok_or_else(|| {
+            let expected = "expected a sequence, a whole number from 0";
+            bad_field("seen", format_args!("{number}: {expected}, found {}", found(&value)))
+        })?;
         seen.insert(Partition(number), Seq(seq));
     }
     Ok(seen)
@@ -264,7 +267,7 @@ fn seen(value: Option<Value>) -> Result<BTreeMap<Partition, Seq>, Problem> {
 fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Wanted>, Problem> {
     let mut subscriptions = BTreeMap::new();
     for (name, value) in entries("subscriptions", value)? {
-        let within = |(code, problem): Problem| (code, format!("subscriptions: {name:?}: {problem}"));
+        let within = |(code, problem): Problem| (code, format!("subscriptions: {}: {problem}", quoted(&name)));
         let mut fields = entries("it", Some(value)).map_err(within)?;
         if let Some(field) = fields.keys().find(|field| !WANTED.contains(&field.as_str())) {
             return Err(within(bad_field(field, format_args!("unknown; {}", hint(field, WANTED.iter().copied())))));
@@ -298,8 +301,9 @@ fn whole<N: TryFrom<u64> + PartialOrd + fmt::Display>(
     value: &Value,
     allowed: RangeInclusive<N>,
 ) -> Result<N, Problem> {
-    let number = value.as_u64().and_then(|number| N::try_from(number).ok()).filter(|number| allowed.contains(number));
-    number.ok_or_else(|| {
-        bad_field(name, format_args!("expected a whole number from {} to {}", allowed.start(), allowed.end()))
+    let number = object::whole(value).and_then(|number| N::try_from(number).ok());
+    number.filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (start, end) = (allowed.start(), allowed.end());
+        bad_field(name, format_args!("expected a whole number from {start} to {end}, found {}", found(value)))
     })
 }

@@ -11,6 +11,7 @@ use super::{Encoding, Id, SubscriptionName};
 use crate::codes::{ErrorCode, NoticeCode};
 use crate::event::{Event, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::filter::Filter;
+use crate::hint::bounded;
 use crate::ids::{Confidence, NodeId, Partition, Pattern, Room, Seq, Symbol, UserId};
 
 /// Everything but events that a server says.
@@ -185,9 +186,9 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// The refusal of the frame that carried `id`.
+    /// The refusal of the frame that carried `id`. Of a long text only the begin is sent.
     pub fn new(id: Option<Id>, code: ErrorCode, msg: impl Into<String>) -> Self {
-        Self { id, code: code.code(), msg: msg.into() }
+        Self { id, code: code.code(), msg: bounded(msg.into()) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The full-day holidays of the New York Stock Exchange, by rule (NYSE rule 7.2).
+//! The holidays and the half days of the New York Stock Exchange, by rule (NYSE rule 7.2), of any year.
 //!
 //! Closings that no rule foretells (a storm, a day of mourning) are not known here.
 
@@ -24,6 +24,25 @@ pub(super) fn is_holiday(date: Date) -> bool {
         9 => weekday == Monday && day <= 7,
         11 => weekday == Thursday && (22..=28).contains(&day),
         12 => is_observed(date, 25),
+        _ => false,
+    }
+}
+
+/// Whether the exchange closes at 13:00 on `date`, which must be neither a Saturday or Sunday nor a holiday.
+///
+/// The day before Independence Day or Christmas is one if it is a trading day and they fall on a weekday: a holiday
+/// that is kept on another day has no half day before it.
+pub(super) fn is_half_day(date: Date) -> bool {
+    use Weekday::{Friday, Wednesday};
+    let (year, day, weekday) = (date.year(), date.day(), date.weekday());
+    match date.month() {
+        // Until 2012 a Thursday's Independence Day had its half day behind it.
+        7 if year < 2013 => {
+            year >= 1995 && (day == 3 && !matches!(weekday, Wednesday | Friday) || day == 5 && weekday == Friday)
+        }
+        7 => day == 3 && weekday != Friday,
+        11 => year >= 1992 && weekday == Friday && (23..=29).contains(&day),
+        12 => year >= 1993 && day == 24 && weekday != Friday,
         _ => false,
     }
 }
@@ -56,27 +75,46 @@ fn is_good_friday(date: Date) -> bool {
 mod tests {
     use super::*;
 
-    /// The weekdays of a year that are holidays, as `MMDD`.
-    fn holidays_of(year: i16) -> Vec<i32> {
+    /// The weekdays of a year that are such days, as `MMDD`.
+    fn days_of(year: i16, is_such: impl Fn(Date) -> bool) -> Vec<i32> {
         let first = Date::new(year, 1, 1).unwrap();
         first
             .series(jiff::ToSpan::days(1))
             .take_while(|date| date.year() == year)
             .filter(|date| !matches!(date.weekday(), Weekday::Saturday | Weekday::Sunday))
-            .filter(|date| is_holiday(*date))
+            .filter(|date| is_such(*date))
             .map(|date| i32::from(date.month()) * 100 + i32::from(date.day()))
             .collect()
     }
 
+    /// From the calendars that the exchange published; those after 2028 by its rule.
     #[test]
     fn whole_years_agree_with_the_calendars_of_the_exchange() {
-        assert_eq!(holidays_of(2012), [102, 116, 220, 406, 528, 704, 903, 1122, 1225]);
-        assert_eq!(holidays_of(2020), [101, 120, 217, 410, 525, 703, 907, 1126, 1225]);
-        assert_eq!(holidays_of(2021), [101, 118, 215, 402, 531, 705, 906, 1125, 1224]);
-        assert_eq!(holidays_of(2022), [117, 221, 415, 530, 620, 704, 905, 1124, 1226]);
-        assert_eq!(holidays_of(2024), [101, 115, 219, 329, 527, 619, 704, 902, 1128, 1225]);
-        assert_eq!(holidays_of(2025), [101, 120, 217, 418, 526, 619, 704, 901, 1127, 1225]);
-        assert_eq!(holidays_of(2026), [101, 119, 216, 403, 525, 619, 703, 907, 1126, 1225]);
-        assert_eq!(holidays_of(2027), [101, 118, 215, 326, 531, 618, 705, 906, 1125, 1224]);
+        for (year, holidays, half_days) in [
+            (1998, &[101, 119, 216, 410, 525, 703, 907, 1126, 1225][..], &[1127, 1224][..]),
+            (2002, &[101, 121, 218, 329, 527, 704, 902, 1128, 1225], &[705, 1129, 1224]),
+            (2012, &[102, 116, 220, 406, 528, 704, 903, 1122, 1225], &[703, 1123, 1224]),
+            (2013, &[101, 121, 218, 329, 527, 704, 902, 1128, 1225], &[703, 1129, 1224]),
+            (2014, &[101, 120, 217, 418, 526, 704, 901, 1127, 1225], &[703, 1128, 1224]),
+            (2015, &[101, 119, 216, 403, 525, 703, 907, 1126, 1225], &[1127, 1224]),
+            (2016, &[101, 118, 215, 325, 530, 704, 905, 1124, 1226], &[1125]),
+            (2017, &[102, 116, 220, 414, 529, 704, 904, 1123, 1225], &[703, 1124]),
+            (2018, &[101, 115, 219, 330, 528, 704, 903, 1122, 1225], &[703, 1123, 1224]),
+            (2019, &[101, 121, 218, 419, 527, 704, 902, 1128, 1225], &[703, 1129, 1224]),
+            (2020, &[101, 120, 217, 410, 525, 703, 907, 1126, 1225], &[1127, 1224]),
+            (2021, &[101, 118, 215, 402, 531, 705, 906, 1125, 1224], &[1126]),
+            (2022, &[117, 221, 415, 530, 620, 704, 905, 1124, 1226], &[1125]),
+            (2023, &[102, 116, 220, 407, 529, 619, 704, 904, 1123, 1225], &[703, 1124]),
+            (2024, &[101, 115, 219, 329, 527, 619, 704, 902, 1128, 1225], &[703, 1129, 1224]),
+            (2025, &[101, 120, 217, 418, 526, 619, 704, 901, 1127, 1225], &[703, 1128, 1224]),
+            (2026, &[101, 119, 216, 403, 525, 619, 703, 907, 1126, 1225], &[1127, 1224]),
+            (2027, &[101, 118, 215, 326, 531, 618, 705, 906, 1125, 1224], &[1126]),
+            (2028, &[117, 221, 414, 529, 619, 704, 904, 1123, 1225], &[703, 1124]),
+            (2029, &[101, 115, 219, 330, 528, 619, 704, 903, 1122, 1225], &[703, 1123, 1224]),
+            (2030, &[101, 121, 218, 419, 527, 619, 704, 902, 1128, 1225], &[703, 1129, 1224]),
+        ] {
+            assert_eq!(days_of(year, is_holiday), holidays, "{year}");
+            assert_eq!(days_of(year, |date| !is_holiday(date) && is_half_day(date)), half_days, "{year}");
+        }
     }
 }

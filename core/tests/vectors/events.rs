@@ -31,6 +31,8 @@ pub(crate) struct EventCase {
     payload_size: Option<usize>,
     event: Option<Value>,
     reason: Option<String>,
+    /// A text that the refusal's detail has.
+    detail: Option<String>,
 }
 
 impl EventCase {
@@ -95,7 +97,11 @@ fn events() {
                 assert_eq!(shown(&event), *expected, "{}", case.name);
                 assert_eq!(event.stored, stored, "{}", case.name);
             }
-            (Err(refusal), None, Some(reason)) => assert_eq!(refusal.reason.as_str(), reason, "{}", case.name),
+            (Err(refusal), None, Some(reason)) => {
+                assert_eq!(refusal.reason.as_str(), reason, "{}: {refusal}", case.name);
+                let expected = case.detail.as_deref().unwrap_or_default();
+                assert!(refusal.detail.contains(expected), "{}: {refusal}", case.name);
+            }
             (Ok(_), None, None) => assert!(case.payload_size.is_some(), "{}", case.name),
             (found, ..) => panic!("{}: {found:?}", case.name),
         }

@@ -58,6 +58,8 @@ fn filters() {
             FilterProblem::UnknownValue(_) => "UnknownValue",
             FilterProblem::UnknownKind { .. } => "UnknownKind",
             FilterProblem::BadName(_) => "BadName",
+            FilterProblem::Wildcard { .. } => "Wildcard",
+            FilterProblem::Padded { .. } => "Padded",
             FilterProblem::NoOperator { .. } => "NoOperator",
             FilterProblem::EmptyRange { .. } => "EmptyRange",
             FilterProblem::OutOfRange { .. } => "OutOfRange",

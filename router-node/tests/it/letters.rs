@@ -17,6 +17,7 @@ async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
         ("events.pattern.AAPL", r#"{"pattern":"Doji","tier":"weekly"}"#, "bad_tier"),
         ("events.pattern.AAPL", r#"{"symbol":"AAPL"}"#, "missing_pattern"),
         ("events.rumour.AAPL", "{}", "unknown_kind"),
+        ("events.Pattern.AAPL", r#"{"pattern":"Doji"}"#, "unknown_kind"),
         ("events.pattern.BRK.B", r#"{"pattern":"Doji"}"#, "bad_subject"),
         ("events.pattern", "{}", "bad_subject"),
     ];

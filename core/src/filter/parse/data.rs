@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::{FilterError, FilterProblem, MAX_LIST, wrong_type};
 use crate::filter::conditions::{Condition, Conditions, DataPath};
 use crate::filter::scalar::{Number, Scalar, Scalars};
+use crate::hint::{clipped, hint};
 use crate::ids::NameError;
-use crate::object::hint;
 
 /// The most paths that conditions may be on.
 pub const MAX_CONDITIONS: usize = 16;
@@ -44,7 +44,7 @@ fn condition(at: String, value: &Value) -> Result<Condition, FilterError> {
     }
     let mut condition = Condition::default();
     for (name, value) in operators {
-        let path = format!("{at}.{name}");
+        let path = format!("{at}.{}", clipped(name));
         match name.as_str() {
             "eq" => condition.eq = Some(scalar(path, value)?),
             "ne" => condition.ne = Some(scalar(path, value)?),

@@ -1,0 +1,114 @@
+//! What errors say of what strangers sent, in few words however much it was: no more than [`SHOWN`] bytes of a
+//! stranger's text are repeated, and hints are looked for only where the text is about as long as what it could mean.
+
+use serde_json::Value;
+
+/// The most bytes of a stranger's text that an error repeats.
+pub(crate) const SHOWN: usize = 80;
+
+/// The longest text that a hint is looked for, in bytes: no name that is known comes near it.
+const MAX_HINTED: usize = 64;
+
+/// The most bytes of names that a hint lists.
+const MAX_LISTED: usize = 300;
+
+/// The most bytes of an error's text.
+pub(crate) const MAX_ERROR: usize = 600;
+
+/// The type of a value, as an error message names it.
+pub(crate) fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A value that is not the one expected, as an error message shows it: numbers themselves, all else by its type.
+pub(crate) fn found(value: &Value) -> String {
+    match value {
+        Value::Number(number) => number.to_string(),
+        other => type_of(other).to_owned(),
+    }
+}
+
+/// The first bytes of a text, at most `most`, and whether there are more of them.
+fn start(text: &str, most: usize) -> (&str, &'static str) {
+    match text.get(..text.floor_char_boundary(most)) {
+        Some(start) if start.len() < text.len() => (start, "…"),
+        _ => (text, ""),
+    }
+}
+
+/// A stranger's text for an error message: as it is, but no longer than [`SHOWN`].
+pub(crate) fn clipped(text: &str) -> String {
+    let (start, more) = start(text, SHOWN);
+    format!("{start}{more}")
+}
+
+/// A stranger's text for an error message, in quotes, no longer than [`SHOWN`].
+pub(crate) fn quoted(text: &str) -> String {
+    let (start, more) = start(text, SHOWN);
+    format!("{start:?}{more}")
+}
+
+/// An error's text, no longer than [`MAX_ERROR`].
+pub(crate) fn bounded(mut text: String) -> String {
+    if text.len() > MAX_ERROR {
+        text.truncate(text.floor_char_boundary(MAX_ERROR));
+        text.push('…');
+    }
+    text
+}
+
+/// What an error message adds for a name that is not known: the nearest one that is, else all of them.
+pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    if let Some(name) = nearest(found, allowed.clone()) {
+        return format!("did you mean {}?", quoted(name));
+    }
+    let list = allowed.into_iter().collect::<Vec<_>>().join(", ");
+    let (list, more) = start(&list, MAX_LISTED);
+    format!("it must be one of {list}{more}")
+}
+
+fn nearest<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if found.len() > MAX_HINTED {
+        return None;
+    }
+    let found = found.to_ascii_lowercase();
+    let (distance, name) = allowed.into_iter().map(|name| (strsim::damerau_levenshtein(&found, name), name)).min()?;
+    (distance <= 1 + name.len() / 3).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_sent_is_repeated_in_few_bytes() {
+        assert_eq!(quoted("it's"), "\"it's\"");
+        assert_eq!(clipped(&"ä".repeat(50)), "ä".repeat(40) + "…");
+        assert!(quoted(&"\u{10ffff}".repeat(1_000)).len() < 250);
+        assert_eq!(bounded("x".repeat(MAX_ERROR)), "x".repeat(MAX_ERROR));
+        assert_eq!(bounded("ä".repeat(MAX_ERROR)).len(), MAX_ERROR + "…".len());
+        let names = (0..1_000).map(|i| format!("name{i}")).collect::<Vec<_>>();
+        assert!(hint("colour", names.iter().map(String::as_str)).len() < 350);
+    }
+
+    #[test]
+    fn hints_are_looked_for_only_where_a_name_could_be_meant() {
+        let long = "symbols".repeat(10);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+        assert_eq!(nearest(&long[..63], [&long[..63]]), Some(&long[..63]));
+    }
+
+    #[test]
+    fn hints_name_the_nearest_else_all() {
+        let allowed = ["symbols", "tiers"];
+        assert_eq!(hint("Symbol", allowed), "did you mean \"symbols\"?");
+        assert_eq!(hint("colour", allowed), "it must be one of symbols, tiers");
+    }
+}

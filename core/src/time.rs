@@ -1,0 +1,362 @@
+//! Times as producers and clients write them: RFC 3339, a day, a number since 1970, or MessagePack's timestamp. One
+//! moment means the same in all of them, and what is refused is refused alike, from the begin of 1970 to the end of
+//! the year 9999.
+//!
+//! A number says its unit by its size: it is seconds if that lies before the year 10000, else milliseconds,
+//! microseconds or nanoseconds likewise. Fractions of a millisecond are cut off.
+
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::Pieces;
+use serde_json::{Number, Value};
+
+use crate::event::Timestamp;
+use crate::hint::type_of;
+
+/// Seconds since 1970 of the begin of the year 10000.
+const END: i64 = 253_402_300_800;
+
+/// Milliseconds of the last moment taken.
+pub(crate) const LAST: i64 = END * 1_000 - 1;
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+const SECONDS_A_DAY: i64 = 86_400;
+
+/// The longest text that can be a time, in bytes.
+const MAX_TEXT: usize = 64;
+
+/// The units of numbers, each with how many make a second.
+const UNITS: [(&str, u64); 4] =
+    [("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
+
+/// When something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// The moment; for a day its midnight, UTC.
+    pub(crate) ts: Timestamp,
+    /// Whether only the day is known.
+    pub(crate) is_day: bool,
+}
+
+/// Why a value is no time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{problem}; expected RFC 3339 with a zone (2025-09-10T14:30:00Z), a day (2025-09-10), or a number of seconds, \
+     milliseconds, microseconds or nanoseconds since 1970, all from 1970 to 9999"
+)]
+pub struct TimeError {
+    /// What is wrong with it.
+    pub problem: TimeProblem,
+}
+
+/// What is wrong with a time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeProblem {
+    /// It looks like none.
+    #[error("not a time")]
+    Unknown,
+    /// It is neither text nor a number.
+    #[error("found {0}")]
+    WrongType(&'static str),
+    /// It is a number in quotes.
+    #[error("a number in quotes; send it without them")]
+    QuotedNumber,
+    /// It could be the time of any zone.
+    #[error("no time zone; end it with Z or an offset such as -04:00")]
+    NoZone,
+    /// It is written as a time, but no calendar has that day, or no clock that hour.
+    #[error("no such day or hour")]
+    NotInCalendar,
+    /// It has a second 60 where no leap second can be.
+    #[error("a second 60 stands at the end of a day alone (23:59:60 UTC)")]
+    NoLeapSecond,
+    /// It lies before 1970.
+    #[error("before 1970")]
+    Early,
+    /// It lies after the year 9999.
+    #[error("after 9999")]
+    Late,
+    /// It is a number below zero.
+    #[error("before 1970, read as {0}")]
+    Negative(&'static str),
+    /// It is a number that lies after the year 9999 in every unit.
+    #[error("after 9999, even read as nanoseconds")]
+    TooLarge,
+}
+
+impl From<TimeProblem> for TimeError {
+    fn from(problem: TimeProblem) -> Self {
+        Self { problem }
+    }
+}
+
+/// Reads a time.
+pub(crate) fn read(value: &Value) -> Result<Moment, TimeError> {
+    match value {
+        Value::Number(number) => Ok(Moment { ts: Timestamp(since_1970(number)?), is_day: false }),
+        Value::String(text) => from_text(text),
+        other => Err(TimeProblem::WrongType(type_of(other)).into()),
+    }
+}
+
+/// Reads a time written as text.
+pub(crate) fn from_text(text: &str) -> Result<Moment, TimeError> {
+    let problem = if text.len() > MAX_TEXT || !text.is_ascii() { Some(TimeProblem::Unknown) } else { misread(text) };
+    if let Some(problem) = problem {
+        return Err(problem.into());
+    }
+    let Ok(pieces) = Pieces::parse(text) else {
+        let problem = if is_date(text.get(..10)) { TimeProblem::NotInCalendar } else { TimeProblem::Unknown };
+        return Err(problem.into());
+    };
+    let (moment, is_day) = match (pieces.time(), pieces.to_numeric_offset()) {
+        (None, None) if is_date(Some(text)) => (pieces.date().to_datetime(Time::midnight()), true),
+        (None, _) => return Err(TimeProblem::Unknown.into()),
+        (Some(_), None) => return Err(TimeProblem::NoZone.into()),
+        (Some(time), Some(_)) => (pieces.date().to_datetime(time), false),
+    };
+    let offset = pieces.to_numeric_offset().map_or(0, |offset| i64::from(offset.seconds()));
+    let millis = moment.duration_since(EPOCH).as_nanos().div_euclid(1_000_000);
+    let millis = i64::try_from(millis).map_err(|_| TimeProblem::Late)? - offset * 1_000;
+    match millis {
+        ..0 => Err(TimeProblem::Early.into()),
+        0..=LAST if has_second_60(text) && !is_last_second_of_a_day(millis) => Err(TimeProblem::NoLeapSecond.into()),
+        0..=LAST => Ok(Moment { ts: Timestamp(millis), is_day }),
+        _ => Err(TimeProblem::Late.into()),
+    }
+}
+
+/// What people write for a time, but is none, and deserves a better word than "not a time".
+fn misread(text: &str) -> Option<TimeProblem> {
+    let (sign, rest) = match text.as_bytes().first()? {
+        b'-' => (-1, &text[1..]),
+        b'+' => (1, &text[1..]),
+        _ => (1, text),
+    };
+    if rest.starts_with(|c: char| c.is_ascii_digit()) && rest.parse::<f64>().is_ok() {
+        return Some(TimeProblem::QuotedNumber);
+    }
+    // A year of more than four digits, with the month behind it.
+    let year = rest.split_once('-').map(|(year, _)| year).filter(|year| year.bytes().all(|b| b.is_ascii_digit()))?;
+    match year.trim_start_matches('0').len() {
+        _ if sign < 0 && year.len() >= 4 => Some(TimeProblem::Early),
+        5.. => Some(TimeProblem::Late),
+        _ => None,
+    }
+}
+
+fn is_date(text: Option<&str>) -> bool {
+    let digit_or_dash = |(i, b): (usize, u8)| if matches!(i, 4 | 7) { b == b'-' } else { b.is_ascii_digit() };
+    text.is_some_and(|text| text.len() == 10 && text.bytes().enumerate().all(digit_or_dash))
+}
+
+/// Whether the time of day in `text`, which is one, has the second 60. It was read as 59.
+fn has_second_60(text: &str) -> bool {
+    let Some((_, time)) = text.split_once(['T', 't', ' ']) else { return false };
+    let end = time.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(time.len());
+    let digits = time[..end].bytes().filter(u8::is_ascii_digit);
+    digits.skip(4).eq(*b"60")
+}
+
+fn is_last_second_of_a_day(millis: i64) -> bool {
+    millis.div_euclid(1_000).rem_euclid(SECONDS_A_DAY) == SECONDS_A_DAY - 1
+}
+
+/// Milliseconds since 1970 of a number since 1970.
+fn since_1970(number: &Number) -> Result<i64, TimeError> {
+    if let Some(whole) = number.as_u64() {
+        let fits = |per_second: u64| u128::from(whole) < END as u128 * u128::from(per_second);
+        let (_, per_second) = UNITS.into_iter().find(|(_, unit)| fits(*unit)).ok_or(TimeProblem::TooLarge)?;
+        let millis = u128::from(whole) * 1_000 / u128::from(per_second);
+        return Ok(i64::try_from(millis).map_err(|_| TimeProblem::TooLarge)?);
+    }
+    let float = number.as_f64().unwrap_or(f64::NAN);
+    let fits = |per_second: u64| float.abs() < END as f64 * per_second as f64;
+    let (unit, per_second) = UNITS.into_iter().find(|(_, unit)| fits(*unit)).ok_or(TimeProblem::TooLarge)?;
+    if float < 0.0 {
+        return Err(TimeProblem::Negative(unit).into());
+    }
+    let millis = if per_second == 1 { float * 1_000.0 } else { float / (per_second / 1_000) as f64 };
+    Ok((cut(millis) as i64).min(LAST))
+}
+
+/// The whole part of a number that was written in decimals: what lies below a whole number only because no float is
+/// nearer to the decimals is that number.
+fn cut(millis: f64) -> f64 {
+    let nearest = millis.round();
+    if (millis - nearest).abs() <= nearest * 2.0 * f64::EPSILON { nearest } else { millis.floor() }
+}
+
+/// The time of day and calendar, UTC, of milliseconds since 1970.
+pub(crate) fn civil(millis: i64) -> Option<DateTime> {
+    EPOCH.checked_add(SignedDuration::from_millis(millis)).ok()
+}
+
+/// MessagePack's timestamp extension as text in RFC 3339. What lies beyond the years -9999 to 9999 becomes a text that
+/// [`from_text`] refuses as too early or too late.
+///
+/// Its three forms stand at <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
+pub(crate) fn from_extension(bytes: &[u8]) -> Result<String, String> {
+    let (seconds, nanos) = if let Ok(seconds) = <[u8; 4]>::try_from(bytes) {
+        (i64::from(u32::from_be_bytes(seconds)), 0)
+    } else if let Ok(both) = <[u8; 8]>::try_from(bytes) {
+        let both = u64::from_be_bytes(both);
+        ((both & 0x3_ffff_ffff) as i64, (both >> 34) as u32)
+    } else if let Some((nanos, Ok(seconds))) =
+        bytes.split_first_chunk::<4>().map(|(nanos, seconds)| (nanos, <[u8; 8]>::try_from(seconds)))
+    {
+        (i64::from_be_bytes(seconds), u32::from_be_bytes(*nanos))
+    } else {
+        return Err(format!("a timestamp extension has 4, 8 or 12 bytes, not {}", bytes.len()));
+    };
+    if nanos > 999_999_999 {
+        return Err(format!("a timestamp extension has up to 999999999 nanoseconds, not {nanos}"));
+    }
+    Ok(match EPOCH.checked_add(SignedDuration::new(seconds, nanos as i32)) {
+        Ok(moment) => format!("{moment}Z"),
+        Err(_) if seconds < 0 => "-010000-12-31T23:59:59Z or before".to_owned(),
+        Err(_) => "10000-01-01T00:00:00Z or after".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const LAST_DAY: i64 = 253_402_214_400;
+
+    fn ms(value: &Value) -> Result<i64, TimeProblem> {
+        read(value).map(|moment| moment.ts.0).map_err(|error| error.problem)
+    }
+
+    #[test]
+    fn one_moment_is_the_same_in_every_form() {
+        for (millis, forms) in [
+            (
+                1_757_514_600_123_i64,
+                vec![
+                    json!(1757514600.123),
+                    json!(1757514600.123987),
+                    json!(1757514600123_i64),
+                    json!(1757514600123.9),
+                    json!(1757514600123987_i64),
+                    json!(1757514600123987.0),
+                    json!(1757514600123987654_i64),
+                    json!(1.757514600123988e18),
+                    json!("2025-09-10T14:30:00.123Z"),
+                    json!("2025-09-10T14:30:00.123987654Z"),
+                    json!("2025-09-10t14:30:00.123z"),
+                    json!("2025-09-10 14:30:00,123Z"),
+                    json!("2025-09-10T10:30:00.123-04:00"),
+                    json!("2025-09-10T10:30:00.123-0400"),
+                    json!("2025-09-10T10:30:00.123-04"),
+                    json!("20250910T143000.123Z"),
+                    json!("2025-09-10T10:30:00.123-04:00[America/New_York]"),
+                ],
+            ),
+            (0, vec![json!(0), json!(0.0), json!(-0.0), json!("1970-01-01T00:00:00Z"), json!("1970-01-01")]),
+            (
+                LAST_DAY * 1_000,
+                vec![
+                    json!(LAST_DAY),
+                    json!(LAST_DAY as f64),
+                    json!(LAST_DAY * 1_000),
+                    json!(LAST_DAY * 1_000_000),
+                    json!(LAST_DAY as f64 * 1e9),
+                    json!("9999-12-31"),
+                    json!("9999-12-31T00:00:00Z"),
+                ],
+            ),
+            (
+                LAST,
+                vec![
+                    json!(253402300799.999),
+                    json!(LAST),
+                    json!(253402300799999999_i64),
+                    json!("9999-12-31T23:59:59.999Z"),
+                    json!("9999-12-31T23:59:60.999Z"),
+                ],
+            ),
+            (1_483_228_799_000, vec![json!("2016-12-31T23:59:60Z"), json!("2016-12-31T18:59:60-05:00")]),
+        ] {
+            for form in forms {
+                assert_eq!(ms(&form), Ok(millis), "{form}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_day_is_a_day() {
+        for (text, is_day) in [("2025-09-10", true), ("9999-12-31", true), ("2025-09-10T00:00:00Z", false)] {
+            assert_eq!(read(&json!(text)).map(|moment| moment.is_day), Ok(is_day), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_told_why() {
+        use TimeProblem::*;
+        for (value, problem) in [
+            (json!(-1), Negative("seconds")),
+            (json!(-0.5), Negative("seconds")),
+            (json!(i64::MIN), Negative("nanoseconds")),
+            (json!(-1_757_514_600_000_i64), Negative("milliseconds")),
+            (json!(2.6e20), TooLarge),
+            (json!(1.7e308), TooLarge),
+            (json!("1969-12-31T23:59:59.999Z"), Early),
+            (json!("1969-12-31T23:59:59.9999Z"), Early),
+            (json!("1969-12-31"), Early),
+            (json!("-000001-01-01T00:00:00Z"), Early),
+            (json!("1970-01-01T00:00:00+01:00"), Early),
+            (json!("10000-01-01T00:00:00Z"), Late),
+            (json!("+010000-01-01T00:00:00Z"), Late),
+            (json!("9999-12-31T23:59:59-00:01"), Late),
+            (json!("2025-09-10T14:30:00"), NoZone),
+            (json!("2025-09-10 14:30:00"), NoZone),
+            (json!("2025-02-30"), NotInCalendar),
+            (json!("2025-09-10T24:00:00Z"), NotInCalendar),
+            (json!("2025-09-10T23:59:61Z"), NotInCalendar),
+            (json!("2025-09-10T14:30:60Z"), NoLeapSecond),
+            (json!("20250910T143060Z"), NoLeapSecond),
+            (json!("1757514600"), QuotedNumber),
+            (json!("-1.5e3"), QuotedNumber),
+            (json!("20250910"), QuotedNumber),
+            (json!("2025-W37-3"), Unknown),
+            (json!("2025-253"), Unknown),
+            (json!("2025-09"), Unknown),
+            (json!("10.09.2025"), Unknown),
+            (json!("Wed, 10 Sep 2025 14:30:00 GMT"), Unknown),
+            (json!(" 2025-09-10"), Unknown),
+            (json!("2025年09月10"), Unknown),
+            (json!("NaN"), Unknown),
+            (json!(""), Unknown),
+            (json!("today"), Unknown),
+            (json!("2".repeat(70)), Unknown),
+            (json!(true), WrongType("a boolean")),
+            (json!([]), WrongType("a list")),
+            (json!({}), WrongType("an object")),
+        ] {
+            assert_eq!(ms(&value), Err(problem), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_timestamp_extension_is_a_time_in_each_of_its_forms() {
+        let of_32 = 1_757_514_600_u32.to_be_bytes();
+        assert_eq!(from_extension(&of_32).unwrap(), "2025-09-10T14:30:00Z");
+        let of_64 = (123_987_654_u64 << 34 | 1_757_514_600).to_be_bytes();
+        assert_eq!(from_extension(&of_64).unwrap(), "2025-09-10T14:30:00.123987654Z");
+        let of_96 = |seconds: i64, nanos: u32| [&nanos.to_be_bytes()[..], &seconds.to_be_bytes()].concat();
+        assert_eq!(from_extension(&of_96(END - 1, 999_999_999)).unwrap(), "9999-12-31T23:59:59.999999999Z");
+        assert_eq!(from_extension(&of_96(-1, 0)).unwrap(), "1969-12-31T23:59:59Z");
+        for (seconds, problem) in
+            [(END, TimeProblem::Late), (i64::MAX, TimeProblem::Late), (i64::MIN, TimeProblem::Early)]
+        {
+            assert_eq!(ms(&json!(from_extension(&of_96(seconds, 0)).unwrap())), Err(problem), "{seconds}");
+        }
+        for refused in [&[][..], &[0; 5], &[0; 16], &of_96(0, 1_000_000_000), &[0xff; 8]] {
+            assert!(from_extension(refused).is_err(), "{refused:?}");
+        }
+    }
+}
