@@ -142,9 +142,10 @@ impl PublishArgs {
     }
 }
 
+/// Kinds are read in any case, as in filters, and published in lower case, the only one that the stream takes.
 fn kind(text: &str) -> Result<String, String> {
     let fits = names::is_token(text);
-    fits.then(|| text.to_owned()).ok_or_else(|| names::TOKEN_RULE.to_owned())
+    fits.then(|| text.to_ascii_lowercase()).ok_or_else(|| names::TOKEN_RULE.to_owned())
 }
 
 fn msg_id(text: &str) -> Result<String, String> {

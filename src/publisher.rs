@@ -106,11 +106,13 @@ async fn settle(
     deadline: Option<Duration>,
 ) -> Result<PublishAck, PublishError> {
     let mut sent = first;
+    let mut again = false;
     let mut pause = Duration::from_millis(50);
     loop {
         let error = match sent {
             Ok(acknowledgement) => match acknowledgement.await {
-                Ok(stored) => return Ok(stored),
+                // What was sent again is a duplicate of itself: it was stored, only the stream's word was lost.
+                Ok(stored) => return Ok(PublishAck { duplicate: stored.duplicate && !again, ..stored }),
                 Err(error) => error,
             },
             Err(error) => error,
@@ -127,6 +129,7 @@ async fn settle(
         sleep(pause.mul_f64(jitter)).await;
         pause = (pause * 2).min(BACKOFF_MOST);
         sent = attempt(&jetstream, &message).await;
+        again = true;
     }
 }
 

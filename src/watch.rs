@@ -119,7 +119,9 @@ impl WatchArgs {
 
     /// The filter that the flags make.
     fn filter(&self) -> Value {
-        let list = |values: &[String]| (!values.is_empty()).then(|| json!(values));
+        // People write a space behind a comma.
+        let trimmed = |values: &[String]| values.iter().map(|value| value.trim().to_owned()).collect::<Vec<_>>();
+        let list = |values: &[String]| (!values.is_empty()).then(|| json!(trimmed(values)));
         let tiers: Vec<_> = self.tiers.iter().map(|tier| tier.as_str()).collect();
         let flags = [
             ("kinds", list(&self.kinds)),
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn flags_make_a_filter_and_win_over_one() {
-        let flags = ["--user", "u", "--symbols", "AAPL,BRK.B", "--tiers", "Daily,combo", "--min-priority", "HIGH"];
+        let flags = ["--user", "u", "--symbols", "AAPL, BRK.B", "--tiers", "Daily,combo", "--min-priority", "HIGH"];
         let filter = ["--min-confidence", "0.7", "--filter", r#"{"symbols":["X"],"tags":["t"]}"#];
         let made = parse(&[&flags[..], &filter].concat()).unwrap().filter();
         let wanted = json!({

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use tickwire_core::decode::own_id;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -16,6 +17,9 @@ use crate::stop;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 256;
+
+/// How many duplicates are told line by line; all of them are counted.
+const DUPLICATES_TOLD: u64 = 10;
 
 /// A line, or why reading ended.
 type Line = io::Result<Vec<u8>>;
@@ -95,10 +99,15 @@ impl PublishArgs {
         let key = key.filter(|key| !key.is_empty());
         let key =
             key.ok_or_else(|| format!("no text in the field {field:?}: name another by --key-field, or give --key"))?;
-        let own = text("id").or_else(|| text("event_id")).map(msg_id).transpose();
-        let own = own.map_err(|problem| format!("the event's id {problem}"))?;
-        let msg_id = own.unwrap_or_else(|| format!("{run}-{number}"));
-        Ok(Some(Outgoing::new(&self.kind, key, msg_id, line.to_vec())))
+        let own = own_id(&payload).map(|(_, id)| id.to_string());
+        let own = own.or_else(|| text("id").or_else(|| text("event_id")).map(str::to_owned));
+        let own = own.map(|id| msg_id(&id)).transpose().map_err(|problem| format!("the event's id {problem}"))?;
+        let mut event = Outgoing::new(&self.kind, key, format!("{run}-{number}"), line.to_vec());
+        if let Some(id) = own {
+            // The stream compares message ids of all kinds and keys, but an event's id is one among those of its key.
+            event.msg_id = format!("{}:{id}", event.subject);
+        }
+        Ok(Some(event))
     }
 }
 
@@ -129,7 +138,14 @@ fn read(path: &Path) -> io::Result<(mpsc::Receiver<Line>, Progress)> {
 impl Tally<'_> {
     fn count(&mut self, (number, done): Done<u64>) {
         match done {
-            Ok(stored) if stored.duplicate => self.duplicates += 1,
+            Ok(stored) if stored.duplicate => {
+                self.duplicates += 1;
+                if self.duplicates <= DUPLICATES_TOLD {
+                    let first = format!("{}:{}", stored.stream, stored.sequence);
+                    self.progress
+                        .warn(&format!("line {number}: not stored: its kind, key and id are those of {first}"));
+                }
+            }
             Ok(_) => self.stored.count += 1,
             Err(error) => {
                 self.fail(number, &error);

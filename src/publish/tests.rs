@@ -63,7 +63,12 @@ fn lines_become_events_or_are_told() {
     assert_eq!((event.subject.as_str(), event.msg_id.as_str()), ("events.pattern.AAPL", "run-3"));
     assert_eq!(&event.payload[..], b"{\"symbol\":\"AAPL\"}");
     let named = by_symbol.event(b"{\"symbol\":\"AAPL\",\"event_id\":\"e\"}", "run", 4).unwrap().unwrap();
-    assert_eq!(named.msg_id, "e");
+    assert_eq!(named.msg_id, "events.pattern.AAPL:e");
+    for (line, id) in [("7", "7"), ("7.0", "7"), ("null", "e"), ("\"\"", "e"), ("[]", "e")] {
+        let line = format!("{{\"symbol\":\"BRK.B\",\"id\":{line},\"event_id\":\"e\"}}");
+        let event = by_symbol.event(line.as_bytes(), "run", 4).unwrap().unwrap();
+        assert_eq!(event.msg_id, format!("events.pattern.BRK=2EB:{id}"), "{line}");
+    }
     assert!(by_symbol.event(b"  \n", "run", 5).unwrap().is_none());
     for bad in ["{", "[1]", "{}", "{\"symbol\":7}", "{\"symbol\":\"\"}", "{\"symbol\":\"A\",\"id\":\"\"}"] {
         assert!(by_symbol.event(bad.as_bytes(), "run", 6).is_err(), "{bad}");
@@ -100,6 +105,24 @@ async fn bad_lines_do_not_hold_up_the_good_ones() {
     let good = file_of("{\"symbol\":\"A\",\"id\":\"1\"}\n{\"symbol\":\"A\",\"id\":\"1\"}");
     let told = parse(&[good.path().to_str().unwrap(), "--nats", &url, "--window", "1"]).unwrap().run().await;
     assert_eq!(told.unwrap(), "1 stored, 1 duplicates\n");
+}
+
+#[tokio::test]
+async fn one_id_of_two_symbols_is_two_events_and_of_one_is_one() {
+    let server = NatsServer::start();
+    let stream = events(&server).await;
+    let lines = ["AAPL", "TSLA", "AAPL", "BRK.B"].map(|symbol| format!("{{\"symbol\":\"{symbol}\",\"id\":1}}\n"));
+    let (file, url) = (file_of(&lines.concat()), server.url());
+    let publish = |kind: &'static str| {
+        parse(&[file.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--kind", kind]).unwrap()
+    };
+    assert_eq!(publish("pattern").run().await.unwrap(), "3 stored, 1 duplicates\n");
+    assert_eq!(publish("News").run().await.unwrap(), "3 stored, 1 duplicates\n");
+    assert_eq!(publish("pattern").run().await.unwrap(), "0 stored, 4 duplicates\n");
+    let subjects = ["pattern.AAPL", "pattern.TSLA", "pattern.BRK=2EB", "news.AAPL", "news.TSLA", "news.BRK=2EB"];
+    for (seq, subject) in (1..).zip(subjects) {
+        assert_eq!(stream.get_raw_message(seq).await.unwrap().subject.as_str(), format!("events.{subject}"));
+    }
 }
 
 #[tokio::test]
