@@ -15,10 +15,14 @@ use tracing::warn;
 /// How long the server may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The last moment that the server can compare with: it counts nanoseconds in 64 bits, and takes a later one for one
+/// long ago.
+const LAST: Timestamp = Timestamp(9_223_372_036_854);
+
 /// The sequence up to which everything was stored before `time`. If the stream does not reach back so far, that is 0, so
 /// that what is gone shows as a gap. `None` if nobody could say.
 pub(super) async fn find(nats: &Nats, stream: &str, time: Timestamp) -> Option<Seq> {
-    let first_from_then = json!({ "start_time": time.to_string(), "next_by_subj": ">" });
+    let first_from_then = first_from(time);
     let oldest = json!({ "seq": 1, "next_by_subj": ">" });
     let found = match ask(nats, stream, &first_from_then).await? {
         Some(seq) => seq,
@@ -27,6 +31,10 @@ pub(super) async fn find(nats: &Nats, stream: &str, time: Timestamp) -> Option<S
     };
     let is_oldest = ask(nats, stream, &oldest).await? == Some(found);
     Some(if is_oldest { Seq(0) } else { Seq(found.0.saturating_sub(1)) })
+}
+
+fn first_from(time: Timestamp) -> serde_json::Value {
+    json!({ "start_time": time.min(LAST).to_string(), "next_by_subj": ">" })
 }
 
 /// The sequence of the message that the server answers; `Some(None)` if there is none, `None` if that is not known.
@@ -51,6 +59,20 @@ async fn ask(nats: &Nats, stream: &str, question: &serde_json::Value) -> Option<
         (_, status) => {
             warn!(?status, description = answer.description.as_deref(), %question, "the server does not say where a time stands");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_asked_for_that_the_server_cannot_count() {
+        let asked = |time: &str| first_from(time.parse().unwrap())["start_time"].as_str().unwrap().to_owned();
+        assert_eq!(asked("2026-11-23T14:30:00Z"), "2026-11-23T14:30:00.000Z");
+        for later in ["2262-04-11T23:47:16.854Z", "2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(asked(later), "2262-04-11T23:47:16.854Z", "{later}");
         }
     }
 }
