@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, describe_counter};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
 
-use crate::http::{Front, Offered, check_origin, offered_credentials};
+use crate::http::{Front, Offered, Refused, check_origin, cors, offered_credentials};
 
 /// What stands for the gateway's name in `gateway.connect_url`.
 const PLACE: &str = "{gateway}";
@@ -35,14 +35,14 @@ pub(crate) async fn connect(
     };
     let status = response.status();
     counter!("tickwire_gateway_home_requests_total", "status" => status.as_u16().to_string()).increment(1);
-    if let Some(origin) = headers.get(header::ORIGIN).filter(|_| status != StatusCode::FORBIDDEN) {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("origin"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    cors::tell(&front, &headers, &mut response);
     response
 }
 
-fn find(front: &Front, offered: Offered, headers: &HeaderMap) -> Result<Home, (StatusCode, String)> {
+fn find(front: &Front, offered: Offered, headers: &HeaderMap) -> Result<Home, Refused> {
     check_origin(headers, &front.allowed_origins)?;
     if front.connect_url.is_empty() {
         let message = "this cluster names no homes (gateway.connect_url); connect to /v1/stream here";

@@ -1,106 +1,121 @@
 //! The HTTP side: the demo page, the question for a user's [`home`], and the upgrade to a WebSocket at `/v1/stream`.
 //!
-//! An upgraded socket is taken out of the HTTP server's hands at once, so its buffers go and its end is ours alone.
+//! What a request must be to become a WebSocket stands in `handshake`, which pages may ask in `cors`. An upgraded socket
+//! is taken out of the HTTP server's hands at once, so its buffers go and its end is ours alone.
+
+pub(crate) mod cors;
+mod handshake;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::extract::{Extension, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use metrics::counter;
+use rand::Rng;
 use serde::Deserialize;
 use tickwire_core::frames::Encoding;
 use tickwire_core::ring::View;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tickwire_node::config::{GatewayConfig, WebOrigin};
+use tickwire_node::http::{Deadlines, Limits, Peer, Place, Places, Proxies, Server, Source, into_tcp};
+use tickwire_node::shutdown::contain;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tungstenite::handshake::derive_accept_key;
 
-use crate::admission::Admission;
-use crate::auth::Credentials;
+use crate::admission::{Admission, Caller};
+use crate::auth::{AuthError, Credentials, Identity};
+use crate::capacity::Capacity;
 use crate::home;
 use crate::lobby::Lobby;
-use crate::socket::{Reader, Socket};
+use crate::socket::{Rate, Reader, Socket};
 
-/// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most bytes that the head of a request may have.
-const HEAD_BYTES: usize = 16 * 1024;
-
-/// The pause after an accept that failed, as it does when descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) use handshake::{Refused, offered_credentials};
 
 /// When a client that found no place may look again.
 const FULL_RETRY_SECONDS: u32 = 5;
 
+/// The longest that a client waits which comes while the gateway stops, in seconds. Each is given its own time.
+const MOST_DRAIN_RETRY_SECONDS: u32 = 3;
+
 /// How long the upgrade itself may take once it was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a gateway that is told to stop answers at least, sessions or not: balancers and clients learn only
+/// by and by that it stops, and one that meets nobody does not know when to come again.
+const LEAST_DRAIN: Duration = Duration::from_secs(1);
+
+/// The largest message of a client that has not said who it is, in bytes.
+const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
 /// The HTTP front: what its routes need.
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) lobby: Arc<Lobby>,
-    pub(crate) admission: Admission,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) connect_url: String,
-    pub(crate) places: Arc<Semaphore>,
-    pub(crate) allowed_origins: Vec<String>,
-    pub(crate) max_frame_bytes: usize,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) drain: CancellationToken,
+    pub(crate) allowed_origins: Vec<WebOrigin>,
+    admission: Admission,
+    proxies: Arc<Proxies>,
+    /// The sessions that this gateway takes.
+    sessions: Arc<Semaphore>,
+    /// Those among them that have not said who they are.
+    unnamed: Places,
+    limits: Limits,
+    max_frame_bytes: usize,
+    rate: Rate,
+    tasks: TaskTracker,
+    drain: CancellationToken,
 }
 
-/// Accepts connections until the drain, then lets requests under way end.
-pub(crate) async fn serve(listener: TcpListener, front: Front) {
-    let (tasks, drain) = (front.tasks.clone(), front.drain.clone());
-    let service = TowerToHyperService::new(routes(front));
-    loop {
-        let tcp = tokio::select! {
-            () = drain.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
-                Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        counter!("tickwire_gateway_connections_total").increment(1);
-        if let Err(error) = tcp.set_nodelay(true) {
-            debug!(%error, "a connection broke at once");
-            continue;
+impl Front {
+    pub(crate) fn new(
+        lobby: Lobby,
+        config: &GatewayConfig,
+        capacity: &Capacity,
+        view: watch::Receiver<Arc<View>>,
+        drain: CancellationToken,
+    ) -> Self {
+        let proxies = Arc::new(Proxies::new(config.trusted_proxies.clone()));
+        let deadlines = Deadlines { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
+        Self {
+            lobby: Arc::new(lobby),
+            view,
+            connect_url: config.connect_url.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            admission: Admission::new(config.admission_rate),
+            sessions: Arc::new(Semaphore::new(capacity.sessions)),
+            unnamed: Places::new(capacity.unnamed, Arc::clone(&proxies)),
+            limits: Limits { connections: capacity.connections, deadlines, proxies: Arc::clone(&proxies) },
+            proxies,
+            max_frame_bytes: config.max_frame_bytes,
+            rate: Rate { frames: config.read_frames, bytes: config.read_bytes },
+            tasks: TaskTracker::new(),
+            drain,
         }
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
-        let connection = http.serve_connection(TokioIo::new(tcp), service.clone()).with_upgrades();
-        let drain = drain.clone();
-        tasks.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                () = drain.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = served {
-                debug!(%error, "a connection ended");
-            }
-        });
     }
+}
+
+/// Serves until the drain is over: all shards have ended, which they do when their last session has left. Until then
+/// whoever comes is answered, if only to be told to come again elsewhere.
+pub(crate) async fn serve(listener: TcpListener, front: Front) {
+    let (tasks, drain, lobby) = (front.tasks.clone(), front.drain.clone(), Arc::clone(&front.lobby));
+    let limits = front.limits.clone();
+    let stop = CancellationToken::new();
+    let server = Server::new("gateway", listener, routes(front), limits).closing(drain.clone()).run(stop.clone());
+    let drained = async {
+        drain.cancelled().await;
+        tokio::join!(sleep(LEAST_DRAIN), lobby.shards_end());
+        stop.cancel();
+    };
+    tokio::join!(server, drained);
     tasks.close();
     tasks.wait().await;
 }
@@ -108,12 +123,14 @@ pub(crate) async fn serve(listener: TcpListener, front: Front) {
 fn routes(front: Front) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
+    // Only a GET becomes a WebSocket, and axum gives a HEAD to the handler of GET unless it has one of its own.
+    let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]) };
     Router::new()
         .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
-        .route("/v1/connect", get(home::connect))
-        .route("/v1/stream", get(stream))
+        .route("/v1/connect", get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
+        .route("/v1/stream", get(stream).head(only_get).fallback(only_get))
         .with_state(Arc::new(front))
 }
 
@@ -124,121 +141,126 @@ pub(crate) struct Offered {
     user: Option<String>,
 }
 
-/// A request that does not become a WebSocket: the status, and what to do about it.
-type Refused = (StatusCode, String);
+/// What lets a connection in: its place among the sessions and, until it has said who it is, among those.
+struct Let {
+    session: OwnedSemaphorePermit,
+    unnamed: Option<Place>,
+}
 
 async fn stream(
     State(front): State<Arc<Front>>,
+    Extension(Peer(peer)): Extension<Peer>,
     Query(offered): Query<Offered>,
     mut request: Request,
 ) -> Result<Response, Response> {
-    let refused = |(status, message): Refused| {
-        counter!("tickwire_gateway_refused_upgrades_total", "status" => status.as_u16().to_string()).increment(1);
-        (status, message + "\n").into_response()
-    };
-    let headers = request.headers();
-    let key = check_upgrade(headers).map_err(refused)?.to_owned();
-    check_origin(headers, &front.allowed_origins).map_err(refused)?;
-    let encoding = choose_encoding(headers).map_err(refused)?;
-    let credentials = offered_credentials(headers, offered).map_err(refused)?;
-    let busy = |message: &str, retry_after: u32| {
-        let mut response = refused((StatusCode::SERVICE_UNAVAILABLE, message.to_owned()));
-        response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
-        response
-    };
-    let Ok(place) = Arc::clone(&front.places).try_acquire_owned() else {
-        return Err(busy("this gateway is full; try another", FULL_RETRY_SECONDS));
-    };
-    front.admission.admit().map_err(|seconds| busy("too many connect at the same time; try again later", seconds))?;
+    counter!("tickwire_gateway_connections_total").increment(1);
+    let (key, encoding, credentials) = read(&front, &request, offered).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return Err(refused((StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1".to_owned())));
+        return Err(refuse((StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1".to_owned())));
     };
-    let lobby = Arc::clone(&front.lobby);
-    let (max_frame_bytes, drain) = (front.max_frame_bytes, front.drain.clone());
-    front.tasks.spawn(async move {
-        let admitted = async {
-            match timeout(UPGRADE_TIMEOUT, upgrade).await {
-                Ok(Ok(upgraded)) => match upgraded.downcast::<TokioIo<TcpStream>>() {
-                    Ok(parts) => {
-                        let reader = Reader::new(parts.read_buf.into(), max_frame_bytes);
-                        let socket = Socket::new(parts.io.into_inner(), reader, encoding.unwrap_or(Encoding::Json));
-                        lobby.admit(socket, credentials, place).await;
-                    }
-                    Err(_) => warn!("an upgraded connection is not a TCP socket"),
-                },
-                Ok(Err(error)) => debug!(%error, "an upgrade failed"),
-                Err(_) => debug!("an upgrade took too long"),
-            }
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let source = Source::of(front.proxies.client(peer.ip(), forwarded));
+    let named = credentials.map(|credentials| front.lobby.authenticator.check(&credentials));
+    let place = let_in(&front, source, named.as_ref()).map_err(busy)?;
+    let accepted = handshake::accept(&key, encoding);
+    front.tasks.spawn(contain("lobby", welcome(Arc::clone(&front), upgrade, encoding, named, place)));
+    Ok(accepted)
+}
+
+/// Reads what a request for a WebSocket says.
+fn read(
+    front: &Front,
+    request: &Request,
+    offered: Offered,
+) -> Result<(String, Option<Encoding>, Option<Credentials>), Refused> {
+    let headers = request.headers();
+    let key = handshake::check(request)?.to_owned();
+    check_origin(headers, &front.allowed_origins)?;
+    Ok((key, handshake::choose_encoding(headers)?, offered_credentials(headers, offered)?))
+}
+
+/// Why a connection finds no place now, and after how many seconds it may look again.
+type Busy = (&'static str, u32);
+
+/// Finds a place for a connection.
+fn let_in(front: &Front, source: Source, named: Option<&Result<Identity, AuthError>>) -> Result<Let, Busy> {
+    if front.drain.is_cancelled() {
+        let seconds = rand::rng().random_range(1..=MOST_DRAIN_RETRY_SECONDS);
+        return Err(("this gateway is shutting down; try another", seconds));
+    }
+    let Ok(session) = Arc::clone(&front.sessions).try_acquire_owned() else {
+        return Err(("this gateway is full; try another", FULL_RETRY_SECONDS));
+    };
+    let caller = match named {
+        Some(Ok(identity)) => Caller::User(&identity.user),
+        _ => Caller::Unnamed(source),
+    };
+    let is_unnamed = matches!(caller, Caller::Unnamed(_));
+    let admitted = front.admission.admit(caller);
+    admitted.map_err(|seconds| ("too many connect at the same time; try again later", seconds))?;
+    let unnamed = if is_unnamed {
+        let now = front.admission.now();
+        let displace = || {
+            counter!("tickwire_gateway_displaced_sockets_total").increment(1);
+            front.unnamed.take_over(source, now)
         };
-        tokio::select! {
-            () = admitted => {}
-            () = drain.cancelled() => {}
-        }
-    });
-    let mut response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
-    if let Some(encoding) = encoding {
-        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol());
-    }
-    response.body(Body::empty()).map_err(|error| refused((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())))
-}
-
-/// The client's key, if the request is a WebSocket upgrade (RFC 6455, 4.2.1).
-fn check_upgrade(headers: &HeaderMap) -> Result<&str, Refused> {
-    let has = |name: HeaderName, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| lists(value, word))
+        let place = front.unnamed.take(source, now).or_else(displace);
+        Some(place.ok_or(("too many have not said who they are; try again later", FULL_RETRY_SECONDS))?)
+    } else {
+        None
     };
-    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "connect with a WebSocket client".to_owned()));
-    }
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err((StatusCode::BAD_REQUEST, "WebSocket version 13 is spoken here".to_owned()));
-    }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
-    key.ok_or_else(|| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing".to_owned()))
+    Ok(Let { session, unnamed })
 }
 
-pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    match origin {
-        Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one == origin) => {
+/// Takes the socket of an upgraded connection to the lobby.
+async fn welcome(
+    front: Arc<Front>,
+    upgrade: OnUpgrade,
+    encoding: Option<Encoding>,
+    named: Option<Result<Identity, AuthError>>,
+    place: Let,
+) {
+    let (tcp, read) = match timeout(UPGRADE_TIMEOUT, upgrade).await {
+        Ok(Ok(upgraded)) => match into_tcp(upgraded) {
+            Some(parts) => parts,
+            None => return warn!("an upgraded connection is not a TCP socket"),
+        },
+        Ok(Err(error)) => return debug!(%error, "an upgrade failed"),
+        Err(_) => return debug!("an upgrade took too long"),
+    };
+    let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
+    let reader = Reader::new(read.into(), max_frame_bytes);
+    let socket = Socket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
+    let Let { session, unnamed } = place;
+    if let Some((mut socket, identity)) = front.lobby.greet(socket, named, unnamed, &front.drain).await {
+        socket.set_max_frame_bytes(front.max_frame_bytes);
+        front.lobby.hand_over(socket, identity, session).await;
+    }
+}
+
+/// Whether pages of this origin may connect.
+pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<(), Refused> {
+    match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
+        Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one.has(origin)) => {
             Err((StatusCode::FORBIDDEN, format!("pages of {origin} may not connect (gateway.allowed_origins)")))
         }
         _ => Ok(()),
     }
 }
 
-/// The first sub-protocol offered that is spoken here; `None` if none was offered, which means JSON.
-fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refused> {
-    let offers: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(str::trim))
-        .collect();
-    match offers.iter().find_map(|name| Encoding::from_sub_protocol(name)) {
-        None if !offers.is_empty() => {
-            let known = Encoding::ALL.map(Encoding::sub_protocol).join(", ");
-            Err((StatusCode::BAD_REQUEST, format!("no known sub-protocol among {offers:?}; there are: {known}")))
-        }
-        chosen => Ok(chosen),
-    }
+/// The answer to a request for a WebSocket that is refused.
+fn refuse((status, message): Refused) -> Response {
+    counter!("tickwire_gateway_refused_upgrades_total", "status" => status.as_u16().to_string()).increment(1);
+    let mut response = (status, message + "\n").into_response();
+    handshake::explain(&mut response);
+    response
 }
 
-pub(crate) fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Result<Option<Credentials>, Refused> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-        let token =
-            token.ok_or_else(|| (StatusCode::BAD_REQUEST, "Authorization: Bearer <token> is expected".to_owned()))?;
-        return Ok(Some(Credentials::Token(token.to_owned())));
-    }
-    Ok(offered.token.map(Credentials::Token).or(offered.user.map(Credentials::Name)))
-}
-
-/// Whether a header's list of words has `word`, in any case.
-fn lists(value: &str, word: &str) -> bool {
-    value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+/// The answer to one that finds no place now.
+fn busy((message, retry_after): Busy) -> Response {
+    let mut response = refuse((StatusCode::SERVICE_UNAVAILABLE, message.to_owned()));
+    response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+    // It becomes no session, so it need not hold a connection either.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

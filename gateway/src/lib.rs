@@ -7,8 +7,8 @@
 //! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
 //!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
 //!   `socket` writes; `session`, `sessions` and `accounts` are the state of it all;
-//! * `http`, `home`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an `arrival`; `shard/commands` answers
-//!   what it asks for.
+//! * `http`, `home`, `capacity`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an
+//!   `arrival`; `shard/commands` answers what it asks for.
 //!
 //! What decides is pure and public, so that benches can measure it; the clock is passed in.
 
@@ -17,6 +17,7 @@ mod accounts;
 mod admission;
 mod arrival;
 mod auth;
+mod capacity;
 mod catch_up;
 pub mod delivery;
 mod edge;
@@ -44,12 +45,11 @@ use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
-use tracing::info;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
-use crate::admission::Admission;
 use crate::auth::Authenticator;
+use crate::capacity::{Capacity, Wanted};
 use crate::edge::{Edge, Inputs};
 use crate::http::Front;
 use crate::lobby::Lobby;
@@ -105,21 +105,42 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
 
     let lobby =
         Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
-    let front = Front {
-        lobby: Arc::new(lobby),
-        admission: Admission::new(config.gateway.admission_rate),
-        view: node.membership.view(),
-        connect_url: config.gateway.connect_url.clone(),
-        places: Arc::new(Semaphore::new(config.gateway.max_sessions)),
-        allowed_origins: config.gateway.allowed_origins.clone(),
-        max_frame_bytes: config.gateway.max_frame_bytes,
-        tasks: TaskTracker::new(),
-        drain: shutdown.drain().clone(),
-    };
-    shutdown.spawn_infallible("http", http::serve(listener, front));
+    let capacity = capacity(config, node.descriptors)?;
+    let front = Front::new(lobby, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
+    let force = shutdown.force().clone();
+    shutdown.spawn_infallible("http", async move {
+        force.run_until_cancelled(http::serve(listener, front)).await;
+    });
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
+}
+
+/// For how many connections there are file descriptors.
+fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, StartError> {
+    let wanted = Wanted {
+        sessions: config.gateway.max_sessions,
+        unnamed: config.gateway.max_unnamed,
+        connections: config.gateway.max_connections,
+        admin: config.admin.max_connections,
+        shards: shard_count(config),
+    };
+    let capacity = Capacity::of(descriptors, wanted).map_err(|least| StartError::Part {
+        part: "file descriptors",
+        reason: format!(
+            "this process may have {descriptors:?} and needs at least {least}: raise its limit (ulimit -n)"
+        ),
+    })?;
+    if let Some(needed) = capacity.lacking {
+        warn!(
+            limit = descriptors,
+            needed,
+            sessions = capacity.sessions,
+            connections = capacity.connections,
+            "too few file descriptors for gateway.max_sessions and max_connections: fewer are taken; raise the limit (ulimit -n)"
+        );
+    }
+    Ok(capacity)
 }
 
 fn kinds(config: &Config) -> Kinds {

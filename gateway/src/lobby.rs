@@ -1,23 +1,29 @@
 //! Between the HTTP upgrade and the shard: a connection says who it is, or is shown the door with a code.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn, ready};
 use std::time::Duration;
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode};
-use tickwire_core::frames::{ClientFrame, ServerError, ServerFrame, encode, write_array};
+use tickwire_core::frames::{ClientFrame, Id, ServerError, ServerFrame, encode, write_array};
+use tickwire_node::http::Place;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::arrival::{Arrival, shard_of};
-use crate::auth::{Authenticator, Credentials, Identity};
+use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::messages::ToShard;
-use crate::socket::{Ended, HEADER, Incoming, Socket};
+use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
 
 /// How long a client may take to read its refusal.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How many pings and pongs a client may send before it says who it is.
+const MOST_SIGNS: u32 = 100;
 
 /// What every connection needs to become a session.
 #[derive(Debug)]
@@ -35,51 +41,76 @@ struct Refusal {
 }
 
 impl Lobby {
-    /// Takes an upgraded connection to its shard. `offered` is what came with the upgrade, if anything.
-    pub(crate) async fn admit(
-        self: Arc<Self>,
+    /// Finds out who an upgraded connection is, and shows it the door if it is nobody. `offered` is what came of the
+    /// credentials in the upgrade, if there were any; without them `place` is the connection's among the unnamed.
+    pub(crate) async fn greet(
+        &self,
         mut socket: Socket,
-        offered: Option<Credentials>,
-        place: OwnedSemaphorePermit,
-    ) {
+        offered: Option<Result<Identity, AuthError>>,
+        place: Option<Place>,
+        drain: &CancellationToken,
+    ) -> Option<(Socket, Identity)> {
+        let displaced = async || match &place {
+            Some(place) => place.displaced().await,
+            None => pending().await,
+        };
         let named = match offered {
-            Some(credentials) => self.believe(&credentials, None).map_err(Some),
-            None => match timeout(self.auth_timeout, self.ask(&mut socket)).await {
-                Ok(named) => named,
-                Err(_) => Err(Some(Refusal {
-                    code: CloseCode::AuthTimeout,
-                    error: Some(ServerError::new(None, ErrorCode::AuthTimeout, ErrorCode::AuthTimeout.text())),
-                })),
+            Some(Ok(identity)) => Ok(identity),
+            Some(Err(error)) => Err(Some(not_believed(&error, None))),
+            None => tokio::select! {
+                named = self.ask(&mut socket) => named,
+                () = sleep(self.auth_timeout) => Err(Some(too_late(ErrorCode::AuthTimeout.text()))),
+                () = displaced() => {
+                    // Somebody waits for its place, so it is not waited for.
+                    refuse(socket, too_late("others wait to say who they are"), ready(())).await;
+                    return None;
+                }
+                () = drain.cancelled() => Err(Some(Refusal { code: CloseCode::Draining, error: None })),
             },
         };
         match named {
-            Ok(identity) => self.hand_over(socket, identity, place).await,
-            Err(Some(refusal)) => refuse(socket, refusal).await,
+            Ok(identity) => return Some((socket, identity)),
+            Err(Some(refusal)) => refuse(socket, refusal, displaced()).await,
             Err(None) => debug!("a connection left before it said who it is"),
+        }
+        None
+    }
+
+    /// Waits until no shard takes connections any more.
+    pub(crate) async fn shards_end(&self) {
+        for shard in &self.shards {
+            shard.closed().await;
         }
     }
 
-    fn believe(&self, credentials: &Credentials, id: Option<tickwire_core::frames::Id>) -> Result<Identity, Refusal> {
-        self.authenticator.check(credentials).map_err(|error| Refusal {
-            code: CloseCode::AuthFailed,
-            error: Some(ServerError::new(id, ErrorCode::AuthFailed, error.to_string())),
-        })
+    fn believe(&self, credentials: &Credentials, id: Option<Id>) -> Result<Identity, Refusal> {
+        self.authenticator.check(credentials).map_err(|error| not_believed(&error, id))
     }
 
     /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
     async fn ask(&self, socket: &mut Socket) -> Result<Identity, Option<Refusal>> {
         let refused = |error| Err(Some(Refusal { code: CloseCode::AuthFailed, error: Some(error) }));
+        let mut signs = 0;
         loop {
-            // Who says nothing but pings gives way to others, and is asked for no more before it took its answers.
-            tokio::task::yield_now().await;
-            if socket.unsent() > 0 {
-                socket.tcp().writable().await.map_err(|_| None)?;
-                socket.flush().map_err(|_| None)?;
-                continue;
+            match poll_fn(|cx| socket.poll_ready(cx)).await {
+                Ready::Broken => return Err(None),
+                // It is asked for no more before it took its answers.
+                Ready::Writable => {
+                    socket.flush().map_err(|_| None)?;
+                    continue;
+                }
+                Ready::Readable => {}
             }
             match socket.read() {
-                Ok(None) => socket.tcp().readable().await.map_err(|_| None)?,
-                Ok(Some(Incoming::Alive)) => {}
+                // Who says nothing but pings gives way to others.
+                Ok(None) => tokio::task::yield_now().await,
+                Ok(Some(Incoming::Alive)) => {
+                    signs += 1;
+                    if signs > MOST_SIGNS {
+                        return Err(Some(Refusal { code: CloseCode::ProtocolViolation, error: None }));
+                    }
+                    tokio::task::yield_now().await;
+                }
                 Ok(Some(Incoming::WrongType)) => {
                     let message = format!("{} messages are expected", socket.encoding().message_type());
                     return refused(ServerError::new(None, ErrorCode::BadFrame, message));
@@ -102,8 +133,12 @@ impl Lobby {
         }
     }
 
-    async fn hand_over(&self, socket: Socket, identity: Identity, place: OwnedSemaphorePermit) {
+    /// Takes a connection to its shard.
+    pub(crate) async fn hand_over(&self, socket: Socket, identity: Identity, place: OwnedSemaphorePermit) {
         let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
+        if shard.is_closed() {
+            return refuse(socket, Refusal { code: CloseCode::Draining, error: None }, pending()).await;
+        }
         let socket = match socket.park() {
             Ok(socket) => socket,
             Err(error) => {
@@ -118,8 +153,18 @@ impl Lobby {
     }
 }
 
-/// Says why, closes with a code, and waits a little for the client to read it.
-async fn refuse(mut socket: Socket, refusal: Refusal) {
+fn not_believed(error: &AuthError, id: Option<Id>) -> Refusal {
+    let error = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
+    Refusal { code: CloseCode::AuthFailed, error: Some(error) }
+}
+
+fn too_late(message: &str) -> Refusal {
+    let error = ServerError::new(None, ErrorCode::AuthTimeout, message);
+    Refusal { code: CloseCode::AuthTimeout, error: Some(error) }
+}
+
+/// Says why, closes with a code, and waits a little for the client to read it, unless it is `hurried`.
+async fn refuse(mut socket: Socket, refusal: Refusal, hurried: impl Future<Output = ()>) {
     let code = refusal.code;
     counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
     if let Some(error) = refusal.error {
@@ -135,18 +180,20 @@ async fn refuse(mut socket: Socket, refusal: Refusal) {
     let goodbye = async {
         socket.close(code)?;
         loop {
-            socket.flush()?;
-            match socket.read()? {
-                // The deadline is looked at only where this task gives way.
-                Some(_) => tokio::task::yield_now().await,
-                None => {
-                    let tcp = socket.tcp();
-                    let ready = if socket.unsent() > 0 { tcp.writable().await } else { tcp.readable().await };
-                    ready.map_err(|_| Ended::Gone)?;
+            match poll_fn(|cx| socket.poll_ready(cx)).await {
+                Ready::Broken => return Err(Ended::Gone),
+                Ready::Writable => socket.flush()?,
+                Ready::Readable => {
+                    socket.read()?;
                 }
             }
+            // The deadline is looked at only where this task gives way.
+            tokio::task::yield_now().await;
         }
     };
-    let ended: Result<Result<std::convert::Infallible, Ended>, _> = timeout(GOODBYE, goodbye).await;
+    let ended: Result<Result<Infallible, Ended>, _> = tokio::select! {
+        ended = timeout(GOODBYE, goodbye) => ended,
+        () = hurried => return,
+    };
     debug!(?ended, "a refused connection has ended");
 }

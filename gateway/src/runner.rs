@@ -1,14 +1,20 @@
 //! The thread of a shard: it waits for the edge, for sockets and for the clock, and lets the shard decide.
+//!
+//! The thread owns the tasks that watch sockets. One that panics may have left the shard in the middle of something, so
+//! the thread ends with it, and its own owner stops the node.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::future::{poll_fn, ready};
 use std::io;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use tickwire_node::clock::{Clock, Turns};
 use tokio::runtime;
-use tokio::sync::mpsc::Receiver;
-use tokio::task::LocalSet;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +48,7 @@ async fn serve(
     let clock = Clock::start();
     let mut draining = false;
     let mut turns = Turns::default();
+    let (fault, mut faults) = mpsc::channel(1);
     loop {
         let (wake, has_past) = {
             let shard = shard.borrow();
@@ -52,6 +59,7 @@ async fn serve(
         tokio::select! {
             biased;
             () = force.cancelled() => return,
+            Some(panic) = faults.recv() => resume_unwind(panic),
             () = drain.cancelled(), if !draining => {
                 draining = true;
                 shard.borrow_mut().drain(clock.now());
@@ -79,7 +87,7 @@ async fn serve(
             shard.welcomed()
         };
         for number in welcomed {
-            tokio::task::spawn_local(watch(Rc::clone(&shard), clock, number));
+            spawn_owned(watch(Rc::clone(&shard), clock, number), fault.clone());
         }
         if draining && shard.borrow().is_empty() {
             return;
@@ -89,17 +97,55 @@ async fn serve(
     }
 }
 
+/// What a task panicked with.
+type Panic = Box<dyn Any + Send>;
+
+/// Starts a task whose panic its owner hears of.
+fn spawn_owned(task: impl Future<Output = ()> + 'static, fault: Sender<Panic>) {
+    spawn_local(async move {
+        if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+            // One panic is enough to end the thread: where another one waits already, this one changes nothing.
+            fault.try_send(panic).ok();
+        }
+    });
+}
+
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
 ///
 /// There is one such task for every socket, so it holds as little as it can: the socket stays with its session.
 async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64) {
     while let Some(ready) = poll_fn(|cx| shard.borrow_mut().poll_ready(cx, number)).await {
         let now = clock.now();
-        let mut shard = shard.borrow_mut();
-        match ready {
-            Ready::Readable => shard.readable(now, number),
-            Ready::Writable => shard.writable(now, number),
-            Ready::Broken => shard.gone(now, number),
+        {
+            let mut shard = shard.borrow_mut();
+            match ready {
+                Ready::Readable => shard.readable(now, number),
+                Ready::Writable => shard.writable(now, number),
+                Ready::Broken => shard.gone(now, number),
+            }
         }
+        // A client that always has more to say gives way to events and to the other sockets after every turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_noticed_by_its_owner() {
+        let (fault, mut faults) = mpsc::channel(1);
+        let tasks = LocalSet::new();
+        let noticed = tasks.run_until(async {
+            spawn_owned(async {}, fault.clone());
+            for _ in 0..2 {
+                spawn_owned(async { panic!("at work") }, fault.clone());
+            }
+            drop(fault);
+            let panic = faults.recv().await.unwrap();
+            assert_eq!(panic.downcast_ref::<&str>(), Some(&"at work"));
+        });
+        noticed.await;
     }
 }

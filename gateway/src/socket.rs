@@ -2,19 +2,24 @@
 //! the shard puts together.
 //!
 //! Bytes that the kernel does not take wait here, and nothing else is read or written before they are gone. One task
-//! watches each socket; the socket itself tells it when there is something else to watch for.
+//! watches each socket; the socket itself tells it when there is something else to watch for. What is read in a turn and
+//! in a second is bounded by a [`Pace`], and a turn begins when [`Socket::poll_ready`] says that there is something.
 
+mod pace;
 mod reader;
 
 use std::io::{self, ErrorKind, Read};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tickwire_core::codes::CloseCode;
 use tickwire_core::frames::Encoding;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
 use tungstenite::error::{CapacityError, Error};
 
+pub(crate) use pace::{Pace, Rate};
 pub(crate) use reader::Reader;
 
 const TEXT: u8 = 0x1;
@@ -24,9 +29,6 @@ const PING: u8 = 0x9;
 
 /// How much of what a client says in vain is let go at a time.
 const SCRAP: usize = 512;
-
-/// How often that is done before others have their turn.
-const SCRAPS: usize = 64;
 
 /// What a client sent.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ pub(crate) enum Ended {
 pub(crate) struct Parked {
     tcp: std::net::TcpStream,
     reader: Reader,
+    pace: Pace,
     encoding: Encoding,
     unsent: Vec<u8>,
 }
@@ -91,6 +94,9 @@ impl Drop for Watcher {
 pub(crate) struct Socket {
     tcp: TcpStream,
     reader: Reader,
+    pace: Pace,
+    /// While the client has used up its second.
+    pause: Option<Pin<Box<Sleep>>>,
     encoding: Encoding,
     unsent: Vec<u8>,
     /// How much of `unsent` is gone.
@@ -104,21 +110,31 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream, reader: Reader, encoding: Encoding) -> Self {
-        let (unsent, watcher) = (Vec::new(), Watcher::default());
-        Self { tcp, reader, encoding, unsent, sent: 0, broken: false, closing: false, watcher }
+    pub(crate) fn new(tcp: TcpStream, reader: Reader, rate: Rate, encoding: Encoding) -> Self {
+        Self::of(tcp, reader, Pace::new(rate, Instant::now()), encoding)
+    }
+
+    fn of(tcp: TcpStream, reader: Reader, pace: Pace, encoding: Encoding) -> Self {
+        let (pause, unsent, watcher) = (None, Vec::new(), Watcher::default());
+        Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, broken: false, closing: false, watcher }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
     pub(crate) fn park(self) -> io::Result<Parked> {
+        let Self { reader, pace, encoding, .. } = self;
         let unsent = self.unsent[self.sent..].to_vec();
-        Ok(Parked { tcp: self.tcp.into_std()?, reader: self.reader, encoding: self.encoding, unsent })
+        Ok(Parked { tcp: self.tcp.into_std()?, reader, pace, encoding, unsent })
     }
 
     /// Takes a parked socket into this thread's runtime.
     pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
-        let Parked { tcp, reader, encoding, unsent } = parked;
-        Ok(Self { unsent, ..Self::new(TcpStream::from_std(tcp)?, reader, encoding) })
+        let Parked { tcp, reader, pace, encoding, unsent } = parked;
+        Ok(Self { unsent, ..Self::of(TcpStream::from_std(tcp)?, reader, pace, encoding) })
+    }
+
+    /// From the next message on, this is the most bytes that one may have.
+    pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
+        self.reader.set_max_frame_bytes(max_frame_bytes);
     }
 
     /// Waits until there is something to read or, while bytes wait for the kernel, until it takes them. Whoever waits
@@ -127,16 +143,24 @@ impl Socket {
         if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.watcher.0 = Some(cx.waker().clone());
         }
-        let (polled, then) = match self.unsent() {
-            0 => (self.tcp.poll_read_ready(cx), Ready::Readable),
-            _ => (self.tcp.poll_write_ready(cx), Ready::Writable),
-        };
-        Poll::Ready(ready!(polled).map_or(Ready::Broken, |()| then))
-    }
-
-    /// The socket itself, for waiting in a task that owns it.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        &self.tcp
+        if self.unsent() > 0 {
+            return self.tcp.poll_write_ready(cx).map(|polled| polled.map_or(Ready::Broken, |()| Ready::Writable));
+        }
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            // What was read and not looked at, or left for another turn, makes no kernel say so.
+            let waits_here = self.reader.may_have_more() && !self.broken;
+            if !waits_here && ready!(self.tcp.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Ready::Broken);
+            }
+            match self.pace.begin(Instant::now()) {
+                Ok(()) => return Poll::Ready(Ready::Readable),
+                Err(until) => self.pause = Some(Box::pin(sleep_until(until))),
+            }
+        }
     }
 
     /// How frames are written.
@@ -149,13 +173,13 @@ impl Socket {
         self.unsent.len() - self.sent
     }
 
-    /// Reads one message; `None` when there is none whole.
+    /// Reads one message; `None` when there is none whole, or the turn is over.
     pub(crate) fn read(&mut self) -> Result<Option<Incoming>, Ended> {
         if self.broken {
             return self.discard();
         }
         let waiting = self.unsent.len();
-        let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent);
+        let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent, &mut self.pace);
         if self.closing {
             self.unsent.truncate(waiting);
         }
@@ -223,15 +247,18 @@ impl Socket {
 
     fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
         let mut scrap = [0; SCRAP];
-        for _ in 0..SCRAPS {
-            match self.tcp.try_read(&mut scrap) {
+        loop {
+            let most = self.pace.allowance().min(SCRAP);
+            if most == 0 {
+                return Ok(None);
+            }
+            match self.tcp.try_read(&mut scrap[..most]) {
                 Ok(0) => return Err(Ended::Gone),
-                Ok(_) => {}
+                Ok(read) => self.pace.spend(read, 0),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(_) => return Err(Ended::Gone),
             }
         }
-        Ok(None)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {

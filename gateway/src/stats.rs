@@ -125,5 +125,9 @@ pub(crate) fn describe() {
         "tickwire_gateway_refused_upgrades_total",
         "Requests for a WebSocket that were refused, by status"
     );
+    describe_counter!(
+        "tickwire_gateway_displaced_sockets_total",
+        "Sockets that had not said who they are and were closed to make place for new ones"
+    );
     describe_counter!("tickwire_gateway_refused_frames_total", "Client frames refused, by error code");
 }

@@ -5,6 +5,9 @@ mod readiness;
 
 pub use readiness::{Check, Readiness, Report};
 
+use crate::config::AdminConfig;
+use crate::http::{Deadlines, Limits, Server};
+use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,16 +15,21 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-/// How long answers that are under way may take once the server is told to stop.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+/// How long the server may take to end once it is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long its peers may take. Those who scrape come again within a minute.
+const DEADLINES: Deadlines =
+    Deadlines { head: Duration::from_secs(5), idle: Duration::from_secs(75), write: Duration::from_secs(10) };
 
 /// The address cannot be listened on.
 #[derive(Debug, Error)]
@@ -40,27 +48,25 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens and serves. Once `drain` is cancelled the node counts as not ready, so that it is sent nothing new.
+    /// Listens and serves. Once the drain begins the node counts as not ready, so that it is sent nothing new.
     ///
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn start(
-        listen: SocketAddr,
+        config: &AdminConfig,
         readiness: Readiness,
         metrics: Metrics,
-        drain: CancellationToken,
+        shutdown: &Shutdown,
     ) -> Result<Self, AdminError> {
+        let listen = config.listen;
         let failed = |source| AdminError { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let server = tokio::spawn(async move {
-            let served = axum::serve(listener, routes(readiness, metrics, drain)).with_graceful_shutdown(stopped).await;
-            if let Err(error) = served {
-                error!(%error, "the admin server ended");
-            }
-        });
+        let routes = routes(readiness, metrics, shutdown.drain().clone());
+        let limits = Limits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
+        let server = Server::new("admin", listener, routes, limits).run(stop.clone());
+        let server = shutdown.spawn_beside("admin", stop.clone(), server);
         info!(%address, "admin server listens");
         Ok(Self { address, stop, server })
     }

@@ -7,11 +7,13 @@
 
 mod error;
 mod layer;
+mod origins;
 mod rules;
 mod sections;
 mod values;
 
 pub use error::{ConfigError, Origin};
+pub use origins::WebOrigin;
 pub use sections::{
     AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, LogConfig, LogFormat, MembershipConfig,
     NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig,

@@ -23,7 +23,11 @@ pub mod view;
 
 pub mod membership;
 
+pub mod http;
+
 pub mod admin;
+
+pub mod descriptors;
 
 pub mod ports;
 

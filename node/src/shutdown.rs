@@ -5,6 +5,7 @@
 //! they hold and end; a second signal, or the grace running out, begins the force, in which they drop it.
 
 use futures_util::FutureExt;
+use metrics::{counter, describe_counter};
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,6 +82,23 @@ impl Shutdown {
     /// Starts a task that cannot fail, other than by a panic.
     pub fn spawn_infallible(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn(name, task.map(Ok::<(), Infallible>));
+    }
+
+    /// Starts a task that goes on while the others drain, until `stop` is cancelled. The shutdown does not wait for it:
+    /// whoever started it does. Its panic, or an end that nobody asked for, stops the node.
+    pub fn spawn_beside(
+        &self,
+        name: &'static str,
+        stop: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let shutdown = self.clone();
+        let watched = async move {
+            let ended = AssertUnwindSafe(task).catch_unwind().await;
+            let is_early = ended.is_ok() && !stop.is_cancelled();
+            shutdown.judge(name, ended.map(|()| if is_early { Err("ended by itself") } else { Ok(()) }));
+        };
+        tokio::spawn(watched.instrument(info_span!("task", task = name)))
     }
 
     /// Starts a thread, for work with a runtime of its own. What holds for a task holds for it.
@@ -163,6 +182,22 @@ impl Shutdown {
             Err(panic) => self.fail(format_args!("{name} panicked: {}", panic_text(&*panic))),
         }
     }
+}
+
+/// Does what serves one connection alone. Its panic is logged and counted, and ends that connection and nothing else.
+pub async fn contain(part: &'static str, work: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        counter!("tickwire_connection_panics_total", "part" => part).increment(1);
+        error!(part, panic = panic_text(&*panic), "a connection ended by a panic; this is a bug, please report it");
+    }
+}
+
+/// Says what the metrics of this module mean.
+pub(crate) fn describe() {
+    describe_counter!(
+        "tickwire_connection_panics_total",
+        "Connections that ended by a panic, by the part that had them"
+    );
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -260,5 +295,25 @@ mod tests {
         shutdown.spawn_thread("shard", work).unwrap();
         signal.send(()).unwrap();
         assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_beside_the_others_ends_when_told_and_its_panic_or_early_end_stops_the_node() {
+        let (shutdown, stop) = (Shutdown::new(), CancellationToken::new());
+        let task = shutdown.spawn_beside("beside", stop.clone(), stop.clone().cancelled_owned());
+        stop.cancel();
+        task.await.unwrap();
+        assert!(!shutdown.drain().is_cancelled());
+        for panics in [false, true] {
+            let shutdown = Shutdown::new();
+            let (_, next_signal) = signals();
+            shutdown.spawn_beside("beside", CancellationToken::new(), async move { assert!(!panics, "at work") });
+            assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed, "{panics}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_panic_of_a_connection_is_contained() {
+        contain("test", async { panic!("at work") }).await;
     }
 }

@@ -5,10 +5,10 @@ use crate::admin::{Admin, AdminError, Check, Readiness};
 use crate::config::Config;
 use crate::membership::{Membership, MembershipError};
 use crate::nats::{Nats, NatsError};
-use crate::ports;
 use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::telemetry::{Metrics, TelemetryError};
+use crate::{descriptors, http, ports, shutdown};
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -75,6 +75,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// The admin server.
     pub admin: Admin,
+    /// How many file descriptors this process may have; `None` is any number.
+    pub descriptors: Option<u64>,
     grace: Duration,
     ports_file: Option<PathBuf>,
 }
@@ -89,12 +91,15 @@ impl Node {
     pub async fn start(config: &Config, role: Role, shutdown: &Shutdown) -> Result<Self, StartError> {
         let name = config.node.identity(role.as_str());
         let me = NodeRef { id: NodeId::new(&name)?, nonce: Nonce(rand::rng().random()) };
+        let descriptors = descriptors::raise();
         let metrics = Metrics::install(role.as_str(), &name)?;
+        http::describe();
+        shutdown::describe();
         shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
         let readiness = Readiness::default();
         let check = readiness.register("nats");
         let drain = shutdown.drain().clone();
-        let admin = Admin::start(config.admin.listen, readiness.clone(), metrics.clone(), drain.clone()).await?;
+        let admin = Admin::start(&config.admin, readiness.clone(), metrics.clone(), shutdown).await?;
         let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
         let provisioned = provision(&nats, &config.stream).await?;
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
@@ -108,6 +113,7 @@ impl Node {
             readiness,
             metrics,
             admin,
+            descriptors,
             grace: config.node.shutdown_grace,
             ports_file: config.node.ports_file.clone(),
         })

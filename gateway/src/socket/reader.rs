@@ -4,21 +4,32 @@
 //! At any time nearly all clients are silent, so what a silent one holds is what counts. [`Seam`] follows the headers
 //! of frames as bytes go by and knows when nothing of a message is left; the reader is let go then, and made anew with
 //! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
+//!
+//! tungstenite reads on over fragments until a message is whole, so the end of a turn is kept where it gets its bytes,
+//! in [`Pipe`]: beyond the client's [`Pace`] there are none for now.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use tungstenite::Message;
-use tungstenite::error::Error;
+use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use super::pace::Pace;
 
 /// How much is read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
+
+/// The most fragments that a message may come in. Without an end to them a message of empty ones would have none.
+const MAX_FRAGMENTS: u32 = 1024;
 
 /// Reads messages from whatever bytes are there.
 #[derive(Debug)]
 pub(crate) struct Reader {
     max_frame_bytes: usize,
     under_way: Option<Box<UnderWay>>,
+    /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
+    /// bytes may wait here, or in a stream whose turn was over.
+    dry: bool,
 }
 
 /// A message that has begun, or may have.
@@ -32,15 +43,36 @@ impl Reader {
     /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade.
     pub(crate) fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
         let under_way = (!read.is_empty()).then(|| Box::new(UnderWay::new(read, max_frame_bytes)));
-        Self { max_frame_bytes, under_way }
+        Self { max_frame_bytes, dry: under_way.is_none(), under_way }
     }
 
-    /// Reads one message, as [`WebSocketContext::read`] does. What it answers by itself is added to `answers`.
-    pub(super) fn read(&mut self, stream: impl Read, answers: &mut Vec<u8>) -> Result<Message, Error> {
+    /// Whether there may be more to read, though the stream may never say so.
+    pub(super) fn may_have_more(&self) -> bool {
+        !self.dry
+    }
+
+    /// From the next message on, this is the most bytes that one may have.
+    pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
+        self.max_frame_bytes = max_frame_bytes;
+        if let Some(under_way) = &mut self.under_way {
+            under_way.context.set_config(|config| {
+                (config.max_message_size, config.max_frame_size) = (Some(max_frame_bytes), Some(max_frame_bytes));
+            });
+        }
+    }
+
+    /// Reads one message, as [`WebSocketContext::read`] does, as far as `pace` allows. What it answers by itself is added
+    /// to `answers`.
+    pub(super) fn read(&mut self, stream: impl Read, answers: &mut Vec<u8>, pace: &mut Pace) -> Result<Message, Error> {
         let max_frame_bytes = self.max_frame_bytes;
         let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(Vec::new(), max_frame_bytes)));
         let UnderWay { context, seam } = &mut **under_way;
-        let read = context.read(&mut Pipe { stream, answers, seam });
+        self.dry = false;
+        let read = context.read(&mut Pipe { stream, answers, seam, pace, dry: &mut self.dry });
+        if seam.shredded {
+            let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
+            return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
+        }
         // All that came has been taken; if it ends with a message, the reader knows nothing that a new one would not.
         if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) && seam.is_clean() {
             self.under_way = None;
@@ -67,12 +99,21 @@ struct Pipe<'a, S> {
     stream: S,
     answers: &'a mut Vec<u8>,
     seam: &'a mut Seam,
+    pace: &'a mut Pace,
+    dry: &'a mut bool,
 }
 
 impl<S: Read> Read for Pipe<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.stream.read(buffer)?;
-        self.seam.pass(&buffer[..read]);
+        let most = self.pace.allowance().min(buffer.len());
+        if most == 0 || self.seam.shredded {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let read = self.stream.read(&mut buffer[..most]);
+        *self.dry = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        let read = read?;
+        let frames = self.seam.pass(&buffer[..read]);
+        self.pace.spend(read, frames);
         Ok(read)
     }
 }
@@ -101,13 +142,18 @@ struct Seam {
     left: u64,
     /// Whether further fragments of a message are to come.
     fragmented: bool,
+    /// How many of it have come.
+    fragments: u32,
+    /// Whether a message had too many.
+    shredded: bool,
     /// Whether the client has said goodbye.
     closed: bool,
 }
 
 impl Seam {
-    /// These bytes come next.
-    fn pass(&mut self, mut bytes: &[u8]) {
+    /// These bytes come next. Gives how many frames begin in them.
+    fn pass(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut frames = 0;
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
                 let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
@@ -120,13 +166,19 @@ impl Seam {
             bytes = rest;
             if let Some(left) = self.follows() {
                 (self.headed, self.left) = (0, left);
+                frames += 1;
                 match (self.header[0] & 0x0f, self.header[0] & 0x80 != 0) {
-                    (0x0..=0x2, last) => self.fragmented = !last,
+                    (0x0..=0x2, last) => {
+                        self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
+                        self.fragmented = !last;
+                        self.shredded |= self.fragments > MAX_FRAGMENTS;
+                    }
                     (0x8, _) => self.closed = true,
                     _ => {}
                 }
             }
         }
+        frames
     }
 
     /// Whether nothing of a message is under way.

@@ -84,14 +84,34 @@ fn all(mut read: impl FnMut(&mut Vec<u8>) -> Result<Message, Error>) -> (Vec<Mes
     }
 }
 
+/// What came of all that is there, in turns of so many frames or of ten times as many bytes.
+fn all_turns(reader: &mut Reader, stream: &mut Pieces, turn: u32) -> (Vec<Message>, Vec<u8>, String) {
+    let mut came = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let mut pace = Pace::of_a_turn(turn, turn.saturating_mul(10));
+        let (messages, answers, why) = all(|answers| reader.read(&mut *stream, answers, &mut pace));
+        came.0.extend(messages);
+        came.1.extend(answers);
+        if why != would_block() || !reader.may_have_more() {
+            return (came.0, came.1, why);
+        }
+    }
+}
+
+/// A turn without an end.
+fn unbounded() -> Pace {
+    Pace::of_a_turn(u32::MAX, u32::MAX)
+}
+
 proptest! {
-    /// Letting the reader go between messages changes nothing: messages, answers and faults are those of one that stays.
+    /// Letting the reader go between messages, and ending its turns anywhere, changes nothing: messages, answers and faults are those of one that stays.
     #[test]
     fn a_reader_that_comes_and_goes_reads_as_one_that_stays(
         messages in prop::collection::vec(message(), 0..6),
         ending in ending(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         beyond in any::<bool>(),
+        turn in prop_oneof![1..20_u32, 1..2_000_u32, Just(u32::MAX)],
     ) {
         let bytes = [messages.concat().concat(), ending].concat();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
@@ -108,9 +128,12 @@ proptest! {
             let over = piece.is_empty();
             let mut stream = Pieces(piece.clone());
             let UnderWay { context, seam } = &mut staying;
-            let expected = all(|answers| context.read(&mut Pipe { stream: &mut stream, answers, seam }));
+            let (mut pace, mut dry) = (unbounded(), false);
+            let expected = all(|answers| {
+                context.read(&mut Pipe { stream: &mut stream, answers, seam, pace: &mut pace, dry: &mut dry })
+            });
             let mut stream = Pieces(piece);
-            let came = all(|answers| reader.read(&mut stream, answers));
+            let came = all_turns(&mut reader, &mut stream, turn);
             prop_assert_eq!(&came, &expected);
             if over || !matches!(expected.2.as_str(), text if text == would_block()) {
                 break;
@@ -131,7 +154,7 @@ proptest! {
                     continue;
                 }
                 let mut stream = Pieces(VecDeque::from([bytes[from..upto].to_vec()]));
-                let (_, _, why) = all(|answers| reader.read(&mut stream, answers));
+                let (_, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
                 prop_assert_eq!(why, would_block());
                 prop_assert_eq!(reader.under_way.is_some(), upto < bytes.len());
                 from = upto;
@@ -142,4 +165,54 @@ proptest! {
 
 fn would_block() -> String {
     Error::Io(ErrorKind::WouldBlock.into()).to_string()
+}
+
+/// A stream that has an empty fragment whenever it is asked, and counts what it gave.
+struct Fragments(usize);
+
+impl Read for Fragments {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let fragment = frame(0x00, &[]);
+        let read = buffer.len() / fragment.len() * fragment.len();
+        fragment.iter().cycle().zip(&mut buffer[..read]).for_each(|(byte, into)| *into = *byte);
+        self.0 += read;
+        Ok(read)
+    }
+}
+
+#[test]
+fn endless_empty_fragments_end_the_turn_and_then_the_message() {
+    let mut reader = Reader::new(frame(0x01, &[]), MAX);
+    let mut stream = Fragments(0);
+    let mut turns = 0;
+    let error = loop {
+        turns += 1;
+        let before = stream.0;
+        match reader.read(&mut stream, &mut Vec::new(), &mut Pace::of_a_turn(64, 16_384)) {
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            other => break other.unwrap_err(),
+        }
+        assert!(stream.0 - before <= 64 * 6 + READ_BUFFER, "{} bytes in a turn", stream.0 - before);
+        assert!(reader.may_have_more());
+    };
+    assert!(matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. })), "{error}");
+    assert!((2..64).contains(&turns), "{turns}");
+}
+
+#[test]
+fn as_many_fragments_as_are_allowed_are_a_message() {
+    let mut bytes = frame(0x01, b"a");
+    for _ in 2..MAX_FRAGMENTS {
+        bytes.extend(frame(0x00, b"b"));
+        bytes.extend(frame(0x89, &[]));
+    }
+    bytes.extend(frame(0x80, b"c"));
+    for next in [frame(0x81, b"next"), Vec::new()] {
+        let mut reader = Reader::new(Vec::new(), MAX);
+        let mut stream = Pieces(VecDeque::from([[bytes.clone(), next].concat()]));
+        let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
+        assert_eq!(why, would_block());
+        assert!(messages.iter().any(|message| message.len() == MAX_FRAGMENTS as usize));
+        assert!(!reader.may_have_more());
+    }
 }

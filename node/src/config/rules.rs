@@ -32,7 +32,7 @@ impl AuthConfig {
 impl Config {
     /// Checks what keys demand of each other.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Self { events, membership, stream, nats, .. } = self;
+        let Self { events, membership, stream, nats, gateway, .. } = self;
         let logins = [!nats.user.is_empty(), !nats.token.is_empty(), nats.credentials.is_some()]
             .iter()
             .filter(|set| **set)
@@ -53,6 +53,11 @@ impl Config {
                 stream.duplicate_window <= stream.max_age,
                 "stream.duplicate_window, stream.max_age",
                 "the window must not be longer than events are kept",
+            ),
+            (
+                gateway.read_bytes as usize >= gateway.max_frame_bytes,
+                "gateway.read_bytes, gateway.max_frame_bytes",
+                "a client must be able to send the largest frame within a second",
             ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (

@@ -1,6 +1,7 @@
 //! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. What a key
 //! means, its unit and default stand in that file; here stand its type and range (durations in milliseconds).
 
+use super::origins::WebOrigin;
 use super::values::{self, Secret};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -168,6 +169,9 @@ pub struct EventsConfig {
 pub struct AdminConfig {
     /// The address of the admin server.
     pub listen: SocketAddr,
+    /// Connections to it.
+    #[serde(deserialize_with = "values::within::<4, 10_000, _, _>")]
+    pub max_connections: usize,
 }
 
 /// `[membership]`
@@ -230,12 +234,36 @@ pub struct GatewayConfig {
     /// The time between two heartbeats to a quiet client.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub heartbeat_interval: Duration,
+    /// Plain HTTP connections.
+    #[serde(deserialize_with = "values::within::<8, 1_000_000, _, _>")]
+    pub max_connections: usize,
+    /// How long the head of a request may take.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
+    pub head_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 3_600_000, _>")]
+    pub idle_timeout: Duration,
+    /// How long a client may take to read an answer.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
+    pub write_timeout: Duration,
+    /// Whose `X-Forwarded-For` is believed.
+    #[serde(deserialize_with = "values::networks")]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Sockets that have not said who they are.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
+    pub max_unnamed: usize,
     /// How long a connection may stay unnamed.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 60_000, _>")]
     pub auth_timeout: Duration,
     /// The largest frame from a client.
     #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
     pub max_frame_bytes: usize,
+    /// Frames a second that are read of a client.
+    #[serde(deserialize_with = "values::within::<10, 1_000_000, _, _>")]
+    pub read_frames: u32,
+    /// Bytes a second that are read of a client.
+    #[serde(deserialize_with = "values::within::<65_536, 1_073_741_824, _, _>")]
+    pub read_bytes: u32,
     /// Malformed frames before the close.
     #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
     pub max_malformed: u32,
@@ -319,7 +347,7 @@ pub struct GatewayConfig {
     #[serde(deserialize_with = "values::connect_url")]
     pub connect_url: String,
     /// The web origins that may connect; none listed is any.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<WebOrigin>,
 }
 
 impl GatewayConfig {

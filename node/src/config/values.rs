@@ -2,6 +2,7 @@
 //! secrets. Each refuses what it does not allow with a text that tells what it does.
 
 use crate::names;
+use ipnet::IpNet;
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -76,6 +77,16 @@ pub(super) fn connect_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         true => Ok(text),
         false => Err(D::Error::custom("must be a ws:// or wss:// address with {gateway} in it, or empty")),
     }
+}
+
+/// Reads addresses, and networks such as "10.0.0.0/8".
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: String| {
+        let network = text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        let refusal = || D::Error::custom("must be addresses or networks, such as \"10.0.0.0/8\" or \"fd00::1\"");
+        network.ok_or_else(refusal)
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
 }
 
 /// Reads a name that has to be one token of a subject.

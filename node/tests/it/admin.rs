@@ -5,8 +5,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use std::net::SocketAddr;
 use tickwire_node::admin::{Admin, Readiness};
+use tickwire_node::config::{Config, LoadOptions};
+use tickwire_node::shutdown::Shutdown;
 use tickwire_node::telemetry::Metrics;
-use tokio_util::sync::CancellationToken;
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
@@ -20,10 +21,11 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
     let readiness = Readiness::default();
     let (nats, coverage) = (readiness.register("nats"), readiness.register("coverage"));
-    let drain = CancellationToken::new();
+    let shutdown = Shutdown::new();
     let metrics = Metrics::install("gateway", "gw-1").unwrap();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::start(listen, readiness, metrics.clone(), drain.clone()).await.unwrap();
+    let mut config = Config::load(&LoadOptions::default()).unwrap().admin;
+    config.listen.set_port(0);
+    let admin = Admin::start(&config, readiness, metrics.clone(), &shutdown).await.unwrap();
     let address = admin.address();
     assert_ne!(address.port(), 0);
 
@@ -40,7 +42,7 @@ async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
 
     coverage.ok();
     assert_eq!(get(address, "/readyz").await.0, 200);
-    drain.cancel();
+    shutdown.drain().cancel();
     let (status, body) = get(address, "/readyz").await;
     assert_eq!(status, 503);
     assert!(body.contains("the node is stopping"), "{body}");
@@ -51,8 +53,16 @@ async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
     assert!(body.contains("tickwire_build_info{"), "{body}");
     assert_eq!(get(address, "/other").await.0, 404);
 
-    let taken = Admin::start(address, Readiness::default(), metrics, drain).await.unwrap_err();
+    config.listen = address;
+    let taken = Admin::start(&config, Readiness::default(), metrics, &shutdown).await.unwrap_err();
     assert!(taken.to_string().contains(&address.to_string()), "{taken}");
+
+    // Connections that say nothing keep out nobody who asks.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(get(address, "/livez").await.0, 200);
 
     admin.stop().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());

@@ -88,7 +88,8 @@ fn later_layers_win() {
     assert_eq!(config.stream.max_age, Duration::from_secs(24 * 3600));
     assert_eq!(config.nats.password.expose(), "007");
     assert_eq!(config.router.flush_window, Duration::from_millis(10));
-    assert_eq!(config.gateway.allowed_origins, ["https://a.example", "https://b.example"]);
+    let origins: Vec<_> = config.gateway.allowed_origins.iter().map(ToString::to_string).collect();
+    assert_eq!(origins, ["https://a.example", "https://b.example"]);
     assert_eq!(config.events.kinds["news"], KindAudience::Public);
     assert_eq!(config.events.kinds["memo"], KindAudience::User);
     assert_eq!(config.log.format, LogFormat::Json);
@@ -165,6 +166,8 @@ fn a_value_out_of_range_names_key_value_source_and_range() {
         ("nats.url", "nats://127.0.0.1:4222,"),
         ("events.kinds.news", "everybody"),
         ("events.kinds.a b", "public"),
+        ("gateway.allowed_origins", "app.example.com"),
+        ("gateway.trusted_proxies", "10.0.0.0/33"),
     ] {
         let (_, reason) = invalid(key, value);
         assert!(!reason.is_empty(), "{key}={value}");

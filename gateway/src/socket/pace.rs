@@ -1,0 +1,112 @@
+//! How much of what a client says is looked at: in a turn, before others have theirs, and in a second. What goes beyond
+//! that waits in the client's own connection, where TCP slows the client down.
+//!
+//! Pure: the time is passed in. Whoever drives the socket begins a turn when there is something to read.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The most bytes that are read in a turn.
+const TURN_BYTES: u32 = 16 * 1024;
+
+/// After how many frames no more bytes are read in a turn.
+const TURN_FRAMES: u32 = 64;
+
+/// For how long the bytes and frames of a client are counted together.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What a client may send in a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    pub(crate) frames: u32,
+    pub(crate) bytes: u32,
+}
+
+/// What of a client's budget is used up.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    rate: Rate,
+    /// When the present second began.
+    since: Instant,
+    /// What may still be read in it.
+    left: Rate,
+    /// What may still be read in this turn.
+    turn: Rate,
+}
+
+impl Pace {
+    /// A client that has sent nothing yet, and whose turn it is not.
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
+        Self { rate, since: now, left: rate, turn: Rate { frames: 0, bytes: 0 } }
+    }
+
+    /// Begins a turn.
+    ///
+    /// # Errors
+    /// When the client has used up its second: from when on it may be read again.
+    pub(crate) fn begin(&mut self, now: Instant) -> Result<(), Instant> {
+        if now.saturating_duration_since(self.since) >= PERIOD {
+            (self.since, self.left) = (now, self.rate);
+        }
+        if self.left.frames == 0 || self.left.bytes == 0 {
+            return Err(self.since + PERIOD);
+        }
+        self.turn = Rate { frames: TURN_FRAMES.min(self.left.frames), bytes: TURN_BYTES.min(self.left.bytes) };
+        Ok(())
+    }
+
+    /// How many bytes may be read now. 0 ends the turn.
+    pub(super) fn allowance(&self) -> usize {
+        if self.turn.frames == 0 { 0 } else { self.turn.bytes as usize }
+    }
+
+    /// So much was read.
+    pub(super) fn spend(&mut self, bytes: usize, frames: u32) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        for budget in [&mut self.left, &mut self.turn] {
+            budget.bytes = budget.bytes.saturating_sub(bytes);
+            budget.frames = budget.frames.saturating_sub(frames);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Pace {
+    /// A turn that ends after so many frames or bytes.
+    pub(super) fn of_a_turn(frames: u32, bytes: u32) -> Self {
+        let turn = Rate { frames, bytes };
+        Self { rate: turn, since: Instant::now(), left: turn, turn }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_ends_and_a_second_does_and_both_begin_again() {
+        let start = Instant::now();
+        let rate = Rate { frames: 100, bytes: 40_000 };
+        let mut pace = Pace::new(rate, start);
+        assert_eq!(pace.allowance(), 0, "it is not its turn");
+        pace.begin(start).unwrap();
+        assert_eq!(pace.allowance(), TURN_BYTES as usize);
+        pace.spend(10, TURN_FRAMES);
+        assert_eq!(pace.allowance(), 0, "too many frames for a turn");
+        pace.begin(start).unwrap();
+        pace.spend(10, 35);
+        assert_eq!(pace.allowance(), TURN_BYTES as usize - 10);
+        pace.spend(10, 1);
+        assert_eq!(pace.begin(start + PERIOD / 2), Err(start + PERIOD), "too many frames for a second");
+        pace.begin(start + PERIOD).unwrap();
+        for _ in 0..2 {
+            pace.spend(TURN_BYTES as usize, 1);
+            assert_eq!(pace.allowance(), 0, "too many bytes for a turn");
+            pace.begin(start + PERIOD).unwrap();
+        }
+        assert_eq!(pace.allowance(), 40_000 - 2 * TURN_BYTES as usize);
+        pace.spend(TURN_BYTES as usize, 1);
+        assert_eq!(pace.begin(start + PERIOD), Err(start + PERIOD * 2), "too many bytes for a second");
+    }
+}

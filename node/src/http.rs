@@ -1,0 +1,242 @@
+//! How a node serves HTTP, to clients and to those who look after it: a bounded number of connections, a deadline for
+//! all that a peer can delay, and an owner for everything that runs.
+//!
+//! Whoever connects when all places are taken displaces the connection that has waited for longest, of the address that
+//! has most of them ([`places`]): a flood displaces itself, and a request that comes whole is answered before its turn
+//! to go comes. An upgraded connection leaves its place.
+
+mod line;
+mod places;
+mod source;
+
+pub use line::Deadlines;
+pub use places::{Place, Places};
+pub use source::{Proxies, Source};
+
+use crate::clock::Clock;
+use crate::shutdown::contain;
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use line::{Line, Phase, Timed};
+use metrics::{counter, describe_counter};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// The most bytes that the head of a request may have.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// The pause after an accept that failed, as it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often failures to accept are logged at most.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one who connects waits for the place of a connection that was displaced.
+const PLACE_WAIT: Duration = Duration::from_millis(200);
+
+/// How long answers that are under way may take once the server is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What is said to one for whom there is no place: it has not been read yet, so not by the HTTP server.
+const NO_PLACE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What bounds a server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many connections it has at most.
+    pub connections: usize,
+    /// How long a peer may take.
+    pub deadlines: Deadlines,
+    /// Who connects for others. They are displaced last.
+    pub proxies: Arc<Proxies>,
+}
+
+/// Who sent a request: an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// An HTTP server.
+#[derive(Debug)]
+pub struct Server {
+    name: &'static str,
+    listener: TcpListener,
+    routes: Router,
+    limits: Limits,
+    /// Once cancelled, every answer ends its connection.
+    closing: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// A server of these routes, which metrics and logs call `name`.
+    pub fn new(name: &'static str, listener: TcpListener, routes: Router, limits: Limits) -> Self {
+        let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
+        Self { name, listener, routes, limits, closing, stop }
+    }
+
+    /// Once `closing` is cancelled, every answer is the last of its connection, so that its peer goes elsewhere.
+    #[must_use]
+    pub fn closing(self, closing: CancellationToken) -> Self {
+        Self { closing, ..self }
+    }
+
+    /// Serves until `stop` is cancelled and the answers that are under way have ended or taken too long.
+    pub async fn run(self, stop: CancellationToken) {
+        let server = Self { stop, ..self };
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let places = Places::new(server.limits.connections, Arc::clone(&server.limits.proxies));
+        let clock = Clock::start();
+        let mut logged: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = server.stop.cancelled() => break,
+                accepted = server.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, peer)) => server.take(&tasks, &places, clock, (tcp, peer), &cut).await,
+                Err(error) => {
+                    counter!("tickwire_http_accept_errors_total", "server" => server.name).increment(1);
+                    if logged.is_none_or(|logged| logged.elapsed() >= ACCEPT_LOG_INTERVAL) {
+                        logged = Some(Instant::now());
+                        warn!(server = server.name, %error, "a connection could not be accepted");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        let Self { listener, name, .. } = server;
+        drop(listener);
+        tasks.close();
+        if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
+            warn!(server = name, requests = tasks.len(), "requests did not end in time");
+            cut.cancel();
+            tasks.wait().await;
+        }
+    }
+
+    /// Gives a connection a place, if need be that of another one.
+    async fn take(
+        &self,
+        tasks: &TaskTracker,
+        places: &Places,
+        clock: Clock,
+        (tcp, peer): (TcpStream, SocketAddr),
+        cut: &CancellationToken,
+    ) {
+        counter!("tickwire_http_connections_total", "server" => self.name).increment(1);
+        let mut taken = places.take(Source::of(peer.ip()), clock.now());
+        if taken.is_none() {
+            let displaced = places.displace(clock.now());
+            if displaced {
+                counter!("tickwire_http_displaced_connections_total", "server" => self.name).increment(1);
+                // It ends as soon as its task has its turn.
+                let freed = timeout(PLACE_WAIT, places.freed());
+                if freed.await.is_ok() {
+                    taken = places.take(Source::of(peer.ip()), clock.now());
+                }
+            }
+        }
+        let Some(place) = taken else {
+            counter!("tickwire_http_refused_connections_total", "server" => self.name).increment(1);
+            // Whether it still reads that is its own affair.
+            tcp.try_write(NO_PLACE).ok();
+            return;
+        };
+        if let Err(error) = tcp.set_nodelay(true) {
+            debug!(server = self.name, %error, "a connection broke at once");
+            return;
+        }
+        tasks.spawn(contain(self.name, self.serve(tcp, peer, place, clock, cut.clone())));
+    }
+
+    /// Serves one connection until either side ends it, it becomes something else, or it is displaced.
+    fn serve(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        clock: Clock,
+        cut: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let line = Arc::new(Line::new(clock, place));
+        let (service, closing, stop) =
+            (TowerToHyperService::new(self.routes.clone()), self.closing.clone(), self.stop.clone());
+        let called = Arc::clone(&line);
+        let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+            called.enter(Phase::Answering);
+            request.extensions_mut().insert(Peer(peer));
+            let (answered, is_last) = (service.call(request), closing.is_cancelled());
+            async move {
+                let mut response = answered.await?;
+                if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let timed = Timed::new(tcp, Arc::clone(&line), self.limits.deadlines);
+        let mut http = http1::Builder::new();
+        // A head has a deadline of ours, which does not count the idle time before it.
+        http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+        let connection = http.serve_connection(TokioIo::new(timed), answer).with_upgrades();
+        let name = self.name;
+        async move {
+            let mut connection = std::pin::pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = line.displaced() => return,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        served = connection => served,
+                        () = cut.cancelled() => return,
+                    }
+                }
+            };
+            if let Err(error) = served {
+                debug!(server = name, %error, "a connection ended");
+            }
+        }
+    }
+}
+
+/// The TCP connection of a request that became something else, and what was read of it beyond the request. `None` if it
+/// is not one of a [`Server`].
+pub fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Timed<TcpStream>>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
+}
+
+/// Says what the metrics of HTTP servers mean.
+pub(crate) fn describe() {
+    describe_counter!("tickwire_http_connections_total", "Connections to the HTTP servers, WebSockets included");
+    describe_counter!(
+        "tickwire_http_displaced_connections_total",
+        "Connections that waited and were ended to make place for new ones"
+    );
+    describe_counter!(
+        "tickwire_http_refused_connections_total",
+        "Connections that found no place, since all others were being answered"
+    );
+    describe_counter!("tickwire_http_timeouts_total", "Connections that were ended at a deadline, by what was late");
+    describe_counter!("tickwire_http_accept_errors_total", "Connections that the system could not hand over");
+}
+
+#[cfg(test)]
+#[path = "http/tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+use super::*;
+
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const HEAD: Duration = Duration::from_millis(300);
+const IDLE: Duration = Duration::from_millis(1200);
+const WRITE: Duration = Duration::from_millis(300);
+
+/// A server, where it listens, and how it is told to close and to stop.
+struct Running {
+    address: SocketAddr,
+    closing: CancellationToken,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+async fn start(connections: usize) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = Router::new()
+        .route("/", get(|| async { "here" }))
+        .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
+        .route("/panic", get(async || -> &'static str { panic!("at work") }));
+    let deadlines = Deadlines { head: HEAD, idle: IDLE, write: WRITE };
+    let limits = Limits { connections, deadlines, proxies: Arc::default() };
+    let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
+    let server = Server::new("test", listener, routes, limits).closing(closing.clone());
+    let served = tokio::spawn(server.run(stop.clone()));
+    Running { address, closing, stop, served }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+/// Sends a request and reads its answer.
+async fn ask(client: &mut TcpStream) -> String {
+    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"here") {
+        assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// Reads to the end, and tells how long that took.
+async fn end(client: &mut TcpStream) -> Duration {
+    let start = Instant::now();
+    let mut rest = Vec::new();
+    // A connection that is reset has ended, too.
+    timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the server ends the connection").ok();
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn a_head_has_a_deadline_from_its_first_byte_and_the_time_between_requests_another() {
+    let server = start(8).await;
+    let mut silent = server.connect().await;
+    assert!((HEAD..IDLE).contains(&end(&mut silent).await));
+
+    let mut slow = server.connect().await;
+    ask(&mut slow).await;
+    slow.write_all(b"GET / HT").await.unwrap();
+    assert!((HEAD / 2..IDLE).contains(&end(&mut slow).await));
+
+    let mut idle = server.connect().await;
+    for _ in 0..2 {
+        ask(&mut idle).await;
+    }
+    let lasted = end(&mut idle).await;
+    assert!(lasted >= IDLE - Duration::from_millis(50), "{lasted:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_has_a_deadline() {
+    let server = start(8).await;
+    let mut client = server.connect().await;
+    let flood = async {
+        // The server stops reading, then ends the connection, which the client notices when it writes.
+        while client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+    };
+    timeout(DEADLINE, flood).await.expect("the server ends the connection");
+    ask(&mut server.connect().await).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_makes_place_for_one_who_comes() {
+    let server = start(2).await;
+    let mut waiting = [server.connect().await, server.connect().await];
+    ask(&mut waiting[0]).await;
+    ask(&mut waiting[1]).await;
+    let mut third = server.connect().await;
+    ask(&mut third).await;
+    assert!(end(&mut waiting[0]).await < IDLE / 2, "the one that has waited for longest");
+    ask(&mut waiting[1]).await;
+    // Hundreds that say nothing keep nobody out.
+    let mut flood = Vec::new();
+    for round in 0..300 {
+        flood.push(server.connect().await);
+        if round % 100 == 99 {
+            ask(&mut server.connect().await).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_connection_and_no_other() {
+    let server = start(8).await;
+    let mut other = server.connect().await;
+    ask(&mut other).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    end(&mut client).await;
+    ask(&mut other).await;
+}
+
+#[tokio::test]
+async fn a_server_that_closes_answers_and_one_that_stops_ends() {
+    let server = start(8).await;
+    let (mut early, mut idle) = (server.connect().await, server.connect().await);
+    assert!(!ask(&mut early).await.contains("connection: close"));
+    server.closing.cancel();
+    for client in [&mut early, &mut server.connect().await] {
+        assert!(ask(client).await.contains("connection: close"));
+        assert!(end(client).await < HEAD);
+    }
+    server.stop.cancel();
+    timeout(DEADLINE, server.served).await.expect("the server ends").unwrap();
+    end(&mut idle).await;
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
