@@ -15,6 +15,7 @@ mod node;
 mod oracle;
 mod producer;
 mod socket;
+mod wire;
 
 mod bench;
 mod commands;
@@ -23,6 +24,8 @@ mod confirm;
 mod dead_letters;
 mod delivery;
 mod dev;
+mod door;
+mod floods;
 mod frames;
 mod gaps;
 mod interest;

@@ -29,6 +29,19 @@ pub(crate) fn tickwire() -> Command {
     command
 }
 
+/// The same, with so many file descriptors at most.
+fn tickwire_with(descriptors: u32) -> Command {
+    let mut command = Command::new("sh");
+    let limit = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    command.args(["-c", &limit, env!("CARGO_BIN_EXE_tickwire")]);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TICKWIRE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// A node of a cluster.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -48,10 +61,24 @@ pub(crate) struct Metrics(BTreeMap<String, f64>);
 impl Node {
     /// Starts a node of `role`, with these settings beside its name and its ports.
     pub(crate) fn start(role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+        Self::start_by(tickwire(), role, id, home, settings)
+    }
+
+    /// The same, with so many file descriptors at most.
+    pub(crate) fn start_with(
+        descriptors: u32,
+        role: &str,
+        id: &str,
+        home: &Path,
+        settings: &[(String, String)],
+    ) -> Self {
+        Self::start_by(tickwire_with(descriptors), role, id, home, settings)
+    }
+
+    fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         let ports = home.join(format!("{id}.json"));
         // A node of this name that was here before had other ports.
         fs::remove_file(&ports).ok();
-        let mut command = tickwire();
         command.arg(role);
         let own = [
             ("node.id", id),

@@ -1,0 +1,235 @@
+//! How a gateway answers at its door: what proxies, browsers and simple clients expect of HTTP and of an upgrade, while
+//! it serves, while it stops, and when the system gives it little.
+
+use serde_json::json;
+use std::time::Duration;
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::Encoding;
+use tickwire_testkit::eventually;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::cut::Line;
+use crate::feed;
+use crate::node::{DEADLINE, get, tickwire};
+use crate::socket::{Incoming, Socket};
+use crate::wire::{Wire, frame, upgrade};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Far less than the time between two heartbeats, after which a client that is not answered may be looked at again.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+fn text(value: &serde_json::Value) -> Vec<u8> {
+    frame(0x81, value.to_string().as_bytes())
+}
+
+#[tokio::test]
+async fn what_comes_in_one_piece_with_the_upgrade_or_with_auth_is_answered_at_once() {
+    let settings = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET)];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let made = tickwire().args(["token", "--user", "ann", "--secret", SECRET]).output().unwrap();
+    let token = String::from_utf8(made.stdout).unwrap();
+    let auth = text(&json!({ "action": "auth", "token": token.trim() }));
+    let subscribe = text(&json!({ "action": "subscribe", "name": "all", "id": 1 }));
+    let pings: Vec<u8> = (2..40).flat_map(|id| text(&json!({ "action": "ping", "id": id }))).collect();
+
+    // A token in the upgrade, and frames right behind it.
+    let mut wire = Wire::connect(gateway).await;
+    let named = upgrade("", &format!("Authorization: bearer  {}\r\n", token.trim()));
+    wire.send([named.as_bytes(), &subscribe, &pings].concat()).await;
+    assert_eq!(wire.head().await.unwrap().status, 101);
+    wire.until(b"\"T\":\"pong\",\"id\":39", AT_ONCE).await.expect("the last frame is answered");
+
+    // Everything in one segment, or what follows the upgrade in one.
+    for apart in [false, true] {
+        let mut wire = Wire::connect(gateway).await;
+        let (asked, rest) = (upgrade("", ""), [auth.as_slice(), &subscribe, &pings].concat());
+        if apart {
+            assert_eq!(wire.ask(&asked).await.status, 101);
+            wire.send(rest).await;
+        } else {
+            wire.send([asked.as_bytes(), &rest].concat()).await;
+            assert_eq!(wire.head().await.unwrap().status, 101);
+        }
+        wire.until(b"\"T\":\"pong\",\"id\":39", AT_ONCE).await.expect("the last frame is answered");
+        wire.until(b"\"T\":\"subscribed\"", AT_ONCE).await.expect("and the one before it");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_rfcs_ask_for() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let good = upgrade("?user=ann", "");
+    let changed = |from: &str, to: &str| good.replace(from, to);
+    for (request, status) in [
+        ("GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 426),
+        (changed("Version: 13", "Version: 8"), 426),
+        (changed("HTTP/1.1", "HTTP/1.0"), 426),
+        (changed("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400),
+        (changed("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), 400),
+        (changed("Upgrade\r\n", "Upgrade\r\nContent-Length: 3\r\n") + "abc", 400),
+        (changed("GET", "POST"), 405),
+        (changed("GET", "HEAD"), 405),
+    ] {
+        let head = Wire::connect(gateway).await.ask(&request).await;
+        assert_eq!(head.status, status, "{request}{head:?}");
+        match status {
+            426 => {
+                assert_eq!(
+                    (head.get("upgrade"), head.get("connection")),
+                    (Some("websocket"), Some("upgrade")),
+                    "{head:?}"
+                );
+                assert_eq!(head.get("sec-websocket-version"), Some("13"));
+            }
+            405 => assert_eq!(head.get("allow"), Some("GET")),
+            _ => {}
+        }
+    }
+    // A request in absolute form is one to this server.
+    let absolute = changed("GET /v1", "GET http://x/v1");
+    assert_eq!(Wire::connect(gateway).await.ask(&absolute).await.status, 101);
+    // After a refusal the connection serves further requests.
+    let mut wire = Wire::connect(gateway).await;
+    let plain = "GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n";
+    assert_eq!(wire.ask(plain).await.status, 426);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
+    let settings = [
+        ("gateway.connect_url", "wss://x/{gateway}/v1/stream"),
+        ("gateway.allowed_origins", "https://*.example.com/, HTTPS://App.Example:443"),
+    ];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let ask = async |method: &str, query: &str, headers: &str| {
+        let request = format!("{method} /v1/connect{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        Wire::connect(gateway).await.ask(&request).await
+    };
+    for origin in ["https://app.example", "https://a.b.example.com"] {
+        let from = format!("Origin: {origin}\r\n");
+        let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization\r\n";
+        let head = ask("OPTIONS", "", &format!("{from}{asked}")).await;
+        assert_eq!(head.status, 204, "{head:?}");
+        assert_eq!(head.get("access-control-allow-origin"), Some(origin));
+        assert!(head.get("access-control-allow-methods").unwrap().contains("GET"));
+        assert_eq!(head.get("access-control-allow-headers"), Some("authorization"));
+        assert!(head.get("access-control-max-age").unwrap().parse::<u32>().unwrap() > 0);
+        assert_eq!(head.get("vary"), Some("origin"));
+        // Answers and refusals alike can be read by the page.
+        for (method, query, status) in [("GET", "?user=ann", 200), ("GET", "", 401), ("POST", "", 405)] {
+            let head = ask(method, query, &from).await;
+            assert_eq!((head.status, head.get("access-control-allow-origin")), (status, Some(origin)), "{head:?}");
+            assert_eq!(head.get("vary"), Some("origin"));
+            assert_eq!(head.get("www-authenticate").is_some(), status == 401);
+        }
+    }
+    for method in ["OPTIONS", "GET"] {
+        let head = ask(method, "?user=ann", "Origin: https://example.com\r\n").await;
+        assert_eq!((head.status, head.get("access-control-allow-origin")), (403, None), "{head:?}");
+        assert_eq!(head.get("vary"), Some("origin"));
+    }
+    // Origins are compared at the upgrade alike.
+    let origin = |origin: &str| upgrade("?user=ann", &format!("Origin: {origin}\r\n"));
+    assert_eq!(Wire::connect(gateway).await.ask(&origin("https://a.example.com")).await.status, 101);
+    assert_eq!(Wire::connect(gateway).await.ask(&origin("https://evil.example")).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
+    let mut cluster = Cluster::start_with(1, 2, &[("gateway.drain_window", "3s")]).await;
+    let gateways = cluster.gateway_addresses().await;
+    for (number, gateway) in gateways.into_iter().enumerate() {
+        // One with sessions, and one without.
+        let mut sockets = Vec::new();
+        if number == 0 {
+            for user in ["ann", "bob", "carl"] {
+                sockets.push(Socket::connect(gateway, user, Encoding::Json).await);
+            }
+        }
+        let mut unnamed = Wire::connect(gateway).await;
+        assert_eq!(unnamed.ask(&upgrade("", "")).await.status, 101);
+        let mut kept = Wire::connect(gateway).await;
+        assert_eq!(kept.ask("GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 426);
+        let process = &mut cluster.gateways[number].process;
+        process.terminate();
+        let (start, mut told) = (Instant::now(), 0);
+        loop {
+            let answer = match Wire::try_connect(gateway).await {
+                Some(mut wire) => {
+                    wire.send(upgrade("?user=dora", "")).await;
+                    wire.head().await
+                }
+                None => None,
+            };
+            match answer.map(|head| (head.status, head.get("retry-after").map(str::to_owned))) {
+                // The signal is on its way.
+                Some((101, _)) => assert_eq!(told, 0),
+                Some((503, Some(seconds))) => {
+                    told += 1;
+                    assert!((1..=3).contains(&seconds.parse::<u32>().unwrap()));
+                }
+                other => {
+                    assert_eq!(other, None);
+                    break;
+                }
+            }
+        }
+        assert!(told > 0, "gateway {number}");
+        let least = if number == 0 { 2 } else { 1 };
+        assert!(start.elapsed() >= Duration::from_secs(least), "gateway {number}: {:?}", start.elapsed());
+        assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{}", process.stderr());
+        unnamed.until(&CloseCode::Draining.code().to_be_bytes(), DEADLINE).await.expect("a close with its code");
+        for socket in &mut sockets {
+            while !matches!(socket.next().await, Incoming::Closed(1012, _)) {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
+    let cluster = Cluster::start(1, 0).await;
+    let line = Line::to(&cluster.nats_url());
+    let mut gateway = cluster.node_limited("gateway", "small", 256, &[("nats.url", &line.url())]);
+    let address = gateway.gateway().await;
+    eventually("it is ready", DEADLINE, async || (gateway.readyz().await.0 == 200).then_some(())).await;
+    assert!(gateway.process.stderr().contains("too few file descriptors"), "{}", gateway.process.stderr());
+
+    let mut clients = Vec::new();
+    for number in 0..400 {
+        let mut wire = Wire::connect(address).await;
+        wire.send(upgrade(&format!("?user=u{number}"), "")).await;
+        clients.push(wire);
+    }
+    let (mut taken, mut refused) = (0, 0);
+    for client in &mut clients {
+        match client.head().await.map(|head| head.status) {
+            Some(101) => taken += 1,
+            Some(503) | None => refused += 1,
+            Some(other) => panic!("{other}"),
+        }
+    }
+    assert!(taken >= 100 && refused >= 400 - 256, "{taken} taken, {refused} refused");
+    // NATS and the admin server keep theirs.
+    assert_eq!(get(gateway.address("admin").await, "/livez").await.0, 200);
+    line.cut();
+    eventually("NATS is away", DEADLINE, async || (gateway.readyz().await.0 == 503).then_some(())).await;
+    line.mend();
+    eventually("NATS is back", DEADLINE, async || (gateway.readyz().await.0 == 200).then_some(())).await;
+    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+}
+
+#[tokio::test]
+async fn the_limit_of_file_descriptors_is_raised_as_far_as_it_may() {
+    let mut cluster = Cluster::start(1, 1).await;
+    for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.process.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(numbers[0], numbers[1], "{files}");
+    }
+}
