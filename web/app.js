@@ -20,7 +20,7 @@
  * @property {number} [heartbeat_ms]
  * @property {number} [id]
  * @property {string} [position]
- * @property {number} [code]
+ * @property {number | string} [code]
  * @property {string} [msg]
  * @property {number} [dropped]
  * @property {number} [conflated]
@@ -357,7 +357,8 @@ function take(said) {
       position(said.position);
       break;
     case "notice":
-      note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
+      if (String(said.code).startsWith("upstream_")) note(said.msg ? `${said.code}: ${said.msg}` : said.code);
+      else note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
       break;
     case "gap":
       // The stream was made anew: what we have seen of the former one means nothing.

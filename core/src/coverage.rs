@@ -305,6 +305,12 @@ impl<E: Weight> Coverage<E> {
         self.tracks.iter().filter(move |track| track.is_stuck(since)).map(|track| track.partition)
     }
 
+    /// Whether routers were too busy with others to give something that is missing. Others are to give way to it.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.tracks.iter().any(Track::is_crowded)
+    }
+
     /// What is held behind gaps, in bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -205,7 +205,10 @@ fn a_router_that_is_busy_is_asked_again_after_growing_pauses_and_however_often()
         assert_eq!(coverage.next_expiry(), Some(Millis(now + pause)));
         now += pause;
         assert_eq!(asks(&mut coverage, now), (vec![(number + 1, 0, 0, 5)], vec![]));
+        assert!(coverage.is_crowded());
     }
+    answer(&mut coverage, now, 11, Part::Refused(Refusal::NotThere), true);
+    assert!(!coverage.is_crowded());
 }
 
 #[test]

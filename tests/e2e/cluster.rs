@@ -77,11 +77,20 @@ impl Cluster {
         Self { behind_lines: true, ..cluster }.filled(routers, gateways).await
     }
 
+    /// A cluster without nodes, which will have no setting but those that say where things are, and who clients are.
+    pub(crate) async fn as_shipped() -> Self {
+        Self::with_settings(vec![NatsServer::start()], &[("auth.mode", "dev")]).await
+    }
+
     /// A cluster without nodes.
     async fn create(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
+        Self::with_settings(nats, &SETTINGS.iter().chain(settings).copied().collect::<Vec<_>>()).await
+    }
+
+    async fn with_settings(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
         let url = urls(&nats).join(",");
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        let settings = [("nats.url", url.as_str())].into_iter().chain(SETTINGS).chain(settings.iter().copied());
+        let settings = [("nats.url", url.as_str())].into_iter().chain(settings.iter().copied());
         Self {
             routers: Vec::new(),
             gateways: Vec::new(),

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tickwire_core::frames::{Encoding, ServerMessage};
 use tickwire_core::ids::Seq;
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PARTITIONS};
 use crate::cut::Line;
 use crate::feed::{self, Feed};
 use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
@@ -125,6 +126,47 @@ async fn clients_are_told_when_the_cluster_is_away_and_when_it_is_back() {
     producer.publish(&feed::pattern("AAPL", 2)).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!((socket.events.len(), socket.gaps.len()), (2, 0));
+}
+
+/// The stream is made anew while a gateway is cut off, and what is stored first has left the routers when it is back: its
+/// sessions, and those that come back to it, are told what they lose and are given all of the new life.
+#[tokio::test]
+async fn all_of_a_stream_that_was_made_anew_comes_to_who_was_there_and_to_who_comes_back() {
+    let (mut cluster, line) = cluster_with_a_line(1).await;
+    let gateways = cluster.gateway_addresses().await;
+    let wanted = json!({});
+    let mut there = Socket::connect(gateways[1], "ann", Encoding::Json).await;
+    let mut away = Socket::connect(gateways[1], "bob", Encoding::MsgPack).await;
+    let mut watcher = Socket::connect(gateways[0], "watcher", Encoding::Json).await;
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    for socket in [&mut there, &mut away, &mut watcher] {
+        socket.subscribe("mine", &wanted).await;
+    }
+    producer.publish_all(&events[..20]).await;
+    let log = cluster.log().await;
+    for socket in [&mut there, &mut away, &mut watcher] {
+        socket.catch_up(&log.end()).await;
+    }
+    line.cut();
+    let jetstream = async_nats::jetstream::new(cluster.client.clone());
+    let config = jetstream.get_stream("EVENTS").await.unwrap().cached_info().config.clone();
+    jetstream.delete_stream("EVENTS").await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+    producer.publish_all(&events[20..]).await;
+    watcher.until(60).await;
+    line.mend();
+
+    there.until(60).await;
+    assert!(!away.resume(gateways[1], "bob", &json!({ "mine": { "filter": wanted } })).await.subscriptions.is_empty());
+    assert!(!away.caught_up().await.resumed);
+    let log = cluster.log().await;
+    for (user, socket) in [("ann", &there), ("bob", &away), ("watcher", &watcher)] {
+        assert_exact(user, &socket.events[20..], &[], &log.matching(user, &[filter(&wanted)]));
+        let told: BTreeSet<_> = socket.gaps.iter().map(|gap| (gap.p, gap.reason.as_str())).collect();
+        assert_eq!((told.len(), socket.gaps.len()), (PARTITIONS as usize, PARTITIONS as usize), "{user}");
+        assert!(told.iter().all(|(_, reason)| *reason == "reset"), "{user}: {told:?}");
+    }
 }
 
 /// What retention has passed before it could be read again is told, and not one sequence more.

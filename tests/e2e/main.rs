@@ -37,3 +37,4 @@ mod readiness;
 mod readme;
 mod resume;
 mod shutdown;
+mod starting;

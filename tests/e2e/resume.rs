@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::Duration;
+use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{Encoding, Gap};
-use tickwire_core::ids::Incarnation;
+use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::position::Position;
 
 use crate::cluster::{Cluster, PARTITIONS};
@@ -159,17 +160,20 @@ async fn what_cannot_be_given_is_told_and_nothing_else() {
     let is_exact = |gap: &Gap| gap.to == discarded || !goes_on(gap.p) && gap.to < discarded;
     assert!(late.gaps.iter().all(|gap| gap.reason == "retention" && is_exact(gap)), "{:?}", late.gaps);
 
-    // A position of another life of the stream means nothing here.
+    // Of a position of another life of the stream nobody knows what came after it; all of this life is given.
     let mut foreign = Position::from_str(&from).unwrap();
     foreign.incarnation = Incarnation(7);
     let mut lost = Socket::connect(gateway, "bob", Encoding::MsgPack).await;
     let frame = json!({ "action": "resume", "position": foreign.to_string(), "subscriptions": only("mine", &wanted) });
     lost.request(frame).await;
     assert!(!lost.caught_up().await.resumed);
-    assert_eq!((lost.events.len(), lost.gaps.len()), (0, PARTITIONS as usize));
-    assert!(lost.gaps.iter().all(|gap| gap.reason == "reset"));
+    let (reset, told): (Vec<Gap>, Vec<Gap>) = lost.gaps.drain(..).partition(|gap| gap.reason == "reset");
+    assert_eq!(reset.len(), PARTITIONS as usize);
+    assert!(told.iter().all(|gap| gap.reason == "retention" && gap.from == Seq(0)), "{told:?}");
+    let all = before.matching("bob", &[filter(&wanted)]);
+    assert_eq!(assert_covered("bob", &lost.events, &told, &all), 300 - 79);
     producer.publish(&feed::pattern("AAPL", 1)).await;
-    lost.until(1).await;
+    lost.until(79 + 1).await;
 }
 
 #[tokio::test]
@@ -203,6 +207,41 @@ async fn a_new_subscription_can_have_what_was_stored_before_it() {
         assert_exact(&since, &socket.events, &[], expected);
         producer.publish(&feed::pattern("YHOO", 1)).await;
     }
+}
+
+/// A second resume on a connection waits until the first has caught up, and is exact then.
+#[tokio::test]
+async fn who_resumes_again_before_it_has_caught_up_is_refused_and_later_given_all() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({});
+    let mut other = Socket::connect(gateway, "other", Encoding::Json).await;
+    other.subscribe("mine", &wanted).await;
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    let oldest = other.list().await.position;
+    producer.publish_all(&events[..40]).await;
+    other.catch_up(&cluster.log().await.end()).await;
+    let newer = other.list().await.position;
+    producer.publish_all(&events[40..]).await;
+    let log = cluster.log().await;
+    other.catch_up(&log.end()).await;
+
+    // While the router stands still nothing of the past comes.
+    cluster.routers[0].process.freeze();
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let resume =
+        |position: &str| json!({ "action": "resume", "position": position, "subscriptions": only("mine", &wanted) });
+    socket.request(resume(&newer)).await;
+    socket.unsubscribe("*").await;
+    assert_eq!(socket.refused(resume(&oldest)).await.code, ErrorCode::Unavailable.code());
+    cluster.routers[0].process.thaw();
+    assert!(socket.caught_up().await.resumed);
+    assert_eq!((socket.events.len(), socket.gaps.len()), (0, 0), "nothing was subscribed to any more");
+    socket.request(resume(&oldest)).await;
+    assert!(socket.caught_up().await.resumed);
+    socket.catch_up(&log.end()).await;
+    assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&wanted)]));
 }
 
 #[tokio::test]

@@ -63,6 +63,8 @@ pub(super) struct Repair {
     vain: u64,
     /// How often in a row that was not answered in time.
     unanswered: u32,
+    /// Whether the last that was asked was too busy with others.
+    pub(super) crowded: bool,
     /// How many pauses there were since something came.
     pauses: u32,
     /// When it is next asked for, unless it is being answered.
@@ -83,7 +85,18 @@ struct Asked {
 impl Repair {
     pub(super) fn new(now: Millis, from: Seq, limits: &Limits) -> Self {
         let due = now.plus(limits.grace);
-        Self { from, since: now, asks: 0, moved: now, vain: 0, unanswered: 0, pauses: 0, due, asked: None }
+        Self {
+            from,
+            since: now,
+            asks: 0,
+            moved: now,
+            vain: 0,
+            unanswered: 0,
+            crowded: false,
+            pauses: 0,
+            due,
+            asked: None,
+        }
     }
 
     pub(super) fn is_asked(&self, number: u64) -> bool {
@@ -115,6 +128,7 @@ impl Repair {
     /// The partition has moved on, and something is still missing.
     pub(super) fn moved(&mut self, now: Millis, limits: &Limits) {
         (self.moved, self.vain, self.unanswered, self.pauses) = (now, 0, 0, 0);
+        self.crowded = false;
         match &mut self.asked {
             Some(asked) => {
                 (asked.deadline, asked.moved) = (now.plus(limits.replay_timeout), true);
@@ -128,7 +142,7 @@ impl Repair {
     /// The ask under way is over, and what is missing is asked for next: after a pause if it brought nothing.
     pub(super) fn ended(&mut self, now: Millis) {
         let Some(asked) = self.asked.take() else { return };
-        (self.due, self.unanswered) = (now, 0);
+        (self.due, self.unanswered, self.crowded) = (now, 0, false);
         if !asked.moved {
             self.pause(now);
             self.vain = self.vain.saturating_add(self.due.since(asked.since));
@@ -138,7 +152,7 @@ impl Repair {
     /// Whoever was asked has no time for it, and says so.
     pub(super) fn put_off(&mut self, now: Millis) {
         if self.asked.take().is_some() {
-            self.unanswered = 0;
+            (self.unanswered, self.crowded) = (0, true);
             self.pause(now);
         }
     }
@@ -151,6 +165,7 @@ impl Repair {
     /// The ask under way was not answered in time, which was pause enough.
     pub(super) fn late(&mut self, now: Millis) {
         let Some(asked) = self.asked.take() else { return };
+        self.crowded = false;
         self.vain = self.vain.saturating_add(now.since(asked.since));
         self.unanswered = self.unanswered.saturating_add(1);
         self.due = now;

@@ -119,6 +119,11 @@ impl<E: Weight> Track<E> {
         self.repair.is_some()
     }
 
+    /// Whether routers were too busy with others to give what is missing.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.repair.is_some_and(|repair| repair.crowded)
+    }
+
     /// Whether it waits for what is missing, and nothing of that has come since `since`.
     pub(super) fn is_stuck(&self, since: Millis) -> bool {
         self.repair.is_some_and(|repair| repair.moved < since)

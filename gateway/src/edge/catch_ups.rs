@@ -85,13 +85,15 @@ pub(super) struct CatchUps {
     waiting: BTreeMap<Class, Waiting>,
     running: BTreeMap<u64, Running>,
     last: u64,
+    /// Whether nothing is asked for, because live repairs go first.
+    gives_way: bool,
 }
 
 impl CatchUps {
     /// None. `limits` are those of live coverage.
     pub(super) fn new(limits: Limits) -> Self {
         let limits = Limits { grace: 0, replays: REPLAYS, hold_bytes: limits.hold_bytes / HOLD_SHARE, ..limits };
-        Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0 }
+        Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0, gives_way: false }
     }
 
     /// A session lacks something.
@@ -133,7 +135,7 @@ impl CatchUps {
     /// Begins what is due, and tells for each number whose it is. What was matched against an interest older than `need`
     /// proves nothing: these sessions may not have been part of it.
     pub(super) fn begin(&mut self, now: Millis, need: Revision) -> Vec<(u64, Vec<SessionId>)> {
-        let Self { waiting, running, limits, last } = self;
+        let Self { waiting, running, limits, last, .. } = self;
         let mut told = Vec::new();
         // One at a time: each that begins counts against what the next may.
         while let Some(entry) = waiting.iter().find(|(class, one)| one.due <= now && is_free(running, **class))
@@ -150,6 +152,11 @@ impl CatchUps {
         told
     }
 
+    /// Whether live repairs find the routers busy: then they go first, and nothing is asked for until they are answered.
+    pub(super) fn give_way(&mut self, gives_way: bool) {
+        self.gives_way = gives_way;
+    }
+
     /// What is to be asked for now, each with the interest it is asked for with.
     pub(super) fn asks(&mut self, now: Millis) -> Vec<(Ask, &Interest)> {
         let mut asks = Vec::new();
@@ -157,7 +164,7 @@ impl CatchUps {
             let is_clogged = running.is_clogged();
             let Running { coverage, sought, steps, .. } = running;
             coverage.expire(now, steps);
-            if !is_clogged {
+            if !is_clogged && !self.gives_way {
                 asks.extend(coverage.asks(now, steps).into_iter().map(|ask| (ask, &*sought)));
             }
         }
@@ -216,7 +223,7 @@ impl CatchUps {
     pub(super) fn next_turn(&self) -> Option<Millis> {
         let is_free = |class: &&Class| is_free(&self.running, **class);
         let begins = self.waiting.iter().filter(|(class, _)| is_free(class)).map(|(_, waiting)| waiting.due);
-        let asks = self.running.values().filter(|running| !running.is_clogged());
+        let asks = self.running.values().filter(|running| !running.is_clogged() && !self.gives_way);
         begins.chain(asks.filter_map(|running| running.coverage.next_expiry())).min()
     }
 }

@@ -266,6 +266,17 @@ fn numbers_of_asks_tell_gatherings_from_live_coverage() {
 }
 
 #[test]
+fn live_repairs_go_first_where_routers_are_busy() {
+    let mut catch_ups = CatchUps::new(LIMITS);
+    add(&mut catch_ups, 0, 1, lack(0, 100));
+    catch_ups.give_way(true);
+    begin(&mut catch_ups, 50);
+    assert_eq!((asks(&mut catch_ups, 50), catch_ups.next_turn()), (vec![], None), "and nothing is due meanwhile");
+    catch_ups.give_way(false);
+    assert_eq!(asks(&mut catch_ups, 60).len(), 1);
+}
+
+#[test]
 fn an_ask_that_could_not_be_sent_is_made_again() {
     let mut catch_ups = CatchUps::new(LIMITS);
     add(&mut catch_ups, 0, 1, lack(0, 100));

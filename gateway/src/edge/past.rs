@@ -74,6 +74,7 @@ impl Edge {
                 hand(shard, ToShard::Gathered(gathering, mine.collect())).await;
             }
         }
+        self.catch_ups.give_way(self.coverage.is_crowded());
         let mut asks = Vec::new();
         for (ask, sought) in self.catch_ups.asks(now) {
             let request = super::replay::request(&self.gateway, &ask, self.log.revision(), sought);

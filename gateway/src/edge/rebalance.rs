@@ -118,6 +118,7 @@ mod tests {
         let mut turns = Vec::new();
         while let Some(at) = rebalance.next_turn() {
             let away = rebalance.turn(at, view, seats.len(), seats.iter().map(|(id, user)| (*id, user)));
+            assert!(rebalance.next_turn().is_none_or(|next| next > at), "what was due is done");
             assert!(away.iter().all(|id| {
                 let (_, user) = seats.iter().find(|(other, _)| other == id).unwrap();
                 view.home(user) == Some(&node("gw-3"))

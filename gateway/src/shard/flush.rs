@@ -71,7 +71,8 @@ impl Shard {
         }
         match session.outbox.due() {
             _ if session.catch_up.is_some() => self.catch_on(now, number),
-            Some(due) => self.flush_later(number, due),
+            // What this turn did not send waits for another, whatever is due.
+            Some(due) => self.flush_later(number, due.max(now.plus(1))),
             None => {}
         }
     }

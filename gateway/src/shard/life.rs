@@ -26,6 +26,10 @@ const JOIN_TIMEOUT_MS: u64 = 10_000;
 /// How long it may wait while clients are told that the cluster does not reach this gateway, in milliseconds.
 const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
 
+/// When a session that has arrived is told why it waits, in milliseconds: its socket is not ready to be written at once,
+/// and is not watched before the welcome.
+const OUTAGE_NOTICE_MS: u64 = 100;
+
 /// How long a client may take to read its close frame, in milliseconds.
 const CLOSE_GRACE_MS: u64 = 5_000;
 
@@ -63,12 +67,10 @@ impl Shard {
         };
         let number = self.sessions.insert(session);
         self.weighted += usize::from(weight != USUAL_WEIGHT);
-        self.remind(number, now.plus(JOIN_TIMEOUT_MS));
+        let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_TIMEOUT_MS };
+        self.remind(number, now.plus(first));
         self.index.sit(&user, number);
         self.ask(ToEdge::Join(self.id(number), user));
-        if let Some(notice) = self.outage.clone() {
-            self.notify(now, number, &notice);
-        }
         if self.draining {
             self.close(now, number, CloseCode::Draining);
         }
@@ -108,10 +110,7 @@ impl Shard {
             Stage::Closing => self.remove(now, number),
             Stage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
             Stage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
-            Stage::Joining if self.outage.is_some() && now.since(session.heard) < OUTAGE_JOIN_TIMEOUT_MS => {
-                self.remind(number, now.plus(JOIN_TIMEOUT_MS));
-            }
-            Stage::Joining => self.close(now, number, CloseCode::Unavailable),
+            Stage::Joining => self.attend_joining(now, number, now.since(session.heard)),
             Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
                 self.close(now, number, CloseCode::Unresponsive);
             }
@@ -135,6 +134,19 @@ impl Shard {
             && let Err(ended) = session.socket.ping()
         {
             self.end(now, number, ended);
+        }
+    }
+
+    /// A session has waited so long for its welcome. While clients are told that the cluster does not reach this gateway,
+    /// it may wait for longer, and is told so.
+    fn attend_joining(&mut self, now: Millis, number: u64, waited: u64) {
+        let patience = if self.outage.is_some() { OUTAGE_JOIN_TIMEOUT_MS } else { JOIN_TIMEOUT_MS };
+        if waited >= patience {
+            return self.close(now, number, CloseCode::Unavailable);
+        }
+        self.remind(number, now.plus(JOIN_TIMEOUT_MS.min(patience - waited)));
+        if let Some(notice) = self.outage.clone().filter(|_| waited < JOIN_TIMEOUT_MS) {
+            self.notify(now, number, &notice);
         }
     }
 
