@@ -48,6 +48,12 @@ struct Claims<'a> {
     plan: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u8>,
+    /// One of the audiences that the gateways ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    /// One of the issuers that they take tokens from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
     iat: u64,
     exp: u64,
 }
@@ -76,6 +82,8 @@ impl TokenArgs {
             sub: self.user.as_str(),
             plan: self.plan.as_deref(),
             weight: self.weight,
+            aud: auth.audience.first().map(String::as_str),
+            iss: auth.issuer.first().map(String::as_str),
             iat,
             exp: iat + self.ttl.as_secs(),
         };
@@ -119,6 +127,18 @@ mod tests {
         let claims = jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap().claims;
         assert_eq!(claims["sub"], "bob@x.com");
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 900);
+    }
+
+    #[test]
+    fn a_token_is_for_gateways_that_ask_for_an_audience_and_an_issuer() {
+        let sets = ["--set", "auth.audience=tickwire,app", "--set", "auth.issuer=https://id.example"];
+        let token = parse(&[&["--user", "u", "--secret", SECRET][..], &sets].concat()).unwrap().run().unwrap();
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&["tickwire"]);
+        validation.set_issuer(&["https://id.example"]);
+        let key = DecodingKey::from_secret(SECRET.as_bytes());
+        let claims = jsonwebtoken::decode::<Value>(&token, &key, &validation).unwrap().claims;
+        assert_eq!((&claims["aud"], &claims["iss"]), (&"tickwire".into(), &"https://id.example".into()));
     }
 
     #[test]

@@ -31,6 +31,8 @@
  * @property {number} [from]
  * @property {number} [to]
  * @property {number} [reconnect_ms]
+ * @property {number} [expires_ms]
+ * @property {number} [max_frame_bytes]
  */
 
 const ROWS = 200;
@@ -42,8 +44,28 @@ const TYPING_PAUSE_MS = 300;
 const SUBSCRIPTION = "page";
 /** So many early events are known again if they come once more after a break. */
 const EARLY_MOST = 4096;
-/** Closes after which connecting again would end the same way. */
-const FINAL_CLOSES = new Set([4001, 4002, 4003, 4004, 4005]);
+/**
+ * Whether to connect again after a close, as docs/protocol.md says; a test compares. Other codes are not the gateway's:
+ * they mean "yes".
+ * @type {Record<number, "yes" | "no" | "after" | "new token">}
+ */
+const RECONNECT = {
+  1012: "after",
+  4001: "no",
+  4002: "after",
+  4003: "no",
+  4004: "after",
+  4005: "no",
+  4007: "after",
+  4008: "yes",
+  4009: "new token",
+  4010: "yes",
+  4012: "after",
+  4013: "after",
+};
+const FRAME_TOO_LARGE = 417;
+const FRAME_TOO_LARGE_CLOSE = 4004;
+const UNAVAILABLE = 503;
 
 /**
  * @template {HTMLElement} [E=HTMLElement]
@@ -204,6 +226,8 @@ let heartbeatMs = 15_000;
 let welcomed = false;
 /** @type {{ reason: string, ms: number } | undefined} Why and how long the server asked us to stay away, if it did. */
 let away;
+/** The largest frame that the gateway takes, in bytes. */
+let maxFrameBytes = Infinity;
 
 /** Where to connect: the gateway that served the page, as `?token=` or `?user=` of the page's own address says. */
 function address() {
@@ -258,14 +282,18 @@ function lost(code, reason) {
   if (ready) note(`${why}; what happens until we are back will be given then`);
   ready = false;
   page.gateway.textContent = "–";
-  if (FINAL_CLOSES.has(code)) {
+  const reconnect = RECONNECT[code] ?? "yes";
+  if (reconnect === "no" || reconnect === "new token") {
     setStatus("over", why);
-    answer("Reload the page to try again.", true);
+    answer(reconnect === "no" ? "Reload the page to try again." : "Open the page with a new ?token=… to go on.", true);
     return;
   }
+  // The frame that was too large cannot have been another.
+  if (code === FRAME_TOO_LARGE_CLOSE && resumePending) forget();
   // Full jitter: clients that were cut off together must not come back together.
   const most = Math.min(BACKOFF_FIRST_MS * 2 ** failures, BACKOFF_MOST_MS);
-  const pause = away?.ms ?? Math.random() * most;
+  const drawn = reconnect === "after" ? BACKOFF_MOST_MS * (0.5 + Math.random() / 2) : Math.random() * most;
+  const pause = away?.ms ?? drawn;
   away = undefined;
   failures += 1;
   setStatus("connecting", `${why}, trying again in ${(pause / 1000).toFixed(1)} s`);
@@ -295,19 +323,38 @@ let early = false;
 let held;
 let asked = {};
 let resuming = 0;
+/** Whether the resume has not been answered. */
+let resumePending = false;
 
 /** Goes on where we were, or begins. */
 function begin() {
   if (!reached || !held || !socket) return subscribe();
   requests += 1;
   resuming = requests;
-  answer("catching up…");
   const subscriptions = { [SUBSCRIPTION]: { filter: held } };
   const frame = { action: "resume", id: requests, position: reached, seen: Object.fromEntries(seen), subscriptions };
-  socket.send(JSON.stringify(frame));
+  const text = JSON.stringify(frame);
+  if (new TextEncoder().encode(text).length > maxFrameBytes) return beginAnew();
+  answer("catching up…");
+  resumePending = true;
+  socket.send(text);
 }
 
+/** Subscribes as if we were new. */
+function beginAnew() {
+  note("we cannot go on where we were; what happened meanwhile may be missing");
+  resumePending = false;
+  forget();
+  subscribe();
+}
+
+/** What was told of the past means nothing any more. */
 function forget() {
+  reached = "";
+  forgetSeen();
+}
+
+function forgetSeen() {
   seen.clear();
   earlyOnes.clear();
 }
@@ -336,12 +383,15 @@ function take(said) {
       welcomed = true;
       failures = 0;
       heartbeatMs = said.heartbeat_ms ?? heartbeatMs;
+      maxFrameBytes = said.max_frame_bytes ?? Infinity;
+      resumePending = false;
       setStatus("connected", `connected as ${said.user}`);
       page.gateway.textContent = said.gateway ?? "";
       begin();
       break;
     case "subscribed":
-      if (said.id !== resuming) held = asked;
+      if (said.id === resuming) resumePending = false;
+      else held = asked;
       if (said.id === requests) answer("The filter is in force: from here on nothing that matches is missed without being told.");
       position(said.position);
       break;
@@ -357,12 +407,16 @@ function take(said) {
       position(said.position);
       break;
     case "notice":
+      if (said.code === "token_expiring") {
+        note(`the token expires in ${Math.round((said.expires_ms ?? 0) / 1000)} s: open the page with a new ?token=… to go on`);
+        break;
+      }
       if (String(said.code).startsWith("upstream_")) note(said.msg ? `${said.code}: ${said.msg}` : said.code);
       else note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
       break;
     case "gap":
       // The stream was made anew: what we have seen of the former one means nothing.
-      if (said.reason === "reset") forget();
+      if (said.reason === "reset") forgetSeen();
       note(`gap (${said.reason}): ${(said.to ?? 0) - (said.from ?? 0)} sequences of partition ${said.p} may be missing`);
       break;
     case "goaway":
@@ -370,15 +424,10 @@ function take(said) {
       socket?.close();
       break;
     case "error":
-      if (said.id === resuming && said.code === 503) {
-        socket?.close();
-        break;
-      }
-      if (said.id === resuming) {
-        note("we cannot go on where we were; what happened meanwhile may be missing");
-        reached = "";
-        forget();
-        subscribe();
+      // A frame that was passed over is answered without its id.
+      if (resumePending && (said.id === resuming || (said.id === undefined && said.code === FRAME_TOO_LARGE))) {
+        if (said.code === UNAVAILABLE) socket?.close();
+        else beginAnew();
         break;
       }
       answer(`${said.msg} (${said.code})`, true);

@@ -175,6 +175,7 @@ pub(crate) fn welcome() -> Welcome {
         user: UserId::new("ann").unwrap(),
         gateway: NodeId::new("gw-1").unwrap(),
         heartbeat_ms: HEARTBEAT_MS,
+        max_frame_bytes: None,
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Reconnect {
     No,
     /// After a pause: the one that a `goaway` frame told, else some seconds.
     After,
+    /// Like [`Reconnect::Yes`], with a new token: with the same one it would end the same way.
+    NewToken,
 }
 
 impl Reconnect {
@@ -25,6 +27,7 @@ impl Reconnect {
             Self::Yes => "yes",
             Self::No => "no",
             Self::After => "after",
+            Self::NewToken => "new token",
         }
     }
 }
@@ -83,6 +86,7 @@ codes! {
         ResumeNotFirst = 413, "a resume that is not the first request of its connection";
         SubscriptionLimit = 414, "too many subscriptions on this connection";
         BadField = 415, "a field that is missing, unknown or wrong";
+        FrameTooLarge = 417, "a frame larger than the limit, which was passed over";
         Unavailable = 503, "not possible at the moment; try again";
     }
 }
@@ -94,9 +98,11 @@ codes! {
         AuthFailed = 4001, "authentication failed";
         AuthTimeout = 4002, "authentication took too long";
         TooManyBadFrames = 4003, "too many refused frames";
-        FrameTooLarge = 4004, "a frame larger than the limit";
+        FrameTooLarge = 4004, "a frame too large to be passed over";
         ProtocolViolation = 4005, "something that WebSocket does not allow";
+        TokenNotYetValid = 4007, "the token is not valid yet";
         SlowConsumer = 4008, "the client reads too slowly";
+        TokenExpired = 4009, "the token has expired";
         Unresponsive = 4010, "the client does not answer pings";
         Moved = 4012, "another gateway has room for this session";
         Unavailable = 4013, "the gateway has lost its cluster";
@@ -120,11 +126,13 @@ pub enum NoticeCode {
     UpstreamLost,
     /// New events come again.
     UpstreamRestored,
+    /// The token expires soon.
+    TokenExpiring,
 }
 
 impl NoticeCode {
     /// Every code, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SlowConsumer,
         Self::Recovered,
         Self::Throttled,
@@ -132,6 +140,7 @@ impl NoticeCode {
         Self::CriticalBudget,
         Self::UpstreamLost,
         Self::UpstreamRestored,
+        Self::TokenExpiring,
     ];
 
     /// The name on the wire.
@@ -145,6 +154,7 @@ impl NoticeCode {
             Self::CriticalBudget => "critical_budget",
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamRestored => "upstream_restored",
+            Self::TokenExpiring => "token_expiring",
         }
     }
 
@@ -161,6 +171,7 @@ impl NoticeCode {
                 "the cluster does not reach this gateway, or not with all partitions: something new may not come for now; stay connected"
             }
             Self::UpstreamRestored => "all of the cluster reaches this gateway again, and what was missed is given",
+            Self::TokenExpiring => "the token expires soon; send `auth` with a new one",
         }
     }
 }
@@ -170,13 +181,17 @@ impl CloseCode {
     #[must_use]
     pub fn reconnect(self) -> Reconnect {
         match self {
-            Self::AuthFailed
-            | Self::AuthTimeout
-            | Self::TooManyBadFrames
-            | Self::FrameTooLarge
-            | Self::ProtocolViolation => Reconnect::No,
+            Self::AuthFailed | Self::TooManyBadFrames | Self::ProtocolViolation => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
-            Self::Draining | Self::Moved | Self::Unavailable => Reconnect::After,
+            Self::TokenExpired => Reconnect::NewToken,
+            // A tab that was frozen authenticates when it wakes, a token becomes valid, and a session whose `resume` was
+            // too large can subscribe anew.
+            Self::AuthTimeout
+            | Self::FrameTooLarge
+            | Self::TokenNotYetValid
+            | Self::Draining
+            | Self::Moved
+            | Self::Unavailable => Reconnect::After,
         }
     }
 }

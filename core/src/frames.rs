@@ -17,8 +17,8 @@ pub use array::{ArrayWriter, write_array};
 pub use client::{Chosen, ClientFrame, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, Token, Wanted};
 pub use received::{ReceivedEvent, ServerMessage, UnreadableMessage};
 pub use server::{
-    CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, Range, ServerError, ServerFrame, Subscription, Subscriptions,
-    Welcome,
+    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, Range, ServerError, ServerFrame, Subscription,
+    Subscriptions, Welcome,
 };
 pub use server::{encode, encode_event};
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::{counter, describe_counter};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
+use tickwire_node::clock::wall_clock;
 
 use crate::http::{Front, Offered, Refused, check_origin, cors, offered_credentials};
 
@@ -52,7 +53,7 @@ fn find(front: &Front, offered: Offered, headers: &HeaderMap) -> Result<Home, Re
         let message = "say who you are: Authorization: Bearer <token>, or ?token=";
         return Err((StatusCode::UNAUTHORIZED, message.to_owned()));
     };
-    let identity = front.lobby.authenticator.check(&credentials);
+    let identity = front.lobby.authenticator.check(wall_clock(), &credentials);
     let identity = identity.map_err(|error| (StatusCode::UNAUTHORIZED, error.to_string()))?;
     let view = front.view.borrow();
     let Some(home) = view.home(&identity.user) else {

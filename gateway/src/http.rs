@@ -20,6 +20,7 @@ use rand::Rng;
 use serde::Deserialize;
 use tickwire_core::frames::Encoding;
 use tickwire_core::ring::View;
+use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{GatewayConfig, WebOrigin};
 use tickwire_node::http::{Deadlines, Limits, Peer, Place, Places, Proxies, Server, Source, into_tcp};
 use tickwire_node::shutdown::contain;
@@ -160,7 +161,7 @@ async fn stream(
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let source = Source::of(front.proxies.client(peer.ip(), forwarded));
-    let named = credentials.map(|credentials| front.lobby.authenticator.check(&credentials));
+    let named = credentials.map(|credentials| front.lobby.authenticator.check(wall_clock(), &credentials));
     let place = let_in(&front, source, named.as_ref()).map_err(busy)?;
     let accepted = handshake::accept(&key, encoding);
     front.tasks.spawn(contain("lobby", welcome(Arc::clone(&front), upgrade, encoding, named, place)));

@@ -6,7 +6,8 @@
 //! * `messages` is what it says to the shards and they to it;
 //! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
 //!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
-//!   `socket` writes; `session`, `sessions` and `accounts` are the state of it all;
+//!   `socket` writes; `session`, `sessions`, `accounts`, `pulse` and `mistakes` are the state of it
+//!   all;
 //! * `http`, `home`, `capacity`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an
 //!   `arrival`; `shard/commands` answers what it asks for.
 //!
@@ -26,7 +27,9 @@ mod http;
 pub mod index;
 mod lobby;
 mod messages;
+mod mistakes;
 pub mod outbox;
+mod pulse;
 mod runner;
 mod session;
 mod sessions;
@@ -75,11 +78,13 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
     let (to_edge, requests) = mpsc::unbounded_channel();
+    let authenticator = Arc::new(Authenticator::new(&config.auth));
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
         config: config.gateway.clone(),
         kinds: Arc::new(kinds(config)),
         partitions,
+        authenticator: Arc::clone(&authenticator),
     };
     let mut shards = Vec::new();
     for number in 0..shard_count(config) {
@@ -103,8 +108,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let edge = Edge::new(node.me.clone(), node.nats.clone(), config, partitions, view, shards.clone(), ready);
     shutdown.spawn("edge", edge.run(inputs, shutdown.force().clone()));
 
-    let lobby =
-        Lobby { authenticator: Authenticator::new(&config.auth), shards, auth_timeout: config.gateway.auth_timeout };
+    let lobby = Lobby { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let capacity = capacity(config, node.descriptors)?;
     let front = Front::new(lobby, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
     let force = shutdown.force().clone();

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::frames::{ClientFrame, Id, ServerError, ServerFrame, encode, write_array};
+use tickwire_node::clock::wall_clock;
 use tickwire_node::http::Place;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
@@ -28,7 +30,7 @@ const MOST_SIGNS: u32 = 100;
 /// What every connection needs to become a session.
 #[derive(Debug)]
 pub(crate) struct Lobby {
-    pub(crate) authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) shards: Vec<Sender<ToShard>>,
     pub(crate) auth_timeout: Duration,
 }
@@ -84,7 +86,7 @@ impl Lobby {
     }
 
     fn believe(&self, credentials: &Credentials, id: Option<Id>) -> Result<Identity, Refusal> {
-        self.authenticator.check(credentials).map_err(|error| not_believed(&error, id))
+        self.authenticator.check(wall_clock(), credentials).map_err(|error| not_believed(&error, id))
     }
 
     /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
@@ -154,8 +156,8 @@ impl Lobby {
 }
 
 fn not_believed(error: &AuthError, id: Option<Id>) -> Refusal {
-    let error = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
-    Refusal { code: CloseCode::AuthFailed, error: Some(error) }
+    let told = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
+    Refusal { code: error.close_code(), error: Some(told) }
 }
 
 fn too_late(message: &str) -> Refusal {

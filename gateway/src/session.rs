@@ -10,9 +10,12 @@ use tickwire_core::position::Position;
 use tickwire_core::since::Since;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::Term;
 use crate::catch_up::CatchUp;
 use crate::delivery::Delivery;
+use crate::mistakes::Mistakes;
 use crate::outbox::Outbox;
+use crate::pulse::Pulse;
 use crate::socket::Socket;
 
 /// What a session asked for and is answered in the order of asking.
@@ -99,11 +102,15 @@ pub(crate) struct Session {
     pub(crate) ahead: Option<Box<[Seq]>>,
     /// Events of the frame that the socket has not wholly taken yet.
     pub(crate) half_sent: u32,
-    /// Malformed frames so far.
-    pub(crate) malformed: u32,
-    /// When the client last sent anything.
-    pub(crate) heard: Millis,
-    /// When it is next to be looked at: joined too late, due a heartbeat, or closing too long.
+    /// Its malformed frames of late.
+    pub(crate) mistakes: Mistakes,
+    /// Its signs of life.
+    pub(crate) pulse: Pulse,
+    /// How long its token is good for; `None` for one that came without.
+    pub(crate) term: Option<Term>,
+    /// When its next heartbeat is due; until it is welcomed, when it came.
+    pub(crate) beat_at: Millis,
+    /// When it is next to be looked at: joined too late, due a heartbeat, its token about to expire, or closing too long.
     pub(crate) attention: Millis,
     /// When its outbox is due, as the shard's timers know it.
     pub(crate) flush_at: Option<Millis>,

@@ -2,8 +2,9 @@
 //! is locked, and nothing here waits.
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
-//! `commands` is the other direction: what clients ask for. `past` is for those who catch up. `life` is how sessions come and go, `care` what is done once
-//! in a while, `reset` what is done when another life of the stream begins.
+//! `commands` is the other direction: what clients ask for. `past` is for those who catch up. `life` is how sessions come
+//! and go, `term` how long their tokens let them stay, `care` what is done once in a while, `reset` what is done when
+//! another life of the stream begins.
 
 mod care;
 mod commands;
@@ -11,6 +12,7 @@ mod flush;
 mod life;
 pub(crate) mod past;
 mod reset;
+mod term;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::account::Account;
 use crate::accounts::Accounts;
+use crate::auth::Authenticator;
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::index::metrics::Published;
@@ -57,6 +60,7 @@ pub(crate) struct ShardConfig {
     pub(crate) config: GatewayConfig,
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) partitions: u16,
+    pub(crate) authenticator: Arc<Authenticator>,
 }
 
 /// The state of a shard.

@@ -1,9 +1,10 @@
 //! A client's socket within its shard: its [`Reader`] reads, and data frames are written straight from the bytes that
 //! the shard puts together.
 //!
-//! Bytes that the kernel does not take wait here, and nothing else is read or written before they are gone. One task
-//! watches each socket; the socket itself tells it when there is something else to watch for. What is read in a turn and
-//! in a second is bounded by a [`Pace`], and a turn begins when [`Socket::poll_ready`] says that there is something.
+//! Bytes that the kernel does not take wait here, and no event is written before they are gone. What a client says is
+//! read meanwhile, as long as the answers that wait are few. One task watches each socket; the socket itself tells it
+//! when there is something else to watch for. What is read in a turn and in a second is bounded by a [`Pace`], and a turn
+//! begins when [`Socket::poll_ready`] says that there is something.
 
 mod pace;
 mod reader;
@@ -22,6 +23,8 @@ use tungstenite::error::{CapacityError, Error};
 pub(crate) use pace::{Pace, Rate};
 pub(crate) use reader::Reader;
 
+use crate::pulse::KERNEL_BYTES;
+
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
@@ -29,6 +32,9 @@ const PING: u8 = 0x9;
 
 /// How much of what a client says in vain is let go at a time.
 const SCRAP: usize = 512;
+
+/// While so many bytes of answers wait behind others for the kernel, a client is not asked for more.
+const WAITING_ANSWERS: usize = 16 * 1024;
 
 /// What a client sent.
 #[derive(Debug)]
@@ -101,6 +107,8 @@ pub(crate) struct Socket {
     unsent: Vec<u8>,
     /// How much of `unsent` is gone.
     sent: usize,
+    /// How much came to wait behind other bytes that waited.
+    behind: usize,
     /// Whether the reader met something after which it cannot go on; what comes then is let go unread, so that the
     /// client can still read why.
     broken: bool,
@@ -116,7 +124,7 @@ impl Socket {
 
     fn of(tcp: TcpStream, reader: Reader, pace: Pace, encoding: Encoding) -> Self {
         let (pause, unsent, watcher) = (None, Vec::new(), Watcher::default());
-        Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, broken: false, closing: false, watcher }
+        Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, behind: 0, broken: false, closing: false, watcher }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
@@ -129,6 +137,8 @@ impl Socket {
     /// Takes a parked socket into this thread's runtime.
     pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
         let Parked { tcp, reader, pace, encoding, unsent } = parked;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(KERNEL_BYTES)?;
         Ok(Self { unsent, ..Self::of(TcpStream::from_std(tcp)?, reader, pace, encoding) })
     }
 
@@ -137,14 +147,19 @@ impl Socket {
         self.reader.set_max_frame_bytes(max_frame_bytes);
     }
 
-    /// Waits until there is something to read or, while bytes wait for the kernel, until it takes them. Whoever waits
-    /// is woken as well when it should look again, since that has changed or the socket is gone.
+    /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
+    /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
         if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.watcher.0 = Some(cx.waker().clone());
         }
-        if self.unsent() > 0 {
-            return self.tcp.poll_write_ready(cx).map(|polled| polled.map_or(Ready::Broken, |()| Ready::Writable));
+        if self.unsent() > 0
+            && let Poll::Ready(polled) = self.tcp.poll_write_ready(cx)
+        {
+            return Poll::Ready(polled.map_or(Ready::Broken, |()| Ready::Writable));
+        }
+        if !self.takes_more() {
+            return Poll::Pending;
         }
         loop {
             if let Some(pause) = &mut self.pause {
@@ -163,6 +178,11 @@ impl Socket {
         }
     }
 
+    /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.behind < WAITING_ANSWERS
+    }
+
     /// How frames are written.
     pub(crate) fn encoding(&self) -> Encoding {
         self.encoding
@@ -178,13 +198,17 @@ impl Socket {
         if self.broken {
             return self.discard();
         }
-        let waiting = self.unsent.len();
+        let (waiting, waited) = (self.unsent.len(), self.unsent() > 0);
         let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent, &mut self.pace);
         if self.closing {
             self.unsent.truncate(waiting);
         }
         // What the reader answered by itself, a pong or a close, stands in `unsent` now.
-        self.flush()?;
+        if waited {
+            self.behind += self.unsent.len() - waiting;
+        } else {
+            self.flush()?;
+        }
         match read {
             Ok(Message::Text(text)) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
             Ok(Message::Binary(bytes)) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
@@ -240,7 +264,7 @@ impl Socket {
             }
         }
         if self.sent > 0 {
-            (self.unsent, self.sent) = (Vec::new(), 0);
+            (self.unsent, self.sent, self.behind) = (Vec::new(), 0, 0);
         }
         Ok(())
     }
@@ -263,7 +287,9 @@ impl Socket {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         let mut taken = 0;
-        if self.unsent() == 0 {
+        if self.unsent() > 0 {
+            self.behind += bytes.len();
+        } else {
             taken = match self.tcp.try_write(bytes) {
                 Ok(taken) => taken,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,

@@ -120,6 +120,7 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");
     describe_counter!("tickwire_gateway_gaps_told_total", "Gaps told to sessions, one count per shard");
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
+    describe_counter!("tickwire_gateway_token_renewals_total", "New tokens that sessions went on with");
     describe_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
     describe_counter!(
         "tickwire_gateway_refused_upgrades_total",

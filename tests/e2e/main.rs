@@ -37,4 +37,6 @@ mod readiness;
 mod readme;
 mod resume;
 mod shutdown;
+mod slow_links;
 mod starting;
+mod tokens;

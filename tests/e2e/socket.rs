@@ -10,18 +10,21 @@ use tickwire_core::frames::{
     CaughtUp, Encoding, Gap, Heartbeat, Id, Notice, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome,
 };
 use tickwire_core::ids::{Partition, Seq};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use crate::node::DEADLINE;
 use crate::oracle::End;
 
 /// How long to leave between two looks at the position.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How much of what was not read a narrow connection's kernel holds, in bytes.
+const NARROW: u32 = 16 * 1024;
 
 /// A WebSocket.
 pub(crate) type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -94,8 +97,29 @@ impl Socket {
 
     /// Connects with this query and waits for nothing.
     pub(crate) async fn open(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
+        Self::over(connect(gateway, query, encoding).await, encoding)
+    }
+
+    /// Connects with this token in a header and waits for nothing.
+    pub(crate) async fn open_with_bearer(gateway: SocketAddr, token: &str) -> Self {
+        let mut request = format!("ws://{gateway}/v1/stream").into_client_request().unwrap();
+        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        Self::over(connect_async(request).await.unwrap().0, Encoding::Json)
+    }
+
+    /// Connects with this query over a socket that holds little of what was not read yet, and waits for nothing.
+    pub(crate) async fn open_narrow(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.set_recv_buffer_size(NARROW).unwrap();
+        let tcp = MaybeTlsStream::Plain(tcp.connect(gateway).await.unwrap());
+        let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());
+        Self::over(client_async(request, tcp).await.unwrap().0, encoding)
+    }
+
+    fn over(ws: Ws, encoding: Encoding) -> Self {
         Self {
-            ws: connect(gateway, query, encoding).await,
+            ws,
             encoding,
             queue: VecDeque::new(),
             last_id: 0,
@@ -183,6 +207,7 @@ impl Socket {
         self.send(&frame).await;
         let Incoming::Message(answer) = self.next().await else { panic!("closed instead of an answer to {frame}") };
         let id = match &answer {
+            ServerMessage::Authenticated(said) => &said.id,
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => &list.id,
             ServerMessage::Pong(pong) => &pong.id,
             ServerMessage::Error(error) => &error.id,

@@ -94,7 +94,8 @@ async fn close_codes_decide_whether_and_when() {
         match reconnect {
             Reconnect::Yes => assert!(retry_in.unwrap() <= Backoff::default().base, "{code}"),
             Reconnect::After => assert!((longest / 2..=longest).contains(&retry_in.unwrap()), "{code}"),
-            Reconnect::No => {
+            // It has no other token.
+            Reconnect::No | Reconnect::NewToken => {
                 assert_eq!((retry_in, messages.recv().await), (None, None), "{code}");
                 assert_eq!(client.ping().await.unwrap_err(), ClientError::Ended);
                 continue;

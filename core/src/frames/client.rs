@@ -112,8 +112,9 @@ impl ClientFrame {
             Encoding::Json => object::from_json(bytes),
             Encoding::MsgPack => object::from_msgpack(bytes),
         };
+        let object = object.map_err(|error| format!("{error}{}", bare_word(bytes)));
         let mut object =
-            object.map_err(|e| FrameError { code: ErrorCode::BadFrame, message: bounded(e.to_string()), id: None })?;
+            object.map_err(|text| FrameError { code: ErrorCode::BadFrame, message: bounded(text), id: None })?;
         let id = take_id(&mut object)?;
         match read(object) {
             Ok(frame) => Ok((id, frame)),
@@ -171,6 +172,19 @@ type Problem = (ErrorCode, String);
 
 fn bad_field(name: &str, problem: impl fmt::Display) -> Problem {
     (ErrorCode::BadField, format!("{}: {problem}", clipped(name)))
+}
+
+/// What an error message adds where the frame is nothing but the name of an action, such as `ping`, quoted or not.
+fn bare_word(bytes: &[u8]) -> String {
+    // A short text of MessagePack begins with its length.
+    let bytes = match bytes {
+        [first @ 0xa0..=0xbf, text @ ..] if usize::from(first & 0x1f) == text.len() => text,
+        _ => bytes,
+    };
+    let text = str::from_utf8(bytes).unwrap_or_default();
+    let word = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'');
+    let known = ACTIONS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+    known.map_or_else(String::new, |(name, _)| format!("; write it as {{\"action\":\"{name}\"}}"))
 }
 
 fn take_id(object: &mut Object) -> Result<Option<Id>, FrameError> {

@@ -5,7 +5,9 @@ use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, de};
 
 use super::Encoding;
-use super::server::{CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome};
+use super::server::{
+    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome,
+};
 use crate::event::{Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 
@@ -15,6 +17,8 @@ use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 pub enum ServerMessage {
     /// The session is ready.
     Welcome(Welcome),
+    /// The session goes on with a new token.
+    Authenticated(Authenticated),
     /// A change of subscriptions is confirmed.
     Subscribed(Subscriptions),
     /// The answer to `list`.

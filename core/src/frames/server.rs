@@ -20,6 +20,8 @@ use crate::ids::{Confidence, NodeId, Partition, Pattern, Room, Seq, Symbol, User
 pub enum ServerFrame {
     /// The session is ready.
     Welcome(Welcome),
+    /// The session goes on with a new token: the answer to `auth`.
+    Authenticated(Authenticated),
     /// A change of subscriptions is confirmed; carries the full list as it is now.
     Subscribed(Subscriptions),
     /// The answer to `list`.
@@ -54,6 +56,21 @@ pub struct Welcome {
     pub gateway: NodeId,
     /// A heartbeat comes at least this often, in milliseconds.
     pub heartbeat_ms: u32,
+    /// The largest frame that the gateway takes, in bytes. Absent from a gateway that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_frame_bytes: Option<u64>,
+}
+
+/// The answer to an `auth` on a session: it goes on with the new token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated {
+    /// The id of the frame that this answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// Who the client is taken for, as before.
+    pub user: UserId,
+    /// How long the new token is good for, in milliseconds.
+    pub expires_ms: u64,
 }
 
 /// The full list of a session's subscriptions.
@@ -122,6 +139,9 @@ pub struct Notice {
     /// Where all these events stand, one range per partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Range>,
+    /// How long the token is still good for, in milliseconds, where the notice is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
 }
 
 impl Notice {
@@ -136,6 +156,7 @@ impl Notice {
             conflated: 0,
             delayed: 0,
             ranges: Vec::new(),
+            expires_ms: None,
         }
     }
 }

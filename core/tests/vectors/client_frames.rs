@@ -60,3 +60,17 @@ fn tokens_stay_out_of_logs() {
     let (_, frame) = ClientFrame::parse(br#"{"action":"auth","token":"secret"}"#, Encoding::Json).unwrap();
     assert!(!format!("{frame:?}").contains("secret"));
 }
+
+#[test]
+fn a_bare_word_is_answered_with_how_it_is_written() {
+    let told = |bytes: &[u8], encoding| ClientFrame::parse(bytes, encoding).unwrap_err().message;
+    for bare in ["ping", "PING\r\n", "\"ping\"", " 'ping' "] {
+        let message = told(bare.as_bytes(), Encoding::Json);
+        assert!(message.ends_with("; write it as {\"action\":\"ping\"}"), "{bare:?}: {message}");
+    }
+    let message = told(b"\xa4ping", Encoding::MsgPack);
+    assert!(message.ends_with("; write it as {\"action\":\"ping\"}"), "{message}");
+    for other in ["pong", "", "[\"ping\"]", &"ping".repeat(10_000)] {
+        assert!(!told(other.as_bytes(), Encoding::Json).contains("write it as"), "{other:.20}");
+    }
+}

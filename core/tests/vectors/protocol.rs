@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tickwire_core::codes::{CloseCode, Reconnect};
+
 use crate::client_frames::ClientFrames;
 use crate::read::{file, vectors};
 use crate::server_frames::ServerFrames;
@@ -28,4 +30,24 @@ fn documented_codes_are_those_of_the_tables() {
     let (_, rest) = protocol.split_once("<!-- codes -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- /codes -->").unwrap();
     assert_eq!(table.trim(), tickwire_core::codes::markdown().trim());
+}
+
+/// The page has the table once more, since it has no other way to know it.
+#[test]
+fn the_page_reconnects_as_the_table_says() {
+    let page = file("../web/app.js");
+    let (_, rest) = page.split_once("const RECONNECT = {\n").unwrap();
+    let (table, _) = rest.split_once("};").unwrap();
+    let expected: String =
+        CloseCode::ALL.iter().map(|code| format!("  {}: \"{}\",\n", code.code(), code.reconnect().as_str())).collect();
+    assert_eq!(table, expected);
+}
+
+/// Only what a client itself must mend is final: time, a pause or another session mend everything else.
+#[test]
+fn clients_come_back_after_all_but_these_closes() {
+    let words = |word| CloseCode::ALL.iter().filter(move |code| code.reconnect() == word).map(|code| code.code());
+    assert_eq!(words(Reconnect::No).collect::<Vec<_>>(), [4001, 4003, 4005]);
+    assert_eq!(words(Reconnect::NewToken).collect::<Vec<_>>(), [4009]);
+    assert_eq!(words(Reconnect::Yes).collect::<Vec<_>>(), [4008, 4010]);
 }

@@ -8,8 +8,8 @@ use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{
-    CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame, ServerMessage,
-    Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
+    Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame,
+    ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
 };
 use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
 
@@ -112,6 +112,25 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 user: UserId::new("u1").unwrap(),
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
+                max_frame_bytes: None,
+            })),
+        ),
+        (
+            "welcome and the largest frame",
+            frame(ServerFrame::Welcome(Welcome {
+                session: "9f2c1d".into(),
+                user: UserId::new("u1").unwrap(),
+                gateway: NodeId::new("gw-1").unwrap(),
+                heartbeat_ms: 15_000,
+                max_frame_bytes: Some(262_144),
+            })),
+        ),
+        (
+            "authenticated",
+            frame(ServerFrame::Authenticated(Authenticated {
+                id: id(9),
+                user: UserId::new("u1").unwrap(),
+                expires_ms: 3_600_000,
             })),
         ),
         (
@@ -174,6 +193,16 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 delayed: 3,
                 ranges: vec![range(3, 10_452, 10_460)],
                 ..Notice::new(NoticeCode::CriticalBudget)
+            })),
+        ),
+        (
+            "notice of a token",
+            frame(ServerFrame::Notice(Notice {
+                msg: Some(
+                    "the token expires in 60 s; send {\"action\":\"auth\",\"token\":…} with a new one".to_owned(),
+                ),
+                expires_ms: Some(60_000),
+                ..Notice::new(NoticeCode::TokenExpiring)
             })),
         ),
         (

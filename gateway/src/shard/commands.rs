@@ -31,7 +31,7 @@ impl Shard {
         for _ in 0..TURN_MESSAGES {
             let Some(session) = self.sessions.get_mut(number) else { return };
             // A client that does not read its answers is not asked for more.
-            if session.socket.unsent() > 0 && session.stage == Stage::Open {
+            if !session.socket.takes_more() && session.stage == Stage::Open {
                 return;
             }
             let read = session.socket.read();
@@ -40,7 +40,7 @@ impl Shard {
                 Ok(None) => return,
                 Ok(Some(_)) | Err(Ended::Refused(_)) if !open => {}
                 Ok(Some(incoming)) => {
-                    session.heard = now;
+                    session.pulse.heard(now);
                     self.hear(now, number, &incoming);
                 }
                 Err(ended) => {
@@ -75,10 +75,7 @@ impl Shard {
 
     fn act(&mut self, now: Millis, number: u64, id: Option<Id>, frame: ClientFrame) -> Result<(), ServerError> {
         match frame {
-            ClientFrame::Auth { .. } => {
-                let message = "this connection is authenticated; open another one for another user";
-                Err(ServerError::new(id, ErrorCode::AlreadyAuthenticated, message))
-            }
+            ClientFrame::Auth { token } => self.authenticate(now, number, id, token),
             ClientFrame::Ping => {
                 self.reply(now, number, &ServerFrame::Pong(Pong { id }));
                 Ok(())
@@ -295,8 +292,7 @@ impl Shard {
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
         self.reply(now, number, &ServerFrame::Error(error));
         let Some(session) = self.sessions.get_mut(number) else { return };
-        session.malformed += u32::from(is_malformed);
-        if is_malformed && session.malformed > self.settings.config.max_malformed {
+        if is_malformed && session.mistakes.add(now, self.settings.config.max_malformed) {
             self.close(now, number, CloseCode::TooManyBadFrames);
         }
     }

@@ -125,7 +125,10 @@ impl Shard {
     /// The socket takes bytes again.
     pub(crate) fn writable(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
-        match session.socket.flush() {
+        let waited = session.socket.unsent();
+        let flushed = session.socket.flush();
+        session.pulse.took(now, waited - session.socket.unsent());
+        match flushed {
             Err(ended) => self.end(now, number, ended),
             Ok(()) if session.socket.unsent() == 0 => {
                 self.stats.deliveries += u64::from(std::mem::take(&mut session.half_sent));

@@ -8,14 +8,16 @@ use rand::Rng;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{Goaway, Heartbeat, ServerFrame, Welcome};
 use tickwire_core::ids::Millis;
-use tickwire_node::clock::millis;
+use tickwire_node::clock::{millis, wall_clock};
 
 use super::flush::worded;
 use super::{Shard, USUAL_WEIGHT};
 use crate::arrival::Arrival;
-use crate::auth::Identity;
+use crate::auth::{Identity, Term};
 use crate::messages::ToEdge;
+use crate::mistakes::Mistakes;
 use crate::outbox::Outbox;
+use crate::pulse::{Pulse, Verdict};
 use crate::session::{Session, Stage};
 use crate::socket::{Ended, Socket};
 use crate::stats::dropped;
@@ -33,9 +35,6 @@ const OUTAGE_NOTICE_MS: u64 = 100;
 /// How long a client may take to read its close frame, in milliseconds.
 const CLOSE_GRACE_MS: u64 = 5_000;
 
-/// After so many heartbeats without any sign of life a client is given up.
-const SILENT_HEARTBEATS: u64 = 3;
-
 /// How long a client that is sent away waits at most before it connects elsewhere, in milliseconds. Each is told its own
 /// time.
 const RECONNECT_JITTER_MS: u32 = 1_000;
@@ -43,7 +42,7 @@ const RECONNECT_JITTER_MS: u32 = 1_000;
 impl Shard {
     pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
         let Ok(socket) = Socket::unpark(arrival.socket) else { return };
-        let Identity { user, plan, weight } = arrival.identity;
+        let Identity { user, plan, weight, expires } = arrival.identity;
         let session = Session {
             user: user.clone(),
             account: self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref())),
@@ -58,8 +57,10 @@ impl Shard {
             catch_up: None,
             ahead: None,
             half_sent: 0,
-            malformed: 0,
-            heard: now,
+            mistakes: Mistakes::default(),
+            pulse: Pulse::new(now),
+            term: expires.map(|expires| Term::new(wall_clock(), expires)),
+            beat_at: now,
             attention: now,
             flush_at: None,
             touched: false,
@@ -90,35 +91,55 @@ impl Shard {
         let id = self.id(number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = Stage::Open;
-        session.heard = now;
+        session.pulse = Pulse::new(now);
+        session.beat_at = now.plus(millis(heartbeat));
         self.welcomed.push(number);
         let welcome = Welcome {
             session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
             user: session.user.clone(),
             gateway: self.settings.gateway.clone(),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
+            max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
-        self.remind(number, now.plus(self.heartbeat_ms()));
+        self.remind_of_next(now, number);
     }
 
     /// Looks after a session whose time has come.
     pub(super) fn attend(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number) else { return };
-        let heartbeat = self.heartbeat_ms();
         match session.stage {
             Stage::Closing => self.remove(now, number),
             Stage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
             Stage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
-            Stage::Joining => self.attend_joining(now, number, now.since(session.heard)),
-            Stage::Open if now.since(session.heard) > heartbeat * SILENT_HEARTBEATS => {
-                self.close(now, number, CloseCode::Unresponsive);
-            }
-            Stage::Open => {
-                self.remind(number, now.plus(heartbeat));
-                self.heartbeat(now, number);
+            Stage::Joining => self.attend_joining(now, number, now.since(session.beat_at)),
+            Stage::Open => self.look_after(now, number),
+        }
+    }
+
+    /// Looks after a session that is served.
+    fn look_after(&mut self, now: Millis, number: u64) {
+        if !self.look_at_term(now, number) {
+            return;
+        }
+        let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if session.beat_at <= now {
+            session.beat_at = now.plus(heartbeat);
+            match session.pulse.look(now, heartbeat, patience, session.socket.unsent() > 0) {
+                Verdict::Alive => self.heartbeat(now, number),
+                Verdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
+                Verdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
             }
         }
+        self.remind_of_next(now, number);
+    }
+
+    /// Sees to it that the session is looked at when it is next due a heartbeat, or its token is about to expire.
+    pub(super) fn remind_of_next(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get(number).filter(|session| session.stage == Stage::Open) else { return };
+        let beat_at = session.beat_at;
+        self.remind(number, self.term_due(now, number).map_or(beat_at, |due| due.min(beat_at)));
     }
 
     pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {
@@ -130,9 +151,12 @@ impl Shard {
         }
         let position = self.position(number);
         self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
-        if let Some(session) = self.sessions.get_mut(number)
-            && let Err(ended) = session.socket.ping()
-        {
+        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else {
+            return;
+        };
+        // A ping that waits is sent when what stands before it has gone; what moves until then is a sign of life.
+        session.pulse.pinged(now);
+        if let Err(ended) = session.socket.ping() {
             self.end(now, number, ended);
         }
     }

@@ -77,6 +77,14 @@ impl Schema {
         }
     }
 
+    /// A text where a list is expected is a list of one.
+    fn listed(&self, key: &str, value: toml::Value) -> toml::Value {
+        match (self.example(key), value) {
+            (Some(toml::Value::Array(_)), toml::Value::String(text)) => toml::Value::Array(vec![text.into()]),
+            (_, value) => value,
+        }
+    }
+
     /// Turns the text of a variable or flag into the type that its key takes. What does not fit stays text, to be
     /// refused by [`check`](Self::check) like any other value.
     fn read_text(&self, key: &str, text: &str) -> toml::Value {
@@ -143,7 +151,8 @@ impl Layer {
         schema: &Schema,
     ) -> Result<(), ConfigError> {
         for (name, value) in table {
-            let entry = Entry { key: join(prefix, &name), value, origin: origin.clone() };
+            let key = join(prefix, &name);
+            let entry = Entry { value: schema.listed(&key, value), key, origin: origin.clone() };
             match entry.value {
                 toml::Value::Table(inner) if schema.is_table(&entry.key) => {
                     self.gather(&entry.key, inner, origin, schema)?;

@@ -264,7 +264,7 @@ pub struct GatewayConfig {
     /// Bytes a second that are read of a client.
     #[serde(deserialize_with = "values::within::<65_536, 1_073_741_824, _, _>")]
     pub read_bytes: u32,
-    /// Malformed frames before the close.
+    /// Malformed frames in a minute before the close.
     #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
     pub max_malformed: u32,
     /// Subscriptions of a session.
@@ -366,6 +366,13 @@ pub struct AuthConfig {
     pub mode: AuthMode,
     /// What signs the tokens.
     pub jwt_secret: Secret,
+    /// Whom tokens may be for; none listed is anyone.
+    pub audience: Vec<String>,
+    /// Who may have issued tokens; none listed is anyone.
+    pub issuer: Vec<String>,
+    /// How long tokens are taken beyond their times.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
+    pub leeway: Duration,
 }
 
 /// How clients say who they are.

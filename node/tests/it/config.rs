@@ -231,3 +231,10 @@ fn a_node_without_a_name_gets_one_of_its_own() {
     assert_ne!(first, second);
     assert_eq!(from_sets(&[("node.id", "gw-1")]).unwrap().node.identity("gateway"), "gw-1");
 }
+
+#[test]
+fn a_text_where_a_list_is_expected_is_a_list_of_one() {
+    let (result, _) = from_file("[auth]\naudience = 'tickwire'\nissuer = ['a', 'b']\n");
+    let auth = result.unwrap().auth;
+    assert_eq!((auth.audience, auth.issuer), (vec!["tickwire".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+}

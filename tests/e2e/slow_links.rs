@@ -1,0 +1,48 @@
+//! A slow link is not a dead one.
+
+use serde_json::json;
+use std::time::Duration;
+use tickwire_core::frames::{Encoding, ServerMessage};
+use tokio::time::interval;
+
+use crate::cluster::Cluster;
+use crate::producer::Outgoing;
+use crate::socket::{Socket, query};
+
+/// Bytes of one event.
+const EVENT: usize = 20_000;
+
+/// How many events are stored before the client comes: far more than the kernels hold.
+const EVENTS: usize = 400;
+
+/// A client that takes longer than three heartbeats to catch up reads on all the time, and is heard meanwhile.
+#[tokio::test]
+async fn a_client_that_reads_steadily_catches_up_however_long_it_takes() {
+    let settings = [("gateway.heartbeat_interval", "300ms"), ("gateway.history", "1h")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let note = "x".repeat(EVENT);
+    let event = |n: usize| json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
+    let events: Vec<_> = (0..EVENTS).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
+    cluster.producer().await.publish_all(&events).await;
+    // All of it is the past when the client comes.
+    let mut other = Socket::connect(gateway, "bob", Encoding::Json).await;
+    other.catch_up(&cluster.log().await.end()).await;
+
+    let mut socket = Socket::open_narrow(gateway, &query("ann"), Encoding::Json).await;
+    socket.welcome().await;
+    let since = json!({ "action": "subscribe", "name": "all", "filter": {}, "since": "1h" });
+    assert!(matches!(socket.request(since).await, ServerMessage::Subscribed(_)));
+    // Some 400 KB a second, for five seconds: five times as long as a client may be silent.
+    let mut link = interval(Duration::from_millis(50));
+    for read in 1..=EVENTS / 4 {
+        link.tick().await;
+        socket.until(read).await;
+    }
+    // What it asks is answered before all that it missed has come.
+    assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)));
+    assert!(socket.events.len() < EVENTS, "{} events before the answer", socket.events.len());
+    assert!(socket.caught_up().await.resumed);
+    assert_eq!((socket.events.len(), socket.notices.len(), socket.gaps.len()), (EVENTS, 0, 0));
+    assert_eq!(cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total"), 0.0);
+}
