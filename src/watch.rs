@@ -4,7 +4,11 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io;
-use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Since, SubscribeOptions};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tickwire_client::{
+    Client, ClientConfig, ClientError, Credentials, Message, Since, SubscribeOptions, TokenProvider,
+};
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
 
@@ -25,11 +29,14 @@ pub(crate) struct WatchArgs {
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: String,
     /// Who to be, for a gateway with auth.mode = \"dev\"
-    #[arg(long, value_name = "NAME", value_parser = values::user, required_unless_present = "token", conflicts_with = "token")]
+    #[arg(long, value_name = "NAME", value_parser = values::user, required_unless_present_any = ["token", "token_file"], conflicts_with_all = ["token", "token_file"])]
     user: Option<UserId>,
     /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN
     #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// A file that holds the token, read again for each connection and when the token expires
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// Only these symbols
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     symbols: Vec<String>,
@@ -78,10 +85,11 @@ impl WatchArgs {
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
         let filter = self.filter();
         let mut config = ClientConfig::new(self.url);
-        config.credentials = match (self.token, self.user) {
-            (Some(token), _) => Credentials::Token(token),
-            (None, Some(user)) => Credentials::DevUser(user.as_str().to_owned()),
-            (None, None) => Credentials::None,
+        config.credentials = match (self.token, self.token_file, self.user) {
+            (Some(token), ..) => Credentials::Token(token),
+            (None, Some(file), _) => Credentials::Provider(token_of(file)),
+            (None, None, Some(user)) => Credentials::DevUser(user.as_str().to_owned()),
+            (None, None, None) => Credentials::None,
         };
         let (client, mut messages) = Client::connect(config).await?;
         let subscribing = client.clone();
@@ -137,6 +145,18 @@ impl WatchArgs {
     }
 }
 
+/// Gives the token that a file holds at the time.
+fn token_of(file: PathBuf) -> TokenProvider {
+    let file = Arc::new(file);
+    TokenProvider::new(move || {
+        let file = Arc::clone(&file);
+        async move {
+            let text = tokio::fs::read_to_string(&*file).await;
+            text.map(|text| text.trim().to_owned()).map_err(|error| format!("{}: {error}", file.display()))
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +186,7 @@ mod tests {
     fn wrong_flags_are_refused() {
         for args in [
             &["--user", "u", "--token", "t"][..],
+            &["--token", "t", "--token-file", "f"],
             &["--user", ""],
             &["--user", "u", "--tiers", "weekly"],
             &["--user", "u", "--min-confidence", "NaN"],

@@ -85,7 +85,7 @@ impl Client {
                     tokio::spawn(owner.run(link, stop));
                     return Ok((client, Messages { receiver }));
                 }
-                Err(error) if error.reconnect() == Reconnect::No => return Err(error),
+                Err(error) if matches!(error.reconnect(), Reconnect::No | Reconnect::NewToken) => return Err(error),
                 Err(error) => last = error,
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tickwire_core::frames::Encoding;
 
 use crate::backoff::Backoff;
+use crate::token::TokenProvider;
 
 /// Where to connect, as whom, and how patiently.
 #[derive(Clone, Debug)]
@@ -63,8 +64,11 @@ impl Default for ClientConfig {
 /// Who a client says it is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A token, sent as `Authorization: Bearer`.
+    /// A token, sent as `Authorization: Bearer`. Once it has expired the client ends.
     Token(String),
+    /// Tokens, sent alike, of a provider that is asked for a new one before each connection, and for another one when the
+    /// gateway says that a session's token expires.
+    Provider(TokenProvider),
     /// A user's name without proof, which only a gateway in `dev` mode takes.
     DevUser(String),
     /// Nothing.
@@ -76,6 +80,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(_) => f.write_str("Token(…)"),
+            Self::Provider(_) => f.write_str("Provider(…)"),
             Self::DevUser(user) => f.debug_tuple("DevUser").field(user).finish(),
             Self::None => f.write_str("None"),
         }

@@ -5,7 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tickwire_core::frames::{ServerMessage, Welcome};
+use http::HeaderValue;
+use tickwire_core::frames::{ServerError, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,11 +20,14 @@ use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::home;
 use crate::target::Target;
+use crate::token;
 
 /// Small, because a test or a load generator holds thousands of clients in one process. Messages may be larger.
 const SOCKET_BUFFER: usize = 4 * 1024;
 /// The largest message taken from the server.
 const MAX_MESSAGE: usize = 16 << 20;
+/// How long a close may take to come after an error that refuses the client.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How much of an HTTP refusal is shown.
 const SHOWN_TEXT: usize = 200;
 /// The longest pause that a refusal may ask for: what is on the way to the server may ask for anything.
@@ -67,19 +71,26 @@ pub(crate) async fn connect<D: Dial>(
     target: &Target,
     config: &ClientConfig,
 ) -> Result<Link<D::Io>, ClientError> {
+    let authorization = token::authorization(config).await?;
+    let authorization = authorization.as_ref();
     if config.ask_home
-        && let Some(home) = home::find(dialler, target, config).await
+        && let Some(home) = home::find(dialler, target, authorization, config).await
     {
-        match attempt(dialler, &home, config).await {
+        match attempt(dialler, &home, authorization, config).await {
             Ok(link) => return Ok(link),
             Err(error) => debug!(%error, "the home does not take the client"),
         }
     }
-    attempt(dialler, target, config).await
+    attempt(dialler, target, authorization, config).await
 }
 
 /// Connects to one gateway.
-async fn attempt<D: Dial>(dialler: &D, target: &Target, config: &ClientConfig) -> Result<Link<D::Io>, ClientError> {
+async fn attempt<D: Dial>(
+    dialler: &D,
+    target: &Target,
+    authorization: Option<&HeaderValue>,
+    config: &ClientConfig,
+) -> Result<Link<D::Io>, ClientError> {
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
         let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
@@ -88,7 +99,7 @@ async fn attempt<D: Dial>(dialler: &D, target: &Target, config: &ClientConfig) -
             .write_buffer_size(SOCKET_BUFFER)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let request = target.request().map_err(|e| unreachable(e.to_string()))?;
+        let request = target.request(authorization).map_err(|e| unreachable(e.to_string()))?;
         let upgraded = client_async_with_config(request, io, Some(limits)).await;
         let (socket, _) = upgraded.map_err(|error| match error {
             WsError::Http(response) => rejected(&target.url, &response),
@@ -110,30 +121,42 @@ where
 {
     let closed = |code, reason: String| ClientError::Closed { url: target.url.clone(), code, reason };
     let mut rest = Vec::new();
+    let mut refused: Option<ServerError> = None;
     loop {
-        let bytes = match socket.next().await {
-            None => return Err(closed(None, "the connection ended".to_owned())),
-            Some(Err(error)) => return Err(closed(None, error.to_string())),
-            Some(Ok(WsMessage::Close(frame))) => {
-                let (code, reason) =
-                    frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
-                return Err(closed(code, reason));
+        let next = match refused {
+            None => socket.next().await,
+            // The close that follows an error says whether to come back.
+            Some(_) => timeout(GOODBYE, socket.next()).await.ok().flatten(),
+        };
+        let bytes = match (next, refused.take()) {
+            (Some(Ok(WsMessage::Close(Some(frame)))), error) => {
+                let reason = error.map_or_else(|| frame.reason.to_string(), |error| error.msg);
+                return Err(closed(Some(frame.code.into()), reason));
             }
-            Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => message.into_data(),
-            Some(Ok(_)) => continue,
+            (None | Some(Err(_) | Ok(WsMessage::Close(None))), Some(ServerError { code, msg, .. })) => {
+                return Err(ClientError::Refused { code, msg });
+            }
+            (None, None) => return Err(closed(None, "the connection ended".to_owned())),
+            (Some(Err(error)), None) => return Err(closed(None, error.to_string())),
+            (Some(Ok(WsMessage::Close(None))), None) => return Err(closed(None, String::new())),
+            (Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))), None) => message.into_data(),
+            (Some(Ok(_)), error) => {
+                refused = error;
+                continue;
+            }
         };
         let messages = ServerMessage::parse(&bytes, config.encoding);
         let mut welcome = None;
         for message in messages.map_err(|e| closed(None, e.to_string()))? {
             match message {
                 ServerMessage::Welcome(first) => welcome = Some(first),
-                ServerMessage::Error(error) if welcome.is_none() => {
-                    return Err(ClientError::Refused { code: error.code, msg: error.msg });
-                }
+                ServerMessage::Error(error) if welcome.is_none() => refused = Some(error),
                 other => rest.push(other),
             }
         }
-        if let Some(welcome) = welcome {
+        if let Some(welcome) = welcome
+            && refused.is_none()
+        {
             return Ok(Link { socket, welcome, rest });
         }
     }

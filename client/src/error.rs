@@ -50,6 +50,12 @@ pub enum ClientError {
         /// The server's reason.
         reason: String,
     },
+    /// The token provider gave none.
+    #[error("no token: {problem}")]
+    NoToken {
+        /// Why.
+        problem: String,
+    },
     /// The server refused, with the number of an [`ErrorCode`].
     #[error("refused with code {code}: {msg}")]
     Refused {
@@ -83,7 +89,7 @@ impl ClientError {
     pub fn reconnect(&self) -> Reconnect {
         match self {
             Self::BadConfig { .. } | Self::BadName(_) | Self::BadAnswer { .. } | Self::Ended => Reconnect::No,
-            Self::Unreachable { .. } | Self::TimedOut { .. } => Reconnect::Yes,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NoToken { .. } => Reconnect::Yes,
             Self::Rejected { status: 400 | 401 | 403, .. } => Reconnect::No,
             Self::Rejected { status: 429 | 503, .. } => Reconnect::After,
             Self::Rejected { .. } => Reconnect::Yes,

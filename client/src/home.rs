@@ -6,7 +6,7 @@ use std::error::Error;
 use std::future::pending;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,8 +24,13 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// The home that the gateway at `target` names; `None` if it names none, or is it.
-pub(crate) async fn find<D: Dial>(dialler: &D, target: &Target, config: &ClientConfig) -> Option<Target> {
-    match timeout(DEADLINE, ask(dialler, target, config)).await {
+pub(crate) async fn find<D: Dial>(
+    dialler: &D,
+    target: &Target,
+    authorization: Option<&HeaderValue>,
+    config: &ClientConfig,
+) -> Option<Target> {
+    match timeout(DEADLINE, ask(dialler, target, authorization, config)).await {
         Ok(Ok(home)) => (!home.is_same(target)).then_some(home),
         Ok(Err(problem)) => {
             debug!(url = target.url, problem, "no home was told");
@@ -41,19 +46,20 @@ pub(crate) async fn find<D: Dial>(dialler: &D, target: &Target, config: &ClientC
 async fn ask<D: Dial>(
     dialler: &D,
     target: &Target,
+    authorization: Option<&HeaderValue>,
     config: &ClientConfig,
 ) -> Result<Target, Box<dyn Error + Send + Sync>> {
     let io = dialler.dial(&target.authority).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     let exchange = async {
-        let response = sender.send_request(target.question()?).await?;
+        let response = sender.send_request(target.question(authorization)?).await?;
         if response.status() != StatusCode::OK {
             return Err(format!("HTTP status {}", response.status()).into());
         }
         let text = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await?.to_bytes();
         let answer: Value = serde_json::from_slice(&text)?;
         let url = answer["url"].as_str().ok_or("the answer has no url")?;
-        Ok(target.elsewhere(url, config)?)
+        Ok(Target::elsewhere(url, config)?)
     };
     // What ends the connection is told to the exchange as well.
     let served = async {

@@ -40,6 +40,10 @@
 //! Where the server cannot give something any more, [`Message::Gap`] says what and why. Only if a resume is refused are
 //! the subscriptions made anew, and [`Message::Interrupted`] says that the time between is not covered.
 //!
+//! **A token expires.** With [`Credentials::Provider`] the client asks for a new one before each connection, and renews a
+//! session in place when the gateway says that its token expires; [`Message::Authenticated`] tells. With one fixed token
+//! the client ends when the gateway does not take it any more.
+//!
 //! **It ends** with [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason that
 //! connecting again would not mend. Dropping every [`Client`] alone ends nothing as long as [`Messages`] is there.
 //!
@@ -61,6 +65,7 @@ mod session;
 mod target;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use backoff::Backoff;
 pub use client::{Client, Messages, SubscribeOptions};
@@ -69,7 +74,8 @@ pub use error::ClientError;
 pub use message::Message;
 pub use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
 pub use tickwire_core::frames::{
-    BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, Subscription,
-    SubscriptionName, Subscriptions, Welcome,
+    Authenticated, BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError,
+    Subscription, SubscriptionName, Subscriptions, Welcome,
 };
 pub use tickwire_core::since::Since;
+pub use token::TokenProvider;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tickwire_core::frames::{Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome};
+use tickwire_core::frames::{
+    Authenticated, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome,
+};
 
 /// One thing that happened on the connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,8 @@ pub enum Message {
     Notice(Notice),
     /// Events of one partition may be missing.
     Gap(Gap),
+    /// The session goes on with a new token, which the provider gave.
+    Authenticated(Authenticated),
     /// The server asks the client to connect again. It does so by itself, at the time that the server gave.
     Goaway(Goaway),
     /// The server refused something that no request of this client is waiting for.

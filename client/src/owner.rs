@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tickwire_core::codes::Reconnect;
+use tickwire_core::codes::{CloseCode, Reconnect};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::backoff::Retries;
 use crate::client::Command;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Credentials};
 use crate::dial::{self, Dial, Link};
 use crate::message::Message;
 use crate::progress::Progress;
@@ -93,6 +93,10 @@ impl<D: Dial> Owner<D> {
             if let Some(mut socket) = self.socket.take() {
                 farewell(&mut socket).await;
             }
+            // The frame that was too large can only have been the resume: the next session begins anew.
+            if end.code == Some(CloseCode::FrameTooLarge.code()) && self.requests.is_resuming() {
+                self.progress.forget();
+            }
             for lost in self.requests.end_session() {
                 self.messages.send(lost).await.ok();
             }
@@ -130,6 +134,11 @@ impl<D: Dial> Owner<D> {
         verdict: Reconnect,
         told: Option<Duration>,
     ) -> Option<Duration> {
+        let verdict = match (verdict, &self.config.credentials) {
+            (Reconnect::NewToken, Credentials::Provider(_)) => Reconnect::Yes,
+            (Reconnect::NewToken, _) => Reconnect::No,
+            (verdict, _) => verdict,
+        };
         let retry_in = self.retries.next(verdict, told, &mut rand::rng());
         debug!(code, reason, ?retry_in, "disconnected");
         // Without a reader the task is about to be stopped.

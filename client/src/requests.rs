@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{
-    CaughtUp, Chosen, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, Subscriptions, Wanted,
+    CaughtUp, Chosen, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, Subscriptions, Token,
+    Wanted,
 };
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::position::Position;
@@ -46,6 +47,25 @@ pub(crate) struct Answered {
     pub(crate) resumed: Option<bool>,
 }
 
+/// How frames are written, and how many bytes one may have at most.
+pub(crate) type Wire = (Encoding, usize);
+
+/// How a session begins.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Whether it cannot go on where the one before ended, though that is known.
+    pub(crate) interrupted: bool,
+    pub(crate) anew: Anew,
+}
+
+/// What is asked when subscriptions are made anew.
+#[derive(Debug, Default)]
+pub(crate) struct Anew {
+    pub(crate) frames: Vec<Vec<u8>>,
+    /// What the user should be told.
+    pub(crate) told: Vec<Message>,
+}
+
 /// Whose past is awaited.
 #[derive(Debug)]
 enum PastOf {
@@ -74,8 +94,12 @@ impl Requests {
     /// Whether another request may be made. Until a resume is answered none may: if it is refused, what was in force
     /// comes first.
     pub(crate) fn has_room(&self) -> bool {
-        let is_resuming = self.open.values().any(|open| matches!(open.frame, ClientFrame::Resume { .. }));
-        self.open.len() < MAX_OPEN && !is_resuming
+        self.open.len() < MAX_OPEN && !self.is_resuming()
+    }
+
+    /// Whether a resume was asked for and not answered.
+    pub(crate) fn is_resuming(&self) -> bool {
+        self.open.values().any(|open| matches!(open.frame, ClientFrame::Resume { .. }))
     }
 
     /// Whether subscriptions were in force when the last session ended.
@@ -88,35 +112,70 @@ impl Requests {
         self.open.values().any(|open| open.reply.is_none())
     }
 
-    /// Takes a request and gives the frame for it; nothing if its caller has given up already.
-    pub(crate) fn ask(&mut self, frame: ClientFrame, reply: Reply, encoding: Encoding) -> Option<Vec<u8>> {
-        (!reply.is_closed()).then(|| self.open(frame, Some(reply), encoding))
+    /// Takes a request and gives the frame for it; nothing if its caller has given up already, or the frame is larger
+    /// than the server takes.
+    pub(crate) fn ask(&mut self, frame: ClientFrame, reply: Reply, (encoding, most): Wire) -> Option<Vec<u8>> {
+        if reply.is_closed() {
+            return None;
+        }
+        let bytes = self.open(frame, Some(reply), encoding);
+        if bytes.len() <= most {
+            return Some(bytes);
+        }
+        if let Some(Open { reply: Some(reply), .. }) = self.close(self.last_id) {
+            let ServerError { code, msg, .. } = too_large(bytes.len(), most);
+            drop(reply.send(Err(ClientError::Refused { code, msg })));
+        }
+        None
     }
 
-    /// The frames with which a new session begins: a resume from `place` on, if that is known and anything is held.
-    /// What follows then depends on its answer.
+    /// The frame with a new token for the session. Its answer is not waited for.
+    pub(crate) fn authenticate(&mut self, token: String, encoding: Encoding) -> Vec<u8> {
+        self.last_id += 1;
+        encode(self.last_id, &ClientFrame::Auth { token: Token(token) }, encoding)
+    }
+
+    /// How a new session begins: with a resume from `place` on, if that is known and anything is held, and the server
+    /// takes a frame of its size. What follows then depends on its answer.
     pub(crate) fn start_session(
         &mut self,
         place: Option<(Position, BTreeMap<Partition, Seq>)>,
-        encoding: Encoding,
-    ) -> Vec<Vec<u8>> {
+        (encoding, most): Wire,
+    ) -> Start {
         self.open.retain(|_, open| open.reply.is_some());
-        match place {
-            Some((position, seen)) if self.holds_any() => {
-                let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
-                vec![self.open(resume, None, encoding)]
-            }
-            _ => self.subscribe_anew(encoding),
+        let Some((position, seen)) = place.filter(|_| self.holds_any()) else {
+            return Start { interrupted: false, anew: self.subscribe_anew((encoding, most)) };
+        };
+        let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
+        let resume = self.open(resume, None, encoding);
+        if resume.len() <= most {
+            return Start { interrupted: false, anew: Anew { frames: vec![resume], told: Vec::new() } };
         }
+        debug!(bytes = resume.len(), most, "the session cannot go on: its resume is larger than the server takes");
+        self.close(self.last_id);
+        Start { interrupted: true, anew: self.subscribe_anew((encoding, most)) }
     }
 
-    /// The frames that subscribe to everything that was in force as if it were new, and then ask again.
-    pub(crate) fn subscribe_anew(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+    /// Subscribes to everything that was in force as if it were new, and then asks again. What the server would not take
+    /// any more is gone.
+    pub(crate) fn subscribe_anew(&mut self, (encoding, most): Wire) -> Anew {
         let again = self.ask_again(encoding);
-        let held = self.held.clone().into_iter();
-        let anew =
-            held.map(|(name, wanted)| self.open(ClientFrame::Subscribe { name, wanted, since: None }, None, encoding));
-        anew.chain(again).collect()
+        let mut anew = Anew::default();
+        for (name, wanted) in self.held.clone() {
+            let frame = self.open(ClientFrame::Subscribe { name: name.clone(), wanted, since: None }, None, encoding);
+            if frame.len() <= most {
+                anew.frames.push(frame);
+                continue;
+            }
+            self.close(self.last_id);
+            self.held.remove(&name);
+            anew.told.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
+        }
+        if !anew.told.is_empty() && anew.frames.is_empty() {
+            anew.told.push(Message::Restored);
+        }
+        anew.frames.extend(again);
+        anew
     }
 
     /// The frames of what callers asked in the session before, and still wait for.
@@ -159,11 +218,18 @@ impl Requests {
             ServerMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
-        let id = id.and_then(number);
+        // A frame that was passed over is answered without its id. Only a resume is larger than what was granted before.
+        let passed_over = matches!(&message, ServerMessage::Error(error)
+            if error.id.is_none() && error.code == ErrorCode::FrameTooLarge.code());
+        let resume = self.open.iter().find(|(_, open)| matches!(open.frame, ClientFrame::Resume { .. }));
+        let id = id.and_then(number).or_else(|| resume.filter(|_| passed_over).map(|(id, _)| *id));
         let open = id.and_then(|id| self.open.remove(&id));
         let answer = match message {
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => Ok(Answer::Subscriptions(list)),
             ServerMessage::Pong(_) => Ok(Answer::Pong),
+            ServerMessage::Authenticated(said) => {
+                return Ok(Answered { told: vec![Message::Authenticated(said)], resumed: None });
+            }
             ServerMessage::Error(error) => Err(error),
             _ => return Ok(Answered::default()),
         };
@@ -194,6 +260,12 @@ impl Requests {
         await_past(&mut self.pasts, self.last_id, &frame);
         self.open.insert(self.last_id, Open { frame, reply });
         bytes
+    }
+
+    /// Forgets a request that is not made after all.
+    fn close(&mut self, id: u64) -> Option<Open> {
+        self.pasts.remove(&id);
+        self.open.remove(&id)
     }
 
     fn hold(&mut self, frame: ClientFrame) {
@@ -229,6 +301,11 @@ impl Requests {
         }
         Ok(Answered { told, resumed })
     }
+}
+
+fn too_large(bytes: usize, most: usize) -> ServerError {
+    let message = format!("the frame has {bytes} bytes, and the server takes {most}");
+    ServerError::new(None, ErrorCode::FrameTooLarge, message)
 }
 
 /// Remembers, if a frame asks for the past, whose that is.

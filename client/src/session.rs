@@ -4,10 +4,12 @@
 //! ours, not of the server's.
 
 use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tickwire_core::codes::Reconnect;
+use tickwire_core::codes::{NoticeCode, Reconnect};
 use tickwire_core::frames::{Encoding, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -16,11 +18,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 
 use crate::client::Command;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Credentials};
 use crate::error;
 use crate::message::Message;
 use crate::progress::Progress;
-use crate::requests::{Answered, Requests};
+use crate::requests::{Anew, Answered, Requests, Start, Wire};
+
+type Renewal = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// The least silence after which a connection counts as lost, whatever heartbeat the server names.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
@@ -48,7 +52,10 @@ pub(crate) struct Session<'a, Io> {
     progress: &'a mut Progress,
     commands: &'a mut mpsc::Receiver<Command>,
     messages: &'a mpsc::Sender<Message>,
-    encoding: Encoding,
+    wire: Wire,
+    credentials: &'a Credentials,
+    /// A new token on its way, once the server has said that the session's expires.
+    renewal: Option<Renewal>,
     write_timeout: Duration,
     idle: Duration,
     /// The last sign of life, moved on by every wait for the user since.
@@ -65,17 +72,20 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         (requests, progress): (&'a mut Requests, &'a mut Progress),
         commands: &'a mut mpsc::Receiver<Command>,
         messages: &'a mpsc::Sender<Message>,
-        (config, welcome): (&ClientConfig, &Welcome),
+        (config, welcome): (&'a ClientConfig, &Welcome),
     ) -> Self {
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
         let heard = Instant::now();
+        let most = welcome.max_frame_bytes.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         Self {
             socket,
             requests,
             progress,
             commands,
             messages,
-            encoding: config.encoding,
+            wire: (config.encoding, most),
+            credentials: &config.credentials,
+            renewal: None,
             write_timeout: config.request_timeout,
             idle: config.idle_timeout.unwrap_or_else(|| (heartbeat * 5 / 2).max(LEAST_IDLE)),
             heard,
@@ -92,9 +102,16 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     }
 
     async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, End> {
-        let frames = self.requests.start_session(self.progress.place(), self.encoding);
-        self.write(frames).await?;
+        let Start { interrupted, anew } = self.requests.start_session(self.progress.place(), self.wire);
+        self.write(anew.frames).await?;
         for message in opening {
+            self.tell(message).await;
+        }
+        if interrupted {
+            self.progress.forget();
+            self.tell(Message::Interrupted).await;
+        }
+        for message in anew.told {
             self.tell(message).await;
         }
         self.take(rest).await?;
@@ -106,8 +123,13 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                     return Err(lost("the server asked the client to connect again"));
                 }
                 Some(Command { frame, reply }) = self.commands.recv(), if self.requests.has_room() => {
-                    let frame = self.requests.ask(frame, reply, self.encoding);
+                    let frame = self.requests.ask(frame, reply, self.wire);
                     self.write(frame).await?;
+                }
+                token = renewed(&mut self.renewal) => {
+                    self.renewal = None;
+                    let frame = self.requests.authenticate(token, self.wire.0);
+                    self.write([frame]).await?;
                 }
                 incoming = self.socket.next() => self.read(incoming).await?,
                 end = patience => return Err(end),
@@ -132,7 +154,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     async fn write(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<(), End> {
         let written = async {
             for frame in frames {
-                let message = match self.encoding {
+                let message = match self.wire.0 {
                     Encoding::Json => WsMessage::Text(frame.try_into().map_err(WsError::from)?),
                     Encoding::MsgPack => WsMessage::Binary(frame.into()),
                 };
@@ -157,7 +179,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                 return Err(End { code, reason, verdict: error::after_close(code), told: None });
             }
             Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => {
-                match ServerMessage::parse(&message.into_data(), self.encoding) {
+                match ServerMessage::parse(&message.into_data(), self.wire.0) {
                     Ok(messages) => self.take(messages).await?,
                     Err(error) => self.tell(Message::Unreadable { problem: error.to_string() }).await,
                 }
@@ -188,7 +210,14 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                         self.tell(message).await;
                     }
                 }
-                ServerMessage::Notice(notice) => self.tell(Message::Notice(notice)).await,
+                ServerMessage::Notice(notice) => {
+                    if notice.code == NoticeCode::TokenExpiring.as_str()
+                        && let Credentials::Provider(provider) = &self.credentials
+                    {
+                        self.renewal = Some(Box::pin(provider.clone().renew(self.write_timeout)));
+                    }
+                    self.tell(Message::Notice(notice)).await;
+                }
                 ServerMessage::Gap(gap) => {
                     if gap.reason == RESET {
                         self.progress.begin_anew(gap.p);
@@ -211,14 +240,17 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                     for message in told {
                         self.tell(message).await;
                     }
-                    let frames = match resumed {
+                    let Anew { frames, told } = match resumed {
                         None => continue,
-                        Some(true) => self.requests.ask_again(self.encoding),
+                        Some(true) => Anew { frames: self.requests.ask_again(self.wire.0), told: Vec::new() },
                         Some(false) => {
                             self.progress.forget();
-                            self.requests.subscribe_anew(self.encoding)
+                            self.requests.subscribe_anew(self.wire)
                         }
                     };
+                    for message in told {
+                        self.tell(message).await;
+                    }
                     self.write(frames).await?;
                 }
             }
@@ -234,6 +266,14 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
             self.heard += blocked.elapsed();
             self.restored_by += blocked.elapsed();
         }
+    }
+}
+
+/// Waits for a new token, if one is on its way.
+async fn renewed(renewal: &mut Option<Renewal>) -> String {
+    match renewal {
+        Some(renewal) => renewal.await,
+        None => pending().await,
     }
 }
 

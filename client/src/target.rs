@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 
 use crate::config::{ClientConfig, Credentials};
 use crate::error::ClientError;
+use crate::token::bearer;
 
 /// Where a gateway tells a user's home.
 const HOME_PATH: &str = "/v1/connect";
@@ -22,7 +23,6 @@ pub(crate) struct Target {
     /// `host:port`, to be dialled.
     pub(crate) authority: String,
     uri: Uri,
-    authorization: Option<HeaderValue>,
     sub_protocol: HeaderValue,
 }
 
@@ -32,17 +32,15 @@ impl Target {
         if config.urls.is_empty() {
             return Err(bad("urls", "at least one is needed, such as ws://127.0.0.1:8080/v1/stream"));
         }
-        let authorization = match &config.credentials {
-            Credentials::Token(token) => Some(bearer(token)?),
-            Credentials::DevUser(_) | Credentials::None => None,
-        };
-        let read = |url: &String| Self::read(url, config, authorization.clone());
-        config.urls.iter().map(read).collect()
+        if let Credentials::Token(token) = &config.credentials {
+            bearer(token)?;
+        }
+        config.urls.iter().map(|url| Self::read(url, config)).collect()
     }
 
-    /// Another gateway for the same user, which this one has named.
-    pub(crate) fn elsewhere(&self, url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
-        Self::read(url, config, self.authorization.clone())
+    /// Another gateway for the same user, which one has named.
+    pub(crate) fn elsewhere(url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
+        Self::read(url, config)
     }
 
     /// Whether both lead to the same gateway.
@@ -50,7 +48,7 @@ impl Target {
         self.authority == other.authority && self.uri.path() == other.uri.path()
     }
 
-    fn read(url: &str, config: &ClientConfig, authorization: Option<HeaderValue>) -> Result<Self, ClientError> {
+    fn read(url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
         let problem = |problem: &str| bad("urls", format!("{url:?} {problem}; write it as ws://host:port/v1/stream"));
         let given: Uri = url.parse().map_err(|e| problem(&format!("is not a URL ({e})")))?;
         match given.scheme_str() {
@@ -84,36 +82,32 @@ impl Target {
             .build()
             .map_err(|e| problem(&e.to_string()))?;
         let sub_protocol = HeaderValue::from_static(config.encoding.sub_protocol());
-        Ok(Self { url: url.to_owned(), authority: dialled, uri, authorization, sub_protocol })
+        Ok(Self { url: url.to_owned(), authority: dialled, uri, sub_protocol })
     }
 
     /// The question where the user's home is.
-    pub(crate) fn question(&self) -> http::Result<http::Request<String>> {
+    pub(crate) fn question(&self, authorization: Option<&HeaderValue>) -> http::Result<http::Request<String>> {
         let query = self.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let mut question = http::Request::get(format!("{HOME_PATH}{query}")).header(HOST, &self.authority);
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = authorization {
             question = question.header(AUTHORIZATION, authorization);
         }
         question.body(String::new())
     }
 
     /// An upgrade request with a fresh key.
-    pub(crate) fn request(&self) -> Result<Request, tokio_tungstenite::tungstenite::Error> {
+    pub(crate) fn request(
+        &self,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Request, tokio_tungstenite::tungstenite::Error> {
         let mut request = self.uri.clone().into_client_request()?;
         let headers = request.headers_mut();
         headers.insert(SEC_WEBSOCKET_PROTOCOL, self.sub_protocol.clone());
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         Ok(request)
     }
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, ClientError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| bad("credentials", "the token holds characters that no HTTP header may have"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn bad(field: &'static str, problem: impl Into<String>) -> ClientError {
@@ -146,9 +140,9 @@ mod tests {
     #[test]
     fn credentials_go_where_the_server_looks_for_them() {
         let user = targets(&["ws://h/?a=1"], Credentials::DevUser("bob@x.com&b".into())).unwrap();
-        assert_eq!(user[0].request().unwrap().uri(), "ws://h/v1/stream?user=bob%40x%2Ecom%26b&a=1");
+        assert_eq!(user[0].request(None).unwrap().uri(), "ws://h/v1/stream?user=bob%40x%2Ecom%26b&a=1");
         let token = targets(&["ws://h"], Credentials::Token("t0k".into())).unwrap();
-        let request = token[0].request().unwrap();
+        let request = token[0].request(Some(&bearer("t0k").unwrap())).unwrap();
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer t0k");
         assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], "tickwire.v1.json");
         assert!(!format!("{token:?} {:?}", Credentials::Token("t0k".into())).contains("t0k"));

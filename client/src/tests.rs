@@ -5,6 +5,7 @@ mod homing;
 mod reconnecting;
 mod resuming;
 mod talking;
+mod tokens;
 
 use std::time::Duration;
 

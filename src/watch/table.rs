@@ -127,6 +127,7 @@ fn told(message: &Message) -> Option<String> {
         Message::Goaway(goaway) => {
             format!("the gateway sends us elsewhere ({}), in {} ms", goaway.reason, goaway.reconnect_ms)
         }
+        Message::Authenticated(said) => format!("a new token, good for {} s", said.expires_ms / 1_000),
         Message::Refused(error) => format!("refused with code {}: {}", error.code, error.msg),
         Message::Unreadable { problem } => problem.clone(),
         Message::Disconnected { reason, retry_in, .. } => match retry_in {

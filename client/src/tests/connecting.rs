@@ -45,14 +45,14 @@ async fn a_refusal_for_good_is_not_taken_to_the_next_gateway() {
     let (dialler, mut stage) = stage();
     let refuse = async {
         let mut peer = stage.accept().await;
-        peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "expired"))]).await;
+        peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "forged"))]).await;
         peer
     };
     let (client, _peer) = tokio::join!(connect(dialler, config()), refuse);
-    assert_eq!(client.unwrap_err(), ClientError::Refused { code: 402, msg: "expired".into() });
+    assert_eq!(client.unwrap_err(), ClientError::Refused { code: 402, msg: "forged".into() });
 
     let (dialler, mut stage) = self::stage();
-    let close = async { stage.accept().await.close(4001, "expired").await };
+    let close = async { stage.accept().await.close(4001, "forged").await };
     let (client, ()) = tokio::join!(connect(dialler, config()), close);
     let error = client.unwrap_err();
     assert_eq!((error.close_code(), error.reconnect()), (Some(4001), Reconnect::No));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{CaughtUp, ClientFrame, Heartbeat, Id, ServerError, ServerFrame, encode_event};
+use tickwire_core::codes::{CloseCode, ErrorCode};
+use tickwire_core::frames::{CaughtUp, ClientFrame, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event};
 use tickwire_core::ids::{Incarnation, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{config, connected, disconnected, next, subscribe};
 use crate::scripted::{Peer, Stage, event, pong, subscribed};
-use crate::{Client, Message, Messages, SubscribeOptions};
+use crate::{Client, ClientError, Message, Messages, SubscribeOptions};
 
 /// A position at `seq` in partition 3, of which the scripted events are.
 fn position(seq: u64) -> Position {
@@ -185,4 +185,62 @@ async fn what_callers_ask_comes_after_what_they_asked_before_even_if_a_resume_is
         replaced.unwrap();
         pinged.unwrap();
     }
+}
+
+/// Cuts the connection, and gives the next one, whose welcome says how large frames may be.
+async fn welcomed_with(messages: &mut Messages, stage: &mut Stage, peer: Peer, most: u64) -> Peer {
+    drop(peer);
+    disconnected(messages).await;
+    let mut peer = stage.accept().await;
+    let welcome = Welcome { max_frame_bytes: Some(most), ..crate::scripted::welcome() };
+    peer.say(&[ServerFrame::Welcome(welcome)]).await;
+    assert!(matches!(next(messages).await, Message::Connected { .. }));
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_larger_than_the_server_takes_is_told_and_the_subscriptions_are_made_anew() {
+    let (client, mut messages, mut stage, mut peer) = placed(10).await;
+    subscribe(&client, &mut peer, "b").await;
+    let mut peer = welcomed_with(&mut messages, &mut stage, peer, 100).await;
+    assert_eq!(next(&mut messages).await, Message::Interrupted);
+    assert_eq!((peer.grant().await.as_str(), peer.grant().await.as_str()), ("a", "b"));
+    assert_eq!(next(&mut messages).await, Message::Restored);
+
+    // What fits no more is told and gone, and what a caller asks is refused before it is sent.
+    let mut peer = welcomed_with(&mut messages, &mut stage, peer, 40).await;
+    assert_eq!(next(&mut messages).await, Message::Interrupted);
+    for expected in ["a", "b"] {
+        let Message::SubscriptionLost { name, error } = next(&mut messages).await else { panic!("not told") };
+        assert_eq!((name.as_str(), error.code), (expected, ErrorCode::FrameTooLarge.code()));
+    }
+    assert_eq!(next(&mut messages).await, Message::Restored);
+    let refused = client.subscribe("c", json!({}), SubscribeOptions::default()).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { code: 417, .. }), "{refused}");
+    let answer = async {
+        let (id, frame) = peer.hear().await;
+        assert_eq!(frame, ClientFrame::Ping);
+        peer.say(&[pong(id)]).await;
+    };
+    tokio::join!(client.ping(), answer).0.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_the_server_passes_over_or_closes_for_its_size_is_not_sent_again() {
+    let (_client, mut messages, mut stage, peer) = placed(10).await;
+    let (mut peer, ..) = resumed(&mut messages, &mut stage, peer).await;
+    peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::FrameTooLarge, "too large"))]).await;
+    assert_eq!(next(&mut messages).await, Message::Interrupted);
+    assert_eq!(peer.grant().await, "a");
+    assert_eq!(next(&mut messages).await, Message::Restored);
+
+    peer.say(&[heartbeat(20)]).await;
+    assert!(matches!(next(&mut messages).await, Message::Heartbeat(_)));
+    let (peer, ..) = resumed(&mut messages, &mut stage, peer).await;
+    peer.close(CloseCode::FrameTooLarge.code(), "too large").await;
+    assert!(disconnected(&mut messages).await.1.is_some());
+    let mut peer = stage.welcome().await;
+    assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
+    assert_eq!(next(&mut messages).await, Message::Interrupted);
+    assert_eq!(peer.grant().await, "a");
 }

@@ -1,0 +1,109 @@
+//! Tokens that expire: a provider is asked again, in place and at each connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tickwire_core::codes::{CloseCode, ErrorCode, NoticeCode};
+use tickwire_core::frames::{Authenticated, ClientFrame, Notice, ServerError, ServerFrame};
+use tickwire_core::ids::UserId;
+use tokio::time::{Instant, timeout};
+
+use super::{config, connect, connected, disconnected, next, subscribe};
+use crate::scripted::stage;
+use crate::{Backoff, ClientConfig, ClientError, Credentials, Message, Reconnect, TokenProvider};
+
+/// A provider that counts its tokens, and the configuration with it. It fails where `fails` says so.
+fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> ClientConfig {
+    let asked = AtomicUsize::new(0);
+    let fails = Arc::new(fails);
+    let provider = TokenProvider::new(move || {
+        let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let failed = fails(number);
+        async move { if failed { Err("the issuer is away") } else { Ok(format!("t{number}")) } }
+    });
+    ClientConfig { credentials: Credentials::Provider(provider), ..config() }
+}
+
+fn expiring() -> ServerFrame {
+    ServerFrame::Notice(Notice { expires_ms: Some(60_000), ..Notice::new(NoticeCode::TokenExpiring) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_asked_at_each_connection() {
+    let (client, mut messages, mut stage, mut peer) = connected(counted(|_| false)).await;
+    assert_eq!(peer.headers["authorization"], "Bearer t1");
+    subscribe(&client, &mut peer, "a").await;
+    peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
+    let (code, retry_in) = disconnected(&mut messages).await;
+    assert!(code == Some(4009) && retry_in.unwrap() <= Backoff::default().base);
+    // The next one has expired as well: it is asked again, a little later.
+    let mut peer = stage.accept().await;
+    assert_eq!(peer.headers["authorization"], "Bearer t2");
+    peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "it expired 8 s ago"))]).await;
+    peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
+    assert!(disconnected(&mut messages).await.1.is_some());
+    let mut peer = stage.welcome().await;
+    assert_eq!(peer.headers["authorization"], "Bearer t3");
+    assert_eq!(peer.grant().await, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_renewed_in_place_when_its_token_expires() {
+    let (_client, mut messages, _stage, mut peer) = connected(counted(|number| number == 2)).await;
+    peer.say(&[expiring()]).await;
+    assert!(matches!(next(&mut messages).await, Message::Notice(_)));
+    // The provider fails at first, and is asked again.
+    let said = Instant::now();
+    let (id, frame) = peer.hear().await;
+    let ClientFrame::Auth { token } = frame else { panic!("{frame:?}") };
+    assert_eq!((token.0.as_str(), said.elapsed()), ("t3", Duration::from_secs(5)));
+    let answer = Authenticated { id: Some(id), user: UserId::new("ann").unwrap(), expires_ms: 3_600_000 };
+    peer.say(&[ServerFrame::Authenticated(answer.clone())]).await;
+    assert_eq!(next(&mut messages).await, Message::Authenticated(answer));
+    // Once: until the server says so again nothing is renewed.
+    assert!(timeout(Duration::from_secs(30), peer.hear()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_token_ends_the_client_when_it_has_expired() {
+    let fixed = || ClientConfig { credentials: Credentials::Token("t0k".into()), ..config() };
+    let (_client, mut messages, _stage, mut peer) = connected(fixed()).await;
+    peer.say(&[expiring()]).await;
+    assert!(matches!(next(&mut messages).await, Message::Notice(_)));
+    peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
+    assert_eq!(disconnected(&mut messages).await, (Some(4009), None));
+    assert_eq!(messages.recv().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_token_that_is_refused_is_told_with_its_close() {
+    for (code, reconnect) in [(4001, Reconnect::No), (4007, Reconnect::After), (4009, Reconnect::NewToken)] {
+        let (dialler, mut stage) = stage();
+        let refuse = async {
+            for _ in 0..if reconnect == Reconnect::After { 2 } else { 1 } {
+                let mut peer = stage.accept().await;
+                peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "why"))]).await;
+                peer.close(code, "the reason").await;
+            }
+        };
+        let (client, ()) = tokio::join!(connect(dialler, counted(|_| false)), refuse);
+        let error = client.unwrap_err();
+        assert!(matches!(&error, ClientError::Closed { reason, .. } if reason == "why"), "{error}");
+        assert_eq!((error.close_code(), error.reconnect()), (Some(code), reconnect));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_without_a_token_is_told_and_asked_again() {
+    let (dialler, _stage) = stage();
+    let error = connect(dialler, counted(|_| true)).await.unwrap_err();
+    assert_eq!(error, ClientError::NoToken { problem: "the issuer is away".to_owned() });
+
+    let (_client, mut messages, mut stage, peer) = connected(counted(|number| number == 2)).await;
+    drop(peer);
+    disconnected(&mut messages).await;
+    let Message::Disconnected { reason, retry_in, .. } = next(&mut messages).await else { panic!("not told") };
+    assert!(reason.contains("the issuer is away") && retry_in.is_some(), "{reason}");
+    assert_eq!(stage.welcome().await.headers["authorization"], "Bearer t3");
+}

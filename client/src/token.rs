@@ -1,0 +1,99 @@
+//! Where tokens come from: one that is given once, or a provider that is asked again whenever one is needed.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::config::{ClientConfig, Credentials};
+use crate::error::ClientError;
+
+/// The pause after a provider has failed, before it is asked again for the token of a session.
+const PAUSE: Duration = Duration::from_secs(5);
+
+type Problem = Box<dyn Error + Send + Sync>;
+type Asked = Pin<Box<dyn Future<Output = Result<String, Problem>> + Send>>;
+
+/// Gives tokens. It is asked before each connection, and on a session when the gateway says that its token expires.
+/// Clones share it.
+#[derive(Clone)]
+pub struct TokenProvider(Arc<dyn Fn() -> Asked + Send + Sync>);
+
+impl TokenProvider {
+    /// A provider that calls `ask`. An error is told as [`ClientError::NoToken`], and it is asked again later.
+    pub fn new<F, T, E>(ask: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Problem>,
+    {
+        Self(Arc::new(move || {
+            let asked = ask();
+            Box::pin(async move { asked.await.map_err(Into::into) })
+        }))
+    }
+
+    /// A token, within a time.
+    async fn ask(&self, within: Duration) -> Result<String, ClientError> {
+        match timeout(within, (self.0)()).await {
+            Ok(Ok(token)) => Ok(token),
+            Ok(Err(problem)) => Err(ClientError::NoToken { problem: problem.to_string() }),
+            Err(_) => Err(ClientError::TimedOut { what: "the token", after: within }),
+        }
+    }
+
+    /// A token for a session that goes on. A provider that fails is asked again for as long as the session lasts.
+    pub(crate) async fn renew(self, within: Duration) -> String {
+        loop {
+            match self.ask(within).await {
+                Ok(token) => return token,
+                Err(error) => debug!(%error, "no new token for the session"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+impl fmt::Debug for TokenProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenProvider")
+    }
+}
+
+impl PartialEq for TokenProvider {
+    /// Whether both are the same provider.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TokenProvider {}
+
+/// The header that says who the client is, with a token of now.
+pub(crate) async fn authorization(config: &ClientConfig) -> Result<Option<HeaderValue>, ClientError> {
+    match &config.credentials {
+        Credentials::Token(token) => bearer(token).map(Some),
+        Credentials::Provider(provider) => {
+            let token = provider.ask(config.connect_timeout).await?;
+            let token = bearer(token.trim());
+            token.map(Some).map_err(|error| ClientError::NoToken { problem: error.to_string() })
+        }
+        Credentials::DevUser(_) | Credentials::None => Ok(None),
+    }
+}
+
+/// The header for a token.
+pub(crate) fn bearer(token: &str) -> Result<HeaderValue, ClientError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::BadConfig {
+        field: "credentials",
+        problem: "the token holds characters that no HTTP header may have".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
