@@ -3,14 +3,21 @@
 //! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
 //! gap that would follow, so a partition that lags does not hold the confirmation for longer than a deadline.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::coverage::{Coverage, Weight};
 use crate::ids::{Millis, Revision};
 
-/// What waits to be confirmed, oldest first. `T` is what the asker wants back.
+/// What waits to be confirmed. `T` is what the asker wants back. What still has to wait costs nothing when others are
+/// confirmed.
 #[derive(Debug)]
 pub struct Confirmations<T> {
     timeout: u64,
-    waiting: Vec<Waiting<T>>,
+    /// By number, in the order of asking, which is that of the deadlines.
+    waiting: BTreeMap<u64, Waiting<T>>,
+    /// The same by what they wait for.
+    by_revision: BTreeSet<(Revision, u64)>,
+    asked: u64,
 }
 
 #[derive(Debug)]
@@ -24,13 +31,15 @@ impl<T> Confirmations<T> {
     /// Nothing waits. `timeout`, in milliseconds, is how long a lagging partition may hold a confirmation.
     #[must_use]
     pub fn new(timeout: u64) -> Self {
-        Self { timeout, waiting: Vec::new() }
+        Self { timeout, waiting: BTreeMap::new(), by_revision: BTreeSet::new(), asked: 0 }
     }
 
     /// Something waits that is part of every revision from `revision` on. Who asks twice and wants the answers in
     /// order asks with a revision that never falls.
     pub fn ask(&mut self, now: Millis, revision: Revision, token: T) {
-        self.waiting.push(Waiting { revision, deadline: now.plus(self.timeout), token });
+        self.asked += 1;
+        self.by_revision.insert((revision, self.asked));
+        self.waiting.insert(self.asked, Waiting { revision, deadline: now.plus(self.timeout), token });
     }
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
@@ -39,13 +48,19 @@ impl<T> Confirmations<T> {
             return Vec::new();
         }
         let carried = coverage.lowest_revision();
-        self.waiting
-            .extract_if(.., |waiting| waiting.revision <= carried || waiting.deadline <= now)
-            .map(|waiting| {
-                coverage.require(waiting.revision);
-                waiting.token
-            })
-            .collect()
+        let carried =
+            self.by_revision.iter().take_while(|(revision, _)| *revision <= carried).map(|(_, number)| *number);
+        let late = self.waiting.iter().take_while(|(_, waiting)| waiting.deadline <= now).map(|(number, _)| *number);
+        let numbers: BTreeSet<u64> = carried.chain(late).collect();
+        let mut tokens = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            if let Some(Waiting { revision, token, .. }) = self.waiting.remove(&number) {
+                self.by_revision.remove(&(revision, number));
+                coverage.require(revision);
+                tokens.push(token);
+            }
+        }
+        tokens
     }
 
     /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, no time
@@ -55,6 +70,6 @@ impl<T> Confirmations<T> {
         if !coverage.is_complete() {
             return None;
         }
-        self.waiting.iter().map(|waiting| waiting.deadline).min()
+        self.waiting.first_key_value().map(|(_, waiting)| waiting.deadline)
     }
 }

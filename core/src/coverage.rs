@@ -373,6 +373,11 @@ impl<E: Weight> Coverage<E> {
         self.tracks.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
     }
 
+    /// From now on so many replays may be under way at the same time.
+    pub fn set_replays(&mut self, replays: usize) {
+        self.limits.replays = replays;
+    }
+
     /// How many more replays may be under way.
     fn free(&self) -> usize {
         let under_way = self.tracks.iter().filter(|track| track.deadline().is_some()).count();

@@ -14,6 +14,9 @@ use crate::ids::{Incarnation, Partition, Seq};
 /// The layout written by this build.
 const LAYOUT: u8 = 1;
 
+/// The most bytes of a position: its layout, incarnation, count and highest sequence, and a number for each partition.
+const MAX_BYTES: usize = 1 + 8 + 10 * (2 + Position::MAX_PARTITIONS);
+
 /// One sequence per partition, of one life of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -41,6 +44,12 @@ pub enum PositionError {
     /// It is not base64, or ends too early, or goes on too long.
     #[error("not a position: send back the text of a heartbeat or of `subscribed` unchanged")]
     Malformed,
+    /// It names more partitions than any stream has.
+    #[error("it names {found} partitions, and no stream has more than {}", Position::MAX_PARTITIONS)]
+    Partitions {
+        /// How many it names.
+        found: u64,
+    },
     /// A later or earlier build wrote it.
     #[error("position layout {found} is not known here")]
     Layout {
@@ -67,12 +76,15 @@ impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PositionError::Malformed)?;
-        let (layout, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
-        if *layout != LAYOUT {
-            return Err(PositionError::Layout { found: *layout });
+        // Whoever names many partitions is refused by the first bytes, before the others cost anything.
+        let head = text.as_bytes().get(..HEAD).unwrap_or(text.as_bytes());
+        check_head(&URL_SAFE_NO_PAD.decode(head).map_err(|_| PositionError::Malformed)?)?;
+        if text.len() > MAX_BYTES.div_ceil(3) * 4 {
+            return Err(PositionError::Malformed);
         }
-        let (incarnation, mut rest) = rest.split_first_chunk::<8>().ok_or(PositionError::Malformed)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| PositionError::Malformed)?;
+        let (incarnation, mut rest) =
+            bytes.get(1..).and_then(<[u8]>::split_first_chunk::<8>).ok_or(PositionError::Malformed)?;
         let partitions = take_number(&mut rest)?;
         let highest = take_number(&mut rest)?;
         // A partition takes at least a byte, so a larger count is a lie, told before anything is allocated for it.
@@ -86,6 +98,23 @@ impl FromStr for Position {
             [] => Ok(Self { incarnation: Incarnation(u64::from_be_bytes(*incarnation)), seqs }),
             _ => Err(PositionError::Malformed),
         }
+    }
+}
+
+/// How much of the text holds the layout, the incarnation and the count of partitions: 19 bytes at most, in groups of
+/// four characters for three bytes.
+const HEAD: usize = 28;
+
+/// What can be said of a position by its first bytes.
+fn check_head(bytes: &[u8]) -> Result<(), PositionError> {
+    let (layout, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
+    if *layout != LAYOUT {
+        return Err(PositionError::Layout { found: *layout });
+    }
+    let (_, mut rest) = rest.split_first_chunk::<8>().ok_or(PositionError::Malformed)?;
+    match take_number(&mut rest)? {
+        found if found > Position::MAX_PARTITIONS as u64 => Err(PositionError::Partitions { found }),
+        _ => Ok(()),
     }
 }
 

@@ -25,6 +25,27 @@ pub struct ReplayRequest {
     pub incarnation: Incarnation,
     /// What is wanted.
     pub interest: Sought,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Purpose::is_repair")]
+    pub purpose: Purpose,
+}
+
+/// What a replay is for. Repairs come first, for all that is new waits behind the gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To close a gap in what is live.
+    #[default]
+    Repair,
+    /// To give sessions of the past.
+    CatchUp,
+}
+
+impl Purpose {
+    /// Whether it closes a gap in what is live.
+    #[must_use]
+    pub fn is_repair(&self) -> bool {
+        *self == Self::Repair
+    }
 }
 
 /// The interest that a replay is matched against.

@@ -33,7 +33,7 @@ pub enum SinceError {
     /// It is a time that is not taken.
     #[error(transparent)]
     Time(TimeError),
-    /// It is a position of another build.
+    /// It is a position of another build, or of more partitions than a stream has.
     #[error(transparent)]
     Position(PositionError),
 }
@@ -131,5 +131,8 @@ mod tests {
         let of_later_build = "AgAAAAAAAAAHAgEA";
         let error = Since::from_str(of_later_build).unwrap_err();
         assert_eq!(error, SinceError::Position(PositionError::Layout { found: 2 }));
+        let of_many = Position { incarnation: Incarnation(7), seqs: vec![Seq(0); 49_000] }.to_string();
+        let error = Since::from_str(&of_many).unwrap_err();
+        assert_eq!(error, SinceError::Position(PositionError::Partitions { found: 49_000 }));
     }
 }

@@ -10,7 +10,7 @@ use tickwire_core::ids::{
     Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
 };
 use tickwire_core::interest_log::InterestLog;
-use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
+use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::section::Section;
 use tickwire_testkit::blank_event;
@@ -383,6 +383,7 @@ fn a_reply_claims_what_was_read_and_no_more() {
         to: Seq(20),
         incarnation: LIFE,
         interest: Sought::Told(Revision(1)),
+        purpose: Purpose::Repair,
     };
     let reply = |read: &[(u64, Option<&'static str>)]| {
         let mut reply = Reply::new(&request, Revision(1));
@@ -420,6 +421,23 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(250), &mut coverage), ["subscription"]);
     assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, Offered::Outdated);
+}
+
+#[test]
+fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
+    let mut coverage = coverage();
+    let mut confirmations = Confirmations::new(250);
+    for (at, revision, token) in [(0, 5, "late"), (10, 2, "b"), (20, 9, "waits"), (30, 1, "a"), (30, 2, "c")] {
+        confirmations.ask(Millis(at), Revision(revision), token);
+    }
+    offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
+    offer(&mut coverage, 0, section(1, 2, 0, 1, &[]));
+    assert_eq!(confirmations.take(Millis(100), &mut coverage), ["b", "a", "c"]);
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
+    assert_eq!(confirmations.take(Millis(260), &mut coverage), ["late"]);
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(270)));
+    assert_eq!(confirmations.take(Millis(270), &mut coverage), ["waits"]);
+    assert_eq!(confirmations.next_deadline(&coverage), None);
 }
 
 fn node(name: &str) -> NodeRef {

@@ -1,8 +1,12 @@
 //! What a user may have in a time, shared by all sessions of the user on this gateway. Pure: the clock is passed in.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
 use tickwire_core::frames::SubscriptionName;
 use tickwire_core::ids::Millis;
 
+use crate::budget::Budget;
 use crate::sliding::{PerHour, PerSecond};
 
 /// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
@@ -15,6 +19,12 @@ pub struct Account {
     pub sessions: u32,
     /// How many events a second are sent to the user; 0 means any number.
     pub rate: u32,
+    /// What the user's sessions may ask for.
+    pub commands: Budget,
+    /// What may be read of the stream for the user's sessions that catch up, in sequences.
+    pub past: Budget,
+    /// How many of the user's sessions are catching up.
+    pub catching_up: Arc<AtomicU32>,
     sent: PerSecond,
     /// What was sent of subscriptions with a quota. A name with several quotas, in several sessions, has one count.
     quotas: Vec<(SubscriptionName, PerHour)>,
@@ -24,7 +34,9 @@ impl Account {
     /// A user without sessions, who may have so many events a second; 0 means any number.
     #[must_use]
     pub fn new(rate: u32) -> Self {
-        Self { sessions: 0, rate, sent: PerSecond::second(), quotas: Vec::new() }
+        let (commands, past) = (Budget::default(), Budget::default());
+        let catching_up = Arc::default();
+        Self { sessions: 0, rate, commands, past, catching_up, sent: PerSecond::second(), quotas: Vec::new() }
     }
 
     /// How many more events the user may have at `now`.
@@ -71,7 +83,11 @@ impl Account {
 
     /// Whether nothing would be forgotten with this account that a session of the next minutes should be held to.
     pub fn is_forgettable(&mut self, now: Millis) -> bool {
-        self.sessions == 0 && self.sent.count(now) == 0 && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
+        let is_owed = self.commands.is_full(now) && self.past.is_full(now);
+        self.sessions == 0
+            && is_owed
+            && self.sent.count(now) == 0
+            && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
     }
 }
 

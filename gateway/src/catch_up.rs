@@ -4,6 +4,7 @@
 //! exceeds it is let go here and asked for again, so that nothing is lost and nobody waits for one who reads slowly.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tickwire_core::frames::{Encoding, Id};
 use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
@@ -77,6 +78,39 @@ pub(crate) struct CatchUp {
     /// New events were let go: the past is to reach beyond them.
     is_behind: bool,
     renewals: u32,
+    /// Its place among those of its user that are asked for, while it is.
+    place: Option<Place>,
+    /// Sequences that it has come on by, all partitions together, and how many of a partition are paid for.
+    come_on: u64,
+    paid: u64,
+    /// Whether it waits for its user to have a place again, or to have read less of late.
+    pub(crate) is_put_off: bool,
+}
+
+/// So much of the past is paid for when it is asked for, in sequences of the stream: whoever leaves before it comes has
+/// had it read all the same.
+const PAID_AHEAD: u64 = 65_536;
+
+/// One of the places of a user whose sessions catch up; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicU32>);
+
+impl Place {
+    /// One of the `most` places that are counted here, if there is one.
+    pub(crate) fn take(taken: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        // Only one thread takes places; that they are free again is told by whichever ends.
+        if taken.load(Ordering::Relaxed) >= most {
+            return None;
+        }
+        taken.fetch_add(1, Ordering::Relaxed);
+        Some(Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl CatchUp {
@@ -97,6 +131,10 @@ impl CatchUp {
             is_full: false,
             is_behind: false,
             renewals: 0,
+            place: None,
+            come_on: 0,
+            paid: 0,
+            is_put_off: false,
         }
     }
 
@@ -132,6 +170,25 @@ impl CatchUp {
         (self.incarnation, from, self.to.clone())
     }
 
+    /// How much of the stream is read for what is lacking, in sequences.
+    fn length(&self) -> u64 {
+        let lacking = self.reached.iter().zip(&self.to).map(|(reached, to)| to.0.saturating_sub(reached.0));
+        lacking.max().unwrap_or(0)
+    }
+
+    /// It is asked for at this place. Returns what is to be paid for at once, in sequences.
+    pub(crate) fn take_place(&mut self, place: Place) -> u64 {
+        self.place = Some(place);
+        self.paid = self.length().min(PAID_AHEAD);
+        self.paid
+    }
+
+    /// What of the stream was read for it since it was asked for, beyond what is paid for, in sequences.
+    pub(crate) fn unpaid(&mut self) -> u64 {
+        let read = std::mem::take(&mut self.come_on) / (self.reached.len().max(1) as u64);
+        read.saturating_sub(std::mem::take(&mut self.paid))
+    }
+
     /// It was asked for.
     pub(crate) fn asked(&mut self) {
         (self.stage, self.is_full) = (Stage::Asked, false);
@@ -156,7 +213,7 @@ impl CatchUp {
     /// No more of this gathering comes.
     pub(crate) fn ended(&mut self, gathering: u64) {
         if self.stage == Stage::Gathered(gathering) {
-            self.stage = Stage::Idle;
+            (self.stage, self.place) = (Stage::Idle, None);
         }
     }
 
@@ -192,7 +249,9 @@ impl CatchUp {
     pub(crate) fn reach(&mut self, gathering: u64, partition: Partition, upto: Seq) {
         let at = usize::from(partition.0);
         if self.stage == Stage::Gathered(gathering) && !self.is_full {
-            self.reached[at] = self.reached[at].max(upto.min(self.asked_to[at]));
+            let reached = self.reached[at].max(upto.min(self.asked_to[at]));
+            self.come_on += reached.0 - self.reached[at].0;
+            self.reached[at] = reached;
         }
     }
 

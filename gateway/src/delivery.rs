@@ -17,6 +17,8 @@ pub struct Delivery {
     pub partition: Partition,
     /// Its sequence.
     pub seq: Seq,
+    /// How long its form between nodes is, in bytes.
+    wire_bytes: usize,
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
 }
@@ -25,7 +27,19 @@ impl Delivery {
     /// An event that is encoded when it is first asked for.
     #[must_use]
     pub fn new(event: Event, partition: Partition, seq: Seq) -> Self {
-        Self { event, partition, seq, json: OnceLock::new(), msgpack: OnceLock::new() }
+        Self { event, partition, seq, wire_bytes: 0, json: OnceLock::new(), msgpack: OnceLock::new() }
+    }
+
+    /// The same, which came in so many bytes.
+    #[must_use]
+    pub fn of_bytes(self, wire_bytes: usize) -> Self {
+        Self { wire_bytes, ..self }
+    }
+
+    /// About how many bytes of memory it holds, its forms for clients apart.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + 2 * self.wire_bytes
     }
 
     /// The event's object, made when the first session of this encoding gets it. Nothing in it depends on a session.

@@ -2,16 +2,19 @@
 //! the shards, tells the routers what the sessions want, asks again for what is missing, and confirms.
 //!
 //! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending:
-//! `sections` come in, `interest` and requests for a `replay` go out. `past` is the same for sessions that catch up, who
+//! `inputs` take turns; `sections` come in, `outlet` is the way to a shard, `interest` and requests for a `replay` go out. `past` is the same for sessions that catch up, who
 //! are gathered by `catch_ups`; `find` tells where in the stream a time stands. `rebalance` sends sessions to gateways
 //! that have joined, `upstream` says when clients are told that NATS is away.
 
 mod catch_ups;
 mod find;
+mod inputs;
 mod interest;
+mod outlet;
 mod past;
 mod rebalance;
 mod replay;
+mod searches;
 mod sections;
 mod upstream;
 
@@ -20,7 +23,6 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{SubscribeError, Subscriber};
 use futures_util::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::confirm::Confirmations;
@@ -32,52 +34,25 @@ use tickwire_core::wire;
 use tickwire_node::admin::Check;
 use tickwire_node::clock::{Clock, Turns, millis};
 use tickwire_node::config::{Config, GatewayConfig};
-use tickwire_node::names;
 use tickwire_node::nats::Nats;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver};
-use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
 use crate::edge::catch_ups::CatchUps;
-use crate::edge::past::Searches;
+use crate::edge::inputs::Flood;
+use crate::edge::outlet::Outlet;
 use crate::edge::rebalance::Rebalance;
+use crate::edge::searches::Searches;
 use crate::edge::upstream::{Outage, Upstream};
-use crate::messages::{SessionId, ToEdge, ToShard};
+use crate::messages::{SessionId, Steps, ToEdge, ToShard};
+use crate::weighed::Sender;
+
+pub(crate) use crate::edge::inputs::Inputs;
 
 /// How long a message to NATS may wait for room while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// What the edge listens to, from the moment of its start on.
-#[derive(Debug)]
-pub(crate) struct Inputs {
-    batches: Subscriber,
-    snapshots: Subscriber,
-    answers: Subscriber,
-    requests: UnboundedReceiver<ToEdge>,
-    view: watch::Receiver<Arc<View>>,
-}
-
-impl Inputs {
-    /// Subscribes to what routers send this boot of this gateway.
-    pub(crate) async fn open(
-        nats: &Nats,
-        gateway: &NodeRef,
-        requests: UnboundedReceiver<ToEdge>,
-        view: watch::Receiver<Arc<View>>,
-    ) -> Result<Self, SubscribeError> {
-        let (id, nonce) = (gateway.id.as_str(), gateway.nonce.to_string());
-        Ok(Self {
-            batches: nats.client.subscribe(names::gateway(id, &nonce)).await?,
-            snapshots: nats.client.subscribe(names::snapshot(id, &nonce)).await?,
-            answers: nats.client.subscribe(names::replayed_all(id, &nonce)).await?,
-            requests,
-            view,
-        })
-    }
-}
 
 /// The state of the edge.
 #[derive(Debug)]
@@ -86,7 +61,7 @@ pub(crate) struct Edge {
     nats: Nats,
     /// The stream of events.
     stream: String,
-    shards: Vec<Sender<ToShard>>,
+    shards: Vec<Outlet>,
     clock: Clock,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
@@ -133,12 +108,13 @@ impl Edge {
         ready: Check,
     ) -> Self {
         describe();
+        let outlet = |(number, shard)| Outlet::new(number, shard, config.gateway.shard_bytes);
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
             gateway,
             nats,
             stream: config.stream.name.clone(),
-            shards,
+            shards: shards.into_iter().enumerate().map(outlet).collect(),
             clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
@@ -161,6 +137,7 @@ impl Edge {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
         let mut connected = self.nats.connected();
         let mut turns = Turns::default();
+        let mut requests = Vec::new();
         loop {
             let wake = self.clock.at(turns.next(self.next_turn()));
             // After each turn of the clock all that waits to be read has one, whatever is due.
@@ -168,7 +145,7 @@ impl Edge {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                // First what is rare and what time brings, so that a flood of batches delays neither.
+                // First what is rare and what time brings, so that no flood delays it.
                 Ok(()) = inputs.view.changed() => {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
                     let now = self.now();
@@ -176,7 +153,7 @@ impl Edge {
                     self.log.set_view((*view).clone());
                     self.changed();
                 }
-                Ok(()) = connected.changed() => self.look_upstream().await,
+                Ok(()) = connected.changed() => self.look_upstream(),
                 asked = inputs.snapshots.next() => match asked {
                     Some(message) => self.send_snapshot(message.reply).await,
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -186,26 +163,20 @@ impl Edge {
                     self.turn().await;
                     turns.took(begun);
                 }
-                // No more of these come than were asked for, so that they cannot hold up what is live for long.
-                answer = inputs.answers.next() => match answer {
-                    Some(message) => self.take_answer(&message),
-                    None => return Err(EdgeError::SubscriptionEnded),
-                },
-                Some(Ok(found)) = self.searches.running.join_next() => self.take_found(found).await,
-                request = inputs.requests.recv() => match request {
-                    Some(request) => self.take_request(request).await,
-                    None => return Ok(()),
-                },
-                batch = inputs.batches.next() => match batch {
-                    Some(message) => self.take_batch(&message.payload),
-                    None => return Err(EdgeError::SubscriptionEnded),
+                Some(found) = self.searches.next() => self.take_found(found),
+                flood = inputs.floods.next(&mut requests) => match flood {
+                    Flood::Batch(Some(message)) => self.take_batch(&message.payload),
+                    Flood::Answer(Some(message)) => self.take_answer(&message),
+                    Flood::Batch(None) | Flood::Answer(None) => return Err(EdgeError::SubscriptionEnded),
+                    Flood::Requests(0) => return Ok(()),
+                    Flood::Requests(_) => requests.drain(..).for_each(|request| self.take_request(request)),
                 },
                 () = ready(()), if is_inputs => {}
             }
             self.repair().await;
             self.catch_up().await;
-            self.hand_on().await;
-            self.hand_past().await;
+            self.hand_on();
+            self.hand_past();
             if turns.just_taken().is_some_and(|begun| self.next_turn() <= begun) {
                 counter!("tickwire_gateway_vain_turns_total").increment(1);
                 debug!("something is due that a turn does not change");
@@ -235,7 +206,7 @@ impl Edge {
         self.cut_at.get_or_insert(soon);
     }
 
-    async fn take_request(&mut self, request: ToEdge) {
+    fn take_request(&mut self, request: ToEdge) {
         let now = self.now();
         match request {
             ToEdge::Join(session, user) => {
@@ -258,10 +229,12 @@ impl Edge {
                     self.log.remove_user(now, seat.user);
                 }
                 self.catch_ups.leave(session);
+                self.searches.leave(session);
             }
             ToEdge::CatchUp(session, lack) => return self.take_lack(session, *lack),
-            ToEdge::Digested(gathering) => return self.catch_ups.digested(gathering),
-            ToEdge::Find(session, time) => return self.find(session, time).await,
+            ToEdge::LeavePast(session) => return self.catch_ups.leave(session),
+            ToEdge::Digested(gathering, bytes) => return self.catch_ups.digested(gathering, bytes),
+            ToEdge::Find(session, time) => return self.find(session, time),
         }
         gauge!("tickwire_gateway_sessions").set(self.seats.len() as f64);
         self.changed();
@@ -270,8 +243,8 @@ impl Edge {
     /// What time brings: asks that were not answered, revisions to cut, beats.
     async fn turn(&mut self) {
         let now = self.now();
-        self.look_upstream().await;
-        self.send_away(now).await;
+        self.look_upstream();
+        self.send_away(now);
         self.coverage.expire(now, &mut self.steps);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
         if shrinks || self.cut_at.is_some_and(|at| at <= now) {
@@ -284,51 +257,50 @@ impl Edge {
     }
 
     /// Sends sessions to gateways that have joined.
-    async fn send_away(&mut self, now: Millis) {
+    fn send_away(&mut self, now: Millis) {
         let sessions = self.seats.iter().map(|(session, seat)| (*session, &seat.user));
         let away = self.rebalance.turn(now, self.log.view(), self.seats.len(), sessions);
         if away.is_empty() {
             return;
         }
         counter!("tickwire_gateway_rebalanced_sessions_total").increment(away.len() as u64);
-        for (number, shard) in (0..).zip(&self.shards) {
+        for (number, shard) in (0..).zip(&mut self.shards) {
             let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();
             if !mine.is_empty() {
-                hand(shard, ToShard::SendAway(mine)).await;
+                shard.say(ToShard::SendAway(mine));
             }
         }
     }
 
-    async fn look_upstream(&mut self) {
+    fn look_upstream(&mut self) {
         let (now, connected) = (self.now(), self.nats.is_connected());
         let outage = Outage::of(now, connected, &self.coverage, self.ticks);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| outage.to_string());
         warn!(code = code.as_str(), reason, "an outage is told to clients, or its end");
-        for shard in &self.shards {
-            hand(shard, ToShard::Upstream(code, reason.clone())).await;
+        for shard in &mut self.shards {
+            shard.say(ToShard::Upstream(code, reason.clone()));
         }
     }
 
     /// Hands the shards what there is, and right behind it what is confirmed as of there.
-    async fn hand_on(&mut self) {
+    fn hand_on(&mut self) {
         if !self.steps.is_empty() {
-            let steps = Arc::new(std::mem::take(&mut self.steps));
-            for step in steps.iter() {
+            let steps = Arc::new(Steps::new(std::mem::take(&mut self.steps)));
+            for step in &steps.steps {
                 replay::note(step);
                 if matches!(step, Step::Reset { .. }) {
                     self.catch_ups.forget_all();
                 }
             }
-            for shard in &self.shards {
-                hand(shard, ToShard::Steps(Arc::clone(&steps))).await;
-            }
+            self.shards.iter_mut().for_each(|shard| shard.steps(&steps));
         }
+        self.shards.iter_mut().for_each(Outlet::look);
         let now = self.now();
         for asked in self.confirmations.take(now, &mut self.coverage) {
             histogram!("tickwire_gateway_confirm_seconds").record(now.since(asked.at) as f64 / 1000.0);
-            if let Some(shard) = self.shards.get(usize::from(asked.session.shard)) {
-                hand(shard, ToShard::Confirmed(asked.session.number)).await;
+            if let Some(shard) = self.shards.get_mut(usize::from(asked.session.shard)) {
+                shard.say(ToShard::Confirmed(asked.session.number));
             }
         }
     }
@@ -339,13 +311,6 @@ impl Edge {
 pub(crate) enum EdgeError {
     #[error("a subscription to NATS has ended")]
     SubscriptionEnded,
-}
-
-/// A shard that has ended has nobody left to tell; why it ended is judged where it was started.
-async fn hand(shard: &Sender<ToShard>, message: ToShard) {
-    if shard.send(message).await.is_err() {
-        debug!("a shard has ended");
-    }
 }
 
 fn refused(error: &wire::WireError) {
@@ -366,6 +331,7 @@ fn limits(config: &GatewayConfig) -> Limits {
 
 fn describe() {
     sections::describe();
+    outlet::describe();
     replay::describe();
     interest::describe();
     past::describe();

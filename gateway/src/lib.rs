@@ -3,10 +3,10 @@
 //! The files stand in the order of an event's way in, then of a client's:
 //!
 //! * `edge` takes batches from NATS, decodes them once ([`delivery`]), proves them complete, and hands them on;
-//! * `messages` is what it says to the shards and they to it;
+//! * `messages` is what it says to the shards and they to it, through queues that know their bytes (`weighed`);
 //! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
-//!   [`account`] knows what a user may have (both by counts that slide: [`sliding`]), `timers` when windows end, and
-//!   `socket` writes; `session`, `sessions`, `accounts`, `pulse` and `mistakes` are the state of it
+//!   [`account`] knows what a user may have (by counts that slide: [`sliding`]) and may ask for ([`budget`]), `timers` when
+//!   windows end, and `socket` writes; `session`, `sessions`, `accounts`, `pulse` and `mistakes` are the state of it
 //!   all;
 //! * `http`, `home`, `capacity`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an
 //!   `arrival`; `shard/commands` answers what it asks for.
@@ -18,6 +18,7 @@ mod accounts;
 mod admission;
 mod arrival;
 mod auth;
+pub mod budget;
 mod capacity;
 mod catch_up;
 pub mod delivery;
@@ -38,6 +39,7 @@ pub mod sliding;
 mod socket;
 mod stats;
 mod timers;
+mod weighed;
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -48,7 +50,6 @@ use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
@@ -57,9 +58,6 @@ use crate::edge::{Edge, Inputs};
 use crate::http::Front;
 use crate::lobby::Lobby;
 use crate::shard::{Shard, ShardConfig};
-
-/// How many messages may wait for a shard.
-const SHARD_INBOX: usize = 1024;
 
 /// Runs a gateway until it is told to stop and has drained.
 ///
@@ -77,7 +75,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let node = Node::start(config, Role::Gateway, shutdown).await?;
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
-    let (to_edge, requests) = mpsc::unbounded_channel();
+    let (to_edge, requests) = weighed::channel();
     let authenticator = Arc::new(Authenticator::new(&config.auth));
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
@@ -88,7 +86,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     };
     let mut shards = Vec::new();
     for number in 0..shard_count(config) {
-        let (sender, inbox) = mpsc::channel(SHARD_INBOX);
+        let (sender, inbox) = weighed::channel();
         shards.push(sender);
         let (settings, to_edge) = (settings.clone(), to_edge.clone());
         let (drain, force) = (shutdown.drain().clone(), shutdown.force().clone());

@@ -11,7 +11,6 @@ use tickwire_core::frames::{ClientFrame, Id, ServerError, ServerFrame, encode, w
 use tickwire_node::clock::wall_clock;
 use tickwire_node::http::Place;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -20,6 +19,7 @@ use crate::arrival::{Arrival, shard_of};
 use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::messages::ToShard;
 use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
+use crate::weighed::Sender;
 
 /// How long a client may take to read its refusal.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -149,7 +149,7 @@ impl Lobby {
             }
         };
         let arrival = ToShard::Arrive(Box::new(Arrival { socket, identity, place }));
-        if shard.send(arrival).await.is_err() {
+        if !shard.send(arrival) {
             debug!("a connection came while its shard was ending");
         }
     }

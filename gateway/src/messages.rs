@@ -1,20 +1,22 @@
 //! What the edge and the shards say to each other.
 //!
 //! To a shard everything goes through one ordered channel, so that a confirmation stands exactly between the events
-//! before it and those after it. That channel is bounded: a stuck shard holds the edge, and what NATS then drops is
-//! found by coverage. The way back has no bound of its own: a session has at most as many requests under way as it
-//! may have subscriptions.
+//! before it and those after it. Neither way ever makes its sender wait, and both are bounded in bytes: a shard that is
+//! too far behind is not handed events, which is told to its clients (`edge/outlet`), and while too much waits for the
+//! edge, shards read no commands (`shard/turns`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Incarnation, Seq, UserId};
+use tickwire_core::ids::{Incarnation, Partition, Seq, UserId};
 
 use crate::arrival::Arrival;
 use crate::delivery::Delivery;
+use crate::weighed::Weigh;
 
 /// Names a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +28,31 @@ pub(crate) struct SessionId {
 }
 
 /// What happens to partitions, in order, decoded and shared by all shards.
-pub(crate) type Steps = Arc<Vec<Step<Arc<Delivery>>>>;
+#[derive(Debug)]
+pub(crate) struct Steps {
+    pub(crate) steps: Vec<Step<Arc<Delivery>>>,
+    /// About how many bytes of memory they hold.
+    weight: usize,
+}
+
+impl Steps {
+    pub(crate) fn new(steps: Vec<Step<Arc<Delivery>>>) -> Self {
+        let weight = steps.iter().map(weight).sum();
+        Self { steps, weight }
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+}
+
+fn weight(step: &Step<Arc<Delivery>>) -> usize {
+    let events = match step {
+        Step::Apply { events, .. } => events.iter().map(|(_, delivery)| delivery.memory()).sum(),
+        Step::Adopt { .. } | Step::Gap { .. } | Step::Reset { .. } => 0,
+    };
+    size_of_val(step) + events
+}
 
 /// What a session lacks of the past: in each partition what comes after `from` up to `to`.
 #[derive(Debug)]
@@ -43,7 +69,19 @@ pub(crate) struct Lack {
 #[derive(Debug)]
 pub(crate) struct Past {
     pub(crate) gathering: u64,
-    pub(crate) steps: Vec<Step<Arc<Delivery>>>,
+    pub(crate) steps: Steps,
+}
+
+/// What a shard was not handed of a partition, since it is too far behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SkippedRange {
+    pub(crate) partition: Partition,
+    /// The range starts after this sequence.
+    pub(crate) from: Seq,
+    /// The range ends with this sequence.
+    pub(crate) upto: Seq,
+    /// Whether anything in it may be missed.
+    pub(crate) is_lost: bool,
 }
 
 /// What a shard is told.
@@ -52,7 +90,9 @@ pub(crate) enum ToShard {
     /// A client has arrived and said who it is.
     Arrive(Box<Arrival>),
     /// Partitions moved on.
-    Steps(Steps),
+    Steps(Arc<Steps>),
+    /// Partitions moved on while the shard was too far behind to be handed what happened.
+    LeftOut(Vec<SkippedRange>),
     /// All clients are to be told that the cluster does not reach this gateway, and why, or that it does again.
     Upstream(NoticeCode, Option<String>),
     /// The oldest unconfirmed request of this session is confirmed as of here.
@@ -81,10 +121,57 @@ pub(crate) enum ToEdge {
     Remove(Arc<Filter>),
     /// A session wants what it lacks of the past.
     CatchUp(SessionId, Box<Lack>),
-    /// A shard is done with a piece of this gathering.
-    Digested(u64),
+    /// A session takes no more of what it lacked of the past.
+    LeavePast(SessionId),
+    /// A shard is done with a piece of this gathering, of so many bytes.
+    Digested(u64, usize),
     /// A session wants to know where in the stream a time stands.
     Find(SessionId, Timestamp),
     /// A session is gone, and wants none of these any more.
     Leave(SessionId, Vec<Arc<Filter>>),
+}
+
+/// What a session and its socket hold at their arrival, about.
+const ARRIVAL_BYTES: usize = 4 * 1024;
+
+/// What a condition of a filter holds, about.
+const CONDITION_BYTES: usize = 64;
+
+impl Weigh for ToShard {
+    fn weigh(&self) -> usize {
+        let held = match self {
+            Self::Arrive(_) => ARRIVAL_BYTES,
+            Self::Steps(steps) => steps.weight(),
+            Self::Past(past) => past.steps.weight(),
+            Self::LeftOut(ranges) => size_of_val(&ranges[..]),
+            Self::SendAway(numbers) | Self::Gathered(_, numbers) => size_of_val(&numbers[..]),
+            Self::Upstream(_, reason) => reason.as_ref().map_or(0, String::len),
+            Self::Confirmed(_) | Self::PastEnds(_) | Self::Found(..) => 0,
+        };
+        size_of_val(self) + held
+    }
+}
+
+impl Weigh for ToEdge {
+    fn weigh(&self) -> usize {
+        let all = |filters: &[Arc<Filter>]| filters.iter().map(|filter| memory(filter)).sum();
+        let held = match self {
+            Self::Add(_, filters) | Self::Leave(_, filters) => all(filters),
+            Self::Remove(filter) => memory(filter),
+            Self::CatchUp(_, lack) => size_of_val(&lack.from[..]) + size_of_val(&lack.to[..]) + all(&lack.filters),
+            Self::Join(..) | Self::LeavePast(_) | Self::Digested(..) | Self::Find(..) => 0,
+        };
+        size_of_val(self) + held
+    }
+}
+
+/// About how many bytes a filter holds.
+fn memory(filter: &Filter) -> usize {
+    let Filter { symbols, patterns, tags, rooms, data, .. } = filter;
+    let count = |set: Option<usize>| set.unwrap_or(0);
+    let entries = count(symbols.as_ref().map(BTreeSet::len))
+        + count(patterns.as_ref().map(BTreeSet::len))
+        + count(tags.as_ref().map(BTreeSet::len))
+        + count(rooms.as_ref().map(BTreeSet::len));
+    size_of_val(filter) + (entries + data.len()) * CONDITION_BYTES
 }

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use tickwire_node::clock::{Clock, Turns};
 use tokio::runtime;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, Sender};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::messages::ToShard;
 use crate::shard::Shard;
 use crate::socket::Ready;
+use crate::weighed::Receiver;
 
 /// How many messages of the edge are taken before sockets have their turn.
 const TURN_MESSAGES: usize = 64;
@@ -46,13 +48,14 @@ async fn serve(
 ) {
     let mut messages = Vec::with_capacity(TURN_MESSAGES);
     let clock = Clock::start();
+    let has_commands = Rc::new(Notify::new());
     let mut draining = false;
     let mut turns = Turns::default();
     let (fault, mut faults) = mpsc::channel(1);
     loop {
-        let (wake, has_past) = {
+        let (wake, has_more) = {
             let shard = shard.borrow();
-            (clock.at(turns.next(shard.next_turn())), shard.has_past())
+            (clock.at(turns.next(shard.next_turn())), shard.has_past() || shard.has_commands())
         };
         // After each turn of the clock the edge has one, however much is due.
         let is_inputs = turns.is_inputs();
@@ -69,7 +72,7 @@ async fn serve(
                 shard.borrow_mut().turn(now);
                 turns.took(now);
             }
-            taken = inbox.recv_many(&mut messages, TURN_MESSAGES) => {
+            taken = inbox.take(&mut messages, TURN_MESSAGES) => {
                 if taken == 0 {
                     return;
                 }
@@ -78,16 +81,20 @@ async fn serve(
                     shard.take(clock.now(), message);
                 }
             }
-            () = ready(()), if has_past => shard.borrow_mut().digest(clock.now()),
-            () = ready(()), if is_inputs => {}
+            () = has_commands.notified() => {}
+            () = ready(()), if has_more || is_inputs => {}
         }
         let welcomed = {
             let mut shard = shard.borrow_mut();
+            // These have a short turn each time, so that a steady stream of events does not keep them waiting, nor a
+            // flood of commands the events.
+            shard.read_sockets(clock.now());
+            shard.digest(clock.now());
             shard.publish_stats();
             shard.welcomed()
         };
         for number in welcomed {
-            spawn_owned(watch(Rc::clone(&shard), clock, number), fault.clone());
+            spawn_owned(watch(Rc::clone(&shard), clock, number, Rc::clone(&has_commands)), fault.clone());
         }
         if draining && shard.borrow().is_empty() {
             return;
@@ -113,13 +120,16 @@ fn spawn_owned(task: impl Future<Output = ()> + 'static, fault: Sender<Panic>) {
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
 ///
 /// There is one such task for every socket, so it holds as little as it can: the socket stays with its session.
-async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64) {
+async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64, has_commands: Rc<Notify>) {
     while let Some(ready) = poll_fn(|cx| shard.borrow_mut().poll_ready(cx, number)).await {
         let now = clock.now();
         {
             let mut shard = shard.borrow_mut();
             match ready {
-                Ready::Readable => shard.readable(now, number),
+                Ready::Readable => {
+                    shard.readable(number);
+                    has_commands.notify_one();
+                }
                 Ready::Writable => shard.writable(now, number),
                 Ready::Broken => shard.gone(now, number),
             }

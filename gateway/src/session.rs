@@ -11,11 +11,13 @@ use tickwire_core::since::Since;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Term;
+use crate::budget::Budget;
 use crate::catch_up::CatchUp;
 use crate::delivery::Delivery;
 use crate::mistakes::Mistakes;
 use crate::outbox::Outbox;
 use crate::pulse::Pulse;
+use crate::shard::turns::Reading;
 use crate::socket::Socket;
 
 /// What a session asked for and is answered in the order of asking.
@@ -89,6 +91,9 @@ pub(crate) struct Session {
     pub(crate) weight: u8,
     pub(crate) stage: Stage,
     pub(crate) socket: Socket,
+    pub(crate) reading: Reading,
+    /// What it may ask for.
+    pub(crate) commands: Budget,
     pub(crate) outbox: Outbox,
     /// What is in force, by name.
     pub(crate) subscriptions: Vec<Held>,

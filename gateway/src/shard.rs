@@ -2,9 +2,9 @@
 //! is locked, and nothing here waits.
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
-//! `commands` is the other direction: what clients ask for. `past` is for those who catch up. `life` is how sessions come
-//! and go, `term` how long their tokens let them stay, `care` what is done once in a while, `reset` what is done when
-//! another life of the stream begins.
+//! `turns` is the other direction: whose commands are read next; `commands` answers them. `past` is for those who catch
+//! up. `life` is how sessions come and go, `term` how long their tokens let them stay, `care` what is done once in a while,
+//! `reset` what is done when another life of the stream begins.
 
 mod care;
 mod commands;
@@ -13,9 +13,10 @@ mod life;
 pub(crate) mod past;
 mod reset;
 mod term;
+pub(crate) mod turns;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -28,27 +29,32 @@ use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::account::Account;
 use crate::accounts::Accounts;
 use crate::auth::Authenticator;
+use crate::budget::Rate;
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::index::metrics::Published;
-use crate::messages::{SessionId, ToEdge, ToShard};
+use crate::messages::{SessionId, SkippedRange, ToEdge, ToShard};
 use crate::outbox::{Frame, Limits, Load};
 use crate::session::Stage;
 use crate::sessions::Sessions;
 use crate::shard::past::{Gathering, Morsel};
+use crate::shard::turns::CommandRates;
 use crate::stats::Stats;
 use crate::timers::Timers;
+use crate::weighed::Sender;
 
 /// How finely windows end, in milliseconds.
 const FLUSH_SLOT_MS: u64 = 4;
 
 /// How finely heartbeats and deadlines are kept, in milliseconds.
 const ATTENTION_SLOT_MS: u64 = 20;
+
+/// So many times the longest range may be read for a user's sessions that catch up, after none was for long enough.
+const PAST_BURST: u64 = 2;
 
 /// The weight of a session whose token names none.
 pub(crate) const USUAL_WEIGHT: u8 = 1;
@@ -69,7 +75,7 @@ pub(crate) struct Shard {
     number: u16,
     settings: ShardConfig,
     limits: Limits,
-    edge: UnboundedSender<ToEdge>,
+    edge: Sender<ToEdge>,
     sessions: Sessions,
     accounts: Accounts,
     /// Sessions of another than the usual weight.
@@ -83,6 +89,16 @@ pub(crate) struct Shard {
     outage: Option<Notice>,
     flushes: Timers,
     attention: Timers,
+    /// Sessions whose sockets wait to be read, in the order of their turns.
+    due: VecDeque<u64>,
+    /// When those that have used up their rate are read again.
+    pauses: Timers,
+    /// Too much waits for the edge, which is looked at again then.
+    edge_full_until: Option<Millis>,
+    command_rates: CommandRates,
+    /// Sessions that wait until their users may be given the past again.
+    put_off: Timers,
+    past_rate: Rate,
     care_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
@@ -102,7 +118,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(number: u16, settings: ShardConfig, edge: UnboundedSender<ToEdge>) -> Self {
+    pub(crate) fn new(number: u16, settings: ShardConfig, edge: Sender<ToEdge>) -> Self {
         let seqs = vec![Seq(0); usize::from(settings.partitions)];
         let config = &settings.config;
         let limits = Limits {
@@ -111,6 +127,8 @@ impl Shard {
             lanes: config.lanes,
             patience: millis(config.slow_deadline),
         };
+        let past_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(PAST_BURST));
+        let command_rates = CommandRates::new(config.command_rate, config.command_burst);
         Self {
             number,
             settings,
@@ -126,6 +144,12 @@ impl Shard {
             outage: None,
             flushes: Timers::new(FLUSH_SLOT_MS),
             attention: Timers::new(ATTENTION_SLOT_MS),
+            due: VecDeque::new(),
+            pauses: Timers::new(FLUSH_SLOT_MS),
+            edge_full_until: None,
+            command_rates,
+            put_off: Timers::new(ATTENTION_SLOT_MS),
+            past_rate,
             care_at: Millis(care::INTERVAL_MS),
             touched: Vec::new(),
             heavy: Vec::new(),
@@ -144,12 +168,13 @@ impl Shard {
     pub(crate) fn take(&mut self, now: Millis, message: ToShard) {
         match message {
             ToShard::Steps(steps) => {
-                for step in steps.iter() {
+                for step in &steps.steps {
                     self.step(now, step);
                 }
                 self.flush_touched(now);
                 self.renew(now);
             }
+            ToShard::LeftOut(ranges) => self.miss(now, &ranges),
             ToShard::Upstream(code, reason) => self.tell_upstream(now, code, reason),
             ToShard::Confirmed(session) => self.confirmed(now, session),
             ToShard::SendAway(sessions) => {
@@ -172,7 +197,10 @@ impl Shard {
 
     /// When [`Self::turn`] is next to be called.
     pub(crate) fn next_turn(&self) -> Millis {
-        [self.flushes.next(), self.attention.next()].into_iter().flatten().fold(self.care_at, Millis::min)
+        [self.flushes.next(), self.attention.next(), self.next_pause(), self.put_off.next()]
+            .into_iter()
+            .flatten()
+            .fold(self.care_at, Millis::min)
     }
 
     /// Does what is due: windows that end, heartbeats, clients that take too long.
@@ -192,6 +220,8 @@ impl Shard {
                 }
             }
         }
+        self.end_pauses(now);
+        self.end_put_off(now);
         self.care(now);
     }
 
@@ -211,7 +241,7 @@ impl Shard {
 
     /// The edge outlives its shards; if it is gone, the process is ending.
     fn ask(&self, request: ToEdge) {
-        if self.edge.send(request).is_err() {
+        if !self.edge.send(request) {
             tracing::debug!("the edge has ended");
         }
     }
@@ -232,6 +262,18 @@ impl Shard {
             }
             Step::Reset { former, life } => self.begin_life(now, former.is_some(), *life),
         }
+    }
+
+    /// The shard was too far behind to be handed this.
+    fn miss(&mut self, now: Millis, ranges: &[SkippedRange]) {
+        for SkippedRange { partition, from, upto, is_lost } in ranges {
+            self.set_applied(*partition, *upto);
+            if *is_lost {
+                let reason = CompactString::const_new("overload");
+                self.tell_gap(now, &Gap { reason, p: *partition, from: *from, to: *upto });
+            }
+        }
+        self.flush_touched(now);
     }
 
     fn set_applied(&mut self, partition: Partition, seq: Seq) {

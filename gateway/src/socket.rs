@@ -47,6 +47,16 @@ pub(crate) enum Incoming {
     Alive,
 }
 
+impl Incoming {
+    /// How many bytes a client said.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Frame(bytes) => bytes.len(),
+            Self::WrongType | Self::Alive => 0,
+        }
+    }
+}
+
 /// Why a socket is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -150,13 +160,8 @@ impl Socket {
     /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
     /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
-        if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            self.watcher.0 = Some(cx.waker().clone());
-        }
-        if self.unsent() > 0
-            && let Poll::Ready(polled) = self.tcp.poll_write_ready(cx)
-        {
-            return Poll::Ready(polled.map_or(Ready::Broken, |()| Ready::Writable));
+        if let Poll::Ready(ready) = self.poll_writable(cx) {
+            return Poll::Ready(ready);
         }
         if !self.takes_more() {
             return Poll::Pending;
@@ -176,6 +181,23 @@ impl Socket {
                 Err(until) => self.pause = Some(Box::pin(sleep_until(until))),
             }
         }
+    }
+
+    /// Waits, while bytes wait for the kernel, until it takes them, and reads nothing. Whoever waits is woken as well when
+    /// it should look again.
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.watcher.0 = Some(cx.waker().clone());
+        }
+        match self.unsent() {
+            0 => Poll::Pending,
+            _ => self.tcp.poll_write_ready(cx).map(|polled| polled.map_or(Ready::Broken, |()| Ready::Writable)),
+        }
+    }
+
+    /// Whoever waits is to look again.
+    pub(crate) fn watch_again(&mut self) {
+        self.watcher.wake();
     }
 
     /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.

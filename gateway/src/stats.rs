@@ -130,5 +130,13 @@ pub(crate) fn describe() {
         "tickwire_gateway_displaced_sockets_total",
         "Sockets that had not said who they are and were closed to make place for new ones"
     );
+    describe_counter!(
+        "tickwire_gateway_paused_commands_total",
+        "Times that a session, or its user, asked for more than its rate and was read no further for a while"
+    );
+    describe_counter!(
+        "tickwire_gateway_edge_full_total",
+        "Times that a shard read no more commands since too many waited for the edge"
+    );
     describe_counter!("tickwire_gateway_refused_frames_total", "Client frames refused, by error code");
 }

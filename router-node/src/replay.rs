@@ -5,7 +5,8 @@
 //! tw.replay ──▶ waiting ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
 //! ```
 //!
-//! What is live comes first. Replays run in a task of their own, a few at a time, at a bounded rate, over a connection of
+//! What is live comes first, and of replays those that repair it: they are begun first, wait for no others at the pace,
+//! and one of the places is theirs. Replays run in a task of their own, a few at a time, at a bounded rate, over a connection of
 //! their own: what is live would queue behind a megabyte of the past. They share nothing with the engine but its word on
 //! what a gateway wants. What is too much is refused at once: the gateway asks again,
 //! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
@@ -77,6 +78,7 @@ pub(crate) struct Replays {
     /// To any router, and to this one.
     requests: [Subscriber; 2],
     waiting: VecDeque<Waiting>,
+    /// How many passes may run, one of which is a repair's.
     at_once: usize,
     worker: Worker,
 }
@@ -88,6 +90,12 @@ struct Waiting {
     reply: Subject,
     /// Whether a pass came beyond its begin and found nothing for it: then its partition is read by itself.
     is_sparse: bool,
+}
+
+impl Waiting {
+    fn is_repair(&self) -> bool {
+        self.request.purpose.is_repair()
+    }
 }
 
 impl Replays {
@@ -122,9 +130,7 @@ impl Replays {
         let mut requests = stream::select_all(requests).ready_chunks(WAITING);
         let mut running = FuturesUnordered::new();
         loop {
-            while running.len() < at_once
-                && let Some(first) = take_due(&mut waiting)
-            {
+            while let Some(first) = take_due(&mut waiting, running.len(), at_once) {
                 let together = with_mates(first, &mut waiting);
                 let (fresh, stale): (Vec<_>, Vec<_>) =
                     together.into_iter().partition(|waiting| waiting.since.elapsed() < STALE);
@@ -142,9 +148,8 @@ impl Replays {
                 () = sleep(GATHER), if running.len() < at_once && !waiting.is_empty() => {}
                 messages = requests.next() => match messages {
                     Some(messages) => for request in messages.into_iter().filter_map(read) {
-                        match request {
-                            request if waiting.len() < WAITING => waiting.push_back(request),
-                            Waiting { reply, .. } => worker.refuse(&reply, Refusal::Busy).await,
+                        if let Some(Waiting { reply, .. }) = queue(&mut waiting, request) {
+                            worker.refuse(&reply, Refusal::Busy).await;
                         }
                     },
                     None => break debug!("the connection to NATS was closed"),
@@ -168,13 +173,28 @@ impl Replays {
     }
 }
 
-/// The first request that need not wait for others.
-fn take_due(waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
+/// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is any.
+fn queue(waiting: &mut VecDeque<Waiting>, request: Waiting) -> Option<Waiting> {
+    if waiting.len() < WAITING {
+        waiting.push_back(request);
+        return None;
+    }
+    let last = waiting.iter().rposition(|other| !other.is_repair()).filter(|_| request.is_repair());
+    let Some(removed) = last.and_then(|at| waiting.remove(at)) else { return Some(request) };
+    waiting.push_back(request);
+    Some(removed)
+}
+
+/// The first request that need not wait for others, while so many passes run: a repair if there is one.
+fn take_due(waiting: &mut VecDeque<Waiting>, running: usize, at_once: usize) -> Option<Waiting> {
     let is_due = |waiting: &Waiting| {
         let ReplayRequest { from, to, .. } = &waiting.request;
         to.0.saturating_sub(from.0) <= LONG || waiting.since.elapsed() >= GATHER
     };
-    let at = waiting.iter().position(is_due)?;
+    let others = at_once.saturating_sub(1).max(1);
+    let repair = || waiting.iter().position(|waiting| waiting.is_repair() && is_due(waiting));
+    let other = || waiting.iter().position(|waiting| !waiting.is_repair() && is_due(waiting));
+    let at = repair().filter(|_| running < at_once).or_else(|| other().filter(|_| running < others))?;
     waiting.remove(at)
 }
 
@@ -182,7 +202,9 @@ fn take_due(waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
 fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let begin = first.request.from.0;
     let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
-    let is_near = |other: &Waiting| !other.is_sparse && near.contains(&other.request.from.0);
+    let purpose = first.request.purpose;
+    let is_mate = |other: &Waiting| !other.is_sparse && other.request.purpose == purpose;
+    let is_near = |other: &Waiting| is_mate(other) && near.contains(&other.request.from.0);
     let is_sparse = first.is_sparse;
     let mut together = vec![first];
     if !is_sparse && waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
@@ -222,7 +244,7 @@ fn describe() {
 mod tests {
     use super::*;
     use tickwire_core::ids::{Incarnation, NodeId, Nonce, Partition, Revision, Seq};
-    use tickwire_core::replay::Sought;
+    use tickwire_core::replay::{Purpose, Sought};
 
     fn waiting(from: u64, is_sparse: bool) -> Waiting {
         let request = ReplayRequest {
@@ -232,6 +254,7 @@ mod tests {
             to: Seq(from + 50_000),
             incarnation: Incarnation(1),
             interest: Sought::Told(Revision(1)),
+            purpose: Purpose::Repair,
         };
         Waiting { since: Instant::now(), request, reply: Subject::from_static("reply"), is_sparse }
     }
@@ -254,5 +277,45 @@ mod tests {
         assert_eq!(mates(false, near().chain(strangers)), begins);
         let just = [waiting(8_000, false), waiting(26_384, false)];
         assert_eq!(mates(false, near().chain(just)).len(), TOGETHER + 2);
+    }
+
+    fn catch_up(from: u64) -> Waiting {
+        let mut waiting = waiting(from, false);
+        waiting.request.purpose = Purpose::CatchUp;
+        waiting
+    }
+
+    fn begins(waiting: &VecDeque<Waiting>) -> Vec<u64> {
+        waiting.iter().map(|waiting| waiting.request.from.0).collect()
+    }
+
+    #[test]
+    fn a_repair_finds_room_where_others_do_not_and_takes_it_from_the_last_of_them() {
+        let mut all: VecDeque<Waiting> = (0..WAITING as u64 - 1).map(catch_up).collect();
+        assert!(queue(&mut all, waiting(500, false)).is_none());
+        let refused = |all: &mut VecDeque<Waiting>, request| queue(all, request).map(|refused| refused.request.from.0);
+        assert_eq!(refused(&mut all, catch_up(600)), Some(600));
+        assert_eq!(refused(&mut all, waiting(700, false)), Some(WAITING as u64 - 2));
+        assert_eq!((begins(&all)[WAITING - 2], begins(&all)[WAITING - 1], all.len()), (500, 700, WAITING));
+        let mut repairs: VecDeque<Waiting> = (0..WAITING as u64).map(|from| waiting(from, false)).collect();
+        assert_eq!(refused(&mut repairs, waiting(700, false)), Some(700));
+    }
+
+    #[test]
+    fn a_repair_is_begun_first_and_has_a_place_that_others_do_not_take() {
+        let short = |mut waiting: Waiting| {
+            waiting.request.to = Seq(waiting.request.from.0 + 1);
+            waiting
+        };
+        let mut all: VecDeque<Waiting> = [catch_up(1), catch_up(2), waiting(3, false)].map(short).into();
+        let due = |all: &mut VecDeque<Waiting>, running| take_due(all, running, 4).map(|due| due.request.from.0);
+        assert_eq!(due(&mut all, 4), None);
+        assert_eq!(due(&mut all, 3), Some(3));
+        assert_eq!(due(&mut all, 3), None);
+        assert_eq!([due(&mut all, 2), due(&mut all, 0)], [Some(1), Some(2)]);
+        all.push_back(short(catch_up(4)));
+        assert_eq!(take_due(&mut all, 0, 1).map(|due| due.request.from.0), Some(4), "where there is one place alone");
+        let near = (0..TOGETHER as u64).map(|number| catch_up(10_000 + number));
+        assert_eq!(mates(false, near), [0; 0], "a pass for a repair reads for no others");
     }
 }

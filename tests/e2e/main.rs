@@ -40,3 +40,4 @@ mod shutdown;
 mod slow_links;
 mod starting;
 mod tokens;
+mod turns;

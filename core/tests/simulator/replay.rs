@@ -6,7 +6,7 @@ use tickwire_core::coverage::Ask;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
-use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
+use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 
 use crate::catch_up::ASK_BITS;
 use crate::cluster::{Cluster, NODES};
@@ -42,6 +42,7 @@ impl Cluster {
             to: ask.to,
             incarnation: ask.incarnation,
             interest: Sought::of(&edge.node, edge.log.revision(), wanted, CARRIED),
+            purpose: Purpose::Repair,
         };
         let router = self.network.random(NODES as u64) as usize;
         self.network.send(self.now, &Message::Ask(router, ask.number, request));

@@ -88,6 +88,16 @@ fn what_is_not_a_position_is_refused() {
     assert_eq!("Ag".parse::<Position>(), Err(PositionError::Layout { found: 2 }));
 }
 
+#[test]
+fn a_position_of_more_partitions_than_a_stream_has_is_refused_by_its_first_bytes() {
+    let of = |partitions: usize| Position { incarnation: Incarnation(1), seqs: vec![Seq(0); partitions] }.to_string();
+    assert_eq!(of(1024).parse::<Position>().unwrap().seqs.len(), 1024);
+    assert_eq!(of(1025).parse::<Position>(), Err(PositionError::Partitions { found: 1025 }));
+    // What follows the count is not even looked at.
+    let text = format!("{}{}", &of(49_000)[..40], "!".repeat(65_000));
+    assert_eq!(text.parse::<Position>(), Err(PositionError::Partitions { found: 49_000 }));
+}
+
 proptest::proptest! {
     #[test]
     fn a_position_comes_back_as_it_went(incarnation: u64, seqs: Vec<u64>) {

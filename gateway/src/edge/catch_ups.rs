@@ -16,7 +16,7 @@ use tickwire_core::replay::ReplayAnswer;
 use tickwire_core::ring::ViewId;
 
 use crate::delivery::Delivery;
-use crate::messages::{Lack, SessionId};
+use crate::messages::{Lack, SessionId, Steps};
 
 /// How long sessions gather, in milliseconds.
 const GATHER_MS: u64 = 50;
@@ -24,8 +24,9 @@ const GATHER_MS: u64 = 50;
 /// The numbers of a gathering's asks begin with its own number; those of live coverage do not come up to here.
 const ASK_BITS: u32 = 32;
 
-/// With so many pieces that shards have not digested no more is asked for.
+/// With so many pieces that shards have not digested, or so many bytes of them, no more is asked for.
 const UNDIGESTED: usize = 8;
+const UNDIGESTED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many gatherings may run. Of each class one does, and further ones where clients read slowly.
 const RUNNING: usize = 32;
@@ -35,6 +36,9 @@ const HOLD_SHARE: usize = RUNNING;
 
 /// How many replays may be under way for one: routers read those of many partitions in one pass.
 const REPLAYS: usize = 32;
+
+/// How many may be under way for all together. Each that runs has an equal part of them.
+const ALL_REPLAYS: usize = 64;
 
 /// What those have in common who are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,13 +71,14 @@ struct Running {
     steps: Vec<Step<Arc<Delivery>>>,
     /// Pieces that shards have yet to digest.
     undigested: usize,
+    undigested_bytes: usize,
 }
 
 /// What came of a gathering since the last time.
 #[derive(Debug)]
 pub(super) struct Came {
     pub(super) gathering: u64,
-    pub(super) steps: Vec<Step<Arc<Delivery>>>,
+    pub(super) steps: Steps,
     /// Whether that is all.
     pub(super) ends: bool,
 }
@@ -147,7 +152,12 @@ impl CatchUps {
             let ranges = from.into_iter().zip(to);
             let mut coverage = Coverage::of_ranges(now, incarnation, ranges, *last << ASK_BITS, *limits);
             coverage.require(need);
-            running.insert(*last, Running { class, coverage, sought, sessions, steps: Vec::new(), undigested: 0 });
+            let (steps, undigested) = (Vec::new(), 0);
+            let begun = Running { class, coverage, sought, sessions, steps, undigested, undigested_bytes: 0 };
+            running.insert(*last, begun);
+        }
+        if !told.is_empty() {
+            self.share();
         }
         told
     }
@@ -203,19 +213,32 @@ impl CatchUps {
         let mut came = Vec::new();
         self.running.retain(|gathering, running| {
             let (steps, ends) = (std::mem::take(&mut running.steps), running.coverage.gaps() == 0);
-            if !steps.is_empty() || ends {
-                running.undigested += if steps.is_empty() { 0 } else { shards };
+            let pieces = if steps.is_empty() { 0 } else { shards };
+            if pieces > 0 || ends {
+                let steps = Steps::new(steps);
+                running.undigested += pieces;
+                running.undigested_bytes += pieces * steps.weight();
                 came.push(Came { gathering: *gathering, steps, ends });
             }
             !ends
         });
+        if came.iter().any(|came| came.ends) {
+            self.share();
+        }
         came
     }
 
-    /// A shard is done with a piece.
-    pub(super) fn digested(&mut self, gathering: u64) {
+    /// Gives each that runs its part of the replays that may be under way.
+    fn share(&mut self) {
+        let share = (ALL_REPLAYS / self.running.len().max(1)).clamp(1, REPLAYS);
+        self.running.values_mut().for_each(|running| running.coverage.set_replays(share));
+    }
+
+    /// A shard is done with a piece of so many bytes.
+    pub(super) fn digested(&mut self, gathering: u64, bytes: usize) {
         if let Some(running) = self.running.get_mut(&gathering) {
             running.undigested = running.undigested.saturating_sub(1);
+            running.undigested_bytes = running.undigested_bytes.saturating_sub(bytes);
         }
     }
 
@@ -231,7 +254,7 @@ impl CatchUps {
 impl Running {
     /// Whether it goes on as its clients read.
     fn is_clogged(&self) -> bool {
-        self.undigested >= UNDIGESTED
+        self.undigested >= UNDIGESTED || self.undigested_bytes >= UNDIGESTED_BYTES
     }
 }
 

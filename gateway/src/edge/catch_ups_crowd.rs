@@ -9,7 +9,7 @@ use tickwire_core::coverage::GapReason;
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::frames::Encoding;
 use tickwire_core::position::Position;
-use tickwire_core::replay::{Part, Refusal, ReplayRequest, Reply, Sought};
+use tickwire_core::replay::{Part, Purpose, Refusal, ReplayRequest, Reply, Sought};
 use tickwire_core::wire;
 use tickwire_testkit::blank_event;
 
@@ -359,7 +359,7 @@ impl World {
         }
         assert!(self.catch_ups.next_turn().is_none_or(|next| next > now), "all that was due is done");
         for Came { gathering, steps, ends } in self.catch_ups.take(1) {
-            self.swallow(gathering, steps, ends);
+            self.swallow(gathering, steps.steps, ends);
         }
         self.hurry();
         self.read();
@@ -383,7 +383,7 @@ impl World {
         self.asks += 1;
         self.faulty += usize::from(fault != Fault::Fine);
         self.vain += usize::from(matches!(fault, Fault::Lost | Fault::Refused | Fault::Late | Fault::Reversed));
-        let request = wire::decode(&request(&node("g"), ask, Revision(1), sought).unwrap()).unwrap();
+        let request = wire::decode(&request(&node("g"), ask, Revision(1), sought, Purpose::CatchUp).unwrap()).unwrap();
         let mut parts = match fault {
             Fault::Lost => return,
             Fault::Refused => vec![Part::Refused(Refusal::Busy)],
@@ -433,7 +433,7 @@ impl World {
     fn swallow(&mut self, number: u64, steps: Vec<Step<Arc<Delivery>>>, ends: bool) {
         let is_piece = !steps.is_empty();
         let Some(gathering) = self.gatherings.get_mut(&number) else {
-            return self.catch_ups.digested(number);
+            return self.catch_ups.digested(number, usize::MAX);
         };
         for step in steps {
             match step {
@@ -493,7 +493,7 @@ impl World {
                             client.gaps.extend(told.map(|(from, upto)| (partition, from, upto)));
                         }
                     }
-                    Morsel::Digested => self.catch_ups.digested(number),
+                    Morsel::Digested => self.catch_ups.digested(number, usize::MAX),
                     Morsel::End => {
                         self.gatherings.remove(&number);
                         for session in sessions {

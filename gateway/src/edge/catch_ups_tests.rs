@@ -114,7 +114,7 @@ fn those_who_come_within_fifty_milliseconds_begin_together() {
     assert_eq!(catch_ups.next_turn(), Some(Millis(50 + TIMEOUT)), "there is nothing to do before that");
     cover(&mut catch_ups, 200, ask, (100, 125));
     let came = catch_ups.take(1);
-    assert!(matches!(&came[..], [Came { steps, ends: true, .. }] if steps.len() == 1), "{came:?}");
+    assert!(matches!(&came[..], [Came { steps, ends: true, .. }] if steps.steps.len() == 1), "{came:?}");
     assert_eq!(begin(&mut catch_ups, 200), [[3]]);
 }
 
@@ -172,7 +172,7 @@ fn a_clogged_gathering_asks_for_nothing_and_lets_others_of_its_class_begin() {
     assert_eq!(begin(&mut catch_ups, 100), [[2]]);
     let [(ask, 0, 100)] = asks(&mut catch_ups, 100)[..] else { panic!("the other one alone asks") };
     assert_eq!(ask >> ASK_BITS, 2);
-    catch_ups.digested(1);
+    catch_ups.digested(1, usize::MAX);
     let [(ask, from, 100)] = asks(&mut catch_ups, 101)[..] else { panic!("it goes on") };
     assert_eq!((ask >> ASK_BITS, from), (1, UNDIGESTED as u64));
 }
@@ -187,7 +187,7 @@ fn each_shard_has_to_digest_a_piece() {
     assert_eq!(catch_ups.take(UNDIGESTED).len(), 1);
     assert!(asks(&mut catch_ups, 50).is_empty());
     assert!(catch_ups.take(UNDIGESTED).is_empty(), "nothing came: there is nothing to digest");
-    catch_ups.digested(1);
+    catch_ups.digested(1, usize::MAX);
     assert_eq!(asks(&mut catch_ups, 50).len(), 1);
 }
 

@@ -10,7 +10,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use tickwire_core::coverage::{Ask, Repaired, Step};
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::Interest;
-use tickwire_core::replay::{ReplayRequest, Sought};
+use tickwire_core::replay::{Purpose, ReplayRequest, Sought};
 use tickwire_core::ring::{Role, View};
 use tickwire_core::wire;
 use tickwire_node::names;
@@ -34,7 +34,7 @@ impl Edge {
     pub(super) async fn repair(&mut self) {
         let now = self.now();
         for ask in self.coverage.asks(now, &mut self.steps) {
-            let request = request(&self.gateway, &ask, self.log.revision(), self.log.sent());
+            let request = request(&self.gateway, &ask, self.log.revision(), self.log.sent(), Purpose::Repair);
             if self.send_ask(&ask, request).await {
                 counter!("tickwire_gateway_replays_asked_total").increment(1);
             } else {
@@ -80,7 +80,13 @@ fn whom_to_ask(view: &View, ask: &Ask) -> Subject {
 
 /// The request for what `interest` wants, in its form for the wire. One that is too large to travel is part of what the
 /// routers know of the gateway since `revision` or before.
-pub(super) fn request(gateway: &NodeRef, ask: &Ask, revision: Revision, interest: &Interest) -> Option<Vec<u8>> {
+pub(super) fn request(
+    gateway: &NodeRef,
+    ask: &Ask,
+    revision: Revision,
+    interest: &Interest,
+    purpose: Purpose,
+) -> Option<Vec<u8>> {
     let mut request = ReplayRequest {
         gateway: gateway.clone(),
         partition: ask.partition,
@@ -88,6 +94,7 @@ pub(super) fn request(gateway: &NodeRef, ask: &Ask, revision: Revision, interest
         to: ask.to,
         incarnation: ask.incarnation,
         interest: Sought::of(gateway, revision, interest, CARRIED_ENTRIES),
+        purpose,
     };
     let mut bytes = wire::encode(&request);
     if bytes.as_ref().is_ok_and(|bytes| bytes.len() > CARRIED_BYTES) {

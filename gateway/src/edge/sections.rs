@@ -97,7 +97,7 @@ fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wir
     let Section { partition, revision, prev, upto, events } = section;
     let decode = |(seq, bytes): (Seq, Bytes)| {
         let event: Event = rmp_serde::from_slice(&bytes)?;
-        Ok((seq, Arc::new(Delivery::new(event, partition, seq))))
+        Ok((seq, Arc::new(Delivery::new(event, partition, seq).of_bytes(bytes.len()))))
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
     Ok(Section { partition, revision, prev, upto, events })

@@ -1,4 +1,4 @@
-//! What clients ask for: their frames, read from their sockets, answered in the order of asking.
+//! What clients ask for: their frames, answered in the order of asking.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,49 +11,21 @@ use tickwire_core::frames::{
 };
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::position::Position;
+use tickwire_core::since::Since;
 
 use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
-use crate::session::{Request, Stage, symbols};
-use crate::socket::{Ended, Incoming};
-
-/// How many messages of one client are read before others have their turn.
-const TURN_MESSAGES: usize = 32;
+use crate::session::{Request, symbols};
+use crate::socket::Incoming;
 
 /// What only a faulty client sends. Limits that are reached, and what is not possible at the moment, befall good ones.
 const MALFORMED: [ErrorCode; 4] =
     [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
 
 impl Shard {
-    /// The socket has something to read.
-    pub(crate) fn readable(&mut self, now: Millis, number: u64) {
-        for _ in 0..TURN_MESSAGES {
-            let Some(session) = self.sessions.get_mut(number) else { return };
-            // A client that does not read its answers is not asked for more.
-            if !session.socket.takes_more() && session.stage == Stage::Open {
-                return;
-            }
-            let read = session.socket.read();
-            let open = session.stage == Stage::Open;
-            match read {
-                Ok(None) => return,
-                Ok(Some(_)) | Err(Ended::Refused(_)) if !open => {}
-                Ok(Some(incoming)) => {
-                    session.pulse.heard(now);
-                    self.hear(now, number, &incoming);
-                }
-                Err(ended) => {
-                    self.end(now, number, ended);
-                    if ended == Ended::Gone {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
+    /// Takes what a client said.
+    pub(super) fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
         let Some(session) = self.sessions.get(number) else { return };
         let encoding = session.socket.encoding();
         let outcome = match incoming {
@@ -77,12 +49,15 @@ impl Shard {
         match frame {
             ClientFrame::Auth { token } => self.authenticate(now, number, id, token),
             ClientFrame::Ping => {
-                self.reply(now, number, &ServerFrame::Pong(Pong { id }));
+                self.answer_with(now, number, &ServerFrame::Pong(Pong { id }));
                 Ok(())
             }
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => self.request(now, number, Request::Unsubscribe { id, chosen }),
             ClientFrame::Subscribe { name, wanted, since } => {
+                if let Some(Since::Position(position)) = &since {
+                    self.check_partitions(&id, "since", position)?;
+                }
                 let subscription = self.granted(&id, &name, &wanted)?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
                 self.check_counts(
@@ -149,6 +124,7 @@ impl Shard {
         seen: BTreeMap<Partition, Seq>,
     ) -> Result<Position, ServerError> {
         let refused = |message: String| ServerError::new(id.clone(), ErrorCode::BadField, message);
+        self.check_partitions(id, "position", &position)?;
         for (partition, seq) in seen {
             let Some(at) = position.seqs.get_mut(usize::from(partition.0)) else {
                 return Err(refused(format!("seen: partition {partition} is none of the position's")));
@@ -162,6 +138,16 @@ impl Shard {
             return Err(refused("position: it lies beyond the end of the stream".to_owned()));
         }
         Ok(position)
+    }
+
+    /// A position names the stream's partitions, no more and no fewer. Of any other there is nothing to go on from.
+    fn check_partitions(&self, id: &Option<Id>, field: &str, position: &Position) -> Result<(), ServerError> {
+        let (named, partitions) = (position.seqs.len(), usize::from(self.settings.partitions));
+        if named == partitions {
+            return Ok(());
+        }
+        let message = format!("{field}: it names {named} partitions, and the stream has {partitions}; subscribe anew");
+        Err(ServerError::new(id.clone(), ErrorCode::BadField, message))
     }
 
     fn check_counts(&self, id: &Option<Id>, subscriptions: usize, symbols: usize) -> Result<(), ServerError> {
@@ -283,14 +269,20 @@ impl Shard {
         let position = self.position(number);
         let Some(session) = self.sessions.get(number) else { return };
         let subscriptions = session.shown();
-        self.reply(now, number, &frame(Subscriptions { id, subscriptions, position }));
+        self.answer_with(now, number, &frame(Subscriptions { id, subscriptions, position }));
+    }
+
+    /// Sends an answer, which its session pays for by its bytes.
+    fn answer_with(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
+        self.reply(now, number, frame);
+        self.spend_bytes(now, number, self.frame.len());
     }
 
     /// Tells what was wrong, and closes on a client that goes on being wrong.
     fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
         counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
-        self.reply(now, number, &ServerFrame::Error(error));
+        self.answer_with(now, number, &ServerFrame::Error(error));
         let Some(session) = self.sessions.get_mut(number) else { return };
         if is_malformed && session.mistakes.add(now, self.settings.config.max_malformed) {
             self.close(now, number, CloseCode::TooManyBadFrames);

@@ -9,6 +9,7 @@ use tickwire_core::ids::Millis;
 
 use super::Shard;
 use super::past::limits_of_past;
+use super::turns::Reading;
 use crate::account::Account;
 use crate::catch_up::Of;
 use crate::outbox::{Frame, Relief, Waiting};
@@ -117,7 +118,8 @@ impl Shard {
     /// Waits until this session's socket is ready for what it is needed for; `None` when the session is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
         match self.sessions.get_mut(number) {
-            Some(session) => session.socket.poll_ready(cx).map(Some),
+            Some(session) if session.reading == Reading::Awaited => session.socket.poll_ready(cx).map(Some),
+            Some(session) => session.socket.poll_writable(cx).map(Some),
             None => Poll::Ready(None),
         }
     }

@@ -14,11 +14,13 @@ use super::flush::worded;
 use super::{Shard, USUAL_WEIGHT};
 use crate::arrival::Arrival;
 use crate::auth::{Identity, Term};
+use crate::budget::Budget;
 use crate::messages::ToEdge;
 use crate::mistakes::Mistakes;
 use crate::outbox::Outbox;
 use crate::pulse::{Pulse, Verdict};
 use crate::session::{Session, Stage};
+use crate::shard::turns::Reading;
 use crate::socket::{Ended, Socket};
 use crate::stats::dropped;
 
@@ -49,6 +51,8 @@ impl Shard {
             weight,
             stage: Stage::Joining,
             socket,
+            reading: Reading::Awaited,
+            commands: Budget::default(),
             outbox: Outbox::new(),
             subscriptions: Vec::new(),
             last_subscription: 0,
@@ -247,7 +251,10 @@ impl Shard {
             return;
         }
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
-        let (catch_up, outbox) = (session.catch_up.take(), std::mem::take(&mut session.outbox));
+        let (mut catch_up, outbox) = (session.catch_up.take(), std::mem::take(&mut session.outbox));
+        if let Some(catch_up) = &mut catch_up {
+            self.accounts[session.account].past.spend(now, self.past_rate.units(catch_up.unpaid()));
+        }
         if let Some(catch_up) = &catch_up {
             self.leave_gathering(number, catch_up);
         }
@@ -274,7 +281,10 @@ impl Shard {
     }
 
     pub(super) fn remove(&mut self, now: Millis, number: u64) {
-        let Some(session) = self.sessions.remove(number) else { return };
+        let Some(mut session) = self.sessions.remove(number) else { return };
+        if let Some(catch_up) = &mut session.catch_up {
+            self.accounts[session.account].past.spend(now, self.past_rate.units(catch_up.unpaid()));
+        }
         for held in &session.subscriptions {
             self.index.remove(number, held.number, &held.subscription.filter);
         }

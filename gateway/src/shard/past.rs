@@ -16,7 +16,7 @@ use tickwire_core::since::Since;
 use tickwire_node::clock::{millis, wall_clock};
 
 use super::Shard;
-use crate::catch_up::{CatchUp, Next, Of};
+use crate::catch_up::{CatchUp, Next, Of, Place};
 use crate::delivery::Delivery;
 use crate::messages::{Lack, Past, ToEdge};
 use crate::outbox::{Limits, Outbox};
@@ -26,6 +26,15 @@ const BITE: Duration = Duration::from_millis(1);
 
 /// How long the sessions of a gathering wait for those that have enough to read, in milliseconds.
 const PATIENCE_MS: u64 = 500;
+
+/// How long the sessions of a gathering that all have enough to read keep it, in milliseconds. Others wait for its place.
+const SLEEP_MS: u64 = 5_000;
+
+/// How many sessions of a user are given the past at the same time. Further ones wait for these.
+const PLACES: u32 = 4;
+
+/// When one that waits for its user looks again, in milliseconds.
+const PUT_OFF_MS: u64 = 100;
 
 /// How many events are looked at between two looks at the clock.
 const BITE_EVENTS: usize = 32;
@@ -185,8 +194,8 @@ impl Shard {
 
     /// Nobody here takes this.
     fn pass_over(&self, gathering: u64, morsel: &Morsel) {
-        if matches!(morsel, Morsel::Piece { .. }) {
-            self.ask(ToEdge::Digested(gathering));
+        if let Morsel::Piece { past, .. } = morsel {
+            self.ask(ToEdge::Digested(gathering, past.steps.weight()));
         }
     }
 
@@ -219,8 +228,8 @@ impl Shard {
             None => return,
         };
         let mut next = (step + 1, 0);
-        match past.steps.get(step) {
-            None => return self.ask(ToEdge::Digested(number)),
+        match past.steps.steps.get(step) {
+            None => return self.ask(ToEdge::Digested(number, past.steps.weight())),
             Some(Step::Apply { partition, upto, events, .. }) => {
                 let end = events.len().min(event + BITE_EVENTS);
                 self.give_again(now, number, &events[event..end]);
@@ -250,6 +259,7 @@ impl Shard {
 
     /// Whoever has had others wait for too long gives way to them.
     pub(super) fn hurry_past(&mut self, now: Millis) {
+        self.wake_sleepers(now);
         for gathering in self.gatherings.values_mut() {
             let waits = gathering.sated.len() < gathering.sessions.len() && !gathering.sated.is_empty();
             if waits && now.since(gathering.sated_since) >= PATIENCE_MS {
@@ -257,6 +267,27 @@ impl Shard {
                     if let Some(catch_up) = self.sessions.catch_up_mut(number) {
                         catch_up.give_way();
                     }
+                }
+            }
+        }
+    }
+
+    /// A gathering of which nobody reads is given up: what they lack they ask for when they read again.
+    fn wake_sleepers(&mut self, now: Millis) {
+        let sleeps = |gathering: &Gathering| {
+            let all_sated = !gathering.sated.is_empty() && gathering.sated.len() >= gathering.sessions.len();
+            all_sated && now.since(gathering.sated_since) >= SLEEP_MS
+        };
+        let asleep = self.gatherings.extract_if(.., |_, gathering| sleeps(gathering));
+        for (number, gathering) in asleep.collect::<Vec<_>>() {
+            counter!("tickwire_gateway_abandoned_gatherings_total").increment(1);
+            gathering.morsels.iter().for_each(|morsel| self.pass_over(number, morsel));
+            for session in gathering.sessions {
+                let catch_up = self.sessions.catch_up_mut(session);
+                if let Some(catch_up) = catch_up.filter(|catch_up| catch_up.gathering() == Some(number)) {
+                    catch_up.ended(number);
+                    self.ask(ToEdge::LeavePast(self.id(session)));
+                    self.catch_on(now, session);
                 }
             }
         }
@@ -329,7 +360,19 @@ impl Shard {
                     gathering.sated.retain(|sated| *sated != number);
                 }
             }
+            Next::Ask if catch_up.is_put_off => {}
             Next::Ask => {
+                let account = &mut self.accounts[session.account];
+                account.past.spend(now, self.past_rate.units(catch_up.unpaid()));
+                let free_at = account.past.free_at(&self.past_rate);
+                let place = if free_at <= now { Place::take(&account.catching_up, PLACES) } else { None };
+                let Some(place) = place else {
+                    counter!("tickwire_gateway_put_off_catch_ups_total").increment(1);
+                    catch_up.is_put_off = true;
+                    let again = self.put_off.round(free_at.max(now.plus(PUT_OFF_MS)));
+                    return self.put_off.set(again, number);
+                };
+                account.past.spend(now, self.past_rate.units(catch_up.take_place(place)));
                 catch_up.asked();
                 let (incarnation, from, to) = catch_up.lack();
                 let of = catch_up.of();
@@ -340,13 +383,27 @@ impl Shard {
                 self.ask(ToEdge::CatchUp(self.id(number), Box::new(lack)));
             }
             Next::Done => {
-                let Some(catch_up) = session.catch_up.take() else { return };
+                let Some(mut catch_up) = session.catch_up.take() else { return };
+                let account = &mut self.accounts[session.account];
+                account.past.spend(now, self.past_rate.units(catch_up.unpaid()));
                 let CatchUp { id, complete, since, .. } = *catch_up;
                 counter!("tickwire_gateway_caught_up_total", "resumed" => complete.to_string()).increment(1);
                 histogram!("tickwire_gateway_catch_up_seconds").record(now.since(since) as f64 / 1000.0);
                 let position = self.position(number);
                 self.reply(now, number, &ServerFrame::CaughtUp(CaughtUp { id, resumed: complete, position }));
                 self.flush(now, number);
+            }
+        }
+    }
+
+    /// Those that waited for their users look again whether they may be given the past.
+    pub(super) fn end_put_off(&mut self, now: Millis) {
+        while let Some((_, numbers)) = self.put_off.pop_due(now) {
+            for number in numbers {
+                if let Some(catch_up) = self.sessions.catch_up_mut(number) {
+                    catch_up.is_put_off = false;
+                    self.catch_on(now, number);
+                }
             }
         }
     }
@@ -375,6 +432,14 @@ pub(crate) fn describe() {
     describe_counter!(
         "tickwire_gateway_caught_up_total",
         "Sessions that have caught up, by whether nothing was missing"
+    );
+    describe_counter!(
+        "tickwire_gateway_put_off_catch_ups_total",
+        "Times that a session had to wait for the past since its user had too much of it read of late"
+    );
+    describe_counter!(
+        "tickwire_gateway_abandoned_gatherings_total",
+        "Groups of sessions that were given up since none of them read what had come"
     );
     describe_histogram!(
         "tickwire_gateway_catch_up_seconds",

@@ -231,6 +231,9 @@ pub struct GatewayConfig {
     /// The number of shards; 0 is one per core.
     #[serde(deserialize_with = "values::within::<0, 256, _, _>")]
     pub shards: usize,
+    /// Bytes that may wait for a shard.
+    #[serde(deserialize_with = "values::within::<1_048_576, 17_179_869_184, _, _>")]
+    pub shard_bytes: usize,
     /// The time between two heartbeats to a quiet client.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub heartbeat_interval: Duration,
@@ -267,6 +270,12 @@ pub struct GatewayConfig {
     /// Malformed frames in a minute before the close.
     #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
     pub max_malformed: u32,
+    /// Commands a second of a session; 0 is any number.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
+    pub command_rate: u32,
+    /// Commands of a session at once.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
+    pub command_burst: u32,
     /// Subscriptions of a session.
     #[serde(deserialize_with = "values::within::<1, 10_000, _, _>")]
     pub max_subscriptions: usize,
@@ -328,6 +337,9 @@ pub struct GatewayConfig {
     /// How far back the past of a new subscription may reach.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 2_592_000_000, _>")]
     pub history: Duration,
+    /// Sequences of the past a second of a user; 0 is any number.
+    #[serde(deserialize_with = "values::within::<0, 1_000_000_000, _, _>")]
+    pub catch_up_rate: u32,
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,

@@ -178,7 +178,7 @@ impl Worker {
             after = last.seq;
             let count = messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(count);
-            self.pace.wait(count).await;
+            self.pace.wait(count, readings[0].waiting.is_repair()).await;
             read += count;
             bytes += self.take(messages, readings, &view).await;
         }

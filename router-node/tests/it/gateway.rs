@@ -12,7 +12,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::interest_log::InterestLog;
-use tickwire_core::replay::{Part, ReplayAnswer, ReplayRequest, Sought};
+use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::Role;
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
@@ -261,6 +261,7 @@ impl State {
             to: ask.to,
             incarnation: ask.incarnation,
             interest: Sought::of(me, self.log.revision(), self.log.sent(), self.carried),
+            purpose: Purpose::Repair,
         };
         asks.into_iter().map(|ask| (ask, request(ask))).collect()
     }

@@ -12,7 +12,7 @@ use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest_log::InterestLog;
-use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Sought};
+use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::names::{self, Stored};
@@ -43,6 +43,7 @@ async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest
         to: Seq(to),
         incarnation: Incarnation(u64::try_from(created.unix_timestamp_nanos()).unwrap()),
         interest: Sought::of(&node("asker"), Revision(7), log.sent(), 10),
+        purpose: Purpose::Repair,
     }
 }
 

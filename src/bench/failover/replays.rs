@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tickwire_core::event::Kind;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::{Interest, Topic, Want};
-use tickwire_core::replay::{Part, ReplayAnswer, ReplayRequest, Sought};
+use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::ViewId;
 use tickwire_core::wire::{self, WireError};
 use tickwire_node::life;
@@ -98,7 +98,8 @@ async fn ask(
         ..Interest::default()
     };
     let interest = Sought::of(&gateway, Revision(1), &everything, 1);
-    let request = wire::encode(&ReplayRequest { gateway, partition, from, to, incarnation, interest })?;
+    let purpose = Purpose::Repair;
+    let request = wire::encode(&ReplayRequest { gateway, partition, from, to, incarnation, interest, purpose })?;
     let inbox = nats.client.new_inbox();
     let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let asked = nats.client.publish_with_reply(names::REPLAY, inbox, request.into()).await;

@@ -1,0 +1,128 @@
+//! What the edge listens to. Three of its inputs may come as a flood: batches, answers to what was asked for again, and
+//! requests of the sessions. They take turns, a bounded one each, so that none holds up another for longer than that.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_nats::{Message, SubscribeError, Subscriber};
+use futures_util::StreamExt;
+use tickwire_core::ids::NodeRef;
+use tickwire_core::ring::View;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::sync::watch;
+
+use crate::messages::ToEdge;
+use crate::weighed::Receiver;
+
+/// How many requests are taken in one turn.
+const TURN_REQUESTS: usize = 16;
+
+/// What the edge listens to, from the moment of its start on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(super) floods: Floods,
+    pub(super) snapshots: Subscriber,
+    pub(super) view: watch::Receiver<Arc<View>>,
+}
+
+impl Inputs {
+    /// Subscribes to what routers send this boot of this gateway.
+    pub(crate) async fn open(
+        nats: &Nats,
+        gateway: &NodeRef,
+        requests: Receiver<ToEdge>,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Result<Self, SubscribeError> {
+        let (id, nonce) = (gateway.id.as_str(), gateway.nonce.to_string());
+        let batches = nats.client.subscribe(names::gateway(id, &nonce)).await?;
+        let answers = nats.client.subscribe(names::replayed_all(id, &nonce)).await?;
+        Ok(Self {
+            floods: Floods { batches, answers, requests, turn: 0 },
+            snapshots: nats.client.subscribe(names::snapshot(id, &nonce)).await?,
+            view,
+        })
+    }
+}
+
+/// What may come as a flood.
+#[derive(Debug)]
+pub(super) struct Floods {
+    batches: Subscriber,
+    answers: Subscriber,
+    requests: Receiver<ToEdge>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// What has come.
+#[derive(Debug)]
+pub(super) enum Flood {
+    /// A batch of a router; `None` if no more come.
+    Batch(Option<Message>),
+    /// An answer of a router; `None` if no more come.
+    Answer(Option<Message>),
+    /// So many requests were put where they were wanted; 0 if no more come.
+    Requests(usize),
+}
+
+impl Floods {
+    /// Waits for the next that comes, which is taken from whichever has waited for its turn for longest. Nothing is lost
+    /// if this is not waited for to its end.
+    pub(super) async fn next(&mut self, requests: &mut Vec<ToEdge>) -> Flood {
+        let Self { batches, answers, requests: asked, turn } = self;
+        let (mut batch, mut answer) = (pin!(batches.next()), pin!(answers.next()));
+        let mut taken = pin!(asked.take(requests, TURN_REQUESTS));
+        let come = std::future::poll_fn(|cx| {
+            in_turn(*turn, |which| match which {
+                0 => batch.as_mut().poll(cx).map(Flood::Batch),
+                1 => taken.as_mut().poll(cx).map(Flood::Requests),
+                _ => answer.as_mut().poll(cx).map(Flood::Answer),
+            })
+        });
+        let (served, flood) = come.await;
+        *turn = served + 1;
+        flood
+    }
+}
+
+/// How many take turns.
+const ALL: usize = 3;
+
+/// Asks each in turn, from the one whose turn it is on, until one has something.
+fn in_turn<T>(turn: usize, mut ask: impl FnMut(usize) -> Poll<T>) -> Poll<(usize, T)> {
+    for which in (turn..turn + ALL).map(|which| which % ALL) {
+        if let Poll::Ready(found) = ask(which) {
+            return Poll::Ready((which, found));
+        }
+    }
+    Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is served in so many turns, where these always have something.
+    fn served(ready: [bool; ALL], turns: usize) -> Vec<usize> {
+        let mut turn = 0;
+        let mut served = Vec::new();
+        for _ in 0..turns {
+            let polled = in_turn(turn, |which| if ready[which] { Poll::Ready(()) } else { Poll::Pending });
+            if let Poll::Ready((which, ())) = polled {
+                served.push(which);
+                turn = which + 1;
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn floods_are_served_in_turn_and_none_waits_for_one_that_has_nothing() {
+        assert_eq!(served([true; 3], 6), [0, 1, 2, 0, 1, 2]);
+        assert_eq!(served([true, false, true], 4), [0, 2, 0, 2]);
+        assert_eq!(served([false, true, false], 3), [1, 1, 1]);
+        assert_eq!(served([false; 3], 3), [0; 0]);
+    }
+}

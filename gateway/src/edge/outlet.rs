@@ -1,0 +1,191 @@
+//! The way to one shard. It never makes the edge wait: a shard that is too far behind is handed no events until it has
+//! worked off half of what waits for it, and its clients are told a gap then, while beats, repairs and all other shards go
+//! on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use metrics::{counter, describe_counter};
+use tickwire_core::coverage::Step;
+use tickwire_core::ids::Partition;
+use tracing::{debug, info, warn};
+
+use crate::messages::{SkippedRange, Steps, ToShard};
+use crate::weighed::Sender;
+
+/// The way to one shard.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    number: usize,
+    shard: Sender<ToShard>,
+    /// How many bytes may wait.
+    most: usize,
+    is_behind: bool,
+    left_out: LeftOut,
+}
+
+impl Outlet {
+    pub(super) fn new(number: usize, shard: Sender<ToShard>, most: usize) -> Self {
+        Self { number, shard, most, is_behind: false, left_out: LeftOut::default() }
+    }
+
+    /// Hands on what happened to partitions, unless too much waits for the shard.
+    pub(super) fn steps(&mut self, steps: &Arc<Steps>) {
+        self.look();
+        let waiting = self.shard.waiting();
+        // What begins a partition's history, or another life of the stream, is rare, and never left out.
+        let is_usual = steps.steps.iter().all(|step| matches!(step, Step::Apply { .. } | Step::Gap { .. }));
+        if !self.is_behind && waiting > 0 && waiting.saturating_add(steps.weight()) > self.most {
+            self.is_behind = true;
+            warn!(shard = self.number, waiting, "a shard is too far behind; events are left out and told as gaps");
+        }
+        if self.is_behind && is_usual {
+            let events = self.left_out.add(&steps.steps);
+            counter!("tickwire_gateway_shard_skipped_events_total").increment(events);
+        } else {
+            self.say(ToShard::Steps(Arc::clone(steps)));
+        }
+    }
+
+    /// Says anything else, behind what was left out.
+    pub(super) fn say(&mut self, message: ToShard) {
+        self.tell_left_out();
+        self.send(message);
+    }
+
+    /// Tells what was left out, once the shard has caught up.
+    pub(super) fn look(&mut self) {
+        if self.is_behind && self.shard.waiting() <= self.most / 2 {
+            self.is_behind = false;
+            info!(shard = self.number, "a shard has caught up");
+            self.tell_left_out();
+        }
+    }
+
+    fn tell_left_out(&mut self) {
+        let ranges = self.left_out.take();
+        if !ranges.is_empty() {
+            self.send(ToShard::LeftOut(ranges));
+        }
+    }
+
+    /// A shard that has ended has nobody left to tell; why it ended is judged where it was started.
+    fn send(&self, message: ToShard) {
+        if !self.shard.send(message) {
+            debug!(shard = self.number, "a shard has ended");
+        }
+    }
+}
+
+/// What a shard was not handed. Pure.
+#[derive(Debug, Default)]
+struct LeftOut(BTreeMap<Partition, SkippedRange>);
+
+impl LeftOut {
+    /// These are left out. Returns how many events they hold.
+    fn add<E>(&mut self, steps: &[Step<E>]) -> u64 {
+        let mut left_out = 0;
+        for step in steps {
+            let (partition, from, upto, is_lost) = match step {
+                Step::Apply { partition, from, upto, events } => {
+                    left_out += events.len() as u64;
+                    (*partition, *from, *upto, !events.is_empty())
+                }
+                Step::Gap { partition, from, upto, .. } => (*partition, *from, *upto, true),
+                Step::Adopt { .. } | Step::Reset { .. } => continue,
+            };
+            let range = self.0.entry(partition).or_insert(SkippedRange { partition, from, upto, is_lost: false });
+            range.upto = range.upto.max(upto);
+            range.is_lost |= is_lost;
+        }
+        left_out
+    }
+
+    /// What is to be told for it, once.
+    fn take(&mut self) -> Vec<SkippedRange> {
+        std::mem::take(&mut self.0).into_values().collect()
+    }
+}
+
+pub(super) fn describe() {
+    describe_counter!(
+        "tickwire_gateway_shard_skipped_events_total",
+        "Events that a shard was not handed since it is too far behind; its clients are told a gap"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::Delivery;
+    use crate::weighed::{self, Receiver};
+    use tickwire_core::coverage::GapReason;
+    use tickwire_core::ids::Seq;
+    use tickwire_testkit::blank_event;
+
+    fn apply(partition: u16, from: u64, upto: u64, bytes: Option<usize>) -> Step<Arc<Delivery>> {
+        let delivery = |bytes| Delivery::new(blank_event(), Partition(partition), Seq(upto)).of_bytes(bytes);
+        let events = bytes.map(|bytes| (Seq(upto), Arc::new(delivery(bytes)))).into_iter().collect();
+        Step::Apply { partition: Partition(partition), from: Seq(from), upto: Seq(upto), events }
+    }
+
+    fn skipped(partition: u16, from: u64, upto: u64, is_lost: bool) -> SkippedRange {
+        SkippedRange { partition: Partition(partition), from: Seq(from), upto: Seq(upto), is_lost }
+    }
+
+    /// Takes all that waits: the range of each step, and what was left out.
+    async fn taken(inbox: &mut Receiver<ToShard>) -> Vec<String> {
+        let mut messages = Vec::new();
+        inbox.take(&mut messages, 100).await;
+        let said = messages.iter().map(|message| match message {
+            ToShard::Steps(steps) => format!("steps {}", steps.steps.len()),
+            ToShard::LeftOut(ranges) => format!("left out {ranges:?}"),
+            ToShard::Confirmed(session) => format!("confirmed {session}"),
+            other => panic!("{other:?}"),
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn what_is_left_out_becomes_one_range_a_partition_and_no_gap_where_nothing_was() {
+        let mut left_out = LeftOut::default();
+        assert_eq!(left_out.add(&[apply(3, 0, 5, Some(1)), apply(1, 2, 9, None)]), 1);
+        assert_eq!(left_out.add(&[apply(3, 5, 6, Some(1)), apply(3, 6, 8, None)]), 1);
+        let told: Step<()> = Step::Gap { partition: Partition(2), from: Seq(1), upto: Seq(4), reason: GapReason::Lost };
+        assert_eq!(left_out.add(&[told]), 0);
+        assert_eq!(left_out.take(), [skipped(1, 2, 9, false), skipped(2, 1, 4, true), skipped(3, 0, 8, true)]);
+        assert_eq!(left_out.take(), []);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_is_too_far_behind_holds_nobody_and_is_told_what_it_missed_once_it_has_caught_up() {
+        let (sender, mut inbox) = weighed::channel();
+        let mut outlet = Outlet::new(0, sender, 100_000);
+        let large = |seq: u64| Arc::new(Steps::new(vec![apply(0, seq - 1, seq, Some(20_000))]));
+        for seq in 1..=9 {
+            outlet.steps(&large(seq));
+        }
+        // A confirmation stands between the events before it and those after it, left out or not.
+        outlet.say(ToShard::Confirmed(7));
+        outlet.steps(&large(10));
+        let left_out = |from, upto| format!("left out {:?}", [skipped(0, from, upto, true)]);
+        let first = ["steps 1".to_owned(), "steps 1".to_owned()].into_iter();
+        let expected: Vec<String> = first.chain([left_out(2, 9), "confirmed 7".to_owned()]).collect();
+        assert_eq!(taken(&mut inbox).await, expected);
+        // What it has taken counts until it asks for more.
+        outlet.look();
+        assert!(outlet.is_behind);
+        outlet.shard.send(ToShard::Confirmed(8));
+        assert_eq!(taken(&mut inbox).await, ["confirmed 8"]);
+        outlet.steps(&large(11));
+        assert_eq!(taken(&mut inbox).await, [left_out(9, 10), "steps 1".to_owned()]);
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_all_that_may_wait_goes_alone() {
+        let (sender, mut inbox) = weighed::channel();
+        let mut outlet = Outlet::new(0, sender, 1_000);
+        outlet.steps(&Arc::new(Steps::new(vec![apply(0, 0, 1, Some(20_000))])));
+        assert_eq!(taken(&mut inbox).await, ["steps 1"]);
+    }
+}
