@@ -13,6 +13,10 @@ pub mod names;
 
 pub mod nats;
 
+pub mod link;
+
+pub mod direct;
+
 pub mod life;
 
 pub mod provision;

@@ -12,10 +12,10 @@ mod follower;
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::{LeaseError, Leases};
+use crate::link::Inlet;
 use crate::names;
 use crate::nats::Nats;
 use crate::shutdown::Shutdown;
-use async_nats::Subscriber;
 use coordinator::Coordinator;
 use follower::Follower;
 use metrics::{describe_counter, describe_gauge, gauge};
@@ -92,9 +92,9 @@ impl Membership {
         let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
         let (sender, view) = watch::channel(Arc::default());
         let (leave, left) = (CancellationToken::new(), CancellationToken::new());
-        let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender).await?;
+        let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender)?;
         let coordinator = match member.role {
-            Role::Router => Some(Coordinator::new(nats, config, leases, member.node.clone(), Clock::start()).await?),
+            Role::Router => Some(Coordinator::new(nats, config, leases, member.node.clone(), Clock::start())?),
             Role::Gateway => None,
         };
 
@@ -156,11 +156,10 @@ impl Membership {
     }
 }
 
-async fn subscribe(nats: &Nats, subject: String) -> Result<Subscriber, MembershipError> {
-    nats.client
-        .subscribe(subject.clone())
-        .await
-        .map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
+/// Subscribes to what nodes say to each other: over our own connection, which no bytes can end.
+fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> Result<Inlet, MembershipError> {
+    let inlet = nats.link.subscribe(queue, &subject, None, most);
+    inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
 /// Sets the metrics of a new view.

@@ -1,14 +1,18 @@
-//! The connection to NATS: made within a deadline or refused with what to do, kept up from then on.
+//! The connections to NATS: made within a deadline or refused with what to do, kept up from then on. There are two: the
+//! client library's, for JetStream, KV and what is published; and our own [`Link`], for what others can shape.
 //!
 //! Login errors and an old server are fatal at once; an unreachable server is tried until the deadline. Afterwards the
 //! client reconnects by itself, for ever, with jittered backoff. A denied publish or subscribe shows only as an event of
 //! the connection: [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 mod error;
+mod standing;
 
 pub use error::NatsError;
+pub(crate) use standing::Standing;
 
 use crate::config::NatsConfig;
+use crate::link::{Link, LinkError};
 use crate::names;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
@@ -36,14 +40,16 @@ const REFUSAL_LAG: Duration = Duration::from_millis(100);
 /// The oldest server that will do, for its KV with a life per key.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
 
-/// A connection to NATS. Clones share it.
+/// The connections to NATS. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Nats {
     /// The client, for core NATS.
     pub client: Client,
     /// JetStream over the same connection.
     pub jetstream: jetstream::Context,
-    connected: watch::Receiver<bool>,
+    /// For all that is received, and for small things that are published with it.
+    pub link: Link,
+    standing: Standing,
     refusals: watch::Receiver<Vec<String>>,
     request_timeout: Duration,
 }
@@ -54,7 +60,8 @@ impl Nats {
     /// # Errors
     /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, or is too old.
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
-        let (connected_sender, connected) = watch::channel(false);
+        let standing = Standing::default();
+        let of_client = standing.clone();
         let (refusals_sender, refusals) = watch::channel(Vec::new());
         let name = format!("{role}/{node}");
         let options = log_in(config)
@@ -66,7 +73,7 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&name, &event, &connected_sender, &refusals_sender);
+                note(&name, &event, &of_client, &refusals_sender);
                 std::future::ready(())
             });
         let client = reach(config, options).await?;
@@ -78,17 +85,18 @@ impl Nats {
             .timeout(config.request_timeout)
             .ack_timeout(config.request_timeout)
             .build(client.clone());
-        Ok(Self { client, jetstream, connected, refusals, request_timeout: config.request_timeout })
+        let link = Link::connect(config, role, node, standing.clone()).await?;
+        Ok(Self { client, jetstream, link, standing, refusals, request_timeout: config.request_timeout })
     }
 
-    /// Whether the connection is up at this moment.
+    /// Whether both connections are up at this moment.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected && self.link.is_up()
     }
 
-    /// Tells when the connection comes and goes. [`is_connected`](Self::is_connected) is the truth behind it.
+    /// Tells when the connections come and go. [`is_connected`](Self::is_connected) is the truth behind it.
     pub fn connected(&self) -> watch::Receiver<bool> {
-        self.connected.clone()
+        self.standing.both()
     }
 
     /// Makes sure that the server has taken all subscriptions made so far, and has refused none.
@@ -105,7 +113,12 @@ impl Nats {
             answers.next().await.ok_or("the connection was closed")?;
             Ok::<(), String>(())
         };
-        let answered = self.in_time(round_trip).await;
+        let (answered, heard) = tokio::join!(self.in_time(round_trip), self.link.check(self.request_timeout));
+        let failed = |error: LinkError| NatsError::NoAnswer { reason: error.to_string() };
+        let heard = heard.map_err(failed)?;
+        if !heard.is_empty() {
+            return Err(NatsError::Refused { refused: heard });
+        }
         let mut refusals = self.refusals.clone();
         // Ends early when there is a refusal, which is what is looked at next.
         timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty())).await.ok();
@@ -122,7 +135,9 @@ impl Nats {
             self.client.flush().await.map_err(|error| error.to_string())?;
             self.client.drain().await.map_err(|error| error.to_string())
         };
-        self.in_time(closing).await
+        let (closed, link) = tokio::join!(self.in_time(closing), self.link.close(self.request_timeout));
+        closed?;
+        link.map_err(|error| NatsError::NoAnswer { reason: error.to_string() })
     }
 
     async fn in_time(&self, work: impl Future<Output = Result<(), String>>) -> Result<(), NatsError> {
@@ -184,23 +199,23 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
 }
 
 /// Doubles from 20 ms to the longest pause, minus up to a half, so that many nodes do not come back in step.
-fn backoff(attempt: usize) -> Duration {
+pub(crate) fn backoff(attempt: usize) -> Duration {
     let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let whole = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(BACKOFF_MOST);
     whole.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 /// Logs, counts and passes on an event of the connection.
-fn note(name: &str, event: &Event, connected: &watch::Sender<bool>, refusals: &watch::Sender<Vec<String>>) {
+fn note(name: &str, event: &Event, standing: &Standing, refusals: &watch::Sender<Vec<String>>) {
     let label = match event {
         Event::Connected => {
             info!(connection = name, "connected to NATS");
-            connected.send_replace(true);
+            standing.set_client(true);
             "connected"
         }
         Event::Disconnected => {
             warn!(connection = name, "lost the connection to NATS");
-            connected.send_replace(false);
+            standing.set_client(false);
             "disconnected"
         }
         Event::LameDuckMode => {
@@ -209,7 +224,7 @@ fn note(name: &str, event: &Event, connected: &watch::Sender<bool>, refusals: &w
         }
         Event::Draining => "draining",
         Event::Closed => {
-            connected.send_replace(false);
+            standing.set_client(false);
             "closed"
         }
         Event::SlowConsumer(subscription) => {

@@ -9,11 +9,10 @@ use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
+use crate::link::Inlet;
 use crate::names;
 use crate::nats::{BACKOFF_MOST, Nats};
 use crate::view::Roster;
-use async_nats::Subscriber;
-use futures_util::StreamExt;
 use metrics::gauge;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::ring::{Member, View};
@@ -21,11 +20,14 @@ use tickwire_core::wire;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+/// How many bytes of beats may wait: some thousands. Who is not heard is heard at the next.
+const BEAT_BYTES: usize = 1024 * 1024;
+
 pub(super) struct Coordinator {
     nats: Nats,
     me: NodeRef,
     clock: Clock,
-    beats: Subscriber,
+    beats: Inlet,
     rounds: Interval,
     roster: Roster,
     timeout: u64,
@@ -46,14 +48,14 @@ struct Office {
 }
 
 impl Coordinator {
-    pub(super) async fn new(
+    pub(super) fn new(
         nats: &Nats,
         config: &MembershipConfig,
         leases: Leases,
         me: NodeRef,
         clock: Clock,
     ) -> Result<Self, MembershipError> {
-        let beats = super::subscribe(nats, names::beat("*")).await?;
+        let beats = super::subscribe(nats, "member_beats", names::beat("*"), BEAT_BYTES)?;
         // Often enough that the lease cannot become stale between two rounds.
         let mut rounds = interval(config.beat_interval.min(config.lease_ttl / 3));
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +85,7 @@ impl Coordinator {
                 biased;
                 message = self.beats.next() => {
                     let Some(message) = message else { return };
-                    if self.hear(&message.payload) {
+                    if self.hear(message.payload()) {
                         self.write_view().await;
                     }
                 }

@@ -2,10 +2,9 @@
 
 use super::{Announcement, MembershipError, measure};
 use crate::lease::Leases;
+use crate::link::Inlet;
 use crate::names;
 use crate::nats::Nats;
-use async_nats::Subscriber;
-use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ring::View;
@@ -17,21 +16,24 @@ use tracing::{debug, info, warn};
 /// After how many silent beat intervals a node looks by itself.
 const PATIENCE: u32 = 3;
 
+/// How many bytes of announcements may wait. Each says what the one before said, or more.
+const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
+
 pub(super) struct Follower {
-    announcements: Subscriber,
+    announcements: Inlet,
     interval: Duration,
     leases: Leases,
     view: watch::Sender<Arc<View>>,
 }
 
 impl Follower {
-    pub(super) async fn new(
+    pub(super) fn new(
         nats: &Nats,
         interval: Duration,
         leases: Leases,
         view: watch::Sender<Arc<View>>,
     ) -> Result<Self, MembershipError> {
-        let announcements = super::subscribe(nats, names::VIEW.to_owned()).await?;
+        let announcements = super::subscribe(nats, "views", names::VIEW.to_owned(), ANNOUNCEMENT_BYTES)?;
         Ok(Self { announcements, interval, leases, view })
     }
 
@@ -43,7 +45,7 @@ impl Follower {
             tokio::select! {
                 message = self.announcements.next() => {
                     let Some(message) = message else { return };
-                    match wire::decode::<Announcement>(&message.payload) {
+                    match wire::decode::<Announcement>(message.payload()) {
                         Ok(announcement) => announced = Some(announcement.version),
                         Err(error) => {
                             warn!(%error, "an announcement of the view was refused");

@@ -4,6 +4,7 @@
 
 mod admin;
 mod config;
+mod link;
 mod membership;
 mod nats;
 mod provision;

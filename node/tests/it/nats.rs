@@ -9,9 +9,9 @@ use tickwire_node::nats::{Nats, NatsError};
 use tickwire_node::telemetry::Metrics;
 use tickwire_testkit::{NatsServer, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
-fn config(url: &str, sets: &[(&str, &str)]) -> NatsConfig {
+pub(crate) fn config(url: &str, sets: &[(&str, &str)]) -> NatsConfig {
     load(&[&[("nats.url", url), ("nats.connect_timeout", "2s")], sets].concat()).nats
 }
 
@@ -121,7 +121,7 @@ async fn what_was_published_before_the_close_arrives() {
 }
 
 /// An authority, and a certificate of it for 127.0.0.1, as PEM files in this folder.
-fn certificates(home: &Path) {
+pub(crate) fn certificates(home: &Path) {
     let write = |name: &str, text: String| std::fs::write(home.join(name), text).unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

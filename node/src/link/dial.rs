@@ -1,0 +1,221 @@
+//! Making a connection: which server, TCP, TLS, and the first words.
+
+use super::login::{self, ServerInfo};
+use super::parse::{Op, Parser};
+use crate::config::NatsConfig;
+use async_nats::ServerAddr;
+use bytes::BytesMut;
+use rand::seq::SliceRandom;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// How long one attempt at one server may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many servers are remembered that others have told of.
+const DISCOVERED: usize = 64;
+
+/// A connection that the server has let in.
+pub(super) struct Connection {
+    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What was read and not looked at.
+    pub(super) buffer: BytesMut,
+    pub(super) parser: Parser,
+    pub(super) info: ServerInfo,
+}
+
+/// The servers, and how to get in.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    config: NatsConfig,
+    name: String,
+    configured: Vec<ServerAddr>,
+    discovered: Vec<ServerAddr>,
+    /// Those that are still to be tried in this round.
+    round: Vec<ServerAddr>,
+}
+
+impl Dialer {
+    pub(super) fn new(config: &NatsConfig, name: String) -> io::Result<Self> {
+        let configured = config.url.split(',').map(|url| url.trim().parse()).collect::<Result<_, _>>()?;
+        Ok(Self { config: config.clone(), name, configured, discovered: Vec::new(), round: Vec::new() })
+    }
+
+    /// Remembers the servers that another has told of, in place of those that were told of before.
+    pub(super) fn discover(&mut self, info: &ServerInfo) {
+        if info.connect_urls.is_empty() {
+            return;
+        }
+        let found = info.connect_urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
+        let known = &self.configured;
+        let other = |address: &ServerAddr| {
+            !known.iter().any(|known| (known.host(), known.port()) == (address.host(), address.port()))
+        };
+        self.discovered = found.filter(other).take(DISCOVERED).collect();
+    }
+
+    /// Tries the next server: all of them in an order of chance, then all again.
+    pub(super) async fn dial(&mut self) -> Result<Connection, String> {
+        if self.round.is_empty() {
+            self.round = self.configured.iter().chain(&self.discovered).cloned().collect();
+            self.round.shuffle(&mut rand::rng());
+        }
+        let Some(server) = self.round.pop() else { return Err("no address to connect to".to_owned()) };
+        let attempt = ATTEMPT_TIMEOUT.min(self.config.connect_timeout);
+        match timeout(attempt, self.attempt(&server)).await {
+            Ok(Ok(connection)) => {
+                // The next loss begins a round of its own.
+                self.round.clear();
+                self.discover(&connection.info);
+                Ok(connection)
+            }
+            Ok(Err(reason)) => Err(format!("{}:{}: {reason}", server.host(), server.port())),
+            Err(_) => Err(format!("{}:{}: no connection within {attempt:?}", server.host(), server.port())),
+        }
+    }
+
+    async fn attempt(&self, server: &ServerAddr) -> Result<Connection, String> {
+        let text = |error: io::Error| error.to_string();
+        let mut stream = TcpStream::connect((server.host(), server.port())).await.map_err(text)?;
+        stream.set_nodelay(true).map_err(text)?;
+        let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
+        let info: ServerInfo = match next(&mut stream, &mut parser, &mut buffer).await? {
+            Op::Info(info) => serde_json::from_slice(&info).map_err(|error| error.to_string())?,
+            other => return Err(format!("it says {other:?} where it should say what it is")),
+        };
+        let tls = self.config.tls_ca.is_some() || server.tls_required() || info.tls_required;
+        if tls {
+            let config = self.tls_config().await?;
+            let host = ServerName::try_from(server.host().to_owned()).map_err(|error| error.to_string())?;
+            let stream = TlsConnector::from(config).connect(host, stream).await.map_err(text)?;
+            let (reader, writer) = tokio::io::split(stream);
+            // What came in plain is not to be trusted.
+            return self.log_in(Box::new(reader), Box::new(writer), info, tls).await;
+        }
+        let (reader, writer) = stream.into_split();
+        self.log_in(Box::new(reader), Box::new(writer), info, tls).await
+    }
+
+    async fn log_in(
+        &self,
+        mut reader: Box<dyn AsyncRead + Send + Unpin>,
+        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+        info: ServerInfo,
+        tls: bool,
+    ) -> Result<Connection, String> {
+        let line = login::line(&self.config, &self.name, &info, tls).await?;
+        let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
+        writer.write_all(format!("{line}PING\r\n").as_bytes()).await.map_err(|error| error.to_string())?;
+        writer.flush().await.map_err(|error| error.to_string())?;
+        loop {
+            match next(&mut reader, &mut parser, &mut buffer).await? {
+                Op::Pong => return Ok(Connection { reader, writer, buffer, parser, info }),
+                Op::Refusal(refusal) => return Err(String::from_utf8_lossy(&refusal).into_owned()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whom to trust and who we are, read anew for each connection: certificates are renewed.
+    async fn tls_config(&self) -> Result<Arc<ClientConfig>, String> {
+        let config = self.config.clone();
+        let built = tokio::task::spawn_blocking(move || tls_config(&config)).await;
+        built.map_err(|error| error.to_string())?
+    }
+}
+
+fn tls_config(config: &NatsConfig) -> Result<Arc<ClientConfig>, String> {
+    let failed = |key: &str, path: &Path, error: &dyn std::fmt::Display| format!("{key} = {}: {error}", path.display());
+    let certificates = |key: &str, path: &Path| -> Result<Vec<CertificateDer<'static>>, String> {
+        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        found.map_err(|error| failed(key, path, &error))
+    };
+    let mut roots = RootCertStore::empty();
+    match &config.tls_ca {
+        Some(path) => {
+            for authority in certificates("nats.tls_ca", path)? {
+                roots.add(authority).map_err(|error| failed("nats.tls_ca", path, &error))?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() {
+                return Err(format!("no authorities of the system: {:?}", found.errors));
+            }
+            roots.add_parsable_certificates(found.certs);
+        }
+    }
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let built = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates("nats.tls_cert", certificate)?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| failed("nats.tls_key", key, &error))?;
+            let with = builder.with_client_auth_cert(chain, secret);
+            with.map_err(|error| failed("nats.tls_cert", certificate, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(built))
+}
+
+/// The next thing that the server says.
+async fn next(reader: &mut (impl AsyncRead + Unpin), parser: &mut Parser, buffer: &mut BytesMut) -> Result<Op, String> {
+    loop {
+        if let Some(op) = parser.next(buffer).map_err(|broken| broken.to_string())? {
+            return Ok(op);
+        }
+        if reader.read_buf(buffer).await.map_err(|error| error.to_string())? == 0 {
+            return Err("it closed the connection".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, LoadOptions};
+
+    fn dialer(url: &str) -> Dialer {
+        let sets = vec![("nats.url".to_owned(), url.to_owned())];
+        let config = Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap();
+        Dialer::new(&config.nats, "test".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn servers_that_others_tell_of_are_known_until_others_are_told_of() {
+        let mut dialer = dialer("nats://127.0.0.1:1,127.0.0.1:2");
+        let told = |urls: &[&str]| ServerInfo {
+            connect_urls: urls.iter().map(ToString::to_string).collect(),
+            ..ServerInfo::default()
+        };
+        dialer.discover(&told(&["127.0.0.1:2", "10.0.0.1:4222", "not an address:x"]));
+        let ports = |dialer: &Dialer| dialer.discovered.iter().map(ServerAddr::port).collect::<Vec<_>>();
+        assert_eq!(ports(&dialer), [4222]);
+        dialer.discover(&told(&[]));
+        assert_eq!(ports(&dialer), [4222]);
+        dialer.discover(&told(&["10.0.0.2:4333", "[::1]:4444"]));
+        assert_eq!(ports(&dialer), [4333, 4444]);
+    }
+
+    #[tokio::test]
+    async fn every_server_is_tried_before_any_again() {
+        // Nothing listens on port 1.
+        let mut dialer = dialer("127.0.0.1:1,127.0.0.2:1,127.0.0.3:1");
+        let mut tried: Vec<String> = Vec::new();
+        for _ in 0..3 {
+            tried.push(dialer.dial().await.err().unwrap().split(':').next().unwrap().to_owned());
+        }
+        tried.sort_unstable();
+        assert_eq!(tried, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+    }
+}

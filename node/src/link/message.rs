@@ -1,0 +1,209 @@
+//! A message as it came: its bytes, and where in them its parts stand.
+//!
+//! A subject and a header block are whatever their producer made of them. So they are bytes here, and headers are read
+//! leniently, one by one and on demand: what cannot be read is not there.
+
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Where the parts of a message stand in its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) subject: (u32, u32),
+    /// Nothing, if there is none.
+    pub(super) reply: (u32, u32),
+    /// Behind the control line: the headers, if this is not where the payload begins.
+    pub(super) body: u32,
+    pub(super) payload: u32,
+}
+
+/// A message from NATS.
+#[derive(Clone)]
+pub struct Message {
+    frame: Bytes,
+    layout: Layout,
+    has_headers: bool,
+}
+
+impl Message {
+    pub(super) fn new(frame: Bytes, layout: Layout) -> Self {
+        let has_headers = frame.first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'H'));
+        Self { frame, layout, has_headers }
+    }
+
+    /// The subject that it was published to, of any bytes but spaces, tabs and line feeds.
+    pub fn subject(&self) -> &[u8] {
+        let (begin, end) = self.layout.subject;
+        &self.frame[begin as usize..end as usize]
+    }
+
+    /// The subject, shared.
+    pub fn subject_bytes(&self) -> Bytes {
+        let (begin, end) = self.layout.subject;
+        self.frame.slice(begin as usize..end as usize)
+    }
+
+    /// The subject as text. What is no text shows as replacement characters, which no subject of ours has.
+    pub fn subject_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.subject())
+    }
+
+    /// Where an answer is wanted.
+    pub fn reply(&self) -> Option<&[u8]> {
+        let (begin, end) = self.layout.reply;
+        (begin < end).then(|| &self.frame[begin as usize..end as usize])
+    }
+
+    /// The header block, whatever it holds.
+    pub fn headers(&self) -> Option<&[u8]> {
+        self.has_headers.then(|| &self.frame[self.layout.body as usize..self.layout.payload as usize])
+    }
+
+    /// The header block, shared.
+    pub fn headers_bytes(&self) -> Option<Bytes> {
+        self.has_headers.then(|| self.frame.slice(self.layout.body as usize..self.layout.payload as usize))
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.frame[self.layout.payload as usize..]
+    }
+
+    /// The payload, shared.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.frame.slice(self.layout.payload as usize..)
+    }
+
+    /// A part that was found in this message, shared.
+    ///
+    /// # Panics
+    /// If it is not a part of this message.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.frame.slice_ref(part)
+    }
+
+    /// How many bytes it has in all.
+    pub fn size(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// The first header of this name, in any case of letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().and_then(|block| header(block, name))
+    }
+
+    /// What the server itself says in the place of an answer. A message that a producer has made can look the same: ask
+    /// only where nobody but the server answers, or of messages that are not of a stream.
+    pub fn status(&self) -> Option<Status<'_>> {
+        self.headers().and_then(Status::read)
+    }
+
+    /// Takes it out of the buffer that it came in, which it would else keep alive as long as it waits.
+    pub(super) fn detach(&mut self) {
+        self.frame = Bytes::copy_from_slice(&self.frame);
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("subject", &self.subject_text())
+            .field("reply", &self.reply().map(String::from_utf8_lossy))
+            .field("headers", &self.headers().map(|headers| headers.escape_ascii().to_string()))
+            .field("payload", &self.payload().len())
+            .finish()
+    }
+}
+
+/// A status of the server, such as 503 for "nobody listens there".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status<'m> {
+    /// As HTTP has them.
+    pub code: u16,
+    /// For people.
+    pub description: &'m str,
+}
+
+impl Status<'_> {
+    /// Nobody listens on the subject that was published to.
+    pub const NO_RESPONDERS: u16 = 503;
+
+    pub(crate) fn read(block: &[u8]) -> Option<Status<'_>> {
+        let line = block.strip_prefix(b"NATS/1.0")?;
+        let end = memchr::memmem::find(line, b"\r\n").unwrap_or(line.len());
+        let line = std::str::from_utf8(&line[..end]).ok()?.trim();
+        let (code, description) = line.split_once(' ').unwrap_or((line, ""));
+        let is_code = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
+        Some(Status { code: code.parse().ok().filter(|_| is_code)?, description: description.trim() })
+    }
+}
+
+impl fmt::Display for Status<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.description)
+    }
+}
+
+/// The first header of this name in a block.
+fn header<'b>(block: &'b [u8], name: &str) -> Option<&'b str> {
+    let mut rest = block;
+    while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
+        let line = &rest[..end];
+        rest = &rest[end + 2..];
+        if let Some(colon) = memchr::memchr(b':', line)
+            && line[..colon].eq_ignore_ascii_case(name.as_bytes())
+        {
+            return std::str::from_utf8(&line[colon + 1..]).ok().map(str::trim);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn statuses_are_read_where_there_are_any() {
+        let read = |block: &[u8]| Status::read(block).map(|status| status.to_string());
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read(b"NATS/1.0 503\r\n\r\n"), some("503 "));
+        assert_eq!(
+            read(b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 1\r\n\r\n"),
+            some("408 Request Timeout")
+        );
+        assert_eq!(read(b"NATS/1.0 100"), some("100 "));
+        let none: [&[u8]; 8] = [
+            b"NATS/1.0\r\n\r\n",
+            b"",
+            b"NATS/1.0 abc\r\n\r\n",
+            b"NATS/1.0 +50\r\n\r\n",
+            b"NATS/1.0 99999\r\n\r\n",
+            b"NATS/1.0 50\xff\r\n\r\n",
+            b"NATS/2.0 503\r\n\r\n",
+            b"X: NATS/1.0 503\r\n",
+        ];
+        for block in none {
+            assert_eq!(read(block), None, "{}", block.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_header_is_found_among_whatever_else_there_is() {
+        let block = b"NATS/1.0 408 Timeout\r\nno colon\r\n: none\r\nA b: 1\r\nx\xff: 2\r\nLone: a\rb\r\n\r\nKEY:  7 \r\nkey: 8\r\n\r\n";
+        assert_eq!(header(block, "Key"), Some("7"));
+        assert_eq!(header(block, "lone"), Some("a\rb"));
+        assert_eq!(header(block, "missing"), None);
+        assert_eq!(header(b"Key: \xff\r\n", "Key"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_block_can_be_looked_into(block in proptest::collection::vec(any::<u8>(), 0..60)) {
+            Status::read(&block);
+            header(&block, "Key");
+        }
+    }
+}

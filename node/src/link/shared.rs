@@ -1,0 +1,321 @@
+//! What the handles of a connection and its owner share: the subscriptions, and what is to be sent.
+//!
+//! One lock guards both, since a subscription is two things at once: an entry, and a line for the server. It is held for
+//! as long as it takes to append a few bytes, or to hand out what one read has brought.
+
+use super::LinkError;
+use super::inlet::{Feed, Inlet, queue};
+use super::message::Message;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// How many bytes may wait to be sent.
+const MOST_OUT: usize = 4 * 1024 * 1024;
+
+/// The longest subject that is published to: a server refuses lines of more than 4 KiB, and ends the connection.
+const LONGEST_SUBJECT: usize = 1024;
+
+/// How many refusals are remembered: a node that is refused the same thing again and again must not grow for it.
+const REFUSALS: usize = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// There is something to send.
+    pub(super) wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    up: bool,
+    /// No owner is left.
+    closed: bool,
+    next: u64,
+    subscriptions: BTreeMap<u64, Subscription>,
+    out: Vec<u8>,
+    /// Who waits for the server's next answers to `PING`, in order.
+    pongs: VecDeque<Option<oneshot::Sender<()>>>,
+    refusals: Vec<String>,
+    max_payload: usize,
+    failure: String,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    subject: String,
+    group: Option<String>,
+    feed: Feed,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in between leaves at worst half a line, and the connection is made anew after one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        name: &'static str,
+        subject: &str,
+        group: Option<&str>,
+        most: usize,
+    ) -> Result<Inlet, LinkError> {
+        if !is_subject(subject.as_bytes()) || !group.is_none_or(|group| is_subject(group.as_bytes())) {
+            return Err(LinkError::Subject);
+        }
+        let mut state = self.lock();
+        if state.closed {
+            return Err(LinkError::Closed);
+        }
+        state.next += 1;
+        let number = state.next;
+        let (feed, inlet) = queue(name, most, self, number);
+        let subscription = Subscription { subject: subject.to_owned(), group: group.map(str::to_owned), feed };
+        if state.up {
+            let line = subscription.line(number);
+            state.out.extend_from_slice(line.as_bytes());
+            self.wake.notify_one();
+        }
+        state.subscriptions.insert(number, subscription);
+        Ok(inlet)
+    }
+
+    pub(super) fn unsubscribe(&self, number: u64) {
+        let mut state = self.lock();
+        if state.subscriptions.remove(&number).is_some() && state.up {
+            state.out.extend_from_slice(format!("UNSUB {number}\r\n").as_bytes());
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn publish(&self, subject: &[u8], reply: Option<&[u8]>, payload: &[u8]) -> Result<(), LinkError> {
+        if !is_subject(subject) || !reply.is_none_or(is_subject) {
+            return Err(LinkError::Subject);
+        }
+        let mut state = self.lock();
+        if !state.up {
+            return Err(LinkError::Away);
+        }
+        if payload.len() > state.max_payload {
+            return Err(LinkError::TooLarge);
+        }
+        if state.out.len() + payload.len() > MOST_OUT {
+            return Err(LinkError::Full);
+        }
+        let out = &mut state.out;
+        out.extend_from_slice(b"PUB ");
+        out.extend_from_slice(subject);
+        if let Some(reply) = reply {
+            out.push(b' ');
+            out.extend_from_slice(reply);
+        }
+        out.extend_from_slice(format!(" {}\r\n", payload.len()).as_bytes());
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Asks the server for an answer, which it gives when it has handled all that was sent before.
+    pub(super) fn ping(&self) -> Result<oneshot::Receiver<()>, LinkError> {
+        let mut state = self.lock();
+        if !state.up {
+            return Err(LinkError::Away);
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.ask(Some(sender));
+        self.wake.notify_one();
+        Ok(receiver)
+    }
+
+    /// Asks the server whether it lives.
+    pub(super) fn keep_alive(&self) {
+        self.lock().ask(None);
+    }
+
+    /// The server's answer to a `PING`.
+    pub(super) fn pong(&self) {
+        if let Some(Some(waiting)) = self.lock().pongs.pop_front() {
+            // Who waited may have given up.
+            waiting.send(()).ok();
+        }
+    }
+
+    /// Answers the server's question whether we live.
+    pub(super) fn answer_ping(&self) {
+        self.lock().out.extend_from_slice(b"PONG\r\n");
+    }
+
+    /// Hands out what came, and empties `messages`.
+    pub(super) fn hand_out(&self, messages: &mut Vec<(u64, Message)>) {
+        let state = self.lock();
+        for (number, message) in messages.drain(..) {
+            // What comes for one that has ended was on its way.
+            if let Some(subscription) = state.subscriptions.get(&number) {
+                subscription.feed.offer(message);
+            }
+        }
+    }
+
+    /// Takes what is to be sent, unless nothing is.
+    pub(super) fn take_out(&self, into: &mut Vec<u8>) {
+        let mut state = self.lock();
+        into.clear();
+        std::mem::swap(into, &mut state.out);
+    }
+
+    /// A connection is there: all subscriptions are to be made again.
+    pub(super) fn set_up(&self, max_payload: usize) {
+        let mut state = self.lock();
+        state.out.clear();
+        state.pongs.clear();
+        let lines: String = state.subscriptions.iter().map(|(number, one)| one.line(*number)).collect();
+        state.out.extend_from_slice(lines.as_bytes());
+        state.max_payload = max_payload;
+        state.up = true;
+    }
+
+    /// The connection is lost, for this reason.
+    pub(super) fn set_down(&self, failure: String) {
+        let mut state = self.lock();
+        state.up = false;
+        state.failure = failure;
+        state.out = Vec::new();
+        state.pongs.clear();
+    }
+
+    /// There will be no other connection.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.up = false;
+        state.closed = true;
+        state.pongs.clear();
+        state.out = Vec::new();
+        state.subscriptions.clear();
+    }
+
+    pub(super) fn refuse(&self, refusal: String) {
+        let mut state = self.lock();
+        if state.refusals.len() < REFUSALS {
+            state.refusals.push(refusal);
+        }
+    }
+
+    pub(super) fn refusals(&self) -> String {
+        self.lock().refusals.join("; ")
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.lock().up
+    }
+
+    pub(super) fn max_payload(&self) -> usize {
+        self.lock().max_payload
+    }
+
+    pub(super) fn set_max_payload(&self, most: usize) {
+        self.lock().max_payload = most;
+    }
+
+    /// Why there was no connection, last.
+    pub(super) fn failure(&self) -> String {
+        self.lock().failure.clone()
+    }
+}
+
+impl State {
+    fn ask(&mut self, waiting: Option<oneshot::Sender<()>>) {
+        self.out.extend_from_slice(b"PING\r\n");
+        self.pongs.push_back(waiting);
+    }
+}
+
+impl Subscription {
+    fn line(&self, number: u64) -> String {
+        match &self.group {
+            Some(group) => format!("SUB {} {group} {number}\r\n", self.subject),
+            None => format!("SUB {} {number}\r\n", self.subject),
+        }
+    }
+}
+
+/// Whether this can stand in a line: a subject that someone else has chosen could else say more than a subject.
+fn is_subject(subject: &[u8]) -> bool {
+    (1..=LONGEST_SUBJECT).contains(&subject.len()) && !subject.iter().any(|byte| b" \t\r\n\0".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::message::Layout;
+    use bytes::Bytes;
+
+    fn message(size: u32) -> Message {
+        let layout = Layout { subject: (4, 5), reply: (0, 0), body: 0, payload: 0 };
+        Message::new(Bytes::from(vec![b'x'; size as usize]), layout)
+    }
+
+    fn out(shared: &Shared) -> String {
+        let mut bytes = Vec::new();
+        shared.take_out(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn subscriptions_are_made_again_on_every_connection() {
+        let shared = Arc::new(Shared::default());
+        let early = shared.subscribe("q", "a.>", None, 100).unwrap();
+        assert_eq!((out(&shared).as_str(), shared.publish(b"x", None, b"")), ("", Err(LinkError::Away)));
+        shared.set_up(100);
+        assert_eq!(out(&shared), "SUB a.> 1\r\n");
+        let late = shared.subscribe("q", "b", Some("g"), 100).unwrap();
+        shared.publish(b"x", Some(b"r"), b"abc").unwrap();
+        drop(early);
+        assert_eq!(out(&shared), "SUB b g 2\r\nPUB x r 3\r\nabc\r\nUNSUB 1\r\n");
+        shared.publish(b"y", None, b"lost with its connection").unwrap();
+        shared.set_down("gone".to_owned());
+        shared.set_up(100);
+        assert_eq!(out(&shared), "SUB b g 2\r\n");
+        shared.close();
+        assert!(matches!(shared.subscribe("q", "c", None, 100), Err(LinkError::Closed)));
+        drop(late);
+    }
+
+    #[test]
+    fn no_subject_says_more_than_a_subject() {
+        let shared = Arc::new(Shared::default());
+        shared.set_up(100);
+        let long = vec![b'x'; LONGEST_SUBJECT + 1];
+        for bad in [&b""[..], b"a b", b"a\rb", b"a\nb", b"a\tb", b"a\0b", &long] {
+            assert_eq!(shared.publish(bad, None, b""), Err(LinkError::Subject));
+            assert_eq!(shared.publish(b"x", Some(bad), b""), Err(LinkError::Subject));
+        }
+        assert_eq!(shared.publish(b"x", None, &[0; 101]), Err(LinkError::TooLarge));
+        shared.set_max_payload(MOST_OUT);
+        shared.publish(b"x", None, &vec![0; MOST_OUT]).unwrap();
+        assert_eq!(shared.publish(b"x", None, b"1"), Err(LinkError::Full));
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_bounded_by_its_bytes_and_drops_what_comes_last() {
+        let shared = Arc::new(Shared::default());
+        shared.set_up(100);
+        let mut inlet = shared.subscribe("q", "a", None, 1_000).unwrap();
+        let mut stranger = shared.subscribe("q", "b", None, 1_000).unwrap();
+        let mut came =
+            vec![(1, message(400)), (1, message(401)), (2, message(5_000)), (1, message(402)), (7, message(1))];
+        shared.hand_out(&mut came);
+        assert!(came.is_empty());
+        assert_eq!(inlet.dropped(), 1);
+        assert_eq!(inlet.next().await.unwrap().size(), 400);
+        shared.hand_out(&mut vec![(1, message(403))]);
+        let mut taken = Vec::new();
+        assert_eq!(inlet.next_many(&mut taken, 10).await, 2);
+        assert_eq!(taken.iter().map(Message::size).collect::<Vec<_>>(), [401, 403]);
+        assert_eq!((stranger.next().await.unwrap().size(), stranger.dropped()), (5_000, 0), "alone, it is taken");
+        shared.close();
+        assert!(inlet.next().await.is_none());
+        assert_eq!(inlet.next_many(&mut taken, 10).await, 0);
+    }
+}

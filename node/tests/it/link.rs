@@ -1,0 +1,249 @@
+//! Our own connection against a real nats-server: bytes that nobody expects, coming back, logins, refusals.
+
+use crate::nats::{SOON, certificates, config};
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream;
+use futures_util::StreamExt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use tickwire_node::link::{Inlet, LinkError, Message};
+use tickwire_node::nats::{Nats, NatsError};
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::time::timeout;
+
+/// What a producer may send over a connection of its own.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn to(server: &NatsServer) -> Self {
+        let mut raw = Self(TcpStream::connect(server.url().strip_prefix("nats://").unwrap()).unwrap());
+        raw.send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
+        raw
+    }
+
+    /// Sends, and waits until the server has read it all.
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+        self.0.write_all(b"PING\r\n").unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"PONG\r\n") {
+            let mut some = [0; 4096];
+            let count = self.0.read(&mut some).unwrap();
+            assert!(count > 0, "the server closed the connection: {}", said.escape_ascii());
+            said.extend_from_slice(&some[..count]);
+        }
+    }
+
+    fn publish(&mut self, subject: &[u8], headers: &[u8], payload: &[u8]) {
+        let sizes = format!(" {} {}\r\n", headers.len(), headers.len() + payload.len());
+        self.send(&[b"HPUB ".as_slice(), subject, sizes.as_bytes(), headers, payload, b"\r\n"].concat());
+    }
+}
+
+async fn next(inlet: &mut Inlet) -> Message {
+    timeout(SOON, inlet.next()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn any_subject_and_headers_that_the_server_lets_through_are_read() {
+    let server = NatsServer::start();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let mut all = nats.link.subscribe("test", "x.>", None, 1 << 20).unwrap();
+    nats.check().await.unwrap();
+    let mut raw = Raw::to(&server);
+    let subjects: [&[u8]; 6] = [b"x.plain", b"x.\xff", b"x.a\xc2\xa0b", b"x.a\rb", b"x.\x00", b"x.\x0b\x7f"];
+    let huge = [b"NATS/1.0\r\nX: ", &vec![b'y'; 900_000][..], b"\r\n\r\n"].concat();
+    let blocks: [&[u8]; 16] = [
+        b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+        b"NATS/1.0\r\nTrace Id: 1\r\n\r\n",
+        b"NATS/1.0\r\nX: caf\xe9\r\n\r\n",
+        b"NATS/1.0\r\nno colon\r\n\r\n",
+        b"NATS/1.0\r\n: nameless\r\n\r\n",
+        b"NATS/1.0\r\nX: 1\r\n folded\r\n\r\n",
+        b"NATS/1.0\r\n\r\n\r\nX: 1\r\n\r\n",
+        b"NATS/1.0 100\r\n\r\n",
+        b"NATS/1.0 503 nobody\r\n\r\n",
+        b"NATS/1.0 what\r\n\r\n",
+        b"X: 1\r\n\r\n",
+        b"\r\n",
+        b"\x00\x00\x00",
+        b"x",
+        b"MSG x.plain 1 3\r\nabc\r\n",
+        &huge,
+    ];
+    for subject in subjects {
+        for block in blocks {
+            raw.publish(subject, block, b"payload\r\n");
+            let message = next(&mut all).await;
+            assert_eq!(message.subject(), subject);
+            assert_eq!(message.headers(), Some(block), "{}", block[..block.len().min(40)].escape_ascii());
+            assert_eq!(message.payload(), b"payload\r\n");
+        }
+    }
+    assert!(nats.is_connected());
+    assert_eq!(all.dropped(), 0);
+}
+
+#[tokio::test]
+async fn subscriptions_and_what_is_asked_outlive_a_server() {
+    let mut server = NatsServer::start();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let mut all = nats.link.subscribe("test", "x.>", None, 1 << 20).unwrap();
+    let mut inbox = nats.link.subscribe("test", &nats.link.new_inbox(), None, 1 << 20).unwrap();
+    nats.link.publish("x.1", None, b"before").unwrap();
+    assert_eq!(next(&mut all).await.payload(), b"before");
+    let mut connected = nats.connected();
+    server.kill();
+    timeout(SOON, connected.wait_for(|up| !up)).await.unwrap().unwrap();
+    eventually("the loss is seen", SOON, async || (!nats.link.is_up()).then_some(())).await;
+    assert_eq!(nats.link.publish("x.1", None, b"in between"), Err(LinkError::Away));
+    let mut late = nats.link.subscribe("test", "y", Some("group"), 1 << 20).unwrap();
+    server.restart();
+    timeout(SOON, connected.wait_for(|up| *up)).await.unwrap().unwrap();
+    nats.link.publish("x.2", Some("y"), b"after").unwrap();
+    let message = next(&mut all).await;
+    assert_eq!((message.payload(), message.reply()), (&b"after"[..], Some(&b"y"[..])));
+    nats.link.publish("y", None, b"in a group").unwrap();
+    assert_eq!(next(&mut late).await.payload(), b"in a group");
+    let nobody = nats.link.new_inbox();
+    let mut answers = nats.link.subscribe("test", &nobody, None, 1 << 20).unwrap();
+    nats.link.publish("nobody.listens", Some(&nobody), b"").unwrap();
+    assert_eq!(next(&mut answers).await.status().unwrap().code, 503);
+    nats.close().await.unwrap();
+    assert!(inbox.next().await.is_none());
+    assert_eq!(nats.link.publish("x.1", None, b""), Err(LinkError::Away));
+}
+
+#[tokio::test]
+async fn what_is_published_before_the_close_arrives_and_a_slow_subscriber_costs_no_other() {
+    let server = NatsServer::start();
+    let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let receiver = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1").await.unwrap();
+    let mut slow = receiver.link.subscribe("slow", "x", None, 10_000).unwrap();
+    let mut quick = receiver.link.subscribe("quick", "x", None, 10_000_000).unwrap();
+    receiver.check().await.unwrap();
+    for number in 0..2_000_u32 {
+        sender.link.publish("x", None, number.to_string().as_bytes()).unwrap();
+    }
+    sender.close().await.unwrap();
+    for number in 0..2_000_u32 {
+        assert_eq!(next(&mut quick).await.payload(), number.to_string().as_bytes());
+    }
+    let mut kept = Vec::new();
+    slow.next_many(&mut kept, 2_000).await;
+    assert_eq!(kept.len() as u64 + slow.dropped(), 2_000);
+    assert!(kept.len() < 100);
+    let numbers: Vec<_> = kept.iter().map(|message| String::from_utf8_lossy(message.payload()).into_owned()).collect();
+    assert_eq!(numbers, (0..kept.len()).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_denied_subscription_fails_the_check_and_the_connection_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("nats.conf");
+    let user = r#"{ user: bob, password: p, permissions: { subscribe: { deny: ["gw.>"] } } }"#;
+    std::fs::write(&file, format!("authorization {{ users: [{user}] }}\n")).unwrap();
+    let server = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
+    let bob = config(&server.url(), &[("nats.user", "bob"), ("nats.password", "p")]);
+    let nats = Nats::connect(&bob, "gateway", "gw-1").await.unwrap();
+    let _denied = nats.link.subscribe("test", "gw.gw-1.abc", None, 1000).unwrap();
+    match nats.check().await {
+        Err(NatsError::Refused { refused }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(nats.link.is_up());
+}
+
+#[tokio::test]
+async fn certificates_are_used_as_by_the_other_connection() {
+    let home = tempfile::tempdir().unwrap();
+    certificates(home.path());
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let (authority, certificate, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let flags = ["--tlsverify", "--tlscert", &certificate, "--tlskey", &key, "--tlscacert", &authority];
+    let server = NatsServer::start_with(&flags);
+    let sets = [("nats.tls_ca", authority.as_str()), ("nats.tls_cert", &certificate), ("nats.tls_key", &key)];
+    let nats = Nats::connect(&config(&server.url(), &sets), "router", "r1").await.unwrap();
+    let mut all = nats.link.subscribe("test", "x", None, 16 << 20).unwrap();
+    let payload = vec![b'x'; 1_000_000];
+    nats.link.publish("x", None, &payload).unwrap();
+    assert_eq!(next(&mut all).await.payload(), payload);
+    nats.close().await.unwrap();
+}
+
+/// What reading a message costs this process, by the client library and by our own connection, from the same stream. Run
+/// it with `--release -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures, and tells nothing else"]
+async fn what_reading_costs() {
+    const COUNT: u64 = 200_000;
+    let server = NatsServer::start();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let config = stream::Config { name: "S".to_owned(), subjects: vec!["s.>".to_owned()], ..Default::default() };
+    let kept = nats.jetstream.create_stream(config).await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Content-Type", "application/json");
+    let mut sent = Vec::new();
+    for number in 0..COUNT {
+        headers.insert("Nats-Msg-Id", format!("id-{number}").as_str());
+        sent.push(nats.jetstream.publish_with_headers("s.pattern.AAPL", headers.clone(), vec![b'x'; 300].into()).await);
+        if sent.len() == 2_000 {
+            for acknowledgement in sent.drain(..) {
+                acknowledgement.unwrap().await.unwrap();
+            }
+        }
+    }
+    for turn in 0..3 {
+        let config = || pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
+        let consumer = kept.create_consumer(config()).await.unwrap();
+        let (start, before) = (Instant::now(), cpu());
+        let mut messages = consumer.stream().max_messages_per_batch(256).messages().await.unwrap().ready_chunks(256);
+        let (mut read, mut bytes) = (0, 0);
+        while read < COUNT {
+            for message in messages.next().await.unwrap() {
+                let message = message.unwrap();
+                bytes += message.payload.len() + message.headers.as_ref().unwrap().len();
+                read = message.info().unwrap().consumer_sequence;
+            }
+        }
+        tell("library", turn, COUNT, start, before);
+
+        let mut consumer = kept.create_consumer(config()).await.unwrap();
+        let name = consumer.info().await.unwrap().name.clone();
+        let (start, before) = (Instant::now(), cpu());
+        let inbox = nats.link.new_inbox();
+        let mut inlet = nats.link.subscribe("test", &inbox, None, 16 << 20).unwrap();
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.S.{name}");
+        let (mut read, mut asked, mut came) = (0, 0, Vec::new());
+        while read < COUNT {
+            while asked <= read + 128 {
+                nats.link.publish(&subject, Some(&inbox), br#"{"batch":256,"expires":30000000000}"#).unwrap();
+                asked += 256;
+            }
+            inlet.next_many(&mut came, 256).await;
+            for message in came.drain(..) {
+                bytes += message.payload().len() + message.headers().unwrap().len();
+                let reply = String::from_utf8_lossy(message.reply().unwrap()).into_owned();
+                read = reply.rsplit('.').nth(2).unwrap().parse().unwrap();
+            }
+        }
+        tell("link", turn, COUNT, start, before);
+        assert!(bytes > 0);
+    }
+}
+
+/// The processor time of this process so far.
+fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<u64> =
+        text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
+    // The state is no number, so that these are the 14th and 15th fields; a tick is 10 ms.
+    Duration::from_millis((fields[10] + fields[11]) as u64 * 10)
+}
+
+fn tell(what: &str, turn: u32, count: u64, start: Instant, before: Duration) {
+    let (wall, used) = (start.elapsed(), cpu() - before);
+    let (rate, each) = (count as f64 / wall.as_secs_f64(), used.as_secs_f64() * 1e6 / count as f64);
+    println!("{what} {turn}: {rate:.0} messages/s, {each:.2} us of processor time each");
+}
