@@ -23,7 +23,6 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Step};
@@ -155,7 +154,7 @@ impl Edge {
                 }
                 Ok(()) = connected.changed() => self.look_upstream(),
                 asked = inputs.snapshots.next() => match asked {
-                    Some(message) => self.send_snapshot(message.reply).await,
+                    Some(message) => self.send_snapshot(message.reply()).await,
                     None => return Err(EdgeError::SubscriptionEnded),
                 },
                 () = sleep_until(wake), if !is_inputs => {
@@ -165,7 +164,7 @@ impl Edge {
                 }
                 Some(found) = self.searches.next() => self.take_found(found),
                 flood = inputs.floods.next(&mut requests) => match flood {
-                    Flood::Batch(Some(message)) => self.take_batch(&message.payload),
+                    Flood::Batch(Some(message)) => self.take_batch(message.payload()),
                     Flood::Answer(Some(message)) => self.take_answer(&message),
                     Flood::Batch(None) | Flood::Answer(None) => return Err(EdgeError::SubscriptionEnded),
                     Flood::Requests(0) => return Ok(()),

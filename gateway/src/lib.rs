@@ -98,7 +98,6 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     drop(to_edge);
 
     let inputs = Inputs::open(&node.nats, &node.me, requests, node.membership.view())
-        .await
         .map_err(|error| failed("edge")(error.to_string()))?;
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();

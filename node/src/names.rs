@@ -134,8 +134,9 @@ pub fn parse_stored(subject: &str) -> Stored<'_> {
 }
 
 /// The partition that a message of the stream is stored in, whatever it is.
-pub fn partition_of(subject: &str) -> Option<u32> {
-    parse_number(subject.strip_prefix("ev.")?.split('.').next()?)
+pub fn partition_of(subject: &[u8]) -> Option<u32> {
+    let number = subject.strip_prefix(b"ev.")?.split(|byte| *byte == b'.').next()?;
+    parse_number(std::str::from_utf8(number).ok()?)
 }
 
 /// Where a dead letter is published. The reason is one of our own words.

@@ -11,23 +11,24 @@
 //!   passed us, unless the stream holds less than a second of events.
 //! * Every tick of the owner passes through here, so silence for longer than two of them means that the consumer is
 //!   broken, whatever it says.
+//! * A consumer reads the copy of one server, which may have removed more than the leader of the stream: a new consumer's
+//!   first message, and the first of what was late, must be the leader's next one too, where there are several copies.
+//!
+//! Where reading has failed three times, one message is read from the leader in another form, and put aside if it is no
+//! event: whatever it holds, it cannot stop what comes behind it.
 
 mod trouble;
 
-use crate::decode::{Decoded, Decoder, Readable, StoredMessage, to_wire};
+use crate::decode::{Decoded, Decoder, Readable};
 use crate::letters::{self, Letter};
+use crate::reader::pull::{Plan, Pull, Pulled};
+use crate::reader::{Held, leader};
 use crate::source::{Source, Tenure};
 use crate::stream::Facts;
-use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::pull::{self, MessagesError};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
-use futures_util::{Stream, StreamExt};
 use metrics::{counter, describe_counter};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
-use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
 use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::nats::Nats;
@@ -38,7 +39,10 @@ use tracing::{debug, warn};
 use trouble::{Trouble, backoff};
 
 /// How many messages are taken from the consumer at a time.
-const BATCH: usize = 256;
+const BATCH: u64 = 256;
+
+/// How many bytes of them.
+const BYTES: usize = 1024 * 1024;
 
 /// A message stored longer ago than this, in milliseconds, is late.
 const LATE: i64 = 1_000;
@@ -46,11 +50,8 @@ const LATE: i64 = 1_000;
 /// A message with more than this behind it is late.
 const BACKLOG: u64 = 1_000;
 
-/// How long making or deleting a consumer may take.
-const CONSUMER_DEADLINE: Duration = Duration::from_secs(1);
-
-/// After how long the server may delete a consumer that nobody pulls from, should we not do it.
-const INACTIVE: Duration = Duration::from_secs(30);
+/// After so many failures in a row one message is read in another way.
+const FAILURES: u32 = 3;
 
 /// What the engine hears from an intake.
 #[derive(Debug)]
@@ -106,8 +107,6 @@ pub(crate) struct Intake {
     attempts: u32,
 }
 
-type Chunks = Pin<Box<dyn Stream<Item = Vec<Result<Message, MessagesError>>> + Send>>;
-
 impl Intake {
     /// Reads what comes after `floor`, in the stream's life `incarnation`.
     pub(crate) fn new(context: Arc<Context>, tenure: Tenure, incarnation: Incarnation, floor: Seq) -> Self {
@@ -127,13 +126,15 @@ impl Intake {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             self.consumers += 1;
-            let name = self.consumer_name();
+            let mut pull = None;
             let trouble = tokio::select! {
                 biased;
                 () = stop.cancelled() => Trouble::Stopped,
-                trouble = self.read(&name) => trouble,
+                trouble = self.read(&mut pull) => trouble,
             };
-            self.delete(&name).await;
+            if let Some(pull) = pull {
+                pull.close().await;
+            }
             match (&trouble, self.tenure.source) {
                 (Trouble::Stopped, _) => return,
                 // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
@@ -151,139 +152,160 @@ impl Intake {
                 () = stop.cancelled() => return,
                 () = self.tell(What::Stuck(trouble.text())) => {}
             }
+            let is_at_hand = trouble != Trouble::OtherStream && self.context.nats.is_connected();
+            if self.attempts >= FAILURES && is_at_hand {
+                let passed = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    passed = self.read_one() => passed,
+                };
+                if let Err(trouble) = passed {
+                    debug!(source = %self.tenure.source, cause = trouble.text(), "not read in another way either");
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = reconnection(&mut self.connected) => {}
                 () = sleep(backoff(self.attempts)) => {}
             }
         }
     }
 
     /// Makes a consumer and reads from it until there is doubt.
-    async fn read(&mut self, name: &str) -> Trouble {
-        match self.open(name).await {
-            Ok(mut chunks) => loop {
-                if let Err(trouble) = self.read_chunk(&mut chunks).await {
-                    return trouble;
-                }
-            },
-            Err(trouble) => trouble,
+    async fn read(&mut self, pull: &mut Option<Pull>) -> Trouble {
+        let made = match self.open().await {
+            Ok(made) => pull.insert(made),
+            Err(trouble) => return trouble,
+        };
+        loop {
+            if let Err(trouble) = self.read_chunk(made).await {
+                return trouble;
+            }
         }
     }
 
-    async fn open(&mut self, name: &str) -> Result<Chunks, Trouble> {
+    async fn open(&mut self) -> Result<Pull, Trouble> {
         let context = Arc::clone(&self.context);
         self.connected.mark_unchanged();
-        let config = pull::Config {
-            name: Some(name.to_owned()),
-            description: Some(format!("router {} reads {}", context.me, self.tenure.source)),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.reading.last.0 + 1 },
-            ack_policy: AckPolicy::None,
-            filter_subject: self.tenure.source.filter(),
-            inactive_threshold: INACTIVE,
-            num_replicas: 1,
-            memory_storage: true,
-            ..pull::Config::default()
+        let plan = Plan {
+            stream: &context.decoder.stream,
+            name: self.consumer_name(),
+            description: format!("router {} reads {}", context.me, self.tenure.source),
+            after: self.reading.last,
+            filter: self.tenure.source.filter(),
+            batch: BATCH,
+            bytes: BYTES,
         };
-        let made = context.nats.jetstream.create_consumer_on_stream(config, context.decoder.stream.as_str());
-        let made = timeout(CONSUMER_DEADLINE, made).await;
-        let consumer: PullConsumer = made
-            .map_err(|_| Trouble::Failed(format!("no consumer within {CONSUMER_DEADLINE:?}")))?
-            .map_err(|error| Trouble::Failed(format!("no consumer: {error}")))?;
+        let pull = Pull::open(&context.nats, plan).await?;
         self.reading = Reading::after(self.reading.last);
         // Asked for when the consumer is there: a later stream than the consumer's would show.
-        self.keep_up(self.reading.last).await?;
-        let messages = consumer.stream().max_messages_per_batch(BATCH).messages().await;
-        let messages = messages.map_err(|error| Trouble::Failed(error.to_string()))?;
+        let (_, facts) = self.keep_up(self.reading.last).await?;
+        self.late |= facts.replicas > 1;
         // After more than one failure only a message proves that it can be read, where ticks are sure to come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(What::Flowing).await;
         }
-        Ok(Box::pin(messages.ready_chunks(BATCH)))
+        Ok(pull)
     }
 
-    async fn read_chunk(&mut self, chunks: &mut Chunks) -> Result<(), Trouble> {
+    async fn read_chunk(&mut self, pull: &mut Pull) -> Result<(), Trouble> {
         let context = Arc::clone(&self.context);
         let chunk = tokio::select! {
             biased;
             () = reconnection(&mut self.connected) => return Err(Trouble::Reconnected),
-            chunk = timeout(context.silence, chunks.next()) => chunk,
+            chunk = timeout(context.silence, pull.next()) => chunk,
         };
-        let chunk = chunk.map_err(|_| Trouble::Silent)?;
-        let chunk = chunk.ok_or_else(|| Trouble::Failed("the consumer has ended".to_owned()))?;
+        let chunk = chunk.map_err(|_| Trouble::Silent)??;
 
         let before = self.reading;
         let mut read = Chunk::default();
         let mut trouble = None;
-        for message in chunk {
+        for message in &chunk {
             if let Err(found) = self.accept(message, &mut read) {
                 trouble = Some(found);
                 break;
             }
         }
         if self.reading.last > before.last {
-            read.count();
             if read.late || self.late {
                 self.catch_up(before, &mut read).await?;
             }
             self.late = read.late;
-            letters::post(&context.nats, self.incarnation, read.letters).await;
-            if self.attempts > 1 {
-                self.tell(What::Flowing).await;
-            }
-            self.attempts = 0;
-            let (upto, events) = (self.reading.last, read.events);
-            self.tell(What::Events { upto, events }).await;
+            self.hand_on(read).await;
         }
         trouble.map_or(Ok(()), Err)
     }
 
+    /// Hands on what was read: letters are stored before anything behind them is told.
+    async fn hand_on(&mut self, read: Chunk) {
+        read.count();
+        letters::post(&self.context.nats, self.incarnation, read.letters).await;
+        if self.attempts > 1 {
+            self.tell(What::Flowing).await;
+        }
+        self.attempts = 0;
+        let (upto, events) = (self.reading.last, read.events);
+        self.tell(What::Events { upto, events }).await;
+    }
+
     /// Takes one message of a chunk.
-    fn accept(&mut self, message: Result<Message, MessagesError>, read: &mut Chunk) -> Result<(), Trouble> {
-        let message = message.map_err(|error| Trouble::Failed(error.to_string()))?;
-        let info = message.info().map_err(|error| Trouble::Failed(error.to_string()))?;
-        let seq = Seq(info.stream_sequence);
-        match self.reading.accept(seq, info.consumer_sequence) {
+    fn accept(&mut self, message: &Pulled, read: &mut Chunk) -> Result<(), Trouble> {
+        let delivery = message.delivery;
+        match self.reading.accept(delivery.seq, delivery.number) {
             Delivered::Known => return Ok(()),
             Delivered::Hole => return Err(Trouble::Hole),
             Delivered::Next => {}
         }
-        let stored = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-        read.late |= info.pending > BACKLOG || now_millis() - stored > LATE;
-        let held = StoredMessage {
-            subject: &message.subject,
-            headers: message.headers.as_ref(),
-            payload: &message.payload,
-            seq,
-            stored: Timestamp(stored),
-        };
-        let refusal = match self.context.decoder.read(&held) {
-            Decoded::Tick => {
-                read.ticks += 1;
-                return Ok(());
-            }
-            Decoded::Event(event) => match to_wire(&event) {
-                Ok(wire) => {
-                    read.events.push(Readable { seq, event: *event, wire });
-                    return Ok(());
-                }
-                Err(refusal) => refusal,
-            },
-            Decoded::Dead(refusal) => refusal,
-        };
-        read.letters.push(Letter { refusal, seq, message });
+        read.late |= delivery.pending > BACKLOG || now_millis() - delivery.stored.0 > LATE;
+        read.take(&self.context.decoder, message.held());
+        Ok(())
+    }
+
+    /// Reads the next message from the leader of the stream, in a form that holds any bytes. Consumers have failed at it.
+    async fn read_one(&mut self) -> Result<(), Trouble> {
+        let context = Arc::clone(&self.context);
+        let (_, before) = (self.keep_up(self.reading.last).await?, self.reading);
+        let filter = self.tenure.source.filter();
+        let found = leader::first_after(&context.nats, &context.decoder.stream, before.last, &filter).await;
+        let Some(held) = found.map_err(Trouble::Failed)? else { return Ok(()) };
+        warn!(source = %self.tenure.source, seq = %held.seq, "read in another way what consumers have failed at");
+        counter!("tickwire_router_rescued_messages_total").increment(1);
+        let mut read = Chunk { first: Some(held.seq), ..Chunk::default() };
+        self.reading.last = held.seq;
+        read.take(&context.decoder, held);
+        // What retention took meanwhile was not the leader's next message.
+        self.catch_up(before, &mut read).await?;
+        self.hand_on(read).await;
         Ok(())
     }
 
     /// Makes sure that retention has not passed what was to be read after `before`, and skips what it has taken. When
-    /// the server cannot be asked, the chunk is not claimed, and is read again.
+    /// the server cannot be asked, or has more than was read, the chunk is not claimed, and is read again.
     async fn catch_up(&mut self, before: Reading, read: &mut Chunk) -> Result<(), Trouble> {
-        let kept = self.keep_up(before.last).await.inspect_err(|_| self.reading = before)?;
+        let (kept, facts) = self.keep_up(before.last).await.inspect_err(|_| self.reading = before)?;
+        if facts.replicas > 1
+            && let Err(trouble) = self.compare(kept, read).await
+        {
+            self.reading = Reading::after(kept);
+            return Err(trouble);
+        }
         read.events.retain(|event| event.seq > kept);
         Ok(())
     }
 
-    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`.
-    async fn keep_up(&mut self, last: Seq) -> Result<Seq, Trouble> {
+    /// Makes sure that the first message read is the leader's next one as well.
+    async fn compare(&self, after: Seq, read: &Chunk) -> Result<(), Trouble> {
+        let Some(first) = read.first else { return Ok(()) };
+        let (context, filter) = (&self.context, self.tenure.source.filter());
+        let next = leader::first_after(&context.nats, &context.decoder.stream, after, &filter).await;
+        match next.map_err(Trouble::Failed)? {
+            Some(next) if next.seq < first => Err(Trouble::Behind),
+            _ => Ok(()),
+        }
+    }
+
+    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
+    async fn keep_up(&mut self, last: Seq) -> Result<(Seq, Facts), Trouble> {
         let context = &self.context;
         let facts = Facts::look(&context.nats, &context.decoder.stream).await;
         let facts = facts.map_err(|error| Trouble::Failed(error.to_string()))?;
@@ -292,13 +314,13 @@ impl Intake {
         }
         let least = facts.least_floor();
         if least <= last {
-            return Ok(last);
+            return Ok((last, facts));
         }
         warn!(source = %self.tenure.source, after = %last, upto = %least, "retention has passed what was to be read");
         counter!("tickwire_router_skipped_ranges_total").increment(1);
         self.reading.last = self.reading.last.max(least);
         self.tell(What::Skip(least)).await;
-        Ok(least)
+        Ok((least, facts))
     }
 
     /// Tells the engine; waits while it has too much to do.
@@ -314,19 +336,6 @@ impl Intake {
         let (me, tenure) = (&self.context.me, self.tenure);
         format!("{}-{}-{}-{}-{}", me.id, me.nonce, tenure.source.label(), tenure.number, self.consumers)
     }
-
-    async fn delete(&self, name: &str) {
-        let context = &self.context;
-        if !context.nats.is_connected() {
-            return;
-        }
-        let deletion = context.nats.jetstream.delete_consumer_from_stream(name, context.decoder.stream.as_str());
-        match timeout(CONSUMER_DEADLINE, deletion).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!(name, %error, "the consumer was not deleted"),
-            Err(late) => debug!(name, %late, "the consumer was not deleted"),
-        }
-    }
 }
 
 /// What was read of a chunk.
@@ -336,9 +345,21 @@ struct Chunk {
     letters: Vec<Letter>,
     ticks: u64,
     late: bool,
+    /// The first message.
+    first: Option<Seq>,
 }
 
 impl Chunk {
+    fn take(&mut self, decoder: &Decoder, message: Held) {
+        let seq = message.seq;
+        self.first.get_or_insert(seq);
+        match decoder.read_live(&message) {
+            Ok(Decoded::Tick) => self.ticks += 1,
+            Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
+            Err(refusal) => self.letters.push(Letter { refusal, message }),
+        }
+    }
+
     fn count(&self) {
         let (events, letters) = (self.events.len() as u64, self.letters.len() as u64);
         for (what, count) in [("event", events), ("dead_letter", letters), ("tick", self.ticks)] {
@@ -364,6 +385,10 @@ fn now_millis() -> i64 {
 pub(crate) fn describe() {
     describe_counter!("tickwire_router_messages_total", "Messages read from the stream, by what they are");
     describe_counter!("tickwire_router_intake_restarts_total", "Consumers made anew, by cause");
+    describe_counter!(
+        "tickwire_router_rescued_messages_total",
+        "Messages read one by one from the leader of the stream, because consumers had failed at them"
+    );
     describe_counter!(
         "tickwire_router_skipped_ranges_total",
         "Ranges that retention removed before they were read; gateways see each as a gap"

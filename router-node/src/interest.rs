@@ -1,8 +1,6 @@
 //! What gateways say of their interest, on its way to the engine: deltas and beats as they come, and snapshots, which
 //! the engine asks for where it sees a hole.
 
-use async_nats::Subscriber;
-use futures_util::StreamExt;
 use metrics::{counter, describe_counter};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -10,12 +8,22 @@ use std::time::Duration;
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::{Delta, Interest, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
+use tickwire_node::link::{Inlet, LinkError, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+
+/// How many bytes of deltas may wait for the engine. One that is lost is a hole, after which it asks for a snapshot.
+const DELTA_BYTES: usize = 32 * 1024 * 1024;
+
+/// How many bytes of beats may wait. Each is followed by another.
+const BEAT_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes of one snapshot may wait.
+const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long a gateway may take to send its whole interest.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
@@ -46,21 +54,24 @@ pub(crate) struct Inquiry {
 /// The subscriptions to what gateways say.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    deltas: Subscriber,
-    beats: Subscriber,
+    deltas: Inlet,
+    beats: Inlet,
 }
 
 impl Feed {
     /// Subscribes.
-    pub(crate) async fn subscribe(nats: &Nats) -> Result<Self, StartError> {
-        let subscribe = async |subject: &'static str| {
-            let subscribed = nats.client.subscribe(subject).await;
+    pub(crate) fn subscribe(nats: &Nats) -> Result<Self, StartError> {
+        let subscribe = |queue: &'static str, subject: &'static str, most: usize| {
+            let subscribed = nats.link.subscribe(queue, subject, None, most);
             subscribed.map_err(|error| StartError::Part {
                 part: "interest",
                 reason: format!("cannot subscribe to {subject}: {error}"),
             })
         };
-        Ok(Self { deltas: subscribe(names::INTEREST).await?, beats: subscribe(names::GATEWAY_BEAT).await? })
+        Ok(Self {
+            deltas: subscribe("interest_deltas", names::INTEREST, DELTA_BYTES)?,
+            beats: subscribe("gateway_beats", names::GATEWAY_BEAT, BEAT_BYTES)?,
+        })
     }
 
     /// The next thing that a gateway said; `None` when the connection is closed for good.
@@ -69,8 +80,8 @@ impl Feed {
             // Deltas first: a beat that announces one was sent after it, and would look like a hole before it.
             let said = tokio::select! {
                 biased;
-                message = self.deltas.next() => read(&message?.payload).map(Said::Delta),
-                message = self.beats.next() => read(&message?.payload).map(Said::Beat),
+                message = self.deltas.next() => read(message?.payload()).map(Said::Delta),
+                message = self.beats.next() => read(message?.payload()).map(Said::Beat),
             };
             if said.is_some() {
                 return said;
@@ -111,17 +122,17 @@ pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -
 }
 
 async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, String> {
-    let inbox = nats.client.new_inbox();
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+    let inbox = nats.link.new_inbox();
+    let told = |error: LinkError| error.to_string();
+    let mut answers = nats.link.subscribe("snapshots", &inbox, None, SNAPSHOT_BYTES).map_err(told)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
-    let asked = nats.client.publish_with_reply(subject, inbox, "".into()).await;
-    asked.map_err(|error| error.to_string())?;
+    nats.link.publish(subject, Some(&inbox), b"").map_err(told)?;
     let (mut parts, mut numbers) = (Vec::new(), BTreeSet::new());
     while let Some(answer) = answers.next().await {
-        if answer.status.is_some() {
+        if answer.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
             return Err("nobody answers for it".to_owned());
         }
-        let part: SnapshotPart = wire::decode(&answer.payload).map_err(|error| error.to_string())?;
+        let part: SnapshotPart = wire::decode(answer.payload()).map_err(|error| error.to_string())?;
         let total = part.parts as usize;
         if numbers.insert(part.part) {
             parts.push(part);

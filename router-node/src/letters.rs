@@ -4,16 +4,21 @@
 //! between posts it again, and its message id makes that no second letter. When the stream of dead letters does not
 //! take one before the deadline, it is logged with its sequence and counted, and reading goes on: one full stream must
 //! not stop a partition, and the message itself stays in the stream of events.
+//!
+//! A letter has the payload as it was. Its own headers say what was wrong and what the message was; the message's header
+//! block, which may hold anything, is kept in one of them, in base64, and what could be read of it stands beside that.
 
+use crate::reader::{Headers, Held};
 use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::Message;
+use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use metrics::{counter, describe_counter};
 use std::time::Duration;
 use tickwire_core::decode::Refusal;
-use tickwire_core::ids::{Incarnation, Seq};
+use tickwire_core::ids::Incarnation;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, sleep};
@@ -26,7 +31,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How much of a server's largest message our own headers may take.
-const HEADROOM: usize = 8 * 1024;
+const HEADROOM: usize = 16 * 1024;
 
 /// The longest detail told, in bytes.
 const DETAIL: usize = 1024;
@@ -34,15 +39,19 @@ const DETAIL: usize = 1024;
 /// The most of the original headers that is kept, in bytes.
 const ORIGINAL_HEADERS: usize = 4 * 1024;
 
+/// How much of the header block is kept as it was even if the payload takes all the room, in bytes.
+const LEAST_BLOCK: usize = 3 * 1024;
+
+/// The most of a subject that is told, in bytes.
+const SUBJECT: usize = 2 * 1024;
+
 /// A message that cannot be read.
 #[derive(Debug)]
 pub(crate) struct Letter {
     /// Why.
     pub(crate) refusal: Refusal,
-    /// Its sequence in the stream of events.
-    pub(crate) seq: Seq,
     /// All of it.
-    pub(crate) message: Message,
+    pub(crate) message: Held,
 }
 
 /// Posts `letters` and waits until all are stored, or given up.
@@ -52,9 +61,8 @@ pub(crate) async fn post(nats: &Nats, incarnation: Incarnation, letters: Vec<Let
 
 async fn post_one(nats: &Nats, incarnation: Incarnation, letter: Letter) {
     let reason = letter.refusal.reason.as_str();
-    debug!(reason, seq = %letter.seq, detail = letter.refusal.detail, "dead letter");
-    let (headers, payload) =
-        compose(incarnation, letter.seq, &letter.refusal, &letter.message, nats.client.max_payload());
+    debug!(reason, seq = %letter.message.seq, detail = letter.refusal.detail, "dead letter");
+    let (headers, payload) = compose(incarnation, &letter.refusal, &letter.message, nats.client.max_payload());
     let end = Instant::now() + DEADLINE;
     loop {
         let publish = async {
@@ -72,7 +80,7 @@ async fn post_one(nats: &Nats, incarnation: Incarnation, letter: Letter) {
         };
         if Instant::now() + PAUSE >= end {
             counter!("tickwire_dead_letters_lost_total", "reason" => reason).increment(1);
-            let (seq, detail) = (letter.seq, &letter.refusal.detail);
+            let (seq, detail) = (letter.message.seq, &letter.refusal.detail);
             error!(reason, %seq, detail, failure, "a dead letter was not stored; the message stays in the stream");
             return;
         }
@@ -81,37 +89,46 @@ async fn post_one(nats: &Nats, incarnation: Incarnation, letter: Letter) {
 }
 
 /// The letter's headers and payload, within what the server takes.
-fn compose(
-    incarnation: Incarnation,
-    seq: Seq,
-    refusal: &Refusal,
-    message: &async_nats::Message,
-    most: usize,
-) -> (HeaderMap, Bytes) {
+fn compose(incarnation: Incarnation, refusal: &Refusal, message: &Held, most: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let mut kept = 0;
-    for (name, values) in message.headers.iter().flat_map(HeaderMap::iter) {
-        let name: &str = name.as_ref();
+    // A block that cannot be read to its end is kept up to there.
+    for (name, value) in message.as_stored().headers.headers().map_while(Result::ok) {
         // What begins so are orders to the server, and were meant for the first time that it was published.
         if name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("Nats-")) {
             continue;
         }
-        for value in values {
-            let size = name.len() + value.as_str().len() + 4;
-            if kept + size <= ORIGINAL_HEADERS {
-                kept += size;
-                headers.append(name, value.as_str());
-            }
+        let size = name.len() + value.len() + 4;
+        if kept + size <= ORIGINAL_HEADERS
+            && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>())
+        {
+            kept += size;
+            headers.append(name, value);
         }
     }
-    let detail = one_line(&refusal.detail);
+    let Held { seq, subject, payload, .. } = message;
     headers.insert(NATS_MESSAGE_ID, format!("{incarnation}:{seq}").as_str());
     headers.insert("Tickwire-Reason", refusal.reason.as_str());
-    headers.insert("Tickwire-Detail", detail.as_str());
-    headers.insert("Tickwire-Subject", message.subject.as_str());
+    headers.insert("Tickwire-Detail", one_line(&refusal.detail, DETAIL).as_str());
     headers.insert("Tickwire-Sequence", seq.to_string());
-    let payload = &message.payload;
+    let text = one_line(&String::from_utf8_lossy(subject), SUBJECT);
+    if text.as_bytes() != &subject[..] {
+        headers.insert("Tickwire-Subject-Base64", STANDARD.encode(&subject[..subject.len().min(SUBJECT)]));
+    }
+    headers.insert("Tickwire-Subject", text);
     let room = most.saturating_sub(HEADROOM);
+    let block = match &message.headers {
+        Headers::None => &Bytes::new(),
+        Headers::Whole(block) | Headers::Cut(block) => block,
+    };
+    if !block.is_empty() {
+        // Base64 takes four bytes for three. What the payload leaves is the block's, and a little in any case.
+        let fits = (room.saturating_sub(payload.len()) / 4 * 3).max(LEAST_BLOCK).min(block.len());
+        headers.insert("Tickwire-Headers-Base64", STANDARD.encode(&block[..fits]));
+        if fits < block.len() {
+            headers.insert("Tickwire-Headers-Truncated-From", block.len().to_string());
+        }
+    }
     if payload.len() <= room {
         return (headers, payload.clone());
     }
@@ -119,9 +136,9 @@ fn compose(
     (headers, payload.slice(..room))
 }
 
-/// A text that can stand in a header.
-fn one_line(text: &str) -> String {
-    let end = text.floor_char_boundary(DETAIL);
+/// A text that can stand in a header, of so many bytes at most.
+fn one_line(text: &str, most: usize) -> String {
+    let end = text.floor_char_boundary(most);
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -137,36 +154,77 @@ pub(crate) fn describe() {
 mod tests {
     use super::*;
     use tickwire_core::decode::Reason;
+    use tickwire_core::event::Timestamp;
+    use tickwire_core::ids::Seq;
+
+    fn held(subject: &[u8], headers: &[u8], payload: usize) -> Held {
+        Held {
+            seq: Seq(7),
+            stored: Timestamp(0),
+            subject: Bytes::copy_from_slice(subject),
+            headers: Headers::Whole(Bytes::copy_from_slice(headers)),
+            payload: vec![b'x'; payload].into(),
+        }
+    }
+
+    fn refusal(reason: Reason, detail: &str) -> Refusal {
+        Refusal { reason, detail: detail.to_owned() }
+    }
 
     #[test]
     fn a_letter_keeps_what_is_harmless_and_fits() {
-        let mut headers = HeaderMap::new();
-        headers.insert("Producer", "p1");
-        headers.insert("nats-ttl", "1s");
-        headers.insert("Nats-Expected-Stream", "EVENTS");
-        headers.insert("Large", "x".repeat(ORIGINAL_HEADERS).as_str());
-        let message = async_nats::Message {
-            subject: "events.a.b.c".into(),
-            reply: None,
-            payload: vec![b'x'; 20_000].into(),
-            headers: Some(headers),
-            status: None,
-            description: None,
-            length: 0,
-        };
-        let refusal = Refusal { reason: Reason::BadSubject, detail: format!("two\r\nlines {}", "ä".repeat(DETAIL)) };
-        let (headers, payload) = compose(Incarnation(5), Seq(7), &refusal, &message, 1_000_000);
+        let large = "x".repeat(ORIGINAL_HEADERS);
+        let block = format!(
+            "NATS/1.0\r\nProducer: p1\r\nnats-ttl: 1s\r\nNats-Expected-Stream: EVENTS\r\nFold: a\r\n b\r\nLarge: {large}\r\n\r\n"
+        );
+        let message = held(b"events.a.b.c", block.as_bytes(), 20_000);
+        let refused = refusal(Reason::BadSubject, &format!("two\r\nlines {}", "ä".repeat(DETAIL)));
+        let (headers, payload) = compose(Incarnation(5), &refused, &message, 1_000_000);
         let get = |name: &str| headers.get(name).map(|value| value.as_str());
         assert_eq!(payload, message.payload);
         assert_eq!((get("Producer"), get("nats-ttl"), get("Nats-Expected-Stream")), (Some("p1"), None, None));
-        assert_eq!((get("Large"), get("Tickwire-Truncated-From")), (None, None));
+        assert_eq!((get("Fold"), get("Large"), get("Tickwire-Truncated-From")), (None, None, None));
         assert_eq!((get("Nats-Msg-Id"), get("Tickwire-Sequence")), (Some("5:7"), Some("7")));
         assert_eq!((get("Tickwire-Reason"), get("Tickwire-Subject")), (Some("bad_subject"), Some("events.a.b.c")));
+        assert_eq!((get("Tickwire-Subject-Base64"), get("Tickwire-Headers-Truncated-From")), (None, None));
+        assert_eq!(STANDARD.decode(get("Tickwire-Headers-Base64").unwrap()).unwrap(), block.as_bytes());
         let detail = get("Tickwire-Detail").unwrap();
         assert!(detail.starts_with("two  lines ä") && detail.len() <= DETAIL);
 
-        let (headers, payload) = compose(Incarnation(5), Seq(7), &refusal, &message, 16 * 1024);
-        assert_eq!(payload.len(), 16 * 1024 - HEADROOM);
+        let (headers, payload) = compose(Incarnation(5), &refused, &message, 32 * 1024);
+        assert_eq!(payload.len(), 32 * 1024 - HEADROOM);
         assert_eq!(headers.get("Tickwire-Truncated-From").unwrap().as_str(), "20000");
+        assert_eq!(headers.get("Tickwire-Headers-Truncated-From").unwrap().as_str(), block.len().to_string());
+        let kept = STANDARD.decode(headers.get("Tickwire-Headers-Base64").unwrap().as_str()).unwrap();
+        assert_eq!(kept, &block.as_bytes()[..LEAST_BLOCK]);
+    }
+
+    #[test]
+    fn whatever_bytes_a_message_had_are_in_its_letter() {
+        let block = b"NATS/1.0\r\nGood: 1\r\nX: a\rb\xff\r\n\r\n";
+        let message = held(b"ev.3.pattern.\xff\r", block, 3);
+        let (headers, _) = compose(Incarnation(5), &refusal(Reason::BadHeaders, "x"), &message, 1_000_000);
+        let get = |name: &str| headers.get(name).map(|value| value.as_str());
+        assert_eq!((get("Good"), get("X")), (Some("1"), None));
+        assert_eq!(get("Tickwire-Subject"), Some("ev.3.pattern.\u{fffd} "));
+        assert_eq!(STANDARD.decode(get("Tickwire-Subject-Base64").unwrap()).unwrap(), b"ev.3.pattern.\xff\r");
+        assert_eq!(STANDARD.decode(get("Tickwire-Headers-Base64").unwrap()).unwrap(), block);
+    }
+
+    #[test]
+    fn the_largest_messages_fit() {
+        let most = 1024 * 1024;
+        for (block, payload) in [(most, 0), (most / 2, most / 2), (0, most), (10, most - 10)] {
+            let message = held(&vec![b'\xff'; 4_000], &vec![b'h'; block], payload);
+            let (headers, payload) = compose(Incarnation(5), &refusal(Reason::BadHeaders, "x"), &message, most);
+            let headers: usize = headers
+                .iter()
+                .map(|(name, values)| {
+                    let name: &str = name.as_ref();
+                    values.iter().map(|value| name.len() + value.as_str().len() + 4).sum::<usize>()
+                })
+                .sum();
+            assert!(headers + payload.len() + 12 <= most, "{headers} + {}", payload.len());
+        }
     }
 }

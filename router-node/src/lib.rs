@@ -7,6 +7,7 @@
 //! source     what can be owned and read: a partition, or what is in none
 //! ownership  the ring says who should own it, its lease who does
 //! stream     the life of the stream, and where it begins
+//! reader     how the stream is read, whatever it holds
 //! intake     reads it without a hole
 //! decode     from a message to an event              letters   what cannot be read is stored with its reason
 //!   (rules)    decide who gets the event beside those who ask for it
@@ -25,6 +26,7 @@ mod intake;
 mod interest;
 mod letters;
 mod ownership;
+mod reader;
 mod replay;
 mod source;
 mod stream;
@@ -103,7 +105,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let deadline = LEASE_DEADLINE.min(config.membership.lease_ttl / 2);
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
-    let feed = Feed::subscribe(&node.nats).await?;
+    let feed = Feed::subscribe(&node.nats)?;
     let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) });
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);

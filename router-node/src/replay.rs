@@ -11,15 +11,16 @@
 //! what a gateway wants. What is too much is refused at once: the gateway asks again,
 //! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
 
+mod batch;
 mod pace;
 mod range;
 mod worker;
 
 use crate::decode::Decoder;
 use crate::interest::Inquiry;
-use async_nats::{Subject, SubscribeError, Subscriber};
+use async_nats::Subject;
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use metrics::{counter, describe_counter, describe_histogram};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,17 +30,21 @@ use tickwire_core::replay::{Refusal, ReplayRequest};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::config::RouterConfig;
+use tickwire_node::link::{Inlet, LinkError, Message};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use worker::Worker;
 
 /// How many requests may wait. Beyond that they are refused.
 const WAITING: usize = 64;
+
+/// How many bytes of requests may wait to be looked at.
+const REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
 /// So many requests beside the first are read in one pass, if they begin at most so many sequences before or behind it.
 /// What the pass does not come to waits for the next, and nobody for what begins much earlier.
@@ -76,7 +81,7 @@ pub(crate) struct Setup {
 #[derive(Debug)]
 pub(crate) struct Replays {
     /// To any router, and to this one.
-    requests: [Subscriber; 2],
+    requests: [Inlet; 2],
     waiting: VecDeque<Waiting>,
     /// How many passes may run, one of which is a repair's.
     at_once: usize,
@@ -104,13 +109,14 @@ impl Replays {
         describe();
         let Setup { nats, me, .. } = &setup;
         let mine = names::replay_of(me.id.as_str(), &me.nonce.to_string());
-        let failed = |subject: &str, error: SubscribeError| StartError::Part {
+        let failed = |subject: &str, error: LinkError| StartError::Part {
             part: "replays",
             reason: format!("cannot subscribe to {subject}: {error}"),
         };
-        let any = nats.client.queue_subscribe(names::REPLAY, names::REPLAY_GROUP.to_owned()).await;
+        let any = nats.link.subscribe("replay_requests", names::REPLAY, Some(names::REPLAY_GROUP), REQUEST_BYTES);
         let any = any.map_err(|error| failed(names::REPLAY, error))?;
-        let own = nats.client.subscribe(mine.clone()).await.map_err(|error| failed(&mine, error))?;
+        let own = nats.link.subscribe("replay_requests", &mine, None, REQUEST_BYTES);
+        let own = own.map_err(|error| failed(&mine, error))?;
         setup.nats.check().await?;
         let at_once = setup.config.replays;
         Ok(Self { requests: [any, own], waiting: VecDeque::new(), at_once, worker: Worker::new(setup) })
@@ -125,9 +131,8 @@ impl Replays {
     }
 
     async fn work(self, drain: CancellationToken) {
-        let Self { requests, mut waiting, at_once, worker } = self;
-        // What a gateway asks for at once is read at once.
-        let mut requests = stream::select_all(requests).ready_chunks(WAITING);
+        let Self { requests: [mut any, mut own], mut waiting, at_once, worker } = self;
+        let (mut for_any, mut for_own) = (Vec::new(), Vec::new());
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(first) = take_due(&mut waiting, running.len(), at_once) {
@@ -146,20 +151,19 @@ impl Replays {
                 () = drain.cancelled() => break,
                 Some(left) = running.next() => left.into_iter().rev().for_each(|one| waiting.push_front(one)),
                 () = sleep(GATHER), if running.len() < at_once && !waiting.is_empty() => {}
-                messages = requests.next() => match messages {
-                    Some(messages) => for request in messages.into_iter().filter_map(read) {
-                        if let Some(Waiting { reply, .. }) = queue(&mut waiting, request) {
-                            worker.refuse(&reply, Refusal::Busy).await;
-                        }
-                    },
-                    None => break debug!("the connection to NATS was closed"),
-                },
+                // What a gateway asks for at once is read at once.
+                count = any.next_many(&mut for_any, WAITING) => if count == 0 { break },
+                count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
+            }
+            for request in for_any.drain(..).chain(for_own.drain(..)).filter_map(|message| read(&message)) {
+                if let Some(Waiting { reply, .. }) = queue(&mut waiting, request) {
+                    worker.refuse(&reply, Refusal::Busy).await;
+                }
             }
         }
-        for requests in requests.get_mut().iter_mut() {
-            if !matches!(timeout(UNSUBSCRIBE_DEADLINE, requests.unsubscribe()).await, Ok(Ok(()))) {
-                debug!("requests for replays may still come; their gateways will ask again");
-            }
+        drop((any, own));
+        if worker.flush(UNSUBSCRIBE_DEADLINE).await.is_err() {
+            debug!("requests for replays may still come; their gateways will ask again");
         }
         while let Some(left) = running.next().await {
             waiting.extend(left);
@@ -216,10 +220,10 @@ fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 }
 
 /// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours.
-fn read(message: async_nats::Message) -> Option<Waiting> {
+fn read(message: &Message) -> Option<Waiting> {
     counter!("tickwire_router_replay_requests_total").increment(1);
-    let reply = message.reply?;
-    match wire::decode(&message.payload) {
+    let reply = Subject::from(std::str::from_utf8(message.reply()?).ok()?);
+    match wire::decode(message.payload()) {
         Ok(request) => Some(Waiting { since: Instant::now(), request, reply, is_sparse: false }),
         Err(error) => {
             counter!("tickwire_router_replays_refused_total", "reason" => "unreadable_request").increment(1);

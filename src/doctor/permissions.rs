@@ -46,6 +46,7 @@ fn needs(role: Role, stream: &str) -> Needs {
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
                 format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
                 format!("$JS.API.DIRECT.GET.KV_{}", names::LEASES_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.{stream}"),
                 format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
                 format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),
             ]);
@@ -53,7 +54,11 @@ fn needs(role: Role, stream: &str) -> Needs {
         Role::Gateway => {
             needs.subscribes.extend([batches, snapshots, names::replayed_all(NOBODY, "0")]);
             needs.publishes.extend(interest);
-            needs.publishes.extend([names::REPLAY.to_owned(), names::replay_of(NOBODY, "0")]);
+            needs.publishes.extend([
+                names::REPLAY.to_owned(),
+                names::replay_of(NOBODY, "0"),
+                names::direct_get(stream),
+            ]);
             needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
         }
     }

@@ -14,7 +14,7 @@ use crate::oracle::{assert_exact, filter, stored};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
-/// At least one message for every reason that there is.
+/// At least one message for every reason that a client library lets happen.
 fn unreadable() -> Vec<(Reason, Outgoing)> {
     let pattern = |event: Value| Outgoing::json("pattern", "AAPL", &event);
     let market = |event: Value| Outgoing::json("market", "US", &event);
@@ -58,7 +58,10 @@ fn unreadable() -> Vec<(Reason, Outgoing)> {
 async fn what_cannot_be_read_is_kept_with_its_reason_while_the_rest_flows() {
     let unreadable = unreadable();
     let covered: BTreeSet<_> = unreadable.iter().map(|(reason, _)| reason.as_str()).collect();
-    assert_eq!(covered, Reason::ALL.iter().map(|reason| reason.as_str()).collect());
+    // No client library sends bad headers (`strange_messages` does), and nothing is known to be unreadable.
+    let others = [Reason::BadHeaders, Reason::Unreadable];
+    let all = Reason::ALL.iter().filter(|reason| !others.contains(reason));
+    assert_eq!(covered, all.map(|reason| reason.as_str()).collect());
 
     let mut cluster = Cluster::start(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];

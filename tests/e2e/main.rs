@@ -39,5 +39,6 @@ mod resume;
 mod shutdown;
 mod slow_links;
 mod starting;
+mod strange_messages;
 mod tokens;
 mod turns;

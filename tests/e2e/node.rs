@@ -135,6 +135,12 @@ impl Metrics {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
+
+    /// The same of those with this label, as in `event="connected"`.
+    pub(crate) fn get_labelled(&self, name: &str, label: &str) -> f64 {
+        let of_name = |series: &str| series.split('{').next() == Some(name) && series.contains(label);
+        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+    }
 }
 
 /// The status and the body of a GET; status 0 when nobody listens.

@@ -26,8 +26,10 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The subject is not `events.<kind>.<key>` with exactly one token each.
+    /// The subject is not `events.<kind>.<key>` with exactly one token each, or is not UTF-8.
     BadSubject = "bad_subject",
+    /// The header block is not one by the rules of NATS, or holds a status, which only servers may send.
+    BadHeaders = "bad_headers",
     /// The kind is neither built in nor configured, or is not written in lower case.
     UnknownKind = "unknown_kind",
     /// The key is not encoded as it should be, or does not name what keys of its kind name.
@@ -67,6 +69,8 @@ reasons! {
     BadStatus = "bad_status",
     /// Another field of a health report (`service`, `message`, `metrics`, `error_counts`) has the wrong type.
     BadHealth = "bad_health",
+    /// Reading it failed in a way that it never should: a fault of ours.
+    Unreadable = "unreadable",
 }
 
 impl fmt::Display for Reason {

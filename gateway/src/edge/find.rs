@@ -1,12 +1,13 @@
 //! Where in the stream a time stands: two questions to the server, one for the first message from that time on, one for
-//! the oldest that is kept.
+//! the oldest that is kept. What these messages hold does not matter, whatever it is.
 
 use std::time::Duration;
 
-use async_nats::header::NATS_SEQUENCE;
 use serde_json::json;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
+use tickwire_node::direct::Answer;
+use tickwire_node::link::{LinkError, Message};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -18,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// The last moment that the server can compare with: it counts nanoseconds in 64 bits, and takes a later one for one
 /// long ago.
 const LAST: Timestamp = Timestamp(9_223_372_036_854);
+
+/// How many bytes of an answer may wait; one message is taken whatever its size.
+const ANSWER_BYTES: usize = 1024;
 
 /// The sequence up to which everything was stored before `time`. If the stream does not reach back so far, that is 0, so
 /// that what is gone shows as a gap. `None` if nobody could say.
@@ -39,8 +43,7 @@ fn first_from(time: Timestamp) -> serde_json::Value {
 
 /// The sequence of the message that the server answers; `Some(None)` if there is none, `None` if that is not known.
 async fn ask(nats: &Nats, stream: &str, question: &serde_json::Value) -> Option<Option<Seq>> {
-    let request = nats.client.request(names::direct_get(stream), question.to_string().into());
-    let answer = match timeout(DEADLINE, request).await {
+    let answer = match timeout(DEADLINE, request(nats, stream, question)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             warn!(%error, %question, "a time cannot be found in the stream");
@@ -51,16 +54,21 @@ async fn ask(nats: &Nats, stream: &str, question: &serde_json::Value) -> Option<
             return None;
         }
     };
-    let seq =
-        answer.headers.as_ref().and_then(|headers| headers.get_last(NATS_SEQUENCE)).map(|seq| seq.as_str().parse());
-    match (seq, answer.status) {
-        (Some(Ok(seq)), _) => Some(Some(Seq(seq))),
-        (_, Some(async_nats::StatusCode::NOT_FOUND)) => Some(None),
-        (_, status) => {
-            warn!(?status, description = answer.description.as_deref(), %question, "the server does not say where a time stands");
+    match Answer::read(&answer) {
+        Answer::Message(got) => Some(Some(Seq(got.seq))),
+        Answer::Nothing => Some(None),
+        other => {
+            warn!(answer = ?other, %question, "the server does not say where a time stands");
             None
         }
     }
+}
+
+async fn request(nats: &Nats, stream: &str, question: &serde_json::Value) -> Result<Message, LinkError> {
+    let inbox = nats.link.new_inbox();
+    let mut answers = nats.link.subscribe("searches", &inbox, None, ANSWER_BYTES)?;
+    nats.link.publish(names::direct_get(stream), Some(&inbox), question.to_string().as_bytes())?;
+    answers.next().await.ok_or(LinkError::Closed)
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use async_nats::{Message, SubscribeError, Subscriber};
-use futures_util::StreamExt;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::ring::View;
+use tickwire_node::link::{Inlet, LinkError, Message};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
@@ -19,28 +18,35 @@ use crate::weighed::Receiver;
 /// How many requests are taken in one turn.
 const TURN_REQUESTS: usize = 16;
 
+/// How many bytes of batches and of answers may wait; what is dropped shows as a gap, or is asked for again.
+const BATCH_BYTES: usize = 64 * 1024 * 1024;
+const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many bytes of requests for snapshots may wait; who gets none asks again.
+const REQUEST_BYTES: usize = 64 * 1024;
+
 /// What the edge listens to, from the moment of its start on.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(super) floods: Floods,
-    pub(super) snapshots: Subscriber,
+    pub(super) snapshots: Inlet,
     pub(super) view: watch::Receiver<Arc<View>>,
 }
 
 impl Inputs {
     /// Subscribes to what routers send this boot of this gateway.
-    pub(crate) async fn open(
+    pub(crate) fn open(
         nats: &Nats,
         gateway: &NodeRef,
         requests: Receiver<ToEdge>,
         view: watch::Receiver<Arc<View>>,
-    ) -> Result<Self, SubscribeError> {
+    ) -> Result<Self, LinkError> {
         let (id, nonce) = (gateway.id.as_str(), gateway.nonce.to_string());
-        let batches = nats.client.subscribe(names::gateway(id, &nonce)).await?;
-        let answers = nats.client.subscribe(names::replayed_all(id, &nonce)).await?;
+        let batches = nats.link.subscribe("batches", &names::gateway(id, &nonce), None, BATCH_BYTES)?;
+        let answers = nats.link.subscribe("replay_answers", &names::replayed_all(id, &nonce), None, ANSWER_BYTES)?;
         Ok(Self {
             floods: Floods { batches, answers, requests, turn: 0 },
-            snapshots: nats.client.subscribe(names::snapshot(id, &nonce)).await?,
+            snapshots: nats.link.subscribe("snapshot_requests", &names::snapshot(id, &nonce), None, REQUEST_BYTES)?,
             view,
         })
     }
@@ -49,8 +55,8 @@ impl Inputs {
 /// What may come as a flood.
 #[derive(Debug)]
 pub(super) struct Floods {
-    batches: Subscriber,
-    answers: Subscriber,
+    batches: Inlet,
+    answers: Inlet,
     requests: Receiver<ToEdge>,
     /// Whose turn it is.
     turn: usize,

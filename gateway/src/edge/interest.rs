@@ -1,6 +1,5 @@
 //! What the routers are told: interest, as deltas and snapshots, and beats that show what they may have missed.
 
-use async_nats::Subject;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
@@ -19,11 +18,11 @@ const SNAPSHOT_ENTRIES: usize = 500;
 const LAG: u64 = 100;
 
 impl Edge {
-    pub(super) async fn send_snapshot(&self, reply: Option<Subject>) {
-        let Some(reply) = reply else { return };
+    pub(super) async fn send_snapshot(&self, reply: Option<&[u8]>) {
+        let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()) else { return };
         counter!("tickwire_gateway_snapshots_total").increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), SNAPSHOT_ENTRIES) {
-            self.publish(reply.to_string(), &part).await;
+            self.publish(reply.to_owned(), &part).await;
         }
     }
 

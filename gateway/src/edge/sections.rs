@@ -11,6 +11,7 @@ use tickwire_core::ids::Seq;
 use tickwire_core::replay::{Part, ReplayAnswer};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
+use tickwire_node::link::{Message, Status};
 use tickwire_node::names;
 
 use super::catch_ups::CatchUps;
@@ -45,10 +46,10 @@ impl Edge {
     }
 
     /// Takes a message of an answer. What cannot be read changes nothing: the ask it belongs to ends by its deadline.
-    pub(super) fn take_answer(&mut self, message: &async_nats::Message) {
+    pub(super) fn take_answer(&mut self, message: &Message) {
         let now = self.now();
-        let Some(ask) = names::parse_replayed(&message.subject) else { return };
-        if message.status.is_some() {
+        let Some(ask) = names::parse_replayed(&message.subject_text()) else { return };
+        if message.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
             // The server itself says that no router listens.
             counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
             return match CatchUps::is_asked(ask) {
@@ -56,7 +57,7 @@ impl Edge {
                 false => self.coverage.refused(now, ask, &mut self.steps),
             };
         }
-        let answer: ReplayAnswer<Bytes> = match wire::decode(&message.payload) {
+        let answer: ReplayAnswer<Bytes> = match wire::decode(message.payload()) {
             Ok(answer) => answer,
             Err(error) => return refused(&error),
         };
@@ -65,7 +66,7 @@ impl Edge {
             Part::Events(section) => match decode_section(section) {
                 Ok(section) => {
                     counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
-                    counter!("tickwire_gateway_replayed_bytes_total").increment(message.payload.len() as u64);
+                    counter!("tickwire_gateway_replayed_bytes_total").increment(message.payload().len() as u64);
                     (Part::Events(section), None)
                 }
                 Err(error) => return refused(&error),

@@ -1,5 +1,6 @@
 //! What makes an intake give up its consumer, and how long it waits before it makes another. Pure.
 
+use crate::reader::pull::PullError;
 use std::time::Duration;
 
 /// The longest pause before another consumer is made.
@@ -12,6 +13,8 @@ pub(super) enum Trouble {
     Silent,
     Reconnected,
     OtherStream,
+    /// The server that was read from has removed what the leader still has.
+    Behind,
     Failed(String),
     /// The engine wants no more.
     Stopped,
@@ -25,6 +28,7 @@ impl Trouble {
             Self::Silent => "silence",
             Self::Reconnected => "reconnect",
             Self::OtherStream => "other_stream",
+            Self::Behind => "behind",
             Self::Failed(_) => "error",
             Self::Stopped => "stopped",
         }
@@ -34,11 +38,24 @@ impl Trouble {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Hole => "a message was missed; reading it again".to_owned(),
-            Self::Silent => "nothing came, not even a tick; the consumer is made anew".to_owned(),
+            Self::Silent => "nothing came; the consumer is made anew".to_owned(),
             Self::Reconnected => "NATS was away; the consumer is made anew".to_owned(),
             Self::OtherStream => "the stream was made anew; starting over".to_owned(),
+            Self::Behind => {
+                "a server has removed what the leader of the stream still keeps; reading elsewhere".to_owned()
+            }
             Self::Failed(reason) => reason.clone(),
             Self::Stopped => "stopped".to_owned(),
+        }
+    }
+}
+
+impl From<PullError> for Trouble {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Hole => Self::Hole,
+            PullError::Silent => Self::Silent,
+            error => Self::Failed(error.to_string()),
         }
     }
 }

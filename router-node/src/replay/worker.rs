@@ -5,23 +5,26 @@
 //! read was dead-lettered when it was read first; here it is passed over.
 
 use super::pace::Pace;
-use super::range::{Held, RangeError, Reader, Span};
+use super::range::{RangeError, Reader, Span};
 use super::{Setup, Waiting};
 use crate::decode::{Decoded, to_wire};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
+use crate::reader::Held;
 use crate::stream::Facts;
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tickwire_core::decode::Refusal as DeadLetter;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
+use tickwire_node::link::LinkError;
 use tickwire_node::names;
 use tickwire_node::nats::NatsError;
 use tokio::sync::oneshot;
@@ -104,6 +107,11 @@ impl Worker {
     /// Sends what was answered, and ends the connection.
     pub(super) async fn close(&self) -> Result<(), NatsError> {
         self.setup.nats.close().await
+    }
+
+    /// Waits until the server has handled all that was said over the connection for reading.
+    pub(super) async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
+        self.setup.nats.link.flush(deadline).await
     }
 
     /// Says that nothing can be said.
@@ -193,12 +201,12 @@ impl Worker {
             if number % TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            let (stored, mut found) = (message.as_stored(), None);
-            let partition = names::partition_of(stored.subject);
+            let mut found = None;
+            let partition = names::partition_of(&message.subject);
             let mine =
                 readings.iter_mut().filter(|reading| Some(u32::from(reading.waiting.request.partition.0)) == partition);
             for reading in mine.filter(|reading| reading.is_open(most)) {
-                let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&stored)));
+                let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&message)));
                 bytes += reading.take(message.seq, found.as_mut(), view);
             }
         }
@@ -327,10 +335,10 @@ struct Found {
 }
 
 impl Found {
-    fn of(decoded: Decoded) -> Option<Self> {
+    fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
         match decoded {
-            Decoded::Event(event) => Some(Self { event, wire: None }),
-            Decoded::Tick | Decoded::Dead(_) => None,
+            Ok(Decoded::Event(event, ())) => Some(Self { event, wire: None }),
+            Ok(Decoded::Tick) | Err(_) => None,
         }
     }
 

@@ -1,0 +1,263 @@
+//! The header block of a stored message: what of it can be read, or why it cannot be read as headers. Pure.
+//!
+//! Producers, not we, write these blocks, and servers store whatever is in them. What follows the rules of NATS is read:
+//! a first line `NATS/1.0`, then lines of a name of visible ASCII, a colon and a text, which further lines that begin with
+//! white space carry on, each ended by CR LF. Everything else makes the message a dead letter: what one reader takes for a
+//! header another may not, and a status would be an order to the client.
+//!
+//! The last two bytes of a block, which should be an empty line, are not looked at. A server that answers a direct get
+//! has cut them off, and a message must be the same event however it is read.
+
+use tickwire_core::decode::{Reason, Refusal};
+
+/// The first line.
+const VERSION: &[u8] = b"NATS/1.0";
+
+/// The header block of a message.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Block<'m> {
+    /// Without the last two bytes; nothing, if there are no headers.
+    lines: &'m [u8],
+}
+
+/// What the decoder looks for among the headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Found<'m> {
+    pub(super) content_type: Option<&'m str>,
+    pub(super) msg_id: Option<&'m str>,
+}
+
+impl<'m> Block<'m> {
+    /// As the producer wrote it.
+    pub(crate) fn whole(block: &'m [u8]) -> Self {
+        Self { lines: &block[..block.len().saturating_sub(2)] }
+    }
+
+    /// As a direct get gives it.
+    pub(crate) fn cut(lines: &'m [u8]) -> Self {
+        Self { lines }
+    }
+
+    /// The headers with their names, in order.
+    pub(crate) fn headers(self) -> impl Iterator<Item = Result<(&'m str, &'m str), Refusal>> {
+        let mut lines = Lines(self.lines);
+        let version =
+            (!self.lines.is_empty()).then(|| lines.next().map_or_else(|| Err(unended()), |line| version(line?)));
+        version.into_iter().filter_map(Result::err).map(Err).chain(Headers(lines))
+    }
+
+    pub(super) fn read(self) -> Result<Found<'m>, Refusal> {
+        let mut found = Found::default();
+        for header in self.headers() {
+            let (name, value) = header?;
+            let place = match name.len() {
+                12 if name.eq_ignore_ascii_case("Content-Type") => &mut found.content_type,
+                11 if name.eq_ignore_ascii_case("Nats-Msg-Id") => &mut found.msg_id,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        Ok(found)
+    }
+}
+
+/// A line, and what follows it.
+type Split<'m> = (&'m [u8], &'m [u8]);
+
+/// Lines that each end with CR LF.
+#[derive(Clone, Copy)]
+struct Lines<'m>(&'m [u8]);
+
+impl<'m> Lines<'m> {
+    /// The next line, and what follows it.
+    fn peek(&self) -> Option<Result<Split<'m>, Refusal>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let Some(feed) = memchr::memchr(b'\n', self.0) else { return Some(Err(unended())) };
+        let (line, rest) = self.0.split_at(feed + 1);
+        Some(
+            line.strip_suffix(b"\r\n")
+                .map(|line| (line, rest))
+                .ok_or_else(|| refuse("a line feed without a carriage return before it")),
+        )
+    }
+}
+
+impl<'m> Iterator for Lines<'m> {
+    type Item = Result<&'m [u8], Refusal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.peek()?;
+        Some(next.map(|(line, rest)| {
+            self.0 = rest;
+            line
+        }))
+    }
+}
+
+/// Headers, each with the lines that carry it on.
+struct Headers<'m>(Lines<'m>);
+
+impl<'m> Headers<'m> {
+    /// The header of a first line. Those that carry it on are part of its text, ends of lines included.
+    fn read(&mut self, line: &'m [u8], from: &'m [u8]) -> Result<(&'m str, &'m str), Refusal> {
+        if line.is_empty() {
+            return Err(refuse("an empty line before the end"));
+        }
+        let colon = memchr::memchr(b':', line).ok_or_else(|| refuse("a line without a colon"))?;
+        let name = &line[..colon];
+        if name.is_empty() {
+            return Err(refuse("a header without a name"));
+        }
+        if !name.iter().all(u8::is_ascii_graphic) {
+            return Err(refuse(format!("the name \"{}\" is not visible ASCII", name.escape_ascii())));
+        }
+        check(&line[colon + 1..], name)?;
+        let mut length = line.len();
+        while let Some(Ok((more, rest))) = self.0.peek()
+            && more.first().is_some_and(|byte| b" \t".contains(byte))
+        {
+            check(more, name)?;
+            self.0.0 = rest;
+            length = from.len() - rest.len() - 2;
+        }
+        let text = |bytes: &'m [u8]| std::str::from_utf8(bytes).map_err(|_| not_text(name));
+        Ok((text(name)?, text(&from[colon + 1..length])?.trim()))
+    }
+}
+
+impl<'m> Iterator for Headers<'m> {
+    type Item = Result<(&'m str, &'m str), Refusal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let from = self.0.0;
+        let header = match self.0.next()? {
+            Ok(line) => self.read(line, from),
+            Err(refusal) => Err(refusal),
+        };
+        if header.is_err() {
+            // What follows cannot be told apart.
+            self.0.0 = &[];
+        }
+        Some(header)
+    }
+}
+
+/// Refuses text that one reader may take for the end of a line or a text, and another not.
+fn check(text: &[u8], name: &[u8]) -> Result<(), Refusal> {
+    match text.iter().find(|byte| b"\r\n\0".contains(byte)) {
+        Some(b'\0') => Err(refuse(format!("the value of {} holds a NUL", name.escape_ascii()))),
+        Some(_) => Err(refuse(format!("the value of {} holds a lone carriage return", name.escape_ascii()))),
+        None if std::str::from_utf8(text).is_err() => Err(not_text(name)),
+        None => Ok(()),
+    }
+}
+
+fn version(line: &[u8]) -> Result<(), Refusal> {
+    let rest = line.strip_prefix(VERSION).ok_or_else(|| refuse("the first line is not NATS/1.0"))?;
+    if rest.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let detail =
+        format!("the first line holds \"{}\" behind the version; only servers may send a status", rest.escape_ascii());
+    Err(refuse(detail))
+}
+
+fn unended() -> Refusal {
+    refuse("the last line has no end")
+}
+
+fn not_text(name: &[u8]) -> Refusal {
+    refuse(format!("the value of {} is not UTF-8", name.escape_ascii()))
+}
+
+fn refuse(detail: impl Into<String>) -> Refusal {
+    Refusal { reason: Reason::BadHeaders, detail: format!("headers: {}", detail.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(block: &[u8]) -> Result<Vec<(String, String)>, String> {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let all: Result<_, Refusal> = Block::whole(block).headers().map(|header| header.map(owned)).collect();
+        all.map_err(|refusal| refusal.detail)
+    }
+
+    #[test]
+    fn what_follows_the_rules_is_read() {
+        type Case<'c> = (&'c [u8], &'c [(&'c str, &'c str)]);
+        let cases: [Case<'_>; 9] = [
+            (b"", &[]),
+            (b"\r\n", &[]),
+            (b"x", &[]),
+            (b"NATS/1.0\r\n\r\n", &[]),
+            (b"NATS/1.0 \t\r\n\r\n", &[]),
+            (b"NATS/1.0\r\nA: 1\r\nb:2\r\nC:\r\n\r\n", &[("A", "1"), ("b", "2"), ("C", "")]),
+            ("NATS/1.0\r\nX: caf\u{e9} \r\n\r\n".as_bytes(), &[("X", "caf\u{e9}")]),
+            (b"NATS/1.0\r\nA: 1\r\n\t2\r\n 3\r\nB: :x\r\n\r\n", &[("A", "1\r\n\t2\r\n 3"), ("B", ":x")]),
+            (b"NATS/1.0\r\n!#$%&'*+-.^_`|~(a\"b): \x01\x7f\r\n\r\n", &[("!#$%&'*+-.^_`|~(a\"b)", "\x01\x7f")]),
+        ];
+        for (block, expected) in cases {
+            let expected: Vec<_> = expected.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            assert_eq!(read(block), Ok(expected), "{}", block.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_does_not_is_refused_with_what_is_wrong() {
+        let cases: [(&[u8], &str); 22] = [
+            (b"NATS/1.0\r\nX: a\rb\r\n\r\n", "lone carriage return"),
+            (b"NATS/1.0\r\nX: a\nb: 1\r\n\r\n", "line feed without"),
+            (b"NATS/1.0\nX: 1\n\n", "line feed without"),
+            (b"NATS/1.0\r\nTrace Id: 1\r\n\r\n", "visible ASCII"),
+            (b"NATS/1.0\r\nX : 1\r\n\r\n", "visible ASCII"),
+            (b"NATS/1.0\r\nX: caf\xe9\r\n\r\n", "not UTF-8"),
+            (b"NATS/1.0\r\nX: 1\r\n caf\xe9\r\n\r\n", "not UTF-8"),
+            (b"NATS/1.0\r\nX\xe9: 1\r\n\r\n", "visible ASCII"),
+            (b"NATS/1.0\r\nno colon\r\n\r\n", "without a colon"),
+            (b"NATS/1.0\r\n: 1\r\n\r\n", "without a name"),
+            (b"NATS/1.0\r\n folded\r\n\r\n", "without a colon"),
+            (b"NATS/1.0\r\n a: 1\r\n\r\n", "visible ASCII"),
+            (b"NATS/1.0\r\n\r\nX: 1\r\n\r\n", "empty line"),
+            (b"NATS/1.0\r\nX: 1\r\n\r\n\r\n", "empty line"),
+            (b"NATS/1.0\r\nX: a\0b\r\n\r\n", "NUL"),
+            (b"NATS/1.0\r\nX: 1", "no end"),
+            (b"NATS/1.0", "no end"),
+            (b"NATS/1.0 100\r\n\r\n", "status"),
+            (b"NATS/1.0 503 nobody\r\n\r\n", "status"),
+            (b"NATS/1.0 what\r\n\r\n", "status"),
+            (b"NATS/1.00\r\n\r\n", "status"),
+            (b"X: 1\r\n\r\n", "not NATS/1.0"),
+        ];
+        for (block, expected) in cases {
+            let refused = read(block).unwrap_err();
+            assert!(refused.contains(expected), "{}: {refused}", block.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_is_looked_for_is_found_in_any_case_and_the_first_counts() {
+        let block = b"NATS/1.0\r\ncontent-type: a\r\nNATS-MSG-ID:  7 \r\nContent-Type: b\r\n\r\n";
+        let found = Block::whole(block).read().unwrap();
+        assert_eq!(found, Found { content_type: Some("a"), msg_id: Some("7") });
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_read_it_is_read_alike(block in proptest::collection::vec(prop_oneof![
+            2 => any::<u8>().prop_map(|byte| vec![byte]),
+            2 => Just(b"\r\n".to_vec()),
+            1 => Just(b"NATS/1.0\r\n".to_vec()),
+            1 => Just(b"A: 1\r\n".to_vec()),
+        ], 0..12)) {
+            let block = block.concat();
+            // As a server writes it in the answer to a direct get.
+            let cut: &[u8] = if block.len() > 2 { &block[..block.len() - 2] } else { b"NATS/1.0\r\n" };
+            prop_assert_eq!(Block::whole(&block).read().is_ok(), Block::cut(cut).read().is_ok());
+        }
+    }
+}

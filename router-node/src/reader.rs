@@ -1,0 +1,55 @@
+//! How the stream is read, live and again: whatever bytes a message holds, and without a hole.
+//!
+//! ```text
+//! pull      a consumer, over our own connection: many messages, cheap
+//! delivery  which message it is that a consumer delivered
+//! leader    one message at a time, from the server that leads the stream, in a form that holds any bytes
+//! ```
+//!
+//! A consumer and a direct get read the copy of whichever server has them. Each server removes by itself what is too old,
+//! so that one may have removed what its leader still keeps: where that can matter, the leader is asked what comes first.
+
+pub(crate) mod delivery;
+pub(crate) mod leader;
+pub(crate) mod pull;
+
+use bytes::Bytes;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::Seq;
+
+use crate::decode::StoredMessage;
+use crate::decode::headers::Block;
+
+/// A message as the stream holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) seq: Seq,
+    pub(crate) stored: Timestamp,
+    /// The subject that it is stored under.
+    pub(crate) subject: Bytes,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+}
+
+/// The header block of a message.
+#[derive(Debug, Clone)]
+pub(crate) enum Headers {
+    None,
+    /// As the producer wrote it.
+    Whole(Bytes),
+    /// Without the last two bytes.
+    Cut(Bytes),
+}
+
+impl Held {
+    /// For the decoder.
+    pub(crate) fn as_stored(&self) -> StoredMessage<'_> {
+        let Self { seq, stored, subject, headers, payload } = self;
+        let headers = match headers {
+            Headers::None => Block::default(),
+            Headers::Whole(block) => Block::whole(block),
+            Headers::Cut(block) => Block::cut(block),
+        };
+        StoredMessage { subject, headers, payload, seq: *seq, stored: *stored }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which message it is that a consumer delivered: its subject for acknowledgements says so. Pure.
+//!
+//! `$JS.ACK.<stream>.<consumer>.<times>.<seq>.<number>.<nanoseconds>.<pending>`, or since server 2.15
+//! `$JS.ACK.<domain>.<account>.<stream>.<consumer>.…` with the same end, to which servers may add.
+
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::Seq;
+
+/// What a consumer says of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Its sequence in the stream.
+    pub(crate) seq: Seq,
+    /// The how-manieth of its consumer it is.
+    pub(crate) number: u64,
+    /// When it was stored.
+    pub(crate) stored: Timestamp,
+    /// How many follow.
+    pub(crate) pending: u64,
+}
+
+impl Delivery {
+    /// Reads the subject for acknowledgements.
+    pub(crate) fn read(reply: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(reply.strip_prefix(b"$JS.ACK.")?).ok()?;
+        let words = text.split('.').count();
+        // Seven behind the prefix, or with domain and account at least nine.
+        let skipped = match words {
+            7 => 3,
+            9.. => 5,
+            _ => return None,
+        };
+        let mut numbers = text.split('.').skip(skipped).map(|word| word.parse::<u64>().ok());
+        let mut next = || numbers.next().flatten();
+        let (seq, number, nanos, pending) = (next()?, next()?, next()?, next()?);
+        let stored = Timestamp(i64::try_from(nanos / 1_000_000).ok()?);
+        Some(Self { seq: Seq(seq), number, stored, pending })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let expected = Delivery { seq: Seq(10), number: 7, stored: Timestamp(1_764_244_800_123), pending: 3 };
+        for reply in [
+            "$JS.ACK.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3",
+            "$JS.ACK._.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3",
+            "$JS.ACK.hub.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3.token",
+            "$JS.ACK.hub.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3.token.more",
+        ] {
+            assert_eq!(Delivery::read(reply.as_bytes()), Some(expected), "{reply}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_delivery() {
+        for odd in [
+            &b""[..],
+            b"$JS.ACK.",
+            b"$JS.ACK.EVENTS.c.1.10.7.1764244800123456789",
+            b"$JS.ACK.EVENTS.c.1.10.7.1764244800123456789.3.x",
+            b"$JS.ACK.EVENTS.c.1.-10.7.1764244800123456789.3",
+            b"$JS.ACK.EVENTS.c.1.10.7.99999999999999999999.3",
+            b"$JS.ACK.\xff.c.1.10.7.1764244800123456789.3",
+            b"_INBOX.x.1.10.7.1764244800123456789.3",
+        ] {
+            assert_eq!(Delivery::read(odd), None, "{}", odd.escape_ascii());
+        }
+    }
+}

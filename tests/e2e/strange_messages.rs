@@ -1,0 +1,282 @@
+//! Whatever bytes a producer can get into the stream stop nobody: the message becomes a dead letter with all of its
+//! bytes, and every way of reading passes over it. What strangers say on the subjects between nodes stops nobody either.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use tickwire_core::event::Timestamp;
+use tickwire_core::frames::Encoding;
+use tickwire_node::names;
+use tickwire_testkit::eventually;
+
+use crate::cluster::Cluster;
+use crate::node::DEADLINE;
+use crate::oracle::stored;
+use crate::producer::Outgoing;
+use crate::socket::Socket;
+
+/// A connection to NATS on which anything can be said.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn to(cluster: &Cluster) -> Self {
+        let mut raw = Self(TcpStream::connect(cluster.nats_url().strip_prefix("nats://").unwrap()).unwrap());
+        raw.say(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
+        raw
+    }
+
+    /// Says it, and waits until the server has read it.
+    fn say(&mut self, bytes: &[u8]) {
+        self.0.write_all(&[bytes, b"PING\r\n"].concat()).unwrap();
+        let (mut said, mut some) = (Vec::new(), [0; 4096]);
+        while !said.ends_with(b"PONG\r\n") {
+            let count = self.0.read(&mut some).unwrap();
+            assert!(count > 0, "the server ended it: {}", said.escape_ascii());
+            said.extend_from_slice(&some[..count]);
+        }
+    }
+
+    fn publish(&mut self, message: &Strange) {
+        let Strange { subject, headers, payload, .. } = message;
+        match headers {
+            None => self.say(
+                &[b"PUB ".as_slice(), subject, format!(" {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat(),
+            ),
+            Some(headers) => {
+                let sizes = format!(" {} {}\r\n", headers.len(), headers.len() + payload.len());
+                self.say(&[b"HPUB ".as_slice(), subject, sizes.as_bytes(), headers, payload, b"\r\n"].concat());
+            }
+        }
+    }
+}
+
+struct Strange {
+    reason: &'static str,
+    subject: Vec<u8>,
+    headers: Option<Vec<u8>>,
+    payload: Vec<u8>,
+}
+
+const AAPL: &[u8] = b"events.pattern.AAPL";
+
+/// Messages of every strangeness, each with a payload of its own by which its letter is known.
+fn strange() -> Vec<Strange> {
+    let huge = [b"NATS/1.0\r\nX: \r", &vec![b'y'; 300_000][..], b"\r\n\r\n"].concat();
+    let blocks: [&[u8]; 27] = [
+        b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+        b"NATS/1.0\r\nTrace Id: 1\r\n\r\n",
+        b"NATS/1.0\r\nX : 1\r\n\r\n",
+        b"NATS/1.0\r\nX: caf\xe9\r\n\r\n",
+        b"NATS/1.0\r\nX\xc3\xa9: 1\r\n\r\n",
+        b"NATS/1.0\r\nno colon\r\n\r\n",
+        b"NATS/1.0\r\n: nameless\r\n\r\n",
+        b"NATS/1.0\r\n folded from nothing\r\n\r\n",
+        b"NATS/1.0\r\n\r\nX: behind an empty line\r\n\r\n",
+        b"NATS/1.0\r\nX: a\nY: b\r\n\r\n",
+        b"NATS/1.0\r\nX: a\0b\r\n\r\n",
+        b"NATS/1.0 what\r\n\r\n",
+        b"NATS/1.0 100\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 99999\r\n\r\n",
+        b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: 1\r\n\r\n",
+        b"NATS/1.0 404 Message Not Found\r\n\r\n",
+        b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 256\r\n\r\n",
+        b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+        b"NATS/1.0 423\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"HTTP/1.1\r\nX: 1\r\n\r\n",
+        b"\x00\x01\x02\x03",
+        b"NATS/1.0\r\nX: without an end",
+        b"NATS/1.0\nX: 1\n\n",
+        b"\r\n\r\n\r\n",
+        b"NATS/1.0\r\nNats-Sequence: 1\r\nNats-Subject: ev.0.x\r\nX:\r\r\n\r\n",
+        &huge,
+    ];
+    let subjects: [(&str, &[u8]); 7] = [
+        ("bad_key", b"events.pattern.A\xc2\xa0B"),
+        ("bad_subject", b"events.pattern.\xff"),
+        ("bad_subject", b"events.pat\xfftern.AAPL"),
+        ("bad_subject", b"events.a.b.\xff"),
+        ("bad_subject", b"events.a.b.c"),
+        ("bad_key", b"events.pattern.A\x01B"),
+        ("bad_key", b"events.pattern.A\rB"),
+    ];
+    let block = |headers: &[u8]| ("bad_headers", AAPL.to_vec(), Some(headers.to_vec()));
+    let subject = |headers: Option<&[u8]>| {
+        let headers = headers.map(<[u8]>::to_vec);
+        move |(reason, subject): (&'static str, &[u8])| (reason, subject.to_vec(), headers.clone())
+    };
+    let all = blocks.into_iter().map(block);
+    let all = all.chain(subjects.into_iter().map(subject(None)));
+    let all = all.chain(subjects.into_iter().map(subject(Some(b"NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"))));
+    let numbered = |(number, (reason, subject, headers)): (usize, (_, _, Option<Vec<u8>>))| {
+        // An id of its own, or the stream would take it for a duplicate.
+        let headers = headers.map(|headers| match headers.ends_with(b"Nats-Msg-Id: x\r\n\r\n") {
+            true => format!("NATS/1.0\r\nNats-Msg-Id: x{number}\r\n\r\n").into_bytes(),
+            false => headers,
+        });
+        let payload = format!(r#"{{"pattern":"Doji","id":"strange {number}"}}"#).into_bytes();
+        Strange { reason, subject, headers, payload }
+    };
+    all.enumerate().map(numbered).collect()
+}
+
+fn good(key: &str, id: &str) -> Outgoing {
+    Outgoing::json("pattern", key, &json!({ "pattern": "Doji", "id": id }))
+}
+
+fn ids(socket: &Socket) -> Vec<String> {
+    socket.events.iter().map(|event| event.id.to_string()).collect()
+}
+
+fn now() -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(now.as_millis()).unwrap())
+}
+
+#[tokio::test]
+async fn no_message_stops_a_reader_live_or_again() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "symbols": ["AAPL", "MSFT"] });
+    let subscriptions = json!({ "mine": { "filter": wanted } });
+    let mut live = Socket::connect(gateway, "ann", Encoding::Json).await;
+    live.subscribe("mine", &wanted).await;
+    let mut back = Socket::connect(gateway, "bob", Encoding::Json).await;
+    back.subscribe("mine", &wanted).await;
+
+    let (producer, mut raw, strange) = (cluster.producer().await, Raw::to(&cluster), strange());
+    let mut expected = Vec::new();
+    // The time of every strange message, to look back to.
+    let mut times = Vec::new();
+    for (number, message) in strange.iter().enumerate() {
+        times.push(now());
+        raw.publish(message);
+        for key in ["AAPL", "MSFT"] {
+            let id = format!("{key} {number}");
+            producer.publish(&good(key, &id)).await;
+            expected.push(id);
+        }
+    }
+
+    live.until(expected.len()).await;
+    assert_eq!(by_key(&ids(&live)), by_key(&expected), "live");
+    assert_eq!(live.gaps, []);
+    back.resume(gateway, "bob", &subscriptions).await;
+    assert!(back.caught_up().await.resumed);
+    assert_eq!(by_key(&ids(&back)), by_key(&expected), "resumed");
+    assert_eq!(back.gaps, []);
+
+    // Every message, strange or not, is once the first from a time on.
+    for (number, at) in times.iter().enumerate() {
+        let mut socket = Socket::connect(gateway, "carl", Encoding::Json).await;
+        let frame = json!({ "action": "subscribe", "name": "mine", "filter": wanted, "since": at.to_string() });
+        socket.request(frame).await;
+        assert!(socket.caught_up().await.resumed, "{number}: {:?}", socket.gaps);
+        let came: BTreeSet<String> = ids(&socket).into_iter().collect();
+        let missing: Vec<_> = expected[2 * number..].iter().filter(|id| !came.contains(*id)).collect();
+        assert_eq!(missing, [""; 0], "since {number}");
+    }
+
+    let letters = eventually("every dead letter is stored", DEADLINE, async || {
+        let letters = stored(&cluster.client, names::DEAD_LETTERS).await;
+        (letters.len() >= strange.len()).then_some(letters)
+    })
+    .await;
+    assert_eq!(letters.len(), strange.len());
+    let mut letters: BTreeMap<Vec<u8>, _> =
+        letters.into_iter().map(|letter| (letter.payload.to_vec(), letter)).collect();
+    for Strange { reason, subject, headers, payload } in &strange {
+        let letter = letters.remove(payload).unwrap_or_else(|| panic!("no letter for {}", payload.escape_ascii()));
+        let told = letter.headers.as_ref().unwrap();
+        let header = |name: &str| told.get(name).map(|value| value.as_str());
+        let bytes = |name: &str| header(name).map(|text| STANDARD.decode(text).unwrap());
+        assert_eq!(header("Tickwire-Reason"), Some(*reason), "{}", payload.escape_ascii());
+        assert_eq!(bytes("Tickwire-Headers-Base64").as_ref(), headers.as_ref());
+        let kept = bytes("Tickwire-Subject-Base64").unwrap_or_else(|| header("Tickwire-Subject").unwrap().into());
+        let tail = subject.rsplit(|byte| *byte == b'.').next().unwrap();
+        assert!(kept.ends_with(tail), "{} of {}", kept.escape_ascii(), subject.escape_ascii());
+    }
+
+    for router in &mut cluster.routers {
+        assert_eq!(router.readyz().await.0, 200);
+        let metrics = router.metrics().await;
+        assert_eq!(metrics.get("tickwire_router_rescued_messages_total"), 0.0);
+        assert_eq!(metrics.get_labelled("tickwire_nats_events_total", r#"event="disconnected""#), 0.0);
+    }
+}
+
+/// The ids of each key, in order.
+fn by_key(ids: &[String]) -> BTreeMap<&str, Vec<&str>> {
+    let mut keys = BTreeMap::<&str, Vec<&str>>::new();
+    for id in ids {
+        keys.entry(id.split(' ').next().unwrap()).or_default().push(id);
+    }
+    keys
+}
+
+#[tokio::test]
+async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
+    let mut cluster = Cluster::start(2, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("mine", &json!({})).await;
+    // The names of nodes with their nonces are no secret: whoever may subscribe hears them.
+    let mut boots = BTreeSet::new();
+    let mut heard = cluster.client.subscribe("gw.>").await.unwrap();
+    while boots.is_empty() {
+        let message = tokio::time::timeout(DEADLINE, futures_util::StreamExt::next(&mut heard)).await.unwrap().unwrap();
+        boots.extend(names::parse_gateway(&message.subject).map(|(id, nonce)| (id.to_owned(), nonce.to_owned())));
+    }
+    // The test's own connection would not survive what follows.
+    drop(heard);
+    cluster.client.flush().await.unwrap();
+    let mut subjects = vec![
+        names::INTEREST.to_owned(),
+        names::GATEWAY_BEAT.to_owned(),
+        names::VIEW.to_owned(),
+        names::REPLAY.to_owned(),
+        names::beat("router"),
+        names::beat("gateway"),
+    ];
+    for (id, nonce) in &boots {
+        subjects.extend([names::gateway(id, nonce), names::snapshot(id, nonce), names::replayed(id, nonce, 7)]);
+    }
+    let mut raw = Raw::to(&cluster);
+    for subject in &subjects {
+        for headers in [
+            &b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..],
+            b"NATS/1.0\r\nno colon\r\n\r\n",
+            b"NATS/1.0 503\r\n\r\n",
+            b"\xff\xff\xff",
+        ] {
+            for payload in [&b""[..], b"\xc1\xff", b"{}"] {
+                let subject = [subject.as_bytes(), b" reply.a\rb"].concat();
+                raw.publish(&Strange {
+                    reason: "",
+                    subject,
+                    headers: Some(headers.to_vec()),
+                    payload: payload.to_vec(),
+                });
+            }
+        }
+    }
+    let producer = cluster.producer().await;
+    for number in 0..20 {
+        producer.publish(&good("AAPL", &format!("AAPL {number}"))).await;
+    }
+    socket.until(20).await;
+    assert_eq!(ids(&socket), (0..20).map(|number| format!("AAPL {number}")).collect::<Vec<_>>());
+    assert_eq!(socket.gaps, []);
+    for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
+        let (status, body): (u16, Value) = node.readyz().await;
+        assert_eq!(status, 200, "{body}");
+        let metrics = node.metrics().await;
+        for event in ["disconnected", "link_closed", "link_error", "link_unreadable_line", "link_panic"] {
+            let count = metrics.get_labelled("tickwire_nats_events_total", &format!("event=\"{event}\""));
+            assert_eq!(count, 0.0, "{event}");
+        }
+    }
+}
