@@ -48,7 +48,7 @@ pub(super) struct Span {
 
 /// A reading under way. Its messages come in order.
 pub(super) enum Reader {
-    Direct(Direct),
+    Direct(Box<Direct>),
     Consumer(Box<Consumer>),
 }
 
@@ -122,7 +122,8 @@ impl Reader {
         if span.messages > LONG {
             return Ok(Self::Consumer(Box::new(Consumer::open(nats, stream, span, name).await?)));
         }
-        Ok(Self::Direct(Direct { nats: nats.clone(), stream: stream.to_owned(), span, after: span.from }))
+        let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
+        Ok(Self::Direct(Box::new(Direct { nats, stream, span, after })))
     }
 
     /// The next messages; none when there are none.
