@@ -27,6 +27,9 @@ const USER_SHARE: u32 = 4;
 /// When so many bytes of requests wait for the edge, no more commands are read.
 const EDGE_BYTES: usize = 8 * 1024 * 1024;
 
+/// How long a pause lasts at most before the session is looked at again, in milliseconds.
+const PAUSE_MS: u64 = 5_000;
+
 /// How long until the edge is looked at again then, in milliseconds.
 const EDGE_PAUSE_MS: u64 = 4;
 
@@ -106,7 +109,9 @@ impl Shard {
                 Turn::Pause(until) => {
                     counter!("tickwire_gateway_paused_commands_total").increment(1);
                     session.reading = Reading::Paused;
-                    self.pauses.set(self.pauses.round(until), number);
+                    // What waits in its connection is a sign of life, though it is not read.
+                    session.pulse.heard(now);
+                    self.pauses.set(self.pauses.round(until.min(now.plus(PAUSE_MS))), number);
                 }
                 Turn::Gone => {}
             }
