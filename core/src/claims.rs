@@ -3,7 +3,7 @@
 //!
 //! A section has one revision: [`Claims::cut`] closes the open ones before a gateway's interest moves on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{NodeRef, Partition, Revision, Seq};
 use crate::section::Section;
@@ -54,6 +54,8 @@ pub struct Claims<E> {
     /// How far each owned partition is read.
     read: BTreeMap<Partition, Seq>,
     gateways: BTreeMap<NodeRef, Claim<E>>,
+    /// Those that have events waiting, or something to be told at once.
+    due: BTreeSet<NodeRef>,
 }
 
 /// The claims to one gateway.
@@ -88,7 +90,7 @@ impl<E> Open<E> {
 
 impl<E> Default for Claims<E> {
     fn default() -> Self {
-        Self { read: BTreeMap::new(), gateways: BTreeMap::new() }
+        Self { read: BTreeMap::new(), gateways: BTreeMap::new(), due: BTreeSet::new() }
     }
 }
 
@@ -96,9 +98,10 @@ impl<E> Claims<E> {
     /// Starts to claim `partition`, from `floor` on.
     pub fn own(&mut self, partition: Partition, floor: Seq) {
         self.read.insert(partition, floor);
-        for claim in self.gateways.values_mut() {
+        for (gateway, claim) in &mut self.gateways {
             claim.open.insert(partition, Open::after(floor));
             claim.announce = true;
+            self.due.insert(gateway.clone());
         }
     }
 
@@ -129,10 +132,11 @@ impl<E> Claims<E> {
             return;
         };
         let upto = std::mem::replace(read, to);
-        for claim in self.gateways.values_mut() {
+        for (gateway, claim) in &mut self.gateways {
             if let Some(open) = claim.open.get_mut(&partition) {
                 claim.closed.push(open.close(partition, claim.revision, upto));
                 open.prev = to;
+                self.due.insert(gateway.clone());
             }
         }
     }
@@ -145,6 +149,9 @@ impl<E> Claims<E> {
         if let Some(open) = claim.open.get_mut(&partition) {
             open.events.push((seq, event));
             claim.events += 1;
+            if claim.events == 1 {
+                self.due.insert(gateway.clone());
+            }
         }
     }
 
@@ -160,6 +167,9 @@ impl<E> Claims<E> {
                 claim.closed.push(open.close(*partition, claim.revision, *upto));
             }
         }
+        if !claim.closed.is_empty() {
+            self.due.insert(gateway.clone());
+        }
     }
 
     /// `gateway`'s interest is known at `revision`. One that is new to this router is claimed to from here on.
@@ -174,11 +184,13 @@ impl<E> Claims<E> {
         });
         claim.revision = revision;
         claim.announce = true;
+        self.due.insert(gateway.clone());
     }
 
     /// Claims nothing to `gateway` any more.
     pub fn forget(&mut self, gateway: &NodeRef) {
         self.gateways.remove(gateway);
+        self.due.remove(gateway);
     }
 
     /// The gateways that are claimed to.
@@ -188,10 +200,7 @@ impl<E> Claims<E> {
 
     /// The gateways that have events waiting, or something to be told at once.
     pub fn due(&self) -> impl Iterator<Item = &NodeRef> {
-        self.gateways
-            .iter()
-            .filter(|(_, claim)| claim.announce || claim.events > 0 || !claim.closed.is_empty())
-            .map(|(gateway, _)| gateway)
+        self.due.iter()
     }
 
     /// Takes what is to be sent to `gateway`: sections with events and, if `heartbeat` or something is to be
@@ -200,6 +209,7 @@ impl<E> Claims<E> {
         let Some(claim) = self.gateways.get_mut(gateway) else {
             return Vec::new();
         };
+        self.due.remove(gateway);
         claim.events = 0;
         let announce = std::mem::take(&mut claim.announce);
         let mut sections = std::mem::take(&mut claim.closed);

@@ -86,6 +86,7 @@ codes! {
         ResumeNotFirst = 413, "a resume that is not the first request of its connection";
         SubscriptionLimit = 414, "too many subscriptions on this connection";
         BadField = 415, "a field that is missing, unknown or wrong";
+        FilterBudget = 416, "filters too large for one connection";
         FrameTooLarge = 417, "a frame larger than the limit, which was passed over";
         Unavailable = 503, "not possible at the moment; try again";
     }

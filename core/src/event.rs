@@ -323,3 +323,26 @@ pub struct Event {
     #[serde(default)]
     pub rooms: Vec<Room>,
 }
+
+/// The event of the test kit, which unit tests of this crate cannot use: its types are those of another build of it.
+#[cfg(test)]
+pub(crate) fn blank_event() -> Event {
+    Event {
+        kind: Kind::Pattern,
+        key: "AAPL".into(),
+        audience: Audience::Public,
+        id: "e".into(),
+        ts: Timestamp(0),
+        stored: Timestamp(0),
+        session: None,
+        symbol: None,
+        pattern: None,
+        tier: None,
+        confidence: None,
+        priority: Priority::Low,
+        regime: None,
+        tags: Vec::new(),
+        data: serde_json::Map::new(),
+        rooms: Vec::new(),
+    }
+}

@@ -91,6 +91,19 @@ impl Filter {
             && self.admits_data(event)
     }
 
+    /// About how many bytes a client takes to write it: what it weighs.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let data = if self.data.is_empty() { 0 } else { serde_json::to_vec(&self.data).map_or(0, |json| json.len()) };
+        FILTER
+            + names(Some(&self.kinds), Kind::as_str)
+            + names(self.symbols.as_ref(), Symbol::as_str)
+            + names(self.patterns.as_ref(), Pattern::as_str)
+            + names(self.tags.as_ref(), CompactString::as_str)
+            + names(self.rooms.as_ref(), Room::as_str)
+            + data
+    }
+
     /// The part of [`Self::matches`] that is about patterns.
     #[must_use]
     pub fn admits_pattern(&self, event: &Event) -> bool {
@@ -114,6 +127,14 @@ impl Filter {
     pub fn admits_data(&self, event: &Event) -> bool {
         conditions::admit(&self.data, &event.data)
     }
+}
+
+/// What a filter takes beside its lists and its conditions on data, in bytes.
+const FILTER: usize = 64;
+
+/// What a list of names takes, with quotes and commas.
+fn names<T>(set: Option<&BTreeSet<T>>, text: impl Fn(&T) -> &str) -> usize {
+    set.map_or(0, |set| 16 + set.iter().map(|name| text(name).len() + 3).sum::<usize>())
 }
 
 /// Whether `market_hours_only` lets the event pass: it concerns the intraday tier alone.

@@ -3,104 +3,43 @@
 //!
 //! Interest may say yes wrongly, never no wrongly: it is the union of the sessions' filters, and it looks at kind,
 //! symbol, tier, pattern, room, confidence and priority only. The gateway's own index decides in the end.
+//!
+//! Wants are shared: topics that are wanted alike hold one, in memory and in messages.
+
+mod parts;
+mod want;
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Audience, Event, Kind, Priority, Tier};
+use crate::event::{Audience, Event};
 use crate::filter::Filter;
-use crate::ids::{Confidence, NodeRef, Pattern, Revision, Room, Symbol, UserId};
-use crate::ring::{View, ViewId};
+use crate::ids::{NodeRef, Revision, Symbol, UserId};
+use crate::ring::{Homes, ViewId};
 
-/// What interest is keyed by: a kind, and a symbol or any.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Topic {
-    /// The kind.
-    pub kind: Kind,
-    /// The symbol, `None` for any and for events without one.
-    pub symbol: Option<Symbol>,
-}
-
-/// What is wanted of a topic. `None` means any.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Want {
-    /// Tiers.
-    pub tiers: Option<BTreeSet<Tier>>,
-    /// Patterns.
-    pub patterns: Option<BTreeSet<Pattern>>,
-    /// The lowest confidence; `None` admits events without one as well.
-    pub min_confidence: Option<Confidence>,
-    /// The lowest priority.
-    pub min_priority: Option<Priority>,
-    /// Rooms, any of which is enough.
-    #[serde(default)]
-    pub rooms: Option<BTreeSet<Room>>,
-}
-
-impl Want {
-    /// What `filter` wants of each of its topics.
-    #[must_use]
-    pub fn of(filter: &Filter) -> Self {
-        Self {
-            tiers: filter.tiers.clone(),
-            patterns: filter.patterns.clone(),
-            min_confidence: filter.min_confidence,
-            min_priority: filter.min_priority,
-            rooms: filter.rooms.clone(),
-        }
-    }
-
-    /// Whether an event of this topic may be wanted.
-    #[must_use]
-    pub fn admits(&self, event: &Event) -> bool {
-        self.tiers.as_ref().is_none_or(|set| event.tier.is_some_and(|tier| set.contains(&tier)))
-            && self.patterns.as_ref().is_none_or(|set| event.pattern.as_ref().is_some_and(|p| set.contains(p)))
-            && self.rooms.as_ref().is_none_or(|set| event.rooms.iter().any(|room| set.contains(room)))
-            && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
-            && self.min_priority.is_none_or(|least| event.priority >= least)
-    }
-
-    /// The least want that admits whatever either admits field by field.
-    #[must_use]
-    pub fn union(mut self, other: &Self) -> Self {
-        self.tiers = union(self.tiers, other.tiers.as_ref());
-        self.patterns = union(self.patterns, other.patterns.as_ref());
-        self.rooms = union(self.rooms, other.rooms.as_ref());
-        // `None` orders before every value, and stands for "no lower bound".
-        self.min_confidence = self.min_confidence.min(other.min_confidence);
-        self.min_priority = self.min_priority.min(other.min_priority);
-        self
-    }
-}
-
-fn union<T: Ord + Clone>(mine: Option<BTreeSet<T>>, other: Option<&BTreeSet<T>>) -> Option<BTreeSet<T>> {
-    let (mut mine, other) = (mine?, other?);
-    mine.extend(other.iter().cloned());
-    Some(mine)
-}
-
-/// The topics that `filter` is about: each of its kinds with each of its symbols, or with any.
-pub fn topics(filter: &Filter) -> impl Iterator<Item = Topic> + '_ {
-    filter.kinds.iter().flat_map(move |kind| {
-        let symbols: Vec<Option<Symbol>> = match &filter.symbols {
-            Some(symbols) => symbols.iter().cloned().map(Some).collect(),
-            None => vec![None],
-        };
-        symbols.into_iter().map(move |symbol| Topic { kind: kind.clone(), symbol })
-    })
-}
+pub use want::{NAMES_BYTES, Topic, Want, topics};
 
 /// A gateway's interest at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interest {
     /// What is wanted.
-    pub wants: BTreeMap<Topic, Want>,
+    pub wants: BTreeMap<Topic, Arc<Want>>,
     /// Users who sit here while their home, in the view below, is elsewhere.
     pub strays: BTreeSet<UserId>,
     /// The view by which the gateway told strays from users at home.
     pub view: ViewId,
+}
+
+/// Topics that are wanted alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// What is wanted of each.
+    pub want: Arc<Want>,
+    /// The topics.
+    pub topics: Vec<Topic>,
 }
 
 /// The step from one revision to the next.
@@ -112,14 +51,17 @@ pub struct Delta {
     pub revision: Revision,
     /// The view from this revision on.
     pub view: ViewId,
-    /// Topics that are new or wanted differently.
-    pub set: Vec<(Topic, Want)>,
+    /// Topics that are new or wanted differently, each as no other.
+    pub set: Vec<(Topic, Arc<Want>)>,
     /// Topics that are not wanted any more.
     pub unset: Vec<Topic>,
     /// Users who became strays.
     pub strays: Vec<UserId>,
     /// Users who are strays no more.
     pub settled: Vec<UserId>,
+    /// Topics that are new or wanted differently, several alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Shared>,
 }
 
 /// A gateway's whole interest, in parts that each fit into a message.
@@ -135,10 +77,13 @@ pub struct SnapshotPart {
     pub parts: u32,
     /// The view at that revision.
     pub view: ViewId,
-    /// Some of the topics.
-    pub wants: Vec<(Topic, Want)>,
+    /// Some of the topics, each wanted as no other.
+    pub wants: Vec<(Topic, Arc<Want>)>,
     /// Some of the strays.
     pub strays: Vec<UserId>,
+    /// Some of the topics that several are wanted alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Shared>,
 }
 
 /// What a gateway says of itself to every router once a second.
@@ -151,12 +96,12 @@ pub struct InterestBeat {
 }
 
 impl Interest {
-    /// Whether `gateway`, whose interest this is, is to get `event`, by a router that places users by `view`. What
+    /// Whether `gateway`, whose interest this is, is to get `event`, by a router that places users by `homes`. What
     /// [`InterestTable::matching`](crate::table::InterestTable::matching) tells of all gateways, asked of one.
     #[must_use]
-    pub fn admits(&self, event: &Event, gateway: &NodeRef, view: &View) -> bool {
+    pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
         if let Audience::User(user) = &event.audience {
-            return self.view != view.id() || view.home(user) == Some(gateway) || self.strays.contains(user);
+            return self.view != homes.id() || self.strays.contains(user) || homes.of(user) == Some(gateway);
         }
         let admits = |symbol: Option<Symbol>| {
             let topic = Topic { kind: event.kind.clone(), symbol };
@@ -167,59 +112,47 @@ impl Interest {
 
     /// Wants what `filter` wants as well.
     pub fn add(&mut self, filter: &Filter) {
-        let want = Want::of(filter);
+        let want = Arc::new(Want::of(filter).bounded(NAMES_BYTES));
+        // Each union is made once, however many topics share it. Both it and what it was made of are held here, so that
+        // where one stands nothing else does.
+        let mut unions: HashMap<*const Want, (Arc<Want>, Arc<Want>)> = HashMap::new();
         for topic in topics(filter) {
             match self.wants.entry(topic) {
-                Entry::Vacant(entry) => drop(entry.insert(want.clone())),
+                Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&want))),
                 Entry::Occupied(mut entry) => {
-                    let known = std::mem::take(entry.get_mut());
-                    entry.insert(known.union(&want));
+                    let (_, union) = unions.entry(Arc::as_ptr(entry.get())).or_insert_with(|| {
+                        let known = Arc::clone(entry.get());
+                        let union = Want::clone(&known).union(&want).bounded(NAMES_BYTES);
+                        (known, Arc::new(union))
+                    });
+                    entry.insert(Arc::clone(union));
                 }
             }
         }
     }
 
     /// Takes the step of `delta`. The caller has checked that it starts at this interest's revision.
-    pub fn apply(&mut self, delta: Delta) {
+    pub fn apply(&mut self, delta: &Delta) {
         self.view = delta.view;
         for topic in &delta.unset {
             self.wants.remove(topic);
         }
-        self.wants.extend(delta.set);
+        self.wants.extend(delta.wanted().map(|(topic, want)| (topic.clone(), Arc::clone(want))));
+        if delta.view == ViewId::ANY {
+            return self.strays.clear();
+        }
         for user in &delta.settled {
             self.strays.remove(user);
         }
-        self.strays.extend(delta.strays);
+        self.strays.extend(delta.strays.iter().cloned());
     }
 
-    /// Cuts the interest into parts of at most `entries` entries each, at least one part.
+    /// The most bytes that it takes in messages, beside their envelopes.
     #[must_use]
-    pub fn parts(&self, gateway: &NodeRef, revision: Revision, entries: usize) -> Vec<SnapshotPart> {
-        let wants: Vec<_> = self.wants.iter().map(|(topic, want)| (topic.clone(), want.clone())).collect();
-        let strays: Vec<_> = self.strays.iter().cloned().collect();
-        let mut wants = wants.chunks(entries).map(<[_]>::to_vec);
-        let mut strays = strays.chunks(entries).map(<[_]>::to_vec);
-        let mut parts = Vec::new();
-        loop {
-            let (some_wants, some_strays) = (wants.next(), strays.next());
-            if some_wants.is_none() && some_strays.is_none() && !parts.is_empty() {
-                break;
-            }
-            parts.push(SnapshotPart {
-                gateway: gateway.clone(),
-                revision,
-                part: 0,
-                parts: 0,
-                view: self.view,
-                wants: some_wants.unwrap_or_default(),
-                strays: some_strays.unwrap_or_default(),
-            });
-        }
-        let total = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-        for (number, part) in (0..).zip(parts.iter_mut()) {
-            (part.part, part.parts) = (number, total);
-        }
-        parts
+    pub fn encoded(&self) -> usize {
+        let shared = parts::shared(self.wants.iter());
+        let wants = shared.iter().map(|(want, topics)| parts::weight(want, topics.iter().copied()));
+        wants.sum::<usize>() + self.strays.iter().map(parts::user).sum::<usize>()
     }
 
     /// Puts parts of one revision together; `None` if they are not exactly the parts of one snapshot.
@@ -235,9 +168,46 @@ impl Interest {
             let mut interest = Self { view, ..Self::default() };
             for part in parts {
                 interest.wants.extend(part.wants);
+                for Shared { want, topics } in part.shared {
+                    interest.wants.extend(topics.into_iter().map(|topic| (topic, Arc::clone(&want))));
+                }
                 interest.strays.extend(part.strays);
             }
             (revision, interest)
         })
+    }
+}
+
+impl Delta {
+    /// The topics that are new or wanted differently, each with what is wanted.
+    pub fn wanted(&self) -> impl Iterator<Item = (&Topic, &Arc<Want>)> {
+        let alone = self.set.iter().map(|(topic, want)| (topic, want));
+        alone.chain(self.shared.iter().flat_map(|shared| shared.topics.iter().map(|topic| (topic, &shared.want))))
+    }
+
+    /// Says that these topics are wanted so; those that are wanted alike together.
+    pub fn want(&mut self, wanted: &[(Topic, Arc<Want>)]) {
+        for (want, topics) in parts::shared(wanted.iter().map(|(topic, want)| (topic, want))) {
+            match topics[..] {
+                [topic] => self.set.push((topic.clone(), Arc::clone(want))),
+                _ => self.shared.push(Shared { want: Arc::clone(want), topics: topics.into_iter().cloned().collect() }),
+            }
+        }
+    }
+
+    /// How much it says: topics and users.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.wanted().count() + self.unset.len() + self.strays.len() + self.settled.len()
+    }
+
+    /// The most bytes that it takes in a message.
+    #[must_use]
+    pub fn encoded(&self) -> usize {
+        let alone = self.set.iter().map(|(topic, want)| parts::weight(want, [topic]));
+        let shared = self.shared.iter().map(|shared| parts::weight(&shared.want, &shared.topics));
+        let users = self.strays.iter().chain(&self.settled).map(parts::user);
+        let unset = self.unset.iter().map(Topic::encoded);
+        parts::ENVELOPE + alone.chain(shared).chain(users).chain(unset).sum::<usize>()
     }
 }

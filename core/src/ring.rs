@@ -3,7 +3,8 @@
 //! The ring is a hint for placement and never a condition for correctness. It must nevertheless agree between
 //! processes, versions and languages, so it is integer arithmetic only, and `tests/vectors/ring.json` pins it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,11 @@ pub struct View {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ViewId(pub u64);
 
+impl ViewId {
+    /// That of no view: a gateway that places users by none gets every addressed event.
+    pub const ANY: Self = Self(0);
+}
+
 /// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
 fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -77,6 +83,42 @@ fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
         .map(|draw| mix(base.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
         .max()
         .unwrap_or(0)
+}
+
+/// How many users' homes are remembered. Beyond that all are forgotten, and found again.
+const HOMES: usize = 64 * 1024;
+
+/// A view that users are placed by: its digest, and the homes of those who were asked for, are found once.
+#[derive(Debug, Default)]
+pub struct Homes {
+    view: Arc<View>,
+    id: ViewId,
+    known: HashMap<UserId, Option<NodeRef>>,
+}
+
+impl Homes {
+    /// Places users by `view`.
+    #[must_use]
+    pub fn new(view: Arc<View>) -> Self {
+        Self { id: view.id(), view, known: HashMap::new() }
+    }
+
+    /// The digest of the view.
+    #[must_use]
+    pub fn id(&self) -> ViewId {
+        self.id
+    }
+
+    /// The home of `user`, if there is a gateway.
+    pub fn of(&mut self, user: &UserId) -> Option<&NodeRef> {
+        if !self.known.contains_key(user) {
+            if self.known.len() >= HOMES {
+                self.known.clear();
+            }
+            self.known.insert(user.clone(), self.view.home(user).cloned());
+        }
+        self.known.get(user)?.as_ref()
+    }
 }
 
 impl View {

@@ -1,32 +1,81 @@
 //! The router's side of interest: what every gateway wants, arranged so that an event finds its gateways by looking
-//! up its topic, not by asking each gateway.
+//! up its topic, or its user, not by asking each gateway; and a beat of a gateway concerns that gateway alone.
+//!
+//! What gateways tell is held within [`Limits`]: whoever can reach NATS can say that it is a gateway.
 
-use std::collections::{BTreeMap, HashMap};
+mod addressed;
+mod told;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::event::{Audience, Event};
 use crate::ids::{Millis, NodeRef, Revision};
-use crate::interest::{Delta, Interest, InterestBeat, SnapshotPart, Topic, Want};
-use crate::ring::View;
+use crate::interest::{Delta, Interest, InterestBeat, SnapshotPart};
+use crate::ring::{Role, View, ViewId};
+use addressed::Addressed;
+use topics::Topics;
+
+pub use told::Told;
 
 /// How many deltas are kept for a gateway while its snapshot is awaited; beyond it a newer snapshot is asked for.
 const AWAITING_LIMIT: usize = 4096;
 
+/// An interest is measured anew when deltas have said as much as it took before, and at least so many bytes.
+const MEASURED_BYTES: usize = 64 * 1024;
+
+/// How much is held of what gateways tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Gateways that are in the view.
+    pub members: usize,
+    /// Gateways that are not, or not yet.
+    pub strangers: usize,
+    /// Bytes of one gateway's interest, as it takes in messages, and as many of deltas that await a snapshot.
+    pub of_gateway: usize,
+    /// Bytes of all together.
+    pub in_all: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { members: 4096, strangers: 64, of_gateway: 4 * 1024 * 1024, in_all: 256 * 1024 * 1024 }
+    }
+}
+
 /// What every gateway wants.
 #[derive(Debug, Default)]
 pub struct InterestTable {
+    limits: Limits,
     gateways: BTreeMap<NodeRef, Known>,
-    topics: HashMap<Topic, BTreeMap<NodeRef, Want>>,
+    /// Those of them whose interest is not known as new as was announced.
+    lagging: BTreeSet<NodeRef>,
+    /// How many of them are not in the view.
+    strangers: usize,
+    /// The gateways of the view.
+    members: BTreeSet<NodeRef>,
+    topics: Topics,
+    addressed: Addressed,
+    /// Bytes of all interests and deltas that are held.
+    bytes: usize,
 }
 
 /// What is known of one gateway.
 #[derive(Debug)]
 struct Known {
     /// Its interest at a revision; `None` until a snapshot came.
-    interest: Option<(Revision, Interest)>,
+    interest: Option<(Revision, Told)>,
+    /// The most bytes that the interest takes, counting what deltas have said since it was measured.
+    bytes: usize,
+    /// What it took when it was measured.
+    measured: usize,
     /// The highest revision it was heard to have.
     announced: Revision,
     /// Deltas beyond a hole, by the revision that they lead to.
     ahead: BTreeMap<Revision, Delta>,
+    /// The most bytes that these take.
+    ahead_bytes: usize,
     heard: Millis,
 }
 
@@ -37,13 +86,47 @@ pub struct Heard {
     pub advanced: Option<Revision>,
     /// There is a hole, or nothing to begin with: ask the gateway for a snapshot.
     pub needs_snapshot: bool,
+    /// It is more than is held, and was not taken.
+    pub refused: Option<Refused>,
+}
+
+/// Why something that a gateway told was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There are as many gateways as are taken on.
+    TooManyGateways,
+    /// The interest is larger than any may be, or all together are.
+    TooLarge,
+}
+
+impl Refused {
+    /// For metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooManyGateways => "too_many_gateways",
+            Self::TooLarge => "too_large",
+        }
+    }
 }
 
 impl InterestTable {
+    /// A table that knows nobody, and holds so much at most.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Whether `gateway`'s interest is known, as new as was announced.
     #[must_use]
     pub fn knows(&self, gateway: &NodeRef) -> bool {
         self.gateways.get(gateway).is_some_and(Known::is_current)
+    }
+
+    /// Whether `gateway` was heard of, but its interest is not known as new as was announced.
+    #[must_use]
+    pub fn lags(&self, gateway: &NodeRef) -> bool {
+        self.lagging.contains(gateway)
     }
 
     /// The gateways whose interest is known, each with its revision.
@@ -53,34 +136,57 @@ impl InterestTable {
 
     /// The interest of `gateway`, at the revision that is known.
     #[must_use]
-    pub fn interest(&self, gateway: &NodeRef) -> Option<&(Revision, Interest)> {
+    pub fn interest(&self, gateway: &NodeRef) -> Option<&(Revision, Told)> {
         self.gateways.get(gateway)?.interest.as_ref()
     }
 
     /// The gateways that were heard of, but whose interest is not known as new as was announced.
     pub fn lagging(&self) -> impl Iterator<Item = &NodeRef> {
-        self.gateways.iter().filter(|(_, known)| !known.is_current()).map(|(gateway, _)| gateway)
+        self.lagging.iter()
+    }
+
+    /// Another view of the members, by which users are placed from now on.
+    pub fn set_view(&mut self, view: Arc<View>) {
+        let gateways = view.members.iter().filter(|member| member.role == Role::Gateway);
+        self.members = gateways.map(|member| member.node.clone()).collect();
+        self.strangers = self.gateways.keys().filter(|gateway| !self.members.contains(gateway)).count();
+        self.addressed.set_view(view);
     }
 
     /// A gateway told its revision.
     pub fn beat(&mut self, now: Millis, beat: &InterestBeat) -> Heard {
-        let known = self.hear(now, &beat.gateway);
+        let Some(known) = self.hear(now, &beat.gateway) else { return Heard::refused(Refused::TooManyGateways) };
         known.announced = known.announced.max(beat.revision);
-        Heard { advanced: None, needs_snapshot: !known.is_current() }
+        let needs_snapshot = self.note_lag(&beat.gateway);
+        Heard { needs_snapshot, ..Heard::default() }
     }
 
     /// A gateway told a step of its interest. The caller has cut the gateway's open sections before.
     pub fn delta(&mut self, now: Millis, delta: Delta) -> Heard {
-        let gateway = delta.gateway.clone();
-        let known = self.hear(now, &gateway);
+        let (gateway, size, limits) = (delta.gateway.clone(), delta.encoded(), self.limits);
+        let Some(known) = self.hear(now, &gateway) else { return Heard::refused(Refused::TooManyGateways) };
         known.announced = known.announced.max(delta.revision);
         if known.interest.as_ref().is_some_and(|(revision, _)| delta.revision <= *revision) {
             return Heard::default();
         }
-        if known.ahead.len() >= AWAITING_LIMIT {
-            known.ahead.clear();
+        let mut freed = 0;
+        if known.ahead.len() >= AWAITING_LIMIT || known.ahead_bytes + size > limits.of_gateway {
+            freed = known.clear_ahead();
         }
-        known.ahead.insert(delta.revision, delta);
+        let fits = size <= limits.of_gateway;
+        if fits {
+            known.ahead_bytes += size;
+            if let Some(former) = known.ahead.insert(delta.revision, delta) {
+                known.ahead_bytes -= former.encoded();
+                freed += former.encoded();
+            }
+        }
+        self.bytes = self.bytes + if fits { size } else { 0 } - freed;
+        if self.bytes > limits.in_all {
+            self.bytes -= self.gateways.get_mut(&gateway).map_or(0, Known::clear_ahead);
+            self.note_lag(&gateway);
+            return Heard { needs_snapshot: false, ..Heard::refused(Refused::TooLarge) };
+        }
         self.catch_up(&gateway)
     }
 
@@ -91,19 +197,30 @@ impl InterestTable {
             return Heard::default();
         };
         let Some((revision, interest)) = Interest::assemble(parts) else {
-            return Heard { advanced: None, needs_snapshot: true };
+            return Heard { needs_snapshot: true, ..Heard::default() };
         };
-        let known = self.hear(now, &gateway);
+        let limits = self.limits;
+        let Some(known) = self.hear(now, &gateway) else { return Heard::refused(Refused::TooManyGateways) };
         known.announced = known.announced.max(revision);
         if known.interest.as_ref().is_some_and(|(have, _)| revision <= *have) {
+            self.note_lag(&gateway);
             return Heard::default();
         }
-        self.forget_topics(&gateway);
-        for (topic, want) in &interest.wants {
-            self.topics.entry(topic.clone()).or_default().insert(gateway.clone(), want.clone());
+        let (bytes, former) = (interest.encoded(), known.bytes);
+        if bytes > limits.of_gateway || self.bytes - former + bytes > limits.in_all {
+            self.note_lag(&gateway);
+            return Heard::refused(Refused::TooLarge);
         }
+        self.forget_interest(&gateway);
+        for (topic, want) in &interest.wants {
+            self.topics.set(&gateway, topic, want);
+        }
+        self.addressed.see(&gateway, interest.view);
+        interest.strays.iter().for_each(|user| self.addressed.stray(&gateway, user));
         if let Some(known) = self.gateways.get_mut(&gateway) {
-            known.interest = Some((revision, interest));
+            known.interest = Some((revision, Told::new(interest)));
+            (known.bytes, known.measured) = (bytes, bytes);
+            self.bytes += bytes;
         }
         let caught_up = self.catch_up(&gateway);
         Heard { advanced: caught_up.advanced.or(Some(revision)), ..caught_up }
@@ -118,8 +235,12 @@ impl InterestTable {
             .map(|(gateway, _)| gateway.clone())
             .collect();
         for gateway in &silent {
-            self.forget_topics(gateway);
-            self.gateways.remove(gateway);
+            self.forget_interest(gateway);
+            self.lagging.remove(gateway);
+            if let Some(mut known) = self.gateways.remove(gateway) {
+                self.bytes -= known.clear_ahead();
+                self.strangers -= usize::from(!self.members.contains(gateway));
+            }
         }
         silent
     }
@@ -127,87 +248,137 @@ impl InterestTable {
     /// Calls `found` with every gateway that is to get `event`, each once.
     ///
     /// An event for one user goes to the user's home and to where they stray; a gateway that places users by another
-    /// view than `view` gets every such event until both agree.
-    pub fn matching<'a>(&'a self, event: &Event, view: &View, mut found: impl FnMut(&'a NodeRef)) {
-        if let Audience::User(user) = &event.audience {
-            let (id, home) = (view.id(), view.home(user));
-            for (gateway, known) in &self.gateways {
-                let Some((_, interest)) = &known.interest else { continue };
-                if interest.view != id || home == Some(gateway) || interest.strays.contains(user) {
-                    found(gateway);
-                }
-            }
-            return;
-        }
-        let any = Topic { kind: event.kind.clone(), symbol: None };
-        let for_any = self.topics.get(&any);
-        let for_symbol = event
-            .symbol
-            .as_ref()
-            .and_then(|symbol| self.topics.get(&Topic { kind: event.kind.clone(), symbol: Some(symbol.clone()) }));
-        let admits = |want: Option<&Want>| want.is_some_and(|want| want.admits(event));
-        for (gateway, want) in for_any.into_iter().flatten() {
-            if want.admits(event) {
-                found(gateway);
-            }
-        }
-        for (gateway, want) in for_symbol.into_iter().flatten() {
-            if want.admits(event) && !admits(for_any.and_then(|wants| wants.get(gateway))) {
-                found(gateway);
-            }
+    /// view gets every such event until both agree.
+    pub fn matching(&mut self, event: &Event, found: impl FnMut(&NodeRef)) {
+        match &event.audience {
+            Audience::User(user) => self.addressed.matching(user, found),
+            Audience::Public => self.topics.matching(event, found),
         }
     }
 
-    fn hear(&mut self, now: Millis, gateway: &NodeRef) -> &mut Known {
-        let known = self.gateways.entry(gateway.clone()).or_insert_with(|| Known {
-            interest: None,
-            announced: Revision(0),
-            ahead: BTreeMap::new(),
-            heard: now,
-        });
+    /// What is known of a gateway that is heard; nothing if it is one too many.
+    fn hear(&mut self, now: Millis, gateway: &NodeRef) -> Option<&mut Known> {
+        if !self.gateways.contains_key(gateway) {
+            let is_member = self.members.contains(gateway);
+            let has_room = match is_member {
+                true => self.gateways.len() - self.strangers < self.limits.members,
+                false => self.strangers < self.limits.strangers,
+            };
+            if !has_room {
+                return None;
+            }
+            self.strangers += usize::from(!is_member);
+            self.gateways.insert(gateway.clone(), Known::new(now));
+        }
+        let known = self.gateways.get_mut(gateway)?;
         known.heard = now;
-        known
+        Some(known)
     }
 
     /// Applies the deltas that follow the known revision without a hole.
     fn catch_up(&mut self, gateway: &NodeRef) -> Heard {
-        let Some(known) = self.gateways.get_mut(gateway) else {
-            return Heard::default();
-        };
-        let Some((revision, interest)) = &mut known.interest else {
-            return Heard { advanced: None, needs_snapshot: true };
-        };
-        let mut advanced = None;
-        known.ahead.retain(|leads_to, _| leads_to > revision);
-        while let Some(delta) = known.ahead.remove(&revision.next()) {
-            for topic in &delta.unset {
-                if let Some(wants) = self.topics.get_mut(topic) {
-                    wants.remove(gateway);
-                    if wants.is_empty() {
-                        self.topics.remove(topic);
-                    }
-                }
-            }
-            for (topic, want) in &delta.set {
-                self.topics.entry(topic.clone()).or_default().insert(gateway.clone(), want.clone());
-            }
-            *revision = delta.revision;
-            interest.apply(delta);
-            advanced = Some(*revision);
-        }
-        Heard { advanced, needs_snapshot: !known.ahead.is_empty() }
+        let heard = self.take_steps(gateway);
+        self.note_lag(gateway);
+        heard
     }
 
-    fn forget_topics(&mut self, gateway: &NodeRef) {
-        self.topics.retain(|_, wants| {
-            wants.remove(gateway);
-            !wants.is_empty()
-        });
+    fn take_steps(&mut self, gateway: &NodeRef) -> Heard {
+        let Self { gateways, topics, addressed, bytes, limits, .. } = self;
+        let Some(known) = gateways.get_mut(gateway) else {
+            return Heard::default();
+        };
+        let Some((revision, told)) = &mut known.interest else {
+            return Heard { needs_snapshot: true, ..Heard::default() };
+        };
+        let mut advanced = None;
+        let former: usize = known.ahead.range(..=*revision).map(|(_, delta)| delta.encoded()).sum();
+        known.ahead_bytes -= former;
+        *bytes -= former;
+        known.ahead.retain(|leads_to, _| leads_to > revision);
+        while let Some(delta) = known.ahead.remove(&revision.next()) {
+            // What was held apart becomes part of the interest, which is at most as much more.
+            known.ahead_bytes -= delta.encoded();
+            known.bytes += delta.encoded();
+            for topic in &delta.unset {
+                topics.unset(gateway, topic);
+            }
+            for (topic, want) in delta.wanted() {
+                topics.set(gateway, topic, want);
+            }
+            // Whoever places users by no view has no strays.
+            let clears = delta.view == ViewId::ANY && addressed.view_of(gateway) != Some(ViewId::ANY);
+            let cleared = if clears { told.strays() } else { Vec::new() };
+            cleared.iter().chain(&delta.settled).for_each(|user| addressed.settle(gateway, user));
+            delta.strays.iter().for_each(|user| addressed.stray(gateway, user));
+            addressed.see(gateway, delta.view);
+            *revision = delta.revision;
+            told.step(Arc::new(delta));
+            advanced = Some(*revision);
+        }
+        let needs_snapshot = !known.ahead.is_empty();
+        // Deltas say again what was known, so what the interest takes is less by now.
+        if known.bytes > MEASURED_BYTES.max(2 * known.measured) {
+            let measured = told.clone().latest().encoded();
+            *bytes = *bytes - known.bytes + measured;
+            (known.bytes, known.measured) = (measured, measured);
+            if measured > limits.of_gateway {
+                self.forget_interest(gateway);
+                return Heard { advanced, ..Heard::refused(Refused::TooLarge) };
+            }
+        }
+        Heard { advanced, needs_snapshot, refused: None }
+    }
+
+    /// Notes whether the gateway's interest is known as new as was announced; returns whether it is not.
+    fn note_lag(&mut self, gateway: &NodeRef) -> bool {
+        let lags = self.gateways.get(gateway).is_some_and(|known| !known.is_current());
+        if lags && !self.lagging.contains(gateway) {
+            self.lagging.insert(gateway.clone());
+        } else if !lags {
+            self.lagging.remove(gateway);
+        }
+        lags
+    }
+
+    fn forget_interest(&mut self, gateway: &NodeRef) {
+        let Some(known) = self.gateways.get_mut(gateway) else { return };
+        let Some((_, told)) = known.interest.take() else { return };
+        self.bytes -= std::mem::take(&mut known.bytes);
+        self.topics.forget(gateway);
+        self.addressed.forget(gateway, &told.latest().strays);
     }
 }
 
 impl Known {
+    fn new(now: Millis) -> Self {
+        Self {
+            interest: None,
+            bytes: 0,
+            measured: 0,
+            announced: Revision(0),
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            heard: now,
+        }
+    }
+
     fn is_current(&self) -> bool {
         self.interest.as_ref().is_some_and(|(revision, _)| *revision >= self.announced)
     }
+
+    /// Lets go of the deltas that await a snapshot. Returns how many bytes they took.
+    fn clear_ahead(&mut self) -> usize {
+        self.ahead.clear();
+        std::mem::take(&mut self.ahead_bytes)
+    }
 }
+
+impl Heard {
+    fn refused(reason: Refused) -> Self {
+        Self { refused: Some(reason), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! Coverage, claims and interest by example: each rule once, small enough to read. The simulator tries them together.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+use std::sync::Arc;
+
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, GapReason, Limits, Offered, Repaired, Step};
@@ -9,7 +11,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{
     Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Room, Seq, Symbol, UserId,
 };
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::section::Section;
@@ -486,13 +488,14 @@ fn a_reading_is_contiguous_in_the_consumers_own_count() {
 
 #[test]
 fn interest_grows_with_the_next_revision_and_shrinks_late() {
-    let mut log = InterestLog::new(node("gw"), View::default(), 1_000);
+    let mut log = InterestLog::new(node("gw"), View::default(), 1_000, Bounds::default());
     let narrow = Filter {
         symbols: Some([Symbol::new("AAPL").unwrap()].into()),
         min_confidence: Confidence::new(0.8),
         ..Filter::default()
     };
-    let wide = Filter { min_confidence: None, ..narrow.clone() };
+    let wide = Arc::new(Filter { min_confidence: None, ..narrow.clone() });
+    let narrow = Arc::new(narrow);
     assert_eq!(log.add(&wide), Revision(1));
     assert_eq!(log.cut(Millis(0)).unwrap().set.len(), 1);
     assert_eq!(log.add(&narrow), Revision(1), "what is asked for already is part of every revision since");
@@ -513,18 +516,18 @@ fn who_wants_a_room_is_not_sent_what_is_not_in_it() {
     let of_rooms =
         |names: &[&str]| Filter { rooms: Some(names.iter().map(|name| room(name)).collect()), ..Filter::default() };
     let in_rooms = |names: &[&str]| Event { rooms: names.iter().map(|name| room(name)).collect(), ..blank_event() };
-    let mut log = InterestLog::new(node("gw"), View::default(), 0);
+    let mut log = InterestLog::new(node("gw"), View::default(), 0, Bounds::default());
     let admits = |log: &mut InterestLog, names: &[&str]| {
         log.cut(Millis(0));
         log.sent().wants.values().any(|want| want.admits(&in_rooms(names)))
     };
-    log.add(&of_rooms(&["vip"]));
-    log.add(&of_rooms(&["desk"]));
+    log.add(&Arc::new(of_rooms(&["vip"])));
+    log.add(&Arc::new(of_rooms(&["desk"])));
     assert!(admits(&mut log, &["vip"]) && admits(&mut log, &["desk", "lobby"]));
     assert!(!admits(&mut log, &["lobby"]) && !admits(&mut log, &[]));
-    log.remove(Millis(0), of_rooms(&["vip"]));
+    log.remove(Millis(0), Arc::new(of_rooms(&["vip"])));
     assert!(!admits(&mut log, &["vip"]));
-    log.add(&Filter::default());
+    log.add(&Arc::new(Filter::default()));
     assert!(admits(&mut log, &[]), "another wants all of the kind");
 }
 
@@ -540,7 +543,7 @@ fn only_users_away_from_home_are_named() {
         names.find(|user| both.home(user) == Some(&node(at))).unwrap()
     };
     let (at_home, stray) = (user("gw-1"), user("gw-2"));
-    let mut log = InterestLog::new(node("gw-1"), both.clone(), 0);
+    let mut log = InterestLog::new(node("gw-1"), both.clone(), 0, Bounds::default());
     log.cut(Millis(0)).unwrap();
     assert_eq!(log.add_user(&at_home), Revision(1), "the routers know by the ring");
     assert_eq!(log.cut(Millis(0)), None);

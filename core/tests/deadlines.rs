@@ -1,12 +1,14 @@
 //! A deadline that has passed does something when it is acted upon, or is none: after all that is due at a time was done,
 //! nothing is due at that time any more. A loop that waits for the next deadline is then never busy for nothing.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer};
 use tickwire_core::ring::View;
 use tickwire_core::section::Section;
@@ -144,11 +146,11 @@ proptest! {
 
     #[test]
     fn what_leaves_interest_is_due_once(leaves in prop::collection::vec(0..500u64, 1..20)) {
-        let mut log = InterestLog::new(router(), View::default(), 100);
+        let mut log = InterestLog::new(router(), View::default(), 100, Bounds::default());
         let mut now = Millis(0);
         for ms in leaves {
-            log.add(&Filter::default());
-            log.remove(now, Filter::default());
+            log.add(&Arc::new(Filter::default()));
+            log.remove(now, Arc::new(Filter::default()));
             now = now.plus(ms);
             log.cut(now);
             prop_assert!(log.next_shrink().is_none_or(|at| at > now));

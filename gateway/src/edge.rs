@@ -27,7 +27,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Step};
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
@@ -79,6 +79,8 @@ pub(crate) struct Edge {
     /// How often partitions have ticks, and how soon routers tell of them.
     ticks: (u64, u64),
     ready: Check,
+    /// How large a message was that the server does not take, while nothing has gone through since.
+    too_large: Option<usize>,
 }
 
 /// A session as the edge sees it.
@@ -109,7 +111,7 @@ impl Edge {
         describe();
         let outlet = |(number, shard)| Outlet::new(number, shard, config.gateway.shard_bytes);
         Self {
-            log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay)),
+            log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay), Bounds::default()),
             gateway,
             nats,
             stream: config.stream.name.clone(),
@@ -129,6 +131,7 @@ impl Edge {
             delta_window: millis(config.gateway.delta_window),
             ticks: (millis(config.membership.tick_interval), millis(config.router.checkpoint_interval)),
             ready,
+            too_large: None,
         }
     }
 
@@ -219,10 +222,10 @@ impl Edge {
                 seat.asked = seat.asked.max(revision);
                 self.confirmations.ask(now, seat.asked, Asked { session, at: now });
             }
-            ToEdge::Remove(filter) => self.log.remove(now, Arc::unwrap_or_clone(filter)),
+            ToEdge::Remove(filter) => self.log.remove(now, filter),
             ToEdge::Leave(session, filters) => {
                 for filter in filters {
-                    self.log.remove(now, Arc::unwrap_or_clone(filter));
+                    self.log.remove(now, filter);
                 }
                 if let Some(seat) = self.seats.remove(&session) {
                     self.log.remove_user(now, seat.user);

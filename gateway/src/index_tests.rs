@@ -419,7 +419,7 @@ fn statistics_tell_what_each_dimension_did() {
         index.add(subscriber(1, number), &of(filter));
     }
     let entries = Dimension::ALL.map(|dimension| index.statistics().of(dimension).entries);
-    assert_eq!(entries, [6, 2, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(entries, [3, 2, 0, 0, 0, 0, 1, 0], "a name is filed once, whatever the kinds");
     let event = Event {
         symbol: Some(Symbol::new("AAPL").unwrap()),
         rooms: vec![Room::new("desk").unwrap(), Room::new("vip").unwrap()],
@@ -441,4 +441,31 @@ fn statistics_tell_what_each_dimension_did() {
     );
     assert_eq!(counted(Dimension::Any), (SAMPLE, 0, 0));
     assert_eq!(statistics.sampled_events, 1);
+}
+
+#[test]
+fn filters_are_told_apart_by_kind_however_many_kinds_there_are() {
+    let mut index = Index::default();
+    let kind = |number: u32| Kind::Other(format!("k{number}").into());
+    let filter = |number: u32, symbols: Option<&str>| {
+        let symbols = symbols.map(|symbol| [Symbol::new(symbol).unwrap()].into());
+        Arc::new(Filter { kinds: [kind(number), kind(number + 1)].into(), symbols, ..Filter::default() })
+    };
+    for number in 0..40 {
+        index.add(subscriber(number.into(), 1), &filter(number, Some("AAPL")));
+        index.add(subscriber(number.into(), 2), &filter(number, None));
+    }
+    for number in 1..40 {
+        let event = Event { kind: kind(number), symbol: Some(Symbol::new("AAPL").unwrap()), ..blank_event() };
+        let mut found = Vec::new();
+        index.matching(&event, |subscriber| found.push((subscriber.session, subscriber.subscription)));
+        found.sort_unstable();
+        let number = u64::from(number);
+        assert_eq!(found, [(number - 1, 1), (number - 1, 2), (number, 1), (number, 2)]);
+    }
+    for number in 0..40 {
+        index.remove(number.into(), 1, &filter(number, Some("AAPL")));
+        index.remove(number.into(), 2, &filter(number, None));
+    }
+    assert!(index.lists.is_empty());
 }

@@ -192,15 +192,20 @@ impl Session {
         names.len()
     }
 
-    /// The number of symbols named, were all requests granted and `name` given `filter`.
-    pub(crate) fn wanted_symbols(&self, name: &SubscriptionName, filter: &Filter) -> usize {
+    /// How much its filters are together by some measure, were all requests granted and `name` given `filter`.
+    pub(crate) fn wanted(&self, name: &SubscriptionName, filter: &Filter, measure: impl Fn(&Filter) -> usize) -> usize {
         let mut wanted: BTreeMap<&SubscriptionName, usize> =
-            self.subscriptions.iter().map(|held| (&held.name, symbols(&held.subscription.filter))).collect();
+            self.subscriptions.iter().map(|held| (&held.name, measure(&held.subscription.filter))).collect();
         for (name, subscription) in self.requests.iter().flat_map(Request::wanted) {
-            wanted.insert(name, symbols(&subscription.filter));
+            wanted.insert(name, measure(&subscription.filter));
         }
-        wanted.insert(name, symbols(filter));
+        wanted.insert(name, measure(filter));
         wanted.values().sum()
+    }
+
+    /// How many bytes the filters take that it waits for.
+    pub(crate) fn asked_bytes(&self) -> usize {
+        self.requests.iter().flat_map(Request::wanted).map(|(_, wanted)| wanted.filter.bytes()).sum()
     }
 
     fn look_for_quotas(&mut self) {

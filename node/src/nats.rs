@@ -40,6 +40,10 @@ const REFUSAL_LAG: Duration = Duration::from_millis(100);
 /// The oldest server that will do, for its KV with a life per key.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
 
+/// The largest message that a server must take: an event of the size that is let in, as it travels between nodes, where
+/// numbers may take more bytes than their text does.
+pub const LEAST_PAYLOAD: usize = 640 * 1024;
+
 /// The connections to NATS. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Nats {
@@ -58,7 +62,8 @@ impl Nats {
     /// Connects under the name `<role>/<node>`, with inboxes of the role's own prefix.
     ///
     /// # Errors
-    /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, or is too old.
+    /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, is too old, or takes too small
+    /// messages only.
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
         let standing = Standing::default();
         let of_client = standing.clone();
@@ -80,6 +85,10 @@ impl Nats {
         let (major, minor) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, 0) {
             return Err(NatsError::OldServer { version: client.server_info().version, major, minor });
+        }
+        let most = client.max_payload();
+        if most < LEAST_PAYLOAD {
+            return Err(NatsError::SmallPayload { most, least: LEAST_PAYLOAD });
         }
         let jetstream = ContextBuilder::new()
             .timeout(config.request_timeout)

@@ -4,7 +4,7 @@
 use crate::admin::{Admin, AdminError, Check, Readiness};
 use crate::config::Config;
 use crate::membership::{Membership, MembershipError};
-use crate::nats::{Nats, NatsError};
+use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::telemetry::{Metrics, TelemetryError};
@@ -147,7 +147,13 @@ async fn watch_connection(nats: Nats, check: Check, drain: CancellationToken) {
     let mut connected = nats.connected();
     loop {
         connected.mark_unchanged();
-        if nats.is_connected() {
+        let most = nats.client.max_payload();
+        if nats.is_connected() && most < LEAST_PAYLOAD {
+            // Another server of the cluster may be configured otherwise than the first was.
+            check.missing(format!(
+                "NATS takes messages of {most} bytes only: set max_payload to {LEAST_PAYLOAD} or more"
+            ));
+        } else if nats.is_connected() {
             check.ok();
         } else {
             check.missing("no connection to NATS; it is being tried again");

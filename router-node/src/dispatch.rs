@@ -69,7 +69,8 @@ impl Dispatcher {
             self.lag.record(now.saturating_sub(stored).as_secs_f64());
         }
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
-        let most = self.nats.client.max_payload().saturating_sub(ENVELOPE);
+        // Well below what the server takes: an event that is larger alone goes alone.
+        let most = (self.nats.client.max_payload() / 2).saturating_sub(ENVELOPE);
         let Life { incarnation, before } = life;
         for sections in pack::pack(sections, most) {
             let batch = Batch { router: self.me.clone(), incarnation, sections, before };

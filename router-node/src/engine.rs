@@ -301,8 +301,8 @@ impl Engine {
         });
     }
 
-    fn tell(&self) {
-        let report = self.routing.report();
+    fn tell(&mut self) {
+        let Some(report) = self.routing.news() else { return };
         self.setup.report.send_if_modified(|known| {
             let changed = **known != report;
             if changed {

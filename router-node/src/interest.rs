@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tickwire_core::ids::{NodeRef, Revision};
-use tickwire_core::interest::{Delta, Interest, InterestBeat, SnapshotPart};
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::table::{Limits, Refused, Told};
 use tickwire_core::wire;
 use tickwire_node::link::{Inlet, LinkError, Status};
 use tickwire_node::names;
@@ -48,7 +49,7 @@ pub(crate) enum Said {
 pub(crate) struct Inquiry {
     pub(crate) gateway: NodeRef,
     pub(crate) least: Revision,
-    pub(crate) answer: oneshot::Sender<Option<(Revision, Interest)>>,
+    pub(crate) answer: oneshot::Sender<Option<(Revision, Told)>>,
 }
 
 /// The subscriptions to what gateways say.
@@ -94,7 +95,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
     match wire::decode(payload) {
         Ok(message) => Some(message),
         Err(error) => {
-            counter!("tickwire_router_interest_refused_total").increment(1);
+            counter!("tickwire_router_interest_refused_total", "reason" => "unreadable").increment(1);
             warn!(%error, "a message about interest was refused");
             None
         }
@@ -127,10 +128,15 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
     let mut answers = nats.link.subscribe("snapshots", &inbox, None, SNAPSHOT_BYTES).map_err(told)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
     nats.link.publish(subject, Some(&inbox), b"").map_err(told)?;
-    let (mut parts, mut numbers) = (Vec::new(), BTreeSet::new());
+    let (mut parts, mut numbers, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
     while let Some(answer) = answers.next().await {
         if answer.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
             return Err("nobody answers for it".to_owned());
+        }
+        bytes += answer.payload().len();
+        if bytes > Limits::default().of_gateway {
+            note_refused(gateway, Refused::TooLarge);
+            return Err("it is too large".to_owned());
         }
         let part: SnapshotPart = wire::decode(answer.payload()).map_err(|error| error.to_string())?;
         let total = part.parts as usize;
@@ -144,7 +150,13 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
     Err("the connection was closed".to_owned())
 }
 
+/// What a gateway told was not taken.
+pub(crate) fn note_refused(gateway: &NodeRef, refused: Refused) {
+    counter!("tickwire_router_interest_refused_total", "reason" => refused.as_str()).increment(1);
+    warn!(%gateway, reason = refused.as_str(), "what a gateway told of its interest was refused");
+}
+
 pub(crate) fn describe() {
-    describe_counter!("tickwire_router_interest_refused_total", "Messages about interest that could not be read");
+    describe_counter!("tickwire_router_interest_refused_total", "Messages about interest not taken, by reason");
     describe_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
 }

@@ -16,11 +16,12 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Messages, SubscribeOptions};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Confidence, Millis, NameError, NodeId, NodeRef, Nonce, Symbol};
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::config::{Config, ConfigError, LoadOptions};
@@ -345,10 +346,10 @@ async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<So
 /// The bytes of a snapshot of interest in so many symbols, each from a confidence on.
 fn interest_bytes(symbols: usize) -> Result<usize, NameError> {
     let gateway = NodeRef { id: NodeId::new("gateway-1")?, nonce: Nonce(u64::MAX) };
-    let mut log = InterestLog::new(gateway.clone(), View::default(), 0);
+    let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
     for number in 0..symbols {
         let symbols = Some([Symbol::new(&symbol(number))?].into());
-        log.add(&Filter { symbols, min_confidence: Confidence::new(0.7), ..Filter::default() });
+        log.add(&Arc::new(Filter { symbols, min_confidence: Confidence::new(0.7), ..Filter::default() }));
     }
     log.cut(Millis(0));
     let parts = log.sent().parts(&gateway, log.revision(), usize::MAX);

@@ -28,6 +28,7 @@ mod door;
 mod floods;
 mod frames;
 mod gaps;
+mod greedy;
 mod interest;
 mod ledger;
 mod limits;

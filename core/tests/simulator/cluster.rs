@@ -24,6 +24,9 @@ pub(crate) const NODES: usize = 3;
 pub(crate) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
 
+/// So little that a snapshot takes several parts.
+const PART_BYTES: usize = 220;
+
 /// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
 const PATIENCE: u32 = 30;
 
@@ -170,6 +173,7 @@ impl Cluster {
     fn learn_view(&mut self, node: usize) {
         if node < NODES {
             self.routers[node].view = self.view.clone();
+            self.routers[node].table.set_view(Arc::new(self.view.clone()));
         } else {
             self.gateways[node - NODES].log.set_view(self.view.clone());
         }
@@ -280,7 +284,7 @@ impl Cluster {
             }
             Message::AskSnapshot(node, router) => {
                 if let Some(edge) = self.gateways.iter().find(|edge| edge.node == node) {
-                    let parts = edge.log.sent().parts(&edge.node, edge.log.revision(), 2);
+                    let parts = edge.log.sent().parts(&edge.node, edge.log.revision(), PART_BYTES);
                     self.network.send(self.now, &Message::Snapshot(router, parts));
                 }
             }

@@ -8,7 +8,7 @@ use tickwire_core::coverage::{Coverage, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::position::Position;
 
 use crate::catch_up::{self, CatchUp};
@@ -20,6 +20,9 @@ use crate::session::{Promise, Session};
 /// As shipped, in milliseconds.
 const CONFIRM_TIMEOUT: u64 = 250;
 const SHRINK_DELAY: u64 = 5_000;
+
+/// So little that interest is often widened, and narrows again.
+const BOUNDS: Bounds = Bounds { names: 8, wants: 40, topics: 40, strays: 6 };
 
 pub(crate) struct Gateway {
     pub(crate) node: NodeRef,
@@ -50,7 +53,7 @@ impl Cluster {
     pub(crate) fn new_gateway(&mut self, node: NodeRef) -> Gateway {
         Gateway {
             is_down: false,
-            log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY),
+            log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY, BOUNDS),
             node,
             coverage: Coverage::new(PARTITIONS, self.limits),
             confirmations: Confirmations::new(CONFIRM_TIMEOUT),
@@ -67,7 +70,7 @@ impl Cluster {
         if edge.is_down {
             return;
         }
-        let revision = edge.log.add_user(&user).max(edge.log.add(&filter));
+        let revision = edge.log.add_user(&user).max(edge.log.add(&Arc::new(filter.clone())));
         edge.confirmations.ask(self.now, revision, (at, filter.clone()));
         self.sessions.push(Session::new(gateway, user, filter, revision, from));
     }
@@ -85,7 +88,7 @@ impl Cluster {
         let filter = filter(wanted);
         let edge = &mut self.gateways[self.sessions[at].gateway];
         let session = &mut self.sessions[at];
-        session.asked = session.asked.max(edge.log.add(&filter));
+        session.asked = session.asked.max(edge.log.add(&Arc::new(filter.clone())));
         edge.confirmations.ask(self.now, session.asked, (at, filter.clone()));
         session.wanted.push(filter);
     }
@@ -102,7 +105,7 @@ impl Cluster {
         edge.log.remove_user(self.now, session.user.clone());
         let confirmed = session.promise.as_ref().map(|promise| promise.filter.clone());
         for filter in session.wanted.iter().cloned().chain(confirmed) {
-            edge.log.remove(self.now, filter);
+            edge.log.remove(self.now, Arc::new(filter));
         }
         if let Some((gathering, _)) = session.catching {
             edge.catch_ups.remove(&gathering);
@@ -187,7 +190,7 @@ impl Cluster {
             let start = catch_up::begin(self.now, &self.limits, edge, at, session, &filter, &position);
             let promise = Promise::new(filter, position.incarnation, start);
             if let Some(former) = session.promise.replace(promise) {
-                edge.log.remove(self.now, former.filter.clone());
+                edge.log.remove(self.now, Arc::new(former.filter.clone()));
                 session.past.push(former);
             }
         }

@@ -7,6 +7,7 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
+use tickwire_core::ring::Homes;
 
 use crate::catch_up::ASK_BITS;
 use crate::cluster::{Cluster, NODES};
@@ -75,14 +76,14 @@ impl Cluster {
             false => self.last,
         };
         let most = 1 + self.network.random(READ) as usize;
-        let view = &self.routers[number].view;
+        let mut homes = Homes::new(Arc::new(self.routers[number].view.clone()));
         let mut reply = Reply::new(request, revision);
         let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
         let readable = log.iter().filter(|(partition, seq, _)| {
             *partition == request.partition && *seq > request.from && *seq >= self.first && *seq <= end
         });
         for (_, seq, event) in readable.take(most) {
-            let wanted = interest.admits(event, &request.gateway, view);
+            let wanted = interest.admits(event, &request.gateway, &mut homes);
             reply.read(*seq, wanted.then(|| event.clone()));
         }
         let parts = reply.finish(Seq(self.first.0 - 1).max(self.life.before));
@@ -102,7 +103,7 @@ impl Cluster {
                 if revision < least && !careless {
                     return Err(Refusal::UnknownInterest);
                 }
-                Ok((*revision, interest.clone()))
+                Ok((*revision, Interest::clone(&interest.clone().latest())))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Life, NodeRef, Partition, Seq};
-use tickwire_core::ring::View;
+use tickwire_core::ring::{Homes, View};
 use tickwire_core::section::Batch;
 use tickwire_core::table::{Heard, InterestTable};
 
@@ -45,16 +45,22 @@ pub(crate) struct Lease {
 }
 
 /// Each gateway's interest by itself, as a replay is matched, admits what the table finds for it.
-fn check_matching(table: &InterestTable, view: &View, event: &Event, found: &[&NodeRef]) {
+fn check_matching(table: &InterestTable, view: &View, event: &Event, found: &[NodeRef]) {
     for (gateway, _) in table.known() {
-        let admits = table.interest(gateway).unwrap().1.admits(event, gateway, view);
-        let times = found.iter().filter(|found| **found == gateway).count();
+        let admits = table.interest(gateway).unwrap().1.clone().latest().admits(
+            event,
+            gateway,
+            &mut Homes::new(Arc::new(view.clone())),
+        );
+        let times = found.iter().filter(|found| *found == gateway).count();
         assert_eq!(times, usize::from(admits), "{gateway} and {event:?}");
     }
 }
 
 impl Cluster {
     pub(crate) fn new_router(&mut self, number: usize) -> Router {
+        let mut table = InterestTable::default();
+        table.set_view(Arc::new(self.view.clone()));
         Router {
             node: self.born("router", number),
             is_down: false,
@@ -62,7 +68,7 @@ impl Cluster {
             waiting: Vec::new(),
             life: self.life,
             view: self.view.clone(),
-            table: InterestTable::default(),
+            table,
             claims: Claims::default(),
             consumers: BTreeMap::new(),
             drops_next: false,
@@ -181,9 +187,9 @@ impl Cluster {
                         router.claims.skip(partition, Seq(first.0 - 1));
                     }
                     let mut found = Vec::new();
-                    router.table.matching(event, &router.view, |gateway| {
+                    router.table.matching(event, |gateway| {
                         router.claims.push(gateway, partition, *seq, event.clone());
-                        found.push(gateway);
+                        found.push(gateway.clone());
                     });
                     check_matching(&router.table, &router.view, event, &found);
                     router.claims.advance(partition, *seq);

@@ -6,7 +6,7 @@
 //! that was away for long delays nobody. Of each such class one gathering runs at a time, unless its clients read slowly;
 //! who comes meanwhile gathers for the next. A gathering is coverage of a range: asked for, held, trimmed and told as the live one is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tickwire_core::coverage::{Ask, Coverage, Limits, Offered, Step};
@@ -15,6 +15,7 @@ use tickwire_core::interest::Interest;
 use tickwire_core::replay::ReplayAnswer;
 use tickwire_core::ring::ViewId;
 
+use super::replay::is_carried;
 use crate::delivery::Delivery;
 use crate::messages::{Lack, SessionId, Steps};
 
@@ -89,16 +90,32 @@ pub(super) struct CatchUps {
     limits: Limits,
     waiting: BTreeMap<Class, Waiting>,
     running: BTreeMap<u64, Running>,
+    /// Where each session waits, so that one that leaves is not looked for.
+    places: HashMap<SessionId, Vec<Place>>,
     last: u64,
     /// Whether nothing is asked for, because live repairs go first.
     gives_way: bool,
+}
+
+/// Where a session waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting(Class),
+    Running(u64),
 }
 
 impl CatchUps {
     /// None. `limits` are those of live coverage.
     pub(super) fn new(limits: Limits) -> Self {
         let limits = Limits { grace: 0, replays: REPLAYS, hold_bytes: limits.hold_bytes / HOLD_SHARE, ..limits };
-        Self { limits, waiting: BTreeMap::new(), running: BTreeMap::new(), last: 0, gives_way: false }
+        Self {
+            limits,
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            places: HashMap::new(),
+            last: 0,
+            gives_way: false,
+        }
     }
 
     /// A session lacks something.
@@ -117,30 +134,57 @@ impl CatchUps {
         });
         waiting.from.iter_mut().zip(lack.from).for_each(|(from, other)| *from = other.min(*from));
         waiting.to.iter_mut().zip(lack.to).for_each(|(to, other)| *to = other.max(*to));
-        lack.filters.iter().for_each(|filter| waiting.sought.add(filter));
-        waiting.sought.strays.insert(lack.user);
-        waiting.sessions.insert(session);
+        // One that is too large to travel grows no further: in its place the gateway's own is named.
+        for filter in &lack.filters {
+            if is_carried(&waiting.sought) {
+                waiting.sought.add(filter);
+            }
+        }
+        if is_carried(&waiting.sought) {
+            waiting.sought.strays.insert(lack.user);
+        }
+        if waiting.sessions.insert(session) {
+            self.places.entry(session).or_default().push(Place::Waiting(class));
+        }
     }
 
     /// A session is gone. What nobody waits for any more is not asked for.
     pub(super) fn leave(&mut self, session: SessionId) {
-        for waiting in self.waiting.values_mut() {
-            waiting.sessions.remove(&session);
+        for place in self.places.remove(&session).unwrap_or_default() {
+            match place {
+                Place::Waiting(class) => {
+                    let left = self.waiting.get_mut(&class).map(|waiting| {
+                        waiting.sessions.remove(&session);
+                        waiting.sessions.len()
+                    });
+                    if left == Some(0) {
+                        self.waiting.remove(&class);
+                    }
+                }
+                Place::Running(gathering) => {
+                    let left = self.running.get_mut(&gathering).map(|running| {
+                        running.sessions.remove(&session);
+                        running.sessions.len()
+                    });
+                    if left == Some(0) {
+                        self.running.remove(&gathering);
+                    }
+                }
+            }
         }
-        self.waiting.retain(|_, waiting| !waiting.sessions.is_empty());
-        self.running.retain(|_, running| !running.sessions.remove(&session) || !running.sessions.is_empty());
     }
 
     /// Sequences mean something else from now on.
     pub(super) fn forget_all(&mut self) {
         self.waiting.clear();
         self.running.clear();
+        self.places.clear();
     }
 
     /// Begins what is due, and tells for each number whose it is. What was matched against an interest older than `need`
     /// proves nothing: these sessions may not have been part of it.
     pub(super) fn begin(&mut self, now: Millis, need: Revision) -> Vec<(u64, Vec<SessionId>)> {
-        let Self { waiting, running, limits, last, .. } = self;
+        let Self { waiting, running, places, limits, last, .. } = self;
         let mut told = Vec::new();
         // One at a time: each that begins counts against what the next may.
         while let Some(entry) = waiting.iter().find(|(class, one)| one.due <= now && is_free(running, **class))
@@ -148,6 +192,13 @@ impl CatchUps {
             && let Some(Waiting { incarnation, from, to, sought, sessions, .. }) = waiting.remove(&class)
         {
             *last += 1;
+            for session in &sessions {
+                for place in places.get_mut(session).into_iter().flatten() {
+                    if *place == Place::Waiting(class) {
+                        *place = Place::Running(*last);
+                    }
+                }
+            }
             told.push((*last, sessions.iter().copied().collect()));
             let ranges = from.into_iter().zip(to);
             let mut coverage = Coverage::of_ranges(now, incarnation, ranges, *last << ASK_BITS, *limits);
@@ -211,7 +262,8 @@ impl CatchUps {
     /// What came. The pieces count as undigested by so many shards; what ends is forgotten.
     pub(super) fn take(&mut self, shards: usize) -> Vec<Came> {
         let mut came = Vec::new();
-        self.running.retain(|gathering, running| {
+        let Self { running, places, .. } = self;
+        running.retain(|gathering, running| {
             let (steps, ends) = (std::mem::take(&mut running.steps), running.coverage.gaps() == 0);
             let pieces = if steps.is_empty() { 0 } else { shards };
             if pieces > 0 || ends {
@@ -219,6 +271,14 @@ impl CatchUps {
                 running.undigested += pieces;
                 running.undigested_bytes += pieces * steps.weight();
                 came.push(Came { gathering: *gathering, steps, ends });
+            }
+            for session in running.sessions.iter().filter(|_| ends) {
+                if let Some(of_session) = places.get_mut(session) {
+                    of_session.retain(|place| *place != Place::Running(*gathering));
+                    if of_session.is_empty() {
+                        places.remove(session);
+                    }
+                }
             }
             !ends
         });

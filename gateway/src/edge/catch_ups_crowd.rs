@@ -10,6 +10,7 @@ use tickwire_core::event::{Audience, Event};
 use tickwire_core::frames::Encoding;
 use tickwire_core::position::Position;
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayRequest, Reply, Sought};
+use tickwire_core::ring::Homes;
 use tickwire_core::wire;
 use tickwire_testkit::blank_event;
 
@@ -416,7 +417,7 @@ impl World {
                 stored.partition == request.partition && stored.seq > request.from && stored.seq > self.discarded
             });
             for stored in kept.take(PART) {
-                let is_wanted = interest.admits(&stored.event, &node("g"), &View::default());
+                let is_wanted = interest.admits(&stored.event, &node("g"), &mut Homes::default());
                 reply.read(stored.seq, is_wanted.then(|| Arc::clone(stored)));
             }
             let upto = reply.upto().max(self.discarded.min(request.to));

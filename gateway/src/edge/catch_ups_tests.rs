@@ -293,3 +293,38 @@ fn an_ask_that_could_not_be_sent_is_made_again() {
     catch_ups.refused(Millis(now), ask);
     assert!(catch_ups.take(1).is_empty(), "one refusal is no gap");
 }
+
+#[test]
+fn sessions_that_leave_are_let_go_of_wherever_they_wait() {
+    let mut catch_ups = CatchUps::new(LIMITS);
+    for number in 0..100 {
+        add(&mut catch_ups, 0, number, lack(0, 4_u64.pow((number % 9) as u32)));
+    }
+    let begun: usize = begin(&mut catch_ups, 50).iter().map(Vec::len).sum();
+    assert_eq!(begun, 100);
+    for number in 50..150 {
+        add(&mut catch_ups, 60, number, lack(0, 50));
+    }
+    let places: usize = catch_ups.places.values().map(Vec::len).sum();
+    assert_eq!(places, 200, "who asks again waits twice");
+    (0..150).for_each(|number| catch_ups.leave(id(number)));
+    assert!(catch_ups.places.is_empty() && catch_ups.waiting.is_empty() && catch_ups.running.is_empty());
+}
+
+#[test]
+fn what_is_too_large_to_travel_is_not_gathered() {
+    let mut catch_ups = CatchUps::new(LIMITS);
+    for number in 0..50 {
+        let filters = vec![of_symbols(Some((0..20).map(|symbol| symbol + 20 * (number % 10) as u8).collect()))];
+        add(&mut catch_ups, 0, number, Lack { filters, ..lack(0, 100) });
+    }
+    begin(&mut catch_ups, 50);
+    let asked = catch_ups.asks(Millis(50));
+    let [(ask, sought)] = &asked[..] else { panic!("one gathering") };
+    assert!(sought.wants.len() > 64 && sought.wants.len() <= 84, "{}", sought.wants.len());
+    let request =
+        crate::edge::replay::request(&node("g"), ask, Revision(3), sought, tickwire_core::replay::Purpose::CatchUp)
+            .unwrap();
+    let request: tickwire_core::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
+    assert_eq!(request.interest, tickwire_core::replay::Sought::Told(Revision(3)));
+}

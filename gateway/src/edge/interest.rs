@@ -6,24 +6,32 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::upstream::Outage;
 use super::{Edge, PUBLISH_TIMEOUT, refused};
 
-/// How many entries of interest go into one part of a snapshot; a part stays far below NATS' largest message.
-const SNAPSHOT_ENTRIES: usize = 500;
+/// The largest part of a snapshot, in bytes.
+const PART_BYTES: usize = 128 * 1024;
+
+/// The largest delta, in bytes. Beyond that routers are told of the revision alone, and ask for a snapshot.
+const DELTA_BYTES: usize = 256 * 1024;
 
 /// When coverage does not carry our revision after so long, the routers are told again, in milliseconds.
 const LAG: u64 = 100;
 
 impl Edge {
-    pub(super) async fn send_snapshot(&self, reply: Option<&[u8]>) {
+    pub(super) async fn send_snapshot(&mut self, reply: Option<&[u8]>) {
         let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()) else { return };
         counter!("tickwire_gateway_snapshots_total").increment(1);
-        for part in self.log.sent().parts(&self.gateway, self.log.revision(), SNAPSHOT_ENTRIES) {
+        for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {
             self.publish(reply.to_owned(), &part).await;
         }
+    }
+
+    /// The largest message of a sort: well below what the server takes.
+    fn at_most(&self, bytes: usize) -> usize {
+        bytes.min(self.nats.client.max_payload() / 2)
     }
 
     /// Cuts a revision if anything has changed, and tells it.
@@ -31,6 +39,11 @@ impl Edge {
         self.cut_at = None;
         if let Some(delta) = self.log.cut(now) {
             gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
+            gauge!("tickwire_gateway_interest_bytes").set(self.log.bytes() as f64);
+            if delta.encoded() > self.at_most(DELTA_BYTES) {
+                counter!("tickwire_gateway_large_deltas_total").increment(1);
+                return self.beat(now).await;
+            }
             self.beat_at = self.beat_at.min(now.plus(LAG));
             self.publish(names::INTEREST.to_owned(), &delta).await;
         }
@@ -43,29 +56,46 @@ impl Edge {
         self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
         let outage = Outage::of(now, true, &self.coverage, self.ticks);
         gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
-        match outage {
-            Some(outage) => self.ready.missing(outage.to_string()),
-            None => self.ready.ok(),
+        match (self.too_large, outage) {
+            (Some(bytes), _) => {
+                let most = self.nats.client.max_payload();
+                let reason =
+                    format!("a message of {bytes} bytes to the routers is too large for NATS, which takes {most}");
+                self.ready.missing(format!("{reason}: set max_payload in the server's configuration"));
+            }
+            (None, Some(outage)) => self.ready.missing(outage.to_string()),
+            (None, None) => self.ready.ok(),
         }
     }
 
     /// Publishes to the routers. What is lost is told again with the next beat.
-    async fn publish<T: serde::Serialize + Sync>(&self, subject: String, message: &T) {
+    async fn publish<T: serde::Serialize + Sync>(&mut self, subject: String, message: &T) {
         let bytes = match wire::encode(message) {
             Ok(bytes) => bytes,
             Err(error) => return refused(&error),
         };
+        let (size, most) = (bytes.len(), self.nats.client.max_payload());
+        if size > most {
+            counter!("tickwire_gateway_unpublished_total", "reason" => "too_large").increment(1);
+            error!(subject, size, most, "a message to the routers is larger than NATS takes: set its max_payload");
+            self.too_large = Some(size);
+            return;
+        }
         let published = timeout(PUBLISH_TIMEOUT, self.nats.client.publish(subject, bytes.into())).await;
         if !matches!(published, Ok(Ok(()))) {
-            counter!("tickwire_gateway_unpublished_total").increment(1);
+            counter!("tickwire_gateway_unpublished_total", "reason" => "no_room").increment(1);
             debug!("a message to the routers found no room; the next beat makes up for it");
+        } else if self.too_large.is_some_and(|too_large| size >= too_large || most >= too_large) {
+            self.too_large = None;
         }
     }
 }
 
 pub(super) fn describe() {
     describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
-    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that found no room");
+    describe_counter!("tickwire_gateway_large_deltas_total", "Changes of interest told by a snapshot, being too large");
+    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that were not sent, by reason");
+    describe_gauge!("tickwire_gateway_interest_bytes", "What the interest takes in messages to routers, at most");
     describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that routers were told");
     describe_gauge!("tickwire_gateway_silent_partitions", "Partitions of which no router tells anything");
 }

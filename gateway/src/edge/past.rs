@@ -21,7 +21,7 @@ impl Edge {
     pub(super) fn take_lack(&mut self, session: SessionId, lack: Lack) {
         // The shard learns of another life of the stream in its own turn, and asks for nothing of the former.
         if self.coverage.life().is_some_and(|life| life.incarnation == lack.incarnation) {
-            let (now, view) = (self.now(), self.log.sent().view);
+            let (now, view) = (self.now(), self.log.view_id());
             self.catch_ups.add(now, session, lack, view);
         }
     }

@@ -21,7 +21,7 @@ use super::{Edge, refused};
 use crate::delivery::Delivery;
 
 /// The most entries of interest that travel in a request. A larger interest is named by its revision.
-const CARRIED_ENTRIES: usize = 64;
+pub(super) const CARRIED_ENTRIES: usize = 64;
 
 /// The largest request that carries its interest, in bytes.
 const CARRIED_BYTES: usize = 32 * 1024;
@@ -87,21 +87,22 @@ pub(super) fn request(
     interest: &Interest,
     purpose: Purpose,
 ) -> Option<Vec<u8>> {
-    let mut request = ReplayRequest {
+    let is_small = is_carried(interest) && interest.encoded() <= CARRIED_BYTES;
+    let request = ReplayRequest {
         gateway: gateway.clone(),
         partition: ask.partition,
         from: ask.from,
         to: ask.to,
         incarnation: ask.incarnation,
-        interest: Sought::of(gateway, revision, interest, CARRIED_ENTRIES),
+        interest: Sought::of(gateway, revision, interest, if is_small { CARRIED_ENTRIES } else { 0 }),
         purpose,
     };
-    let mut bytes = wire::encode(&request);
-    if bytes.as_ref().is_ok_and(|bytes| bytes.len() > CARRIED_BYTES) {
-        request.interest = Sought::Told(revision);
-        bytes = wire::encode(&request);
-    }
-    bytes.inspect_err(refused).ok()
+    wire::encode(&request).inspect_err(refused).ok()
+}
+
+/// Whether an interest has few enough entries to travel in a request.
+pub(super) fn is_carried(interest: &Interest) -> bool {
+    interest.wants.len() <= CARRIED_ENTRIES && interest.strays.len() <= CARRIED_ENTRIES
 }
 
 /// Tells the operator of steps that lose something.

@@ -23,6 +23,7 @@ pub(super) struct Candidate {
     least: f64,
     patterns: u64,
     pub(super) slot: Slot,
+    kinds: u16,
     tiers: u8,
     regimes: u8,
     priority: u8,
@@ -33,6 +34,7 @@ pub(super) struct Candidate {
 /// What of a filter is neither in the list nor known from the list's place: asked of the filter itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Remaining {
+    kinds: bool,
     patterns: bool,
     tags: bool,
     rooms: bool,
@@ -44,6 +46,7 @@ pub(super) struct Remaining {
 pub(super) struct Probe {
     confidence: f64,
     pattern: u64,
+    kind: u16,
     tier: u8,
     regime: u8,
     priority: u8,
@@ -52,12 +55,13 @@ pub(super) struct Probe {
 
 impl Candidate {
     /// A filter as it stands in every list that it is filed in.
-    pub(super) fn new(filter: &Filter, slot: Slot, remaining: Remaining, hasher: &Hasher) -> Self {
+    pub(super) fn new(filter: &Filter, slot: Slot, kinds: u16, remaining: Remaining, hasher: &Hasher) -> Self {
         let patterns = filter.patterns.as_ref();
         Self {
             least: filter.min_confidence.map_or(NO_CONFIDENCE, |least| least.get()),
             patterns: patterns.map_or(u64::MAX, |set| set.iter().fold(0, |mask, p| mask | bit_of(p, hasher))),
             slot,
+            kinds,
             tiers: filter
                 .tiers
                 .as_ref()
@@ -73,7 +77,8 @@ impl Candidate {
     }
 
     fn may_pass(&self, probe: &Probe) -> bool {
-        self.patterns & probe.pattern != 0
+        self.kinds & probe.kind != 0
+            && self.patterns & probe.pattern != 0
             && self.tiers & probe.tier != 0
             && self.regimes & probe.regime != 0
             && self.priority <= probe.priority
@@ -89,11 +94,17 @@ impl Remaining {
         let by_pattern = !by_symbol && !by_room && filter.patterns.is_some();
         let by_tag = !by_symbol && !by_room && !by_pattern && filter.tags.is_some();
         Self {
+            kinds: false,
             patterns: filter.patterns.is_some() && !by_pattern,
             tags: filter.tags.is_some() && !by_tag,
             rooms: filter.rooms.is_some() && !by_room,
             data: !filter.data.is_empty(),
         }
+    }
+
+    /// The kinds remain to be asked as well: there are more of them than bits.
+    pub(super) fn with_kinds(self) -> Self {
+        Self { kinds: true, ..self }
     }
 
     pub(super) fn is_nothing(self) -> bool {
@@ -102,7 +113,8 @@ impl Remaining {
 
     /// Whether `event` passes what remains of `filter`.
     pub(super) fn admits(self, filter: &Filter, event: &Event) -> bool {
-        (!self.patterns || filter.admits_pattern(event))
+        (!self.kinds || filter.kinds.contains(&event.kind))
+            && (!self.patterns || filter.admits_pattern(event))
             && (!self.tags || filter.admits_tags(event))
             && (!self.rooms || filter.admits_rooms(event))
             && (!self.data || filter.admits_data(event))
@@ -110,8 +122,10 @@ impl Remaining {
 }
 
 impl Probe {
-    pub(super) fn new(event: &Event, hasher: &Hasher) -> Self {
+    /// An event, whose kind has this bit.
+    pub(super) fn new(event: &Event, kind: u16, hasher: &Hasher) -> Self {
         Self {
+            kind,
             confidence: event.confidence.map_or(NO_CONFIDENCE, |confidence| confidence.get()),
             // Without a pattern only "any" is right; who names one is asked in the end.
             pattern: event.pattern.as_ref().map_or(1, |pattern| bit_of(pattern, hasher)),

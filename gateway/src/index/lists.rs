@@ -1,5 +1,5 @@
-//! Where filters are filed: for each of its kinds, a filter stands under every value of the first dimension that it
-//! names, in the order of how much that dimension tells apart. An event looks into the lists of its own values.
+//! Where filters are filed: a filter stands under every value of the first dimension that it names, in the order of how
+//! much that dimension tells apart, or else with those of its kinds. An event looks into the lists of its own values.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -16,20 +16,25 @@ use super::{Hasher, Slot};
 
 type ByValue<K> = HashMap<K, List, Hasher>;
 
-/// All lists of an index.
+/// The bit that all kinds share which find no bit of their own.
+const SHARED_BIT: u32 = u16::BITS - 1;
+
+/// All lists of an index. A filter stands once under each name, whatever its kinds: these are bits.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     kinds: HashMap<Kind, OfKind, Hasher>,
-    hasher: Hasher,
-}
-
-/// The filters that ask for one kind.
-#[derive(Debug, Default)]
-struct OfKind {
     symbols: ByValue<Symbol>,
     rooms: ByValue<Room>,
     patterns: ByValue<Pattern>,
     tags: ByValue<CompactString>,
+    hasher: Hasher,
+}
+
+/// The filters that ask for one kind, and name nothing.
+#[derive(Debug, Default)]
+struct OfKind {
+    /// The kind's bit. The kinds of a cluster are configured, so none is ever given back.
+    bit: u16,
     regimes: [List; Regime::ALL.len()],
     tiers: [List; Tier::ALL.len()],
     /// Those that name none of these.
@@ -45,52 +50,58 @@ enum Change {
 impl Lists {
     /// Files a filter that is not filed.
     pub(super) fn file(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
-        let candidate = Candidate::new(filter, slot, Remaining::of(filter), &self.hasher);
-        for kind in &filter.kinds {
-            let entries = self.kinds.entry(kind.clone()).or_default().change(filter, candidate, Change::Insert);
-            statistics.of_mut(entries.0).entries += entries.1;
-        }
+        let candidate = self.candidate(filter, slot);
+        let (dimension, entries) = self.change(filter, candidate, Change::Insert);
+        statistics.of_mut(dimension).entries += entries;
     }
 
     /// Takes a filter out that was filed in this slot.
     pub(super) fn unfile(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
-        let candidate = Candidate::new(filter, slot, Remaining::of(filter), &self.hasher);
-        for kind in &filter.kinds {
-            let Some(of_kind) = self.kinds.get_mut(kind) else { continue };
-            let entries = of_kind.change(filter, candidate, Change::Remove);
-            statistics.of_mut(entries.0).entries -= entries.1;
-            if of_kind.is_empty() {
-                self.kinds.remove(kind);
-            }
-        }
+        let candidate = self.candidate(filter, slot);
+        let (dimension, entries) = self.change(filter, candidate, Change::Remove);
+        statistics.of_mut(dimension).entries -= entries;
+    }
+
+    /// A filter as it stands in every list that it is filed in.
+    fn candidate(&mut self, filter: &Filter, slot: Slot) -> Candidate {
+        let kinds = filter.kinds.iter().fold(0, |bits, kind| bits | self.of_kind(kind).bit);
+        let remaining = Remaining::of(filter);
+        let remaining = if kinds >> SHARED_BIT > 0 { remaining.with_kinds() } else { remaining };
+        Candidate::new(filter, slot, kinds, remaining, &self.hasher)
+    }
+
+    fn of_kind(&mut self, kind: &Kind) -> &mut OfKind {
+        let next = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX).min(SHARED_BIT);
+        self.kinds.entry(kind.clone()).or_insert_with(|| OfKind { bit: 1 << next, ..OfKind::default() })
     }
 
     /// An event as the lists look at it.
     pub(super) fn probe(&self, event: &Event) -> Probe {
-        Probe::new(event, &self.hasher)
+        let kind = self.kinds.get(&event.kind).map_or(0, |of_kind| of_kind.bit);
+        Probe::new(event, kind, &self.hasher)
     }
 
     /// Looks into every list that may have a filter which the event of `walk` passes.
     pub(super) fn look(&self, walk: &mut Walk<'_>) {
         let event = walk.event;
         let Some(of_kind) = self.kinds.get(&event.kind) else { return };
-        if let Some(symbol) = event.symbol.as_ref().filter(|_| !of_kind.symbols.is_empty()) {
-            walk.look(Dimension::Symbol, of_kind.symbols.get(symbol));
+        if let Some(symbol) = event.symbol.as_ref().filter(|_| !self.symbols.is_empty()) {
+            walk.look(Dimension::Symbol, self.symbols.get(symbol));
         }
         walk.lap(Dimension::Symbol);
-        if !of_kind.rooms.is_empty() {
+        if !self.rooms.is_empty() {
             for room in &event.rooms {
-                walk.look(Dimension::Room, of_kind.rooms.get(room));
+                walk.look(Dimension::Room, self.rooms.get(room));
             }
         }
         walk.lap(Dimension::Room);
-        if let Some(pattern) = event.pattern.as_ref().filter(|_| !of_kind.patterns.is_empty()) {
-            walk.look(Dimension::Pattern, of_kind.patterns.get(pattern));
+        if let Some(pattern) = event.pattern.as_ref().filter(|_| !self.patterns.is_empty()) {
+            walk.look(Dimension::Pattern, self.patterns.get(pattern));
         }
         walk.lap(Dimension::Pattern);
-        if !of_kind.tags.is_empty() {
+        if !self.tags.is_empty() {
             for tag in &event.tags {
-                walk.look(Dimension::Tag, of_kind.tags.get(tag));
+                walk.look(Dimension::Tag, self.tags.get(tag));
             }
         }
         walk.lap(Dimension::Tag);
@@ -106,19 +117,9 @@ impl Lists {
         walk.lap(Dimension::Any);
     }
 
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.kinds.is_empty()
-    }
-}
-
-impl OfKind {
     /// Changes every list that the filter belongs into; tells how many, and of which dimension. The order is that of
     /// [`Remaining::of`].
     fn change(&mut self, filter: &Filter, candidate: Candidate, change: Change) -> (Dimension, u64) {
-        let of_each = |lists: &mut [List], numbers: &mut dyn Iterator<Item = usize>| {
-            numbers.map(|number| change_list(&mut lists[number], candidate, change)).count()
-        };
         let (dimension, lists) = if let Some(symbols) = &filter.symbols {
             (Dimension::Symbol, change_named(&mut self.symbols, symbols, candidate, change))
         } else if let Some(rooms) = &filter.rooms {
@@ -127,24 +128,39 @@ impl OfKind {
             (Dimension::Pattern, change_named(&mut self.patterns, patterns, candidate, change))
         } else if let Some(tags) = &filter.tags {
             (Dimension::Tag, change_named(&mut self.tags, tags, candidate, change))
-        } else if let Some(regimes) = &filter.regimes {
+        } else {
+            let changed = filter.kinds.iter().map(|kind| self.of_kind(kind).change(filter, candidate, change));
+            changed.fold((Dimension::Any, 0), |(_, lists), (dimension, more)| (dimension, lists + more))
+        };
+        (dimension, lists as u64)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let named = self.symbols.len() + self.rooms.len() + self.patterns.len() + self.tags.len();
+        named == 0 && self.kinds.values().all(OfKind::is_empty)
+    }
+}
+
+impl OfKind {
+    /// Changes the lists of a filter that names nothing.
+    fn change(&mut self, filter: &Filter, candidate: Candidate, change: Change) -> (Dimension, usize) {
+        let of_each = |lists: &mut [List], numbers: &mut dyn Iterator<Item = usize>| {
+            numbers.map(|number| change_list(&mut lists[number], candidate, change)).count()
+        };
+        if let Some(regimes) = &filter.regimes {
             (Dimension::Regime, of_each(&mut self.regimes, &mut regimes.iter().map(|regime| *regime as usize)))
         } else if let Some(tiers) = &filter.tiers {
             (Dimension::Tier, of_each(&mut self.tiers, &mut tiers.iter().map(|tier| *tier as usize)))
         } else {
             change_list(&mut self.any, candidate, change);
             (Dimension::Any, 1)
-        };
-        (dimension, lists as u64)
+        }
     }
 
+    #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.symbols.is_empty()
-            && self.rooms.is_empty()
-            && self.patterns.is_empty()
-            && self.tags.is_empty()
-            && self.regimes.iter().chain(&self.tiers).all(List::is_empty)
-            && self.any.is_empty()
+        self.regimes.iter().chain(&self.tiers).all(List::is_empty) && self.any.is_empty()
     }
 }
 

@@ -63,8 +63,10 @@ impl Shard {
                 self.check_counts(
                     &id,
                     session.wanted_subscriptions(&name),
-                    session.wanted_symbols(&name, &subscription.filter),
+                    session.wanted(&name, &subscription.filter, symbols),
                 )?;
+                let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
+                self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
                 if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
                     let message = "the past is being given already; ask for more of it after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
@@ -94,6 +96,8 @@ impl Shard {
                     subscriptions.len(),
                     subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum(),
                 )?;
+                let bytes = subscriptions.iter().map(|(_, wanted)| wanted.filter.bytes()).sum();
+                self.check_bytes(&id, bytes, bytes)?;
                 let filters = subscriptions.iter().map(|(_, wanted)| Arc::clone(&wanted.filter)).collect();
                 self.request(now, number, Request::Resume { id, from, subscriptions })?;
                 self.ask(ToEdge::Add(self.id(number), filters));
@@ -160,6 +164,21 @@ impl Shard {
         if symbols > config.max_symbols {
             let message = format!("symbol limit is {} per connection", config.max_symbols);
             return refused(ErrorCode::SymbolLimit, message);
+        }
+        Ok(())
+    }
+
+    /// Checks what the filters of a session take in bytes: those that it will have, and those that it waits for.
+    fn check_bytes(&self, id: &Option<Id>, wanted: usize, asked: usize) -> Result<(), ServerError> {
+        let most = self.settings.config.max_filter_bytes;
+        if wanted > most {
+            let message =
+                format!("filters may take {most} bytes per connection, these take {wanted}; name less in them");
+            return Err(ServerError::new(id.clone(), ErrorCode::FilterBudget, message));
+        }
+        if asked > most {
+            let message = format!("filters of {most} bytes wait for their answers; send more when they have come");
+            return Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The past for sessions that catch up: it comes in pieces for all sessions of a gathering, finds them by the index as
 //! new events do, and is digested a little at a time, so that what is new does not wait behind it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,10 @@ const BITE_EVENTS: usize = 32;
 /// Sessions that are given the past together, and what of it has come.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
-    sessions: Vec<u64>,
+    sessions: BTreeSet<u64>,
     morsels: VecDeque<Morsel>,
     /// Those of them that have enough to read for now, and since when all others wait for them.
-    sated: Vec<u64>,
+    sated: BTreeSet<u64>,
     sated_since: Millis,
 }
 
@@ -165,6 +165,7 @@ impl Shard {
             }
         }
         if !sessions.is_empty() {
+            let sessions = sessions.into_iter().collect();
             self.gatherings.insert(gathering, Gathering { sessions, ..Gathering::default() });
         }
     }
@@ -173,8 +174,8 @@ impl Shard {
     pub(super) fn leave_gathering(&mut self, number: u64, catch_up: &CatchUp) {
         let Some(number_of_gathering) = catch_up.gathering() else { return };
         let Some(gathering) = self.gatherings.get_mut(&number_of_gathering) else { return };
-        gathering.sessions.retain(|other| *other != number);
-        gathering.sated.retain(|other| *other != number);
+        gathering.sessions.remove(&number);
+        gathering.sated.remove(&number);
         if gathering.sessions.is_empty()
             && let Some(gathering) = self.gatherings.remove(&number_of_gathering)
         {
@@ -263,7 +264,7 @@ impl Shard {
         for gathering in self.gatherings.values_mut() {
             let waits = gathering.sated.len() < gathering.sessions.len() && !gathering.sated.is_empty();
             if waits && now.since(gathering.sated_since) >= PATIENCE_MS {
-                for number in gathering.sated.drain(..) {
+                for number in std::mem::take(&mut gathering.sated) {
                     if let Some(catch_up) = self.sessions.catch_up_mut(number) {
                         catch_up.give_way();
                     }
@@ -344,7 +345,7 @@ impl Shard {
                 if gathering.sated.is_empty() {
                     gathering.sated_since = now;
                 }
-                gathering.sated.push(number);
+                gathering.sated.insert(number);
             }
         }
     }
@@ -357,7 +358,7 @@ impl Shard {
             Next::Wait => {}
             Next::Read(gathering) => {
                 if let Some(gathering) = self.gatherings.get_mut(&gathering) {
-                    gathering.sated.retain(|sated| *sated != number);
+                    gathering.sated.remove(&number);
                 }
             }
             Next::Ask if catch_up.is_put_off => {}

@@ -282,6 +282,9 @@ pub struct GatewayConfig {
     /// Symbols of a session.
     #[serde(deserialize_with = "values::within::<1, 100_000, _, _>")]
     pub max_symbols: usize,
+    /// Bytes of the filters of a session.
+    #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
+    pub max_filter_bytes: usize,
     /// Bytes that may wait for a session.
     #[serde(deserialize_with = "values::within::<16_384, 1_073_741_824, _, _>")]
     pub outbox_bytes: usize,

@@ -64,6 +64,17 @@ pub enum NatsError {
         /// The least minor version of it.
         minor: i64,
     },
+    /// The server takes smaller messages than nodes send each other.
+    #[error(
+        "the NATS server takes messages of {most} bytes at most; tickwire needs {least}: set max_payload to that or more \
+         in the server's configuration (its default is 1MB)"
+    )]
+    SmallPayload {
+        /// What it takes.
+        most: usize,
+        /// What it has to take.
+        least: usize,
+    },
     /// The server denied a publish or subscribe.
     #[error("NATS refused: {refused}; grant this node's user what its role publishes and subscribes to")]
     Refused {

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tickwire_node::config::NatsConfig;
-use tickwire_node::nats::{Nats, NatsError};
+use tickwire_node::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use tickwire_node::telemetry::Metrics;
 use tickwire_testkit::{NatsServer, eventually};
 
@@ -37,6 +37,23 @@ async fn a_server_that_comes_up_before_the_deadline_is_reached() {
     tokio::task::yield_now().await;
     server.restart();
     assert!(connecting.await.unwrap().unwrap().is_connected());
+}
+
+#[tokio::test]
+async fn a_server_that_takes_too_small_messages_is_refused_with_what_to_set() {
+    let home = tempfile::TempDir::with_prefix("tickwire-nats-conf-").unwrap();
+    let file = home.path().join("nats.conf");
+    for (most, is_enough) in [(LEAST_PAYLOAD - 1, false), (LEAST_PAYLOAD, true)] {
+        std::fs::write(&file, format!("max_payload: {most}\n")).unwrap();
+        let server = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
+        match Nats::connect(&config(&server.url(), &[]), "router", "r1").await {
+            Ok(_) => assert!(is_enough),
+            Err(error @ NatsError::SmallPayload { .. }) => {
+                assert!(!is_enough && error.to_string().contains("max_payload"), "{error}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -9,17 +9,17 @@ use crate::dispatch::Routed;
 use crate::engine::flush::Flush;
 use crate::engine::{Floors, Report};
 use crate::intake::{Heard, What};
-use crate::interest::Said;
+use crate::interest::{Said, note_refused};
 use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::claims::Claims;
 use tickwire_core::event::Priority;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq};
-use tickwire_core::interest::{Interest, SnapshotPart};
+use tickwire_core::interest::SnapshotPart;
 use tickwire_core::ring::{Role, View};
 use tickwire_core::section::Section;
-use tickwire_core::table::{self, InterestTable};
+use tickwire_core::table::{self, InterestTable, Limits, Told};
 
 /// What the engine knows.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Routing {
     retention: u64,
     tenures: BTreeMap<Source, Reader>,
     matches: u64,
+    /// Whether the report may say something else than before.
+    is_news: bool,
 }
 
 /// A source in the present tenure.
@@ -48,12 +50,13 @@ impl Routing {
     pub(crate) fn new(flush: Flush, retention: u64) -> Self {
         Self {
             claims: Claims::default(),
-            table: InterestTable::default(),
+            table: InterestTable::new(Limits::default()),
             view: Arc::default(),
             flush,
             retention,
             tenures: BTreeMap::new(),
             matches: 0,
+            is_news: true,
         }
     }
 
@@ -64,6 +67,7 @@ impl Routing {
         }
         let reader = Reader { number: tenure.number, upto: floor, stuck: Some("its reading has not begun".to_owned()) };
         self.tenures.insert(tenure.source, reader);
+        self.is_news = true;
     }
 
     /// A tenure ends. Returns whether it was the present one.
@@ -72,6 +76,7 @@ impl Routing {
             return false;
         }
         self.tenures.remove(&tenure.source);
+        self.is_news = true;
         if let Source::Partition(partition) = tenure.source {
             self.claims.disown(partition);
         }
@@ -81,6 +86,7 @@ impl Routing {
     /// The stream was made anew: every tenure ends, and nothing is claimed.
     pub(crate) fn renew(&mut self) {
         self.tenures.clear();
+        self.is_news = true;
         self.claims = Claims::default();
         for (gateway, revision) in self.table.known() {
             self.claims.revise(gateway, revision);
@@ -89,7 +95,9 @@ impl Routing {
 
     /// Another view of the members.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
+        self.table.set_view(Arc::clone(&view));
         self.view = view;
+        self.is_news = true;
     }
 
     /// A gateway said something of its interest. Returns the gateway if its snapshot is needed.
@@ -98,12 +106,11 @@ impl Routing {
             Said::Delta(delta) => {
                 let gateway = delta.gateway.clone();
                 self.claims.cut(&gateway);
-                let heard = self.table.delta(now, delta);
-                self.revise(gateway, heard)
+                self.revise(gateway, |table| table.delta(now, delta))
             }
             Said::Beat(beat) => {
-                let heard = self.table.beat(now, &beat);
-                self.revise(beat.gateway, heard)
+                let gateway = beat.gateway.clone();
+                self.revise(gateway, |table| table.beat(now, &beat))
             }
         }
     }
@@ -115,11 +122,23 @@ impl Routing {
             return Some(gateway);
         }
         self.claims.cut(&gateway);
-        let heard = self.table.snapshot(now, parts);
-        self.revise(gateway, heard)
+        self.revise(gateway, |table| table.snapshot(now, parts))
     }
 
-    fn revise(&mut self, gateway: NodeRef, heard: table::Heard) -> Option<NodeRef> {
+    /// Something was heard of a gateway. Costs the same however many gateways there are.
+    fn revise(&mut self, gateway: NodeRef, hear: impl FnOnce(&mut InterestTable) -> table::Heard) -> Option<NodeRef> {
+        let known = |table: &InterestTable| (table.lags(&gateway), table.knows(&gateway));
+        let before = known(&self.table);
+        let heard = hear(&mut self.table);
+        self.is_news |= known(&self.table) != before;
+        if let Some(refused) = heard.refused {
+            note_refused(&gateway, refused);
+            // Nothing may be claimed to it as long as it is not known what it wants.
+            if self.table.interest(&gateway).is_none() {
+                self.claims.forget(&gateway);
+                self.flush.forget(&gateway);
+            }
+        }
         if let Some(revision) = heard.advanced {
             self.claims.revise(&gateway, revision);
         }
@@ -127,18 +146,19 @@ impl Routing {
     }
 
     /// What `gateway` wants, if it is known as of `least` or later.
-    pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, Interest)> {
+    pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, Told)> {
         self.table.interest(gateway).filter(|(revision, _)| *revision >= least).cloned()
     }
 
     /// Whether the gateway's interest is still not known as new as was announced.
     pub(crate) fn lags(&self, gateway: &NodeRef) -> bool {
-        self.table.lagging().any(|lagging| lagging == gateway)
+        self.table.lags(gateway)
     }
 
     /// Forgets gateways that have been silent for too long.
     pub(crate) fn expire(&mut self, now: Millis) -> Vec<NodeRef> {
         let silent = self.table.expire(now, self.retention);
+        self.is_news |= !silent.is_empty();
         for gateway in &silent {
             self.claims.forget(gateway);
             self.flush.forget(gateway);
@@ -150,8 +170,14 @@ impl Routing {
     pub(crate) fn read(&mut self, heard: Heard) {
         let Some(reader) = self.reader(heard.tenure) else { return };
         match heard.what {
-            What::Flowing => reader.stuck = None,
-            What::Stuck(reason) => reader.stuck = Some(reason),
+            What::Flowing => {
+                reader.stuck = None;
+                self.is_news = true;
+            }
+            What::Stuck(reason) => {
+                reader.stuck = Some(reason);
+                self.is_news = true;
+            }
             What::Skip(to) => {
                 reader.upto = to;
                 if let Source::Partition(partition) = heard.tenure.source {
@@ -172,10 +198,10 @@ impl Routing {
 
     /// An event's way: (rules, enrichment,) match, batch.
     fn route(&mut self, partition: Partition, readable: Readable) {
-        let Self { claims, table, view, flush, matches, .. } = self;
+        let Self { claims, table, flush, matches, .. } = self;
         let Readable { seq, event, wire } = readable;
         let urgent = event.priority == Priority::Critical;
-        table.matching(&event, view, |gateway| {
+        table.matching(&event, |gateway| {
             let routed = Routed { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);
             claims.push(gateway, partition, seq, routed);
@@ -217,8 +243,12 @@ impl Routing {
         self.tenures.iter().map(floor).collect()
     }
 
-    /// What the rest of the node is to know.
-    pub(crate) fn report(&self) -> Report {
+    /// What the rest of the node is to know, if it may be something else than at the last call.
+    pub(crate) fn news(&mut self) -> Option<Report> {
+        std::mem::take(&mut self.is_news).then(|| self.report())
+    }
+
+    fn report(&self) -> Report {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
         let unheard = of_view.filter(|gateway| !self.table.knows(gateway));
         let stuck = |(source, reader): (&Source, &Reader)| Some((*source, reader.stuck.clone()?));
@@ -244,7 +274,7 @@ mod tests {
     use tickwire_core::event::Event;
     use tickwire_core::filter::Filter;
     use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::interest_log::InterestLog;
+    use tickwire_core::interest_log::{Bounds, InterestLog};
     use tickwire_testkit::blank_event;
 
     const PARTITION: Partition = Partition(3);
@@ -269,12 +299,12 @@ mod tests {
     fn routing() -> (Routing, NodeRef) {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
         let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000);
-        let mut log = InterestLog::new(gateway.clone(), View::default(), 0);
-        log.add(&Filter::default());
+        let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
+        log.add(&Arc::new(Filter::default()));
         let delta = log.cut(Millis(0)).unwrap();
         assert_eq!(routing.hear(Millis(0), Said::Delta(delta)), Some(gateway.clone()));
         assert!(routing.lags(&gateway));
-        let parts = log.sent().parts(&gateway, log.revision(), 10);
+        let parts = log.sent().parts(&gateway, log.revision(), 1_000);
         let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
         assert_eq!(routing.hear_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
         assert_eq!(routing.hear_snapshot(Millis(0), gateway.clone(), parts), None);

@@ -15,6 +15,7 @@ use crate::stream::Facts;
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tickwire_core::decode::Refusal as DeadLetter;
@@ -22,7 +23,7 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
-use tickwire_core::ring::View;
+use tickwire_core::ring::Homes;
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -127,7 +128,7 @@ impl Worker {
     }
 
     /// The interest of a request that makes sense.
-    async fn begin(&self, request: &ReplayRequest) -> Result<(Revision, Interest), Refusal> {
+    async fn begin(&self, request: &ReplayRequest) -> Result<(Revision, Arc<Interest>), Refusal> {
         if request.from >= request.to || request.partition.0 >= self.setup.partitions {
             return Err(Refusal::Malformed);
         }
@@ -171,7 +172,7 @@ impl Worker {
         most_read: u64,
         readings: &mut [Reading],
     ) -> Result<Option<Seq>, RangeError> {
-        let view = self.setup.view.borrow().clone();
+        let mut homes = Homes::new(self.setup.view.borrow().clone());
         let most = self.setup.config.replay_bytes;
         let begun = Instant::now();
         let (mut read, mut bytes, mut after) = (0, 0, span.from);
@@ -188,13 +189,13 @@ impl Worker {
             counter!("tickwire_router_replay_messages_total").increment(count);
             self.pace.wait(count, readings[0].waiting.is_repair()).await;
             read += count;
-            bytes += self.take(messages, readings, &view).await;
+            bytes += self.take(messages, readings, &mut homes).await;
         }
         Ok(Some(after))
     }
 
     /// Gives messages to the requests of their partitions. Returns how many bytes the answers have grown by.
-    async fn take(&self, messages: Vec<Held>, readings: &mut [Reading], view: &View) -> usize {
+    async fn take(&self, messages: Vec<Held>, readings: &mut [Reading], homes: &mut Homes) -> usize {
         let (most, mut bytes) = (self.setup.config.replay_bytes, 0);
         for (number, message) in messages.into_iter().enumerate() {
             // What is live has its turn in between.
@@ -207,7 +208,7 @@ impl Worker {
                 readings.iter_mut().filter(|reading| Some(u32::from(reading.waiting.request.partition.0)) == partition);
             for reading in mine.filter(|reading| reading.is_open(most)) {
                 let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&message)));
-                bytes += reading.take(message.seq, found.as_mut(), view);
+                bytes += reading.take(message.seq, found.as_mut(), homes);
             }
         }
         bytes
@@ -223,9 +224,12 @@ impl Worker {
     }
 
     /// The interest to match against.
-    async fn sought(&self, request: &ReplayRequest) -> Result<(Revision, Interest), Refusal> {
+    async fn sought(&self, request: &ReplayRequest) -> Result<(Revision, Arc<Interest>), Refusal> {
         match &request.interest {
-            Sought::Carried(part) => Interest::assemble(vec![part.clone()]).ok_or(Refusal::Malformed),
+            Sought::Carried(part) => {
+                let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(Refusal::Malformed)?;
+                Ok((revision, Arc::new(interest)))
+            }
             Sought::Told(least) => {
                 let (answer, answered) = oneshot::channel();
                 let inquiry = Inquiry { gateway: request.gateway.clone(), least: *least, answer };
@@ -233,14 +237,17 @@ impl Worker {
                     self.setup.inquiries.send(inquiry).await.ok()?;
                     answered.await.ok()?
                 };
-                timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten().ok_or(Refusal::UnknownInterest)
+                let told = timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten();
+                let (revision, told) = told.ok_or(Refusal::UnknownInterest)?;
+                Ok((revision, told.latest()))
             }
         }
     }
 
     async fn answer(&self, waiting: &Waiting, parts: Vec<Part<Routed>>) {
         let Waiting { request, reply, .. } = waiting;
-        let most = self.setup.nats.client.max_payload().saturating_sub(ENVELOPE).min(CHUNK);
+        let most = self.setup.nats.client.max_payload() / 2;
+        let most = most.saturating_sub(ENVELOPE).min(CHUNK);
         let (mut messages, mut upto, mut removed): (Vec<Part<Bytes>>, Seq, bool) = (Vec::new(), request.from, false);
         for part in parts {
             match part {
@@ -293,13 +300,13 @@ impl Worker {
 #[derive(Debug)]
 struct Reading {
     waiting: Waiting,
-    interest: Interest,
+    interest: Arc<Interest>,
     answer: Reply<Routed>,
     bytes: usize,
 }
 
 impl Reading {
-    fn new(waiting: Waiting, revision: Revision, interest: Interest) -> Self {
+    fn new(waiting: Waiting, revision: Revision, interest: Arc<Interest>) -> Self {
         let answer = Reply::new(&waiting.request, revision);
         Self { waiting, interest, answer, bytes: 0 }
     }
@@ -315,11 +322,11 @@ impl Reading {
     }
 
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
-    fn take(&mut self, seq: Seq, found: Option<&mut Found>, view: &View) -> usize {
+    fn take(&mut self, seq: Seq, found: Option<&mut Found>, homes: &mut Homes) -> usize {
         let Self { waiting: Waiting { request, .. }, interest, .. } = self;
         let within = found.filter(|_| seq > request.from && seq <= request.to);
         let wanted =
-            within.filter(|found| interest.admits(&found.event, &request.gateway, view)).and_then(Found::routed);
+            within.filter(|found| interest.admits(&found.event, &request.gateway, homes)).and_then(Found::routed);
         let grown = wanted.as_ref().map_or(0, |event| event.wire.len());
         self.answer.read(seq, wanted);
         self.bytes += grown;

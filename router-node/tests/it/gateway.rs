@@ -11,7 +11,7 @@ use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::Role;
 use tickwire_core::section::{Batch, Section};
@@ -83,7 +83,7 @@ impl Gateway {
         };
         let first_view = view.borrow().as_ref().clone();
         let state = Arc::new(Mutex::new(State {
-            log: InterestLog::new(me.clone(), first_view, 100),
+            log: InterestLog::new(me.clone(), first_view, 100, Bounds::default()),
             coverage: Coverage::new(32, limits),
             events: Vec::new(),
             gaps: Vec::new(),
@@ -116,7 +116,7 @@ impl Gateway {
                     Some(request) = asked.next() => {
                         let parts = {
                             let state = shared.lock().unwrap();
-                            state.log.sent().parts(&own, state.log.revision(), 3)
+                            state.log.sent().parts(&own, state.log.revision(), 300)
                         };
                         for part in parts {
                             publish(&nats, request.reply.clone().unwrap().to_string(), &part).await;
@@ -158,7 +158,7 @@ impl Gateway {
 
     /// Adds a filter, and waits until every partition's coverage includes it, as a confirmation does.
     pub(crate) async fn subscribe(&self, filter: &Filter) {
-        let revision = self.state.lock().unwrap().log.add(filter);
+        let revision = self.state.lock().unwrap().log.add(&Arc::new(filter.clone()));
         self.confirmed(revision).await;
     }
 
@@ -206,7 +206,7 @@ impl Gateway {
     }
 
     pub(crate) fn unsubscribe(&self, filter: Filter) {
-        self.state.lock().unwrap().log.remove(self.clock.now(), filter);
+        self.state.lock().unwrap().log.remove(self.clock.now(), Arc::new(filter));
     }
 
     pub(crate) async fn stop(self) {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest_log::InterestLog;
+use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
@@ -33,8 +34,8 @@ async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest
     let created = stream.info().await.unwrap().created;
     let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap();
     let Stored::Event { partition, .. } = names::parse_stored(&last.subject) else { panic!("{last:?}") };
-    let mut log = InterestLog::new(node("asker"), View::default(), 0);
-    log.add(&Filter::default());
+    let mut log = InterestLog::new(node("asker"), View::default(), 0, Bounds::default());
+    log.add(&Arc::new(Filter::default()));
     log.cut(tickwire_core::ids::Millis(0)).unwrap();
     ReplayRequest {
         gateway: node("asker"),

@@ -5,6 +5,7 @@ use async_nats::jetstream::context::GetStreamError;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tickwire_core::event::Kind;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
@@ -93,7 +94,7 @@ async fn ask(
     let id = NodeId::new("bench").map_err(|error| failed(&error))?;
     let gateway = NodeRef { id, nonce: Nonce(1) };
     let everything = Interest {
-        wants: BTreeMap::from([(Topic { kind: Kind::Pattern, symbol: None }, Want::default())]),
+        wants: BTreeMap::from([(Topic { kind: Kind::Pattern, symbol: None }, Arc::new(Want::default()))]),
         view: ViewId(0),
         ..Interest::default()
     };

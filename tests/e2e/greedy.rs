@@ -1,0 +1,122 @@
+//! What one client names, however much, takes nothing from others: not their events, and not the memory of nodes.
+
+use serde_json::{Value, json};
+use tickwire_core::codes::ErrorCode;
+use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_testkit::eventually;
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::node::{DEADLINE, Node};
+use crate::socket::Socket;
+
+/// As it ships, where the tests' clusters differ.
+const SHIPPED: [(&str, &str); 5] = [
+    ("gateway.confirm_timeout", "250ms"),
+    ("gateway.critical_rate", "20"),
+    ("gateway.rate", "100"),
+    ("gateway.shrink_delay", "5s"),
+    ("gateway.window", "100ms"),
+];
+
+/// What a gateway's interest takes at most, with the room that its bounds leave.
+const INTEREST_BYTES: f64 = 800.0 * 1024.0;
+
+/// A filter of so many kinds, symbols and patterns, all its own.
+fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Value {
+    let kinds = &["pattern", "market", "health", "alert", "backtest"][..kinds];
+    let symbols: Vec<_> = (0..symbols).map(|symbol| format!("Z{number}-{symbol}")).collect();
+    let patterns: Vec<_> = (0..patterns).map(|pattern| format!("{number}-{pattern:p<58}")).collect();
+    json!({ "kinds": kinds, "symbols": symbols, "patterns": patterns })
+}
+
+/// The memory of a node, in MB.
+fn resident(node: &Node) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+}
+
+#[tokio::test]
+async fn a_filter_of_many_symbols_and_patterns_leaves_others_served_and_nodes_small() {
+    let mut cluster = Cluster::start_with(1, 1, &SHIPPED).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut good = Socket::connect(gateway, "ann", Encoding::Json).await;
+    good.subscribe("all", &json!({})).await;
+    let producer = cluster.producer().await;
+    producer.publish(&feed::pattern("GOOD", 0)).await;
+    good.until(1).await;
+    let before = [resident(&cluster.gateways[0]), resident(&cluster.routers[0])];
+
+    let mut first = Socket::connect(gateway, "eve", Encoding::Json).await;
+    first.subscribe("much", &greedy(0, 1, 500, 60)).await;
+    producer.publish(&feed::pattern("GOOD", 1)).await;
+    good.until(2).await;
+    let mut second = Socket::connect(gateway, "mallory", Encoding::Json).await;
+    second.subscribe("much", &greedy(1, 5, 500, 200)).await;
+    producer.publish(&feed::pattern("GOOD", 2)).await;
+    producer.publish(&feed::pattern("Z0-7", 0)).await;
+    good.until(4).await;
+    let after = [resident(&cluster.gateways[0]), resident(&cluster.routers[0])];
+    assert!(after[0] < before[0] + 30 && after[1] < before[1] + 30, "{before:?} -> {after:?} MB");
+    assert_eq!(cluster.gateways[0].readyz().await.0, 200);
+    assert_eq!((good.gaps.len(), good.notices.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn fifty_greedy_sessions_leave_interest_small_and_it_narrows_when_they_leave() {
+    let mut cluster = Cluster::start_with(1, 1, &SHIPPED).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut good = Socket::connect(gateway, "ann", Encoding::Json).await;
+    good.subscribe("mine", &json!({ "symbols": ["GOOD"] })).await;
+    let before = resident(&cluster.gateways[0]);
+    let mut greedy_ones = Vec::new();
+    for number in 0..50 {
+        let mut socket = Socket::connect(gateway, &format!("eve-{number}"), Encoding::Json).await;
+        socket.subscribe("much", &greedy(number, 5, 500, 200)).await;
+        greedy_ones.push(socket);
+    }
+    let taken = cluster.gateways[0].metrics().await.get("tickwire_gateway_interest_bytes");
+    assert!(taken < INTEREST_BYTES, "{taken} bytes of interest");
+    let producer = cluster.producer().await;
+    for number in 0..3 {
+        producer.publish(&feed::pattern("GOOD", number)).await;
+    }
+    good.until(3).await;
+    let after = resident(&cluster.gateways[0]);
+    // The filters themselves take some 60 KB each, twice: for the session and in the index.
+    assert!(after < before + 60, "{before} -> {after} MB");
+
+    drop(greedy_ones);
+    eventually("the interest is small again", DEADLINE, async || {
+        (cluster.gateways[0].metrics().await.get("tickwire_gateway_interest_bytes") < 200.0).then_some(())
+    })
+    .await;
+    producer.publish(&feed::pattern("GOOD", 3)).await;
+    good.until(4).await;
+    assert_eq!((good.gaps.len(), good.notices.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn filters_of_one_session_take_a_budget_of_bytes() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let subscribe = |name: &str, filter: &Value| json!({ "action": "subscribe", "name": name, "filter": filter });
+    let rooms = |count: usize| json!({ "rooms": (0..count).map(|room| format!("{room:r>50}")).collect::<Vec<_>>() });
+    // What is honest fits, and can be replaced by as much.
+    for _ in 0..3 {
+        socket.subscribe("honest", &greedy(0, 1, 500, 60)).await;
+    }
+    socket.subscribe("rooms", &rooms(600)).await;
+    let error = socket.refused(subscribe("more", &rooms(600))).await;
+    assert_eq!((error.code, error.msg.contains("49152")), (ErrorCode::FilterBudget.code(), true), "{error:?}");
+    socket.unsubscribe("rooms").await;
+    socket.subscribe("more", &rooms(600)).await;
+    let subscriptions = json!({ "a": { "filter": rooms(600) }, "b": { "filter": rooms(400) } });
+    let mut other = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let resume = json!({ "action": "resume", "position": socket.position, "subscriptions": subscriptions });
+    assert_eq!(other.refused(resume).await.code, ErrorCode::FilterBudget.code());
+    let granted = other.request(subscribe("rooms", &rooms(600))).await;
+    assert!(matches!(granted, ServerMessage::Subscribed(_)), "the session goes on: {granted:?}");
+}
