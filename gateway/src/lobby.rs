@@ -117,6 +117,11 @@ impl Lobby {
                     let message = format!("{} messages are expected", socket.encoding().message_type());
                     return refused(ServerError::new(None, ErrorCode::BadFrame, message));
                 }
+                Ok(Some(Incoming::TooLarge)) => {
+                    let text = ErrorCode::FrameTooLarge.text();
+                    let error = Some(ServerError::new(None, ErrorCode::FrameTooLarge, text));
+                    return Err(Some(Refusal { code: CloseCode::FrameTooLarge, error }));
+                }
                 Ok(Some(Incoming::Frame(bytes))) => {
                     return match ClientFrame::parse(&bytes, socket.encoding()) {
                         Ok((id, ClientFrame::Auth { token })) => {

@@ -43,6 +43,8 @@ pub(crate) enum Incoming {
     Frame(bytes::Bytes),
     /// A message of the other WebSocket type than the encoding's.
     WrongType,
+    /// A message that is larger than the limit, and was passed over.
+    TooLarge,
     /// A sign of life.
     Alive,
 }
@@ -52,7 +54,7 @@ impl Incoming {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Frame(bytes) => bytes.len(),
-            Self::WrongType | Self::Alive => 0,
+            Self::WrongType | Self::TooLarge | Self::Alive => 0,
         }
     }
 }
@@ -232,10 +234,11 @@ impl Socket {
             self.flush()?;
         }
         match read {
-            Ok(Message::Text(text)) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
-            Ok(Message::Binary(bytes)) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
-            Ok(Message::Text(_) | Message::Binary(_)) => Ok(Some(Incoming::WrongType)),
-            Ok(_) => Ok(Some(Incoming::Alive)),
+            Ok(None) => Ok(Some(Incoming::TooLarge)),
+            Ok(Some(Message::Text(text))) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
+            Ok(Some(Message::Binary(bytes))) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
+            Ok(Some(Message::Text(_) | Message::Binary(_))) => Ok(Some(Incoming::WrongType)),
+            Ok(Some(_)) => Ok(Some(Incoming::Alive)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
                 self.broken = true;

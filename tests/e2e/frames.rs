@@ -94,13 +94,30 @@ async fn who_goes_on_being_wrong_is_closed() {
     }
     assert_closed(&mut socket, CloseCode::TooManyBadFrames).await;
 
-    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
-    socket.send_message(Message::text("x".repeat(65_537))).await;
-    assert_closed(&mut socket, CloseCode::FrameTooLarge).await;
-
     let metrics = cluster.gateways[0].metrics().await;
     assert_eq!(metrics.get("tickwire_gateway_refused_frames_total"), 6.0);
-    assert_eq!(metrics.get("tickwire_gateway_closes_total"), 2.0);
+    assert_eq!(metrics.get("tickwire_gateway_closes_total"), 1.0);
+}
+
+/// A session whose `resume` is too large subscribes anew, on the same connection.
+#[tokio::test]
+async fn a_frame_larger_than_the_limit_is_told_and_passed_over() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.max_frame_bytes", "40000")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let rooms = |first: u32| (first..first + 900).map(|n| format!("a room with a long name, {n}")).collect::<Vec<_>>();
+    let desk = |first| json!({ "rooms": rooms(first) });
+    for encoding in Encoding::ALL {
+        let mut socket = Socket::open(gateway, "?user=ann", encoding).await;
+        assert_eq!(socket.welcome().await.max_frame_bytes, Some(40_000));
+        let position = socket.list().await.position;
+        let subscriptions = json!({ "a": { "filter": desk(0) }, "b": { "filter": desk(1_000) } });
+        socket.send(&json!({ "action": "resume", "position": position, "subscriptions": subscriptions })).await;
+        let error = socket.error().await;
+        assert_eq!((error.code, error.id), (ErrorCode::FrameTooLarge.code(), None));
+        assert!(error.msg.contains("40000"), "{}", error.msg);
+        assert_eq!(socket.subscribe("a", &desk(0)).await.subscriptions.len(), 1);
+        assert_eq!(socket.subscribe("b", &desk(1_000)).await.subscriptions.len(), 2);
+    }
 }
 
 #[tokio::test]

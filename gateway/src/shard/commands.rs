@@ -35,6 +35,11 @@ impl Shard {
                     format!("{} messages are expected on {}", encoding.message_type(), encoding.sub_protocol());
                 Err(ServerError::new(None, ErrorCode::BadFrame, expected))
             }
+            Incoming::TooLarge => {
+                let most = self.settings.config.max_frame_bytes;
+                let message = format!("a frame larger than {most} bytes was passed over (gateway.max_frame_bytes)");
+                Err(ServerError::new(None, ErrorCode::FrameTooLarge, message))
+            }
             Incoming::Frame(bytes) => match ClientFrame::parse(bytes, encoding) {
                 Ok((id, frame)) => self.act(now, number, id, frame),
                 Err(error) => Err(ServerError::from(error)),

@@ -6,7 +6,10 @@
 //! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
 //!
 //! tungstenite reads on over fragments until a message is whole, so the end of a turn is kept where it gets its bytes,
-//! in [`Pipe`]: beyond the client's [`Pace`] there are none for now.
+//! in [`Paced`]: beyond the client's [`Pace`] there are none for now. What is too large never reaches it: the [`Sieve`]
+//! before it takes that out.
+
+mod sieve;
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -15,6 +18,7 @@ use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::pace::Pace;
+use sieve::Sieve;
 
 /// How much is read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
@@ -27,6 +31,7 @@ const MAX_FRAGMENTS: u32 = 1024;
 pub(crate) struct Reader {
     max_frame_bytes: usize,
     under_way: Option<Box<UnderWay>>,
+    sieve: Sieve,
     /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
     /// bytes may wait here, or in a stream whose turn was over.
     dry: bool,
@@ -42,8 +47,8 @@ struct UnderWay {
 impl Reader {
     /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade.
     pub(crate) fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
-        let under_way = (!read.is_empty()).then(|| Box::new(UnderWay::new(read, max_frame_bytes)));
-        Self { max_frame_bytes, dry: under_way.is_none(), under_way }
+        let dry = read.is_empty();
+        Self { max_frame_bytes, under_way: None, sieve: Sieve::new(max_frame_bytes, read), dry }
     }
 
     /// Whether there may be more to read, though the stream may never say so.
@@ -54,6 +59,7 @@ impl Reader {
     /// From the next message on, this is the most bytes that one may have.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
         self.max_frame_bytes = max_frame_bytes;
+        self.sieve.set_max(max_frame_bytes);
         if let Some(under_way) = &mut self.under_way {
             under_way.context.set_config(|config| {
                 (config.max_message_size, config.max_frame_size) = (Some(max_frame_bytes), Some(max_frame_bytes));
@@ -61,59 +67,87 @@ impl Reader {
         }
     }
 
-    /// Reads one message, as [`WebSocketContext::read`] does, as far as `pace` allows. What it answers by itself is added
-    /// to `answers`.
-    pub(super) fn read(&mut self, stream: impl Read, answers: &mut Vec<u8>, pace: &mut Pace) -> Result<Message, Error> {
+    /// Reads one message, as [`WebSocketContext::read`] does, as far as `pace` allows; `None` stands for one that was too
+    /// large and is passed over. What it answers by itself is added to `answers`.
+    pub(super) fn read(
+        &mut self,
+        stream: impl Read,
+        answers: &mut Vec<u8>,
+        pace: &mut Pace,
+    ) -> Result<Option<Message>, Error> {
         let max_frame_bytes = self.max_frame_bytes;
-        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(Vec::new(), max_frame_bytes)));
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes)));
         let UnderWay { context, seam } = &mut **under_way;
         self.dry = false;
-        let read = context.read(&mut Pipe { stream, answers, seam, pace, dry: &mut self.dry });
+        let stream = Paced { stream, pace, dry: &mut self.dry };
+        let read = context.read(&mut Pipe { stream, answers, seam, sieve: &mut self.sieve });
         if seam.shredded {
             let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
         }
-        // All that came has been taken; if it ends with a message, the reader knows nothing that a new one would not.
-        if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) && seam.is_clean() {
-            self.under_way = None;
+        if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
+            let is_too_large = self.sieve.take_too_large();
+            // All that came has been taken; if it ends with a message, or with fragments of what is passed over, the reader
+            // knows nothing that a new one would not.
+            if seam.is_clean() || is_too_large && !seam.closed {
+                self.under_way = None;
+            }
+            if is_too_large {
+                return Ok(None);
+            }
         }
-        read
+        read.map(Some)
     }
 }
 
 impl UnderWay {
-    fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
-        let mut seam = Seam::default();
-        seam.pass(&read);
+    fn new(max_frame_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(max_frame_bytes))
             .max_frame_size(Some(max_frame_bytes));
-        Self { context: WebSocketContext::from_partially_read(read, Role::Server, Some(config)), seam }
+        Self { context: WebSocketContext::new(Role::Server, Some(config)), seam: Seam::default() }
     }
 }
 
 /// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
 struct Pipe<'a, S> {
-    stream: S,
+    stream: Paced<'a, S>,
     answers: &'a mut Vec<u8>,
     seam: &'a mut Seam,
-    pace: &'a mut Pace,
-    dry: &'a mut bool,
+    sieve: &'a mut Sieve,
 }
 
 impl<S: Read> Read for Pipe<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stream.pace.allowance() == 0 || self.seam.shredded {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let read = self.sieve.read(&mut self.stream, buffer)?;
+        let frames = self.seam.pass(&buffer[..read]);
+        self.stream.pace.spend(0, frames);
+        Ok(read)
+    }
+}
+
+/// A stream within the pace of its client.
+struct Paced<'a, S> {
+    stream: S,
+    pace: &'a mut Pace,
+    dry: &'a mut bool,
+}
+
+impl<S: Read> Read for Paced<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = self.pace.allowance().min(buffer.len());
-        if most == 0 || self.seam.shredded {
+        if most == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.stream.read(&mut buffer[..most]);
         *self.dry = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
         let read = read?;
-        let frames = self.seam.pass(&buffer[..read]);
-        self.pace.spend(read, frames);
+        self.pace.spend(read, 0);
         Ok(read)
     }
 }

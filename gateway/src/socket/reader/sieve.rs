@@ -1,0 +1,180 @@
+//! What is larger than the limit is passed over before the reader sees it, so that the client can be told and its session
+//! goes on. Pure, but for the stream that it reads from.
+//!
+//! The headers of frames are looked at as bytes go by. Where one begins a message that is too large, or makes it so, the
+//! stream pauses once ([`Sieve::take_too_large`]): what came before has been read then, and the rest of that message is
+//! let go. One that is larger than [`Sieve::MOST`] is left to the reader, which gives up on the connection.
+
+use std::io::{self, ErrorKind, Read};
+
+/// The longest header without its mask (RFC 6455, 5.2).
+const LONGEST_HEADER: usize = 10;
+
+/// Takes what is too large out of a client's stream of frames.
+#[derive(Debug, Default)]
+pub(super) struct Sieve {
+    /// The most bytes that a message may have.
+    max: u64,
+    /// A header that is not whole yet.
+    held: [u8; LONGEST_HEADER],
+    held_len: usize,
+    /// How much of a frame, its mask included, is still to come.
+    left: u64,
+    /// Whether that is let go.
+    drops: bool,
+    /// The bytes of the message so far whose fragments come; `None` between messages.
+    message: Option<u64>,
+    /// Whether its further fragments are let go.
+    too_large: bool,
+    /// Whether the stream pauses for it.
+    pauses: bool,
+    /// What came behind the header of one that is.
+    behind: Vec<u8>,
+}
+
+/// What a header says.
+struct Header {
+    opcode: u8,
+    is_last: bool,
+    masked: bool,
+    payload: u64,
+    len: usize,
+}
+
+impl Sieve {
+    /// The largest message that is passed over, in bytes.
+    pub(super) const MOST: u64 = 16 * 1024 * 1024;
+
+    /// `read` is what was read of the stream before.
+    pub(super) fn new(max: usize, read: Vec<u8>) -> Self {
+        Self { max: max as u64, behind: read, ..Self::default() }
+    }
+
+    /// From the next message on, this is the most bytes that one may have.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max as u64;
+    }
+
+    /// Whether the stream pauses since a message is too large; it goes on behind that message.
+    pub(super) fn take_too_large(&mut self) -> bool {
+        std::mem::take(&mut self.pauses)
+    }
+
+    /// Reads of `stream` what is not too large. While it pauses there is nothing.
+    pub(super) fn read(&mut self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let held = self.held_len;
+            if self.pauses || buffer.len() <= held {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let (before, room) = buffer.split_at_mut(held);
+            let read = if self.behind.is_empty() { stream.read(room)? } else { take_of(&mut self.behind, room) };
+            if read == 0 {
+                return Ok(0);
+            }
+            before.copy_from_slice(&self.held[..held]);
+            self.held_len = 0;
+            let kept = self.sift(&mut buffer[..held + read]);
+            if kept > 0 {
+                return Ok(kept);
+            }
+        }
+    }
+
+    /// Moves what is kept to the front, and tells how much that is.
+    fn sift(&mut self, bytes: &mut [u8]) -> usize {
+        let (mut at, mut kept) = (0, 0);
+        while at < bytes.len() {
+            // What is left of a frame goes by, or is let go.
+            if self.left > 0 {
+                let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                if !self.drops {
+                    if kept < at {
+                        bytes.copy_within(at..at + passed, kept);
+                    }
+                    kept += passed;
+                }
+                at += passed;
+                self.left -= passed as u64;
+                continue;
+            }
+            let Some(header) = Header::read(&bytes[at..]) else {
+                self.held_len = bytes.len() - at;
+                self.held[..self.held_len].copy_from_slice(&bytes[at..]);
+                break;
+            };
+            at += header.len;
+            let verdict = self.judge(&header);
+            self.drops = verdict != Verdict::Kept;
+            self.left = header.payload.saturating_add(if header.masked { 4 } else { 0 });
+            if !self.drops {
+                bytes.copy_within(at - header.len..at, kept);
+                kept += header.len;
+            }
+            if verdict == Verdict::TooLarge {
+                self.pauses = true;
+                self.behind.splice(..0, bytes[at..].iter().copied());
+                break;
+            }
+        }
+        kept
+    }
+
+    /// What becomes of a frame. Frames that break the protocol are the reader's to refuse.
+    fn judge(&mut self, header: &Header) -> Verdict {
+        let is_control = header.opcode >= 0x8;
+        let begins = header.opcode != 0;
+        if is_control || begins == self.message.is_some() {
+            return Verdict::Kept;
+        }
+        let total = self.message.unwrap_or(0).saturating_add(header.payload);
+        self.message = (!header.is_last).then_some(total);
+        let told = self.too_large;
+        let dropped = told || total > self.max && total <= Self::MOST && header.masked;
+        self.too_large = dropped && !header.is_last;
+        match (dropped, told) {
+            (false, _) => Verdict::Kept,
+            (true, false) => Verdict::TooLarge,
+            (true, true) => Verdict::Dropped,
+        }
+    }
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Kept,
+    /// It begins what is let go, or makes it so.
+    TooLarge,
+    /// It belongs to what is let go.
+    Dropped,
+}
+
+impl Header {
+    /// Reads the header that these bytes begin with; `None` while it is not whole.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [first, second, extended @ ..] = bytes else { return None };
+        let (payload, len) = match second & 0x7f {
+            126 => (u64::from(u16::from_be_bytes(*extended.first_chunk()?)), 4),
+            127 => (u64::from_be_bytes(*extended.first_chunk()?), LONGEST_HEADER),
+            short => (u64::from(short), 2),
+        };
+        Some(Self { opcode: first & 0x0f, is_last: first & 0x80 != 0, masked: second & 0x80 != 0, payload, len })
+    }
+}
+
+/// Takes from the front of `bytes` what fits into `buffer`, and lets their memory go with the last.
+fn take_of(bytes: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
+    let taken = bytes.len().min(buffer.len());
+    buffer[..taken].copy_from_slice(&bytes[..taken]);
+    if taken == bytes.len() {
+        *bytes = Vec::new();
+    } else {
+        bytes.drain(..taken);
+    }
+    taken
+}
+
+#[cfg(test)]
+#[path = "sieve_tests.rs"]
+mod tests;
