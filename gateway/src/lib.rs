@@ -41,6 +41,7 @@ mod stats;
 mod timers;
 mod weighed;
 
+use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -50,6 +51,8 @@ use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
@@ -108,13 +111,25 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let lobby = Lobby { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let capacity = capacity(config, node.descriptors)?;
     let front = Front::new(lobby, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
-    let force = shutdown.force().clone();
-    shutdown.spawn_infallible("http", async move {
-        force.run_until_cancelled(http::serve(listener, front)).await;
-    });
+    let (listener, force) = (listener.into_std(), shutdown.force().clone());
+    let listener = listener.map_err(|error| failed("gateway.listen")(error.to_string()))?;
+    shutdown
+        .spawn_thread("door", move || door(listener, front, &force))
+        .map_err(|error| failed("door")(error.to_string()))?;
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
+}
+
+/// Serves HTTP and names sockets, on a thread of its own: however much is asked for there, what comes from NATS is not
+/// kept waiting behind it.
+fn door(listener: std::net::TcpListener, front: Front, force: &CancellationToken) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        force.run_until_cancelled(http::serve(listener, front)).await;
+        Ok(())
+    })
 }
 
 /// For how many connections there are file descriptors.

@@ -136,11 +136,11 @@ impl Cluster {
         self.launch(role, &format!("{role}-{}", self.started), further)
     }
 
-    /// Starts a node of the cluster's own settings that may have so many file descriptors.
-    pub(crate) fn node_limited(&self, role: &str, id: &str, descriptors: u32, further: &[(&str, &str)]) -> Node {
+    /// Starts a node of the cluster's own settings, after `ulimit` with these arguments.
+    pub(crate) fn node_limited(&self, role: &str, id: &str, limit: &str, further: &[(&str, &str)]) -> Node {
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(further).collect();
-        Node::start_with(descriptors, role, id, self.home.path(), &settings)
+        Node::start_with(limit, role, id, self.home.path(), &settings)
     }
 
     /// Starts a node under the name of one that has ended.

@@ -140,6 +140,25 @@ async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
 }
 
 #[tokio::test]
+async fn a_flood_of_upgrades_uses_up_neither_what_others_have_nor_what_tokens_have() {
+    let settings = [("gateway.admission_rate", "20"), ("gateway.trusted_proxies", "127.0.0.0/8")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let status = async |query: &str, client: &str| {
+        let asked = upgrade(query, &format!("X-Forwarded-For: 203.0.113.1, {client}\r\n"));
+        Wire::connect(gateway).await.ask(&asked).await.status
+    };
+    let full = async |client: &str| {
+        eventually("the flood is refused", DEADLINE, async || (status("", client).await == 503).then_some(())).await;
+    };
+    // Behind a balancer that is believed each client is one of its own, and what it says of others is not believed.
+    full("198.51.100.1").await;
+    assert_eq!(status("", "198.51.100.2").await, 101, "another address");
+    full("198.51.100.1").await;
+    assert_eq!(status("?user=ann", "198.51.100.1").await, 101, "one who says who it is");
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
     let mut cluster = Cluster::start_with(1, 2, &[("gateway.drain_window", "3s")]).await;
     let gateways = cluster.gateway_addresses().await;
@@ -194,7 +213,7 @@ async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
 async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
     let cluster = Cluster::start(1, 0).await;
     let line = Line::to(&cluster.nats_url());
-    let mut gateway = cluster.node_limited("gateway", "small", 256, &[("nats.url", &line.url())]);
+    let mut gateway = cluster.node_limited("gateway", "small", "-n 256", &[("nats.url", &line.url())]);
     let address = gateway.gateway().await;
     eventually("it is ready", DEADLINE, async || (gateway.readyz().await.0 == 200).then_some(())).await;
     assert!(gateway.process.stderr().contains("too few file descriptors"), "{}", gateway.process.stderr());
@@ -225,11 +244,13 @@ async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
 
 #[tokio::test]
 async fn the_limit_of_file_descriptors_is_raised_as_far_as_it_may() {
-    let mut cluster = Cluster::start(1, 1).await;
-    for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
+    let cluster = Cluster::start(1, 0).await;
+    for role in ["router", "gateway"] {
+        let mut node = cluster.node_limited(role, &format!("{role}-raised"), "-Sn 128", &[]);
+        eventually("it is ready", DEADLINE, async || (node.readyz().await.0 == 200).then_some(())).await;
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.process.pid())).unwrap();
         let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         let numbers: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
-        assert_eq!(numbers[0], numbers[1], "{files}");
+        assert_eq!(numbers[0], numbers[1], "{role}: {files}");
     }
 }

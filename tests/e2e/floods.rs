@@ -76,7 +76,14 @@ fn pings(address: SocketAddr, query: &str, told: &Told) -> std::io::Result<()> {
     told.write(&mut stream, &frame(0x89, b"are you there?").repeat(5_000))
 }
 
-const ATTACKS: [(&str, Attack); 8] = [
+fn asked_and_read(address: SocketAddr, request: &str, told: &Told) -> std::io::Result<()> {
+    let mut stream = told.open(address, "")?;
+    let mut reading = stream.try_clone()?;
+    std::thread::spawn(move || while reading.read(&mut [0; 65_536]).is_ok_and(|read| read > 0) {});
+    told.write(&mut stream, &format!("GET {request} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes().repeat(1_000))
+}
+
+const ATTACKS: [(&str, Attack); 10] = [
     ("empty fragments of a session", |address, told| fragments(address, "?user=eve", told)),
     ("empty fragments before authentication", |address, told| fragments(address, "", told)),
     ("pings of a session", |address, told| pings(address, "?user=eve", told)),
@@ -88,6 +95,10 @@ const ATTACKS: [(&str, Attack); 8] = [
     ("a page asked for and never read", |address, told| {
         let mut stream = told.open(address, "")?;
         told.write(&mut stream, &b"GET /app.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000))
+    }),
+    ("a page asked for and read", |address, told| asked_and_read(address, "/app.js", told)),
+    ("a home asked for with a wrong token", |address, told| {
+        asked_and_read(address, "/v1/connect?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", told)
     }),
     ("upgrades that say nothing more", |address, told| {
         let mut held = std::collections::VecDeque::new();

@@ -29,10 +29,10 @@ pub(crate) fn tickwire() -> Command {
     command
 }
 
-/// The same, with so many file descriptors at most.
-fn tickwire_with(descriptors: u32) -> Command {
+/// The same, after `ulimit` with these arguments.
+fn tickwire_with(limit: &str) -> Command {
     let mut command = Command::new("sh");
-    let limit = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+    let limit = format!("ulimit {limit} && exec \"$0\" \"$@\"");
     command.args(["-c", &limit, env!("CARGO_BIN_EXE_tickwire")]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TICKWIRE_") {
@@ -64,15 +64,9 @@ impl Node {
         Self::start_by(tickwire(), role, id, home, settings)
     }
 
-    /// The same, with so many file descriptors at most.
-    pub(crate) fn start_with(
-        descriptors: u32,
-        role: &str,
-        id: &str,
-        home: &Path,
-        settings: &[(String, String)],
-    ) -> Self {
-        Self::start_by(tickwire_with(descriptors), role, id, home, settings)
+    /// The same, after `ulimit` with these arguments.
+    pub(crate) fn start_with(limit: &str, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+        Self::start_by(tickwire_with(limit), role, id, home, settings)
     }
 
     fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
