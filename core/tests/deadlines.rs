@@ -84,6 +84,8 @@ fn section(partition: u16, revision: u64, prev: u64, len: u64) -> Section<&'stat
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_deadline_of_coverage_or_of_a_confirmation_outlives_its_time(
         inputs in prop::collection::vec(input(), 1..60),

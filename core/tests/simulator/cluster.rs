@@ -289,12 +289,8 @@ impl Cluster {
                 }
             }
             Message::Batch(node, batch) => {
-                if let Some(number) = self.gateways.iter().position(|edge| edge.node == node) {
-                    let mut steps = Vec::new();
-                    let life = batch.life();
-                    for section in batch.sections {
-                        self.gateways[number].coverage.offer(self.now, life, section, &mut steps);
-                    }
+                if let Some(number) = self.gateways.iter().position(|edge| edge.node == node && !edge.is_down) {
+                    let steps = self.gateways[number].offer(self.now, batch);
                     self.take_steps(number, steps);
                 }
             }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Step};
+use tickwire_core::coverage::{Coverage, Offered, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
+use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::position::Position;
+use tickwire_core::section::Batch;
 
 use crate::catch_up::{self, CatchUp};
 use crate::cluster::{Cluster, NODES, PARTITIONS};
@@ -31,6 +32,8 @@ pub(crate) struct Gateway {
     pub(crate) coverage: Coverage<Arc<Event>>,
     pub(crate) confirmations: Confirmations<(usize, Filter)>,
     pub(crate) told: Revision,
+    /// Up to where sections that came have told that each partition goes, in the present life of the stream.
+    pub(crate) known: Vec<Seq>,
     pub(crate) catch_ups: BTreeMap<u64, CatchUp>,
     /// How many catch-ups there were.
     pub(crate) gatherings: u64,
@@ -49,6 +52,37 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Takes a batch. Whatever it tells that there is was given then, or is known to be missing.
+    pub(crate) fn offer(&mut self, now: Millis, batch: Batch<Arc<Event>>) -> Vec<Step<Arc<Event>>> {
+        let (mut steps, life) = (Vec::new(), batch.life());
+        let mut known = self.coverage.life();
+        for section in batch.sections {
+            let (at, upto) = (usize::from(section.partition.0), section.upto);
+            let offered = self.coverage.offer(now, life, section, &mut steps);
+            if self.coverage.life() != known {
+                known = self.coverage.life();
+                self.known.fill(Seq(0));
+            }
+            if offered != Offered::Foreign {
+                self.known[at] = self.known[at].max(upto);
+            }
+        }
+        let missing: Vec<Partition> = self.coverage.stuck(Millis(u64::MAX)).collect();
+        if let Some(position) = self.coverage.position() {
+            for (partition, (known, mine)) in (0..).map(Partition).zip(self.known.iter().zip(&position.seqs)) {
+                let is_kept = known <= mine || missing.contains(&partition);
+                assert!(
+                    is_kept,
+                    "{partition} is known to go on to {known}, and nothing is missing: {:#?}",
+                    self.coverage
+                );
+            }
+        }
+        steps
+    }
+}
+
 impl Cluster {
     pub(crate) fn new_gateway(&mut self, node: NodeRef) -> Gateway {
         Gateway {
@@ -58,6 +92,7 @@ impl Cluster {
             coverage: Coverage::new(PARTITIONS, self.limits),
             confirmations: Confirmations::new(CONFIRM_TIMEOUT),
             told: Revision(0),
+            known: vec![Seq(0); usize::from(PARTITIONS)],
             catch_ups: BTreeMap::new(),
             gatherings: 0,
         }
@@ -120,6 +155,7 @@ impl Cluster {
 
     pub(crate) fn stop_gateway(&mut self, number: usize) {
         self.gateways[number].is_down = true;
+        self.gateways[number].catch_ups.clear();
         for session in self.sessions.iter_mut().filter(|session| session.gateway == number && session.open) {
             session.leave();
         }

@@ -166,6 +166,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => ordinary,
         1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::Usurp { partition, to }),
+        // Longer than any pause or timeout.
+        1 => (1_000..20_000u64).prop_map(Action::Pass),
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
         1 => (0..3u8).prop_map(|router| Action::Stall { router }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),

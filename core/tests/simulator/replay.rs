@@ -110,7 +110,7 @@ impl Cluster {
 
     /// A message of an answer has come.
     pub(crate) fn answered(&mut self, node: &NodeRef, ask: u64, answer: ReplayAnswer<Arc<Event>>) {
-        if let Some(number) = self.gateways.iter().position(|edge| edge.node == *node) {
+        if let Some(number) = self.gateways.iter().position(|edge| edge.node == *node && !edge.is_down) {
             if ask >> ASK_BITS > 0 {
                 return self.answered_past(number, ask, answer);
             }
