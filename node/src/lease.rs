@@ -4,15 +4,22 @@
 //! observed here*. A refused write means that somebody else has written; an unanswered one means nothing, except that
 //! the next attempt has to find out first whether it took effect.
 
+use crate::direct::Answer;
+use crate::link::{Link, LinkError, Message};
+use crate::names;
 use crate::nats::Nats;
-use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{Store, UpdateErrorKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::wire::{self, WireError};
 use tokio::time::timeout;
+
+/// How many bytes of an answer may wait; one message is taken whatever its size.
+const ANSWER_BYTES: usize = 1024;
 
 /// What a lease's key holds: its owner, and what the owners hand on to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +96,8 @@ impl Observed {
 #[derive(Debug, Clone)]
 pub struct Leases {
     bucket: Store,
+    /// What others can write is read over our own connection.
+    link: Link,
     me: NodeRef,
     deadline: Duration,
 }
@@ -101,7 +110,7 @@ impl Leases {
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
         let opened = nats.jetstream.get_key_value(bucket).await;
         let bucket = opened.map_err(|error| unavailable(bucket, error))?;
-        Ok(Self { bucket, me, deadline })
+        Ok(Self { bucket, link: nats.link.clone(), me, deadline })
     }
 
     /// Reads a lease.
@@ -128,16 +137,28 @@ impl Leases {
     /// # Errors
     /// When it cannot be reached or read.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), LeaseError> {
-        let entry = timeout(self.deadline, self.bucket.entry(key)).await;
-        let entry = entry.map_err(|error| unavailable(key, error))?;
-        let Some(entry) = entry.map_err(|error| unavailable(key, error))? else {
-            return Ok((0, None));
-        };
-        let value = match entry.operation {
-            Operation::Put => Some(decode(key, &entry.value)?),
-            Operation::Delete | Operation::Purge => None,
-        };
-        Ok((entry.revision, value))
+        let newest = timeout(self.deadline, self.newest(key)).await;
+        let newest = newest.map_err(|error| unavailable(key, error))?;
+        let newest = newest.map_err(|error| unavailable(key, error))?;
+        match Answer::read(&newest) {
+            Answer::Message(got) => {
+                let is_removed = matches!(newest.header("KV-Operation"), Some("DEL" | "PURGE"))
+                    || newest.header("Nats-Marker-Reason").is_some();
+                Ok((got.seq, if is_removed { None } else { Some(decode(key, newest.payload())?) }))
+            }
+            Answer::Nothing => Ok((0, None)),
+            other => Err(unavailable(key, format!("{other:?}"))),
+        }
+    }
+
+    /// What the server answers when it is asked for the newest value of a key.
+    async fn newest(&self, key: &str) -> Result<Message, LinkError> {
+        let bucket = &self.bucket.name;
+        let inbox = self.link.new_inbox();
+        let mut answers = self.link.subscribe("leases", &inbox, None, ANSWER_BYTES)?;
+        let question = json!({ "last_by_subj": format!("$KV.{bucket}.{key}") }).to_string();
+        self.link.publish(names::direct_get(&format!("KV_{bucket}")), Some(&inbox), question.as_bytes())?;
+        answers.next().await.ok_or(LinkError::Closed)
     }
 
     /// Writes a key that was read at `revision`. Returns its new revision.

@@ -1,5 +1,6 @@
 //! Our own connection against a real nats-server: bytes that nobody expects, coming back, logins, refusals.
 
+use crate::load;
 use crate::nats::{SOON, certificates, config};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream;
@@ -7,8 +8,12 @@ use futures_util::StreamExt;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_node::lease::{self, LeaseError, Leases};
 use tickwire_node::link::{Inlet, LinkError, Message};
+use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
+use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::timeout;
 
@@ -170,6 +175,31 @@ async fn certificates_are_used_as_by_the_other_connection() {
     nats.link.publish("x", None, &payload).unwrap();
     assert_eq!(next(&mut all).await.payload(), payload);
     nats.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_a_stranger_wrote_is_read_like_any() {
+    let server = NatsServer::start();
+    let config = load(&[("nats.url", &server.url())]);
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    let me = NodeRef { id: NodeId::new("r1").unwrap(), nonce: Nonce(1) };
+    let leases = Leases::open(&nats, names::LEASES_BUCKET, me.clone(), SOON).await.unwrap();
+    assert_eq!(leases.read::<u64>("p.3").await.unwrap(), lease::Read { revision: 0, record: None });
+    let lease = leases.take("p.3", 0, &7_u64).await.unwrap();
+    let read = leases.read::<u64>("p.3").await.unwrap();
+    assert_eq!(read.record, Some(lease::Record { owner: Some(me), state: 7 }));
+    let mut raw = Raw::to(&server);
+    for headers in
+        [&b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..], b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0\r\nX: \xff\r\n\r\n"]
+    {
+        raw.publish(b"$KV.TICKWIRE_LEASES.p.3", headers, b"\xc1");
+        assert!(matches!(leases.read::<u64>("p.3").await, Err(LeaseError::Unreadable { .. })));
+    }
+    raw.publish(b"$KV.TICKWIRE_LEASES.p.3", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", b"");
+    assert_eq!(leases.read::<u64>("p.3").await.unwrap().record, None);
+    assert!(nats.is_connected());
+    drop(lease);
 }
 
 /// What reading a message costs this process, by the client library and by our own connection, from the same stream. Run
