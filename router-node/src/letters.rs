@@ -6,7 +6,8 @@
 //! not stop a partition, and the message itself stays in the stream of events.
 //!
 //! A letter has the payload as it was. Its own headers say what was wrong and what the message was; the message's header
-//! block, which may hold anything, is kept in one of them, in base64, and what could be read of it stands beside that.
+//! block, which may hold anything, is kept in one of them, in base64, and what could be read of it stands beside that. A
+//! block that is too large for a header stands before the payload.
 
 use crate::reader::{Headers, Held};
 use async_nats::HeaderMap;
@@ -39,8 +40,9 @@ const DETAIL: usize = 1024;
 /// The most of the original headers that is kept, in bytes.
 const ORIGINAL_HEADERS: usize = 4 * 1024;
 
-/// How much of the header block is kept as it was even if the payload takes all the room, in bytes.
-const LEAST_BLOCK: usize = 3 * 1024;
+/// The largest header block that goes into a header, in bytes: a stream takes 64 KiB of headers. A larger one goes before the
+/// payload.
+const LARGEST_BLOCK: usize = 30 * 1024;
 
 /// The most of a subject that is told, in bytes.
 const SUBJECT: usize = 2 * 1024;
@@ -116,21 +118,21 @@ fn compose(incarnation: Incarnation, refusal: &Refusal, message: &Held, most: us
         headers.insert("Tickwire-Subject-Base64", STANDARD.encode(&subject[..subject.len().min(SUBJECT)]));
     }
     headers.insert("Tickwire-Subject", text);
-    let room = most.saturating_sub(HEADROOM);
     let block = match &message.headers {
         Headers::None => &Bytes::new(),
         Headers::Whole(block) | Headers::Cut(block) => block,
     };
-    if !block.is_empty() {
-        // Base64 takes four bytes for three. What the payload leaves is the block's, and a little in any case.
-        let fits = (room.saturating_sub(payload.len()) / 4 * 3).max(LEAST_BLOCK).min(block.len());
-        headers.insert("Tickwire-Headers-Base64", STANDARD.encode(&block[..fits]));
-        if fits < block.len() {
-            headers.insert("Tickwire-Headers-Truncated-From", block.len().to_string());
-        }
+    let (mut room, mut payload) = (most.saturating_sub(HEADROOM), payload.clone());
+    if block.len() > LARGEST_BLOCK {
+        headers.insert("Tickwire-Headers-Bytes", block.len().to_string());
+        payload = [&block[..], &payload[..]].concat().into();
+    } else if !block.is_empty() {
+        let encoded = STANDARD.encode(block);
+        room = room.saturating_sub(encoded.len());
+        headers.insert("Tickwire-Headers-Base64", encoded);
     }
     if payload.len() <= room {
-        return (headers, payload.clone());
+        return (headers, payload);
     }
     headers.insert("Tickwire-Truncated-From", payload.len().to_string());
     (headers, payload.slice(..room))
@@ -186,17 +188,25 @@ mod tests {
         assert_eq!((get("Fold"), get("Large"), get("Tickwire-Truncated-From")), (None, None, None));
         assert_eq!((get("Nats-Msg-Id"), get("Tickwire-Sequence")), (Some("5:7"), Some("7")));
         assert_eq!((get("Tickwire-Reason"), get("Tickwire-Subject")), (Some("bad_subject"), Some("events.a.b.c")));
-        assert_eq!((get("Tickwire-Subject-Base64"), get("Tickwire-Headers-Truncated-From")), (None, None));
+        assert_eq!((get("Tickwire-Subject-Base64"), get("Tickwire-Headers-Bytes")), (None, None));
         assert_eq!(STANDARD.decode(get("Tickwire-Headers-Base64").unwrap()).unwrap(), block.as_bytes());
         let detail = get("Tickwire-Detail").unwrap();
         assert!(detail.starts_with("two  lines ä") && detail.len() <= DETAIL);
 
         let (headers, payload) = compose(Incarnation(5), &refused, &message, 32 * 1024);
-        assert_eq!(payload.len(), 32 * 1024 - HEADROOM);
+        let encoded = headers.get("Tickwire-Headers-Base64").unwrap().as_str();
+        assert_eq!(payload.len(), 32 * 1024 - HEADROOM - encoded.len());
         assert_eq!(headers.get("Tickwire-Truncated-From").unwrap().as_str(), "20000");
-        assert_eq!(headers.get("Tickwire-Headers-Truncated-From").unwrap().as_str(), block.len().to_string());
-        let kept = STANDARD.decode(headers.get("Tickwire-Headers-Base64").unwrap().as_str()).unwrap();
-        assert_eq!(kept, &block.as_bytes()[..LEAST_BLOCK]);
+    }
+
+    #[test]
+    fn a_block_that_is_too_large_for_a_header_stands_before_the_payload() {
+        let block = vec![b'h'; LARGEST_BLOCK + 1];
+        let message = held(b"ev.3.pattern.A", &block, 3);
+        let (headers, payload) = compose(Incarnation(5), &refusal(Reason::BadHeaders, "x"), &message, 1_000_000);
+        assert_eq!(headers.get("Tickwire-Headers-Bytes").unwrap().as_str(), block.len().to_string());
+        assert_eq!(payload, [&block[..], b"xxx"].concat());
+        assert!(headers.get("Tickwire-Headers-Base64").is_none());
     }
 
     #[test]
@@ -214,7 +224,9 @@ mod tests {
     #[test]
     fn the_largest_messages_fit() {
         let most = 1024 * 1024;
-        for (block, payload) in [(most, 0), (most / 2, most / 2), (0, most), (10, most - 10)] {
+        for (block, payload) in
+            [(0, most), (10, most - 10), (LARGEST_BLOCK, most - LARGEST_BLOCK), (65_535, most - 65_535)]
+        {
             let message = held(&vec![b'\xff'; 4_000], &vec![b'h'; block], payload);
             let (headers, payload) = compose(Incarnation(5), &refusal(Reason::BadHeaders, "x"), &message, most);
             let headers: usize = headers
@@ -224,6 +236,7 @@ mod tests {
                     values.iter().map(|value| name.len() + value.as_str().len() + 4).sum::<usize>()
                 })
                 .sum();
+            assert!(headers < 65_535, "a stream takes {headers} bytes of headers");
             assert!(headers + payload.len() + 12 <= most, "{headers} + {}", payload.len());
         }
     }

@@ -65,7 +65,7 @@ const AAPL: &[u8] = b"events.pattern.AAPL";
 
 /// Messages of every strangeness, each with a payload of its own by which its letter is known.
 fn strange() -> Vec<Strange> {
-    let huge = [b"NATS/1.0\r\nX: \r", &vec![b'y'; 300_000][..], b"\r\n\r\n"].concat();
+    let huge = [b"NATS/1.0\r\nX: \r", &vec![b'y'; 60_000][..], b"\r\n\r\n"].concat();
     let blocks: [&[u8]; 27] = [
         b"NATS/1.0\r\nX: a\rb\r\n\r\n",
         b"NATS/1.0\r\nTrace Id: 1\r\n\r\n",
@@ -193,15 +193,22 @@ async fn no_message_stops_a_reader_live_or_again() {
     })
     .await;
     assert_eq!(letters.len(), dead);
-    let mut letters: BTreeMap<Vec<u8>, _> =
-        letters.into_iter().map(|letter| (letter.payload.to_vec(), letter)).collect();
+    // A block that is too large for a header stands before the payload.
+    let parts = |letter: async_nats::jetstream::Message| {
+        let bytes = letter.headers.as_ref().unwrap().get("Tickwire-Headers-Bytes").map(|count| count.as_str());
+        let block = bytes.map_or(0, |count| count.parse().unwrap());
+        (letter.payload[block..].to_vec(), letter)
+    };
+    let mut letters: BTreeMap<Vec<u8>, _> = letters.into_iter().map(parts).collect();
     for Strange { reason, subject, headers, payload } in strange.iter().filter(|message| message.reason.is_some()) {
         let letter = letters.remove(payload).unwrap_or_else(|| panic!("no letter for {}", payload.escape_ascii()));
         let told = letter.headers.as_ref().unwrap();
         let header = |name: &str| told.get(name).map(|value| value.as_str());
         let bytes = |name: &str| header(name).map(|text| STANDARD.decode(text).unwrap());
         assert_eq!(header("Tickwire-Reason"), *reason, "{}", payload.escape_ascii());
-        assert_eq!(bytes("Tickwire-Headers-Base64").as_ref(), headers.as_ref());
+        let before = letter.payload.len() - payload.len();
+        let block = bytes("Tickwire-Headers-Base64").or((before > 0).then(|| letter.payload[..before].to_vec()));
+        assert_eq!(block.as_ref(), headers.as_ref());
         let kept = bytes("Tickwire-Subject-Base64").unwrap_or_else(|| header("Tickwire-Subject").unwrap().into());
         let tail = subject.rsplit(|byte| *byte == b'.').next().unwrap();
         assert!(kept.ends_with(tail), "{} of {}", kept.escape_ascii(), subject.escape_ascii());
