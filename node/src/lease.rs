@@ -4,22 +4,18 @@
 //! observed here*. A refused write means that somebody else has written; an unanswered one means nothing, except that
 //! the next attempt has to find out first whether it took effect.
 
-use crate::direct::Answer;
-use crate::link::{Link, LinkError, Message};
-use crate::names;
 use crate::nats::Nats;
+use crate::stored::{self, StoredMessage, Wanted};
+use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Store, UpdateErrorKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::wire::{self, WireError};
 use tokio::time::timeout;
-
-/// How many bytes of an answer may wait; one message is taken whatever its size.
-const ANSWER_BYTES: usize = 1024;
+use tracing::warn;
 
 /// What a lease's key holds: its owner, and what the owners hand on to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +33,16 @@ pub struct Read<S> {
     pub revision: u64,
     /// What it holds, `None` if nothing.
     pub record: Option<Record<S>>,
+    /// Whether it holds something that this version cannot read: it is somebody's, until it is stale.
+    pub is_unreadable: bool,
+}
+
+impl<S> Read<S> {
+    /// Whether `me` may take it without waiting for it to be stale: nobody has it, or `me` has.
+    pub fn is_free_for(&self, me: &NodeRef) -> bool {
+        let owner = self.record.as_ref().and_then(|record| record.owner.as_ref());
+        !self.is_unreadable && owner.is_none_or(|owner| owner == me)
+    }
 }
 
 /// Why a lease was not read or written.
@@ -56,11 +62,13 @@ pub enum LeaseError {
         /// What went wrong.
         reason: String,
     },
-    /// Another version of tickwire wrote it.
+    /// Another version of tickwire wrote it, or something else did.
     #[error("the lease {key} cannot be read: {source}")]
     Unreadable {
         /// Its key.
         key: String,
+        /// The revision of it.
+        revision: u64,
         /// What is wrong with it.
         source: WireError,
     },
@@ -95,9 +103,8 @@ impl Observed {
 /// The leases of one bucket, for one node.
 #[derive(Debug, Clone)]
 pub struct Leases {
+    context: Context,
     bucket: Store,
-    /// What others can write is read over our own connection.
-    link: Link,
     me: NodeRef,
     deadline: Duration,
 }
@@ -110,16 +117,22 @@ impl Leases {
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
         let opened = nats.jetstream.get_key_value(bucket).await;
         let bucket = opened.map_err(|error| unavailable(bucket, error))?;
-        Ok(Self { bucket, link: nats.link.clone(), me, deadline })
+        Ok(Self { context: nats.jetstream.clone(), bucket, me, deadline })
     }
 
-    /// Reads a lease.
+    /// Reads a lease, as the server that leads its bucket has it.
     ///
     /// # Errors
-    /// When it cannot be reached or read.
+    /// When it cannot be reached.
     pub async fn read<S: DeserializeOwned>(&self, key: &str) -> Result<Read<S>, LeaseError> {
-        let (revision, record) = self.fetch(key).await?;
-        Ok(Read { revision, record })
+        match self.fetch(key).await {
+            Ok((revision, record)) => Ok(Read { revision, record, is_unreadable: false }),
+            Err(LeaseError::Unreadable { key, revision, source }) => {
+                warn!(key, revision, %source, "a lease cannot be read; it is another's until it is stale");
+                Ok(Read { revision, record: None, is_unreadable: true })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a lease that was read at `revision` and judged to be free.
@@ -132,33 +145,36 @@ impl Leases {
         Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, in_doubt: false })
     }
 
+    /// Writes a lease that was read or written at `revision`: as ours, or as given back. Returns its new revision.
+    ///
+    /// # Errors
+    /// [`LeaseError::Refused`] if it was written since. Any other error may mean that it is written, or will be.
+    pub async fn write<S: Serialize>(
+        &self,
+        key: &str,
+        revision: u64,
+        is_ours: bool,
+        state: &S,
+    ) -> Result<u64, LeaseError> {
+        let owner = is_ours.then(|| self.me.clone());
+        self.store(key, revision, &(owner, state)).await
+    }
+
     /// Reads a key that is not a lease but guarded by one, with its revision.
     ///
     /// # Errors
     /// When it cannot be reached or read.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), LeaseError> {
-        let newest = timeout(self.deadline, self.newest(key)).await;
-        let newest = newest.map_err(|error| unavailable(key, error))?;
-        let newest = newest.map_err(|error| unavailable(key, error))?;
-        match Answer::read(&newest) {
-            Answer::Message(got) => {
-                let is_removed = matches!(newest.header("KV-Operation"), Some("DEL" | "PURGE"))
-                    || newest.header("Nats-Marker-Reason").is_some();
-                Ok((got.seq, if is_removed { None } else { Some(decode(key, newest.payload())?) }))
-            }
-            Answer::Nothing => Ok((0, None)),
-            other => Err(unavailable(key, format!("{other:?}"))),
+        // Not by a direct get, which a server that lags may answer: what is read decides who owns.
+        let subject = format!("{}{key}", self.bucket.prefix);
+        let got = stored::get(&self.context, &self.bucket.stream_name, Wanted::LastOf(&subject));
+        let got = timeout(self.deadline, got).await.map_err(|error| unavailable(key, error))?;
+        match got.map_err(|error| unavailable(key, error))? {
+            // What was deleted leaves an empty message behind.
+            Some(StoredMessage { seq, payload, .. }) if payload.is_empty() => Ok((seq.0, None)),
+            Some(StoredMessage { seq, payload, .. }) => Ok((seq.0, Some(decode(key, seq.0, &payload)?))),
+            None => Ok((0, None)),
         }
-    }
-
-    /// What the server answers when it is asked for the newest value of a key.
-    async fn newest(&self, key: &str) -> Result<Message, LinkError> {
-        let bucket = &self.bucket.name;
-        let inbox = self.link.new_inbox();
-        let mut answers = self.link.subscribe("leases", &inbox, None, ANSWER_BYTES)?;
-        let question = json!({ "last_by_subj": format!("$KV.{bucket}.{key}") }).to_string();
-        self.link.publish(names::direct_get(&format!("KV_{bucket}")), Some(&inbox), question.as_bytes())?;
-        answers.next().await.ok_or(LinkError::Closed)
     }
 
     /// Writes a key that was read at `revision`. Returns its new revision.
@@ -166,7 +182,7 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Refused`] if it was written since.
     pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
-        let value = wire::encode(value).map_err(|source| LeaseError::Unreadable { key: key.to_owned(), source })?;
+        let value = wire::encode(value).map_err(|source| unavailable(key, source))?;
         let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
         match written.map_err(|error| unavailable(key, error))? {
             Ok(revision) => Ok(revision),
@@ -237,8 +253,8 @@ impl Lease {
     }
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, LeaseError> {
-    wire::decode(value).map_err(|source| LeaseError::Unreadable { key: key.to_owned(), source })
+fn decode<T: DeserializeOwned>(key: &str, revision: u64, value: &[u8]) -> Result<T, LeaseError> {
+    wire::decode(value).map_err(|source| LeaseError::Unreadable { key: key.to_owned(), revision, source })
 }
 
 fn unavailable(key: &str, error: impl std::fmt::Display) -> LeaseError {
@@ -267,7 +283,7 @@ mod tests {
         let record = Record { owner: None, state: 7u64 };
         let bytes = wire::encode(&record).unwrap();
         assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());
-        assert_eq!(decode::<Record<u64>>("p.1", &bytes).unwrap(), record);
-        assert!(matches!(decode::<u64>("p.1", &[9, 9]), Err(LeaseError::Unreadable { .. })));
+        assert_eq!(decode::<Record<u64>>("p.1", 1, &bytes).unwrap(), record);
+        assert!(matches!(decode::<u64>("p.1", 1, &[9, 9]), Err(LeaseError::Unreadable { .. })));
     }
 }

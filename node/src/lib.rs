@@ -36,3 +36,4 @@ pub mod descriptors;
 pub mod ports;
 
 pub mod start;
+pub mod stored;

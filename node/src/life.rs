@@ -1,9 +1,9 @@
 //! Which life of the stream of events its sequences belong to. Every claim, floor and position names it.
 //!
 //! A stream that was deleted and made anew has another creation time. One that has lost what it had acknowledged (a disk
-//! that was not written to, an older backup) has not, and gives the same sequences again to other events. A router that
-//! notices begins another life, at the stream's end, and notes it in the stream's metadata: when that was, and after
-//! which sequence.
+//! that was not written to, an older backup) has not, and gives the same sequences again to other events; and one that was
+//! made anew under an older clock seems to have been made before. A router that notices begins another life, after the
+//! last message that it knows, and notes it in the stream's metadata: its number, and after which sequence.
 
 use async_nats::jetstream::stream::Info;
 use tickwire_core::ids::{Incarnation, Life, Seq};
@@ -11,7 +11,12 @@ use tickwire_core::ids::{Incarnation, Life, Seq};
 /// The key of the stream's metadata under which its present life is noted, unless it is the first.
 pub const METADATA: &str = "tickwire.life";
 
-/// The present life of the stream. Its name is when it began, in nanoseconds since 1970.
+/// No life has a number beyond this, the nanoseconds from 1970 to 2262. What claims one makes no sense; if it were
+/// believed, no life could follow it.
+pub const LAST: Incarnation = Incarnation(i64::MAX as u64);
+
+/// The present life of the stream. The number of a stream's first life is the time at which it was made, in nanoseconds
+/// since 1970; one that is noted is the next after the latest that was known, whatever the clocks say.
 #[must_use]
 pub fn of(info: &Info) -> Life {
     let created = u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default();
@@ -28,7 +33,8 @@ pub fn noted(life: Life) -> String {
 
 fn parse(text: &str) -> Option<Life> {
     let (incarnation, before) = text.split_once('@')?;
-    Some(Life { incarnation: Incarnation(incarnation.parse().ok()?), before: Seq(before.parse().ok()?) })
+    let life = Life { incarnation: Incarnation(incarnation.parse().ok()?), before: Seq(before.parse().ok()?) };
+    (life.incarnation <= LAST).then_some(life)
 }
 
 #[cfg(test)]
@@ -39,7 +45,9 @@ mod tests {
     fn what_is_noted_is_read_and_all_else_is_not() {
         let life = Life { incarnation: Incarnation(1_764_000_000_000_000_001), before: Seq(7) };
         assert_eq!(parse(&noted(life)), Some(life));
-        for other in ["", "@", "1", "1@", "@1", "1@2@3", "-1@2", "x@y"] {
+        for other in
+            ["9223372036854775808@2", "18446744073709551615@0", "", "@", "1", "1@", "@1", "1@2@3", "-1@2", "x@y"]
+        {
             assert_eq!(parse(other), None, "{other}");
         }
     }

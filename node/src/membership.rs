@@ -27,7 +27,7 @@ use tickwire_core::ring::{Member, Role, View};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span, warn};
+use tracing::warn;
 
 /// The longest that one look into KV, or one write, may take.
 const KV_DEADLINE: Duration = Duration::from_secs(1);
@@ -91,14 +91,16 @@ impl Membership {
         let deadline = KV_DEADLINE.min(config.lease_ttl / 2);
         let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
         let (sender, view) = watch::channel(Arc::default());
-        let (leave, left) = (CancellationToken::new(), CancellationToken::new());
+        // A node that is forced to stop leaves, too.
+        let (leave, left) = (shutdown.force().child_token(), CancellationToken::new());
         let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender)?;
+        let (me, clock) = (member.node.clone(), Clock::start());
         let coordinator = match member.role {
-            Role::Router => Some(Coordinator::new(nats, config, leases, member.node.clone(), Clock::start())?),
+            Role::Router => Some(Coordinator::new(nats, config, leases, me, clock, view.clone())?),
             Role::Gateway => None,
         };
 
-        let (force, drain) = (shutdown.force().clone(), shutdown.drain().clone());
+        let drain = shutdown.drain().clone();
         let (nats, interval, own) = (nats.clone(), config.beat_interval, member.clone());
         let (leaving, done) = (leave.clone(), left.clone().drop_guard());
         let work = async move {
@@ -114,7 +116,6 @@ impl Membership {
                 () = follower.run() => {}
                 () = coordinate => {}
                 () = leaving.cancelled() => {}
-                () = force.cancelled() => {}
             }
             let goodbye = async {
                 beats::goodbye(&nats, &own).await;
@@ -127,15 +128,7 @@ impl Membership {
             }
             drop(done);
         };
-        // It outlives the drain, hence is no task that the drain waits for; but until then its end would be a fault.
-        let work = tokio::spawn(work.instrument(info_span!("task", task = "membership")));
-        let stopping = shutdown.drain().clone();
-        shutdown.spawn("membership", async move {
-            tokio::select! {
-                () = stopping.cancelled() => Ok(()),
-                ended = work => Err(ended.map_or_else(|panic| panic.to_string(), |()| "ended early".to_owned())),
-            }
-        });
+        shutdown.spawn_beside("membership", leave.clone(), work);
         Ok(Self { member, view, leave, left })
     }
 
@@ -162,6 +155,12 @@ fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> 
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
+/// The members of a view in a line of the log.
+fn names_of(view: &View) -> String {
+    let name = |member: &Member| format!("{}{}", member.node.id, if member.draining { "(draining)" } else { "" });
+    view.members.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
 /// Sets the metrics of a new view.
 fn measure(view: &View) {
     gauge!("tickwire_view_version").set(view.version as f64);
@@ -172,6 +171,7 @@ fn measure(view: &View) {
 }
 
 fn describe() {
+    describe_counter!("tickwire_beats_refused_total", "Beats of nodes that make no sense");
     describe_counter!("tickwire_nats_events_total", "What befell the connection to NATS, by event");
     describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
     describe_gauge!("tickwire_view_members", "The members of the view, by role");

@@ -18,6 +18,7 @@ pub use flush::LONGEST_WINDOW;
 use crate::dispatch::Dispatcher;
 use crate::intake::{Context, Heard, Intake, What};
 use crate::interest::{Feed, Inquiry, ask_snapshot};
+use crate::ownership::Reached;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use metrics::{counter, describe_counter};
@@ -41,7 +42,7 @@ use tracing::{debug, info};
 const TURN: usize = 64;
 
 /// How far each source was read, in its tenure.
-pub(crate) type Floors = BTreeMap<Tenure, Seq>;
+pub(crate) type Floors = BTreeMap<Tenure, Reached>;
 
 /// What the ownership wants of the engine.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ mod trouble;
 
 use crate::decode::{Decoded, Decoder, Readable};
 use crate::letters::{self, Letter};
+use crate::ownership::tenancy::Mark;
 use crate::reader::pull::{Plan, Pull, Pulled};
 use crate::reader::{Held, leader};
 use crate::source::{Source, Tenure};
@@ -75,6 +76,8 @@ pub(crate) enum What {
     Events {
         /// The last sequence.
         upto: Seq,
+        /// The last message of that.
+        mark: Option<Mark>,
         /// The events, in order.
         events: Vec<Readable>,
     },
@@ -244,8 +247,8 @@ impl Intake {
             self.tell(What::Flowing).await;
         }
         self.attempts = 0;
-        let (upto, events) = (self.reading.last, read.events);
-        self.tell(What::Events { upto, events }).await;
+        let (upto, mark, events) = (self.reading.last, read.mark, read.events);
+        self.tell(What::Events { upto, mark, events }).await;
     }
 
     /// Takes one message of a chunk.
@@ -345,6 +348,8 @@ struct Chunk {
     letters: Vec<Letter>,
     ticks: u64,
     late: bool,
+    /// The last message.
+    mark: Option<Mark>,
     /// The first message.
     first: Option<Seq>,
 }
@@ -352,6 +357,7 @@ struct Chunk {
 impl Chunk {
     fn take(&mut self, decoder: &Decoder, message: Held) {
         let seq = message.seq;
+        self.mark = Some(Mark { seq, stored: message.stored.0 });
         self.first.get_or_insert(seq);
         match decoder.read_live(&message) {
             Ok(Decoded::Tick) => self.ticks += 1,

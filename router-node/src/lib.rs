@@ -156,7 +156,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         me: node.me.clone(),
         leases,
         stream: config.stream.name.clone(),
-        incarnation: life.incarnation,
+        life,
         partitions,
         lease_ttl: config.membership.lease_ttl,
         checkpoint_interval: config.router.checkpoint_interval,

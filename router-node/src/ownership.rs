@@ -3,33 +3,44 @@
 //!
 //! ```text
 //! view ──▶ wanted ──look, take──▶ held ──renew with the floor──▶ held
-//!                                   │ refused: disown at once
+//!                                   │ another's: disown at once
 //!                                   │ no longer wanted: the engine publishes what it has, then floor and lease go back
 //! ```
 //!
-//! * An unanswered renewal changes nothing: until another's lease is seen we go on, for coverage makes two owners safe.
+//! * [`placement`] decides, lease by lease; this task asks KV, the stream and the engine, and waits for none of them.
 //! * The floor in a lease is one that the engine has published and flushed up to, in this tenure.
 //! * A stream that was made anew is another life of it. Then every claim is dropped, and what is held is read from that
-//!   life's beginning. One that ends before what was read has lost it, and begins another life as well: else the events
-//!   that get those sequences next would be taken for known ones.
+//!   life's beginning. One that has lost what was read of it ([`continuity`]) begins another life as well: else the
+//!   events that get those sequences next would be taken for known ones.
 
+mod continuity;
+mod placement;
+mod share;
+#[cfg(test)]
+mod simulator;
 pub(crate) mod standing;
-mod tenancy;
+pub(crate) mod tenancy;
+
+pub(crate) use placement::Reached;
 
 use crate::engine::{Floors, Order, Report};
 use crate::source::{Source, Tenure};
-use crate::stream::Facts;
-use futures_util::future::join_all;
+use crate::stream::{Facts, Look, StreamError};
+use continuity::{Continuity, Finding};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use metrics::{counter, describe_counter};
+use placement::{Action, Pace, Placement, Written};
 use standing::Standing;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tenancy::{Checkpoint, Tenancy};
-use tickwire_core::ids::{Incarnation, NodeRef, Partition, Seq};
+use tenancy::Checkpoint;
+use tickwire_core::ids::{Life, NodeRef};
 use tickwire_core::ring::View;
 use tickwire_node::clock::{Clock, millis};
-use tickwire_node::lease::{Lease, LeaseError, Leases};
+use tickwire_node::lease::{LeaseError, Leases, Read};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -42,14 +53,17 @@ const ROUND: Duration = Duration::from_millis(50);
 /// How often the stream is asked whether it is still the same.
 const STREAM_LOOKS: Duration = Duration::from_secs(1);
 
-/// For how long a stream that several servers keep may seem to lack what was read: a new leader comes to it.
-const DOUBT: Duration = Duration::from_secs(3);
+/// The pause before another look at a stream that could not be looked at.
+const STREAM_RETRY: Duration = Duration::from_millis(200);
+
+/// How long one look at the stream may take, with all that is compared.
+const STREAM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the engine may take to publish what it has of partitions that are given back.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long a draining router waits for a view that gives its partitions to others, before it lets go of them.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How many orders may wait for the engine, beyond which nothing more is decided.
+const ORDERS: usize = 256;
 
 /// What this task is given.
 #[derive(Debug)]
@@ -58,7 +72,7 @@ pub(crate) struct Setup {
     pub(crate) me: NodeRef,
     pub(crate) leases: Leases,
     pub(crate) stream: String,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
     pub(crate) partitions: u16,
     pub(crate) lease_ttl: Duration,
     pub(crate) checkpoint_interval: Duration,
@@ -70,300 +84,281 @@ pub(crate) struct Setup {
     pub(crate) standing: Standing,
 }
 
-#[derive(Debug)]
-struct Held {
-    lease: Lease,
-    tenure: Tenure,
-    floor: Seq,
+/// Something that was waited for.
+enum Done {
+    Read(Source, Result<Read<Checkpoint>, LeaseError>),
+    Written(Source, Result<u64, LeaseError>),
+    Released(Vec<Tenure>, Floors),
+    Looked(Result<Look, StreamError>),
+    Begun(Result<Facts, StreamError>),
 }
 
 /// The task.
-#[derive(Debug)]
 pub(crate) struct Ownership {
     setup: Setup,
-    tenancies: BTreeMap<Source, Tenancy>,
-    held: BTreeMap<Source, Held>,
-    tenures: u64,
-    /// A sequence that the present life of the stream has reached, as far as is known.
-    reached: Seq,
-    /// Since when the stream has seemed to end before that.
-    doubted: Option<Instant>,
-    renew_at: Instant,
-    look_at: Instant,
+    placement: Placement,
+    continuity: Continuity,
+    /// What is under way: at most one thing for each lease, one look at the stream, and what the engine is to publish.
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    orders: VecDeque<Order>,
+    /// The life that the engine reads.
+    life: Life,
+    /// When the stream is looked at next; `None` while it is.
+    look_at: Option<Instant>,
+    /// Whether it is to be looked at again right after that.
+    looks_again: bool,
+    /// Whether the last message of every source is to be looked for.
+    is_thorough: bool,
 }
 
 impl Ownership {
     /// Nothing is owned yet.
     pub(crate) fn new(setup: Setup) -> Self {
         describe();
-        let sources = (0..setup.partitions).map(|number| Source::Partition(Partition(number)));
-        let now = Instant::now();
+        let ttl = millis(setup.lease_ttl);
+        let pace = Pace { ttl, renew: millis(setup.checkpoint_interval).min(ttl / 2) };
+        let mut continuity = Continuity::default();
+        let life = setup.life;
+        continuity.hear_of(life.incarnation);
         Self {
-            tenancies: sources.chain([Source::CatchAll]).map(|source| (source, Tenancy::default())).collect(),
-            held: BTreeMap::new(),
-            tenures: 0,
-            reached: Seq(0),
-            doubted: None,
-            renew_at: now,
-            look_at: now + STREAM_LOOKS,
+            placement: Placement::new(setup.me.clone(), setup.partitions, pace),
+            continuity,
+            under_way: FuturesUnordered::new(),
+            orders: VecDeque::new(),
+            life,
+            look_at: Some(Instant::now()),
+            looks_again: false,
+            is_thorough: false,
             setup,
         }
     }
 
     /// Runs until the drain is over, or forced. The engine ends with it.
     pub(crate) async fn run(mut self, drain: CancellationToken, force: CancellationToken) {
-        let work = async {
-            let mut rounds = interval(ROUND);
-            rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while !drain.is_cancelled() {
-                let wanted = self.wanted();
-                self.round(&wanted).await;
-                tokio::select! {
-                    _ = rounds.tick() => {}
-                    changed = self.setup.view.changed() => if changed.is_err() { break },
-                    () = drain.cancelled() => {}
-                }
-            }
-            self.hand_over().await;
-        };
         tokio::select! {
-            () = work => {}
+            () = self.work(drain) => {}
             () = force.cancelled() => {}
         }
     }
 
-    /// What the ring gives to this node.
-    fn wanted(&mut self) -> BTreeSet<Source> {
-        let view = self.setup.view.borrow_and_update().clone();
-        let owners = view.owners(self.setup.partitions);
-        let mine = owners.into_iter().filter(|(_, owner)| *owner == self.setup.me);
-        let mut wanted: BTreeSet<Source> = mine.map(|(partition, _)| Source::Partition(partition)).collect();
-        if wanted.contains(&Source::Partition(Partition(0))) {
-            wanted.insert(Source::CatchAll);
-        }
-        wanted
-    }
-
-    async fn round(&mut self, wanted: &BTreeSet<Source>) {
-        let now = self.setup.clock.now();
-        for (source, tenancy) in &mut self.tenancies {
-            tenancy.want(now, wanted.contains(source));
-        }
-        let surplus = self.held.keys().filter(|source| !wanted.contains(source)).copied().collect();
-        self.release(surplus).await;
-        if Instant::now() >= self.renew_at {
-            self.renew().await;
-        }
-        if Instant::now() >= self.look_at {
-            self.look_at = Instant::now() + STREAM_LOOKS;
-            self.look_at_stream().await;
-        }
-        self.look().await;
-        self.take().await;
-        self.tell(wanted);
-    }
-
-    /// Renews every lease, with the floor that the engine has come to.
-    async fn renew(&mut self) {
-        let every = self.setup.checkpoint_interval.min(self.setup.lease_ttl / 2);
-        self.renew_at = Instant::now() + every;
-        let floors = self.setup.floors.borrow_and_update().clone();
-        let incarnation = self.setup.incarnation;
-        let renewals = self.held.iter_mut().map(async |(source, held)| {
-            let floor = floors.get(&held.tenure).copied().unwrap_or_default();
-            held.floor = held.floor.max(floor);
-            let checkpoint = Checkpoint { floor: held.floor, incarnation };
-            (*source, held.lease.renew(&checkpoint).await)
-        });
-        for (source, renewed) in join_all(renewals).await {
-            match renewed {
-                Ok(()) => {}
-                Err(LeaseError::Refused { .. }) => {
-                    warn!(%source, "another router has taken the lease");
-                    counter!("tickwire_router_leases_lost_total").increment(1);
-                    if let Some(held) = self.held.remove(&source) {
-                        self.order(Order::Disown(held.tenure)).await;
+    async fn work(&mut self, drain: CancellationToken) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut connected = self.setup.nats.connected();
+        loop {
+            if drain.is_cancelled() {
+                self.placement.drain(self.setup.clock.now());
+            }
+            self.act();
+            self.tell();
+            if drain.is_cancelled() && self.placement.is_empty() && self.orders.is_empty() {
+                return;
+            }
+            let orders = self.setup.orders.clone();
+            tokio::select! {
+                Ok(permit) = orders.reserve(), if !self.orders.is_empty() => {
+                    if let Some(order) = self.orders.pop_front() {
+                        permit.send(order);
                     }
                 }
-                Err(error) => debug!(%source, %error, "the lease was not renewed, going on"),
-            }
-        }
-    }
-
-    /// Looks at the leases that are not held, as often as each deserves.
-    async fn look(&mut self) {
-        let (now, held) = (self.setup.clock.now(), &self.held);
-        let due = self.tenancies.iter_mut().filter_map(|(source, tenancy)| {
-            (!held.contains_key(source) && tenancy.look_due(now)).then_some((source, tenancy))
-        });
-        let leases = &self.setup.leases;
-        let looks = due.map(async |(source, tenancy)| (source, tenancy, leases.read(&source.lease_key()).await));
-        for (source, tenancy, read) in join_all(looks).await {
-            match read {
-                Ok(read) => tenancy.see(self.setup.clock.now(), read),
-                Err(error) => debug!(%source, %error, "the lease cannot be read"),
-            }
-        }
-    }
-
-    /// Takes what is wanted and free.
-    async fn take(&mut self) {
-        let now = self.setup.clock.now();
-        let ttl = millis(self.setup.lease_ttl);
-        let informed = self.setup.report.borrow().lacking.is_empty();
-        let free = self.tenancies.iter().filter(|(source, _)| !self.held.contains_key(source));
-        let free = free.filter_map(|(source, tenancy)| {
-            let read = tenancy.takeable(now, ttl, &self.setup.me, informed)?;
-            Some((*source, read.revision, read.record.as_ref().map(|record| record.state)))
-        });
-        let free: Vec<_> = free.collect();
-        if free.is_empty() {
-            return;
-        }
-        // A floor means something only together with the stream as it is now.
-        let written = free.iter().filter_map(|(_, _, written)| *written);
-        let written = written.filter(|written| written.incarnation == self.setup.incarnation);
-        self.reached = written.map(|written| written.floor).max().unwrap_or_default().max(self.reached);
-        let Some(facts) = self.look_at_stream().await else { return };
-        let leases = &self.setup.leases;
-        let takes = free.into_iter().map(async |(source, revision, written)| {
-            let checkpoint = Checkpoint { floor: floor_of(written, &facts), incarnation: facts.incarnation };
-            let lease = leases.take(&source.lease_key(), revision, &checkpoint).await;
-            (source, checkpoint.floor, lease)
-        });
-        for (source, floor, taken) in join_all(takes).await {
-            match taken {
-                Ok(lease) => {
-                    let tenure = self.next_tenure(source);
-                    debug!(%source, %floor, "owned");
-                    self.held.insert(source, Held { lease, tenure, floor });
-                    self.order(Order::Own { tenure, floor }).await;
+                Some(done) = self.under_way.next() => self.hear(done),
+                _ = rounds.tick() => {}
+                changed = self.setup.view.changed() => if changed.is_err() { return },
+                // What was read before has to be there still.
+                Ok(()) = connected.changed() => {
+                    self.is_thorough = true;
+                    self.look_soon();
                 }
-                Err(error) => debug!(%source, %error, "the lease was not taken"),
             }
         }
-        info!(owned = self.held.len(), "took leases");
     }
 
-    /// Gives back what the ring gives to others, when the engine has published what it read of it.
-    async fn release(&mut self, sources: Vec<Source>) {
-        if sources.is_empty() {
+    /// Decides, and does what was decided.
+    fn act(&mut self) {
+        if self.orders.len() >= ORDERS {
             return;
         }
-        let leaving: Vec<Held> = sources.iter().filter_map(|source| self.held.remove(source)).collect();
-        let (done, finished) = oneshot::channel();
-        let tenures = leaving.iter().map(|held| held.tenure).collect();
-        self.order(Order::Release { tenures, done }).await;
-        let floors = match timeout(RELEASE_DEADLINE, finished).await {
-            Ok(Ok(floors)) => floors,
-            _ => {
-                warn!("what was read of the partitions that are given back may not be published; floors stay");
-                Floors::new()
+        let now = self.setup.clock.now();
+        let view = self.setup.view.borrow_and_update().clone();
+        self.placement.set_informed(standing::is_informed(&view, &self.setup.report.borrow()));
+        self.placement.set_view(view);
+        let floors = self.setup.floors.borrow().clone();
+        let actions = self.placement.act(now, |tenure| floors.get(&tenure).copied());
+        self.perform(actions);
+        if self.look_at.is_some_and(|at| Instant::now() >= at) {
+            self.look_at = None;
+            self.note_read();
+            let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
+            let expected = self.continuity.expected();
+            self.under_way.push(Box::pin(async move {
+                let look = timeout(STREAM_DEADLINE, Look::at(&nats, &stream, &expected)).await;
+                Done::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, STREAM_DEADLINE))))
+            }));
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Read(source) => {
+                    let leases = self.setup.leases.clone();
+                    let read = async move { Done::Read(source, leases.read(&source.lease_key()).await) };
+                    self.under_way.push(Box::pin(read));
+                }
+                Action::Write { source, revision, is_ours, checkpoint } => {
+                    let leases = self.setup.leases.clone();
+                    self.under_way.push(Box::pin(async move {
+                        Done::Written(source, leases.write(&source.lease_key(), revision, is_ours, &checkpoint).await)
+                    }));
+                }
+                Action::Own { tenure, reached: Reached { floor, mark } } => {
+                    debug!(source = %tenure.source, %floor, "owned");
+                    // What the last owner has read is to be there.
+                    self.continuity.note(Checkpoint { floor, incarnation: self.life.incarnation, mark });
+                    self.look_soon();
+                    self.orders.push_back(Order::Own { tenure, floor });
+                }
+                Action::Disown(tenure) => {
+                    warn!(source = %tenure.source, "another router has taken the lease");
+                    counter!("tickwire_router_leases_lost_total").increment(1);
+                    self.orders.push_back(Order::Disown(tenure));
+                }
+                Action::Release(tenures) => {
+                    info!(count = tenures.len(), "giving back leases");
+                    let (done, finished) = oneshot::channel();
+                    self.orders.push_back(Order::Release { tenures: tenures.clone(), done });
+                    self.under_way.push(Box::pin(async move {
+                        let floors = timeout(RELEASE_DEADLINE, finished).await.ok().and_then(Result::ok);
+                        let floors = floors.unwrap_or_else(|| {
+                            warn!(
+                                "what was read of the partitions that are given back may not be published; floors stay"
+                            );
+                            Floors::new()
+                        });
+                        Done::Released(tenures, floors)
+                    }));
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, done: Done) {
+        let now = self.setup.clock.now();
+        let actions = match done {
+            Done::Read(source, read) => {
+                let read = read.inspect_err(|error| debug!(%source, %error, "a lease cannot be read")).ok();
+                let actions = self.placement.has_read(now, source, read);
+                self.note_written();
+                actions
+            }
+            Done::Written(source, written) => {
+                let written = match written {
+                    Ok(revision) => Written::At(revision),
+                    Err(LeaseError::Refused { .. }) => Written::Refused,
+                    Err(error) => {
+                        debug!(%source, %error, "whether a lease was written is not known");
+                        Written::Unanswered
+                    }
+                };
+                self.placement.has_written(now, source, written)
+            }
+            Done::Released(tenures, floors) => {
+                self.placement.released(&tenures, |tenure| floors.get(&tenure).copied());
+                Vec::new()
+            }
+            Done::Looked(look) => self.find(look),
+            Done::Begun(facts) => self.live(facts),
+        };
+        self.perform(actions);
+    }
+
+    /// What was read is to be there. While the connection stands the last message of all will do: a server that loses
+    /// something was started again.
+    fn note_read(&mut self) {
+        let incarnation = self.life.incarnation;
+        let read = self.placement.held().map(|(_, Reached { floor, mark })| Checkpoint { floor, incarnation, mark });
+        if std::mem::take(&mut self.is_thorough) {
+            read.for_each(|read| self.continuity.note(read));
+        } else if let Some(last) = read.max_by_key(|read| read.mark) {
+            self.continuity.note(last);
+        }
+    }
+
+    /// A life later than the one that is known is looked for at once.
+    fn note_written(&mut self) {
+        let latest = self.placement.written().map(|written| written.incarnation).max();
+        if latest.is_some_and(|latest| self.continuity.hear_of(latest)) {
+            self.look_soon();
+        }
+    }
+
+    fn look_soon(&mut self) {
+        match &mut self.look_at {
+            Some(at) => *at = Instant::now(),
+            None => self.looks_again = true,
+        }
+    }
+
+    fn look_after(&mut self, pause: Duration) {
+        let pause = if std::mem::take(&mut self.looks_again) { Duration::ZERO } else { pause };
+        self.look_at = Some(Instant::now() + pause);
+    }
+
+    /// What a look at the stream has shown.
+    fn find(&mut self, look: Result<Look, StreamError>) -> Vec<Action> {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => {
+                debug!(%error, "whether the stream is the same is not known");
+                self.continuity.fail();
+                self.is_thorough = true;
+                self.look_after(STREAM_RETRY);
+                return Vec::new();
             }
         };
-        let incarnation = self.setup.incarnation;
-        let frees = leaving.into_iter().map(async |held| {
-            let floor = floors.get(&held.tenure).copied().unwrap_or_default().max(held.floor);
-            (held.tenure.source, held.lease.free(&Checkpoint { floor, incarnation }).await)
-        });
-        for (source, freed) in join_all(frees).await {
-            if let Err(error) = freed {
-                warn!(%source, %error, "the lease was not given back; it will become stale");
+        match self.continuity.see(self.setup.clock.now(), look) {
+            Finding::Life(facts) => self.live(Ok(facts)),
+            Finding::Doubt => {
+                self.look_after(STREAM_RETRY);
+                Vec::new()
+            }
+            Finding::Begin { known, before } => {
+                error!(life = %known, %before, "the stream lacks what was read of it: NATS has lost events");
+                counter!("tickwire_router_stream_losses_total").increment(1);
+                let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
+                let begin = async move { Done::Begun(Facts::begin_life(&nats, &stream, known, before).await) };
+                self.under_way.push(Box::pin(begin));
+                Vec::new()
             }
         }
-        info!(given_back = sources.len(), owned = self.held.len(), "gave back leases");
     }
 
-    /// The drain: goes on until the others see that they should take over, then gives everything back.
-    async fn hand_over(&mut self) {
-        let end = Instant::now() + HAND_OVER_PATIENCE;
-        loop {
-            let mut wanted = self.wanted();
-            if wanted.is_empty() || Instant::now() >= end {
-                break;
-            }
-            // Nothing is taken any more.
-            wanted.retain(|source| self.held.contains_key(source));
-            self.round(&wanted).await;
-            if let Ok(Err(_)) = timeout(ROUND, self.setup.view.changed()).await {
-                break;
-            }
+    /// The life that the stream lives now.
+    fn live(&mut self, facts: Result<Facts, StreamError>) -> Vec<Action> {
+        let Ok(facts) = facts.inspect_err(|error| debug!(%error, "another life of the stream has not begun")) else {
+            self.look_after(STREAM_RETRY);
+            return Vec::new();
+        };
+        self.look_after(STREAM_LOOKS);
+        let (life, last) = (facts.life(), facts.last);
+        // A life that is over, as a server that lags tells it.
+        if life.incarnation < self.life.incarnation {
+            return Vec::new();
         }
-        self.release(self.held.keys().copied().collect()).await;
-        self.tell(&BTreeSet::new());
+        if life != self.life {
+            warn!(incarnation = %life.incarnation, before = %life.before, end = %last, "another life of the stream");
+            self.continuity.hear_of(life.incarnation);
+            self.life = life;
+            self.orders.push_back(Order::Renew(life));
+        }
+        self.placement.see_stream(self.setup.clock.now(), facts)
     }
 
-    /// What the stream is like, if it is the same as before, and can be looked at.
-    async fn look_at_stream(&mut self) -> Option<Facts> {
-        // What was read before the look has to be there.
-        let floors = self.setup.floors.borrow().clone();
-        let read = self.held.values().filter_map(|held| floors.get(&held.tenure)).max();
-        self.reached = read.copied().unwrap_or_default().max(self.reached);
-        let (nats, stream, known) = (&self.setup.nats, &self.setup.stream, self.setup.incarnation);
-        let mut facts = Facts::look(nats, stream).await;
-        let has_lost = facts.as_ref().is_ok_and(|Facts { incarnation, last, .. }| {
-            *incarnation < known || *incarnation == known && *last < self.reached
-        });
-        self.doubted = self.doubted.filter(|_| has_lost);
-        if let Ok(Facts { last, replicas, .. }) = facts
-            && has_lost
-        {
-            if replicas > 1 && self.doubted.get_or_insert_with(Instant::now).elapsed() < DOUBT {
-                return None;
-            }
-            error!(end = %last, reached = %self.reached, "the stream ends before what was read: NATS has lost events");
-            counter!("tickwire_router_stream_losses_total").increment(1);
-            facts = Facts::begin_life(nats, stream, known).await;
-        }
-        match facts {
-            Ok(facts) if facts.incarnation == known => return Some(facts),
-            Ok(facts) => self.made_anew(facts).await,
-            Err(error) => debug!(%error, "whether the stream is the same is not known"),
-        }
-        None
-    }
-
-    /// The stream was made anew, or has lost events: claims on its former life mean nothing.
-    async fn made_anew(&mut self, facts: Facts) {
-        warn!(incarnation = %facts.incarnation, "another life of the stream, starting from its beginning");
-        (self.reached, self.doubted) = (Seq(0), None);
-        self.setup.incarnation = facts.incarnation;
-        self.order(Order::Renew(facts.life())).await;
-        let sources: Vec<Source> = self.held.keys().copied().collect();
-        for source in sources {
-            let (tenure, floor) = (self.next_tenure(source), facts.least_floor());
-            if let Some(held) = self.held.get_mut(&source) {
-                (held.tenure, held.floor) = (tenure, floor);
-            }
-            self.order(Order::Own { tenure, floor }).await;
-        }
-        self.renew_at = Instant::now();
-    }
-
-    fn tell(&self, wanted: &BTreeSet<Source>) {
+    fn tell(&self) {
         let (view, report) = (self.setup.view.borrow().clone(), self.setup.report.borrow().clone());
-        self.setup.standing.tell(&view, &report, wanted, self.held.keys().copied());
-    }
-
-    fn next_tenure(&mut self, source: Source) -> Tenure {
-        self.tenures += 1;
-        Tenure { source, number: self.tenures }
-    }
-
-    /// Tells the engine. It is there for as long as we are; when it is gone, the node is stopping.
-    async fn order(&self, order: Order) {
-        if self.setup.orders.send(order).await.is_err() {
-            debug!("the engine has ended");
-        }
-    }
-}
-
-/// Where to go on from what the last owner wrote.
-fn floor_of(written: Option<Checkpoint>, facts: &Facts) -> Seq {
-    match written {
-        Some(Checkpoint { floor, incarnation }) if incarnation == facts.incarnation => floor,
-        // Nobody has read this life of the stream: it is read from its first message.
-        _ => facts.least_floor(),
+        let wanted: BTreeSet<Source> = self.placement.wanted().collect();
+        let held = self.placement.held().map(|(tenure, _)| tenure.source);
+        self.setup.standing.tell(&view, &report, &wanted, held);
     }
 }
 

@@ -1,13 +1,15 @@
 //! What the stream of events is like at this moment: which life of it, and where it begins and ends; and how another
 //! life of it begins.
 
+use crate::ownership::tenancy::Mark;
 use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Incarnation, Life, Seq};
 use tickwire_node::life;
 use tickwire_node::nats::Nats;
+use tickwire_node::stored::{self, Wanted};
 use tokio::time::timeout;
 
 /// How long one look may take.
@@ -19,9 +21,9 @@ pub(crate) struct Facts {
     /// Its life.
     pub(crate) incarnation: Incarnation,
     /// The last sequence of the life before.
-    before: Seq,
+    pub(crate) before: Seq,
     /// The sequence of the oldest message that is kept; one past the last if there is none.
-    first: Seq,
+    pub(crate) first: Seq,
     /// The sequence of the last message, kept or not.
     pub(crate) last: Seq,
     /// How many servers keep it.
@@ -36,23 +38,36 @@ pub(crate) struct StreamError {
     reason: String,
 }
 
+impl StreamError {
+    /// It took too long.
+    pub(crate) fn late(stream: &str, deadline: Duration) -> Self {
+        Self { stream: stream.to_owned(), reason: format!("no answer within {deadline:?}") }
+    }
+}
+
 impl Facts {
     /// Asks the server.
     pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
         Ok(Self::of(&info(nats, stream).await?))
     }
 
-    /// Begins another life at the stream's end, unless one later than `known` has begun.
-    pub(crate) async fn begin_life(nats: &Nats, stream: &str, known: Incarnation) -> Result<Self, StreamError> {
+    /// Begins another life, of what comes after `before`, unless one later than `known` has begun. Its number is the next
+    /// one: no clock tells it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
+    /// same time begin the same one.
+    pub(crate) async fn begin_life(
+        nats: &Nats,
+        stream: &str,
+        known: Incarnation,
+        before: Seq,
+    ) -> Result<Self, StreamError> {
         let info = info(nats, stream).await?;
         let facts = Self::of(&info);
         if facts.incarnation > known {
             return Ok(facts);
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let incarnation = Incarnation(u64::try_from(now).unwrap_or_default().max(known.0 + 1));
+        let incarnation = Incarnation(known.0.saturating_add(1));
         let mut config = info.config;
-        config.metadata.insert(life::METADATA.to_owned(), life::noted(Life { incarnation, before: facts.last }));
+        config.metadata.insert(life::METADATA.to_owned(), life::noted(Life { incarnation, before }));
         let updated = in_time(stream, nats.jetstream.update_stream(config)).await?;
         Ok(Self::of(&updated))
     }
@@ -79,14 +94,107 @@ impl Facts {
     }
 }
 
+/// What is known of a stream beside the look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The latest life that was heard of.
+    pub(crate) incarnation: Incarnation,
+    /// A sequence that this life has reached.
+    pub(crate) reached: Seq,
+    /// Messages of this life that were read and are to be there, the last one first.
+    pub(crate) sought: Vec<Mark>,
+    /// Messages that were there before, the last one first: if something is lost, they tell from where on.
+    pub(crate) known: Vec<Mark>,
+}
+
+/// What a look at the stream has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// What was read is there, or was removed by retention; or another life has begun and is noted.
+    Whole(Facts),
+    /// Not all that was read is there.
+    Lost {
+        /// The stream as it is.
+        facts: Facts,
+        /// What comes after this was not read.
+        before: Seq,
+    },
+}
+
+impl Look {
+    /// Looks, and compares the messages that were read with those that have their sequences now.
+    pub(crate) async fn at(nats: &Nats, stream: &str, expected: &Expected) -> Result<Self, StreamError> {
+        let facts = Facts::look(nats, stream).await?;
+        if facts.incarnation > expected.incarnation {
+            return Ok(Self::Whole(facts));
+        }
+        let mut lost: Option<Mark> = None;
+        for mark in &expected.sought {
+            if facts.has(nats, stream, *mark).await? == Some(false) {
+                // They come in order: this one is the earliest so far.
+                lost = Some(*mark);
+            }
+        }
+        let is_former = facts.incarnation < expected.incarnation;
+        if lost.is_none() && !is_former {
+            let before = facts.last;
+            return Ok(if before < expected.reached { Self::Lost { facts, before } } else { Self::Whole(facts) });
+        }
+        let mut agreed = None;
+        for mark in
+            expected.sought.iter().chain(&expected.known).filter(|mark| lost.is_none_or(|lost| mark.seq < lost.seq))
+        {
+            if agreed < Some(mark.seq) && facts.has(nats, stream, *mark).await? == Some(true) {
+                agreed = Some(mark.seq);
+            }
+        }
+        let agreed = agreed.unwrap_or_default();
+        let before = match lost {
+            // A stream that was made anew by an older clock, or has lost the note of its life.
+            _ if is_former => agreed,
+            Some(lost) => facts.last_until(nats, stream, agreed, lost).await?,
+            None => facts.last,
+        };
+        Ok(Self::Lost { facts, before })
+    }
+}
+
+impl Facts {
+    /// Whether the stream has this message; `None` if it was removed.
+    async fn has(&self, nats: &Nats, stream: &str, mark: Mark) -> Result<Option<bool>, StreamError> {
+        if mark.seq < self.first {
+            return Ok(None);
+        }
+        if mark.seq > self.last {
+            return Ok(Some(false));
+        }
+        let found = in_time(stream, stored::get(&nats.jetstream, stream, Wanted::At(mark.seq.0))).await?;
+        Ok(found.map(|found| found.stored == mark.stored))
+    }
+
+    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what stands
+    /// behind it was stored when `lost` was gone.
+    async fn last_until(&self, nats: &Nats, stream: &str, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
+        let mut low = agreed.0.max(self.first.0.saturating_sub(1));
+        let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let found = in_time(stream, stored::get(&nats.jetstream, stream, Wanted::from(Seq(middle)))).await?;
+            match found {
+                Some(found) if found.seq.0 <= high && found.stored <= lost.stored => low = found.seq.0,
+                _ => high = middle - 1,
+            }
+        }
+        Ok(Seq(low))
+    }
+}
+
 async fn info(nats: &Nats, stream: &str) -> Result<Info, StreamError> {
     let found = in_time(stream, nats.jetstream.get_stream(stream)).await?;
     Ok(found.cached_info().clone())
 }
 
 async fn in_time<T, E: Display>(stream: &str, asked: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
-    let failed = |reason: String| StreamError { stream: stream.to_owned(), reason };
-    let answer = timeout(LOOK_DEADLINE, asked).await;
-    let answer = answer.map_err(|_| failed(format!("no answer within {LOOK_DEADLINE:?}")))?;
-    answer.map_err(|error| failed(error.to_string()))
+    let answer = timeout(LOOK_DEADLINE, asked).await.map_err(|_| StreamError::late(stream, LOOK_DEADLINE))?;
+    answer.map_err(|error| StreamError { stream: stream.to_owned(), reason: error.to_string() })
 }

@@ -9,8 +9,11 @@ use tickwire_core::ids::Partition;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
+
+/// How long the client may take to accept a tick.
+const DEADLINE: Duration = Duration::from_millis(200);
 
 /// Stores ticks of what is owned, every `interval`, each partition at a time of its own. Ends when the owner has ended.
 pub(crate) async fn run(nats: Nats, every: Duration, mut owned: watch::Receiver<Arc<BTreeSet<Partition>>>) {
@@ -41,7 +44,10 @@ async fn store(nats: &Nats, partition: Partition) {
         return;
     }
     let subject = names::tick(u32::from(partition.0));
-    if let Err(error) = nats.client.publish(subject, "".into()).await {
-        warn!(%partition, %error, "a tick was not published");
+    // A client that takes nothing for a while must not make the ticks of all partitions late.
+    let published = timeout(DEADLINE, nats.client.publish(subject, "".into())).await;
+    let published = published.map_err(|late| late.to_string()).and_then(|done| done.map_err(|error| error.to_string()));
+    if let Err(error) = published {
+        warn!(%partition, error, "a tick was not published");
     }
 }

@@ -84,6 +84,15 @@ impl NatsServer {
         copy(&saved.path().join("store"), &store);
     }
 
+    /// Kills the server, and puts a copy of one of its streams in the place of what it has of that. All else stays.
+    pub fn kill_and_restore_stream(&mut self, saved: &TempDir, stream: &str) {
+        self.kill();
+        let of_stream = Path::new("store/jetstream/$G/streams").join(stream);
+        let store = self.home.path().join(&of_stream);
+        fs::remove_dir_all(&store).expect("the stream can be removed");
+        copy(&saved.path().join(of_stream), &store);
+    }
+
     /// Kills the server if it still runs, and starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();

@@ -1,17 +1,23 @@
 //! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped.
 
 use crate::cut::Line;
+use crate::diagnosis::diagnose;
 use crate::node::{DEADLINE, Node};
 use crate::oracle::Log;
 use crate::producer::Producer;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_core::ids::Seq;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::NatsServer;
+use tokio::time::{Instant, sleep};
 
 /// The number of partitions that every cluster here has: the default.
 pub(crate) const PARTITIONS: u32 = 32;
+
+/// The pause between two looks at whether a cluster is whole.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// The gauge of the partitions that a router owns.
 pub(crate) const OWNED: &str = "tickwire_router_partitions";
@@ -160,17 +166,23 @@ impl Cluster {
 
     /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.
     pub(crate) async fn settled(&mut self) {
-        let fair = self.fair_share();
-        eventually("every router owns its share, and every node is ready", DEADLINE, async || {
-            let owned = self.owned().await;
-            let whole = owned.iter().sum::<u32>() == PARTITIONS;
-            let mut settled = whole && owned.iter().all(|count| fair.contains(count));
-            for node in self.routers.iter_mut().chain(&mut self.gateways) {
-                settled &= node.readyz().await.0 == 200;
+        let end = Instant::now() + DEADLINE;
+        while !self.is_settled().await {
+            if Instant::now() >= end {
+                panic!("not within {DEADLINE:?}: {}", diagnose(self).await);
             }
-            settled.then_some(())
-        })
-        .await;
+            sleep(LOOKS).await;
+        }
+    }
+
+    async fn is_settled(&mut self) -> bool {
+        let (fair, owned) = (self.fair_share(), self.owned().await);
+        let is_whole = owned.iter().sum::<u32>() == PARTITIONS;
+        let mut is_settled = is_whole && owned.iter().all(|count| fair.contains(count));
+        for node in self.routers.iter_mut().chain(&mut self.gateways) {
+            is_settled &= node.readyz().await.0 == 200;
+        }
+        is_settled
     }
 
     /// How many partitions each router owns.

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod cut;
+mod diagnosis;
 mod feed;
 mod listener;
 mod node;

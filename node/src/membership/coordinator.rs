@@ -3,7 +3,9 @@
 //!
 //! Every router folds all beats all the time, so that a new coordinator knows what the old one knew. Absence counts
 //! only while this node can be expected to hear: not while KV fails, not while its own beats do not come back nor until
-//! every other node had time to connect again after that, and not after it stood still itself. Views are written by compare-and-set; who is refused is not the coordinator.
+//! every other node had time to connect again after that, and not after it stood still itself. Views are written by
+//! compare-and-set; who is refused is not the coordinator. Now and then the coordinator reads back what it wrote: KV may
+//! have lost it.
 
 use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
@@ -12,16 +14,21 @@ use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::link::Inlet;
 use crate::names;
 use crate::nats::{BACKOFF_MOST, Nats};
-use crate::view::Roster;
-use metrics::gauge;
+use crate::view::{BeatError, Roster};
+use metrics::{counter, gauge};
+use std::sync::Arc;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::ring::{Member, View};
 use tickwire_core::wire;
+use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 /// How many bytes of beats may wait: some thousands. Who is not heard is heard at the next.
 const BEAT_BYTES: usize = 1024 * 1024;
+
+/// After how many rounds the coordinator reads the view again.
+const REVIEW: u32 = 8;
 
 pub(super) struct Coordinator {
     nats: Nats,
@@ -35,6 +42,8 @@ pub(super) struct Coordinator {
     leases: Leases,
     observed: Option<Observed>,
     office: Option<Office>,
+    /// The view that this node follows: versions up to its own are taken.
+    followed: watch::Receiver<Arc<View>>,
     last_round: Millis,
     /// Until when absence does not count, because other nodes may still be waiting to connect again.
     lenient_until: Millis,
@@ -45,6 +54,10 @@ struct Office {
     lease: Lease,
     /// The view in KV with its revision; `None` when it has to be read again.
     view: Option<(u64, View)>,
+    /// The highest version that it has seen or written.
+    version: u64,
+    /// How many rounds ago the view was read or written.
+    age: u32,
 }
 
 impl Coordinator {
@@ -54,6 +67,7 @@ impl Coordinator {
         leases: Leases,
         me: NodeRef,
         clock: Clock,
+        followed: watch::Receiver<Arc<View>>,
     ) -> Result<Self, MembershipError> {
         let beats = super::subscribe(nats, "member_beats", names::beat("*"), BEAT_BYTES)?;
         // Often enough that the lease cannot become stale between two rounds.
@@ -73,6 +87,7 @@ impl Coordinator {
             leases,
             observed: None,
             office: None,
+            followed,
             last_round: now,
             lenient_until: now,
         })
@@ -85,7 +100,7 @@ impl Coordinator {
                 biased;
                 message = self.beats.next() => {
                     let Some(message) = message else { return };
-                    if self.hear(message.payload()) {
+                    if self.hear(&message.subject_text(), message.payload()) {
                         self.write_view().await;
                     }
                 }
@@ -96,7 +111,9 @@ impl Coordinator {
 
     /// The coordinator's own goodbye: the last view that it writes is without it, and another can follow at once.
     pub(super) async fn leave(mut self, member: &Member) {
-        self.roster.goodbye(self.clock.now(), member);
+        if let Err(error) = self.roster.goodbye(self.clock.now(), member) {
+            warn!(%error, "the own goodbye was refused");
+        }
         self.write_view().await;
         if let Some(office) = self.office.take()
             && let Err(error) = office.lease.free(&()).await
@@ -106,20 +123,22 @@ impl Coordinator {
         gauge!("tickwire_coordinator").set(0.0);
     }
 
-    /// Folds a beat in. Returns whether it is news.
-    fn hear(&mut self, payload: &[u8]) -> bool {
+    /// Folds a beat in. Returns whether it is news. One that makes no sense changes nothing.
+    fn hear(&mut self, subject: &str, payload: &[u8]) -> bool {
         let now = self.clock.now();
-        match wire::decode::<Beat>(payload) {
-            Ok(beat) if beat.goodbye => {
-                self.roster.goodbye(now, &beat.member);
-                true
+        let folded = match wire::decode::<Beat>(payload) {
+            Ok(beat) if names::beat(beat.member.role.as_str()) != subject => {
+                Err("of another role's subject".to_owned())
             }
-            Ok(beat) => self.roster.beat(now, beat.member),
-            Err(error) => {
-                warn!(%error, "a beat was refused");
-                false
-            }
-        }
+            Ok(Beat { member, goodbye: true }) => self.roster.goodbye(now, &member).map(|()| true).map_err(text),
+            Ok(Beat { member, goodbye: false }) => self.roster.beat(now, member).map_err(text),
+            Err(error) => Err(error.to_string()),
+        };
+        folded.unwrap_or_else(|error| {
+            counter!("tickwire_beats_refused_total").increment(1);
+            debug!(subject, error, "a beat was refused");
+            false
+        })
     }
 
     async fn round(&mut self) {
@@ -136,6 +155,10 @@ impl Coordinator {
         match &mut self.office {
             None => self.run_for_office().await,
             Some(office) => {
+                office.age += 1;
+                if office.age >= REVIEW {
+                    office.view = None;
+                }
                 if let Err(error) = office.lease.renew(&()).await {
                     self.trouble(&error);
                 }
@@ -168,9 +191,7 @@ impl Coordinator {
         let now = self.clock.now();
         let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
         observed.see(now, read.revision);
-        let owner = read.record.and_then(|record| record.owner);
-        let free = owner.is_none_or(|owner| owner == self.me) || observed.is_stale(now, self.lease_ttl);
-        if !free {
+        if !read.is_free_for(&self.me) && !observed.is_stale(now, self.lease_ttl) {
             return;
         }
         match self.leases.take(names::COORDINATOR_KEY, read.revision, &()).await {
@@ -179,7 +200,7 @@ impl Coordinator {
                 gauge!("tickwire_coordinator").set(1.0);
                 // It has listened all the time, and looked after its own pauses as a coordinator does: what it has not
                 // heard counts at once, so that a coordinator's death is not noticed later than any other.
-                self.office = Some(Office { lease, view: None });
+                self.office = Some(Office { lease, view: None, version: 0, age: 0 });
             }
             Err(error) => debug!(%error, "the coordinator's lease was not taken"),
         }
@@ -191,18 +212,28 @@ impl Coordinator {
         let (revision, current) = match office.view.take() {
             Some(known) => known,
             None => match self.leases.fetch::<View>(names::VIEW_KEY).await {
-                Ok((revision, view)) => (revision, view.unwrap_or_default()),
+                Ok((revision, view)) => {
+                    office.age = 0;
+                    (revision, view.unwrap_or_default())
+                }
+                // What nobody can read is written over.
+                Err(LeaseError::Unreadable { revision, source, .. }) => {
+                    warn!(%source, "the member view in KV makes no sense, writing another");
+                    (revision, View::default())
+                }
                 Err(error) => return self.trouble(&error),
             },
         };
-        let Some(next) = self.roster.next_view(&current, self.clock.now()) else {
+        office.version = office.version.max(self.followed.borrow().version);
+        let Some(next) = self.roster.next_view(&current, office.version, self.clock.now()) else {
             office.view = Some((revision, current));
             return;
         };
         match self.leases.store(names::VIEW_KEY, revision, &next).await {
             Ok(revision) => {
-                info!(version = next.version, members = next.members.len(), "wrote the member view");
-                office.view = Some((revision, next));
+                info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
+                office.version = next.version;
+                (office.view, office.age) = (Some((revision, next)), 0);
                 self.announce().await;
             }
             // The next round finds out by the lease whether another node is the coordinator.
@@ -239,4 +270,8 @@ impl Coordinator {
             warn!(%error, "the coordinator cannot reach KV");
         }
     }
+}
+
+fn text(error: BeatError) -> String {
+    error.to_string()
 }

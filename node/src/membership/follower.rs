@@ -1,4 +1,5 @@
-//! A node's copy of the view: fetched from KV when another version is announced, or when nothing is announced.
+//! A node's copy of the view: fetched from KV when another version is announced, when nothing is announced, and now and
+//! then in any case, for a KV that has lost its last writes may hold another view under a version that is known.
 
 use super::{Announcement, MembershipError, measure};
 use crate::lease::Leases;
@@ -18,6 +19,9 @@ const PATIENCE: u32 = 3;
 
 /// How many bytes of announcements may wait. Each says what the one before said, or more.
 const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
+
+/// After how many beat intervals a node looks although all seems well.
+const REVIEW: u32 = 15;
 
 pub(super) struct Follower {
     announcements: Inlet,
@@ -40,6 +44,7 @@ impl Follower {
     /// Follows until dropped, or until the connection is closed for good.
     pub(super) async fn run(mut self) {
         let mut look_at = Instant::now();
+        let mut review_at = Instant::now();
         let mut announced = None;
         loop {
             tokio::select! {
@@ -53,13 +58,16 @@ impl Follower {
                         }
                     }
                     look_at = if announced == Some(self.view.borrow().version) {
-                        Instant::now() + self.interval * PATIENCE
+                        review_at.min(Instant::now() + self.interval * PATIENCE)
                     } else {
                         Instant::now()
                     };
                 }
                 () = sleep_until(look_at) => {
                     let arrived = self.look(announced).await;
+                    if arrived {
+                        review_at = Instant::now() + self.interval * REVIEW;
+                    }
                     // A server that lags behind the announcement has it a moment later.
                     let pause = if arrived { self.interval * PATIENCE } else { self.interval / 4 };
                     (look_at, announced) = (Instant::now() + pause, announced.filter(|_| !arrived));
@@ -79,10 +87,14 @@ impl Follower {
             }
         };
         let arrived = announced.is_none_or(|version| version == view.version);
-        let mine = self.view.borrow().version;
         // An older one is taken only if that is what the coordinator goes on from.
-        if view.version > mine || (view.version != mine && arrived && announced.is_some()) {
-            info!(version = view.version, members = view.members.len(), "new member view");
+        let is_news = {
+            let mine = self.view.borrow();
+            let is_other = view.version != mine.version || view.members != mine.members;
+            view.version > mine.version || is_other && arrived && announced.is_some()
+        };
+        if is_news {
+            info!(version = view.version, members = %super::names_of(&view), "new member view");
             measure(&view);
             self.view.send_replace(Arc::new(view));
         }

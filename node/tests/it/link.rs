@@ -185,7 +185,10 @@ async fn a_lease_that_a_stranger_wrote_is_read_like_any() {
     provision(&nats, &config.stream).await.unwrap();
     let me = NodeRef { id: NodeId::new("r1").unwrap(), nonce: Nonce(1) };
     let leases = Leases::open(&nats, names::LEASES_BUCKET, me.clone(), SOON).await.unwrap();
-    assert_eq!(leases.read::<u64>("p.3").await.unwrap(), lease::Read { revision: 0, record: None });
+    assert_eq!(
+        leases.read::<u64>("p.3").await.unwrap(),
+        lease::Read { revision: 0, record: None, is_unreadable: false }
+    );
     let lease = leases.take("p.3", 0, &7_u64).await.unwrap();
     let read = leases.read::<u64>("p.3").await.unwrap();
     assert_eq!(read.record, Some(lease::Record { owner: Some(me), state: 7 }));

@@ -10,6 +10,7 @@ use crate::engine::flush::Flush;
 use crate::engine::{Floors, Report};
 use crate::intake::{Heard, What};
 use crate::interest::{Said, note_refused};
+use crate::ownership::Reached;
 use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(crate) struct Routing {
 struct Reader {
     number: u64,
     /// How far it was read; of a partition, claims know.
-    upto: Seq,
+    reached: Reached,
     /// Why it cannot be read.
     stuck: Option<String>,
 }
@@ -65,7 +66,8 @@ impl Routing {
         if let Source::Partition(partition) = tenure.source {
             self.claims.own(partition, floor);
         }
-        let reader = Reader { number: tenure.number, upto: floor, stuck: Some("its reading has not begun".to_owned()) };
+        let reached = Reached { floor, mark: None };
+        let reader = Reader { number: tenure.number, reached, stuck: Some("its reading has not begun".to_owned()) };
         self.tenures.insert(tenure.source, reader);
         self.is_news = true;
     }
@@ -179,13 +181,13 @@ impl Routing {
                 self.is_news = true;
             }
             What::Skip(to) => {
-                reader.upto = to;
+                reader.reached.floor = to;
                 if let Source::Partition(partition) = heard.tenure.source {
                     self.claims.skip(partition, to);
                 }
             }
-            What::Events { upto, events } => {
-                reader.upto = upto;
+            What::Events { upto, mark, events } => {
+                reader.reached = Reached { floor: upto, mark: mark.or(reader.reached.mark) };
                 if let Source::Partition(partition) = heard.tenure.source {
                     for event in events {
                         self.route(partition, event);
@@ -238,7 +240,7 @@ impl Routing {
     pub(crate) fn floors(&self) -> Floors {
         let floor = |(source, reader): (&Source, &Reader)| {
             let tenure = Tenure { source: *source, number: reader.number };
-            (tenure, reader.upto)
+            (tenure, reader.reached)
         };
         self.tenures.iter().map(floor).collect()
     }
@@ -271,6 +273,7 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ownership::tenancy::Mark;
     use tickwire_core::event::Event;
     use tickwire_core::filter::Filter;
     use tickwire_core::ids::{NodeId, Nonce};
@@ -291,7 +294,11 @@ mod tests {
     fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> Heard {
         Heard {
             tenure: tenure(number),
-            what: What::Events { upto: Seq(*seqs.end()), events: seqs.map(|seq| event(seq, Priority::Low)).collect() },
+            what: What::Events {
+                upto: Seq(*seqs.end()),
+                mark: Some(Mark { seq: Seq(*seqs.end()), stored: 7 }),
+                events: seqs.map(|seq| event(seq, Priority::Low)).collect(),
+            },
         }
     }
 
@@ -332,9 +339,11 @@ mod tests {
         routing.own(tenure(2), Seq(20));
         routing.read(events(1, 15..=16));
         assert!(!routing.disown(tenure(1)));
-        assert_eq!(routing.floors(), Floors::from([(tenure(2), Seq(20))]));
+        assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(20), mark: None })]));
         routing.read(events(2, 21..=22));
         assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
+        let mark = Some(Mark { seq: Seq(22), stored: 7 });
+        assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(22), mark })]));
     }
 
     #[test]
@@ -374,7 +383,7 @@ mod tests {
         assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
         routing.read(Heard {
             tenure: tenure(1),
-            what: What::Events { upto: Seq(12), events: vec![event(12, Priority::Critical)] },
+            what: What::Events { upto: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
         });
         assert_eq!(routing.due(Millis(101)).0, [gateway]);
     }

@@ -74,10 +74,20 @@ fn missing_partitions(me: &NodeRef, view: &View, report: &Report, wanted: usize,
     None
 }
 
-/// Of a gateway that is no member any more nothing is missing, though its interest is kept for a while.
-fn missing_interest(view: &View, report: &Report) -> Option<String> {
+/// Whether the interest of every gateway is known.
+pub(super) fn is_informed(view: &View, report: &Report) -> bool {
+    lacking(view, report).next().is_none()
+}
+
+/// Of a gateway that is no member nothing is missing, though its interest is kept for a while; nor of one that is none at
+/// all, whoever speaks for it.
+fn lacking<'a>(view: &'a View, report: &'a Report) -> impl Iterator<Item = &'a NodeRef> {
     let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
-    let lacking: Vec<String> = report.lacking.iter().filter(is_member).map(ToString::to_string).collect();
+    report.lacking.iter().filter(is_member)
+}
+
+fn missing_interest(view: &View, report: &Report) -> Option<String> {
+    let lacking: Vec<String> = lacking(view, report).map(ToString::to_string).collect();
     (!lacking.is_empty()).then(|| format!("the interest of these gateways is not known: {}", lacking.join(", ")))
 }
 
@@ -107,7 +117,9 @@ mod tests {
         assert_eq!(missing_interest(&view, &report), None);
         report.lacking.push(gone.node);
         assert_eq!(missing_interest(&view, &report), None);
+        assert!(is_informed(&view, &report));
         report.lacking.push(gateway.node);
+        assert!(!is_informed(&view, &report));
         assert!(missing_interest(&view, &report).unwrap().contains("g1."));
     }
 }

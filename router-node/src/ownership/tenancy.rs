@@ -1,17 +1,19 @@
-//! What is known of one lease, and whether it may be taken. Pure.
+//! What is known of one lease: what it holds, and for how long nobody has written it. Pure.
 
 use serde::{Deserialize, Serialize};
-use tickwire_core::ids::{Incarnation, Millis, NodeRef, Seq};
-use tickwire_node::lease::{Observed, Read};
+use tickwire_core::ids::{Incarnation, Millis, Seq};
+use tickwire_node::lease::{Read, Record};
+use tickwire_node::life;
 
-/// How often a lease that should be ours is looked at, in milliseconds.
-const LOOK_WANTED: u64 = 100;
-
-/// How often any other lease is looked at, so that it is known to be stale when it becomes ours to take.
-const LOOK_OTHERS: u64 = 1_000;
-
-/// How long to wait for the interest of gateways that do not tell it.
-const INTEREST_PATIENCE: u64 = 2_000;
+/// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. Both
+/// together tell it from any other message that a stream which has lost its tail may give this sequence later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Its sequence.
+    pub(crate) seq: Seq,
+    /// When it was stored.
+    pub(crate) stored: i64,
+}
 
 /// What owners hand on: up to where everything was published, in which life of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,129 +22,103 @@ pub(crate) struct Checkpoint {
     pub(crate) floor: Seq,
     /// The life of the stream that the floor belongs to.
     pub(crate) incarnation: Incarnation,
+    /// The last message that was read up to the floor. Checkpoints of older versions have none.
+    #[serde(default)]
+    pub(crate) mark: Option<Mark>,
+}
+
+impl Checkpoint {
+    /// Whether it can have been written by a router that knew what it did.
+    pub(crate) fn makes_sense(&self) -> bool {
+        self.incarnation <= life::LAST && self.mark.is_none_or(|mark| mark.seq <= self.floor)
+    }
 }
 
 /// A lease that is not ours, as it was last seen.
-#[derive(Debug, Default)]
-pub(crate) struct Tenancy {
-    seen: Option<(Observed, Read<Checkpoint>)>,
-    wanted_since: Option<Millis>,
-    look_at: Millis,
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) read: Read<Checkpoint>,
+    /// For how long it was seen not to be written, in milliseconds: the time between looks that were answered. While KV
+    /// does not answer, the owner cannot write either, and no time passes.
+    pub(super) quiet: u64,
+    last: Millis,
 }
 
-impl Tenancy {
-    /// Whether the ring gives it to us.
-    pub(crate) fn want(&mut self, now: Millis, wanted: bool) {
-        if wanted && self.wanted_since.is_none() {
-            self.look_at = now;
-        }
-        self.wanted_since = wanted.then(|| self.wanted_since.unwrap_or(now));
+impl Seen {
+    /// The first look.
+    pub(super) fn new(now: Millis, read: Read<Checkpoint>) -> Self {
+        Self { read: sane(read), quiet: 0, last: now }
     }
 
-    /// Whether it is time to look at it. Counts as looked at, then.
-    pub(crate) fn look_due(&mut self, now: Millis) -> bool {
-        let due = self.look_at <= now;
-        if due {
-            let pause = if self.wanted_since.is_some() { LOOK_WANTED } else { LOOK_OTHERS };
-            self.look_at = now.plus(pause);
-        }
-        due
-    }
-
-    /// It was looked at.
-    pub(crate) fn see(&mut self, now: Millis, read: Read<Checkpoint>) {
-        let observed = match self.seen.take() {
-            Some((mut observed, _)) => {
-                observed.see(now, read.revision);
-                observed
-            }
-            None => Observed::new(now, read.revision),
+    /// Another look. Between two looks, at most `longest` milliseconds count. Any other revision means that it was
+    /// written, a lower one too: a KV that has lost its tail gives revisions again.
+    pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, longest: u64) {
+        self.quiet = if read.revision == self.read.revision {
+            self.quiet.saturating_add(now.since(self.last).min(longest))
+        } else {
+            0
         };
-        self.seen = Some((observed, read));
+        (self.read, self.last) = (sane(read), now);
     }
 
-    /// The lease as read, if it is ours to take: wanted, with the interest of the gateways known or waited for, and
-    /// absent, given back, ours already, or stale.
-    pub(crate) fn takeable(&self, now: Millis, ttl: u64, me: &NodeRef, informed: bool) -> Option<&Read<Checkpoint>> {
-        let wanted_since = self.wanted_since?;
-        let (observed, read) = self.seen.as_ref()?;
-        let owner = read.record.as_ref().and_then(|record| record.owner.as_ref());
-        let free = owner.is_none_or(|owner| owner == me) || observed.is_stale(now, ttl);
-        let informed = informed || now.since(wanted_since) >= INTEREST_PATIENCE;
-        (free && informed).then_some(read)
+    /// What the last owner wrote down.
+    pub(super) fn written(&self) -> Option<Checkpoint> {
+        self.read.record.as_ref().map(|record| record.state)
+    }
+}
+
+/// A record that makes no sense is one that cannot be read: somebody's until it is stale, and without a floor.
+fn sane(read: Read<Checkpoint>) -> Read<Checkpoint> {
+    match read {
+        Read { revision, record: Some(Record { state, .. }), .. } if !state.makes_sense() => {
+            Read { revision, record: None, is_unreadable: true }
+        }
+        read => read,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_node::lease::Record;
+    use tickwire_core::wire;
 
-    const TTL: u64 = 2_000;
-
-    fn node(name: &str) -> NodeRef {
-        NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
+    fn read(revision: u64, state: Checkpoint) -> Read<Checkpoint> {
+        Read { revision, record: Some(Record { owner: None, state }), is_unreadable: false }
     }
 
-    fn read(revision: u64, owner: Option<&str>) -> Read<Checkpoint> {
-        let state = Checkpoint { floor: Seq(7), incarnation: Incarnation(1) };
-        let record = Record { owner: owner.map(node), state };
-        Read { revision, record: Some(record) }
-    }
-
-    fn takeable(tenancy: &Tenancy, now: u64, informed: bool) -> bool {
-        tenancy.takeable(Millis(now), TTL, &node("me"), informed).is_some()
+    fn checkpoint(incarnation: u64) -> Checkpoint {
+        Checkpoint { floor: Seq(7), incarnation: Incarnation(incarnation), mark: None }
     }
 
     #[test]
-    fn what_is_not_wanted_or_not_seen_is_not_taken() {
-        let mut tenancy = Tenancy::default();
-        tenancy.want(Millis(0), true);
-        assert!(!takeable(&tenancy, 10_000, true));
-        tenancy.see(Millis(0), read(1, None));
-        assert!(takeable(&tenancy, 0, true));
-        tenancy.want(Millis(0), false);
-        assert!(!takeable(&tenancy, 10_000, true));
-    }
-
-    #[test]
-    fn absent_free_and_own_leases_are_taken_at_once_and_others_when_stale() {
-        let absent = Read { revision: 0, record: None };
-        for free in [absent, read(3, None), read(3, Some("me"))] {
-            let mut tenancy = Tenancy::default();
-            tenancy.want(Millis(0), true);
-            tenancy.see(Millis(0), free);
-            assert!(takeable(&tenancy, 0, true));
+    fn only_time_between_answered_looks_counts_and_any_other_revision_ends_it() {
+        let mut seen = Seen::new(Millis(0), read(5, checkpoint(1)));
+        seen.see(Millis(400), read(5, checkpoint(1)), 500);
+        assert_eq!(seen.quiet, 400);
+        seen.see(Millis(9_000), read(5, checkpoint(1)), 500);
+        assert_eq!(seen.quiet, 900);
+        for revision in [6, 4] {
+            seen.see(Millis(9_100), read(revision, checkpoint(1)), 500);
+            assert_eq!(seen.quiet, 0, "revision {revision}");
+            seen.see(Millis(9_200), read(revision, checkpoint(1)), 500);
         }
-        let mut tenancy = Tenancy::default();
-        tenancy.see(Millis(0), read(3, Some("other")));
-        tenancy.want(Millis(1_500), true);
-        assert!(!takeable(&tenancy, TTL - 1, true));
-        // It stood still before we wanted it, so it is stale as soon as its time is over.
-        assert!(takeable(&tenancy, TTL, true));
-        tenancy.see(Millis(TTL), read(4, Some("other")));
-        assert!(!takeable(&tenancy, TTL, true));
     }
 
     #[test]
-    fn nothing_is_taken_before_the_interest_is_known_unless_that_takes_too_long() {
-        let mut tenancy = Tenancy::default();
-        tenancy.want(Millis(100), true);
-        tenancy.see(Millis(100), read(1, None));
-        assert!(!takeable(&tenancy, 100 + INTEREST_PATIENCE - 1, false));
-        assert!(takeable(&tenancy, 100 + INTEREST_PATIENCE, false));
+    fn a_checkpoint_of_an_older_version_is_read() {
+        let old = wire::encode(&(Seq(7), Incarnation(3))).unwrap();
+        assert_eq!(wire::decode::<Checkpoint>(&old).unwrap(), checkpoint(3));
+        let mark = Some(Mark { seq: Seq(5), stored: 9 });
+        let new = Checkpoint { mark, ..checkpoint(3) };
+        assert_eq!(wire::decode::<Checkpoint>(&wire::encode(&new).unwrap()).unwrap(), new);
     }
 
     #[test]
-    fn wanted_leases_are_looked_at_more_often_and_at_once() {
-        let mut tenancy = Tenancy::default();
-        assert!(tenancy.look_due(Millis(0)));
-        assert!(!tenancy.look_due(Millis(LOOK_OTHERS - 1)));
-        tenancy.want(Millis(300), true);
-        assert!(tenancy.look_due(Millis(300)));
-        tenancy.want(Millis(300 + LOOK_WANTED), true);
-        assert!(!tenancy.look_due(Millis(299 + LOOK_WANTED)));
-        assert!(tenancy.look_due(Millis(300 + LOOK_WANTED)));
+    fn a_checkpoint_that_makes_no_sense_is_as_one_that_cannot_be_read() {
+        let beyond = Checkpoint { mark: Some(Mark { seq: Seq(8), stored: 9 }), ..checkpoint(3) };
+        for odd in [checkpoint(u64::MAX), beyond] {
+            let seen = Seen::new(Millis(0), read(5, odd));
+            assert_eq!((seen.written(), seen.read.is_unreadable), (None, true));
+        }
     }
 }

@@ -43,14 +43,16 @@ pub(crate) async fn connect(server: &NatsServer) -> Nats {
     nats
 }
 
+/// What a router writes into a lease: the floor, the life of the stream, and the last message's sequence and time.
+pub(crate) type State = (u64, u64, Option<(u64, i64)>);
+
 /// The owners of all partitions, by name, as the leases tell them.
 pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
     let me = NodeRef { id: NodeId::new("test").unwrap(), nonce: Nonce(0) };
     let leases = Leases::open(nats, names::LEASES_BUCKET, me, SOON).await.unwrap();
     let mut owners = BTreeMap::new();
     for partition in 0..32 {
-        // The state is the router's business; its shape here is a floor and an incarnation.
-        let read = leases.read::<(u64, u64)>(&names::lease_key(partition)).await.unwrap();
+        let read = leases.read::<State>(&names::lease_key(partition)).await.unwrap();
         if let Some(Record { owner: Some(owner), .. }) = read.record {
             owners.insert(partition, owner.id.to_string());
         }

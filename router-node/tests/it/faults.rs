@@ -1,6 +1,6 @@
 //! Crashes, stolen leases, a server that goes away, a stream that is made anew, retention that passes.
 
-use crate::cluster::{Router, SOON, config, connect, owners};
+use crate::cluster::{Router, SOON, State, config, connect, owners};
 use crate::gateway::{Gateway, one_of_each};
 use crate::routing::publish;
 use std::time::Duration;
@@ -52,7 +52,7 @@ async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
     // The thief reads nothing and gives nothing back: the lease becomes stale with the floor as it was.
     let key = names::lease_key(7);
     eventually("the lease is stolen", SOON, async || {
-        let read = leases.read::<(u64, u64)>(&key).await.unwrap();
+        let read = leases.read::<State>(&key).await.unwrap();
         leases.take(&key, read.revision, &read.record?.state).await.ok()
     })
     .await;

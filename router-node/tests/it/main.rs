@@ -6,5 +6,6 @@ mod cluster;
 mod faults;
 mod gateway;
 mod letters;
+mod lives;
 mod replay;
 mod routing;

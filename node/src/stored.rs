@@ -1,0 +1,118 @@
+//! Single messages of a stream, as the server that leads it has them.
+//!
+//! They come as JSON, so no header that a producer has written can break the reading; and from the leader, so what is
+//! read was not out of date when it was asked for, as the answer of a replica to a direct get may be.
+
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{Context, ErrorCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tickwire_core::ids::Seq;
+
+/// Which message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Wanted<'s> {
+    /// The one with this sequence.
+    #[serde(rename = "seq")]
+    At(u64),
+    /// The last one of this subject.
+    #[serde(rename = "last_by_subj")]
+    LastOf(&'s str),
+    /// The first one from this sequence on.
+    #[serde(untagged)]
+    From {
+        /// The sequence.
+        seq: u64,
+        /// Of which subjects: all.
+        next_by_subj: All,
+    },
+}
+
+/// Every subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum All {
+    /// As NATS spells it.
+    #[serde(rename = ">")]
+    Subjects,
+}
+
+impl Wanted<'_> {
+    /// The first message from `seq` on.
+    pub fn from(seq: Seq) -> Self {
+        Self::From { seq: seq.0, next_by_subj: All::Subjects }
+    }
+}
+
+/// A message without its headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its sequence.
+    pub seq: Seq,
+    /// When the server stored it, in milliseconds since 1970.
+    pub stored: i64,
+    /// What it holds.
+    pub payload: Vec<u8>,
+}
+
+/// A message could not be had.
+#[derive(Debug, Error)]
+#[error("a message of the stream {stream} cannot be had: {reason}")]
+pub struct GetError {
+    stream: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Found,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    seq: u64,
+    #[serde(default)]
+    data: String,
+    time: Timestamp,
+}
+
+/// Gets a message; `None` if there is none.
+///
+/// # Errors
+/// When the server does not answer in the time of a request, or refuses.
+pub async fn get(context: &Context, stream: &str, wanted: Wanted<'_>) -> Result<Option<StoredMessage>, GetError> {
+    let failed = |reason: String| GetError { stream: stream.to_owned(), reason };
+    let answer = context.request(format!("STREAM.MSG.GET.{stream}"), &wanted).await;
+    match answer.map_err(|error| failed(error.to_string()))? {
+        Response::Ok(Answer { message: Found { seq, data, time } }) => {
+            let payload = STANDARD.decode(data).map_err(|error| failed(error.to_string()))?;
+            Ok(Some(StoredMessage { seq: Seq(seq), stored: time.as_millisecond(), payload }))
+        }
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+        Response::Err { error } => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_as_nats_reads_them() {
+        let json = |wanted: Wanted| serde_json::to_string(&wanted).unwrap();
+        assert_eq!(json(Wanted::At(7)), r#"{"seq":7}"#);
+        assert_eq!(json(Wanted::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
+        assert_eq!(json(Wanted::from(Seq(7))), r#"{"seq":7,"next_by_subj":">"}"#);
+    }
+
+    #[test]
+    fn an_answer_is_read_whatever_its_headers_are() {
+        let answer = r#"{"type":"io.nats.jetstream.api.v1.stream_msg_get_response","message":{"subject":"a","seq":3,
+            "hdrs":"AP8N","data":"aGk=","time":"2026-11-27T12:00:00.001000001Z"}}"#;
+        let Response::Ok(Answer { message }) = serde_json::from_str(answer).unwrap() else { panic!() };
+        assert_eq!((message.seq, message.data.as_str()), (3, "aGk="));
+        assert_eq!(message.time.as_millisecond() % 1_000, 1);
+    }
+}

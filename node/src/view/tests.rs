@@ -1,0 +1,237 @@
+//! What a roster promises, case by case and for whatever comes.
+
+use super::*;
+use proptest::prelude::*;
+use tickwire_core::ids::Nonce;
+
+const TIMEOUT: u64 = 3_000;
+
+fn member(name: &str, nonce: u64) -> Member {
+    Member {
+        node: NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(nonce) },
+        role: if name.starts_with('r') { Role::Router } else { Role::Gateway },
+        weight: 1,
+        draining: false,
+    }
+}
+
+fn names(view: &View) -> Vec<&str> {
+    view.members.iter().map(|member| member.node.id.as_str()).collect()
+}
+
+fn step(roster: &mut Roster, view: &mut View, now: u64) {
+    if let Some(next) = roster.next_view(view, 0, Millis(now)) {
+        assert_eq!(next.version, view.version + 1);
+        *view = next;
+    }
+}
+
+#[test]
+fn who_beats_is_in_and_who_drains_stays() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    assert!(roster.beat(Millis(10), member("r2", 1)).unwrap());
+    assert!(roster.beat(Millis(10), member("g1", 1)).unwrap());
+    assert!(!roster.beat(Millis(20), member("g1", 1)).unwrap());
+    step(&mut roster, &mut view, 20);
+    assert_eq!((view.version, names(&view)), (1, vec!["g1", "r2"]));
+    assert_eq!(roster.next_view(&view, 0, Millis(30)), None);
+    let draining = Member { draining: true, ..member("g1", 1) };
+    assert!(roster.beat(Millis(30), draining).unwrap());
+    step(&mut roster, &mut view, 30);
+    assert_eq!((view.version, view.members[0].draining), (2, true));
+    roster.goodbye(Millis(40), &member("g1", 1)).unwrap();
+    roster.beat(Millis(41), member("g1", 1)).unwrap();
+    step(&mut roster, &mut view, 41);
+    assert_eq!(names(&view), ["r2"]);
+}
+
+#[test]
+fn the_later_life_of_a_name_counts() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    roster.beat(Millis(0), member("g1", 9)).unwrap();
+    step(&mut roster, &mut view, 0);
+    roster.beat(Millis(100), member("g1", 2)).unwrap();
+    roster.beat(Millis(110), member("g1", 9)).unwrap();
+    step(&mut roster, &mut view, 110);
+    assert_eq!(view.members, [member("g1", 2)]);
+    roster.goodbye(Millis(120), &member("g1", 9)).unwrap();
+    assert_eq!(roster.next_view(&view, 0, Millis(120)), None);
+}
+
+#[test]
+fn a_new_coordinator_drops_nobody_before_one_timeout() {
+    let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)] };
+    let mut roster = Roster::new(Millis(0), TIMEOUT);
+    roster.restart_silence(Millis(50_000));
+    roster.beat(Millis(50_000), member("r1", 1)).unwrap();
+    assert_eq!(roster.next_view(&view, 0, Millis(50_000 + TIMEOUT)), None);
+    roster.beat(Millis(53_000), member("r1", 1)).unwrap();
+    step(&mut roster, &mut view, 50_001 + TIMEOUT);
+    assert_eq!((view.version, names(&view)), (8, vec!["r1"]));
+}
+
+#[test]
+fn silence_takes_half_at_most_before_the_cool_down() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    for name in ["g1", "g2", "g3", "g4", "g5", "r1"] {
+        roster.beat(Millis(0), member(name, 1)).unwrap();
+    }
+    step(&mut roster, &mut view, 0);
+    roster.beat(Millis(4_000), member("g5", 1)).unwrap();
+    for now in [4_000, 4_250, 6_000] {
+        roster.beat(Millis(now), member("g5", 1)).unwrap();
+        step(&mut roster, &mut view, now);
+        assert_eq!(names(&view), ["g3", "g4", "g5"], "at {now}");
+    }
+    roster.beat(Millis(10_001), member("g5", 1)).unwrap();
+    step(&mut roster, &mut view, 10_001);
+    assert_eq!(names(&view), ["g4", "g5"]);
+}
+
+#[test]
+fn the_dead_do_not_come_back_into_the_view_when_silence_is_forgiven() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    roster.beat(Millis(0), member("r1", 1)).unwrap();
+    roster.beat(Millis(0), member("r2", 1)).unwrap();
+    step(&mut roster, &mut view, 0);
+    assert_eq!(names(&view), ["r1", "r2"]);
+    roster.beat(Millis(TIMEOUT + 1), member("r1", 1)).unwrap();
+    step(&mut roster, &mut view, TIMEOUT + 1);
+    assert_eq!(names(&view), ["r1"]);
+    // Nobody can be heard for a while: r1 stays, and r2 stays away.
+    for now in [5_000, 6_000, 7_000, 8_000] {
+        roster.restart_silence(Millis(now));
+        step(&mut roster, &mut view, now);
+        assert_eq!(names(&view), ["r1"], "at {now}");
+    }
+    roster.beat(Millis(8_500), member("r2", 1)).unwrap();
+    step(&mut roster, &mut view, 8_500);
+    assert_eq!(names(&view), ["r1", "r2"]);
+}
+
+#[test]
+fn a_beat_that_makes_no_sense_is_refused_and_changes_nothing() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    roster.beat(Millis(0), member("r1", 1)).unwrap();
+    step(&mut roster, &mut view, 0);
+    for weight in [0, 101, 255] {
+        let odd = roster.beat(Millis(1), Member { weight, ..member("r1", 1) });
+        assert_eq!(odd, Err(BeatError::Weight(weight)));
+    }
+    let odd = Member { role: Role::Gateway, ..member("r1", 1) };
+    assert_eq!(roster.beat(Millis(1), odd.clone()), Err(BeatError::Role { said: "gateway", known: "router" }));
+    assert_eq!(roster.goodbye(Millis(1), &odd), Err(BeatError::Role { said: "gateway", known: "router" }));
+    assert_eq!(roster.next_view(&view, 0, Millis(1)), None);
+    for nonce in 1..LIVES as u64 {
+        roster.beat(Millis(2), member("g1", nonce)).unwrap();
+    }
+    assert_eq!(roster.beat(Millis(2), member("g2", 1)), Err(BeatError::TooMany));
+    assert_eq!(roster.beat(Millis(3), member("r1", 1)), Ok(false));
+}
+
+#[test]
+fn who_goes_on_beating_after_a_goodbye_comes_back() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    roster.beat(Millis(0), member("r1", 1)).unwrap();
+    roster.goodbye(Millis(0), &member("r1", 1)).unwrap();
+    for now in [1_000, 2_000, TIMEOUT] {
+        assert_eq!(roster.beat(Millis(now), member("r1", 1)), Ok(false));
+        step(&mut roster, &mut view, now);
+        assert_eq!(names(&view), [""; 0]);
+    }
+    assert_eq!(roster.beat(Millis(TIMEOUT + 1), member("r1", 1)), Ok(true));
+    step(&mut roster, &mut view, TIMEOUT + 1);
+    assert_eq!(names(&view), ["r1"]);
+}
+
+#[test]
+fn a_version_stands_for_one_view_even_when_kv_has_lost_some_and_whatever_it_holds() {
+    let mut roster = Roster::new(Millis(0), TIMEOUT);
+    roster.beat(Millis(0), member("r1", 1)).unwrap();
+    let members = vec![member("r1", 1)];
+    let next = |roster: &mut Roster, version: u64, known: u64| {
+        let view = View { version, members: members.clone() };
+        roster.next_view(&view, known, Millis(0)).map(|next| next.version)
+    };
+    assert_eq!(next(&mut roster, 7, 7), None);
+    assert_eq!(next(&mut roster, 7, 9), Some(10));
+    assert_eq!(next(&mut roster, u64::MAX, 9), Some(10));
+    assert_eq!(next(&mut roster, u64::MAX, u64::MAX), Some(1));
+    assert_eq!(next(&mut roster, 7, u64::MAX), None);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Beat(u8, bool),
+    Goodbye(u8),
+    Restart(u8),
+    Pass(u16),
+    Deaf,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0..8u8, any::<bool>()).prop_map(|(node, draining)| Act::Beat(node, draining)),
+        1 => (0..8u8).prop_map(Act::Goodbye),
+        1 => (0..8u8).prop_map(Act::Restart),
+        4 => (0..2_000u16).prop_map(Act::Pass),
+        1 => Just(Act::Deaf),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, views are sorted, hold every node that was just heard, never lose more than half of a
+    /// role to silence at once, and end up with exactly those who beat.
+    #[test]
+    fn views_follow_the_rules(acts in prop::collection::vec(act(), 1..120)) {
+        let (mut now, mut nonces) = (0, [1u64; 8]);
+        let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+        let name = |node: u8| format!("{}{node}", if node < 4 { "r" } else { "g" });
+        let mut gone = std::collections::BTreeSet::new();
+        for act in acts {
+            let mut beaten = None;
+            match act {
+                Act::Beat(node, draining) => {
+                    let member = Member { draining, ..member(&name(node), nonces[usize::from(node)]) };
+                    roster.beat(Millis(now), member.clone()).unwrap();
+                    beaten = Some(member);
+                }
+                Act::Goodbye(node) => {
+                    let member = member(&name(node), nonces[usize::from(node)]);
+                    gone.insert(member.node.clone());
+                    roster.goodbye(Millis(now), &member).unwrap();
+                }
+                Act::Restart(node) => nonces[usize::from(node)] += 1,
+                Act::Pass(time) => now += u64::from(time),
+                Act::Deaf => roster.restart_silence(Millis(now)),
+            }
+            let before = view.clone();
+            step(&mut roster, &mut view, now);
+            for member in &view.members {
+                let was_there = before.members.iter().any(|other| other.node == member.node);
+                let was_heard = roster.last_heard(&member.node).is_some_and(|last| now - last.0 <= TIMEOUT);
+                prop_assert!(was_there || was_heard, "{} came back from the dead", member.node);
+            }
+            prop_assert!(view.members.is_sorted_by(|a, b| a.node.id < b.node.id));
+            if let Some(member) = beaten && !gone.contains(&member.node) {
+                prop_assert!(view.members.contains(&member));
+            }
+            for role in [Role::Router, Role::Gateway] {
+                let size = before.members.iter().filter(|member| member.role == role).count();
+                let silent = before.members.iter().filter(|member| {
+                    member.role == role
+                        && !gone.contains(&member.node)
+                        && view.members.iter().all(|other| other.node.id != member.node.id)
+                });
+                let count = silent.count();
+                prop_assert!(count <= (size / 2).max(1));
+            }
+        }
+        for _ in 0..40 {
+            now += TIMEOUT / 2;
+            roster.beat(Millis(now), member("g9", 1)).unwrap();
+            step(&mut roster, &mut view, now);
+        }
+        prop_assert_eq!(view.members, vec![member("g9", 1)]);
+    }
+}

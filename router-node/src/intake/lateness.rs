@@ -1,0 +1,94 @@
+//! Whether retention may have passed a reader unseen: whether something has stood in the stream, unread, for long enough
+//! to be removed. Pure, and by this process' own clock alone: the clock of the server that stores messages may show any
+//! time.
+//!
+//! A message that comes now was stored after the last moment at which nothing was left to be read. When that was a short
+//! time ago, the message is not older than that, whatever time it was stored at; and nor is what retention may have
+//! removed before it.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What has waited for longer than this may have been removed. A stream is taken to hold a second of events.
+const LATE: Duration = Duration::from_secs(1);
+
+/// A message with more than this behind it is late.
+const BACKLOG: u64 = 1_000;
+
+/// What is known of one reader.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lateness {
+    /// When it was last known that nothing was left to be read; `None` if that is not known of this consumer.
+    current_at: Option<Instant>,
+    is_late: bool,
+}
+
+impl Lateness {
+    /// The reader reads by another consumer, which has not told anything yet.
+    pub(super) fn restart(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none behind it.
+    pub(super) fn is_current(&mut self, now: Instant) {
+        self.current_at = Some(now);
+    }
+
+    /// A message came that has so many behind it.
+    pub(super) fn take(&mut self, now: Instant, pending: u64) {
+        let waited = self.current_at.is_none_or(|at| now.duration_since(at) > LATE);
+        self.is_late |= waited || pending > BACKLOG;
+        if pending == 0 {
+            self.is_current(now);
+        }
+    }
+
+    /// Whether something of what came since the last call was late: then the stream has to be asked whether it still
+    /// begins where the reader went on, before anything of that is claimed.
+    pub(super) fn take_late(&mut self) -> bool {
+        std::mem::take(&mut self.is_late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn what_a_new_consumer_reads_is_late_until_nothing_is_left() {
+        let (start, mut lateness) = (Instant::now(), Lateness::default());
+        for (at, pending, is_late) in [(0, 2, true), (10, 1, true), (20, 0, true), (30, 0, false), (40, 1_000, false)] {
+            lateness.take(after(start, at), pending);
+            assert_eq!(lateness.take_late(), is_late, "at {at}");
+        }
+        lateness.restart();
+        lateness.take(after(start, 50), 0);
+        assert!(lateness.take_late());
+    }
+
+    #[test]
+    fn only_the_own_clock_and_what_is_left_tell_that_something_waited() {
+        let (start, mut lateness) = (Instant::now(), Lateness::default());
+        lateness.is_current(start);
+        lateness.take(after(start, 1_000), 0);
+        assert!(!lateness.take_late());
+        lateness.take(after(start, 2_001), 0);
+        assert!(lateness.take_late());
+        // A quiet partition whose consumer says so is not late.
+        lateness.is_current(after(start, 9_000));
+        lateness.take(after(start, 9_500), 7);
+        assert!(!lateness.take_late());
+        lateness.take(after(start, 9_600), 1_001);
+        assert!(lateness.take_late());
+        // What began to wait then is late when it has waited for long.
+        lateness.take(after(start, 10_100), 3);
+        assert!(lateness.take_late());
+        lateness.take(after(start, 10_200), 0);
+        assert!(lateness.take_late());
+        assert!(!lateness.take_late());
+    }
+}

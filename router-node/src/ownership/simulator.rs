@@ -1,0 +1,421 @@
+//! Routers, their leases and a KV in one thread. KV lags, fails, answers too late, and loses its tail; routers freeze,
+//! are cut off, die and drain; views come late, go back, name the dead, and differ. All of it at random, by a seed. No
+//! partition may be without an owner for longer than a lease's life and a second while a router lives that can reach KV;
+//! and when all is well again, every partition has one owner, the one that the ring names.
+//!
+//! `TICKWIRE_SIM_RUNS` sets the number of seeds.
+
+use super::placement::{Action, Pace, Placement, Reached, Written};
+use super::tenancy::Checkpoint;
+use crate::source::{Source, Tenure};
+use crate::stream::Facts;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tickwire_core::ids::{Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
+use tickwire_core::ring::{Member, Role, View};
+use tickwire_node::lease::{Read, Record};
+
+const PARTITIONS: u16 = 2;
+const TTL: u64 = 2_000;
+const RENEW: u64 = 1_000;
+/// How long a partition may be without an owner.
+const BOUND: u64 = TTL + 1_000;
+/// How long one operation at KV may take.
+const DEADLINE: u64 = 1_000;
+/// An answer that takes longer than this is slow.
+const SLOW: u64 = 100;
+const STEP: u64 = 50;
+const STORM: u64 = 15_000;
+/// Longer than anything is kept against the ring.
+const CALM: u64 = 24_000;
+/// How many routers live at once, at most.
+const MOST: usize = 5;
+
+/// One key of KV.
+#[derive(Debug, Clone)]
+struct Entry {
+    revision: u64,
+    record: Record<Checkpoint>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Kv {
+    entries: BTreeMap<Source, Entry>,
+    last: u64,
+    /// Until when nobody is answered.
+    away_until: u64,
+}
+
+/// An operation on its way: when it takes effect, if it does, and when its answer comes.
+#[derive(Debug)]
+struct Flight {
+    action: Action,
+    applies_at: Option<u64>,
+    applied: Option<Answer>,
+    answer_at: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Answer {
+    Read(Read<Checkpoint>),
+    Written(Written),
+}
+
+struct Router {
+    me: NodeRef,
+    placement: Placement,
+    flights: Vec<Flight>,
+    /// When the engine has published what is to be given back.
+    releases: Vec<(u64, Vec<Tenure>)>,
+    is_alive: bool,
+    is_draining: bool,
+    frozen_until: u64,
+    /// Until when it does not reach KV.
+    cut_until: u64,
+    /// Since when nothing has been wrong with it.
+    well_since: u64,
+    /// Until when KV was slow to answer it about a lease, or did not.
+    slow_until: BTreeMap<Source, u64>,
+    view: usize,
+}
+
+struct World {
+    rng: StdRng,
+    now: u64,
+    kv: Kv,
+    backups: Vec<Kv>,
+    routers: Vec<Router>,
+    views: Vec<Arc<View>>,
+    boots: u64,
+    unowned_since: BTreeMap<Source, u64>,
+    log: Vec<String>,
+}
+
+fn facts() -> Facts {
+    Facts { incarnation: Incarnation(1), before: Seq(0), first: Seq(1), last: Seq(100), replicas: 1 }
+}
+
+fn sources() -> impl Iterator<Item = Source> {
+    (0..PARTITIONS).map(|number| Source::Partition(Partition(number))).chain([Source::CatchAll])
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            rng: StdRng::seed_from_u64(seed),
+            now: 0,
+            kv: Kv::default(),
+            backups: vec![Kv::default()],
+            routers: Vec::new(),
+            views: vec![Arc::default()],
+            boots: 0,
+            unowned_since: sources().map(|source| (source, 0)).collect(),
+            log: Vec::new(),
+        };
+        for _ in 0..3 {
+            world.boot();
+        }
+        world.publish_view();
+        world
+    }
+
+    fn boot(&mut self) {
+        self.boots += 1;
+        let me = NodeRef { id: NodeId::new(&format!("r{}", self.boots)).unwrap(), nonce: Nonce(self.boots) };
+        let mut placement = Placement::new(me.clone(), PARTITIONS, Pace { ttl: TTL, renew: RENEW });
+        assert_eq!(placement.see_stream(Millis(self.now), facts()), []);
+        self.routers.push(Router {
+            me,
+            placement,
+            flights: Vec::new(),
+            releases: Vec::new(),
+            is_alive: true,
+            is_draining: false,
+            frozen_until: 0,
+            cut_until: 0,
+            well_since: self.now,
+            slow_until: BTreeMap::new(),
+            view: 0,
+        });
+    }
+
+    /// The coordinator writes who lives, or who it believes to.
+    fn publish_view(&mut self) {
+        let chance = if self.now < STORM { 0.15 } else { 0.0 };
+        let member = |router: &Router| Member {
+            node: router.me.clone(),
+            role: Role::Router,
+            weight: 1,
+            draining: router.is_draining,
+        };
+        let mut members = Vec::new();
+        for router in &self.routers {
+            let is_wrong = self.rng.random_bool(chance);
+            if router.is_alive != is_wrong {
+                members.push(member(router));
+            }
+        }
+        members.sort_by(|a, b| a.node.id.cmp(&b.node.id));
+        let version = self.views.len() as u64;
+        self.views.push(Arc::new(View { version, members }));
+    }
+
+    fn say(&mut self, what: &str) {
+        self.log.push(format!("{:>6} {what}", self.now));
+    }
+
+    /// Something goes wrong.
+    fn fault(&mut self) {
+        let living: Vec<usize> = (0..self.routers.len()).filter(|at| self.routers[*at].is_alive).collect();
+        let at = *living.choose(&mut self.rng).unwrap();
+        let long = self.now + self.rng.random_range(100..8_000);
+        let name = self.routers[at].me.id.to_string();
+        match self.rng.random_range(0..8) {
+            0 if living.len() > 1 => {
+                self.routers[at].is_alive = false;
+                self.say(&format!("{name} dies"));
+                if self.rng.random_bool(0.7) {
+                    self.boot();
+                }
+            }
+            1 if living.len() > 1 && living.len() < MOST => {
+                self.routers[at].is_draining = true;
+                self.say(&format!("{name} drains"));
+                self.boot();
+            }
+            2 => {
+                self.routers[at].frozen_until = long;
+                self.say(&format!("{name} stands still until {long}"));
+            }
+            3 => {
+                self.routers[at].cut_until = long;
+                self.say(&format!("{name} is cut off until {long}"));
+            }
+            4 => {
+                self.kv.away_until = long;
+                self.say(&format!("KV is away until {long}"));
+            }
+            5 => {
+                // Its revisions are given again.
+                self.kv = Kv { away_until: self.now + 500, ..self.backups.choose(&mut self.rng).unwrap().clone() };
+                self.say("KV loses its tail");
+            }
+            6 => {
+                let view = self.rng.random_range(0..self.views.len());
+                self.routers[at].view = view;
+                self.say(&format!("{name} goes back to view {view}"));
+            }
+            _ if living.len() < MOST => self.boot(),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        let is_storm = self.now < STORM;
+        if is_storm && self.rng.random_bool(0.06) {
+            self.fault();
+        }
+        if self.now.is_multiple_of(3_000) {
+            self.publish_view();
+            self.backups.push(self.kv.clone());
+        }
+        for at in 0..self.routers.len() {
+            self.step_router(at, is_storm);
+        }
+        self.check();
+    }
+
+    fn step_router(&mut self, at: usize, is_storm: bool) {
+        let now = self.now;
+        let latest = self.views.len() - 1;
+        let reaches_kv = now >= self.kv.away_until && now >= self.routers[at].cut_until;
+        if !self.routers[at].is_alive || now < self.routers[at].frozen_until || !reaches_kv {
+            self.routers[at].well_since = now;
+        }
+        // What was sent before may take effect whatever has become of the sender.
+        let Self { kv, routers, rng, unowned_since, .. } = self;
+        let router = &mut routers[at];
+        for flight in &mut router.flights {
+            if flight.applies_at.is_some_and(|applies| applies <= now && now >= kv.away_until) {
+                flight.applies_at = None;
+                let answer = kv.apply(&router.me, &flight.action);
+                // A lease's life begins with each write, though nobody may be there any more to hear that it was done.
+                if let (Answer::Written(Written::At(_)), Action::Write { source, is_ours: true, .. }) =
+                    (&answer, &flight.action)
+                {
+                    unowned_since.insert(*source, now);
+                }
+                flight.applied = Some(answer);
+            }
+        }
+        if !router.is_alive {
+            router.flights.retain(|flight| flight.applies_at.is_some());
+            return;
+        }
+        if now < router.frozen_until {
+            return;
+        }
+        if router.view < latest && rng.random_bool(if is_storm { 0.01 } else { 0.1 }) {
+            router.view = latest;
+        }
+        let placement = &mut router.placement;
+        placement.set_view(Arc::clone(&self.views[router.view]));
+        placement.set_informed(!is_storm || rng.random_bool(0.7));
+        if router.is_draining {
+            placement.drain(Millis(now));
+            if placement.is_empty() {
+                router.is_alive = false;
+                return;
+            }
+        }
+        let mut actions = Vec::new();
+        let (come, flying) =
+            std::mem::take(&mut router.flights).into_iter().partition(|flight: &Flight| flight.answer_at <= now);
+        router.flights = flying;
+        for Flight { action, applied, .. } in come {
+            actions.extend(match action {
+                Action::Read(source) => {
+                    let read = applied.and_then(|answer| match answer {
+                        Answer::Read(read) => Some(read),
+                        Answer::Written(_) => None,
+                    });
+                    placement.has_read(Millis(now), source, read)
+                }
+                Action::Write { source, .. } => {
+                    let written = match applied {
+                        Some(Answer::Written(written)) => written,
+                        _ => Written::Unanswered,
+                    };
+                    placement.has_written(Millis(now), source, written)
+                }
+                _ => Vec::new(),
+            });
+        }
+        let (ready, waiting) = std::mem::take(&mut router.releases).into_iter().partition(|(at, _)| *at <= now);
+        router.releases = waiting;
+        for (_, tenures) in ready as Vec<(u64, Vec<Tenure>)> {
+            placement.released(&tenures, |_| Some(Reached { floor: Seq(50), mark: None }));
+        }
+        actions.extend(placement.act(Millis(now), |_| Some(Reached { floor: Seq(50), mark: None })));
+        for action in actions {
+            match action {
+                Action::Read(source) | Action::Write { source, .. } => {
+                    let lag = if is_storm && rng.random_bool(0.02) {
+                        rng.random_range(0..3_000)
+                    } else {
+                        rng.random_range(1..40)
+                    };
+                    let is_lost = !reaches_kv || is_storm && rng.random_bool(0.01);
+                    // An answer that is lost or late: the operation may take effect long after it was given up.
+                    let applies_at = (!is_lost || rng.random_bool(0.5)).then_some(now + lag);
+                    let answer_at =
+                        now + if is_lost { DEADLINE } else { (lag + rng.random_range(1..10)).min(DEADLINE) };
+                    if answer_at > now + SLOW {
+                        router.slow_until.insert(source, answer_at);
+                    }
+                    router.flights.push(Flight { action, applies_at, applied: None, answer_at });
+                }
+                Action::Release(tenures) => router.releases.push((now + rng.random_range(1..200), tenures)),
+                Action::Own { .. } | Action::Disown(_) => {}
+            }
+        }
+    }
+
+    /// A partition has an owner if a router that lives and reaches NATS reads it.
+    fn check(&mut self) {
+        let now = self.now;
+        let is_serving = |router: &&Router| {
+            router.is_alive && now >= router.frozen_until && now >= router.cut_until && now >= self.kv.away_until
+        };
+        let owned: Vec<Source> = self
+            .routers
+            .iter()
+            .filter(is_serving)
+            .flat_map(|router| router.placement.held())
+            .map(|(tenure, _)| tenure.source)
+            .collect();
+        for source in owned {
+            self.unowned_since.insert(source, now);
+        }
+        for (source, since) in &self.unowned_since {
+            // Since when some router could have taken it.
+            let could =
+                |router: &Router| router.well_since.max(router.slow_until.get(source).copied().unwrap_or_default());
+            let routers = self.routers.iter().filter(|router| router.is_alive && !router.is_draining);
+            let Some(able) = routers.map(could).min() else { continue };
+            let since = (*since).max(able);
+            let time = now.saturating_sub(since);
+            assert!(time <= BOUND, "{source} has had no owner since {since}, now {now}\n{}", self.story(*source));
+        }
+    }
+
+    /// What has happened, and how it stands with one lease.
+    fn story(&self, source: Source) -> String {
+        let mut lines = self.log.clone();
+        lines.push(format!("KV: {:?}", self.kv.entries.get(&source)));
+        for router in self.routers.iter().filter(|router| router.is_alive) {
+            let standing = router.placement.standing(source);
+            lines.push(format!("{} (draining: {}): {standing}", router.me.id, router.is_draining));
+        }
+        lines.join("\n")
+    }
+
+    /// When all is well, owners are as the ring tells, and each is alone.
+    fn check_calm(&self) {
+        let view = self.views.last().unwrap();
+        let ring = view.owners(PARTITIONS);
+        for source in sources() {
+            let partition = if let Source::Partition(partition) = source { partition } else { Partition(0) };
+            let holds = |router: &&Router| {
+                router.is_alive && router.placement.held().any(|(tenure, _)| tenure.source == source)
+            };
+            let owners: Vec<&NodeRef> = self.routers.iter().filter(holds).map(|router| &router.me).collect();
+            assert_eq!(owners, [&ring[&partition]], "{source}\n{}", self.story(source));
+        }
+    }
+}
+
+impl Kv {
+    fn apply(&mut self, me: &NodeRef, action: &Action) -> Answer {
+        match action {
+            Action::Write { source, revision, is_ours, checkpoint } => {
+                let found = self.entries.get(source).map_or(0, |entry| entry.revision);
+                if found != *revision {
+                    return Answer::Written(Written::Refused);
+                }
+                self.last += 1;
+                let record = Record { owner: is_ours.then(|| me.clone()), state: *checkpoint };
+                self.entries.insert(*source, Entry { revision: self.last, record });
+                Answer::Written(Written::At(self.last))
+            }
+            Action::Read(source) => Answer::Read(match self.entries.get(source) {
+                Some(Entry { revision, record }) => {
+                    Read { revision: *revision, record: Some(record.clone()), is_unreadable: false }
+                }
+                None => Read { revision: 0, record: None, is_unreadable: false },
+            }),
+            other => unreachable!("{other:?} is nothing for KV"),
+        }
+    }
+}
+
+fn simulate(seed: u64) {
+    let mut world = World::new(seed);
+    while world.now < STORM + CALM {
+        world.step();
+    }
+    world.check_calm();
+}
+
+#[test]
+fn no_partition_is_without_an_owner_for_longer_than_a_lease_and_a_second_in_any_schedule() {
+    let runs = std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000);
+    for seed in 0..runs {
+        let run = std::panic::catch_unwind(|| simulate(seed));
+        assert!(run.is_ok(), "the seed is {seed}");
+    }
+}
