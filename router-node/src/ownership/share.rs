@@ -33,9 +33,10 @@ impl Shares {
         self.ring.get(&key(source))
     }
 
-    /// Whether `me` should take over `source` when `former`, or else its owner by the ring, does not do its part.
+    /// Whether `me` should take over `source` when `former`, or else its owner by the ring, does not do its part. Where
+    /// the ring names nobody, anyone should.
     pub(super) fn is_heir(&self, me: &NodeRef, source: Source, former: Option<&NodeRef>) -> bool {
-        let Some(former) = former.or(self.owner(source)) else { return false };
+        let Some(former) = former.or(self.owner(source)) else { return true };
         let mut without = self.without.borrow_mut();
         let ring = without.entry(former.clone()).or_insert_with(|| {
             let members = self.view.members.iter().filter(|member| member.node != *former).cloned().collect();

@@ -170,7 +170,7 @@ impl World {
     /// Something goes wrong.
     fn fault(&mut self) {
         let living: Vec<usize> = (0..self.routers.len()).filter(|at| self.routers[*at].is_alive).collect();
-        let at = *living.choose(&mut self.rng).unwrap();
+        let Some(at) = living.choose(&mut self.rng).copied() else { return self.boot() };
         let long = self.now + self.rng.random_range(100..8_000);
         let name = self.routers[at].me.id.to_string();
         match self.rng.random_range(0..8) {

@@ -51,12 +51,15 @@ impl Seen {
     }
 
     /// Another look. Between two looks, at most `longest` milliseconds count. Any other revision means that it was
-    /// written, a lower one too: a KV that has lost its tail gives revisions again.
-    pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, longest: u64) {
-        self.quiet = if read.revision == self.read.revision {
-            self.quiet.saturating_add(now.since(self.last).min(longest))
-        } else {
-            0
+    /// written, a lower one too: a KV that has lost its tail gives revisions again. One that was given back late, when it
+    /// had not been renewed for longer than half of its life `ttl`, has been without an owner for the rest.
+    pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, longest: u64, ttl: u64) {
+        let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
+        let is_given_back = read.record.as_ref().is_some_and(|record| record.owner.is_none());
+        self.quiet = match read.revision == self.read.revision {
+            true => quiet,
+            false if is_given_back => self.quiet.saturating_sub(ttl / 2),
+            false => 0,
         };
         (self.read, self.last) = (sane(read), now);
     }
@@ -93,15 +96,21 @@ mod tests {
     #[test]
     fn only_time_between_answered_looks_counts_and_any_other_revision_ends_it() {
         let mut seen = Seen::new(Millis(0), read(5, checkpoint(1)));
-        seen.see(Millis(400), read(5, checkpoint(1)), 500);
+        seen.see(Millis(400), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 400);
-        seen.see(Millis(9_000), read(5, checkpoint(1)), 500);
+        seen.see(Millis(9_000), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 900);
         for revision in [6, 4] {
-            seen.see(Millis(9_100), read(revision, checkpoint(1)), 500);
+            seen.see(Millis(9_100), read(revision, checkpoint(1)), 500, 2_000);
             assert_eq!(seen.quiet, 0, "revision {revision}");
-            seen.see(Millis(9_200), read(revision, checkpoint(1)), 500);
+            seen.see(Millis(9_200), read(revision, checkpoint(1)), 500, 2_000);
         }
+        for number in 0..4 {
+            seen.see(Millis(9_600 + number * 400), read(7, checkpoint(1)), 500, 2_000);
+        }
+        assert_eq!(seen.quiet, 1_200);
+        seen.see(Millis(11_000), read(8, checkpoint(1)), 500, 2_000);
+        assert_eq!(seen.quiet, 200, "given back late");
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Desk {
                 if is_others && read.revision > seen.read.revision && matches!(self.hold, Hold::Away) {
                     self.adoptions = 0;
                 }
-                seen.see(now, read, look_pace(pace) + LOOK_SOON);
+                seen.see(now, read, look_pace(pace) + LOOK_SOON, pace.ttl);
             }
             None => self.seen = Some(Seen::new(now, read)),
         }
@@ -189,6 +189,10 @@ impl Desk {
 
     /// It is ours.
     pub(super) fn take(&mut self, now: Millis, held: Held) {
+        // For how long it had no owner before says nothing of the time after.
+        if let Some(seen) = &mut self.seen {
+            seen.quiet = 0;
+        }
         self.kept_until = now;
         if !self.is_wanted {
             self.kept_until = now.plus(KEEP << self.adoptions.min(DOUBLINGS));
