@@ -41,6 +41,18 @@ impl Process {
         self.child.id()
     }
 
+    /// How much memory it holds, in KB.
+    pub fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the memory of a process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the descriptors of a process").count()
+    }
+
     /// Asks the process to end, as an operator's tools do (SIGTERM).
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

@@ -5,10 +5,13 @@ use crate::diagnosis::diagnose;
 use crate::node::{DEADLINE, Node};
 use crate::oracle::Log;
 use crate::producer::Producer;
+use crate::socket::query;
+use jsonwebtoken::{EncodingKey, Header};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
+use tickwire_client::Credentials;
 use tickwire_core::ids::Seq;
 use tickwire_testkit::NatsServer;
 use tokio::time::{Instant, sleep};
@@ -38,6 +41,12 @@ const SETTINGS: [(&str, &str); 11] = [
     ("router.checkpoint_interval", "200ms"),
 ];
 
+/// The secret that signs the tokens of clusters that ship.
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+/// How long anything may take in a cluster that runs with the defaults that ship: nodes notice each other's death later.
+const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
+
 /// A running cluster. Nodes are dropped before the nats-server that they talk to.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -54,6 +63,8 @@ pub(crate) struct Cluster {
     started: usize,
     /// Whether every node has a line of its own.
     behind_lines: bool,
+    /// Whether nothing is set but where NATS is, and the secret that no node ships with.
+    pub(crate) is_shipped: bool,
 }
 
 impl Cluster {
@@ -88,11 +99,18 @@ impl Cluster {
         Self::with_settings(vec![NatsServer::start()], &[("auth.mode", "dev")]).await
     }
 
-    /// A cluster without nodes.
+    /// Starts a cluster with nothing but the defaults that ship, in which every node has a line of its own to NATS.
+    pub(crate) async fn start_shipped(routers: usize, gateways: usize) -> Self {
+        let cluster = Self::with_settings(vec![NatsServer::start()], &[("auth.jwt_secret", SECRET)]).await;
+        Self { is_shipped: true, behind_lines: true, ..cluster }.filled(routers, gateways).await
+    }
+
+    /// A cluster without nodes, with the settings of tests.
     async fn create(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
         Self::with_settings(nats, &SETTINGS.iter().chain(settings).copied().collect::<Vec<_>>()).await
     }
 
+    /// A cluster without nodes, with these settings alone.
     async fn with_settings(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
         let url = urls(&nats).join(",");
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
@@ -106,6 +124,7 @@ impl Cluster {
             nats,
             started: 0,
             behind_lines: false,
+            is_shipped: false,
         }
     }
 
@@ -166,10 +185,11 @@ impl Cluster {
 
     /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.
     pub(crate) async fn settled(&mut self) {
-        let end = Instant::now() + DEADLINE;
+        let deadline = if self.is_shipped { SHIPPED_DEADLINE } else { DEADLINE };
+        let end = Instant::now() + deadline;
         while !self.is_settled().await {
             if Instant::now() >= end {
-                panic!("not within {DEADLINE:?}: {}", diagnose(self).await);
+                panic!("not within {deadline:?}: {}", diagnose(self).await);
             }
             sleep(LOOKS).await;
         }
@@ -210,6 +230,41 @@ impl Cluster {
         addresses
     }
 
+    /// Where the admin servers are.
+    pub(crate) async fn admin_addresses(&mut self) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for node in self.routers.iter_mut().chain(&mut self.gateways) {
+            addresses.push(node.address("admin").await);
+        }
+        addresses
+    }
+
+    /// Fails unless no node holds more memory and descriptors than what it does can need.
+    pub(crate) fn assert_bounded(&self) {
+        const MOST_KB: u64 = 250 * 1024;
+        const MOST_DESCRIPTORS: usize = 500;
+        for node in self.routers.iter().chain(&self.gateways) {
+            let (kb, descriptors) = (node.process.resident_kb(), node.process.descriptors());
+            eprintln!("{}: {kb} KB, {descriptors} descriptors", node.id);
+            assert!(kb < MOST_KB && descriptors < MOST_DESCRIPTORS, "{}: {kb} KB, {descriptors} descriptors", node.id);
+        }
+    }
+
+    /// How `user` says who it is.
+    pub(crate) fn credentials(&self, user: &str) -> Credentials {
+        if self.is_shipped { Credentials::Token(token(user)) } else { Credentials::DevUser(user.to_owned()) }
+    }
+
+    /// The same as the query of an address.
+    pub(crate) fn query(&self, user: &str) -> String {
+        if self.is_shipped { format!("?token={}", token(user)) } else { query(user) }
+    }
+
+    /// How long a client may hear nothing from its gateway.
+    pub(crate) fn silence(&self) -> Duration {
+        Duration::from_secs(if self.is_shipped { 40 } else { 8 })
+    }
+
     /// A producer with a connection of its own.
     pub(crate) async fn producer(&self) -> Producer {
         Producer::new(connect(&self.nats).await)
@@ -239,6 +294,14 @@ impl Cluster {
     fn node(&mut self, role: &str) -> Node {
         self.node_with(role, &[])
     }
+}
+
+/// A token that lasts for the whole of a test.
+fn token(user: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + 86_400 });
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 
 fn urls(nats: &[NatsServer]) -> Vec<String> {

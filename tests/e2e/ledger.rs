@@ -7,15 +7,16 @@
 mod balancer;
 mod check;
 mod faults;
-mod reader;
+pub(crate) mod reader;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::frames::Encoding;
 use tickwire_core::ids::Seq;
 use tickwire_testkit::{NatsServer, eventually};
@@ -32,17 +33,13 @@ use crate::ledger::reader::{Gateways, Nature, Reader, SETTLE};
 use crate::listener::Listener;
 use crate::oracle::{Entry, assert_covered, assert_exact, filter};
 use crate::producer::{Outgoing, Producer};
+use crate::stranger::{Admins, Stranger};
 
-/// How many clients there are on bare sockets, and how many of them read slowly.
-const READERS: usize = 190;
-const SLOW: usize = 4;
+/// The user whose clients read slowly.
 const SLOW_USER: &str = "slow";
 
 /// How many come while a router stands still.
 const LATE: usize = 12;
-
-/// How many clients use the library.
-const LISTENERS: usize = 10;
 
 /// One event of so many is large, so that what a slow reader leaves unread soon is too much.
 const LARGE_EACH: usize = 16;
@@ -56,14 +53,36 @@ const SETTINGS: [(&str, &str); 4] = [
     ("gateway.slow_deadline", "5s"),
 ];
 
+/// Who takes part, and how often something is published.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    /// How many clients there are on bare sockets.
+    readers: usize,
+    /// How many of them read slowly.
+    slow: usize,
+    /// How many further clients use the library.
+    listeners: usize,
+    /// The time between two events.
+    pause: Duration,
+}
+
+/// Two hundred clients of a few users, whom no rate holds.
+const USUAL: Crowd = Crowd { readers: 190, slow: 4, listeners: 10, pause: Duration::from_millis(4) };
+
+/// Clients that are held to the rate that ships: each is a user of its own, but for those who are sent alerts.
+const SHIPPED: Crowd = Crowd { readers: 90, slow: 2, listeners: 6, pause: Duration::from_millis(25) };
+
 /// A cluster under test with its publisher and its clients.
 struct Ledger {
     cluster: Cluster,
     gateways: Gateways,
     readers: Vec<Reader>,
-    listeners: Vec<(&'static str, serde_json::Value, Listener)>,
+    listeners: Vec<(&'static str, Value, Listener)>,
     publisher: Publisher,
     gone: Option<Gone>,
+    /// Where the admin servers of its nodes are, and who else comes to them.
+    admins: Admins,
+    stranger: Option<Stranger>,
     rng: StdRng,
 }
 
@@ -119,37 +138,39 @@ impl Publisher {
 }
 
 impl Ledger {
-    async fn start(name: &str, seed: u64, mut cluster: Cluster) -> Self {
+    async fn start(name: &str, seed: u64, cluster: Cluster) -> Self {
+        Self::start_with(name, seed, cluster, USUAL).await
+    }
+
+    async fn start_with(name: &str, seed: u64, mut cluster: Cluster, crowd: Crowd) -> Self {
         eprintln!("{name}: the seed is {seed}");
         let gateways: Gateways = Arc::new(Mutex::new(cluster.gateway_addresses().await));
         let mut feed = Feed::new(seed);
         let mut readers = Vec::new();
-        for number in 0..READERS {
-            let is_slow = number < SLOW;
-            let every = serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] });
-            let nature = Nature {
-                user: if is_slow { SLOW_USER } else { USERS[number % USERS.len()] },
-                filter: if is_slow { every } else { feed.filter() },
-                encoding: Encoding::ALL[number % 2],
-                is_slow,
-                delay: Duration::ZERO,
+        for number in 0..crowd.readers {
+            let is_slow = number < crowd.slow;
+            let nature = match is_slow {
+                true => Nature { is_slow, ..Nature::of(&cluster, SLOW_USER.to_owned(), every(), number) },
+                false => fast(&cluster, &mut feed, number),
             };
             readers.push(Reader::start(nature, Arc::clone(&gateways), seed + number as u64));
         }
         let mut listeners = Vec::new();
         let address = balance(Arc::clone(&gateways)).await;
-        for number in 0..LISTENERS {
-            let (user, filter) = (USERS[number % USERS.len()], feed.filter());
-            let listener = Listener::connect(&[address], user, Encoding::ALL[number % 2]).await;
+        for number in 0..crowd.listeners {
+            let (user, filter) = (USERS[number % USERS.len()], narrow(&cluster, &mut feed, number));
+            let listener = Listener::connect_as(address, cluster.credentials(user), Encoding::ALL[number % 2]).await;
             listener.subscribe("mine", &filter).await;
             listeners.push((user, filter, listener));
         }
         for reader in &readers {
             eventually("a reader has subscribed", SETTLE, async || reader.look(|record| record.begin.clone())).await;
         }
-        let publisher = Publisher::start(cluster.producer().await, seed, Duration::from_millis(4));
+        let publisher = Publisher::start(cluster.producer().await, seed, crowd.pause);
         publisher.more(100).await;
-        Self { cluster, gateways, readers, listeners, publisher, gone: None, rng: StdRng::seed_from_u64(seed) }
+        let admins = Arc::new(Mutex::new(cluster.admin_addresses().await));
+        let rng = StdRng::seed_from_u64(seed);
+        Self { cluster, gateways, readers, listeners, publisher, gone: None, admins, stranger: None, rng }
     }
 
     /// Lets faults happen one after the other, with events in between.
@@ -160,7 +181,23 @@ impl Ledger {
                 self.add_readers();
             }
             fault.happen(&mut self.cluster, &self.gateways, &mut self.rng).await;
+            *self.admins.lock().unwrap() = self.cluster.admin_addresses().await;
             self.publisher.more(150).await;
+        }
+    }
+
+    /// Lets a stranger come to every door from now on.
+    fn invite_stranger(&mut self, seed: u64) {
+        self.stranger = Some(Stranger::start(seed, &self.cluster, &self.gateways, &self.admins));
+    }
+
+    /// Lets faults happen in any order for so long.
+    async fn suffer_chaos(&mut self, lasting: Duration) {
+        let end = tokio::time::Instant::now() + lasting;
+        while tokio::time::Instant::now() < end {
+            let fault = Fault::any(&self.cluster, &mut self.rng);
+            self.suffer(&[fault]).await;
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -168,13 +205,8 @@ impl Ledger {
     fn add_readers(&mut self) {
         let mut feed = Feed::new(self.rng.random());
         for number in 0..LATE {
-            let nature = Nature {
-                user: USERS[number % USERS.len()],
-                filter: feed.filter(),
-                encoding: Encoding::ALL[number % 2],
-                is_slow: false,
-                delay: Duration::from_millis(700) * number as u32,
-            };
+            let delay = Duration::from_millis(700) * number as u32;
+            let nature = Nature { delay, ..fast(&self.cluster, &mut feed, number) };
             self.readers.push(Reader::start(nature, Arc::clone(&self.gateways), self.rng.random()));
         }
     }
@@ -203,6 +235,11 @@ impl Ledger {
 
     /// Stops the publisher, waits until everything has come, and checks each client's record.
     async fn close(mut self) -> Tally {
+        if let Some(stranger) = self.stranger.take() {
+            stranger.stop().await;
+            self.cluster.settled().await;
+            self.cluster.assert_bounded();
+        }
         let published = self.publisher.stop().await;
         self.readers.iter().for_each(Reader::hurry);
         let mut log = self.cluster.log().await;
@@ -240,6 +277,29 @@ impl Ledger {
     }
 }
 
+/// A reader that reads fast. Where rates hold users, every other one is sent so little that none ever can.
+fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
+    if !cluster.is_shipped {
+        return Nature::of(cluster, USERS[number % USERS.len()].to_owned(), feed.filter(), number);
+    }
+    let may_be_held = number % 2 == 0;
+    let filter = if may_be_held { feed.filter() } else { one_symbol(number) };
+    Nature { may_be_held, ..Nature::of(cluster, format!("user {number}"), filter, number) }
+}
+
+/// A filter whose events no rate ever holds.
+fn narrow(cluster: &Cluster, feed: &mut Feed, number: usize) -> Value {
+    if cluster.is_shipped { one_symbol(number) } else { feed.filter() }
+}
+
+fn one_symbol(number: usize) -> Value {
+    serde_json::json!({ "symbols": [SYMBOLS[number % SYMBOLS.len()]] })
+}
+
+fn every() -> Value {
+    serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })
+}
+
 /// An event of 120 KB for slow readers alone: the kernel holds megabytes for them before a gateway has to.
 fn large(number: usize) -> Outgoing {
     let priorities = ["low", "medium", "high", "critical"];
@@ -254,6 +314,11 @@ fn large(number: usize) -> Outgoing {
 
 fn seed(or: u64) -> u64 {
     std::env::var("TICKWIRE_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(or)
+}
+
+fn chaos_lasts() -> Duration {
+    let seconds = std::env::var("TICKWIRE_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
 }
 
 /// Processes die.
@@ -320,13 +385,9 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
     let addresses = cluster.gateway_addresses().await;
     let gateways: Gateways = Arc::new(Mutex::new(vec![addresses[0]]));
     let reader = |number: usize| {
-        let nature = Nature {
-            user: USERS[number % USERS.len()],
-            filter: serde_json::json!({ "symbols": [SYMBOLS[number % SYMBOLS.len()]] }),
-            encoding: Encoding::ALL[number % 2],
-            is_slow: false,
-            delay: Duration::from_millis(number as u64),
-        };
+        let (user, filter) = (USERS[number % USERS.len()].to_owned(), one_symbol(number));
+        let delay = Duration::from_millis(number as u64);
+        let nature = Nature { delay, ..Nature::of(&cluster, user, filter, number) };
         Reader::start(nature, Arc::clone(&gateways), number as u64)
     };
     let readers: Vec<Reader> = (0..CROWD).map(reader).collect();
@@ -354,17 +415,33 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
     assert!(gatherings < 100.0 && asked < f64::from(PARTITIONS) * gatherings + 100.0);
 }
 
+/// The defaults that ship, none softened, and a stranger at every door meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_with_the_defaults_that_ship_while_a_stranger_tries_every_door() {
+    let cluster = Cluster::start_shipped(2, 2).await;
+    let mut ledger = Ledger::start_with("shipped", seed(8), cluster, SHIPPED).await;
+    ledger.invite_stranger(seed(8));
+    let stall = Fault::LineOfGateway(Trouble::Stall);
+    ledger.suffer(&[Fault::KillGateway, Fault::KillRouter, stall, Fault::KillNats]).await;
+    ledger.close().await;
+}
+
 /// Everything, in any order, for a while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_in_any_order() {
-    let seconds = std::env::var("TICKWIRE_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
     let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("chaos", seed(3), cluster).await;
-    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    while tokio::time::Instant::now() < end {
-        let fault = Fault::any(&ledger.cluster, &mut ledger.rng);
-        ledger.suffer(&[fault]).await;
-        sleep(Duration::from_millis(100)).await;
-    }
+    ledger.suffer_chaos(chaos_lasts()).await;
+    ledger.close().await;
+}
+
+/// The same with the defaults that ship, a stranger, and a seed that nobody has tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_happens_as_it_ships_from_a_fresh_seed() {
+    let fresh = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let cluster = Cluster::start_shipped(2, 2).await;
+    let mut ledger = Ledger::start_with("chaos as it ships", seed(fresh), cluster, SHIPPED).await;
+    ledger.invite_stranger(seed(fresh));
+    ledger.suffer_chaos(chaos_lasts()).await;
     ledger.close().await;
 }

@@ -35,6 +35,11 @@ impl Listener {
         Self::connect_by(Self::config(gateways, user, encoding)).await
     }
 
+    /// Connects with these credentials to a gateway.
+    pub(crate) async fn connect_as(gateway: SocketAddr, credentials: Credentials, encoding: Encoding) -> Self {
+        Self::connect_by(ClientConfig { credentials, ..Self::config(&[gateway], "", encoding) }).await
+    }
+
     /// Connects as `user` to its home, which is asked for at this address.
     pub(crate) async fn connect_home(front: SocketAddr, user: &str, encoding: Encoding) -> Self {
         Self::connect_by(ClientConfig { ask_home: true, ..Self::config(&[front], user, encoding) }).await

@@ -16,6 +16,7 @@ mod node;
 mod oracle;
 mod producer;
 mod socket;
+mod stranger;
 mod wire;
 
 mod bench;

@@ -4,6 +4,9 @@
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::{self, Message};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -38,11 +41,9 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) async fn read(client: &async_nats::Client) -> Self {
         let mut entries = Vec::new();
-        for message in stored(client, STREAM).await {
+        for message in raw(client, STREAM).await {
             let Stored::Event { partition, kind, key } = names::parse_stored(&message.subject) else { continue };
-            let info = message.info().unwrap();
-            let seq = Seq(info.stream_sequence);
-            let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+            let header = |name: &str| message.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]);
             let raw = Raw {
                 kind_token: kind,
                 key_token: key,
@@ -50,12 +51,12 @@ impl Log {
                 msg_id: header("Nats-Msg-Id"),
                 payload: &message.payload,
                 stream: STREAM,
-                seq,
-                stored: Timestamp(i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap()),
+                seq: message.seq,
+                stored: message.stored,
             };
             if let Ok(event) = decode(&raw, &Kinds::default()) {
                 let partition = Partition(u16::try_from(partition).unwrap());
-                entries.push(Entry { partition, seq, event });
+                entries.push(Entry { partition, seq: message.seq, event });
             }
         }
         Self { entries }
@@ -93,7 +94,40 @@ pub(crate) fn at(position: &str, partition: Partition) -> Seq {
     Position::from_str(position).unwrap().seqs[usize::from(partition.0)]
 }
 
-/// All messages of a stream.
+/// A message of a stream, whatever bytes its headers are of.
+struct Held {
+    subject: String,
+    headers: Vec<(String, String)>,
+    payload: Bytes,
+    seq: Seq,
+    stored: Timestamp,
+}
+
+/// All messages of a stream, asked for one by one in JSON: no byte that a producer can store breaks that.
+async fn raw(client: &async_nats::Client, stream: &str) -> Vec<Held> {
+    let state = jetstream::new(client.clone()).get_stream(stream).await.unwrap().cached_info().state.clone();
+    let ask = async |seq: u64| {
+        let question = serde_json::json!({ "seq": seq }).to_string();
+        let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{stream}"), question.into()).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        let message = answer.get("message")?;
+        let bytes = |name: &str| STANDARD.decode(message[name].as_str().unwrap_or_default()).unwrap();
+        let time: jiff::Timestamp = message["time"].as_str().unwrap().parse().unwrap();
+        let headers = String::from_utf8_lossy(&bytes("hdrs")).into_owned();
+        let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
+        Some(Held {
+            subject: message["subject"].as_str().unwrap().to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect(),
+            payload: bytes("data").into(),
+            seq: Seq(seq),
+            stored: Timestamp(time.as_millisecond()),
+        })
+    };
+    let all = state.first_sequence.max(1)..=state.last_sequence;
+    futures_util::stream::iter(all.map(ask)).buffered(64).filter_map(std::future::ready).collect().await
+}
+
+/// All messages of a stream that holds none that the client cannot read.
 pub(crate) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Message> {
     let mut stream = jetstream::new(client.clone()).get_stream(stream).await.unwrap();
     let state = &stream.info().await.unwrap().state;

@@ -13,15 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tickwire_core::frames::{CaughtUp, Encoding, Gap, Heartbeat, Notice, ReceivedEvent, ServerMessage, Subscriptions};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::position::Position;
 use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::cluster::Cluster;
 use crate::oracle::End;
-use crate::socket::{Ws, query, try_connect};
+use crate::socket::{Ws, try_connect};
 
-/// How long a connection may take, and how long it may be silent.
+/// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long the clients have in the end to get what is still under way.
@@ -39,13 +41,35 @@ pub(crate) type Gateways = Arc<Mutex<Vec<SocketAddr>>>;
 /// What a reader is like.
 #[derive(Debug, Clone)]
 pub(crate) struct Nature {
-    pub(crate) user: &'static str,
+    pub(crate) user: String,
+    /// The query of the address with which it connects, which says who it is.
+    pub(crate) query: String,
+    /// How long a connection may be silent.
+    pub(crate) silence: Duration,
     pub(crate) filter: Value,
     pub(crate) encoding: Encoding,
     /// Whether it reads too slowly, until it is told to hurry.
     pub(crate) is_slow: bool,
+    /// Whether the rate of its user may hold events that were late, so that it is told of some that it does not get.
+    pub(crate) may_be_held: bool,
     /// How long after its start it comes.
     pub(crate) delay: Duration,
+}
+
+impl Nature {
+    /// One that reads fast and comes at once.
+    pub(crate) fn of(cluster: &Cluster, user: String, filter: Value, number: usize) -> Self {
+        Self {
+            query: cluster.query(&user),
+            user,
+            silence: cluster.silence(),
+            filter,
+            encoding: Encoding::ALL[number % 2],
+            is_slow: false,
+            may_be_held: false,
+            delay: Duration::ZERO,
+        }
+    }
 }
 
 /// An event, whether it came early, and in which of the reader's sessions.
@@ -53,7 +77,7 @@ pub(crate) struct Nature {
 pub(crate) struct Got {
     pub(crate) event: ReceivedEvent,
     pub(crate) is_early: bool,
-    pub(crate) session: u32,
+    pub(crate) session: usize,
 }
 
 /// What a reader got.
@@ -61,17 +85,26 @@ pub(crate) struct Got {
 pub(crate) struct Record {
     pub(crate) events: Vec<Got>,
     pub(crate) gaps: Vec<Gap>,
-    pub(crate) notices: Vec<Notice>,
     /// The gateway that it was connected to last.
     pub(crate) gateway: String,
     /// The position as of which it first subscribed.
     pub(crate) begin: Option<String>,
     /// The last position told.
     pub(crate) position: Option<String>,
-    pub(crate) sessions: u32,
+    /// One after the other.
+    pub(crate) sessions: Vec<Session>,
     /// Resumes that were not complete.
     pub(crate) incomplete: u32,
     seen: BTreeMap<Partition, Seq>,
+}
+
+/// One session of a reader that was welcomed.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// Per partition, where it began: everything up to here the reader had, or was told of.
+    pub(crate) begin: Vec<Seq>,
+    /// What it was told of delivery.
+    pub(crate) notices: Vec<Notice>,
 }
 
 /// A running reader.
@@ -136,9 +169,8 @@ impl Life {
             let known = self.gateways.lock().unwrap().clone();
             if let Some(gateway) = known.choose(&mut self.rng)
                 && let Ok(Some(ws)) =
-                    timeout(PATIENCE, try_connect(*gateway, &query(self.nature.user), self.nature.encoding)).await
+                    timeout(PATIENCE, try_connect(*gateway, &self.nature.query, self.nature.encoding)).await
             {
-                self.record.lock().unwrap().sessions += 1;
                 self.session(ws).await;
             }
             sleep(Duration::from_millis(self.rng.random_range(0..PAUSE_MS))).await;
@@ -148,7 +180,7 @@ impl Life {
     /// One connection, to its end, however that comes.
     async fn session(&mut self, mut ws: Ws) -> Option<()> {
         loop {
-            let message = timeout(PATIENCE, ws.next()).await.ok()??.ok()?;
+            let message = timeout(self.nature.silence, ws.next()).await.ok()??.ok()?;
             let bytes = match message {
                 Message::Text(text) => text.into(),
                 Message::Binary(bytes) => bytes,
@@ -173,7 +205,9 @@ impl Life {
 
     /// What it says first.
     fn opening(&self) -> Value {
-        let record = self.record.lock().unwrap();
+        let mut record = self.record.lock().unwrap();
+        let begin = record.reached();
+        record.sessions.push(Session { begin, ..Session::default() });
         let filter = &self.nature.filter;
         match &record.position {
             Some(position) if record.begin.is_some() => {
@@ -187,6 +221,27 @@ impl Life {
 }
 
 impl Record {
+    /// All notices.
+    pub(crate) fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.sessions.iter().flat_map(|session| &session.notices)
+    }
+
+    /// Per partition, up to where it has everything, or was told of it; empty before it has subscribed.
+    fn reached(&self) -> Vec<Seq> {
+        let mut seqs = self.position.as_ref().map_or_else(Vec::new, |text| text.parse::<Position>().unwrap().seqs);
+        for (partition, seq) in &self.seen {
+            let at = &mut seqs[usize::from(partition.0)];
+            *at = (*at).max(*seq);
+        }
+        seqs
+    }
+
+    /// The session that is under way, with its number.
+    fn session(&mut self) -> (usize, &mut Session) {
+        let number = self.sessions.len() - 1;
+        (number, &mut self.sessions[number])
+    }
+
     /// Takes a message of the server's; `None` if the connection is of no use.
     fn take(&mut self, messages: Vec<ServerMessage>) -> Option<()> {
         let is_early = messages.first() == Some(&ServerMessage::Early);
@@ -197,13 +252,17 @@ impl Record {
                         let seen = self.seen.entry(event.p).or_insert(event.seq);
                         *seen = event.seq.max(*seen);
                     }
-                    self.events.push(Got { event: *event, is_early, session: self.sessions });
+                    let (session, _) = self.session();
+                    self.events.push(Got { event: *event, is_early, session });
                 }
                 ServerMessage::Gap(gap) => self.gaps.push(gap),
-                ServerMessage::Notice(notice) => self.notices.push(notice),
+                ServerMessage::Notice(notice) => self.session().1.notices.push(notice),
                 ServerMessage::Subscribed(Subscriptions { position, .. }) => {
                     self.begin.get_or_insert_with(|| position.to_string());
                     self.position = Some(position.to_string());
+                    if self.session().1.begin.is_empty() {
+                        self.session().1.begin = self.reached();
+                    }
                 }
                 ServerMessage::Heartbeat(Heartbeat { position }) => self.position = Some(position.to_string()),
                 ServerMessage::CaughtUp(CaughtUp { resumed, position, .. }) => {
