@@ -1,8 +1,11 @@
 //! The ledger: a publisher that keeps the list of what it published, two hundred clients that keep what they got, and
 //! everything that can go wrong meanwhile. In the end both sides add up.
 //!
+//! Two of the tests run on the very defaults that ship, with a stranger at every door; the others on settings by which
+//! nodes notice each other sooner.
+//!
 //! The faults are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it, and `TICKWIRE_CHAOS_SECONDS` how
-//! long the random schedule runs: `make chaos` does both.
+//! long the random schedules run: `make chaos` does both.
 
 mod balancer;
 mod check;
