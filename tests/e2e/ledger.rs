@@ -388,7 +388,8 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
     let addresses = cluster.gateway_addresses().await;
     let gateways: Gateways = Arc::new(Mutex::new(vec![addresses[0]]));
     let reader = |number: usize| {
-        let (user, filter) = (USERS[number % USERS.len()].to_owned(), one_symbol(number));
+        // Each is a user of its own: what one user's sessions are given of the past at a time is bounded.
+        let (user, filter) = (format!("user {number}"), one_symbol(number));
         let delay = Duration::from_millis(number as u64);
         let nature = Nature { delay, ..Nature::of(&cluster, user, filter, number) };
         Reader::start(nature, Arc::clone(&gateways), number as u64)

@@ -29,7 +29,21 @@ impl AuthConfig {
     }
 }
 
+/// What a `resume` takes for each subscription beside its filter's names: its own name, its fields and their numbers.
+const SUBSCRIPTION_BYTES: usize = 256;
+
+/// What a `resume` takes for each partition: its part of the position, and what was seen of it.
+const PARTITION_BYTES: usize = 64;
+
 impl Config {
+    /// How large the `resume` of a session becomes that has all that a session may have.
+    fn largest_resume(&self) -> usize {
+        let Self { gateway, stream, .. } = self;
+        let partitions = stream.partitions as usize * PARTITION_BYTES;
+        let subscriptions = gateway.max_subscriptions.saturating_mul(SUBSCRIPTION_BYTES);
+        gateway.max_filter_bytes.saturating_add(subscriptions).saturating_add(partitions)
+    }
+
     /// Checks what keys demand of each other.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let Self { events, membership, stream, nats, gateway, .. } = self;
@@ -58,6 +72,12 @@ impl Config {
                 gateway.read_bytes as usize >= gateway.max_frame_bytes,
                 "gateway.read_bytes, gateway.max_frame_bytes",
                 "a client must be able to send the largest frame within a second",
+            ),
+            (
+                gateway.max_frame_bytes >= self.largest_resume(),
+                "gateway.max_frame_bytes, gateway.max_filter_bytes, gateway.max_subscriptions",
+                "the largest session must fit into one resume: max_frame_bytes must be at least max_filter_bytes, and 256 \
+                 bytes for each of max_subscriptions, and 64 for each of stream.partitions",
             ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (
