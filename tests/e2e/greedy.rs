@@ -108,15 +108,15 @@ async fn filters_of_one_session_take_a_budget_of_bytes() {
     for _ in 0..3 {
         socket.subscribe("honest", &greedy(0, 1, 500, 60)).await;
     }
-    socket.subscribe("rooms", &rooms(600)).await;
-    let error = socket.refused(subscribe("more", &rooms(600))).await;
-    assert_eq!((error.code, error.msg.contains("49152")), (ErrorCode::FilterBudget.code(), true), "{error:?}");
+    socket.subscribe("rooms", &rooms(1_200)).await;
+    let error = socket.refused(subscribe("more", &rooms(1_200))).await;
+    assert_eq!((error.code, error.msg.contains("98304")), (ErrorCode::FilterBudget.code(), true), "{error:?}");
     socket.unsubscribe("rooms").await;
-    socket.subscribe("more", &rooms(600)).await;
-    let subscriptions = json!({ "a": { "filter": rooms(600) }, "b": { "filter": rooms(400) } });
+    socket.subscribe("more", &rooms(1_200)).await;
+    let subscriptions = json!({ "a": { "filter": rooms(1_200) }, "b": { "filter": rooms(800) } });
     let mut other = Socket::connect(gateway, "ann", Encoding::Json).await;
     let resume = json!({ "action": "resume", "position": socket.position, "subscriptions": subscriptions });
     assert_eq!(other.refused(resume).await.code, ErrorCode::FilterBudget.code());
-    let granted = other.request(subscribe("rooms", &rooms(600))).await;
+    let granted = other.request(subscribe("rooms", &rooms(1_200))).await;
     assert!(matches!(granted, ServerMessage::Subscribed(_)), "the session goes on: {granted:?}");
 }
