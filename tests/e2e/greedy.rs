@@ -103,20 +103,20 @@ async fn filters_of_one_session_take_a_budget_of_bytes() {
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     let subscribe = |name: &str, filter: &Value| json!({ "action": "subscribe", "name": name, "filter": filter });
-    let rooms = |count: usize| json!({ "rooms": (0..count).map(|room| format!("{room:r>50}")).collect::<Vec<_>>() });
+    let rooms = |count: usize| json!({ "rooms": (0..count).map(|room| format!("{room:r>64}")).collect::<Vec<_>>() });
     // What is honest fits, and can be replaced by as much.
     for _ in 0..3 {
         socket.subscribe("honest", &greedy(0, 1, 500, 60)).await;
     }
-    socket.subscribe("rooms", &rooms(1_200)).await;
-    let error = socket.refused(subscribe("more", &rooms(1_200))).await;
+    socket.subscribe("rooms", &rooms(900)).await;
+    let error = socket.refused(subscribe("more", &rooms(900))).await;
     assert_eq!((error.code, error.msg.contains("98304")), (ErrorCode::FilterBudget.code(), true), "{error:?}");
     socket.unsubscribe("rooms").await;
-    socket.subscribe("more", &rooms(1_200)).await;
-    let subscriptions = json!({ "a": { "filter": rooms(1_200) }, "b": { "filter": rooms(800) } });
+    socket.subscribe("more", &rooms(900)).await;
+    let subscriptions = json!({ "a": { "filter": rooms(900) }, "b": { "filter": rooms(800) } });
     let mut other = Socket::connect(gateway, "ann", Encoding::Json).await;
     let resume = json!({ "action": "resume", "position": socket.position, "subscriptions": subscriptions });
     assert_eq!(other.refused(resume).await.code, ErrorCode::FilterBudget.code());
-    let granted = other.request(subscribe("rooms", &rooms(1_200))).await;
+    let granted = other.request(subscribe("rooms", &rooms(900))).await;
     assert!(matches!(granted, ServerMessage::Subscribed(_)), "the session goes on: {granted:?}");
 }

@@ -43,7 +43,8 @@ impl Log {
         let mut entries = Vec::new();
         for message in raw(client, STREAM).await {
             let Stored::Event { partition, kind, key } = names::parse_stored(&message.subject) else { continue };
-            let header = |name: &str| message.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]);
+            let header =
+                |name: &str| message.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]);
             let raw = Raw {
                 kind_token: kind,
                 key_token: key,

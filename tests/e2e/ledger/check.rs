@@ -129,7 +129,8 @@ fn assert_counted(name: &str, record: &Record, due: &BTreeMap<(Partition, Seq), 
         let end = record.sessions.get(number + 1).map(|next| &next.begin);
         let is_in = |(p, seq): &(Partition, Seq)| {
             let at = usize::from(p.0);
-            session.begin.get(at).is_some_and(|begin| begin < seq) && end.is_none_or(|end| end.get(at).is_some_and(|end| seq <= end))
+            session.begin.get(at).is_some_and(|begin| begin < seq)
+                && end.is_none_or(|end| end.get(at).is_some_and(|end| seq <= end))
         };
         let in_gap = |(p, seq): &(Partition, Seq)| {
             record.gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to)
@@ -137,7 +138,8 @@ fn assert_counted(name: &str, record: &Record, due: &BTreeMap<(Partition, Seq), 
         let came = record.events.iter().filter(|got| got.session == number);
         let came: BTreeSet<_> = came.map(|got| (got.event.p, got.event.seq)).collect();
         let missing = due.keys().filter(|place| is_in(place) && !in_gap(place) && !came.contains(place)).count() as u64;
-        let ends_within = |range: &Range| end.is_none_or(|end| end.get(usize::from(range.p.0)).is_some_and(|end| range.last <= *end));
+        let ends_within =
+            |range: &Range| end.is_none_or(|end| end.get(usize::from(range.p.0)).is_some_and(|end| range.last <= *end));
         let whole = session.notices.iter().filter(|notice| notice.ranges.iter().all(ends_within));
         let (least, most): (u64, u64) = (whole.map(count).sum(), session.notices.iter().map(count).sum());
         let notices = &session.notices;

@@ -48,9 +48,8 @@ pub(super) fn action(rng: &mut StdRng) -> Value {
     ];
     let filter = filters.choose(rng).cloned().unwrap();
     let id = [json!(1), json!(-1), json!("id"), json!(text(rng, 2_000)), json!(null), json!([1])].choose(rng).cloned();
-    let position = [
-        "", "x", "1.AAEC", "ARhj8jeTtx4ABNRRAAwDAA", "AQAAAAAAAAABIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-    ];
+    let position =
+        ["", "x", "1.AAEC", "ARhj8jeTtx4ABNRRAAwDAA", "AQAAAAAAAAABIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"];
     let position = position.choose(rng).unwrap();
     let since = [json!("5m"), json!("-5m"), json!("99999999999d"), json!("2026-01-01T00:00:00Z"), json!(position)];
     let since = since.choose(rng).cloned().unwrap();

@@ -36,8 +36,18 @@ pub(super) async fn sockets(mut rng: StdRng, gateways: Arc<Mutex<Vec<SocketAddr>
 /// Sends one heap of requests after the other, and often reads nothing.
 pub(super) async fn requests(mut rng: StdRng, servers: Arc<Mutex<Vec<SocketAddr>>>, tried: Arc<Tried>) {
     const PATHS: [&str; 12] = [
-        "/", "/app.js", "/style.css", "/v1/stream", "/v1/connect", "/v1/connect?user=%ff", "/metrics", "/readyz", "/livez",
-        "/../../etc/passwd", "/v1/stream?token=x&user=y", "*",
+        "/",
+        "/app.js",
+        "/style.css",
+        "/v1/stream",
+        "/v1/connect",
+        "/v1/connect?user=%ff",
+        "/metrics",
+        "/readyz",
+        "/livez",
+        "/../../etc/passwd",
+        "/v1/stream?token=x&user=y",
+        "*",
     ];
     const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "OPTIONS", "DELETE", "CONNECT", "get", "\0"];
     loop {

@@ -86,7 +86,8 @@ struct Peer {
 impl Peer {
     async fn connect(nats: &str) -> Option<Self> {
         let mut tcp = TcpStream::connect(nats).await.ok()?;
-        let hello = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\n";
+        let hello =
+            b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\n";
         tcp.write_all(hello).await.ok()?;
         Some(Self { tcp })
     }
