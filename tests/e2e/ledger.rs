@@ -285,7 +285,7 @@ fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
     if !cluster.is_shipped {
         return Nature::of(cluster, USERS[number % USERS.len()].to_owned(), feed.filter(), number);
     }
-    let may_be_held = number % 2 == 0;
+    let may_be_held = number.is_multiple_of(2);
     let filter = if may_be_held { feed.filter() } else { one_symbol(number) };
     Nature { may_be_held, ..Nature::of(cluster, format!("user {number}"), filter, number) }
 }
