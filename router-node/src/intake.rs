@@ -5,7 +5,7 @@
 //! * Sequences of a partition are sparse, so a hole shows only in the consumer's own count. After one, the consumer is
 //!   made anew behind the last message that was read without a hole.
 //! * Retention can pass a slow reader unseen, since the consumer just goes on behind what was removed. So whenever a
-//!   message was late (stored more than a second ago, or with many behind it), the stream is asked, before anything of
+//!   message was late (it may have waited for a second, or has many behind it), the stream is asked, before anything of
 //!   its batch is claimed, whether it still begins at or before what was to be read next; if not, the range that
 //!   nobody can read any more is skipped, which every gateway sees as a gap. While nothing is late, limits cannot have
 //!   passed us, unless the stream holds less than a second of events.
@@ -17,6 +17,7 @@
 //! Where reading has failed three times, one message is read from the leader in another form, and put aside if it is no
 //! event: whatever it holds, it cannot stop what comes behind it.
 
+mod lateness;
 mod trouble;
 
 use crate::decode::{Decoded, Decoder, Readable};
@@ -26,15 +27,15 @@ use crate::reader::pull::{Plan, Pull, Pulled};
 use crate::reader::{Held, leader};
 use crate::source::{Source, Tenure};
 use crate::stream::Facts;
+use lateness::Lateness;
 use metrics::{counter, describe_counter};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
-use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use trouble::{Trouble, backoff};
@@ -44,12 +45,6 @@ const BATCH: u64 = 256;
 
 /// How many bytes of them.
 const BYTES: usize = 1024 * 1024;
-
-/// A message stored longer ago than this, in milliseconds, is late.
-const LATE: i64 = 1_000;
-
-/// A message with more than this behind it is late.
-const BACKLOG: u64 = 1_000;
 
 /// After so many failures in a row one message is read in another way.
 const FAILURES: u32 = 3;
@@ -102,6 +97,7 @@ pub(crate) struct Intake {
     incarnation: Incarnation,
     reading: Reading,
     connected: watch::Receiver<bool>,
+    lateness: Lateness,
     /// Whether the last batch was late.
     late: bool,
     /// Consumers made so far.
@@ -119,6 +115,7 @@ impl Intake {
             tenure,
             incarnation,
             reading: Reading::after(floor),
+            lateness: Lateness::default(),
             late: true,
             consumers: 0,
             attempts: 0,
@@ -201,6 +198,7 @@ impl Intake {
         };
         let pull = Pull::open(&context.nats, plan).await?;
         self.reading = Reading::after(self.reading.last);
+        self.lateness.restart();
         // Asked for when the consumer is there: a later stream than the consumer's would show.
         let (_, facts) = self.keep_up(self.reading.last).await?;
         self.late |= facts.replicas > 1;
@@ -220,20 +218,24 @@ impl Intake {
         };
         let chunk = chunk.map_err(|_| Trouble::Silent)??;
 
-        let before = self.reading;
+        if let Some(idle_at) = pull.idle_at() {
+            self.lateness.is_current(idle_at);
+        }
+        let (before, now) = (self.reading, Instant::now());
         let mut read = Chunk::default();
         let mut trouble = None;
         for message in &chunk {
-            if let Err(found) = self.accept(message, &mut read) {
+            if let Err(found) = self.accept(now, message, &mut read) {
                 trouble = Some(found);
                 break;
             }
         }
         if self.reading.last > before.last {
-            if read.late || self.late {
+            let is_late = self.lateness.take_late();
+            if is_late || self.late {
                 self.catch_up(before, &mut read).await?;
             }
-            self.late = read.late;
+            self.late = is_late;
             self.hand_on(read).await;
         }
         trouble.map_or(Ok(()), Err)
@@ -252,14 +254,14 @@ impl Intake {
     }
 
     /// Takes one message of a chunk.
-    fn accept(&mut self, message: &Pulled, read: &mut Chunk) -> Result<(), Trouble> {
+    fn accept(&mut self, now: Instant, message: &Pulled, read: &mut Chunk) -> Result<(), Trouble> {
         let delivery = message.delivery;
         match self.reading.accept(delivery.seq, delivery.number) {
             Delivered::Known => return Ok(()),
             Delivered::Hole => return Err(Trouble::Hole),
             Delivered::Next => {}
         }
-        read.late |= delivery.pending > BACKLOG || now_millis() - delivery.stored.0 > LATE;
+        self.lateness.take(now, delivery.pending);
         read.take(&self.context.decoder, message.held());
         Ok(())
     }
@@ -347,7 +349,6 @@ struct Chunk {
     events: Vec<Readable>,
     letters: Vec<Letter>,
     ticks: u64,
-    late: bool,
     /// The last message.
     mark: Option<Mark>,
     /// The first message.
@@ -382,10 +383,6 @@ async fn reconnection(connected: &mut watch::Receiver<bool>) {
         }
     }
     std::future::pending().await
-}
-
-fn now_millis() -> i64 {
-    i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX)
 }
 
 pub(crate) fn describe() {

@@ -31,7 +31,7 @@ impl Lateness {
 
     /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none behind it.
     pub(super) fn is_current(&mut self, now: Instant) {
-        self.current_at = Some(now);
+        self.current_at = self.current_at.max(Some(now));
     }
 
     /// A message came that has so many behind it.

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tickwire_core::ids::Seq;
 use tickwire_node::link::{Inlet, LinkError, Message, Status};
 use tickwire_node::nats::Nats;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 /// How long making or deleting a consumer may take.
@@ -125,6 +125,8 @@ struct Asked {
     outstanding: u64,
     /// The last message's number.
     last: u64,
+    /// When the server last said that it has nothing.
+    idle_at: Option<Instant>,
 }
 
 impl Pull {
@@ -162,7 +164,7 @@ impl Pull {
             inbox,
             inlet,
             request,
-            asked: Asked { batch, outstanding: 0, last: 0 },
+            asked: Asked { batch, outstanding: 0, last: 0, idle_at: None },
             came: Vec::new(),
             end: None,
         })
@@ -202,6 +204,11 @@ impl Pull {
         }
     }
 
+    /// When the server last said that nothing was left to be delivered, if it has.
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
+        self.asked.idle_at
+    }
+
     /// Deletes the consumer. The server would do so by itself, if later.
     pub(crate) async fn close(self) {
         let Self { nats, stream, name, inlet, .. } = self;
@@ -232,7 +239,10 @@ fn take(message: Message, inbox: &[u8], asked: &mut Asked) -> Result<Option<Pull
     match (status.code, number("Nats-Pending-Messages")) {
         (100, _) => match number("Nats-Last-Consumer") {
             Some(delivered) if delivered > asked.last => Err(PullError::Hole),
-            _ => Ok(None),
+            _ => {
+                asked.idle_at = Some(Instant::now());
+                Ok(None)
+            }
         },
         (408 | 409, Some(pending)) => asked.ended(pending, status).map(|()| None),
         (Status::NO_RESPONDERS, _) => Err(PullError::Ended("nobody has the consumer".to_owned())),
@@ -269,7 +279,7 @@ mod tests {
     use super::*;
 
     fn asked() -> Asked {
-        Asked { batch: 100, outstanding: 0, last: 0 }
+        Asked { batch: 100, outstanding: 0, last: 0, idle_at: None }
     }
 
     #[test]
