@@ -33,7 +33,7 @@ impl AuthConfig {
 const SUBSCRIPTION_BYTES: usize = 256;
 
 /// What a `resume` takes for each partition: its part of the position, and what was seen of it.
-const PARTITION_BYTES: usize = 64;
+const PARTITION_BYTES: usize = 32;
 
 impl Config {
     /// How large the `resume` of a session becomes that has all that a session may have.
@@ -77,7 +77,7 @@ impl Config {
                 gateway.max_frame_bytes >= self.largest_resume(),
                 "gateway.max_frame_bytes, gateway.max_filter_bytes, gateway.max_subscriptions",
                 "the largest session must fit into one resume: max_frame_bytes must be at least max_filter_bytes, and 256 \
-                 bytes for each of max_subscriptions, and 64 for each of stream.partitions",
+                 bytes for each of max_subscriptions, and 32 for each of stream.partitions",
             ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (

@@ -190,6 +190,10 @@ fn keys_that_do_not_go_together_are_refused() {
         &[("nats.user", "a"), ("nats.token", "b")],
         &[("nats.password", "a")],
         &[("nats.tls_cert", "/a.pem")],
+        // What a session may have would not fit into one resume.
+        &[("gateway.max_frame_bytes", "65536")],
+        &[("gateway.max_filter_bytes", "131072")],
+        &[("gateway.max_subscriptions", "1000")],
     ] {
         assert!(matches!(from_sets(sets), Err(ConfigError::Conflict { .. })), "{sets:?}");
     }
