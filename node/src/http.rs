@@ -2,7 +2,7 @@
 //! all that a peer can delay, and an owner for everything that runs.
 //!
 //! Whoever connects when all places are taken displaces the connection that has waited for longest, of the address that
-//! has most of them ([`places`]): a flood displaces itself, and a request that comes whole is answered before its turn
+//! has most of them (`places`): a flood displaces itself, and a request that comes whole is answered before its turn
 //! to go comes. An upgraded connection leaves its place.
 
 mod line;
