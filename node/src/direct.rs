@@ -76,7 +76,11 @@ fn read_got(block: &[u8]) -> Option<Got<'_>> {
         let begin = memmem::rfind(&block[..end], b"\r\n").map_or(0, |at| at + 2);
         let line = &block[begin..end];
         let value = |name: &str| line.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b": "));
-        if let Some(value) = value("Nats-Last-Sequence") {
+        if let Some(subject) = subject {
+            // The first line of the server's. Before it may stand what has no end of its own, and looks like the others.
+            let at = begin + memmem::rfind(line, STREAM)?;
+            return Some(Got { seq: seq?, stored: stored?, subject, headers: &block[..at], pending, before });
+        } else if let Some(value) = value("Nats-Last-Sequence") {
             before = Some(number(value)?);
         } else if let Some(value) = value("Nats-Num-Pending") {
             pending = Some(number(value)?);
@@ -84,13 +88,8 @@ fn read_got(block: &[u8]) -> Option<Got<'_>> {
             stored = Some(std::str::from_utf8(value).ok()?);
         } else if let Some(value) = value("Nats-Sequence") {
             seq = Some(number(value)?);
-        } else if let Some(value) = value("Nats-Subject") {
-            subject = Some(value);
         } else {
-            // The first line of the server's. Before it may stand what has no end of its own.
-            let at = begin + memmem::rfind(line, STREAM)?;
-            let (seq, stored, subject) = (seq?, stored?, subject?);
-            return Some(Got { seq, stored, subject, headers: &block[..at], pending, before });
+            subject = Some(value("Nats-Subject")?);
         }
         end = begin.checked_sub(2)?;
     }
@@ -107,13 +106,15 @@ mod tests {
     fn what_the_server_says_is_read_behind_whatever_a_producer_wrote() {
         let forged = [b"NATS/1.0\r\n", &TAIL[..TAIL.len() - 2]].concat();
         let forged = String::from_utf8_lossy(&forged).replace("17", "99").into_bytes();
-        let blocks: [&[u8]; 7] = [
+        let blocks: [&[u8]; 9] = [
             b"NATS/1.0\r\n",
             b"NATS/1.0 404\r\n",
             b"NATS/1.0\r\nX: a\rb\r\n",
             b"NATS/1.0\r\nX: without an e",
             b"",
             b"\xff\x00",
+            b"NATS/1.0\r\nNats-Sequence: 1\r\nNats-Subject: ev.1",
+            b"NATS/1.0\r\nNats-Subject: ev.1.tick\r\nNats-Sequence: ",
             &forged,
         ];
         for block in blocks {
