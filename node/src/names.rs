@@ -33,9 +33,6 @@ pub const SOURCE_ALL: &str = "events.>";
 /// What the partition transform recognises of it.
 pub const SOURCE_EVENTS: &str = "events.*.*";
 
-/// The ticks of all partitions.
-pub const TICK_ALL: &str = "ev.*.tick";
-
 /// The stream of dead letters.
 pub const DEAD_LETTERS: &str = "DEADLETTERS";
 

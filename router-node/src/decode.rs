@@ -8,6 +8,7 @@ pub(crate) mod headers;
 use crate::reader::Held;
 use bytes::Bytes;
 use headers::Block;
+use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tickwire_core::decode::{Raw, Reason, Refusal, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
@@ -20,7 +21,7 @@ use tickwire_node::shutdown::panic_text;
 pub(crate) struct Readable {
     /// Its sequence.
     pub(crate) seq: Seq,
-    /// What is matched against interest.
+    /// What is matched against interest, without the rest of its data.
     pub(crate) event: Event,
     /// The event in MessagePack, as it travels to gateways.
     pub(crate) wire: Bytes,
@@ -64,8 +65,10 @@ impl Decoder {
     pub(crate) fn read_live(&self, message: &Held) -> Result<Decoded<Bytes>, Refusal> {
         guarded(|| match self.look(&message.as_stored())? {
             Decoded::Tick => Ok(Decoded::Tick),
-            Decoded::Event(event, ()) => {
+            Decoded::Event(mut event, ()) => {
                 let wire = to_wire(&event)?;
+                // Nobody is chosen by the rest of its data, which takes ten times its bytes while it waits for the engine.
+                event.data = Map::new();
                 Ok(Decoded::Event(event, wire))
             }
         })
@@ -80,7 +83,8 @@ impl Decoder {
         let StoredMessage { subject, headers, payload, seq, stored } = *message;
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
-            Stored::Tick { .. } => return Ok(Decoded::Tick),
+            Stored::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
+            Stored::Tick { .. } => return Err(no_tick()),
             Stored::Event { kind, key, .. } => (kind, key),
             Stored::Unrecognised => return Err(bad_subject(subject)),
         };
@@ -103,7 +107,7 @@ impl Decoder {
 fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     // What a panic leaves half done is dropped with it.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        Err(Refusal { reason: Reason::Unreadable, detail: format!("reading it failed: {}", panic_text(&*panic)) })
+        Err(Refusal::new(Reason::Unreadable, format!("reading it failed: {}", panic_text(&*panic))))
     })
 }
 
@@ -112,23 +116,33 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
 /// # Errors
 /// [`Reason::BadMsgPack`] when it has no such form.
 pub(crate) fn to_wire(event: &Event) -> Result<Bytes, Refusal> {
-    let refused =
-        |error| Refusal { reason: Reason::BadMsgPack, detail: format!("it has no form in MessagePack: {error}") };
+    let refused = |error| Refusal::new(Reason::BadMsgPack, format!("it has no form in MessagePack: {error}"));
     guarded(|| rmp_serde::to_vec(event).map(Bytes::from).map_err(refused))
 }
 
+/// How much of a subject is shown, in bytes: it may be very long, and stands in the letter by itself.
+const SHOWN: usize = 64;
+
 fn bad_subject(subject: &str) -> Refusal {
-    Refusal {
-        reason: Reason::BadSubject,
-        detail: format!(
-            "{subject:?} is not events.<kind>.<key> with one token each; what a token cannot hold is escaped in the key, \
-             as in BRK=2EB for BRK.B"
-        ),
-    }
+    let shown = &subject[..subject.floor_char_boundary(SHOWN)];
+    let more = if shown.len() < subject.len() { "…" } else { "" };
+    let detail = format!(
+        "{shown:?}{more} is not events.<kind>.<key> with one token each; what a token cannot hold is escaped in the key, \
+         as in BRK=2EB for BRK.B"
+    );
+    Refusal::new(Reason::BadSubject, detail)
 }
 
 fn not_text(subject: &[u8]) -> Refusal {
-    Refusal { reason: Reason::BadSubject, detail: format!("the subject \"{}\" is not UTF-8", subject.escape_ascii()) }
+    let shown = &subject[..subject.len().min(SHOWN)];
+    let more = if shown.len() < subject.len() { "…" } else { "" };
+    Refusal::new(Reason::BadSubject, format!("the subject \"{}\"{more} is not UTF-8", shown.escape_ascii()))
+}
+
+fn no_tick() -> Refusal {
+    let detail =
+        "ticks, which routers store in every partition, hold nothing; events are published to events.<kind>.<key>";
+    Refusal::new(Reason::BadSubject, detail)
 }
 
 #[cfg(test)]
@@ -157,13 +171,52 @@ mod tests {
             (b"ev.3.pattern.\xff", b"NATS/1.0\r\n\r\n", Some(Reason::BadSubject)),
             (b"events.a\rb", b"", Some(Reason::BadSubject)),
             ("ev.3.pattern.A\u{a0}B".as_bytes(), b"NATS/1.0\r\n\r\n", Some(Reason::BadKey)),
-            (b"ev.3.tick", b"NATS/1.0 503\r\n\r\n", None),
+            (b"ev.3.tick", b"", Some(Reason::BadSubject)),
         ];
         for (subject, headers, expected) in cases {
             let message = held(subject, headers);
             let reason = |refusal: Refusal| refusal.reason;
             assert_eq!(decoder.read_live(&message).err().map(reason), expected, "{}", headers.escape_ascii());
             assert_eq!(decoder.read(&message).err().map(reason), expected);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_the_engine_holds_its_data_once() {
+        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let message = Held {
+            payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
+            ..held(b"ev.3.pattern.A", b"")
+        };
+        let Ok(Decoded::Event(event, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+        assert!(event.data.is_empty());
+        let whole: Event = rmp_serde::from_slice(&wire).unwrap();
+        assert_eq!(whole.data["lists"], serde_json::json!([[], [], []]));
+        assert_eq!(*event, Event { data: Map::new(), ..whole });
+    }
+
+    #[test]
+    fn only_what_holds_nothing_is_a_tick() {
+        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let tick = Held { headers: Headers::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
+        assert!(matches!(decoder.read_live(&tick), Ok(Decoded::Tick)));
+        let named = Held { headers: Headers::Whole(Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n")), ..tick.clone() };
+        let filled = Held { payload: Bytes::from_static(b"{}"), ..tick };
+        for mistake in [named, filled] {
+            assert_eq!(decoder.read_live(&mistake).err().map(|refusal| refusal.reason), Some(Reason::BadSubject));
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_message_is_short_however_long_it_is() {
+        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let long = |byte: u8| [b"events.a.b.", &vec![byte; 60_000][..]].concat();
+        let header = [b"NATS/1.0\r\n", &vec![b'\xff'; 60_000][..], b": 1\r\n\r\n"].concat();
+        let status = [b"NATS/1.0 ", &vec![b'\xff'; 60_000][..], b"\r\n\r\n"].concat();
+        let cases = [(long(b'x'), &b""[..]), (long(b'\xff'), b""), (b"ev.3.pattern.A".to_vec(), &header[..])];
+        for (subject, headers) in cases.into_iter().chain([(b"ev.3.pattern.A".to_vec(), &status[..])]) {
+            let detail = decoder.read_live(&held(&subject, headers)).unwrap_err().detail;
+            assert!(detail.len() < 1_000, "{} bytes: {}", detail.len(), &detail[..80]);
         }
     }
 

@@ -23,8 +23,8 @@ const DELTA_BYTES: usize = 32 * 1024 * 1024;
 /// How many bytes of beats may wait. Each is followed by another.
 const BEAT_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many bytes of one snapshot may wait.
-const SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
+/// What the messages of a snapshot take beside it, while they wait.
+const BESIDE: usize = 64 * 1024;
 
 /// How long a gateway may take to send its whole interest.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(crate) enum Said {
     Delta(Delta),
     /// The revision of its interest.
     Beat(InterestBeat),
+    /// What cannot be read.
+    Nothing,
 }
 
 /// A question to the engine: what a gateway wants, as of a revision or a later one. Unanswered, that is not known here.
@@ -75,19 +77,16 @@ impl Feed {
         })
     }
 
-    /// The next thing that a gateway said; `None` when the connection is closed for good.
+    /// The next thing that a gateway said; `None` when the connection is closed for good. What cannot be read has its turn
+    /// like anything that is said: whoever sends a lot of it must not hold up the rest.
     pub(crate) async fn next(&mut self) -> Option<Said> {
-        loop {
-            // Deltas first: a beat that announces one was sent after it, and would look like a hole before it.
-            let said = tokio::select! {
-                biased;
-                message = self.deltas.next() => read(message?.payload()).map(Said::Delta),
-                message = self.beats.next() => read(message?.payload()).map(Said::Beat),
-            };
-            if said.is_some() {
-                return said;
-            }
-        }
+        // Deltas first: a beat that announces one was sent after it, and would look like a hole before it.
+        let said = tokio::select! {
+            biased;
+            message = self.deltas.next() => read(message?.payload()).map(Said::Delta),
+            message = self.beats.next() => read(message?.payload()).map(Said::Beat),
+        };
+        Some(said.unwrap_or(Said::Nothing))
     }
 }
 
@@ -96,7 +95,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
         Ok(message) => Some(message),
         Err(error) => {
             counter!("tickwire_router_interest_refused_total", "reason" => "unreadable").increment(1);
-            warn!(%error, "a message about interest was refused");
+            debug!(%error, "a message about interest was refused");
             None
         }
     }
@@ -125,7 +124,9 @@ pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -
 async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, String> {
     let inbox = nats.link.new_inbox();
     let told = |error: LinkError| error.to_string();
-    let mut answers = nats.link.subscribe("snapshots", &inbox, None, SNAPSHOT_BYTES).map_err(told)?;
+    // What is larger is not taken anyway.
+    let most = Limits::default().of_gateway;
+    let mut answers = nats.link.subscribe("snapshots", &inbox, None, most + BESIDE).map_err(told)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
     nats.link.publish(subject, Some(&inbox), b"").map_err(told)?;
     let (mut parts, mut numbers, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
@@ -134,7 +135,7 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
             return Err("nobody answers for it".to_owned());
         }
         bytes += answer.payload().len();
-        if bytes > Limits::default().of_gateway {
+        if bytes > most {
             note_refused(gateway, Refused::TooLarge);
             return Err("it is too large".to_owned());
         }

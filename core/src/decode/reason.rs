@@ -26,7 +26,8 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The subject is not `events.<kind>.<key>` with exactly one token each, or is not UTF-8.
+    /// The subject is not `events.<kind>.<key>` with exactly one token each, or is not UTF-8, or is that of a tick, which
+    /// holds nothing.
     BadSubject = "bad_subject",
     /// The header block is not one by the rules of NATS, or holds a status, which only servers may send.
     BadHeaders = "bad_headers",
@@ -34,7 +35,7 @@ reasons! {
     UnknownKind = "unknown_kind",
     /// The key is not encoded as it should be, or does not name what keys of its kind name.
     BadKey = "bad_key",
-    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD), or the event than [`MAX_EVENT`](super::MAX_EVENT).
+    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
     TooLarge = "too_large",
     /// The payload is not one JSON object, or an object in it has a name twice.
     BadJson = "bad_json",
@@ -90,7 +91,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+    /// What was wrong, shortened: a stranger's text in it may be of any length.
+    #[must_use]
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: bounded(detail.into()) }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn events(config: &StreamConfig) -> Config {
     Config {
         name: config.name.clone(),
         description: Some("Market events, stored by partition".to_owned()),
-        subjects: vec![names::SOURCE_ALL.to_owned(), names::TICK_ALL.to_owned()],
+        subjects: subjects(config),
         subject_transform: Some(SubjectTransform {
             source: names::SOURCE_EVENTS.to_owned(),
             destination: names::transform(config.partitions),
@@ -31,6 +31,12 @@ pub(super) fn events(config: &StreamConfig) -> Config {
         duplicate_window: config.duplicate_window,
         ..kept(config)
     }
+}
+
+/// What producers publish, and the ticks of each partition that there is. Nobody would read the tick of another: whoever
+/// publishes to it is told that there is no stream for it.
+fn subjects(config: &StreamConfig) -> Vec<String> {
+    [names::SOURCE_ALL.to_owned()].into_iter().chain((0..config.partitions).map(names::tick)).collect()
 }
 
 /// The stream of dead letters.

@@ -1,6 +1,7 @@
 //! Provisioning against a real nats-server: what is made, what it does, what is updated and what is refused.
 
 use crate::load;
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::StorageType;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeSet;
@@ -71,6 +72,28 @@ async fn the_unrecognised_can_be_read_by_one_filter() {
     };
     let consumer = events.create_consumer(config).await.unwrap();
     assert_eq!(consumer.cached_info().num_pending, 2);
+}
+
+/// What nobody would read is no message of the stream, and its publisher is told so.
+#[tokio::test]
+async fn ticks_of_partitions_that_there_are_not_are_refused_also_by_a_stream_that_took_them() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
+    let mut config = events.cached_info().config.clone();
+    config.subjects = vec![names::SOURCE_ALL.to_owned(), "ev.*.tick".to_owned()];
+    nats.jetstream.update_stream(config).await.unwrap();
+    publish(&nats, "ev.x.tick").await;
+    provision(&nats, &stream(&[])).await.unwrap();
+    for number in [0, 31] {
+        publish(&nats, &names::tick(number)).await;
+    }
+    for nobodys in ["ev.x.tick", "ev.32.tick", "ev.03.tick", "ev.3.pattern.AAPL", "ev.3.tick.AAPL"] {
+        let sent = nats.jetstream.publish(nobodys, "{}".into()).await.unwrap();
+        assert_eq!(sent.await.unwrap_err().kind(), PublishErrorKind::StreamNotFound, "{nobodys}");
+    }
+    publish(&nats, "events.pattern.A").await;
 }
 
 #[tokio::test]

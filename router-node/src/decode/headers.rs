@@ -38,6 +38,11 @@ impl<'m> Block<'m> {
         Self { lines }
     }
 
+    /// Whether there are no headers.
+    pub(super) fn is_none(self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// The headers with their names, in order.
     pub(crate) fn headers(self) -> impl Iterator<Item = Result<(&'m str, &'m str), Refusal>> {
         let mut lines = Lines(self.lines);
@@ -173,7 +178,7 @@ fn not_text(name: &[u8]) -> Refusal {
 }
 
 fn refuse(detail: impl Into<String>) -> Refusal {
-    Refusal { reason: Reason::BadHeaders, detail: format!("headers: {}", detail.into()) }
+    Refusal::new(Reason::BadHeaders, format!("headers: {}", detail.into()))
 }
 
 #[cfg(test)]
