@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Audience, Event};
 use crate::filter::Filter;
 use crate::ids::{NodeRef, Revision, Symbol, UserId};
+use crate::reached::Reached;
 use crate::ring::{Homes, ViewId};
 
 pub use want::{NAMES_BYTES, Topic, Want, topics};
@@ -93,6 +94,9 @@ pub struct InterestBeat {
     pub gateway: NodeRef,
     /// The revision of its interest.
     pub revision: Revision,
+    /// How far it has come, once it was given anything. Beats of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 impl Interest {

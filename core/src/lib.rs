@@ -19,6 +19,7 @@ pub mod interest_log;
 pub mod key;
 mod object;
 pub mod position;
+pub mod reached;
 pub mod replay;
 pub mod ring;
 pub mod section;

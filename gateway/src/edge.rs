@@ -28,6 +28,7 @@ use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Step};
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
 use tickwire_core::interest_log::{Bounds, InterestLog};
+use tickwire_core::reached::Reached;
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
@@ -64,6 +65,7 @@ pub(crate) struct Edge {
     clock: Clock,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
+    reached: Reached,
     confirmations: Confirmations<Asked>,
     seats: HashMap<SessionId, Seat>,
     catch_ups: CatchUps,
@@ -118,6 +120,7 @@ impl Edge {
             shards: shards.into_iter().enumerate().map(outlet).collect(),
             clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
+            reached: Reached::default(),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
             seats: HashMap::new(),
             catch_ups: CatchUps::new(limits(&config.gateway)),
@@ -291,6 +294,7 @@ impl Edge {
             let steps = Arc::new(Steps::new(std::mem::take(&mut self.steps)));
             for step in &steps.steps {
                 replay::note(step);
+                self.reached.see(step, |delivery| delivery.event.stored);
                 if matches!(step, Step::Reset { .. }) {
                     self.catch_ups.forget_all();
                 }

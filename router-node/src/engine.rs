@@ -8,22 +8,26 @@
 //! * A turn handles all that is there to be read, and only then sends: the leading edge of a burst carries all of it.
 //! * A checkpoint tells every gateway how far every partition was read, waits (aside) until that has left the process,
 //!   and only then hands on the floors.
+//! * What gateways say comes before what was read, in turns: who says a lot holds up no events.
 //! * Without a connection nothing is taken out of the claims, and nothing more is read: it leaves when NATS is back.
 
 mod flush;
 mod routing;
+mod sources;
 
 pub use flush::LONGEST_WINDOW;
 
 use crate::dispatch::Dispatcher;
-use crate::intake::{Context, Heard, Intake, What};
+use crate::intake::{Context, Heard, Intake};
 use crate::interest::{Feed, Inquiry, ask_snapshot};
 use crate::ownership::Reached;
+use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use metrics::{counter, describe_counter};
 use routing::Routing;
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{Life, Millis, NodeRef, Seq};
@@ -40,6 +44,9 @@ use tracing::{debug, info};
 
 /// How many chunks one turn handles.
 const TURN: usize = 64;
+
+/// How many things that gateways say, or ask for, are heard before something else has a turn.
+const SAYINGS: u32 = 64;
 
 /// How far each source was read, in its tenure.
 pub(crate) type Floors = BTreeMap<Tenure, Reached>;
@@ -65,6 +72,8 @@ pub(crate) struct Report {
     pub(crate) lacking: Vec<NodeRef>,
     /// The sources that are owned and cannot be read, each with the reason.
     pub(crate) unread: BTreeMap<Source, String>,
+    /// What was read last of sources, and is not in the stream any more.
+    pub(crate) missing: Vec<Checkpoint>,
 }
 
 /// What the engine is given.
@@ -84,6 +93,8 @@ pub(crate) struct Setup {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) floors: watch::Sender<Arc<Floors>>,
     pub(crate) report: watch::Sender<Arc<Report>>,
+    /// How far gateways have come in the stream.
+    pub(crate) witnessed: watch::Sender<Option<Checkpoint>>,
 }
 
 /// The answer to a request for a snapshot.
@@ -133,7 +144,7 @@ impl Engine {
 
     async fn work(&mut self) {
         let mut connected = self.setup.nats.connected();
-        let mut heard = Vec::with_capacity(TURN);
+        let (mut heard, mut sayings) = (Vec::with_capacity(TURN), 0);
         loop {
             let now = self.setup.clock.now();
             let wake = async |wake: Option<Millis>| match wake {
@@ -141,6 +152,7 @@ impl Engine {
                 None => std::future::pending().await,
             };
             let mut news = true;
+            let said_before = std::mem::replace(&mut sayings, 0);
             tokio::select! {
                 biased;
                 order = self.setup.orders.recv() => match order {
@@ -148,14 +160,21 @@ impl Engine {
                     None => return self.checkpoint().await,
                 },
                 Some((gateway, parts)) = self.snapshots.1.recv() => self.hear_snapshot(gateway, parts),
-                said = self.setup.feed.next() => match said {
+                said = self.setup.feed.next(), if said_before < SAYINGS => match said {
                     Some(said) => {
+                        sayings = said_before + 1;
                         let needed = self.routing.hear(self.setup.clock.now(), said);
                         self.ask(needed);
+                        if let Some(witnessed) = self.routing.take_witnessed() {
+                            self.setup.witnessed.send_replace(Some(witnessed));
+                        }
                     }
                     None => return debug!("the connection to NATS was closed"),
                 },
-                Some(inquiry) = self.setup.inquiries.recv() => self.inform(inquiry),
+                Some(inquiry) = self.setup.inquiries.recv(), if said_before < SAYINGS => {
+                    sayings = said_before + 1;
+                    self.inform(inquiry);
+                }
                 Ok(()) = self.setup.view.changed() => {
                     let view = self.setup.view.borrow_and_update().clone();
                     self.routing.set_view(view);
@@ -164,11 +183,12 @@ impl Engine {
                 Ok(()) = connected.changed() => {}
                 () = wake(self.wake) => {}
                 _ = self.setup.heard.recv_many(&mut heard, TURN) => {
-                    news = heard.iter().any(|heard| matches!(heard.what, What::Flowing | What::Stuck(_)));
+                    news = heard.iter().any(|heard| heard.what.is_news());
                     for heard in heard.drain(..) {
                         self.routing.read(heard);
                     }
                 }
+                () = ready(()), if said_before >= SAYINGS => {}
             }
             self.send_due().await;
             if news {
@@ -282,7 +302,8 @@ impl Engine {
     fn inform(&mut self, inquiry: Inquiry) {
         let Inquiry { gateway, least, answer } = inquiry;
         let known = self.routing.interest(&gateway, least);
-        if known.is_none() {
+        // Nobody answers for a name that whoever asks has made up.
+        if known.is_none() && self.routing.is_known(&gateway) {
             self.ask(Some(gateway));
         }
         if answer.send(known).is_err() {

@@ -11,22 +11,27 @@
 //!   passed us, unless the stream holds less than a second of events.
 //! * Every tick of the owner passes through here, so silence for longer than two of them means that the consumer is
 //!   broken, whatever it says.
-//! * A consumer reads the copy of one server, which may have removed more than the leader of the stream: a new consumer's
-//!   first message, and the first of what was late, must be the leader's next one too, where there are several copies.
+//! * A consumer reads the copy of one server, which may have removed more than the leader of the stream. Where there are
+//!   several copies, what was late is read from the leader's, or each message of it, if they are few, must be the leader's
+//!   next one too.
+//! * Before it reads on after anything went wrong, the last message that was read must still be there, stored at the same
+//!   time: a stream that has lost its tail gives the same sequences again.
 //!
 //! Where reading has failed three times, one message is read from the leader in another form, and put aside if it is no
 //! event: whatever it holds, it cannot stop what comes behind it.
 
+mod chunk;
 mod lateness;
+mod proof;
 mod trouble;
 
-use crate::decode::{Decoded, Decoder, Readable};
-use crate::letters::{self, Letter};
-use crate::ownership::tenancy::Mark;
+use crate::decode::{Decoder, Readable};
+use crate::letters;
+use crate::ownership::tenancy::{Checkpoint, Mark};
+use crate::reader::leader;
 use crate::reader::pull::{Plan, Pull, Pulled};
-use crate::reader::{Held, leader};
 use crate::source::{Source, Tenure};
-use crate::stream::Facts;
+use chunk::Chunk;
 use lateness::Lateness;
 use metrics::{counter, describe_counter};
 use std::sync::Arc;
@@ -49,6 +54,12 @@ const BYTES: usize = 1024 * 1024;
 /// After so many failures in a row one message is read in another way.
 const FAILURES: u32 = 3;
 
+/// So many messages that were late are compared with what the leader has, one by one. More are read from the leader.
+const COMPARED: usize = 8;
+
+/// How many consumers are made for that until one is where the stream is led. Then there is a pause before more of them.
+const PLACES: u32 = 6;
+
 /// What the engine hears from an intake.
 #[derive(Debug)]
 pub(crate) struct Heard {
@@ -67,6 +78,8 @@ pub(crate) enum What {
     Stuck(String),
     /// Nothing up to here can be read any more.
     Skip(Seq),
+    /// This was read, and is not in the stream any more, or another message is in its place.
+    Missing(Checkpoint),
     /// All up to a sequence was read, and these are the events in it.
     Events {
         /// The last sequence.
@@ -76,6 +89,13 @@ pub(crate) enum What {
         /// The events, in order.
         events: Vec<Readable>,
     },
+}
+
+impl What {
+    /// Whether the rest of the node is to know of it.
+    pub(crate) fn is_news(&self) -> bool {
+        matches!(self, Self::Flowing | Self::Stuck(_) | Self::Missing(_))
+    }
 }
 
 /// What all intakes of a router share.
@@ -96,6 +116,8 @@ pub(crate) struct Intake {
     tenure: Tenure,
     incarnation: Incarnation,
     reading: Reading,
+    /// The last message that was read.
+    mark: Option<Mark>,
     connected: watch::Receiver<bool>,
     lateness: Lateness,
     /// Whether the last batch was late.
@@ -115,6 +137,7 @@ impl Intake {
             tenure,
             incarnation,
             reading: Reading::after(floor),
+            mark: None,
             lateness: Lateness::default(),
             late: true,
             consumers: 0,
@@ -125,7 +148,6 @@ impl Intake {
     /// Reads until stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.consumers += 1;
             let mut pull = None;
             let trouble = tokio::select! {
                 biased;
@@ -152,7 +174,8 @@ impl Intake {
                 () = stop.cancelled() => return,
                 () = self.tell(What::Stuck(trouble.text())) => {}
             }
-            let is_at_hand = trouble != Trouble::OtherStream && self.context.nats.is_connected();
+            let is_other = matches!(trouble, Trouble::OtherStream | Trouble::Lost);
+            let is_at_hand = !is_other && self.context.nats.is_connected();
             if self.attempts >= FAILURES && is_at_hand {
                 let passed = tokio::select! {
                     biased;
@@ -172,41 +195,55 @@ impl Intake {
     }
 
     /// Makes a consumer and reads from it until there is doubt.
-    async fn read(&mut self, pull: &mut Option<Pull>) -> Trouble {
-        let made = match self.open().await {
-            Ok(made) => pull.insert(made),
-            Err(trouble) => return trouble,
-        };
+    async fn read(&mut self, made: &mut Option<Pull>) -> Trouble {
+        if let Err(trouble) = self.open(made).await {
+            return trouble;
+        }
+        let Some(pull) = made else { return Trouble::Silent };
         loop {
-            if let Err(trouble) = self.read_chunk(made).await {
+            if let Err(trouble) = self.read_chunk(pull).await {
                 return trouble;
             }
         }
     }
 
-    async fn open(&mut self) -> Result<Pull, Trouble> {
+    /// Makes a consumer: where the stream is led, if that matters.
+    async fn open(&mut self, made: &mut Option<Pull>) -> Result<(), Trouble> {
         let context = Arc::clone(&self.context);
         self.connected.mark_unchanged();
-        let plan = Plan {
-            stream: &context.decoder.stream,
-            name: self.consumer_name(),
-            description: format!("router {} reads {}", context.me, self.tenure.source),
-            after: self.reading.last,
-            filter: self.tenure.source.filter(),
-            batch: BATCH,
-            bytes: BYTES,
+        let mut attempts = 0;
+        let facts = loop {
+            if let Some(misplaced) = made.take() {
+                misplaced.close().await;
+            }
+            self.consumers += 1;
+            attempts += 1;
+            let plan = Plan {
+                stream: &context.decoder.stream,
+                name: self.consumer_name(),
+                description: format!("router {} reads {}", context.me, self.tenure.source),
+                after: self.reading.last,
+                filter: self.tenure.source.filter(),
+                batch: BATCH,
+                bytes: BYTES,
+            };
+            let pull = made.insert(Pull::open(&context.nats, plan).await?);
+            self.reading = Reading::after(self.reading.last);
+            self.lateness.restart();
+            // Asked for when the consumer is there: a later stream than the consumer's would show.
+            let (_, sight) = self.keep_up(self.reading.last).await?;
+            let matters = sight.facts.replicas > 1 && pull.pending > COMPARED as u64;
+            if !matters || attempts >= PLACES || pull.server == sight.leader {
+                break sight.facts;
+            }
         };
-        let pull = Pull::open(&context.nats, plan).await?;
-        self.reading = Reading::after(self.reading.last);
-        self.lateness.restart();
-        // Asked for when the consumer is there: a later stream than the consumer's would show.
-        let (_, facts) = self.keep_up(self.reading.last).await?;
+        self.check_last(&facts).await?;
         self.late |= facts.replicas > 1;
         // After more than one failure only a message proves that it can be read, where ticks are sure to come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(What::Flowing).await;
         }
-        Ok(pull)
+        Ok(())
     }
 
     async fn read_chunk(&mut self, pull: &mut Pull) -> Result<(), Trouble> {
@@ -233,7 +270,7 @@ impl Intake {
         if self.reading.last > before.last {
             let is_late = self.lateness.take_late();
             if is_late || self.late {
-                self.catch_up(before, &mut read).await?;
+                self.catch_up(before, pull.server.as_deref(), &mut read).await?;
             }
             self.late = is_late;
             self.hand_on(read).await;
@@ -249,6 +286,7 @@ impl Intake {
             self.tell(What::Flowing).await;
         }
         self.attempts = 0;
+        self.mark = read.mark.or(self.mark);
         let (upto, mark, events) = (self.reading.last, read.mark, read.events);
         self.tell(What::Events { upto, mark, events }).await;
     }
@@ -269,63 +307,21 @@ impl Intake {
     /// Reads the next message from the leader of the stream, in a form that holds any bytes. Consumers have failed at it.
     async fn read_one(&mut self) -> Result<(), Trouble> {
         let context = Arc::clone(&self.context);
-        let (_, before) = (self.keep_up(self.reading.last).await?, self.reading);
+        let (_, sight) = self.keep_up(self.reading.last).await?;
+        self.check_last(&sight.facts).await?;
+        let before = self.reading;
         let filter = self.tenure.source.filter();
         let found = leader::first_after(&context.nats, &context.decoder.stream, before.last, &filter).await;
         let Some(held) = found.map_err(Trouble::Failed)? else { return Ok(()) };
         warn!(source = %self.tenure.source, seq = %held.seq, "read in another way what consumers have failed at");
         counter!("tickwire_router_rescued_messages_total").increment(1);
-        let mut read = Chunk { first: Some(held.seq), ..Chunk::default() };
+        let mut read = Chunk::default();
         self.reading.last = held.seq;
         read.take(&context.decoder, held);
         // What retention took meanwhile was not the leader's next message.
-        self.catch_up(before, &mut read).await?;
+        self.catch_up(before, None, &mut read).await?;
         self.hand_on(read).await;
         Ok(())
-    }
-
-    /// Makes sure that retention has not passed what was to be read after `before`, and skips what it has taken. When
-    /// the server cannot be asked, or has more than was read, the chunk is not claimed, and is read again.
-    async fn catch_up(&mut self, before: Reading, read: &mut Chunk) -> Result<(), Trouble> {
-        let (kept, facts) = self.keep_up(before.last).await.inspect_err(|_| self.reading = before)?;
-        if facts.replicas > 1
-            && let Err(trouble) = self.compare(kept, read).await
-        {
-            self.reading = Reading::after(kept);
-            return Err(trouble);
-        }
-        read.events.retain(|event| event.seq > kept);
-        Ok(())
-    }
-
-    /// Makes sure that the first message read is the leader's next one as well.
-    async fn compare(&self, after: Seq, read: &Chunk) -> Result<(), Trouble> {
-        let Some(first) = read.first else { return Ok(()) };
-        let (context, filter) = (&self.context, self.tenure.source.filter());
-        let next = leader::first_after(&context.nats, &context.decoder.stream, after, &filter).await;
-        match next.map_err(Trouble::Failed)? {
-            Some(next) if next.seq < first => Err(Trouble::Behind),
-            _ => Ok(()),
-        }
-    }
-
-    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
-    async fn keep_up(&mut self, last: Seq) -> Result<(Seq, Facts), Trouble> {
-        let context = &self.context;
-        let facts = Facts::look(&context.nats, &context.decoder.stream).await;
-        let facts = facts.map_err(|error| Trouble::Failed(error.to_string()))?;
-        if facts.incarnation != self.incarnation {
-            return Err(Trouble::OtherStream);
-        }
-        let least = facts.least_floor();
-        if least <= last {
-            return Ok((last, facts));
-        }
-        warn!(source = %self.tenure.source, after = %last, upto = %least, "retention has passed what was to be read");
-        counter!("tickwire_router_skipped_ranges_total").increment(1);
-        self.reading.last = self.reading.last.max(least);
-        self.tell(What::Skip(least)).await;
-        Ok((least, facts))
     }
 
     /// Tells the engine; waits while it has too much to do.
@@ -340,38 +336,6 @@ impl Intake {
     fn consumer_name(&self) -> String {
         let (me, tenure) = (&self.context.me, self.tenure);
         format!("{}-{}-{}-{}-{}", me.id, me.nonce, tenure.source.label(), tenure.number, self.consumers)
-    }
-}
-
-/// What was read of a chunk.
-#[derive(Debug, Default)]
-struct Chunk {
-    events: Vec<Readable>,
-    letters: Vec<Letter>,
-    ticks: u64,
-    /// The last message.
-    mark: Option<Mark>,
-    /// The first message.
-    first: Option<Seq>,
-}
-
-impl Chunk {
-    fn take(&mut self, decoder: &Decoder, message: Held) {
-        let seq = message.seq;
-        self.mark = Some(Mark { seq, stored: message.stored.0 });
-        self.first.get_or_insert(seq);
-        match decoder.read_live(&message) {
-            Ok(Decoded::Tick) => self.ticks += 1,
-            Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
-            Err(refusal) => self.letters.push(Letter { refusal, message }),
-        }
-    }
-
-    fn count(&self) {
-        let (events, letters) = (self.events.len() as u64, self.letters.len() as u64);
-        for (what, count) in [("event", events), ("dead_letter", letters), ("tick", self.ticks)] {
-            counter!("tickwire_router_messages_total", "what" => what).increment(count);
-        }
     }
 }
 

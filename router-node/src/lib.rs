@@ -126,6 +126,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (floors_sender, floors) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
+    let (witnessed_sender, witnessed) = watch::channel(None);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
     let intakes = Context {
@@ -150,6 +151,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         view: node.membership.view(),
         floors: floors_sender,
         report: report_sender,
+        witnessed: witnessed_sender,
     });
     let ownership = Ownership::new(ownership::Setup {
         nats: node.nats.clone(),
@@ -164,6 +166,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         view: node.membership.view(),
         floors,
         report,
+        witnessed,
         orders: orders_sender,
         standing: Standing::new(node.me.clone(), &node.readiness, owned_sender),
     });

@@ -80,6 +80,7 @@ pub(crate) struct Setup {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) floors: watch::Receiver<Arc<Floors>>,
     pub(crate) report: watch::Receiver<Arc<Report>>,
+    pub(crate) witnessed: watch::Receiver<Option<Checkpoint>>,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) standing: Standing,
 }
@@ -109,6 +110,8 @@ pub(crate) struct Ownership {
     looks_again: bool,
     /// Whether the last message of every source is to be looked for.
     is_thorough: bool,
+    /// What intakes did not find any more, and was looked for.
+    missing: Vec<Checkpoint>,
 }
 
 impl Ownership {
@@ -129,6 +132,7 @@ impl Ownership {
             look_at: Some(Instant::now()),
             looks_again: false,
             is_thorough: false,
+            missing: Vec::new(),
             setup,
         }
     }
@@ -178,6 +182,7 @@ impl Ownership {
         if self.orders.len() >= ORDERS {
             return;
         }
+        self.look_for_missing();
         let now = self.setup.clock.now();
         let view = self.setup.view.borrow_and_update().clone();
         self.placement.set_informed(standing::is_informed(&view, &self.setup.report.borrow()));
@@ -276,12 +281,26 @@ impl Ownership {
     /// something was started again.
     fn note_read(&mut self) {
         let incarnation = self.life.incarnation;
+        if let Some(witnessed) = *self.setup.witnessed.borrow_and_update() {
+            self.continuity.note(witnessed);
+        }
         let read = self.placement.held().map(|(_, Reached { floor, mark })| Checkpoint { floor, incarnation, mark });
         if std::mem::take(&mut self.is_thorough) {
             read.for_each(|read| self.continuity.note(read));
         } else if let Some(last) = read.max_by_key(|read| read.mark) {
             self.continuity.note(last);
         }
+    }
+
+    /// An intake that does not find what it has read last is stuck until it is known whether the stream has lost it.
+    fn look_for_missing(&mut self) {
+        let missing = self.setup.report.borrow().missing.clone();
+        if missing == self.missing {
+            return;
+        }
+        missing.iter().for_each(|read| self.continuity.doubt(*read));
+        self.missing = missing;
+        self.look_soon();
     }
 
     /// A life later than the one that is known is looked for at once.

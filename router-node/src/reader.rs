@@ -3,14 +3,17 @@
 //! ```text
 //! pull      a consumer, over our own connection: many messages, cheap
 //! delivery  which message it is that a consumer delivered
+//! placed    a consumer on the server that leads the stream
 //! leader    one message at a time, from the server that leads the stream, in a form that holds any bytes
 //! ```
 //!
 //! A consumer and a direct get read the copy of whichever server has them. Each server removes by itself what is too old,
-//! so that one may have removed what its leader still keeps: where that can matter, the leader is asked what comes first.
+//! and its disk may be damaged, so that one may lack what its leader still keeps: where that can matter, what is read is
+//! the leader's copy, or is compared with it.
 
 pub(crate) mod delivery;
 pub(crate) mod leader;
+pub(crate) mod placed;
 pub(crate) mod pull;
 
 use bytes::Bytes;

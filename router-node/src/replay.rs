@@ -37,7 +37,7 @@ use tickwire_node::start::StartError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 use worker::Worker;
 
 /// How many requests may wait. Beyond that they are refused.
@@ -219,18 +219,33 @@ fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     together
 }
 
-/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours.
+/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And so
+/// is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
 fn read(message: &Message) -> Option<Waiting> {
     counter!("tickwire_router_replay_requests_total").increment(1);
-    let reply = Subject::from(std::str::from_utf8(message.reply()?).ok()?);
-    match wire::decode(message.payload()) {
-        Ok(request) => Some(Waiting { since: Instant::now(), request, reply, is_sparse: false }),
+    let refused = |reason: &'static str| {
+        counter!("tickwire_router_replays_refused_total", "reason" => reason).increment(1);
+        None
+    };
+    let request: ReplayRequest = match wire::decode(message.payload()) {
+        Ok(request) => request,
         Err(error) => {
-            counter!("tickwire_router_replays_refused_total", "reason" => "unreadable_request").increment(1);
-            warn!(%error, "a request for a replay was refused");
-            None
+            debug!(%error, "a request for a replay was refused");
+            return refused("unreadable_request");
         }
+    };
+    match std::str::from_utf8(message.reply()?) {
+        Ok(reply) if is_gateways(&request.gateway, reply) => {
+            Some(Waiting { since: Instant::now(), request, reply: Subject::from(reply), is_sparse: false })
+        }
+        _ => refused("strange_reply"),
     }
+}
+
+/// Whether answers to this gateway go there.
+fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
+    let ask = names::parse_replayed(reply);
+    ask.is_some_and(|ask| names::replayed(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
 }
 
 fn describe() {
@@ -241,6 +256,10 @@ fn describe() {
     describe_counter!("tickwire_router_replay_events_total", "Events in answers");
     describe_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
     describe_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
+    describe_counter!(
+        "tickwire_router_replays_unproved_total",
+        "Passes whose messages were not claimed because another server leads the stream than the one that was read"
+    );
     describe_histogram!("tickwire_router_replay_seconds", "From the begin of a replay until it was answered");
 }
 
@@ -268,6 +287,27 @@ mod tests {
         let mut others = others.into_iter().collect();
         let together = with_mates(waiting(10_000, first_is_sparse), &mut others);
         together.iter().skip(1).map(|mate| mate.request.from.0).collect()
+    }
+
+    #[test]
+    fn answers_go_to_where_the_gateway_listens_and_nowhere_else() {
+        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
+        let nonce = gateway.nonce.to_string();
+        assert!(is_gateways(&gateway, &names::replayed("g", &nonce, 7)));
+        let others = [
+            names::replayed("other", &nonce, 7),
+            names::replayed("g", "0000000000000002", 7),
+            names::lease_key(3),
+            "$KV.TICKWIRE_LEASES.p.3".to_owned(),
+            "$JS.API.STREAM.PURGE.EVENTS".to_owned(),
+            "events.pattern.AAPL".to_owned(),
+            format!("tw.replayed.g.{nonce}.>"),
+            format!("tw.replayed.g.{nonce}.7\rx"),
+            "_INBOX.x".to_owned(),
+        ];
+        for other in others {
+            assert!(!is_gateways(&gateway, &other), "{other}");
+        }
     }
 
     #[test]

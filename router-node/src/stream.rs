@@ -30,6 +30,15 @@ pub(crate) struct Facts {
     pub(crate) replicas: usize,
 }
 
+/// The stream, and the server that told it: the one that leads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sight {
+    /// What it is like, as that server has it.
+    pub(crate) facts: Facts,
+    /// The server's name; `None` where servers form no cluster.
+    pub(crate) leader: Option<String>,
+}
+
 /// The stream could not be looked at.
 #[derive(Debug, Error)]
 #[error("the stream {stream} cannot be looked at: {reason}")]
@@ -42,6 +51,14 @@ impl StreamError {
     /// It took too long.
     pub(crate) fn late(stream: &str, deadline: Duration) -> Self {
         Self { stream: stream.to_owned(), reason: format!("no answer within {deadline:?}") }
+    }
+}
+
+impl Sight {
+    /// Asks the server.
+    pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
+        let info = info(nats, stream).await?;
+        Ok(Self { facts: Facts::of(&info), leader: info.cluster.and_then(|cluster| cluster.leader) })
     }
 }
 
@@ -161,7 +178,7 @@ impl Look {
 
 impl Facts {
     /// Whether the stream has this message; `None` if it was removed.
-    async fn has(&self, nats: &Nats, stream: &str, mark: Mark) -> Result<Option<bool>, StreamError> {
+    pub(crate) async fn has(&self, nats: &Nats, stream: &str, mark: Mark) -> Result<Option<bool>, StreamError> {
         if mark.seq < self.first {
             return Ok(None);
         }

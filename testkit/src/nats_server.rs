@@ -93,6 +93,11 @@ impl NatsServer {
         copy(&saved.path().join(of_stream), &store);
     }
 
+    /// Where the server keeps the messages of one of its streams.
+    pub fn messages_of(&self, stream: &str) -> PathBuf {
+        self.home.path().join("store/jetstream/$G/streams").join(stream).join("msgs")
+    }
+
     /// Kills the server if it still runs, and starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();

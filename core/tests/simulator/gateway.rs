@@ -62,7 +62,7 @@ impl Gateway {
             let offered = self.coverage.offer(now, life, section, &mut steps);
             if self.coverage.life() != known {
                 known = self.coverage.life();
-                self.known.fill(life.before);
+                self.known.fill(Seq(0));
             }
             if offered != Offered::Foreign {
                 self.known[at] = self.known[at].max(upto);

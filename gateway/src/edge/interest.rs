@@ -3,6 +3,8 @@
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
+use tickwire_core::reached::Reached;
+use tickwire_core::ring::Role;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tokio::time::timeout;
@@ -22,7 +24,10 @@ const LAG: u64 = 100;
 
 impl Edge {
     pub(super) async fn send_snapshot(&mut self, reply: Option<&[u8]>) {
-        let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()) else { return };
+        let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()).filter(|reply| is_routers(reply))
+        else {
+            return;
+        };
         counter!("tickwire_gateway_snapshots_total").increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {
             self.publish(reply.to_owned(), &part).await;
@@ -52,7 +57,8 @@ impl Edge {
     pub(super) async fn beat(&mut self, now: Millis) {
         let lags = self.coverage.lowest_revision() < self.log.revision();
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
-        let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision() };
+        let reached = (self.reached != Reached::default()).then_some(self.reached);
+        let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
         self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
         let outage = Outage::of(now, true, &self.coverage, self.ticks);
         gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
@@ -91,6 +97,12 @@ impl Edge {
     }
 }
 
+/// Whether a router waits for an answer there: a gateway may publish where whoever asks it may not.
+fn is_routers(reply: &str) -> bool {
+    let inbox = reply.strip_prefix(&names::inbox(Role::Router.as_str())).and_then(|rest| rest.strip_prefix('.'));
+    inbox.is_some_and(names::is_token)
+}
+
 pub(super) fn describe() {
     describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
     describe_counter!("tickwire_gateway_large_deltas_total", "Changes of interest told by a snapshot, being too large");
@@ -98,4 +110,19 @@ pub(super) fn describe() {
     describe_gauge!("tickwire_gateway_interest_bytes", "What the interest takes in messages to routers, at most");
     describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that routers were told");
     describe_gauge!("tickwire_gateway_silent_partitions", "Partitions of which no router tells anything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_go_to_routers_and_nowhere_else() {
+        assert!(is_routers("_INBOX_router.00112233445566778899aabbccddeeff"));
+        for other in
+            ["_INBOX_router", "_INBOX_router.", "_INBOX_router.a.b", "_INBOX_router.>", "_INBOX_gateway.a", "$KV.X.y"]
+        {
+            assert!(!is_routers(other), "{other}");
+        }
+    }
 }

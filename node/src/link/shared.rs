@@ -16,6 +16,9 @@ const MOST_OUT: usize = 4 * 1024 * 1024;
 /// The longest subject that is published to: a server refuses lines of more than 4 KiB, and ends the connection.
 const LONGEST_SUBJECT: usize = 1024;
 
+/// The largest payload that a server can be configured to take.
+const LARGEST_PAYLOAD: usize = 64 * 1024 * 1024;
+
 /// How many refusals are remembered: a node that is refused the same thing again and again must not grow for it.
 const REFUSALS: usize = 16;
 
@@ -172,7 +175,7 @@ impl Shared {
         state.pongs.clear();
         let lines: String = state.subscriptions.iter().map(|(number, one)| one.line(*number)).collect();
         state.out.extend_from_slice(lines.as_bytes());
-        state.max_payload = max_payload;
+        state.max_payload = max_payload.min(LARGEST_PAYLOAD);
         state.up = true;
     }
 
@@ -215,7 +218,7 @@ impl Shared {
     }
 
     pub(super) fn set_max_payload(&self, most: usize) {
-        self.lock().max_payload = most;
+        self.lock().max_payload = most.min(LARGEST_PAYLOAD);
     }
 
     /// Why there was no connection, last.

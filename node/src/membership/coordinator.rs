@@ -16,6 +16,7 @@ use crate::names;
 use crate::nats::{BACKOFF_MOST, Nats};
 use crate::view::{BeatError, Roster};
 use metrics::{counter, gauge};
+use std::future::ready;
 use std::sync::Arc;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::ring::{Member, View};
@@ -26,6 +27,9 @@ use tracing::{debug, info, warn};
 
 /// How many bytes of beats may wait: some thousands. Who is not heard is heard at the next.
 const BEAT_BYTES: usize = 1024 * 1024;
+
+/// How many beats are heard before a round that is due has its turn.
+const HEARD: u32 = 64;
 
 /// After how many rounds the coordinator reads the view again.
 const REVIEW: u32 = 8;
@@ -95,16 +99,21 @@ impl Coordinator {
 
     /// Does the duty until dropped, or until the connection is closed for good.
     pub(super) async fn run(&mut self) {
+        let mut heard = 0;
         loop {
+            // Who sends a lot of beats must not keep this from its rounds.
+            let heard_before = std::mem::replace(&mut heard, 0);
             tokio::select! {
                 biased;
-                message = self.beats.next() => {
+                message = self.beats.next(), if heard_before < HEARD => {
+                    heard = heard_before + 1;
                     let Some(message) = message else { return };
                     if self.hear(&message.subject_text(), message.payload()) {
                         self.write_view().await;
                     }
                 }
                 _ = self.rounds.tick() => self.round().await,
+                () = ready(()), if heard_before >= HEARD => {}
             }
         }
     }

@@ -12,13 +12,16 @@ use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// After how many silent beat intervals a node looks by itself.
 const PATIENCE: u32 = 3;
 
 /// How many bytes of announcements may wait. Each says what the one before said, or more.
 const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
+
+/// How long it waits between two looks, however often another view is announced.
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// After how many beat intervals a node looks although all seems well.
 const REVIEW: u32 = 15;
@@ -45,7 +48,7 @@ impl Follower {
     pub(super) async fn run(mut self) {
         let mut look_at = Instant::now();
         let mut review_at = Instant::now();
-        let mut announced = None;
+        let (mut announced, mut looked_at) = (None, Instant::now());
         loop {
             tokio::select! {
                 message = self.announcements.next() => {
@@ -53,18 +56,19 @@ impl Follower {
                     match wire::decode::<Announcement>(message.payload()) {
                         Ok(announcement) => announced = Some(announcement.version),
                         Err(error) => {
-                            warn!(%error, "an announcement of the view was refused");
+                            debug!(%error, "an announcement of the view was refused");
                             continue;
                         }
                     }
                     look_at = if announced == Some(self.view.borrow().version) {
                         review_at.min(Instant::now() + self.interval * PATIENCE)
                     } else {
-                        Instant::now()
+                        Instant::now().max(looked_at + LEAST_PAUSE)
                     };
                 }
                 () = sleep_until(look_at) => {
                     let arrived = self.look(announced).await;
+                    looked_at = Instant::now();
                     if arrived {
                         review_at = Instant::now() + self.interval * REVIEW;
                     }

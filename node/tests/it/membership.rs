@@ -14,7 +14,7 @@ use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::Node;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::{Flood, NatsServer, eventually};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -174,4 +174,24 @@ async fn a_write_that_was_not_answered_is_looked_up() {
     theirs.free(&7u64).await.unwrap();
     let freed = leases.read::<u64>("p.1").await.unwrap().record.unwrap();
     assert_eq!((freed.owner, freed.state), (None, 7));
+}
+
+/// Whoever sends beats in heaps keeps no coordinator from its rounds: it renews its lease, and writes the view.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_goes_on_while_a_peer_floods_it_with_beats() {
+    let server = NatsServer::start();
+    let first = start(&server, "r1", Role::Router).await;
+    first.sees(&[("r1", false)]).await;
+    let nats = Nats::connect(&config(&server, "test").nats, "router", "test").await.unwrap();
+    let leases = Leases::open(&nats, names::VIEW_BUCKET, node("test", 1), SOON).await.unwrap();
+    let revision = async || leases.read::<()>(names::COORDINATOR_KEY).await.unwrap().revision;
+    let flood = Flood::start(&server.url(), &names::beat("router"), b"\x01\xc1", 100_000);
+    eventually("the flood has begun", SOON, async || (flood.sent() > 50_000).then_some(())).await;
+    let before = revision().await;
+    eventually("the lease is renewed again and again", Duration::from_secs(5), async || {
+        (revision().await >= before + 10).then_some(())
+    })
+    .await;
+    drop(flood);
+    assert_eq!(first.stop().await, Outcome::Drained);
 }

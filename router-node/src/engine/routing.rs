@@ -7,12 +7,13 @@
 use crate::decode::Readable;
 use crate::dispatch::Routed;
 use crate::engine::flush::Flush;
+use crate::engine::sources::Sources;
 use crate::engine::{Floors, Report};
 use crate::intake::{Heard, What};
 use crate::interest::{Said, note_refused};
 use crate::ownership::Reached;
+use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::claims::Claims;
 use tickwire_core::event::Priority;
@@ -30,20 +31,12 @@ pub(crate) struct Routing {
     view: Arc<View>,
     flush: Flush,
     retention: u64,
-    tenures: BTreeMap<Source, Reader>,
+    sources: Sources,
     matches: u64,
+    /// The furthest that a gateway has come, until it is told.
+    witnessed: Option<Checkpoint>,
     /// Whether the report may say something else than before.
     is_news: bool,
-}
-
-/// A source in the present tenure.
-#[derive(Debug)]
-struct Reader {
-    number: u64,
-    /// How far it was read; of a partition, claims know.
-    reached: Reached,
-    /// Why it cannot be read.
-    stuck: Option<String>,
 }
 
 impl Routing {
@@ -55,8 +48,9 @@ impl Routing {
             view: Arc::default(),
             flush,
             retention,
-            tenures: BTreeMap::new(),
+            sources: Sources::default(),
             matches: 0,
+            witnessed: None,
             is_news: true,
         }
     }
@@ -66,18 +60,15 @@ impl Routing {
         if let Source::Partition(partition) = tenure.source {
             self.claims.own(partition, floor);
         }
-        let reached = Reached { floor, mark: None };
-        let reader = Reader { number: tenure.number, reached, stuck: Some("its reading has not begun".to_owned()) };
-        self.tenures.insert(tenure.source, reader);
+        self.sources.own(tenure, floor);
         self.is_news = true;
     }
 
     /// A tenure ends. Returns whether it was the present one.
     pub(crate) fn disown(&mut self, tenure: Tenure) -> bool {
-        if self.reader(tenure).is_none() {
+        if !self.sources.disown(tenure) {
             return false;
         }
-        self.tenures.remove(&tenure.source);
         self.is_news = true;
         if let Source::Partition(partition) = tenure.source {
             self.claims.disown(partition);
@@ -87,7 +78,7 @@ impl Routing {
 
     /// The stream was made anew: every tenure ends, and nothing is claimed.
     pub(crate) fn renew(&mut self) {
-        self.tenures.clear();
+        self.sources.clear();
         self.is_news = true;
         self.claims = Claims::default();
         for (gateway, revision) in self.table.known() {
@@ -112,9 +103,26 @@ impl Routing {
             }
             Said::Beat(beat) => {
                 let gateway = beat.gateway.clone();
+                // Whoever is no member is not believed: what it says could begin another life of the stream.
+                if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
+                    self.witness(Checkpoint::of(reached));
+                }
                 self.revise(gateway, |table| table.beat(now, &beat))
             }
+            Said::Nothing => None,
         }
+    }
+
+    fn witness(&mut self, reached: Checkpoint) {
+        let order = |reached: &Checkpoint| (reached.incarnation, reached.floor);
+        if reached.makes_sense() && self.witnessed.as_ref().map(order) < Some(order(&reached)) {
+            self.witnessed = Some(reached);
+        }
+    }
+
+    /// The furthest that a gateway was heard to have come since the last call.
+    pub(crate) fn take_witnessed(&mut self) -> Option<Checkpoint> {
+        self.witnessed.take()
     }
 
     /// A gateway told its whole interest. Returns the gateway if another snapshot is needed.
@@ -152,6 +160,11 @@ impl Routing {
         self.table.interest(gateway).filter(|(revision, _)| *revision >= least).cloned()
     }
 
+    /// Whether anything is to be heard of this gateway: it is a member, or has spoken for itself.
+    pub(crate) fn is_known(&self, gateway: &NodeRef) -> bool {
+        self.table.is_member(gateway) || self.table.knows(gateway)
+    }
+
     /// Whether the gateway's interest is still not known as new as was announced.
     pub(crate) fn lags(&self, gateway: &NodeRef) -> bool {
         self.table.lags(gateway)
@@ -170,14 +183,18 @@ impl Routing {
 
     /// Something was read. What belongs to a former tenure changes nothing.
     pub(crate) fn read(&mut self, heard: Heard) {
-        let Some(reader) = self.reader(heard.tenure) else { return };
+        let Some(reader) = self.sources.get_mut(heard.tenure) else { return };
         match heard.what {
             What::Flowing => {
-                reader.stuck = None;
+                (reader.stuck, reader.missing) = (None, None);
                 self.is_news = true;
             }
             What::Stuck(reason) => {
                 reader.stuck = Some(reason);
+                self.is_news = true;
+            }
+            What::Missing(missing) => {
+                reader.missing = Some(missing);
                 self.is_news = true;
             }
             What::Skip(to) => {
@@ -238,11 +255,7 @@ impl Routing {
 
     /// How far everything was read. Once that is published and flushed, these are floors.
     pub(crate) fn floors(&self) -> Floors {
-        let floor = |(source, reader): (&Source, &Reader)| {
-            let tenure = Tenure { source: *source, number: reader.number };
-            (tenure, reader.reached)
-        };
-        self.tenures.iter().map(floor).collect()
+        self.sources.floors()
     }
 
     /// What the rest of the node is to know, if it may be something else than at the last call.
@@ -253,10 +266,10 @@ impl Routing {
     fn report(&self) -> Report {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
         let unheard = of_view.filter(|gateway| !self.table.knows(gateway));
-        let stuck = |(source, reader): (&Source, &Reader)| Some((*source, reader.stuck.clone()?));
         Report {
             lacking: self.table.lagging().chain(unheard).cloned().collect(),
-            unread: self.tenures.iter().filter_map(stuck).collect(),
+            unread: self.sources.unread(),
+            missing: self.sources.missing(),
         }
     }
 
@@ -264,127 +277,7 @@ impl Routing {
     pub(crate) fn take_matches(&mut self) -> u64 {
         std::mem::take(&mut self.matches)
     }
-
-    fn reader(&mut self, tenure: Tenure) -> Option<&mut Reader> {
-        self.tenures.get_mut(&tenure.source).filter(|reader| reader.number == tenure.number)
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ownership::tenancy::Mark;
-    use tickwire_core::event::Event;
-    use tickwire_core::filter::Filter;
-    use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::interest_log::{Bounds, InterestLog};
-    use tickwire_testkit::blank_event;
-
-    const PARTITION: Partition = Partition(3);
-
-    fn tenure(number: u64) -> Tenure {
-        Tenure { source: Source::Partition(PARTITION), number }
-    }
-
-    fn event(seq: u64, priority: Priority) -> Readable {
-        let event = Event { priority, ..blank_event() };
-        Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
-    }
-
-    fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> Heard {
-        Heard {
-            tenure: tenure(number),
-            what: What::Events {
-                upto: Seq(*seqs.end()),
-                mark: Some(Mark { seq: Seq(*seqs.end()), stored: 7 }),
-                events: seqs.map(|seq| event(seq, Priority::Low)).collect(),
-            },
-        }
-    }
-
-    /// A routing with one gateway that wants every pattern, at revision 1.
-    fn routing() -> (Routing, NodeRef) {
-        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-        let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000);
-        let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
-        log.add(&Arc::new(Filter::default()));
-        let delta = log.cut(Millis(0)).unwrap();
-        assert_eq!(routing.hear(Millis(0), Said::Delta(delta)), Some(gateway.clone()));
-        assert!(routing.lags(&gateway));
-        let parts = log.sent().parts(&gateway, log.revision(), 1_000);
-        let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
-        assert_eq!(routing.hear_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
-        assert_eq!(routing.hear_snapshot(Millis(0), gateway.clone(), parts), None);
-        (routing, gateway)
-    }
-
-    fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> {
-        let sections = routing.take(Millis(0), gateway, true).into_iter().map(|section| {
-            assert_eq!(section.revision, Revision(1));
-            let seqs = section.events.iter().map(|(seq, _)| seq.0).collect();
-            (section.prev.0, section.upto.0, seqs)
-        });
-        sections.collect()
-    }
-
-    #[test]
-    fn what_a_former_tenure_still_reads_changes_nothing() {
-        let (mut routing, gateway) = routing();
-        routing.own(tenure(1), Seq(10));
-        routing.read(events(1, 11..=12));
-        assert!(routing.disown(tenure(1)));
-        // The lease was lost while the process stood still: what was read meanwhile is not claimed.
-        routing.read(events(1, 13..=14));
-        assert_eq!((routing.floors(), taken(&mut routing, &gateway)), (Floors::new(), vec![]));
-        routing.own(tenure(2), Seq(20));
-        routing.read(events(1, 15..=16));
-        assert!(!routing.disown(tenure(1)));
-        assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(20), mark: None })]));
-        routing.read(events(2, 21..=22));
-        assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
-        let mark = Some(Mark { seq: Seq(22), stored: 7 });
-        assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(22), mark })]));
-    }
-
-    #[test]
-    fn a_renewed_stream_is_claimed_from_its_new_tenures_on() {
-        let (mut routing, gateway) = routing();
-        routing.own(tenure(1), Seq(10));
-        routing.read(events(1, 11..=12));
-        routing.renew();
-        routing.read(events(1, 13..=13));
-        routing.own(tenure(2), Seq(0));
-        routing.read(events(2, 1..=1));
-        assert_eq!(taken(&mut routing, &gateway), [(0, 1, vec![1])]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_any_more_is_skipped_and_told() {
-        let (mut routing, gateway) = routing();
-        routing.own(tenure(1), Seq(10));
-        routing.read(events(1, 11..=11));
-        let skip = |number, what| Heard { tenure: tenure(number), what };
-        routing.read(skip(1, What::Skip(Seq(50))));
-        routing.read(events(1, 51..=51));
-        assert_eq!(taken(&mut routing, &gateway), [(10, 11, vec![11]), (50, 51, vec![51])]);
-        routing.read(skip(1, What::Flowing));
-        assert_eq!(routing.report(), Report::default());
-        routing.read(skip(1, What::Stuck("broken".to_owned())));
-        assert_eq!(routing.report().unread[&tenure(1).source], "broken");
-    }
-
-    #[test]
-    fn an_urgent_event_does_not_wait_for_the_window() {
-        let (mut routing, gateway) = routing();
-        routing.own(tenure(1), Seq(10));
-        routing.take(Millis(100), &gateway, false);
-        routing.read(events(1, 11..=11));
-        assert_eq!(routing.due(Millis(101)), (vec![], Some(Millis(102))));
-        assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
-        routing.read(Heard {
-            tenure: tenure(1),
-            what: What::Events { upto: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
-        });
-        assert_eq!(routing.due(Millis(101)).0, [gateway]);
-    }
-}
+mod tests;

@@ -15,6 +15,10 @@ pub(super) enum Trouble {
     OtherStream,
     /// The server that was read from has removed what the leader still has.
     Behind,
+    /// What was read has waited, and the server that was read from is not the leader.
+    Elsewhere,
+    /// The last message that was read is not there any more.
+    Lost,
     Failed(String),
     /// The engine wants no more.
     Stopped,
@@ -29,6 +33,8 @@ impl Trouble {
             Self::Reconnected => "reconnect",
             Self::OtherStream => "other_stream",
             Self::Behind => "behind",
+            Self::Elsewhere => "elsewhere",
+            Self::Lost => "lost",
             Self::Failed(_) => "error",
             Self::Stopped => "stopped",
         }
@@ -44,6 +50,8 @@ impl Trouble {
             Self::Behind => {
                 "a server has removed what the leader of the stream still keeps; reading elsewhere".to_owned()
             }
+            Self::Elsewhere => "what has waited is read from the leader of the stream".to_owned(),
+            Self::Lost => "the stream lacks the last message that was read of it; what it holds is in doubt".to_owned(),
             Self::Failed(reason) => reason.clone(),
             Self::Stopped => "stopped".to_owned(),
         }

@@ -68,6 +68,16 @@ impl Continuity {
         }
     }
 
+    /// Whoever read this did not find it any more, or knows more than we do. It is looked for, also if it was there before.
+    pub(super) fn doubt(&mut self, read: Checkpoint) {
+        if read.incarnation == self.incarnation
+            && let Some(mark) = &read.mark
+        {
+            self.proven.remove(mark);
+        }
+        self.note(read);
+    }
+
     /// What a look is to compare with. It ends with [`see`](Self::see) or [`fail`](Self::fail).
     pub(super) fn expected(&mut self) -> Expected {
         self.sought.append(&mut self.unproven);
@@ -159,6 +169,24 @@ mod tests {
         continuity.note(checkpoint(3, 9));
         continuity.see(Millis(0), Look::Whole(facts(3, 1)));
         assert_eq!(continuity.expected().sought, [mark(9), mark(7)]);
+    }
+
+    #[test]
+    fn what_a_reader_does_not_find_any_more_is_looked_for_also_if_it_was_there_before() {
+        let mut continuity = Continuity::default();
+        for seq in [5, 7] {
+            continuity.note(checkpoint(3, seq));
+            continuity.expected();
+            continuity.see(Millis(0), Look::Whole(facts(3, 1)));
+        }
+        continuity.note(checkpoint(3, 5));
+        assert_eq!(continuity.expected().sought, [mark(7)]);
+        continuity.see(Millis(0), Look::Whole(facts(3, 1)));
+        continuity.doubt(checkpoint(3, 5));
+        assert_eq!(continuity.expected().sought, [mark(7), mark(5)]);
+        continuity.see(Millis(0), Look::Whole(facts(3, 1)));
+        continuity.doubt(checkpoint(2, 6));
+        assert_eq!(continuity.expected().sought, [mark(7)], "of a former life");
     }
 
     #[test]

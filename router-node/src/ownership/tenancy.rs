@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tickwire_core::ids::{Incarnation, Millis, Seq};
+use tickwire_core::reached::Reached;
 use tickwire_node::lease::{Read, Record};
 use tickwire_node::life;
 
@@ -28,6 +29,12 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// What a gateway has come to, as if it were written down.
+    pub(crate) fn of(reached: Reached) -> Self {
+        let Reached { incarnation, upto, last } = reached;
+        Self { floor: upto, incarnation, mark: last.map(|(seq, stored)| Mark { seq, stored: stored.0 }) }
+    }
+
     /// Whether it can have been written by a router that knew what it did.
     pub(crate) fn makes_sense(&self) -> bool {
         self.incarnation <= life::LAST && self.mark.is_none_or(|mark| mark.seq <= self.floor)

@@ -98,6 +98,8 @@ pub(crate) struct Pull {
     name: String,
     /// How many messages the stream held for it when it was made.
     pub(crate) pending: u64,
+    /// The server that has it; `None` where servers form no cluster.
+    pub(crate) server: Option<String>,
     inbox: String,
     inlet: Inlet,
     /// Where it is asked for messages, and with what.
@@ -141,7 +143,7 @@ impl Pull {
         let config = Config {
             name: Some(name.clone()),
             description: Some(description),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.0.saturating_add(1) },
             ack_policy: AckPolicy::None,
             filter_subject: filter,
             inactive_threshold: INACTIVE,
@@ -161,6 +163,7 @@ impl Pull {
             stream: stream.to_owned(),
             name,
             pending: made.cached_info().num_pending,
+            server: made.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()),
             inbox,
             inlet,
             request,

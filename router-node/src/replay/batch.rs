@@ -1,38 +1,80 @@
 //! Whether the messages of a batch follow one another. Pure.
 //!
 //! The server says with each message which one it has sent before it, and at the end which was the last: one that was lost
-//! on the way shows. What the server itself lacks does not show in that; but it removes from the front alone, so that
-//! one which still has the last message that we know has everything behind it.
+//! on the way shows. What the server itself lacks shows in one of two ways.
+//!
+//! * Of the whole stream every sequence is there, so that one which is missing shows.
+//! * Those of one partition are sparse. But a server removes from the front alone, so that one which still has the last
+//!   message that we know has everything behind it, as long as it does not remove that very one while it answers. So
+//!   this proves something only where the stream has one copy: the server is asked, afterwards, where it begins now.
+//!
+//! What does not follow proves nothing by itself. The server that leads the stream is asked what comes next.
 
 use super::range::RangeError;
 use tickwire_core::ids::Seq;
 use tickwire_node::direct::Got;
 
-/// A batch that is asked for from the last known message on.
+/// What a batch is asked for of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Of every message.
+    Stream,
+    /// Of those of one partition.
+    Partition,
+}
+
+/// What became of a message of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is the one that was known.
+    Known,
+    /// It comes next.
+    Next,
+    /// Something before it is not here. The batch is over.
+    Break,
+}
+
+/// A batch behind the last known message.
 #[derive(Debug)]
 pub(super) struct Batch {
+    of: Of,
     known: Seq,
-    has_known: bool,
+    /// Whether it begins right behind the last known message.
+    follows: bool,
     /// The last message of the batch; 0 before the first.
     last: u64,
 }
 
 impl Batch {
-    /// That is asked for from `known` on.
-    pub(super) fn after(known: Seq) -> Self {
-        Self { known, has_known: false, last: 0 }
+    /// Behind `known`.
+    pub(super) fn after(of: Of, known: Seq) -> Self {
+        Self { of, known, follows: false, last: 0 }
     }
 
-    /// Takes the next message. Returns whether it is one behind the last known.
-    pub(super) fn take(&mut self, got: &Got<'_>) -> Result<bool, RangeError> {
+    /// From which sequence on it is asked for. Of a partition it begins with the last known message.
+    pub(super) fn begin(&self) -> u64 {
+        match self.of {
+            Of::Stream => self.known.0.saturating_add(1),
+            Of::Partition => self.known.0.max(1),
+        }
+    }
+
+    /// Takes the next message.
+    pub(super) fn take(&mut self, got: &Got<'_>) -> Result<Taken, RangeError> {
         let before =
             got.before.ok_or_else(|| RangeError::Unreadable("it does not say what was sent before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
             return Err(RangeError::Hole);
         }
+        if self.of == Of::Stream && before > 0 && got.seq != before + 1 {
+            return Ok(Taken::Break);
+        }
         self.last = got.seq;
-        self.has_known |= got.seq == self.known.0;
-        Ok(got.seq > self.known.0)
+        self.follows |= match self.of {
+            Of::Stream => got.seq == self.begin(),
+            Of::Partition => got.seq == self.known.0,
+        };
+        Ok(if got.seq > self.known.0 { Taken::Next } else { Taken::Known })
     }
 
     /// The server has sent all, `last` being the last.
@@ -44,15 +86,23 @@ impl Batch {
         }
     }
 
-    /// Whether the last known message was part of it.
-    pub(super) fn has_known(&self) -> bool {
-        self.has_known
+    /// Whether what came follows the last known message. If not, the leader is to be asked.
+    pub(super) fn follows(&self) -> bool {
+        self.follows
     }
+}
+
+/// Whether what the leader has next is to be taken, and not the batch which begins with `first`, if with anything: a server
+/// that has nothing lags behind the leader, or has removed what the leader still keeps.
+pub(super) fn is_leaders(next: Option<Seq>, first: Option<Seq>) -> bool {
+    next.is_some_and(|next| first.is_none_or(|first| next < first))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn got(seq: u64, before: Option<u64>) -> Got<'static> {
         Got { seq, stored: "", subject: b"", headers: b"", pending: Some(1), before }
@@ -60,32 +110,109 @@ mod tests {
 
     #[test]
     fn a_batch_that_begins_with_the_known_message_and_ends_with_the_last_is_whole() {
-        let mut batch = Batch::after(Seq(7));
-        assert!(!batch.take(&got(7, Some(0))).unwrap());
-        assert!(batch.take(&got(12, Some(7))).unwrap());
-        assert!(batch.take(&got(13, Some(12))).unwrap());
+        let mut batch = Batch::after(Of::Partition, Seq(7));
+        assert_eq!((batch.begin(), batch.take(&got(7, Some(0))).unwrap()), (7, Taken::Known));
+        assert_eq!(batch.take(&got(12, Some(7))).unwrap(), Taken::Next);
+        assert_eq!(batch.take(&got(13, Some(12))).unwrap(), Taken::Next);
         batch.end(Some(13)).unwrap();
-        assert!(batch.has_known());
+        assert!(batch.follows());
     }
 
     #[test]
     fn a_server_that_begins_behind_the_known_message_proves_nothing_by_itself() {
-        let mut batch = Batch::after(Seq(7));
-        assert!(batch.take(&got(12, Some(0))).unwrap());
-        batch.end(Some(12)).unwrap();
-        assert!(!batch.has_known());
+        for (of, first) in [(Of::Partition, 12), (Of::Stream, 9)] {
+            let mut batch = Batch::after(of, Seq(7));
+            assert_eq!(batch.take(&got(first, Some(0))).unwrap(), Taken::Next);
+            batch.end(Some(first)).unwrap();
+            assert!(!batch.follows());
+        }
+    }
+
+    #[test]
+    fn of_the_whole_stream_every_sequence_that_is_missing_shows() {
+        let mut batch = Batch::after(Of::Stream, Seq(7));
+        assert_eq!((batch.begin(), batch.take(&got(8, Some(0))).unwrap()), (8, Taken::Next));
+        assert_eq!(batch.take(&got(9, Some(8))).unwrap(), Taken::Next);
+        assert_eq!(batch.take(&got(11, Some(9))).unwrap(), Taken::Break);
+        assert!(batch.follows());
     }
 
     #[test]
     fn a_message_that_was_lost_on_its_way_shows() {
-        let mut first_lost = Batch::after(Seq(7));
-        assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Hole)));
-        let mut batch = Batch::after(Seq(7));
-        batch.take(&got(7, Some(0))).unwrap();
-        assert!(matches!(batch.take(&got(13, Some(12))), Err(RangeError::Hole)));
-        assert!(matches!(batch.end(Some(12)), Err(RangeError::Hole)), "the last is lost");
-        assert!(matches!(batch.take(&got(7, Some(7))), Err(RangeError::Hole)), "doubled");
-        assert!(matches!(batch.take(&got(13, None)), Err(RangeError::Unreadable(_))));
-        assert!(matches!(batch.end(None), Err(RangeError::Unreadable(_))));
+        for of in [Of::Partition, Of::Stream] {
+            let mut first_lost = Batch::after(of, Seq(7));
+            assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Hole)));
+            let mut batch = Batch::after(of, Seq(7));
+            batch.take(&got(8, Some(0))).unwrap();
+            assert!(matches!(batch.take(&got(10, Some(9))), Err(RangeError::Hole)));
+            assert!(matches!(batch.end(Some(9)), Err(RangeError::Hole)), "the last is lost");
+            assert!(matches!(batch.take(&got(8, Some(8))), Err(RangeError::Hole)), "doubled");
+            assert!(matches!(batch.take(&got(9, None)), Err(RangeError::Unreadable(_))));
+            assert!(matches!(batch.end(None), Err(RangeError::Unreadable(_))));
+        }
+    }
+
+    /// A copy of the stream on one server: all up to the end, but what was removed from the front, or is damaged.
+    #[derive(Debug, Clone)]
+    struct Copy {
+        front: u64,
+        damaged: BTreeSet<u64>,
+    }
+
+    const END: u64 = 60;
+
+    impl Copy {
+        fn next(&self, from: u64) -> Option<u64> {
+            (from.max(self.front)..=END).find(|seq| !self.damaged.contains(seq))
+        }
+    }
+
+    fn copy() -> impl Strategy<Value = Copy> {
+        (1..=END, proptest::collection::btree_set(1..=END, 0..4)).prop_map(|(front, damaged)| Copy { front, damaged })
+    }
+
+    proptest! {
+        /// Servers that have removed more than the leader, remove more while they answer, or have damaged disks: what is
+        /// read is what the leader has.
+        #[test]
+        fn what_is_read_of_skewed_copies_is_what_the_leader_has(
+            mut copies in proptest::collection::vec(copy(), 1..4),
+            leader in 1..=END,
+            from in 0..END,
+            to_answer in proptest::collection::vec((0_usize..4, 1_u64..20, proptest::option::of((0_u64..20, 1_u64..10))), 1..8),
+        ) {
+            let leader = Copy { front: leader, damaged: BTreeSet::new() };
+            let (mut read, mut after) = (Vec::new(), Seq(from));
+            for (server, count, removal) in to_answer.iter().cycle().take(10_000) {
+                if after.0 >= END {
+                    break;
+                }
+                let number = server % copies.len();
+                let copy = &mut copies[number];
+                let (mut batch, mut run) = (Batch::after(Of::Stream, after), Vec::new());
+                let (mut at, mut before) = (batch.begin(), 0);
+                for number in 0..*count {
+                    // It removes messages while it answers.
+                    if let Some((when, many)) = removal && *when == number {
+                        copy.front += many;
+                    }
+                    let Some(seq) = copy.next(at) else { break };
+                    if batch.take(&got(seq, Some(before))).unwrap() == Taken::Break {
+                        break;
+                    }
+                    run.push(seq);
+                    (at, before) = (seq + 1, seq);
+                }
+                let next = leader.next(after.0 + 1).map(Seq);
+                if !batch.follows() && is_leaders(next, run.first().copied().map(Seq)) {
+                    run = next.into_iter().map(|next| next.0).collect();
+                }
+                read.extend(run.iter().copied());
+                after = run.last().copied().map_or(after, Seq);
+            }
+            let has: Vec<u64> = (from + 1..=END).filter(|seq| *seq >= leader.front).collect();
+            let lacks = has.iter().filter(|seq| !read.contains(seq)).count();
+            prop_assert_eq!((lacks, read.is_sorted()), (0, true));
+        }
     }
 }

@@ -5,12 +5,17 @@
 //! long one is read by a consumer made for it, which costs the server a third a message, but a few milliseconds to make.
 //!
 //! A server that lags ends early, which is for the caller to see: nothing here says that more is to come. A server that
-//! has removed more than the leader of the stream would begin late, and is not believed: each batch begins with the last
-//! message that is known already, and where there is none, with what the leader says is next.
+//! has removed more than the leader of the stream, before it is asked or while it answers, is not believed. Where there
+//! are several copies of the stream, what is asked for directly is read as it stands, so that each sequence which is
+//! missing shows and is taken from the leader; and a consumer is one on the server that leads the stream, whose word on
+//! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is read:
+//! [`Proof::holds`].
 
-use super::batch::Batch;
+use super::batch::{Batch, Of, Taken, is_leaders};
+use crate::reader::placed::{self, PlaceError};
 use crate::reader::pull::{Plan, Pull, PullError};
 use crate::reader::{Headers, Held, leader};
+use crate::stream::Sight;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +27,7 @@ use tickwire_node::link::{LinkError, Message, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
+use tracing::debug;
 
 /// How long the server may take for a batch.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -35,6 +41,10 @@ const MOST_BYTES: usize = 1024 * 1024;
 
 /// A consumer is made for more messages than this.
 const LONG: u64 = 2_000;
+
+/// So many sequences of the stream are read as they stand for the messages of one partition among them; for more of them
+/// a consumer is made.
+const WHOLE: u64 = 1_000;
 
 /// What to read: what comes after `from`, up to `to`, of one partition or of all.
 #[derive(Debug, Clone, Copy)]
@@ -53,24 +63,46 @@ pub(super) enum Reader {
 }
 
 /// Reads by one request after the other.
+#[derive(Clone)]
 pub(super) struct Direct {
     nats: Nats,
     stream: String,
     span: Span,
+    of: Of,
     after: Seq,
 }
 
 /// Reads by a consumer.
 pub(super) struct Consumer {
-    nats: Nats,
-    stream: String,
-    filter: String,
+    /// How it is read instead, if no consumer can deliver what comes first.
+    instead: Direct,
     pull: Pull,
     reading: Reading,
-    /// Whether the first message was compared with what the leader has.
-    compared: bool,
     /// Whether nothing is left to come.
     ended: bool,
+}
+
+/// What proves that no message of what was read is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The sequences themselves, which have no holes but those that the leader has as well.
+    Sequences,
+    /// It was read from the only copy.
+    OneCopy,
+    /// It was read from the copy of this server, which leads the stream; `None` where servers form no cluster.
+    Leaders(Option<String>),
+}
+
+impl Proof {
+    /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
+    /// time.
+    pub(super) fn holds(&self, sight: &Sight) -> bool {
+        match self {
+            Self::Sequences => true,
+            Self::OneCopy => sight.facts.replicas <= 1,
+            Self::Leaders(server) => *server == sight.leader,
+        }
+    }
 }
 
 /// Why nothing could be read.
@@ -84,12 +116,12 @@ pub(super) enum RangeError {
     Refused(String),
     #[error("a message was lost on its way")]
     Hole,
-    #[error("a server has removed what the leader of the stream still keeps")]
-    Behind,
     #[error("an answer cannot be read: {0}")]
     Unreadable(String),
     #[error("the leader of the stream: {0}")]
     Leader(String),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Pull(#[from] PullError),
     #[error(transparent)]
@@ -117,20 +149,59 @@ impl fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Begins to read. `name` is that of the consumer, should there be one.
-    pub(super) async fn open(nats: &Nats, stream: &str, span: Span, name: String) -> Result<Self, RangeError> {
-        if span.messages > LONG {
-            return Ok(Self::Consumer(Box::new(Consumer::open(nats, stream, span, name).await?)));
+    /// Begins to read a stream of which there are so many copies. `name` is that of the consumer, should there be one.
+    pub(super) async fn open(
+        nats: &Nats,
+        stream: &str,
+        span: Span,
+        copies: usize,
+        name: &str,
+    ) -> Result<Self, RangeError> {
+        let is_sparse = span.partition.is_some();
+        let is_long = match copies {
+            0 | 1 => span.messages > LONG,
+            _ if is_sparse => span.sequences() > WHOLE,
+            _ => span.sequences() > LONG,
+        };
+        let of = if is_sparse && copies <= 1 { Of::Partition } else { Of::Stream };
+        let direct = Direct { nats: nats.clone(), stream: stream.to_owned(), span, of, after: span.from };
+        if is_long && let Some(pull) = Consumer::open(&direct, name).await? {
+            let (ended, reading) = (pull.pending == 0, Reading::after(span.from));
+            return Ok(Self::Consumer(Box::new(Consumer { instead: direct, pull, reading, ended })));
         }
-        let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
-        Ok(Self::Direct(Box::new(Direct { nats, stream, span, after })))
+        Ok(Self::Direct(Box::new(direct)))
     }
 
     /// The next messages; none when there are none.
     pub(super) async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
+        let consumer = match self {
+            Self::Direct(direct) => return direct.next().await,
+            Self::Consumer(consumer) => consumer,
+        };
+        let ended = match consumer.next().await {
+            Err(RangeError::Pull(ended @ PullError::Ended(_))) => ended,
+            other => return other,
+        };
+        if consumer.reading.last > consumer.instead.span.from {
+            debug!(%ended, "what was read is answered, and what follows is asked for again");
+            consumer.ended = true;
+            return Ok(Vec::new());
+        }
+        // What comes first is larger than any consumer delivers, for instance.
+        debug!(%ended, "read by gets what a consumer does not deliver");
+        let mut direct = consumer.instead.clone();
+        let first = direct.next().await;
+        let consumer = std::mem::replace(self, Self::Direct(Box::new(direct)));
+        consumer.close().await;
+        first
+    }
+
+    /// What proves that nothing is missing of what it has read so far.
+    pub(super) fn proof(&self) -> Proof {
         match self {
-            Self::Direct(direct) => direct.next().await,
-            Self::Consumer(consumer) => consumer.next().await,
+            Self::Direct(direct) if direct.of == Of::Stream => Proof::Sequences,
+            Self::Direct(_) => Proof::OneCopy,
+            Self::Consumer(consumer) => Proof::Leaders(consumer.pull.server.clone()),
         }
     }
 
@@ -142,27 +213,35 @@ impl Reader {
     }
 }
 
+impl Span {
+    fn sequences(&self) -> u64 {
+        self.to.0.saturating_sub(self.from.0)
+    }
+
+    /// The subjects of what is to be read.
+    fn filter(&self) -> String {
+        self.partition.map_or_else(|| names::ALL.to_owned(), |partition| names::partition(u32::from(partition.0)))
+    }
+}
+
 impl Consumer {
-    async fn open(nats: &Nats, stream: &str, span: Span, name: String) -> Result<Self, RangeError> {
-        let filter = span.partition.map(subject_of).unwrap_or_default();
-        let plan = Plan {
+    /// `None` if none comes to be where the stream is led.
+    async fn open(direct: &Direct, name: &str) -> Result<Option<Pull>, RangeError> {
+        let Direct { nats, stream, span, .. } = direct;
+        let plan = |attempt: u32| Plan {
             stream,
-            name,
+            name: format!("{name}-{attempt}"),
             description: format!("reads {} to {} again", span.from, span.to),
             after: span.from,
-            filter: filter.clone(),
+            filter: if span.partition.is_some() { span.filter() } else { String::new() },
             batch: BATCH,
             bytes: 4 * MOST_BYTES,
         };
-        let pull = Pull::open(nats, plan).await?;
-        let ended = pull.pending == 0;
-        let (nats, stream, reading) = (nats.clone(), stream.to_owned(), Reading::after(span.from));
-        let filter = if filter.is_empty() { names::ALL.to_owned() } else { filter };
-        Ok(Self { nats, stream, filter, pull, reading, compared: false, ended })
+        Ok(placed::open(nats, stream, plan).await?)
     }
 
     async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
-        let (mut held, from) = (Vec::new(), self.reading.last);
+        let mut held = Vec::new();
         while held.is_empty() && !self.ended {
             for message in self.pull.next().await? {
                 match self.reading.accept(message.delivery.seq, message.delivery.number) {
@@ -174,15 +253,6 @@ impl Consumer {
                 held.push(message.held());
             }
         }
-        if let Some(first) = held.first()
-            && !self.compared
-        {
-            let next = leader::first_after(&self.nats, &self.stream, from, &self.filter).await;
-            if next.map_err(RangeError::Leader)?.is_some_and(|next| next.seq < first.seq) {
-                return Err(RangeError::Behind);
-            }
-            self.compared = true;
-        }
         Ok(held)
     }
 }
@@ -191,7 +261,6 @@ impl Direct {
     async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
         let after = self.after;
         let held = timeout(DEADLINE, self.batch()).await.map_err(|_| RangeError::Late)??;
-        // The last known message came first, so that the server has everything behind it.
         let held = match held {
             (true, held) => held,
             (false, held) => self.compare(after, held).await?,
@@ -202,34 +271,35 @@ impl Direct {
         Ok(held)
     }
 
-    /// A batch from one server: the messages behind the last known one, and whether that one came before them.
+    /// A batch from one server: the messages behind the last known one, and whether they follow it.
     async fn batch(&self) -> Result<(bool, Vec<Held>), RangeError> {
-        let Self { nats, stream, span, after } = self;
-        // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
-        let count = span.messages + 17;
-        let request = Request {
-            seq: after.0.max(1),
-            batch: count.min(BATCH),
-            max_bytes: MOST_BYTES,
-            next_by_subj: span.partition.map_or_else(|| names::ALL.to_owned(), subject_of),
+        let Self { nats, stream, span, of, after } = self;
+        let mut batch = Batch::after(*of, *after);
+        let (count, next_by_subj) = match of {
+            Of::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
+            // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
+            Of::Partition => (span.messages + 17, span.filter()),
         };
+        let (seq, batch_size) = (batch.begin(), count.clamp(1, BATCH));
+        let request = Request { seq, batch: batch_size, max_bytes: MOST_BYTES, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| RangeError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();
         // The last message may be a large one.
         let most = 2 * (MOST_BYTES + nats.link.max_payload());
         let mut answers = nats.link.subscribe("direct_gets", &inbox, None, most)?;
         nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
-        let (mut batch, mut held) = (Batch::after(*after), Vec::new());
+        let mut held = Vec::new();
         while let Some(answer) = answers.next().await {
             match Answer::read(&answer) {
-                Answer::Message(got) => {
-                    if batch.take(&got)? {
-                        held.push(as_held(&answer, &got)?);
-                    }
-                }
+                Answer::Message(got) => match batch.take(&got)? {
+                    Taken::Known => {}
+                    Taken::Next => held.push(as_held(&answer, &got)?),
+                    // What comes before the break is proved; what comes behind it is asked for again.
+                    Taken::Break => return Ok((batch.follows(), held)),
+                },
                 Answer::End { last, .. } => {
                     batch.end(last)?;
-                    return Ok((batch.has_known(), held));
+                    return Ok((batch.follows(), held));
                 }
                 Answer::Nothing => return Ok((false, Vec::new())),
                 Answer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(RangeError::Nobody),
@@ -242,14 +312,10 @@ impl Direct {
 
     /// What follows `after`, if a server begins with this. What the leader has before it is taken from the leader.
     async fn compare(&self, after: Seq, held: Vec<Held>) -> Result<Vec<Held>, RangeError> {
-        let filter = self.span.partition.map_or_else(|| names::ALL.to_owned(), subject_of);
+        let filter = if self.of == Of::Stream { names::ALL.to_owned() } else { self.span.filter() };
         let next = leader::first_after(&self.nats, &self.stream, after, &filter).await.map_err(RangeError::Leader)?;
-        match (next, held.first()) {
-            (Some(next), Some(first)) if next.seq < first.seq => Ok(vec![next]),
-            // A server that has nothing lags behind the leader, or has removed what the leader still keeps.
-            (Some(next), None) => Ok(vec![next]),
-            _ => Ok(held),
-        }
+        let is_leaders = is_leaders(next.as_ref().map(|next| next.seq), held.first().map(|first| first.seq));
+        Ok(if is_leaders { next.into_iter().collect() } else { held })
     }
 }
 
@@ -264,6 +330,30 @@ fn as_held(answer: &Message, got: &Got<'_>) -> Result<Held, RangeError> {
     })
 }
 
-fn subject_of(partition: Partition) -> String {
-    names::partition(u32::from(partition.0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Facts;
+    use tickwire_core::ids::Incarnation;
+
+    #[test]
+    fn what_was_read_of_one_copy_is_proved_by_no_other() {
+        let sight = |replicas: usize, leader: Option<&str>| {
+            let facts = Facts { incarnation: Incarnation(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
+            Sight { facts, leader: leader.map(str::to_owned) }
+        };
+        let read_from = |server: Option<&str>| Proof::Leaders(server.map(str::to_owned));
+        let cases = [
+            (Proof::Sequences, sight(3, Some("a")), true),
+            (Proof::OneCopy, sight(1, Some("a")), true),
+            (Proof::OneCopy, sight(3, Some("a")), false),
+            (read_from(Some("a")), sight(3, Some("a")), true),
+            (read_from(Some("a")), sight(3, Some("b")), false),
+            (read_from(Some("a")), sight(3, None), false),
+            (read_from(None), sight(1, None), true),
+        ];
+        for (proof, sight, holds) in cases {
+            assert_eq!(proof.holds(&sight), holds, "{proof:?} of {sight:?}");
+        }
+    }
 }

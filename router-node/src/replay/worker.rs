@@ -5,18 +5,18 @@
 //! read was dead-lettered when it was read first; here it is passed over.
 
 use super::pace::Pace;
-use super::range::{RangeError, Reader, Span};
+use super::range::{Proof, RangeError, Reader, Span};
 use super::{Setup, Waiting};
 use crate::decode::{Decoded, to_wire};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
 use crate::reader::Held;
-use crate::stream::Facts;
+use crate::stream::{Facts, Sight};
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tickwire_core::decode::Refusal as DeadLetter;
 use tickwire_core::event::Event;
@@ -64,11 +64,14 @@ pub(super) struct Worker {
     pace: Pace,
     /// How many readers there were.
     readers: AtomicU64,
+    /// How many copies of the stream there were at the last look; 0 before the first.
+    copies: AtomicUsize,
 }
 
 impl Worker {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { pace: Pace::new(setup.config.replay_rate), readers: AtomicU64::new(0), setup }
+        let pace = Pace::new(setup.config.replay_rate);
+        Self { pace, readers: AtomicU64::new(0), copies: AtomicUsize::new(0), setup }
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
@@ -84,7 +87,7 @@ impl Worker {
         }
         let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
         let (end, facts) = match read {
-            Ok(end) => (end, self.look().await),
+            Ok((end, proof)) => (end, self.prove(&proof).await),
             Err(refusal) => (None, Err(refusal)),
         };
         for reading in readings {
@@ -137,19 +140,24 @@ impl Worker {
 
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
     /// is read as it stands, which costs the server less than to look for one partition after the other. Returns up to
-    /// where it came, unless the stream ended.
-    async fn read(&self, readings: &mut [Reading]) -> Result<Option<Seq>, Refusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok(None) };
+    /// where it came, unless the stream ended, and what proves that nothing is missing.
+    async fn read(&self, readings: &mut [Reading]) -> Result<(Option<Seq>, Proof), Refusal> {
+        let Some((span, most)) = self.span(readings) else { return Ok((None, Proof::Sequences)) };
+        let copies = match self.copies.load(Ordering::Relaxed) {
+            0 => self.look().await?.facts.replicas,
+            known => known,
+        };
         let unreadable = |error: RangeError| {
             warn!(%error, "the stream cannot be read for a replay");
             Refusal::Unreadable
         };
         let Setup { nats, decoder, me, .. } = &self.setup;
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
-        let mut reader = Reader::open(nats, &decoder.stream, span, name).await.map_err(unreadable)?;
-        let done = self.read_from(&mut reader, span, most, readings).await.map_err(unreadable);
+        let mut reader = Reader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
+        let done = self.read_from(&mut reader, span, most, readings).await;
+        let proof = reader.proof();
         reader.close().await;
-        done
+        done.map(|end| (end, proof)).map_err(unreadable)
     }
 
     /// What the requests ask for together, and how many messages of it are read at most.
@@ -190,6 +198,12 @@ impl Worker {
             self.pace.wait(count, readings[0].waiting.is_repair()).await;
             read += count;
             bytes += self.take(messages, readings, &mut homes).await;
+            if let [one] = &mut *readings
+                && reader.proof() == Proof::Sequences
+                && one.is_open(most)
+            {
+                one.pass(after);
+            }
         }
         Ok(Some(after))
     }
@@ -214,13 +228,25 @@ impl Worker {
         bytes
     }
 
-    /// What the stream is like after the reading: sequences are those of its present life, and what it still keeps now it
-    /// kept all the time.
-    async fn look(&self) -> Result<Facts, Refusal> {
-        Facts::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
+    /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, and
+    /// what it still keeps now it kept all the time.
+    async fn prove(&self, proof: &Proof) -> Result<Facts, Refusal> {
+        let sight = self.look().await?;
+        if proof.holds(&sight) {
+            return Ok(sight.facts);
+        }
+        counter!("tickwire_router_replays_unproved_total").increment(1);
+        warn!(?proof, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+        Err(Refusal::Unreadable)
+    }
+
+    async fn look(&self) -> Result<Sight, Refusal> {
+        let sight = Sight::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
             warn!(%error, "what was read for a replay proves nothing");
             Refusal::Unreadable
-        })
+        })?;
+        self.copies.store(sight.facts.replicas, Ordering::Relaxed);
+        Ok(sight)
     }
 
     /// The interest to match against.
@@ -321,6 +347,11 @@ impl Reading {
         !self.answer.is_complete() && self.bytes < most
     }
 
+    /// Everything up to here was read of the whole stream: more of its partition there is not.
+    fn pass(&mut self, seq: Seq) {
+        self.answer.read(seq, None);
+    }
+
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
     fn take(&mut self, seq: Seq, found: Option<&mut Found>, homes: &mut Homes) -> usize {
         let Self { waiting: Waiting { request, .. }, interest, .. } = self;
@@ -364,8 +395,5 @@ fn judge(request: &ReplayRequest, answer: Reply<Routed>, facts: &Facts) -> Resul
         return Err(Refusal::OtherStream);
     }
     let parts = answer.finish(facts.least_floor());
-    match &parts[..] {
-        [Part::Refused(refusal)] => Err(*refusal),
-        _ => Ok(parts),
-    }
+    if let [Part::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }

@@ -12,6 +12,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::interest_log::{Bounds, InterestLog};
+use tickwire_core::reached::Reached;
 use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
 use tickwire_core::ring::Role;
 use tickwire_core::section::{Batch, Section};
@@ -31,6 +32,7 @@ use tokio_util::sync::DropGuard;
 pub(crate) struct State {
     pub(crate) log: InterestLog,
     pub(crate) coverage: Coverage<Event>,
+    reached: Reached,
     pub(crate) events: Vec<(Partition, Seq, Event)>,
     pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
     pub(crate) resets: usize,
@@ -42,6 +44,8 @@ pub(crate) struct State {
     pub(crate) loses: bool,
     /// Interests of more entries than this are named in requests for replays, not carried.
     pub(crate) carried: usize,
+    /// Whether beats tell how far it has come.
+    pub(crate) tells_reached: bool,
     /// Whether deltas are told; if not, routers have to ask for snapshots.
     pub(crate) tells_deltas: bool,
     position: BTreeMap<Partition, Seq>,
@@ -85,6 +89,7 @@ impl Gateway {
         let state = Arc::new(Mutex::new(State {
             log: InterestLog::new(me.clone(), first_view, 100, Bounds::default()),
             coverage: Coverage::new(32, limits),
+            reached: Reached::default(),
             events: Vec::new(),
             gaps: Vec::new(),
             resets: 0,
@@ -92,6 +97,7 @@ impl Gateway {
             repaired: 0,
             loses: false,
             carried: 64,
+            tells_reached: true,
             tells_deltas: true,
             position: BTreeMap::new(),
         }));
@@ -127,8 +133,12 @@ impl Gateway {
                         shared.lock().unwrap().log.set_view(view);
                     }
                     _ = beats.tick() => {
-                        let revision = shared.lock().unwrap().log.revision();
-                        publish(&nats, names::GATEWAY_BEAT.into(), &InterestBeat { gateway: own.clone(), revision }).await;
+                        let beat = {
+                            let state = shared.lock().unwrap();
+                            let (revision, reached) = (state.log.revision(), state.tells_reached.then_some(state.reached));
+                            InterestBeat { gateway: own.clone(), revision, reached }
+                        };
+                        publish(&nats, names::GATEWAY_BEAT.into(), &beat).await;
                     }
                     _ = turns.tick() => {
                         let (asks, delta) = {
@@ -268,6 +278,7 @@ impl State {
 
     fn take(&mut self, steps: Vec<Step<Event>>) {
         for step in steps {
+            self.reached.see(&step, |event| event.stored);
             match step {
                 Step::Adopt { partition, at } => {
                     self.position.insert(partition, at);

@@ -5,7 +5,9 @@ use crate::cluster::{Router, SOON, config, connect};
 use crate::gateway::{Gateway, one_of_each};
 use crate::routing::publish;
 use std::ops::Range;
+use std::time::Duration;
 use tempfile::TempDir;
+use tickwire_core::filter::Filter;
 use tickwire_node::life::METADATA;
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
@@ -98,6 +100,77 @@ async fn a_tail_that_was_lost_and_filled_up_again_at_once_is_noticed_by_routers_
     ids.dedup();
     assert_eq!(ids, numbered(0..count));
     router.ready().await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+/// Nobody but gateways knows what was there: the leases have lost as much as the stream, and no router remembers.
+#[tokio::test]
+async fn a_tail_that_was_lost_with_the_leases_and_filled_up_again_is_noticed_by_what_gateways_have_had() {
+    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+    let before = end(&nats).await;
+    router.stop().await;
+    server.kill_and_restore(&saved);
+    server.restart();
+    let count = refill(&nats, 150, before).await;
+    let router = Router::start(&server, "r2").await;
+    has_come(&gateway, count, 1).await;
+    router.ready().await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+/// The same before it is filled up: the gateways are ahead of the stream.
+#[tokio::test]
+async fn a_tail_that_was_lost_with_the_leases_is_noticed_by_gateways_that_are_ahead_of_the_stream() {
+    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+    router.stop().await;
+    server.kill_and_restore(&saved);
+    server.restart();
+    let router = Router::start(&server, "r2").await;
+    eventually("another life", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(())).await;
+    publish_all(&nats, 150..160).await;
+    has_come(&gateway, 160, 1).await;
+    gateway.stop().await;
+    router.stop().await;
+}
+
+/// What was read after the last checkpoint is known to nobody but who has read it.
+#[tokio::test]
+async fn an_intake_reads_on_only_where_the_last_message_that_it_has_read_is_there_still() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let mut config = config(&server, "r1");
+    config.router.checkpoint_interval = Duration::from_secs(60);
+    let router = Router::start_as(&config).await;
+    let gateway = Gateway::start(&server, "g1").await;
+    gateway.state.lock().unwrap().tells_reached = false;
+    router.ready().await;
+    gateway.subscribe(&Filter::default()).await;
+    let has = async |count: usize| {
+        eventually("events", SOON, async || (gateway.state.lock().unwrap().events.len() >= count).then_some(())).await;
+    };
+    let mut server = server;
+    publish_all(&nats, 0..50).await;
+    has(50).await;
+    let saved = server.kill_and_save();
+    server.restart();
+    end(&nats).await;
+    publish_all(&nats, 50..150).await;
+    has(150).await;
+    let before = end(&nats).await;
+    server.kill_and_restore_stream(&saved, "EVENTS");
+    server.restart();
+    let count = refill(&nats, 150, before).await;
+    eventually("everything new has come", SOON, async || {
+        let state = gateway.state.lock().unwrap();
+        (state.resets == 1 && state.events.len() >= count).then_some(())
+    })
+    .await;
+    let mut ids = gateway.ids();
+    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    ids.dedup();
+    assert_eq!(ids, numbered(0..count));
     gateway.stop().await;
     router.stop().await;
 }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
+mod copies;
 mod faults;
+mod floods;
 mod gateway;
 mod letters;
 mod lives;

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
@@ -21,6 +22,9 @@ use tickwire_node::nats::Nats;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::timeout;
 
+/// Asks made so far.
+static ASKS: AtomicU64 = AtomicU64::new(1);
+
 /// One message of an answer.
 type Answer = ReplayAnswer<Bytes>;
 
@@ -29,7 +33,7 @@ fn node(name: &str) -> NodeRef {
 }
 
 /// A request of a gateway that wants every pattern, as of revision 7, for `(from, to]` of the partition of `symbol`.
-async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest {
+pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest {
     let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
     let created = stream.info().await.unwrap().created;
     let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap();
@@ -54,7 +58,8 @@ async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<Answer> {
 }
 
 async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<Answer> {
-    let inbox = nats.client.new_inbox();
+    let NodeRef { id, nonce } = &request.gateway;
+    let inbox = names::replayed(id.as_str(), &nonce.to_string(), ASKS.fetch_add(1, Ordering::Relaxed));
     let mut answers = nats.client.subscribe(inbox.clone()).await.unwrap();
     let request = wire::encode(request).unwrap().into();
     nats.client.publish_with_reply(subject.to_owned(), inbox, request).await.unwrap();
@@ -239,10 +244,13 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
 }
 
 /// What a partition holds, asked for until the answers reach the end of the range, or of the partition.
-async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
+pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
     let mut all = Vec::new();
     while next.from < next.to {
         let answers = ask(nats, &next).await;
+        if refusal(&answers) == Some(Refusal::Busy) {
+            continue;
+        }
         // Of a partition in which nothing is stored, or nothing more, nothing can be said.
         if refusal(&answers) == Some(Refusal::NotThere) {
             break;

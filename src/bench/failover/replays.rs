@@ -99,9 +99,10 @@ async fn ask(
         ..Interest::default()
     };
     let interest = Sought::of(&gateway, Revision(1), &everything, 1);
+    // Answers go to where the gateway listens.
+    let inbox = names::replayed(gateway.id.as_str(), &gateway.nonce.to_string(), rand::random());
     let purpose = Purpose::Repair;
     let request = wire::encode(&ReplayRequest { gateway, partition, from, to, incarnation, interest, purpose })?;
-    let inbox = nats.client.new_inbox();
     let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let asked = nats.client.publish_with_reply(names::REPLAY, inbox, request.into()).await;
     asked.map_err(|error| failed(&error))?;

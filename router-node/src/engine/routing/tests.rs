@@ -1,0 +1,146 @@
+//! The engine's decisions, without an engine.
+
+use super::*;
+use crate::ownership::tenancy::Mark;
+use tickwire_core::event::Event;
+use tickwire_core::event::Timestamp;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Incarnation, NodeId, Nonce};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest_log::{Bounds, InterestLog};
+use tickwire_core::reached;
+use tickwire_core::ring::Member;
+use tickwire_testkit::blank_event;
+
+const PARTITION: Partition = Partition(3);
+
+fn tenure(number: u64) -> Tenure {
+    Tenure { source: Source::Partition(PARTITION), number }
+}
+
+fn event(seq: u64, priority: Priority) -> Readable {
+    let event = Event { priority, ..blank_event() };
+    Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
+}
+
+fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> Heard {
+    Heard {
+        tenure: tenure(number),
+        what: What::Events {
+            upto: Seq(*seqs.end()),
+            mark: Some(Mark { seq: Seq(*seqs.end()), stored: 7 }),
+            events: seqs.map(|seq| event(seq, Priority::Low)).collect(),
+        },
+    }
+}
+
+/// A routing with one gateway that wants every pattern, at revision 1.
+fn routing() -> (Routing, NodeRef) {
+    let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
+    let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000);
+    let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
+    log.add(&Arc::new(Filter::default()));
+    let delta = log.cut(Millis(0)).unwrap();
+    assert_eq!(routing.hear(Millis(0), Said::Delta(delta)), Some(gateway.clone()));
+    assert!(routing.lags(&gateway));
+    let parts = log.sent().parts(&gateway, log.revision(), 1_000);
+    let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
+    assert_eq!(routing.hear_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
+    assert_eq!(routing.hear_snapshot(Millis(0), gateway.clone(), parts), None);
+    (routing, gateway)
+}
+
+fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> {
+    let sections = routing.take(Millis(0), gateway, true).into_iter().map(|section| {
+        assert_eq!(section.revision, Revision(1));
+        let seqs = section.events.iter().map(|(seq, _)| seq.0).collect();
+        (section.prev.0, section.upto.0, seqs)
+    });
+    sections.collect()
+}
+
+#[test]
+fn what_a_former_tenure_still_reads_changes_nothing() {
+    let (mut routing, gateway) = routing();
+    routing.own(tenure(1), Seq(10));
+    routing.read(events(1, 11..=12));
+    assert!(routing.disown(tenure(1)));
+    // The lease was lost while the process stood still: what was read meanwhile is not claimed.
+    routing.read(events(1, 13..=14));
+    assert_eq!((routing.floors(), taken(&mut routing, &gateway)), (Floors::new(), vec![]));
+    routing.own(tenure(2), Seq(20));
+    routing.read(events(1, 15..=16));
+    assert!(!routing.disown(tenure(1)));
+    assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(20), mark: None })]));
+    routing.read(events(2, 21..=22));
+    assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
+    let mark = Some(Mark { seq: Seq(22), stored: 7 });
+    assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(22), mark })]));
+}
+
+#[test]
+fn a_renewed_stream_is_claimed_from_its_new_tenures_on() {
+    let (mut routing, gateway) = routing();
+    routing.own(tenure(1), Seq(10));
+    routing.read(events(1, 11..=12));
+    routing.renew();
+    routing.read(events(1, 13..=13));
+    routing.own(tenure(2), Seq(0));
+    routing.read(events(2, 1..=1));
+    assert_eq!(taken(&mut routing, &gateway), [(0, 1, vec![1])]);
+}
+
+#[test]
+fn what_cannot_be_read_any_more_is_skipped_and_told() {
+    let (mut routing, gateway) = routing();
+    routing.own(tenure(1), Seq(10));
+    routing.read(events(1, 11..=11));
+    let skip = |number, what| Heard { tenure: tenure(number), what };
+    routing.read(skip(1, What::Skip(Seq(50))));
+    routing.read(events(1, 51..=51));
+    assert_eq!(taken(&mut routing, &gateway), [(10, 11, vec![11]), (50, 51, vec![51])]);
+    routing.read(skip(1, What::Flowing));
+    assert_eq!(routing.report(), Report::default());
+    routing.read(skip(1, What::Stuck("broken".to_owned())));
+    assert_eq!(routing.report().unread[&tenure(1).source], "broken");
+}
+
+#[test]
+fn an_urgent_event_does_not_wait_for_the_window() {
+    let (mut routing, gateway) = routing();
+    routing.own(tenure(1), Seq(10));
+    routing.take(Millis(100), &gateway, false);
+    routing.read(events(1, 11..=11));
+    assert_eq!(routing.due(Millis(101)), (vec![], Some(Millis(102))));
+    assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
+    routing.read(Heard {
+        tenure: tenure(1),
+        what: What::Events { upto: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
+    });
+    assert_eq!(routing.due(Millis(101)).0, [gateway]);
+}
+
+#[test]
+fn how_far_members_have_come_is_handed_on_and_what_others_say_is_not() {
+    let (mut routing, gateway) = routing();
+    let said = |gateway: &NodeRef, incarnation: u64, upto: u64| {
+        let last = Some((Seq(upto - 1), Timestamp(7)));
+        let reached = Some(reached::Reached { incarnation: Incarnation(incarnation), upto: Seq(upto), last });
+        Said::Beat(InterestBeat { gateway: gateway.clone(), revision: Revision(1), reached })
+    };
+    let told = |incarnation: u64, upto: u64| {
+        let mark = Some(Mark { seq: Seq(upto - 1), stored: 7 });
+        Some(Checkpoint { floor: Seq(upto), incarnation: Incarnation(incarnation), mark })
+    };
+    routing.hear(Millis(0), said(&gateway, 1, 90));
+    assert_eq!(routing.take_witnessed(), None, "no member yet");
+    let member = Member { node: gateway.clone(), role: Role::Gateway, weight: 1, draining: false };
+    routing.set_view(Arc::new(View { version: 1, members: vec![member] }));
+    routing.hear(Millis(0), said(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
+    routing.hear(Millis(0), said(&gateway, u64::MAX, 95));
+    assert_eq!(routing.take_witnessed(), None, "a stranger, and a life that cannot be");
+    for (incarnation, upto) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
+        routing.hear(Millis(0), said(&gateway, incarnation, upto));
+    }
+    assert_eq!((routing.take_witnessed(), routing.take_witnessed()), (told(2, 10), None));
+}

@@ -1,0 +1,67 @@
+//! How far each source was read in its present tenure, and what keeps it from being read. Pure.
+
+use super::Floors;
+use crate::ownership::Reached;
+use crate::ownership::tenancy::Checkpoint;
+use crate::source::{Source, Tenure};
+use std::collections::BTreeMap;
+use tickwire_core::ids::Seq;
+
+/// The sources that are owned.
+#[derive(Debug, Default)]
+pub(super) struct Sources(BTreeMap<Source, Reader>);
+
+/// A source in the present tenure.
+#[derive(Debug)]
+pub(super) struct Reader {
+    number: u64,
+    /// How far it was read; of a partition, claims know.
+    pub(super) reached: Reached,
+    /// Why it cannot be read.
+    pub(super) stuck: Option<String>,
+    /// The last message that was read, if the stream does not have it any more.
+    pub(super) missing: Option<Checkpoint>,
+}
+
+impl Sources {
+    /// A tenure begins.
+    pub(super) fn own(&mut self, tenure: Tenure, floor: Seq) {
+        let reached = Reached { floor, mark: None };
+        let stuck = Some("its reading has not begun".to_owned());
+        self.0.insert(tenure.source, Reader { number: tenure.number, reached, stuck, missing: None });
+    }
+
+    /// A tenure ends. Returns whether it was the present one.
+    pub(super) fn disown(&mut self, tenure: Tenure) -> bool {
+        self.get_mut(tenure).is_some() && self.0.remove(&tenure.source).is_some()
+    }
+
+    /// Every tenure ends.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// What is known of a tenure, if it is the present one.
+    pub(super) fn get_mut(&mut self, tenure: Tenure) -> Option<&mut Reader> {
+        self.0.get_mut(&tenure.source).filter(|reader| reader.number == tenure.number)
+    }
+
+    /// How far everything was read.
+    pub(super) fn floors(&self) -> Floors {
+        let floor = |(source, reader): (&Source, &Reader)| {
+            let tenure = Tenure { source: *source, number: reader.number };
+            (tenure, reader.reached)
+        };
+        self.0.iter().map(floor).collect()
+    }
+
+    /// What cannot be read, each with the reason.
+    pub(super) fn unread(&self) -> BTreeMap<Source, String> {
+        self.0.iter().filter_map(|(source, reader)| Some((*source, reader.stuck.clone()?))).collect()
+    }
+
+    /// What was read last and is not there any more.
+    pub(super) fn missing(&self) -> Vec<Checkpoint> {
+        self.0.values().filter_map(|reader| reader.missing).collect()
+    }
+}
