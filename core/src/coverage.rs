@@ -5,6 +5,7 @@
 //! Partitions are independent: a gap in one holds no other. A gap that does not close within its grace is asked for;
 //! what follows it waits meanwhile, within a bound. Only what nobody can give becomes a [`Step::Gap`], with its reason.
 
+mod limits;
 mod repair;
 mod track;
 mod weight;
@@ -14,6 +15,7 @@ use crate::position::Position;
 use crate::replay::{Part, Refusal, ReplayAnswer};
 use crate::section::Section;
 
+pub use limits::Limits;
 pub use repair::{Ask, Repaired};
 use track::Track;
 pub use weight::Weight;
@@ -95,33 +97,8 @@ pub enum Offered {
     Outdated,
     /// It speaks of a former life of the stream, or of a partition that there is not.
     Foreign,
-}
-
-/// How long and how much to hold when something is missing, and how hard to try to get it.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long a gap may be mere reordering, in milliseconds.
-    pub grace: u64,
-    /// How many bytes may be held of all partitions together. Half of it is shared by those that need it, the other half
-    /// belongs to each in equal parts.
-    pub hold_bytes: usize,
-    /// How many replays may be under way at the same time.
-    pub replays: usize,
-    /// How long a router that was asked may be silent, in milliseconds.
-    pub replay_timeout: u64,
-    /// After asking in vain for so long a gap is told, in milliseconds.
-    pub give_up_after: u64,
-    /// The longest range that is asked for, in sequences of the stream.
-    pub replay_range: u64,
-}
-
-impl Limits {
-    /// These limits for one of `partitions` partitions, when all others hold so many bytes.
-    fn of_one(&self, partitions: usize, others: usize) -> Self {
-        let half = self.hold_bytes / 2;
-        let hold_bytes = half.saturating_sub(others).max(half / partitions.max(1));
-        Self { hold_bytes, ..*self }
-    }
+    /// It contradicts itself: it proves nothing.
+    Unsound,
 }
 
 /// The coverage of every partition.
@@ -167,13 +144,18 @@ impl<E: Weight> Coverage<E> {
         }
         let need = self.need;
         let offered = self.on(section.partition, |track, limits| {
+            if !section.is_sound() {
+                track.note(now, section.upto, limits);
+                return Offered::Unsound;
+            }
             track.revision = track.revision.max(section.revision);
             if section.revision < need {
                 track.note(now, section.upto, limits);
                 return Offered::Outdated;
             }
             track.heard = Some(now);
-            track.adopt(section.prev, steps);
+            // Of the life before, nothing is this one's.
+            track.adopt(section.prev.max(life.before), steps);
             track.take(now, section, need, limits, steps)
         });
         offered.unwrap_or(Offered::Foreign)
@@ -201,6 +183,7 @@ impl<E: Weight> Coverage<E> {
                 return Offered::Duplicate;
             }
             _ if !ours => Some(Offered::Foreign),
+            Part::Events(section) if !section.is_sound() => Some(Offered::Unsound),
             Part::Events(section) if section.revision < need => Some(Offered::Outdated),
             Part::Events(section) => self.on(section.partition, |track, limits| match track.mine {
                 Some(_) => track.take(now, section, need, limits, steps),
@@ -224,7 +207,7 @@ impl<E: Weight> Coverage<E> {
         }
     }
 
-    /// Whoever was asked has no time for it now. It will be made again, and its time does not count.
+    /// The router that was asked has no time for it now. It is asked again, and this time does not count as in vain.
     fn put_off(&mut self, now: Millis, number: u64) {
         if let Some(partition) = self.asked(number) {
             self.on(partition, |track, _| track.put_off(now));
@@ -384,8 +367,8 @@ impl<E: Weight> Coverage<E> {
         self.limits.replays.saturating_sub(under_way)
     }
 
-    /// Goes on in this life of the stream, unless it is a former one. Whoever was promised anything was promised all of
-    /// the lives that follow: these are covered from their beginning.
+    /// Goes on in this life of the stream, unless it is a former one. A session that was promised anything was promised
+    /// all lives that follow, so they are covered from their beginning.
     fn enter(&mut self, life: Life, steps: &mut Vec<Step<E>>) -> bool {
         match self.life {
             Some(mine) if life.incarnation < mine.incarnation => return false,

@@ -41,6 +41,14 @@ use fields::Fields;
 /// The largest payload taken, in bytes.
 pub const MAX_PAYLOAD: usize = 262_144;
 
+/// The largest event taken, in bytes of MessagePack, as it travels between nodes: what every server of NATS that nodes
+/// accept can carry.
+pub const MAX_EVENT: usize = 600 * 1024;
+
+/// How many times as many bytes as in its payload an event takes at most: a timestamp of MessagePack of 6 bytes becomes a
+/// text of 21.
+const MOST_GROWTH: usize = 4;
+
 /// The longest event id taken, in bytes.
 pub const MAX_ID: usize = 128;
 
@@ -148,7 +156,7 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
     }
     derive_tags(&mut tags, confidence, tier);
 
-    Ok(Event {
+    let event = Event {
         kind,
         key,
         audience,
@@ -165,7 +173,22 @@ pub fn decode(raw: &Raw<'_>, kinds: &Kinds) -> Result<Event, Refusal> {
         tags,
         data: own.rest,
         rooms,
-    })
+    };
+    check_size(&event, raw.payload.len())?;
+    Ok(event)
+}
+
+/// Refuses an event that has grown too large to travel between nodes: it would stop its partition.
+fn check_size(event: &Event, payload: usize) -> Result<(), Refusal> {
+    if payload <= MAX_EVENT / MOST_GROWTH {
+        return Ok(());
+    }
+    let bytes = rmp_serde::to_vec(event).map_err(|e| Refusal::new(Reason::BadMsgPack, e.to_string()))?.len();
+    if bytes > MAX_EVENT {
+        let detail = format!("the event takes {bytes} bytes between nodes, the limit is {MAX_EVENT}");
+        return Err(Refusal::new(Reason::TooLarge, detail));
+    }
+    Ok(())
 }
 
 fn read_payload(raw: &Raw<'_>) -> Result<Object, Refusal> {

@@ -76,7 +76,7 @@ impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        // Whoever names many partitions is refused by the first bytes, before the others cost anything.
+        // A text that names many partitions is refused by its first bytes, before the others cost anything.
         let head = text.as_bytes().get(..HEAD).unwrap_or(text.as_bytes());
         check_head(&URL_SAFE_NO_PAD.decode(head).map_err(|_| PositionError::Malformed)?)?;
         if text.len() > MAX_BYTES.div_ceil(3) * 4 {

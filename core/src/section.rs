@@ -21,6 +21,17 @@ pub struct Section<E> {
     pub events: Vec<(Seq, E)>,
 }
 
+impl<E> Section<E> {
+    /// Whether it may be what it says: a range that does not end before it starts, with events in it, in order. One that
+    /// is not was changed on its way, or comes from no router.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let mut last = self.prev;
+        let follows = |(seq, _): &(Seq, E)| std::mem::replace(&mut last, *seq) < *seq;
+        self.prev <= self.upto && self.events.iter().all(follows) && last <= self.upto
+    }
+}
+
 /// The sections of all partitions of one router that travel to one gateway in one message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch<E> {

@@ -1,9 +1,11 @@
 //! The router's side of interest: what every gateway wants, arranged so that an event finds its gateways by looking
 //! up its topic, or its user, not by asking each gateway; and a beat of a gateway concerns that gateway alone.
 //!
-//! What gateways tell is held within [`Limits`]: whoever can reach NATS can say that it is a gateway.
+//! What gateways tell is held within [`Limits`], and what they announce is believed only until they say otherwise: anyone
+//! who can reach NATS can say that it is a gateway.
 
 mod addressed;
+mod known;
 mod told;
 mod topics;
 
@@ -15,6 +17,7 @@ use crate::ids::{Millis, NodeRef, Revision};
 use crate::interest::{Delta, Interest, InterestBeat, SnapshotPart};
 use crate::ring::{Role, View, ViewId};
 use addressed::Addressed;
+use known::Known;
 use topics::Topics;
 
 pub use told::Told;
@@ -22,7 +25,7 @@ pub use told::Told;
 /// How many deltas are kept for a gateway while its snapshot is awaited; beyond it a newer snapshot is asked for.
 const AWAITING_LIMIT: usize = 4096;
 
-/// An interest is measured anew when deltas have said as much as it took before, and at least so many bytes.
+/// An interest is measured anew when deltas have said as much as it took before, and at least this many bytes.
 const MEASURED_BYTES: usize = 64 * 1024;
 
 /// How much is held of what gateways tell.
@@ -59,24 +62,6 @@ pub struct InterestTable {
     addressed: Addressed,
     /// Bytes of all interests and deltas that are held.
     bytes: usize,
-}
-
-/// What is known of one gateway.
-#[derive(Debug)]
-struct Known {
-    /// Its interest at a revision; `None` until a snapshot came.
-    interest: Option<(Revision, Told)>,
-    /// The most bytes that the interest takes, counting what deltas have said since it was measured.
-    bytes: usize,
-    /// What it took when it was measured.
-    measured: usize,
-    /// The highest revision it was heard to have.
-    announced: Revision,
-    /// Deltas beyond a hole, by the revision that they lead to.
-    ahead: BTreeMap<Revision, Delta>,
-    /// The most bytes that these take.
-    ahead_bytes: usize,
-    heard: Millis,
 }
 
 /// What follows from something heard of a gateway.
@@ -162,7 +147,7 @@ impl InterestTable {
     /// A gateway told its revision.
     pub fn beat(&mut self, now: Millis, beat: &InterestBeat) -> Heard {
         let Some(known) = self.hear(now, &beat.gateway) else { return Heard::refused(Refused::TooManyGateways) };
-        known.announced = known.announced.max(beat.revision);
+        known.announce(beat.revision);
         let needs_snapshot = self.note_lag(&beat.gateway);
         Heard { needs_snapshot, ..Heard::default() }
     }
@@ -171,7 +156,7 @@ impl InterestTable {
     pub fn delta(&mut self, now: Millis, delta: Delta) -> Heard {
         let (gateway, size, limits) = (delta.gateway.clone(), delta.encoded(), self.limits);
         let Some(known) = self.hear(now, &gateway) else { return Heard::refused(Refused::TooManyGateways) };
-        known.announced = known.announced.max(delta.revision);
+        known.announce(delta.revision);
         if known.interest.as_ref().is_some_and(|(revision, _)| delta.revision <= *revision) {
             return Heard::default();
         }
@@ -207,10 +192,13 @@ impl InterestTable {
         };
         let limits = self.limits;
         let Some(known) = self.hear(now, &gateway) else { return Heard::refused(Refused::TooManyGateways) };
-        known.announced = known.announced.max(revision);
-        if known.interest.as_ref().is_some_and(|(have, _)| revision <= *have) {
+        known.announce(revision);
+        let have = known.interest.as_ref().map(|(have, _)| *have);
+        if have.is_some_and(|have| revision <= have) {
+            // One that is older than what is known tells nothing of what was announced since.
+            let needs_snapshot = have == Some(revision) && self.doubt(&gateway);
             self.note_lag(&gateway);
-            return Heard::default();
+            return Heard { needs_snapshot, ..Heard::default() };
         }
         let (bytes, former) = (interest.encoded(), known.bytes);
         if bytes > limits.of_gateway || self.bytes - former + bytes > limits.in_all {
@@ -228,8 +216,13 @@ impl InterestTable {
             (known.bytes, known.measured) = (bytes, bytes);
             self.bytes += bytes;
         }
-        let caught_up = self.catch_up(&gateway);
-        Heard { advanced: caught_up.advanced.or(Some(revision)), ..caught_up }
+        let Heard { advanced, refused, .. } = self.take_steps(&gateway);
+        let needs_snapshot = self.doubt(&gateway);
+        self.note_lag(&gateway);
+        match refused {
+            Some(refused) => Heard::refused(refused),
+            None => Heard { advanced: advanced.or(Some(revision)), needs_snapshot, refused: None },
+        }
     }
 
     /// Forgets gateways not heard of for `retention` milliseconds, and names them.
@@ -311,7 +304,7 @@ impl InterestTable {
             for (topic, want) in delta.wanted() {
                 topics.set(gateway, topic, want);
             }
-            // Whoever places users by no view has no strays.
+            // A gateway that places users by no view has no strays.
             let clears = delta.view == ViewId::ANY && addressed.view_of(gateway) != Some(ViewId::ANY);
             let cleared = if clears { told.strays() } else { Vec::new() };
             cleared.iter().chain(&delta.settled).for_each(|user| addressed.settle(gateway, user));
@@ -329,10 +322,25 @@ impl InterestTable {
             (known.bytes, known.measured) = (measured, measured);
             if measured > limits.of_gateway {
                 self.forget_interest(gateway);
-                return Heard { advanced, ..Heard::refused(Refused::TooLarge) };
+                return Heard::refused(Refused::TooLarge);
             }
         }
         Heard { advanced, needs_snapshot, refused: None }
+    }
+
+    /// A snapshot told what the gateway's revision is. Returns whether it is to be asked once more: if more was announced,
+    /// the snapshot may have been on its way meanwhile. A second one that tells no more was asked for later than that, so
+    /// the gateway never announced it: someone else did.
+    fn doubt(&mut self, gateway: &NodeRef) -> bool {
+        let Some(known) = self.gateways.get_mut(gateway) else { return false };
+        let Some((revision, _)) = &known.interest else { return false };
+        let is_current = *revision >= known.announced;
+        if !is_current && known.doubted {
+            known.announced = *revision;
+            self.bytes -= known.clear_ahead();
+        }
+        known.doubted = !is_current && !known.doubted;
+        known.doubted
     }
 
     /// Notes whether the gateway's interest is known as new as was announced; returns whether it is not.
@@ -352,30 +360,6 @@ impl InterestTable {
         self.bytes -= std::mem::take(&mut known.bytes);
         self.topics.forget(gateway);
         self.addressed.forget(gateway, &told.latest().strays);
-    }
-}
-
-impl Known {
-    fn new(now: Millis) -> Self {
-        Self {
-            interest: None,
-            bytes: 0,
-            measured: 0,
-            announced: Revision(0),
-            ahead: BTreeMap::new(),
-            ahead_bytes: 0,
-            heard: now,
-        }
-    }
-
-    fn is_current(&self) -> bool {
-        self.interest.as_ref().is_some_and(|(revision, _)| *revision >= self.announced)
-    }
-
-    /// Lets go of the deltas that await a snapshot. Returns how many bytes they took.
-    fn clear_ahead(&mut self) -> usize {
-        self.ahead.clear();
-        std::mem::take(&mut self.ahead_bytes)
     }
 }
 

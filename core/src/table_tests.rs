@@ -129,6 +129,87 @@ fn interests_are_held_up_to_so_many_bytes_and_let_go_with_their_gateways() {
 }
 
 #[test]
+fn a_revision_that_a_gateway_never_had_is_forgotten_when_two_snapshots_do_not_have_it() {
+    let future = u64::MAX;
+    let forge: [fn(&mut InterestTable, u64) -> Heard; 2] = [
+        |table, revision| table.beat(Millis(0), &beat("a", revision)),
+        |table, revision| table.delta(Millis(0), delta("a", revision, 0..5)),
+    ];
+    for forge in forge {
+        let mut table = InterestTable::default();
+        // Before anything is known, and when all is.
+        assert!(forge(&mut table, future).needs_snapshot);
+        let first = tell(&mut table, "a", 5, &want(0..10));
+        assert_eq!((first.advanced, first.needs_snapshot), (Some(Revision(5)), true));
+        assert!(table.lags(&node("a")));
+        assert_eq!(tell(&mut table, "a", 5, &want(0..10)), Heard::default());
+        assert!(table.knows(&node("a")) && !table.lags(&node("a")));
+        assert!(forge(&mut table, future - 1).needs_snapshot && table.lags(&node("a")));
+        assert!(tell(&mut table, "a", 5, &want(0..10)).needs_snapshot);
+        assert!(!tell(&mut table, "a", 5, &want(0..10)).needs_snapshot && table.knows(&node("a")));
+        // The gateway goes on as if nothing had been.
+        let next = table.delta(Millis(0), delta("a", 6, 20..21));
+        assert_eq!(next, Heard { advanced: Some(Revision(6)), ..Heard::default() });
+        assert!(table.knows(&node("a")) && table.bytes < 2_000, "{} bytes", table.bytes);
+    }
+}
+
+#[test]
+fn what_was_announced_while_a_snapshot_was_on_its_way_is_asked_for_again() {
+    let mut table = InterestTable::default();
+    assert!(table.beat(Millis(0), &beat("a", 8)).needs_snapshot);
+    // What the snapshot does not know was announced later than it was asked for: by a beat, or by a delta behind a hole.
+    for (announced, told, then) in [(10, 8, 10), (13, 11, 13)] {
+        assert!(table.beat(Millis(0), &beat("a", announced)).needs_snapshot);
+        assert!(tell(&mut table, "a", told, &want(0..1)).needs_snapshot && table.lags(&node("a")));
+        assert!(!tell(&mut table, "a", then, &want(0..1)).needs_snapshot && table.knows(&node("a")));
+    }
+    assert!(table.delta(Millis(0), delta("a", 16, 7..8)).needs_snapshot);
+    assert!(tell(&mut table, "a", 14, &want(0..1)).needs_snapshot);
+    let event = Event { symbol: Some(Symbol::new("S7").unwrap()), ..blank_event() };
+    assert!(found(&mut table, &event).is_empty() && table.lags(&node("a")));
+    let filled = table.delta(Millis(0), delta("a", 15, 3..4));
+    assert_eq!(filled, Heard { advanced: Some(Revision(16)), ..Heard::default() });
+    assert_eq!((found(&mut table, &event), table.knows(&node("a"))), (vec!["a".to_owned()], true));
+    // Every announcement starts the count anew, and an old snapshot counts for nothing.
+    assert!(table.beat(Millis(0), &beat("a", 20)).needs_snapshot);
+    assert!(tell(&mut table, "a", 17, &want(0..1)).needs_snapshot);
+    assert!(table.beat(Millis(0), &beat("a", 21)).needs_snapshot);
+    assert!(tell(&mut table, "a", 18, &want(0..1)).needs_snapshot);
+    for old in [8, 17] {
+        assert_eq!(tell(&mut table, "a", old, &want(0..1)), Heard::default());
+    }
+    assert!(table.lags(&node("a")));
+    assert!(!tell(&mut table, "a", 21, &want(0..1)).needs_snapshot && table.knows(&node("a")));
+}
+
+#[test]
+fn nothing_advances_of_an_interest_that_is_let_go_because_it_is_too_large() {
+    // A router that went on at a revision whose interest it does not hold would claim that nothing is wanted.
+    let limits = Limits { of_gateway: 400_000, ..Limits::default() };
+    let step = |revision: u64| delta("a", revision, 10_000 * revision as usize..10_000 * revision as usize + 3_500);
+    let mut table = InterestTable::new(limits);
+    assert_eq!(tell(&mut table, "a", 1, &want(0..11_000)).advanced, Some(Revision(1)));
+    let mut heard = Heard::default();
+    for revision in 2..20 {
+        heard = table.delta(Millis(0), step(revision));
+        if table.interest(&node("a")).is_none() {
+            break;
+        }
+        assert_eq!((heard.advanced, heard.refused), (Some(Revision(revision)), None));
+    }
+    assert_eq!(heard, Heard::refused(Refused::TooLarge));
+    assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")) && table.bytes < limits.of_gateway);
+    // The same of deltas that were there before the snapshot.
+    let mut table = InterestTable::new(limits);
+    for revision in [2, 3, 4] {
+        assert_eq!(table.delta(Millis(0), step(revision)).refused, None);
+    }
+    assert_eq!(tell(&mut table, "a", 1, &want(0..4_000)), Heard::refused(Refused::TooLarge));
+    assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")));
+}
+
+#[test]
 fn deltas_that_say_again_what_was_said_do_not_add_up() {
     let mut table = InterestTable::default();
     tell(&mut table, "a", 1, &want(0..100));

@@ -1,11 +1,20 @@
 //! How messages between the nodes look: one version byte, then MessagePack. A version that this build does not
 //! know is refused by name, so that a mixed cluster degrades with a clear log line instead of a crash.
+//!
+//! Anyone who can reach NATS can send anything. So messages are nested only as deep as those of nodes are, and an error
+//! says what is wrong in few words.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::hint::bounded;
+use crate::object;
+
 /// The version that this build writes and reads.
 pub const VERSION: u8 = 1;
+
+/// Levels of lists and maps in a message: those of an event's data, and some around them.
+const MAX_DEPTH: usize = object::MAX_DEPTH + 16;
 
 /// Why bytes from another node were refused.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +29,7 @@ pub enum WireError {
         found: u8,
     },
     /// The version is right, the rest is not.
-    #[error("malformed message: {0}")]
+    #[error("malformed message: {}", bounded(.0.to_string()))]
     Malformed(#[from] rmp_serde::decode::Error),
     /// A value that has no MessagePack form.
     #[error("cannot encode: {0}")]
@@ -44,7 +53,50 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     match bytes {
         [] => Err(WireError::Empty),
-        [VERSION, body @ ..] => Ok(rmp_serde::from_slice(body)?),
+        [VERSION, body @ ..] => decode_part(body),
         [found, ..] => Err(WireError::Version { found: *found }),
+    }
+}
+
+/// Decodes what stands in a message in a form of its own, such as an event in a batch: it has no version byte.
+///
+/// # Errors
+/// [`WireError::Malformed`] if it is something else.
+pub fn decode_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(MAX_DEPTH);
+    Ok(T::deserialize(&mut reader)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, blank_event};
+    use crate::interest::InterestBeat;
+    use serde_json::{Map, Value, json};
+
+    /// An event whose data has so many levels, as it stands in a batch.
+    fn nested(levels: usize) -> Vec<u8> {
+        let marked = Map::from_iter([("x".to_owned(), json!("here"))]);
+        let bytes = rmp_serde::to_vec(&Event { data: marked, ..blank_event() }).unwrap();
+        let at = bytes.windows(5).position(|window| window == b"\xa4here").unwrap();
+        [&bytes[..at], &vec![0x91; levels - 1], &[0xc0], &bytes[at + 5..]].concat()
+    }
+
+    #[test]
+    fn an_event_is_nested_no_deeper_than_routers_take_them() {
+        let event: Event = decode_part(&nested(object::MAX_DEPTH)).unwrap();
+        assert!(matches!(event.data["x"], Value::Array(_)));
+        for levels in [object::MAX_DEPTH + 16, 1_000, 200_000] {
+            assert!(matches!(decode_part::<Event>(&nested(levels)), Err(WireError::Malformed(_))), "{levels}");
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_little_of_what_was_sent() {
+        let text = "x".repeat(100_000);
+        let message = encode(&(("a", 1), text)).unwrap();
+        let error = decode::<InterestBeat>(&message).unwrap_err().to_string();
+        assert!(error.len() < 700, "{} bytes", error.len());
     }
 }

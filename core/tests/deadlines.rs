@@ -30,6 +30,14 @@ enum Input {
         partition: u16,
         upto: u64,
     },
+    /// A section that need not be sound.
+    Odd {
+        partition: u16,
+        revision: u64,
+        prev: u64,
+        upto: u64,
+        event: u64,
+    },
     /// To one of the asks made last.
     Answer {
         back: u64,
@@ -62,6 +70,9 @@ fn input() -> impl Strategy<Value = Input> {
             Input::Section { partition, life, revision, prev, len }
         }),
         1 => (0..3u16, 0..80u64).prop_map(|(partition, upto)| Input::Unreadable { partition, upto }),
+        2 => (0..3u16, 0..4u64, 0..60u64, 0..60u64, 0..60u64).prop_map(|(partition, revision, prev, upto, event)| {
+            Input::Odd { partition, revision, prev, upto, event }
+        }),
         4 => (0..3u64, refusal, 0..4u64, 0..60u64, 0..20u64, any::<bool>()).prop_map(
             |(back, refusal, revision, from, len, last)| Input::Answer { back, refusal, revision, from, len, last }
         ),
@@ -110,6 +121,13 @@ proptest! {
                 }
                 Input::Unreadable { partition, upto } => {
                     coverage.unreadable(now, Incarnation(1), Partition(partition), Seq(upto));
+                }
+                Input::Odd { partition, revision, prev, upto, event } => {
+                    let (partition, revision) = (Partition(partition), Revision(revision));
+                    let (prev, upto, events) = (Seq(prev), Seq(upto), vec![(Seq(event), "event")]);
+                    let life = Life { incarnation: Incarnation(1), before: Seq(3) };
+                    let odd = Section { partition, revision, prev, upto, events };
+                    coverage.offer(now, life, odd, &mut steps);
                 }
                 Input::Answer { back, refusal, revision, from, len, last } => {
                     let part = refusal.map_or(Part::Events(section(0, revision, from, len)), Part::Refused);

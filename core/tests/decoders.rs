@@ -3,7 +3,7 @@
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::decode::{MAX_EVENT, MAX_PAYLOAD, Raw, Reason, decode};
 use tickwire_core::event::{Audience, Event, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
@@ -144,6 +144,34 @@ fn raw<'a>(kind: &'a str, key: &'a str, content_type: Option<&'a str>, payload: 
 
 fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8]) -> Option<Event> {
     decode(&raw(kind, key, content_type, payload), &Kinds::default()).ok()
+}
+
+/// A payload as large as may be: as many of these as fit into a list, with what comes before and behind it.
+fn filled(before: &[u8], item: &[u8], behind: &[u8]) -> Vec<u8> {
+    let room = MAX_PAYLOAD - before.len() - behind.len();
+    [before, &item.repeat(room / item.len()), behind].concat()
+}
+
+#[test]
+fn an_event_takes_no_more_bytes_between_nodes_than_every_server_carries() {
+    let names = format!("{{\"etf_performance\":{{\"{}\":1}}}}", "n".repeat(MAX_PAYLOAD - 100));
+    let numbers = filled(b"{\"a\":[", b"1e9,", b"0]}");
+    let mut times = filled(b"\x81\xa1a\xdd\0\0\0\0", b"\xd6\xff\x68\xc1\x8b\xa8", b"");
+    let count = (times.len() - 8) as u32 / 6;
+    times[4..8].copy_from_slice(&count.to_be_bytes());
+    for (content_type, payload, is_taken) in [
+        (None, names.as_bytes(), true),
+        (None, numbers.as_slice(), true),
+        (Some("application/msgpack"), times.as_slice(), false),
+    ] {
+        match decode(&raw("market", "US", content_type, payload), &Kinds::default()) {
+            Ok(event) => assert!(is_taken && rmp_serde::to_vec(&event).unwrap().len() <= MAX_EVENT),
+            Err(refusal) => {
+                assert_eq!((refusal.reason, is_taken), (Reason::TooLarge, false), "{refusal}");
+                assert!(refusal.detail.contains("between nodes"), "{refusal}");
+            }
+        }
+    }
 }
 
 proptest! {

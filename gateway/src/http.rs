@@ -230,7 +230,7 @@ async fn welcome(
         Err(_) => return debug!("an upgrade took too long"),
     };
     let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
-    let reader = Reader::new(read.into(), max_frame_bytes);
+    let reader = Reader::new(&read, max_frame_bytes);
     let socket = Socket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
     let Let { session, unnamed } = place;
     if let Some((mut socket, identity)) = front.lobby.greet(socket, named, unnamed, &front.drain).await {

@@ -109,12 +109,13 @@ type Panic = Box<dyn Any + Send>;
 
 /// Starts a task whose panic its owner hears of.
 fn spawn_owned(task: impl Future<Output = ()> + 'static, fault: Sender<Panic>) {
-    spawn_local(async move {
-        if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+    // Put together without an `async` block, which would keep room for the task twice.
+    spawn_local(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
             // One panic is enough to end the thread: where another one waits already, this one changes nothing.
             fault.try_send(panic).ok();
         }
-    });
+    }));
 }
 
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.

@@ -20,3 +20,14 @@ fn a_small_bench_delivers_exactly_what_its_oracle_expects() {
         assert_eq!(run["sends_per_delivery"], 1.0, "{through}: {run}");
     }
 }
+
+#[test]
+fn an_idle_session_holds_little_memory() {
+    let args = ["bench", "idle", "--sockets", "1000", "--seconds", "1", "--json"];
+    let output = tickwire().args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bytes = report["runs"][0]["rss_per_socket"].as_f64().unwrap();
+    // 3.6 KB each of 19,000 (docs/benchmarks.md); what few share weighs more.
+    assert!(bytes < 6_000.0, "{bytes} bytes");
+}

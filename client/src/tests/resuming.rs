@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use tickwire_core::codes::{CloseCode, ErrorCode};
-use tickwire_core::frames::{CaughtUp, ClientFrame, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event};
+use tickwire_core::frames::{
+    CaughtUp, ClientFrame, Gap, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event,
+};
 use tickwire_core::ids::{Incarnation, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
@@ -95,6 +97,18 @@ async fn a_session_goes_on_from_what_was_told_and_seen_and_nothing_is_told_twice
     peer.say(&[subscribed(id.clone(), &["a"]), caught_up(id, false, 30)]).await;
     assert_eq!(next(&mut messages).await, Message::Restored);
     assert_eq!(next(&mut messages).await, Message::Resumed { complete: false });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_another_life_of_the_stream_is_told_though_its_sequence_came_early_before() {
+    let (_client, mut messages, _stage, mut peer) = placed(10).await;
+    say_early(&mut peer, &[12, 13]).await;
+    let reset = Gap { reason: "reset".into(), p: Partition(3), from: Seq(10), to: Seq(13) };
+    peer.say(&[ServerFrame::Gap(reset.clone())]).await;
+    peer.say_events([12]).await;
+    assert_eq!(seqs(&mut messages, 2).await, [12, 13]);
+    assert_eq!(next(&mut messages).await, Message::Gap(reset));
+    assert_eq!(seqs(&mut messages, 1).await, [12]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ pub struct Ask {
     pub from: Seq,
     /// The range ends with this sequence.
     pub to: Seq,
-    /// How many asks for it in a row, just before this one, were not answered in time: whoever was asked may be dead.
+    /// How many asks for it in a row, just before this one, were not answered in time: the router may be dead.
     pub unanswered: u32,
 }
 
@@ -149,7 +149,7 @@ impl Repair {
         }
     }
 
-    /// Whoever was asked has no time for it, and says so.
+    /// The router that was asked has no time for it, and says so.
     pub(super) fn put_off(&mut self, now: Millis) {
         if self.asked.take().is_some() {
             (self.unanswered, self.crowded) = (0, true);

@@ -174,7 +174,7 @@ impl<E: Weight> Track<E> {
         self.give_up_hopeless(now, need, limits, steps);
     }
 
-    /// Whoever was asked has no time for it now.
+    /// The router that was asked has no time for it now.
     pub(super) fn put_off(&mut self, now: Millis) {
         if let Some(repair) = &mut self.repair {
             repair.put_off(now);

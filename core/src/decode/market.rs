@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use super::reason::{Reason, Refusal};
 use crate::event::Regime;
+use crate::hint::clipped;
 use crate::ids::Confidence;
 
 /// How far from 0 the risk score must be to lean to a side.
@@ -67,7 +68,8 @@ fn best_performer(fields: &Fields) -> Result<Option<(String, f64)>, Refusal> {
         return Ok(None);
     };
     let best = found.numbers(Reason::BadMarket)?.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
-    Ok(best.map(|(symbol, change)| (symbol.to_owned(), change)))
+    // It stands in the event twice more.
+    Ok(best.map(|(symbol, change)| (clipped(symbol), change)))
 }
 
 fn summary(

@@ -35,7 +35,7 @@ reasons! {
     UnknownKind = "unknown_kind",
     /// The key is not encoded as it should be, or does not name what keys of its kind name.
     BadKey = "bad_key",
-    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
+    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD), or the event than [`MAX_EVENT`](super::MAX_EVENT).
     TooLarge = "too_large",
     /// The payload is not one JSON object, or an object in it has a name twice.
     BadJson = "bad_json",

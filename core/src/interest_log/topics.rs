@@ -285,11 +285,14 @@ impl Topics {
         }
         let former = std::mem::replace(&mut entry.union, held);
         unions.release(&former);
-        self.has_freed = true;
-        if !is_widened {
+        // What is still wider than it should be is tried again when more room comes free.
+        if is_widened {
+            self.widened.insert(topic.clone());
+        } else {
             self.widened.remove(&topic);
         }
         if former != entry.union {
+            self.has_freed = true;
             self.changed.insert(topic);
         }
     }
@@ -344,3 +347,7 @@ fn of(filter: &Filter, filed: Filed) -> Box<dyn Iterator<Item = Topic> + '_> {
         Box::new(topics(filter))
     }
 }
+
+#[cfg(test)]
+#[path = "topics_tests.rs"]
+mod tests;

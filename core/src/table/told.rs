@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::ids::UserId;
 use crate::interest::{Delta, Interest};
 
-/// So many steps gather at most: whoever holds the interest takes them along.
+/// The most steps that gather. Everyone who holds the interest holds them too.
 const STEPS: usize = 64;
 
 /// An interest that is held by several: one revision of it, and the steps since.
@@ -25,7 +25,7 @@ impl Told {
         Self { base: Arc::new(interest), steps: Vec::new(), gathered: 0 }
     }
 
-    /// The interest at its last step. Takes a copy if there are steps that whoever else holds it does not know.
+    /// The interest at its last step. Takes a copy if others hold it at an earlier one.
     #[must_use]
     pub fn latest(mut self) -> Arc<Interest> {
         self.take_steps();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tickwire_core::coverage::{GapReason, Limits};
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
-use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
+use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
 
@@ -137,6 +137,12 @@ impl Cluster {
             }
             Action::Toggle { node } => self.toggle(usize::from(node)),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
+            Action::Forge { router, gateway, ahead } => {
+                let Gateway { node, log, .. } = &self.gateways[usize::from(gateway)];
+                let revision = Revision(log.revision().0 + 1 + u64::from(ahead));
+                let beat = InterestBeat { gateway: node.clone(), revision, reached: None };
+                self.network.send(self.now, &Message::Beat(usize::from(router), beat));
+            }
         }
         // What was done may be seen at once.
         self.busy = true;
@@ -343,6 +349,11 @@ impl Cluster {
             assert!(lowest.0 + u64::from(PARTITIONS) > self.last.0, "stuck at {position:?} of {}", self.last);
             assert_eq!(edge.told, edge.log.revision(), "a revision was never carried");
             assert!(edge.catch_ups.is_empty(), "a session that came back never got what it missed");
+        }
+        for (router, edge) in
+            self.routers.iter().flat_map(|router| self.gateways.iter().map(move |edge| (router, edge)))
+        {
+            assert!(router.table.knows(&edge.node), "{} waits for more than {} wants", router.node, edge.node);
         }
         for session in &self.sessions {
             assert!(session.wanted.is_empty(), "never confirmed: {session:#?}");

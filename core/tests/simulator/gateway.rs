@@ -62,7 +62,7 @@ impl Gateway {
             let offered = self.coverage.offer(now, life, section, &mut steps);
             if self.coverage.life() != known {
                 known = self.coverage.life();
-                self.known.fill(Seq(0));
+                self.known.fill(life.before);
             }
             if offered != Offered::Foreign {
                 self.known[at] = self.known[at].max(upto);

@@ -114,6 +114,12 @@ pub(crate) enum Action {
     DropDelivery {
         router: u8,
     },
+    /// Someone tells a router that a gateway is further than it is.
+    Forge {
+        router: u8,
+        gateway: u8,
+        ahead: u8,
+    },
 }
 
 pub(crate) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
@@ -178,6 +184,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
         1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
         1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
+        1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
     ]
     .boxed()
 }

@@ -75,9 +75,11 @@ impl Cluster {
         }
     }
 
-    /// The router takes the lease and starts a consumer of its own from the floor.
+    /// The router takes the lease and starts a consumer of its own from the floor. A floor is of the present life of the
+    /// stream: a router that does not know of that life yet takes nothing, since it would claim in its own life from there.
     pub(crate) fn take_lease(&mut self, partition: usize, to: usize) {
-        if !self.routers[to].runs() || self.leases[partition].owner == Some(to) {
+        let router = &self.routers[to];
+        if !router.runs() || router.life != self.life || self.leases[partition].owner == Some(to) {
             return;
         }
         self.leases[partition].owner = Some(to);
@@ -104,6 +106,7 @@ impl Cluster {
             self.checkpoint(owner);
             self.routers[owner].claims.disown(Partition(partition as u16));
             self.routers[owner].consumers.remove(&Partition(partition as u16));
+            self.leases[partition].owner = None;
         }
         self.take_lease(partition, to);
     }
@@ -203,6 +206,8 @@ impl Cluster {
         let sections = router.claims.take(&gateway, heartbeat);
         if !sections.is_empty() {
             let Life { incarnation, before } = router.life;
+            let is_of_life = sections.iter().all(|section| section.prev >= before);
+            assert!(is_of_life, "claims of a life that begins after {before} begin before it: {sections:?}");
             let batch = Batch { router: router.node.clone(), incarnation, sections, before };
             self.network.send(self.now, &Message::Batch(gateway, batch));
         }

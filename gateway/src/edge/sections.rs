@@ -91,13 +91,14 @@ fn label(offered: Offered) -> &'static str {
         Offered::Duplicate => "duplicate",
         Offered::Outdated => "outdated",
         Offered::Foreign => "foreign",
+        Offered::Unsound => "unsound",
     }
 }
 
 fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
     let Section { partition, revision, prev, upto, events } = section;
     let decode = |(seq, bytes): (Seq, Bytes)| {
-        let event: Event = rmp_serde::from_slice(&bytes)?;
+        let event: Event = wire::decode_part(&bytes)?;
         Ok((seq, Arc::new(Delivery::new(event, partition, seq).of_bytes(bytes.len()))))
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;

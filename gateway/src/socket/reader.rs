@@ -31,7 +31,6 @@ const MAX_FRAGMENTS: u32 = 1024;
 pub(crate) struct Reader {
     max_frame_bytes: usize,
     under_way: Option<Box<UnderWay>>,
-    sieve: Sieve,
     /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
     /// bytes may wait here, or in a stream whose turn was over.
     dry: bool,
@@ -40,15 +39,18 @@ pub(crate) struct Reader {
 /// A message that has begun, or may have.
 #[derive(Debug)]
 struct UnderWay {
+    sieve: Sieve,
     context: WebSocketContext,
     seam: Seam,
 }
 
 impl Reader {
-    /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade.
-    pub(crate) fn new(read: Vec<u8>, max_frame_bytes: usize) -> Self {
+    /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade. It is copied, since
+    /// the server's buffer is large, and would stay as long as the session.
+    pub(crate) fn new(read: &[u8], max_frame_bytes: usize) -> Self {
         let dry = read.is_empty();
-        Self { max_frame_bytes, under_way: None, sieve: Sieve::new(max_frame_bytes, read), dry }
+        let under_way = (!dry).then(|| Box::new(UnderWay::new(max_frame_bytes, read)));
+        Self { max_frame_bytes, under_way, dry }
     }
 
     /// Whether there may be more to read, though the stream may never say so.
@@ -59,8 +61,8 @@ impl Reader {
     /// From the next message on, this is the most bytes that one may have.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
         self.max_frame_bytes = max_frame_bytes;
-        self.sieve.set_max(max_frame_bytes);
         if let Some(under_way) = &mut self.under_way {
+            under_way.sieve.set_max(max_frame_bytes);
             under_way.context.set_config(|config| {
                 (config.max_message_size, config.max_frame_size) = (Some(max_frame_bytes), Some(max_frame_bytes));
             });
@@ -76,24 +78,26 @@ impl Reader {
         pace: &mut Pace,
     ) -> Result<Option<Message>, Error> {
         let max_frame_bytes = self.max_frame_bytes;
-        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes)));
-        let UnderWay { context, seam } = &mut **under_way;
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes, &[])));
+        let UnderWay { sieve, context, seam } = &mut **under_way;
         self.dry = false;
         let stream = Paced { stream, pace, dry: &mut self.dry };
-        let read = context.read(&mut Pipe { stream, answers, seam, sieve: &mut self.sieve });
+        let read = context.read(&mut Pipe { stream, answers, seam, sieve });
         if seam.shredded {
             let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
         }
         if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
-            let is_too_large = self.sieve.take_too_large();
-            // All that came has been taken; if it ends with a message, or with fragments of what is passed over, the reader
-            // knows nothing that a new one would not.
-            if seam.is_clean() || is_too_large && !seam.closed {
-                self.under_way = None;
-            }
-            if is_too_large {
+            if sieve.take_too_large() {
+                // What came of it before is forgotten with the rest.
+                if !seam.closed {
+                    (*context, *seam) = (new_context(max_frame_bytes), Seam::default());
+                }
                 return Ok(None);
+            }
+            // All that came has been taken; if it ends with a message, the reader knows nothing that a new one would not.
+            if seam.is_clean() && sieve.is_clean() {
+                self.under_way = None;
             }
         }
         read.map(Some)
@@ -101,14 +105,19 @@ impl Reader {
 }
 
 impl UnderWay {
-    fn new(max_frame_bytes: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_frame_bytes))
-            .max_frame_size(Some(max_frame_bytes));
-        Self { context: WebSocketContext::new(Role::Server, Some(config)), seam: Seam::default() }
+    fn new(max_frame_bytes: usize, read: &[u8]) -> Self {
+        let sieve = Sieve::new(max_frame_bytes, read.to_vec());
+        Self { sieve, context: new_context(max_frame_bytes), seam: Seam::default() }
     }
+}
+
+fn new_context(max_frame_bytes: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_frame_bytes))
+        .max_frame_size(Some(max_frame_bytes));
+    WebSocketContext::new(Role::Server, Some(config))
 }
 
 /// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.

@@ -121,18 +121,18 @@ proptest! {
         pieces.retain(|piece| !piece.is_empty());
         let read = if beyond { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
 
-        let (mut staying, mut sieve) = (UnderWay::new(MAX), Sieve::new(MAX, read.clone()));
-        let mut reader = Reader::new(read, MAX);
+        let mut staying = UnderWay::new(MAX, &read);
+        let mut reader = Reader::new(&read, MAX);
         let mut pieces = pieces.into_iter();
         loop {
             let piece: VecDeque<Vec<u8>> = pieces.next().into_iter().collect();
             let over = piece.is_empty();
             let mut stream = Pieces(piece.clone());
-            let UnderWay { context, seam } = &mut staying;
+            let UnderWay { sieve, context, seam } = &mut staying;
             let (mut pace, mut dry) = (unbounded(), false);
             let expected = all(|answers| {
                 let stream = Paced { stream: &mut stream, pace: &mut pace, dry: &mut dry };
-                context.read(&mut Pipe { stream, answers, seam, sieve: &mut sieve }).map(Some)
+                context.read(&mut Pipe { stream, answers, seam, sieve }).map(Some)
             });
             let mut stream = Pieces(piece);
             let came = all_turns(&mut reader, &mut stream, turn);
@@ -146,7 +146,7 @@ proptest! {
     /// It is let go exactly where a message ends.
     #[test]
     fn a_reader_is_held_only_while_a_message_is_under_way(messages in prop::collection::vec(message(), 1..5)) {
-        let mut reader = Reader::new(Vec::new(), MAX * 4);
+        let mut reader = Reader::new(&[], MAX * 4);
         for frames in messages {
             let bytes = frames.concat();
             let middles = [1, bytes.len() / 2, bytes.len() - 1];
@@ -180,7 +180,7 @@ fn what_is_too_large_is_passed_over() {
         frame(0x80, b"x"),
         text(b"c"),
     ];
-    let mut reader = Reader::new(Vec::new(), MAX);
+    let mut reader = Reader::new(&[], MAX);
     let mut stream = Pieces(VecDeque::from([bytes.concat()]));
     let (mut answers, mut came) = (Vec::new(), Vec::new());
     while let Ok(read) = reader.read(&mut stream, &mut answers, &mut unbounded()) {
@@ -210,7 +210,7 @@ impl Read for Fragments {
 
 #[test]
 fn endless_empty_fragments_end_the_turn_and_then_the_message() {
-    let mut reader = Reader::new(frame(0x01, &[]), MAX);
+    let mut reader = Reader::new(&frame(0x01, &[]), MAX);
     let mut stream = Fragments(0);
     let mut turns = 0;
     let error = loop {
@@ -236,7 +236,7 @@ fn as_many_fragments_as_are_allowed_are_a_message() {
     }
     bytes.extend(frame(0x80, b"c"));
     for next in [frame(0x81, b"next"), Vec::new()] {
-        let mut reader = Reader::new(Vec::new(), MAX);
+        let mut reader = Reader::new(&[], MAX);
         let mut stream = Pieces(VecDeque::from([[bytes.clone(), next].concat()]));
         let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
         assert_eq!(why, would_block());

@@ -60,6 +60,11 @@ impl Sieve {
         std::mem::take(&mut self.pauses)
     }
 
+    /// Whether it stands between two messages, and holds nothing back.
+    pub(super) fn is_clean(&self) -> bool {
+        self.held_len == 0 && self.left == 0 && self.message.is_none() && self.behind.is_empty() && !self.pauses
+    }
+
     /// Reads of `stream` what is not too large. While it pauses there is nothing.
     pub(super) fn read(&mut self, stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         loop {

@@ -1,0 +1,81 @@
+//! What routers claim: of what they read, and of what they read again.
+
+use tickwire_core::claims::{Claims, Delivered, Reading};
+use tickwire_core::ids::{Partition, Revision, Seq};
+use tickwire_core::replay::{Part, Purpose, Refusal, ReplayRequest, Reply, Sought};
+
+use crate::made::{LIFE, node, section};
+
+#[test]
+fn a_reply_claims_what_was_read_and_no_more() {
+    let request = ReplayRequest {
+        gateway: node("gw"),
+        partition: Partition(0),
+        from: Seq(10),
+        to: Seq(20),
+        incarnation: LIFE,
+        interest: Sought::Told(Revision(1)),
+        purpose: Purpose::Repair,
+    };
+    let reply = |read: &[(u64, Option<&'static str>)]| {
+        let mut reply = Reply::new(&request, Revision(1));
+        read.iter().for_each(|(seq, wanted)| reply.read(Seq(*seq), *wanted));
+        reply
+    };
+    let whole = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
+    assert!(whole.is_complete());
+    assert_eq!(whole.finish(Seq(10)), [Part::Events(section(0, 1, 10, 20, &[(12, "a"), (20, "b")]))]);
+    // One that lies behind the range completes it as well, and is not part of it.
+    let behind = reply(&[(12, Some("a")), (23, Some("c"))]);
+    assert_eq!(behind.finish(Seq(0)), [Part::Events(section(0, 1, 10, 20, &[(12, "a")]))]);
+    // A replica that lags shows less.
+    let lagging = reply(&[(12, Some("a")), (15, None)]);
+    assert!(!lagging.is_complete());
+    assert_eq!(lagging.finish(Seq(0)), [Part::Events(section(0, 1, 10, 15, &[(12, "a")]))]);
+    assert_eq!(reply(&[]).finish(Seq(0)), [Part::Refused(Refusal::NotThere)]);
+    // What retention has passed is not claimed, though some of it was read.
+    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto) };
+    let passed = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
+    assert_eq!(passed.finish(Seq(13)), [removed(13), Part::Events(section(0, 1, 13, 20, &[(20, "b")]))]);
+    assert_eq!(reply(&[(30, None)]).finish(Seq(29)), [removed(20)]);
+}
+
+#[test]
+fn a_claim_has_one_revision_and_shows_what_cannot_be_read() {
+    let (gateway, partition) = (node("gw"), Partition(0));
+    let mut claims = Claims::default();
+    claims.own(partition, Seq(10));
+    claims.revise(&gateway, Revision(1));
+    assert_eq!(
+        claims.take(&gateway, false),
+        [section(0, 1, 10, 10, &[])],
+        "a new gateway hears where its claims start"
+    );
+    claims.push(&gateway, partition, Seq(12), "a");
+    claims.advance(partition, Seq(12));
+    claims.cut(&gateway);
+    claims.revise(&gateway, Revision(2));
+    claims.push(&gateway, partition, Seq(14), "b");
+    claims.advance(partition, Seq(14));
+    claims.skip(partition, Seq(20));
+    claims.advance(partition, Seq(21));
+    let taken = claims.take(&gateway, true);
+    assert_eq!(
+        taken,
+        [section(0, 1, 10, 12, &[(12, "a")]), section(0, 2, 12, 14, &[(14, "b")]), section(0, 2, 20, 21, &[])]
+    );
+    assert!(claims.take(&gateway, true).is_empty());
+}
+
+#[test]
+fn a_reading_is_contiguous_in_the_consumers_own_count() {
+    let mut reading = Reading::after(Seq(10));
+    assert_eq!(reading.accept(Seq(15), 1), Delivered::Next);
+    assert_eq!(reading.accept(Seq(15), 1), Delivered::Known);
+    assert_eq!(reading.accept(Seq(40), 3), Delivered::Hole);
+    assert_eq!(reading.last, Seq(15));
+    // A consumer that starts again from the beginning of the stream is harmless.
+    let mut reading = Reading::after(Seq(10));
+    assert_eq!(reading.accept(Seq(1), 1), Delivered::Known);
+    assert_eq!(reading.accept(Seq(11), 2), Delivered::Next);
+}
