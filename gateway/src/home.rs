@@ -4,15 +4,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, describe_counter};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
 use tickwire_node::clock::wall_clock;
 
-use crate::http::{Front, Offered, Refused, check_origin, cors, offered_credentials};
+use crate::auth::{AuthError, Credentials};
+use crate::http::{Front, OfferedQuery, Refused, check_origin, cors, offered_credentials, read_query};
+
+/// When to ask again if no gateway is known, in seconds.
+const RETRY_SECONDS: u32 = 1;
 
 /// What stands for the gateway's name in `gateway.connect_url`.
 const PLACE: &str = "{gateway}";
@@ -25,39 +29,32 @@ struct Home {
 }
 
 /// Names the home of the user that the credentials prove. Pages of other origins may ask, if they may connect.
-pub(crate) async fn connect(
-    State(front): State<Arc<Front>>,
-    Query(offered): Query<Offered>,
-    headers: HeaderMap,
-) -> Response {
-    let mut response = match find(&front, offered, &headers) {
-        Ok(home) => Json(home).into_response(),
-        Err((status, message)) => (status, message + "\n").into_response(),
-    };
+pub(crate) async fn connect(State(front): State<Arc<Front>>, query: OfferedQuery, headers: HeaderMap) -> Response {
+    let found = find(&front, query, &headers);
+    let mut response = found.map_or_else(Refused::into_response, |home| Json(home).into_response());
     let status = response.status();
     counter!("tickwire_gateway_home_requests_total", "status" => status.as_u16().to_string()).increment(1);
-    if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
     cors::tell(&front, &headers, &mut response);
     response
 }
 
-fn find(front: &Front, offered: Offered, headers: &HeaderMap) -> Result<Home, Refused> {
+fn find(front: &Front, query: OfferedQuery, headers: &HeaderMap) -> Result<Home, Refused> {
     check_origin(headers, &front.allowed_origins)?;
     if front.connect_url.is_empty() {
         let message = "this cluster names no homes (gateway.connect_url); connect to /v1/stream here";
-        return Err((StatusCode::NOT_FOUND, message.to_owned()));
+        return Err(Refused::new(StatusCode::NOT_FOUND, message));
     }
-    let Some(credentials) = offered_credentials(headers, offered)? else {
-        let message = "say who you are: Authorization: Bearer <token>, or ?token=";
-        return Err((StatusCode::UNAUTHORIZED, message.to_owned()));
+    let Some(credentials) = offered_credentials(headers, read_query(query)?)? else {
+        return Err(Refused::unnamed("say who you are: Authorization: Bearer <token>, or ?token="));
     };
-    let identity = front.lobby.authenticator.check(wall_clock(), &credentials);
-    let identity = identity.map_err(|error| (StatusCode::UNAUTHORIZED, error.to_string()))?;
+    let not_believed = |error: AuthError| match &credentials {
+        Credentials::Token(_) => Refused::not_believed(error.to_string()),
+        Credentials::Name(_) => Refused::unnamed(error.to_string()),
+    };
+    let identity = front.lobby.authenticator.check(wall_clock(), &credentials).map_err(not_believed)?;
     let view = front.view.borrow();
     let Some(home) = view.home(&identity.user) else {
-        return Err((StatusCode::SERVICE_UNAVAILABLE, "no gateway is known at the moment; try again".to_owned()));
+        return Err(Refused::later("no gateway is known at the moment; try again", RETRY_SECONDS));
     };
     let url = front.connect_url.replace(PLACE, home.id.as_str());
     Ok(Home { gateway: home.id.clone(), url })

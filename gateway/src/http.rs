@@ -5,13 +5,15 @@
 
 pub(crate) mod cors;
 mod handshake;
+mod refused;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
@@ -38,7 +40,8 @@ use crate::home;
 use crate::lobby::Lobby;
 use crate::socket::{Rate, Reader, Socket};
 
-pub(crate) use handshake::{Refused, offered_credentials};
+pub(crate) use handshake::offered_credentials;
+pub(crate) use refused::Refused;
 
 /// When a client that found no place may look again.
 const FULL_RETRY_SECONDS: u32 = 5;
@@ -52,6 +55,9 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a gateway that is told to stop answers at least, sessions or not: balancers and clients learn only
 /// by and by that it stops, and one that meets nobody does not know when to come again.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
+
+/// How many characters of an origin a refusal repeats.
+const SHOWN_ORIGIN: usize = 80;
 
 /// The largest message of a client that has not said who it is, in bytes.
 const MAX_UNNAMED_BYTES: usize = 16 * 1024;
@@ -132,7 +138,16 @@ fn routes(front: Front) -> Router {
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route("/v1/connect", get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route("/v1/stream", get(stream).head(only_get).fallback(only_get))
+        .fallback(nowhere)
         .with_state(Arc::new(front))
+}
+
+/// Answers what is asked of no page: `OPTIONS *` is about the server itself (RFC 9110, 9.3.7).
+async fn nowhere(method: Method, uri: Uri) -> Response {
+    match (method, uri.path()) {
+        (Method::OPTIONS, "*") => (StatusCode::NO_CONTENT, [(header::ALLOW, "GET, HEAD, OPTIONS")]).into_response(),
+        _ => (StatusCode::NOT_FOUND, "there is nothing here; clients connect to /v1/stream\n").into_response(),
+    }
 }
 
 /// How a client may say who it is in the address: browsers can set no headers.
@@ -140,6 +155,15 @@ fn routes(front: Front) -> Router {
 pub(crate) struct Offered {
     token: Option<String>,
     user: Option<String>,
+}
+
+/// A query, unless it says twice who the client is.
+pub(crate) type OfferedQuery = Result<Query<Offered>, QueryRejection>;
+
+/// Who a client says it is in the address.
+pub(crate) fn read_query(query: OfferedQuery) -> Result<Offered, Refused> {
+    let twice = |_| Refused::unreadable_credentials("the query names a token, or a user, once");
+    query.map(|Query(offered)| offered).map_err(twice)
 }
 
 /// What lets a connection in: its place among the sessions and, until it has said who it is, among those.
@@ -151,13 +175,13 @@ struct Let {
 async fn stream(
     State(front): State<Arc<Front>>,
     Extension(Peer(peer)): Extension<Peer>,
-    Query(offered): Query<Offered>,
+    query: OfferedQuery,
     mut request: Request,
 ) -> Result<Response, Response> {
     counter!("tickwire_gateway_connections_total").increment(1);
-    let (key, encoding, credentials) = read(&front, &request, offered).map_err(refuse)?;
+    let (key, encoding, credentials) = read(&front, &request, query).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return Err(refuse((StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1".to_owned())));
+        return Err(refuse(Refused::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let source = Source::of(front.proxies.client(peer.ip(), forwarded));
@@ -172,12 +196,12 @@ async fn stream(
 fn read(
     front: &Front,
     request: &Request,
-    offered: Offered,
+    query: OfferedQuery,
 ) -> Result<(String, Option<Encoding>, Option<Credentials>), Refused> {
     let headers = request.headers();
     let key = handshake::check(request)?.to_owned();
     check_origin(headers, &front.allowed_origins)?;
-    Ok((key, handshake::choose_encoding(headers)?, offered_credentials(headers, offered)?))
+    Ok((key, handshake::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
 }
 
 /// Why a connection finds no place now, and after how many seconds it may look again.
@@ -243,24 +267,25 @@ async fn welcome(
 pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<(), Refused> {
     match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
         Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one.has(origin)) => {
-            Err((StatusCode::FORBIDDEN, format!("pages of {origin} may not connect (gateway.allowed_origins)")))
+            let origin = handshake::clipped(origin, SHOWN_ORIGIN);
+            let message = format!("pages of {origin} may not connect (gateway.allowed_origins)");
+            Err(Refused::new(StatusCode::FORBIDDEN, message))
         }
         _ => Ok(()),
     }
 }
 
 /// The answer to a request for a WebSocket that is refused.
-fn refuse((status, message): Refused) -> Response {
-    counter!("tickwire_gateway_refused_upgrades_total", "status" => status.as_u16().to_string()).increment(1);
-    let mut response = (status, message + "\n").into_response();
+fn refuse(refused: Refused) -> Response {
+    counter!("tickwire_gateway_refused_upgrades_total", "status" => refused.status.as_u16().to_string()).increment(1);
+    let mut response = refused.into_response();
     handshake::explain(&mut response);
     response
 }
 
 /// The answer to one that finds no place now.
 fn busy((message, retry_after): Busy) -> Response {
-    let mut response = refuse((StatusCode::SERVICE_UNAVAILABLE, message.to_owned()));
-    response.headers_mut().insert(header::RETRY_AFTER, retry_after.into());
+    let mut response = refuse(Refused::later(message, retry_after));
     // It becomes no session, so it need not hold a connection either.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

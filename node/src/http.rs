@@ -16,7 +16,8 @@ pub use source::{Proxies, Source};
 use crate::clock::Clock;
 use crate::shutdown::contain;
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -180,9 +181,13 @@ impl Server {
         let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
             called.enter(Phase::Answering);
             request.extensions_mut().insert(Peer(peer));
-            let (answered, is_last) = (service.call(request), closing.is_cancelled());
+            let answered = names_host(&request).then(|| service.call(request));
+            let is_last = closing.is_cancelled() || answered.is_none();
             async move {
-                let mut response = answered.await?;
+                let mut response = match answered {
+                    Some(answered) => answered.await?,
+                    None => without_host(),
+                };
                 if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -213,6 +218,16 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a request says once for which host it is, as all of HTTP/1.1 do (RFC 9112, 3.2).
+fn names_host<B>(request: &hyper::Request<B>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
+}
+
+/// The answer to one that does not. What passes it on may take it for another's.
+fn without_host() -> Response {
+    (StatusCode::BAD_REQUEST, "one Host header is expected\n").into_response()
 }
 
 /// The TCP connection of a request that became something else, and what was read of it beyond the request. `None` if it

@@ -71,6 +71,27 @@ async fn a_refusal_says_what_rfcs_ask_for() {
         (changed("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400),
         (changed("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), 400),
         (changed("Upgrade\r\n", "Upgrade\r\nContent-Length: 3\r\n") + "abc", 400),
+        (changed("Upgrade\r\n", "Upgrade\r\nTransfer-Encoding: chunked\r\n") + "3\r\nabc\r\n0\r\n\r\n", 400),
+        (changed("Host: x\r\n", ""), 400),
+        (changed("Host: x\r\n", "Host: x\r\nHost: y\r\n"), 400),
+        (changed("Host: x\r\n", "Host: x\r\nX-Folded: a\r\n b\r\n"), 400),
+        (changed("Host: x\r\n", "Host: x\r\nno colon\r\n"), 400),
+        (changed("?user=ann", "?user=ann&user=bob"), 400),
+        (changed("Host: x\r\n", "Host: x\r\nAuthorization:\r\n"), 400),
+        (changed("Host: x\r\n", "Host: x\r\nSec-WebSocket-Protocol: mqtt\r\n"), 400),
+        (changed("Host: x\r\n", "Host: x\r\nSec-WebSocket-Protocol:\r\n"), 101),
+        (
+            changed(
+                "Host: x\r\n",
+                "Host: x\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: tickwire.v1.json\r\n",
+            ),
+            101,
+        ),
+        (changed("ZQ==", "ZR=="), 101),
+        (changed("Connection: Upgrade", "connection: keep-alive, UPGRADE"), 101),
+        (changed("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: WebSocket"), 101),
+        (changed("Upgrade: websocket", "Upgrade: h2c"), 426),
+        (changed("Host: x\r\n", "Host: x\r\nExpect: 100-continue\r\n"), 101),
         (changed("GET", "POST"), 405),
         (changed("GET", "HEAD"), 405),
     ] {
@@ -92,6 +113,9 @@ async fn a_refusal_says_what_rfcs_ask_for() {
     // A request in absolute form is one to this server.
     let absolute = changed("GET /v1", "GET http://x/v1");
     assert_eq!(Wire::connect(gateway).await.ask(&absolute).await.status, 101);
+    // What is asked of the server itself.
+    let head = Wire::connect(gateway).await.ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!((head.status, head.get("allow")), (204, Some("GET, HEAD, OPTIONS")));
     // After a refusal the connection serves further requests.
     let mut wire = Wire::connect(gateway).await;
     let plain = "GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n";
@@ -137,6 +161,47 @@ async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
     let origin = |origin: &str| upgrade("?user=ann", &format!("Origin: {origin}\r\n"));
     assert_eq!(Wire::connect(gateway).await.ask(&origin("https://a.example.com")).await.status, 101);
     assert_eq!(Wire::connect(gateway).await.ask(&origin("https://evil.example")).await.status, 403);
+}
+
+#[tokio::test]
+async fn whoever_is_not_believed_is_told_what_would_be() {
+    let settings = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt_secret", SECRET),
+        ("gateway.connect_url", "wss://x/{gateway}/v1/stream"),
+        ("gateway.allowed_origins", "https://app.example"),
+    ];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let (realm, origin) = ("Bearer realm=\"tickwire\"", "https://app.example");
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    for (query, headers, status, error) in [
+        ("", String::new(), 401, None),
+        ("?user=ann", String::new(), 401, None),
+        ("?token=x", String::new(), 401, Some("invalid_token")),
+        ("", bearer("x"), 401, Some("invalid_token")),
+        ("", bearer("a.b.c") + &bearer("a.b.c"), 400, Some("invalid_request")),
+        ("", "Authorization: Basic eDp5\r\n".to_owned(), 400, Some("invalid_request")),
+        ("?token=x&token=y", String::new(), 400, Some("invalid_request")),
+    ] {
+        let asked = format!("GET /v1/connect{query} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n{headers}\r\n");
+        let head = Wire::connect(gateway).await.ask(&asked).await;
+        assert_eq!(head.status, status, "{asked}{head:?}");
+        let challenge = head.get("www-authenticate").unwrap();
+        match error {
+            None => assert_eq!(challenge, realm),
+            Some(error) => {
+                let begins = format!("{realm}, error=\"{error}\", error_description=\"");
+                assert!(challenge.starts_with(&begins) && challenge.ends_with('"'), "{challenge}");
+            }
+        }
+        // A page of another origin can read all of it.
+        assert_eq!(head.get("access-control-allow-origin"), Some(origin), "{head:?}");
+        assert_eq!(head.get("access-control-expose-headers"), Some("retry-after, www-authenticate"));
+    }
+    // What an upgrade says wrongly is told alike.
+    let head = Wire::connect(gateway).await.ask(&upgrade("", &bearer("a").repeat(2))).await;
+    assert!(head.status == 400 && head.get("www-authenticate").unwrap().contains("invalid_request"), "{head:?}");
 }
 
 #[tokio::test]

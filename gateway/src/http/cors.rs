@@ -14,6 +14,9 @@ use super::{Front, check_origin};
 /// For how long a browser may remember the answer to a preflight, in seconds. Most keep to two hours at most.
 const MAX_AGE: &str = "7200";
 
+/// The headers of an answer that a page may read beside those that it may always.
+const EXPOSED: &str = "retry-after, www-authenticate";
+
 /// The methods of `/v1/connect`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -21,7 +24,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 pub(super) async fn preflight(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
     let mut response = match check_origin(&headers, &front.allowed_origins) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err((status, message)) => (status, message + "\n").into_response(),
+        Err(refused) => refused.into_response(),
     };
     tell(&front, &headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
@@ -50,6 +53,6 @@ pub(crate) fn tell(front: &Front, headers: &HeaderMap, response: &mut Response) 
         && check_origin(headers, &front.allowed_origins).is_ok()
     {
         told.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        told.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+        told.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }

@@ -5,19 +5,25 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use hyper::body::Body as _;
 use tickwire_core::frames::Encoding;
 use tungstenite::handshake::derive_accept_key;
 
-use super::Offered;
+use super::{Offered, Refused};
 use crate::auth::Credentials;
-
-/// A request that does not become what it asks for: the status, and what to do about it.
-pub(crate) type Refused = (StatusCode, String);
 
 /// How many bytes the key of a client stands for.
 const KEY_BYTES: usize = 16;
+
+/// How a key is written. The last character of one that was drawn at random may stand for bits that no byte has.
+const KEY_CODE: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// How many sub-protocols a refusal repeats, and how many characters of each.
+const SHOWN: usize = 4;
+const SHOWN_LENGTH: usize = 20;
 
 /// The version of WebSocket that is spoken here.
 const VERSION: &str = "13";
@@ -25,7 +31,7 @@ const VERSION: &str = "13";
 /// The client's key, if the request is a WebSocket upgrade.
 pub(super) fn check(request: &Request) -> Result<&str, Refused> {
     let headers = request.headers();
-    let refused = |status, message: &str| Err((status, message.to_owned()));
+    let refused = |status, message: &str| Err(Refused::new(status, message));
     let has = |name: HeaderName, word: &str| {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| lists(value, word))
     };
@@ -46,7 +52,7 @@ pub(super) fn check(request: &Request) -> Result<&str, Refused> {
         return refused(StatusCode::BAD_REQUEST, "one Sec-WebSocket-Key is expected");
     };
     let key = key.to_str().unwrap_or_default().trim();
-    match BASE64_STANDARD.decode(key) {
+    match KEY_CODE.decode(key) {
         Ok(bytes) if bytes.len() == KEY_BYTES => Ok(key),
         _ => refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64"),
     }
@@ -87,18 +93,22 @@ pub(super) fn explain(response: &mut Response) {
     }
 }
 
-/// The first sub-protocol offered that is spoken here; `None` if none was offered, which means JSON.
+/// The first sub-protocol offered that is spoken here; `None` if none was offered, which means JSON. An empty list, or an
+/// empty place in one, offers nothing (RFC 9110, 5.6.1).
 pub(super) fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refused> {
     let offers: Vec<&str> = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').map(str::trim))
+        .filter(|name| !name.is_empty())
         .collect();
     match offers.iter().find_map(|name| Encoding::from_sub_protocol(name)) {
         None if !offers.is_empty() => {
             let known = Encoding::ALL.map(Encoding::sub_protocol).join(", ");
-            Err((StatusCode::BAD_REQUEST, format!("no known sub-protocol among {offers:?}; there are: {known}")))
+            let shown: Vec<String> = offers.iter().take(SHOWN).map(|name| clipped(name, SHOWN_LENGTH)).collect();
+            let message = format!("no known sub-protocol among {}; there are: {known}", shown.join(", "));
+            Err(Refused::new(StatusCode::BAD_REQUEST, message))
         }
         chosen => Ok(chosen),
     }
@@ -112,7 +122,7 @@ pub(crate) fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Resu
         (Some(value), None) if bearer(value).is_some() => {
             Ok(bearer(value).map(|token| Credentials::Token(token.to_owned())))
         }
-        _ => Err((StatusCode::BAD_REQUEST, "Authorization: Bearer <token> is expected".to_owned())),
+        _ => Err(Refused::unreadable_credentials("Authorization: Bearer <token> is expected, once")),
     }
 }
 
@@ -120,6 +130,14 @@ pub(crate) fn offered_credentials(headers: &HeaderMap, offered: Offered) -> Resu
 fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.trim().split_once([' ', '\t'])?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+}
+
+/// The beginning of what a stranger sent.
+pub(super) fn clipped(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Whether a header's list of words has `word`, in any case.
@@ -148,7 +166,7 @@ mod tests {
         for (name, value) in changes.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, *value);
         }
-        check(&request.body(Body::empty()).unwrap()).map_or_else(|(status, _)| status.as_u16(), |_| 101)
+        check(&request.body(Body::empty()).unwrap()).map_or_else(|refused| refused.status.as_u16(), |_| 101)
     }
 
     #[test]
@@ -167,6 +185,9 @@ mod tests {
             (&[("sec-websocket-key", "short")], 400),
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")], 400),
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ")], 400),
+            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZR==")], 101),
+            (&[("upgrade", "h2c, websocket")], 101),
+            (&[("connection", "Upgrade, HTTP2-Settings")], 101),
             (&[("sec-websocket-key", KEY), ("sec-websocket-key", KEY)], 400),
         ] {
             assert_eq!(status(changes), expected, "{changes:?}");
@@ -175,7 +196,7 @@ mod tests {
             let request = Request::builder().version(version).method(method);
             let request = request.header("upgrade", "websocket").header("connection", "upgrade");
             let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", KEY);
-            check(&request.body(Body::empty()).unwrap()).map_err(|(status, _)| status.as_u16()).err()
+            check(&request.body(Body::empty()).unwrap()).map_err(|refused| refused.status.as_u16()).err()
         };
         assert_eq!(old(Version::HTTP_10, Method::GET), Some(426));
         assert_eq!(old(Version::HTTP_11, Method::HEAD), Some(426));
@@ -198,6 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn the_first_sub_protocol_that_is_spoken_here_is_chosen_and_an_empty_list_offers_none() {
+        let chosen = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(value).unwrap());
+            }
+            choose_encoding(&headers).map_err(|refused| refused.status.as_u16())
+        };
+        let (json, msgpack) = ("tickwire.v1.json", "tickwire.v1.msgpack");
+        for (values, expected) in [
+            (&[][..], Ok(None)),
+            (&[""], Ok(None)),
+            (&[" , ,"], Ok(None)),
+            (&[json], Ok(Some(Encoding::Json))),
+            (&["mqtt", "", msgpack], Ok(Some(Encoding::MsgPack))),
+            (&["mqtt,tickwire.v1.msgpack , tickwire.v1.json"], Ok(Some(Encoding::MsgPack))),
+            (&["mqtt"], Err(400)),
+            (&["TICKWIRE.V1.JSON"], Err(400)),
+        ] {
+            assert_eq!(chosen(values), expected, "{values:?}");
+        }
+        let long = ["x".repeat(5_000), "y".repeat(5_000)].join(",");
+        let headers = HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&long).unwrap())]);
+        let told = format!("{:?}", choose_encoding(&headers).unwrap_err());
+        assert!(told.len() < 400, "{told}");
+    }
+
+    #[test]
     fn a_token_is_read_however_its_scheme_is_written() {
         let token = |values: &[&str]| {
             let mut headers = HeaderMap::new();
@@ -211,7 +260,7 @@ mod tests {
             assert_eq!(token(&[value]), is("t.o.k"), "{value:?}");
         }
         for values in [&["Basic eDp5"][..], &["Bearer"], &["Bearer:x"], &["t.o.k"], &[""], &["Bearer a", "Bearer b"]] {
-            assert_eq!(token(values).unwrap_err().0, StatusCode::BAD_REQUEST, "{values:?}");
+            assert_eq!(token(values).unwrap_err().status, StatusCode::BAD_REQUEST, "{values:?}");
         }
         assert_eq!(token(&[]), Ok(Some(Credentials::Name("ann".to_owned()))));
     }

@@ -90,6 +90,23 @@ async fn an_answer_that_nobody_reads_has_a_deadline() {
 }
 
 #[tokio::test]
+async fn a_request_that_does_not_say_once_for_which_host_it_is_is_refused() {
+    let server = start(8).await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost:\r\nconnection: close\r\n\r\n", "200"),
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
+    ] {
+        let mut client = server.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(DEADLINE, client.read_to_string(&mut answer)).await.expect("the connection ends").unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{head:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_waits_makes_place_for_one_who_comes() {
     let server = start(2).await;
     let mut waiting = [server.connect().await, server.connect().await];
