@@ -22,6 +22,8 @@ use tungstenite::error::{CapacityError, Error};
 
 pub(crate) use pace::{Pace, Rate};
 pub(crate) use reader::Reader;
+#[cfg(test)]
+pub(crate) use reader::pieces::frame;
 
 use crate::pulse::KERNEL_BYTES;
 

@@ -30,6 +30,8 @@ const MAX_FRAGMENTS: u32 = 1024;
 #[derive(Debug)]
 pub(crate) struct Reader {
     max_frame_bytes: usize,
+    /// Whether that is the limit for all that comes.
+    is_final: bool,
     under_way: Option<Box<UnderWay>>,
     /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
     /// bytes may wait here, or in a stream whose turn was over.
@@ -46,11 +48,12 @@ struct UnderWay {
 
 impl Reader {
     /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade. It is copied, since
-    /// the server's buffer is large, and would stay as long as the session.
+    /// the server's buffer is large, and would stay as long as the session. `max_frame_bytes` holds until
+    /// [`Self::set_max_frame_bytes`] says otherwise, for what is read by then.
     pub(crate) fn new(read: &[u8], max_frame_bytes: usize) -> Self {
         let dry = read.is_empty();
-        let under_way = (!dry).then(|| Box::new(UnderWay::new(max_frame_bytes, read)));
-        Self { max_frame_bytes, under_way, dry }
+        let under_way = (!dry).then(|| Box::new(UnderWay::new(max_frame_bytes, false, read)));
+        Self { max_frame_bytes, is_final: false, under_way, dry }
     }
 
     /// Whether there may be more to read, though the stream may never say so.
@@ -60,7 +63,7 @@ impl Reader {
 
     /// From the next message on, this is the most bytes that one may have.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
-        self.max_frame_bytes = max_frame_bytes;
+        (self.max_frame_bytes, self.is_final) = (max_frame_bytes, true);
         if let Some(under_way) = &mut self.under_way {
             under_way.sieve.set_max(max_frame_bytes);
             under_way.context.set_config(|config| {
@@ -77,13 +80,13 @@ impl Reader {
         answers: &mut Vec<u8>,
         pace: &mut Pace,
     ) -> Result<Option<Message>, Error> {
-        let max_frame_bytes = self.max_frame_bytes;
-        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes, &[])));
+        let Self { max_frame_bytes, is_final, .. } = *self;
+        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes, is_final, &[])));
         let UnderWay { sieve, context, seam } = &mut **under_way;
         self.dry = false;
         let stream = Paced { stream, pace, dry: &mut self.dry };
         let read = context.read(&mut Pipe { stream, answers, seam, sieve });
-        if seam.shredded {
+        if seam.shredded || sieve.gives_up() {
             let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
         }
@@ -105,8 +108,8 @@ impl Reader {
 }
 
 impl UnderWay {
-    fn new(max_frame_bytes: usize, read: &[u8]) -> Self {
-        let sieve = Sieve::new(max_frame_bytes, read.to_vec());
+    fn new(max_frame_bytes: usize, is_final: bool, read: &[u8]) -> Self {
+        let sieve = Sieve::new(max_frame_bytes, is_final, read.to_vec());
         Self { sieve, context: new_context(max_frame_bytes), seam: Seam::default() }
     }
 }
@@ -134,8 +137,7 @@ impl<S: Read> Read for Pipe<'_, S> {
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.sieve.read(&mut self.stream, buffer)?;
-        let frames = self.seam.pass(&buffer[..read]);
-        self.stream.pace.spend(0, frames);
+        self.seam.pass(&buffer[..read]);
         Ok(read)
     }
 }
@@ -145,6 +147,13 @@ struct Paced<'a, S> {
     stream: S,
     pace: &'a mut Pace,
     dry: &'a mut bool,
+}
+
+impl<S> Paced<'_, S> {
+    /// So many frames have begun in what was read.
+    fn count(&mut self, frames: u32) {
+        self.pace.spend(0, frames);
+    }
 }
 
 impl<S: Read> Read for Paced<'_, S> {
@@ -194,9 +203,8 @@ struct Seam {
 }
 
 impl Seam {
-    /// These bytes come next. Gives how many frames begin in them.
-    fn pass(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut frames = 0;
+    /// These bytes come next.
+    fn pass(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
                 let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
@@ -209,7 +217,6 @@ impl Seam {
             bytes = rest;
             if let Some(left) = self.follows() {
                 (self.headed, self.left) = (0, left);
-                frames += 1;
                 match (self.header[0] & 0x0f, self.header[0] & 0x80 != 0) {
                     (0x0..=0x2, last) => {
                         self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
@@ -221,7 +228,6 @@ impl Seam {
                 }
             }
         }
-        frames
     }
 
     /// Whether nothing of a message is under way.
@@ -241,6 +247,9 @@ impl Seam {
         Some(payload.saturating_add(mask))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod pieces;
 
 #[cfg(test)]
 #[path = "reader_tests.rs"]

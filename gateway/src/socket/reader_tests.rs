@@ -3,37 +3,10 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
+use super::pieces::{Pieces, frame};
+
 /// More than any message here has, but for those that are to be too large.
 const MAX: usize = 300_000;
-
-/// A stream that has these pieces, one at a time, and then nothing yet.
-struct Pieces(VecDeque<Vec<u8>>);
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(mut piece) = self.0.pop_front() else { return Err(ErrorKind::WouldBlock.into()) };
-        let read = piece.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&piece[..read]);
-        if read < piece.len() {
-            self.0.push_front(piece.split_off(read));
-        }
-        Ok(read)
-    }
-}
-
-/// A frame as a client sends it.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length @ 126..=0xffff => frame.extend([&[0x80 | 126], &(length as u16).to_be_bytes()[..]].concat()),
-        length => frame.extend([&[0x80 | 127], &(length as u64).to_be_bytes()[..]].concat()),
-    }
-    let mask = [1, 2, 3, 4];
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![Just(0), 1..130_usize, 600..1_300_usize, Just(65_536_usize)].prop_map(|length| vec![b'x'; length])
@@ -121,7 +94,7 @@ proptest! {
         pieces.retain(|piece| !piece.is_empty());
         let read = if beyond { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
 
-        let mut staying = UnderWay::new(MAX, &read);
+        let mut staying = UnderWay::new(MAX, false, &read);
         let mut reader = Reader::new(&read, MAX);
         let mut pieces = pieces.into_iter();
         loop {
@@ -210,21 +183,45 @@ impl Read for Fragments {
 
 #[test]
 fn endless_empty_fragments_end_the_turn_and_then_the_message() {
-    let mut reader = Reader::new(&frame(0x01, &[]), MAX);
-    let mut stream = Fragments(0);
-    let mut turns = 0;
-    let error = loop {
-        turns += 1;
-        let before = stream.0;
-        match reader.read(&mut stream, &mut Vec::new(), &mut Pace::of_a_turn(64, 16_384)) {
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            other => break other.unwrap_err(),
+    // Of a message, and of one that is passed over.
+    for (first, passed_over) in [(Vec::new(), 0), (vec![b'x'; MAX + 1], 1)] {
+        let mut reader = Reader::new(&frame(0x01, &first), MAX);
+        let mut stream = Fragments(0);
+        let (mut turns, mut told) = (0, 0);
+        let error = loop {
+            turns += 1;
+            let before = stream.0;
+            match reader.read(&mut stream, &mut Vec::new(), &mut Pace::of_a_turn(64, 16_384)) {
+                Ok(None) => told += 1,
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                other => break other.unwrap_err(),
+            }
+            assert!(stream.0 - before <= 64 * 6 + READ_BUFFER, "{} bytes in a turn", stream.0 - before);
+            assert!(reader.may_have_more());
+        };
+        assert!(matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. })), "{error}");
+        assert!((2..64).contains(&turns) && told == passed_over, "{turns} turns, told {told} times");
+    }
+}
+
+/// What a client sends right behind saying who it is may be as large as what it sends later.
+#[test]
+fn what_follows_a_message_is_held_to_the_limit_that_is_set_by_then() {
+    let large = vec![b'x'; 20_000];
+    for between in [Vec::new(), frame(0x8a, b"p")] {
+        let bytes = [frame(0x81, b"auth"), between, frame(0x81, &large), frame(0x81, b"next")].concat();
+        for came in [0, 8, bytes.len()] {
+            let mut reader = Reader::new(&bytes[..came], 1_000);
+            let rest = [bytes[came..].to_vec()].into_iter().filter(|rest| !rest.is_empty());
+            let mut stream = Pieces(rest.collect());
+            let first = reader.read(&mut stream, &mut Vec::new(), &mut unbounded()).unwrap();
+            assert_eq!(first.unwrap().into_data(), b"auth"[..]);
+            reader.set_max_frame_bytes(MAX);
+            let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
+            let said: Vec<_> = messages.iter().filter(|message| message.is_text()).map(Message::len).collect();
+            assert_eq!((said, why), (vec![large.len(), 4], would_block()));
         }
-        assert!(stream.0 - before <= 64 * 6 + READ_BUFFER, "{} bytes in a turn", stream.0 - before);
-        assert!(reader.may_have_more());
-    };
-    assert!(matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. })), "{error}");
-    assert!((2..64).contains(&turns), "{turns}");
+    }
 }
 
 #[test]

@@ -3,22 +3,10 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
+use crate::socket::Pace;
+use crate::socket::reader::pieces::Pieces;
+
 const MAX: u64 = 1_000;
-
-/// A stream that has these pieces, one at a time, and then nothing yet.
-struct Pieces(VecDeque<Vec<u8>>);
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(mut piece) = self.0.pop_front() else { return Err(ErrorKind::WouldBlock.into()) };
-        let read = piece.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&piece[..read]);
-        if read < piece.len() {
-            self.0.push_front(piece.split_off(read));
-        }
-        Ok(read)
-    }
-}
 
 /// A frame as a client sends it.
 fn frame(first: u8, payload: usize) -> Vec<u8> {
@@ -72,7 +60,9 @@ fn expected(messages: &[Vec<(u8, usize)>]) -> Vec<Option<Vec<u8>>> {
 }
 
 /// All that comes of a stream, with `None` where it pauses.
-fn all(sieve: &mut Sieve, mut stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
+fn all(sieve: &mut Sieve, stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
+    let (mut pace, mut dry) = (Pace::of_a_turn(u32::MAX, u32::MAX), false);
+    let mut stream = Paced { stream, pace: &mut pace, dry: &mut dry };
     let mut came: Vec<Option<Vec<u8>>> = Vec::new();
     let mut buffer = vec![0; room];
     loop {
@@ -107,6 +97,7 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         room in 16..600_usize,
         back in any::<bool>(),
+        one_by_one in any::<bool>(),
     ) {
         let bytes: Vec<u8> = messages.iter().flatten().flat_map(|(first, payload)| frame(*first, *payload)).collect();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
@@ -114,7 +105,7 @@ proptest! {
         let mut pieces: VecDeque<Vec<u8>> = cuts.windows(2).map(|cut| bytes[cut[0]..cut[1]].to_vec()).collect();
         pieces.retain(|piece| !piece.is_empty());
         let read = if back { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
-        let mut sieve = Sieve::new(MAX as usize, read);
+        let mut sieve = Sieve::new(MAX as usize, !one_by_one, read);
         prop_assert_eq!(all(&mut sieve, Pieces(pieces), room), joined(expected(&messages)));
         prop_assert!(!sieve.pauses && sieve.behind.capacity() == 0);
     }
@@ -124,17 +115,33 @@ proptest! {
 fn what_is_beyond_all_bounds_is_left_to_the_reader() {
     let huge = |first: u8, masked: u8| [&[first, masked | 127][..], &(Sieve::MOST + 1).to_be_bytes()].concat();
     for header in [huge(0x82, 0x80), huge(0x82, 0), [&[0x82, 127][..], &2_000_u64.to_be_bytes()].concat()] {
-        let mut sieve = Sieve::new(MAX as usize, Vec::new());
+        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
         assert_eq!(all(&mut sieve, Pieces([header.clone()].into()), 512), [Some(header)]);
     }
 }
 
 #[test]
 fn frames_that_break_the_protocol_are_left_to_the_reader() {
-    // A continuation of nothing, and a message within another.
-    for frames in [vec![(0x80, 2_000)], vec![(0x01, 10), (0x81, 2_000)]] {
+    // A continuation of nothing, a message within another, an opcode without a meaning, and a bit for compression.
+    for frames in [vec![(0x80, 2_000)], vec![(0x01, 10), (0x81, 2_000)], vec![(0x83, 2_000)], vec![(0xc1, 2_000)]] {
         let bytes: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, *payload)).collect();
-        let mut sieve = Sieve::new(MAX as usize, Vec::new());
+        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
         assert_eq!(all(&mut sieve, Pieces([bytes.clone()].into()), 512), [Some(bytes)]);
+    }
+}
+
+/// Fragments of what is let go end like those of what is kept: after so many, and after so many bytes.
+#[test]
+fn what_is_let_go_has_an_end() {
+    for (fragment, count, least) in [(1, 2 * MAX_FRAGMENTS as usize, 1_000 * 7), (70_000, 300, 230 * 70_000)] {
+        let fragments = std::iter::repeat_n(frame(0x00, fragment), count);
+        let pieces = Pieces([frame(0x01, 2_000)].into_iter().chain(fragments).collect());
+        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
+        let (mut pace, mut dry, mut buffer) = (Pace::of_a_turn(u32::MAX, u32::MAX), false, [0; 512]);
+        let mut stream = Paced { stream: pieces, pace: &mut pace, dry: &mut dry };
+        assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.take_too_large() && !sieve.gives_up());
+        assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.gives_up());
+        let left: usize = stream.stream.0.iter().map(Vec::len).sum();
+        assert!(left > 0 && stream.pace.allowance() < u32::MAX as usize - least, "{left} bytes are left");
     }
 }
