@@ -1,7 +1,9 @@
 //! The admin server: whether the node lives, whether it is ready and if not what is missing, and its metrics. It has
-//! a port of its own, on loopback unless told otherwise, and goes on answering while the node drains.
+//! a port of its own, on loopback unless told otherwise, and goes on answering while the node drains. It has a thread of
+//! its own, too: whatever is asked there, and however often, what the node does for others does not wait behind it.
 
 mod readiness;
+mod scrapes;
 
 pub use readiness::{Check, Readiness, Report};
 
@@ -14,15 +16,20 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use scrapes::Scrapes;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, info_span, warn};
 
 /// How long the server may take to end once it is told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -36,7 +43,7 @@ const DEADLINES: Deadlines =
 #[error("admin.listen = {listen}: cannot listen there: {source}; is another node using it?")]
 pub struct AdminError {
     listen: SocketAddr,
-    source: std::io::Error,
+    source: io::Error,
 }
 
 /// A running admin server.
@@ -51,7 +58,7 @@ impl Admin {
     /// Listens and serves. Once the drain begins the node counts as not ready, so that it is sent nothing new.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be listened on, or the system has no thread to give.
     pub async fn start(
         config: &AdminConfig,
         readiness: Readiness,
@@ -65,8 +72,23 @@ impl Admin {
         let stop = CancellationToken::new();
         let routes = routes(readiness, metrics, shutdown.drain().clone());
         let limits = Limits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
-        let server = Server::new("admin", listener, routes, limits).run(stop.clone());
-        let server = shutdown.spawn_beside("admin", stop.clone(), server);
+        let listener = listener.into_std().map_err(failed)?;
+        let (stopped, (ends, ended)) = (stop.clone(), oneshot::channel());
+        let work = move || {
+            let served =
+                || info_span!("thread", thread = "admin").in_scope(|| serve(listener, routes, limits, stopped));
+            // Whoever started the node is gone if nobody hears of it.
+            ends.send(catch_unwind(AssertUnwindSafe(served))).ok();
+        };
+        thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(failed)?;
+        let watched = async move {
+            match ended.await {
+                Ok(Ok(Ok(()))) | Err(_) => {}
+                Ok(Ok(Err(failure))) => error!(%failure, "the admin server cannot serve"),
+                Ok(Err(panic)) => resume_unwind(panic),
+            }
+        };
+        let server = shutdown.spawn_beside("admin", stop.clone(), watched);
         info!(%address, "admin server listens");
         Ok(Self { address, stop, server })
     }
@@ -87,6 +109,16 @@ impl Admin {
     }
 }
 
+/// Serves on this thread until told to stop.
+fn serve(listener: std::net::TcpListener, routes: Router, limits: Limits, stop: CancellationToken) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        Server::new("admin", listener, routes, limits).run(stop).await;
+        Ok(())
+    })
+}
+
 fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken) -> Router {
     let live = get(|| async { "ok\n" });
     let ready = get(|State((readiness, drain)): State<(Readiness, CancellationToken)>| async move {
@@ -94,11 +126,13 @@ fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken) -> R
         let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Json(report)).into_response()
     });
-    let measured = get(|State(metrics): State<Metrics>| async move {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+    let scrapes = Arc::new(Scrapes::new(move || metrics.render()));
+    let measured = get(async move || {
+        let text = scrapes.text().await;
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     });
     Router::new()
         .route("/livez", live)
         .route("/readyz", ready.with_state((readiness, drain)))
-        .route("/metrics", measured.with_state(metrics))
+        .route("/metrics", measured)
 }
