@@ -1,12 +1,10 @@
 //! What a user may have in a time, shared by all sessions of the user on this gateway. Pure: the clock is passed in.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-
 use tickwire_core::frames::SubscriptionName;
 use tickwire_core::ids::Millis;
 
 use crate::budget::Budget;
+use crate::catch_up::Places;
 use crate::sliding::{PerHour, PerSecond};
 
 /// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
@@ -23,20 +21,22 @@ pub struct Account {
     pub commands: Budget,
     /// What may be read of the stream for the user's sessions that catch up, in sequences.
     pub past: Budget,
-    /// How many of the user's sessions are catching up.
-    pub catching_up: Arc<AtomicU32>,
+    /// The places of those of the user's sessions that catch up.
+    pub(crate) places: Places,
     sent: PerSecond,
-    /// What was sent of subscriptions with a quota. A name with several quotas, in several sessions, has one count.
+    /// What was sent of subscriptions with a quota, by name. A name with several quotas, in several sessions, has one count.
     quotas: Vec<(SubscriptionName, PerHour)>,
+    /// What was sent of those for whose names there was no place.
+    others: Option<Box<PerHour>>,
 }
 
 impl Account {
     /// A user without sessions, who may have so many events a second; 0 means any number.
     #[must_use]
     pub fn new(rate: u32) -> Self {
-        let (commands, past) = (Budget::default(), Budget::default());
-        let catching_up = Arc::default();
-        Self { sessions: 0, rate, commands, past, catching_up, sent: PerSecond::second(), quotas: Vec::new() }
+        let (commands, past, places) = (Budget::default(), Budget::default(), Places::default());
+        let (quotas, others) = (Vec::new(), None);
+        Self { sessions: 0, rate, commands, past, places, sent: PerSecond::second(), quotas, others }
     }
 
     /// How many more events the user may have at `now`.
@@ -62,18 +62,23 @@ impl Account {
 
     /// Takes one event of the subscription's quota of `most` an hour; `false` if it is used up.
     pub fn take_quota(&mut self, now: Millis, name: &SubscriptionName, most: u32) -> bool {
-        let known = self.quotas.iter().position(|(known, _)| known == name);
-        let at = known.unwrap_or_else(|| {
+        let find = |quotas: &[(SubscriptionName, PerHour)]| quotas.binary_search_by(|(known, _)| known.cmp(name));
+        let mut found = find(&self.quotas).ok();
+        if found.is_none() {
             // Clients choose names: without an end to them a quota would be none, and its count would grow.
             if self.quotas.len() >= QUOTA_NAMES {
                 self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
             }
             if self.quotas.len() < QUOTA_NAMES {
-                self.quotas.push((name.clone(), PerHour::hour()));
+                let at = find(&self.quotas).unwrap_or_else(|at| at);
+                self.quotas.insert(at, (name.clone(), PerHour::hour()));
+                found = Some(at);
             }
-            self.quotas.len() - 1
-        });
-        let sent = &mut self.quotas[at].1;
+        }
+        let sent = match found {
+            Some(at) => &mut self.quotas[at].1,
+            None => self.others.get_or_insert_with(|| Box::new(PerHour::hour())),
+        };
         let left = sent.count(now) < most;
         if left {
             sent.add(now, 1);
@@ -88,6 +93,7 @@ impl Account {
             && is_owed
             && self.sent.count(now) == 0
             && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
+            && self.others.as_mut().is_none_or(|sent| sent.count(now) == 0)
     }
 }
 
@@ -136,8 +142,9 @@ mod tests {
         let taken = |account: &mut Account, now, names: usize| {
             (0..names).filter(|n| account.take_quota(now, &name(&format!("s{n}")), 1)).count()
         };
-        assert_eq!(taken(&mut account, Millis(0), 1_000), QUOTA_NAMES);
+        assert_eq!(taken(&mut account, Millis(0), 1_000), QUOTA_NAMES + 1);
         assert_eq!(account.quotas.len(), QUOTA_NAMES);
+        assert!(account.quotas.is_sorted_by(|(a, _), (b, _)| a < b) && !account.is_forgettable(Millis(0)));
         assert_eq!(taken(&mut account, Millis(2 * 3_600_000), 10), 10);
     }
 }

@@ -3,15 +3,19 @@
 //! The past comes first, in an outbox of its own, while new events wait in the session's. Either has a bound: what
 //! exceeds it is let go here and asked for again, so that nothing is lost and nobody waits for one who reads slowly.
 
+mod places;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tickwire_core::frames::{Encoding, Id};
 use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 
 use crate::delivery::Delivery;
+use crate::lack::Class;
 use crate::outbox::{Limits, Outbox};
+
+pub(crate) use places::{Place, Places};
 
 /// How often new events that were too many are asked for again. After that they are let go and told, as those of any
 /// session that does not keep up.
@@ -80,9 +84,12 @@ pub(crate) struct CatchUp {
     renewals: u32,
     /// Its place among those of its user that are asked for, while it is.
     place: Option<Place>,
-    /// Sequences that it has come on by, all partitions together, and how many of a partition are paid for.
+    /// Sequences that it has come on by since then, all partitions together.
     come_on: u64,
-    paid: u64,
+    /// Events that it was given and that are not paid for.
+    given: u64,
+    /// What is to be paid beside that, in sequences.
+    owed: u64,
     /// Whether it waits for its user to have a place again, or to have read less of late.
     pub(crate) is_put_off: bool,
 }
@@ -91,27 +98,8 @@ pub(crate) struct CatchUp {
 /// had it read all the same.
 const PAID_AHEAD: u64 = 65_536;
 
-/// One of the places of a user whose sessions catch up; free again when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicU32>);
-
-impl Place {
-    /// One of the `most` places that are counted here, if there is one.
-    pub(crate) fn take(taken: &Arc<AtomicU32>, most: u32) -> Option<Self> {
-        // Only one thread takes places; that they are free again is told by whichever ends.
-        if taken.load(Ordering::Relaxed) >= most {
-            return None;
-        }
-        taken.fetch_add(1, Ordering::Relaxed);
-        Some(Self(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// So many events that a session is given of the past cost as much as one sequence that is read for it.
+const GIVEN_PER_SEQUENCE: u64 = 8;
 
 impl CatchUp {
     /// A session that was given everything up to `reached`, and is to get what comes from there up to `to`.
@@ -133,7 +121,8 @@ impl CatchUp {
             renewals: 0,
             place: None,
             come_on: 0,
-            paid: 0,
+            given: 0,
+            owed: 0,
             is_put_off: false,
         }
     }
@@ -176,17 +165,31 @@ impl CatchUp {
         lacking.max().unwrap_or(0)
     }
 
-    /// It is asked for at this place. Returns what is to be paid for at once, in sequences.
-    pub(crate) fn take_place(&mut self, place: Place) -> u64 {
-        self.place = Some(place);
-        self.paid = self.length().min(PAID_AHEAD);
-        self.paid
+    /// With whom it would be asked for.
+    pub(crate) fn class(&self) -> Class {
+        let (_, from, to) = self.lack();
+        Class::of(&from, &to)
     }
 
-    /// What of the stream was read for it since it was asked for, beyond what is paid for, in sequences.
+    /// It is asked for at this place. Returns what is to be paid for at once, in sequences.
+    pub(crate) fn take_place(&mut self, place: Place) -> u64 {
+        let due = place.pay(self.length().min(PAID_AHEAD));
+        (self.place, self.come_on) = (Some(place), 0);
+        due
+    }
+
+    /// What was read and given for it and is not paid for, in sequences.
     pub(crate) fn unpaid(&mut self) -> u64 {
-        let read = std::mem::take(&mut self.come_on) / (self.reached.len().max(1) as u64);
-        read.saturating_sub(std::mem::take(&mut self.paid))
+        self.settle();
+        let given = self.given / GIVEN_PER_SEQUENCE;
+        self.given %= GIVEN_PER_SEQUENCE;
+        std::mem::take(&mut self.owed) + given
+    }
+
+    /// Takes over from its place what is to be paid for what was read.
+    fn settle(&mut self) {
+        let read = self.come_on / (self.reached.len().max(1) as u64);
+        self.owed += self.place.as_ref().map_or(0, |place| place.pay(read));
     }
 
     /// It was asked for.
@@ -199,6 +202,9 @@ impl CatchUp {
     pub(crate) fn gathered(&mut self, gathering: u64) {
         if self.stage == Stage::Asked {
             self.stage = Stage::Gathered(gathering);
+            if let Some(place) = &mut self.place {
+                place.gathered(gathering);
+            }
         }
     }
 
@@ -213,6 +219,7 @@ impl CatchUp {
     /// No more of this gathering comes.
     pub(crate) fn ended(&mut self, gathering: u64) {
         if self.stage == Stage::Gathered(gathering) {
+            self.settle();
             (self.stage, self.place) = (Stage::Idle, None);
         }
     }
@@ -237,6 +244,7 @@ impl CatchUp {
             return false;
         }
         self.outbox.push(now, delivery, subscription, 0, encoding, limits);
+        self.given += 1;
         true
     }
 

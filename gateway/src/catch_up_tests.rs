@@ -301,26 +301,41 @@ fn of_a_time_that_was_not_found_yet_all_is_lost_with_the_life_of_the_stream() {
 }
 
 #[test]
-fn a_user_has_so_many_places_and_pays_for_what_is_read() {
-    let taken = Arc::new(AtomicU32::new(0));
-    let places: Vec<Place> = (0..2).filter_map(|_| Place::take(&taken, 2)).collect();
-    assert!(places.len() == 2 && Place::take(&taken, 2).is_none());
-    drop(places);
+fn what_is_read_is_paid_for_once_and_what_is_given_by_each() {
+    let mut places = Places::default();
     let at = |seqs: &[u64]| Position { incarnation: LIFE, seqs: seqs.iter().copied().map(Seq).collect() };
     let all = at(&[1_000_000, 1_000_000]);
-    let mut one = CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all);
-    assert_eq!(one.take_place(Place::take(&taken, 1).unwrap()), PAID_AHEAD, "more when it has come");
-    one.asked();
-    one.gathered(GATHERING);
-    one.reach(GATHERING, Partition(0), Seq(400_000));
-    one.reach(GATHERING, Partition(1), Seq(200_000));
-    assert!(Place::take(&taken, 1).is_none());
-    one.ended(GATHERING);
-    assert_eq!((one.unpaid(), one.unpaid()), (300_000 - PAID_AHEAD, 0));
-    // Its place is free again, and what it asks for next is paid for again.
-    assert_eq!(one.take_place(Place::take(&taken, 1).unwrap()), PAID_AHEAD);
-    drop(one);
-    assert!(Place::take(&taken, 1).is_some());
+    let mut both = [(); 2].map(|()| CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all));
+    let mut asked = Vec::new();
+    for one in &mut both {
+        let place = places.join(one.class()).or_else(|| places.take(one.class())).unwrap();
+        asked.push(one.take_place(place));
+        one.asked();
+        one.gathered(GATHERING);
+    }
+    assert_eq!(asked, [PAID_AHEAD, PAID_AHEAD], "a gathering that has begun is not joined");
+    drop(both);
+
+    let mut both = [(); 2].map(|()| CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all));
+    let mut asked = Vec::new();
+    for one in &mut both {
+        let place = places.join(one.class()).or_else(|| places.take(one.class())).unwrap();
+        asked.push(one.take_place(place));
+        one.asked();
+    }
+    assert_eq!(asked, [PAID_AHEAD, 0], "more when it has come");
+    for (at, one) in both.iter_mut().enumerate() {
+        one.gathered(GATHERING);
+        assert!((1..=17).all(|seq| take(one, seq)));
+        one.reach(GATHERING, Partition(0), Seq(400_000));
+        one.reach(GATHERING, Partition(1), Seq(200_000));
+        one.ended(GATHERING);
+        let read = if at == 0 { 300_000 - PAID_AHEAD } else { 0 };
+        assert_eq!((one.unpaid(), one.unpaid()), (read + 2, 0));
+    }
+    // The place is free again, and what is asked for next is paid for again.
+    let [one, _] = &mut both;
+    assert_eq!(one.take_place(places.take(one.class()).unwrap()), PAID_AHEAD);
     let mut short = CatchUp::new(Millis(0), None, Of::Session, at(&[999_990, 999_993]).seqs, &all);
-    assert_eq!(short.take_place(Place::take(&taken, 1).unwrap()), 10);
+    assert_eq!(short.take_place(places.take(short.class()).unwrap()), 10);
 }

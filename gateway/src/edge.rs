@@ -181,7 +181,10 @@ impl Edge {
             self.repair().await;
             self.catch_up().await;
             self.hand_on();
-            self.hand_past();
+            // What has come may let others begin, or ask for more.
+            while self.hand_past() {
+                self.catch_up().await;
+            }
             if turns.just_taken().is_some_and(|begun| self.next_turn() <= begun) {
                 counter!("tickwire_gateway_vain_turns_total").increment(1);
                 debug!("something is due that a turn does not change");

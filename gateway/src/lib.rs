@@ -26,6 +26,7 @@ mod edge;
 mod home;
 mod http;
 pub mod index;
+mod lack;
 mod lobby;
 mod messages;
 mod mistakes;

@@ -12,10 +12,11 @@ use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Incarnation, Partition, Seq, UserId};
+use tickwire_core::ids::{Partition, Seq, UserId};
 
 use crate::arrival::Arrival;
 use crate::delivery::Delivery;
+use crate::lack::Lack;
 use crate::weighed::Weigh;
 
 /// Names a session within its gateway: its shard, and its number there.
@@ -52,17 +53,6 @@ fn weight(step: &Step<Arc<Delivery>>) -> usize {
         Step::Adopt { .. } | Step::Gap { .. } | Step::Reset { .. } => 0,
     };
     size_of_val(step) + events
-}
-
-/// What a session lacks of the past: in each partition what comes after `from` up to `to`.
-#[derive(Debug)]
-pub(crate) struct Lack {
-    /// The life of the stream that the sequences belong to.
-    pub(crate) incarnation: Incarnation,
-    pub(crate) from: Vec<Seq>,
-    pub(crate) to: Vec<Seq>,
-    pub(crate) user: UserId,
-    pub(crate) filters: Vec<Arc<Filter>>,
 }
 
 /// A piece of the past, for those sessions of a gathering that lack it.

@@ -4,6 +4,9 @@
 //! wait no ping is sent, so none can be missed; a client that takes nothing in is slow then, not silent. A ping that was
 //! sent stands behind what the kernel had taken before, and its answer has the time that this needs at the pace that
 //! was seen.
+//!
+//! A process that stood still, or had too much to do, finds clients silent whose answers wait to be read. So none is given
+//! up at the first look: what came meanwhile is read before the second.
 
 use tickwire_core::ids::Millis;
 
@@ -28,6 +31,8 @@ const MOST_SLACK: u64 = 300_000;
 pub(crate) enum Verdict {
     /// It lives.
     Alive,
+    /// It is to be looked at once more, as soon as what it may have said is read.
+    Doubtful,
     /// Bytes wait for it, and it has taken none for too long.
     Stalled,
     /// It did not answer a ping.
@@ -45,16 +50,18 @@ pub(crate) struct Pulse {
     pinged: Option<Millis>,
     /// What its pace adds to the time for an answer, in milliseconds.
     slack: u64,
+    /// Whether it showed no sign of life when it was last looked at.
+    doubted: bool,
 }
 
 impl Pulse {
     pub(crate) fn new(now: Millis) -> Self {
-        Self { alive: now, moved: now, pinged: None, slack: 0 }
+        Self { alive: now, moved: now, pinged: None, slack: 0, doubted: false }
     }
 
     /// The client sent something.
     pub(crate) fn heard(&mut self, now: Millis) {
-        (self.alive, self.pinged, self.slack) = (now, None, 0);
+        (self.alive, self.pinged, self.slack, self.doubted) = (now, None, 0, false);
     }
 
     /// The kernel took so many of the bytes that waited for it.
@@ -63,7 +70,7 @@ impl Pulse {
             return;
         }
         self.slack = (now.since(self.alive) * BEFORE_PING / (bytes as u64).max(STEP)).min(MOST_SLACK);
-        (self.alive, self.moved) = (now, now);
+        (self.alive, self.moved, self.doubted) = (now, now, false);
     }
 
     /// A ping was sent, and nothing waits before it.
@@ -71,19 +78,21 @@ impl Pulse {
         self.pinged.get_or_insert(now);
     }
 
-    /// Looks at the client once in a heartbeat. `waits` is whether bytes wait for the kernel; `patience` how long a client
-    /// may take nothing in at least.
+    /// Looks at the client once in a heartbeat, or once more. `waits` is whether bytes wait for the kernel; `patience` how
+    /// long a client may take nothing in at least.
     pub(crate) fn look(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> Verdict {
         let silence = heartbeat * SILENT_HEARTBEATS;
-        if waits {
-            let stalled = now.since(self.moved) >= silence.max(patience);
-            return if stalled { Verdict::Stalled } else { Verdict::Alive };
-        }
-        self.moved = now;
-        match self.pinged {
-            Some(pinged) if now.since(pinged.max(self.alive)) >= silence + self.slack => Verdict::Silent,
-            _ => Verdict::Alive,
-        }
+        let verdict = if waits {
+            if now.since(self.moved) >= silence.max(patience) { Verdict::Stalled } else { Verdict::Alive }
+        } else {
+            self.moved = now;
+            match self.pinged {
+                Some(pinged) if now.since(pinged.max(self.alive)) >= silence + self.slack => Verdict::Silent,
+                _ => Verdict::Alive,
+            }
+        };
+        let was_doubted = std::mem::replace(&mut self.doubted, verdict != Verdict::Alive);
+        if verdict == Verdict::Alive || was_doubted { verdict } else { Verdict::Doubtful }
     }
 }
 
@@ -94,8 +103,12 @@ mod tests {
     const HEARTBEAT: u64 = 15_000;
     const PATIENCE: u64 = 10_000;
 
+    /// What a look shows, and where that is in doubt, another one.
     fn look(pulse: &mut Pulse, at: u64, waits: bool) -> Verdict {
-        pulse.look(Millis(at), HEARTBEAT, PATIENCE, waits)
+        match pulse.look(Millis(at), HEARTBEAT, PATIENCE, waits) {
+            Verdict::Doubtful => pulse.look(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
+            verdict => verdict,
+        }
     }
 
     #[test]
@@ -138,7 +151,29 @@ mod tests {
         // Heartbeats that come fast make nobody impatient.
         let mut pulse = Pulse::new(Millis(0));
         assert_eq!(pulse.look(Millis(9_999), 100, PATIENCE, true), Verdict::Alive);
-        assert_eq!(pulse.look(Millis(10_000), 100, PATIENCE, true), Verdict::Stalled);
+        assert_eq!(pulse.look(Millis(10_000), 100, PATIENCE, true), Verdict::Doubtful);
+        assert_eq!(pulse.look(Millis(10_100), 100, PATIENCE, true), Verdict::Stalled);
+    }
+
+    #[test]
+    fn a_client_whose_answer_was_not_read_in_time_is_not_given_up() {
+        for waits in [false, true] {
+            let mut pulse = Pulse::new(Millis(0));
+            pulse.pinged(Millis(0));
+            // The process stood still for an hour.
+            let late = 3_600_000;
+            assert_eq!(pulse.look(Millis(late), HEARTBEAT, PATIENCE, waits), Verdict::Doubtful);
+            if waits {
+                pulse.took(Millis(late + 1), 100)
+            } else {
+                pulse.heard(Millis(late + 1))
+            }
+            assert_eq!(pulse.look(Millis(late + 1_000), HEARTBEAT, PATIENCE, waits), Verdict::Alive);
+            // Its next silence is in doubt anew.
+            pulse.pinged(Millis(late + 2_000));
+            let later = Millis(2 * late);
+            assert_eq!(pulse.look(later, HEARTBEAT, PATIENCE, waits), Verdict::Doubtful);
+        }
     }
 
     #[test]

@@ -9,22 +9,26 @@
 mod care;
 mod commands;
 mod flush;
+mod gaps;
 mod life;
 pub(crate) mod past;
 mod reset;
+#[cfg(test)]
+mod rig;
 mod term;
+#[cfg(test)]
+mod tests;
 pub(crate) mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use compact_str::CompactString;
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Kinds;
-use tickwire_core::frames::{Gap, Notice, ServerFrame};
+use tickwire_core::frames::{Notice, ServerFrame};
 use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_node::clock::millis;
@@ -41,6 +45,7 @@ use crate::messages::{SessionId, SkippedRange, ToEdge, ToShard};
 use crate::outbox::{Frame, Limits, Load};
 use crate::session::Stage;
 use crate::sessions::Sessions;
+use crate::shard::gaps::gap;
 use crate::shard::past::{Gathering, Morsel};
 use crate::shard::turns::CommandRates;
 use crate::stats::Stats;
@@ -168,9 +173,16 @@ impl Shard {
     pub(crate) fn take(&mut self, now: Millis, message: ToShard) {
         match message {
             ToShard::Steps(steps) => {
+                let mut gaps = Vec::new();
                 for step in &steps.steps {
+                    if let Step::Gap { partition, from, upto, reason } = step {
+                        gaps.push(gap(reason.as_str(), *partition, *from, *upto));
+                        continue;
+                    }
+                    self.tell_all(now, &std::mem::take(&mut gaps));
                     self.step(now, step);
                 }
+                self.tell_all(now, &gaps);
                 self.flush_touched(now);
                 self.renew(now);
             }
@@ -255,24 +267,20 @@ impl Shard {
                 }
                 self.set_applied(*partition, *upto);
             }
-            Step::Gap { partition, from, upto, reason } => {
-                self.set_applied(*partition, *upto);
-                let reason = CompactString::const_new(reason.as_str());
-                self.tell_gap(now, &Gap { reason, p: *partition, from: *from, to: *upto });
-            }
+            // Told with those that stand beside it.
+            Step::Gap { .. } => {}
             Step::Reset { former, life } => self.begin_life(now, former.is_some(), *life),
         }
     }
 
     /// The shard was too far behind to be handed this.
     fn miss(&mut self, now: Millis, ranges: &[SkippedRange]) {
-        for SkippedRange { partition, from, upto, is_lost } in ranges {
+        let (lost, empty): (Vec<_>, Vec<_>) = ranges.iter().partition(|range| range.is_lost);
+        for SkippedRange { partition, upto, .. } in empty {
             self.set_applied(*partition, *upto);
-            if *is_lost {
-                let reason = CompactString::const_new("overload");
-                self.tell_gap(now, &Gap { reason, p: *partition, from: *from, to: *upto });
-            }
         }
+        let gaps = lost.into_iter().map(|range| gap("overload", range.partition, range.from, range.upto));
+        self.tell_all(now, &gaps.collect::<Vec<_>>());
         self.flush_touched(now);
     }
 
@@ -310,14 +318,6 @@ impl Shard {
         self.heavy.dedup();
         for number in std::mem::take(&mut self.heavy) {
             self.unburden(now, number);
-        }
-    }
-
-    fn tell_gap(&mut self, now: Millis, gap: &Gap) {
-        counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
-        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
-            self.flush(now, number);
-            self.reply(now, number, &ServerFrame::Gap(gap.clone()));
         }
     }
 

@@ -1,10 +1,10 @@
 //! Sessions that lack something of the past, gathered: those that come within a short time and lack about as much are
 //! given it together, so that a crowd that connects again costs what the range costs and not what the crowd does. Pure.
 //!
-//! "About as much" is a power of four, in sequences of the stream, in the same place of it: nobody reads much more than it
-//! lacks itself, and one
-//! that was away for long delays nobody. Of each such class one gathering runs at a time, unless its clients read slowly;
-//! who comes meanwhile gathers for the next. A gathering is coverage of a range: asked for, held, trimmed and told as the live one is.
+//! "About as much" is a power of four, in sequences of the stream, in the same place of it ([`Class`]): nobody reads much
+//! more than it lacks itself, and one that was away for long delays nobody. Of each such class one gathering runs at a
+//! time, unless its clients read slowly; who comes meanwhile gathers for the next. A gathering is coverage of a range:
+//! asked for, held, trimmed and told as the live one is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tickwire_core::ring::ViewId;
 
 use super::replay::is_carried;
 use crate::delivery::Delivery;
-use crate::messages::{Lack, SessionId, Steps};
+use crate::lack::{Class, Lack};
+use crate::messages::{SessionId, Steps};
 
 /// How long sessions gather, in milliseconds.
 const GATHER_MS: u64 = 50;
@@ -40,16 +41,6 @@ const REPLAYS: usize = 32;
 
 /// How many may be under way for all together. Each that runs has an equal part of them.
 const ALL_REPLAYS: usize = 64;
-
-/// What those have in common who are asked for together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Class {
-    /// How much each lacks: fewer than four to the power of one more sequences.
-    size: u32,
-    /// Where in the stream, in pieces of that many sequences: who lacks little of long ago is not asked for with who lacks
-    /// little of now.
-    place: u64,
-}
 
 /// Those of a class that will be asked for together.
 #[derive(Debug)]
@@ -120,10 +111,7 @@ impl CatchUps {
 
     /// A session lacks something.
     pub(super) fn add(&mut self, now: Millis, session: SessionId, lack: Lack, view: ViewId) {
-        let missing = lack.from.iter().zip(&lack.to).map(|(from, to)| to.0.saturating_sub(from.0)).max();
-        let size = missing.unwrap_or(0).max(1).ilog2() / 2;
-        let newest = lack.from.iter().max().map_or(0, |seq| seq.0);
-        let class = Class { size, place: newest.checked_shr(2 * (size + 1)).unwrap_or(0) };
+        let class = Class::of(&lack.from, &lack.to);
         let waiting = self.waiting.entry(class).or_insert_with(|| Waiting {
             due: now.plus(GATHER_MS),
             incarnation: lack.incarnation,

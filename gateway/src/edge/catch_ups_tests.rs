@@ -1,4 +1,4 @@
-//! Gatherings: their rules by example. `crowd` tries them together.
+//! Gatherings: their rules by example. `crowd` tries them together, `deadlines` looks at what they wait for.
 
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Life, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
@@ -9,6 +9,9 @@ use super::*;
 
 #[path = "catch_ups_crowd.rs"]
 mod crowd;
+
+#[path = "catch_ups_deadlines.rs"]
+mod deadlines;
 
 const LIFE: Incarnation = Incarnation(7);
 const TIMEOUT: u64 = 200;

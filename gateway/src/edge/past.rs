@@ -15,7 +15,8 @@ use super::Edge;
 use super::catch_ups::Came;
 use super::find::find;
 use super::searches::Found;
-use crate::messages::{Lack, Past, SessionId, ToShard};
+use crate::lack::Lack;
+use crate::messages::{Past, SessionId, ToShard};
 
 impl Edge {
     pub(super) fn take_lack(&mut self, session: SessionId, lack: Lack) {
@@ -76,9 +77,11 @@ impl Edge {
         }
     }
 
-    /// Hands the shards what came of the past.
-    pub(super) fn hand_past(&mut self) {
-        for Came { gathering, steps, ends } in self.catch_ups.take(self.shards.len()) {
+    /// Hands the shards what came of the past. Returns whether anything did.
+    pub(super) fn hand_past(&mut self) -> bool {
+        let came = self.catch_ups.take(self.shards.len());
+        let is_any = !came.is_empty();
+        for Came { gathering, steps, ends } in came {
             let events = |step: &Step<_>| if let Step::Apply { events, .. } = step { events.len() } else { 0 };
             let count: usize = steps.steps.iter().map(events).sum();
             counter!("tickwire_gateway_past_events_total").increment(count as u64);
@@ -92,6 +95,7 @@ impl Edge {
                 }
             }
         }
+        is_any
     }
 }
 

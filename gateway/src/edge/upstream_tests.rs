@@ -1,5 +1,6 @@
 //! When clients are told, by example.
 
+use proptest::prelude::*;
 use tickwire_core::coverage::Limits;
 use tickwire_core::ids::{Incarnation, Life, Revision, Seq};
 use tickwire_core::section::Section;
@@ -76,4 +77,35 @@ fn every_way_to_be_without_coverage_is_seen_within_seconds() {
     assert_eq!(outage(&coverage, 22_101), Some(Outage::Stuck(partitions(1, 0))));
     hear(&mut coverage, 22_200, 1, (2, 4));
     assert_eq!(outage(&coverage, 22_200), None);
+}
+
+fn outage() -> impl Strategy<Value = Option<Outage>> {
+    let partitions = Partitions { first: Partition(3), others: 2 };
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Outage::Disconnected)),
+        1 => Just(Some(Outage::Unheard(partitions))),
+        1 => Just(Some(Outage::Silent(partitions, 7_000))),
+        1 => Just(Some(Outage::Stuck(partitions))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_look_outlives_its_time_and_an_outage_that_lasts_is_told(
+        seen in prop::collection::vec((0..4_000u64, outage()), 1..40),
+    ) {
+        let (mut upstream, mut now, mut since) = (Upstream::default(), Millis(0), None);
+        for (ms, outage) in seen {
+            now = now.plus(ms);
+            let told = upstream.see(now, outage);
+            prop_assert!(upstream.next_look().is_none_or(|at| at > now));
+            since = outage.and(since.or(Some(now)));
+            // The longest that any may last before it is told.
+            prop_assert!(upstream.told || since.is_none_or(|since| now.since(since) < BEGIN_MS));
+            prop_assert!(told.is_none() || (told == Some(NoticeCode::UpstreamLost)) == outage.is_some());
+        }
+    }
 }

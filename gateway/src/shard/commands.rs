@@ -23,6 +23,9 @@ use crate::socket::Incoming;
 const MALFORMED: [ErrorCode; 4] =
     [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
 
+/// How many of a session's subscriptions an error names.
+const NAMED: usize = 8;
+
 impl Shard {
     /// Takes what a client said.
     pub(super) fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
@@ -63,13 +66,11 @@ impl Shard {
                 if let Some(Since::Position(position)) = &since {
                     self.check_partitions(&id, "since", position)?;
                 }
-                let subscription = self.granted(&id, &name, &wanted)?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
-                self.check_counts(
-                    &id,
-                    session.wanted_subscriptions(&name),
-                    session.wanted(&name, &subscription.filter, symbols),
-                )?;
+                // What costs little is looked at first.
+                self.check_subscriptions(&id, session.wanted_subscriptions(&name))?;
+                let subscription = self.granted(&id, &name, &wanted)?;
+                self.check_symbols(&id, session.wanted(&name, &subscription.filter, symbols))?;
                 let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
                 self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
                 if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
@@ -83,10 +84,6 @@ impl Shard {
             }
             ClientFrame::Resume { position, seen, subscriptions } => {
                 let from = self.place(&id, position, seen)?;
-                let subscriptions = subscriptions
-                    .into_iter()
-                    .map(|(name, wanted)| self.granted(&id, &name, &wanted).map(|granted| (name, granted)))
-                    .collect::<Result<Vec<_>, ServerError>>()?;
                 let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
                 if !session.subscriptions.is_empty() || session.requests.iter().any(Request::is_confirmed) {
                     let message = "resume comes before anything is subscribed to, with all subscriptions";
@@ -96,11 +93,12 @@ impl Shard {
                     let message = "the past is being given already; resume after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
-                self.check_counts(
-                    &id,
-                    subscriptions.len(),
-                    subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum(),
-                )?;
+                self.check_subscriptions(&id, subscriptions.len())?;
+                let subscriptions = subscriptions
+                    .into_iter()
+                    .map(|(name, wanted)| self.granted(&id, &name, &wanted).map(|granted| (name, granted)))
+                    .collect::<Result<Vec<_>, ServerError>>()?;
+                self.check_symbols(&id, subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum())?;
                 let bytes = subscriptions.iter().map(|(_, wanted)| wanted.filter.bytes()).sum();
                 self.check_bytes(&id, bytes, bytes)?;
                 let filters = subscriptions.iter().map(|(_, wanted)| Arc::clone(&wanted.filter)).collect();
@@ -159,18 +157,22 @@ impl Shard {
         Err(ServerError::new(id.clone(), ErrorCode::BadField, message))
     }
 
-    fn check_counts(&self, id: &Option<Id>, subscriptions: usize, symbols: usize) -> Result<(), ServerError> {
-        let config = &self.settings.config;
-        let refused = |code, message: String| Err(ServerError::new(id.clone(), code, message));
-        if subscriptions > config.max_subscriptions {
-            let message = format!("subscription limit is {} per connection", config.max_subscriptions);
-            return refused(ErrorCode::SubscriptionLimit, message);
+    fn check_subscriptions(&self, id: &Option<Id>, subscriptions: usize) -> Result<(), ServerError> {
+        let most = self.settings.config.max_subscriptions;
+        if subscriptions <= most {
+            return Ok(());
         }
-        if symbols > config.max_symbols {
-            let message = format!("symbol limit is {} per connection", config.max_symbols);
-            return refused(ErrorCode::SymbolLimit, message);
+        let message = format!("subscription limit is {most} per connection");
+        Err(ServerError::new(id.clone(), ErrorCode::SubscriptionLimit, message))
+    }
+
+    fn check_symbols(&self, id: &Option<Id>, symbols: usize) -> Result<(), ServerError> {
+        let most = self.settings.config.max_symbols;
+        if symbols <= most {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("symbol limit is {most} per connection");
+        Err(ServerError::new(id.clone(), ErrorCode::SymbolLimit, message))
     }
 
     /// Checks what the filters of a session take in bytes: those that it will have, and those that it waits for.
@@ -268,9 +270,10 @@ impl Shard {
             Chosen::One(name) => match session.release(&name) {
                 Some(ended) => vec![ended],
                 None => {
-                    let known: Vec<&str> = session.subscriptions.iter().map(|held| held.name.as_str()).collect();
-                    let message =
-                        format!("no subscription is named {:?}; there are: {}", name.as_str(), known.join(", "));
+                    let count = session.subscriptions.len();
+                    let known = session.subscriptions.iter().take(NAMED).map(|held| held.name.as_str());
+                    let known = known.chain((count > NAMED).then_some("…")).collect::<Vec<_>>().join(", ");
+                    let message = format!("no subscription is named {:?}; there are {count}: {known}", name.as_str());
                     self.refuse(now, number, ServerError::new(id, ErrorCode::UnknownSubscription, message));
                     return;
                 }

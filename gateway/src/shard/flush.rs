@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, NoticeCode};
-use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode, write_array};
+use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
 use tickwire_core::ids::Millis;
 
 use super::Shard;
@@ -142,7 +142,38 @@ impl Shard {
 
     /// Sends one frame at once.
     pub(super) fn reply(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
-        match self.send(number, frame) {
+        self.reply_all(now, number, std::slice::from_ref(frame));
+    }
+
+    /// Sends frames at once, in one message.
+    pub(super) fn reply_all(&mut self, now: Millis, number: u64, frames: &[ServerFrame]) {
+        let sent = self.send(number, frames);
+        self.judge(now, number, sent);
+    }
+
+    /// Writes frames in one message, unless the session was told that it ends; tells how many bytes wait for the socket
+    /// then.
+    pub(super) fn send(&mut self, number: u64, frames: &[ServerFrame]) -> Result<usize, Ended> {
+        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) else {
+            return Ok(0);
+        };
+        write_message(&mut self.frame, frames, session.socket.encoding());
+        self.stats.frames += 1;
+        self.stats.bytes += self.frame.len() as u64;
+        let sent = session.socket.send(&mut self.frame);
+        sent.map(|()| session.socket.unsent())
+    }
+
+    /// A message of so many bytes was written, behind which so many wait.
+    pub(super) fn wrote(&mut self, now: Millis, number: u64, bytes: usize, sent: Result<usize, Ended>) {
+        self.stats.frames += 1;
+        self.stats.bytes += bytes as u64;
+        self.judge(now, number, sent);
+    }
+
+    /// A session for which more waits than may is closed.
+    fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, Ended>) {
+        match sent {
             Err(ended) => self.end(now, number, ended),
             Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
                 self.close(now, number, CloseCode::SlowConsumer);
@@ -150,21 +181,17 @@ impl Shard {
             Ok(_) => {}
         }
     }
+}
 
-    /// Writes one frame, unless the session was told that it ends; tells how many bytes wait for the socket then.
-    pub(super) fn send(&mut self, number: u64, frame: &ServerFrame) -> Result<usize, Ended> {
-        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) else {
-            return Ok(0);
-        };
-        let encoding = session.socket.encoding();
-        self.frame.clear();
-        self.frame.resize(HEADER, 0);
-        write_array(&mut self.frame, [&encode(frame, encoding)[..]].into_iter(), encoding);
-        self.stats.frames += 1;
-        self.stats.bytes += self.frame.len() as u64;
-        let sent = session.socket.send(&mut self.frame);
-        sent.map(|()| session.socket.unsent())
+/// Writes a message of these frames behind the room for its header.
+pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encoding: Encoding) {
+    bytes.clear();
+    bytes.resize(HEADER, 0);
+    let mut array = ArrayWriter::new(bytes, frames.len(), encoding);
+    for frame in frames {
+        array.object(&encode(frame, encoding));
     }
+    array.end();
 }
 
 /// Takes an event of a quota. One that several subscriptions want is held by none that has no quota or has some left.

@@ -34,6 +34,9 @@ const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
 /// and is not watched before the welcome.
 const OUTAGE_NOTICE_MS: u64 = 100;
 
+/// When a client that showed no sign of life is looked at again, in milliseconds.
+const SECOND_LOOK_MS: u64 = 1_000;
+
 /// How long a client may take to read its close frame, in milliseconds.
 const CLOSE_GRACE_MS: u64 = 5_000;
 
@@ -106,7 +109,10 @@ impl Shard {
             max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
-        self.remind_of_next(now, number);
+        // While the gateway drains its turn to go stands.
+        if !self.draining {
+            self.remind_of_next(now, number);
+        }
     }
 
     /// Looks after a session whose time has come.
@@ -130,8 +136,13 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.beat_at <= now {
             session.beat_at = now.plus(heartbeat);
+            // What waits to be read is a sign of life, whatever keeps it from being read.
+            if session.reading != Reading::Awaited {
+                session.pulse.heard(now);
+            }
             match session.pulse.look(now, heartbeat, patience, session.socket.unsent() > 0) {
                 Verdict::Alive => self.heartbeat(now, number),
+                Verdict::Doubtful => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
                 Verdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
                 Verdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
             }
@@ -267,7 +278,7 @@ impl Shard {
                 let Some(session) = self.sessions.get(number) else { return };
                 let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
                 // Whether it still reaches the client shows in the close that follows.
-                self.send(number, &ServerFrame::Notice(notice)).ok();
+                self.send(number, &[ServerFrame::Notice(notice)]).ok();
             }
         }
         let Some(session) = self.sessions.get_mut(number) else { return };

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
@@ -16,9 +15,11 @@ use tickwire_core::since::Since;
 use tickwire_node::clock::{millis, wall_clock};
 
 use super::Shard;
-use crate::catch_up::{CatchUp, Next, Of, Place};
+use super::gaps::gap;
+use crate::catch_up::{CatchUp, Next, Of};
 use crate::delivery::Delivery;
-use crate::messages::{Lack, Past, ToEdge};
+use crate::lack::Lack;
+use crate::messages::{Past, ToEdge};
 use crate::outbox::{Limits, Outbox};
 
 /// How long a shard digests before what is new has its turn.
@@ -29,9 +30,6 @@ const PATIENCE_MS: u64 = 500;
 
 /// How long the sessions of a gathering that all have enough to read keep it, in milliseconds. Others wait for its place.
 const SLEEP_MS: u64 = 5_000;
-
-/// How many sessions of a user are given the past at the same time. Further ones wait for these.
-const PLACES: u32 = 4;
 
 /// When one that waits for its user looks again, in milliseconds.
 const PUT_OFF_MS: u64 = 100;
@@ -147,14 +145,6 @@ impl Shard {
         };
         self.tell_gaps(now, number, gaps);
         self.catch_on(now, number);
-    }
-
-    /// Tells one session of gaps.
-    pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
-        for gap in gaps {
-            counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
-            self.reply(now, number, &ServerFrame::Gap(gap));
-        }
     }
 
     /// These sessions are given what they lack together.
@@ -366,7 +356,9 @@ impl Shard {
                 let account = &mut self.accounts[session.account];
                 account.past.spend(now, self.past_rate.units(catch_up.unpaid()));
                 let free_at = account.past.free_at(&self.past_rate);
-                let place = if free_at <= now { Place::take(&account.catching_up, PLACES) } else { None };
+                let class = catch_up.class();
+                let place = account.places.join(class);
+                let place = place.or_else(|| if free_at <= now { account.places.take(class) } else { None });
                 let Some(place) = place else {
                     counter!("tickwire_gateway_put_off_catch_ups_total").increment(1);
                     catch_up.is_put_off = true;
@@ -418,10 +410,6 @@ impl Shard {
             }
         }
     }
-}
-
-pub(super) fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
-    Gap { reason: CompactString::from(reason), p, from, to }
 }
 
 /// The time that was so long ago.

@@ -5,23 +5,22 @@ use tickwire_core::frames::{Heartbeat, ServerFrame};
 use tickwire_core::ids::{Life, Millis, Partition};
 
 use super::Shard;
-use super::past::gap;
+use super::gaps::gap;
 
 impl Shard {
     /// Sequences are those of `life` from here on. The edge covers all of it for whoever was promised something before.
     pub(super) fn begin_life(&mut self, now: Millis, has_former: bool, life: Life) {
         if has_former {
             self.forget_past(now, life);
+            let ends = (0..).map(Partition).zip(&self.applied.seqs);
+            let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
+            self.tell_all(now, &gaps);
         }
-        let ends = self.applied.seqs.clone();
         self.applied.incarnation = life.incarnation;
         self.applied.seqs.fill(life.before);
         self.before = life.before;
         if !has_former {
             return;
-        }
-        for (p, end) in (0..).map(Partition).zip(ends) {
-            self.tell_gap(now, &gap("reset", p, end, end));
         }
         // Nobody is to go on from a position of the former life.
         for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {

@@ -1,0 +1,37 @@
+//! What a session lacks of the past, and with whom it has that in common.
+
+use std::sync::Arc;
+
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Incarnation, Seq, UserId};
+
+/// What a session lacks of the past: in each partition what comes after `from` up to `to`.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    /// The life of the stream that the sequences belong to.
+    pub(crate) incarnation: Incarnation,
+    pub(crate) from: Vec<Seq>,
+    pub(crate) to: Vec<Seq>,
+    pub(crate) user: UserId,
+    pub(crate) filters: Vec<Arc<Filter>>,
+}
+
+/// What those have in common who lack about as much, in about the same place of the stream: they are asked for together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Class {
+    /// How much each lacks: fewer than four to the power of one more sequences.
+    size: u32,
+    /// Where in the stream, in pieces of that many sequences: who lacks little of long ago is not asked for with who lacks
+    /// little of now.
+    place: u64,
+}
+
+impl Class {
+    /// The class of what comes after `from` up to `to`.
+    pub(crate) fn of(from: &[Seq], to: &[Seq]) -> Self {
+        let missing = from.iter().zip(to).map(|(from, to)| to.0.saturating_sub(from.0)).max();
+        let size = missing.unwrap_or(0).max(1).ilog2() / 2;
+        let newest = from.iter().max().map_or(0, |seq| seq.0);
+        Self { size, place: newest.checked_shr(2 * (size + 1)).unwrap_or(0) }
+    }
+}

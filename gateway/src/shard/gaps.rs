@@ -1,0 +1,58 @@
+//! Gaps, told to those whom they concern. Those of a moment go in one message, which is written once for all sessions:
+//! when many partitions are missing something, a shard has least time to spare.
+
+use compact_str::CompactString;
+use metrics::counter;
+use tickwire_core::frames::{Encoding, Gap, ServerFrame};
+use tickwire_core::ids::{Millis, Partition, Seq};
+
+use super::Shard;
+use super::flush::write_message;
+use crate::session::Stage;
+
+impl Shard {
+    /// Tells these to every session that subscribes to anything, and moves on behind them: no position covers what was
+    /// not told.
+    pub(super) fn tell_all(&mut self, now: Millis, gaps: &[Gap]) {
+        if gaps.is_empty() {
+            return;
+        }
+        count(gaps);
+        let frames: Vec<ServerFrame> = gaps.iter().cloned().map(ServerFrame::Gap).collect();
+        let mut messages = Encoding::ALL.map(|_| Vec::new());
+        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
+            self.flush(now, number);
+            let open = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing);
+            let Some(session) = open else { continue };
+            let encoding = session.socket.encoding();
+            let message = &mut messages[encoding as usize];
+            if message.is_empty() {
+                write_message(message, &frames, encoding);
+            }
+            let sent = session.socket.send(message).map(|()| session.socket.unsent());
+            self.wrote(now, number, message.len(), sent);
+        }
+        for Gap { p, to, .. } in gaps {
+            self.set_applied(*p, *to);
+        }
+    }
+
+    /// Tells one session of gaps.
+    pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
+        if !gaps.is_empty() {
+            count(&gaps);
+            let frames: Vec<ServerFrame> = gaps.into_iter().map(ServerFrame::Gap).collect();
+            self.reply_all(now, number, &frames);
+        }
+    }
+}
+
+fn count(gaps: &[Gap]) {
+    for gap in gaps {
+        counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
+    }
+}
+
+pub(super) fn gap(reason: &str, p: Partition, from: Seq, to: Seq) -> Gap {
+    Gap { reason: CompactString::from(reason), p, from, to }
+}

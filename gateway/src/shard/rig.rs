@@ -1,0 +1,176 @@
+//! A shard with real sockets and a clock that the test moves, for tests of what happens when.
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+use tickwire_core::coverage::Step;
+use tickwire_core::event::{Event, Kinds};
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, Partition, Seq, UserId};
+use tickwire_node::clock::wall_clock;
+use tickwire_node::config::{Config, LoadOptions, Secret};
+use tickwire_testkit::blank_event;
+use tokio::sync::Semaphore;
+
+use super::{Shard, ShardConfig, USUAL_WEIGHT};
+use crate::arrival::Arrival;
+use crate::auth::{Authenticator, Identity};
+use crate::delivery::Delivery;
+use crate::messages::{Steps, ToEdge, ToShard};
+use crate::session::Stage;
+use crate::socket::{Rate, Reader, Ready, Socket, frame};
+use crate::weighed::{self, Receiver};
+
+/// How many partitions the stream has.
+pub(super) const PARTITIONS: u16 = 3;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const TEXT: u8 = 0x81;
+
+/// A shard as it ships, and its clients. To be used within a runtime.
+pub(super) struct Rig {
+    pub(super) shard: Shard,
+    pub(super) now: Millis,
+    /// The clients by the numbers of their sessions.
+    pub(super) clients: Vec<(u64, TcpStream)>,
+    listener: TcpListener,
+    /// The end of what the shard asks.
+    _edge: Receiver<ToEdge>,
+    stored: u64,
+}
+
+impl Rig {
+    /// A shard whose partitions have begun.
+    pub(super) fn new() -> Self {
+        let mut config = Config::load(&LoadOptions::default()).unwrap();
+        config.auth.jwt_secret = Secret::new(SECRET);
+        let (sender, edge) = weighed::channel();
+        let settings = ShardConfig {
+            gateway: NodeId::new("gateway-1").unwrap(),
+            config: config.gateway.clone(),
+            kinds: Arc::new(Kinds::default()),
+            partitions: PARTITIONS,
+            authenticator: Arc::new(Authenticator::new(&config.auth)),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let shard = Shard::new(0, settings, sender);
+        let mut rig = Self { shard, now: Millis(7), clients: Vec::new(), listener, _edge: edge, stored: 10 };
+        let life = Life { incarnation: Incarnation(1), before: Seq(0) };
+        let begin = (0..PARTITIONS).map(|p| Step::Adopt { partition: Partition(p), at: Seq(10) });
+        rig.steps([Step::Reset { former: None, life }].into_iter().chain(begin));
+        rig
+    }
+
+    /// A client arrives, with a token that is good for so many seconds, or with none.
+    pub(super) fn arrive(&mut self, token: Option<u64>) -> u64 {
+        let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (tcp, _) = self.listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
+        let config = &self.shard.settings.config;
+        let rate = Rate { frames: config.read_frames, bytes: config.read_bytes };
+        let mut reader = Reader::new(&[], config.max_frame_bytes);
+        reader.set_max_frame_bytes(config.max_frame_bytes);
+        let identity = Identity {
+            user: UserId::new("ann").unwrap(),
+            plan: None,
+            weight: USUAL_WEIGHT,
+            expires: token.map(|seconds| wall_clock() + Duration::from_secs(seconds)),
+        };
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let socket = Socket::new(tcp, reader, rate, Encoding::Json).park().unwrap();
+        let before = self.shard.sessions.numbers(|_| true);
+        self.take(ToShard::Arrive(Box::new(Arrival { socket, identity, place })));
+        let number = self.shard.sessions.numbers(|_| true).into_iter().find(|number| !before.contains(number));
+        let number = number.unwrap();
+        self.clients.push((number, client));
+        number
+    }
+
+    /// A client arrives, and is welcomed.
+    pub(super) async fn welcome(&mut self) -> u64 {
+        let number = self.arrive(None);
+        self.take(ToShard::Confirmed(number));
+        self.settle().await;
+        number
+    }
+
+    pub(super) fn take(&mut self, message: ToShard) {
+        self.shard.take(self.now, message);
+    }
+
+    /// Partitions move on.
+    pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = Step<Arc<Delivery>>>) {
+        self.take(ToShard::Steps(Arc::new(Steps::new(steps.into_iter().collect()))));
+    }
+
+    /// So many events come in a partition.
+    pub(super) fn events(&mut self, partition: u16, count: u64) {
+        let (partition, from) = (Partition(partition), Seq(self.stored));
+        self.stored += count;
+        let events = (from.0 + 1..=self.stored).map(|seq| {
+            let event = Event { id: compact_str::format_compact!("{seq}"), ..blank_event() };
+            (Seq(seq), Arc::new(Delivery::new(event, partition, Seq(seq)).of_bytes(200)))
+        });
+        let events = events.collect();
+        self.steps([Step::Apply { partition, from, upto: Seq(self.stored), events }]);
+    }
+
+    /// A client says something.
+    pub(super) fn say(&mut self, number: u64, said: &Value) {
+        self.send(number, &frame(TEXT, said.to_string().as_bytes()));
+    }
+
+    /// A client sends bytes. One that has left, or whom nobody reads, does not.
+    pub(super) fn send(&mut self, number: u64, bytes: &[u8]) {
+        if let Some((_, client)) = self.clients.iter_mut().find(|(of, _)| *of == number) {
+            client.set_nonblocking(true).unwrap();
+            client.write_all(bytes).ok();
+        }
+    }
+
+    /// A new token, good for so many seconds.
+    pub(super) fn token(seconds: u64) -> Value {
+        let claims = json!({ "sub": "ann", "exp": (wall_clock() + Duration::from_secs(seconds)).as_secs() });
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
+        json!({ "action": "auth", "token": token.unwrap() })
+    }
+
+    /// What is due is done, as the thread of the shard does it.
+    pub(super) fn turn(&mut self) {
+        if self.shard.next_turn() <= self.now {
+            self.shard.turn(self.now);
+        }
+    }
+
+    /// Sockets that are ready have their turns.
+    pub(super) async fn settle(&mut self) {
+        self.shard.welcomed();
+        for _ in 0..3 {
+            // The runtime looks at its sockets when nothing else is to be done.
+            tokio::task::yield_now().await;
+            for number in self.shard.sessions.numbers(|session| session.stage != Stage::Joining) {
+                let ready = poll_fn(|cx| Poll::Ready(self.shard.poll_ready(cx, number))).await;
+                match ready {
+                    Poll::Ready(Some(Ready::Readable)) => self.shard.readable(number),
+                    Poll::Ready(Some(Ready::Writable)) => self.shard.writable(self.now, number),
+                    Poll::Ready(Some(Ready::Broken)) => self.shard.gone(self.now, number),
+                    Poll::Ready(None) | Poll::Pending => {}
+                }
+            }
+            self.shard.read_sockets(self.now);
+            self.shard.digest(self.now);
+        }
+    }
+
+    /// How far a session is; `None` if it is gone.
+    pub(super) fn stage(&self, number: u64) -> Option<Stage> {
+        self.shard.sessions.get(number).map(|session| session.stage)
+    }
+}

@@ -1,0 +1,225 @@
+//! What a shard waits for: a deadline does something when it has passed, or is none, and every wait ends.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use serde_json::{Value, json};
+use tickwire_core::codes::NoticeCode;
+use tickwire_core::coverage::{GapReason, Step};
+use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
+use tickwire_core::position::Position;
+use tokio::runtime::{Builder, Runtime};
+
+use super::rig::{PARTITIONS, Rig};
+use crate::messages::{Past, SkippedRange, Steps, ToShard};
+use crate::session::Stage;
+use crate::socket::frame;
+
+/// How long a session may last once its shard drains, beyond the window: its goodbye, and a turn.
+const GOODBYE_MS: u64 = 5_100;
+
+const PONG: u8 = 0x8a;
+
+#[derive(Clone, Debug)]
+enum Input {
+    Pass(u64),
+    Arrive(Option<u64>),
+    Confirm(usize),
+    Say(usize, Said),
+    Leave(usize),
+    Events(u16, u64),
+    Gap(u16),
+    LeftOut(u16),
+    Reset,
+    Upstream(bool),
+    Found(usize, Option<u64>),
+    Gathered(u64),
+    Past(u64, u64),
+    PastEnds(u64),
+    SendAway(usize),
+    Drain,
+    Settle,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Subscribe(u16),
+    SubscribeFew,
+    Since,
+    Resume,
+    Unsubscribe,
+    List,
+    Auth(u64),
+    Garbage,
+    Ping,
+    Flood,
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    use Said::{Auth, Flood, Garbage, List, Ping, Resume, Since, Subscribe, SubscribeFew, Unsubscribe};
+    let said = prop_oneof![
+        (0..1_000u16).prop_map(Subscribe),
+        prop::sample::select(vec![SubscribeFew, Since, Resume, Unsubscribe, List, Garbage, Ping, Flood]),
+        (0..100u64).prop_map(Auth),
+    ];
+    let token = prop_oneof![2 => Just(None), 1 => (0..90u64).prop_map(Some)];
+    prop_oneof![
+        3 => (0..200u64).prop_map(Input::Pass),
+        2 => (0..30_000u64).prop_map(Input::Pass),
+        3 => token.prop_map(Input::Arrive),
+        5 => any::<usize>().prop_map(Input::Confirm),
+        8 => (any::<usize>(), said).prop_map(|(session, said)| Input::Say(session, said)),
+        1 => any::<usize>().prop_map(Input::Leave),
+        4 => (0..PARTITIONS, 1..60u64).prop_map(|(partition, count)| Input::Events(partition, count)),
+        1 => (0..PARTITIONS).prop_map(Input::Gap),
+        1 => (0..PARTITIONS).prop_map(Input::LeftOut),
+        1 => Just(Input::Reset),
+        1 => any::<bool>().prop_map(Input::Upstream),
+        2 => (any::<usize>(), prop::option::of(0..40u64)).prop_map(|(session, seq)| Input::Found(session, seq)),
+        2 => (1..4u64).prop_map(Input::Gathered),
+        2 => (1..4u64, 0..40u64).prop_map(|(gathering, upto)| Input::Past(gathering, upto)),
+        2 => (1..4u64).prop_map(Input::PastEnds),
+        1 => any::<usize>().prop_map(Input::SendAway),
+        1 => Just(Input::Drain),
+        6 => Just(Input::Settle),
+    ]
+}
+
+/// What a client says, as it is sent.
+fn spoken(said: Said) -> Value {
+    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(3); PARTITIONS.into()] }.to_string();
+    match said {
+        Said::Subscribe(window) => json!({ "action": "subscribe", "name": "some", "window_ms": window }),
+        Said::SubscribeFew => json!({ "action": "subscribe", "name": "few", "max_events_per_hour": 3 }),
+        Said::Since => json!({ "action": "subscribe", "name": "past", "since": "1h" }),
+        Said::Resume => json!({ "action": "resume", "position": position, "subscriptions": { "some": {} } }),
+        Said::Unsubscribe => json!({ "action": "unsubscribe", "name": "*" }),
+        Said::List => json!({ "action": "list" }),
+        Said::Auth(seconds) => Rig::token(seconds),
+        Said::Garbage => json!([]),
+        Said::Ping | Said::Flood => json!({ "action": "ping" }),
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Lets all this happen, and checks after each that nothing is due that was done.
+async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
+    let mut rig = Rig::new();
+    for input in inputs {
+        let numbers = rig.shard.sessions.numbers(|_| true);
+        let pick = |which: usize| (!numbers.is_empty()).then(|| numbers[which % numbers.len()]);
+        match input.clone() {
+            Input::Pass(ms) => rig.now = rig.now.plus(ms),
+            Input::Arrive(token) => {
+                if numbers.len() < 6 {
+                    rig.arrive(token);
+                }
+            }
+            Input::Confirm(which) => pick(which).into_iter().for_each(|number| rig.take(ToShard::Confirmed(number))),
+            Input::Say(which, said) => {
+                let count = if matches!(said, Said::Flood) { 300 } else { 1 };
+                for number in pick(which).into_iter().flat_map(|number| vec![number; count]) {
+                    rig.say(number, &spoken(said));
+                }
+            }
+            Input::Leave(which) => {
+                let number = pick(which);
+                rig.clients.retain(|(of, _)| Some(*of) != number);
+            }
+            Input::Events(partition, count) => rig.events(partition, count),
+            Input::Gap(partition) => {
+                let (partition, reason) = (Partition(partition), GapReason::Lost);
+                rig.steps([Step::Gap { partition, from: Seq(1), upto: Seq(2), reason }]);
+            }
+            Input::LeftOut(partition) => {
+                let (partition, from, upto) = (Partition(partition), Seq(1), Seq(2));
+                rig.take(ToShard::LeftOut(vec![SkippedRange { partition, from, upto, is_lost: true }]));
+            }
+            Input::Reset => {
+                let incarnation = Incarnation(rig.shard.applied.incarnation.0 + 1);
+                let former = Some(rig.shard.applied.incarnation);
+                rig.steps([Step::Reset { former, life: Life { incarnation, before: Seq(0) } }]);
+            }
+            Input::Upstream(lost) => {
+                let code = if lost { NoticeCode::UpstreamLost } else { NoticeCode::UpstreamRestored };
+                rig.take(ToShard::Upstream(code, None));
+            }
+            Input::Found(which, seq) => {
+                pick(which).into_iter().for_each(|number| rig.take(ToShard::Found(number, seq.map(Seq))));
+            }
+            Input::Gathered(gathering) => rig.take(ToShard::Gathered(gathering, numbers)),
+            Input::Past(gathering, upto) => {
+                let (partition, from, upto) = (Partition(0), Seq(0), Seq(upto));
+                let steps = Steps::new(vec![Step::Apply { partition, from, upto, events: Vec::new() }]);
+                rig.take(ToShard::Past(Arc::new(Past { gathering, steps })));
+            }
+            Input::PastEnds(gathering) => rig.take(ToShard::PastEnds(gathering)),
+            Input::SendAway(which) => rig.take(ToShard::SendAway(pick(which).into_iter().collect())),
+            Input::Drain => rig.shard.drain(rig.now),
+            Input::Settle => rig.settle().await,
+        }
+        rig.turn();
+        let (now, next) = (rig.now, rig.shard.next_turn());
+        prop_assert!(next > now, "{next:?} is due at {now:?} after {input:?}");
+    }
+    // Every wait ends, whatever clients do: who is not gone by itself is sent away.
+    rig.shard.drain(rig.now);
+    let window = u64::try_from(rig.shard.settings.config.drain_window.as_millis()).unwrap();
+    let end = rig.now.plus(window + GOODBYE_MS);
+    rig.turn();
+    while !rig.shard.is_empty() {
+        rig.now = rig.shard.next_turn();
+        prop_assert!(rig.now <= end, "a session is still here after {:?}", end);
+        rig.turn();
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_deadline_of_a_shard_outlives_its_time_and_one_that_drains_is_soon_empty(
+        inputs in prop::collection::vec(input(), 1..60),
+    ) {
+        runtime().block_on(run(inputs))?;
+    }
+}
+
+#[tokio::test]
+async fn who_is_welcomed_while_the_gateway_drains_is_sent_away_in_its_turn() {
+    let mut rig = Rig::new();
+    let waits = rig.arrive(None);
+    rig.shard.drain(rig.now);
+    rig.take(ToShard::Confirmed(waits));
+    assert_eq!(rig.stage(waits), Some(Stage::Open));
+    let window = u64::try_from(rig.shard.settings.config.drain_window.as_millis()).unwrap();
+    rig.now = rig.now.plus(window);
+    rig.turn();
+    assert_eq!(rig.stage(waits), Some(Stage::Closing));
+}
+
+/// A process that stood still for minutes finds the answers of its clients unread.
+#[tokio::test]
+async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
+    let mut rig = Rig::new();
+    let (answers, silent) = (rig.welcome().await, rig.welcome().await);
+    let beat = rig.shard.next_turn().max(Millis(15_020));
+    rig.now = beat;
+    rig.turn();
+    rig.settle().await;
+    rig.send(answers, &frame(PONG, b""));
+    rig.now = beat.plus(600_000);
+    rig.turn();
+    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Open)));
+    rig.settle().await;
+    for _ in 0..2 {
+        rig.now = rig.now.plus(1_500);
+        rig.turn();
+    }
+    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Closing)));
+}
