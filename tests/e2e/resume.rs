@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{Encoding, Gap};
 use tickwire_core::ids::{Incarnation, Seq};
@@ -96,6 +96,48 @@ async fn a_crowd_that_resumes_is_given_the_past_together() {
     }
     let asked = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total") - before;
     assert!(asked <= f64::from(PARTITIONS) * 6.0, "{asked} requests for {CROWD} clients");
+}
+
+/// All the sessions of one user come back at once, as those of a trading floor do when a gateway dies: they are given what
+/// they missed together, as sessions of many users are, and another user waits for none of it.
+#[tokio::test]
+async fn five_hundred_sessions_of_one_user_that_resume_at_once_do_not_wait_for_each_other() {
+    const SESSIONS: usize = 500;
+    /// Four at a time, ten times a second, would take more than twice as long at least.
+    const MOST: Duration = Duration::from_secs(5);
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let wanted = json!({ "symbols": ["AAPL", "SPY"] });
+    let mut other = Socket::connect(gateway, "other", Encoding::Json).await;
+    other.subscribe("mine", &wanted).await;
+    let position = other.list().await.position;
+    let events: Vec<Outgoing> = (0..200).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    cluster.producer().await.publish_all(&events).await;
+    let log = cluster.log().await;
+    other.catch_up(&log.end()).await;
+    let frame = json!({ "action": "resume", "position": position, "subscriptions": only("mine", &wanted) });
+    let mut floor = Vec::new();
+    for number in 0..SESSIONS {
+        floor.push(Socket::connect(gateway, "floor", Encoding::ALL[number % 2]).await);
+    }
+    let begun = Instant::now();
+    for socket in &mut floor {
+        socket.send(&frame).await;
+    }
+    let mut back = Socket::connect(gateway, "other", Encoding::Json).await;
+    back.send(&frame).await;
+    back.next().await;
+    assert!(back.caught_up().await.resumed);
+    let alone = begun.elapsed();
+    let expected = log.matching("floor", &[filter(&wanted)]);
+    for socket in &mut floor {
+        socket.next().await;
+        assert!(socket.caught_up().await.resumed);
+        assert_exact("one of the floor", &socket.events, &socket.gaps, &expected);
+    }
+    let all = begun.elapsed();
+    println!("{SESSIONS} sessions of one user caught up in {all:?}, one of another user meanwhile in {alone:?}");
+    assert!(all < MOST && alone < MOST, "{all:?}, {alone:?}");
 }
 
 /// The past is larger than what may wait, live events go on meanwhile, and the client reads slowly at first.
@@ -259,6 +301,9 @@ async fn a_resume_that_cannot_be_taken_changes_nothing() {
     for number in 0..101 {
         many.insert(format!("s-{number}"), json!({}));
     }
+    // How many there are is looked at before what they are.
+    let mut worse = many.clone();
+    worse.insert("s-7".to_owned(), json!({ "filter": { "symbols": [] } }));
     let mut seen = resume(&position, mine.clone());
     seen["seen"] = json!({ "77": 3 });
     let cases = [
@@ -267,6 +312,7 @@ async fn a_resume_that_cannot_be_taken_changes_nothing() {
         (seen, 415),
         (resume(&position, bad_filter), 410),
         (resume(&position, Value::Object(many)), 414),
+        (resume(&position, Value::Object(worse)), 414),
     ];
     for (frame, code) in cases {
         assert_eq!(socket.refused(frame.clone()).await.code, code, "{frame}");

@@ -9,16 +9,18 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::Encoding;
 use tickwire_core::ids::Seq;
 use tickwire_core::position::Position;
 use tickwire_testkit::eventually;
-use tokio::task::JoinSet;
+use tokio::runtime;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::DEADLINE;
+use crate::node::{DEADLINE, tickwire};
 
 /// How many events are timed.
 const EVENTS: usize = 100;
@@ -29,9 +31,43 @@ const FLOODS: usize = 3;
 /// Far above what is promised, for a machine that is busy with other tests.
 const LATENCY: Duration = Duration::from_millis(250);
 
+/// Floods, each on a thread of its own, so that none of them keeps the test from what it times. They end with this.
+struct Floods {
+    stop: Option<watch::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Floods {
+    fn start<F: Future<Output = ()> + Send + 'static>(flood: impl Fn(usize) -> F) -> Self {
+        let (stop, stopped) = watch::channel(());
+        let threads = (0..FLOODS).map(|number| {
+            let (flood, mut stopped) = (flood(number), stopped.clone());
+            std::thread::spawn(move || {
+                let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = flood => {}
+                        _ = stopped.changed() => {}
+                    }
+                });
+            })
+        });
+        Self { threads: threads.collect(), stop: Some(stop) }
+    }
+}
+
+impl Drop for Floods {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
 /// Sends these frames over and over, each as soon as the connection takes it, and reads whatever is answered.
-async fn flood(gateway: SocketAddr, user: String, first: Vec<Value>, then: Vec<Value>) {
-    let ws = try_connect(gateway, &query(&user), Encoding::Json).await.unwrap();
+async fn flood(gateway: SocketAddr, query: String, first: Vec<Value>, then: Vec<Value>) {
+    let ws = try_connect(gateway, &query, Encoding::Json).await.unwrap();
     let (mut write, mut read) = ws.split();
     let text = |frame: &Value| Message::text(frame.to_string());
     let (first, then): (Vec<_>, Vec<_>) = (first.iter().map(text).collect(), then.iter().map(text).collect());
@@ -53,8 +89,26 @@ async fn flood(gateway: SocketAddr, user: String, first: Vec<Value>, then: Vec<V
     drop(said);
 }
 
+/// Connects, sends a frame, and leaves when what it asks for has come, over and over.
+async fn come_and_go(gateway: SocketAddr, query: String, frame: Value) {
+    loop {
+        let Some(mut ws) = try_connect(gateway, &query, Encoding::Json).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        if ws.send(Message::text(frame.to_string())).await.is_err() {
+            continue;
+        }
+        while let Some(Ok(message)) = ws.next().await {
+            if message.to_text().is_ok_and(|text| text.contains("caught_up")) {
+                break;
+            }
+        }
+    }
+}
+
 /// Times the events of a client, one after the other, while others flood, and checks that it misses none.
-async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, mut floods: JoinSet<()>) {
+async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, floods: Floods) {
     let producer = cluster.producer().await;
     let known = socket.events.len();
     let mut took = Vec::new();
@@ -65,9 +119,8 @@ async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, mut
         took.push(begun.elapsed());
     }
     assert_eq!((socket.events.len(), socket.gaps.len()), (known + EVENTS, 0), "{what}");
-    assert_eq!(floods.len(), FLOODS);
-    assert!(floods.try_join_next().is_none(), "{what}: no flood was closed");
-    floods.shutdown().await;
+    assert!(floods.threads.iter().all(|thread| !thread.is_finished()), "{what}: no flood was closed");
+    drop(floods);
     took.sort_unstable();
     let (middle, most, last) = (took[EVENTS / 2], took[EVENTS * 99 / 100 - 1], took[EVENTS - 1]);
     println!("{what}: another client's events took {middle:?} at p50, {most:?} at p99, {last:?} at most");
@@ -82,8 +135,13 @@ async fn good(gateway: SocketAddr) -> Socket {
     socket
 }
 
-fn floods(gateway: SocketAddr, first: &[Value], then: &[Value]) -> JoinSet<()> {
-    (0..FLOODS).map(|number| flood(gateway, format!("flood-{number}"), first.to_vec(), then.to_vec())).collect()
+/// Who floods, in an address.
+fn flooding(number: usize) -> String {
+    query(&format!("flood-{number}"))
+}
+
+fn floods(gateway: SocketAddr, first: &[Value], then: &[Value]) -> Floods {
+    Floods::start(|number| flood(gateway, flooding(number), first.to_vec(), then.to_vec()))
 }
 
 #[tokio::test]
@@ -96,8 +154,20 @@ async fn who_subscribes_or_lists_without_end_delays_nobody() {
 
     let symbols: Vec<String> = (0..500).map(|number| format!("SYMBOL{number:04}")).collect();
     let large = json!({ "action": "subscribe", "name": "large", "filter": { "symbols": symbols } });
-    let list = json!({ "action": "list" });
-    time_events(&mut cluster, &mut socket, "list of a large filter", floods(gateway, &[large], &[list])).await;
+    let list = [json!({ "action": "list" })];
+    time_events(&mut cluster, &mut socket, "list of a large filter", floods(gateway, &[large], &list)).await;
+
+    // As much as a session may have.
+    let rooms: Vec<String> = (0..1_000).map(|number| format!("{number:x>80}")).collect();
+    let largest = json!({ "action": "subscribe", "name": "large", "filter": { "rooms": rooms } });
+    let both = [list[0].clone(), largest.clone()];
+    time_events(&mut cluster, &mut socket, "list of the largest filter", floods(gateway, &[largest], &list)).await;
+    time_events(&mut cluster, &mut socket, "the largest filter over and over", floods(gateway, &[], &both)).await;
+
+    let many: Vec<Value> =
+        (0..100).map(|number| json!({ "action": "subscribe", "name": format!("{number:x>64}") })).collect();
+    let unknown = json!({ "action": "unsubscribe", "name": "unknown" });
+    time_events(&mut cluster, &mut socket, "unsubscribe of nothing", floods(gateway, &many, &[unknown])).await;
 
     let change = [json!({ "action": "unsubscribe", "name": "*" }), json!({ "action": "subscribe", "name": "b" })];
     time_events(&mut cluster, &mut socket, "subscribe and unsubscribe", floods(gateway, &[], &change)).await;
@@ -135,15 +205,14 @@ async fn a_position_of_other_partitions_than_the_streams_is_refused_and_costs_no
     let frame = json!({ "action": "subscribe", "name": "x", "since": many });
     // Whoever says nothing else is closed in the end, so each says something else in between.
     let frames = vec![frame, json!({ "action": "ping" })];
-    let mut all = JoinSet::new();
-    for number in 0..FLOODS {
+    let all = Floods::start(|number| {
         let frames = frames.clone();
-        all.spawn(async move {
+        async move {
             loop {
-                flood(gateway, format!("flood-{number}"), Vec::new(), frames.clone()).await;
+                flood(gateway, flooding(number), Vec::new(), frames.clone()).await;
             }
-        });
-    }
+        }
+    });
     time_events(&mut cluster, &mut socket, "positions of 49,000 partitions", all).await;
 }
 
@@ -158,6 +227,13 @@ async fn who_asks_for_the_past_over_and_over_delays_nobody_and_keeps_no_other_fr
     time_events(&mut cluster, &mut socket, "since in a loop", floods(gateway, &[], std::slice::from_ref(&nothing)))
         .await;
 
+    let mut position = Position::from_str(&socket.list().await.position).unwrap();
+    position.seqs.iter_mut().for_each(|seq| *seq = Seq(0));
+    let subscriptions = json!({ "s": { "filter": { "symbols": ["NONE"] } } });
+    let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
+    let resumes = Floods::start(|number| come_and_go(gateway, flooding(number), resume.clone()));
+    time_events(&mut cluster, &mut socket, "resumes in a loop", resumes).await;
+
     let all = floods(gateway, &[], &[nothing]);
     eventually("the floods ask for the past", DEADLINE, async || {
         let metrics = cluster.gateways[0].metrics().await;
@@ -170,6 +246,30 @@ async fn who_asks_for_the_past_over_and_over_delays_nobody_and_keeps_no_other_fr
     let known = socket.events.len();
     socket.request(past).await;
     assert!(socket.caught_up().await.resumed);
-    assert_eq!(socket.events.len() - known, 3_000 + EVENTS);
+    assert_eq!(socket.events.len() - known, 3_000 + 2 * EVENTS);
     drop(all);
+}
+
+#[tokio::test]
+async fn who_renews_its_token_without_end_delays_nobody() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let settings = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET)];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let token = |user: &str| {
+        let made = tickwire().args(["token", "--user", user, "--secret", SECRET]).output().unwrap();
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let mut socket = Socket::open(gateway, &format!("?token={}", token("good")), Encoding::Json).await;
+    socket.welcome().await;
+    let frame = json!({ "action": "subscribe", "name": "mine", "filter": { "symbols": ["GOOD"] }, "window_ms": 0 });
+    socket.request(frame).await;
+    let all = Floods::start(|number| {
+        let token = token(&format!("flood-{number}"));
+        // One that is as good as the one before, and one that is as long as it may be.
+        let wrong = format!("eyJhbGciOiJIUzI1NiJ9.{}.c2ln", "A".repeat(100_000));
+        let renew = [&token, &wrong].map(|token| json!({ "action": "auth", "token": token }));
+        flood(gateway, format!("?token={token}"), Vec::new(), renew.to_vec())
+    });
+    time_events(&mut cluster, &mut socket, "new tokens", all).await;
 }
