@@ -39,6 +39,9 @@ const BATCH: u64 = 200;
 /// four times as many on their way.
 const MOST_BYTES: usize = 1024 * 1024;
 
+/// The largest message that a stream can hold: it may have been stored when the server took larger ones than now.
+const LARGEST: usize = 65 * 1024 * 1024;
+
 /// A consumer is made for more messages than this.
 const LONG: u64 = 2_000;
 
@@ -70,11 +73,13 @@ pub(super) struct Direct {
     span: Span,
     of: Of,
     after: Seq,
+    /// What proves what a consumer has read before, if it began with one.
+    before: Option<Proof>,
 }
 
 /// Reads by a consumer.
 pub(super) struct Consumer {
-    /// How it is read instead, if no consumer can deliver what comes first.
+    /// How it is read instead, from where the consumer delivers no more.
     instead: Direct,
     pull: Pull,
     reading: Reading,
@@ -164,7 +169,8 @@ impl Reader {
             _ => span.sequences() > LONG,
         };
         let of = if is_sparse && copies <= 1 { Of::Partition } else { Of::Stream };
-        let direct = Direct { nats: nats.clone(), stream: stream.to_owned(), span, of, after: span.from };
+        let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
+        let direct = Direct { nats, stream, span, of, after, before: None };
         if is_long && let Some(pull) = Consumer::open(&direct, name).await? {
             let (ended, reading) = (pull.pending == 0, Reading::after(span.from));
             return Ok(Self::Consumer(Box::new(Consumer { instead: direct, pull, reading, ended })));
@@ -182,27 +188,27 @@ impl Reader {
             Err(RangeError::Pull(ended @ PullError::Ended(_))) => ended,
             other => return other,
         };
-        if consumer.reading.last > consumer.instead.span.from {
-            debug!(%ended, "what was read is answered, and what follows is asked for again");
-            consumer.ended = true;
-            return Ok(Vec::new());
-        }
-        // What comes first is larger than any consumer delivers, for instance.
+        // What comes next is larger than any consumer delivers, for instance.
         debug!(%ended, "read by gets what a consumer does not deliver");
-        let mut direct = consumer.instead.clone();
-        let first = direct.next().await;
+        let (after, before) = (consumer.reading.last, Some(consumer.proof()));
+        let mut direct = Direct { after, before, ..consumer.instead.clone() };
+        let next = direct.next().await;
         let consumer = std::mem::replace(self, Self::Direct(Box::new(direct)));
         consumer.close().await;
-        first
+        next
     }
 
-    /// What proves that nothing is missing of what it has read so far.
-    pub(super) fn proof(&self) -> Proof {
+    /// What proves together that nothing is missing of what it has read so far.
+    pub(super) fn proofs(&self) -> Vec<Proof> {
         match self {
-            Self::Direct(direct) if direct.of == Of::Stream => Proof::Sequences,
-            Self::Direct(_) => Proof::OneCopy,
-            Self::Consumer(consumer) => Proof::Leaders(consumer.pull.server.clone()),
+            Self::Direct(direct) => direct.before.iter().cloned().chain([direct.proof()]).collect(),
+            Self::Consumer(consumer) => vec![consumer.proof()],
         }
+    }
+
+    /// Whether it reads every message of the stream, one after the other.
+    pub(super) fn reads_all(&self) -> bool {
+        matches!(self, Self::Direct(direct) if direct.of == Of::Stream)
     }
 
     /// Ends the reading.
@@ -240,6 +246,10 @@ impl Consumer {
         Ok(placed::open(nats, stream, plan).await?)
     }
 
+    fn proof(&self) -> Proof {
+        Proof::Leaders(self.pull.server.clone())
+    }
+
     async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
         let mut held = Vec::new();
         while held.is_empty() && !self.ended {
@@ -258,6 +268,10 @@ impl Consumer {
 }
 
 impl Direct {
+    fn proof(&self) -> Proof {
+        if self.of == Of::Stream { Proof::Sequences } else { Proof::OneCopy }
+    }
+
     async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
         let after = self.after;
         let held = timeout(DEADLINE, self.batch()).await.map_err(|_| RangeError::Late)??;
@@ -273,7 +287,7 @@ impl Direct {
 
     /// A batch from one server: the messages behind the last known one, and whether they follow it.
     async fn batch(&self) -> Result<(bool, Vec<Held>), RangeError> {
-        let Self { nats, stream, span, of, after } = self;
+        let Self { nats, stream, span, of, after, .. } = self;
         let mut batch = Batch::after(*of, *after);
         let (count, next_by_subj) = match of {
             Of::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
@@ -284,8 +298,8 @@ impl Direct {
         let request = Request { seq, batch: batch_size, max_bytes: MOST_BYTES, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| RangeError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();
-        // The last message may be a large one.
-        let most = 2 * (MOST_BYTES + nats.link.max_payload());
+        // The last message may be a large one, and the end of the batch comes right behind it.
+        let most = 2 * MOST_BYTES + LARGEST;
         let mut answers = nats.link.subscribe("direct_gets", &inbox, None, most)?;
         nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
         let mut held = Vec::new();

@@ -87,7 +87,7 @@ impl Worker {
         }
         let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
         let (end, facts) = match read {
-            Ok((end, proof)) => (end, self.prove(&proof).await),
+            Ok((end, proofs)) => (end, self.prove(&proofs).await),
             Err(refusal) => (None, Err(refusal)),
         };
         for reading in readings {
@@ -141,8 +141,8 @@ impl Worker {
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
     /// is read as it stands, which costs the server less than to look for one partition after the other. Returns up to
     /// where it came, unless the stream ended, and what proves that nothing is missing.
-    async fn read(&self, readings: &mut [Reading]) -> Result<(Option<Seq>, Proof), Refusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok((None, Proof::Sequences)) };
+    async fn read(&self, readings: &mut [Reading]) -> Result<(Option<Seq>, Vec<Proof>), Refusal> {
+        let Some((span, most)) = self.span(readings) else { return Ok((None, Vec::new())) };
         let copies = match self.copies.load(Ordering::Relaxed) {
             0 => self.look().await?.facts.replicas,
             known => known,
@@ -155,9 +155,9 @@ impl Worker {
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
         let mut reader = Reader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
         let done = self.read_from(&mut reader, span, most, readings).await;
-        let proof = reader.proof();
+        let proofs = reader.proofs();
         reader.close().await;
-        done.map(|end| (end, proof)).map_err(unreadable)
+        done.map(|end| (end, proofs)).map_err(unreadable)
     }
 
     /// What the requests ask for together, and how many messages of it are read at most.
@@ -199,7 +199,7 @@ impl Worker {
             read += count;
             bytes += self.take(messages, readings, &mut homes).await;
             if let [one] = &mut *readings
-                && reader.proof() == Proof::Sequences
+                && reader.reads_all()
                 && one.is_open(most)
             {
                 one.pass(after);
@@ -230,13 +230,13 @@ impl Worker {
 
     /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, and
     /// what it still keeps now it kept all the time.
-    async fn prove(&self, proof: &Proof) -> Result<Facts, Refusal> {
+    async fn prove(&self, proofs: &[Proof]) -> Result<Facts, Refusal> {
         let sight = self.look().await?;
-        if proof.holds(&sight) {
+        if proofs.iter().all(|proof| proof.holds(&sight)) {
             return Ok(sight.facts);
         }
         counter!("tickwire_router_replays_unproved_total").increment(1);
-        warn!(?proof, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+        warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
         Err(Refusal::Unreadable)
     }
 

@@ -15,7 +15,7 @@ use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
 
-const EVENTS: usize = 4_500;
+const EVENTS: usize = 2_600;
 
 /// The configuration of a node of this name in a cluster of servers.
 fn config(servers: &[NatsServer], name: &str) -> Config {

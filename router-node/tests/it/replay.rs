@@ -352,3 +352,37 @@ async fn a_router_answers_to_its_name() {
     one.stop().await;
     other.stop().await;
 }
+
+/// A message that was stored when NATS took larger ones than now, and that no consumer delivers, in the middle of what
+/// all partitions ask for.
+#[tokio::test]
+async fn a_long_replay_passes_over_a_message_that_no_consumer_delivers() {
+    let home = tempfile::TempDir::with_prefix("tickwire-nats-config-").unwrap();
+    let file = home.path().join("nats.conf");
+    let takes = |bytes: usize| std::fs::write(&file, format!("max_payload: {bytes}\n")).unwrap();
+    takes(8 << 20);
+    let mut server = NatsServer::start_with(&["-js", "-c", file.to_str().unwrap()]);
+    let mut config = config(&server, "r1");
+    config.stream.max_message = 8 << 20;
+    let nats = Nats::connect(&config.nats, "router", "test").await.unwrap();
+    tickwire_node::provision::provision(&nats, &config.stream).await.unwrap();
+    for number in 0..2_200 {
+        if number == 1_100 {
+            let sent = nats.jetstream.publish("events.pattern.S0", "x".repeat(6 << 20).into()).await.unwrap();
+            sent.await.unwrap();
+        }
+        publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
+    }
+    takes(1 << 20);
+    server.kill();
+    server.restart();
+    let router = Router::start_as(&config).await;
+    router.ready().await;
+    let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
+    let one = request(&nats, "S0", 0, last).await;
+    let reads = (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
+    let mut got = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
+    got.sort_by_key(|id| id.parse::<usize>().unwrap());
+    assert_eq!(got, numbered(0..2_200));
+    router.stop().await;
+}
