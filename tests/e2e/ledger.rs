@@ -244,6 +244,7 @@ impl Ledger {
             self.cluster.assert_bounded();
         }
         let published = self.publisher.stop().await;
+        let began = tokio::time::Instant::now();
         self.readers.iter().for_each(Reader::hurry);
         let mut log = self.cluster.log().await;
         if let Some(gone) = &mut self.gone {
@@ -274,7 +275,7 @@ impl Ledger {
                 assert_exact(user, &listener.events, &listener.gaps, &due);
             }
         }
-        eprintln!("{published} published; {total:?}");
+        eprintln!("{published} published; {total:?}; the last was read {:.1?} after the last event", began.elapsed());
         assert!(total.received > published, "the filters of this seed match little");
         total
     }
