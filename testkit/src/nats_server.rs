@@ -104,6 +104,15 @@ impl NatsServer {
         (self.child, self.port) = launch(self.home.path(), &self.flags, i32::from(self.port));
     }
 
+    /// Kills the server if it still runs, and starts it on its store at another port, where nobody finds it who was
+    /// connected. Gives its address. [`Self::restart`] brings it back.
+    pub fn restart_elsewhere(&mut self) -> String {
+        self.kill();
+        let (child, port) = launch(self.home.path(), &self.flags, -1);
+        self.child = child;
+        format!("nats://127.0.0.1:{port}")
+    }
+
     /// What the server has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("nats.log")).unwrap_or_default()

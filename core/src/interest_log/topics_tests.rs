@@ -36,3 +36,17 @@ fn what_found_no_room_is_tried_until_it_finds_some() {
     assert_eq!(wanted(&topics, "C"), Some(18));
     assert!(!topics.is_stale() && topics.widened.is_empty());
 }
+
+#[test]
+fn a_set_of_names_that_grows_beyond_its_bound_is_any_whatever_room_there_is() {
+    let bounds = Bounds { names: 600, wants: 1 << 20, topics: 1 << 20, strays: 0 };
+    let mut topics = Topics::new(bounds);
+    for (symbol, patterns, is_wanted) in [("A", 9, Some(9)), ("B", 10, None)] {
+        topics.add(&filter(symbol, patterns), Revision(1));
+        assert_eq!(wanted(&topics, symbol), is_wanted, "{symbol}");
+    }
+    // Two sets that fit, each by itself.
+    let symbols = filter("A", 1).symbols;
+    topics.add(&Filter { symbols, ..filter("C", 5) }, Revision(2));
+    assert_eq!(wanted(&topics, "A"), None);
+}

@@ -20,9 +20,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The configuration of a node of this name, with everything in its way sped up.
 pub(crate) fn config(server: &NatsServer, name: &str) -> Config {
-    let url = server.url();
+    config_at(&server.url(), name)
+}
+
+fn config_at(url: &str, name: &str) -> Config {
     let sets = [
-        ("nats.url", url.as_str()),
+        ("nats.url", url),
         ("node.id", name),
         ("admin.listen", "127.0.0.1:0"),
         ("membership.beat_interval", "100ms"),
@@ -37,7 +40,11 @@ pub(crate) fn config(server: &NatsServer, name: &str) -> Config {
 
 /// A connection of the test's own, with streams and buckets there.
 pub(crate) async fn connect(server: &NatsServer) -> Nats {
-    let config = config(server, "test");
+    connect_to(&server.url()).await
+}
+
+pub(crate) async fn connect_to(url: &str) -> Nats {
+    let config = config_at(url, "test");
     let nats = Nats::connect(&config.nats, "router", "test").await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
     nats
