@@ -45,8 +45,8 @@ use tracing::{debug, info};
 /// How many chunks one turn handles.
 const TURN: usize = 64;
 
-/// How many things that gateways say, or ask for, are heard before something else has a turn.
-const SAYINGS: u32 = 64;
+/// How many things that gateways say, or ask for, are heard before what was read has a turn.
+const SAYINGS: u32 = 16;
 
 /// How far each source was read, in its tenure.
 pub(crate) type Floors = BTreeMap<Tenure, Reached>;
@@ -152,7 +152,6 @@ impl Engine {
                 None => std::future::pending().await,
             };
             let mut news = true;
-            let said_before = std::mem::replace(&mut sayings, 0);
             tokio::select! {
                 biased;
                 order = self.setup.orders.recv() => match order {
@@ -160,9 +159,9 @@ impl Engine {
                     None => return self.checkpoint().await,
                 },
                 Some((gateway, parts)) = self.snapshots.1.recv() => self.hear_snapshot(gateway, parts),
-                said = self.setup.feed.next(), if said_before < SAYINGS => match said {
+                said = self.setup.feed.next(), if sayings < SAYINGS => match said {
                     Some(said) => {
-                        sayings = said_before + 1;
+                        sayings += 1;
                         let needed = self.routing.hear(self.setup.clock.now(), said);
                         self.ask(needed);
                         if let Some(witnessed) = self.routing.take_witnessed() {
@@ -171,8 +170,8 @@ impl Engine {
                     }
                     None => return debug!("the connection to NATS was closed"),
                 },
-                Some(inquiry) = self.setup.inquiries.recv(), if said_before < SAYINGS => {
-                    sayings = said_before + 1;
+                Some(inquiry) = self.setup.inquiries.recv(), if sayings < SAYINGS => {
+                    sayings += 1;
                     self.inform(inquiry);
                 }
                 Ok(()) = self.setup.view.changed() => {
@@ -183,12 +182,13 @@ impl Engine {
                 Ok(()) = connected.changed() => {}
                 () = wake(self.wake) => {}
                 _ = self.setup.heard.recv_many(&mut heard, TURN) => {
+                    sayings = 0;
                     news = heard.iter().any(|heard| heard.what.is_news());
                     for heard in heard.drain(..) {
                         self.routing.read(heard);
                     }
                 }
-                () = ready(()), if said_before >= SAYINGS => {}
+                () = ready(()), if sayings >= SAYINGS => sayings = 0,
             }
             self.send_due().await;
             if news {

@@ -185,8 +185,13 @@ async fn a_coordinator_goes_on_while_a_peer_floods_it_with_beats() {
     let nats = Nats::connect(&config(&server, "test").nats, "router", "test").await.unwrap();
     let leases = Leases::open(&nats, names::VIEW_BUCKET, node("test", 1), SOON).await.unwrap();
     let revision = async || leases.read::<()>(names::COORDINATOR_KEY).await.unwrap().revision;
-    let flood = Flood::start(&server.url(), &names::beat("router"), b"\x01\xc1", 100_000);
-    eventually("the flood has begun", SOON, async || (flood.sent() > 50_000).then_some(())).await;
+    // Each is news, for which the coordinator writes another view.
+    let beat = |draining: bool| {
+        let member = Member { node: node("r9", 1), role: Role::Router, weight: 1, draining };
+        wire::encode(&Beat { member, goodbye: false }).unwrap()
+    };
+    let flood = Flood::start(&server.url(), &names::beat("router"), &[beat(false), beat(true)], 5_000);
+    eventually("the flood has begun", SOON, async || (flood.sent() > 10_000).then_some(())).await;
     let before = revision().await;
     eventually("the lease is renewed again and again", Duration::from_secs(5), async || {
         (revision().await >= before + 10).then_some(())
