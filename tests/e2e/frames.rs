@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::feed;
 use crate::node::{DEADLINE, tickwire};
 use crate::socket::{Socket, refused_upgrade};
+use crate::wire::{Wire, frame, upgrade};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -97,6 +98,62 @@ async fn who_goes_on_being_wrong_is_closed() {
     let metrics = cluster.gateways[0].metrics().await;
     assert_eq!(metrics.get("tickwire_gateway_refused_frames_total"), 6.0);
     assert_eq!(metrics.get("tickwire_gateway_closes_total"), 1.0);
+}
+
+/// What WebSocket does not allow ends a connection with its code, and what it does allow, however odd, is answered.
+#[tokio::test]
+async fn frames_that_websocket_does_not_allow_are_closed_with_their_code() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let (broken, too_large) = (Some(CloseCode::ProtocolViolation), Some(CloseCode::FrameTooLarge));
+    let huge = |first: u8, length: u64| [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
+    let euro = "{\"action\":\"ping\",\"id\":\"\u{20ac}\"}".as_bytes();
+    let within = euro.len() - 4;
+    for (what, sent, code) in [
+        ("a frame without a mask", b"\x81\x02{}".to_vec(), broken),
+        ("a bit for compression", frame(0xc1, b"{}"), broken),
+        ("a large one with that bit", huge(0xc1, 200_000), too_large),
+        ("an opcode without a meaning", frame(0x83, b"{}"), broken),
+        ("a large one of that opcode", huge(0x83, 200_000), broken),
+        ("a control opcode without a meaning", frame(0x8b, b""), broken),
+        ("a ping of 126 bytes", frame(0x89, &[b'p'; 126]), broken),
+        ("a ping in fragments", frame(0x09, b""), broken),
+        ("the end of nothing", frame(0x80, b"{}"), broken),
+        ("a message within another", [frame(0x01, b"{"), frame(0x81, b"}")].concat(), broken),
+        ("text that is not UTF-8", frame(0x81, b"\xff"), broken),
+        ("the same in two fragments", [frame(0x01, b"\xe2\x82"), frame(0x80, b"x")].concat(), broken),
+        ("a goodbye of one byte", frame(0x88, b"\x03"), broken),
+        ("a length beyond all bounds", huge(0x81, u64::MAX), too_large),
+        ("a character in two fragments", [frame(0x01, &euro[..within]), frame(0x80, &euro[within..])].concat(), None),
+        (
+            "a length in more bytes than it takes",
+            {
+                let mut long = vec![0x81, 0xfe, 0, euro.len() as u8, 0, 0, 0, 0];
+                long.extend(euro);
+                long
+            },
+            None,
+        ),
+        (
+            "a ping of 125 bytes between fragments",
+            { [frame(0x01, &euro[..5]), frame(0x89, &[b'p'; 125]), frame(0x80, &euro[5..])].concat() },
+            None,
+        ),
+    ] {
+        let mut wire = Wire::connect(gateway).await;
+        assert_eq!(wire.ask(&upgrade("?user=ann", "")).await.status, 101);
+        wire.until(b"welcome", DEADLINE).await.unwrap();
+        wire.send(&sent).await;
+        match code {
+            Some(code) => {
+                let goodbye = [&code.code().to_be_bytes()[..], code.text().as_bytes()].concat();
+                wire.until(&goodbye, DEADLINE).await.unwrap_or_else(|| panic!("{what} is not closed with {code:?}"));
+            }
+            None => {
+                wire.until(b"\"T\":\"pong\"", DEADLINE).await.unwrap_or_else(|| panic!("{what} is not answered"));
+            }
+        }
+    }
 }
 
 /// A session whose `resume` is too large subscribes anew, on the same connection.
