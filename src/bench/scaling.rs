@@ -434,3 +434,23 @@ impl Producer {
         Ok(self.task.await??)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number in a cell of a table, whatever stands around its digits.
+    fn number(cell: &str) -> Option<usize> {
+        cell.chars().filter(char::is_ascii_digit).collect::<String>().parse().ok()
+    }
+
+    #[test]
+    fn the_documentation_says_how_large_interest_is() {
+        let text = include_str!("../../docs/scaling.md");
+        let section = text.split("\n## ").find(|section| section.starts_with("How large interest is")).unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let told: Vec<_> = rows.filter_map(|(symbols, bytes)| Some((number(symbols)?, number(bytes)?))).collect();
+        let counted = INTERESTS.map(|symbols| (symbols, interest_bytes(symbols).unwrap()));
+        assert_eq!(told, counted);
+    }
+}
