@@ -95,7 +95,7 @@ pub enum Offered {
     Duplicate,
     /// Its revision is older than a confirmed subscription needs: it proves nothing.
     Outdated,
-    /// It speaks of a former life of the stream, or of a partition that there is not.
+    /// It speaks of a former life of the stream, of one that cannot be, or of a partition that there is not.
     Foreign,
     /// It contradicts itself: it proves nothing.
     Unsound,
@@ -371,6 +371,7 @@ impl<E: Weight> Coverage<E> {
     /// all lives that follow, so they are covered from their beginning.
     fn enter(&mut self, life: Life, steps: &mut Vec<Step<E>>) -> bool {
         match self.life {
+            _ if life.incarnation > Incarnation::LAST => return false,
             Some(mine) if life.incarnation < mine.incarnation => return false,
             Some(mine) if life.incarnation == mine.incarnation => return true,
             Some(_) | None => {}

@@ -21,6 +21,12 @@ pub struct Revision(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// No life has a number beyond this, the nanoseconds from 1970 to 2262. What claims one makes no sense; if it were
+    /// believed, no life could follow it.
+    pub const LAST: Self = Self(i64::MAX as u64);
+}
+
 /// A life of the events stream: it was made anew, or has lost what it had acknowledged and gives the same sequences to
 /// other events from there on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

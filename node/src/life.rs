@@ -11,10 +11,6 @@ use tickwire_core::ids::{Incarnation, Life, Seq};
 /// The key of the stream's metadata under which its present life is noted, unless it is the first.
 pub const METADATA: &str = "tickwire.life";
 
-/// No life has a number beyond this, the nanoseconds from 1970 to 2262. What claims one makes no sense; if it were
-/// believed, no life could follow it.
-pub const LAST: Incarnation = Incarnation(i64::MAX as u64);
-
 /// The present life of the stream. The number of a stream's first life is the time at which it was made, in nanoseconds
 /// since 1970; one that is noted is the next after the latest that was known, whatever the clocks say.
 #[must_use]
@@ -34,7 +30,7 @@ pub fn noted(life: Life) -> String {
 fn parse(text: &str) -> Option<Life> {
     let (incarnation, before) = text.split_once('@')?;
     let life = Life { incarnation: Incarnation(incarnation.parse().ok()?), before: Seq(before.parse().ok()?) };
-    (life.incarnation <= LAST).then_some(life)
+    (life.incarnation <= Incarnation::LAST).then_some(life)
 }
 
 #[cfg(test)]

@@ -46,6 +46,16 @@ fn nobody_begins_before_the_life_of_the_stream_does() {
 }
 
 #[test]
+fn a_life_that_no_other_could_follow_is_not_believed() {
+    let (mut coverage, mut steps) = (coverage(), Vec::new());
+    offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
+    let claimed = section(0, 1, 0, 9, &[]);
+    let offered = coverage.offer(Millis(0), life(Incarnation(u64::MAX), 0), claimed, &mut steps);
+    assert_eq!((offered, steps), (Offered::Foreign, vec![]));
+    assert_eq!(offer(&mut coverage, 0, section(0, 1, 4, 5, &[])).1, [apply(0, 4, 5, &[])]);
+}
+
+#[test]
 fn a_stream_made_anew_ends_every_repair() {
     let mut coverage = asking();
     let mut steps = Vec::new();

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use tickwire_core::ids::{Incarnation, Millis, Seq};
 use tickwire_core::reached::Reached;
 use tickwire_node::lease::{Read, Record};
-use tickwire_node::life;
 
 /// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. Both
 /// together tell it from any other message that a stream which has lost its tail may give this sequence later.
@@ -37,7 +36,7 @@ impl Checkpoint {
 
     /// Whether it can have been written by a router that knew what it did.
     pub(crate) fn makes_sense(&self) -> bool {
-        self.incarnation <= life::LAST && self.mark.is_none_or(|mark| mark.seq <= self.floor)
+        self.incarnation <= Incarnation::LAST && self.mark.is_none_or(|mark| mark.seq <= self.floor)
     }
 }
 
