@@ -40,7 +40,7 @@ async fn publish(nats: &Nats) {
         let payload = format!(r#"{{"pattern":"Doji","id":"{number}","note":"{}"}}"#, "x".repeat(200));
         let subject = names::source("pattern", &format!("S{}", number % 40));
         sent.push(nats.jetstream.publish(subject, payload.into()).await.unwrap());
-        if sent.len() == 500 {
+        if sent.len() == 500 || number + 1 == EVENTS {
             for acknowledgement in sent.drain(..) {
                 acknowledgement.await.unwrap();
             }
