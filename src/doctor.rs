@@ -1,4 +1,4 @@
-//! `tickwire doctor`: what tickwire needs of NATS, checked without a node: a line for each, with the mend where one is
+//! `tickwire doctor`: what tickwire needs of NATS, checked without a node: a line for each, with what to do where one is
 //! needed. It stores nothing and makes nothing.
 
 use anstyle::{AnsiColor, Style};
@@ -58,7 +58,7 @@ enum Verdict {
 struct Finding {
     verdict: Verdict,
     what: String,
-    /// What was found; if that is a fault, also the mend.
+    /// What was found; if that is a fault, also what to do.
     found: String,
 }
 

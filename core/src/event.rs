@@ -114,7 +114,7 @@ enumeration!(
         Regular = "regular",
         /// 16:00 to 20:00, on half days 13:00 to 17:00.
         AfterHours = "afterhours",
-        /// Nights and weekends.
+        /// Nights, weekends and holidays.
         Closed = "closed",
     }
 );

@@ -285,7 +285,7 @@ impl Edge {
         let outage = Outage::of(now, connected, &self.coverage, self.ticks);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| outage.to_string());
-        warn!(code = code.as_str(), reason, "an outage is told to clients, or its end");
+        warn!(code = code.as_str(), reason, "clients are told of an outage of the cluster, or of its end");
         for shard in &mut self.shards {
             shard.say(ToShard::Upstream(code, reason.clone()));
         }

@@ -145,7 +145,8 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
     let capacity = Capacity::of(descriptors, wanted).map_err(|least| StartError::Part {
         part: "file descriptors",
         reason: format!(
-            "this process may have {descriptors:?} and needs at least {least}: raise its limit (ulimit -n)"
+            "this process may have {} and needs at least {least}: raise its limit (ulimit -n)",
+            descriptors.unwrap_or(0)
         ),
     })?;
     if let Some(needed) = capacity.lacking {

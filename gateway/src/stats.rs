@@ -114,7 +114,10 @@ pub(crate) fn describe() {
         "Events that left before their lane's turn, since they had waited for long"
     );
     describe_counter!("tickwire_gateway_unread_events_total", "Events that still waited for clients that left");
-    describe_counter!("tickwire_gateway_dropped_events_total", "Events let go that a session should have had");
+    describe_counter!(
+        "tickwire_gateway_dropped_events_total",
+        "Events dropped that a session should have had, by reason; after `closed` a resume brings them"
+    );
     describe_counter!("tickwire_gateway_conflated_events_total", "Events replaced by newer ones of their key");
     describe_counter!("tickwire_gateway_delayed_events_total", "Critical events beyond their budget that had to wait");
     describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");

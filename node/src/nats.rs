@@ -37,7 +37,7 @@ pub(crate) const BACKOFF_MOST: Duration = Duration::from_secs(4);
 /// How long after the server has answered the event of an earlier refusal may take to be reported by the client.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
 
-/// The oldest server that will do, for its KV with a life per key.
+/// The oldest server that will do.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
 
 /// The largest message that a server must take: an event of the size that is let in, as it travels between nodes, where

@@ -28,7 +28,7 @@ fn needs(role: Role, stream: &str) -> Needs {
         format!("$JS.API.STREAM.INFO.{stream}"),
         format!("$JS.API.STREAM.CREATE.{stream}"),
         format!("$JS.API.STREAM.UPDATE.{stream}"),
-        format!("$JS.API.DIRECT.GET.KV_{}", names::VIEW_BUCKET),
+        format!("$JS.API.STREAM.MSG.GET.KV_{}", names::VIEW_BUCKET),
     ];
     let mut needs = Needs { subscribes: vec![names::VIEW.to_owned()], publishes: common.to_vec() };
     match role {
@@ -45,10 +45,11 @@ fn needs(role: Role, stream: &str) -> Needs {
                 names::dead_letter(NOBODY),
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
                 format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
-                format!("$JS.API.DIRECT.GET.KV_{}", names::LEASES_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::LEASES_BUCKET),
                 format!("$JS.API.STREAM.MSG.GET.{stream}"),
                 format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
                 format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),
+                format!("$JS.API.CONSUMER.DELETE.{stream}.{NOBODY}"),
             ]);
         }
         Role::Gateway => {

@@ -64,7 +64,7 @@ async fn look(context: &jetstream::Context, name: &str) -> Result<Option<Info>, 
     }
 }
 
-/// What is wrong with a stream, each with the mend. What a starting node puts right by itself is no fault.
+/// What is wrong with a stream, each with what to do. What a starting node puts right by itself is no fault.
 fn faults(info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
     let running = &info.config;
     let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, each told with the place where it stands and the mend.
+//! What can be wrong with a configuration, each told with the place where it stands and what to do.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -22,7 +22,7 @@ pub enum ProvisionError {
     /// The partition count differs from what runs.
     #[error(
         "the stream {stream} has {running} partitions, but stream.partitions is {configured}; the count is fixed once \
-         events are stored: set stream.partitions = {running}, or use a new stream.name"
+         events are stored: set stream.partitions = {running}, or stop all nodes and delete the stream, with all that it holds"
     )]
     Partitions {
         /// The stream's name.
@@ -33,7 +33,7 @@ pub enum ProvisionError {
         configured: u32,
     },
     /// The stream is kept elsewhere than configured.
-    #[error("the stream {stream} is kept in {running}, which cannot be changed: set stream.storage to that")]
+    #[error("the stream {stream} is stored in {running}, which cannot be changed: set stream.storage = \"{running}\"")]
     Storage {
         /// Its name.
         stream: String,

@@ -118,7 +118,10 @@ pub(super) fn check_storage(running: &Config, config: &StreamConfig) -> Result<(
     if running.storage == storage(config) {
         Ok(())
     } else {
-        Err(ProvisionError::Storage { stream: running.name.clone(), running: format!("{:?}", running.storage) })
+        Err(ProvisionError::Storage {
+            stream: running.name.clone(),
+            running: format!("{:?}", running.storage).to_lowercase(),
+        })
     }
 }
 

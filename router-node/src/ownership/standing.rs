@@ -65,8 +65,11 @@ fn missing_partitions(me: &NodeRef, view: &View, report: &Report, wanted: usize,
         return Some(format!("this router is not in the member view yet (version {})", view.version));
     }
     if let Some((source, reason)) = report.unread.first_key_value() {
-        let more = report.unread.len() - 1;
-        return Some(format!("{source} cannot be read: {reason} (and {more} more)"));
+        let more = match report.unread.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        return Some(format!("{source} cannot be read: {reason}{more}"));
     }
     if held == 0 && wanted > 0 {
         return Some(format!("it should own {wanted} partitions and holds the lease of none"));

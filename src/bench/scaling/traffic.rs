@@ -99,7 +99,7 @@ impl Sort {
                 Some(Self::Beats)
             }
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
-            _ if in_bucket("$JS.API.DIRECT.GET.KV_").is_some() => Some(Self::Looks),
+            _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::Looks),
             _ => match names::parse_stored(subject) {
                 names::Stored::Tick { .. } => Some(Self::Ticks),
                 _ => subject.starts_with("events.").then_some(Self::Events),
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(of(&names::tick(3)), Some(Sort::Ticks));
         assert_eq!(of(&names::source("pattern", "AAPL")), Some(Sort::Events));
         assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(Sort::Renewals));
-        assert_eq!(of("$JS.API.DIRECT.GET.KV_TICKWIRE_LEASES.$KV.TICKWIRE_LEASES.p.3"), Some(Sort::Looks));
+        assert_eq!(of("$JS.API.STREAM.MSG.GET.KV_TICKWIRE_LEASES"), Some(Sort::Looks));
         assert_eq!(of("$JS.API.STREAM.INFO.EVENTS"), None);
         assert_eq!(of("_INBOX_router.x"), None);
         assert_eq!(Sort::of(&names::tick(3), Some("$JS.ACK.EVENTS.c.1.2.3.4.0")), Some(Sort::Deliveries));
