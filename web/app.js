@@ -50,12 +50,13 @@ const EARLY_MOST = 4096;
  * @type {Record<number, "yes" | "no" | "after" | "new token">}
  */
 const RECONNECT = {
+  1002: "no",
+  1007: "no",
+  1009: "after",
   1012: "after",
   4001: "no",
   4002: "after",
   4003: "no",
-  4004: "after",
-  4005: "no",
   4007: "after",
   4008: "yes",
   4009: "new token",
@@ -64,7 +65,7 @@ const RECONNECT = {
   4013: "after",
 };
 const FRAME_TOO_LARGE = 417;
-const FRAME_TOO_LARGE_CLOSE = 4004;
+const MESSAGE_TOO_BIG = 1009;
 const UNAVAILABLE = 503;
 
 /**
@@ -289,7 +290,7 @@ function lost(code, reason) {
     return;
   }
   // The frame that was too large cannot have been another.
-  if (code === FRAME_TOO_LARGE_CLOSE && resumePending) forget();
+  if (code === MESSAGE_TOO_BIG && resumePending) forget();
   // Full jitter: clients that were cut off together must not come back together.
   const most = Math.min(BACKOFF_FIRST_MS * 2 ** failures, BACKOFF_MOST_MS);
   const drawn = reconnect === "after" ? BACKOFF_MOST_MS * (0.5 + Math.random() / 2) : Math.random() * most;

@@ -94,7 +94,7 @@ impl<D: Dial> Owner<D> {
                 farewell(&mut socket).await;
             }
             // The frame that was too large can only have been the resume: the next session begins anew.
-            if end.code == Some(CloseCode::FrameTooLarge.code()) && self.requests.is_resuming() {
+            if end.code == Some(CloseCode::TooBig.code()) && self.requests.is_resuming() {
                 self.progress.forget();
             }
             for lost in self.requests.end_session() {

@@ -93,14 +93,16 @@ codes! {
 }
 
 codes! {
-    /// Why a connection was closed.
+    /// Why a connection was closed. What RFC 6455 (7.4.1) names has its code, so that browsers, proxies and dashboards know
+    /// it; the rest is from 4000 on.
     CloseCode {
+        ProtocolError = 1002, "something that WebSocket does not allow";
+        NotUtf8 = 1007, "text that is not UTF-8";
+        TooBig = 1009, "a message too large to be passed over";
         Draining = 1012, "this gateway is shutting down";
         AuthFailed = 4001, "authentication failed";
         AuthTimeout = 4002, "authentication took too long";
         TooManyBadFrames = 4003, "too many refused frames";
-        FrameTooLarge = 4004, "a frame too large to be passed over";
-        ProtocolViolation = 4005, "something that WebSocket does not allow";
         TokenNotYetValid = 4007, "the token is not valid yet";
         SlowConsumer = 4008, "the client reads too slowly";
         TokenExpired = 4009, "the token has expired";
@@ -182,13 +184,13 @@ impl CloseCode {
     #[must_use]
     pub fn reconnect(self) -> Reconnect {
         match self {
-            Self::AuthFailed | Self::TooManyBadFrames | Self::ProtocolViolation => Reconnect::No,
+            Self::ProtocolError | Self::NotUtf8 | Self::AuthFailed | Self::TooManyBadFrames => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
             Self::TokenExpired => Reconnect::NewToken,
             // A tab that was frozen authenticates when it wakes, a token becomes valid, and a session whose `resume` was
             // too large can subscribe anew.
             Self::AuthTimeout
-            | Self::FrameTooLarge
+            | Self::TooBig
             | Self::TokenNotYetValid
             | Self::Draining
             | Self::Moved
@@ -226,7 +228,7 @@ mod tests {
         }
         for code in CloseCode::ALL {
             assert_eq!(CloseCode::from_code(code.code()), Some(*code));
-            assert!(*code == CloseCode::Draining || (4000..5000).contains(&code.code()));
+            assert!([1002, 1007, 1009, 1012].contains(&code.code()) || (4000..5000).contains(&code.code()));
         }
         assert_eq!(ErrorCode::from_code(0), None);
     }

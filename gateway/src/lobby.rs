@@ -109,7 +109,7 @@ impl Lobby {
                 Ok(Some(Incoming::Alive)) => {
                     signs += 1;
                     if signs > MOST_SIGNS {
-                        return Err(Some(Refusal { code: CloseCode::ProtocolViolation, error: None }));
+                        return Err(Some(Refusal { code: CloseCode::TooManyBadFrames, error: None }));
                     }
                     tokio::task::yield_now().await;
                 }
@@ -120,7 +120,7 @@ impl Lobby {
                 Ok(Some(Incoming::TooLarge)) => {
                     let text = ErrorCode::FrameTooLarge.text();
                     let error = Some(ServerError::new(None, ErrorCode::FrameTooLarge, text));
-                    return Err(Some(Refusal { code: CloseCode::FrameTooLarge, error }));
+                    return Err(Some(Refusal { code: CloseCode::TooBig, error }));
                 }
                 Ok(Some(Incoming::Frame(bytes))) => {
                     return match ClientFrame::parse(&bytes, socket.encoding()) {

@@ -18,7 +18,7 @@ use tickwire_core::frames::Encoding;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
-use tungstenite::error::{CapacityError, Error};
+use tungstenite::error::{Error, ProtocolError};
 
 pub(crate) use pace::{Pace, Rate};
 pub(crate) use reader::Reader;
@@ -123,9 +123,9 @@ pub(crate) struct Socket {
     sent: usize,
     /// How much came to wait behind other bytes that waited.
     behind: usize,
-    /// Whether the reader met something after which it cannot go on; what comes then is let go unread, so that the
-    /// client can still read why.
-    broken: bool,
+    /// What the reader met after which it cannot go on; what comes then is let go unread, so that the client can still
+    /// read why.
+    fault: Option<&'static str>,
     /// Whether our close frame is on its way, behind which nothing may follow.
     closing: bool,
     watcher: Watcher,
@@ -138,7 +138,7 @@ impl Socket {
 
     fn of(tcp: TcpStream, reader: Reader, pace: Pace, encoding: Encoding) -> Self {
         let (pause, unsent, watcher) = (None, Vec::new(), Watcher::default());
-        Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, behind: 0, broken: false, closing: false, watcher }
+        Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, behind: 0, fault: None, closing: false, watcher }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
@@ -176,7 +176,7 @@ impl Socket {
                 self.pause = None;
             }
             // What was read and not looked at, or left for another turn, makes no kernel say so.
-            let waits_here = self.reader.may_have_more() && !self.broken;
+            let waits_here = self.reader.may_have_more() && self.fault.is_none();
             if !waits_here && ready!(self.tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Ready::Broken);
             }
@@ -221,7 +221,7 @@ impl Socket {
 
     /// Reads one message; `None` when there is none whole, or the turn is over.
     pub(crate) fn read(&mut self) -> Result<Option<Incoming>, Ended> {
-        if self.broken {
+        if self.fault.is_some() {
             return self.discard();
         }
         let (waiting, waited) = (self.unsent.len(), self.unsent() > 0);
@@ -242,16 +242,13 @@ impl Socket {
             Ok(Some(Message::Text(_) | Message::Binary(_))) => Ok(Some(Incoming::WrongType)),
             Ok(Some(_)) => Ok(Some(Incoming::Alive)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
-                self.broken = true;
-                Err(Ended::Refused(CloseCode::FrameTooLarge))
-            }
-            Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Err(Ended::Gone),
-            Err(Error::Protocol(_) | Error::Utf8(_)) => {
-                self.broken = true;
-                Err(Ended::Refused(CloseCode::ProtocolViolation))
-            }
-            Err(_) => Err(Ended::Gone),
+            Err(error) => match fault(&error) {
+                Some((code, words)) => {
+                    self.fault = Some(words);
+                    Err(Ended::Refused(code))
+                }
+                None => Err(Ended::Gone),
+            },
         }
     }
 
@@ -274,7 +271,7 @@ impl Socket {
     pub(crate) fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
         let mut frame = vec![0; HEADER];
         frame.extend(code.code().to_be_bytes());
-        frame.extend(code.text().as_bytes());
+        frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
         let start = put_header(&mut frame, CLOSE);
         self.closing = true;
         self.write(&frame[start..])
@@ -365,6 +362,31 @@ fn put_header(frame: &mut [u8], opcode: u8) -> usize {
     };
     frame[start] = 0x80 | opcode;
     start
+}
+
+/// With what a client is closed whose reader met this, and what it is told; `None` if it has gone.
+fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
+    let words = match error {
+        Error::Capacity(_) => return Some((CloseCode::TooBig, CloseCode::TooBig.text())),
+        Error::Utf8(_) => return Some((CloseCode::NotUtf8, CloseCode::NotUtf8.text())),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(error) => match error {
+            ProtocolError::NonZeroReservedBits => "reserved bits set",
+            ProtocolError::UnmaskedFrameFromClient => "a frame without a mask",
+            ProtocolError::FragmentedControlFrame => "a control frame in fragments",
+            ProtocolError::ControlFrameTooBig => "a control frame of more than 125 bytes",
+            ProtocolError::UnknownControlFrameType(_)
+            | ProtocolError::UnknownDataFrameType(_)
+            | ProtocolError::InvalidOpcode(_) => "an opcode that RFC 6455 reserves",
+            ProtocolError::UnexpectedContinueFrame => "a continuation of nothing",
+            ProtocolError::ExpectedFragment(_) => "a message between the fragments of another",
+            ProtocolError::InvalidCloseSequence => "a close frame that is not well-formed",
+            ProtocolError::ReceivedAfterClosing => "a frame after the close frame",
+            _ => CloseCode::ProtocolError.text(),
+        },
+        _ => return None,
+    };
+    Some((CloseCode::ProtocolError, words))
 }
 
 #[cfg(test)]

@@ -100,29 +100,38 @@ async fn who_goes_on_being_wrong_is_closed() {
     assert_eq!(metrics.get("tickwire_gateway_closes_total"), 1.0);
 }
 
+/// What is said of opcodes that mean nothing.
+const RESERVED: &str = "an opcode that RFC 6455 reserves";
+
 /// What WebSocket does not allow ends a connection with its code, and what it does allow, however odd, is answered.
 #[tokio::test]
 async fn frames_that_websocket_does_not_allow_are_closed_with_their_code() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
-    let (broken, too_large) = (Some(CloseCode::ProtocolViolation), Some(CloseCode::FrameTooLarge));
+    let broken = |reason| Some((CloseCode::ProtocolError, reason));
+    let (garbled, too_large) = [CloseCode::NotUtf8, CloseCode::TooBig].map(|code| Some((code, code.text()))).into();
     let huge = |first: u8, length: u64| [&[first, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
     let euro = "{\"action\":\"ping\",\"id\":\"\u{20ac}\"}".as_bytes();
     let within = euro.len() - 4;
     for (what, sent, code) in [
-        ("a frame without a mask", b"\x81\x02{}".to_vec(), broken),
-        ("a bit for compression", frame(0xc1, b"{}"), broken),
+        ("a frame without a mask", b"\x81\x02{}".to_vec(), broken("a frame without a mask")),
+        ("a bit for compression", frame(0xc1, b"{}"), broken("reserved bits set")),
         ("a large one with that bit", huge(0xc1, 200_000), too_large),
-        ("an opcode without a meaning", frame(0x83, b"{}"), broken),
-        ("a large one of that opcode", huge(0x83, 200_000), broken),
-        ("a control opcode without a meaning", frame(0x8b, b""), broken),
-        ("a ping of 126 bytes", frame(0x89, &[b'p'; 126]), broken),
-        ("a ping in fragments", frame(0x09, b""), broken),
-        ("the end of nothing", frame(0x80, b"{}"), broken),
-        ("a message within another", [frame(0x01, b"{"), frame(0x81, b"}")].concat(), broken),
-        ("text that is not UTF-8", frame(0x81, b"\xff"), broken),
-        ("the same in two fragments", [frame(0x01, b"\xe2\x82"), frame(0x80, b"x")].concat(), broken),
-        ("a goodbye of one byte", frame(0x88, b"\x03"), broken),
+        ("an opcode without a meaning", frame(0x83, b"{}"), broken(RESERVED)),
+        ("a large one of that opcode", huge(0x83, 200_000), broken(RESERVED)),
+        ("a control opcode without a meaning", frame(0x8b, b""), broken(RESERVED)),
+        ("a ping of 126 bytes", frame(0x89, &[b'p'; 126]), broken("a control frame of more than 125 bytes")),
+        ("a ping in fragments", frame(0x09, b""), broken("a control frame in fragments")),
+        ("the end of nothing", frame(0x80, b"{}"), broken("a continuation of nothing")),
+        (
+            "a message within another",
+            [frame(0x01, b"{"), frame(0x81, b"}")].concat(),
+            broken("a message between the fragments of another"),
+        ),
+        ("text that is not UTF-8", frame(0x81, b"\xff"), garbled),
+        ("the same in two fragments", [frame(0x01, b"\xe2\x82"), frame(0x80, b"x")].concat(), garbled),
+        ("the beginning of such a text", [&[0x81, 0xe0, 0, 0, 0, 0][..], b"\xe2\x28"].concat(), garbled),
+        ("a goodbye of one byte", frame(0x88, b"\x03"), broken("a close frame that is not well-formed")),
         ("a length beyond all bounds", huge(0x81, u64::MAX), too_large),
         ("a character in two fragments", [frame(0x01, &euro[..within]), frame(0x80, &euro[within..])].concat(), None),
         (
@@ -145,9 +154,10 @@ async fn frames_that_websocket_does_not_allow_are_closed_with_their_code() {
         wire.until(b"welcome", DEADLINE).await.unwrap();
         wire.send(&sent).await;
         match code {
-            Some(code) => {
-                let goodbye = [&code.code().to_be_bytes()[..], code.text().as_bytes()].concat();
-                wire.until(&goodbye, DEADLINE).await.unwrap_or_else(|| panic!("{what} is not closed with {code:?}"));
+            Some((code, reason)) => {
+                let goodbye = [&code.code().to_be_bytes()[..], reason.as_bytes()].concat();
+                let closed = wire.until(&goodbye, DEADLINE).await;
+                closed.unwrap_or_else(|| panic!("{what} is not closed with {code:?}, {reason}"));
             }
             None => {
                 wire.until(b"\"T\":\"pong\"", DEADLINE).await.unwrap_or_else(|| panic!("{what} is not answered"));

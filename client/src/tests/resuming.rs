@@ -251,7 +251,7 @@ async fn a_resume_that_the_server_passes_over_or_closes_for_its_size_is_not_sent
     peer.say(&[heartbeat(20)]).await;
     assert!(matches!(next(&mut messages).await, Message::Heartbeat(_)));
     let (peer, ..) = resumed(&mut messages, &mut stage, peer).await;
-    peer.close(CloseCode::FrameTooLarge.code(), "too large").await;
+    peer.close(CloseCode::TooBig.code(), "too large").await;
     assert!(disconnected(&mut messages).await.1.is_some());
     let mut peer = stage.welcome().await;
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));

@@ -17,6 +17,7 @@ use tungstenite::Message;
 use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+use super::TEXT;
 use super::pace::Pace;
 use sieve::Sieve;
 
@@ -82,15 +83,10 @@ impl Reader {
     ) -> Result<Option<Message>, Error> {
         let Self { max_frame_bytes, is_final, .. } = *self;
         let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes, is_final, &[])));
-        let UnderWay { sieve, context, seam } = &mut **under_way;
         self.dry = false;
-        let stream = Paced { stream, pace, dry: &mut self.dry };
-        let read = context.read(&mut Pipe { stream, answers, seam, sieve });
-        if seam.shredded || sieve.gives_up() {
-            let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
-            return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
-        }
-        if matches!(&read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock) {
+        let read = under_way.read(Paced { stream, pace, dry: &mut self.dry }, answers);
+        if is_all(&read) {
+            let UnderWay { sieve, context, seam } = &mut **under_way;
             if sieve.take_too_large() {
                 // What came of it before is forgotten with the rest.
                 if !seam.closed {
@@ -112,6 +108,25 @@ impl UnderWay {
         let sieve = Sieve::new(max_frame_bytes, is_final, read.to_vec());
         Self { sieve, context: new_context(max_frame_bytes), seam: Seam::default() }
     }
+
+    fn read(&mut self, stream: Paced<'_, impl Read>, answers: &mut Vec<u8>) -> Result<Message, Error> {
+        let Self { sieve, context, seam } = self;
+        let read = context.read(&mut Pipe { stream, answers, seam, sieve });
+        if seam.shredded || sieve.gives_up() {
+            let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
+            return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
+        }
+        // The messages before it come first.
+        if seam.garbled && is_all(&read) {
+            return Err(Error::Utf8("before the message is whole".to_owned()));
+        }
+        read
+    }
+}
+
+/// Whether there is nothing more for now.
+fn is_all(read: &Result<Message, Error>) -> bool {
+    matches!(read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock)
 }
 
 fn new_context(max_frame_bytes: usize) -> WebSocketContext {
@@ -133,7 +148,7 @@ struct Pipe<'a, S> {
 
 impl<S: Read> Read for Pipe<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stream.pace.allowance() == 0 || self.seam.shredded {
+        if self.stream.pace.allowance() == 0 || self.seam.shredded || self.seam.garbled {
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.sieve.read(&mut self.stream, buffer)?;
@@ -184,6 +199,42 @@ impl<S> Write for Pipe<'_, S> {
 /// The longest header without its mask (RFC 6455, 5.2).
 const LONGEST_HEADER: usize = 10;
 
+/// What masks a frame (RFC 6455, 5.3).
+const MASK: usize = 4;
+
+/// UTF-8 as it comes, byte by byte (RFC 3629, 4).
+#[derive(Debug, Default)]
+struct Utf8 {
+    /// How many bytes of a character are still to come.
+    left: u8,
+    /// Between what the next of them must be.
+    from: u8,
+    to: u8,
+}
+
+impl Utf8 {
+    /// Whether the text may go on with this byte.
+    fn takes(&mut self, byte: u8) -> bool {
+        if self.left > 0 {
+            let fits = (self.from..=self.to).contains(&byte);
+            (self.left, self.from, self.to) = (self.left - 1, 0x80, 0xbf);
+            return fits;
+        }
+        (self.left, self.from, self.to) = match byte {
+            0x00..=0x7f => return true,
+            0xc2..=0xdf => (1, 0x80, 0xbf),
+            0xe0 => (2, 0xa0, 0xbf),
+            0xed => (2, 0x80, 0x9f),
+            0xe1..=0xef => (2, 0x80, 0xbf),
+            0xf0 => (3, 0x90, 0xbf),
+            0xf1..=0xf3 => (3, 0x80, 0xbf),
+            0xf4 => (3, 0x80, 0x8f),
+            _ => return false,
+        };
+        true
+    }
+}
+
 /// Where a client's stream of frames stands.
 #[derive(Debug, Default)]
 struct Seam {
@@ -192,6 +243,16 @@ struct Seam {
     headed: usize,
     /// How much of a frame, its mask included, is still to come.
     left: u64,
+    /// What masks it, as far as that has come.
+    mask: [u8; MASK],
+    /// How much of its mask and payload has gone by.
+    gone: usize,
+    /// The text that is under way.
+    text: Option<Utf8>,
+    /// Whether the frame belongs to it.
+    is_text: bool,
+    /// Whether a text was none. tungstenite says so when a fragment is whole, which may be never.
+    garbled: bool,
     /// Whether further fragments of a message are to come.
     fragmented: bool,
     /// How many of it have come.
@@ -208,6 +269,9 @@ impl Seam {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
                 let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                if self.is_text {
+                    self.spell(&bytes[..passed]);
+                }
                 self.left -= passed as u64;
                 bytes = &bytes[passed..];
                 continue;
@@ -216,9 +280,13 @@ impl Seam {
             self.headed += 1;
             bytes = rest;
             if let Some(left) = self.follows() {
-                (self.headed, self.left) = (0, left);
+                (self.headed, self.left, self.gone, self.is_text) = (0, left, 0, false);
                 match (self.header[0] & 0x0f, self.header[0] & 0x80 != 0) {
-                    (0x0..=0x2, last) => {
+                    (opcode @ 0x0..=0x2, last) => {
+                        if opcode != 0 {
+                            self.text = (opcode == TEXT).then(Utf8::default);
+                        }
+                        self.is_text = self.text.is_some();
                         self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
                         self.fragmented = !last;
                         self.shredded |= self.fragments > MAX_FRAGMENTS;
@@ -226,6 +294,20 @@ impl Seam {
                     (0x8, _) => self.closed = true,
                     _ => {}
                 }
+            }
+        }
+    }
+
+    /// These bytes of a masked text come next.
+    fn spell(&mut self, bytes: &[u8]) {
+        let Some(text) = &mut self.text else { return };
+        for byte in bytes {
+            let at = self.gone;
+            self.gone += 1;
+            if at < MASK {
+                self.mask[at] = *byte;
+            } else {
+                self.garbled |= !text.takes(byte ^ self.mask[at % MASK]);
             }
         }
     }

@@ -101,11 +101,10 @@ proptest! {
             let piece: VecDeque<Vec<u8>> = pieces.next().into_iter().collect();
             let over = piece.is_empty();
             let mut stream = Pieces(piece.clone());
-            let UnderWay { sieve, context, seam } = &mut staying;
             let (mut pace, mut dry) = (unbounded(), false);
             let expected = all(|answers| {
                 let stream = Paced { stream: &mut stream, pace: &mut pace, dry: &mut dry };
-                context.read(&mut Pipe { stream, answers, seam, sieve }).map(Some)
+                staying.read(stream, answers).map(Some)
             });
             let mut stream = Pieces(piece);
             let came = all_turns(&mut reader, &mut stream, turn);
@@ -239,5 +238,30 @@ fn as_many_fragments_as_are_allowed_are_a_message() {
         assert_eq!(why, would_block());
         assert!(messages.iter().any(|message| message.len() == MAX_FRAGMENTS as usize));
         assert!(!reader.may_have_more());
+    }
+}
+
+proptest! {
+    /// A text is judged as it comes: what of it may still become UTF-8 is waited for, and no byte beyond.
+    #[test]
+    fn a_text_that_cannot_become_utf_8_ends_before_it_is_whole(
+        text in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0xc0_u8, 0xe0..0xf5_u8], 0..12),
+        more in any::<bool>(),
+    ) {
+        let bytes = frame(if more { 0x01 } else { 0x81 }, &[text.as_slice(), b"and so on"].concat());
+        let may_go_on = |text: &[u8]| std::str::from_utf8(text).map_or_else(|error| error.error_len().is_none(), |_| true);
+        let mut reader = Reader::new(&[], MAX);
+        // Behind the header of two bytes comes the mask of four.
+        for (at, byte) in bytes.iter().enumerate().take(6 + text.len()) {
+            let mut stream = Pieces(VecDeque::from([vec![*byte]]));
+            let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
+            prop_assert!(messages.is_empty());
+            let came = &text[..(at + 1).saturating_sub(6)];
+            if !may_go_on(came) {
+                prop_assert!(why.contains("UTF-8"), "{} after {:?}", why, came);
+                return Ok(());
+            }
+            prop_assert_eq!(why, would_block(), "after {:?}", came);
+        }
     }
 }
