@@ -138,8 +138,8 @@ impl Cluster {
             Sort::Beats => (gateways + routers) / self.beat_interval,
             Sort::Announcements => 1.0 / self.round_interval,
             Sort::Renewals => leases / self.checkpoint_interval + 1.0 / self.round_interval,
-            // Each lease is looked at once a second by all but its owner.
-            Sort::Looks => (routers - 1.0) * (leases + 1.0 / self.round_interval),
+            // Each lease is looked at twice a second by all but its owner.
+            Sort::Looks => (routers - 1.0) * (2.0 * leases + 1.0 / self.round_interval),
             Sort::Ticks => ticks,
             Sort::Events => self.rate,
             Sort::Deliveries => self.rate + ticks,
