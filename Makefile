@@ -2,11 +2,6 @@
 
 CARGO ?= cargo
 
-# What is built for the first time gains nothing by incremental compilation, and pays for it.
-ifeq ($(wildcard target/debug),)
-export CARGO_INCREMENTAL := 0
-endif
-
 .DEFAULT_GOAL := help
 .PHONY: help tools dev test chaos bench fmt lint doc clean-tools
 

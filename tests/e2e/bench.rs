@@ -28,6 +28,6 @@ fn an_idle_session_holds_little_memory() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let bytes = report["runs"][0]["rss_per_socket"].as_f64().unwrap();
-    // 3.6 KB each of 19,000 (docs/benchmarks.md); what few share weighs more.
-    assert!(bytes < 6_000.0, "{bytes} bytes");
+    // 4 KB each of 19,000 (docs/benchmarks.md), and 6.5 KB of so few, who share what a gateway takes anyway.
+    assert!(bytes < 8_000.0, "{bytes} bytes");
 }

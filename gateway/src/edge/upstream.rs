@@ -101,7 +101,7 @@ impl fmt::Display for Outage {
         match self {
             Self::Disconnected => f.write_str("no connection to NATS"),
             Self::Unheard(partitions) => {
-                write!(f, "no router has reported {partitions} yet: is one running, and can it read the stream?")
+                write!(f, "no router has reported {partitions} yet: is a router running, and can it read the stream?")
             }
             Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for {} s", ms / 1_000),
             Self::Stuck(partitions) => write!(f, "{partitions} incomplete, and no router gives what is missing"),
