@@ -19,7 +19,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::TEXT;
 use super::pace::Pace;
-use sieve::Sieve;
+use sieve::{Header, LONGEST_HEADER, Sieve};
 
 /// How much is read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
@@ -117,8 +117,8 @@ impl UnderWay {
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
         }
         // The messages before it come first.
-        if seam.garbled && is_all(&read) {
-            return Err(Error::Utf8("before the message is whole".to_owned()));
+        if seam.garbled && (is_all(&read) || matches!(read, Err(Error::Utf8(_)))) {
+            return Err(Error::Utf8("a text is none".to_owned()));
         }
         read
     }
@@ -195,9 +195,6 @@ impl<S> Write for Pipe<'_, S> {
         Ok(())
     }
 }
-
-/// The longest header without its mask (RFC 6455, 5.2).
-const LONGEST_HEADER: usize = 10;
 
 /// What masks a frame (RFC 6455, 5.3).
 const MASK: usize = 4;
@@ -279,21 +276,23 @@ impl Seam {
             self.header[self.headed] = *first;
             self.headed += 1;
             bytes = rest;
-            if let Some(left) = self.follows() {
-                (self.headed, self.left, self.gone, self.is_text) = (0, left, 0, false);
-                match (self.header[0] & 0x0f, self.header[0] & 0x80 != 0) {
-                    (opcode @ 0x0..=0x2, last) => {
-                        if opcode != 0 {
-                            self.text = (opcode == TEXT).then(Utf8::default);
-                        }
-                        self.is_text = self.text.is_some();
-                        self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
-                        self.fragmented = !last;
-                        self.shredded |= self.fragments > MAX_FRAGMENTS;
+            let Some(header) = Header::read(&self.header[..self.headed]) else { continue };
+            (self.headed, self.left, self.gone, self.is_text) = (0, header.follows(), 0, false);
+            match header.opcode {
+                opcode @ 0x0..=0x2 => {
+                    let begins = opcode != 0;
+                    if begins {
+                        self.text = (opcode == TEXT).then(Utf8::default);
                     }
-                    (0x8, _) => self.closed = true,
-                    _ => {}
+                    // What is wrong in another way is told so, whatever it spells.
+                    let is_due = header.is_data && header.masked && begins != self.fragmented && !self.closed;
+                    self.is_text = is_due && self.text.is_some();
+                    self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
+                    self.fragmented = !header.is_last;
+                    self.shredded |= self.fragments > MAX_FRAGMENTS;
                 }
+                0x8 => self.closed = true,
+                _ => {}
             }
         }
     }
@@ -315,18 +314,6 @@ impl Seam {
     /// Whether nothing of a message is under way.
     fn is_clean(&self) -> bool {
         self.headed == 0 && self.left == 0 && !self.fragmented && !self.closed
-    }
-
-    /// How many bytes follow the header; `None` while it is not whole.
-    fn follows(&self) -> Option<u64> {
-        let [_, second, extended @ ..] = &self.header[..self.headed] else { return None };
-        let payload = match second & 0x7f {
-            126 => u64::from(u16::from_be_bytes(*extended.first_chunk()?)),
-            127 => u64::from_be_bytes(*extended.first_chunk()?),
-            length => u64::from(length),
-        };
-        let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        Some(payload.saturating_add(mask))
     }
 }
 

@@ -265,3 +265,23 @@ proptest! {
         }
     }
 }
+
+/// A frame that is wrong in another way than its spelling is told so, in whatever pieces it comes.
+#[test]
+fn a_frame_that_is_not_allowed_is_no_text_that_is_not_utf_8() {
+    let unmasked = [&[0x00, 20][..], &[0; 8], &[0xff; 12]].concat();
+    let reserved = frame(0xb0, &[0xff; 20]);
+    let within = [frame(0x01, b"a"), frame(0x81, &[0xff; 20])].concat();
+    for (wrong, begins) in [(unmasked.clone(), true), (unmasked, false), (reserved, true), (within, true)] {
+        let bytes = if begins { [frame(0x81, b"before"), wrong].concat() } else { wrong };
+        for size in [1, 7, bytes.len()] {
+            let mut reader = Reader::new(&[], MAX);
+            let mut stream = Pieces(bytes.chunks(size).map(<[u8]>::to_vec).collect());
+            let why = std::iter::repeat_with(|| all(|answers| reader.read(&mut stream, answers, &mut unbounded())).2)
+                .take(bytes.len() + 1)
+                .find(|why| *why != would_block());
+            let why = why.unwrap_or_default();
+            assert!(why.contains("protocol error"), "{why} in pieces of {size} of {bytes:02x?}");
+        }
+    }
+}

@@ -11,10 +11,10 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use super::{MAX_FRAGMENTS, Paced};
+use super::{MASK, MAX_FRAGMENTS, Paced};
 
 /// The longest header without its mask (RFC 6455, 5.2).
-const LONGEST_HEADER: usize = 10;
+pub(super) const LONGEST_HEADER: usize = 10;
 
 /// Takes what is too large out of a client's stream of frames.
 #[derive(Debug, Default)]
@@ -47,12 +47,12 @@ pub(super) struct Sieve {
 }
 
 /// What a header says.
-struct Header {
-    opcode: u8,
+pub(super) struct Header {
+    pub(super) opcode: u8,
     /// Whether it belongs to a message, in a way that is known here.
-    is_data: bool,
-    is_last: bool,
-    masked: bool,
+    pub(super) is_data: bool,
+    pub(super) is_last: bool,
+    pub(super) masked: bool,
     payload: u64,
     len: usize,
 }
@@ -139,7 +139,7 @@ impl Sieve {
             self.frames += 1;
             let verdict = self.judge(&header);
             self.drops = verdict != Verdict::Kept;
-            self.left = header.payload.saturating_add(if header.masked { 4 } else { 0 });
+            self.left = header.follows();
             if !self.drops {
                 bytes.copy_within(at - header.len..at, kept);
                 kept += header.len;
@@ -192,7 +192,7 @@ enum Verdict {
 
 impl Header {
     /// Reads the header that these bytes begin with; `None` while it is not whole.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let [first, second, extended @ ..] = bytes else { return None };
         let (payload, len) = match second & 0x7f {
             126 => (u64::from(u16::from_be_bytes(*extended.first_chunk()?)), 4),
@@ -202,6 +202,11 @@ impl Header {
         let (opcode, reserved) = (first & 0x0f, first & 0x70);
         let is_data = opcode <= 0x2 && reserved == 0;
         Some(Self { opcode, is_data, is_last: first & 0x80 != 0, masked: second & 0x80 != 0, payload, len })
+    }
+
+    /// How many bytes follow it in its frame: the mask, and the payload.
+    pub(super) fn follows(&self) -> u64 {
+        self.payload.saturating_add(if self.masked { MASK as u64 } else { 0 })
     }
 }
 
