@@ -305,25 +305,25 @@ fn what_is_read_is_paid_for_once_and_what_is_given_by_each() {
     let mut places = Places::default();
     let at = |seqs: &[u64]| Position { incarnation: LIFE, seqs: seqs.iter().copied().map(Seq).collect() };
     let all = at(&[1_000_000, 1_000_000]);
-    let mut both = [(); 2].map(|()| CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all));
-    let mut asked = Vec::new();
-    for one in &mut both {
+    // Another one that lacks all, and what it pays for being asked for.
+    let mut ask = || {
+        let mut one = CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all);
         let place = places.join(one.class()).or_else(|| places.take(one.class())).unwrap();
-        asked.push(one.take_place(place));
+        let paid = one.take_place(place);
         one.asked();
+        (one, paid)
+    };
+    let both = [(); 2].map(|()| {
+        let (mut one, paid) = ask();
         one.gathered(GATHERING);
-    }
-    assert_eq!(asked, [PAID_AHEAD, PAID_AHEAD], "a gathering that has begun is not joined");
+        (one, paid)
+    });
+    assert_eq!(both.each_ref().map(|(_, paid)| *paid), [PAID_AHEAD; 2], "a gathering that has begun is not joined");
     drop(both);
 
-    let mut both = [(); 2].map(|()| CatchUp::new(Millis(0), None, Of::Session, at(&[0, 0]).seqs, &all));
-    let mut asked = Vec::new();
-    for one in &mut both {
-        let place = places.join(one.class()).or_else(|| places.take(one.class())).unwrap();
-        asked.push(one.take_place(place));
-        one.asked();
-    }
-    assert_eq!(asked, [PAID_AHEAD, 0], "more when it has come");
+    let [(first, ahead), (second, shared)] = [ask(), ask()];
+    assert_eq!([ahead, shared], [PAID_AHEAD, 0], "more when it has come");
+    let mut both = [first, second];
     for (at, one) in both.iter_mut().enumerate() {
         one.gathered(GATHERING);
         assert!((1..=17).all(|seq| take(one, seq)));

@@ -159,20 +159,11 @@ impl Shard {
 
     fn check_subscriptions(&self, id: &Option<Id>, subscriptions: usize) -> Result<(), ServerError> {
         let most = self.settings.config.max_subscriptions;
-        if subscriptions <= most {
-            return Ok(());
-        }
-        let message = format!("subscription limit is {most} per connection");
-        Err(ServerError::new(id.clone(), ErrorCode::SubscriptionLimit, message))
+        check_count(id, "subscription", subscriptions, most, ErrorCode::SubscriptionLimit)
     }
 
     fn check_symbols(&self, id: &Option<Id>, symbols: usize) -> Result<(), ServerError> {
-        let most = self.settings.config.max_symbols;
-        if symbols <= most {
-            return Ok(());
-        }
-        let message = format!("symbol limit is {most} per connection");
-        Err(ServerError::new(id.clone(), ErrorCode::SymbolLimit, message))
+        check_count(id, "symbol", symbols, self.settings.config.max_symbols, ErrorCode::SymbolLimit)
     }
 
     /// Checks what the filters of a session take in bytes: those that it will have, and those that it waits for.
@@ -315,6 +306,14 @@ impl Shard {
             self.close(now, number, CloseCode::TooManyBadFrames);
         }
     }
+}
+
+/// Refuses more of something than a connection may have.
+fn check_count(id: &Option<Id>, what: &str, count: usize, most: usize, code: ErrorCode) -> Result<(), ServerError> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(ServerError::new(id.clone(), code, format!("{what} limit is {most} per connection")))
 }
 
 fn gone(id: Option<Id>) -> ServerError {

@@ -151,28 +151,29 @@ impl Shard {
         self.judge(now, number, sent);
     }
 
-    /// Writes frames in one message, unless the session was told that it ends; tells how many bytes wait for the socket
-    /// then.
+    /// Writes frames in one message; see [`Self::post`].
     pub(super) fn send(&mut self, number: u64, frames: &[ServerFrame]) -> Result<usize, Ended> {
+        let Some(session) = self.sessions.get_mut(number) else { return Ok(0) };
+        let mut message = std::mem::take(&mut self.frame);
+        write_message(&mut message, frames, session.socket.encoding());
+        let sent = self.post(number, &mut message);
+        self.frame = message;
+        sent
+    }
+
+    /// Sends a message that is written, unless the session was told that it ends; tells how many bytes wait for the socket
+    /// then.
+    pub(super) fn post(&mut self, number: u64, message: &mut [u8]) -> Result<usize, Ended> {
         let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) else {
             return Ok(0);
         };
-        write_message(&mut self.frame, frames, session.socket.encoding());
         self.stats.frames += 1;
-        self.stats.bytes += self.frame.len() as u64;
-        let sent = session.socket.send(&mut self.frame);
-        sent.map(|()| session.socket.unsent())
-    }
-
-    /// A message of so many bytes was written, behind which so many wait.
-    pub(super) fn wrote(&mut self, now: Millis, number: u64, bytes: usize, sent: Result<usize, Ended>) {
-        self.stats.frames += 1;
-        self.stats.bytes += bytes as u64;
-        self.judge(now, number, sent);
+        self.stats.bytes += message.len() as u64;
+        session.socket.send(message).map(|()| session.socket.unsent())
     }
 
     /// A session for which more waits than may is closed.
-    fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, Ended>) {
+    pub(super) fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, Ended>) {
         match sent {
             Err(ended) => self.end(now, number, ended),
             Ok(unsent) if unsent > self.settings.config.outbox_bytes => {

@@ -8,7 +8,6 @@ use tickwire_core::ids::{Millis, Partition, Seq};
 
 use super::Shard;
 use super::flush::write_message;
-use crate::session::Stage;
 
 impl Shard {
     /// Tells these to every session that subscribes to anything, and moves on behind them: no position covers what was
@@ -22,15 +21,14 @@ impl Shard {
         let mut messages = Encoding::ALL.map(|_| Vec::new());
         for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
             self.flush(now, number);
-            let open = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing);
-            let Some(session) = open else { continue };
+            let Some(session) = self.sessions.get_mut(number) else { continue };
             let encoding = session.socket.encoding();
             let message = &mut messages[encoding as usize];
             if message.is_empty() {
                 write_message(message, &frames, encoding);
             }
-            let sent = session.socket.send(message).map(|()| session.socket.unsent());
-            self.wrote(now, number, message.len(), sent);
+            let sent = self.post(number, message);
+            self.judge(now, number, sent);
         }
         for Gap { p, to, .. } in gaps {
             self.set_applied(*p, *to);

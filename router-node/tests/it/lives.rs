@@ -55,6 +55,19 @@ async fn has_come(gateway: &Gateway, count: usize, resets: usize) {
     assert_eq!((ids, gateway.state.lock().unwrap().resets), (numbered(0..count), resets));
 }
 
+/// Everything up to this number has come, each event at least once, after one reset.
+async fn has_come_again(gateway: &Gateway, count: usize) {
+    eventually("everything has come", SOON, async || {
+        let state = gateway.state.lock().unwrap();
+        (state.events.len() >= count && state.resets == 1).then_some(())
+    })
+    .await;
+    let mut ids = gateway.ids();
+    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    ids.dedup();
+    assert_eq!(ids, numbered(0..count));
+}
+
 /// A cluster that has had 150 events, and a copy of its store from when it had 50.
 async fn with_a_past() -> (NatsServer, Nats, Router, Gateway, TempDir) {
     let (mut server, nats, router, gateway) = one_of_each().await;
@@ -93,15 +106,7 @@ async fn a_tail_that_was_lost_and_filled_up_again_at_once_is_noticed_by_routers_
     let count = refill(&hidden, 150, before).await;
     drop(hidden);
     server.restart();
-    eventually("everything has come", SOON, async || {
-        let state = gateway.state.lock().unwrap();
-        (state.events.len() >= count && state.resets == 1).then_some(())
-    })
-    .await;
-    let mut ids = gateway.ids();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-    ids.dedup();
-    assert_eq!(ids, numbered(0..count));
+    has_come_again(&gateway, count).await;
     router.ready().await;
     gateway.stop().await;
     router.stop().await;
@@ -165,15 +170,7 @@ async fn an_intake_reads_on_only_where_the_last_message_that_it_has_read_is_ther
     server.kill_and_restore_stream(&saved, "EVENTS");
     server.restart();
     let count = refill(&nats, 150, before).await;
-    eventually("everything new has come", SOON, async || {
-        let state = gateway.state.lock().unwrap();
-        (state.resets == 1 && state.events.len() >= count).then_some(())
-    })
-    .await;
-    let mut ids = gateway.ids();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-    ids.dedup();
-    assert_eq!(ids, numbered(0..count));
+    has_come_again(&gateway, count).await;
     gateway.stop().await;
     router.stop().await;
 }
