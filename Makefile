@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools dev test chaos bench fmt lint doc clean-tools
+.PHONY: help tools foreign-tools dev test foreign soak chaos bench fmt lint doc clean-tools
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,10 +11,13 @@ help: ## List what can be made
 tools: ## Get nats-server into .tools, unless PATH has one
 	@tools/get-nats-server
 
+foreign-tools: ## Get what the foreign tests use: Debian's packages, and the others into .tools
+	@tools/get-foreign
+
 dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100")
 	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
 
-test: tools lint ## Check and test everything, as CI does
+test: tools foreign-tools lint ## Check and test everything, as CI does
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --workspace --locked; \
 	else \
@@ -23,6 +26,15 @@ test: tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
+
+foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
+	@rm -rf target/foreign
+	TICKWIRE_FOREIGN=full $(CARGO) nextest run --locked -p tickwire --test e2e -E 'test(/^foreign::/)'
+	@sort target/foreign/*.txt
+
+soak: tools ## Let new users come for ten minutes, and see what each node holds (TICKWIRE_SOAK_SECONDS)
+	TICKWIRE_SOAK_SECONDS=$${TICKWIRE_SOAK_SECONDS:-600} \
+	$(CARGO) test --locked --test e2e -- --nocapture foreign::newcomers
 
 chaos: tools ## Let nodes die in any order for a while (TICKWIRE_CHAOS_SECONDS, TICKWIRE_CHAOS_SEED)
 	TICKWIRE_CHAOS_SECONDS=$${TICKWIRE_CHAOS_SECONDS:-60} \

@@ -47,3 +47,6 @@ mod starting;
 mod strange_messages;
 mod tokens;
 mod turns;
+
+#[path = "../foreign/mod.rs"]
+mod foreign;

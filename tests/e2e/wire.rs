@@ -46,7 +46,12 @@ impl Wire {
 
     /// Sends bytes in one segment.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.try_send(bytes).await.unwrap();
+    }
+
+    /// Sends bytes in one segment, if the other side has not gone.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
     }
 
     /// Reads the head of an answer; `None` if the connection ends before.

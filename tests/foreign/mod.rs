@@ -1,0 +1,7 @@
+//! Other people's suites, clients, proxies, clocks and disks against the binary that ships, with the defaults it ships
+//! with. `README.md` beside this file says what each judges, and how to run one alone.
+//!
+//! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
+
+mod prometheus;
+mod tools;

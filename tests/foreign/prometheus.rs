@@ -1,0 +1,47 @@
+//! Prometheus' own checker of metrics.
+
+use serde_json::json;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use tickwire_core::frames::Encoding;
+
+use super::tools::{debian, report};
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::node::get;
+use crate::socket::Socket;
+
+/// What the checker says about this text, and whether it is content.
+fn check(metrics: &str) -> (bool, String) {
+    let mut checker = Command::new(debian("/usr/bin/promtool"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    checker.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = checker.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say_about_the_metrics_of_either_role() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let mut socket = Socket::connect(cluster.gateways[0].gateway().await, "ann", Encoding::Json).await;
+    socket.subscribe("all", &json!({})).await;
+    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+    socket.until(1).await;
+    let mut names = Vec::new();
+    for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
+        let (status, metrics) = get(node.address("admin").await, "/metrics").await;
+        assert_eq!(status, 200);
+        assert_eq!(check(&metrics), (true, String::new()), "{}", node.id);
+        names.push(metrics.lines().filter(|line| line.starts_with("# TYPE")).count());
+    }
+    assert!(names.iter().all(|count| *count > 30), "{names:?}");
+    // It does complain where there is something to complain of.
+    assert!(!check("tickwire_a_total 1\n").0);
+    report("promtool", &format!("nothing to say about {} and {} metrics", names[0], names[1]));
+}

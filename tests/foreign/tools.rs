@@ -1,0 +1,30 @@
+//! What the foreign tests use of others and where it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A program of Debian's.
+pub(crate) fn debian(path: &str) -> PathBuf {
+    found(PathBuf::from(path))
+}
+
+/// Keeps a line about what a suite has found, for the table that `make foreign` prints.
+pub(crate) fn report(suite: &str, found: &str) {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _one = WRITING.lock().unwrap();
+    let folder = root().join("target/foreign");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{}.txt", suite.replace([' ', '/'], "-"))), format!("{suite:<24} {found}\n"))
+        .unwrap();
+    eprintln!("{suite}: {found}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn found(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: `make foreign-tools` gets it", path.display());
+    path
+}
