@@ -65,6 +65,17 @@ pub(crate) struct Link<Io> {
     pub(crate) rest: Vec<ServerMessage>,
 }
 
+/// How the WebSocket library is set up.
+#[doc(hidden)]
+#[must_use]
+pub fn websocket_limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(SOCKET_BUFFER)
+        .write_buffer_size(SOCKET_BUFFER)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+}
+
 /// Connects to the home that the gateway at `target` names, if the client is to ask for it, else to that gateway.
 pub(crate) async fn connect<D: Dial>(
     dialler: &D,
@@ -94,13 +105,8 @@ async fn attempt<D: Dial>(
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
         let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(SOCKET_BUFFER)
-            .write_buffer_size(SOCKET_BUFFER)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
         let request = target.request(authorization).map_err(|e| unreachable(e.to_string()))?;
-        let upgraded = client_async_with_config(request, io, Some(limits)).await;
+        let upgraded = client_async_with_config(request, io, Some(websocket_limits())).await;
         let (socket, _) = upgraded.map_err(|error| match error {
             WsError::Http(response) => rejected(&target.url, &response),
             other => unreachable(other.to_string()),

@@ -70,6 +70,8 @@ mod token;
 pub use backoff::Backoff;
 pub use client::{Client, Messages, SubscribeOptions};
 pub use config::{ClientConfig, Credentials};
+#[doc(hidden)]
+pub use dial::websocket_limits;
 pub use error::ClientError;
 pub use message::Message;
 pub use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};

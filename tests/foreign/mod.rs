@@ -3,5 +3,7 @@
 //!
 //! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
 
+mod autobahn;
+mod frames;
 mod prometheus;
 mod tools;

@@ -9,6 +9,11 @@ pub(crate) fn debian(path: &str) -> PathBuf {
     found(PathBuf::from(path))
 }
 
+/// A program of one of Python's packages.
+pub(crate) fn python(program: &str) -> PathBuf {
+    found(installed().join("venv/bin").join(program))
+}
+
 /// Keeps a line about what a suite has found, for the table that `make foreign` prints.
 pub(crate) fn report(suite: &str, found: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
@@ -18,6 +23,10 @@ pub(crate) fn report(suite: &str, found: &str) {
     fs::write(folder.join(format!("{}.txt", suite.replace([' ', '/'], "-"))), format!("{suite:<24} {found}\n"))
         .unwrap();
     eprintln!("{suite}: {found}");
+}
+
+fn installed() -> PathBuf {
+    root().join(".tools/foreign")
 }
 
 fn root() -> &'static Path {

@@ -1,0 +1,193 @@
+//! The cases of the Autobahn test suite, as PyPI's `kosoku` drives them: all about WebSocket but its speed and its
+//! compression, against a gateway, and against the library that the Rust client stands on.
+
+mod strip;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+use tickwire_client::websocket_limits;
+use tickwire_testkit::{Process, eventually};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::tools::{python, report};
+use crate::cluster::Cluster;
+use crate::node::DEADLINE;
+
+use strip::strip;
+
+/// How many cases run at the same time. Most of them wait for a second.
+const AT_ONCE: usize = 16;
+
+/// How long all of them may take together.
+const ALL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How many cases the sections 2 to 7 have, and the first one.
+const CASES: usize = 230;
+const CASES_OF_ECHOES: usize = 16;
+
+/// What was seen in one case.
+struct Case {
+    id: String,
+    behavior: String,
+    behavior_close: String,
+    /// The code with which the other side closed, if it did.
+    code: Option<u64>,
+    /// Whether an echo has to come for this verdict, of those that the case knows.
+    wants_echo: BTreeMap<String, bool>,
+}
+
+impl Case {
+    fn read(file: &Path) -> Self {
+        let seen: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        let text = |name: &str| seen[name].as_str().unwrap().to_owned();
+        let has_message = |events: &Value| events.as_array().unwrap().iter().any(|event| event[0] == "message");
+        let expected = seen["expected"].as_object().unwrap();
+        Self {
+            id: text("id"),
+            behavior: text("behavior"),
+            behavior_close: text("behaviorClose"),
+            code: seen["remoteCloseCode"].as_u64(),
+            wants_echo: expected.iter().map(|(verdict, events)| (verdict.clone(), has_message(events))).collect(),
+        }
+    }
+
+    /// Whether all is right. `NON-STRICT` is right for a case that would take an echo for more, and for none other: text
+    /// that is not UTF-8, for one, is to be told while it comes.
+    fn is_right(&self) -> bool {
+        let is_strict = self.behavior == "OK";
+        let would_take_an_echo = self.behavior == "NON-STRICT" && self.wants_echo.get("OK") == Some(&true);
+        (is_strict || would_take_an_echo) && self.behavior_close == "OK"
+    }
+
+    fn shown(&self) -> String {
+        format!("{}: {}, close {} {:?}", self.id, self.behavior, self.behavior_close, self.code)
+    }
+}
+
+/// Whether what a case asks for is an echo of what is allowed, so that a server which echoes nothing cannot do it right.
+fn needs_echo(id: &str) -> bool {
+    match id.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>()[..] {
+        // Messages in fragments as they should be, with pings between them or not.
+        [5, 3..=8 | 19 | 20] => true,
+        // Text that is UTF-8: none, whole, in fragments, each sort of character, the first and the last of each length,
+        // around surrogates, no characters at all, the sign for what is none.
+        [6, 1 | 2 | 5 | 7 | 9 | 22 | 23, _] | [6, 11, 1..=4] => true,
+        // A text of several bytes that grows by one of them, where it ends with a whole character.
+        [6, 6, 2 | 5 | 7 | 9 | 11] => true,
+        // A message before the close.
+        [7, 1, 1] => true,
+        _ => false,
+    }
+}
+
+/// Whether RFC 6455 leaves open what a case asks for, so that it calls whatever happens `INFORMATIONAL`.
+fn is_open(id: &str) -> bool {
+    // Much to echo right before the close; closes with the codes 5000 and 65535.
+    ["7.1.6", "7.13.1", "7.13.2"].contains(&id)
+}
+
+/// The sections from here to the seventh, as arguments.
+fn sections(first: u32) -> Vec<String> {
+    (first..=7).flat_map(|section| ["-i".to_owned(), format!("{section}.*")]).collect()
+}
+
+/// What was seen, case by case, after the reports are written.
+fn read(folder: &Path) -> Vec<Case> {
+    let index: Value = serde_json::from_slice(&fs::read(folder.join("index.json")).unwrap()).unwrap();
+    let agents = index.as_object().unwrap().values();
+    let cases = agents.flat_map(|cases| cases.as_object().unwrap().values());
+    cases.map(|case| Case::read(&folder.join(case["reportfile"].as_str().unwrap()))).collect()
+}
+
+#[tokio::test]
+async fn a_gateway_does_all_that_rfc_6455_says_of_servers() {
+    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let target = format!("/v1/stream{}", cluster.query("autobahn"));
+    let address = strip(cluster.gateways[0].gateway().await, target).await;
+    let home = TempDir::with_prefix("tickwire-e2e-autobahn-").unwrap();
+    let mut command = Command::new(python("kosoku"));
+    command.args(sections(2)).args(["-p", &AT_ONCE.to_string(), "-o", "seen", &address.to_string()]);
+    let mut kosoku = Process::start("kosoku", home.path(), command.current_dir(home.path()));
+    // It calls all that want an echo failed, and so itself.
+    kosoku.wait(ALL_DEADLINE).await;
+    let cases = read(&home.path().join("seen"));
+    assert_eq!(cases.len(), CASES, "{}", kosoku.stderr());
+
+    let (open, judged): (Vec<_>, Vec<_>) = cases.iter().partition(|case| is_open(&case.id));
+    for case in &judged {
+        let wants_echo = case.wants_echo.values().all(|wants| *wants);
+        assert_eq!(wants_echo, needs_echo(&case.id), "{}: {:?}", case.id, case.wants_echo);
+    }
+    let (echoes, others): (Vec<_>, Vec<_>) = judged.into_iter().partition(|case| needs_echo(&case.id));
+    let wrong: Vec<_> = others.iter().filter(|case| !case.is_right()).map(|case| case.shown()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // What is allowed is not refused, at least: a close answers that of the other side.
+    let refused: Vec<_> = echoes.iter().filter(|case| case.code.is_some_and(|code| code != 1000)).collect();
+    assert!(refused.is_empty(), "{:#?}", refused.iter().map(|case| case.shown()).collect::<Vec<_>>());
+    let codes: Vec<_> = open.iter().map(|case| (&case.id[..], case.code)).collect();
+    assert_eq!(codes, [("7.1.6", Some(1000)), ("7.13.1", Some(1002)), ("7.13.2", Some(1002))]);
+
+    let strict = others.iter().filter(|case| case.behavior == "OK").count();
+    let (right, echoes, open) = (others.len(), echoes.len(), open.len());
+    report(
+        "autobahn/gateway",
+        &format!("{right} cases right ({strict} strictly); {echoes} want an echo, {open} are open"),
+    );
+}
+
+/// The library of the Rust client, as that sets it up, on this connection.
+async fn connect(server: &str, path: &str) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(server).await.unwrap();
+    let url = format!("ws://{server}{path}");
+    client_async_with_config(url, stream, Some(websocket_limits())).await.unwrap().0
+}
+
+/// Sends back what comes, until the connection ends, however it does.
+async fn echo(server: &str, path: &str) {
+    let mut socket = connect(server, path).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_library_beneath_the_rust_client_does_all_that_rfc_6455_says_of_clients() {
+    let home = TempDir::with_prefix("tickwire-e2e-autobahn-").unwrap();
+    let mut command = Command::new(python("kosoku"));
+    command.args(["-m", "fuzzingserver"]).args(sections(1)).args(["-o", "seen", "127.0.0.1:0"]);
+    let mut kosoku = Process::start("kosoku", home.path(), command.current_dir(home.path()));
+    let server = eventually("the server says where it listens", DEADLINE, async || {
+        assert_eq!(kosoku.exit(), None, "it has ended: {}", kosoku.stderr());
+        let said = kosoku.stderr();
+        Some(said.split_once("ws://")?.1.split_once('\n')?.0.to_owned())
+    })
+    .await;
+    let count = connect(&server, "/getCaseCount").await.next().await.unwrap().unwrap().into_text().unwrap();
+    assert_eq!(count.parse(), Ok(CASES + CASES_OF_ECHOES));
+    let echoes = futures_util::stream::iter(1..=CASES + CASES_OF_ECHOES)
+        .for_each_concurrent(AT_ONCE, async |case| echo(&server, &format!("/runCase?case={case}&agent=client")).await);
+    timeout(ALL_DEADLINE, echoes).await.expect("all cases end");
+    echo(&server, "/updateReports?agent=client").await;
+    kosoku.wait(DEADLINE).await;
+
+    let cases = read(&home.path().join("seen"));
+    assert_eq!(cases.len(), CASES + CASES_OF_ECHOES, "{}", kosoku.stderr());
+    let (open, judged): (Vec<_>, Vec<_>) = cases.iter().partition(|case| is_open(&case.id));
+    // A client may tell text that is not UTF-8 when a fragment of it is whole, and no earlier.
+    let is_right = |case: &Case| ["OK", "NON-STRICT"].contains(&&case.behavior[..]) && case.behavior_close == "OK";
+    let wrong: Vec<_> = judged.iter().filter(|case| !is_right(case)).map(|case| case.shown()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let strict = judged.iter().filter(|case| case.behavior == "OK").count();
+    let (right, open) = (judged.len(), open.len());
+    report("autobahn/client", &format!("{right} cases right ({strict} strictly); {open} are open"));
+}

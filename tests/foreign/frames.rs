@@ -1,0 +1,51 @@
+//! What proxies of these tests read of WebSocket: heads and frames.
+
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The largest head of a request or an answer.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// A frame.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    /// It as it came.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// Reads one of a server's: without a mask.
+    pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let mut bytes = vec![from.read_u8().await?, from.read_u8().await?];
+        let extended = match bytes[1] {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mut length = [0; 8];
+        from.read_exact(&mut length[8 - extended..]).await?;
+        bytes.extend(&length[8 - extended..]);
+        let length = if extended > 0 { u64::from_be_bytes(length) } else { bytes[1].into() };
+        if from.take(length).read_to_end(&mut bytes).await? as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self { bytes })
+    }
+
+    /// Whether it is neither a message nor a further fragment of one.
+    pub(super) fn is_control(&self) -> bool {
+        self.bytes[0] & 0xf > 2
+    }
+}
+
+/// Reads up to the end of the head of a request or an answer, and not beyond.
+pub(super) async fn head(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= LARGEST_HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        head.push(from.read_u8().await?);
+    }
+    Ok(head)
+}
