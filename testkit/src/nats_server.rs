@@ -1,6 +1,7 @@
 //! A real nats-server for one test: a port of its own, a store of its own, killed and waited for when dropped.
 
-use std::net::TcpListener;
+use rustix::process::{Pid, Signal, kill_process};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,20 +36,30 @@ impl NatsServer {
 
     /// Starts servers that form a cluster, each with JetStream. Their names are `n-0`, `n-1` and so on.
     pub fn start_cluster(count: usize) -> Vec<Self> {
-        // The routes between them have to be known beforehand. All ports are free at the same moment, so they differ.
-        let free: Vec<TcpListener> =
-            (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let route =
-            |listener: &TcpListener| format!("nats://{}", listener.local_addr().expect("a listener has an address"));
-        let routes: Vec<String> = free.iter().map(route).collect();
-        drop(free);
-        let all = routes.join(",");
-        let start = |(number, own): (usize, &String)| {
-            let name = format!("n-{number}");
-            let flags = ["-js", "-n", &name, "--cluster_name", "c", "--cluster", own, "--routes", &all];
-            Self::start_with(&flags)
+        let known = free_addresses(count);
+        let all: Vec<String> = known.iter().map(|address| format!("nats://{address}")).collect();
+        let all = all.join(",");
+        known.iter().enumerate().map(|(number, own)| Self::start_routed(number, *own, &all, &[])).collect()
+    }
+
+    /// The same, in which `route` says by which address a server (the first) reaches another (the second), which listens
+    /// at a third address. They have no other way to each other.
+    pub fn start_cluster_by(count: usize, mut route: impl FnMut(usize, usize, SocketAddr) -> SocketAddr) -> Vec<Self> {
+        let known = free_addresses(count);
+        let start = |(number, own): (usize, &SocketAddr)| {
+            let others = known.iter().enumerate().filter(|(other, _)| *other != number);
+            let routes = others.map(|(other, address)| format!("nats://{}", route(number, other, *address)));
+            let routes: Vec<String> = routes.collect();
+            // Servers tell each other by which address they may be reached. By this one nobody is.
+            Self::start_routed(number, *own, &routes.join(","), &["--cluster_advertise", "127.0.0.1:1"])
         };
-        routes.iter().enumerate().map(start).collect()
+        known.iter().enumerate().map(start).collect()
+    }
+
+    fn start_routed(number: usize, own: SocketAddr, routes: &str, further: &[&str]) -> Self {
+        let (name, own) = (format!("n-{number}"), format!("nats://{own}"));
+        let flags = ["-js", "-n", &name, "--cluster_name", "c", "--cluster", &own, "--routes", routes];
+        Self::start_with(&[&flags, further].concat())
     }
 
     /// The address clients connect to, such as `nats://127.0.0.1:41235`.
@@ -66,6 +77,26 @@ impl NatsServer {
         // Killing fails only when the server has ended already, and then there is nothing left to do.
         self.child.kill().ok();
         self.child.wait().expect("nats-server can be waited for");
+    }
+
+    /// Asks the server to end (SIGTERM) and waits until it has. Its store stays.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        self.child.wait().expect("nats-server can be waited for");
+    }
+
+    /// Stops the server where it stands (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen server go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a server that runs can be signalled");
     }
 
     /// Kills the server, and gives a copy of its store.
@@ -124,6 +155,13 @@ impl Drop for NatsServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Addresses that are free. The routes between servers have to be known beforehand, and all are free at the same moment, so
+/// they differ.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let free: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    free.iter().map(|listener| listener.local_addr().expect("a listener has an address")).collect()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -22,6 +22,9 @@ pub(crate) const PARTITIONS: u32 = 32;
 /// The pause between two looks at whether a cluster is whole.
 const LOOKS: Duration = Duration::from_millis(5);
 
+/// How long a cluster is to stay ready before it counts as that.
+const STEADY: Duration = Duration::from_millis(500);
+
 /// The gauge of the partitions that a router owns.
 pub(crate) const OWNED: &str = "tickwire_router_partitions";
 
@@ -44,6 +47,9 @@ const SETTINGS: [(&str, &str); 11] = [
 /// The secret that signs the tokens of clusters that ship.
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
+/// How long a token lasts: for the whole of a test, even where a clock is a day ahead.
+const LASTING: Duration = Duration::from_secs(3 * 86_400);
+
 /// How long anything may take in a cluster that runs with the defaults that ship: nodes notice each other's death later.
 const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -63,6 +69,8 @@ pub(crate) struct Cluster {
     started: usize,
     /// Whether every node has a line of its own.
     behind_lines: bool,
+    /// Whether clients reach every gateway by a line.
+    behind_doors: bool,
     /// Whether nothing is set but where NATS is, and the secret that no node ships with.
     pub(crate) is_shipped: bool,
 }
@@ -99,10 +107,27 @@ impl Cluster {
         Self::with_settings(vec![NatsServer::start()], &[("auth.mode", "dev")]).await
     }
 
+    /// A cluster without nodes, with nothing but the defaults that ship, and without lines.
+    pub(crate) async fn shipped() -> Self {
+        let cluster = Self::with_settings(vec![NatsServer::start()], &[("auth.jwt_secret", SECRET)]).await;
+        Self { is_shipped: true, ..cluster }
+    }
+
     /// Starts a cluster with nothing but the defaults that ship, in which every node has a line of its own to NATS.
     pub(crate) async fn start_shipped(routers: usize, gateways: usize) -> Self {
-        let cluster = Self::with_settings(vec![NatsServer::start()], &[("auth.jwt_secret", SECRET)]).await;
-        Self { is_shipped: true, behind_lines: true, ..cluster }.filled(routers, gateways).await
+        Self { behind_lines: true, ..Self::shipped().await }.filled(routers, gateways).await
+    }
+
+    /// The same on these nats-servers, each of which keeps a copy, and without lines.
+    pub(crate) async fn start_shipped_on(nats: Vec<NatsServer>, routers: usize, gateways: usize) -> Self {
+        let replicas = nats.len().to_string();
+        let cluster = Self::with_settings(nats, &[("auth.jwt_secret", SECRET), ("stream.replicas", &replicas)]).await;
+        Self { is_shipped: true, ..cluster }.filled(routers, gateways).await
+    }
+
+    /// The same on one, in which clients reach every gateway by a line, too.
+    pub(crate) async fn start_shipped_behind_doors(routers: usize, gateways: usize) -> Self {
+        Self { behind_lines: true, behind_doors: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
 
     /// A cluster without nodes, with the settings of tests.
@@ -124,6 +149,7 @@ impl Cluster {
             nats,
             started: 0,
             behind_lines: false,
+            behind_doors: false,
             is_shipped: false,
         }
     }
@@ -173,6 +199,13 @@ impl Cluster {
         self.launch(role, id, &[])
     }
 
+    /// Starts a node of the cluster's own settings whose clock is wrong by so much; see [`Node::start_in`].
+    pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> Node {
+        self.started += 1;
+        let id = format!("{role}-{}", self.started);
+        Node::start_in(library, offset, role, &id, self.home.path(), &self.settings)
+    }
+
     fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> Node {
         let line = self.behind_lines.then(|| Line::to(&self.nats_url()));
         let url = line.as_ref().map(|line| ("nats.url".to_owned(), line.url()));
@@ -205,6 +238,36 @@ impl Cluster {
         is_settled
     }
 
+    /// Waits until every node is ready and stays so, every partition has one owner and nothing is missing anywhere. Gives
+    /// how long that took; fails if it took longer than `deadline`.
+    pub(crate) async fn ready_within(&mut self, deadline: Duration) -> Duration {
+        let begun = Instant::now();
+        let mut since = None;
+        loop {
+            let is_ready = self.is_ready().await;
+            let looked = begun.elapsed();
+            since = if is_ready { since.or(Some(looked)) } else { None };
+            match since {
+                Some(since) if looked - since >= STEADY => return since,
+                None if looked > deadline => panic!("not ready within {deadline:?}: {}", diagnose(self).await),
+                _ => sleep(LOOKS * 10).await,
+            }
+        }
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        let mut is_ready = self.owned().await.iter().sum::<u32>() == PARTITIONS;
+        for gateway in &mut self.gateways {
+            let metrics = gateway.metrics().await;
+            let missing = ["tickwire_gateway_open_gaps", "tickwire_gateway_silent_partitions"];
+            is_ready &= missing.iter().all(|name| metrics.get(name) == 0.0);
+        }
+        for node in self.routers.iter_mut().chain(&mut self.gateways) {
+            is_ready &= node.readyz().await.0 == 200;
+        }
+        is_ready
+    }
+
     /// How many partitions each router owns.
     pub(crate) async fn owned(&mut self) -> Vec<u32> {
         let mut owned = Vec::new();
@@ -225,7 +288,12 @@ impl Cluster {
     pub(crate) async fn gateway_addresses(&mut self) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for gateway in &mut self.gateways {
-            addresses.push(gateway.gateway().await);
+            let address = gateway.gateway().await;
+            if self.behind_doors {
+                addresses.push(gateway.door.get_or_insert_with(|| Line::to_address(address)).address);
+            } else {
+                addresses.push(address);
+            }
         }
         addresses
     }
@@ -252,12 +320,17 @@ impl Cluster {
 
     /// How `user` says who it is.
     pub(crate) fn credentials(&self, user: &str) -> Credentials {
-        if self.is_shipped { Credentials::Token(token(user)) } else { Credentials::DevUser(user.to_owned()) }
+        if self.is_shipped { Credentials::Token(token(user, LASTING)) } else { Credentials::DevUser(user.to_owned()) }
     }
 
     /// The same as the query of an address.
     pub(crate) fn query(&self, user: &str) -> String {
-        if self.is_shipped { format!("?token={}", token(user)) } else { query(user) }
+        if self.is_shipped { Self::query_for(user, LASTING) } else { query(user) }
+    }
+
+    /// The query of an address that has a token which lasts for so long, in a cluster that ships.
+    pub(crate) fn query_for(user: &str, lasting: Duration) -> String {
+        format!("?token={}", token(user, lasting))
     }
 
     /// How long a client may hear nothing from its gateway.
@@ -296,10 +369,10 @@ impl Cluster {
     }
 }
 
-/// A token that lasts for the whole of a test.
-fn token(user: &str) -> String {
+/// A token that lasts for so long.
+fn token(user: &str, lasting: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + 86_400 });
+    let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + lasting.as_secs() });
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }

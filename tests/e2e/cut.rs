@@ -1,62 +1,71 @@
-//! A line to the nats-server that can fail: a node that is behind it loses whatever is sent to it meanwhile, or waits.
+//! A line that can fail, to the nats-server or to a gateway: whoever is behind it loses what is sent meanwhile, or waits,
+//! or gets it late and in pieces.
 
-use std::io;
+mod carry;
+mod weather;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
+
+use self::carry::{carry, until};
+pub(crate) use self::weather::{Way, Weather};
+
+/// How many connections may wait to be taken.
+const BACKLOG: u32 = 1024;
 
 /// The line. Dropping it cuts it for good.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Where the node connects instead.
+    /// Where to connect instead.
     pub(crate) address: SocketAddr,
-    state: watch::Sender<State>,
+    weather: watch::Sender<Weather>,
     /// How many more bytes are carried before every connection breaks, once.
     left: Arc<AtomicUsize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Whole,
-    Stalled,
-    Cut,
-}
-
 impl Line {
-    /// A line to the server at this URL.
+    /// A line to the nats-server at this URL.
     pub(crate) fn to(url: &str) -> Self {
-        let server = url.strip_prefix("nats://").unwrap().to_owned();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let listener = TcpListener::from_std(listener).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (state, watched) = watch::channel(State::Whole);
+        Self::to_address(url.strip_prefix("nats://").unwrap().parse().unwrap())
+    }
+
+    /// A line to whoever listens there, now or later.
+    pub(crate) fn to_address(far: SocketAddr) -> Self {
+        // This socket never listens. It keeps the port while nobody does.
+        let holder = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = holder.local_addr().unwrap();
+        let listener = bound(address).listen(BACKLOG).unwrap();
+        let (weather, watched) = watch::channel(Weather::default());
         let left = Arc::new(AtomicUsize::new(usize::MAX));
         let budget = Arc::clone(&left);
         tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, server.clone(), watched.clone(), Arc::clone(&budget)));
-            }
+            take(listener, address, far, watched, &budget).await;
+            drop(holder);
         });
-        Self { address, state, left }
+        Self { address, weather, left }
     }
 
-    /// The URL of the near end.
+    /// The URL of the near end of a line to NATS.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
+    /// From now on this is wrong with it, and nothing else.
+    pub(crate) fn suffer(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
     /// Ends every connection, and takes none until it is mended.
     pub(crate) fn cut(&self) {
-        self.state.send_replace(State::Cut);
+        self.suffer(Weather { is_cut: true, ..Weather::default() });
     }
 
     /// Carries nothing until it is mended. No connection ends for that.
     pub(crate) fn stall(&self) {
-        self.state.send_replace(State::Stalled);
+        self.suffer(Weather { is_stalled: true, ..Weather::default() });
     }
 
     /// Ends the connections after so many bytes more, in the middle of whatever is on its way, and takes new ones.
@@ -66,47 +75,41 @@ impl Line {
 
     /// Takes and carries everything again.
     pub(crate) fn mend(&self) {
-        self.state.send_replace(State::Whole);
+        self.suffer(Weather::default());
     }
 }
 
-/// Carries one connection until either side ends it, or the line is cut.
-async fn carry(mut near: TcpStream, server: String, mut state: watch::Receiver<State>, left: Arc<AtomicUsize>) {
-    if *state.borrow_and_update() == State::Cut {
-        return;
-    }
-    let Ok(mut far) = TcpStream::connect(server).await else { return };
-    let (near_in, near_out) = near.split();
-    let (far_in, far_out) = far.split();
-    let (there, back) = (state.clone(), state.clone());
-    tokio::select! {
-        _ = copy(near_in, far_out, there, &left) => {}
-        _ = copy(far_in, near_out, back, &left) => {}
-        _ = state.wait_for(|state| *state == State::Cut) => {}
-    }
+/// A socket at this address, which others may have bound as well that do not listen.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
-/// Carries one direction.
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<State>,
-    left: &AtomicUsize,
-) -> io::Result<()> {
-    let mut bytes = vec![0; 16 * 1024];
+/// Takes connections until the line is dropped, except while it refuses them.
+async fn take(
+    mut listener: TcpListener,
+    address: SocketAddr,
+    far: SocketAddr,
+    mut weather: watch::Receiver<Weather>,
+    left: &Arc<AtomicUsize>,
+) {
     loop {
-        let count = from.read(&mut bytes).await?;
-        if count == 0 || state.wait_for(|state| *state == State::Whole).await.is_err() {
-            return Ok(());
-        }
-        let before = left.load(Ordering::Relaxed);
-        if before < usize::MAX {
-            if before <= count {
-                left.store(usize::MAX, Ordering::Relaxed);
-                return to.write_all(&bytes[..before]).await;
+        let is_there = loop {
+            let mut watched = weather.clone();
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let Ok((near, _)) = accepted else { continue };
+                    tokio::spawn(carry(near, far, weather.clone(), Arc::clone(left)));
+                }
+                is_there = until(&mut watched, |weather| weather.refuses) => break is_there,
             }
-            left.store(before - count, Ordering::Relaxed);
+        };
+        drop(listener);
+        if !is_there || !until(&mut weather, |weather| !weather.refuses).await {
+            return;
         }
-        to.write_all(&bytes[..count]).await?;
+        listener = bound(address).listen(BACKLOG).unwrap();
     }
 }

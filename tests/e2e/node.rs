@@ -51,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) process: Process,
     /// Its line to NATS, if it has one that can fail.
     pub(crate) line: Option<Line>,
+    /// The line by which a gateway's clients reach it, if there is one.
+    pub(crate) door: Option<Line>,
     ports: PathBuf,
 }
 
@@ -62,6 +64,21 @@ impl Node {
     /// Starts a node of `role`, with these settings beside its name and its ports.
     pub(crate) fn start(role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         Self::start_by(tickwire(), role, id, home, settings)
+    }
+
+    /// The same, by a clock that is wrong by so much, as in `-1d`, and a library that makes it so. What passes is measured
+    /// right: a clock that is set wrong does not run wrong.
+    pub(crate) fn start_in(
+        library: &Path,
+        offset: &str,
+        role: &str,
+        id: &str,
+        home: &Path,
+        settings: &[(String, String)],
+    ) -> Self {
+        let mut command = tickwire();
+        command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Self::start_by(command, role, id, home, settings)
     }
 
     /// The same, after `ulimit` with these arguments.
@@ -87,7 +104,7 @@ impl Node {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         let process = Process::start(id, home, &mut command);
-        Self { id: id.to_owned(), process, line: None, ports }
+        Self { id: id.to_owned(), process, line: None, door: None, ports }
     }
 
     /// The address under this name in the ports file, once the node listens.

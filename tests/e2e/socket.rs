@@ -72,6 +72,15 @@ impl Socket {
         socket
     }
 
+    /// Ends the connection by a reset, without a goodbye. Gives the events that came.
+    pub(crate) fn abort(mut self) -> Vec<ReceivedEvent> {
+        self.drain();
+        if let MaybeTlsStream::Plain(tcp) = self.ws.get_ref() {
+            tcp.set_zero_linger().unwrap();
+        }
+        self.events
+    }
+
     /// Connects again, to this gateway, and goes on where the connection before ended. Gives the answer to the resume;
     /// the past follows.
     pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: &Value) -> Subscriptions {

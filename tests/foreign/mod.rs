@@ -4,6 +4,10 @@
 //! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
 
 mod autobahn;
+mod clocks;
 mod frames;
+mod nats_cluster;
+mod network;
+mod newcomers;
 mod prometheus;
 mod tools;

@@ -1,8 +1,13 @@
-//! What the foreign tests use of others and where it is.
+//! What the foreign tests use of others, where it is, and how much of it they do.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::{env, fs};
+
+/// Whether the whole of each suite runs, and not its short form: `make foreign` asks for it.
+pub(crate) fn is_full() -> bool {
+    env::var("TICKWIRE_FOREIGN").is_ok_and(|form| form == "full")
+}
 
 /// A program of Debian's.
 pub(crate) fn debian(path: &str) -> PathBuf {

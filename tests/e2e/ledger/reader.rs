@@ -16,7 +16,7 @@ use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cluster::Cluster;
@@ -31,6 +31,10 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 
 /// The longest pause before another attempt, in milliseconds.
 const PAUSE_MS: u64 = 300;
+
+/// How often a reader that is about to be done asks where it is: heartbeats tell that too, but not often where they come as
+/// they ship.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// How long a slow reader takes for a message.
 const SLOWNESS: Duration = Duration::from_millis(800);
@@ -113,6 +117,7 @@ pub(crate) struct Reader {
     pub(crate) nature: Nature,
     record: Arc<Mutex<Record>>,
     hurry: Arc<AtomicBool>,
+    asks: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -120,14 +125,16 @@ impl Reader {
     pub(crate) fn start(nature: Nature, gateways: Gateways, seed: u64) -> Self {
         let record = Arc::new(Mutex::new(Record::default()));
         let hurry = Arc::new(AtomicBool::new(!nature.is_slow));
+        let asks = Arc::new(AtomicBool::new(false));
         let life = Life {
             nature: nature.clone(),
             gateways,
             record: Arc::clone(&record),
             hurry: Arc::clone(&hurry),
+            asks: Arc::clone(&asks),
             rng: StdRng::seed_from_u64(seed),
         };
-        Self { nature, record, hurry, task: tokio::spawn(life.live()) }
+        Self { nature, record, hurry, asks, task: tokio::spawn(life.live()) }
     }
 
     /// Looks at what it has so far.
@@ -142,9 +149,10 @@ impl Reader {
         eventually(what, SETTLE, async || self.look(|record| is_there(&record.position)).then_some(())).await;
     }
 
-    /// Reads as fast as it can from now on.
+    /// Reads as fast as it can from now on, and asks where it is.
     pub(crate) fn hurry(&self) {
         self.hurry.store(true, Ordering::Relaxed);
+        self.asks.store(true, Ordering::Relaxed);
     }
 }
 
@@ -159,6 +167,7 @@ struct Life {
     gateways: Gateways,
     record: Arc<Mutex<Record>>,
     hurry: Arc<AtomicBool>,
+    asks: Arc<AtomicBool>,
     rng: StdRng,
 }
 
@@ -179,8 +188,22 @@ impl Life {
 
     /// One connection, to its end, however that comes.
     async fn session(&mut self, mut ws: Ws) -> Option<()> {
+        let mut ask = interval(ASKING);
+        let (mut has_opened, mut silent_since) = (false, Instant::now());
         loop {
-            let message = timeout(self.nature.silence, ws.next()).await.ok()??.ok()?;
+            let message = tokio::select! {
+                message = ws.next() => message?.ok()?,
+                _ = ask.tick() => {
+                    if silent_since.elapsed() > self.nature.silence {
+                        return None;
+                    }
+                    if has_opened && self.asks.load(Ordering::Relaxed) {
+                        ws.send(self.encode(&json!({ "action": "list", "id": 2 }))).await.ok()?;
+                    }
+                    continue;
+                }
+            };
+            silent_since = Instant::now();
             let bytes = match message {
                 Message::Text(text) => text.into(),
                 Message::Binary(bytes) => bytes,
@@ -190,16 +213,20 @@ impl Life {
             let messages = ServerMessage::parse(&bytes, self.nature.encoding).unwrap();
             if matches!(messages.first(), Some(ServerMessage::Welcome(_))) {
                 let frame = self.opening();
-                let message = match self.nature.encoding {
-                    Encoding::Json => Message::text(frame.to_string()),
-                    Encoding::MsgPack => Message::binary(rmp_serde::to_vec_named(&frame).unwrap()),
-                };
-                ws.send(message).await.ok()?;
+                ws.send(self.encode(&frame)).await.ok()?;
+                has_opened = true;
             }
             self.record.lock().unwrap().take(messages)?;
             if !self.hurry.load(Ordering::Relaxed) {
                 sleep(SLOWNESS).await;
             }
+        }
+    }
+
+    fn encode(&self, frame: &Value) -> Message {
+        match self.nature.encoding {
+            Encoding::Json => Message::text(frame.to_string()),
+            Encoding::MsgPack => Message::binary(rmp_serde::to_vec_named(frame).unwrap()),
         }
     }
 
@@ -264,7 +291,8 @@ impl Record {
                         self.session().1.begin = self.reached();
                     }
                 }
-                ServerMessage::Heartbeat(Heartbeat { position }) => self.position = Some(position.to_string()),
+                ServerMessage::Subscriptions(Subscriptions { position, .. })
+                | ServerMessage::Heartbeat(Heartbeat { position }) => self.position = Some(position.to_string()),
                 ServerMessage::CaughtUp(CaughtUp { resumed, position, .. }) => {
                     self.incomplete += u32::from(!resumed);
                     self.position = Some(position.to_string());

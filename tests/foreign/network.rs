@@ -1,0 +1,172 @@
+//! A bad network: the ledger runs through lines between every node and NATS, and between the clients and every gateway,
+//! and the lines suffer what networks do, one thing at a time and two at once.
+//!
+//! The faults are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it. The short form has two rounds.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use std::time::Duration;
+use tokio::time::sleep;
+
+use super::tools::{is_full, report};
+use crate::cluster::Cluster;
+use crate::cut::{Line, Way, Weather};
+use crate::ledger::book::{Crowd, Ledger, SHIPPED, seed};
+
+/// How long after the end of a fault every node may take to be ready.
+const READY: Duration = Duration::from_secs(15);
+
+/// The rounds of two faults in the full form.
+const PAIRS: usize = 12;
+
+/// Nobody reads slowly: what comes through 30 kB a second is slow enough.
+const CROWD: Crowd = Crowd { slow: 0, ..SHIPPED };
+
+/// What can happen to a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// 150 ms, give or take 50.
+    Slow,
+    /// 20 ms, give or take 400: never negative, and in order.
+    Jittery,
+    /// Nothing comes through, and no connection ends.
+    BlackHole,
+    /// 30 kB a second.
+    Narrow,
+    /// Slices of 16 bytes.
+    Sliced,
+    /// Every connection is closed after 20,000 bytes.
+    Closed,
+    /// Every connection is reset within two seconds.
+    Reset,
+    /// One direction is three seconds late.
+    Late,
+    /// Connections end, and are refused.
+    Refused,
+}
+
+impl Fault {
+    const ALL: [Self; 9] = [
+        Self::Slow,
+        Self::Jittery,
+        Self::BlackHole,
+        Self::Narrow,
+        Self::Sliced,
+        Self::Closed,
+        Self::Reset,
+        Self::Late,
+        Self::Refused,
+    ];
+
+    /// The same weather with this on top.
+    fn on(self, weather: Weather, way: Way) -> Weather {
+        let ms = Duration::from_millis;
+        match self {
+            Self::Slow => Weather { delay: Some((ms(150), ms(50))), ..weather },
+            Self::Jittery => Weather { delay: Some((ms(20), ms(400))), ..weather },
+            Self::BlackHole => Weather { is_stalled: true, ..weather },
+            Self::Narrow => Weather { rate: Some(30_000), ..weather },
+            Self::Sliced => Weather { slice: Some(16), ..weather },
+            Self::Closed => Weather { most: Some(20_000), ..weather },
+            Self::Reset => Weather { resets: Some(ms(2_000)), ..weather },
+            Self::Late => Weather { late: Some((way, ms(3_000))), ..weather },
+            Self::Refused => Weather { refuses: true, ..weather },
+        }
+    }
+
+    /// How long it lasts.
+    fn lasts(self, rng: &mut StdRng) -> Duration {
+        let ms = match self {
+            Self::BlackHole => 3_000..=9_000,
+            _ => 3_000..=5_000,
+        };
+        Duration::from_millis(rng.random_range(ms))
+    }
+}
+
+/// Which lines a fault is on.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Those of all nodes to NATS.
+    Nodes,
+    /// Those of one router, or of one gateway, to NATS.
+    Router,
+    Gateway,
+    /// Those of the clients to all gateways.
+    Doors,
+}
+
+impl Place {
+    const ALL: [Self; 4] = [Self::Nodes, Self::Router, Self::Gateway, Self::Doors];
+
+    fn lines<'a>(self, cluster: &'a Cluster, rng: &mut StdRng) -> Vec<&'a Line> {
+        let Cluster { routers, gateways, .. } = cluster;
+        let nodes = match self {
+            Self::Nodes => routers.iter().chain(gateways).collect(),
+            Self::Router => vec![routers.choose(rng).unwrap()],
+            Self::Gateway => vec![gateways.choose(rng).unwrap()],
+            Self::Doors => return gateways.iter().map(|gateway| gateway.door.as_ref().unwrap()).collect(),
+        };
+        nodes.into_iter().map(|node| node.line.as_ref().unwrap()).collect()
+    }
+}
+
+/// Lets these faults happen at the same time. Gives how long the nodes took to be ready when they were over.
+async fn suffer(ledger: &mut Ledger, faults: &[(Fault, Place)]) -> Duration {
+    let Ledger { cluster, rng, .. } = ledger;
+    let mut suffering: Vec<(&Line, Weather)> = Vec::new();
+    let (seed, way) = (rng.random(), [Way::There, Way::Back][rng.random_range(0..2)]);
+    for (fault, place) in faults {
+        for line in place.lines(cluster, rng) {
+            let known = suffering.iter().position(|(other, _)| other.address == line.address);
+            let at = known.unwrap_or_else(|| {
+                suffering.push((line, Weather { seed, ..Weather::default() }));
+                suffering.len() - 1
+            });
+            suffering[at].1 = fault.on(suffering[at].1, way);
+        }
+    }
+    let lasting = faults.iter().map(|(fault, _)| fault.lasts(rng)).max().unwrap();
+    for (line, weather) in &suffering {
+        line.suffer(*weather);
+    }
+    sleep(lasting).await;
+    for (line, _) in &suffering {
+        line.mend();
+    }
+    let took = ledger.cluster.ready_within(READY).await;
+    eprintln!("{faults:?} for {lasting:.1?}: ready after {took:.1?}");
+    ledger.publisher.more(40).await;
+    took
+}
+
+/// What happens in which rounds: each fault at each place, then pairs; or one fault before NATS, and one there beside
+/// another before the gateways.
+fn rounds(rng: &mut StdRng) -> Vec<Vec<(Fault, Place)>> {
+    if !is_full() {
+        let drawn: Vec<Fault> = Fault::ALL.choose_multiple(rng, 3).copied().collect();
+        return vec![vec![(drawn[0], Place::Nodes)], vec![(drawn[1], Place::Nodes), (drawn[2], Place::Doors)]];
+    }
+    let alone = [Place::Nodes, Place::Doors].map(|place| Fault::ALL.map(|fault| vec![(fault, place)]));
+    let pairs = (0..PAIRS).map(|_| {
+        let two: Vec<Fault> = Fault::ALL.choose_multiple(rng, 2).copied().collect();
+        two.into_iter().map(|fault| (fault, *Place::ALL.choose(rng).unwrap())).collect()
+    });
+    alone.into_iter().flatten().chain(pairs).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_on_a_bad_network_and_all_are_ready_soon_after_it() {
+    let seed = seed(4);
+    let cluster = Cluster::start_shipped_behind_doors(2, 2).await;
+    let mut ledger = Ledger::start_with("network", seed, cluster, CROWD).await;
+    let rounds = rounds(&mut ledger.rng);
+    let mut longest = Duration::ZERO;
+    for faults in &rounds {
+        longest = longest.max(suffer(&mut ledger, faults).await);
+    }
+    let tally = ledger.close().await;
+    let (count, received) = (rounds.len(), tally.received);
+    report("bad network", &format!("{received} deliveries exact, {count} rounds of faults, ready after {longest:.1?}"));
+}

@@ -1,0 +1,189 @@
+//! Endless newcomers: sixty new users a second, each with symbols, names and a pattern that nobody has used before, half of
+//! them cut abruptly, a third coming back, and three hundred events a second on symbols that were never seen. Each gets
+//! exactly its events, and no node holds more in the end than early on.
+//!
+//! `make soak` lets them come for ten minutes, or for `TICKWIRE_SOAK_SECONDS`. Nothing is set but that users are believed:
+//! of the thousand connections a second that a gateway admits as it ships this takes some fifty, so that none is refused.
+
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tickwire_core::frames::{Encoding, ServerMessage};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::tools::{is_full, report};
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::producer::{Outgoing, Producer};
+use crate::socket::Socket;
+
+/// How many users come in a second.
+const PER_SECOND: u32 = 60;
+
+/// How many events each waits for.
+const EVENTS: usize = 5;
+
+/// How many of them come before some are cut.
+const BEFORE: usize = 2;
+
+/// How long a user stays, cut or not.
+const STAY: Duration = Duration::from_secs(4);
+
+/// How long what a node holds is looked at, of which the median counts.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How much more it may hold in the end.
+const GROWTH: f64 = 1.1;
+
+/// How long they come, and when what nodes hold by then counts as what they need: after two minutes. The short forms have
+/// not that long. In them it is once half is over: the first users have long gone by then, the gateways' memory of
+/// interest that nobody has any more too (5 s), and the allocators have got what a full house needs.
+fn schedule() -> (Duration, Duration) {
+    let asked = std::env::var("TICKWIRE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let lasting = Duration::from_secs(asked.unwrap_or(if is_full() { 90 } else { 45 }));
+    (lasting, Duration::from_secs(120).min(lasting / 2))
+}
+
+/// What happens to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It stays, and says goodbye.
+    Stays,
+    /// It is cut, and comes back to the other gateway.
+    ComesBack,
+    /// It is cut, and never comes back.
+    Vanishes,
+}
+
+/// Half are cut, and a third of all come back.
+fn fate(number: u32) -> Fate {
+    match number % 6 {
+        0 | 1 => Fate::ComesBack,
+        2 => Fate::Vanishes,
+        _ => Fate::Stays,
+    }
+}
+
+/// The life of one user.
+async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until: Instant) -> usize {
+    let (user, name) = (format!("newcomer {number}"), format!("what {number} wants"));
+    let symbols: Vec<String> = (0..EVENTS).map(|at| format!("N{number}.{at}")).collect();
+    let filter = json!({ "symbols": symbols, "patterns": [format!("Pattern{number}")] });
+    let event = |symbol: &String| {
+        Outgoing::json("pattern", symbol, &json!({ "pattern": format!("Pattern{number}"), "confidence": 0.5 }))
+    };
+    let events: Vec<Outgoing> = symbols.iter().map(event).collect();
+    let (first, rest) = events.split_at(BEFORE);
+    let at = number as usize / 6 % 2;
+    let encoding = Encoding::ALL[number as usize / 12 % 2];
+    let mut socket = Socket::connect(gateways[at], &user, encoding).await;
+    socket.subscribe(&name, &filter).await;
+    producer.publish_all(first).await;
+    socket.until(BEFORE).await;
+    let mut before = Vec::new();
+    if fate(number) != Fate::Stays {
+        let frame = socket.resume_frame(&json!({ &name: { "filter": filter } }));
+        before = socket.abort();
+        producer.publish_all(rest).await;
+        if fate(number) == Fate::Vanishes {
+            return before.len();
+        }
+        socket = Socket::connect(gateways[1 - at], &user, encoding).await;
+        assert!(matches!(socket.request(frame).await, ServerMessage::Subscribed(_)), "user {number} is back");
+        assert!(socket.caught_up().await.resumed, "user {number}");
+    } else {
+        producer.publish_all(rest).await;
+    }
+    socket.until(EVENTS - before.len()).await;
+    sleep_until(until).await;
+    before.append(&mut socket.events);
+    let had: BTreeSet<&str> =
+        before.iter().filter_map(|event| event.symbol.as_ref().map(|symbol| symbol.as_str())).collect();
+    let wanted: BTreeSet<&str> = symbols.iter().map(String::as_str).collect();
+    assert!(had == wanted && before.len() == EVENTS, "user {number} has each once: {before:?}");
+    assert_eq!((socket.gaps.len(), socket.notices.len()), (0, 0), "user {number}: {:?}", socket.notices);
+    socket.send_message(Message::Close(None)).await;
+    EVENTS
+}
+
+/// What a node holds: memory in KB, and descriptors.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    kb: u64,
+    descriptors: usize,
+}
+
+/// The median of what was seen of each node.
+fn median(looks: &[Vec<Held>]) -> Vec<Held> {
+    let of = |node: usize| {
+        let mut kb: Vec<u64> = looks.iter().map(|look| look[node].kb).collect();
+        let mut descriptors: Vec<usize> = looks.iter().map(|look| look[node].descriptors).collect();
+        kb.sort_unstable();
+        descriptors.sort_unstable();
+        Held { kb: kb[kb.len() / 2], descriptors: descriptors[descriptors.len() / 2] }
+    };
+    (0..looks[0].len()).map(of).collect()
+}
+
+fn look(cluster: &Cluster) -> Vec<Held> {
+    let held = |node: &Node| Held { kb: node.process.resident_kb(), descriptors: node.process.descriptors() };
+    cluster.routers.iter().chain(&cluster.gateways).map(held).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() {
+    let mut cluster = Cluster::as_shipped().await;
+    for _ in 0..2 {
+        cluster.add_router();
+        cluster.add_gateway();
+    }
+    cluster.settled().await;
+    let gateways: [SocketAddr; 2] = cluster.gateway_addresses().await.try_into().unwrap();
+    let producer = cluster.producer().await;
+    let (lasting, settled_by) = schedule();
+    let begun = Instant::now();
+    let mut due = interval_at(begun, Duration::from_secs(1) / PER_SECOND);
+    due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (mut users, mut received, mut number) = (JoinSet::new(), 0, 0);
+    let (mut early, mut late) = (Vec::new(), Vec::new());
+    while begun.elapsed() < lasting {
+        let until = due.tick().await + STAY;
+        users.spawn(live(number, gateways, producer.clone(), until));
+        number += 1;
+        while let Some(user) = users.try_join_next() {
+            received += user.unwrap();
+        }
+        if number.is_multiple_of(PER_SECOND / 4) {
+            let elapsed = begun.elapsed();
+            if elapsed > settled_by.saturating_sub(LOOK) && elapsed <= settled_by {
+                early.push(look(&cluster));
+            } else if elapsed > lasting.saturating_sub(LOOK) {
+                late.push(look(&cluster));
+            }
+            if number.is_multiple_of(PER_SECOND * 5) {
+                eprintln!("{elapsed:.0?}: {:?}", look(&cluster));
+            }
+        }
+    }
+    let (early, late) = (median(&early), median(&late));
+    while let Some(user) = users.join_next().await {
+        received += user.unwrap();
+    }
+    let mut most: f64 = 0.0;
+    for (node, (early, late)) in cluster.routers.iter().chain(&cluster.gateways).zip(early.iter().zip(&late)) {
+        let (memory, open) = (late.kb as f64 / early.kb as f64, late.descriptors as f64 / early.descriptors as f64);
+        eprintln!("{}: {early:?} after {settled_by:.0?}, {late:?} after {lasting:.0?}", node.id);
+        assert!(memory <= GROWTH && open <= GROWTH, "{}: {early:?}, then {late:?}", node.id);
+        most = most.max(memory).max(open);
+    }
+    let mut refused = 0.0;
+    for gateway in &mut cluster.gateways {
+        refused += gateway.metrics().await.get("tickwire_gateway_refused_upgrades_total");
+    }
+    assert_eq!(refused, 0.0, "the rate that ships admits them");
+    let found = format!("{number} users, {received} deliveries exact, nodes hold {most:.2} times what they held early");
+    report("newcomers", &found);
+}
