@@ -11,13 +11,15 @@ const LARGEST_HEAD: usize = 16 * 1024;
 pub(super) struct Frame {
     /// It as it came.
     pub(super) bytes: Vec<u8>,
+    /// What it is about, without a mask.
+    pub(super) payload: Vec<u8>,
 }
 
 impl Frame {
-    /// Reads one of a server's: without a mask.
+    /// Reads one.
     pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = vec![from.read_u8().await?, from.read_u8().await?];
-        let extended = match bytes[1] {
+        let extended = match bytes[1] & 0x7f {
             126 => 2,
             127 => 8,
             _ => 0,
@@ -25,16 +27,33 @@ impl Frame {
         let mut length = [0; 8];
         from.read_exact(&mut length[8 - extended..]).await?;
         bytes.extend(&length[8 - extended..]);
-        let length = if extended > 0 { u64::from_be_bytes(length) } else { bytes[1].into() };
+        let length = if extended > 0 { u64::from_be_bytes(length) } else { (bytes[1] & 0x7f).into() };
+        let mut mask = [0; 4];
+        if bytes[1] & 0x80 != 0 {
+            from.read_exact(&mut mask).await?;
+            bytes.extend(mask);
+        }
+        let head = bytes.len();
         if from.take(length).read_to_end(&mut bytes).await? as u64 != length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Self { bytes })
+        let payload = bytes[head..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        Ok(Self { bytes, payload })
+    }
+
+    /// What sort of frame it is (RFC 6455, 5.2).
+    pub(super) fn opcode(&self) -> u8 {
+        self.bytes[0] & 0xf
+    }
+
+    /// Whether no further fragment of it comes.
+    pub(super) fn is_last(&self) -> bool {
+        self.bytes[0] & 0x80 != 0
     }
 
     /// Whether it is neither a message nor a further fragment of one.
     pub(super) fn is_control(&self) -> bool {
-        self.bytes[0] & 0xf > 2
+        self.opcode() > 2
     }
 }
 

@@ -4,6 +4,7 @@
 //! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
 
 mod autobahn;
+mod clients;
 mod clocks;
 mod frames;
 mod nats_cluster;

@@ -19,6 +19,16 @@ pub(crate) fn python(program: &str) -> PathBuf {
     found(installed().join("venv/bin").join(program))
 }
 
+/// The folder in which Node finds its packages.
+pub(crate) fn node_modules() -> PathBuf {
+    found(installed().join("node_modules"))
+}
+
+/// A file of this folder.
+pub(crate) fn script(name: &str) -> PathBuf {
+    found(root().join("tests/foreign").join(name))
+}
+
 /// Keeps a line about what a suite has found, for the table that `make foreign` prints.
 pub(crate) fn report(suite: &str, found: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
