@@ -83,10 +83,10 @@ async fn nothing_is_lost_by_wrong_clocks_and_each_gateway_judges_tokens_and_sinc
     cluster.settled().await;
     let mut ledger = Ledger::start_with("clocks", seed(6), cluster, CROWD).await;
     let mut longest = Duration::ZERO;
-    for (role, offsets) in [("router", ROUTERS), ("gateway", GATEWAYS)] {
-        for offset in offsets {
-            longest = longest.max(replace(&mut ledger, role, offset).await);
-        }
+    let all = [("router", ROUTERS), ("gateway", GATEWAYS)];
+    let all = all.into_iter().flat_map(|(role, offsets)| offsets.map(|offset| (role, offset)));
+    for (role, offset) in all {
+        longest = longest.max(replace(&mut ledger, role, offset).await);
     }
     let Ledger { cluster, .. } = &mut ledger;
     // For a gateway that is a day ahead a token of an hour has expired, and the last hour has not begun.

@@ -69,7 +69,8 @@ impl Day {
     /// Lets it come and pass.
     async fn pass(self, cluster: &mut Cluster, routes: &Routes, rng: &mut StdRng) {
         let at = rng.random_range(0..SERVERS);
-        let lasting = Duration::from_millis(rng.random_range(3_000..=6_000));
+        let most = if is_full() { 6_000 } else { 3_000 };
+        let lasting = Duration::from_millis(rng.random_range(2_000..=most));
         match self {
             Self::Killed => {
                 cluster.nats[at].kill();
@@ -182,9 +183,9 @@ async fn nothing_is_lost_on_a_nats_cluster_on_bad_days_and_all_are_ready_soon_af
             Beside::Router => drop(cluster.add_router()),
             Beside::Gateway => drop(cluster.add_gateway()),
         }
+        let took = cluster.ready_within(READY).await;
         let known = cluster.gateway_addresses().await;
         *ledger.gateways.lock().unwrap() = known;
-        let took = ledger.cluster.ready_within(READY).await;
         eprintln!("{day:?} beside {beside:?}: ready after {took:.1?}");
         longest = longest.max(took);
         ledger.publisher.more(40).await;

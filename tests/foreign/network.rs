@@ -78,7 +78,7 @@ impl Fault {
     /// How long it lasts.
     fn lasts(self, rng: &mut StdRng) -> Duration {
         let ms = match self {
-            Self::BlackHole => 3_000..=9_000,
+            Self::BlackHole if is_full() => 3_000..=9_000,
             _ => 3_000..=5_000,
         };
         Duration::from_millis(rng.random_range(ms))

@@ -23,7 +23,8 @@ use crate::socket::Socket;
 /// How many users come in a second.
 const PER_SECOND: u32 = 60;
 
-/// How many events each waits for.
+/// How many symbols each wants, as those of a usual watch list, and of how many there is an event.
+const SYMBOLS: usize = 25;
 const EVENTS: usize = 5;
 
 /// How many of them come before some are cut.
@@ -38,9 +39,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How much more it may hold in the end.
 const GROWTH: f64 = 1.1;
 
-/// How long they come, and when what nodes hold by then counts as what they need: after two minutes. The short forms have
-/// not that long. In them it is once half is over: the first users have long gone by then, the gateways' memory of
-/// interest that nobody has any more too (5 s), and the allocators have got what a full house needs.
+/// How long they come, and when what nodes hold counts as what they need: after two minutes. The short forms have not that
+/// long. In them it is when half is over: by then the first users have gone, and so has the interest that nobody has any
+/// more (`gateway.shrink_delay`, 5 s), and a full house was seen to have all the memory that it needs after twenty seconds.
 fn schedule() -> (Duration, Duration) {
     let asked = std::env::var("TICKWIRE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let lasting = Duration::from_secs(asked.unwrap_or(if is_full() { 90 } else { 45 }));
@@ -70,12 +71,12 @@ fn fate(number: u32) -> Fate {
 /// The life of one user.
 async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until: Instant) -> usize {
     let (user, name) = (format!("newcomer {number}"), format!("what {number} wants"));
-    let symbols: Vec<String> = (0..EVENTS).map(|at| format!("N{number}.{at}")).collect();
+    let symbols: Vec<String> = (0..SYMBOLS).map(|at| format!("SYMBOL-{at}-OF-{number}")).collect();
     let filter = json!({ "symbols": symbols, "patterns": [format!("Pattern{number}")] });
     let event = |symbol: &String| {
         Outgoing::json("pattern", symbol, &json!({ "pattern": format!("Pattern{number}"), "confidence": 0.5 }))
     };
-    let events: Vec<Outgoing> = symbols.iter().map(event).collect();
+    let events: Vec<Outgoing> = symbols[..EVENTS].iter().map(event).collect();
     let (first, rest) = events.split_at(BEFORE);
     let at = number as usize / 6 % 2;
     let encoding = Encoding::ALL[number as usize / 12 % 2];
@@ -102,7 +103,7 @@ async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until:
     before.append(&mut socket.events);
     let had: BTreeSet<&str> =
         before.iter().filter_map(|event| event.symbol.as_ref().map(|symbol| symbol.as_str())).collect();
-    let wanted: BTreeSet<&str> = symbols.iter().map(String::as_str).collect();
+    let wanted: BTreeSet<&str> = symbols[..EVENTS].iter().map(String::as_str).collect();
     assert!(had == wanted && before.len() == EVENTS, "user {number} has each once: {before:?}");
     assert_eq!((socket.gaps.len(), socket.notices.len()), (0, 0), "user {number}: {:?}", socket.notices);
     socket.send_message(Message::Close(None)).await;
