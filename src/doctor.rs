@@ -13,6 +13,7 @@ use tickwire_node::nats::{Nats, NatsError};
 
 use crate::cli::NatsArgs;
 
+mod heard;
 mod permissions;
 mod streams;
 
@@ -103,15 +104,18 @@ async fn examine(mut config: Config) -> Vec<Finding> {
     let version = nats.client.server_info().version;
     let mut findings = vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Ok, "server", version)];
     findings.push(clock(&nats).await);
+    let heard = heard::listen(&nats).await;
     let jetstream = streams::jetstream(&nats).await;
     let on = jetstream.verdict == Verdict::Ok;
     findings.push(jetstream);
     if on {
+        findings.push(streams::account(&nats, &config.stream).await);
         findings.extend(streams::all(&nats, &config.stream).await);
     }
     for role in [Role::Router, Role::Gateway] {
         findings.push(permissions::of(role, &config).await);
     }
+    findings.extend(heard.findings().await);
     let stall = "not visible from here: the server's configuration should say no_fast_producer_stall: true, so that \
                  one gateway that hangs does not slow the routers";
     findings.push(Finding::new(Verdict::Note, "slow consumers", stall));

@@ -4,7 +4,7 @@
 //! What it decides stands in `tickwire_core`: coverage, interest, confirmations. Here is the waiting and the sending:
 //! `inputs` take turns; `sections` come in, `outlet` is the way to a shard, `interest` and requests for a `replay` go out. `past` is the same for sessions that catch up, who
 //! are gathered by `catch_ups`; `find` tells where in the stream a time stands. `rebalance` sends sessions to gateways
-//! that have joined, `upstream` says when clients are told that NATS is away.
+//! that have joined, `upstream` says when clients are told that NATS is away, or does not store.
 
 mod catch_ups;
 mod find;
@@ -35,6 +35,9 @@ use tickwire_node::admin::Check;
 use tickwire_node::clock::{Clock, Turns, millis};
 use tickwire_node::config::{Config, GatewayConfig};
 use tickwire_node::nats::Nats;
+use tickwire_node::start::Node;
+use tickwire_node::storage::Stopped;
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -72,6 +75,8 @@ pub(crate) struct Edge {
     searches: Searches,
     rebalance: Rebalance,
     upstream: Upstream,
+    /// What keeps NATS from storing events, as routers say.
+    stopped: watch::Receiver<Stopped>,
     steps: Vec<Step<Arc<Delivery>>>,
     /// When the next revision is cut, if something changed.
     cut_at: Option<Millis>,
@@ -102,8 +107,7 @@ struct Asked {
 
 impl Edge {
     pub(crate) fn new(
-        gateway: NodeRef,
-        nats: Nats,
+        node: &Node,
         config: &Config,
         partitions: u16,
         view: View,
@@ -111,6 +115,7 @@ impl Edge {
         ready: Check,
     ) -> Self {
         describe();
+        let (gateway, nats) = (node.me.clone(), node.nats.clone());
         let outlet = |(number, shard)| Outlet::new(number, shard, config.gateway.shard_bytes);
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay), Bounds::default()),
@@ -127,6 +132,7 @@ impl Edge {
             searches: Searches::default(),
             rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),
             upstream: Upstream::default(),
+            stopped: node.stopped.clone(),
             steps: Vec::new(),
             cut_at: Some(Millis(0)),
             beat_at: Millis(0),
@@ -140,7 +146,7 @@ impl Edge {
 
     /// Runs until told to stop, or until NATS or the shards are gone for good.
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
-        let mut connected = self.nats.connected();
+        let (mut connected, mut stopped) = (self.nats.connected(), self.stopped.clone());
         let mut turns = Turns::default();
         let mut requests = Vec::new();
         loop {
@@ -159,6 +165,7 @@ impl Edge {
                     self.changed();
                 }
                 Ok(()) = connected.changed() => self.look_upstream(),
+                Ok(()) = stopped.changed() => self.look_upstream(),
                 asked = inputs.snapshots.next() => match asked {
                     Some(message) => self.send_snapshot(message.reply()).await,
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -281,10 +288,13 @@ impl Edge {
     }
 
     fn look_upstream(&mut self) {
-        let (now, connected) = (self.now(), self.nats.is_connected());
-        let outage = Outage::of(now, connected, &self.coverage, self.ticks);
+        let (now, stopped) = (self.now(), self.stopped.borrow().clone());
+        let outage = Outage::of(now, (self.nats.is_connected(), stopped.is_none()), &self.coverage, self.ticks);
         let Some(code) = self.upstream.see(now, outage) else { return };
-        let reason = outage.map(|outage| outage.to_string());
+        let reason = outage.map(|outage| match (outage, &stopped) {
+            (Outage::NotStored, Some(stopped)) => stopped.to_string(),
+            (outage, _) => outage.to_string(),
+        });
         warn!(code = code.as_str(), reason, "clients are told of an outage of the cluster, or of its end");
         for shard in &mut self.shards {
             shard.say(ToShard::Upstream(code, reason.clone()));

@@ -106,7 +106,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
-    let edge = Edge::new(node.me.clone(), node.nats.clone(), config, partitions, view, shards.clone(), ready);
+    let edge = Edge::new(&node, config, partitions, view, shards.clone(), ready);
     shutdown.spawn("edge", edge.run(inputs, shutdown.force().clone()));
 
     let lobby = Lobby { authenticator, shards, auth_timeout: config.gateway.auth_timeout };

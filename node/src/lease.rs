@@ -6,8 +6,9 @@
 
 use crate::nats::Nats;
 use crate::stored::{self, StoredMessage, Wanted};
+use crate::writes::Writes;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::kv::{Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{Store, UpdateError, UpdateErrorKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -105,6 +106,7 @@ impl Observed {
 pub struct Leases {
     context: Context,
     bucket: Store,
+    writes: Writes,
     me: NodeRef,
     deadline: Duration,
 }
@@ -117,7 +119,8 @@ impl Leases {
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
         let opened = nats.jetstream.get_key_value(bucket).await;
         let bucket = opened.map_err(|error| unavailable(bucket, error))?;
-        Ok(Self { context: nats.jetstream.clone(), bucket, me, deadline })
+        let (context, writes) = (nats.jetstream.clone(), nats.writes.clone());
+        Ok(Self { context, bucket, writes, me, deadline })
     }
 
     /// Reads a lease, as the server that leads its bucket has it.
@@ -183,8 +186,16 @@ impl Leases {
     /// [`LeaseError::Refused`] if it was written since.
     pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
         let value = wire::encode(value).map_err(|source| unavailable(key, source))?;
+        let began = self.writes.now();
         let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
-        match written.map_err(|error| unavailable(key, error))? {
+        let written = written.unwrap_or_else(|_| Err(UpdateError::new(UpdateErrorKind::TimedOut)));
+        // Who is refused because of a revision was answered by a bucket that would have stored it.
+        let stored = written.as_ref().map(drop);
+        let stored =
+            stored.or_else(|error| (error.kind() == UpdateErrorKind::WrongLastRevision).then_some(()).ok_or(error));
+        let subject = format!("{}{key}", self.bucket.prefix);
+        self.writes.note(&self.bucket.stream_name, &subject, began, stored);
+        match written {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
                 Err(LeaseError::Refused { key: key.to_owned() })

@@ -19,13 +19,19 @@ pub mod direct;
 
 pub mod life;
 
+pub mod writes;
+
 pub mod provision;
+
+pub mod storage;
 
 pub mod lease;
 
 pub mod view;
 
 pub mod membership;
+
+pub mod namesake;
 
 pub mod http;
 

@@ -9,6 +9,8 @@
 //! | `dead.<reason>` | a dead letter |
 //! | `tw.beat.<role>` | beats of the nodes of a role |
 //! | `tw.view` | the announcement of a new view |
+//! | `tw.storage` | what routers find wrong with what NATS keeps, routers to all nodes |
+//! | `tw.name.<node>` | who bears this name, each node to those of the same name |
 //! | `tw.interest` | interest deltas, gateways to routers |
 //! | `tw.gwbeat` | gateway beats, gateways to routers |
 //! | `tw.snapshot.<gateway>.<nonce>` | requests for a gateway's whole interest |
@@ -56,6 +58,9 @@ pub const CATCH_ALL_KEY: &str = "catchall";
 
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
+
+/// What routers find wrong with what NATS keeps.
+pub const STORAGE: &str = "tw.storage";
 
 /// Interest deltas.
 pub const INTEREST: &str = "tw.interest";
@@ -159,6 +164,11 @@ pub fn parse_lease_key(key: &str) -> Option<u32> {
 /// The beats of a role's nodes.
 pub fn beat(role: &str) -> String {
     format!("tw.beat.{role}")
+}
+
+/// Where nodes of one name tell each other who they are.
+pub fn name(node: &str) -> String {
+    format!("tw.name.{node}")
 }
 
 /// Requests for the interest of one boot of one gateway.

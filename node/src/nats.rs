@@ -14,6 +14,7 @@ pub(crate) use standing::Standing;
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
 use crate::names;
+use crate::writes::Writes;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
@@ -53,6 +54,8 @@ pub struct Nats {
     pub jetstream: jetstream::Context,
     /// For all that is received, and for small things that are published with it.
     pub link: Link,
+    /// What became of what was published to JetStream.
+    pub writes: Writes,
     standing: Standing,
     refusals: watch::Receiver<Vec<String>>,
     request_timeout: Duration,
@@ -95,7 +98,8 @@ impl Nats {
             .ack_timeout(config.request_timeout)
             .build(client.clone());
         let link = Link::connect(config, role, node, standing.clone()).await?;
-        Ok(Self { client, jetstream, link, standing, refusals, request_timeout: config.request_timeout })
+        let writes = Writes::default();
+        Ok(Self { client, jetstream, link, writes, standing, refusals, request_timeout: config.request_timeout })
     }
 
     /// Whether both connections are up at this moment.

@@ -6,7 +6,7 @@
 //! subjects hold it) is compared and refused.
 
 mod error;
-mod layout;
+pub(crate) mod layout;
 
 pub use error::ProvisionError;
 

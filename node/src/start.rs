@@ -7,8 +7,9 @@ use crate::membership::{Membership, MembershipError};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
+use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
-use crate::{descriptors, http, ports, shutdown};
+use crate::{descriptors, http, namesake, ports, shutdown};
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{NameError, NodeId, NodeRef, Nonce};
 use tickwire_core::ring::{Member, Role};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why a node does not start.
@@ -69,6 +71,8 @@ pub struct Node {
     pub provisioned: Provisioned,
     /// The other nodes.
     pub membership: Membership,
+    /// What keeps NATS from storing events, in one line, as long as anything does.
+    pub stopped: watch::Receiver<Stopped>,
     /// What `/readyz` tells; parts register their checks here.
     pub readiness: Readiness,
     /// The metrics of the process.
@@ -102,14 +106,27 @@ impl Node {
         let admin = Admin::start(&config.admin, readiness.clone(), metrics.clone(), shutdown).await?;
         let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
         let provisioned = provision(&nats, &config.stream).await?;
+        let reports = storage::subscribe(&nats.link)
+            .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
+        let (stopped_sender, stopped) = watch::channel(None);
+        let board = storage::listen(reports, role, readiness.register("storage"), stopped_sender, drain.clone());
+        shutdown.spawn_infallible("storage", board);
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
         let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
+        let namesakes = namesake::subscribe(&nats.link, &me)
+            .map_err(|error| StartError::Part { part: "namesakes", reason: error.to_string() })?;
+        let bearer = namesake::bearer(me.clone(), role, admin.address().to_string());
+        let (every, named) = (config.membership.beat_interval, readiness.register("name"));
+        let namesakes =
+            namesake::run(nats.clone(), namesakes, bearer, every, membership.view(), named, shutdown.drain().clone());
+        shutdown.spawn_infallible("namesakes", namesakes);
         shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
         Ok(Self {
             me,
             nats,
             provisioned,
             membership,
+            stopped,
             readiness,
             metrics,
             admin,

@@ -2,11 +2,14 @@
 //!
 //! Logs go to standard error, and only the configuration decides what is logged. A JSON line carries the node's role
 //! and name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered when
-//! the admin server is asked.
+//! the admin server is asked. Warnings that repeat are one line with a count.
+
+mod repeats;
 
 use crate::config::{LogConfig, LogFormat};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use repeats::Once;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -14,11 +17,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::layer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// How often recorded values are folded into their buckets, so that they do not pile up when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -52,14 +57,15 @@ pub enum TelemetryError {
 /// When the directives are not valid, or logs were set up before.
 pub fn init_logs(config: &LogConfig, role: &str, node: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (logs, lines) = (tracing_subscriber::registry().with(filter), layer().with_writer(std::io::stderr));
     match config.format {
         LogFormat::Json => {
-            builder.fmt_fields(JsonFields::new()).event_format(Stamped::new(role, node)).finish().try_init()?;
+            let lines = lines.fmt_fields(JsonFields::new()).event_format(Stamped::new(role, node));
+            logs.with(lines.with_filter(Once)).try_init()?;
         }
         LogFormat::Pretty => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).finish().try_init()?;
+            logs.with(lines.with_ansi(colours).with_filter(Once)).try_init()?;
         }
     }
     Ok(())
@@ -132,10 +138,12 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Keeps the recorder's memory bounded until told to stop. One task per process should run this.
+    /// Keeps the recorder's memory bounded, and tells how often warnings were repeated, until told to stop. One task per
+    /// process should run this.
     pub async fn upkeep(self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
             self.handle.run_upkeep();
+            repeats::tell();
         }
     }
 }

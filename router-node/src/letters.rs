@@ -67,12 +67,16 @@ async fn post_one(nats: &Nats, incarnation: Incarnation, letter: Letter) {
     let (headers, payload) = compose(incarnation, &letter.refusal, &letter.message, nats.client.max_payload());
     let end = Instant::now() + DEADLINE;
     loop {
+        let (began, subject) = (nats.writes.now(), names::dead_letter(reason));
         let publish = async {
-            let subject = names::dead_letter(reason);
-            let sent = nats.jetstream.publish_with_headers(subject, headers.clone(), payload.clone()).await?;
+            let sent = nats.jetstream.publish_with_headers(subject.clone(), headers.clone(), payload.clone()).await?;
             sent.await
         };
-        let failure = match tokio::time::timeout_at(end, publish).await {
+        let published = tokio::time::timeout_at(end, publish).await;
+        if let Ok(ended) = &published {
+            nats.writes.note(names::DEAD_LETTERS, &subject, began, ended.as_ref().map(drop));
+        }
+        let failure = match published {
             Ok(Ok(_)) => {
                 counter!("tickwire_dead_letters_total", "reason" => reason).increment(1);
                 return;

@@ -55,6 +55,7 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
+use tickwire_node::storage;
 use tokio::sync::{mpsc, watch};
 
 /// How many chunks may wait for the engine. Beyond that, intakes wait.
@@ -168,9 +169,11 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         report,
         witnessed,
         orders: orders_sender,
-        standing: Standing::new(node.me.clone(), &node.readiness, owned_sender),
+        standing: Standing::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
     });
-    let ticks = ticks::run(node.nats.clone(), config.membership.tick_interval, owned);
+    let ticks = ticks::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
+    let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
+    shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("engine", engine.run());
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
     shutdown.spawn_infallible("ticks", ticks);

@@ -1,6 +1,10 @@
 //! Ticks: for every partition that it owns, a router stores a small message now and then. So quiet partitions stay
-//! current, gaps at the end of a burst show, and delivery is proved from end to end.
+//! current, gaps at the end of a burst show, and delivery is proved from end to end. What becomes of them shows whether
+//! NATS stores anything at all.
 
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,14 +14,27 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::warn;
+use tracing::debug;
 
-/// How long the client may take to accept a tick.
+/// How long a tick may take on its way to the server beside the time that its acknowledgement has.
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// Stores ticks of what is owned, every `interval`, each partition at a time of its own. Ends when the owner has ended.
-pub(crate) async fn run(nats: Nats, every: Duration, mut owned: watch::Receiver<Arc<BTreeSet<Partition>>>) {
+/// How soon another tick follows one that was not stored.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How many ticks may wait for their acknowledgement. Further ones wait for their turn.
+const WAITING: usize = 256;
+
+/// Stores ticks of what is owned in `stream`, every `interval`, each partition at a time of its own. Ends when the owner
+/// has ended.
+pub(crate) async fn run(
+    nats: Nats,
+    stream: String,
+    every: Duration,
+    mut owned: watch::Receiver<Arc<BTreeSet<Partition>>>,
+) {
     let mut due: BTreeMap<Partition, Instant> = BTreeMap::new();
+    let mut waiting = FuturesUnordered::new();
     loop {
         let now = Instant::now();
         let partitions = owned.borrow_and_update().clone();
@@ -25,29 +42,41 @@ pub(crate) async fn run(nats: Nats, every: Duration, mut owned: watch::Receiver<
         for partition in partitions.iter() {
             due.entry(*partition).or_insert_with(|| now + every.mul_f64(rand::rng().random_range(0.0..1.0)));
         }
-        for (partition, at) in due.iter_mut().filter(|(_, at)| **at <= now) {
-            store(&nats, *partition).await;
+        let room = WAITING.saturating_sub(waiting.len());
+        for (partition, at) in due.iter_mut().filter(|(_, at)| **at <= now).take(room) {
+            // Without a connection it would only come late.
+            if nats.is_connected() {
+                waiting.push(store(&nats, &stream, *partition));
+            }
             *at = now + every;
         }
         // Without partitions only a change of them matters.
         let next = due.values().min().copied().unwrap_or(now + every);
         tokio::select! {
-            () = sleep_until(next) => {}
+            () = sleep_until(next), if room > 0 => {}
+            Some((partition, is_stored)) = waiting.next() => {
+                if !is_stored && let Some(at) = due.get_mut(&partition) {
+                    *at = (*at).min(Instant::now() + RETRY);
+                }
+            }
             changed = owned.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// A tick need not be acknowledged: the next one says as much. Without a connection it would only come late.
-async fn store(nats: &Nats, partition: Partition) {
-    if !nats.is_connected() {
-        return;
+/// Stores a tick, and tells whether it is known to be stored. Nobody waits for that, but what became of it is noted.
+async fn store(nats: &Nats, stream: &str, partition: Partition) -> (Partition, bool) {
+    let (began, subject) = (nats.writes.now(), names::tick(u32::from(partition.0)));
+    // A client that takes nothing for a while must not keep the tick.
+    let published = timeout(DEADLINE, nats.jetstream.publish(subject.clone(), "".into())).await;
+    let ended = match published {
+        Ok(Ok(acknowledgement)) => acknowledgement.await.map(drop),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(PublishError::new(PublishErrorKind::BrokenPipe)),
+    };
+    nats.writes.note(stream, &subject, began, ended.as_ref().map(drop));
+    if let Err(error) = &ended {
+        debug!(%partition, %error, "a tick was not stored");
     }
-    let subject = names::tick(u32::from(partition.0));
-    // A client that takes nothing for a while must not make the ticks of all partitions late.
-    let published = timeout(DEADLINE, nats.client.publish(subject, "".into())).await;
-    let published = published.map_err(|late| late.to_string()).and_then(|done| done.map_err(|error| error.to_string()));
-    if let Err(error) = published {
-        warn!(%partition, error, "a tick was not published");
-    }
+    (partition, ended.is_ok())
 }

@@ -24,13 +24,17 @@ fn needs(role: Role, stream: &str) -> Needs {
     let interest = [names::INTEREST, names::GATEWAY_BEAT].map(str::to_owned);
     let common = [
         names::beat(role.as_str()),
+        names::name(NOBODY),
         "$JS.API.INFO".to_owned(),
         format!("$JS.API.STREAM.INFO.{stream}"),
         format!("$JS.API.STREAM.CREATE.{stream}"),
         format!("$JS.API.STREAM.UPDATE.{stream}"),
         format!("$JS.API.STREAM.MSG.GET.KV_{}", names::VIEW_BUCKET),
     ];
-    let mut needs = Needs { subscribes: vec![names::VIEW.to_owned()], publishes: common.to_vec() };
+    let mut needs = Needs {
+        subscribes: vec![names::VIEW.to_owned(), names::STORAGE.to_owned(), names::name(NOBODY)],
+        publishes: common.to_vec(),
+    };
     match role {
         Role::Router => {
             needs.subscribes.extend(interest);
@@ -41,6 +45,7 @@ fn needs(role: Role, stream: &str) -> Needs {
                 names::replayed(NOBODY, "0", 0),
                 names::direct_get(stream),
                 names::VIEW.to_owned(),
+                names::STORAGE.to_owned(),
                 names::tick(0),
                 names::dead_letter(NOBODY),
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),

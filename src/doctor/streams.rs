@@ -1,11 +1,11 @@
 //! JetStream, the streams and the buckets: there, and as configured?
 
-use async_nats::jetstream::response::Response;
+use async_nats::jetstream;
 use async_nats::jetstream::stream::{Info, StorageType};
-use async_nats::jetstream::{self, ErrorCode};
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
+use tickwire_node::storage::{self, Kept, Sight};
 
 use super::{Finding, Verdict};
 
@@ -23,6 +23,27 @@ pub(super) async fn jetstream(nats: &Nats) -> Finding {
     }
 }
 
+/// Whether the account has room for at least one event more.
+pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> Finding {
+    let what = "account";
+    let account = match nats.jetstream.query_account().await {
+        Ok(account) => account,
+        Err(error) => return Finding::new(Verdict::Note, what, format!("not asked: {error}")),
+    };
+    let (used, most) = match config.storage {
+        Storage::File => (account.storage, account.limits.max_storage),
+        Storage::Memory => (account.memory, account.limits.max_memory),
+    };
+    let Some(most) = most.and_then(|most| u64::try_from(most).ok()) else {
+        return Finding::new(Verdict::Ok, what, "no limit of storage");
+    };
+    let (verdict, mend) = match most.saturating_sub(used) < u64::try_from(config.max_message).unwrap_or_default() {
+        true => (Verdict::Fail, ": NATS refuses what does not fit; raise the account's limit, or delete something"),
+        false => (Verdict::Ok, ""),
+    };
+    Finding::new(verdict, what, format!("{used} of {most} bytes used{mend}"))
+}
+
 /// The stream of events, the dead letters and the buckets.
 pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
     let storage = match config.storage {
@@ -30,19 +51,22 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
         Storage::Memory => StorageType::Memory,
     };
     let mut findings = Vec::new();
-    let buckets = [names::VIEW_BUCKET, names::LEASES_BUCKET].map(|bucket| format!("KV_{bucket}"));
-    let streams = [config.name.clone(), names::DEAD_LETTERS.to_owned()].into_iter().chain(buckets);
-    for name in streams {
+    let mut missing = Vec::new();
+    for kept in storage::kept(config) {
+        let name = kept.name();
         let what = if let Some(bucket) = name.strip_prefix("KV_") {
             format!("bucket {bucket}")
         } else {
             format!("stream {name}")
         };
-        let finding = match look(&nats.jetstream, &name).await {
-            Ok(None) => Finding::new(Verdict::Note, what, "not there yet: the first node that starts makes it"),
+        let finding = match look(&nats.jetstream, name).await {
+            Ok(None) => {
+                missing.push(findings.len());
+                Finding::new(Verdict::Note, what, "not there yet: the first node that starts makes it")
+            }
             Err(problem) => Finding::new(Verdict::Fail, what, problem),
             Ok(Some(info)) => {
-                let faults = faults(&info, config, storage);
+                let faults = faults(&kept, &info, config, storage);
                 if faults.is_empty() {
                     Finding::new(Verdict::Ok, what, told(&info))
                 } else {
@@ -52,20 +76,26 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
         };
         findings.push(finding);
     }
+    // A node that starts makes all of them.
+    if missing.len() < findings.len() {
+        for number in missing {
+            let finding: &mut Finding = &mut findings[number];
+            (finding.verdict, finding.found) = (
+                Verdict::Fail,
+                "not there, though others are: deleted? Routers that run make it anew, empty".to_owned(),
+            );
+        }
+    }
     findings
 }
 
 async fn look(context: &jetstream::Context, name: &str) -> Result<Option<Info>, String> {
-    let answer = context.request(format!("STREAM.INFO.{name}"), &()).await;
-    match answer.map_err(|error| format!("cannot be asked for: {error}; is this user permitted to use $JS.API.>?"))? {
-        Response::Ok(info) => Ok(Some(info)),
-        Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
-        Response::Err { error } => Err(error.to_string()),
-    }
+    let answer = storage::look(context, name).await;
+    answer.map_err(|error| format!("cannot be asked for: {error}; is this user permitted to use $JS.API.>?"))
 }
 
 /// What is wrong with a stream, each with what to do. What a starting node puts right by itself is no fault.
-fn faults(info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
+fn faults(kept: &Kept, info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
     let running = &info.config;
     let mut faults = Vec::new();
     if running.storage != storage {
@@ -79,14 +109,29 @@ fn faults(info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<Strin
                  stream.name",
                 config.partitions
             )),
-            Some(_) => {
-                let wanted = (names::SOURCE_EVENTS.to_owned(), names::transform(config.partitions));
-                let transform = running.subject_transform.clone();
-                if transform.map(|transform| (transform.source, transform.destination)) != Some(wanted) {
-                    faults.push("lacks the partition transform: start a node, which puts it right".to_owned());
-                }
-            }
+            Some(_) => {}
         }
+    }
+    if !faults.is_empty() {
+        return faults;
+    }
+    let Sight::There { is_sealed, full, edits, replicas, .. } = kept.sight(Some(info)) else { return faults };
+    if is_sealed {
+        faults.push(
+            "sealed, so that it stores nothing, which cannot be undone: delete it, and routers make it anew".to_owned(),
+        );
+    }
+    if let Some(limit) = full {
+        faults.push(format!("has reached {limit} and refuses what is new (discard: new): raise the limit"));
+    }
+    if !edits.is_empty() {
+        faults.push(format!("{} not as tickwire needs it: start a router, which puts it right", edits.join(", ")));
+    }
+    if let Some(found) = replicas {
+        faults.push(format!(
+            "has {found} replicas, stream.replicas is {}: the next node that starts sets it",
+            kept.replicas()
+        ));
     }
     faults
 }

@@ -16,6 +16,7 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 pub struct NatsServer {
     child: Child,
     home: TempDir,
+    store: PathBuf,
     flags: Vec<String>,
     port: u16,
 }
@@ -29,9 +30,20 @@ impl NatsServer {
     /// Starts a server on a free port of the loopback address with these flags, and JetStream only if they say so.
     pub fn start_with(flags: &[&str]) -> Self {
         let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
+        let store = home.path().join("store");
+        Self::launched(home, store, flags)
+    }
+
+    /// Starts a server on a free port of the loopback address with these flags, which keeps what it stores in this folder.
+    pub fn start_on(store: &Path, flags: &[&str]) -> Self {
+        let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
+        Self::launched(home, store.to_owned(), flags)
+    }
+
+    fn launched(home: TempDir, store: PathBuf, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        let (child, port) = launch(home.path(), &flags, -1);
-        Self { child, home, flags, port }
+        let (child, port) = launch(home.path(), &store, &flags, -1);
+        Self { child, home, store, flags, port }
     }
 
     /// Starts servers that form a cluster, each with JetStream. Their names are `n-0`, `n-1` and so on.
@@ -103,43 +115,42 @@ impl NatsServer {
     pub fn kill_and_save(&mut self) -> TempDir {
         self.kill();
         let saved = TempDir::with_prefix("tickwire-nats-saved-").expect("a temporary folder for a store");
-        copy(&self.home.path().join("store"), &saved.path().join("store"));
+        copy(&self.store, &saved.path().join("store"));
         saved
     }
 
     /// Kills the server, and puts a copy of its store in the place of what it has.
     pub fn kill_and_restore(&mut self, saved: &TempDir) {
         self.kill();
-        let store = self.home.path().join("store");
-        fs::remove_dir_all(&store).expect("the store can be removed");
-        copy(&saved.path().join("store"), &store);
+        fs::remove_dir_all(&self.store).expect("the store can be removed");
+        copy(&saved.path().join("store"), &self.store);
     }
 
     /// Kills the server, and puts a copy of one of its streams in the place of what it has of that. All else stays.
     pub fn kill_and_restore_stream(&mut self, saved: &TempDir, stream: &str) {
         self.kill();
-        let of_stream = Path::new("store/jetstream/$G/streams").join(stream);
-        let store = self.home.path().join(&of_stream);
+        let of_stream = Path::new("jetstream/$G/streams").join(stream);
+        let store = self.store.join(&of_stream);
         fs::remove_dir_all(&store).expect("the stream can be removed");
-        copy(&saved.path().join(of_stream), &store);
+        copy(&saved.path().join("store").join(of_stream), &store);
     }
 
     /// Where the server keeps the messages of one of its streams.
     pub fn messages_of(&self, stream: &str) -> PathBuf {
-        self.home.path().join("store/jetstream/$G/streams").join(stream).join("msgs")
+        self.store.join("jetstream/$G/streams").join(stream).join("msgs")
     }
 
     /// Kills the server if it still runs, and starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();
-        (self.child, self.port) = launch(self.home.path(), &self.flags, i32::from(self.port));
+        (self.child, self.port) = launch(self.home.path(), &self.store, &self.flags, i32::from(self.port));
     }
 
     /// Kills the server if it still runs, and starts it on its store at another port, where nobody finds it who was
     /// connected. Gives its address. [`Self::restart`] brings it back.
     pub fn restart_elsewhere(&mut self) -> String {
         self.kill();
-        let (child, port) = launch(self.home.path(), &self.flags, -1);
+        let (child, port) = launch(self.home.path(), &self.store, &self.flags, -1);
         self.child = child;
         format!("nats://127.0.0.1:{port}")
     }
@@ -170,7 +181,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts the binary and waits until its ports file names the port that clients can use.
-fn launch(home: &Path, flags: &[String], port: i32) -> (Child, u16) {
+fn launch(home: &Path, store: &Path, flags: &[String], port: i32) -> (Child, u16) {
     let binary = find_binary();
     let log = home.join("nats.log");
     let ports = home.join("ports");
@@ -183,7 +194,7 @@ fn launch(home: &Path, flags: &[String], port: i32) -> (Child, u16) {
         .arg("--ports_file_dir")
         .arg(&ports)
         .arg("-sd")
-        .arg(home.join("store"))
+        .arg(store)
         .arg("-l")
         .arg(&log)
         .args(flags)

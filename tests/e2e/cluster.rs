@@ -104,7 +104,12 @@ impl Cluster {
 
     /// A cluster without nodes, which will have no setting but those that say where things are, and who clients are.
     pub(crate) async fn as_shipped() -> Self {
-        Self::with_settings(vec![NatsServer::start()], &[("auth.mode", "dev")]).await
+        Self::as_shipped_on(vec![NatsServer::start()]).await
+    }
+
+    /// The same on these nats-servers.
+    pub(crate) async fn as_shipped_on(nats: Vec<NatsServer>) -> Self {
+        Self::with_settings(nats, &[("auth.mode", "dev")]).await
     }
 
     /// A cluster without nodes, with nothing but the defaults that ship, and without lines.

@@ -6,9 +6,12 @@
 mod autobahn;
 mod clients;
 mod clocks;
+mod disk;
 mod frames;
+mod hands;
 mod nats_cluster;
 mod network;
 mod newcomers;
 mod prometheus;
+mod stubborn;
 mod tools;

@@ -6,10 +6,12 @@ use serde::de::DeserializeOwned;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::namesake::Bearer;
 use tickwire_core::position::{Position, PositionError};
 use tickwire_core::replay::{ReplayAnswer, ReplayRequest};
 use tickwire_core::ring::View;
 use tickwire_core::section::Batch;
+use tickwire_core::storage::StorageReport;
 use tickwire_core::wire::{self, WireError};
 
 use crate::read::{from_hex, vectors};
@@ -56,6 +58,8 @@ fn messages_between_nodes() {
             "view" => check::<View>(&vector),
             "replay_request" => check::<ReplayRequest>(&vector),
             "replay_answer" => check::<ReplayAnswer<Bytes>>(&vector),
+            "bearer" => check::<Bearer>(&vector),
+            "storage_report" => check::<StorageReport>(&vector),
             other => panic!("{other}"),
         }
     }

@@ -60,7 +60,8 @@ impl Edge {
         let reached = (self.reached != Reached::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
         self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
-        let outage = Outage::of(now, true, &self.coverage, self.ticks);
+        let is_stored = self.stopped.borrow().is_none();
+        let outage = Outage::of(now, (true, is_stored), &self.coverage, self.ticks);
         gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {
             (Some(bytes), _) => {
@@ -69,8 +70,9 @@ impl Edge {
                     format!("a message of {bytes} bytes to the routers is too large for NATS, which takes {most}");
                 self.ready.missing(format!("{reason}: set max_payload in the server's configuration"));
             }
+            // Why NATS does not store events stands in a check of its own.
+            (None, None | Some(Outage::NotStored)) => self.ready.ok(),
             (None, Some(outage)) => self.ready.missing(outage.to_string()),
-            (None, None) => self.ready.ok(),
         }
     }
 

@@ -25,6 +25,8 @@ const STUCK_MS: u64 = 10_000;
 pub(super) enum Outage {
     /// There is no connection to NATS.
     Disconnected,
+    /// Routers say that events cannot be stored; why, they say in words.
+    NotStored,
     /// No router has ever told anything of these partitions.
     Unheard(Partitions),
     /// No router has told anything of these for so many milliseconds, though their ticks are due.
@@ -56,12 +58,16 @@ impl Outage {
     /// within `told` more.
     pub(super) fn of<E: Weight>(
         now: Millis,
-        connected: bool,
+        (connected, is_stored): (bool, bool),
         coverage: &Coverage<E>,
         (tick, told): (u64, u64),
     ) -> Option<Self> {
         if !connected {
             return Some(Self::Disconnected);
+        }
+        // It explains what else is wrong.
+        if !is_stored {
+            return Some(Self::NotStored);
         }
         if let Some(partitions) = Partitions::of(coverage.unheard()) {
             return Some(Self::Unheard(partitions));
@@ -82,7 +88,7 @@ impl Outage {
     pub(super) fn silent(&self) -> usize {
         match self {
             Self::Unheard(partitions) | Self::Silent(partitions, _) => partitions.count(),
-            Self::Disconnected | Self::Stuck(_) => 0,
+            Self::Disconnected | Self::NotStored | Self::Stuck(_) => 0,
         }
     }
 
@@ -91,7 +97,8 @@ impl Outage {
         match self {
             Self::Disconnected => AWAY_MS,
             Self::Unheard(_) => BEGIN_MS,
-            Self::Silent(..) | Self::Stuck(_) => 0,
+            // Routers have made sure of it before they say so.
+            Self::NotStored | Self::Silent(..) | Self::Stuck(_) => 0,
         }
     }
 }
@@ -100,6 +107,7 @@ impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disconnected => f.write_str("no connection to NATS"),
+            Self::NotStored => f.write_str("NATS does not store events"),
             Self::Unheard(partitions) => {
                 write!(f, "no router has reported {partitions} yet: is a router running, and can it read the stream?")
             }

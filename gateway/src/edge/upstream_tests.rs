@@ -32,6 +32,13 @@ fn a_short_break_is_not_told_and_a_long_one_is_told_once() {
 }
 
 #[test]
+fn what_routers_say_of_the_storage_is_told_at_once() {
+    let mut upstream = Upstream::default();
+    let told = [Some(Outage::NotStored), Some(Outage::NotStored), None].map(|outage| upstream.see(Millis(7), outage));
+    assert_eq!(told, [Some(NoticeCode::UpstreamLost), None, Some(NoticeCode::UpstreamRestored)]);
+}
+
+#[test]
 fn a_look_that_is_due_is_not_due_again() {
     let mut upstream = Upstream::default();
     let mut now = Millis(0);
@@ -56,9 +63,10 @@ fn hear(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev, 
 #[test]
 fn every_way_to_be_without_coverage_is_seen_within_seconds() {
     let mut coverage = Coverage::new(2, LIMITS);
-    let outage = |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), true, coverage, TICK);
+    let outage = |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), (true, true), coverage, TICK);
     let partitions = |first, others| Partitions { first: Partition(first), others };
-    assert_eq!(Outage::of(Millis(0), false, &coverage, TICK), Some(Outage::Disconnected));
+    assert_eq!(Outage::of(Millis(0), (false, false), &coverage, TICK), Some(Outage::Disconnected));
+    assert_eq!(Outage::of(Millis(0), (true, false), &coverage, TICK), Some(Outage::NotStored));
     assert_eq!(outage(&coverage, 0), Some(Outage::Unheard(partitions(0, 1))));
     hear(&mut coverage, 10, 0, (0, 1));
     assert_eq!(outage(&coverage, 20), Some(Outage::Unheard(partitions(1, 0))));
@@ -84,6 +92,7 @@ fn outage() -> impl Strategy<Value = Option<Outage>> {
     prop_oneof![
         2 => Just(None),
         1 => Just(Some(Outage::Disconnected)),
+        1 => Just(Some(Outage::NotStored)),
         1 => Just(Some(Outage::Unheard(partitions))),
         1 => Just(Some(Outage::Silent(partitions, 7_000))),
         1 => Just(Some(Outage::Stuck(partitions))),

@@ -15,7 +15,7 @@ const DEAD_LETTERS_BYTES: i64 = 256 * 1024 * 1024;
 
 /// The stream of events. No limits per subject and no life per message: what is between the first and the last
 /// sequence is there, so that a router may claim what it has read.
-pub(super) fn events(config: &StreamConfig) -> Config {
+pub(crate) fn events(config: &StreamConfig) -> Config {
     Config {
         name: config.name.clone(),
         description: Some("Market events, stored by partition".to_owned()),
@@ -40,7 +40,7 @@ fn subjects(config: &StreamConfig) -> Vec<String> {
 }
 
 /// The stream of dead letters.
-pub(super) fn dead_letters(config: &StreamConfig) -> Config {
+pub(crate) fn dead_letters(config: &StreamConfig) -> Config {
     Config {
         name: names::DEAD_LETTERS.to_owned(),
         description: Some("Events that could not be read, each with its reason".to_owned()),
@@ -52,7 +52,7 @@ pub(super) fn dead_letters(config: &StreamConfig) -> Config {
 }
 
 /// A bucket, laid out as NATS' clients expect a bucket.
-pub(super) fn bucket(name: &str, config: &StreamConfig) -> Config {
+pub(crate) fn bucket(name: &str, config: &StreamConfig) -> Config {
     Config {
         name: format!("KV_{name}"),
         subjects: vec![format!("$KV.{name}.>")],
@@ -98,6 +98,43 @@ pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
         duplicate_window,
         ..running.clone()
     }
+}
+
+/// The running configuration with that put right which tickwire relies on and no key of the configuration chooses, so that
+/// all nodes agree on it; and the names of what differed. Of a bucket that is its limits as well.
+pub(crate) fn put_right(running: &Config, wanted: &Config, is_bucket: bool) -> (Config, Vec<&'static str>) {
+    let (mut config, mut edits) = (running.clone(), Vec::new());
+    let mut put = |name, differs: bool| {
+        if differs {
+            edits.push(name);
+        }
+        differs
+    };
+    if put("subjects", running.subjects != wanted.subjects) {
+        config.subjects.clone_from(&wanted.subjects);
+    }
+    if put("subject_transform", running.subject_transform != wanted.subject_transform) {
+        config.subject_transform.clone_from(&wanted.subject_transform);
+    }
+    if put("max_msgs_per_subject", running.max_messages_per_subject != wanted.max_messages_per_subject) {
+        config.max_messages_per_subject = wanted.max_messages_per_subject;
+    }
+    if put("allow_direct", running.allow_direct != wanted.allow_direct) {
+        config.allow_direct = wanted.allow_direct;
+    }
+    if put("metadata", wanted.metadata.iter().any(|(name, value)| running.metadata.get(name) != Some(value))) {
+        config.metadata.extend(wanted.metadata.clone());
+    }
+    if is_bucket && put("max_bytes", running.max_bytes != wanted.max_bytes) {
+        config.max_bytes = wanted.max_bytes;
+    }
+    if is_bucket && put("max_msgs", running.max_messages != wanted.max_messages) {
+        config.max_messages = wanted.max_messages;
+    }
+    if is_bucket && put("max_age", running.max_age != wanted.max_age) {
+        config.max_age = wanted.max_age;
+    }
+    (config, edits)
 }
 
 /// Refuses a running stream of events that is not ours, or not spread or kept as configured.

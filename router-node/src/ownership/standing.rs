@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tickwire_core::ids::{NodeRef, Partition};
 use tickwire_core::ring::{Role, View};
 use tickwire_node::admin::{Check, Readiness};
+use tickwire_node::storage::Stopped;
 use tokio::sync::watch;
 
 /// Tells how the router stands.
@@ -17,13 +18,21 @@ pub(crate) struct Standing {
     owned: watch::Sender<Arc<BTreeSet<Partition>>>,
     partitions: Check,
     interest: Check,
+    /// What keeps NATS from storing anything.
+    stopped: watch::Receiver<Stopped>,
 }
 
 impl Standing {
     /// Registers the checks. `owned` follows what is owned.
-    pub(crate) fn new(me: NodeRef, readiness: &Readiness, owned: watch::Sender<Arc<BTreeSet<Partition>>>) -> Self {
+    pub(crate) fn new(
+        me: NodeRef,
+        readiness: &Readiness,
+        owned: watch::Sender<Arc<BTreeSet<Partition>>>,
+        stopped: watch::Receiver<Stopped>,
+    ) -> Self {
         describe_gauge!("tickwire_router_partitions", "The partitions that this router owns");
-        Self { me, owned, partitions: readiness.register("partitions"), interest: readiness.register("interest") }
+        let (partitions, interest) = (readiness.register("partitions"), readiness.register("interest"));
+        Self { me, owned, partitions, interest, stopped }
     }
 
     /// Tells what is `held`, and what is missing of it.
@@ -41,7 +50,9 @@ impl Standing {
             })
             .collect();
         gauge!("tickwire_router_partitions").set(held.len() as f64);
-        set(&self.partitions, missing_partitions(&self.me, view, report, wanted.len(), held.len()));
+        // What cannot be stored cannot be read; the cause stands in a check of its own.
+        let is_stopped = self.stopped.borrow().is_some();
+        set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, wanted.len(), held.len()));
         set(&self.interest, missing_interest(view, report));
         self.owned.send_if_modified(|known| {
             let changed = **known != held;
@@ -60,11 +71,23 @@ fn set(check: &Check, missing: Option<String>) {
     }
 }
 
-fn missing_partitions(me: &NodeRef, view: &View, report: &Report, wanted: usize, held: usize) -> Option<String> {
+fn missing_partitions(
+    me: &NodeRef,
+    view: &View,
+    report: &Report,
+    is_stopped: bool,
+    wanted: usize,
+    held: usize,
+) -> Option<String> {
     if !view.members.iter().any(|member| member.role == Role::Router && member.node == *me) {
-        return Some(format!("this router is not in the member view yet (version {})", view.version));
+        let version = view.version;
+        // Why, a check of its own says.
+        return Some(match view.members.iter().find(|member| member.node.id == me.id) {
+            Some(other) => format!("the member view (version {version}) has another node of this name, {}", other.node),
+            None => format!("this router is not in the member view yet (version {version})"),
+        });
     }
-    if let Some((source, reason)) = report.unread.first_key_value() {
+    if let Some((source, reason)) = report.unread.first_key_value().filter(|_| !is_stopped) {
         let more = match report.unread.len() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more)"),
@@ -110,12 +133,15 @@ mod tests {
             (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
         let view = View { version: 3, members: vec![gateway.clone(), router.clone()] };
         let mut report = Report::default();
-        let partitions = |report: &Report, held| missing_partitions(&router.node, &view, report, 32, held);
+        let partitions = |report: &Report, held| missing_partitions(&router.node, &view, report, false, 32, held);
         assert_eq!(partitions(&report, 1), None);
         assert!(partitions(&report, 0).unwrap().contains("32 partitions"));
-        assert!(missing_partitions(&gone.node, &view, &report, 0, 0).unwrap().contains("version 3"));
+        let other = NodeRef { nonce: Nonce(2), ..router.node.clone() };
+        assert!(missing_partitions(&other, &view, &report, false, 0, 0).unwrap().contains("another node of this name"));
+        assert!(missing_partitions(&gone.node, &view, &report, false, 0, 0).unwrap().contains("version 3"));
         report.unread.insert(Source::Partition(Partition(7)), "no consumer".to_owned());
         assert!(partitions(&report, 1).unwrap().contains("partition 7 cannot be read: no consumer"));
+        assert_eq!(missing_partitions(&router.node, &view, &report, true, 32, 1), None);
 
         assert_eq!(missing_interest(&view, &report), None);
         report.lacking.push(gone.node);

@@ -1,0 +1,203 @@
+//! What all routers say is wrong with the storage, as one node has heard it: for its readiness, its metrics, its log, and
+//! the clients of a gateway.
+
+use crate::admin::Check;
+use crate::clock::Clock;
+use crate::link::{Inlet, Link, LinkError};
+use crate::names;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::ring::Role;
+use tickwire_core::storage::{Fault, StorageReport, Trouble};
+use tickwire_core::wire;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// How long what a router has said holds, in milliseconds: three times as long as it takes to say it again.
+const HOLDS: u64 = 3_000;
+
+/// How many routers are listened to, and how many troubles of each are kept, and how many bytes of what each says.
+const ROUTERS: usize = 1_000;
+const TROUBLES: usize = 8;
+const TEXT: usize = 512;
+
+/// How many bytes of reports may wait.
+const BYTES: usize = 256 * 1024;
+
+/// How often what is no longer said is looked for.
+const LOOKS: Duration = Duration::from_millis(500);
+
+/// What was heard. Pure.
+#[derive(Debug, Default)]
+pub struct Board {
+    heard: BTreeMap<NodeRef, (Millis, Vec<Trouble>)>,
+}
+
+impl Board {
+    /// A router says what is wrong.
+    pub fn hear(&mut self, now: Millis, report: StorageReport) {
+        self.heard.retain(|_, (at, _)| now.since(*at) < HOLDS);
+        let StorageReport { router, mut troubles } = report;
+        troubles.truncate(TROUBLES);
+        for trouble in &mut troubles {
+            trouble.text.truncate(trouble.text.floor_char_boundary(TEXT));
+        }
+        if troubles.is_empty() {
+            self.heard.remove(&router);
+        } else if self.heard.len() < ROUTERS || self.heard.contains_key(&router) {
+            self.heard.insert(router, (now, troubles));
+        }
+    }
+
+    /// What is wrong now: one of each fault of each stream, what stops events and what is worst first.
+    pub fn troubles(&self, now: Millis) -> Vec<&Trouble> {
+        let fresh = self.heard.values().filter(|(at, _)| now.since(*at) < HOLDS);
+        let mut troubles: Vec<&Trouble> = fresh.flat_map(|(_, troubles)| troubles).collect();
+        let rank = |trouble: &&Trouble| (!trouble.stops_events, trouble.fault, trouble.stream.clone());
+        troubles.sort_by_key(rank);
+        troubles.dedup_by_key(|trouble| rank(trouble));
+        troubles
+    }
+}
+
+/// What stops events, in one line, as long as anything does.
+pub type Stopped = Option<Arc<str>>;
+
+/// Listens from now on.
+///
+/// # Errors
+/// When this node may not subscribe.
+pub fn subscribe(link: &Link) -> Result<Inlet, LinkError> {
+    describe();
+    link.subscribe("storage", names::STORAGE, None, BYTES)
+}
+
+/// Listens, and tells the rest of the node, until told to stop. A gateway is ready as long as events come, whatever becomes
+/// of the buckets that routers have.
+pub async fn listen(
+    mut inlet: Inlet,
+    role: Role,
+    check: Check,
+    stopped: watch::Sender<Stopped>,
+    stop: CancellationToken,
+) {
+    let (clock, mut board, mut known) = (Clock::start(), Board::default(), BTreeMap::new());
+    let mut looks = interval(LOOKS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = clock.now();
+        let troubles = board.troubles(now);
+        log(now, &mut known, &troubles);
+        for fault in Fault::ALL {
+            let streams = troubles.iter().filter(|trouble| trouble.fault == fault).count();
+            gauge!("tickwire_storage_troubles", "fault" => fault.as_str()).set(streams as f64);
+        }
+        let matters =
+            |trouble: &&&Trouble| trouble.stops_events || role == Role::Router && trouble.fault != Fault::Replicas;
+        let mut unmet = troubles.iter().filter(matters);
+        match (unmet.next(), unmet.count()) {
+            (None, _) => check.ok(),
+            (Some(worst), 0) => check.missing(worst.text.clone()),
+            (Some(worst), more) => check.missing(format!("{} (and {more} more)", worst.text)),
+        }
+        let first = troubles.first().filter(|trouble| trouble.stops_events);
+        let text: Stopped = first.map(|trouble| trouble.text.as_str().into());
+        stopped.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+            message = inlet.next() => {
+                let Some(message) = message else { return };
+                match wire::decode(message.payload()) {
+                    Ok(report) => board.hear(clock.now(), report),
+                    Err(error) => {
+                        counter!("tickwire_storage_reports_refused_total").increment(1);
+                        debug!(%error, "what a router says of the storage was refused");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Logs what has begun and what is over, once each.
+fn log(now: Millis, known: &mut BTreeMap<(String, Fault), Millis>, troubles: &[&Trouble]) {
+    for Trouble { stream, fault, text, .. } in troubles {
+        known.entry((stream.clone(), *fault)).or_insert_with(|| {
+            warn!(stream, fault = fault.as_str(), reason = text, "trouble with the storage of NATS");
+            now
+        });
+    }
+    known.retain(|(stream, fault), since| {
+        let lasts = troubles.iter().any(|trouble| trouble.stream == *stream && trouble.fault == *fault);
+        if !lasts {
+            let seconds = now.since(*since) / 1_000;
+            info!(stream, fault = fault.as_str(), seconds, "the trouble with the storage of NATS is over");
+        }
+        lasts
+    });
+}
+
+fn describe() {
+    describe_gauge!("tickwire_storage_troubles", "Streams of NATS with which something is wrong, by fault");
+    describe_counter!(
+        "tickwire_storage_reports_refused_total",
+        "Messages of routers on the storage of NATS that make no sense"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+
+    fn report(router: &str, troubles: &[(&str, Fault, bool)]) -> StorageReport {
+        let trouble = |(stream, fault, stops_events): &(&str, Fault, bool)| Trouble {
+            stream: (*stream).to_owned(),
+            fault: *fault,
+            stops_events: *stops_events,
+            text: format!("{router} says {stream}"),
+        };
+        let router = NodeRef { id: NodeId::new(router).unwrap(), nonce: Nonce(1) };
+        StorageReport { router, troubles: troubles.iter().map(trouble).collect() }
+    }
+
+    fn seen(board: &Board, now: u64) -> Vec<(String, Fault)> {
+        board.troubles(Millis(now)).iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect()
+    }
+
+    #[test]
+    fn what_routers_say_holds_until_they_take_it_back_or_fall_silent() {
+        let mut board = Board::default();
+        board.hear(Millis(0), report("r1", &[("EVENTS", Fault::Sealed, true)]));
+        board.hear(Millis(500), report("r2", &[("L", Fault::Missing, false), ("EVENTS", Fault::Sealed, true)]));
+        let both = [("EVENTS".to_owned(), Fault::Sealed), ("L".to_owned(), Fault::Missing)];
+        assert_eq!(seen(&board, 2_999), both);
+        board.hear(Millis(3_000), report("r1", &[]));
+        assert_eq!(seen(&board, 3_499), both);
+        assert_eq!(seen(&board, 3_500), []);
+        board.hear(Millis(4_000), report("r1", &[("EVENTS", Fault::Full, true)]));
+        assert_eq!(seen(&board, 4_000), [("EVENTS".to_owned(), Fault::Full)]);
+        board.hear(Millis(4_001), report("r1", &[]));
+        assert_eq!(seen(&board, 4_001), []);
+    }
+
+    #[test]
+    fn who_says_a_lot_is_kept_within_bounds() {
+        let mut board = Board::default();
+        let mut long = report("r1", &[("EVENTS", Fault::Full, true); 100]);
+        long.troubles.iter_mut().for_each(|trouble| trouble.text = "ä".repeat(10_000));
+        board.hear(Millis(0), long);
+        let (_, kept) = board.heard.values().next().unwrap();
+        assert_eq!((kept.len(), kept[0].text.len()), (TROUBLES, TEXT));
+        for number in 0..2 * ROUTERS {
+            board.hear(Millis(1), report(&format!("x{number}"), &[("EVENTS", Fault::Full, true)]));
+        }
+        assert_eq!(board.heard.len(), ROUTERS);
+    }
+}

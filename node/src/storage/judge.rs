@@ -1,0 +1,240 @@
+//! What is wrong with one stream, from looks at it and from what became of writes to it, and what a router does about it.
+//! Pure: the time comes in.
+//!
+//! * A refusal by JetStream counts at once: it names its cause. A write that nobody acknowledges may have met a stream
+//!   that changes its leader, which is over in seconds and which looks show as well, since nobody answers them either. So
+//!   such writes count when looks have been answered all the while.
+//! * Clients have events whatever becomes of buckets and dead letters. These are made anew or mended before anybody is
+//!   told, which is why they have longer.
+//! * What is missing is made anew, and what was edited is put back, as every node that starts does it. The stream of
+//!   events is missing for a while before: a look may be answered by a server that does not know it yet, and those who
+//!   wait for it are to be told what has happened.
+
+use super::kept::{Kept, Sight};
+use crate::writes::{Failing, Failure};
+use async_nats::jetstream::ErrorCode;
+use tickwire_core::ids::Millis;
+use tickwire_core::storage::{Fault, Trouble};
+
+/// How long writes may fail without an answer, in milliseconds.
+const UNANSWERED: u64 = 2_000;
+
+/// How many of them there must be.
+const TRIES: u32 = 2;
+
+/// After so many milliseconds without a further write, one that failed says nothing any more.
+const RECENT: u64 = 15_000;
+
+/// How long anything may be wrong that does not stop events before it is told, in milliseconds.
+const PATIENCE: u64 = 5_000;
+
+/// How long the stream of events is missing before it is made anew, in milliseconds.
+const EVENTS_MISSING: u64 = 3_000;
+
+/// How long anything else is, in milliseconds: two looks.
+const MISSING: u64 = 1_000;
+
+/// How long an edit that was put back is told at least, in milliseconds: it is over within few, and all are to hear of it.
+const EDITED: u64 = 2_000;
+
+/// What a router is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mend {
+    /// Make the stream.
+    Make,
+    /// Put back what was edited.
+    PutBack,
+}
+
+/// What is known of one stream.
+#[derive(Debug)]
+pub struct Judge {
+    kept: Kept,
+    sight: Option<Sight>,
+    /// Since when the last look has shown the same fault.
+    since: Millis,
+    /// Since when every look was answered.
+    answered_since: Option<Millis>,
+    /// When the last edit was seen, and what it was.
+    edited: Option<(Millis, String)>,
+}
+
+impl Judge {
+    /// Nothing is known yet.
+    pub fn new(kept: Kept) -> Self {
+        Self { kept, sight: None, since: Millis(0), answered_since: None, edited: None }
+    }
+
+    /// The stream.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// A look at it; `None` if nobody has answered.
+    pub fn see(&mut self, now: Millis, sight: Option<Sight>) {
+        let Some(sight) = sight else {
+            self.answered_since = None;
+            return;
+        };
+        self.answered_since.get_or_insert(now);
+        let differs = |known: &Sight| (seen(known), replicas(known)) != (seen(&sight), replicas(&sight));
+        if self.sight.as_ref().is_none_or(differs) {
+            self.since = now;
+        }
+        self.sight = Some(sight);
+        if let Some((Fault::Edited, since, what)) = self.shown() {
+            self.edited = Some((since, what));
+        }
+    }
+
+    /// What is wrong, if it is to be told.
+    pub fn trouble(&self, now: Millis, failing: Option<&Failing>) -> Option<Trouble> {
+        let refused = failing.filter(|failing| now.since(failing.last) < RECENT);
+        let (fault, since, what) = self
+            .shown()
+            .or_else(|| self.refused(refused))
+            .or_else(|| self.unanswered(now, refused))
+            .or_else(|| self.edited(now))
+            .or_else(|| Some((Fault::Replicas, self.since, self.replicas()?)))?;
+        let ms = now.since(since);
+        let waits = fault == Fault::Replicas || !self.kept.stops_events();
+        if waits && ms < PATIENCE {
+            return None;
+        }
+        let (stream, keeps) = (self.kept.name().to_owned(), self.kept.keeps.what());
+        let lasting = if ms < 1_000 { String::new() } else { format!(", for {} s", ms / 1_000) };
+        let text = match fault {
+            Fault::Edited | Fault::Replicas => format!("{what}{lasting}"),
+            _ => format!("NATS does not store {keeps}{lasting}: {what}"),
+        };
+        Some(Trouble { stream, fault, stops_events: self.kept.stops_events() && fault != Fault::Replicas, text })
+    }
+
+    /// What is to be done now.
+    pub fn mend(&self, now: Millis) -> Option<Mend> {
+        match self.sight.as_ref().map(seen)? {
+            Some(Fault::Missing) => {
+                let enough = if self.kept.stops_events() { EVENTS_MISSING } else { MISSING };
+                let is_sure = self.answered_since.is_some_and(|answered| now.since(answered) >= enough);
+                (is_sure && now.since(self.since) >= enough).then_some(Mend::Make)
+            }
+            Some(Fault::Edited) => Some(Mend::PutBack),
+            _ => None,
+        }
+    }
+
+    /// The last sequence that a look has shown.
+    pub fn last(&self) -> Option<u64> {
+        match self.sight {
+            Some(Sight::There { last, .. }) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// What the last look has shown.
+    fn shown(&self) -> Option<(Fault, Millis, String)> {
+        let (sight, name) = (self.sight.as_ref()?, self.kept.name());
+        let fault = seen(sight)?;
+        let what = match (fault, sight) {
+            (Fault::Missing, _) => {
+                format!("the stream {name} does not exist; if it was deleted, routers make it anew, empty")
+            }
+            (Fault::Sealed, _) => {
+                format!(
+                    "the stream {name} is sealed, which cannot be undone: delete it, and routers make it anew, empty"
+                )
+            }
+            (Fault::Full, Sight::There { full: Some(limit), .. }) => {
+                format!("the stream {name} has reached {limit} and refuses what is new (discard: new): raise the limit")
+            }
+            (_, Sight::There { edits, .. }) => {
+                format!("the stream {name} was edited: {} differ from what tickwire needs; put back", edits.join(", "))
+            }
+            (_, Sight::Missing) => return None,
+        };
+        Some((fault, self.since, what))
+    }
+
+    /// What JetStream has refused with its own words.
+    fn refused(&self, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
+        let failing = failing?;
+        let Failure::Refused(refusal) = &failing.failure else { return None };
+        let (name, subject) = (self.kept.name(), &failing.subject);
+        let refused = format!("what is published to {subject} is refused: {}", refusal.text);
+        let (fault, what) = match refusal.code {
+            ErrorCode::STREAM_SEALED => {
+                (Fault::Sealed, format!("{refused}; the stream {name} is sealed, which cannot be undone: delete it"))
+            }
+            ErrorCode::STREAM_STORE_FAILED if refusal.text.contains("maximum") => {
+                (Fault::Full, format!("{refused}; raise this limit of the stream {name}"))
+            }
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => {
+                (Fault::OverLimit, format!("{refused}; raise JetStream's limits of the account, or delete something"))
+            }
+            ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::MEMORY_RESOURCES_EXCEEDED => (
+                Fault::OverLimit,
+                format!(
+                    "{refused}; the server has used up its storage: look at its disk, raise max_file_store, and restart \
+                     nats-server if it goes on"
+                ),
+            ),
+            ErrorCode::STREAM_STORE_FAILED => (Fault::NotStoring, format!("{refused}; {DISK}")),
+            _ => return None,
+        };
+        Some((fault, failing.since, what))
+    }
+
+    /// Writes that fail while questions are answered.
+    fn unanswered(&self, now: Millis, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
+        let Failing { since, tries, subject, failure, .. } = failing?;
+        let answered = self.answered_since?;
+        if *tries < TRIES || now.since(answered.max(*since)) < UNANSWERED {
+            return None;
+        }
+        let what = format!("{tries} writes have failed, the last one to {subject}: {failure}; {DISK}");
+        Some((Fault::NotStoring, *since, what))
+    }
+
+    /// What was edited, and put back, a moment ago.
+    fn edited(&self, now: Millis) -> Option<(Fault, Millis, String)> {
+        let (at, what) = self.edited.as_ref()?;
+        (now.since(*at) < EDITED).then(|| (Fault::Edited, *at, what.clone()))
+    }
+
+    fn replicas(&self) -> Option<String> {
+        let found = self.sight.as_ref().and_then(replicas)?;
+        let (name, wanted) = (self.kept.name(), self.kept.replicas());
+        Some(format!(
+            "the stream {name} has {found} replicas where stream.replicas is {wanted}: the next node that starts sets it"
+        ))
+    }
+}
+
+/// What to do about a server that does not store.
+const DISK: &str =
+    "look at the disk and the log of nats-server; one whose disk was full stores nothing until it is restarted";
+
+/// What a look shows at once.
+fn seen(sight: &Sight) -> Option<Fault> {
+    match sight {
+        Sight::Missing => Some(Fault::Missing),
+        Sight::There { is_sealed: true, .. } => Some(Fault::Sealed),
+        Sight::There { edits, .. } if !edits.is_empty() => Some(Fault::Edited),
+        Sight::There { full: Some(_), .. } => Some(Fault::Full),
+        Sight::There { .. } => None,
+    }
+}
+
+/// How many copies there are, if not as many as configured.
+fn replicas(sight: &Sight) -> Option<usize> {
+    match sight {
+        Sight::Missing => None,
+        Sight::There { replicas, .. } => *replicas,
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,224 @@
+//! What tickwire keeps in JetStream, and what a look at it shows.
+
+use crate::config::StreamConfig;
+use crate::names;
+use crate::provision::layout;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{CreateStreamError, RequestError, UpdateStreamError};
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
+
+/// What a stream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Events.
+    Events,
+    /// Dead letters.
+    DeadLetters,
+    /// The member view.
+    View,
+    /// Leases.
+    Leases,
+}
+
+impl Keeps {
+    /// In words.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::DeadLetters => "dead letters",
+            Self::View => "the member view",
+            Self::Leases => "leases",
+        }
+    }
+}
+
+/// One of the streams, as it should be.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// What it keeps.
+    pub keeps: Keeps,
+    wanted: Config,
+}
+
+/// A stream as a look has shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// It does not exist.
+    Missing,
+    /// It does.
+    There {
+        /// Whether it takes nothing any more.
+        is_sealed: bool,
+        /// The limit that it has reached, if it refuses what is new because of that.
+        full: Option<&'static str>,
+        /// What was edited of all that tickwire relies on, and that no key of the configuration chooses.
+        edits: Vec<&'static str>,
+        /// How many copies there are, if not as many as configured.
+        replicas: Option<usize>,
+        /// The last sequence.
+        last: u64,
+    },
+}
+
+/// All that tickwire keeps.
+pub fn kept(config: &StreamConfig) -> [Kept; 4] {
+    let bucket = |name| layout::bucket(name, config);
+    [
+        Kept { keeps: Keeps::Events, wanted: layout::events(config) },
+        Kept { keeps: Keeps::DeadLetters, wanted: layout::dead_letters(config) },
+        Kept { keeps: Keeps::View, wanted: bucket(names::VIEW_BUCKET) },
+        Kept { keeps: Keeps::Leases, wanted: bucket(names::LEASES_BUCKET) },
+    ]
+}
+
+impl Kept {
+    /// The name of the stream.
+    pub fn name(&self) -> &str {
+        &self.wanted.name
+    }
+
+    /// How many copies are configured.
+    pub fn replicas(&self) -> usize {
+        self.wanted.num_replicas
+    }
+
+    /// Whether events are refused when nothing can be stored here.
+    pub fn stops_events(&self) -> bool {
+        self.keeps == Keeps::Events
+    }
+
+    /// What a look shows.
+    pub fn sight(&self, found: Option<&Info>) -> Sight {
+        let Some(Info { config, state, .. }) = found else { return Sight::Missing };
+        let refuses = config.discard == DiscardPolicy::New;
+        let (count, bytes) = (state.messages, state.bytes);
+        let is_reached = |limit: i64, now: u64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && now >= limit);
+        let full = if refuses && is_reached(config.max_messages, count) {
+            Some("max_msgs")
+        } else if refuses && is_reached(config.max_bytes, bytes) {
+            Some("max_bytes")
+        } else {
+            None
+        };
+        let replicas = (config.num_replicas != self.wanted.num_replicas).then_some(config.num_replicas);
+        Sight::There {
+            is_sealed: config.sealed,
+            full,
+            edits: self.put_right(config).1,
+            replicas,
+            last: state.last_sequence,
+        }
+    }
+
+    /// The running configuration as it is to be, and what differs.
+    fn put_right(&self, running: &Config) -> (Config, Vec<&'static str>) {
+        let is_bucket = matches!(self.keeps, Keeps::View | Keeps::Leases);
+        layout::put_right(running, &self.wanted, is_bucket)
+    }
+
+    /// Makes it anew.
+    pub(super) async fn make(&self, context: &Context) -> Result<(), CreateStreamError> {
+        context.create_stream(self.wanted.clone()).await.map(drop)
+    }
+
+    /// Puts back what was edited. Gives the last sequence that was stored before.
+    pub(super) async fn mend(&self, context: &Context, running: &Info) -> Result<u64, UpdateStreamError> {
+        let (config, _) = self.put_right(&running.config);
+        context.update_stream(config).await.map(|info| info.state.last_sequence)
+    }
+}
+
+/// Looks at one of them; `None` if it does not exist.
+///
+/// # Errors
+/// When nobody answers, or not about the stream.
+pub async fn look(context: &Context, name: &str) -> Result<Option<Info>, RequestError> {
+    match context.request(format!("STREAM.INFO.{name}"), &()).await? {
+        Response::Ok(info) => Ok(Some(info)),
+        Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+        Response::Err { error } => {
+            Err(RequestError::with_source(async_nats::jetstream::context::RequestErrorKind::Other, error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Storage;
+    use std::time::Duration;
+
+    fn config() -> StreamConfig {
+        StreamConfig {
+            name: "EVENTS".to_owned(),
+            partitions: 4,
+            replicas: 1,
+            max_age: Duration::from_secs(60),
+            max_bytes: 1 << 30,
+            max_message: 524_288,
+            duplicate_window: Duration::from_secs(60),
+            storage: Storage::File,
+        }
+    }
+
+    /// A stream of this configuration that holds so much.
+    fn info(config: &Config, messages: u64, bytes: u64) -> Info {
+        let time = "2026-11-27T12:00:00Z";
+        let state = serde_json::json!({ "messages": messages, "bytes": bytes, "first_seq": 1, "first_ts": time,
+            "last_seq": messages, "last_ts": time, "consumer_count": 0 });
+        let info = serde_json::json!({ "config": config, "created": time, "state": state, "ts": time });
+        serde_json::from_value(info).unwrap()
+    }
+
+    fn edits(kept: &Kept, edited: &Config) -> Vec<&'static str> {
+        match kept.sight(Some(&info(edited, 7, 700))) {
+            Sight::There { edits, .. } => edits,
+            Sight::Missing => panic!(),
+        }
+    }
+
+    #[test]
+    fn a_stream_as_it_was_made_has_nothing_wrong() {
+        for kept in kept(&config()) {
+            let sight = kept.sight(Some(&info(&kept.wanted, 7, 700)));
+            let clean = Sight::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
+            assert_eq!((sight, kept.sight(None)), (clean, Sight::Missing), "{}", kept.name());
+        }
+    }
+
+    #[test]
+    fn what_tickwire_relies_on_is_compared_and_limits_that_operators_choose_are_not() {
+        let [events, _, _, leases] = kept(&config());
+        let wanted = || events.wanted.clone();
+        let limits = Config { max_messages: 10, max_bytes: 5, max_age: Duration::ZERO, ..wanted() };
+        assert_eq!(edits(&events, &limits), [] as [&str; 0]);
+        let fewer = Config { subjects: vec!["events.>".to_owned()], ..wanted() };
+        assert_eq!(edits(&events, &fewer), ["subjects"]);
+        let plain = Config { subject_transform: None, allow_direct: false, ..wanted() };
+        assert_eq!(edits(&events, &plain), ["subject_transform", "allow_direct"]);
+        let one = Config { max_messages_per_subject: 1, metadata: Default::default(), ..wanted() };
+        assert_eq!(edits(&events, &one), ["max_msgs_per_subject", "metadata"]);
+        // Metadata of others, and of the life of the stream, stays.
+        let mut noted = wanted();
+        noted.metadata.insert("tickwire.life".to_owned(), "7@8".to_owned());
+        assert_eq!(edits(&events, &noted), [] as [&str; 0]);
+        let full = Config { max_messages: 1, ..leases.wanted.clone() };
+        assert_eq!(edits(&leases, &full), ["max_msgs"]);
+        assert_eq!(leases.put_right(&full).0, leases.wanted);
+    }
+
+    #[test]
+    fn a_stream_is_full_when_it_refuses_what_is_beyond_its_limit() {
+        let [events, ..] = kept(&config());
+        let full = |config: &Config, messages, bytes| match events.sight(Some(&info(config, messages, bytes))) {
+            Sight::There { full, .. } => full,
+            Sight::Missing => panic!(),
+        };
+        let old = Config { max_messages: 10, ..events.wanted.clone() };
+        let new = Config { discard: DiscardPolicy::New, ..old.clone() };
+        assert_eq!([full(&old, 10, 1), full(&new, 9, 1), full(&new, 10, 1)], [None, None, Some("max_msgs")]);
+        assert_eq!(full(&new, 1, 1 << 30), Some("max_bytes"));
+    }
+}

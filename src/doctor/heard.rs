@@ -1,0 +1,145 @@
+//! What nodes that run say themselves: what is wrong with the storage, and who they are. The doctor stores nothing, so
+//! whether NATS does, those alone can know who try all the time.
+
+use futures_util::StreamExt;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tickwire_core::ids::NodeRef;
+use tickwire_core::namesake::Bearer;
+use tickwire_core::storage::{StorageReport, Trouble};
+use tickwire_core::wire;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Finding, Verdict};
+
+/// How long nodes are listened to: longer than a node takes to say everything once.
+const LISTENS: Duration = Duration::from_millis(1_500);
+
+/// How much is heard at most.
+const MESSAGES: usize = 10_000;
+
+/// What comes while the other checks are made.
+pub(super) enum Heard {
+    Listening { until: Instant, storage: async_nats::Subscriber, bearers: async_nats::Subscriber },
+    Refused(String),
+}
+
+/// Listens from now on.
+pub(super) async fn listen(nats: &Nats) -> Heard {
+    let storage = nats.client.subscribe(names::STORAGE).await;
+    let bearers = nats.client.subscribe(names::name("*")).await;
+    match (storage, bearers) {
+        (Ok(storage), Ok(bearers)) => Heard::Listening { until: Instant::now() + LISTENS, storage, bearers },
+        (Err(error), _) | (_, Err(error)) => Heard::Refused(error.to_string()),
+    }
+}
+
+impl Heard {
+    /// What has been heard in all.
+    pub(super) async fn findings(self) -> Vec<Finding> {
+        let (until, mut storage, mut bearers) = match self {
+            Self::Refused(reason) => return vec![Finding::new(Verdict::Note, "nodes", reason)],
+            Self::Listening { until, storage, bearers } => (until, storage, bearers),
+        };
+        let (mut troubles, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        for _ in 0..MESSAGES {
+            let heard = timeout_at(until, async {
+                tokio::select! {
+                    Some(message) = storage.next() => note_report(&mut troubles, &message.payload),
+                    Some(message) = bearers.next() => note_bearer(&mut nodes, &message.payload),
+                    else => std::future::pending().await,
+                }
+            });
+            if heard.await.is_err() {
+                break;
+            }
+        }
+        judge(&troubles, &nodes)
+    }
+}
+
+/// Keeps the last report of each router.
+fn note_report(troubles: &mut BTreeMap<NodeRef, Vec<Trouble>>, payload: &[u8]) {
+    if let Ok(report) = wire::decode::<StorageReport>(payload) {
+        troubles.insert(report.router, report.troubles);
+    }
+}
+
+fn note_bearer(nodes: &mut BTreeMap<NodeRef, Bearer>, payload: &[u8]) {
+    if let Ok(bearer) = wire::decode::<Bearer>(payload) {
+        nodes.insert(bearer.node.clone(), bearer);
+    }
+}
+
+/// What is wrong, by what was heard.
+fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut told: Vec<&Trouble> = troubles.values().flatten().collect();
+    let by_stream = |trouble: &&Trouble| (trouble.stream.clone(), trouble.fault);
+    told.sort_by_key(by_stream);
+    told.dedup_by_key(|trouble| by_stream(trouble));
+    findings.extend(told.iter().map(|trouble| Finding::new(Verdict::Fail, "storage", trouble.text.as_str())));
+    let mut names: BTreeMap<&str, Vec<&Bearer>> = BTreeMap::new();
+    for bearer in nodes.values().filter(|bearer| !bearer.draining) {
+        names.entry(bearer.node.id.as_str()).or_default().push(bearer);
+    }
+    for (name, bearers) in names.iter().filter(|(_, bearers)| bearers.len() > 1) {
+        let who: Vec<String> = bearers.iter().map(ToString::to_string).collect();
+        let found = format!(
+            "{} nodes bear the name {name}: {}; give each a node.id of its own",
+            bearers.len(),
+            who.join("; and ")
+        );
+        findings.push(Finding::new(Verdict::Fail, "names", found));
+    }
+    if findings.is_empty() {
+        let found = match names.len() {
+            0 => "no node runs, so whether NATS stores is not known".to_owned(),
+            nodes => format!("{nodes} nodes run, each has a name of its own, and no router finds the storage wrong"),
+        };
+        findings.push(Finding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+    use tickwire_core::ring::Role;
+    use tickwire_core::storage::Fault;
+
+    fn node(id: &str, nonce: u64) -> NodeRef {
+        NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(nonce) }
+    }
+
+    fn bearer(id: &str, nonce: u64, host: &str) -> (NodeRef, Bearer) {
+        let admin = "127.0.0.1:1".to_owned();
+        let node = node(id, nonce);
+        (node.clone(), Bearer { node, role: Role::Router, host: host.to_owned(), process: 7, admin, draining: false })
+    }
+
+    #[test]
+    fn what_routers_say_is_told_once_and_so_are_nodes_of_one_name() {
+        let text = "NATS does not store events".to_owned();
+        let trouble = Trouble { stream: "EVENTS".to_owned(), fault: Fault::Sealed, stops_events: true, text };
+        let troubles = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
+        let nodes = BTreeMap::from([bearer("r1", 1, "a"), bearer("r2", 1, "a"), bearer("r2", 2, "b")]);
+        let found = judge(&troubles, &nodes);
+        let [storage, names] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((storage.verdict, storage.what.as_str()), (Verdict::Fail, "storage"));
+        assert_eq!((names.verdict, names.what.as_str()), (Verdict::Fail, "names"));
+        for part in ["2 nodes bear the name r2", "host a", "host b"] {
+            assert!(names.found.contains(part), "{part} is not in {}", names.found);
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_is_fine_and_an_absent_one_unknown() {
+        let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
+        assert_eq!(verdicts(BTreeMap::from([bearer("r1", 1, "a")])), [Verdict::Ok]);
+        assert_eq!(verdicts(BTreeMap::new()), [Verdict::Note]);
+    }
+}

@@ -1,0 +1,324 @@
+//! Operators' hands, as natscli has them: what they do to streams, buckets and consumers while events flow. What stops
+//! events is said for what it is, to clients within five seconds, and is put right where that is safe; the rest nobody
+//! notices.
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, SubjectTransform};
+use async_nats::jetstream::{self, Context};
+use std::time::Duration;
+use tickwire_core::frames::Encoding;
+use tickwire_node::names;
+use tickwire_testkit::{NatsServer, eventually};
+use tokio::time::Instant;
+
+use super::stubborn::{Stubborn, Witness, missing};
+use super::tools::{is_full, report};
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::node::{DEADLINE, tickwire};
+
+/// How soon clients are told.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// How much later than usual an event may come where nobody is to notice anything.
+const LATE: Duration = Duration::from_millis(400);
+
+/// A whole cluster as it ships, with events that flow.
+struct Rig {
+    cluster: Cluster,
+    jetstream: Context,
+    clock: Instant,
+    witnesses: Vec<Witness>,
+    flow: Stubborn,
+}
+
+impl Rig {
+    async fn start(mut cluster: Cluster) -> Self {
+        for _ in 0..2 {
+            cluster.add_router();
+            cluster.add_gateway();
+        }
+        cluster.settled().await;
+        let (clock, mut witnesses) = (Instant::now(), Vec::new());
+        for (gateway, encoding) in Encoding::ALL.into_iter().enumerate() {
+            witnesses.push(Witness::start(&mut cluster, gateway, encoding, clock).await);
+        }
+        let flow = Stubborn::start(cluster.producer().await, 0, clock);
+        flow.more(40).await;
+        let jetstream = jetstream::new(cluster.client.clone());
+        Self { cluster, jetstream, clock, witnesses, flow }
+    }
+
+    /// Edits a stream.
+    async fn edit(&self, stream: &str, edit: impl FnOnce(&mut Config)) {
+        let mut config = self.config(stream).await;
+        edit(&mut config);
+        self.jetstream.update_stream(config).await.unwrap();
+    }
+
+    async fn config(&self, stream: &str) -> Config {
+        self.jetstream.get_stream(stream).await.unwrap().cached_info().config.clone()
+    }
+
+    /// How many notices each client has been told.
+    fn notices(&self) -> Vec<usize> {
+        self.witnesses.iter().map(|witness| witness.seen().notices.len()).collect()
+    }
+
+    /// Every client is told in time that this is wrong, and every node is not ready for this one reason.
+    async fn is_told(&mut self, began: Instant, known: &[usize], fault: &str, words: &str) {
+        for (witness, known) in self.witnesses.iter_mut().zip(known) {
+            let (at, msg) = witness.lost(*known, words).await;
+            assert!(at - began <= TOLD, "told {:?} later: {msg}", at - began);
+        }
+        for node in self.cluster.routers.iter_mut().chain(&mut self.cluster.gateways) {
+            let what = format!("{} says {words}", node.id);
+            eventually(&what, DEADLINE, async || {
+                let (status, report) = node.readyz().await;
+                let [(check, said)] = &missing(&report)[..] else { return None };
+                (status == 503 && check == "storage" && said.contains(words)).then_some(())
+            })
+            .await;
+            let metrics = node.metrics().await;
+            let label = format!("fault=\"{fault}\"");
+            assert_eq!(metrics.get_labelled("tickwire_storage_troubles", &label), 1.0, "{}", node.id);
+        }
+    }
+
+    /// What the doctor says, which finds something to mend.
+    fn doctor(&self) -> String {
+        let output = tickwire().args(["doctor", "--nats", &self.cluster.nats_url()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Every client is told that it is over, and every node is ready.
+    async fn is_over(&mut self, known: &[usize]) {
+        for (witness, known) in self.witnesses.iter_mut().zip(known) {
+            witness.restored(*known).await;
+        }
+        self.cluster.settled().await;
+    }
+
+    /// Every client has got all that was acknowledged so far, and was told of no gap.
+    async fn all_exact(self) -> usize {
+        let Self { mut witnesses, mut flow, .. } = self;
+        let published = flow.stop().await;
+        for witness in &mut witnesses {
+            witness.assert_exact(0, 0, published).await;
+            assert_eq!(witness.seen().gaps, 0);
+        }
+        published
+    }
+}
+
+#[tokio::test]
+async fn a_stream_or_account_that_refuses_events_is_told_to_all_for_what_it_is_and_nothing_acknowledged_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nats.conf");
+    let limit = |bytes: &str| {
+        let account = format!("jetstream {{ max_file: {bytes}, max_mem: 1GB }}, users: [{{ user: u, password: p }}]");
+        std::fs::write(&file, format!("accounts {{ A {{ {account} }} }}\nno_auth_user: u\n")).unwrap();
+    };
+    limit("10GB");
+    let server = NatsServer::start_with(&["-js", "-c", file.to_str().unwrap()]);
+    let pid = server.pid().to_string();
+    let mut rig = Rig::start(Cluster::as_shipped_on(vec![server]).await).await;
+
+    // Full, and told to refuse what is new.
+    let (known, began) = (rig.notices(), Instant::now());
+    let held = rig.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.messages;
+    rig.edit("EVENTS", |config| {
+        (config.discard, config.max_messages) = (DiscardPolicy::New, i64::try_from(held).unwrap() + 5);
+    })
+    .await;
+    rig.is_told(began, &known, "full", "NATS does not store events").await;
+    rig.edit("EVENTS", |config| (config.discard, config.max_messages) = (DiscardPolicy::Old, -1)).await;
+    rig.is_over(&known).await;
+    rig.flow.more(20).await;
+
+    // Its subjects were edited, so that producers find no stream: put back.
+    let (known, began) = (rig.notices(), Instant::now());
+    rig.edit("EVENTS", |config| config.subjects.retain(|subject| subject != names::SOURCE_ALL)).await;
+    for (witness, known) in rig.witnesses.iter_mut().zip(&known) {
+        let (at, _) = witness.lost(*known, "the stream EVENTS was edited: subjects").await;
+        assert!(at - began <= TOLD);
+    }
+    rig.is_over(&known).await;
+    assert!(rig.config("EVENTS").await.subjects.iter().any(|subject| subject == names::SOURCE_ALL));
+    rig.flow.more(20).await;
+
+    // The account has used up what it may.
+    let reload = |bytes: &str| {
+        limit(bytes);
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let (known, began) = (rig.notices(), Instant::now());
+    reload("10KB");
+    let words = "resource limits exceeded for account (code 400, error code 10002)";
+    rig.is_told(began, &known, "over_limit", words).await;
+    let said = rig.doctor();
+    assert!(said.contains(words) && said.contains("bytes used: NATS refuses what does not fit"), "{said}");
+    reload("10GB");
+    rig.is_over(&known).await;
+    rig.flow.more(20).await;
+
+    let published = rig.all_exact().await;
+    let told = "a full stream, edited subjects and an account at its limit told";
+    report("hands: refused", &format!("{told}; {published} events exact"));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_edited_sealed_or_deleted_is_told_put_back_or_made_anew() {
+    let mut rig = Rig::start(Cluster::as_shipped().await).await;
+
+    // Another transform: what is stored meanwhile is in no partition, so nothing is published then.
+    let before = rig.flow.stop().await;
+    for witness in &mut rig.witnesses {
+        witness.assert_exact(0, 0, before).await;
+    }
+    let (known, began) = (rig.notices(), Instant::now());
+    let other = SubjectTransform {
+        source: "events.*.*".to_owned(),
+        destination: "x.{{wildcard(1)}}.{{wildcard(2)}}".to_owned(),
+    };
+    rig.edit("EVENTS", |config| config.subject_transform = Some(other)).await;
+    for (witness, known) in rig.witnesses.iter_mut().zip(&known) {
+        let (at, _) = witness.lost(*known, "the stream EVENTS was edited: subject_transform").await;
+        assert!(at - began <= TOLD);
+    }
+    rig.is_over(&known).await;
+    assert_eq!(rig.config("EVENTS").await.subject_transform.unwrap().destination, names::transform(PARTITIONS));
+
+    // Deleted: made anew, and all of the new life comes.
+    let (known, began) = (rig.notices(), Instant::now());
+    rig.jetstream.delete_stream("EVENTS").await.unwrap();
+    rig.is_told(began, &known, "missing", "the stream EVENTS does not exist").await;
+    rig.is_over(&known).await;
+    let anew = began.elapsed();
+    rig.flow = Stubborn::start(rig.cluster.producer().await, before, rig.clock);
+    rig.flow.more(20).await;
+    let second = rig.flow.stop().await;
+    for witness in &mut rig.witnesses {
+        witness.assert_exact(before, before, second).await;
+        assert!(witness.seen().gaps > 0, "the end of the former life is told");
+    }
+
+    // Sealed, which nothing can undo: deleted by an operator who has read so.
+    let (known, began) = (rig.notices(), Instant::now());
+    rig.edit("EVENTS", |config| config.sealed = true).await;
+    rig.is_told(began, &known, "sealed", "the stream EVENTS is sealed").await;
+    rig.jetstream.delete_stream("EVENTS").await.unwrap();
+    rig.is_over(&known).await;
+    rig.flow = Stubborn::start(rig.cluster.producer().await, second, rig.clock);
+    rig.flow.more(20).await;
+    let third = rig.flow.stop().await;
+    for witness in &mut rig.witnesses {
+        witness.assert_exact(second, second, third).await;
+    }
+    report("hands: anew", &format!("deleted, told, and all well again after {} ms; sealed told", anew.as_millis()));
+}
+
+#[tokio::test]
+async fn nobody_notices_what_becomes_of_buckets_keys_and_consumers_or_that_the_stream_is_cut() {
+    let mut rig = Rig::start(Cluster::as_shipped().await).await;
+    let buckets = [names::VIEW_BUCKET, names::LEASES_BUCKET];
+    for bucket in buckets {
+        let store = rig.jetstream.get_key_value(bucket).await.unwrap();
+        let keys = [names::VIEW_KEY, names::COORDINATOR_KEY, "p.0", "p.7"];
+        for key in keys {
+            store.delete(key).await.unwrap();
+        }
+        rig.flow.more(20).await;
+        for key in keys {
+            store.purge(key).await.unwrap();
+        }
+        rig.flow.more(20).await;
+    }
+    let streams = buckets.map(|bucket| format!("KV_{bucket}"));
+    for stream in &streams {
+        rig.edit(stream, |config| config.max_messages = 1).await;
+    }
+    rig.flow.more(60).await;
+    for stream in &streams {
+        assert_eq!(rig.config(stream).await.max_messages, -1, "{stream} is put right");
+        rig.jetstream.delete_stream(stream).await.unwrap();
+    }
+    for stream in &streams {
+        eventually("the bucket is made anew", DEADLINE, async || rig.jetstream.get_stream(stream).await.ok()).await;
+    }
+    let stream = rig.jetstream.get_stream("EVENTS").await.unwrap();
+    let mut consumers = Vec::new();
+    let mut found = stream.consumer_names();
+    while let Some(name) = futures_util::StreamExt::next(&mut found).await {
+        consumers.push(name.unwrap());
+    }
+    assert!(consumers.len() >= PARTITIONS as usize, "{consumers:?}");
+    rig.edit("EVENTS", |config| config.max_messages = 10).await;
+    rig.flow.more(40).await;
+    rig.edit("EVENTS", |config| config.max_messages = -1).await;
+    rig.flow.more(40).await;
+    for node in rig.cluster.routers.iter_mut().chain(&mut rig.cluster.gateways) {
+        let (status, report) = node.readyz().await;
+        assert_eq!((status, missing(&report)), (200, vec![]), "{}", node.id);
+    }
+    let latest = rig.witnesses.iter().map(|witness| witness.seen().latest).max().unwrap();
+    assert!(latest < LATE, "{latest:?}");
+    let notices = rig.notices();
+    assert_eq!(notices, [0, 0]);
+    // What was on its way to a consumer that is deleted is read again.
+    for consumer in consumers {
+        stream.delete_consumer(&consumer).await.ok();
+    }
+    rig.flow.more(40).await;
+    rig.cluster.settled().await;
+    let published = rig.all_exact().await;
+    report(
+        "hands: unnoticed",
+        &format!("buckets, keys, consumers, a cut stream: {published} events, latest {latest:?}"),
+    );
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_name_say_who_the_other_is() {
+    let mut cluster = Cluster::as_shipped().await;
+    for _ in 0..2 {
+        cluster.add_router();
+        cluster.add_gateway();
+    }
+    cluster.settled().await;
+    let roles = if is_full() { &["router", "gateway"][..] } else { &["router"] };
+    for role in roles.iter().copied() {
+        let nodes = if role == "router" { &cluster.routers } else { &cluster.gateways };
+        let id = nodes[0].id.clone();
+        // A configuration that was copied, onto the same host.
+        let mut second = cluster.node_with(role, &[("node.id", &id)]);
+        let nodes = if role == "router" { &mut cluster.routers } else { &mut cluster.gateways };
+        let (first, others) = nodes.split_first_mut().unwrap();
+        let pids = [first.process.pid(), second.process.pid()];
+        let said = eventually("the one that the view lacks says why", DEADLINE, async || {
+            // Who was heard of later is the one in the view.
+            let (status, report) = first.readyz().await;
+            let said = missing(&report).into_iter().find(|(check, _)| check == "name")?.1;
+            assert_eq!(status, 503);
+            (second.readyz().await.0 == 200).then_some(said)
+        })
+        .await;
+        let other = format!("another node bears the name {id}: {role} on host ");
+        let process = format!("process {}, admin server 127.0.0.1:", pids[1]);
+        assert!(said.starts_with(&other) && said.contains(&process), "{said}");
+        assert!(said.contains("the member view has that one"), "{said}");
+        for (node, other) in [(&mut *first, pids[1]), (&mut second, pids[0])] {
+            assert_eq!(node.metrics().await.get("tickwire_namesakes"), 1.0);
+            let log = node.process.stderr();
+            let line = log.lines().find(|line| line.contains("two nodes of one name")).unwrap();
+            assert!(line.contains(&format!("process {other}")), "{line}");
+        }
+        assert_eq!(others[0].metrics().await.get("tickwire_namesakes"), 0.0);
+        let output = tickwire().args(["doctor", "--nats", &cluster.nats_url()]).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("2 nodes bear the name {id}")), "{told}");
+        second.process.kill();
+        cluster.settled().await;
+    }
+    report("hands: one name", "a copied configuration is told by both nodes and the doctor");
+}

@@ -1,0 +1,212 @@
+//! A producer that does not give up: what is not acknowledged it publishes again, under the same message id, so that all
+//! it has counted is in the stream once. And a client beside it that compares what comes with that.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tickwire_core::codes::NoticeCode;
+use tickwire_core::frames::{Encoding, Notice, ReceivedEvent};
+use tickwire_testkit::eventually;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::node::DEADLINE;
+use crate::producer::{Outgoing, Producer};
+use crate::socket::Socket;
+
+/// The time between two events: well below the rate that ships.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// How long one acknowledgement may take before the event is published again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long nothing may come before a heartbeat is waited for.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Over so many symbols, hence partitions, events are spread.
+const SYMBOLS: usize = 97;
+
+/// The producer.
+pub(crate) struct Stubborn {
+    stop: CancellationToken,
+    acknowledged: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Stubborn {
+    /// Begins with event `first`. Each tells when it was first sent, in milliseconds since `clock`.
+    pub(crate) fn start(producer: Producer, first: usize, clock: Instant) -> Self {
+        let (stop, acknowledged) = (CancellationToken::new(), Arc::new(AtomicUsize::new(first)));
+        let (stopped, count) = (stop.clone(), Arc::clone(&acknowledged));
+        let task = tokio::spawn(async move {
+            let mut pace = interval(PAUSE);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !stopped.is_cancelled() {
+                pace.tick().await;
+                let number = count.load(Ordering::Relaxed);
+                let sent = clock.elapsed().as_millis() as u64;
+                let event = json!({ "pattern": "Doji", "number": number, "sent": sent });
+                let event = Outgoing::json("pattern", &format!("S{}", number % SYMBOLS), &event);
+                let event = event.id(format!("n-{number}"));
+                while !timeout(PATIENCE, producer.try_publish(&event)).await.unwrap_or(false) {
+                    // A server that refuses at once is not to be asked all the time.
+                    pace.tick().await;
+                }
+                count.store(number + 1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, acknowledged, task }
+    }
+
+    /// Waits until so many more than now are acknowledged.
+    pub(crate) async fn more(&self, count: usize) {
+        let enough = self.acknowledged() + count;
+        let published = async || (self.acknowledged() >= enough).then_some(());
+        eventually("further events are published", DEADLINE, published).await;
+    }
+
+    /// How many are acknowledged, from the first of all on.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Ends it when the event that is under way is acknowledged, and gives how many are.
+    pub(crate) async fn stop(&mut self) -> usize {
+        self.stop.cancel();
+        (&mut self.task).await.unwrap();
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+}
+
+/// A client that wants everything, and reads all the time.
+pub(crate) struct Witness {
+    state: watch::Receiver<Seen>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// What it has seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// The events, in the order in which they came.
+    pub(crate) events: Vec<ReceivedEvent>,
+    /// How many gaps it was told.
+    pub(crate) gaps: usize,
+    /// The notices, and when each came.
+    pub(crate) notices: Vec<(Instant, Notice)>,
+    /// How much later than it was sent an event came at most.
+    pub(crate) latest: Duration,
+}
+
+impl Witness {
+    /// Connects to a gateway and subscribes.
+    pub(crate) async fn start(cluster: &mut Cluster, gateway: usize, encoding: Encoding, clock: Instant) -> Self {
+        let address = cluster.gateways[gateway].gateway().await;
+        let mut socket = Socket::connect(address, &format!("witness-{gateway}"), encoding).await;
+        socket.subscribe("all", &json!({})).await;
+        let (sender, state) = watch::channel(Seen::default());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut known = (0, 0, 0);
+            loop {
+                // A heartbeat is a change, too, where nothing else comes for long.
+                let since = Instant::now();
+                let change = socket.until_that(|socket| sizes(socket) != known || since.elapsed() > QUIET);
+                if stopped.run_until_cancelled(change).await.is_none() {
+                    return;
+                }
+                let (events, _, notices) = known;
+                known = sizes(&socket);
+                sender.send_modify(|seen| {
+                    for event in &socket.events[events..] {
+                        let sent = Duration::from_millis(event.data["sent"].as_u64().unwrap());
+                        seen.latest = seen.latest.max(clock.elapsed().saturating_sub(sent));
+                        seen.events.push(event.clone());
+                    }
+                    seen.gaps = socket.gaps.len();
+                    let now = Instant::now();
+                    seen.notices.extend(socket.notices[notices..].iter().map(|notice| (now, notice.clone())));
+                });
+            }
+        });
+        Self { state, stop, task }
+    }
+
+    /// What it has seen so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until what it has seen meets a condition.
+    pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&Seen) -> bool) -> Seen {
+        let seen = timeout(DEADLINE, self.state.wait_for(|seen| met(seen))).await;
+        seen.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
+    }
+
+    /// Waits until it is told `upstream_lost` with these words, from the `known`th notice on. Gives when, and the words.
+    pub(crate) async fn lost(&mut self, known: usize, words: &str) -> (Instant, String) {
+        let is_it = |(_, notice): &&(Instant, Notice)| {
+            notice.code == NoticeCode::UpstreamLost.as_str()
+                && notice.msg.as_ref().is_some_and(|msg| msg.contains(words))
+        };
+        let what = format!("upstream_lost with {words:?}");
+        let seen = self.until(&what, |seen| seen.notices.iter().skip(known).any(|told| is_it(&told))).await;
+        let (at, notice) = seen.notices.iter().skip(known).find(is_it).unwrap();
+        (*at, notice.msg.clone().unwrap())
+    }
+
+    /// Waits until it is told `upstream_restored`, from the `known`th notice on.
+    pub(crate) async fn restored(&mut self, known: usize) {
+        let met = |seen: &Seen| {
+            seen.notices.iter().skip(known).any(|(_, notice)| notice.code == NoticeCode::UpstreamRestored.as_str())
+        };
+        self.until("upstream_restored", met).await;
+    }
+
+    /// Fails unless it has got the events from `first` to `end`, each once, in order for each symbol, with its content, and
+    /// nothing else from the `known`th event on.
+    pub(crate) async fn assert_exact(&mut self, known: usize, first: usize, end: usize) {
+        let seen =
+            self.until(&format!("{} events", end - first), |seen| seen.events.len() >= known + end - first).await;
+        let number = |event: &ReceivedEvent| event.data["number"].as_u64().unwrap() as usize;
+        let mut last: BTreeMap<String, usize> = BTreeMap::new();
+        let mut numbers = Vec::new();
+        for event in &seen.events[known..] {
+            let (number, symbol) = (number(event), event.symbol.clone().unwrap().to_string());
+            assert_eq!(
+                (symbol.clone(), event.pattern.clone().unwrap().to_string()),
+                (format!("S{}", number % SYMBOLS), "Doji".to_owned())
+            );
+            assert_eq!(event.id.to_string(), format!("n-{number}"));
+            assert!(last.insert(symbol, number).is_none_or(|before| before < number), "{number} came late");
+            numbers.push(number);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (first..end).collect::<Vec<_>>());
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.task.abort();
+    }
+}
+
+fn sizes(socket: &Socket) -> (usize, usize, usize) {
+    (socket.events.len(), socket.gaps.len(), socket.notices.len())
+}
+
+/// What is missing according to a report, by check.
+pub(crate) fn missing(report: &Value) -> Vec<(String, String)> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    let unmet = checks.filter(|check| check["ok"] == false);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    unmet.map(|check| (text(&check["name"]), text(&check["missing"]))).collect()
+}
