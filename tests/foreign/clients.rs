@@ -1,7 +1,7 @@
 //! The clients and producers that people use, by the programs of `docs/clients.md`: all get the same events, answer pings,
 //! go on after an abrupt end, and leave with 1000.
 
-mod document;
+mod programs;
 mod tap;
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use crate::feed::Feed;
 use crate::oracle::{Log, assert_exact, filter};
 use crate::producer::Producer;
 
-use document::Programs;
+use programs::Programs;
 use tap::{PING, TEXT, Tap, are_answered, close_code};
 
 /// How long what all of them do at once may take: two browsers and two Java machines are among them.

@@ -4,9 +4,11 @@
 //! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
 
 mod autobahn;
+mod balancers;
 mod clients;
 mod clocks;
 mod disk;
+mod document;
 mod frames;
 mod hands;
 mod nats_cluster;

@@ -1,0 +1,371 @@
+//! Debian's nginx and HAProxy before two gateways, with the configurations of `docs/balancers.md`.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tickwire_client::Message;
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::Encoding;
+use tickwire_core::ids::Seq;
+use tickwire_testkit::{Process, eventually};
+use tokio::time::sleep;
+
+use super::document::files;
+use super::tools::{debian, is_full, report};
+use crate::cluster::Cluster;
+use crate::feed::{self, SYMBOLS};
+use crate::listener::Listener;
+use crate::node::{Node, get};
+use crate::oracle::{assert_exact, filter};
+
+/// How many clients come through each balancer, and how many more after a gateway has come back.
+const CLIENTS: usize = 40;
+const LATER: usize = 20;
+
+/// By how much the gateways may differ from their share.
+const LEVEL: f64 = 0.2;
+
+/// How long an idle client is looked at: longer than any limit of a balancer's.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How often an idle client is told that its connection lives (`gateway.heartbeat_interval`).
+const HEARTBEAT: u64 = 15;
+
+/// The time between two events.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// How long anything may take here. What ships notices deaths later than what other tests run.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+/// The gateways of the documents' examples: where clients connect, and where the balancer asks for health.
+const GATEWAYS: [&str; 2] = ["10.0.0.1:8080", "10.0.0.2:8080"];
+const ADMIN_PORT: &str = "port 9090";
+
+/// The settings of gateways behind a balancer.
+const BEHIND: (&str, &str) = ("gateway.trusted_proxies", "127.0.0.1/32");
+
+/// A gateway as a balancer knows it.
+#[derive(Clone, Copy)]
+struct Place {
+    clients: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Place {
+    async fn of(gateway: &mut Node) -> Self {
+        Self { clients: gateway.gateway().await, admin: gateway.address("admin").await }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Nginx,
+    Haproxy,
+}
+
+impl Sort {
+    /// Its configuration, as the document has it.
+    fn configuration(self) -> String {
+        let name = match self {
+            Self::Nginx => "nginx.conf",
+            Self::Haproxy => "haproxy.cfg",
+        };
+        files("balancers.md").remove(name).unwrap()
+    }
+}
+
+/// A balancer that runs.
+struct Balancer {
+    address: SocketAddr,
+    process: Process,
+    log: PathBuf,
+}
+
+impl Drop for Balancer {
+    /// Has it end by itself: the workers of an nginx that is killed go on.
+    fn drop(&mut self) {
+        self.process.terminate();
+        let end = Instant::now() + DEADLINE;
+        while self.process.exit().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Balancer {
+    /// Starts one with the configuration of the document, in which nothing is changed but where things are.
+    fn start(sort: Sort, home: &Path, gateways: &[Place; 2]) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let log = home.join("clients.log");
+        let mut text = sort.configuration();
+        let mut change = |what: &str, by: &str| {
+            assert!(text.contains(what), "the document does not say {what:?} of {sort:?}");
+            text = text.replace(what, by);
+        };
+        for (place, example) in gateways.iter().zip(GATEWAYS) {
+            let (clients, admin) = (place.clients.to_string(), format!("port {}", place.admin.port()));
+            match sort {
+                Sort::Nginx => change(example, &clients),
+                Sort::Haproxy => {
+                    change(&format!("{example} check {ADMIN_PORT}"), &format!("{clients} check {admin}"));
+                }
+            }
+        }
+        let file = home.join("balancer.conf");
+        let mut command = match sort {
+            Sort::Nginx => {
+                change("listen 80;", &format!("listen {address};"));
+                change("/var/log/nginx/clients.log", log.to_str().unwrap());
+                // Debian's folders for these belong to root, and to its own service.
+                let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                    .map(|of| format!("{of}_temp_path {};\n", home.join(of).display()));
+                change("http {\n", &format!("http {{\n{}", temporary.concat()));
+                let mut command = Command::new(debian("/usr/sbin/nginx"));
+                command.arg("-c").arg(&file).args(["-e", "stderr", "-g"]);
+                command.arg(format!("daemon off; pid {};", home.join("pid").display()));
+                command
+            }
+            Sort::Haproxy => {
+                change("bind :80", &format!("bind {address}"));
+                let mut command = Command::new(debian("/usr/sbin/haproxy"));
+                command.arg("-db").arg("-f").arg(&file);
+                command
+            }
+        };
+        fs::write(&file, text).unwrap();
+        Self { address, process: Process::start("balancer", home, &mut command), log }
+    }
+}
+
+/// A client through a balancer.
+struct Client {
+    user: String,
+    wanted: Value,
+    listener: Listener,
+    /// The last sequence of the stream when it came; nothing was published at the time.
+    since: Seq,
+}
+
+impl Client {
+    async fn connect(balancer: &Balancer, user: String, number: usize, since: Seq) -> Self {
+        let wanted = json!({ "symbols": [SYMBOLS[number % SYMBOLS.len()], SYMBOLS[(number + 1) % SYMBOLS.len()]] });
+        let listener = Listener::connect(&[balancer.address], &user, Encoding::ALL[number % 2]).await;
+        listener.subscribe("mine", &wanted).await;
+        Self { user, wanted, listener, since }
+    }
+
+    /// Where it is, as far as it has read.
+    fn gateway(&self) -> String {
+        let connected = |message: &Message| match message {
+            Message::Connected { welcome } => Some(welcome.gateway.to_string()),
+            _ => None,
+        };
+        self.listener.others.iter().rev().find_map(connected).unwrap()
+    }
+
+    /// With which codes its connections have ended.
+    fn ends(&self) -> Vec<Option<u16>> {
+        let end = |message: &Message| match message {
+            Message::Disconnected { code, .. } => Some(*code),
+            _ => None,
+        };
+        self.listener.others.iter().filter_map(end).collect()
+    }
+}
+
+/// One balancer with its clients.
+struct Side {
+    sort: Sort,
+    balancer: Balancer,
+    clients: Vec<Client>,
+    idle: Client,
+    _home: TempDir,
+}
+
+impl Side {
+    async fn start(sort: Sort, gateways: &[Place; 2]) -> Self {
+        let home = TempDir::with_prefix("tickwire-e2e-balancer-").unwrap();
+        let balancer = Balancer::start(sort, home.path(), gateways);
+        eventually("the balancer passes requests on", DEADLINE, async || {
+            (get(balancer.address, "/").await.0 == 200).then_some(())
+        })
+        .await;
+        let idle = Client::connect(&balancer, format!("{sort:?}-idle"), 0, Seq(0)).await;
+        let mut side = Self { sort, balancer, clients: Vec::new(), idle, _home: home };
+        side.add(CLIENTS, Seq(0)).await;
+        side
+    }
+
+    /// Further clients, all at once.
+    async fn add(&mut self, count: usize, since: Seq) {
+        let Self { sort, balancer, clients, .. } = self;
+        let numbers = clients.len()..clients.len() + count;
+        let new = numbers.map(|number| Client::connect(balancer, format!("{sort:?}-{number}"), number, since));
+        clients.extend(futures_util::future::join_all(new).await);
+    }
+
+    /// Has each read what came so far.
+    async fn catch_up(&mut self, cluster: &Cluster) {
+        let end = cluster.log().await.end();
+        for client in &mut self.clients {
+            client.listener.catch_up(&end).await;
+        }
+    }
+
+    /// How many of these clients each gateway has.
+    fn spread(clients: &[Client]) -> BTreeMap<String, usize> {
+        let mut spread = BTreeMap::new();
+        for client in clients {
+            *spread.entry(client.gateway()).or_default() += 1;
+        }
+        spread
+    }
+}
+
+/// How many sessions these gateways have.
+async fn sessions(gateways: &mut [Node]) -> f64 {
+    let mut sessions = 0.0;
+    for gateway in gateways {
+        sessions += gateway.metrics().await.get("tickwire_gateway_sessions");
+    }
+    sessions
+}
+
+/// Waits until so many sessions are at these gateways.
+async fn until_sessions(gateways: &mut [Node], count: usize) {
+    eventually(&format!("{count} sessions"), DEADLINE, async || {
+        (sessions(gateways).await == count as f64).then_some(())
+    })
+    .await;
+}
+
+/// The limits by which a balancer ends connections that are quiet, in seconds.
+fn limits(sort: Sort) -> Vec<u64> {
+    let of_quiet = match sort {
+        Sort::Nginx => ["proxy_read_timeout", "proxy_send_timeout"].as_slice(),
+        Sort::Haproxy => ["timeout client", "timeout server", "timeout tunnel"].as_slice(),
+    };
+    let text = sort.configuration();
+    let lines = text.lines().filter_map(|line| {
+        let value = of_quiet.iter().find_map(|name| line.trim().strip_prefix(name))?;
+        Some(value.trim().trim_end_matches(';').strip_suffix('s').unwrap().parse().unwrap())
+    });
+    let limits: Vec<u64> = lines.collect();
+    assert_eq!(limits.len(), of_quiet.len(), "{sort:?}");
+    limits
+}
+
+#[test]
+fn the_balancers_of_the_document_keep_what_is_quiet_between_heartbeats() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/config/reference.toml");
+    let ships = format!("heartbeat_interval = \"{HEARTBEAT}s\"");
+    assert!(fs::read_to_string(reference).unwrap().lines().any(|line| line == ships));
+    for sort in [Sort::Nginx, Sort::Haproxy] {
+        for limit in limits(sort) {
+            assert!(limit >= HEARTBEAT * 5 / 2 && limit < IDLE.as_secs(), "{sort:?}: {limit} s");
+        }
+    }
+}
+
+#[tokio::test]
+async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
+    let mut cluster = Cluster::as_shipped().await;
+    cluster.add_router();
+    for _ in 0..GATEWAYS.len() {
+        let gateway = cluster.node_with("gateway", &[BEHIND]);
+        cluster.gateways.push(gateway);
+    }
+    cluster.settled().await;
+    let places = [Place::of(&mut cluster.gateways[0]).await, Place::of(&mut cluster.gateways[1]).await];
+    let mut sides = [Side::start(Sort::Nginx, &places).await, Side::start(Sort::Haproxy, &places).await];
+
+    // Idle clients stay, and all others with them, and the gateways are level.
+    if is_full() {
+        sleep(IDLE).await;
+    }
+    let producer = cluster.producer().await;
+    let flow = || producer.flow(PAUSE, |number| feed::pattern(SYMBOLS[number % SYMBOLS.len()], number));
+    let first = flow();
+    first.more(50).await;
+    for side in &mut sides {
+        let log = cluster.log().await;
+        side.idle.listener.catch_up(&log.end()).await;
+        side.catch_up(&cluster).await;
+        assert!(side.clients.iter().chain([&side.idle]).all(|client| client.ends().is_empty()), "{:?}", side.sort);
+        let spread = Side::spread(&side.clients);
+        let share = CLIENTS as f64 / places.len() as f64;
+        let is_level = |count: &usize| (*count as f64 - share).abs() <= share * LEVEL;
+        assert!(spread.len() == places.len() && spread.values().all(is_level), "{:?}: {spread:?}", side.sort);
+        report(&format!("balancers/{:?}/level", side.sort), &format!("{:?} clients", spread.values()));
+    }
+    // A gateway that is told to stop sends its clients away, and they find the other one.
+    let mut leaving = cluster.gateways.remove(0);
+    leaving.process.terminate();
+    assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
+    until_sessions(&mut cluster.gateways, 2 * (CLIENTS + 1)).await;
+    first.more(50).await;
+    for side in &mut sides {
+        let before = Side::spread(&side.clients);
+        side.catch_up(&cluster).await;
+        assert_eq!(Side::spread(&side.clients).len(), 1, "{:?}", side.sort);
+        let drained: Vec<_> = side.clients.iter().map(Client::ends).filter(|ends| !ends.is_empty()).collect();
+        assert!(
+            drained.iter().all(|ends| ends[..] == [Some(CloseCode::Draining.code())]),
+            "{:?}: {drained:?}",
+            side.sort
+        );
+        assert!(before.values().any(|count| *count == drained.len()), "{:?}: {}", side.sort, drained.len());
+    }
+
+    let mut published = first.stop().await;
+    let since = cluster.log().await.entries.last().unwrap().seq;
+
+    // It comes back under its address, and new clients go there.
+    let (clients, admin) = (places[0].clients.to_string(), places[0].admin.to_string());
+    let back = cluster.node_with("gateway", &[BEHIND, ("gateway.listen", &clients), ("admin.listen", &admin)]);
+    cluster.gateways.insert(0, back);
+    cluster.settled().await;
+    let mut scouts: Vec<Client> = Vec::new();
+    for side in &mut sides {
+        eventually("the balancer tries the gateway that came back", DEADLINE, async || {
+            let number = scouts.len();
+            scouts.push(Client::connect(&side.balancer, format!("{:?}-scout-{number}", side.sort), 0, since).await);
+            (sessions(&mut cluster.gateways[..1]).await > 0.0).then_some(())
+        })
+        .await;
+        side.add(LATER, since).await;
+    }
+
+    let second = flow();
+    second.more(50).await;
+
+    // The other one dies, and all its clients go on where they were.
+    cluster.gateways.remove(1).process.kill();
+    until_sessions(&mut cluster.gateways, 2 * (CLIENTS + LATER + 1) + scouts.len()).await;
+    second.more(50).await;
+    published += second.stop().await;
+    for side in &mut sides {
+        side.catch_up(&cluster).await;
+        let log = cluster.log().await;
+        for Client { user, wanted, listener, since } in &side.clients {
+            let mut due = log.matching(user, &[filter(wanted)]);
+            due.retain(|entry| entry.seq > *since);
+            assert_exact(user, &listener.events, &listener.gaps, &due);
+            let is_whole = |message: &Message| {
+                !matches!(message, Message::Interrupted | Message::Notice(_) | Message::Resumed { complete: false })
+            };
+            assert!(listener.others.iter().all(is_whole), "{user}: {:?}", listener.others);
+        }
+        assert_eq!(Side::spread(&side.clients).len(), 1, "{:?}", side.sort);
+        report(&format!("balancers/{:?}", side.sort), &format!("{published} events, exact through a drain and a kill"));
+    }
+
+    // No name and no token of a client is in nginx' log.
+    let log = fs::read_to_string(&sides[0].balancer.log).unwrap();
+    assert!(log.lines().count() > CLIENTS && log.contains("/v1/stream 101") && !log.contains("user="), "{log}");
+}
