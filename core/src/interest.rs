@@ -34,6 +34,30 @@ pub struct Interest {
     pub view: ViewId,
 }
 
+/// How an interest is looked up, wherever it stands.
+pub(crate) struct Look<S, W> {
+    /// The view by which the gateway told strays from users at home.
+    pub(crate) view: ViewId,
+    /// Whether a user is a stray.
+    pub(crate) is_stray: S,
+    /// What is wanted of a topic.
+    pub(crate) want: W,
+}
+
+impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> Look<S, W> {
+    /// See [`Interest::admits`].
+    pub(crate) fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
+        if let Audience::User(user) = &event.audience {
+            return self.view != homes.id() || (self.is_stray)(user) || homes.of(user) == Some(gateway);
+        }
+        let admits = |symbol: Option<Symbol>| {
+            let topic = Topic { kind: event.kind.clone(), symbol };
+            (self.want)(&topic).is_some_and(|want| want.admits(event))
+        };
+        admits(None) || event.symbol.clone().is_some_and(|symbol| admits(Some(symbol)))
+    }
+}
+
 /// Topics that are wanted alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared {
@@ -104,14 +128,12 @@ impl Interest {
     /// [`InterestTable::matching`](crate::table::InterestTable::matching) tells of all gateways, asked of one.
     #[must_use]
     pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
-        if let Audience::User(user) = &event.audience {
-            return self.view != homes.id() || self.strays.contains(user) || homes.of(user) == Some(gateway);
+        Look {
+            view: self.view,
+            is_stray: |user: &UserId| self.strays.contains(user),
+            want: |topic: &Topic| self.wants.get(topic),
         }
-        let admits = |symbol: Option<Symbol>| {
-            let topic = Topic { kind: event.kind.clone(), symbol };
-            self.wants.get(&topic).is_some_and(|want| want.admits(event))
-        };
-        admits(None) || event.symbol.clone().is_some_and(|symbol| admits(Some(symbol)))
+        .admits(event, gateway, homes)
     }
 
     /// Wants what `filter` wants as well.

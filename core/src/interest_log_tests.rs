@@ -9,6 +9,7 @@ use crate::event::{Event, Kind, Priority, Tier, blank_event};
 use crate::ids::{Confidence, NodeId, Nonce, Pattern, Room, Symbol};
 use crate::interest::{SnapshotPart, Topic, Want};
 use crate::ring::{Homes, Member, Role};
+use crate::table::Told;
 use crate::wire;
 
 /// Hardly anything fits.
@@ -131,6 +132,9 @@ proptest! {
     ) {
         let bounds = if is_tiny { TINY } else { AMPLE };
         let (mut log, mut told, mut now) = (log(bounds), Interest::default(), Millis(0));
+        // While somebody holds what it started from, its steps gather.
+        let mut held = Told::default();
+        let _holder = held.clone();
         let mut there: Vec<(Arc<Filter>, Revision)> = Vec::new();
         for action in actions.into_iter().chain([Action::Cut]) {
             now = now.plus(1);
@@ -148,8 +152,14 @@ proptest! {
                     if let Some(delta) = log.cut(now) {
                         prop_assert!(wire::encode(&delta).unwrap().len() <= delta.encoded());
                         told.apply(&delta);
+                        held.step(Arc::new(delta));
                     }
                     prop_assert_eq!(&told, log.sent());
+                    let latest = held.clone().held();
+                    for event in &events {
+                        let is_admitted = latest.admits(event, &node("gw"), &mut Homes::default());
+                        prop_assert_eq!(is_admitted, admits(&told, event), "{:?}", event);
+                    }
                     for (filter, included) in &there {
                         prop_assert!(*included <= log.revision());
                         for event in events.iter().filter(|event| filter.matches(event)) {

@@ -20,7 +20,7 @@ use addressed::Addressed;
 use known::Known;
 use topics::Topics;
 
-pub use told::Told;
+pub use told::{Latest, Told};
 
 /// How many deltas are kept for a gateway while its snapshot is awaited; beyond it a newer snapshot is asked for.
 const AWAITING_LIMIT: usize = 4096;

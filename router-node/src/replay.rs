@@ -12,6 +12,7 @@
 //! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
 
 mod batch;
+mod found;
 mod pace;
 mod range;
 mod worker;

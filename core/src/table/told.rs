@@ -1,10 +1,13 @@
 //! What one gateway told of its interest, kept so that others may hold it while it moves on: nothing is copied for
 //! them where it is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::UserId;
-use crate::interest::{Delta, Interest};
+use crate::event::Event;
+use crate::ids::{NodeRef, UserId};
+use crate::interest::{Delta, Interest, Look, Topic, Want};
+use crate::ring::{Homes, ViewId};
 
 /// The most steps that gather. Everyone who holds the interest holds them too.
 const STEPS: usize = 64;
@@ -16,6 +19,50 @@ pub struct Told {
     steps: Vec<Arc<Delta>>,
     /// How much the steps say.
     gathered: usize,
+}
+
+/// An interest at its last step, to be looked up in. What the steps have changed stands beside what they started from:
+/// that is not copied, however much it is.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    base: Arc<Interest>,
+    /// What topics are wanted now; none if not any more.
+    wants: BTreeMap<Topic, Option<Arc<Want>>>,
+    /// Who is a stray now, or is not any more.
+    strays: BTreeMap<UserId, bool>,
+    /// Whether those of the base are strays still.
+    has_strays: bool,
+    view: ViewId,
+}
+
+impl Latest {
+    /// As [`Interest::admits`].
+    #[must_use]
+    pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
+        let is_known = |user: &UserId| self.has_strays && self.base.strays.contains(user);
+        Look {
+            view: self.view,
+            is_stray: |user: &UserId| self.strays.get(user).copied().unwrap_or_else(|| is_known(user)),
+            want: |topic: &Topic| match self.wants.get(topic) {
+                Some(changed) => changed.as_ref(),
+                None => self.base.wants.get(topic),
+            },
+        }
+        .admits(event, gateway, homes)
+    }
+
+    /// Takes a step as [`Interest::apply`] does.
+    fn apply(&mut self, delta: &Delta) {
+        self.view = delta.view;
+        self.wants.extend(delta.unset.iter().map(|topic| (topic.clone(), None)));
+        self.wants.extend(delta.wanted().map(|(topic, want)| (topic.clone(), Some(Arc::clone(want)))));
+        if delta.view == ViewId::ANY {
+            self.has_strays = false;
+            return self.strays.clear();
+        }
+        self.strays.extend(delta.settled.iter().map(|user| (user.clone(), false)));
+        self.strays.extend(delta.strays.iter().map(|user| (user.clone(), true)));
+    }
 }
 
 impl Told {
@@ -32,6 +79,16 @@ impl Told {
         self.base
     }
 
+    /// The same, to be looked up in and not copied.
+    #[must_use]
+    pub fn held(self) -> Latest {
+        let Self { base, steps, .. } = self;
+        let (wants, strays, view) = (BTreeMap::new(), BTreeMap::new(), base.view);
+        let mut latest = Latest { base, wants, strays, has_strays: true, view };
+        steps.iter().for_each(|delta| latest.apply(delta));
+        latest
+    }
+
     #[cfg(test)]
     pub(super) fn base(&self) -> Arc<Interest> {
         Arc::clone(&self.base)
@@ -44,7 +101,7 @@ impl Told {
     }
 
     /// Takes a step. While others hold the interest, steps gather until they are as much as a copy of it is, or many.
-    pub(super) fn step(&mut self, delta: Arc<Delta>) {
+    pub(crate) fn step(&mut self, delta: Arc<Delta>) {
         self.gathered += delta.entries();
         self.steps.push(delta);
         let is_worth_a_copy = self.gathered > self.base.wants.len() + self.base.strays.len();

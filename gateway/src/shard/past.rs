@@ -92,10 +92,13 @@ impl Shard {
         since: &Since,
     ) -> Vec<Gap> {
         let of = Of::Subscription(subscription);
+        // The time of day is read once: by a later one the history would begin after as long a time ago.
+        let wall = wall_clock();
+        let oldest = before(wall, self.settings.config.history);
         let (catch_up, gaps) = match since {
             Since::Position(from) => self.begin_at(now, id, of, from),
-            Since::Ago(ago) => (self.begin_search(now, number, id, of, before(*ago)), Vec::new()),
-            Since::Time(time) => (self.begin_search(now, number, id, of, *time), Vec::new()),
+            Since::Ago(ago) => (self.begin_search(now, number, id, of, before(wall, *ago), oldest), Vec::new()),
+            Since::Time(time) => (self.begin_search(now, number, id, of, *time, oldest), Vec::new()),
         };
         if let Some(session) = self.sessions.get_mut(number) {
             session.catch_up = Some(Box::new(catch_up));
@@ -117,9 +120,17 @@ impl Shard {
         (catch_up, (0..).zip(&from.seqs).map(reset).collect())
     }
 
-    /// The past from a time on, as far back as is given at all; where that stands is asked of the edge.
-    fn begin_search(&self, now: Millis, number: u64, id: Option<Id>, of: Of, time: Timestamp) -> CatchUp {
-        let (applied, oldest) = (&self.applied, before(self.settings.config.history));
+    /// The past from a time on, but from the oldest that is given at all; where that stands is asked of the edge.
+    fn begin_search(
+        &self,
+        now: Millis,
+        number: u64,
+        id: Option<Id>,
+        of: Of,
+        time: Timestamp,
+        oldest: Timestamp,
+    ) -> CatchUp {
+        let applied = &self.applied;
         self.ask(ToEdge::Find(self.id(number), time.max(oldest)));
         let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding();
         catch_up.complete = time >= oldest;
@@ -412,9 +423,9 @@ impl Shard {
     }
 }
 
-/// The time that was so long ago.
-fn before(ago: Duration) -> Timestamp {
-    Timestamp(i64::try_from(millis(wall_clock().saturating_sub(ago))).unwrap_or(i64::MAX))
+/// The time that was so long before `wall`.
+fn before(wall: Duration, ago: Duration) -> Timestamp {
+    Timestamp(i64::try_from(millis(wall.saturating_sub(ago))).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn describe() {

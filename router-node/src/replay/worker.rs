@@ -4,10 +4,10 @@
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
 
+use super::found::Found;
 use super::pace::Pace;
 use super::range::{Proof, RangeError, Reader, Span};
 use super::{Setup, Waiting};
-use crate::decode::{Decoded, to_wire};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
 use crate::reader::Held;
@@ -18,12 +18,11 @@ use metrics::{counter, histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tickwire_core::decode::Refusal as DeadLetter;
-use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, Revision, Seq};
+use tickwire_core::ids::{Incarnation, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::Homes;
+use tickwire_core::table::{Latest, Told};
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -78,9 +77,9 @@ impl Worker {
     /// stream. Returns those that the pass did not come to, or found nothing for.
     pub(super) async fn serve(&self, requests: Vec<Waiting>) -> Vec<Waiting> {
         let start = Instant::now();
-        let (mut readings, mut left) = (Vec::new(), Vec::new());
+        let (mut readings, mut left, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for waiting in requests {
-            match self.begin(&waiting.request).await {
+            match self.begin(&waiting.request, &mut known).await {
                 Ok((revision, interest)) => readings.push(Reading::new(waiting, revision, interest)),
                 Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
@@ -131,11 +130,11 @@ impl Worker {
     }
 
     /// The interest of a request that makes sense.
-    async fn begin(&self, request: &ReplayRequest) -> Result<(Revision, Arc<Interest>), Refusal> {
+    async fn begin(&self, request: &ReplayRequest, known: &mut Known) -> Result<(Revision, Arc<Latest>), Refusal> {
         if request.from >= request.to || request.partition.0 >= self.setup.partitions {
             return Err(Refusal::Malformed);
         }
-        self.sought(request).await
+        self.sought(request, known).await
     }
 
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
@@ -249,14 +248,19 @@ impl Worker {
         Ok(sight)
     }
 
-    /// The interest to match against.
-    async fn sought(&self, request: &ReplayRequest) -> Result<(Revision, Arc<Interest>), Refusal> {
+    /// The interest to match against. Requests of a gateway that are read together are matched against the same.
+    async fn sought(&self, request: &ReplayRequest, known: &mut Known) -> Result<(Revision, Arc<Latest>), Refusal> {
         match &request.interest {
             Sought::Carried(part) => {
                 let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(Refusal::Malformed)?;
-                Ok((revision, Arc::new(interest)))
+                Ok((revision, Arc::new(Told::new(interest).held())))
             }
             Sought::Told(least) => {
+                let is_it =
+                    |(gateway, revision, _): &&(NodeRef, Revision, _)| *gateway == request.gateway && revision >= least;
+                if let Some((_, revision, interest)) = known.iter().find(is_it) {
+                    return Ok((*revision, Arc::clone(interest)));
+                }
                 let (answer, answered) = oneshot::channel();
                 let inquiry = Inquiry { gateway: request.gateway.clone(), least: *least, answer };
                 let inquire = async {
@@ -265,7 +269,9 @@ impl Worker {
                 };
                 let told = timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten();
                 let (revision, told) = told.ok_or(Refusal::UnknownInterest)?;
-                Ok((revision, told.latest()))
+                let interest = Arc::new(told.held());
+                known.push((request.gateway.clone(), revision, Arc::clone(&interest)));
+                Ok((revision, interest))
             }
         }
     }
@@ -322,17 +328,20 @@ impl Worker {
     }
 }
 
+/// What gateways were heard to want, in one pass.
+type Known = Vec<(NodeRef, Revision, Arc<Latest>)>;
+
 /// One request, and what was read for it.
 #[derive(Debug)]
 struct Reading {
     waiting: Waiting,
-    interest: Arc<Interest>,
+    interest: Arc<Latest>,
     answer: Reply<Routed>,
     bytes: usize,
 }
 
 impl Reading {
-    fn new(waiting: Waiting, revision: Revision, interest: Arc<Interest>) -> Self {
+    fn new(waiting: Waiting, revision: Revision, interest: Arc<Latest>) -> Self {
         let answer = Reply::new(&waiting.request, revision);
         Self { waiting, interest, answer, bytes: 0 }
     }
@@ -362,30 +371,6 @@ impl Reading {
         self.answer.read(seq, wanted);
         self.bytes += grown;
         grown
-    }
-}
-
-/// An event that was read again, and its form for the wire, made when the first wants it.
-#[derive(Debug)]
-struct Found {
-    event: Box<Event>,
-    wire: Option<Bytes>,
-}
-
-impl Found {
-    fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
-        match decoded {
-            Ok(Decoded::Event(event, ())) => Some(Self { event, wire: None }),
-            Ok(Decoded::Tick) | Err(_) => None,
-        }
-    }
-
-    /// For one who wants it; none if it has no form for the wire, and is a dead letter.
-    fn routed(&mut self) -> Option<Routed> {
-        if self.wire.is_none() {
-            self.wire = to_wire(&self.event).ok();
-        }
-        Some(Routed { wire: self.wire.clone()?, stored: self.event.stored })
     }
 }
 

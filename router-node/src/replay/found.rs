@@ -1,0 +1,34 @@
+//! An event that was read again.
+
+use bytes::Bytes;
+use tickwire_core::decode::Refusal as DeadLetter;
+use tickwire_core::event::Event;
+
+use crate::decode::{Decoded, to_wire};
+use crate::dispatch::Routed;
+
+/// An event that was read again, and its form for the wire, made when the first wants it.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What it says.
+    pub(super) event: Box<Event>,
+    wire: Option<Bytes>,
+}
+
+impl Found {
+    /// What was read, if it is an event.
+    pub(super) fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
+        match decoded {
+            Ok(Decoded::Event(event, ())) => Some(Self { event, wire: None }),
+            Ok(Decoded::Tick) | Err(_) => None,
+        }
+    }
+
+    /// For one who wants it; none if it has no form for the wire, and is a dead letter.
+    pub(super) fn routed(&mut self) -> Option<Routed> {
+        if self.wire.is_none() {
+            self.wire = to_wire(&self.event).ok();
+        }
+        Some(Routed { wire: self.wire.clone()?, stored: self.event.stored })
+    }
+}
