@@ -1,9 +1,10 @@
 //! The programs of `docs/clients.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use tickwire_core::codes::{CloseCode, Reconnect};
 
 use crate::foreign::document::files;
 
@@ -39,5 +40,27 @@ impl Programs {
             }
             fs::write(folder.join(name), program).unwrap();
         }
+    }
+}
+
+/// The numbers that a program lists on the line of this name.
+fn listed(program: &str, name: &str) -> BTreeSet<u16> {
+    let line = program.lines().find(|line| line.contains(&format!("{name} ="))).unwrap();
+    let (_, list) = line.split_once('=').unwrap();
+    list.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+#[test]
+fn the_programs_come_back_after_a_close_as_its_code_says() {
+    let of = |wanted: &[Reconnect]| -> BTreeSet<u16> {
+        let codes = CloseCode::ALL.iter().filter(|code| wanted.contains(&code.reconnect()));
+        codes.map(|code| code.code()).collect()
+    };
+    let programs = Programs::read();
+    for name in ["follow.js", "session.py", "Resume.java"] {
+        let program = &programs.0[name];
+        // A new token would have to come from somewhere.
+        assert_eq!(listed(program, "FINAL"), of(&[Reconnect::No, Reconnect::NewToken]), "{name}");
+        assert_eq!(listed(program, "AFTER"), of(&[Reconnect::After]), "{name}");
     }
 }
