@@ -1,6 +1,7 @@
 //! A producer that does not give up: what is not acknowledged it publishes again, under the same message id, so that all
 //! it has counted is in the stream once. And a client beside it that compares what comes with that.
 
+use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tickwire_core::codes::NoticeCode;
 use tickwire_core::frames::{Encoding, Notice, ReceivedEvent};
+use tickwire_core::ids::UserId;
+use tickwire_core::ring::View;
+use tickwire_core::wire;
+use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -104,10 +109,11 @@ pub(crate) struct Seen {
 }
 
 impl Witness {
-    /// Connects to a gateway and subscribes.
+    /// Connects to a gateway, as a user who is at home there, and subscribes.
     pub(crate) async fn start(cluster: &mut Cluster, gateway: usize, encoding: Encoding, clock: Instant) -> Self {
         let address = cluster.gateways[gateway].gateway().await;
-        let mut socket = Socket::connect(address, &format!("witness-{gateway}"), encoding).await;
+        let user = at_home(cluster, gateway).await;
+        let mut socket = Socket::connect(address, &user, encoding).await;
         socket.subscribe("all", &json!({})).await;
         let (sender, state) = watch::channel(Seen::default());
         let stop = CancellationToken::new();
@@ -197,6 +203,24 @@ impl Drop for Witness {
         self.stop.cancel();
         self.task.abort();
     }
+}
+
+/// The name of a user whose home is this gateway, so that it is not sent to another.
+async fn at_home(cluster: &Cluster, gateway: usize) -> String {
+    let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::VIEW_BUCKET).await.unwrap();
+    let users = (0..1_000).map(|number| format!("witness-{number}"));
+    let nodes = cluster.routers.len() + cluster.gateways.len();
+    eventually("the view has every node", DEADLINE, async || {
+        let view: View = wire::decode(&bucket.get(names::VIEW_KEY).await.ok()??).ok()?;
+        if view.members.len() < nodes {
+            return None;
+        }
+        let is_home = |user: &String| {
+            view.home(&UserId::new(user).unwrap()).is_some_and(|home| home.id.as_str() == cluster.gateways[gateway].id)
+        };
+        users.clone().find(is_home)
+    })
+    .await
 }
 
 fn sizes(socket: &Socket) -> (usize, usize, usize) {
