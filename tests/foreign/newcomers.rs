@@ -105,7 +105,9 @@ async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until:
         before.iter().filter_map(|event| event.symbol.as_ref().map(|symbol| symbol.as_str())).collect();
     let wanted: BTreeSet<&str> = symbols[..EVENTS].iter().map(String::as_str).collect();
     assert!(had == wanted && before.len() == EVENTS, "user {number} has each once: {before:?}");
-    assert_eq!((socket.gaps.len(), socket.notices.len()), (0, 0), "user {number}: {:?}", socket.notices);
+    // Where the machine is too busy for a while, users are told so; none may be told that something does not come.
+    let dropped: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert_eq!((socket.gaps.len(), dropped), (0, 0), "user {number}: {:?}", socket.notices);
     socket.send_message(Message::Close(None)).await;
     EVENTS
 }
