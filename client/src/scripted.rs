@@ -186,7 +186,7 @@ pub(crate) fn welcome_frame() -> ServerFrame {
 pub(crate) fn subscriptions(id: Id, names: &[&str]) -> Subscriptions {
     let one = || Subscription { filter: Arc::new(Filter::default()), window_ms: 100, max_events_per_hour: None };
     let named = |name: &&str| (SubscriptionName::new(name).unwrap(), one());
-    Subscriptions { id: Some(id), subscriptions: names.iter().map(named).collect(), position: "p1".into() }
+    Subscriptions::new(Some(id), names.iter().map(named).collect(), "p1".into())
 }
 
 pub(crate) fn subscribed(id: Id, names: &[&str]) -> ServerFrame {

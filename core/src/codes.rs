@@ -168,7 +168,7 @@ impl NoticeCode {
             Self::SlowConsumer => "the client reads too slowly; if that goes on, it is closed with 4008",
             Self::Recovered => "the client reads fast enough again",
             Self::Throttled => "the rate of this user is used up",
-            Self::Quota => "the hourly quota of this subscription is used up",
+            Self::Quota => "the hourly quota of this subscription on this gateway is used up",
             Self::CriticalBudget => "more critical events than go at once; these waited for their window",
             Self::UpstreamLost => {
                 "the cluster does not reach this gateway, or not with all partitions: something new may not come for now; stay connected"

@@ -68,6 +68,8 @@ pub enum GapReason {
     Lost,
     /// The stream had discarded it before it could be read.
     Retention,
+    /// The stream should have it, and does not: its storage is damaged, or somebody deleted it.
+    Damaged,
     /// More was missing than is asked for; this is the older part.
     TooLong,
 }
@@ -79,6 +81,7 @@ impl GapReason {
         match self {
             Self::Lost => "lost",
             Self::Retention => "retention",
+            Self::Damaged => "damaged",
             Self::TooLong => "too_long",
         }
     }
@@ -189,8 +192,9 @@ impl<E: Weight> Coverage<E> {
                 Some(_) => track.take(now, section, need, limits, steps),
                 None => Offered::Foreign,
             }),
-            Part::Removed { partition, from, upto } => {
-                self.on(partition, |track, limits| track.removed(now, from, upto, need, limits, steps))
+            Part::Removed { partition, from, upto, damaged } => {
+                let reason = if damaged { GapReason::Damaged } else { GapReason::Retention };
+                self.on(partition, |track, limits| track.removed(now, (from, upto, reason), need, limits, steps))
             }
         };
         if answer.last {

@@ -37,6 +37,15 @@ pub struct Life {
     pub before: Seq,
 }
 
+impl Life {
+    /// Up to which sequence a message of an earlier life is the same one in this life: it stands in the stream still, where
+    /// it stood. Known of the life just before alone; of one before that nothing is kept.
+    #[must_use]
+    pub fn keeps_of(&self, earlier: Incarnation) -> Option<Seq> {
+        (earlier.0.checked_add(1) == Some(self.incarnation.0)).then_some(self.before)
+    }
+}
+
 /// Milliseconds on a clock that the caller passes in. Pure code never reads a clock itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Millis(pub u64);

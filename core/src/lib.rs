@@ -28,4 +28,5 @@ pub mod since;
 pub mod storage;
 pub mod table;
 mod time;
+pub mod whole;
 pub mod wire;

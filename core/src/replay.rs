@@ -4,11 +4,14 @@
 //! An answer claims what it carries like any section does, with a range and a revision: what comes twice is trimmed,
 //! and what an outdated interest was matched against proves nothing. So answers may be lost, late or doubled.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
 use crate::interest::{Interest, SnapshotPart};
 use crate::section::Section;
+use crate::whole::Hole;
 
 /// "Everything in `(from, to]` of this partition that this interest wants."
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,9 +87,17 @@ pub enum Part<E> {
         from: Seq,
         /// The range ends with this sequence.
         upto: Seq,
+        /// Whether it should: no limit of the stream has removed it.
+        #[serde(default, skip_serializing_if = "is_not")]
+        damaged: bool,
     },
     /// Nothing can be said here now; a later request, or another router, may fare better.
     Refused(Refusal),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_not(fact: &bool) -> bool {
+    !fact
 }
 
 /// Why a router does not answer a request.
@@ -178,19 +189,38 @@ impl<E> Reply<E> {
         self.upto = self.upto.max(seq.min(self.to));
     }
 
-    /// What may be said, when the stream was seen, after the reading, to have discarded everything up to `discarded`.
-    /// What was read of that is not told: whether it was all there is not known.
+    /// What may be said, when the stream was seen, after the reading, to have discarded everything up to `discarded`, and
+    /// was walked up to `walked` with these holes. What was read of what is discarded is not told: whether it was all
+    /// there is not known. Nor is what was not walked.
     #[must_use]
-    pub fn finish(self, discarded: Seq) -> Vec<Part<E>> {
-        let Self { partition, revision, from, to, upto, mut events } = self;
+    pub fn finish(self, discarded: Seq, walked: Seq, holes: &[Hole]) -> Vec<Part<E>> {
+        let Self { partition, revision, from, to, upto, events } = self;
         let mut parts = Vec::new();
-        let prev = from.max(discarded.min(to));
+        let mut prev = from.max(discarded.min(to));
         if prev > from {
-            parts.push(Part::Removed { partition, from, upto: prev });
+            parts.push(Part::Removed { partition, from, upto: prev, damaged: false });
+        }
+        let upto = upto.min(walked);
+        let mut events: VecDeque<(Seq, E)> =
+            events.into_iter().filter(|(seq, _)| *seq > prev && *seq <= upto).collect();
+        let begin = prev;
+        let mut holes = holes.iter().filter_map(|hole| hole.within(begin, upto)).peekable();
+        while let Some(mut hole) = holes.next() {
+            // What lies between holes and is not wanted by anyone need not be told apart from them.
+            let next = events.iter().map(|(seq, _)| *seq).find(|seq| *seq > hole.after);
+            while let Some(further) = holes.next_if(|further| next.is_none_or(|next| next > further.upto)) {
+                hole.upto = further.upto;
+            }
+            if hole.after > prev {
+                let count = events.iter().take_while(|(seq, _)| *seq <= hole.after).count();
+                let events = events.drain(..count).collect();
+                parts.push(Part::Events(Section { partition, revision, prev, upto: hole.after, events }));
+            }
+            parts.push(Part::Removed { partition, from: hole.after, upto: hole.upto, damaged: true });
+            prev = hole.upto;
         }
         if upto > prev {
-            events.retain(|(seq, _)| *seq > prev);
-            parts.push(Part::Events(Section { partition, revision, prev, upto, events }));
+            parts.push(Part::Events(Section { partition, revision, prev, upto, events: events.into() }));
         }
         if parts.is_empty() {
             parts.push(Part::Refused(Refusal::NotThere));

@@ -300,20 +300,25 @@ impl CatchUp {
         }
     }
 
-    /// Another life of the stream begins, when the former was given up to `ends`. Nothing of that one can be had any more;
-    /// of the new one nothing is lacking, for all of it comes as new. Returns what is lost.
+    /// Another life of the stream begins, when the former was given up to `ends`. What it keeps of the former is lacking
+    /// still; the rest of that cannot be had any more. Of the new one nothing is lacking, for all of it comes as new. Returns
+    /// what is lost.
     pub(crate) fn reset(&mut self, life: Life, ends: &[Seq]) -> Vec<(Partition, Seq, Seq)> {
         let is_unknown = self.stage == Stage::Finding;
+        let kept = life.keeps_of(self.incarnation).filter(|_| !is_unknown);
         let lost = (0..).map(Partition).zip(self.reached.iter().zip(&self.to).zip(ends)).filter_map(|(p, range)| {
             let ((reached, to), end) = range;
-            let from = if is_unknown { Seq(0) } else { *reached };
+            let from = if is_unknown { Seq(0) } else { kept.unwrap_or_default().max(*reached) };
             let to = if self.is_behind { *end } else { *to };
             (from < to).then_some((p, from, to))
         });
         let lost = lost.collect();
         (self.stage, self.complete, self.is_behind) = (Stage::Idle, false, false);
         self.incarnation = life.incarnation;
-        for seqs in [&mut self.reached, &mut self.to, &mut self.asked_to] {
+        for reached in &mut self.reached {
+            *reached = kept.map_or(life.before, |kept| kept.min(*reached));
+        }
+        for seqs in [&mut self.to, &mut self.asked_to] {
             seqs.fill(life.before);
         }
         lost

@@ -293,6 +293,20 @@ fn another_life_of_the_stream_ends_it() {
 }
 
 #[test]
+fn what_another_life_of_the_stream_keeps_is_lacking_still() {
+    let mut one = gathered(Of::Session);
+    let next = Life { incarnation: Incarnation(LIFE.0 + 1), before: Seq(15) };
+    assert_eq!(one.reset(next, &seqs([20, 30])), [(Partition(0), Seq(15), Seq(20))]);
+    assert_eq!(one.lack(), (next.incarnation, seqs([10, 15]), seqs([15, 15])));
+    assert_eq!(one.next(&LIMITS), Next::Ask);
+    // Of a life that is not the one just before nobody knows what is kept.
+    let mut one = gathered(Of::Session);
+    let later = Life { incarnation: Incarnation(LIFE.0 + 2), before: Seq(15) };
+    assert_eq!(one.reset(later, &seqs([20, 30])), [(Partition(0), Seq(10), Seq(20))]);
+    assert_eq!(one.next(&LIMITS), Next::Done);
+}
+
+#[test]
 fn of_a_time_that_was_not_found_yet_all_is_lost_with_the_life_of_the_stream() {
     let mut one = lacking(Of::Subscription(1)).finding();
     let next = Life { incarnation: Incarnation(8), before: Seq(0) };

@@ -14,6 +14,8 @@
 //! * A consumer reads the copy of one server, which may have removed more than the leader of the stream. Where there are
 //!   several copies, what was late is read from the leader's, or each message of it, if they are few, must be the leader's
 //!   next one too.
+//! * What was late may have been damaged before it was read. So the stream is walked as a whole where it was late, to see
+//!   whether any sequence is missing; what is missing is skipped as well.
 //! * Before it reads on after anything went wrong, the last message that was read must still be there, stored at the same
 //!   time: a stream that has lost its tail gives the same sequences again.
 //!
@@ -30,6 +32,7 @@ use crate::letters;
 use crate::ownership::tenancy::{Checkpoint, Mark};
 use crate::reader::leader;
 use crate::reader::pull::{Plan, Pull, Pulled};
+use crate::replay::walk::Walker;
 use crate::source::{Source, Tenure};
 use chunk::Chunk;
 use lateness::Lateness;
@@ -38,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
+use tickwire_core::whole::Hole;
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -104,6 +108,7 @@ pub(crate) struct Context {
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
     pub(crate) decoder: Arc<Decoder>,
+    pub(crate) walker: Arc<Walker>,
     /// How long a source may be silent.
     pub(crate) silence: Duration,
     pub(crate) engine: mpsc::Sender<Heard>,
@@ -278,15 +283,22 @@ impl Intake {
         trouble.map_or(Ok(()), Err)
     }
 
-    /// Hands on what was read: letters are stored before anything behind them is told.
-    async fn hand_on(&mut self, read: Chunk) {
+    /// Hands on what was read: letters are stored before anything behind them is told. What is missing in it every gateway
+    /// sees as a gap.
+    async fn hand_on(&mut self, mut read: Chunk) {
         read.count();
-        letters::post(&self.context.nats, self.incarnation, read.letters).await;
+        let letters = std::mem::take(&mut read.letters);
+        letters::post(&self.context.nats, self.incarnation, letters).await;
         if self.attempts > 1 {
             self.tell(What::Flowing).await;
         }
         self.attempts = 0;
         self.mark = read.mark.or(self.mark);
+        for Hole { after, upto } in std::mem::take(&mut read.holes) {
+            let events = read.take_until(after);
+            self.tell(What::Events { upto: after, mark: None, events }).await;
+            self.tell(What::Skip(upto)).await;
+        }
         let (upto, mark, events) = (self.reading.last, read.mark, read.events);
         self.tell(What::Events { upto, mark, events }).await;
     }
@@ -359,5 +371,9 @@ pub(crate) fn describe() {
     describe_counter!(
         "tickwire_router_skipped_ranges_total",
         "Ranges that retention removed before they were read; gateways see each as a gap"
+    );
+    describe_counter!(
+        "tickwire_router_unwalked_ranges_total",
+        "Ranges that were late and of which it is not known whether anything is missing: the stream could not be walked"
     );
 }

@@ -42,6 +42,7 @@ use crate::interest::Feed;
 use crate::ownership::Ownership;
 use crate::ownership::standing::Standing;
 use crate::replay::Replays;
+use crate::replay::walk::Walker;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,12 +111,15 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) });
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
+    let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
+    let walker = Walker::new(past.clone(), config.stream.name.clone());
     let replays = Replays::subscribe(replay::Setup {
-        nats: Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?,
+        nats: past,
         me: node.me.clone(),
         config: config.router.clone(),
         partitions,
         decoder: Arc::clone(&decoder),
+        walker: Arc::clone(&walker),
         inquiries: inquiries_sender,
         view: node.membership.view(),
     });
@@ -134,6 +138,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         nats: node.nats.clone(),
         me: node.me.clone(),
         decoder,
+        walker,
         silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
         engine: heard_sender,
     };

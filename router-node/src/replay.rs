@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! tw.replay ──▶ waiting ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
+//!                              walk: is anything missing of what was read?
 //! ```
 //!
 //! What is live comes first, and of replays those that repair it: they are begun first, wait for no others at the pace,
@@ -15,6 +16,7 @@ mod batch;
 mod found;
 mod pace;
 mod range;
+pub(crate) mod walk;
 mod worker;
 
 use crate::decode::Decoder;
@@ -39,6 +41,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use walk::Walker;
 use worker::Worker;
 
 /// How many requests may wait. Beyond that they are refused.
@@ -73,6 +76,7 @@ pub(crate) struct Setup {
     pub(crate) config: RouterConfig,
     pub(crate) partitions: u16,
     pub(crate) decoder: Arc<Decoder>,
+    pub(crate) walker: Arc<Walker>,
     /// To the engine, which knows what gateways want.
     pub(crate) inquiries: mpsc::Sender<Inquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,

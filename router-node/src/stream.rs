@@ -105,9 +105,14 @@ impl Facts {
         Life { incarnation: self.incarnation, before: self.before }
     }
 
+    /// Up to where the stream has removed everything, of whatever life.
+    pub(crate) fn removed(&self) -> Seq {
+        Seq(self.first.0.saturating_sub(1))
+    }
+
     /// The sequence before the oldest message that is kept of this life: a floor below which nothing can be read.
     pub(crate) fn least_floor(&self) -> Seq {
-        Seq(self.first.0.saturating_sub(1)).max(self.before)
+        self.removed().max(self.before)
     }
 }
 

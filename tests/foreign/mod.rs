@@ -15,5 +15,6 @@ mod nats_cluster;
 mod network;
 mod newcomers;
 mod prometheus;
+mod storage;
 mod stubborn;
 mod tools;

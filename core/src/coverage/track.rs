@@ -95,12 +95,11 @@ impl<E: Weight> Track<E> {
         self.review(now, mine, limits);
     }
 
-    /// Nothing in `(from, upto]` can be read any more. What is held of it, or came otherwise, is given all the same.
+    /// Nothing in `(from, upto]` can be read any more, for this reason. What is held of it, or came otherwise, is given all the same.
     pub(super) fn removed(
         &mut self,
         now: Millis,
-        from: Seq,
-        upto: Seq,
+        (from, upto, reason): (Seq, Seq, GapReason),
         need: Revision,
         limits: &Limits,
         steps: &mut Vec<Step<E>>,
@@ -110,7 +109,7 @@ impl<E: Weight> Track<E> {
             return Offered::Duplicate;
         }
         let known = self.held.front().map_or(upto, |held| held.prev.min(upto));
-        self.tell(known, GapReason::Retention, need, steps);
+        self.tell(known, reason, need, steps);
         self.review(now, mine, limits);
         Offered::Applied
     }

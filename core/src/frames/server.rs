@@ -81,8 +81,25 @@ pub struct Subscriptions {
     pub id: Option<Id>,
     /// The subscriptions by name.
     pub subscriptions: BTreeMap<SubscriptionName, Subscription>,
+    /// What each quota among them is counted for: `gateway`, which is this gateway alone. Absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotas_per: Option<CompactString>,
     /// From here on, nothing that matches is missed without being told. Opaque.
     pub position: CompactString,
+}
+
+impl Subscriptions {
+    /// The list as of `position`.
+    #[must_use]
+    pub fn new(
+        id: Option<Id>,
+        subscriptions: BTreeMap<SubscriptionName, Subscription>,
+        position: CompactString,
+    ) -> Self {
+        let has_quota = subscriptions.values().any(|one| one.max_events_per_hour.is_some());
+        let quotas_per = has_quota.then(|| CompactString::const_new("gateway"));
+        Self { id, subscriptions, quotas_per, position }
+    }
 }
 
 /// One subscription as it is in force.
@@ -92,7 +109,8 @@ pub struct Subscription {
     pub filter: Arc<Filter>,
     /// Its events wait at most so long to be sent together, in milliseconds.
     pub window_ms: u16,
-    /// At most so many of its events are sent in any hour, to all sessions of the user together. Absent: no limit.
+    /// At most so many of its events are sent in any hour, to all sessions of the user on one gateway together. Absent: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_events_per_hour: Option<u32>,
 }

@@ -3,8 +3,12 @@
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::ids::{Partition, Revision, Seq};
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayRequest, Reply, Sought};
+use tickwire_core::whole::Hole;
 
 use crate::made::{LIFE, node, section};
+
+/// All of the stream was walked.
+const ALL: Seq = Seq(u64::MAX);
 
 #[test]
 fn a_reply_claims_what_was_read_and_no_more() {
@@ -24,20 +28,69 @@ fn a_reply_claims_what_was_read_and_no_more() {
     };
     let whole = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
     assert!(whole.is_complete());
-    assert_eq!(whole.finish(Seq(10)), [Part::Events(section(0, 1, 10, 20, &[(12, "a"), (20, "b")]))]);
+    assert_eq!(whole.finish(Seq(10), ALL, &[]), [Part::Events(section(0, 1, 10, 20, &[(12, "a"), (20, "b")]))]);
     // One that lies behind the range completes it as well, and is not part of it.
     let behind = reply(&[(12, Some("a")), (23, Some("c"))]);
-    assert_eq!(behind.finish(Seq(0)), [Part::Events(section(0, 1, 10, 20, &[(12, "a")]))]);
+    assert_eq!(behind.finish(Seq(0), ALL, &[]), [Part::Events(section(0, 1, 10, 20, &[(12, "a")]))]);
     // A replica that lags shows less.
     let lagging = reply(&[(12, Some("a")), (15, None)]);
     assert!(!lagging.is_complete());
-    assert_eq!(lagging.finish(Seq(0)), [Part::Events(section(0, 1, 10, 15, &[(12, "a")]))]);
-    assert_eq!(reply(&[]).finish(Seq(0)), [Part::Refused(Refusal::NotThere)]);
+    assert_eq!(lagging.finish(Seq(0), ALL, &[]), [Part::Events(section(0, 1, 10, 15, &[(12, "a")]))]);
+    assert_eq!(reply(&[]).finish(Seq(0), ALL, &[]), [Part::Refused(Refusal::NotThere)]);
     // What retention has passed is not claimed, though some of it was read.
-    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto) };
+    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto), damaged: false };
     let passed = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
-    assert_eq!(passed.finish(Seq(13)), [removed(13), Part::Events(section(0, 1, 13, 20, &[(20, "b")]))]);
-    assert_eq!(reply(&[(30, None)]).finish(Seq(29)), [removed(20)]);
+    assert_eq!(passed.finish(Seq(13), ALL, &[]), [removed(13), Part::Events(section(0, 1, 13, 20, &[(20, "b")]))]);
+    assert_eq!(reply(&[(30, None)]).finish(Seq(29), ALL, &[]), [removed(20)]);
+}
+
+#[test]
+fn a_reply_tells_what_is_missing_between_what_it_gives() {
+    let request = ReplayRequest {
+        gateway: node("gw"),
+        partition: Partition(0),
+        from: Seq(10),
+        to: Seq(20),
+        incarnation: LIFE,
+        interest: Sought::Told(Revision(1)),
+        purpose: Purpose::Repair,
+    };
+    let finish = |discarded, walked, holes: &[(u64, u64)]| {
+        let mut reply = Reply::new(&request, Revision(1));
+        for (seq, wanted) in [(12, Some("a")), (15, None), (18, Some("b")), (20, None)] {
+            reply.read(Seq(seq), wanted);
+        }
+        let holes: Vec<Hole> =
+            holes.iter().map(|(after, upto)| Hole { after: Seq(*after), upto: Seq(*upto) }).collect();
+        reply.finish(Seq(discarded), Seq(walked), &holes)
+    };
+    let events = |prev, upto, events: &[(u64, &'static str)]| Part::Events(section(0, 1, prev, upto, events));
+    let gone =
+        |from, upto, damaged| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto), damaged };
+    let damaged = |from, upto| gone(from, upto, true);
+    assert_eq!(
+        finish(0, 20, &[(13, 14)]),
+        [events(10, 13, &[(12, "a")]), damaged(13, 14), events(14, 20, &[(18, "b")])]
+    );
+    // At either end, and beyond it.
+    assert_eq!(
+        finish(0, 20, &[(8, 11), (19, 25)]),
+        [damaged(10, 11), events(11, 19, &[(12, "a"), (18, "b")]), damaged(19, 20)]
+    );
+    // Where nothing that is wanted lies between, two are told as one.
+    assert_eq!(
+        finish(0, 20, &[(12, 13), (16, 17), (18, 19)]),
+        [
+            events(10, 12, &[(12, "a")]),
+            damaged(12, 17),
+            events(17, 18, &[(18, "b")]),
+            damaged(18, 19),
+            events(19, 20, &[])
+        ]
+    );
+    // What retention has taken is not damaged, and what was not walked is not claimed.
+    assert_eq!(finish(13, 16, &[(11, 14)]), [gone(10, 13, false), damaged(13, 14), events(14, 16, &[])]);
+    assert_eq!(finish(0, 10, &[]), [Part::Refused(Refusal::NotThere)]);
 }
 
 #[test]

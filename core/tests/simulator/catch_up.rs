@@ -25,7 +25,7 @@ pub(crate) struct CatchUp {
 }
 
 /// Begins to give a session that came back what it lacks, up to where its gateway is: in another life of the stream than
-/// that of its position, all of it. Returns where its new promise starts: there, or where it was, if that is further.
+/// that of its position, what this one keeps of that, and all of this one. Returns where its new promise starts: there, or where it was, if that is further.
 pub(crate) fn begin(
     now: Millis,
     limits: &Limits,
@@ -37,8 +37,10 @@ pub(crate) fn begin(
 ) -> Vec<Seq> {
     let Some(mut from) = session.from.take() else { return applied.seqs.clone() };
     if from.incarnation != applied.incarnation {
-        let before = edge.coverage.life().expect("what was applied is of some life").before;
-        from = Position { incarnation: applied.incarnation, seqs: vec![before; applied.seqs.len()] };
+        let life = edge.coverage.life().expect("what was applied is of some life");
+        let kept = life.keeps_of(from.incarnation);
+        let begin = |seq: &Seq| kept.map_or(life.before, |kept| kept.min(*seq));
+        from = Position { incarnation: applied.incarnation, seqs: from.seqs.iter().map(begin).collect() };
     }
     edge.gatherings += 1;
     let number = edge.gatherings;

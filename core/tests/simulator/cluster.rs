@@ -1,6 +1,6 @@
 //! The world: a log with retention, the nodes, and the turns that they take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tickwire_core::coverage::{GapReason, Limits};
@@ -8,6 +8,7 @@ use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::whole::{Hole, Walk};
 
 use crate::gateway::Gateway;
 use crate::made::{blank, filter, symbol, user};
@@ -38,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) busy: bool,
     /// Up to where each life of the stream was discarded.
     discarded: BTreeMap<Incarnation, Seq>,
+    /// What cannot be read any more, of each life.
+    pub(crate) damaged: BTreeMap<Incarnation, BTreeSet<Seq>>,
     pub(crate) now: Millis,
     pub(crate) network: Network,
     pub(crate) nonces: u64,
@@ -66,6 +69,7 @@ impl Cluster {
             failing: false,
             busy: false,
             discarded: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             now: Millis(1_000),
             network: Network::new(plan.seed, 0),
             nonces: 0,
@@ -136,6 +140,7 @@ impl Cluster {
                 self.begin_life(last, last);
             }
             Action::Toggle { node } => self.toggle(usize::from(node)),
+            Action::Damage { back } => self.damage(back.into()),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
             Action::Forge { router, gateway, ahead } => {
                 let Gateway { node, log, .. } = &self.gateways[usize::from(gateway)];
@@ -190,9 +195,45 @@ impl Cluster {
         self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
     }
 
+    /// A message cannot be read any more, which shows when NATS has come back.
+    fn damage(&mut self, back: u64) {
+        let seq = Seq(self.last.0.saturating_sub(back));
+        if seq >= self.first {
+            self.damaged.entry(self.life.incarnation).or_default().insert(seq);
+            self.routers.iter_mut().for_each(|router| router.whole.doubt());
+        }
+    }
+
+    /// The messages of the stream behind `after` that can be read, in order.
+    pub(crate) fn readable(&self, after: Seq) -> impl Iterator<Item = &(Partition, Seq, Arc<Event>)> {
+        let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
+        let damaged = self.damaged.get(&self.life.incarnation);
+        let is_whole = move |seq: &Seq| damaged.is_none_or(|damaged| !damaged.contains(seq));
+        let begin = log.partition_point(|(_, seq, _)| *seq <= after || *seq < self.first);
+        log[begin..].iter().filter(move |(_, seq, _)| is_whole(seq))
+    }
+
+    /// A router makes sure of what is missing in `(after, upto]`.
+    pub(crate) fn holes(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<Hole> {
+        while let Some((from, to)) = self.routers[number].whole.unknown(after, upto) {
+            let mut walk = Walk::after(from);
+            self.readable(from).take_while(|(_, seq, _)| *seq <= to).for_each(|(_, seq, _)| walk.pass(*seq));
+            walk.end(to);
+            self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
+        }
+        self.routers[number].whole.holes(after, upto).collect()
+    }
+
     /// Another life of the stream begins, after `before`, in a stream that ends with `last`.
     fn begin_life(&mut self, before: Seq, last: Seq) {
-        self.life = Life { incarnation: Incarnation(self.life.incarnation.0 + 1), before };
+        let former = self.life.incarnation;
+        self.life = Life { incarnation: Incarnation(former.0 + 1), before };
+        // What stood before it stands there still.
+        let kept =
+            self.history.get(&former).into_iter().flatten().filter(|(_, seq, _)| *seq <= before).cloned().collect();
+        self.history.insert(self.life.incarnation, kept);
+        let damaged = self.damaged.get(&former).into_iter().flatten().filter(|seq| **seq <= before).copied().collect();
+        self.damaged.insert(self.life.incarnation, damaged);
         if before == Seq(0) {
             self.first = Seq(last.0 + 1);
         }
@@ -336,6 +377,9 @@ impl Cluster {
     fn is_beyond_repair(&self, life: Incarnation, from: Seq, upto: Seq, reason: GapReason) -> bool {
         match reason {
             GapReason::Retention => self.discarded.get(&life).is_some_and(|discarded| upto <= *discarded),
+            GapReason::Damaged => {
+                self.damaged.get(&life).is_some_and(|damaged| damaged.range(Seq(from.0 + 1)..=upto).next().is_some())
+            }
             GapReason::Lost => self.limits.give_up_after < GIVE_UP_AFTER,
             GapReason::TooLong => self.limits.replay_range < REPLAY_RANGE && from < upto,
         }

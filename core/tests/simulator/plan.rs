@@ -110,6 +110,10 @@ pub(crate) enum Action {
     LoseTail {
         events: u8,
     },
+    /// A message of the stream cannot be read any more: the last one but so many.
+    Damage {
+        back: u8,
+    },
     /// A consumer drops a message on its way.
     DropDelivery {
         router: u8,
@@ -183,6 +187,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8, 0..3u8).prop_map(|(node, role)| Action::Toggle { node: node + 3 * u8::from(role == 0) }),
         1 => prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
         1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
+        1 => (0..12u8).prop_map(|back| Action::Damage { back }),
         1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
         1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
     ]

@@ -78,15 +78,15 @@ impl Cluster {
         let most = 1 + self.network.random(READ) as usize;
         let mut homes = Homes::new(Arc::new(self.routers[number].view.clone()));
         let mut reply = Reply::new(request, revision);
-        let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
-        let readable = log.iter().filter(|(partition, seq, _)| {
-            *partition == request.partition && *seq > request.from && *seq >= self.first && *seq <= end
-        });
+        let readable =
+            self.readable(request.from).filter(|(partition, seq, _)| *partition == request.partition && *seq <= end);
         for (_, seq, event) in readable.take(most) {
             let wanted = interest.admits(event, &request.gateway, &mut homes);
             reply.read(*seq, wanted.then(|| event.clone()));
         }
-        let parts = reply.finish(Seq(self.first.0 - 1).max(self.life.before));
+        let upto = reply.upto();
+        let holes = self.holes(number, request.from, upto);
+        let parts = reply.finish(Seq(self.first.0 - 1), upto, &holes);
         // An answer of several messages, which may come in any order.
         Ok(parts.into_iter().flat_map(|part| self.network.halve(part)).collect())
     }

@@ -9,6 +9,7 @@ use tickwire_core::ids::{Life, NodeRef, Partition, Seq};
 use tickwire_core::ring::{Homes, View};
 use tickwire_core::section::Batch;
 use tickwire_core::table::{Heard, InterestTable};
+use tickwire_core::whole::Whole;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::network::Message;
@@ -25,6 +26,8 @@ pub(crate) struct Router {
     pub(crate) claims: Claims<Arc<Event>>,
     pub(crate) consumers: BTreeMap<Partition, Consumer>,
     pub(crate) drops_next: bool,
+    /// What it knows of the stream in its life.
+    pub(crate) whole: Whole,
 }
 
 impl Router {
@@ -72,6 +75,7 @@ impl Cluster {
             claims: Claims::default(),
             consumers: BTreeMap::new(),
             drops_next: false,
+            whole: Whole::default(),
         }
     }
 
@@ -159,27 +163,22 @@ impl Cluster {
 
     pub(crate) fn read(&mut self, number: usize, partition: Partition) {
         let (life, first) = (self.life, self.first);
-        let router = &mut self.routers[number];
-        let Some(consumer) = router.consumers.get_mut(&partition) else {
-            return;
-        };
-        if router.life != life {
-            return;
-        }
         for _ in 0..3 {
-            let log = self.history.get(&life.incarnation).map_or(&[][..], Vec::as_slice);
-            let start = log.partition_point(|(_, seq, _)| *seq <= consumer.cursor || *seq < first);
-            let Some((_, seq, event)) = log[start..].iter().find(|(at, _, _)| *at == partition) else {
-                return;
-            };
-            consumer.cursor = *seq;
+            let router = &self.routers[number];
+            let Some(consumer) = router.consumers.get(&partition).filter(|_| router.life == life) else { return };
+            let (cursor, last) = (consumer.cursor, consumer.reading.last);
+            let next = self.readable(cursor).find(|(at, _, _)| *at == partition);
+            let Some((_, seq, event)) = next.cloned() else { return };
+            let holes = self.holes(number, last.max(Seq(first.0 - 1)), seq);
+            let router = &mut self.routers[number];
+            let Some(consumer) = router.consumers.get_mut(&partition) else { return };
+            consumer.cursor = seq;
             consumer.delivered += 1;
             self.busy = true;
             if std::mem::take(&mut router.drops_next) {
                 continue;
             }
-            let last = consumer.reading.last;
-            match consumer.reading.accept(*seq, consumer.delivered) {
+            match consumer.reading.accept(seq, consumer.delivered) {
                 Delivered::Known => {}
                 Delivered::Hole => {
                     *consumer = Consumer { reading: Reading::after(last), cursor: last, delivered: 0 };
@@ -189,13 +188,17 @@ impl Cluster {
                     if first.0 > last.0 + 1 {
                         router.claims.skip(partition, Seq(first.0 - 1));
                     }
+                    for hole in holes {
+                        router.claims.advance(partition, hole.after);
+                        router.claims.skip(partition, hole.upto);
+                    }
                     let mut found = Vec::new();
-                    router.table.matching(event, |gateway| {
-                        router.claims.push(gateway, partition, *seq, event.clone());
+                    router.table.matching(&event, |gateway| {
+                        router.claims.push(gateway, partition, seq, event.clone());
                         found.push(gateway.clone());
                     });
-                    check_matching(&router.table, &router.view, event, &found);
-                    router.claims.advance(partition, *seq);
+                    check_matching(&router.table, &router.view, &event, &found);
+                    router.claims.advance(partition, seq);
                 }
             }
         }
@@ -227,6 +230,7 @@ impl Cluster {
         if renewed {
             let router = &mut self.routers[number];
             router.life = self.life;
+            router.whole = Whole::default();
             router.claims = Claims::default();
             router.consumers.clear();
             let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();

@@ -135,35 +135,27 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ),
         (
             "subscribed",
-            frame(ServerFrame::Subscribed(Subscriptions {
-                id: id(1),
-                subscriptions: one("breakouts", breakouts, 100),
-                position: position.into(),
-            })),
+            frame(ServerFrame::Subscribed(Subscriptions::new(
+                id(1),
+                one("breakouts", breakouts, 100),
+                position.into(),
+            ))),
         ),
         (
             "subscribed to a room, with conditions",
-            frame(ServerFrame::Subscribed(Subscriptions {
-                id: id(6),
-                subscriptions: one("desk", desk, 100),
-                position: position.into(),
-            })),
+            frame(ServerFrame::Subscribed(Subscriptions::new(id(6), one("desk", desk, 100), position.into()))),
         ),
         (
             "subscribed, nothing left",
-            frame(ServerFrame::Subscribed(Subscriptions {
-                id: None,
-                subscriptions: [].into(),
-                position: position.into(),
-            })),
+            frame(ServerFrame::Subscribed(Subscriptions::new(None, [].into(), position.into()))),
         ),
         (
             "subscriptions",
-            frame(ServerFrame::Subscriptions(Subscriptions {
-                id: id(4),
-                subscriptions: one("all", json!({ "market_hours_only": true }), 0),
-                position: position.into(),
-            })),
+            frame(ServerFrame::Subscriptions(Subscriptions::new(
+                id(4),
+                one("all", json!({ "market_hours_only": true }), 0),
+                position.into(),
+            ))),
         ),
         ("event", old.clone()),
         ("event with the least", least.clone()),

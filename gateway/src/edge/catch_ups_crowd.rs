@@ -421,7 +421,7 @@ impl World {
                 reply.read(stored.seq, is_wanted.then(|| Arc::clone(stored)));
             }
             let upto = reply.upto().max(self.discarded.min(request.to));
-            parts.extend(reply.finish(self.discarded));
+            parts.extend(reply.finish(self.discarded, Seq(u64::MAX), &[]));
             if upto == request.to {
                 break;
             }
@@ -485,6 +485,7 @@ impl World {
                     Morsel::Gap(partition, from, upto, reason) => {
                         match reason {
                             GapReason::Retention => assert!(upto <= self.discarded),
+                            GapReason::Damaged => panic!("nothing is damaged here"),
                             GapReason::Lost => assert!(self.vain >= 3, "asked in vain for too short a time"),
                             GapReason::TooLong => panic!("nobody lacks that much"),
                         }

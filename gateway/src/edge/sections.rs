@@ -71,7 +71,10 @@ impl Edge {
                 }
                 Err(error) => return refused(&error),
             },
-            Part::Removed { partition, from, upto } => (Part::Removed { partition, from, upto }, Some("removed")),
+            Part::Removed { partition, from, upto, damaged } => {
+                let said = if damaged { "damaged" } else { "removed" };
+                (Part::Removed { partition, from, upto, damaged }, Some(said))
+            }
             Part::Refused(refusal) => (Part::Refused(refusal), Some(refusal.as_str())),
         };
         let answer = ReplayAnswer { router, incarnation, part, last };

@@ -287,7 +287,7 @@ impl Shard {
         let position = self.position(number);
         let Some(session) = self.sessions.get(number) else { return };
         let subscriptions = session.shown();
-        self.answer_with(now, number, &frame(Subscriptions { id, subscriptions, position }));
+        self.answer_with(now, number, &frame(Subscriptions::new(id, subscriptions, position)));
     }
 
     /// Sends an answer, which its session pays for by its bytes.

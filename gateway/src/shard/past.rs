@@ -9,7 +9,7 @@ use metrics::{counter, describe_counter, describe_histogram, histogram};
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
 use tickwire_core::frames::{CaughtUp, Gap, Id, ServerFrame};
-use tickwire_core::ids::{Millis, Partition, Seq};
+use tickwire_core::ids::{Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
 use tickwire_node::clock::{millis, wall_clock};
@@ -106,17 +106,25 @@ impl Shard {
         gaps
     }
 
-    /// The past from a position on. Of one of another life of the stream nobody knows what came after it, and this life is
-    /// given from its beginning.
+    /// The past from a position on. Of one of another life of the stream what this life keeps is given, and nobody knows
+    /// what came after that; this life is given from its beginning.
     fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position) -> (CatchUp, Vec<Gap>) {
         let applied = &self.applied;
         if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() {
             return (CatchUp::new(now, id, of, from.seqs.clone(), applied), Vec::new());
         }
-        let beginning = applied.seqs.iter().map(|seq| self.before.min(*seq)).collect();
-        let mut catch_up = CatchUp::new(now, id, of, beginning, applied);
+        let life = Life { incarnation: applied.incarnation, before: self.before };
+        let kept = life.keeps_of(from.incarnation).filter(|_| from.seqs.len() == applied.seqs.len());
+        let begins = applied.seqs.iter().enumerate().map(|(at, seq)| {
+            let begin = kept.map_or(self.before, |kept| kept.min(from.seqs[at]));
+            begin.min(*seq)
+        });
+        let mut catch_up = CatchUp::new(now, id, of, begins.collect(), applied);
         catch_up.complete = false;
-        let reset = |(p, seq): (u16, &Seq)| gap("reset", Partition(p), *seq, *seq);
+        let reset = |(p, seq): (u16, &Seq)| {
+            let unknown = kept.unwrap_or_default().max(*seq);
+            gap("reset", Partition(p), unknown, unknown)
+        };
         (catch_up, (0..).zip(&from.seqs).map(reset).collect())
     }
 

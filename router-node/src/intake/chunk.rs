@@ -7,6 +7,7 @@ use crate::ownership::tenancy::Mark;
 use crate::reader::Held;
 use metrics::counter;
 use tickwire_core::ids::Seq;
+use tickwire_core::whole::Hole;
 
 /// What was read of a chunk.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Chunk {
     pub(super) mark: Option<Mark>,
     /// The first messages: all of them if they are no more than are compared, else one more.
     pub(super) first: Vec<Seq>,
+    /// What the stream lacks between them, in order.
+    pub(super) holes: Vec<Hole>,
 }
 
 impl Chunk {
@@ -32,6 +35,13 @@ impl Chunk {
             Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
             Err(refusal) => self.letters.push(Letter { refusal, message }),
         }
+    }
+
+    /// Takes out the events up to `seq`.
+    pub(super) fn take_until(&mut self, seq: Seq) -> Vec<Readable> {
+        let rest = self.events.partition_point(|event| event.seq <= seq);
+        let rest = self.events.split_off(rest);
+        std::mem::replace(&mut self.events, rest)
     }
 
     pub(super) fn count(&self) {

@@ -6,10 +6,12 @@ use super::trouble::Trouble;
 use super::{COMPARED, Intake, What};
 use crate::ownership::tenancy::Checkpoint;
 use crate::reader::leader;
+use crate::replay::walk::Haste;
 use crate::stream::{Facts, Sight};
 use metrics::counter;
 use tickwire_core::claims::Reading;
 use tickwire_core::ids::Seq;
+use tickwire_core::whole::Hole;
 use tracing::warn;
 
 impl Intake {
@@ -31,7 +33,21 @@ impl Intake {
             return Err(trouble);
         }
         read.events.retain(|event| event.seq > kept);
+        read.holes = self.missing(kept).await;
         Ok(())
+    }
+
+    /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
+    /// live goes on.
+    async fn missing(&self, after: Seq) -> Vec<Hole> {
+        match self.context.walker.holes(after, self.reading.last, Haste::Live).await {
+            Ok(found) => found.holes,
+            Err(error) => {
+                counter!("tickwire_router_unwalked_ranges_total").increment(1);
+                warn!(source = %self.tenure.source, %error, "whether anything is missing of what was read is not known");
+                Vec::new()
+            }
+        }
     }
 
     /// Makes sure that each message is the leader's next one as well. Of many that would take too long: they are to be read

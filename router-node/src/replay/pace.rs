@@ -10,7 +10,7 @@ const FINEST: Duration = Duration::from_millis(2);
 
 /// A rate that several share.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     start: Instant,
     /// What one message takes, in nanoseconds.
     each: u64,

@@ -35,6 +35,12 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// How many messages are taken at a time, at most: few, so that what is live does not wait behind many.
 const BATCH: u64 = 200;
 
+/// How many when nothing but their sequences matters.
+const BATCH_OF_ALL: u64 = 1_000;
+
+/// A consumer that delivers nothing for so long is not waited for: damaged storage confuses it.
+const STUCK: Duration = Duration::from_millis(500);
+
 /// How many bytes of messages the server sends for one direct request; it sends at least one message. A consumer may have
 /// four times as many on their way.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -73,6 +79,8 @@ pub(super) struct Direct {
     span: Span,
     of: Of,
     after: Seq,
+    /// How many messages are taken at a time, at most.
+    most: u64,
     /// What proves what a consumer has read before, if it began with one.
     before: Option<Proof>,
 }
@@ -170,7 +178,7 @@ impl Reader {
         };
         let of = if is_sparse && copies <= 1 { Of::Partition } else { Of::Stream };
         let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
-        let direct = Direct { nats, stream, span, of, after, before: None };
+        let direct = Direct { nats, stream, span, of, after, most: BATCH, before: None };
         if is_long && let Some(pull) = Consumer::open(&direct, name).await? {
             let (ended, reading) = (pull.pending == 0, Reading::after(span.from));
             return Ok(Self::Consumer(Box::new(Consumer { instead: direct, pull, reading, ended })));
@@ -184,12 +192,15 @@ impl Reader {
             Self::Direct(direct) => return direct.next().await,
             Self::Consumer(consumer) => consumer,
         };
-        let ended = match consumer.next().await {
-            Err(RangeError::Pull(ended @ PullError::Ended(_))) => ended,
-            other => return other,
+        let ended = match timeout(STUCK, consumer.next()).await {
+            Ok(Err(RangeError::Pull(ended @ PullError::Ended(_)))) => ended.to_string(),
+            Ok(Ok(messages)) if messages.is_empty() => "it has nothing left".to_owned(),
+            Ok(other) => return other,
+            Err(late) => late.to_string(),
         };
-        // What comes next is larger than any consumer delivers, for instance.
-        debug!(%ended, "read by gets what a consumer does not deliver");
+        // What comes next is larger than any consumer delivers, for instance; or damaged storage makes it believe that
+        // nothing follows.
+        debug!(ended, "read by gets what a consumer does not deliver");
         let (after, before) = (consumer.reading.last, Some(consumer.proof()));
         let mut direct = Direct { after, before, ..consumer.instead.clone() };
         let next = direct.next().await;
@@ -209,6 +220,14 @@ impl Reader {
     /// Whether it reads every message of the stream, one after the other.
     pub(super) fn reads_all(&self) -> bool {
         matches!(self, Self::Direct(direct) if direct.of == Of::Stream)
+    }
+
+    /// Whether its messages are those of the whole stream.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::Direct(direct) => direct.of == Of::Stream,
+            Self::Consumer(consumer) => consumer.instead.span.partition.is_none(),
+        }
     }
 
     /// Ends the reading.
@@ -268,11 +287,18 @@ impl Consumer {
 }
 
 impl Direct {
-    fn proof(&self) -> Proof {
+    /// Reads every message of the stream, for the sake of its sequence.
+    pub(super) fn of_all(nats: &Nats, stream: &str, after: Seq, upto: Seq) -> Self {
+        let span = Span { from: after, to: upto, partition: None, messages: upto.0.saturating_sub(after.0) };
+        let (nats, stream, of) = (nats.clone(), stream.to_owned(), Of::Stream);
+        Self { nats, stream, span, of, after, most: BATCH_OF_ALL, before: None }
+    }
+
+    pub(super) fn proof(&self) -> Proof {
         if self.of == Of::Stream { Proof::Sequences } else { Proof::OneCopy }
     }
 
-    async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
+    pub(super) async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
         let after = self.after;
         let held = timeout(DEADLINE, self.batch()).await.map_err(|_| RangeError::Late)??;
         let held = match held {
@@ -294,7 +320,7 @@ impl Direct {
             // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
             Of::Partition => (span.messages + 17, span.filter()),
         };
-        let (seq, batch_size) = (batch.begin(), count.clamp(1, BATCH));
+        let (seq, batch_size) = (batch.begin(), count.clamp(1, self.most));
         let request = Request { seq, batch: batch_size, max_bytes: MOST_BYTES, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| RangeError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();

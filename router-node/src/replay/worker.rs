@@ -7,6 +7,7 @@
 use super::found::Found;
 use super::pace::Pace;
 use super::range::{Proof, RangeError, Reader, Span};
+use super::walk::{Found as Walked, Haste};
 use super::{Setup, Waiting};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
@@ -23,6 +24,7 @@ use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
 use tickwire_core::ring::Homes;
 use tickwire_core::table::{Latest, Told};
+use tickwire_core::whole::Walk;
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -85,8 +87,8 @@ impl Worker {
             }
         }
         let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
-        let (end, facts) = match read {
-            Ok((end, proofs)) => (end, self.prove(&proofs).await),
+        let (end, proved) = match read {
+            Ok(Read { end, proofs, walk }) => (end, self.prove(&readings, &proofs, walk).await),
             Err(refusal) => (None, Err(refusal)),
         };
         for reading in readings {
@@ -97,7 +99,7 @@ impl Worker {
                 continue;
             }
             let parts =
-                facts.as_ref().map_err(|refusal| *refusal).and_then(|facts| judge(&waiting.request, answer, facts));
+                proved.as_ref().map_err(|refusal| *refusal).and_then(|proved| judge(&waiting.request, answer, proved));
             match parts {
                 Ok(parts) => self.answer(&waiting, parts).await,
                 Err(refusal) => self.turn_down(&waiting, refusal).await,
@@ -138,10 +140,9 @@ impl Worker {
     }
 
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
-    /// is read as it stands, which costs the server less than to look for one partition after the other. Returns up to
-    /// where it came, unless the stream ended, and what proves that nothing is missing.
-    async fn read(&self, readings: &mut [Reading]) -> Result<(Option<Seq>, Vec<Proof>), Refusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok((None, Vec::new())) };
+    /// is read as it stands, which costs the server less than to look for one partition after the other.
+    async fn read(&self, readings: &mut [Reading]) -> Result<Read, Refusal> {
+        let Some((span, most)) = self.span(readings) else { return Ok(Read::default()) };
         let copies = match self.copies.load(Ordering::Relaxed) {
             0 => self.look().await?.facts.replicas,
             known => known,
@@ -153,10 +154,11 @@ impl Worker {
         let Setup { nats, decoder, me, .. } = &self.setup;
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
         let mut reader = Reader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
-        let done = self.read_from(&mut reader, span, most, readings).await;
+        let mut walk = reader.is_of_all().then(|| Walk::after(span.from));
+        let done = self.read_from(&mut reader, span, most, readings, &mut walk).await;
         let proofs = reader.proofs();
         reader.close().await;
-        done.map(|end| (end, proofs)).map_err(unreadable)
+        done.map(|end| Read { end, proofs, walk }).map_err(unreadable)
     }
 
     /// What the requests ask for together, and how many messages of it are read at most.
@@ -178,6 +180,7 @@ impl Worker {
         span: Span,
         most_read: u64,
         readings: &mut [Reading],
+        walk: &mut Option<Walk>,
     ) -> Result<Option<Seq>, RangeError> {
         let mut homes = Homes::new(self.setup.view.borrow().clone());
         let most = self.setup.config.replay_bytes;
@@ -192,6 +195,9 @@ impl Worker {
             let messages = reader.next().await?;
             let Some(last) = messages.last() else { return Ok(None) };
             after = last.seq;
+            if let Some(walk) = walk {
+                messages.iter().for_each(|message| walk.pass(message.seq));
+            }
             let count = messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(count);
             self.pace.wait(count, readings[0].waiting.is_repair()).await;
@@ -227,16 +233,35 @@ impl Worker {
         bytes
     }
 
-    /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, and
-    /// what it still keeps now it kept all the time.
-    async fn prove(&self, proofs: &[Proof]) -> Result<Facts, Refusal> {
+    /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, what
+    /// it still keeps now it kept all the time, and what is missing of it is known.
+    async fn prove(&self, readings: &[Reading], proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, Refusal> {
         let sight = self.look().await?;
-        if proofs.iter().all(|proof| proof.holds(&sight)) {
-            return Ok(sight.facts);
+        if !proofs.iter().all(|proof| proof.holds(&sight)) {
+            counter!("tickwire_router_replays_unproved_total").increment(1);
+            warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+            return Err(Refusal::Unreadable);
         }
-        counter!("tickwire_router_replays_unproved_total").increment(1);
-        warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
-        Err(Refusal::Unreadable)
+        if let Some(walk) = walk {
+            self.setup.walker.learn(walk, &sight).await;
+        }
+        let begun = readings.iter().filter(|reading| reading.has_begun());
+        let from = begun.clone().map(|reading| reading.waiting.request.from).min();
+        let upto = begun.map(|reading| reading.answer.upto()).max();
+        let (Some(from), Some(upto)) = (from, upto) else {
+            return Ok(Proved { facts: sight.facts, walked: Walked { upto: Seq(0), holes: Vec::new() } });
+        };
+        let is_first = readings.iter().any(|reading| reading.waiting.is_repair());
+        let haste = Haste::Replay(LONGEST, &self.pace, is_first);
+        let from = from.max(sight.facts.removed()).min(upto);
+        match self.setup.walker.holes(from, upto, haste).await {
+            Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
+            Err(error) => {
+                counter!("tickwire_router_replays_unproved_total").increment(1);
+                warn!(%error, "whether anything is missing of what was read is not known; it is not claimed");
+                Err(Refusal::Unreadable)
+            }
+        }
     }
 
     async fn look(&self) -> Result<Sight, Refusal> {
@@ -290,9 +315,9 @@ impl Worker {
                     counter!("tickwire_router_replay_bytes_total").increment(bytes as u64);
                     messages.extend(pack::pack(vec![section], most).into_iter().flatten().map(Part::Events));
                 }
-                Part::Removed { partition, from, upto: end } => {
-                    (upto, removed) = (end, true);
-                    messages.push(Part::Removed { partition, from, upto: end });
+                Part::Removed { partition, from, upto: end, damaged } => {
+                    (upto, removed) = (end, removed || !damaged);
+                    messages.push(Part::Removed { partition, from, upto: end, damaged });
                 }
                 Part::Refused(refusal) => messages.push(Part::Refused(refusal)),
             }
@@ -330,6 +355,23 @@ impl Worker {
 
 /// What gateways were heard to want, in one pass.
 type Known = Vec<(NodeRef, Revision, Arc<Latest>)>;
+/// What a pass has come to.
+#[derive(Debug, Default)]
+struct Read {
+    /// Up to where it came, unless the stream ended.
+    end: Option<Seq>,
+    /// What proves that no server's copy lacked what the leader has.
+    proofs: Vec<Proof>,
+    /// Every message that it read, if it read every one.
+    walk: Option<Walk>,
+}
+
+/// The stream as it was seen after a pass.
+#[derive(Debug)]
+struct Proved {
+    facts: Facts,
+    walked: Walked,
+}
 
 /// One request, and what was read for it.
 #[derive(Debug)]
@@ -375,10 +417,11 @@ impl Reading {
 }
 
 /// What may be said of what was read.
-fn judge(request: &ReplayRequest, answer: Reply<Routed>, facts: &Facts) -> Result<Vec<Part<Routed>>, Refusal> {
+fn judge(request: &ReplayRequest, answer: Reply<Routed>, proved: &Proved) -> Result<Vec<Part<Routed>>, Refusal> {
+    let Proved { facts, walked } = proved;
     if facts.incarnation != request.incarnation {
         return Err(Refusal::OtherStream);
     }
-    let parts = answer.finish(facts.least_floor());
+    let parts = answer.finish(facts.removed(), walked.upto, &walked.holes);
     if let [Part::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }

@@ -248,7 +248,7 @@ impl State {
             let ReplayAnswer { router, incarnation, part, last } = wire::decode(&message.payload).unwrap();
             let part = match part {
                 Part::Events(section) => Part::Events(decode(section)),
-                Part::Removed { partition, from, upto } => Part::Removed { partition, from, upto },
+                Part::Removed { partition, from, upto, damaged } => Part::Removed { partition, from, upto, damaged },
                 Part::Refused(refusal) => Part::Refused(refusal),
             };
             let answer = ReplayAnswer { router, incarnation, part, last };

@@ -1,0 +1,180 @@
+//! Walks the stream as a whole, wherever one partition of it is read, to see whether it still has every message.
+//!
+//! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only then
+//! can a disk have changed under it. Whoever comes first walks; the others wait for that.
+
+use super::pace::Pace;
+use super::range::{Direct, Proof, RangeError};
+use crate::stream::{Facts, Sight, StreamError};
+use metrics::{counter, describe_counter};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::ids::{Incarnation, Seq};
+use tickwire_core::whole::{Hole, Walk, Whole};
+use tickwire_node::nats::Nats;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout};
+use tracing::error;
+
+/// So many sequences are walked before what was found is kept.
+const STEP: u64 = 10_000;
+
+/// A message that is walked by costs so little of what one costs that is read for a replay.
+const SHARE: u64 = 4;
+
+/// How long one step may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the stream could not be walked.
+#[derive(Debug, Error)]
+pub(crate) enum WalkError {
+    #[error("not within {DEADLINE:?}")]
+    Late,
+    #[error("{0}")]
+    Range(String),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the stream is another one, or led by another server, than when the walk began")]
+    Moved,
+    #[error("the stream ends before what was read of it")]
+    Short,
+}
+
+impl From<RangeError> for WalkError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error.to_string())
+    }
+}
+
+/// What is known of a part of the stream.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Up to where it is known.
+    pub(crate) upto: Seq,
+    /// What is missing of that, in order.
+    pub(crate) holes: Vec<Hole>,
+}
+
+/// How long to walk, and at whose pace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Haste<'p> {
+    /// Until all is known: what is live waits for it.
+    Live,
+    /// For so long, as one of the replays.
+    Replay(Duration, &'p Pace, bool),
+}
+
+/// Walks the stream.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    nats: Nats,
+    stream: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    whole: Whole,
+    /// The life of the stream that it is of, and the server that led it.
+    of: Option<(Incarnation, Option<String>)>,
+    connected: watch::Receiver<bool>,
+}
+
+impl Walker {
+    /// Over the connection that replays are read by.
+    pub(crate) fn new(nats: Nats, stream: String) -> Arc<Self> {
+        describe_counter!(
+            "tickwire_router_missing_messages_total",
+            "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once"
+        );
+        describe_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
+        let known = Known { whole: Whole::default(), of: None, connected: nats.connected() };
+        Arc::new(Self { nats, stream, known: Mutex::new(known) })
+    }
+
+    /// What is missing in `(after, upto]`, all of which was stored.
+    pub(crate) async fn holes(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<Found, WalkError> {
+        let begun = Instant::now();
+        loop {
+            // One step at a time, so that what is live waits for no more than that.
+            let mut known = self.known.lock().await;
+            let sight = Sight::look(&self.nats, &self.stream).await?;
+            known.confront(&sight);
+            let unknown = known.whole.unknown(after, upto);
+            let end = unknown.map_or(upto, |(from, _)| from);
+            let is_over = matches!(haste, Haste::Replay(longest, ..) if begun.elapsed() > longest && end > after);
+            match unknown {
+                Some((from, to)) if !is_over => {
+                    let to = to.min(Seq(from.0.saturating_add(STEP)));
+                    let (walk, facts) = self.step(from, to, &sight, haste).await?;
+                    known.take(walk, &facts);
+                }
+                _ => return Ok(Found { upto: end, holes: known.whole.holes(after, end).collect() }),
+            }
+        }
+    }
+
+    /// Walks a part of the stream, and looks at the stream again.
+    async fn step(&self, from: Seq, to: Seq, before: &Sight, haste: Haste<'_>) -> Result<(Walk, Facts), WalkError> {
+        let walk = timeout(DEADLINE, self.walk(from, to, haste)).await;
+        let (mut walk, proof) = walk.map_err(|_| WalkError::Late)??;
+        let now = Sight::look(&self.nats, &self.stream).await?;
+        if now.leader != before.leader || now.facts.incarnation != before.facts.incarnation || !proof.holds(&now) {
+            return Err(WalkError::Moved);
+        }
+        walk.end(to.min(now.facts.last));
+        if walk.upto() < to { Err(WalkError::Short) } else { Ok((walk, now.facts)) }
+    }
+
+    /// Takes what others have walked while they read every message, and the stream as it was seen after that.
+    pub(crate) async fn learn(&self, walk: Walk, sight: &Sight) {
+        let mut known = self.known.lock().await;
+        known.confront(sight);
+        known.take(walk, &sight.facts);
+    }
+
+    async fn walk(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<(Walk, Proof), RangeError> {
+        let mut reader = Direct::of_all(&self.nats, &self.stream, after, upto);
+        let mut walk = Walk::after(after);
+        while walk.upto() < upto {
+            let messages = reader.next().await?;
+            if messages.is_empty() {
+                break;
+            }
+            let count = messages.len() as u64;
+            messages.iter().for_each(|message| walk.pass(message.seq));
+            counter!("tickwire_router_walked_messages_total").increment(count);
+            if let Haste::Replay(_, pace, is_first) = haste {
+                pace.wait(count.div_ceil(SHARE), is_first).await;
+            }
+        }
+        Ok((walk, reader.proof()))
+    }
+}
+
+impl Known {
+    /// What was known is in doubt if the stream, or what keeps it, is not what it was.
+    fn confront(&mut self, sight: &Sight) {
+        let now = (sight.facts.incarnation, sight.leader.clone());
+        match &self.of {
+            Some((incarnation, _)) if *incarnation != now.0 => self.whole = Whole::default(),
+            Some(of) if *of == now && !self.connected.has_changed().unwrap_or(false) => return,
+            _ => self.whole.doubt(),
+        }
+        self.connected.mark_unchanged();
+        self.of = Some(now);
+    }
+
+    fn take(&mut self, walk: Walk, facts: &Facts) {
+        for Hole { after, upto } in self.whole.take(walk, facts.removed()) {
+            counter!("tickwire_router_missing_messages_total").increment(upto.0 - after.0);
+            error!(
+                %after,
+                %upto,
+                "the stream lacks messages that no limit has removed: its storage is damaged, or somebody has deleted them; \
+                 clients that read there are told a gap"
+            );
+        }
+    }
+}
