@@ -15,7 +15,8 @@ use tickwire_testkit::eventually;
 
 use super::tools::{is_full, report};
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::feed::{self, SYMBOLS};
+use crate::feed::SYMBOLS;
+use crate::node::DEADLINE;
 use crate::oracle::{Log, assert_covered, assert_exact, filter};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
@@ -26,21 +27,33 @@ const BLOCK: &str = "1.blk";
 /// So many events there are.
 const EVENTS: usize = 4_600;
 
-/// Overwrites bytes of the file at this part of it.
-fn overwrite(block: &Path, part: f64, bytes: usize, rng: &mut StdRng) {
+/// Overwrites bytes of the payload of the event of this number, in the file that holds it. (Where the length of a message
+/// is damaged NATS forgets all that follows: the stream has lost its end.)
+fn overwrite(block: &Path, number: usize, bytes: usize, rng: &mut StdRng) {
     let mut content = fs::read(block).unwrap();
-    let at = (content.len() as f64 * part) as usize;
+    let mark = mark(number);
+    let at = content.windows(mark.len()).position(|window| window == mark.as_bytes()).unwrap();
     rng.fill_bytes(&mut content[at..at + bytes]);
     fs::write(block, content).unwrap();
 }
 
+fn mark(number: usize) -> String {
+    format!("event {number}.")
+}
+
 fn events(count: usize) -> Vec<Outgoing> {
-    (0..count).map(|number| feed::pattern(SYMBOLS[number % SYMBOLS.len()], number)).collect()
+    let event = |number: usize| {
+        let note = format!("{}{}", mark(number), " ".repeat(200));
+        let symbol = SYMBOLS[number % SYMBOLS.len()];
+        Outgoing::json("pattern", symbol, &json!({ "pattern": "BreakoutBO", "confidence": 0.5, "note": note }))
+    };
+    (0..count).map(event).collect()
 }
 
 /// A cluster as it ships, the events that its stream holds, and a position before all of them.
 async fn cluster_with_a_past() -> (Cluster, Log, String) {
-    let mut cluster = Cluster::start_shipped(2, 2).await;
+    // With one gateway nobody is sent to another one.
+    let mut cluster = Cluster::start_shipped(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::open(gateway, &cluster.query("ann"), Encoding::Json).await;
     socket.welcome().await;
@@ -83,12 +96,14 @@ async fn missing(cluster: &mut Cluster) -> f64 {
 
 #[tokio::test]
 async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
-    let parts: &[(f64, usize)] = if is_full() { &[(0.5, 64), (0.1, 1), (0.95, 64), (0.3, 4)] } else { &[(0.5, 64)] };
+    // Which event, and how many bytes of it: in the middle, the first, the last, two in a row.
+    let all = [(2_300, 64), (0, 1), (EVENTS - 1, 64), (1_000, 4), (1_001, 4)];
+    let parts = if is_full() { &all[..] } else { &all[..1] };
     let (mut cluster, log, position) = cluster_with_a_past().await;
     let mut rng = StdRng::seed_from_u64(17);
     let (mut lost, mut told) = (BTreeSet::new(), 0);
-    for (part, bytes) in parts {
-        with_nats_stopped(&mut cluster, |files| overwrite(&files.join(BLOCK), *part, *bytes, &mut rng)).await;
+    for (number, bytes) in parts {
+        with_nats_stopped(&mut cluster, |files| overwrite(&files.join(BLOCK), *number, *bytes, &mut rng)).await;
         let there: BTreeSet<Seq> = cluster.log().await.entries.iter().map(|entry| entry.seq).collect();
         lost.extend(log.entries.iter().map(|entry| entry.seq).filter(|seq| !there.contains(seq)));
         assert!(!lost.is_empty(), "NATS reads around what is damaged");
@@ -111,7 +126,7 @@ async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
             }
         }
         let all = lost.len() as f64;
-        eventually("routers say what is missing, each once", crate::node::DEADLINE, async || {
+        eventually("routers say what is missing, each once", DEADLINE, async || {
             let missing = missing(&mut cluster).await;
             assert!(missing <= 2.0 * all, "{missing} of {all}");
             (missing >= all).then_some(())
@@ -150,6 +165,16 @@ async fn of_a_stream_that_lost_its_end_all_that_it_still_has_is_given() {
     producer.publish_all(&events(200)).await;
     let now = cluster.log().await;
     let gateways = cluster.gateway_addresses().await;
+    for gateway in &gateways {
+        eventually("the gateway knows that the stream has lost its end", DEADLINE, async || {
+            let mut socket = Socket::open(*gateway, &cluster.query("eve"), Encoding::Json).await;
+            socket.welcome().await;
+            let now = socket.subscribe("mine", &json!({})).await.position;
+            let incarnation = |position: &str| Position::from_str(position).unwrap().incarnation;
+            (incarnation(&now) > incarnation(&position)).then_some(())
+        })
+        .await;
+    }
     // The position that a session had at the very beginning, and one amid what was lost.
     let amid = {
         let mut amid = Position::from_str(&position).unwrap();

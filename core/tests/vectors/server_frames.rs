@@ -1,5 +1,6 @@
 //! What the server says, byte by byte.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -69,6 +70,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
         let filter = Arc::new(Filter::parse(&filter, &kinds()).unwrap());
         [(SubscriptionName::new(name).unwrap(), Subscription { filter, window_ms, max_events_per_hour: None })].into()
     };
+    let mut few: BTreeMap<SubscriptionName, Subscription> = one("few", json!({ "symbols": ["AAPL"] }), 100);
+    few.values_mut().for_each(|subscription| subscription.max_events_per_hour = Some(60));
     let position = "1.AAEC";
     let breakouts = json!({
         "symbols": ["AAPL", "TSLA"], "patterns": ["BreakoutBO"], "tiers": ["daily"],
@@ -145,6 +148,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
             "subscribed to a room, with conditions",
             frame(ServerFrame::Subscribed(Subscriptions::new(id(6), one("desk", desk, 100), position.into()))),
         ),
+        ("subscribed with a quota", frame(ServerFrame::Subscribed(Subscriptions::new(id(7), few, position.into())))),
         (
             "subscribed, nothing left",
             frame(ServerFrame::Subscribed(Subscriptions::new(None, [].into(), position.into()))),
