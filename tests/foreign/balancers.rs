@@ -296,7 +296,9 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         let log = cluster.log().await;
         side.idle.listener.catch_up(&log.end()).await;
         side.catch_up(&cluster).await;
-        assert!(side.clients.iter().chain([&side.idle]).all(|client| client.ends().is_empty()), "{:?}", side.sort);
+        // Gateways that started one after the other may have sent some to each other; a balancer ends none.
+        let ends: Vec<_> = side.clients.iter().chain([&side.idle]).flat_map(Client::ends).collect();
+        assert!(ends.iter().all(|end| *end == Some(CloseCode::Moved.code())), "{:?}: {ends:?}", side.sort);
         let spread = Side::spread(&side.clients);
         let share = CLIENTS as f64 / places.len() as f64;
         let is_level = |count: &usize| (*count as f64 - share).abs() <= share * LEVEL;
@@ -313,13 +315,9 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         let before = Side::spread(&side.clients);
         side.catch_up(&cluster).await;
         assert_eq!(Side::spread(&side.clients).len(), 1, "{:?}", side.sort);
-        let drained: Vec<_> = side.clients.iter().map(Client::ends).filter(|ends| !ends.is_empty()).collect();
-        assert!(
-            drained.iter().all(|ends| ends[..] == [Some(CloseCode::Draining.code())]),
-            "{:?}: {drained:?}",
-            side.sort
-        );
-        assert!(before.values().any(|count| *count == drained.len()), "{:?}: {}", side.sort, drained.len());
+        let draining = Some(CloseCode::Draining.code());
+        let drained = side.clients.iter().filter(|client| client.ends().last() == Some(&draining)).count();
+        assert!(before.values().any(|count| *count == drained), "{:?}: {drained} of {before:?}", side.sort);
     }
 
     let mut published = first.stop().await;
