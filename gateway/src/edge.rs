@@ -160,7 +160,7 @@ impl Edge {
                 Ok(()) = inputs.view.changed() => {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
                     let now = self.now();
-                    self.rebalance.see(now, &self.gateway, self.log.view(), &view);
+                    self.rebalance.see(now, &self.gateway, self.log.view(), &view, self.seats.len());
                     self.log.set_view((*view).clone());
                     self.changed();
                 }

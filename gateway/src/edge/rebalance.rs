@@ -1,9 +1,10 @@
 //! Rebalance: when a gateway joins, sessions whose home it has become are sent away, few at a time, until this gateway has
 //! no more than a fifth above its share. Pure: the clock is passed in.
 //!
-//! What its share is follows from what it had: gateways that were even before are even again when each has given the
-//! newcomers their part. A view that changes again begins the wait anew, so that a member that comes and goes moves
-//! nobody.
+//! What its share is follows from what it had when they joined: gateways that were even before are even again when each
+//! has given the newcomers their part. Who has come since could have gone to them, and counts for nothing: a balancer
+//! that levels has levelled those. A view that changes again begins the wait anew, so that a member that comes and goes
+//! moves nobody.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -29,6 +30,8 @@ pub(super) struct Rebalance {
     cooldown: u64,
     /// Gateways that have joined since the last rebalance.
     joined: BTreeSet<NodeRef>,
+    /// How many sessions were here when the first of them did.
+    had: usize,
     /// When something is next to be done.
     at: Option<Millis>,
     /// Who is to leave, once that is known, and with how many sessions it is enough.
@@ -38,14 +41,17 @@ pub(super) struct Rebalance {
 impl Rebalance {
     /// Nothing is under way. `cooldown` is how long the members have to stay the same, in milliseconds.
     pub(super) fn new(rate: u32, cooldown: u64) -> Self {
-        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), at: None, leaving: None }
+        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), had: 0, at: None, leaving: None }
     }
 
-    /// The view has changed. Whoever finds itself new in it has nothing to give.
-    pub(super) fn see(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View) {
+    /// The view has changed, while so many sessions were here. Whoever finds itself new in it has nothing to give.
+    pub(super) fn see(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View, count: usize) {
         let (before, after) = (gateways(before), gateways(after));
         if self.rate == 0 || before == after || !before.contains(me) {
             return;
+        }
+        if self.joined.is_empty() {
+            self.had = count;
         }
         self.joined.extend(after.difference(&before).cloned());
         self.joined.retain(|node| after.contains(node));
@@ -69,13 +75,14 @@ impl Rebalance {
         if self.at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let Self { joined, leaving, .. } = self;
+        let Self { joined, had, leaving, .. } = self;
         let (queue, enough) = leaving.get_or_insert_with(|| {
             let all = gateways(view).len().max(1);
-            let share = count * (all - joined.len().min(all)) / all;
+            let stayed = count.min(*had);
+            let share = stayed * (all - joined.len().min(all)) / all;
             let moved = |user: &UserId| view.home(user).is_some_and(|home| joined.contains(home));
             let queue = sessions.filter(|(_, user)| moved(user)).map(|(session, _)| session).collect();
-            (queue, share + share * TOLERANCE / 100)
+            (queue, share + share * TOLERANCE / 100 + (count - stayed))
         });
         let most = LEAST.max(count * self.rate / 100).min(count.saturating_sub(*enough));
         let away: Vec<SessionId> = queue.drain(..most.min(queue.len())).collect();
@@ -133,30 +140,42 @@ mod tests {
     fn those_whose_home_moved_leave_at_the_rate_until_the_share_is_near() {
         let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
-        rebalance.see(Millis(5), &node("gw-1"), &two, &three);
+        rebalance.see(Millis(5), &node("gw-1"), &two, &three, 3_000);
         assert_eq!(rebalance.next_turn(), Some(Millis(10_005)));
         let mut all = seats(3_000);
         let turns = run(&mut rebalance, &three, &mut all);
         assert_eq!(all.len(), 2_400, "a fifth above two thirds");
         assert!(turns.iter().all(|away| *away <= 60) && turns.len() > 10, "{turns:?}");
         let mut few = seats(60);
-        rebalance.see(Millis(0), &node("gw-1"), &two, &three);
+        rebalance.see(Millis(0), &node("gw-1"), &two, &three, 60);
         assert_eq!(run(&mut rebalance, &three, &mut few).iter().max(), Some(&10));
+    }
+
+    #[test]
+    fn those_who_came_after_a_gateway_joined_are_not_counted_among_what_it_is_due() {
+        let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
+        for (had, came, left) in [(0, 300, 300), (300, 0, 240), (300, 100, 340), (300, -100, 159)] {
+            let mut rebalance = Rebalance::new(2, 10_000);
+            rebalance.see(Millis(0), &node("gw-1"), &two, &three, had);
+            let mut all = seats((had as i64 + came) as u64);
+            run(&mut rebalance, &three, &mut all);
+            assert_eq!(all.len(), left, "{had} when it joined, and {came} since");
+        }
     }
 
     #[test]
     fn a_member_that_comes_and_goes_moves_nobody_and_a_newcomer_gives_nothing() {
         let (one, two) = (view(&["gw-1"]), view(&["gw-1", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
-        rebalance.see(Millis(0), &node("gw-1"), &one, &two);
-        rebalance.see(Millis(4_000), &node("gw-1"), &two, &one);
+        rebalance.see(Millis(0), &node("gw-1"), &one, &two, 60);
+        rebalance.see(Millis(4_000), &node("gw-1"), &two, &one, 60);
         assert_eq!(rebalance.next_turn(), None);
-        rebalance.see(Millis(8_000), &node("gw-1"), &one, &two);
+        rebalance.see(Millis(8_000), &node("gw-1"), &one, &two, 60);
         assert_eq!(rebalance.next_turn(), Some(Millis(18_000)));
         let mut newcomer = Rebalance::new(2, 10_000);
-        newcomer.see(Millis(0), &node("gw-3"), &one, &two);
+        newcomer.see(Millis(0), &node("gw-3"), &one, &two, 60);
         let mut off = Rebalance::new(0, 10_000);
-        off.see(Millis(0), &node("gw-1"), &one, &two);
+        off.see(Millis(0), &node("gw-1"), &one, &two, 60);
         assert_eq!((newcomer.next_turn(), off.next_turn()), (None, None));
     }
 }
