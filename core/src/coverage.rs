@@ -192,8 +192,9 @@ impl<E: Weight> Coverage<E> {
                 Some(_) => track.take(now, section, need, limits, steps),
                 None => Offered::Foreign,
             }),
+            Part::Removed { damaged: Some(revision), .. } if revision < need => Some(Offered::Outdated),
             Part::Removed { partition, from, upto, damaged } => {
-                let reason = if damaged { GapReason::Damaged } else { GapReason::Retention };
+                let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
                 self.on(partition, |track, limits| track.removed(now, (from, upto, reason), need, limits, steps))
             }
         };

@@ -79,7 +79,8 @@ pub struct ReplayAnswer<E> {
 pub enum Part<E> {
     /// "Here is everything in this section's range which is wanted."
     Events(Section<E>),
-    /// The stream keeps nothing of this range any more: nobody will ever know.
+    /// Nothing that was wanted of this range can be read any more: retention has taken it, or it is damaged, and what
+    /// stands between two places that are was not wanted.
     Removed {
         /// The partition.
         partition: Partition,
@@ -87,17 +88,13 @@ pub enum Part<E> {
         from: Seq,
         /// The range ends with this sequence.
         upto: Seq,
-        /// Whether it should: no limit of the stream has removed it.
-        #[serde(default, skip_serializing_if = "is_not")]
-        damaged: bool,
+        /// If no limit of the stream has removed it: the revision of the interest by which nothing that stands in
+        /// between was wanted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        damaged: Option<Revision>,
     },
     /// Nothing can be said here now; a later request, or another router, may fare better.
     Refused(Refusal),
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_not(fact: &bool) -> bool {
-    !fact
 }
 
 /// Why a router does not answer a request.
@@ -198,7 +195,7 @@ impl<E> Reply<E> {
         let mut parts = Vec::new();
         let mut prev = from.max(discarded.min(to));
         if prev > from {
-            parts.push(Part::Removed { partition, from, upto: prev, damaged: false });
+            parts.push(Part::Removed { partition, from, upto: prev, damaged: None });
         }
         let upto = upto.min(walked);
         let mut events: VecDeque<(Seq, E)> =
@@ -216,7 +213,8 @@ impl<E> Reply<E> {
                 let events = events.drain(..count).collect();
                 parts.push(Part::Events(Section { partition, revision, prev, upto: hole.after, events }));
             }
-            parts.push(Part::Removed { partition, from: hole.after, upto: hole.upto, damaged: true });
+            let damaged = Some(revision);
+            parts.push(Part::Removed { partition, from: hole.after, upto: hole.upto, damaged });
             prev = hole.upto;
         }
         if upto > prev {

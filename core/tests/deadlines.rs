@@ -135,7 +135,7 @@ proptest! {
                 }
                 Input::Removed { back, partition, from, len } => {
                     let partition = Partition(partition);
-                    let part = Part::Removed { partition, from: Seq(from), upto: Seq(from + len), damaged: false };
+                    let part = Part::Removed { partition, from: Seq(from), upto: Seq(from + len), damaged: None };
                     coverage.answer(now, asked - back.min(asked), answer(part, true), &mut steps);
                 }
                 Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),

@@ -70,13 +70,14 @@ use crate::shard::{Shard, ShardConfig};
 pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
     let failed = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     config.auth.secret().map_err(|error| failed("auth")(error.to_string()))?;
-    stats::describe();
     let listen = config.gateway.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         failed("gateway.listen")(format!("cannot listen on {listen}: {error}; is another gateway using it?"))
     })?;
     let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
     let node = Node::start(config, Role::Gateway, shutdown).await?;
+    // What was described before metrics are recorded would be forgotten.
+    stats::describe();
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
     let (to_edge, requests) = weighed::channel();

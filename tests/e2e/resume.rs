@@ -143,10 +143,11 @@ async fn five_hundred_sessions_of_one_user_that_resume_at_once_do_not_wait_for_e
 /// The past is larger than what may wait, live events go on meanwhile, and the client reads slowly at first.
 #[tokio::test]
 async fn a_past_larger_than_an_outbox_comes_whole_and_before_what_is_new() {
-    let mut cluster = Cluster::start_with(1, 1, &[("gateway.outbox_bytes", "65536")]).await;
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.outbox_bytes", "262144")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
+    // What is new is at most eight outboxes: half as much as is asked for again before any of it is let go.
     let note = "x".repeat(2_000);
     let event = move |n: usize| {
         let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });

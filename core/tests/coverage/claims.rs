@@ -38,7 +38,7 @@ fn a_reply_claims_what_was_read_and_no_more() {
     assert_eq!(lagging.finish(Seq(0), ALL, &[]), [Part::Events(section(0, 1, 10, 15, &[(12, "a")]))]);
     assert_eq!(reply(&[]).finish(Seq(0), ALL, &[]), [Part::Refused(Refusal::NotThere)]);
     // What retention has passed is not claimed, though some of it was read.
-    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto), damaged: false };
+    let removed = |upto| Part::Removed { partition: Partition(0), from: Seq(10), upto: Seq(upto), damaged: None };
     let passed = reply(&[(12, Some("a")), (15, None), (20, Some("b"))]);
     assert_eq!(passed.finish(Seq(13), ALL, &[]), [removed(13), Part::Events(section(0, 1, 13, 20, &[(20, "b")]))]);
     assert_eq!(reply(&[(30, None)]).finish(Seq(29), ALL, &[]), [removed(20)]);
@@ -67,7 +67,7 @@ fn a_reply_tells_what_is_missing_between_what_it_gives() {
     let events = |prev, upto, events: &[(u64, &'static str)]| Part::Events(section(0, 1, prev, upto, events));
     let gone =
         |from, upto, damaged| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto), damaged };
-    let damaged = |from, upto| gone(from, upto, true);
+    let damaged = |from, upto| gone(from, upto, Some(Revision(1)));
     assert_eq!(
         finish(0, 20, &[(13, 14)]),
         [events(10, 13, &[(12, "a")]), damaged(13, 14), events(14, 20, &[(18, "b")])]
@@ -89,7 +89,7 @@ fn a_reply_tells_what_is_missing_between_what_it_gives() {
         ]
     );
     // What retention has taken is not damaged, and what was not walked is not claimed.
-    assert_eq!(finish(13, 16, &[(11, 14)]), [gone(10, 13, false), damaged(13, 14), events(14, 16, &[])]);
+    assert_eq!(finish(13, 16, &[(11, 14)]), [gone(10, 13, None), damaged(13, 14), events(14, 16, &[])]);
     assert_eq!(finish(0, 10, &[]), [Part::Refused(Refusal::NotThere)]);
 }
 

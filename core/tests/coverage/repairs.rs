@@ -120,7 +120,7 @@ fn the_time_of_an_ask_that_could_not_be_sent_does_not_count() {
 fn what_the_stream_discarded_is_told_and_no_more_than_that() {
     let mut coverage = asking();
     let removed =
-        |from, upto| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto), damaged: false };
+        |from, upto| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto), damaged: None };
     // What came after all while it was asked for is given.
     offer(&mut coverage, 25, section(0, 1, 2, 3, &[(3, "x")]));
     let told = answer(&mut coverage, 30, 1, removed(0, 4), false);

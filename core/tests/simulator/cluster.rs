@@ -405,7 +405,13 @@ impl Cluster {
                 let log = self.history.get(&promise.incarnation).map_or(&[][..], Vec::as_slice);
                 promise.check(&session.user, log);
                 assert!(!quiet || promise.gaps.is_empty(), "a gap in quiet: {promise:#?}");
-                for (_, from, upto, reason) in &promise.gaps {
+                for (partition, from, upto, reason) in &promise.gaps {
+                    let in_gap = log.iter().filter(|(at, seq, _)| at == partition && from < seq && seq <= upto);
+                    for (_, seq, event) in in_gap.filter(|_| *reason == GapReason::Damaged) {
+                        let damaged = &self.damaged[&promise.incarnation];
+                        let is_lost = damaged.contains(seq) || !promise.wants(&session.user, event);
+                        assert!(is_lost, "{seq} is told as damaged, and is not: {promise:#?}");
+                    }
                     let told = self.is_beyond_repair(promise.incarnation, *from, *upto, *reason);
                     assert!(told, "a gap ({from}, {upto}], {reason:?}, that could have been repaired: {promise:#?}");
                 }

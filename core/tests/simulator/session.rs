@@ -68,6 +68,11 @@ impl Promise {
         Some(known)
     }
 
+    /// Whether an event belongs to what was promised, wherever it stands.
+    pub(crate) fn wants(&self, user: &UserId, event: &Event) -> bool {
+        event.audience.admits(user) && self.filter.matches(event)
+    }
+
     /// Got and told must be what was promised, and never overlap.
     pub(crate) fn check(&self, user: &UserId, log: &[(Partition, Seq, Arc<Event>)]) {
         let got: BTreeSet<_> = self.got.iter().copied().collect();

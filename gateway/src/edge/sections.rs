@@ -72,7 +72,7 @@ impl Edge {
                 Err(error) => return refused(&error),
             },
             Part::Removed { partition, from, upto, damaged } => {
-                let said = if damaged { "damaged" } else { "removed" };
+                let said = damaged.map_or("removed", |_| "damaged");
                 (Part::Removed { partition, from, upto, damaged }, Some(said))
             }
             Part::Refused(refusal) => (Part::Refused(refusal), Some(refusal.as_str())),

@@ -6,13 +6,18 @@ use super::trouble::Trouble;
 use super::{COMPARED, Intake, What};
 use crate::ownership::tenancy::Checkpoint;
 use crate::reader::leader;
-use crate::replay::walk::Haste;
+use crate::replay::walk::{Haste, WalkError};
 use crate::stream::{Facts, Sight};
 use metrics::counter;
+use std::time::Duration;
 use tickwire_core::claims::Reading;
 use tickwire_core::ids::Seq;
 use tickwire_core::whole::Hole;
+use tokio::time::timeout;
 use tracing::warn;
+
+/// How long what is live may wait for a walk of the stream.
+const WALK_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Intake {
     /// Makes sure that retention has not passed what was to be read after `before`, and skips what it has taken; and that
@@ -40,8 +45,9 @@ impl Intake {
     /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
     /// live goes on.
     async fn missing(&self, after: Seq) -> Vec<Hole> {
-        match self.context.walker.holes(after, self.reading.last, Haste::Live).await {
-            Ok(found) => found.holes,
+        let walk = self.context.walker.holes(after, self.reading.last, Haste::Live);
+        match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
+            Ok(walked) => walked.holes,
             Err(error) => {
                 counter!("tickwire_router_unwalked_ranges_total").increment(1);
                 warn!(source = %self.tenure.source, %error, "whether anything is missing of what was read is not known");

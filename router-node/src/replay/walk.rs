@@ -4,7 +4,7 @@
 //! can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
 use super::pace::Pace;
-use super::range::{Direct, Proof, RangeError};
+use super::range::{Direct, RangeError};
 use crate::stream::{Facts, Sight, StreamError};
 use metrics::{counter, describe_counter};
 use std::sync::Arc;
@@ -14,22 +14,21 @@ use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::whole::{Hole, Walk, Whole};
 use tickwire_node::nats::Nats;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::error;
 
-/// So many sequences are walked before what was found is kept.
+/// One step walks at most this many sequences, and begins no further batch after so long. Others have their turn between
+/// two steps.
 const STEP: u64 = 10_000;
+const STEP_TIME: Duration = Duration::from_millis(200);
 
-/// A message that is walked by costs so little of what one costs that is read for a replay.
+/// A walked message counts as this part (one in so many) of a replayed one.
 const SHARE: u64 = 4;
-
-/// How long one step may take.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the stream could not be walked.
 #[derive(Debug, Error)]
 pub(crate) enum WalkError {
-    #[error("not within {DEADLINE:?}")]
+    #[error("not in time")]
     Late,
     #[error("{0}")]
     Range(String),
@@ -49,7 +48,7 @@ impl From<RangeError> for WalkError {
 
 /// What is known of a part of the stream.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Walked {
     /// Up to where it is known.
     pub(crate) upto: Seq,
     /// What is missing of that, in order.
@@ -94,10 +93,9 @@ impl Walker {
     }
 
     /// What is missing in `(after, upto]`, all of which was stored.
-    pub(crate) async fn holes(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<Found, WalkError> {
+    pub(crate) async fn holes(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<Walked, WalkError> {
         let begun = Instant::now();
         loop {
-            // One step at a time, so that what is live waits for no more than that.
             let mut known = self.known.lock().await;
             let sight = Sight::look(&self.nats, &self.stream).await?;
             known.confront(&sight);
@@ -107,24 +105,46 @@ impl Walker {
             match unknown {
                 Some((from, to)) if !is_over => {
                     let to = to.min(Seq(from.0.saturating_add(STEP)));
-                    let (walk, facts) = self.step(from, to, &sight, haste).await?;
+                    let (walk, count, facts) = self.step(from, to, &sight).await?;
                     known.take(walk, &facts);
+                    drop(known);
+                    if let Haste::Replay(_, pace, is_first) = haste {
+                        pace.wait(count.div_ceil(SHARE), is_first).await;
+                    }
                 }
-                _ => return Ok(Found { upto: end, holes: known.whole.holes(after, end).collect() }),
+                _ => return Ok(Walked { upto: end, holes: known.whole.holes(after, end).collect() }),
             }
         }
     }
 
-    /// Walks a part of the stream, and looks at the stream again.
-    async fn step(&self, from: Seq, to: Seq, before: &Sight, haste: Haste<'_>) -> Result<(Walk, Facts), WalkError> {
-        let walk = timeout(DEADLINE, self.walk(from, to, haste)).await;
-        let (mut walk, proof) = walk.map_err(|_| WalkError::Late)??;
+    /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that were.
+    async fn step(&self, from: Seq, to: Seq, before: &Sight) -> Result<(Walk, u64, Facts), WalkError> {
+        let end = Instant::now() + STEP_TIME;
+        let mut reader = Direct::of_all(&self.nats, &self.stream, from, to);
+        let (mut walk, mut count, mut is_whole) = (Walk::after(from), 0, true);
+        while walk.upto() < to {
+            // Each batch has a deadline of its own.
+            let messages = reader.next().await?;
+            if messages.is_empty() {
+                break;
+            }
+            count += messages.len() as u64;
+            messages.iter().for_each(|message| walk.pass(message.seq));
+            if Instant::now() >= end && walk.upto() < to {
+                is_whole = false;
+                break;
+            }
+        }
+        counter!("tickwire_router_walked_messages_total").increment(count);
         let now = Sight::look(&self.nats, &self.stream).await?;
-        if now.leader != before.leader || now.facts.incarnation != before.facts.incarnation || !proof.holds(&now) {
+        let has_moved = now.leader != before.leader || now.facts.incarnation != before.facts.incarnation;
+        if has_moved || !reader.proof().holds(&now) {
             return Err(WalkError::Moved);
         }
-        walk.end(to.min(now.facts.last));
-        if walk.upto() < to { Err(WalkError::Short) } else { Ok((walk, now.facts)) }
+        if is_whole {
+            walk.end(to.min(now.facts.last));
+        }
+        if is_whole && walk.upto() < to { Err(WalkError::Short) } else { Ok((walk, count, now.facts)) }
     }
 
     /// Takes what others have walked while they read every message, and the stream as it was seen after that.
@@ -132,24 +152,6 @@ impl Walker {
         let mut known = self.known.lock().await;
         known.confront(sight);
         known.take(walk, &sight.facts);
-    }
-
-    async fn walk(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<(Walk, Proof), RangeError> {
-        let mut reader = Direct::of_all(&self.nats, &self.stream, after, upto);
-        let mut walk = Walk::after(after);
-        while walk.upto() < upto {
-            let messages = reader.next().await?;
-            if messages.is_empty() {
-                break;
-            }
-            let count = messages.len() as u64;
-            messages.iter().for_each(|message| walk.pass(message.seq));
-            counter!("tickwire_router_walked_messages_total").increment(count);
-            if let Haste::Replay(_, pace, is_first) = haste {
-                pace.wait(count.div_ceil(SHARE), is_first).await;
-            }
-        }
-        Ok((walk, reader.proof()))
     }
 }
 

@@ -7,7 +7,7 @@
 use super::found::Found;
 use super::pace::Pace;
 use super::range::{Proof, RangeError, Reader, Span};
-use super::walk::{Found as Walked, Haste};
+use super::walk::{Haste, Walked};
 use super::{Setup, Waiting};
 use crate::dispatch::{ENVELOPE, Routed, pack};
 use crate::interest::Inquiry;
@@ -316,7 +316,7 @@ impl Worker {
                     messages.extend(pack::pack(vec![section], most).into_iter().flatten().map(Part::Events));
                 }
                 Part::Removed { partition, from, upto: end, damaged } => {
-                    (upto, removed) = (end, removed || !damaged);
+                    (upto, removed) = (end, removed || damaged.is_none());
                     messages.push(Part::Removed { partition, from, upto: end, damaged });
                 }
                 Part::Refused(refusal) => messages.push(Part::Refused(refusal)),

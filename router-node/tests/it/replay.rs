@@ -206,10 +206,10 @@ async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
     let whole = request(&nats, "A", 3, 20).await;
     let mut answers = ask(&nats, &whole).await;
     let (partition, from, upto) = (whole.partition, Seq(3), Seq(10));
-    assert_eq!(answers.remove(0).part, Part::Removed { partition, from, upto, damaged: false });
+    assert_eq!(answers.remove(0).part, Part::Removed { partition, from, upto, damaged: None });
     assert_eq!(claimed(answers), (vec![(10, 20)], numbered(10..20)));
     let gone = ask(&nats, &ReplayRequest { to: Seq(9), ..whole }).await;
-    assert_eq!(gone[0].part, Part::Removed { partition, from, upto: Seq(9), damaged: false });
+    assert_eq!(gone[0].part, Part::Removed { partition, from, upto: Seq(9), damaged: None });
     assert_eq!(gone.len(), 1);
     router.stop().await;
 }
