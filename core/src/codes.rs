@@ -171,9 +171,9 @@ impl NoticeCode {
             Self::Quota => "the hourly quota of this subscription on this gateway is used up",
             Self::CriticalBudget => "more critical events than go at once; these waited for their window",
             Self::UpstreamLost => {
-                "the cluster does not reach this gateway, or not with all partitions: something new may not come for now; stay connected"
+                "the cluster does not reach this gateway, or not with all partitions, or events cannot be stored: something new may not come for now; stay connected"
             }
-            Self::UpstreamRestored => "all of the cluster reaches this gateway again, and what was missed is given",
+            Self::UpstreamRestored => "what `upstream_lost` told of is over, and what was missed is given",
             Self::TokenExpiring => "the token expires soon; send `auth` with a new one",
         }
     }
