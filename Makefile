@@ -1,4 +1,5 @@
-# What can be done here; `make help` lists it. Everything that is needed beside Rust comes by `make tools`.
+# What can be done here; `make help` lists it. What is needed beside Rust comes by `make tools`, and what the foreign
+# tests need by `make foreign-tools`, on Debian 12 alone.
 
 CARGO ?= cargo
 
@@ -29,8 +30,8 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 
 foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
 	@rm -rf target/foreign
-	TICKWIRE_FOREIGN=full $(CARGO) nextest run --locked -p tickwire --test e2e -E 'test(/^foreign::/)'
-	@sort target/foreign/*.txt
+	TICKWIRE_FOREIGN=full $(CARGO) nextest run --locked -p tickwire --test e2e -E 'test(/^foreign::/)'; \
+	status=$$?; sort target/foreign/*.txt; exit $$status
 
 soak: tools ## Let new users come for ten minutes, and see what each node holds (TICKWIRE_SOAK_SECONDS)
 	TICKWIRE_SOAK_SECONDS=$${TICKWIRE_SOAK_SECONDS:-600} \
