@@ -64,7 +64,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Stores a tick, and tells whether it is known to be stored. Nobody waits for that, but what became of it is noted.
+/// Stores a tick, notes what became of it, and tells whether it is known to be stored. The next tick does not wait for
+/// it.
 async fn store(nats: &Nats, stream: &str, partition: Partition) -> (Partition, bool) {
     let (began, subject) = (nats.writes.now(), names::tick(u32::from(partition.0)));
     // A client that takes nothing for a while must not keep the tick.
@@ -72,7 +73,7 @@ async fn store(nats: &Nats, stream: &str, partition: Partition) -> (Partition, b
     let ended = match published {
         Ok(Ok(acknowledgement)) => acknowledgement.await.map(drop),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(PublishError::new(PublishErrorKind::BrokenPipe)),
+        Err(_) => Err(PublishError::new(PublishErrorKind::TimedOut)),
     };
     nats.writes.note(stream, &subject, began, ended.as_ref().map(drop));
     if let Err(error) = &ended {
