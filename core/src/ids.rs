@@ -38,8 +38,8 @@ pub struct Life {
 }
 
 impl Life {
-    /// Up to which sequence a message of an earlier life is the same one in this life: it stands in the stream still, where
-    /// it stood. Known of the life just before alone; of one before that nothing is kept.
+    /// Up to which sequence messages of `earlier` are still in the stream under the same sequence. Known only for the
+    /// life just before this one; `None` for any other.
     #[must_use]
     pub fn keeps_of(&self, earlier: Incarnation) -> Option<Seq> {
         (earlier.0.checked_add(1) == Some(self.incarnation.0)).then_some(self.before)

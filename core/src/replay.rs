@@ -79,7 +79,7 @@ pub struct ReplayAnswer<E> {
 pub enum Part<E> {
     /// "Here is everything in this section's range which is wanted."
     Events(Section<E>),
-    /// Nothing that was wanted of this range can be read any more: retention has taken it, or it is damaged, and what
+    /// Nothing that was wanted of this range can be read any more: retention has taken it, or it is `damaged`, and what
     /// stands between two places that are was not wanted.
     Removed {
         /// The partition.

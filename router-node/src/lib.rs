@@ -16,8 +16,11 @@
 //! engine     match, batch, checkpoint
 //! dispatch   sections into messages, to the gateways
 //! replay     reads again what a gateway has missed
+//!   walk       looks for what the stream has lost
 //! ticks      a small message per partition now and then, which takes the same way
 //! ```
+//!
+//! What NATS does not store is watched by `tickwire_node::storage::watch`, which is started here.
 
 mod decode;
 mod dispatch;

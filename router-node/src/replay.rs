@@ -7,10 +7,11 @@
 //! ```
 //!
 //! What is live comes first, and of replays those that repair it: they are begun first, wait for no others at the pace,
-//! and one of the places is theirs. Replays run in a task of their own, a few at a time, at a bounded rate, over a connection of
-//! their own: what is live would queue behind a megabyte of the past. They share nothing with the engine but its word on
-//! what a gateway wants. What is too much is refused at once: the gateway asks again,
-//! and may find another router. Nothing here is remembered; an answer that is lost is asked for again.
+//! and one of the places is theirs. Replays run in a task of their own, a few at a time, at a bounded rate, over a
+//! connection that they share with the walker alone: what is live would queue behind a megabyte of the past. With the
+//! engine they share nothing but its word on what a gateway wants; with intakes that are late, the walker. What is too
+//! much is refused at once: the gateway asks again, and may find another router. Nothing here is remembered; an answer
+//! that is lost is asked for again.
 
 mod batch;
 mod found;
@@ -70,7 +71,7 @@ const UNSUBSCRIBE_DEADLINE: Duration = Duration::from_secs(1);
 /// What the service is given.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    /// Used for nothing else.
+    /// Shared with the walker alone.
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
     pub(crate) config: RouterConfig,

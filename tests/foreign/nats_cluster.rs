@@ -117,7 +117,7 @@ impl Routes {
     }
 }
 
-/// Has the leader of every stream and bucket step down, until another leads.
+/// Has the leader of every stream and bucket step down.
 async fn step_down(cluster: &Cluster) {
     let jetstream = async_nats::jetstream::new(cluster.client.clone());
     let leader = async |name: &str| {

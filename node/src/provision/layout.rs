@@ -100,8 +100,9 @@ pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
     }
 }
 
-/// The running configuration with that put right which tickwire relies on and no key of the configuration chooses, so that
-/// all nodes agree on it; and the names of what differed. Of a bucket that is its limits as well.
+/// The running configuration with our own settings restored: those that tickwire relies on and that no configuration
+/// key sets, so that all nodes agree on them. Of a bucket that is its limits as well. Also the names of those that
+/// differed.
 pub(crate) fn put_right(running: &Config, wanted: &Config, is_bucket: bool) -> (Config, Vec<&'static str>) {
     let (mut config, mut edits) = (running.clone(), Vec::new());
     let mut put = |name, differs: bool| {

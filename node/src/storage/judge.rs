@@ -34,7 +34,8 @@ const EVENTS_MISSING: u64 = 3_000;
 /// How long anything else is, in milliseconds: two looks.
 const MISSING: u64 = 1_000;
 
-/// How long an edit that was put back is told at least, in milliseconds: it is over within few, and all are to hear of it.
+/// How long an edit that was put back is told at least, in milliseconds: it is over within milliseconds, and all are to
+/// hear of it.
 const EDITED: u64 = 2_000;
 
 /// What a router is to do.

@@ -22,7 +22,7 @@ use tracing::error;
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
 
-/// A walked message counts as this part (one in so many) of a replayed one.
+/// A walked message counts as this fraction (one in `SHARE`) of a replayed one.
 const SHARE: u64 = 4;
 
 /// Why the stream could not be walked.
