@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 /// How long what a router has said holds, in milliseconds: three times as long as it takes to say it again.
 const HOLDS: u64 = 3_000;
 
-/// How many routers are listened to, and how many troubles of each are kept, and how many bytes of what each says.
+/// How many routers are listened to, how many troubles of each are kept, and how many bytes of each text of a trouble.
 const ROUTERS: usize = 1_000;
 const TROUBLES: usize = 8;
 const TEXT: usize = 512;
@@ -45,7 +45,11 @@ impl Board {
         let StorageReport { router, mut troubles } = report;
         troubles.truncate(TROUBLES);
         for trouble in &mut troubles {
-            trouble.text.truncate(trouble.text.floor_char_boundary(TEXT));
+            for text in [&mut trouble.text, &mut trouble.stream] {
+                text.truncate(text.floor_char_boundary(TEXT));
+                // What was cut off would stay in memory.
+                text.shrink_to_fit();
+            }
         }
         if troubles.is_empty() {
             self.heard.remove(&router);
@@ -58,11 +62,15 @@ impl Board {
     pub fn troubles(&self, now: Millis) -> Vec<&Trouble> {
         let fresh = self.heard.values().filter(|(at, _)| now.since(*at) < HOLDS);
         let mut troubles: Vec<&Trouble> = fresh.flat_map(|(_, troubles)| troubles).collect();
-        let rank = |trouble: &&Trouble| (!trouble.stops_events, trouble.fault, trouble.stream.clone());
-        troubles.sort_by_key(rank);
-        troubles.dedup_by_key(|trouble| rank(trouble));
+        troubles.sort_by(|one, other| rank(one).cmp(&rank(other)));
+        troubles.dedup_by(|one, other| rank(one) == rank(other));
         troubles
     }
+}
+
+/// What comes first: what stops events, then what is worst.
+fn rank(trouble: &Trouble) -> (bool, Fault, &str) {
+    (!trouble.stops_events, trouble.fault, &trouble.stream)
 }
 
 /// What stops events, in one line, as long as anything does.
@@ -191,10 +199,15 @@ mod tests {
     fn who_says_a_lot_is_kept_within_bounds() {
         let mut board = Board::default();
         let mut long = report("r1", &[("EVENTS", Fault::Full, true); 100]);
-        long.troubles.iter_mut().for_each(|trouble| trouble.text = "ä".repeat(10_000));
+        for trouble in &mut long.troubles {
+            (trouble.text, trouble.stream) = ("ä".repeat(10_000), "ä".repeat(100_000));
+        }
         board.hear(Millis(0), long);
         let (_, kept) = board.heard.values().next().unwrap();
-        assert_eq!((kept.len(), kept[0].text.len()), (TROUBLES, TEXT));
+        assert_eq!(kept.len(), TROUBLES);
+        for text in kept.iter().flat_map(|trouble| [&trouble.text, &trouble.stream]) {
+            assert_eq!((text.len(), text.capacity() <= 2 * TEXT), (TEXT, true));
+        }
         for number in 0..2 * ROUTERS {
             board.hear(Millis(1), report(&format!("x{number}"), &[("EVENTS", Fault::Full, true)]));
         }
