@@ -1,11 +1,12 @@
 //! What tickwire keeps in JetStream, and what a look at it shows.
 
+use super::judge::Mend;
 use crate::config::StreamConfig;
 use crate::names;
 use crate::provision::layout;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{CreateStreamError, RequestError, UpdateStreamError};
+use async_nats::jetstream::context::{CreateStreamError, RequestError};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 
@@ -118,16 +119,47 @@ impl Kept {
         layout::put_right(running, &self.wanted, is_bucket)
     }
 
-    /// Makes it anew.
-    pub(super) async fn make(&self, context: &Context) -> Result<(), CreateStreamError> {
-        context.create_stream(self.wanted.clone()).await.map(drop)
+    /// Makes it anew, or puts back what was edited, by a look of its own: an older one would take back what operators
+    /// have changed since. `None` if there is nothing to do: somebody else was first.
+    pub(super) async fn mend(&self, context: &Context, mend: Mend) -> Result<Option<Mended>, MendError> {
+        let found = look(context, self.name()).await?;
+        Ok(match (mend, found) {
+            (Mend::Make, None) => {
+                context.create_stream(self.wanted.clone()).await?;
+                Some(Mended::Made)
+            }
+            (Mend::PutBack, Some(found)) => {
+                let (config, edits) = self.put_right(&found.config);
+                if edits.is_empty() {
+                    return Ok(None);
+                }
+                let info = context.update_stream(config).await?;
+                Some(Mended::PutBack { upto: info.state.last_sequence })
+            }
+            _ => None,
+        })
     }
+}
 
-    /// Puts back what was edited. Gives the last sequence that was stored before.
-    pub(super) async fn mend(&self, context: &Context, running: &Info) -> Result<u64, UpdateStreamError> {
-        let (config, _) = self.put_right(&running.config);
-        context.update_stream(config).await.map(|info| info.state.last_sequence)
-    }
+/// What was mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mended {
+    /// It was made.
+    Made,
+    /// What was edited is as it was.
+    PutBack {
+        /// The last sequence that was stored before.
+        upto: u64,
+    },
+}
+
+/// Why it was not mended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MendError {
+    #[error("{0}")]
+    Look(#[from] RequestError),
+    #[error("{0}")]
+    Write(#[from] CreateStreamError),
 }
 
 /// Looks at one of them; `None` if it does not exist.
@@ -148,7 +180,9 @@ pub async fn look(context: &Context, name: &str) -> Result<Option<Info>, Request
 mod tests {
     use super::*;
     use crate::config::Storage;
+    use async_nats::jetstream;
     use std::time::Duration;
+    use tickwire_testkit::NatsServer;
 
     fn config() -> StreamConfig {
         StreamConfig {
@@ -207,6 +241,23 @@ mod tests {
         let full = Config { max_messages: 1, ..leases.wanted.clone() };
         assert_eq!(edits(&leases, &full), ["max_msgs"]);
         assert_eq!(leases.put_right(&full).0, leases.wanted);
+    }
+
+    #[tokio::test]
+    async fn what_is_mended_is_decided_by_the_stream_as_it_is_then_and_by_one_router() {
+        let server = NatsServer::start();
+        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        let [events, ..] = kept(&config());
+        let mend = async |mend| events.mend(&context, mend).await.unwrap();
+        assert_eq!(mend(Mend::PutBack).await, None, "what is gone is not put back");
+        assert_eq!(mend(Mend::Make).await, Some(Mended::Made));
+        assert_eq!(mend(Mend::Make).await, None, "another router was first");
+        let raised = Config { max_bytes: 2 << 30, ..events.wanted.clone() };
+        context.update_stream(Config { allow_direct: false, ..raised.clone() }).await.unwrap();
+        assert_eq!(mend(Mend::PutBack).await, Some(Mended::PutBack { upto: 0 }));
+        assert_eq!(mend(Mend::PutBack).await, None, "another router was first");
+        let found = look(&context, events.name()).await.unwrap().unwrap().config;
+        assert_eq!((found.max_bytes, found.allow_direct), (raised.max_bytes, true), "limits are the operator's");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The router's part: it looks at each stream once a second, tells all nodes what is wrong, and mends what it may.
 //!
-//! Every router does so, since any of them may be the only one; what they do twice has no effect the second time.
+//! Every router does so, since any of them may be the only one. Each looks again before it mends, so that mostly one of
+//! them does; what two do at once has no effect the second time.
 
-use super::judge::{Judge, Mend};
-use super::kept::{self, Kept, Sight};
+use super::judge::Judge;
+use super::kept::{self, Kept, MendError, Mended, Sight};
 use crate::config::StreamConfig;
 use crate::names;
 use crate::nats::Nats;
@@ -32,8 +33,6 @@ const AGAIN: u64 = 1_000;
 /// One stream.
 struct Watched {
     judge: Judge,
-    /// The stream as it was when it was last seen.
-    info: Option<Info>,
     /// The last sequence that was seen while nothing was edited.
     sound_until: u64,
     is_looked_at: bool,
@@ -45,7 +44,7 @@ struct Watched {
 /// What was waited for, of the stream of this number.
 enum Done {
     Looked(usize, Option<Option<Box<Info>>>),
-    Mended(usize, Mend, Result<u64, String>),
+    Mended(usize, Result<Option<Mended>, MendError>),
 }
 
 /// Watches until told to stop.
@@ -80,7 +79,6 @@ impl Watcher {
         let now = nats.writes.now();
         let watched = |kept: Kept| Watched {
             judge: Judge::new(kept),
-            info: None,
             sound_until: 0,
             is_looked_at: false,
             is_mended: false,
@@ -115,16 +113,7 @@ impl Watcher {
                 continue;
             }
             watched.is_mended = true;
-            let running = watched.info.clone();
-            self.under_way.push(Box::pin(async move {
-                let done = match (mend, running) {
-                    (Mend::PutBack, Some(running)) => {
-                        kept.mend(&context, &running).await.map_err(|error| error.to_string())
-                    }
-                    _ => kept.make(&context).await.map(|()| 0).map_err(|error| error.to_string()),
-                };
-                Done::Mended(number, mend, done)
-            }));
+            self.under_way.push(Box::pin(async move { Done::Mended(number, kept.mend(&context, mend).await) }));
         }
     }
 
@@ -141,21 +130,19 @@ impl Watcher {
                     watched.sound_until = *last;
                 }
                 watched.judge.see(now, sight);
-                if let Some(info) = looked {
-                    watched.info = info.map(|info| *info);
-                }
             }
-            Done::Mended(number, mend, done) => {
+            Done::Mended(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_mended, watched.mend_at, watched.look_at) = (false, now.plus(PAUSE), now);
                 let stream = watched.judge.kept().name();
-                match (mend, done) {
-                    (_, Err(error)) => warn!(stream, error, "a stream cannot be put right"),
-                    (Mend::Make, Ok(_)) => {
+                match done {
+                    Err(error) => warn!(stream, %error, "a stream cannot be put right"),
+                    Ok(None) => {}
+                    Ok(Some(Mended::Made)) => {
                         counter!("tickwire_storage_mended_total").increment(1);
                         warn!(stream, "a stream that was missing is made anew, empty");
                     }
-                    (Mend::PutBack, Ok(upto)) => {
+                    Ok(Some(Mended::PutBack { upto })) => {
                         counter!("tickwire_storage_mended_total").increment(1);
                         let after = watched.sound_until;
                         warn!(
