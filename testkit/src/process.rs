@@ -1,4 +1,5 @@
-//! A process under test: its output kept in files, killed and waited for when dropped, and shown when the test fails.
+//! A process under test: its output kept in files, killed with all that it started when dropped, and shown when the test
+//! fails.
 
 use crate::eventually;
 use rustix::process::{Pid, Signal, kill_process};
@@ -96,7 +97,8 @@ impl Process {
 
     /// The ids of the processes that it started, and that those started in turn, as far as they run.
     pub fn descendants(&self) -> Vec<u32> {
-        let parents = fs::read_dir("/proc").expect("/proc can be listed").flatten().filter_map(|entry| {
+        // A system without /proc shows none.
+        let parents = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             Some((pid, status(pid)?.1))
         });
@@ -142,7 +144,12 @@ fn status(pid: u32) -> Option<(char, u32)> {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let family = if self.exit().is_none() { self.descendants() } else { Vec::new() };
         self.kill();
+        for pid in family.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            // One that has ended meanwhile is no fault.
+            kill_process(pid, Signal::KILL).ok();
+        }
         if thread::panicking() {
             eprintln!("---- {} (ended: {:?})", self.name, self.ended);
             for output in [self.stdout(), self.stderr()] {
@@ -152,5 +159,25 @@ impl Drop for Process {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_process_has_started_ends_with_it() {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sh -c 'sleep 600; true'; true"]);
+        let process = Process::start("family", home.path(), &mut command);
+        let family = eventually("both are started", Duration::from_secs(10), async || {
+            Some(process.descendants()).filter(|family| family.len() == 2)
+        })
+        .await;
+        drop(process);
+        let are_gone = async || (!family.iter().any(|pid| is_running(*pid))).then_some(());
+        eventually("both have ended", Duration::from_secs(10), are_gone).await;
     }
 }

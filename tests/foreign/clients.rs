@@ -337,9 +337,14 @@ async fn clients_of_all_ecosystems_get_the_same_events_and_go_on_after_an_abrupt
     // The shortest have shown what they do.
     let log = cluster.log().await;
     let resuming = clients.split_off(SHORTEST.len());
-    for client in &clients {
+    for client in &mut clients {
         client.assert_upgrade();
         client.assert_exact(&log);
+        if client.program.by == By::Chromium {
+            // Killed, it would leave the folder of its profile behind.
+            client.process.interrupt();
+            client.process.wait(DEADLINE).await;
+        }
     }
     let (shortest, mut clients) = (clients.len(), resuming);
 
