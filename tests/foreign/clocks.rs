@@ -8,7 +8,7 @@ use tickwire_core::codes::CloseCode;
 use tickwire_core::frames::{Encoding, ServerMessage, Subscriptions};
 use tickwire_core::ids::{Partition, Seq};
 
-use super::tools::{debian, report};
+use super::tools::{debian_library, report};
 use crate::cluster::Cluster;
 use crate::feed::SYMBOLS;
 use crate::ledger::book::{Crowd, Ledger, SHIPPED, seed};
@@ -27,7 +27,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Starts a node that is wrong by so much.
 fn add(cluster: &mut Cluster, role: &str, offset: &str) {
-    let library = debian("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
+    let library = debian_library("faketime/libfaketimeMT.so.1");
     let node = cluster.node_in(&library, offset, role);
     let nodes = if role == "router" { &mut cluster.routers } else { &mut cluster.gateways };
     nodes.push(node);

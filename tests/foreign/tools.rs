@@ -14,6 +14,13 @@ pub(crate) fn debian(path: &str) -> PathBuf {
     found(PathBuf::from(path))
 }
 
+/// A library of Debian's: where it is depends on the processor.
+pub(crate) fn debian_library(name: &str) -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let library = folders.map(|folder| folder.path().join(name)).find(|path| path.exists());
+    found(library.unwrap_or_else(|| Path::new("/usr/lib/*").join(name)))
+}
+
 /// A program of one of Python's packages.
 pub(crate) fn python(program: &str) -> PathBuf {
     found(installed().join("venv/bin").join(program))
