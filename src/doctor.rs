@@ -104,7 +104,7 @@ async fn examine(mut config: Config) -> Vec<Finding> {
     let version = nats.client.server_info().version;
     let mut findings = vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Ok, "server", version)];
     findings.push(clock(&nats).await);
-    let heard = heard::listen(&nats).await;
+    let heard = heard::listen(&nats, config.membership.beat_interval).await;
     let jetstream = streams::jetstream(&nats).await;
     let on = jetstream.verdict == Verdict::Ok;
     findings.push(jetstream);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Finding, Verdict};
 
-/// How long nodes are listened to: longer than a node takes to say everything once.
+/// How long nodes are listened to at least.
 const LISTENS: Duration = Duration::from_millis(1_500);
 
 /// How much is heard at most.
@@ -26,12 +26,19 @@ pub(super) enum Heard {
     Refused(String),
 }
 
-/// Listens from now on.
-pub(super) async fn listen(nats: &Nats) -> Heard {
+/// How long nodes are listened to: longer than one takes to say everything once.
+fn listens(beat_interval: Duration) -> Duration {
+    LISTENS.max(beat_interval * 3 / 2)
+}
+
+/// Listens from now on. Each node says who it is every `beat_interval`.
+pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> Heard {
     let storage = nats.client.subscribe(names::STORAGE).await;
     let bearers = nats.client.subscribe(names::name("*")).await;
     match (storage, bearers) {
-        (Ok(storage), Ok(bearers)) => Heard::Listening { until: Instant::now() + LISTENS, storage, bearers },
+        (Ok(storage), Ok(bearers)) => {
+            Heard::Listening { until: Instant::now() + listens(beat_interval), storage, bearers }
+        }
         (Err(error), _) | (_, Err(error)) => Heard::Refused(error.to_string()),
     }
 }
@@ -96,8 +103,13 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
     }
     if findings.is_empty() {
         let found = match names.len() {
-            0 => "no node runs, so whether NATS stores is not known".to_owned(),
-            nodes => format!("{nodes} nodes run, each has a name of its own, and no router finds the storage wrong"),
+            0 => {
+                "no node was heard: none runs, or this user may not subscribe to tw.>; whether NATS stores is not known"
+                    .to_owned()
+            }
+            nodes => {
+                format!("nodes that run: {nodes}; each has a name of its own, and no router finds the storage wrong")
+            }
         };
         findings.push(Finding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
     }
@@ -134,6 +146,12 @@ mod tests {
         for part in ["2 nodes bear the name r2", "host a", "host b"] {
             assert!(names.found.contains(part), "{part} is not in {}", names.found);
         }
+    }
+
+    #[test]
+    fn nodes_that_seldom_speak_are_listened_to_for_longer() {
+        let listens = [20, 500, 1_000, 10_000].map(|millis| listens(Duration::from_millis(millis)).as_millis());
+        assert_eq!(listens, [1_500, 1_500, 1_500, 15_000]);
     }
 
     #[test]
