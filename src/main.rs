@@ -45,7 +45,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Gateway(_) | Command::Router(_)) {
         // Other commands say on their own what matters, and log only what they could not foresee.
         let config = LogConfig { format: LogFormat::Pretty, level: "warn".to_owned() };
-        init_logs(&config, "cli", "cli")?;
+        init_logs(&config)?;
     }
     let text = match command {
         Command::Gateway(args) => return Ok(args.run(Role::Gateway).await?.exit_code()),

@@ -6,7 +6,7 @@ use tickwire_core::ring::Role;
 use tickwire_node::config::ConfigError;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::StartError;
-use tickwire_node::telemetry::{TelemetryError, init_logs};
+use tickwire_node::telemetry::{TelemetryError, init_node_logs};
 
 use crate::cli::ConfigArgs;
 use crate::stop;
@@ -43,7 +43,8 @@ impl NodeArgs {
             config.auth.secret()?;
         }
         let name = config.node.identity(role.as_str());
-        init_logs(&config.log, role.as_str(), &name)?;
+        // Dropped last, so that what repeats until the end is told.
+        let _logs = init_node_logs(&config.log, role.as_str(), &name)?;
         config.node.id = Some(name);
         let shutdown = Shutdown::new();
         if self.stop_on_stdin_eof {

@@ -2,7 +2,7 @@
 //!
 //! Logs go to standard error, and only the configuration decides what is logged. A JSON line carries the node's role
 //! and name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered when
-//! the admin server is asked. Warnings that repeat are one line with a count.
+//! the admin server is asked. A node's warnings that repeat are one line with a count.
 
 mod repeats;
 
@@ -51,21 +51,46 @@ pub enum TelemetryError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// Sends the logs of this process to standard error, as the configuration says.
+/// The logs of a node. Dropped, when everything has ended, it writes how often warnings were repeated last.
+#[derive(Debug)]
+#[must_use]
+pub struct NodeLogs(());
+
+impl Drop for NodeLogs {
+    fn drop(&mut self) {
+        repeats::tell_all();
+    }
+}
+
+/// Sends the logs of a node to standard error, as the configuration says. Warnings that repeat are counted, and
+/// [`Metrics::upkeep`] tells how often they were.
 ///
 /// # Errors
 /// When the directives are not valid, or logs were set up before.
-pub fn init_logs(config: &LogConfig, role: &str, node: &str) -> Result<(), TelemetryError> {
+pub fn init_node_logs(config: &LogConfig, role: &str, node: &str) -> Result<NodeLogs, TelemetryError> {
+    init(config, role, node, Some(Once))?;
+    Ok(NodeLogs(()))
+}
+
+/// Sends the logs of any other command to standard error, every line of them.
+///
+/// # Errors
+/// When the directives are not valid, or logs were set up before.
+pub fn init_logs(config: &LogConfig) -> Result<(), TelemetryError> {
+    init(config, "cli", "cli", None)
+}
+
+fn init(config: &LogConfig, role: &str, node: &str, once: Option<Once>) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
     let (logs, lines) = (tracing_subscriber::registry().with(filter), layer().with_writer(std::io::stderr));
     match config.format {
         LogFormat::Json => {
             let lines = lines.fmt_fields(JsonFields::new()).event_format(Stamped::new(role, node));
-            logs.with(lines.with_filter(Once)).try_init()?;
+            logs.with(lines.with_filter(once)).try_init()?;
         }
         LogFormat::Pretty => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            logs.with(lines.with_ansi(colours).with_filter(Once)).try_init()?;
+            logs.with(lines.with_ansi(colours).with_filter(once)).try_init()?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! trouble every second; what an operator needs is the first of each sort, and how many there were.
 //!
 //! Within a window the first lines of one place in the code are written as they are, each text once; the others are
-//! counted, and told in one line when the window is over.
+//! counted, and told in one line when the window is over or the node has ended. Only nodes do so.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -58,12 +58,12 @@ impl Repeats {
         is_new
     }
 
-    /// What was repeated in windows that are over, how often, and for how long.
-    fn over(&mut self, now: Instant) -> Vec<(String, u64, Duration)> {
+    /// Ends the windows that have lasted for `least`. Gives what was repeated in them, how often, and for how long.
+    fn end(&mut self, now: Instant, least: Duration) -> Vec<(String, u64, Duration)> {
         let mut over = Vec::new();
         self.0.retain(|_, window| {
             let age = now.duration_since(window.since);
-            if age < WINDOW {
+            if age < least {
                 return true;
             }
             if window.repeated > 0 {
@@ -99,7 +99,17 @@ impl<S: Subscriber> Filter<S> for Once {
 
 /// Writes how often lines were repeated, of windows that are over. To be called now and then.
 pub(super) fn tell() {
-    let over = lock().over(Instant::now());
+    write(WINDOW);
+}
+
+/// Writes how often lines were repeated and nobody was told yet, at the end of the process.
+pub(super) fn tell_all() {
+    write(Duration::ZERO);
+}
+
+fn write(least: Duration) {
+    // The lock is free again before anything is written, which asks for it.
+    let over = lock().end(Instant::now(), least);
     for (message, count, lasted) in over {
         warn!(target: TARGET, count, seconds = lasted.as_secs(), "repeated: {message}");
     }
@@ -152,11 +162,22 @@ mod tests {
             written += usize::from(repeats.admit(start, place.clone(), 10 + number, "no KV"));
         }
         assert_eq!(written, LINES);
-        assert_eq!(repeats.over(start + WINDOW - Duration::from_millis(1)), []);
-        assert_eq!(repeats.over(start + WINDOW), [("no KV".to_owned(), 104, WINDOW)]);
+        assert_eq!(repeats.end(start + WINDOW - Duration::from_millis(1), WINDOW), []);
+        assert_eq!(repeats.end(start + WINDOW, WINDOW), [("no KV".to_owned(), 104, WINDOW)]);
         assert!(repeats.admit(start + WINDOW, place, 1, "no KV"));
-        assert_eq!(repeats.over(start + WINDOW * 3), []);
+        assert_eq!(repeats.end(start + WINDOW * 3, WINDOW), []);
         assert!(repeats.0.is_empty());
+    }
+
+    #[test]
+    fn what_was_repeated_last_is_not_lost_when_the_process_ends() {
+        let (mut repeats, place, start) = (Repeats::default(), place(), Instant::now());
+        for _ in 0..5 {
+            repeats.admit(start, place.clone(), 1, "no KV");
+        }
+        let end = Duration::from_secs(2);
+        assert_eq!(repeats.end(start + end, Duration::ZERO), [("no KV".to_owned(), 4, end)]);
+        assert_eq!(repeats.end(start + end, Duration::ZERO), []);
     }
 
     #[derive(Clone, Default)]
@@ -174,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_held_back_and_what_is_no_warning_never() {
+    fn a_warning_is_held_back_and_told_at_the_end_and_what_is_no_warning_never() {
         let captured = Captured::default();
         let writer = captured.clone();
         let layer = fmt::layer().with_writer(move || writer.clone()).with_filter(Once);
@@ -183,9 +204,11 @@ mod tests {
                 tracing::warn!(error = "timed out", "KV cannot be reached");
                 tracing::info!("all is well");
             }
+            tell_all();
         });
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();
-        assert_eq!((count("KV cannot be reached"), count("all is well")), (1, 50));
+        assert_eq!((count("KV cannot be reached"), count("all is well")), (2, 50));
+        assert_eq!((count("repeated: KV cannot be reached"), count("count=49")), (1, 1), "{text}");
     }
 }
