@@ -130,7 +130,7 @@ async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
     let published = flow.stop().await;
     for witness in &mut witnesses {
         witness.assert_exact(0, 0, published).await;
-        assert_eq!(witness.seen().gaps, 0);
+        assert_eq!(witness.seen().gaps, []);
     }
     let mut most = 0;
     for node in cluster.routers.iter().chain(&cluster.gateways) {

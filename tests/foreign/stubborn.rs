@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tickwire_core::codes::NoticeCode;
-use tickwire_core::frames::{Encoding, Notice, ReceivedEvent};
+use tickwire_core::frames::{Encoding, Gap, Notice, ReceivedEvent};
 use tickwire_core::ids::UserId;
 use tickwire_core::ring::View;
 use tickwire_core::wire;
@@ -100,8 +100,8 @@ pub(crate) struct Witness {
 pub(crate) struct Seen {
     /// The events, in the order in which they came.
     pub(crate) events: Vec<ReceivedEvent>,
-    /// How many gaps it was told.
-    pub(crate) gaps: usize,
+    /// The gaps it was told.
+    pub(crate) gaps: Vec<Gap>,
     /// The notices, and when each came.
     pub(crate) notices: Vec<(Instant, Notice)>,
     /// How much later than it was sent an event came at most.
@@ -127,7 +127,7 @@ impl Witness {
                 if stopped.run_until_cancelled(change).await.is_none() {
                     return;
                 }
-                let (events, _, notices) = known;
+                let (events, gaps, notices) = known;
                 known = sizes(&socket);
                 sender.send_modify(|seen| {
                     for event in &socket.events[events..] {
@@ -135,7 +135,7 @@ impl Witness {
                         seen.latest = seen.latest.max(clock.elapsed().saturating_sub(sent));
                         seen.events.push(event.clone());
                     }
-                    seen.gaps = socket.gaps.len();
+                    seen.gaps.extend_from_slice(&socket.gaps[gaps..]);
                     let now = Instant::now();
                     seen.notices.extend(socket.notices[notices..].iter().map(|notice| (now, notice.clone())));
                 });
