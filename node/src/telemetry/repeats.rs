@@ -198,7 +198,7 @@ mod tests {
     fn a_warning_is_held_back_and_told_at_the_end_and_what_is_no_warning_never() {
         let captured = Captured::default();
         let writer = captured.clone();
-        let layer = fmt::layer().with_writer(move || writer.clone()).with_filter(Once);
+        let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone()).with_filter(Once);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for _ in 0..50 {
                 tracing::warn!(error = "timed out", "KV cannot be reached");
