@@ -30,17 +30,17 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 
 foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
 	@rm -rf target/foreign
-	TICKWIRE_FOREIGN=full $(CARGO) nextest run --locked -p tickwire --test e2e -E 'test(/^foreign::/)'; \
+	TICKWIRE_FOREIGN=full $(CARGO) nextest run --workspace --locked --test e2e -E 'test(/^foreign::/)'; \
 	status=$$?; sort target/foreign/*.txt; exit $$status
 
 soak: tools ## Let new users come for ten minutes, and see what each node holds (TICKWIRE_SOAK_SECONDS)
 	TICKWIRE_SOAK_SECONDS=$${TICKWIRE_SOAK_SECONDS:-600} \
-	$(CARGO) test --locked --test e2e -- --nocapture foreign::newcomers
+	$(CARGO) test --workspace --locked --test e2e -- --nocapture foreign::newcomers
 
 chaos: tools ## Let nodes die in any order for a while (TICKWIRE_CHAOS_SECONDS, TICKWIRE_CHAOS_SEED)
 	TICKWIRE_CHAOS_SECONDS=$${TICKWIRE_CHAOS_SECONDS:-60} \
 	TICKWIRE_CHAOS_SEED=$${TICKWIRE_CHAOS_SEED:-$$(date +%s)} \
-	$(CARGO) test --locked --test e2e -- --nocapture nothing_is_lost_whatever_happens
+	$(CARGO) test --workspace --locked --test e2e -- --nocapture nothing_is_lost_whatever_happens
 
 bench: ## Measure the parts of the engine (cargo bench); see docs/benchmarks.md for the whole
 	$(CARGO) bench --workspace --bench '*' --locked

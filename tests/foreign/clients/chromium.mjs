@@ -25,7 +25,8 @@ const quiet = ["--disable-quic", "--no-first-run", "--disable-background-network
 const args = ["--no-sandbox", "--disable-gpu", "--disable-sync", ...quiet];
 const browser = await chromium.launch({ executablePath, headless: true, args, handleSIGINT: false });
 const page = await browser.newPage();
-page.on("console", (message) => console.log(message.text()));
+// What the page itself prints; the browser complains there of connections that failed, too.
+page.on("console", (message) => (message.type() === "log" ? console.log : console.error)(message.text()));
 page.on("pageerror", (error) => console.error(error));
 await page.goto(`http://127.0.0.1:${server.address().port}/`);
 await told;
