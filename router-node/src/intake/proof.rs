@@ -45,7 +45,7 @@ impl Intake {
     /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
     /// live goes on.
     async fn missing(&self, after: Seq) -> Vec<Hole> {
-        let walk = self.context.walker.holes(after, self.reading.last, Haste::Live);
+        let walk = self.context.walker.holes(after, self.reading.last, Haste::Live, None);
         match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
             Ok(walked) => walked.holes,
             Err(error) => {

@@ -176,7 +176,9 @@ impl Reader {
             _ if is_sparse => span.sequences() > WHOLE,
             _ => span.sequences() > LONG,
         };
-        let of = if is_sparse && copies <= 1 { Of::Partition } else { Of::Stream };
+        // A short range is read as it stands, so that what is missing shows at once.
+        let is_short = span.sequences() <= WHOLE;
+        let of = if is_sparse && copies <= 1 && !is_short { Of::Partition } else { Of::Stream };
         let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
         let direct = Direct { nats, stream, span, of, after, most: BATCH, before: None };
         if is_long && let Some(pull) = Consumer::open(&direct, name).await? {

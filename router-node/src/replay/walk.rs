@@ -7,13 +7,13 @@ use super::pace::Pace;
 use super::range::{Direct, RangeError};
 use crate::stream::{Facts, Sight, StreamError};
 use metrics::{counter, describe_counter};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::whole::{Hole, Walk, Whole};
 use tickwire_node::nats::Nats;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -70,6 +70,8 @@ pub(crate) struct Walker {
     nats: Nats,
     stream: String,
     known: Mutex<Known>,
+    /// Held by the one that walks.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -89,30 +91,38 @@ impl Walker {
         );
         describe_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
         let known = Known { whole: Whole::default(), of: None, connected: nats.connected() };
-        Arc::new(Self { nats, stream, known: Mutex::new(known) })
+        Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
 
-    /// What is missing in `(after, upto]`, all of which was stored.
-    pub(crate) async fn holes(&self, after: Seq, upto: Seq, haste: Haste<'_>) -> Result<Walked, WalkError> {
+    /// What is missing in `(after, upto]`, all of which was stored. `seen` is the stream as it was just now, if it was looked
+    /// at.
+    pub(crate) async fn holes(
+        &self,
+        after: Seq,
+        upto: Seq,
+        haste: Haste<'_>,
+        mut seen: Option<Sight>,
+    ) -> Result<Walked, WalkError> {
         let begun = Instant::now();
         loop {
-            let mut known = self.known.lock().await;
-            let sight = Sight::look(&self.nats, &self.stream).await?;
-            known.confront(&sight);
-            let unknown = known.whole.unknown(after, upto);
-            let end = unknown.map_or(upto, |(from, _)| from);
-            let is_over = matches!(haste, Haste::Replay(longest, ..) if begun.elapsed() > longest && end > after);
-            match unknown {
-                Some((from, to)) if !is_over => {
-                    let to = to.min(Seq(from.0.saturating_add(STEP)));
-                    let (walk, count, facts) = self.step(from, to, &sight).await?;
-                    known.take(walk, &facts);
-                    drop(known);
-                    if let Haste::Replay(_, pace, is_first) = haste {
-                        pace.wait(count.div_ceil(SHARE), is_first).await;
-                    }
-                }
-                _ => return Ok(Walked { upto: end, holes: known.whole.holes(after, end).collect() }),
+            let sight = match seen.take() {
+                Some(sight) => sight,
+                None => Sight::look(&self.nats, &self.stream).await?,
+            };
+            self.known().confront(&sight);
+            let is_over = |end| matches!(haste, Haste::Replay(longest, ..) if begun.elapsed() > longest && end > after);
+            if let Some(walked) = self.known().walked(after, upto, is_over) {
+                return Ok(walked);
+            }
+            let turn = self.turn.lock().await;
+            // Another one may have walked here meanwhile.
+            let Some((from, to)) = self.known().whole.unknown(after, upto) else { continue };
+            let to = to.min(Seq(from.0.saturating_add(STEP)));
+            let (walk, count, facts) = self.step(from, to, &sight).await?;
+            self.known().take(walk, &facts);
+            drop(turn);
+            if let Haste::Replay(_, pace, is_first) = haste {
+                pace.wait(count.div_ceil(SHARE), is_first).await;
             }
         }
     }
@@ -148,10 +158,14 @@ impl Walker {
     }
 
     /// Takes what others have walked while they read every message, and the stream as it was seen after that.
-    pub(crate) async fn learn(&self, walk: Walk, sight: &Sight) {
-        let mut known = self.known.lock().await;
+    pub(crate) fn learn(&self, walk: Walk, sight: &Sight) {
+        let mut known = self.known();
         known.confront(sight);
         known.take(walk, &sight.facts);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,6 +180,14 @@ impl Known {
         }
         self.connected.mark_unchanged();
         self.of = Some(now);
+    }
+
+    /// What is known of `(after, upto]`, if that is all, or as much as there is time for.
+    fn walked(&self, after: Seq, upto: Seq, is_over: impl Fn(Seq) -> bool) -> Option<Walked> {
+        let unknown = self.whole.unknown(after, upto);
+        let end = unknown.map_or(upto, |(from, _)| from);
+        let is_known = unknown.is_none() || is_over(end);
+        is_known.then(|| Walked { upto: end, holes: self.whole.holes(after, end).collect() })
     }
 
     fn take(&mut self, walk: Walk, facts: &Facts) {

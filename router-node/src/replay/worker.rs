@@ -52,6 +52,9 @@ const CHUNK: usize = 256 * 1024;
 /// How long the engine may take to say what a gateway wants.
 const INQUIRY_DEADLINE: Duration = Duration::from_millis(500);
 
+/// So many sequences are walked before a range is read, at most.
+const AHEAD: u64 = 20_000;
+
 /// How long the reading for one answer may take. Its gateway has long asked again then, unless it is told to wait longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -80,6 +83,7 @@ impl Worker {
     pub(super) async fn serve(&self, requests: Vec<Waiting>) -> Vec<Waiting> {
         let start = Instant::now();
         let (mut readings, mut left, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        self.walk_ahead(&requests).await;
         for waiting in requests {
             match self.begin(&waiting.request, &mut known).await {
                 Ok((revision, interest)) => readings.push(Reading::new(waiting, revision, interest)),
@@ -107,6 +111,18 @@ impl Worker {
         }
         histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
         left
+    }
+
+    /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago proves
+    /// nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
+    async fn walk_ahead(&self, requests: &[Waiting]) {
+        let [Waiting { request, .. }] = requests else { return };
+        if request.from < request.to {
+            let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
+            let haste = Haste::Replay(LONGEST, &self.pace, request.purpose.is_repair());
+            // What could not be walked is not claimed, and is told then.
+            self.setup.walker.holes(request.from, to, haste, None).await.ok();
+        }
     }
 
     /// Sends what was answered, and ends the connection.
@@ -243,7 +259,7 @@ impl Worker {
             return Err(Refusal::Unreadable);
         }
         if let Some(walk) = walk {
-            self.setup.walker.learn(walk, &sight).await;
+            self.setup.walker.learn(walk, &sight);
         }
         let begun = readings.iter().filter(|reading| reading.has_begun());
         let from = begun.clone().map(|reading| reading.waiting.request.from).min();
@@ -254,7 +270,7 @@ impl Worker {
         let is_first = readings.iter().any(|reading| reading.waiting.is_repair());
         let haste = Haste::Replay(LONGEST, &self.pace, is_first);
         let from = from.max(sight.facts.removed()).min(upto);
-        match self.setup.walker.holes(from, upto, haste).await {
+        match self.setup.walker.holes(from, upto, haste, Some(sight.clone())).await {
             Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
             Err(error) => {
                 counter!("tickwire_router_replays_unproved_total").increment(1);
