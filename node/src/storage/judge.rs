@@ -22,8 +22,9 @@ const UNANSWERED: u64 = 2_000;
 /// How many of them there must be.
 const TRIES: u32 = 2;
 
-/// After so many milliseconds without a further write, one that failed says nothing any more.
-const RECENT: u64 = 15_000;
+/// After so many milliseconds without a further write, one that failed says nothing any more: twice the longest time between
+/// two tries as it ships (`membership.tick_interval`).
+const RECENT: u64 = 10_000;
 
 /// How long anything may be wrong that does not stop events before it is told, in milliseconds.
 const PATIENCE: u64 = 5_000;
