@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tickwire_core::frames::Encoding;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::{Instant, sleep_until};
 
@@ -80,15 +79,7 @@ async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
     fs::write(&config, "jetstream { max_file_store: 20GB }\n").unwrap();
     let server = NatsServer::start_on(&store, &["-js", "-c", config.to_str().unwrap()]);
     let mut cluster = Cluster::as_shipped_on(vec![server]).await;
-    for _ in 0..2 {
-        cluster.add_router();
-        cluster.add_gateway();
-    }
-    cluster.settled().await;
-    let (clock, mut witnesses) = (Instant::now(), Vec::new());
-    for (gateway, encoding) in Encoding::ALL.into_iter().enumerate() {
-        witnesses.push(Witness::start(&mut cluster, gateway, encoding, clock).await);
-    }
+    let (clock, mut witnesses) = Witness::of_two_gateways(&mut cluster).await;
     let mut flow = Stubborn::start(cluster.producer().await, 0, clock);
     flow.more(100).await;
 

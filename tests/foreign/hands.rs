@@ -6,7 +6,6 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, SubjectTransform};
 use async_nats::jetstream::{self, Context};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tickwire_core::frames::Encoding;
 use tickwire_core::ids::Partition;
 use tickwire_node::names;
 use tickwire_testkit::{NatsServer, eventually};
@@ -34,15 +33,7 @@ struct Rig {
 
 impl Rig {
     async fn start(mut cluster: Cluster) -> Self {
-        for _ in 0..2 {
-            cluster.add_router();
-            cluster.add_gateway();
-        }
-        cluster.settled().await;
-        let (clock, mut witnesses) = (Instant::now(), Vec::new());
-        for (gateway, encoding) in Encoding::ALL.into_iter().enumerate() {
-            witnesses.push(Witness::start(&mut cluster, gateway, encoding, clock).await);
-        }
+        let (clock, witnesses) = Witness::of_two_gateways(&mut cluster).await;
         let flow = Stubborn::start(cluster.producer().await, 0, clock);
         flow.more(40).await;
         let jetstream = jetstream::new(cluster.client.clone());

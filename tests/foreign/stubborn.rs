@@ -109,6 +109,20 @@ pub(crate) struct Seen {
 }
 
 impl Witness {
+    /// Fills a cluster with two nodes of each role, and has a witness at each gateway from this moment on.
+    pub(crate) async fn of_two_gateways(cluster: &mut Cluster) -> (Instant, Vec<Self>) {
+        for _ in 0..2 {
+            cluster.add_router();
+            cluster.add_gateway();
+        }
+        cluster.settled().await;
+        let (clock, mut witnesses) = (Instant::now(), Vec::new());
+        for (gateway, encoding) in Encoding::ALL.into_iter().enumerate() {
+            witnesses.push(Self::start(cluster, gateway, encoding, clock).await);
+        }
+        (clock, witnesses)
+    }
+
     /// Connects to a gateway, as a user who is at home there, and subscribes.
     pub(crate) async fn start(cluster: &mut Cluster, gateway: usize, encoding: Encoding, clock: Instant) -> Self {
         let address = cluster.gateways[gateway].gateway().await;

@@ -10,9 +10,9 @@ use crate::made::{LIFE, node, section};
 /// All of the stream was walked.
 const ALL: Seq = Seq(u64::MAX);
 
-#[test]
-fn a_reply_claims_what_was_read_and_no_more() {
-    let request = ReplayRequest {
+/// For what comes after 10, up to 20.
+fn request() -> ReplayRequest {
+    ReplayRequest {
         gateway: node("gw"),
         partition: Partition(0),
         from: Seq(10),
@@ -20,7 +20,12 @@ fn a_reply_claims_what_was_read_and_no_more() {
         incarnation: LIFE,
         interest: Sought::Told(Revision(1)),
         purpose: Purpose::Repair,
-    };
+    }
+}
+
+#[test]
+fn a_reply_claims_what_was_read_and_no_more() {
+    let request = request();
     let reply = |read: &[(u64, Option<&'static str>)]| {
         let mut reply = Reply::new(&request, Revision(1));
         read.iter().for_each(|(seq, wanted)| reply.read(Seq(*seq), *wanted));
@@ -46,15 +51,7 @@ fn a_reply_claims_what_was_read_and_no_more() {
 
 #[test]
 fn a_reply_tells_what_is_missing_between_what_it_gives() {
-    let request = ReplayRequest {
-        gateway: node("gw"),
-        partition: Partition(0),
-        from: Seq(10),
-        to: Seq(20),
-        incarnation: LIFE,
-        interest: Sought::Told(Revision(1)),
-        purpose: Purpose::Repair,
-    };
+    let request = request();
     let finish = |discarded, walked, holes: &[(u64, u64)]| {
         let mut reply = Reply::new(&request, Revision(1));
         for (seq, wanted) in [(12, Some("a")), (15, None), (18, Some("b")), (20, None)] {

@@ -139,8 +139,7 @@ impl Visit for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
-    use std::sync::Arc;
+    use crate::telemetry::tests::Captured;
     use tracing::Callsite;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::{Layer, fmt};
@@ -178,20 +177,6 @@ mod tests {
         let end = Duration::from_secs(2);
         assert_eq!(repeats.end(start + end, Duration::ZERO), [("no KV".to_owned(), 4, end)]);
         assert_eq!(repeats.end(start + end, Duration::ZERO), []);
-    }
-
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     #[test]

@@ -221,11 +221,6 @@ impl Reader {
 
     /// Whether it reads every message of the stream, one after the other.
     pub(super) fn reads_all(&self) -> bool {
-        matches!(self, Self::Direct(direct) if direct.of == Of::Stream)
-    }
-
-    /// Whether its messages are those of the whole stream.
-    pub(super) fn is_of_all(&self) -> bool {
         match self {
             Self::Direct(direct) => direct.of == Of::Stream,
             Self::Consumer(consumer) => consumer.instead.span.partition.is_none(),

@@ -170,7 +170,7 @@ impl Worker {
         let Setup { nats, decoder, me, .. } = &self.setup;
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
         let mut reader = Reader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
-        let mut walk = reader.is_of_all().then(|| Walk::after(span.from));
+        let mut walk = reader.reads_all().then(|| Walk::after(span.from));
         let done = self.read_from(&mut reader, span, most, readings, &mut walk).await;
         let proofs = reader.proofs();
         reader.close().await;
