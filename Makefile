@@ -18,9 +18,10 @@ foreign-tools: ## Get what the foreign tests use: Debian's packages, and the oth
 dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100")
 	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
 
+# Tests wait more than they compute.
 test: tools foreign-tools lint ## Check and test everything, as CI does
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --workspace --locked; \
+		set -x; $(CARGO) nextest run --workspace --locked --test-threads $$(( $$(nproc) * 3 / 2 )); \
 	else \
 		set -x; $(CARGO) test --workspace --lib --bins --tests --locked; \
 	fi

@@ -128,11 +128,13 @@ async fn carry(mut client: TcpStream, gateway: SocketAddr, notes: &Mutex<Vec<Not
     tokio::try_join!(there, back).map(|((), ())| ())
 }
 
-/// Passes frames on, noting them, until they end.
+/// Notes frames, and passes them on, until they end. In this order, so that whatever an end has done upon a frame, the frame
+/// is noted.
 async fn pass(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin, note: impl Fn(Frame)) -> io::Result<()> {
     while let Ok(frame) = Frame::read(&mut from).await {
-        to.write_all(&frame.bytes).await?;
+        let bytes = frame.bytes.clone();
         note(frame);
+        to.write_all(&bytes).await?;
     }
     to.shutdown().await
 }
