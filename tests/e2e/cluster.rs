@@ -53,6 +53,19 @@ const LASTING: Duration = Duration::from_secs(3 * 86_400);
 /// How long anything may take in a cluster that runs with the defaults that ship: nodes notice each other's death later.
 const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Where the nodes of a cluster write. It stays if the test fails.
+#[derive(Debug)]
+struct Home(TempDir);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("what the nodes wrote stays in {}", self.0.path().display());
+        }
+    }
+}
+
 /// A running cluster. Nodes are dropped before the nats-server that they talk to.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -63,7 +76,7 @@ pub(crate) struct Cluster {
     /// A connection of the test's own.
     pub(crate) client: async_nats::Client,
     settings: Vec<(String, String)>,
-    home: TempDir,
+    home: Home,
     /// The nats-servers.
     pub(crate) nats: Vec<NatsServer>,
     started: usize,
@@ -150,7 +163,7 @@ impl Cluster {
             gateways: Vec::new(),
             client: connect(&nats).await,
             settings: settings.map(text).collect(),
-            home: TempDir::with_prefix("tickwire-e2e-").unwrap(),
+            home: Home(TempDir::with_prefix("tickwire-e2e-").unwrap()),
             nats,
             started: 0,
             behind_lines: false,
@@ -196,7 +209,7 @@ impl Cluster {
     pub(crate) fn node_limited(&self, role: &str, id: &str, limit: &str, further: &[(&str, &str)]) -> Node {
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(further).collect();
-        Node::start_with(limit, role, id, self.home.path(), &settings)
+        Node::start_with(limit, role, id, self.home.0.path(), &settings)
     }
 
     /// Starts a node under the name of one that has ended.
@@ -208,7 +221,7 @@ impl Cluster {
     pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> Node {
         self.started += 1;
         let id = format!("{role}-{}", self.started);
-        Node::start_in(library, offset, role, &id, self.home.path(), &self.settings)
+        Node::start_in(library, offset, role, &id, self.home.0.path(), &self.settings)
     }
 
     fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> Node {
@@ -216,7 +229,7 @@ impl Cluster {
         let url = line.as_ref().map(|line| ("nats.url".to_owned(), line.url()));
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(url).chain(further).collect();
-        let mut node = Node::start(role, id, self.home.path(), &settings);
+        let mut node = Node::start(role, id, self.home.0.path(), &settings);
         node.line = line;
         node
     }
@@ -366,7 +379,7 @@ impl Cluster {
 
     /// The folder of this cluster's files.
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        self.home.0.path()
     }
 
     fn node(&mut self, role: &str) -> Node {

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tickwire_core::frames::{Encoding, ServerMessage};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
+use crate::diagnosis::diagnose;
 use crate::node::Node;
 use crate::producer::{Outgoing, Producer};
 use crate::socket::Socket;
@@ -136,6 +137,14 @@ fn look(cluster: &Cluster) -> Vec<Held> {
     cluster.routers.iter().chain(&cluster.gateways).map(held).collect()
 }
 
+/// How many events a user received; fails if those were not exactly its own.
+async fn exact(cluster: &mut Cluster, user: Result<usize, JoinError>) -> usize {
+    match user {
+        Ok(received) => received,
+        Err(error) => panic!("{error}: {}", diagnose(cluster).await),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() {
     let mut cluster = Cluster::as_shipped().await;
@@ -159,7 +168,7 @@ async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() 
         users.spawn(live(number, gateways, producer.clone(), until));
         number += 1;
         while let Some(user) = users.try_join_next() {
-            received += user.unwrap();
+            received += exact(&mut cluster, user).await;
         }
         if number.is_multiple_of(PER_SECOND / 4) {
             let elapsed = begun.elapsed();
@@ -175,7 +184,7 @@ async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() 
     }
     let (early, late) = (median(&early), median(&late));
     while let Some(user) = users.join_next().await {
-        received += user.unwrap();
+        received += exact(&mut cluster, user).await;
     }
     let mut most: f64 = 0.0;
     for (node, (early, late)) in cluster.routers.iter().chain(&cluster.gateways).zip(early.iter().zip(&late)) {
