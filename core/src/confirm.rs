@@ -2,6 +2,10 @@
 //!
 //! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
 //! gap that would follow, so a partition that lags does not hold the confirmation for longer than a deadline.
+//!
+//! What proves nothing any more includes the answer to a request for a replay that is under way. So a confirmation also
+//! waits for the end of those that were asked for before it: otherwise subscriptions that change faster than routers
+//! answer would keep a gap open for ever. Each of them ends, answered or not, within its time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,13 +48,12 @@ impl<T> Confirmations<T> {
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
     pub fn take<E: Weight>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
-        if self.waiting.is_empty() || !coverage.is_complete() {
-            return Vec::new();
-        }
-        let carried = coverage.lowest_revision();
+        let Some(most) = self.most(coverage) else { return Vec::new() };
+        let carried = coverage.lowest_revision().min(most);
         let carried =
             self.by_revision.iter().take_while(|(revision, _)| *revision <= carried).map(|(_, number)| *number);
-        let late = self.waiting.iter().take_while(|(_, waiting)| waiting.deadline <= now).map(|(number, _)| *number);
+        let late = self.waiting.iter().take_while(|(_, waiting)| waiting.deadline <= now);
+        let late = late.filter(|(_, waiting)| waiting.revision <= most).map(|(number, _)| *number);
         let numbers: BTreeSet<u64> = carried.chain(late).collect();
         let mut tokens = Vec::with_capacity(numbers.len());
         for number in numbers {
@@ -63,13 +66,18 @@ impl<T> Confirmations<T> {
         tokens
     }
 
-    /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, no time
-    /// confirms anything, and there is none.
+    /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, or all wait for
+    /// answers under way, no time confirms anything, and there is none.
     #[must_use]
     pub fn next_deadline<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Millis> {
-        if !coverage.is_complete() {
-            return None;
-        }
-        self.waiting.first_key_value().map(|(_, waiting)| waiting.deadline)
+        let most = self.most(coverage)?;
+        self.waiting.values().find(|waiting| waiting.revision <= most).map(|waiting| waiting.deadline)
+    }
+
+    /// The highest revision that may be confirmed now, unless nothing may that waits.
+    fn most<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Revision> {
+        let (lowest, _) = self.by_revision.first()?;
+        let most = coverage.revision_under_way().unwrap_or(Revision(u64::MAX));
+        (*lowest <= most && coverage.is_complete()).then_some(most)
     }
 }

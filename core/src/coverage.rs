@@ -236,8 +236,9 @@ impl<E: Weight> Coverage<E> {
         }
     }
 
-    /// What is to be asked for now: the longest due first, within the bound of what may be under way.
-    pub fn asks(&mut self, now: Millis, steps: &mut Vec<Step<E>>) -> Vec<Ask> {
+    /// What is to be asked for now: the longest due first, within the bound of what may be under way. The answers are to be
+    /// matched against `revision` or a later one.
+    pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<Step<E>>) -> Vec<Ask> {
         let (need, mut free) = (self.need, self.free());
         let Some(incarnation) = self.incarnation() else { return Vec::new() };
         let due = self.tracks.iter().filter_map(|track| Some((track.due()?, track.partition)));
@@ -249,7 +250,7 @@ impl<E: Weight> Coverage<E> {
                 break;
             }
             let number = self.asks + 1;
-            let asked = self.on(partition, |track, limits| track.ask(now, number, need, limits, steps));
+            let asked = self.on(partition, |track, limits| track.ask(now, (number, revision), need, limits, steps));
             if let Some((from, to, unanswered)) = asked.flatten() {
                 (self.asks, free) = (number, free - 1);
                 asks.push(Ask { number, partition, incarnation, from, to, unanswered });
@@ -264,6 +265,13 @@ impl<E: Weight> Coverage<E> {
         let deadline = self.tracks.iter().filter_map(Track::deadline).min();
         let due = self.tracks.iter().filter_map(Track::due).min().filter(|_| self.free() > 0);
         deadline.into_iter().chain(due).min()
+    }
+
+    /// The lowest revision that answers under way are matched against; `None` if nothing is asked for. As long as no higher one
+    /// is required, they prove what they say.
+    #[must_use]
+    pub fn revision_under_way(&self) -> Option<Revision> {
+        self.tracks.iter().filter_map(Track::revision_under_way).min()
     }
 
     /// The gaps that replays have closed since the last call.

@@ -107,7 +107,7 @@ proptest! {
             true => Coverage::of_ranges(Millis(0), Incarnation(1), ranges, 0, LIMITS),
             false => Coverage::new(3, LIMITS),
         };
-        let (mut now, mut steps, mut asked) = (Millis(0), Vec::new(), 0);
+        let (mut now, mut steps, mut asked, mut revision) = (Millis(0), Vec::new(), 0, 0);
         let mut confirmations = Confirmations::new(250);
         for input in inputs {
             let answer = |part, last| {
@@ -140,12 +140,13 @@ proptest! {
                 }
                 Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),
                 Input::Confirm { ahead } => {
-                    let revision = Revision(coverage.lowest_revision().0 + ahead);
-                    confirmations.ask(now, revision, ());
+                    // What is asked for from now on is matched against that.
+                    revision = revision.max(coverage.lowest_revision().0 + ahead);
+                    confirmations.ask(now, Revision(coverage.lowest_revision().0 + ahead), ());
                 }
             }
             coverage.expire(now, &mut steps);
-            asked = coverage.asks(now, &mut steps).last().map_or(asked, |ask| ask.number);
+            asked = coverage.asks(now, Revision(revision), &mut steps).last().map_or(asked, |ask| ask.number);
             confirmations.take(now, &mut coverage);
             prop_assert!(coverage.next_expiry().is_none_or(|at| at > now), "{coverage:#?} at {now:?}");
             prop_assert!(confirmations.next_deadline(&coverage).is_none_or(|at| at > now));
@@ -155,7 +156,7 @@ proptest! {
         while let Some(at) = coverage.next_expiry() {
             now = at;
             coverage.expire(now, &mut steps);
-            coverage.asks(now, &mut steps);
+            coverage.asks(now, Revision(revision), &mut steps);
             prop_assert!(now < Millis(1_000_000), "a gap stays open for ever: {coverage:#?}");
         }
         prop_assert_eq!(coverage.gaps(), 0);

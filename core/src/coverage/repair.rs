@@ -6,7 +6,7 @@
 //! partition on starts the counting anew.
 
 use super::Limits;
-use crate::ids::{Incarnation, Millis, Partition, Seq};
+use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
 
 /// The pause after the first refusal, in milliseconds. It doubles with each further one.
 const FIRST_PAUSE: u64 = 50;
@@ -76,6 +76,8 @@ pub(super) struct Repair {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     number: u64,
+    /// What the answer is matched against, at least.
+    revision: Revision,
     since: Millis,
     deadline: Millis,
     /// Whether anything came of it.
@@ -118,11 +120,16 @@ impl Repair {
         self.asked.map(|asked| asked.deadline)
     }
 
+    /// The revision that the answer under way is matched against, at least.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.asked.map(|asked| asked.revision)
+    }
+
     /// It is being asked for.
-    pub(super) fn ask(&mut self, now: Millis, number: u64, limits: &Limits) {
+    pub(super) fn ask(&mut self, now: Millis, number: u64, revision: Revision, limits: &Limits) {
         self.asks = self.asks.saturating_add(1);
         let deadline = now.plus(limits.replay_timeout);
-        self.asked = Some(Asked { number, since: now, deadline, moved: false });
+        self.asked = Some(Asked { number, revision, since: now, deadline, moved: false });
     }
 
     /// The partition has moved on, and something is still missing.

@@ -142,12 +142,17 @@ impl<E: Weight> Track<E> {
         self.repair.and_then(|repair| repair.deadline())
     }
 
-    /// Asks for what is missing. Returns the range, and how many asks just before were not answered in time, unless
-    /// nothing is missing after all.
+    /// The revision that the answer under way is matched against, at least.
+    pub(super) fn revision_under_way(&self) -> Option<Revision> {
+        self.repair.and_then(|repair| repair.revision())
+    }
+
+    /// Asks for what is missing, as it matches `revision`. Returns the range, and how many asks just before were not answered
+    /// in time, unless nothing is missing after all.
     pub(super) fn ask(
         &mut self,
         now: Millis,
-        number: u64,
+        (number, revision): (u64, Revision),
         need: Revision,
         limits: &Limits,
         steps: &mut Vec<Step<E>>,
@@ -161,7 +166,7 @@ impl<E: Weight> Track<E> {
         }
         let (from, to) = self.missing()?;
         let repair = self.repair.as_mut()?;
-        repair.ask(now, number, limits);
+        repair.ask(now, number, revision, limits);
         Some((from, to, repair.unanswered()))
     }
 

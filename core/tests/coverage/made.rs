@@ -69,7 +69,7 @@ pub(crate) type Asked = (u64, u16, u64, u64);
 pub(crate) fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<Asked>, Vec<Step<&'static str>>) {
     let mut steps = Vec::new();
     coverage.expire(Millis(now), &mut steps);
-    let asks = coverage.asks(Millis(now), &mut steps);
+    let asks = coverage.asks(Millis(now), Revision(1), &mut steps);
     (asks.into_iter().map(|ask| (ask.number, ask.partition.0, ask.from.0, ask.to.0)).collect(), steps)
 }
 

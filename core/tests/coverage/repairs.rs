@@ -95,7 +95,7 @@ fn an_ask_tells_how_many_before_it_were_not_answered() {
     let mut steps = Vec::new();
     let mut next = |coverage: &mut Coverage<&'static str>, now| {
         coverage.expire(Millis(now), &mut steps);
-        coverage.asks(Millis(now), &mut steps).first().map(|ask| ask.unanswered)
+        coverage.asks(Millis(now), Revision(1), &mut steps).first().map(|ask| ask.unanswered)
     };
     assert_eq!(next(&mut coverage, GRACE + TIMEOUT), Some(1));
     assert_eq!(next(&mut coverage, GRACE + 2 * TIMEOUT), Some(2));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tickwire_core::coverage::{Coverage, Limits, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Millis, Seq};
+use tickwire_core::ids::{Millis, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::position::Position;
 use tickwire_core::replay::ReplayAnswer;
@@ -80,7 +80,7 @@ impl Cluster {
         for (gathering, CatchUp { coverage, sought, .. }) in &mut self.gateways[number].catch_ups {
             let mut steps = Vec::new();
             coverage.expire(self.now, &mut steps);
-            asks.extend(coverage.asks(self.now, &mut steps).into_iter().map(|ask| (ask, sought.clone())));
+            asks.extend(coverage.asks(self.now, Revision(0), &mut steps).into_iter().map(|ask| (ask, sought.clone())));
             came.push((*gathering, steps));
         }
         for (ask, sought) in asks {

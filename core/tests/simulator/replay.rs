@@ -27,7 +27,7 @@ impl Cluster {
     pub(crate) fn ask(&mut self, number: usize) {
         let mut steps = Vec::new();
         let edge = &mut self.gateways[number];
-        let (asks, wanted) = (edge.coverage.asks(self.now, &mut steps), edge.log.sent().clone());
+        let (asks, wanted) = (edge.coverage.asks(self.now, edge.log.revision(), &mut steps), edge.log.sent().clone());
         for ask in asks {
             self.send_ask(number, ask, &wanted);
         }

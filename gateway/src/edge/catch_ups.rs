@@ -214,7 +214,8 @@ impl CatchUps {
             let Running { coverage, sought, steps, .. } = running;
             coverage.expire(now, steps);
             if !is_clogged && !self.gives_way {
-                asks.extend(coverage.asks(now, steps).into_iter().map(|ask| (ask, &*sought)));
+                // Nothing is confirmed by this coverage, so nothing waits for its answers.
+                asks.extend(coverage.asks(now, Revision(0), steps).into_iter().map(|ask| (ask, &*sought)));
             }
         }
         asks

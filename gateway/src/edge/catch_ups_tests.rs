@@ -263,7 +263,7 @@ fn numbers_of_asks_tell_gatherings_from_live_coverage() {
         let section = tickwire_core::section::Section { partition, revision: Revision(1), prev, upto, events };
         live.offer(Millis(0), Life { incarnation: LIFE, before: Seq(0) }, section, &mut steps);
     }
-    let asked = live.asks(Millis(0), &mut steps);
+    let asked = live.asks(Millis(0), Revision(1), &mut steps);
     assert!(!asked.is_empty() && asked.iter().all(|ask| !CatchUps::is_asked(ask.number)));
     assert!(!CatchUps::is_asked((1 << ASK_BITS) - 1) && CatchUps::is_asked(1 << ASK_BITS));
 }

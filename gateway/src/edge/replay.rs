@@ -33,8 +33,9 @@ impl Edge {
     /// Asks for what is due to be asked for, and tells what was repaired.
     pub(super) async fn repair(&mut self) {
         let now = self.now();
-        for ask in self.coverage.asks(now, &mut self.steps) {
-            let request = request(&self.gateway, &ask, self.log.revision(), self.log.sent(), Purpose::Repair);
+        let revision = self.log.revision();
+        for ask in self.coverage.asks(now, revision, &mut self.steps) {
+            let request = request(&self.gateway, &ask, revision, self.log.sent(), Purpose::Repair);
             if self.send_ask(&ask, request).await {
                 counter!("tickwire_gateway_replays_asked_total").increment(1);
             } else {

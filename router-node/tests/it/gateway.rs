@@ -261,7 +261,7 @@ impl State {
     fn turn(&mut self, me: &NodeRef, now: Millis) -> Vec<(Ask, ReplayRequest)> {
         let mut steps = Vec::new();
         self.coverage.expire(now, &mut steps);
-        let asks = self.coverage.asks(now, &mut steps);
+        let asks = self.coverage.asks(now, self.log.revision(), &mut steps);
         self.repaired += self.coverage.repaired().count();
         self.take(steps);
         let request = |ask: Ask| ReplayRequest {
