@@ -3,9 +3,10 @@
 //! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
 //! gap that would follow, so a partition that lags does not hold the confirmation for longer than a deadline.
 //!
-//! What proves nothing any more includes the answer to a request for a replay that is under way. So a confirmation also
-//! waits for the end of those that were asked for before it: otherwise subscriptions that change faster than routers
-//! answer would keep a gap open for ever. Each of them ends, answered or not, within its time.
+//! What proves nothing any more includes what is about to close a gap: the answer to a request for a replay, and what came
+//! behind the gap and is held. So what would outdate that waits for the gap to close, for another deadline: otherwise
+//! subscriptions that change faster than routers answer would keep a gap open for ever, and have all that follows read
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use crate::ids::{Millis, Revision};
 #[derive(Debug)]
 pub struct Confirmations<T> {
     timeout: u64,
+    patience: u64,
     /// By number, in the order of asking, which is that of the deadlines.
     waiting: BTreeMap<u64, Waiting<T>>,
     /// The same by what they wait for.
@@ -32,10 +34,11 @@ struct Waiting<T> {
 }
 
 impl<T> Confirmations<T> {
-    /// Nothing waits. `timeout`, in milliseconds, is how long a lagging partition may hold a confirmation.
+    /// Nothing waits. `timeout`, in milliseconds, is how long a lagging partition may hold a confirmation, and `patience` for
+    /// how much longer a gap may that is about to close.
     #[must_use]
-    pub fn new(timeout: u64) -> Self {
-        Self { timeout, waiting: BTreeMap::new(), by_revision: BTreeSet::new(), asked: 0 }
+    pub fn new(timeout: u64, patience: u64) -> Self {
+        Self { timeout, patience, waiting: BTreeMap::new(), by_revision: BTreeSet::new(), asked: 0 }
     }
 
     /// Something waits that is part of every revision from `revision` on. Who asks twice and wants the answers in
@@ -48,12 +51,17 @@ impl<T> Confirmations<T> {
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
     pub fn take<E: Weight>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
-        let Some(most) = self.most(coverage) else { return Vec::new() };
-        let carried = coverage.lowest_revision().min(most);
+        if self.waiting.is_empty() || !coverage.is_complete() {
+            return Vec::new();
+        }
+        let harmless = harmless(coverage);
+        let carried = coverage.lowest_revision().min(harmless);
         let carried =
             self.by_revision.iter().take_while(|(revision, _)| *revision <= carried).map(|(_, number)| *number);
-        let late = self.waiting.iter().take_while(|(_, waiting)| waiting.deadline <= now);
-        let late = late.filter(|(_, waiting)| waiting.revision <= most).map(|(number, _)| *number);
+        let delay = if self.is_any_harmless(harmless) { 0 } else { self.patience };
+        let late = self.waiting.iter().take_while(|(_, waiting)| waiting.deadline.plus(delay) <= now);
+        let is_due = |waiting: &Waiting<T>| waiting.revision <= harmless || self.last_deadline(waiting) <= now;
+        let late = late.filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number);
         let numbers: BTreeSet<u64> = carried.chain(late).collect();
         let mut tokens = Vec::with_capacity(numbers.len());
         for number in numbers {
@@ -66,18 +74,32 @@ impl<T> Confirmations<T> {
         tokens
     }
 
-    /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, or all wait for
-    /// answers under way, no time confirms anything, and there is none.
+    /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, no time
+    /// confirms anything, and there is none.
     #[must_use]
     pub fn next_deadline<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Millis> {
-        let most = self.most(coverage)?;
-        self.waiting.values().find(|waiting| waiting.revision <= most).map(|waiting| waiting.deadline)
+        if !coverage.is_complete() {
+            return None;
+        }
+        let harmless = harmless(coverage);
+        let last = self.waiting.values().next().map(|waiting| self.last_deadline(waiting));
+        let waiting = self.is_any_harmless(harmless).then(|| self.waiting.values()).into_iter().flatten();
+        let first = waiting.filter(|waiting| waiting.revision <= harmless).map(|waiting| waiting.deadline).next();
+        first.into_iter().chain(last).min()
     }
 
-    /// The highest revision that may be confirmed now, unless nothing may that waits.
-    fn most<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Revision> {
-        let (lowest, _) = self.by_revision.first()?;
-        let most = coverage.revision_under_way().unwrap_or(Revision(u64::MAX));
-        (*lowest <= most && coverage.is_complete()).then_some(most)
+    /// Whether anything waits that outdates nothing. Mostly all does or nothing, and then no search is needed.
+    fn is_any_harmless(&self, harmless: Revision) -> bool {
+        self.by_revision.first().is_some_and(|(lowest, _)| *lowest <= harmless)
     }
+
+    /// When it is confirmed whatever that outdates.
+    fn last_deadline(&self, waiting: &Waiting<T>) -> Millis {
+        waiting.deadline.plus(self.patience)
+    }
+}
+
+/// The highest revision that outdates nothing which is about to close a gap.
+fn harmless<E: Weight>(coverage: &Coverage<E>) -> Revision {
+    coverage.closing_revision().unwrap_or(Revision(u64::MAX))
 }

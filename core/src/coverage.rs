@@ -267,11 +267,11 @@ impl<E: Weight> Coverage<E> {
         deadline.into_iter().chain(due).min()
     }
 
-    /// The lowest revision that answers under way are matched against; `None` if nothing is asked for. As long as no higher one
-    /// is required, they prove what they say.
+    /// The lowest revision that what closes gaps is matched against: answers under way, and what is held. As long as no higher
+    /// one is required, all of that proves what it says. `None` if there is none.
     #[must_use]
-    pub fn revision_under_way(&self) -> Option<Revision> {
-        self.tracks.iter().filter_map(Track::revision_under_way).min()
+    pub fn closing_revision(&self) -> Option<Revision> {
+        self.tracks.iter().filter_map(Track::closing_revision).min()
     }
 
     /// The gaps that replays have closed since the last call.

@@ -108,7 +108,7 @@ proptest! {
             false => Coverage::new(3, LIMITS),
         };
         let (mut now, mut steps, mut asked, mut revision) = (Millis(0), Vec::new(), 0, 0);
-        let mut confirmations = Confirmations::new(250);
+        let mut confirmations = Confirmations::new(250, 100);
         for input in inputs {
             let answer = |part, last| {
                 ReplayAnswer { router: router(), incarnation: Incarnation(1), part, last }
@@ -160,7 +160,7 @@ proptest! {
             prop_assert!(now < Millis(1_000_000), "a gap stays open for ever: {coverage:#?}");
         }
         prop_assert_eq!(coverage.gaps(), 0);
-        now = now.plus(250);
+        now = now.plus(350);
         prop_assert_eq!(confirmations.take(now, &mut coverage).is_empty() || coverage.is_complete(), true);
         prop_assert_eq!(confirmations.next_deadline(&coverage), None);
     }

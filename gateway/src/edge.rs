@@ -126,7 +126,10 @@ impl Edge {
             clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             reached: Reached::default(),
-            confirmations: Confirmations::new(millis(config.gateway.confirm_timeout)),
+            confirmations: Confirmations::new(
+                millis(config.gateway.confirm_timeout),
+                millis(config.gateway.replay_timeout),
+            ),
             seats: HashMap::new(),
             catch_ups: CatchUps::new(limits(&config.gateway)),
             searches: Searches::default(),

@@ -142,9 +142,12 @@ impl<E: Weight> Track<E> {
         self.repair.and_then(|repair| repair.deadline())
     }
 
-    /// The revision that the answer under way is matched against, at least.
-    pub(super) fn revision_under_way(&self) -> Option<Revision> {
-        self.repair.and_then(|repair| repair.revision())
+    /// The revision that what closes the gap is matched against, at least: the answer under way, and what is held. What is held
+    /// later is hardly older.
+    pub(super) fn closing_revision(&self) -> Option<Revision> {
+        let answer = self.repair.and_then(|repair| repair.revision());
+        let held = self.held.front().map(|section| section.revision);
+        answer.into_iter().chain(held).min()
     }
 
     /// Asks for what is missing, as it matches `revision`. Returns the range, and how many asks just before were not answered

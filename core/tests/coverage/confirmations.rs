@@ -1,16 +1,16 @@
 //! When subscriptions are confirmed.
 
 use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::Offered;
+use tickwire_core::coverage::{Limits, Offered};
 use tickwire_core::ids::{Millis, Revision};
 
-use crate::made::{GRACE, TIMEOUT, answer, apply, asking, asks, coverage, offer, section};
+use crate::made::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, coverage, offer, section};
 use tickwire_core::replay::Part;
 
 #[test]
 fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     let mut coverage = coverage();
-    let mut confirmations = Confirmations::new(250);
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
     confirmations.ask(Millis(0), Revision(2), "subscription");
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "a partition was never heard of");
@@ -25,7 +25,7 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
 #[test]
 fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
     let mut coverage = coverage();
-    let mut confirmations = Confirmations::new(250);
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
     for (at, revision, token) in [(0, 5, "late"), (10, 2, "b"), (20, 9, "waits"), (30, 1, "a"), (30, 2, "c")] {
         confirmations.ask(Millis(at), Revision(revision), token);
     }
@@ -39,14 +39,18 @@ fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
     assert_eq!(confirmations.next_deadline(&coverage), None);
 }
 
-/// Otherwise no answer would prove anything by the time that it comes.
+/// Otherwise no answer would prove anything by the time that it comes, nor what came behind the gap meanwhile.
 #[test]
 fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
-    let mut coverage = asking();
-    let mut confirmations = Confirmations::new(250);
+    let mut coverage = asking_within(Limits { hold_bytes: 100_000, ..LIMITS });
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
     confirmations.ask(Millis(GRACE), Revision(1), 1);
-    assert_eq!(confirmations.take(Millis(GRACE), &mut coverage), [1], "the answer is matched against that");
+    assert_eq!(
+        confirmations.take(Millis(GRACE), &mut coverage),
+        [1],
+        "all that closes the gap is matched against that"
+    );
     // Every 10 ms another subscription, of which every partition has heard 10 ms later.
     let mut now = GRACE;
     for revision in 2..40 {
@@ -56,24 +60,23 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
             offer(&mut coverage, now, section(partition, revision - 1, at - 2, at - 1, &[]));
         }
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
-        assert_eq!(confirmations.next_deadline(&coverage), None, "no time confirms one before the answer is there");
+        assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(GRACE + 10 + 250 + TIMEOUT)));
     }
     let (offered, steps) = answer(&mut coverage, now, 1, Part::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
     assert_eq!((offered, &steps[0]), (Offered::Applied, &apply(0, 0, 5, &[(2, "a")])));
+    assert_eq!(coverage.gaps(), 0, "all that was held is given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));
 }
 
 #[test]
-fn a_router_that_does_not_answer_holds_a_confirmation_for_no_longer_than_it_is_waited_for() {
+fn a_gap_that_nobody_closes_holds_a_confirmation_for_no_longer_than_an_answer_is_waited_for() {
     let mut coverage = asking();
-    let mut confirmations = Confirmations::new(250);
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
     confirmations.ask(Millis(GRACE), Revision(2), "subscription");
-    let over = GRACE + TIMEOUT;
-    assert!(confirmations.take(Millis(over - 1), &mut coverage).is_empty());
-    assert_eq!(coverage.next_expiry(), Some(Millis(over)));
-    coverage.expire(Millis(over), &mut Vec::new());
-    assert_eq!(confirmations.take(Millis(over), &mut coverage), ["subscription"]);
-    assert_eq!(asks(&mut coverage, over).0.len(), 1, "and the next answer is matched against it");
+    let last = GRACE + 250 + TIMEOUT;
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(last)));
+    assert!(confirmations.take(Millis(last - 1), &mut coverage).is_empty());
+    assert_eq!(confirmations.take(Millis(last), &mut coverage), ["subscription"]);
 }

@@ -89,7 +89,12 @@ pub(crate) fn answer(
 
 /// A coverage that misses `(0, 5]` of partition 0, and has asked for it as ask 1 when the grace was over.
 pub(crate) fn asking() -> Coverage<&'static str> {
-    let mut coverage = coverage();
+    asking_within(LIMITS)
+}
+
+/// The same within these limits.
+pub(crate) fn asking_within(limits: Limits) -> Coverage<&'static str> {
+    let mut coverage = Coverage::new(2, limits);
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")]));
     assert_eq!(asks(&mut coverage, GRACE - 1), (vec![], vec![]));

@@ -10,7 +10,7 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::whole::{Hole, Walk};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, REPLAY_TIMEOUT};
 use crate::made::{blank, filter, symbol, user};
 use crate::network::{Message, Network};
 use crate::plan::{Action, GIVE_UP_AFTER, Plan, REPLAY_RANGE};
@@ -62,7 +62,7 @@ impl Cluster {
                 grace: 20,
                 hold_bytes: plan.hold_bytes,
                 replays: 8,
-                replay_timeout: 2_000,
+                replay_timeout: REPLAY_TIMEOUT,
                 give_up_after: plan.give_up_after,
                 replay_range: plan.replay_range,
             },

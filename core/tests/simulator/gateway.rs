@@ -20,6 +20,7 @@ use crate::session::{Promise, Session};
 
 /// As shipped, in milliseconds.
 const CONFIRM_TIMEOUT: u64 = 250;
+pub(crate) const REPLAY_TIMEOUT: u64 = 2_000;
 const SHRINK_DELAY: u64 = 5_000;
 
 /// So little that interest is often widened, and narrows again.
@@ -90,7 +91,7 @@ impl Cluster {
             log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY, BOUNDS),
             node,
             coverage: Coverage::new(PARTITIONS, self.limits),
-            confirmations: Confirmations::new(CONFIRM_TIMEOUT),
+            confirmations: Confirmations::new(CONFIRM_TIMEOUT, REPLAY_TIMEOUT),
             told: Revision(0),
             known: vec![Seq(0); usize::from(PARTITIONS)],
             catch_ups: BTreeMap::new(),
