@@ -1,12 +1,12 @@
 //! When a subscription may be confirmed: once every partition's coverage carries a revision that includes it.
 //!
 //! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
-//! gap that would follow, so a partition that lags does not hold the confirmation for longer than a deadline.
+//! gap that would follow, so a partition of which nothing comes does not hold the confirmation for longer than a deadline.
 //!
-//! What proves nothing any more includes what is about to close a gap: the answer to a request for a replay, and what came
-//! behind the gap and is held. So what would outdate that waits for the gap to close, for another deadline: otherwise
-//! subscriptions that change faster than routers answer would keep a gap open for ever, and have all that follows read
-//! again.
+//! What is on its way is older: the answer to a request for a replay, what came behind a gap and is held, what a router sends
+//! that lags. All of that would have to be read again. So a confirmation waits longer for it, for another deadline:
+//! otherwise subscriptions that change faster than routers answer would keep gaps open for ever, and a router that is a
+//! little late because it has much to do would be given the more to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +34,8 @@ struct Waiting<T> {
 }
 
 impl<T> Confirmations<T> {
-    /// Nothing waits. `timeout`, in milliseconds, is how long a lagging partition may hold a confirmation, and `patience` for
-    /// how much longer a gap may that is about to close.
+    /// Nothing waits. `timeout`, in milliseconds, is how long a partition of which nothing comes may hold a confirmation, and
+    /// `patience` for how much longer one may that lags, or whose gap is about to close.
     #[must_use]
     pub fn new(timeout: u64, patience: u64) -> Self {
         Self { timeout, patience, waiting: BTreeMap::new(), by_revision: BTreeSet::new(), asked: 0 }
@@ -54,7 +54,7 @@ impl<T> Confirmations<T> {
         if self.waiting.is_empty() || !coverage.is_complete() {
             return Vec::new();
         }
-        let harmless = harmless(coverage);
+        let harmless = self.harmless(now, coverage);
         let carried = coverage.lowest_revision().min(harmless);
         let carried =
             self.by_revision.iter().take_while(|(revision, _)| *revision <= carried).map(|(_, number)| *number);
@@ -77,15 +77,22 @@ impl<T> Confirmations<T> {
     /// When the first of the waiting is confirmed whatever lags. While a partition's history has not begun, no time
     /// confirms anything, and there is none.
     #[must_use]
-    pub fn next_deadline<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Millis> {
+    pub fn next_deadline<E: Weight>(&self, now: Millis, coverage: &Coverage<E>) -> Option<Millis> {
         if !coverage.is_complete() {
             return None;
         }
-        let harmless = harmless(coverage);
         let last = self.waiting.values().next().map(|waiting| self.last_deadline(waiting));
+        let first = self.first_deadline(self.harmless(now, coverage));
+        // If nothing more comes, what lags holds nothing any more by then.
+        let quiet = coverage.last_heard().map_or(now, |heard| heard.plus(self.timeout).max(now));
+        let later = self.first_deadline(self.harmless(quiet, coverage)).map(|deadline| deadline.max(quiet));
+        first.into_iter().chain(later).chain(last).min()
+    }
+
+    /// The deadline of the first of the waiting that outdates nothing, if no higher revision than this does.
+    fn first_deadline(&self, harmless: Revision) -> Option<Millis> {
         let waiting = self.is_any_harmless(harmless).then(|| self.waiting.values()).into_iter().flatten();
-        let first = waiting.filter(|waiting| waiting.revision <= harmless).map(|waiting| waiting.deadline).next();
-        first.into_iter().chain(last).min()
+        waiting.filter(|waiting| waiting.revision <= harmless).map(|waiting| waiting.deadline).next()
     }
 
     /// Whether anything waits that outdates nothing. Mostly all does or nothing, and then no search is needed.
@@ -97,9 +104,10 @@ impl<T> Confirmations<T> {
     fn last_deadline(&self, waiting: &Waiting<T>) -> Millis {
         waiting.deadline.plus(self.patience)
     }
-}
 
-/// The highest revision that outdates nothing which is about to close a gap.
-fn harmless<E: Weight>(coverage: &Coverage<E>) -> Revision {
-    coverage.closing_revision().unwrap_or(Revision(u64::MAX))
+    /// The highest revision that outdates nothing which is on its way.
+    fn harmless<E: Weight>(&self, now: Millis, coverage: &Coverage<E>) -> Revision {
+        let since = Millis(now.0.saturating_sub(self.timeout));
+        coverage.coming_revision(since).unwrap_or(Revision(u64::MAX))
+    }
 }

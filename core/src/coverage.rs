@@ -267,11 +267,12 @@ impl<E: Weight> Coverage<E> {
         deadline.into_iter().chain(due).min()
     }
 
-    /// The lowest revision that what closes gaps is matched against: answers under way, and what is held. As long as no higher
-    /// one is required, all of that proves what it says. `None` if there is none.
+    /// The lowest revision of what is on its way: answers that are waited for, what is held behind gaps, and what comes of
+    /// partitions that were heard of after `since`. As long as no higher one is required, all of that proves what it says.
+    /// `None` if nothing is.
     #[must_use]
-    pub fn closing_revision(&self) -> Option<Revision> {
-        self.tracks.iter().filter_map(Track::closing_revision).min()
+    pub fn coming_revision(&self, since: Millis) -> Option<Revision> {
+        self.tracks.iter().filter_map(|track| track.coming_revision(since)).min()
     }
 
     /// The gaps that replays have closed since the last call.
@@ -321,6 +322,12 @@ impl<E: Weight> Coverage<E> {
 
     fn incarnation(&self) -> Option<Incarnation> {
         self.life.map(|life| life.incarnation)
+    }
+
+    /// When any partition was last heard of.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Millis> {
+        self.tracks.iter().filter_map(|track| track.heard).max()
     }
 
     /// Whether every partition's history has started. Before that nothing can be promised to anyone.

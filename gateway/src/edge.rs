@@ -207,7 +207,7 @@ impl Edge {
     }
 
     fn next_turn(&self) -> Millis {
-        let confirmed = self.confirmations.next_deadline(&self.coverage);
+        let confirmed = self.confirmations.next_deadline(self.now(), &self.coverage);
         let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([
             self.log.next_shrink(),

@@ -142,12 +142,13 @@ impl<E: Weight> Track<E> {
         self.repair.and_then(|repair| repair.deadline())
     }
 
-    /// The revision that what closes the gap is matched against, at least: the answer under way, and what is held. What is held
-    /// later is hardly older.
-    pub(super) fn closing_revision(&self) -> Option<Revision> {
+    /// The lowest revision of what is on its way: the answer that is waited for, what is held (later it is hardly older), and
+    /// what comes next if anything has come since `since`.
+    pub(super) fn coming_revision(&self, since: Millis) -> Option<Revision> {
         let answer = self.repair.and_then(|repair| repair.revision());
         let held = self.held.front().map(|section| section.revision);
-        answer.into_iter().chain(held).min()
+        let live = self.heard.filter(|heard| *heard > since).map(|_| self.revision);
+        answer.into_iter().chain(held).chain(live).min()
     }
 
     /// Asks for what is missing, as it matches `revision`. Returns the range, and how many asks just before were not answered

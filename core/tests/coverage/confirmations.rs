@@ -14,10 +14,10 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     confirmations.ask(Millis(0), Revision(2), "subscription");
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "a partition was never heard of");
-    assert_eq!(confirmations.next_deadline(&coverage), None, "no time changes that");
+    assert_eq!(confirmations.next_deadline(Millis(1_000), &coverage), None, "no time changes that");
     offer(&mut coverage, 0, section(1, 1, 0, 1, &[]));
     assert!(confirmations.take(Millis(249), &mut coverage).is_empty());
-    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
+    assert_eq!(confirmations.next_deadline(Millis(249), &coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(250), &mut coverage), ["subscription"]);
     assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, Offered::Outdated);
 }
@@ -32,11 +32,11 @@ fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     offer(&mut coverage, 0, section(1, 2, 0, 1, &[]));
     assert_eq!(confirmations.take(Millis(100), &mut coverage), ["b", "a", "c"]);
-    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
+    assert_eq!(confirmations.next_deadline(Millis(100), &coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(260), &mut coverage), ["late"]);
-    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(270)));
+    assert_eq!(confirmations.next_deadline(Millis(260), &coverage), Some(Millis(270)));
     assert_eq!(confirmations.take(Millis(270), &mut coverage), ["waits"]);
-    assert_eq!(confirmations.next_deadline(&coverage), None);
+    assert_eq!(confirmations.next_deadline(Millis(270), &coverage), None);
 }
 
 /// Otherwise no answer would prove anything by the time that it comes, nor what came behind the gap meanwhile.
@@ -60,13 +60,13 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
             offer(&mut coverage, now, section(partition, revision - 1, at - 2, at - 1, &[]));
         }
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
-        assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(GRACE + 10 + 250 + TIMEOUT)));
+        assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(GRACE + 10 + 250 + TIMEOUT)));
     }
     let (offered, steps) = answer(&mut coverage, now, 1, Part::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
     assert_eq!((offered, &steps[0]), (Offered::Applied, &apply(0, 0, 5, &[(2, "a")])));
     assert_eq!(coverage.gaps(), 0, "all that was held is given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
-    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));
+    assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(now + 250)));
 }
 
 #[test]
@@ -76,7 +76,42 @@ fn a_gap_that_nobody_closes_holds_a_confirmation_for_no_longer_than_an_answer_is
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
     confirmations.ask(Millis(GRACE), Revision(2), "subscription");
     let last = GRACE + 250 + TIMEOUT;
-    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(last)));
+    assert_eq!(confirmations.next_deadline(Millis(GRACE), &coverage), Some(Millis(last)));
     assert!(confirmations.take(Millis(last - 1), &mut coverage).is_empty());
     assert_eq!(confirmations.take(Millis(last), &mut coverage), ["subscription"]);
+}
+
+/// Otherwise all that it sends would have to be read again, while it has too much to do already.
+#[test]
+fn a_router_that_lags_holds_a_confirmation_for_longer_than_one_of_which_nothing_comes() {
+    let mut coverage = coverage();
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
+    let mut upto = 0;
+    let mut lags = |coverage: &mut _, now: u64, revision| {
+        for partition in [0, 1] {
+            offer(coverage, now, section(partition, revision, upto, now, &[]));
+        }
+        upto = now;
+    };
+    lags(&mut coverage, 100, 1);
+    confirmations.ask(Millis(100), Revision(2), "held");
+    for now in [200, 350, 500] {
+        lags(&mut coverage, now, 1);
+        assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
+        assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(now + 250)), "if nothing comes");
+    }
+    lags(&mut coverage, 600, 2);
+    assert_eq!(confirmations.take(Millis(600), &mut coverage), ["held"]);
+    // It stops.
+    confirmations.ask(Millis(610), Revision(3), "deserted");
+    assert!(confirmations.take(Millis(859), &mut coverage).is_empty());
+    assert_eq!(confirmations.take(Millis(860), &mut coverage), ["deserted"]);
+    // It never comes up.
+    confirmations.ask(Millis(900), Revision(4), "given up");
+    let last = 900 + 250 + TIMEOUT;
+    for now in (1_000..last).step_by(100) {
+        lags(&mut coverage, now, 3);
+        assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
+    }
+    assert_eq!(confirmations.take(Millis(last), &mut coverage), ["given up"]);
 }

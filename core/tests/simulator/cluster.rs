@@ -279,7 +279,7 @@ impl Cluster {
     /// When something is next due, for anyone.
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
-        let due = self.gateways.iter().filter_map(Gateway::next_turn);
+        let due = self.gateways.iter().filter_map(|gateway| gateway.next_turn(self.now));
         due.chain(self.network.next()).fold(beat, Millis::min)
     }
 

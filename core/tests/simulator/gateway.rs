@@ -42,12 +42,12 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// When something is next due, as the edge of a gateway reckons it.
-    pub(crate) fn next_turn(&self) -> Option<Millis> {
+    pub(crate) fn next_turn(&self, now: Millis) -> Option<Millis> {
         if self.is_down {
             return None;
         }
         let Self { coverage, confirmations, log, .. } = self;
-        let live = [coverage.next_expiry(), confirmations.next_deadline(coverage), log.next_shrink()];
+        let live = [coverage.next_expiry(), confirmations.next_deadline(now, coverage), log.next_shrink()];
         let past = self.catch_ups.values().filter_map(|catch_up| catch_up.coverage.next_expiry());
         live.into_iter().flatten().chain(past).min()
     }
@@ -184,7 +184,7 @@ impl Cluster {
         self.take_steps(number, steps);
         self.ask(number);
         self.catch_up(number);
-        let next = self.gateways[number].next_turn();
+        let next = self.gateways[number].next_turn(self.now);
         assert!(next.is_none_or(|at| at > self.now), "due at {next:?}, and still at {:?}", self.now);
     }
 
