@@ -152,11 +152,13 @@ mod tests {
             let oracle = Oracle::new(&plan).unwrap();
             let expected = oracle.expected(plan.sockets, 100..plan.schedule.total());
             let memberships = oracle.memberships(plan.sockets);
+            let event = |number| (number, scenario.class(number).event(number, Seq(1), Timestamp(0)).unwrap());
+            let events: Vec<_> = (100..plan.schedule.total()).map(event).collect();
             for socket in 0..plan.sockets {
                 let filter = plan.parsed_filter(socket).unwrap();
                 let mut tally = Tally::default();
-                for number in 100..plan.schedule.total() {
-                    let matches = filter.matches(&scenario.class(number).event(number, Seq(1), Timestamp(0)).unwrap());
+                for (number, event) in &events {
+                    let (number, matches) = (*number, filter.matches(event));
                     assert_eq!(memberships[socket as usize].contains(&oracle.group(number)), matches);
                     if matches {
                         tally.add(number);
