@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev test foreign soak chaos bench fmt lint doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test sim foreign soak chaos bench fmt lint doc clean-tools
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ foreign-tools: ## Get what the foreign tests use: Debian's packages, and the oth
 dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100")
 	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
 
+check: lint ## The inner loop: format, lints, and the tests of single parts with few random cases
+	PROPTEST_CASES=16 TICKWIRE_SIM_RUNS=50 $(CARGO) nextest run --workspace --locked --lib --bins
+
+test-one: tools ## Run the tests whose names contain T (make test-one T=confirmations)
+	$(CARGO) nextest run --workspace --locked -E 'test($(T))'
+
 # Tests wait more than they compute.
 test: tools foreign-tools lint ## Check and test everything, as CI does
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -28,6 +34,10 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
+
+sim: ## Run the simulator as often as one likes, from a seed (RUNS, SEED)
+	TICKWIRE_SIM_RUNS=$${RUNS:-100000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
+	$(CARGO) test --workspace --locked --test simulator
 
 foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
 	@rm -rf target/foreign
