@@ -267,12 +267,12 @@ impl<E: Weight> Coverage<E> {
         deadline.into_iter().chain(due).min()
     }
 
-    /// The lowest revision of what is on its way: answers that are waited for, what is held behind gaps, and what comes of
-    /// partitions that were heard of after `since`. As long as no higher one is required, all of that proves what it says.
-    /// `None` if nothing is.
+    /// The lowest revision of what is on its way and proves something: answers that are waited for, what is held behind gaps,
+    /// and what comes of partitions that were heard of after `since`. As long as no higher one is required, all of that
+    /// proves what it says. `None` if there is nothing.
     #[must_use]
     pub fn coming_revision(&self, since: Millis) -> Option<Revision> {
-        self.tracks.iter().filter_map(|track| track.coming_revision(since)).min()
+        self.tracks.iter().filter_map(|track| track.coming_revision(since, self.need)).min()
     }
 
     /// The gaps that replays have closed since the last call.

@@ -149,7 +149,7 @@ proptest! {
             asked = coverage.asks(now, Revision(revision), &mut steps).last().map_or(asked, |ask| ask.number);
             confirmations.take(now, &mut coverage);
             prop_assert!(coverage.next_expiry().is_none_or(|at| at > now), "{coverage:#?} at {now:?}");
-            prop_assert!(confirmations.next_deadline(now, &coverage).is_none_or(|at| at > now));
+            prop_assert!(confirmations.next_deadline(&coverage).is_none_or(|at| at > now));
             prop_assert!(coverage.held_bytes() <= LIMITS.hold_bytes);
         }
         // Every wait ends: what nobody gives is told, and what waits to be confirmed is, if it can be at all.
@@ -162,7 +162,7 @@ proptest! {
         prop_assert_eq!(coverage.gaps(), 0);
         now = now.plus(350);
         prop_assert_eq!(confirmations.take(now, &mut coverage).is_empty() || coverage.is_complete(), true);
-        prop_assert_eq!(confirmations.next_deadline(now, &coverage), None);
+        prop_assert_eq!(confirmations.next_deadline(&coverage), None);
     }
 
     #[test]

@@ -57,6 +57,10 @@ pub(crate) use crate::edge::inputs::Inputs;
 /// How long a message to NATS may wait for room while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How much longer than `gateway.confirm_timeout` a confirmation waits for what it would outdate, in milliseconds. Answers to
+/// replays come within that, as a rule.
+const CONFIRM_PATIENCE: u64 = 2_000;
+
 /// The state of the edge.
 #[derive(Debug)]
 pub(crate) struct Edge {
@@ -126,10 +130,7 @@ impl Edge {
             clock: Clock::start(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             reached: Reached::default(),
-            confirmations: Confirmations::new(
-                millis(config.gateway.confirm_timeout),
-                millis(config.gateway.replay_timeout),
-            ),
+            confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
             seats: HashMap::new(),
             catch_ups: CatchUps::new(limits(&config.gateway)),
             searches: Searches::default(),
@@ -207,7 +208,7 @@ impl Edge {
     }
 
     fn next_turn(&self) -> Millis {
-        let confirmed = self.confirmations.next_deadline(self.now(), &self.coverage);
+        let confirmed = self.confirmations.next_deadline(&self.coverage);
         let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([
             self.log.next_shrink(),

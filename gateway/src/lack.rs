@@ -16,10 +16,15 @@ pub(crate) struct Lack {
     pub(crate) filters: Vec<Arc<Filter>>,
 }
 
+/// The smallest size: who lacks fewer sequences than four to the power of one more, 4,096, lacks as much as any other of them. To
+/// ask for so little costs more than to read it, so the more of those are given it together the better: a gateway that is
+/// behind gathers more of them at a time.
+const LEAST_SIZE: u32 = 5;
+
 /// What those have in common who lack about as much, in about the same place of the stream: they are asked for together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class {
-    /// How much each lacks: fewer than four to the power of one more sequences.
+    /// How much each lacks: fewer than four to the power of one more sequences, and [`LEAST_SIZE`] at least.
     size: u32,
     /// Where in the stream, in pieces of that many sequences: who lacks little of long ago is not asked for with who lacks
     /// little of now.
@@ -30,7 +35,7 @@ impl Class {
     /// The class of what comes after `from` up to `to`.
     pub(crate) fn of(from: &[Seq], to: &[Seq]) -> Self {
         let missing = from.iter().zip(to).map(|(from, to)| to.0.saturating_sub(from.0)).max();
-        let size = missing.unwrap_or(0).max(1).ilog2() / 2;
+        let size = (missing.unwrap_or(0).max(1).ilog2() / 2).max(LEAST_SIZE);
         let newest = from.iter().max().map_or(0, |seq| seq.0);
         Self { size, place: newest.checked_shr(2 * (size + 1)).unwrap_or(0) }
     }

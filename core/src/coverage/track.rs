@@ -142,13 +142,13 @@ impl<E: Weight> Track<E> {
         self.repair.and_then(|repair| repair.deadline())
     }
 
-    /// The lowest revision of what is on its way: the answer that is waited for, what is held (later it is hardly older), and
-    /// what comes next if anything has come since `since`.
-    pub(super) fn coming_revision(&self, since: Millis) -> Option<Revision> {
+    /// The lowest revision of what is on its way and proves something: the answer that is waited for, the first that is held
+    /// (later ones are hardly older), and what comes next if anything has come after `since`.
+    pub(super) fn coming_revision(&self, since: Millis, need: Revision) -> Option<Revision> {
         let answer = self.repair.and_then(|repair| repair.revision());
-        let held = self.held.front().map(|section| section.revision);
         let live = self.heard.filter(|heard| *heard > since).map(|_| self.revision);
-        answer.into_iter().chain(held).chain(live).min()
+        let held = self.held.iter().map(|section| section.revision).find(|revision| *revision >= need);
+        answer.into_iter().chain(live).filter(|revision| *revision >= need).chain(held).min()
     }
 
     /// Asks for what is missing, as it matches `revision`. Returns the range, and how many asks just before were not answered

@@ -2,9 +2,9 @@
 
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Limits, Offered};
-use tickwire_core::ids::{Millis, Revision};
+use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 
-use crate::made::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, coverage, offer, section};
+use crate::made::{GRACE, LIFE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, asks, coverage, offer, section};
 use tickwire_core::replay::Part;
 
 #[test]
@@ -14,10 +14,10 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     confirmations.ask(Millis(0), Revision(2), "subscription");
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "a partition was never heard of");
-    assert_eq!(confirmations.next_deadline(Millis(1_000), &coverage), None, "no time changes that");
+    assert_eq!(confirmations.next_deadline(&coverage), None, "no time changes that");
     offer(&mut coverage, 0, section(1, 1, 0, 1, &[]));
     assert!(confirmations.take(Millis(249), &mut coverage).is_empty());
-    assert_eq!(confirmations.next_deadline(Millis(249), &coverage), Some(Millis(250)));
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(250), &mut coverage), ["subscription"]);
     assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, Offered::Outdated);
 }
@@ -32,11 +32,11 @@ fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
     offer(&mut coverage, 0, section(1, 2, 0, 1, &[]));
     assert_eq!(confirmations.take(Millis(100), &mut coverage), ["b", "a", "c"]);
-    assert_eq!(confirmations.next_deadline(Millis(100), &coverage), Some(Millis(250)));
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(260), &mut coverage), ["late"]);
-    assert_eq!(confirmations.next_deadline(Millis(260), &coverage), Some(Millis(270)));
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(270)));
     assert_eq!(confirmations.take(Millis(270), &mut coverage), ["waits"]);
-    assert_eq!(confirmations.next_deadline(Millis(270), &coverage), None);
+    assert_eq!(confirmations.next_deadline(&coverage), None);
 }
 
 /// Otherwise no answer would prove anything by the time that it comes, nor what came behind the gap meanwhile.
@@ -60,13 +60,13 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
             offer(&mut coverage, now, section(partition, revision - 1, at - 2, at - 1, &[]));
         }
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
-        assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(GRACE + 10 + 250 + TIMEOUT)));
+        assert!(confirmations.next_deadline(&coverage) > Some(Millis(now)));
     }
     let (offered, steps) = answer(&mut coverage, now, 1, Part::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
     assert_eq!((offered, &steps[0]), (Offered::Applied, &apply(0, 0, 5, &[(2, "a")])));
     assert_eq!(coverage.gaps(), 0, "all that was held is given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
-    assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(now + 250)));
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));
 }
 
 #[test]
@@ -75,10 +75,54 @@ fn a_gap_that_nobody_closes_holds_a_confirmation_for_no_longer_than_an_answer_is
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
     confirmations.ask(Millis(GRACE), Revision(2), "subscription");
-    let last = GRACE + 250 + TIMEOUT;
-    assert_eq!(confirmations.next_deadline(Millis(GRACE), &coverage), Some(Millis(last)));
+    let (first, last) = (GRACE + 250, GRACE + 250 + TIMEOUT);
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(first)));
+    assert!(confirmations.take(Millis(first), &mut coverage).is_empty());
+    assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(last)));
     assert!(confirmations.take(Millis(last - 1), &mut coverage).is_empty());
     assert_eq!(confirmations.take(Millis(last), &mut coverage), ["subscription"]);
+}
+
+#[test]
+fn a_confirmation_waits_for_the_answer_alone_where_nothing_is_held() {
+    let mut coverage = coverage();
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
+    for partition in [0, 1] {
+        offer(&mut coverage, 0, section(partition, 5, 0, 1, &[]));
+    }
+    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(4));
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 1, 4)]);
+    confirmations.ask(Millis(GRACE), Revision(2), "later than the question");
+    assert!(confirmations.take(Millis(GRACE), &mut coverage).is_empty());
+    answer(&mut coverage, GRACE + 5, 1, Part::Events(section(0, 1, 1, 4, &[])), true);
+    assert_eq!(confirmations.take(Millis(GRACE + 5), &mut coverage), ["later than the question"]);
+}
+
+#[test]
+fn a_confirmation_waits_for_what_is_held_alone_where_the_answer_is_newer() {
+    let mut coverage = coverage();
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
+    offer(&mut coverage, 0, section(0, 0, 0, 0, &[]));
+    offer(&mut coverage, 0, section(0, 0, 5, 7, &[(6, "b")]));
+    offer(&mut coverage, 0, section(1, 2, 0, 1, &[]));
+    // What is asked for is matched against 1.
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 0, 5)]);
+    confirmations.ask(Millis(GRACE), Revision(1), "later than what is held");
+    assert!(confirmations.take(Millis(GRACE + 251), &mut coverage).is_empty());
+    answer(&mut coverage, GRACE + 251, 1, Part::Events(section(0, 1, 0, 5, &[])), true);
+    assert_eq!(coverage.gaps(), 0, "what was held is given");
+    assert_eq!(confirmations.take(Millis(GRACE + 251), &mut coverage), ["later than what is held"]);
+}
+
+#[test]
+fn what_is_outdated_already_holds_no_confirmation() {
+    let mut coverage = asking();
+    let mut confirmations = Confirmations::new(250, TIMEOUT);
+    offer(&mut coverage, GRACE, section(1, 3, 0, 1, &[]));
+    coverage.require(Revision(3));
+    offer(&mut coverage, GRACE, section(0, 3, 7, 9, &[]));
+    confirmations.ask(Millis(GRACE), Revision(3), "as another before it");
+    assert_eq!(confirmations.take(Millis(GRACE), &mut coverage), ["as another before it"]);
 }
 
 /// Otherwise all that it sends would have to be read again, while it has too much to do already.
@@ -98,7 +142,8 @@ fn a_router_that_lags_holds_a_confirmation_for_longer_than_one_of_which_nothing_
     for now in [200, 350, 500] {
         lags(&mut coverage, now, 1);
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
-        assert_eq!(confirmations.next_deadline(Millis(now), &coverage), Some(Millis(now + 250)), "if nothing comes");
+        let next = if now < 350 { 350 } else { now + 250 };
+        assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(next)), "if nothing comes");
     }
     lags(&mut coverage, 600, 2);
     assert_eq!(confirmations.take(Millis(600), &mut coverage), ["held"]);

@@ -28,6 +28,11 @@ const STEP: u64 = 5;
 /// So little that a snapshot takes several parts.
 const PART_BYTES: usize = 220;
 
+/// How often a new session comes to each gateway where they come all the time, and how many may before every gap is closed.
+const NEWCOMER: u64 = 15;
+const NEWCOMERS: u64 = 2_000;
+const LEAST_NEWCOMERS: u64 = 20;
+
 /// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
 const PATIENCE: u32 = 30;
 
@@ -35,6 +40,11 @@ pub(crate) struct Cluster {
     pub(crate) limits: Limits,
     /// Whether routers read from replicas that lag, and answer by interests that are too old.
     pub(crate) failing: bool,
+    /// How long a router takes to read a range again.
+    pub(crate) reading: u64,
+    /// Whether new sessions are to come all the time while faults end, and how many came.
+    pub(crate) newcomers: bool,
+    pub(crate) came: u64,
     /// Whether something happened in this turn, so that more may follow at once.
     pub(crate) busy: bool,
     /// Up to where each life of the stream was discarded.
@@ -67,6 +77,9 @@ impl Cluster {
                 replay_range: plan.replay_range,
             },
             failing: false,
+            reading: 0,
+            newcomers: plan.newcomers,
+            came: 0,
             busy: false,
             discarded: BTreeMap::new(),
             damaged: BTreeMap::new(),
@@ -103,6 +116,7 @@ impl Cluster {
         }
         cluster.network = Network::new(plan.seed, plan.loss);
         cluster.failing = plan.failing;
+        cluster.reading = plan.reading;
         cluster
     }
 
@@ -279,7 +293,7 @@ impl Cluster {
     /// When something is next due, for anyone.
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
-        let due = self.gateways.iter().filter_map(|gateway| gateway.next_turn(self.now));
+        let due = self.gateways.iter().filter_map(Gateway::next_turn);
         due.chain(self.network.next()).fold(beat, Millis::min)
     }
 
@@ -361,6 +375,18 @@ impl Cluster {
             self.routers[number].drops_next = false;
             self.learn_view(number);
             self.learn_view(number + NODES);
+        }
+        if self.newcomers {
+            for came in 0.. {
+                let open = self.gateways.iter().map(|edge| &edge.coverage).find(|coverage| coverage.gaps() > 0);
+                // What is lost just now shows when the next comes.
+                if came > LEAST_NEWCOMERS && open.is_none() {
+                    break;
+                }
+                assert!(came < NEWCOMERS, "a gap stays open while sessions come: {open:#?}");
+                (0..NODES).for_each(|gateway| self.newcomer(gateway));
+                self.pass(NEWCOMER);
+            }
         }
         self.pass(4 * BEAT);
         self.tick();

@@ -7,7 +7,7 @@ use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Offered, Step};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
+use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, Symbol, UserId};
 use tickwire_core::interest_log::{Bounds, InterestLog};
 use tickwire_core::position::Position;
 use tickwire_core::section::Batch;
@@ -20,11 +20,15 @@ use crate::session::{Promise, Session};
 
 /// As shipped, in milliseconds.
 const CONFIRM_TIMEOUT: u64 = 250;
+const CONFIRM_PATIENCE: u64 = 2_000;
 pub(crate) const REPLAY_TIMEOUT: u64 = 2_000;
 const SHRINK_DELAY: u64 = 5_000;
 
 /// So little that interest is often widened, and narrows again.
 const BOUNDS: Bounds = Bounds { names: 8, wants: 40, topics: 40, strays: 6 };
+
+/// In the place of a session: one that goes as soon as it is confirmed.
+const NOBODY: usize = usize::MAX;
 
 pub(crate) struct Gateway {
     pub(crate) node: NodeRef,
@@ -42,12 +46,12 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// When something is next due, as the edge of a gateway reckons it.
-    pub(crate) fn next_turn(&self, now: Millis) -> Option<Millis> {
+    pub(crate) fn next_turn(&self) -> Option<Millis> {
         if self.is_down {
             return None;
         }
         let Self { coverage, confirmations, log, .. } = self;
-        let live = [coverage.next_expiry(), confirmations.next_deadline(now, coverage), log.next_shrink()];
+        let live = [coverage.next_expiry(), confirmations.next_deadline(coverage), log.next_shrink()];
         let past = self.catch_ups.values().filter_map(|catch_up| catch_up.coverage.next_expiry());
         live.into_iter().flatten().chain(past).min()
     }
@@ -86,12 +90,14 @@ impl Gateway {
 
 impl Cluster {
     pub(crate) fn new_gateway(&mut self, node: NodeRef) -> Gateway {
+        // Where interest is widened, nobody who comes changes it.
+        let bounds = if self.newcomers { Bounds::default() } else { BOUNDS };
         Gateway {
             is_down: false,
-            log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY, BOUNDS),
+            log: InterestLog::new(node.clone(), self.view.clone(), SHRINK_DELAY, bounds),
             node,
             coverage: Coverage::new(PARTITIONS, self.limits),
-            confirmations: Confirmations::new(CONFIRM_TIMEOUT, REPLAY_TIMEOUT),
+            confirmations: Confirmations::new(CONFIRM_TIMEOUT, CONFIRM_PATIENCE),
             told: Revision(0),
             known: vec![Seq(0); usize::from(PARTITIONS)],
             catch_ups: BTreeMap::new(),
@@ -109,6 +115,16 @@ impl Cluster {
         let revision = edge.log.add_user(&user).max(edge.log.add(&Arc::new(filter.clone())));
         edge.confirmations.ask(self.now, revision, (at, filter.clone()));
         self.sessions.push(Session::new(gateway, user, filter, revision, from));
+    }
+
+    /// A session comes that wants what nobody wants yet.
+    pub(crate) fn newcomer(&mut self, gateway: usize) {
+        self.came += 1;
+        let symbol = Symbol::new(&format!("N{}", self.came)).unwrap();
+        let filter = Filter { symbols: Some([symbol].into()), ..Filter::default() };
+        let edge = &mut self.gateways[gateway];
+        let revision = edge.log.add(&Arc::new(filter.clone()));
+        edge.confirmations.ask(self.now, revision, (NOBODY, filter));
     }
 
     pub(crate) fn open_session(&self, pick: u8) -> Option<usize> {
@@ -184,7 +200,7 @@ impl Cluster {
         self.take_steps(number, steps);
         self.ask(number);
         self.catch_up(number);
-        let next = self.gateways[number].next_turn(self.now);
+        let next = self.gateways[number].next_turn();
         assert!(next.is_none_or(|at| at > self.now), "due at {next:?}, and still at {:?}", self.now);
     }
 
@@ -219,7 +235,10 @@ impl Cluster {
         edge.told = edge.coverage.lowest_revision();
         for (at, filter) in edge.confirmations.take(self.now, &mut edge.coverage) {
             let position = edge.coverage.position().expect("nothing is confirmed before coverage is complete");
-            let session = &mut self.sessions[at];
+            let Some(session) = self.sessions.get_mut(at) else {
+                edge.log.remove(self.now, Arc::new(filter));
+                continue;
+            };
             if !session.open {
                 continue;
             }

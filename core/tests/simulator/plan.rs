@@ -33,6 +33,10 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Of a hundred messages, how many are lost; as many are doubled.
     pub(crate) loss: u32,
+    /// How long a router takes to read a range again, in milliseconds.
+    pub(crate) reading: u64,
+    /// Whether new sessions come all the time while faults end, so that interest never rests.
+    pub(crate) newcomers: bool,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -144,19 +148,25 @@ pub(crate) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     };
     let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
+    let reading = if network { prop_oneof![Just(0), 0..500u64].boxed() } else { Just(0).boxed() };
+    let newcomers = if network { prop_oneof![15 => Just(false), 1 => Just(true)].boxed() } else { Just(false).boxed() };
     let bounds = (range, patience, hold, late);
     let actions = prop::collection::vec(action(chaos), 1..120);
-    (any::<u64>(), loss, bounds, actions).prop_map(move |(seed, loss, bounds, actions)| Plan {
-        quiet: chaos == Chaos::None,
-        failing,
-        late: bounds.3,
-        give_up_after: bounds.1,
-        hold_bytes: bounds.2,
-        replay_range: bounds.0,
-        seed,
-        loss,
-        actions,
-    })
+    (any::<u64>(), loss, reading, newcomers, bounds, actions).prop_map(
+        move |(seed, loss, reading, newcomers, bounds, actions)| Plan {
+            quiet: chaos == Chaos::None,
+            failing,
+            late: bounds.3,
+            give_up_after: bounds.1,
+            hold_bytes: bounds.2,
+            replay_range: bounds.0,
+            seed,
+            loss,
+            reading,
+            newcomers,
+            actions,
+        },
+    )
 }
 
 fn action(chaos: Chaos) -> impl Strategy<Value = Action> {

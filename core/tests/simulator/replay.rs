@@ -27,9 +27,10 @@ impl Cluster {
     pub(crate) fn ask(&mut self, number: usize) {
         let mut steps = Vec::new();
         let edge = &mut self.gateways[number];
-        let (asks, wanted) = (edge.coverage.asks(self.now, edge.log.revision(), &mut steps), edge.log.sent().clone());
-        for ask in asks {
-            self.send_ask(number, ask, &wanted);
+        let asks = edge.coverage.asks(self.now, edge.log.revision(), &mut steps);
+        if !asks.is_empty() {
+            let wanted = edge.log.sent().clone();
+            asks.into_iter().for_each(|ask| self.send_ask(number, ask, &wanted));
         }
         self.take_steps(number, steps);
     }
@@ -62,7 +63,8 @@ impl Cluster {
                 part,
                 last: at + 1 == count,
             };
-            self.network.send(self.now, &Message::Answer(request.gateway.clone(), ask, answer));
+            let read = self.now.plus(self.reading);
+            self.network.send(read, &Message::Answer(request.gateway.clone(), ask, answer));
         }
     }
 

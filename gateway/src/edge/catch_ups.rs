@@ -1,10 +1,10 @@
 //! Sessions that lack something of the past, gathered: those that come within a short time and lack about as much are
 //! given it together, so that a crowd that connects again costs what the range costs and not what the crowd does. Pure.
 //!
-//! "About as much" is a power of four, in sequences of the stream, in the same place of it ([`Class`]): nobody reads much
-//! more than it lacks itself, and one that was away for long delays nobody. Of each such class one gathering runs at a
-//! time, unless its clients read slowly; who comes meanwhile gathers for the next. A gathering is coverage of a range:
-//! asked for, held, trimmed and told as the live one is.
+//! "About as much" is a power of four, from 4,096 on, in sequences of the stream, in the same place of it ([`Class`]):
+//! nobody reads much more than it lacks itself, and one that was away for long delays nobody. Of each such class one
+//! gathering runs at a time, unless its clients read slowly; who comes meanwhile gathers for the next. A gathering is
+//! coverage of a range: asked for, held, trimmed and told as the live one is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

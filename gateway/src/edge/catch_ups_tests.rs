@@ -122,17 +122,18 @@ fn those_who_come_within_fifty_milliseconds_begin_together() {
 }
 
 #[test]
-fn classes_are_powers_of_four() {
+fn classes_are_powers_of_four_from_4096_on() {
     let mut catch_ups = CatchUps::new(LIMITS);
-    for (session, missing) in (0..).zip([0, 1, 3, 4, 15, 16, 63, 64, 255, 256]) {
-        add(&mut catch_ups, 0, session, lack(1_023 - missing, 1_023));
+    let last = (1 << 20) - 1;
+    for (session, missing) in (0..).zip([0, 1, 4_095, 4_096, 16_383, 16_384, 65_535, 65_536]) {
+        add(&mut catch_ups, 0, session, lack(last - missing, last));
     }
-    assert_eq!(begin(&mut catch_ups, 50), [vec![0, 1, 2], vec![3, 4], vec![5, 6], vec![7, 8], vec![9]]);
+    assert_eq!(begin(&mut catch_ups, 50), [vec![0, 1, 2], vec![3, 4], vec![5, 6], vec![7]]);
     // Of several partitions the one that lacks most counts.
     let mut two = CatchUps::new(LIMITS);
-    for (session, missing) in [(1, [1, 16]), (2, [63, 0]), (3, [15, 15])] {
-        let from = missing.map(|missing| Seq(1_000 - missing)).into();
-        add(&mut two, 0, session, Lack { from, to: vec![Seq(1_000); 2], ..lack(0, 0) });
+    for (session, missing) in [(1, [1, 4_096]), (2, [16_383, 0]), (3, [4_095, 4_095])] {
+        let from = missing.map(|missing| Seq(last - missing)).into();
+        add(&mut two, 0, session, Lack { from, to: vec![Seq(last); 2], ..lack(0, 0) });
     }
     assert_eq!(begin(&mut two, 50), [vec![3], vec![1, 2]]);
 }
@@ -202,7 +203,7 @@ fn a_bounded_number_of_gatherings_run() {
         assert_eq!(begin(&mut catch_ups, 50), [[session]]);
         clog(&mut catch_ups, 50, 0);
     }
-    for (session, missing) in [(101, 1), (102, 20), (103, 100), (104, 2_000)] {
+    for (session, missing) in [(101, 1), (102, 5_000), (103, 20_000), (104, 100_000)] {
         add(&mut catch_ups, 50, session, lack(0, missing));
     }
     assert_eq!(begin(&mut catch_ups, 100), [[101]], "there is room for one more");
@@ -249,7 +250,7 @@ fn another_life_of_the_stream_ends_all() {
 #[test]
 fn numbers_of_asks_tell_gatherings_from_live_coverage() {
     let mut catch_ups = CatchUps::new(LIMITS);
-    for (session, missing) in (1..).zip([1, 10, 100, 1_000]) {
+    for (session, missing) in (1..).zip([1, 5_000, 20_000, 100_000]) {
         add(&mut catch_ups, 0, session, lack(0, missing));
     }
     assert_eq!(begin(&mut catch_ups, 50).len(), 4);

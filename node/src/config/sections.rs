@@ -316,7 +316,7 @@ pub struct GatewayConfig {
     /// How long interest deltas are gathered.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub delta_window: Duration,
-    /// How long a partition may hold up a confirmation.
+    /// How long a partition of which nothing comes may hold up a confirmation.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<10, 60_000, _>")]
     pub confirm_timeout: Duration,
     /// How long a gap may close by itself.
