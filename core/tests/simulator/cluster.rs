@@ -392,7 +392,9 @@ impl Cluster {
         self.tick();
         self.pass(6 * BEAT);
         for _ in 0..PATIENCE {
-            if self.gateways.iter().all(|edge| edge.coverage.gaps() == 0 && edge.catch_ups.is_empty()) {
+            let is_told = |edge: &Gateway| edge.told == edge.log.revision() && edge.log.next_shrink().is_none();
+            let is_given = |edge: &Gateway| edge.coverage.gaps() == 0 && edge.catch_ups.is_empty();
+            if self.gateways.iter().all(|edge| is_told(edge) && is_given(edge)) {
                 break;
             }
             self.pass(BEAT);
