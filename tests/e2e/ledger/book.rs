@@ -169,6 +169,23 @@ impl Ledger {
         }
     }
 
+    /// Publishes on until a gateway has let go of something that its slow readers do not take, however slowly that comes.
+    pub(super) async fn overtake_slow_readers(&mut self) {
+        let let_go = ["tickwire_gateway_dropped_events_total", "tickwire_gateway_conflated_events_total"];
+        let Self { cluster, publisher, .. } = self;
+        eventually("slow readers are told that they are slow", SETTLE, async || {
+            publisher.more(50).await;
+            for gateway in &mut cluster.gateways {
+                let metrics = gateway.metrics().await;
+                if let_go.iter().any(|name| metrics.get_labelled(name, r#"reason="slow_consumer""#) > 0.0) {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+
     /// Lets a stranger come to every door from now on.
     pub(super) fn invite_stranger(&mut self, seed: u64) {
         self.stranger = Some(Stranger::start(seed, &self.cluster, &self.gateways, &self.admins));
