@@ -383,14 +383,19 @@ impl World {
         let fault = self.faults.next().unwrap_or(Fault::Fine);
         self.asks += 1;
         self.faulty += usize::from(fault != Fault::Fine);
-        self.vain += usize::from(matches!(fault, Fault::Lost | Fault::Refused | Fault::Late | Fault::Reversed));
         let request = wire::decode(&request(&node("g"), ask, Revision(1), sought, Purpose::CatchUp).unwrap()).unwrap();
         let mut parts = match fault {
-            Fault::Lost => return,
+            Fault::Lost => {
+                self.vain += 1;
+                return;
+            }
             Fault::Refused => vec![Part::Refused(Refusal::Busy)],
             Fault::Partial => self.parts(&request, 1),
             Fault::Fine | Fault::Doubled | Fault::Late | Fault::Reversed => self.parts(&request, usize::MAX),
         };
+        // The end of a range is not there yet where its partition has nothing behind it.
+        let is_refused = parts.iter().any(|part| matches!(part, Part::Refused(_)));
+        self.vain += usize::from(is_refused || matches!(fault, Fault::Late | Fault::Reversed));
         let last = parts.len() - 1;
         let mut messages: Vec<_> = parts
             .drain(..)
