@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hint::clipped;
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
-use crate::time;
+use crate::{object, time};
 
 pub use crate::time::{TimeError, TimeProblem};
 
@@ -318,6 +318,7 @@ pub struct Event {
     /// Labels, sorted, each once.
     pub tags: Vec<CompactString>,
     /// Everything else that the producer sent.
+    #[serde(deserialize_with = "object::deserialize")]
     pub data: serde_json::Map<String, serde_json::Value>,
     /// The rooms that it is sent to, sorted, each once.
     #[serde(default)]

@@ -58,6 +58,13 @@ pub(crate) fn from_msgpack(bytes: &[u8]) -> Result<Object, ObjectError> {
     }
 }
 
+/// Reads an object that stands in something else, by the same rules. The map's own reader has others: it takes an object
+/// whose first name is `$serde_json::private::RawValue` for JSON that is yet to be read, so what was taken from a producer
+/// could not be read between nodes.
+pub(crate) fn deserialize<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+    object(Levels(MAX_DEPTH).deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
 fn object(value: Value) -> Result<Object, ObjectError> {
     match value {
         Value::Object(object) => Ok(object),
@@ -229,6 +236,21 @@ mod tests {
         let from_json = from_json(json).unwrap();
         let packed = rmp_serde::to_vec(&from_json).unwrap();
         assert_eq!(from_msgpack(&packed).unwrap(), from_json);
+    }
+
+    #[test]
+    fn a_name_that_a_parser_uses_for_itself_is_a_name_like_any_other() {
+        for name in ["$serde_json::private::RawValue", "$serde_json::private::Number", "$__toml_private_datetime"] {
+            for value in [json!("]]"), json!("1"), json!(1), json!([[]]), json!({ "a": "]]" })] {
+                let mut inner = Object::new();
+                inner.insert(name.to_owned(), value);
+                let object = Object::from_iter([("x".to_owned(), Value::Object(inner))]);
+                assert_eq!(from_json(&serde_json::to_vec(&object).unwrap()).unwrap(), object);
+                let packed = rmp_serde::to_vec(&object).unwrap();
+                assert_eq!(from_msgpack(&packed).unwrap(), object);
+                assert_eq!(deserialize(&mut rmp_serde::Deserializer::new(&packed[..])).unwrap(), object);
+            }
+        }
     }
 
     #[test]

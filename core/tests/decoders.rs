@@ -9,6 +9,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::frames::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
 use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 use tickwire_core::key;
+use tickwire_core::wire;
 
 /// Any value of a few levels, with names among its fields that decoders look at.
 fn value() -> impl Strategy<Value = Value> {
@@ -54,6 +55,9 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         "contains",
         "min",
         "x",
+        // Which a parser uses for itself.
+        "$serde_json::private::RawValue",
+        "$serde_json::private::Number",
     ];
     vec((prop::sample::select(names).prop_map(str::to_owned), inner), 0..6)
         .prop_map(|fields| fields.into_iter().collect())
@@ -294,6 +298,30 @@ proptest! {
             let mut bytes = Vec::new();
             write_array(&mut bytes, [object.as_slice()].into_iter(), encoding);
             prop_assert_eq!(ServerMessage::parse(&bytes, encoding).unwrap(), [expected.clone()]);
+        }
+    }
+}
+
+/// Otherwise one event that a router takes would be refused by every gateway, with the section that it stands in.
+#[test]
+fn an_event_passes_whatever_names_its_data_has() {
+    for text in [
+        r#"{"pattern":"Doji","x":{"$serde_json::private::RawValue":"]]"}}"#,
+        r#"{"pattern":"Doji","x":[{"a":1,"b":{"$serde_json::private::RawValue":1}}]}"#,
+        r#"{"pattern":"Doji","$serde_json::private::RawValue":"]]"}"#,
+        r#"{"pattern":"Doji","x":{"$serde_json::private::Number":"]]"}}"#,
+    ] {
+        let event = try_decode("pattern", "AAPL", None, text.as_bytes()).unwrap();
+        assert!(text.ends_with(&serde_json::to_string(&event.data).unwrap()[1..]), "{text}: {:?}", event.data);
+        let passed: Event = wire::decode(&wire::encode(&event).unwrap()).unwrap();
+        assert_eq!(passed, event, "{text}");
+        for encoding in Encoding::ALL {
+            let object = encode_event(&event, Partition(1), Seq(2), encoding);
+            let mut bytes = Vec::new();
+            write_array(&mut bytes, [object.as_slice()].into_iter(), encoding);
+            let received = ServerMessage::parse(&bytes, encoding).unwrap();
+            let [ServerMessage::Event(received)] = &received[..] else { panic!("{received:?}") };
+            assert_eq!(received.data, event.data, "{text}");
         }
     }
 }

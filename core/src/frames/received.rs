@@ -10,6 +10,7 @@ use super::server::{
 };
 use crate::event::{Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
+use crate::object;
 
 /// One object of the server's.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -87,7 +88,7 @@ pub struct ReceivedEvent {
     #[serde(default)]
     pub conflated: u32,
     /// Everything else that the producer sent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::deserialize")]
     pub data: serde_json::Map<String, serde_json::Value>,
 }
 
