@@ -15,8 +15,13 @@ use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::wire::{self, WireError};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
+
+/// How long a bucket may be unknown after it was made, and the pause between two looks: the servers of a cluster learn of it
+/// one after the other.
+const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a lease's key holds: its owner, and what the owners hand on to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,13 +117,19 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Opens the bucket. Every operation takes at most `deadline`.
+    /// Opens the bucket, and waits a while for one that was just made. Every operation takes at most `deadline`.
     ///
     /// # Errors
     /// [`LeaseError::Unavailable`] if the bucket cannot be reached.
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
-        let opened = nats.jetstream.get_key_value(bucket).await;
-        let bucket = opened.map_err(|error| unavailable(bucket, error))?;
+        let end = Instant::now() + SETTLING;
+        let bucket = loop {
+            match nats.jetstream.get_key_value(bucket).await {
+                Ok(opened) => break opened,
+                Err(error) if Instant::now() >= end => return Err(unavailable(bucket, error)),
+                Err(_) => sleep(SETTLING_PAUSE).await,
+            }
+        };
         let (context, writes) = (nats.jetstream.clone(), nats.writes.clone());
         Ok(Self { context, bucket, writes, me, deadline })
     }

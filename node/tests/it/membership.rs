@@ -150,6 +150,19 @@ async fn membership_survives_the_loss_of_nats() {
     }
 }
 
+/// The servers of a cluster learn one after the other of a bucket that another node has just made.
+#[tokio::test]
+async fn a_bucket_that_is_not_known_yet_is_waited_for() {
+    let server = NatsServer::start();
+    let config = config(&server, "r1");
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    let mut opening = Box::pin(Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON));
+    let meanwhile = tokio::time::timeout(Duration::from_millis(300), &mut opening).await;
+    assert!(meanwhile.is_err(), "there is no bucket: {meanwhile:?}");
+    provision(&nats, &config.stream).await.unwrap();
+    opening.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_write_that_was_not_answered_is_looked_up() {
     let server = NatsServer::start();
