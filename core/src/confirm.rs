@@ -35,8 +35,6 @@ struct Waiting<T> {
     revision: Revision,
     /// Whatever lags, it is confirmed by then if it outdates nothing that is on its way.
     deadline: Millis,
-    /// It is confirmed by then.
-    last_deadline: Millis,
     token: T,
 }
 
@@ -60,20 +58,18 @@ impl<T> Confirmations<T> {
     /// order asks with a revision that never falls.
     pub fn ask(&mut self, now: Millis, revision: Revision, token: T) {
         self.asked += 1;
-        let deadline = now.plus(self.timeout);
-        let waiting = Waiting { revision, deadline, last_deadline: deadline.plus(self.patience), token };
         self.by_revision.insert((revision, self.asked));
         self.early.push_back(self.asked);
-        self.waiting.insert(self.asked, waiting);
+        self.waiting.insert(self.asked, Waiting { revision, deadline: now.plus(self.timeout), token });
     }
 
     /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
     pub fn take<E: Weight>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
-        let mut taken = BTreeMap::new();
         if self.waiting.is_empty() || !coverage.is_complete() {
             return Vec::new();
         }
-        self.sort(now);
+        self.see_deadlines(now);
+        let mut taken = BTreeMap::new();
         // What is outdated by one holds the others no longer.
         loop {
             let due = self.due(now, coverage);
@@ -89,7 +85,7 @@ impl<T> Confirmations<T> {
                 }
             }
         }
-        self.sort(now);
+        self.see_deadlines(now);
         taken.into_values().collect()
     }
 
@@ -99,20 +95,22 @@ impl<T> Confirmations<T> {
         let up_to = |most: Revision| move |(revision, _): &&(Revision, u64)| *revision <= most;
         let carried = self.by_revision.iter().take_while(up_to(coverage.lowest_revision().min(harmless)));
         let late = self.late.iter().take_while(up_to(harmless));
-        let last = self.waiting.iter().take_while(|(_, waiting)| waiting.last_deadline <= now);
+        let last = self.waiting.iter().take_while(|(_, waiting)| self.last_deadline(waiting) <= now);
         carried.chain(late).map(|(_, number)| *number).chain(last.map(|(number, _)| *number)).collect()
     }
 
-    /// Passes over those that are confirmed, and those whose first deadline has passed.
-    fn sort(&mut self, now: Millis) {
-        while let Some(number) = self.early.front() {
-            match self.waiting.get(number) {
-                Some(waiting) if waiting.deadline > now => return,
-                Some(waiting) => self.late.insert((waiting.revision, *number)),
-                None => true,
-            };
-            self.early.pop_front();
+    /// Those whose first deadline has passed are late from now on; those that are confirmed are passed over.
+    fn see_deadlines(&mut self, now: Millis) {
+        let Self { waiting, early, late, .. } = self;
+        let is_over = |number: &mut u64| waiting.get(number).is_none_or(|waiting| waiting.deadline <= now);
+        while let Some(number) = early.pop_front_if(is_over) {
+            late.extend(waiting.get(&number).map(|waiting| (waiting.revision, number)));
         }
+    }
+
+    /// By then it is confirmed, whatever that outdates.
+    fn last_deadline(&self, waiting: &Waiting<T>) -> Millis {
+        waiting.deadline.plus(self.patience)
     }
 
     /// When [`Self::take`] is next to be called, if nothing comes before that: when a deadline passes, or what lags counts
@@ -126,7 +124,7 @@ impl<T> Confirmations<T> {
         let early = self.early.front().and_then(|number| self.waiting.get(number)).map(|waiting| waiting.deadline);
         let quiet = coverage.last_heard().map(|heard| heard.plus(self.timeout));
         let late = self.late.first().and_then(|(lowest, _)| quiet.filter(|at| *lowest <= self.harmless(*at, coverage)));
-        early.into_iter().chain(late).chain([first.last_deadline]).min()
+        early.into_iter().chain(late).chain([self.last_deadline(first)]).min()
     }
 
     /// The highest revision that outdates nothing which is on its way.

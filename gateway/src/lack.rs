@@ -16,9 +16,8 @@ pub(crate) struct Lack {
     pub(crate) filters: Vec<Arc<Filter>>,
 }
 
-/// The smallest size: who lacks fewer sequences than four to the power of one more, 4,096, lacks as much as any other of them. To
-/// ask for so little costs more than to read it, so the more of those are given it together the better: a gateway that is
-/// behind gathers more of them at a time.
+/// The smallest size: all who lack fewer than 4,096 sequences, four to the power of one more, are of it. To ask for so
+/// little costs more than to read it, so they are better given it together: a gateway that is behind gathers the more.
 const LEAST_SIZE: u32 = 5;
 
 /// What those have in common who lack about as much, in about the same place of the stream: they are asked for together.
