@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tickwire_core::frames::{
@@ -47,8 +47,10 @@ pub(crate) struct Socket {
     pub(crate) objects: Vec<Value>,
     /// The ends of the past so far.
     pub(crate) caught_up: Vec<CaughtUp>,
-    /// Events that came early, and that may come again after a resume.
-    pub(crate) early: Vec<(Partition, Seq)>,
+    /// Events that came early. They may come again after a resume, and are passed over then.
+    early: BTreeSet<(Partition, Seq)>,
+    /// Those of them that came before the last resume.
+    may_come_again: BTreeSet<(Partition, Seq)>,
     /// The last position told.
     pub(crate) position: String,
     /// Per partition the last event that came, not counting early ones.
@@ -85,6 +87,7 @@ impl Socket {
     /// the past follows.
     pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: &Value) -> Subscriptions {
         self.drain();
+        self.may_come_again.append(&mut self.early);
         self.ws = connect(gateway, &query(user), self.encoding).await;
         self.welcome().await;
         let frame = self.resume_frame(subscriptions);
@@ -137,7 +140,8 @@ impl Socket {
             notices: Vec::new(),
             objects: Vec::new(),
             caught_up: Vec::new(),
-            early: Vec::new(),
+            early: BTreeSet::new(),
+            may_come_again: BTreeSet::new(),
             position: String::new(),
             seen: BTreeMap::new(),
         }
@@ -282,6 +286,7 @@ impl Socket {
     /// Takes a message in, or gives it if it is for the caller.
     fn sort(&mut self, message: ServerMessage) -> Option<ServerMessage> {
         match message {
+            ServerMessage::Event(event) if self.may_come_again.remove(&(event.p, event.seq)) => {}
             ServerMessage::Event(event) => self.events.push(*event),
             ServerMessage::Gap(gap) => self.gaps.push(gap),
             ServerMessage::Notice(notice) => self.notices.push(notice),
@@ -319,7 +324,9 @@ impl Socket {
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in &messages {
             match message {
-                ServerMessage::Event(event) if is_early => self.early.push((event.p, event.seq)),
+                ServerMessage::Event(event) if is_early => {
+                    self.early.insert((event.p, event.seq));
+                }
                 ServerMessage::Event(event) => {
                     let seen = self.seen.entry(event.p).or_insert(event.seq);
                     *seen = event.seq.max(*seen);
