@@ -25,8 +25,8 @@ const MOST_SKEW: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 1 if any check fails. Whether this user may do what the roles do is tried out: running nodes log that they
-refused an empty message.
+Exit code 1 if any check fails. Whether this user may do what the roles do is tried out.
+Running nodes log that they refused an empty message.
 
 Examples:
   tickwire doctor

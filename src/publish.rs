@@ -23,7 +23,7 @@ type Payload = Map<String, Value>;
 #[command(after_help = "\
 Examples:
   tickwire publish --key AAPL --pattern BreakoutBO --confidence 0.87 --tier daily
-  tickwire publish --kind alert --key ann --priority high --data '{\"alert_id\":\"a-1\",\"type\":\"pattern\"}'
+  tickwire publish --kind alert --key ann --data '{\"alert_id\":\"a-1\"}'
   tickwire publish events.jsonl                      one object a line, its key in `symbol`
   tickwire publish - --kind health --key-field service < reports.jsonl")]
 pub(crate) struct PublishArgs {

@@ -28,7 +28,7 @@ pub(crate) struct WatchArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: String,
-    /// Who to be, for a gateway with auth.mode = \"dev\"
+    /// Who to be, for a gateway with auth.mode = "dev"
     #[arg(long, value_name = "NAME", value_parser = values::user, required_unless_present_any = ["token", "token_file"], conflicts_with_all = ["token", "token_file"])]
     user: Option<UserId>,
     /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN

@@ -75,6 +75,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Lost, Self::Retention, Self::Damaged, Self::TooLong];
+
     /// As clients are told it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -13,6 +13,9 @@ use crate::object;
 /// The version that this build writes and reads.
 pub const VERSION: u8 = 1;
 
+/// No version of tickwire will be higher. What begins with another byte, as text does, comes from something else.
+const LAST_VERSION: u8 = 31;
+
 /// Levels of lists and maps in a message: those of an event's data, and some around them.
 const MAX_DEPTH: usize = object::MAX_DEPTH + 16;
 
@@ -34,6 +37,14 @@ pub enum WireError {
     /// A value that has no MessagePack form.
     #[error("cannot encode: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
+}
+
+impl WireError {
+    /// Whether another version of tickwire may have written it. If not, no node has.
+    #[must_use]
+    pub fn is_other_version(&self) -> bool {
+        matches!(self, Self::Version { found } if *found <= LAST_VERSION)
+    }
 }
 
 /// Encodes a message for another node.
@@ -74,6 +85,14 @@ mod tests {
     use crate::event::{Event, blank_event};
     use crate::replay::Refusal;
     use serde_json::{Map, Value, json};
+
+    #[test]
+    fn text_and_what_is_malformed_are_of_no_version() {
+        let refused = |bytes: &[u8]| decode::<u64>(bytes).unwrap_err().is_other_version();
+        assert!([0, VERSION + 1, LAST_VERSION].iter().all(|version| refused(&[*version, 7])));
+        let others: [&[u8]; 5] = [b"{\"stream\":\"EVENTS\",\"seq\":7}", b" ", b"\xc1", &[VERSION, 0xc1], b""];
+        assert!(!others.into_iter().any(refused));
+    }
 
     /// An event whose data has so many levels, as it stands in a batch.
     fn nested(levels: usize) -> Vec<u8> {

@@ -23,7 +23,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::confirm::Confirmations;
 use tickwire_core::coverage::{Coverage, Limits, Step};
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
@@ -34,6 +34,7 @@ use tickwire_core::wire;
 use tickwire_node::admin::Check;
 use tickwire_node::clock::{Clock, Turns, millis};
 use tickwire_node::config::{Config, GatewayConfig};
+use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::Node;
 use tickwire_node::storage::Stopped;
@@ -358,12 +359,12 @@ fn describe() {
     replay::describe();
     interest::describe();
     past::describe();
-    describe_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
+    declare_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
     describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_vain_turns_total",
         "Turns of the clock after which something due was still due; any is a bug"
     );
-    describe_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
+    declare_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
 }

@@ -60,7 +60,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 const SHOWN_ORIGIN: usize = 80;
 
 /// The largest message of a client that has not said who it is, in bytes.
-const MAX_UNNAMED_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
 /// The HTTP front: what its routes need.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::arrival::{Arrival, shard_of};
 use crate::auth::{AuthError, Authenticator, Credentials, Identity};
+use crate::http::MAX_UNNAMED_BYTES;
 use crate::messages::ToShard;
 use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
 use crate::weighed::Sender;
@@ -118,7 +119,10 @@ impl Lobby {
                     return refused(ServerError::new(None, ErrorCode::BadFrame, message));
                 }
                 Ok(Some(Incoming::TooLarge)) => {
-                    let text = ErrorCode::FrameTooLarge.text();
+                    let text = format!(
+                        "a message of more than {} KiB from a client that has not said who it is",
+                        MAX_UNNAMED_BYTES / 1024
+                    );
                     let error = Some(ServerError::new(None, ErrorCode::FrameTooLarge, text));
                     return Err(Some(Refusal { code: CloseCode::TooBig, error }));
                 }

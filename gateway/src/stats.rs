@@ -2,6 +2,7 @@
 
 use metrics::{Counter, counter, describe_counter};
 use tickwire_core::codes::NoticeCode;
+use tickwire_node::declare_counter;
 
 use crate::outbox::Fate;
 
@@ -103,17 +104,17 @@ pub(crate) fn describe() {
     crate::index::metrics::describe();
     crate::home::describe();
     crate::shard::past::describe();
-    describe_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
-    describe_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
-    describe_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");
-    describe_counter!("tickwire_gateway_frames_total", "WebSocket frames written to sockets");
-    describe_counter!("tickwire_gateway_sent_bytes_total", "Bytes of frames written to sockets");
-    describe_counter!("tickwire_gateway_early_frames_total", "Frames that overtook events that still waited");
-    describe_counter!(
+    declare_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
+    declare_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
+    declare_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");
+    declare_counter!("tickwire_gateway_frames_total", "WebSocket frames written to sockets");
+    declare_counter!("tickwire_gateway_sent_bytes_total", "Bytes of frames written to sockets");
+    declare_counter!("tickwire_gateway_early_frames_total", "Frames that overtook events that still waited");
+    declare_counter!(
         "tickwire_gateway_promoted_events_total",
         "Events that left before their lane's turn, since they had waited for long"
     );
-    describe_counter!("tickwire_gateway_unread_events_total", "Events that still waited for clients that left");
+    declare_counter!("tickwire_gateway_unread_events_total", "Events that still waited for clients that left");
     describe_counter!(
         "tickwire_gateway_dropped_events_total",
         "Events dropped that a session should have had, by reason; after `closed` a resume brings them"
@@ -123,21 +124,21 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");
     describe_counter!("tickwire_gateway_gaps_told_total", "Gaps told to sessions, one count per shard");
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
-    describe_counter!("tickwire_gateway_token_renewals_total", "New tokens that sessions went on with");
-    describe_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
+    declare_counter!("tickwire_gateway_token_renewals_total", "New tokens that sessions went on with");
+    declare_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
     describe_counter!(
         "tickwire_gateway_refused_upgrades_total",
         "Requests for a WebSocket that were refused, by status"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_displaced_sockets_total",
         "Sockets that had not said who they are and were closed to make place for new ones"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_paused_commands_total",
         "Times that a session, or its user, asked for more than its rate and was read no further for a while"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_edge_full_total",
         "Times that a shard read no more commands since too many waited for the edge"
     );

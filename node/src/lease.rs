@@ -4,11 +4,13 @@
 //! observed here*. A refused write means that somebody else has written; an unanswered one means nothing, except that
 //! the next attempt has to find out first whether it took effect.
 
+use crate::declare_counter;
 use crate::nats::Nats;
 use crate::stored::{self, StoredMessage, Wanted};
 use crate::writes::Writes;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Store, UpdateError, UpdateErrorKind};
+use metrics::counter;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -41,13 +43,17 @@ pub struct Read<S> {
     pub record: Option<Record<S>>,
     /// Whether it holds something that this version cannot read: it is somebody's, until it is stale.
     pub is_unreadable: bool,
+    /// Whether it holds something that no version of tickwire writes. That says nothing of whose it is: who has it
+    /// writes over it, and for all others it is as old as it was. NATS itself writes such things: a producer's
+    /// acknowledgement goes to any subject that the producer names, whatever the producer may publish.
+    pub is_foreign: bool,
 }
 
 impl<S> Read<S> {
     /// Whether `me` may take it without waiting for it to be stale: nobody has it, or `me` has.
     pub fn is_free_for(&self, me: &NodeRef) -> bool {
         let owner = self.record.as_ref().and_then(|record| record.owner.as_ref());
-        !self.is_unreadable && owner.is_none_or(|owner| owner == me)
+        !self.is_unreadable && !self.is_foreign && owner.is_none_or(|owner| owner == me)
     }
 }
 
@@ -122,6 +128,10 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Unavailable`] if the bucket cannot be reached.
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
+        declare_counter!(
+            "tickwire_overwritten_leases_total",
+            "How often a lease was found that something else than a node had written over"
+        );
         let end = Instant::now() + SETTLING;
         let bucket = loop {
             match nats.jetstream.get_key_value(bucket).await {
@@ -140,10 +150,15 @@ impl Leases {
     /// When it cannot be reached.
     pub async fn read<S: DeserializeOwned>(&self, key: &str) -> Result<Read<S>, LeaseError> {
         match self.fetch(key).await {
-            Ok((revision, record)) => Ok(Read { revision, record, is_unreadable: false }),
-            Err(LeaseError::Unreadable { key, revision, source }) => {
+            Ok((revision, record)) => Ok(Read { revision, record, is_unreadable: false, is_foreign: false }),
+            Err(LeaseError::Unreadable { key, revision, source }) if source.is_other_version() => {
                 warn!(key, revision, %source, "a lease cannot be read; it is another's until it is stale");
-                Ok(Read { revision, record: None, is_unreadable: true })
+                Ok(Read { revision, record: None, is_unreadable: true, is_foreign: false })
+            }
+            Err(LeaseError::Unreadable { key, revision, source }) => {
+                counter!("tickwire_overwritten_leases_total").increment(1);
+                warn!(key, revision, %source, "something that is no node has written over a lease; its owner writes it again");
+                Ok(Read { revision, record: None, is_unreadable: false, is_foreign: true })
             }
             Err(error) => Err(error),
         }
@@ -253,7 +268,13 @@ impl Lease {
         }
         // So it stays if we are dropped while we wait.
         self.in_doubt = true;
-        let written = self.leases.store(&self.key, self.revision, &(owner, state)).await;
+        let mut written = self.leases.store(&self.key, self.revision, &(&owner, state)).await;
+        if matches!(written, Err(LeaseError::Refused { .. })) {
+            let read = self.leases.read::<S>(&self.key).await?;
+            if read.is_foreign {
+                written = self.leases.store(&self.key, read.revision, &(&owner, state)).await;
+            }
+        }
         self.in_doubt = matches!(written, Err(LeaseError::Unavailable { .. }));
         self.revision = written?;
         Ok(())
@@ -265,7 +286,7 @@ impl Lease {
         let owner = read.record.and_then(|record| record.owner);
         // A server that lags shows a revision that we know; then the compare-and-set decides.
         if read.revision > self.revision {
-            if owner.as_ref() != Some(&self.leases.me) {
+            if !read.is_foreign && owner.as_ref() != Some(&self.leases.me) {
                 return Err(LeaseError::Refused { key: self.key.clone() });
             }
             self.revision = read.revision;

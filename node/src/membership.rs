@@ -11,6 +11,7 @@ mod follower;
 
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
+use crate::declare_counter;
 use crate::lease::{LeaseError, Leases};
 use crate::link::Inlet;
 use crate::names;
@@ -171,7 +172,7 @@ fn measure(view: &View) {
 }
 
 fn describe() {
-    describe_counter!("tickwire_beats_refused_total", "Beats of nodes that make no sense");
+    declare_counter!("tickwire_beats_refused_total", "Beats of nodes that make no sense");
     describe_counter!("tickwire_nats_events_total", "Events of the connections to NATS, by event");
     describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
     describe_gauge!("tickwire_view_members", "The members of the view, by role");

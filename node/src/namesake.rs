@@ -4,10 +4,11 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
+use crate::declare_counter;
 use crate::link::{Inlet, Link, LinkError};
 use crate::names;
 use crate::nats::Nats;
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_gauge, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +99,7 @@ pub fn bearer(node: NodeRef, role: Role, admin: String) -> Bearer {
 /// When this node may not subscribe.
 pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Inlet, LinkError> {
     describe_gauge!("tickwire_namesakes", "Other nodes that bear the name of this one");
-    describe_counter!("tickwire_namesakes_refused_total", "Messages of nodes of the same name that make no sense");
+    declare_counter!("tickwire_namesakes_refused_total", "Messages of nodes of the same name that make no sense");
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
 }
 

@@ -204,7 +204,7 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         let pause = backoff(attempt);
         let waited = start.elapsed();
         if waited + pause >= config.connect_timeout {
-            return Err(NatsError::Unreachable { url: url(), waited, reason });
+            return Err(NatsError::Unreachable { url: url(), waited: config.connect_timeout, reason });
         }
         debug!(attempt, reason, "NATS is not there yet");
         sleep(pause).await;

@@ -123,6 +123,22 @@ where
     }
 }
 
+/// Describes a counter, and shows it from 0 on, so that its first count is seen as growth. One with a label is shown for
+/// each of its values: `declare_counter!("name", "help", "reason" => ["lost", "late"])`.
+#[macro_export]
+macro_rules! declare_counter {
+    ($name:literal, $help:expr $(,)?) => {{
+        ::metrics::describe_counter!($name, $help);
+        ::metrics::counter!($name).increment(0);
+    }};
+    ($name:literal, $help:expr, $label:literal => $values:expr $(,)?) => {{
+        ::metrics::describe_counter!($name, $help);
+        for value in $values {
+            ::metrics::counter!($name, $label => value).increment(0);
+        }
+    }};
+}
+
 /// The metrics of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -225,11 +241,15 @@ mod tests {
         metrics::histogram!("tickwire_test_lag_seconds").record(0.002);
         metrics::histogram!("tickwire_test_size_bytes").record(5000.0);
         metrics::histogram!("tickwire_test_events").record(7.0);
+        declare_counter!("tickwire_test_plain_total", "A counter");
+        declare_counter!("tickwire_test_labelled_total", "A counter by reason", "reason" => ["lost", "late"]);
         let text = metrics.render();
         let version = env!("CARGO_PKG_VERSION");
         for line in [
             format!("tickwire_build_info{{version=\"{version}\",role=\"router\",node=\"r1\"}} 1"),
             format!("tickwire_build_info{{version=\"{version}\",role=\"gateway\",node=\"g1\"}} 1"),
+            "tickwire_test_plain_total 0".to_owned(),
+            "tickwire_test_labelled_total{reason=\"late\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.001\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.0025\"} 1".to_owned(),
             "tickwire_test_size_bytes_bucket{le=\"16384\"} 1".to_owned(),

@@ -6,13 +6,14 @@
 pub(crate) mod pack;
 
 use bytes::Bytes;
-use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Histogram, counter, describe_histogram, histogram};
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Life, NodeRef};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::clock::wall_clock;
+use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -99,8 +100,8 @@ impl Dispatcher {
 }
 
 fn describe() {
-    describe_counter!("tickwire_router_batches_total", "Batches published to gateways");
-    describe_counter!("tickwire_router_batches_lost_total", "Batches that could not be published");
+    declare_counter!("tickwire_router_batches_total", "Batches published to gateways");
+    declare_counter!("tickwire_router_batches_lost_total", "Batches that could not be published");
     describe_histogram!("tickwire_router_batch_bytes", "The sizes of batches");
     describe_histogram!(
         "tickwire_router_lag_seconds",

@@ -24,7 +24,7 @@ use crate::ownership::Reached;
 use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use flush::Flush;
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use routing::Routing;
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -35,6 +35,7 @@ use tickwire_core::interest::SnapshotPart;
 use tickwire_core::ring::View;
 use tickwire_node::clock::{Clock, millis};
 use tickwire_node::config::RouterConfig;
+use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -336,5 +337,5 @@ impl Engine {
 }
 
 fn describe() {
-    describe_counter!("tickwire_router_matches_total", "How many times an event matched the interest of a gateway");
+    declare_counter!("tickwire_router_matches_total", "How many times an event matched the interest of a gateway");
 }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
 use tickwire_core::whole::Hole;
+use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -364,15 +365,15 @@ async fn reconnection(connected: &mut watch::Receiver<bool>) {
 pub(crate) fn describe() {
     describe_counter!("tickwire_router_messages_total", "Messages read from the stream, by what they are");
     describe_counter!("tickwire_router_intake_restarts_total", "Consumers made anew, by cause");
-    describe_counter!(
+    declare_counter!(
         "tickwire_router_rescued_messages_total",
         "Messages read one by one from the leader of the stream, because consumers had failed at them"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_router_skipped_ranges_total",
         "Ranges that retention removed before they were read; gateways see each as a gap"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_router_unwalked_ranges_total",
         "Ranges that were late and of which it is not known whether anything is missing: the stream could not be walked"
     );

@@ -9,6 +9,7 @@ use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::table::{Limits, Refused, Told};
 use tickwire_core::wire;
+use tickwire_node::declare_counter;
 use tickwire_node::link::{Inlet, LinkError, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -159,5 +160,5 @@ pub(crate) fn note_refused(gateway: &NodeRef, refused: Refused) {
 
 pub(crate) fn describe() {
     describe_counter!("tickwire_router_interest_refused_total", "Messages about interest not taken, by reason");
-    describe_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
+    declare_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
 }

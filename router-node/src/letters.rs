@@ -16,10 +16,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use std::time::Duration;
-use tickwire_core::decode::Refusal;
+use tickwire_core::decode::{Reason, Refusal};
 use tickwire_core::ids::Incarnation;
+use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, sleep};
@@ -149,17 +150,22 @@ fn one_line(text: &str, most: usize) -> String {
 }
 
 pub(crate) fn describe() {
-    describe_counter!("tickwire_dead_letters_total", "Messages stored as dead letters, by reason");
-    describe_counter!(
+    let reasons = || Reason::ALL.iter().map(|reason| reason.as_str());
+    declare_counter!(
+        "tickwire_dead_letters_total",
+        "Messages stored as dead letters, by reason",
+        "reason" => reasons()
+    );
+    declare_counter!(
         "tickwire_dead_letters_lost_total",
-        "Dead letters that could not be stored, by reason; the messages stay in the stream of events"
+        "Dead letters that could not be stored, by reason; the messages stay in the stream of events",
+        "reason" => reasons()
     );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::decode::Reason;
     use tickwire_core::event::Timestamp;
     use tickwire_core::ids::Seq;
 

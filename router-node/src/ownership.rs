@@ -30,7 +30,7 @@ use continuity::{Continuity, Finding};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use placement::{Action, Pace, Placement, Written};
 use standing::Standing;
 use std::collections::{BTreeSet, VecDeque};
@@ -40,6 +40,7 @@ use tenancy::Checkpoint;
 use tickwire_core::ids::{Life, NodeRef};
 use tickwire_core::ring::View;
 use tickwire_node::clock::{Clock, millis};
+use tickwire_node::declare_counter;
 use tickwire_node::lease::{LeaseError, Leases, Read};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -382,6 +383,6 @@ impl Ownership {
 }
 
 fn describe() {
-    describe_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
-    describe_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
+    declare_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
+    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
 }

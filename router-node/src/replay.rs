@@ -34,6 +34,7 @@ use tickwire_core::replay::{Refusal, ReplayRequest};
 use tickwire_core::ring::View;
 use tickwire_core::wire;
 use tickwire_node::config::RouterConfig;
+use tickwire_node::declare_counter;
 use tickwire_node::link::{Inlet, LinkError, Message};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -255,14 +256,14 @@ fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
 }
 
 fn describe() {
-    describe_counter!("tickwire_router_replay_requests_total", "Requests for replays that came to this router");
+    declare_counter!("tickwire_router_replay_requests_total", "Requests for replays that came to this router");
     describe_counter!("tickwire_router_replays_total", "Answers, by how much of the range they cover");
     describe_counter!("tickwire_router_replays_refused_total", "Requests for replays that were refused, by reason");
-    describe_counter!("tickwire_router_replay_messages_total", "Messages of the stream read again for replays");
-    describe_counter!("tickwire_router_replay_events_total", "Events in answers");
-    describe_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
-    describe_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
-    describe_counter!(
+    declare_counter!("tickwire_router_replay_messages_total", "Messages of the stream read again for replays");
+    declare_counter!("tickwire_router_replay_events_total", "Events in answers");
+    declare_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
+    declare_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
+    declare_counter!(
         "tickwire_router_replays_unproved_total",
         "Passes whose messages were not claimed because another server leads the stream than the one that was read"
     );

@@ -12,9 +12,10 @@ use tickwire_core::frames::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::feed;
 use crate::node::DEADLINE;
-use crate::oracle::stored;
+use crate::oracle::{assert_exact, filter, stored};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
@@ -293,4 +294,42 @@ async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
             assert_eq!(count, 0.0, "{event}");
         }
     }
+}
+
+/// A producer names where the acknowledgement of what it publishes goes to, and the server sends it there, whatever the
+/// producer may publish itself: to the leases of routers too. Nobody loses one by that.
+#[tokio::test]
+async fn acknowledgements_that_are_sent_to_leases_take_them_from_nobody() {
+    const ROUNDS: usize = 60;
+    let mut cluster = Cluster::start(2, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("mine", &json!({})).await;
+    let producer = cluster.producer().await;
+    let keys: Vec<String> = (0..PARTITIONS).map(names::lease_key).collect();
+    let keys = keys.iter().map(String::as_str).chain([names::CATCH_ALL_KEY, names::COORDINATOR_KEY]);
+    let subjects: Vec<String> = keys.map(|key| format!("$KV.{}.{key}", names::LEASES_BUCKET)).collect();
+    for round in 0..ROUNDS {
+        for subject in &subjects {
+            let event = feed::pattern("AAPL", round);
+            let payload = event.payload().clone();
+            cluster.client.publish_with_reply("events.pattern.AAPL", subject.clone(), payload).await.unwrap();
+        }
+        producer.publish(&feed::pattern("SPY", round)).await;
+    }
+    let published = ROUNDS * (subjects.len() + 1);
+    let log = eventually("the stream holds all events", DEADLINE, async || {
+        Some(cluster.log().await).filter(|log| log.entries.len() == published)
+    });
+    let log = log.await;
+    socket.catch_up(&log.end()).await;
+    assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+    let mut overwritten = 0.0;
+    for router in &mut cluster.routers {
+        let metrics = router.metrics().await;
+        assert_eq!(metrics.get("tickwire_router_leases_lost_total"), 0.0);
+        overwritten += metrics.get("tickwire_overwritten_leases_total");
+    }
+    assert!(overwritten > 0.0, "no acknowledgement has come to a lease");
+    cluster.settled().await;
 }

@@ -6,6 +6,7 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::reached::Reached;
 use tickwire_core::ring::Role;
 use tickwire_core::wire;
+use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tokio::time::timeout;
 use tracing::{debug, error};
@@ -106,8 +107,8 @@ fn is_routers(reply: &str) -> bool {
 }
 
 pub(super) fn describe() {
-    describe_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
-    describe_counter!("tickwire_gateway_large_deltas_total", "Changes of interest told by a snapshot, being too large");
+    declare_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
+    declare_counter!("tickwire_gateway_large_deltas_total", "Changes of interest told by a snapshot, being too large");
     describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that were not sent, by reason");
     describe_gauge!("tickwire_gateway_interest_bytes", "What the interest takes in messages to routers, at most");
     describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that routers were told");

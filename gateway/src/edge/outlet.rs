@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use tickwire_core::coverage::Step;
 use tickwire_core::ids::Partition;
+use tickwire_node::declare_counter;
 use tracing::{debug, info, warn};
 
 use crate::messages::{SkippedRange, Steps, ToShard};
@@ -108,7 +109,7 @@ impl LeftOut {
 }
 
 pub(super) fn describe() {
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_shard_skipped_events_total",
         "Events that a shard was not handed since it is too far behind; its clients are told a gap"
     );

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 use tickwire_core::replay::Purpose;
+use tickwire_node::declare_counter;
 
 use super::Edge;
 use super::catch_ups::Came;
@@ -101,7 +102,7 @@ impl Edge {
 
 pub(super) fn describe() {
     super::searches::describe();
-    describe_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
-    describe_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
-    describe_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");
+    declare_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
+    declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
+    declare_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");
 }

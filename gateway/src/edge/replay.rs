@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::subject::Subject;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use tickwire_core::coverage::{Ask, Repaired, Step};
+use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
+use tickwire_core::coverage::{Ask, GapReason, Repaired, Step};
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Purpose, ReplayRequest, Sought};
 use tickwire_core::ring::{Role, View};
 use tickwire_core::wire;
+use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -123,9 +124,13 @@ pub(super) fn note(step: &Step<Arc<Delivery>>) {
 }
 
 pub(super) fn describe() {
-    describe_counter!("tickwire_gateway_replays_asked_total", "Requests for replays, sent to the routers");
-    describe_counter!("tickwire_gateway_gaps_total", "Ranges of a partition that nobody could give, by reason");
-    describe_counter!("tickwire_gateway_gaps_repaired_total", "Gaps that replays have closed");
+    declare_counter!("tickwire_gateway_replays_asked_total", "Requests for replays, sent to the routers");
+    declare_counter!(
+        "tickwire_gateway_gaps_total",
+        "Ranges of a partition that nobody could give, by reason",
+        "reason" => GapReason::ALL.map(GapReason::as_str)
+    );
+    declare_counter!("tickwire_gateway_gaps_repaired_total", "Gaps that replays have closed");
     describe_gauge!("tickwire_gateway_open_gaps", "Partitions that wait for something that is missing");
     describe_gauge!("tickwire_gateway_held_bytes", "What waits behind gaps, about, in bytes");
     describe_histogram!("tickwire_gateway_repair_seconds", "From when a gap was seen until a replay had closed it");

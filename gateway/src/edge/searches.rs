@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
+use tickwire_node::declare_counter;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::error;
 
@@ -103,7 +104,7 @@ impl Searches {
 }
 
 pub(super) fn describe() {
-    describe_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that have panicked");
+    declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that have panicked");
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tickwire_core::ids::Seq;
 use tickwire_core::replay::{Part, ReplayAnswer};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
+use tickwire_node::declare_counter;
 use tickwire_node::link::{Message, Status};
 use tickwire_node::names;
 
@@ -109,13 +110,13 @@ fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wir
 }
 
 pub(super) fn describe() {
-    describe_counter!("tickwire_gateway_batches_total", "Batches from routers");
+    declare_counter!("tickwire_gateway_batches_total", "Batches from routers");
     describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by what became of them");
-    describe_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
+    declare_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
     describe_counter!(
         "tickwire_gateway_replay_answers_total",
         "Messages that answer requests for replays, by what became of them or why they refuse"
     );
-    describe_counter!("tickwire_gateway_replayed_events_total", "Events in answers, before duplicates are let go");
-    describe_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers that carry events");
+    declare_counter!("tickwire_gateway_replayed_events_total", "Events in answers, before duplicates are let go");
+    declare_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers that carry events");
 }

@@ -111,7 +111,7 @@ impl fmt::Display for Outage {
             Self::Unheard(partitions) => {
                 write!(f, "no router has reported {partitions} yet: is a router running, and can it read the stream?")
             }
-            Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for {} s", ms / 1_000),
+            Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for more than {} s", ms / 1_000),
             Self::Stuck(partitions) => write!(f, "{partitions} incomplete, and no router gives what is missing"),
         }
     }

@@ -1,6 +1,7 @@
 //! What an index tells the metrics: once in a while, what changed since the last time.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use tickwire_node::declare_counter;
 
 use super::{Dimension, Statistics};
 
@@ -48,12 +49,12 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_index_lookups_total", "Values of events that were looked up, by dimension");
     describe_counter!("tickwire_gateway_index_hits_total", "Lookups that found a match, by dimension");
     describe_counter!("tickwire_gateway_index_matches_total", "Filters that matched an event, by dimension");
-    describe_counter!("tickwire_gateway_index_sampled_events_total", "Events whose lookups were timed");
+    declare_counter!("tickwire_gateway_index_sampled_events_total", "Events whose lookups were timed");
     describe_counter!(
         "tickwire_gateway_index_sampled_nanoseconds_total",
         "The time that lookups took, of the events that were timed, by dimension"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_index_swept_total",
         "Entries found that dead sessions left; 0 unless there is a bug"
     );

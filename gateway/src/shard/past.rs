@@ -13,6 +13,7 @@ use tickwire_core::ids::{Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
 use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::declare_counter;
 
 use super::Shard;
 use super::gaps::gap;
@@ -153,15 +154,13 @@ impl Shard {
         let (reason, begins) = match found {
             Some(seq) if catch_up.complete => (None, catch_up.found(seq)),
             Some(seq) => (Some("too_long"), catch_up.found(seq)),
-            None => {
-                catch_up.complete = false;
-                (Some("lost"), catch_up.found(Seq(u64::MAX)))
-            }
+            None => (Some("lost"), catch_up.found(Seq(u64::MAX))),
         };
-        let gaps = match reason {
-            Some(reason) => (0..).zip(begins).map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect(),
-            None => Vec::new(),
-        };
+        // Where nothing was stored before, nothing is missing.
+        let missing = (0..).zip(begins).filter(|(_, to)| **to > Seq(0));
+        let tell = |reason| missing.map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect();
+        let gaps: Vec<Gap> = reason.map(tell).unwrap_or_default();
+        catch_up.complete = gaps.is_empty();
         self.tell_gaps(now, number, gaps);
         self.catch_on(now, number);
     }
@@ -441,11 +440,11 @@ pub(crate) fn describe() {
         "tickwire_gateway_caught_up_total",
         "Sessions that have caught up, by whether nothing was missing"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_put_off_catch_ups_total",
         "Times that a session had to wait for the past since its user had too much of it read of late"
     );
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_abandoned_gatherings_total",
         "Groups of sessions that were given up since none of them read what had come"
     );

@@ -199,7 +199,9 @@ impl Coordinator {
         };
         let now = self.clock.now();
         let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
-        observed.see(now, read.revision);
+        if !read.is_foreign {
+            observed.see(now, read.revision);
+        }
         if !read.is_free_for(&self.me) && !observed.is_stale(now, self.lease_ttl) {
             return;
         }

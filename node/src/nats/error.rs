@@ -17,13 +17,13 @@ pub enum NatsError {
     },
     /// No server answered before the deadline.
     #[error(
-        "cannot reach NATS at {url} within {waited:.1?}: {reason}; start nats-server there, or set nats.url \
+        "cannot reach NATS at {url} within {waited:?} (nats.connect_timeout): {reason}; start nats-server there, or set nats.url \
          (TICKWIRE_NATS__URL) to where it is"
     )]
     Unreachable {
         /// What is configured.
         url: String,
-        /// For how long it was tried.
+        /// For how long it was to be tried.
         waited: Duration,
         /// The last failure.
         reason: String,

@@ -3,9 +3,10 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
+use crate::declare_counter;
 use crate::link::{Inlet, Link, LinkError};
 use crate::names;
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_gauge, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +154,7 @@ fn log(now: Millis, known: &mut BTreeMap<(String, Fault), Millis>, troubles: &[&
 
 fn describe() {
     describe_gauge!("tickwire_storage_troubles", "Streams of NATS with which something is wrong, by fault");
-    describe_counter!(
+    declare_counter!(
         "tickwire_storage_reports_refused_total",
         "Messages of routers on the storage of NATS that make no sense"
     );

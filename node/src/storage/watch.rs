@@ -6,13 +6,14 @@
 use super::judge::Judge;
 use super::kept::{self, Kept, MendError, Mended, Sight};
 use crate::config::StreamConfig;
+use crate::declare_counter;
 use crate::names;
 use crate::nats::Nats;
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::storage::{Fault, StorageReport, Trouble};
@@ -49,7 +50,7 @@ enum Done {
 
 /// Watches until told to stop.
 pub async fn watch(nats: Nats, me: NodeRef, config: StreamConfig, stop: CancellationToken) {
-    describe_counter!("tickwire_storage_mended_total", "Streams that this router has made anew or put right");
+    declare_counter!("tickwire_storage_mended_total", "Streams that this router has made anew or put right");
     let mut watcher = Watcher::new(nats, me, &config);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -9,7 +9,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
-use tickwire_node::lease::{self, Leases};
+use tickwire_core::wire;
+use tickwire_node::lease::{self, LeaseError, Leases};
 use tickwire_node::link::{Inlet, LinkError, Message};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
@@ -178,7 +179,7 @@ async fn certificates_are_used_as_by_the_other_connection() {
 }
 
 #[tokio::test]
-async fn a_lease_that_a_stranger_wrote_is_read_like_any() {
+async fn a_lease_that_a_stranger_wrote_is_read_like_any_and_kept_by_its_owner() {
     let server = NatsServer::start();
     let config = load(&[("nats.url", &server.url())]);
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
@@ -187,9 +188,9 @@ async fn a_lease_that_a_stranger_wrote_is_read_like_any() {
     let leases = Leases::open(&nats, names::LEASES_BUCKET, me.clone(), SOON).await.unwrap();
     assert_eq!(
         leases.read::<u64>("p.3").await.unwrap(),
-        lease::Read { revision: 0, record: None, is_unreadable: false }
+        lease::Read { revision: 0, record: None, is_unreadable: false, is_foreign: false }
     );
-    let lease = leases.take("p.3", 0, &7_u64).await.unwrap();
+    let mut lease = leases.take("p.3", 0, &7_u64).await.unwrap();
     let read = leases.read::<u64>("p.3").await.unwrap();
     assert_eq!(read.record, Some(lease::Record { owner: Some(me), state: 7 }));
     let mut raw = Raw::to(&server);
@@ -198,12 +199,16 @@ async fn a_lease_that_a_stranger_wrote_is_read_like_any() {
     {
         raw.publish(b"$KV.TICKWIRE_LEASES.p.3", headers, b"\xc1");
         let read = leases.read::<u64>("p.3").await.unwrap();
-        assert_eq!((read.record, read.is_unreadable), (None, true));
+        assert_eq!((read.record, read.is_foreign), (None, true));
+        lease.renew(&8_u64).await.unwrap();
+        assert_eq!(leases.read::<u64>("p.3").await.unwrap().record.unwrap().state, 8);
     }
+    raw.publish(b"$KV.TICKWIRE_LEASES.p.3", b"NATS/1.0\r\n\r\n", &[wire::VERSION + 1, 7]);
+    assert!(leases.read::<u64>("p.3").await.unwrap().is_unreadable);
+    assert!(matches!(lease.renew(&9_u64).await, Err(LeaseError::Refused { .. })));
     raw.publish(b"$KV.TICKWIRE_LEASES.p.3", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", b"");
     assert_eq!(leases.read::<u64>("p.3").await.unwrap().record, None);
     assert!(nats.is_connected());
-    drop(lease);
 }
 
 /// What reading a message costs this process, by the client library and by our own connection, from the same stream. Run

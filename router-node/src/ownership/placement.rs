@@ -219,7 +219,8 @@ impl Placement {
             desk.retry(now);
             return Vec::new();
         };
-        let is_ours = read.is_free_for(&me);
+        // What no node has written takes nothing from anyone.
+        let is_ours = read.is_free_for(&me) || read.is_foreign;
         let revision = read.revision;
         desk.see(now, read, pace);
         match (&mut desk.hold, busy) {

@@ -39,6 +39,8 @@ const MOST: usize = 5;
 struct Entry {
     revision: u64,
     record: Record<Checkpoint>,
+    /// Whether something else than a node has written over it since.
+    is_foreign: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -173,7 +175,7 @@ impl World {
         let Some(at) = living.choose(&mut self.rng).copied() else { return self.boot() };
         let long = self.now + self.rng.random_range(100..8_000);
         let name = self.routers[at].me.id.to_string();
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
             0 if living.len() > 1 => {
                 self.routers[at].is_alive = false;
                 self.say(&format!("{name} dies"));
@@ -207,6 +209,10 @@ impl World {
                 let view = self.rng.random_range(0..self.views.len());
                 self.routers[at].view = view;
                 self.say(&format!("{name} goes back to view {view}"));
+            }
+            7 => {
+                self.kv.overwrite();
+                self.say("a stranger writes over every lease");
             }
             _ if living.len() < MOST => self.boot(),
             _ => {}
@@ -380,6 +386,14 @@ impl World {
 }
 
 impl Kv {
+    /// Something that is no node writes every key.
+    fn overwrite(&mut self) {
+        for entry in self.entries.values_mut() {
+            self.last += 1;
+            (entry.revision, entry.is_foreign) = (self.last, true);
+        }
+    }
+
     fn apply(&mut self, me: &NodeRef, action: &Action) -> Answer {
         match action {
             Action::Write { source, revision, is_ours, checkpoint } => {
@@ -389,14 +403,17 @@ impl Kv {
                 }
                 self.last += 1;
                 let record = Record { owner: is_ours.then(|| me.clone()), state: *checkpoint };
-                self.entries.insert(*source, Entry { revision: self.last, record });
+                self.entries.insert(*source, Entry { revision: self.last, record, is_foreign: false });
                 Answer::Written(Written::At(self.last))
             }
             Action::Read(source) => Answer::Read(match self.entries.get(source) {
-                Some(Entry { revision, record }) => {
-                    Read { revision: *revision, record: Some(record.clone()), is_unreadable: false }
-                }
-                None => Read { revision: 0, record: None, is_unreadable: false },
+                Some(Entry { revision, record, is_foreign }) => Read {
+                    revision: *revision,
+                    record: Some(record.clone()).filter(|_| !is_foreign),
+                    is_unreadable: false,
+                    is_foreign: *is_foreign,
+                },
+                None => Read { revision: 0, record: None, is_unreadable: false, is_foreign: false },
             }),
             other => unreachable!("{other:?} is nothing for KV"),
         }

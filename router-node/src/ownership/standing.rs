@@ -90,7 +90,7 @@ fn missing_partitions(
     if let Some((source, reason)) = report.unread.first_key_value().filter(|_| !is_stopped) {
         let more = match report.unread.len() - 1 {
             0 => String::new(),
-            more => format!(" (and {more} more)"),
+            more => format!(" (and {more} more sources)"),
         };
         return Some(format!("{source} cannot be read: {reason}{more}"));
     }

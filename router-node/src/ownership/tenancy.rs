@@ -61,6 +61,11 @@ impl Seen {
     /// had not been renewed for longer than half of its life `ttl`, has been without an owner for the rest.
     pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
+        if read.is_foreign {
+            // No owner has written, and who it is was seen before.
+            (self.read.revision, self.quiet, self.last) = (read.revision, quiet, now);
+            return;
+        }
         let is_given_back = read.record.as_ref().is_some_and(|record| record.owner.is_none());
         self.quiet = match read.revision == self.read.revision {
             true => quiet,
@@ -80,7 +85,11 @@ impl Seen {
 fn sane(read: Read<Checkpoint>) -> Read<Checkpoint> {
     match read {
         Read { revision, record: Some(Record { state, .. }), .. } if !state.makes_sense() => {
-            Read { revision, record: None, is_unreadable: true }
+            Read { revision, record: None, is_unreadable: true, is_foreign: false }
+        }
+        // Somebody's: whose it is was not seen before.
+        Read { revision, is_foreign: true, .. } => {
+            Read { revision, record: None, is_unreadable: true, is_foreign: false }
         }
         read => read,
     }
@@ -89,10 +98,15 @@ fn sane(read: Read<Checkpoint>) -> Read<Checkpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickwire_core::ids::{NodeId, NodeRef, Nonce};
     use tickwire_core::wire;
 
     fn read(revision: u64, state: Checkpoint) -> Read<Checkpoint> {
-        Read { revision, record: Some(Record { owner: None, state }), is_unreadable: false }
+        Read { revision, record: Some(Record { owner: None, state }), is_unreadable: false, is_foreign: false }
+    }
+
+    fn me() -> NodeRef {
+        NodeRef { id: NodeId::new("r1").unwrap(), nonce: Nonce(1) }
     }
 
     fn checkpoint(incarnation: u64) -> Checkpoint {
@@ -117,6 +131,20 @@ mod tests {
         assert_eq!(seen.quiet, 1_200);
         seen.see(Millis(11_000), read(8, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 200, "given back late");
+    }
+
+    #[test]
+    fn what_no_node_has_written_makes_a_lease_neither_younger_nor_anothers() {
+        let foreign = |revision| Read { revision, record: None, is_unreadable: false, is_foreign: true };
+        let mut seen = Seen::new(Millis(0), read(5, checkpoint(1)));
+        for number in 1..=4 {
+            seen.see(Millis(number * 400), foreign(5 + number), 500, 2_000);
+        }
+        assert_eq!((seen.quiet, seen.read.revision, seen.written()), (1_600, 9, Some(checkpoint(1))));
+        seen.see(Millis(2_000), read(10, checkpoint(1)), 500, 2_000);
+        assert_eq!(seen.quiet, 600, "given back late");
+        let first = Seen::new(Millis(0), foreign(3));
+        assert!(first.read.is_unreadable && !first.read.is_free_for(&me()));
     }
 
     #[test]

@@ -6,12 +6,13 @@
 use super::pace::Pace;
 use super::range::{Direct, RangeError};
 use crate::stream::{Facts, Sight, StreamError};
-use metrics::{counter, describe_counter};
+use metrics::counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::whole::{Hole, Walk, Whole};
+use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -85,11 +86,11 @@ struct Known {
 impl Walker {
     /// Over the connection that replays are read by.
     pub(crate) fn new(nats: Nats, stream: String) -> Arc<Self> {
-        describe_counter!(
+        declare_counter!(
             "tickwire_router_missing_messages_total",
             "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once"
         );
-        describe_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
+        declare_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
         let known = Known { whole: Whole::default(), of: None, connected: nats.connected() };
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
