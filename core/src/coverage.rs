@@ -154,6 +154,7 @@ impl<E: Weight> Coverage<E> {
                 track.note(now, section.upto, limits);
                 return Offered::Unsound;
             }
+            track.see(now, section.prev, section.upto);
             track.revision = track.revision.max(section.revision);
             if section.revision < need {
                 track.note(now, section.upto, limits);
@@ -345,10 +346,10 @@ impl<E: Weight> Coverage<E> {
         self.tracks.iter().map(|track| track.revision).min().unwrap_or_default()
     }
 
-    /// The partitions that were not heard of since `since`, or never.
+    /// The partitions of which routers have read nothing since `since`, or never: what they say of another revision alone
+    /// does not count.
     pub fn silent(&self, since: Millis) -> impl Iterator<Item = Partition> {
-        let silent = move |track: &&Track<E>| track.heard.is_none_or(|heard| heard < since);
-        self.tracks.iter().filter(silent).map(|track| track.partition)
+        self.tracks.iter().filter(move |track| track.is_silent(since)).map(|track| track.partition)
     }
 
     /// A subscription is confirmed that is part of every revision from `revision` on: no older one proves anything

@@ -22,10 +22,16 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// How soon another tick follows one that was not stored.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How soon the first tick of a partition follows its taking: gateways wait for it to know that it is read.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// A tick follows the one before after this part of the interval at the soonest.
+const SOONEST: f64 = 0.8;
+
 /// How many ticks may wait for their acknowledgement. Further ones wait for their turn.
 const WAITING: usize = 256;
 
-/// Stores ticks of what is owned in `stream`, every `interval`, each partition at a time of its own. Ends when the owner
+/// Stores ticks of what is owned in `stream`, at least one in each interval `every`, each partition at a time of its own. Ends when the owner
 /// has ended.
 pub(crate) async fn run(
     nats: Nats,
@@ -40,7 +46,7 @@ pub(crate) async fn run(
         let partitions = owned.borrow_and_update().clone();
         due.retain(|partition, _| partitions.contains(partition));
         for partition in partitions.iter() {
-            due.entry(*partition).or_insert_with(|| now + every.mul_f64(rand::rng().random_range(0.0..1.0)));
+            due.entry(*partition).or_insert_with(|| now + FIRST.min(every).mul_f64(rand::rng().random_range(0.0..1.0)));
         }
         let room = WAITING.saturating_sub(waiting.len());
         for (partition, at) in due.iter_mut().filter(|(_, at)| **at <= now).take(room) {
@@ -48,7 +54,8 @@ pub(crate) async fn run(
             if nats.is_connected() {
                 waiting.push(store(&nats, &stream, *partition));
             }
-            *at = now + every;
+            // They drift apart, however many began together.
+            *at = now + every.mul_f64(rand::rng().random_range(SOONEST..=1.0));
         }
         // Without partitions only a change of them matters.
         let next = due.values().min().copied().unwrap_or(now + every);

@@ -1,5 +1,6 @@
 //! What a gateway misses is read again for it; what nobody can give is told, exactly.
 
+use async_nats::jetstream;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -128,6 +129,44 @@ async fn clients_are_told_when_the_cluster_is_away_and_when_it_is_back() {
     producer.publish(&feed::pattern("AAPL", 2)).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!((socket.events.len(), socket.gaps.len()), (2, 0));
+}
+
+/// Consumers that give nothing any more are told, though routers live and tell of every change of interest; they are made
+/// anew, and nothing is lost.
+#[tokio::test]
+async fn clients_are_told_when_nothing_is_read_though_routers_live() {
+    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let query = cluster.query("ann");
+    let mut socket = Socket::open(gateway, &query, Encoding::Json).await;
+    socket.welcome().await;
+    socket.subscribe("mine", &json!({})).await;
+    let mut restless = Socket::open(gateway, &query, Encoding::Json).await;
+    restless.welcome().await;
+    let stream = jetstream::new(cluster.client.clone()).get_stream("EVENTS").await.unwrap();
+    let mut names = stream.consumer_names();
+    while let Some(name) = names.next().await {
+        let subject = format!("$JS.API.CONSUMER.PAUSE.EVENTS.{}", name.unwrap());
+        let until = json!({ "pause_until": "2099-01-01T00:00:00Z" }).to_string();
+        let answer = cluster.client.request(subject, until.into()).await.unwrap();
+        assert!(std::str::from_utf8(&answer.payload).unwrap().contains("\"paused\":true"), "{answer:?}");
+    }
+    let producer = cluster.producer().await;
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    let told = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
+    let changes = async {
+        for number in 0.. {
+            restless.subscribe("new", &json!({ "symbols": [format!("N{number}")] })).await;
+        }
+    };
+    tokio::select! {
+        () = changes => unreachable!("it goes on for ever"),
+        () = socket.until_that(|socket| told(socket) == ["upstream_lost"]) => {}
+    }
+    assert!(socket.events.is_empty(), "nothing was read yet");
+    socket.until_that(|socket| told(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until(1).await;
+    assert_eq!(socket.gaps, []);
 }
 
 /// The stream is made anew while a gateway is cut off, and what is stored first has left the routers when it is back: its

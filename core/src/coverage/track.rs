@@ -15,6 +15,8 @@ pub(super) struct Track<E> {
     /// The highest revision that any section of a live batch carried.
     pub(super) revision: Revision,
     pub(super) heard: Option<Millis>,
+    /// When a section last told that its router reads it: one of no range does not.
+    read: Option<Millis>,
     /// A gap that was closed by a replay, until it is told.
     pub(super) repaired: Option<Repaired>,
     /// Sections behind a gap, by where they start.
@@ -33,6 +35,7 @@ impl<E: Weight> Track<E> {
             mine: None,
             revision: Revision(0),
             heard: None,
+            read: None,
             repaired: None,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -54,6 +57,18 @@ impl<E: Weight> Track<E> {
         self.held.clear();
         (self.held_bytes, self.let_go) = (0, Seq(0));
         (self.repair, self.repaired) = (None, None);
+    }
+
+    /// A section of this range came.
+    pub(super) fn see(&mut self, now: Millis, prev: Seq, upto: Seq) {
+        if prev < upto {
+            self.read = Some(now);
+        }
+    }
+
+    /// Whether its router has read nothing since then, or was never heard of.
+    pub(super) fn is_silent(&self, since: Millis) -> bool {
+        self.read.is_none_or(|at| at < since)
     }
 
     /// Starts the partition's history after `at`, unless it has started.

@@ -72,6 +72,9 @@ fn every_way_to_be_without_coverage_is_seen_within_seconds() {
     assert_eq!(outage(&coverage, 20), Some(Outage::Unheard(partitions(1, 0))));
     hear(&mut coverage, 30, 1, (0, 2));
     assert_eq!(outage(&coverage, 7_010), None);
+    // Whoever tells another revision alone has read nothing.
+    hear(&mut coverage, 7_020, 0, (1, 1));
+    hear(&mut coverage, 7_020, 1, (2, 2));
     // All routers are gone; later one is back, with one of its partitions.
     assert_eq!(outage(&coverage, 7_031), Some(Outage::Silent(partitions(0, 1), 7_000)));
     hear(&mut coverage, 8_000, 0, (1, 3));
