@@ -98,6 +98,9 @@ pub(crate) struct CatchUp {
 /// had it read all the same.
 const PAID_AHEAD: u64 = 65_536;
 
+/// Of a large event so many bytes count as an event more.
+const LARGE: usize = 1024;
+
 /// So many events that a session is given of the past cost as much as one sequence that is read for it.
 const GIVEN_PER_SEQUENCE: u64 = 8;
 
@@ -244,7 +247,7 @@ impl CatchUp {
             return false;
         }
         self.outbox.push(now, delivery, subscription, 0, encoding, limits);
-        self.given += 1;
+        self.given += 1 + (delivery.bytes() / LARGE) as u64;
         true
     }
 

@@ -42,6 +42,11 @@ impl Delivery {
         size_of::<Self>() + 2 * self.wire_bytes
     }
 
+    /// How large it came from the routers, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.wire_bytes
+    }
+
     /// The event's object, made when the first session of this encoding gets it. Nothing in it depends on a session.
     pub fn object(&self, encoding: Encoding) -> &Bytes {
         let form = match encoding {

@@ -11,6 +11,7 @@ use tickwire_core::ids::Millis;
 use tickwire_node::clock::{millis, wall_clock};
 
 use super::flush::worded;
+use super::past::CATCH_UP_BEAT_MS;
 use super::{Shard, USUAL_WEIGHT};
 use crate::arrival::Arrival;
 use crate::auth::{Identity, Term};
@@ -135,7 +136,8 @@ impl Shard {
         let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.beat_at <= now {
-            session.beat_at = now.plus(heartbeat);
+            let pause = if session.catch_up.is_some() { heartbeat.min(CATCH_UP_BEAT_MS) } else { heartbeat };
+            session.beat_at = now.plus(pause);
             // What waits to be read is a sign of life, whatever keeps it from being read.
             if session.reading != Reading::Awaited {
                 session.pulse.heard(now);

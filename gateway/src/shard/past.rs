@@ -35,6 +35,10 @@ const SLEEP_MS: u64 = 5_000;
 /// When one that waits for its user looks again, in milliseconds.
 const PUT_OFF_MS: u64 = 100;
 
+/// How often a session that goes on after a break is told its position while it is given the past, in milliseconds: if it
+/// breaks again, it goes on from there.
+pub(super) const CATCH_UP_BEAT_MS: u64 = 1_000;
+
 /// How many events are looked at between two looks at the clock.
 const BITE_EVENTS: usize = 32;
 
@@ -81,6 +85,8 @@ impl Shard {
         session.ahead = is_ahead.then(|| from.seqs.clone().into_boxed_slice());
         session.outbox = Outbox::new();
         session.catch_up = Some(Box::new(catch_up.up_to(session.last_subscription)));
+        session.beat_at = session.beat_at.min(now.plus(CATCH_UP_BEAT_MS));
+        self.remind_of_next(now, number);
         gaps
     }
 

@@ -1,7 +1,7 @@
 //! A shard with real sockets and a clock that the test moves, for tests of what happens when.
 
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::task::Poll;
@@ -32,6 +32,9 @@ pub(super) const PARTITIONS: u16 = 3;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const TEXT: u8 = 0x81;
+
+/// How long the kernel may take to bring a client what was written.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A shard as it ships, and its clients. To be used within a runtime.
 pub(super) struct Rig {
@@ -132,6 +135,18 @@ impl Rig {
         if let Some((_, client)) = self.clients.iter_mut().find(|(of, _)| *of == number) {
             client.set_nonblocking(true).unwrap();
             client.write_all(bytes).ok();
+        }
+    }
+
+    /// Reads what comes to a client until this has come.
+    pub(super) fn hears(&mut self, number: u64, what: &str) {
+        let (_, client) = self.clients.iter_mut().find(|(of, _)| *of == number).unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (mut heard, mut some) = (String::new(), [0; 4096]);
+        while !heard.contains(what) {
+            let count = client.read(&mut some).unwrap_or_else(|error| panic!("{error} after {heard:?}"));
+            heard += &String::from_utf8_lossy(&some[..count]);
         }
     }
 

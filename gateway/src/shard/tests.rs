@@ -232,3 +232,22 @@ async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
     }
     assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Closing)));
 }
+
+/// Whoever breaks again before it has the whole past goes on from there, and not from the beginning.
+#[tokio::test]
+async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
+    let mut rig = Rig::new();
+    let number = rig.welcome().await;
+    rig.events(0, 5);
+    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(10); usize::from(PARTITIONS)] };
+    let subscriptions = json!({ "mine": { "filter": {} } });
+    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
+    rig.settle().await;
+    rig.take(ToShard::Confirmed(number));
+    rig.hears(number, "\"subscribed\"");
+    for _ in 0..3 {
+        rig.now = rig.now.plus(1_050);
+        rig.turn();
+        rig.hears(number, &format!("\"heartbeat\",\"position\":\"{position}\""));
+    }
+}

@@ -43,6 +43,9 @@ const ANSWER_MESSAGES: u64 = 4_000;
 const TOGETHER_MESSAGES: u64 = 16;
 const TOGETHER_BYTES: usize = 16;
 
+/// Of a large message so many bytes count as a message more: what reading costs the server follows its bytes.
+const LARGE: usize = 1024;
+
 /// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
 const LONGEST: Duration = Duration::from_millis(200);
 
@@ -216,7 +219,8 @@ impl Worker {
             }
             let count = messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(count);
-            self.pace.wait(count, readings[0].waiting.is_repair()).await;
+            let cost = messages.iter().map(|message| 1 + (message.payload.len() / LARGE) as u64).sum();
+            self.pace.wait(cost, readings[0].waiting.is_repair()).await;
             read += count;
             bytes += self.take(messages, readings, &mut homes).await;
             if let [one] = &mut *readings
