@@ -308,6 +308,10 @@ impl CatchUp {
     /// what is lost.
     pub(crate) fn reset(&mut self, life: Life, ends: &[Seq]) -> Vec<(Partition, Seq, Seq)> {
         let is_unknown = self.stage == Stage::Finding;
+        // What has come and not left is lacking again.
+        let reached = Position { incarnation: self.incarnation, seqs: std::mem::take(&mut self.reached) };
+        self.reached = self.outbox.hold_back(&reached).seqs;
+        self.outbox.forget_events();
         let kept = life.keeps_of(self.incarnation).filter(|_| !is_unknown);
         let lost = (0..).map(Partition).zip(self.reached.iter().zip(&self.to).zip(ends)).filter_map(|(p, range)| {
             let ((reached, to), end) = range;

@@ -38,7 +38,7 @@ use crate::auth::{AuthError, Credentials, Identity};
 use crate::capacity::Capacity;
 use crate::home;
 use crate::lobby::Lobby;
-use crate::socket::{Rate, Reader, Socket};
+use crate::socket::{Rate, Reader, TcpSocket};
 
 pub(crate) use handshake::offered_credentials;
 pub(crate) use refused::Refused;
@@ -255,7 +255,7 @@ async fn welcome(
     };
     let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
     let reader = Reader::new(&read, max_frame_bytes);
-    let socket = Socket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
+    let socket = TcpSocket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
     let Let { session, unnamed } = place;
     if let Some((mut socket, identity)) = front.lobby.greet(socket, named, unnamed, &front.drain).await {
         socket.set_max_frame_bytes(front.max_frame_bytes);

@@ -36,6 +36,8 @@ mod runner;
 mod session;
 mod sessions;
 mod shard;
+#[cfg(test)]
+mod simulator;
 pub mod sliding;
 mod socket;
 mod stats;
@@ -48,6 +50,7 @@ use std::thread::available_parallelism;
 
 use tickwire_core::event::{Kind, Kinds};
 use tickwire_core::ring::Role;
+use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
@@ -58,10 +61,10 @@ use tracing::{info, warn};
 
 use crate::auth::Authenticator;
 use crate::capacity::{Capacity, Wanted};
-use crate::edge::{Edge, Inputs};
+use crate::edge::{Connection, Driver, Edge, Inputs};
 use crate::http::Front;
 use crate::lobby::Lobby;
-use crate::shard::{Shard, ShardConfig};
+use crate::shard::{Clocks, Shard, ShardConfig};
 
 /// Runs a gateway until it is told to stop and has drained.
 ///
@@ -88,6 +91,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         kinds: Arc::new(kinds(config)),
         partitions,
         authenticator: Arc::clone(&authenticator),
+        clocks: Clocks { wall: wall_clock, monotonic },
     };
     let mut shards = Vec::new();
     for number in 0..shard_count(config) {
@@ -107,8 +111,10 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
-    let edge = Edge::new(&node, config, partitions, view, shards.clone(), ready);
-    shutdown.spawn("edge", edge.run(inputs, shutdown.force().clone()));
+    let known = (view, Connection::of(&node.nats));
+    let edge = Edge::new(node.me.clone(), config, partitions, known, shards.clone(), ready);
+    let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
+    shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
 
     let lobby = Lobby { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let capacity = capacity(config, node.descriptors)?;

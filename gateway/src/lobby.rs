@@ -19,7 +19,7 @@ use crate::arrival::{Arrival, shard_of};
 use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::http::MAX_UNNAMED_BYTES;
 use crate::messages::ToShard;
-use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
+use crate::socket::{Ended, HEADER, Incoming, Ready, Socket, TcpSocket};
 use crate::weighed::Sender;
 
 /// How long a client may take to read its refusal.
@@ -48,11 +48,11 @@ impl Lobby {
     /// credentials in the upgrade, if there were any; without them `place` is the connection's among the unnamed.
     pub(crate) async fn greet(
         &self,
-        mut socket: Socket,
+        mut socket: TcpSocket,
         offered: Option<Result<Identity, AuthError>>,
         place: Option<Place>,
         drain: &CancellationToken,
-    ) -> Option<(Socket, Identity)> {
+    ) -> Option<(TcpSocket, Identity)> {
         let displaced = async || match &place {
             Some(place) => place.displaced().await,
             None => pending().await,
@@ -91,7 +91,7 @@ impl Lobby {
     }
 
     /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
-    async fn ask(&self, socket: &mut Socket) -> Result<Identity, Option<Refusal>> {
+    async fn ask(&self, socket: &mut TcpSocket) -> Result<Identity, Option<Refusal>> {
         let refused = |error| Err(Some(Refusal { code: CloseCode::AuthFailed, error: Some(error) }));
         let mut signs = 0;
         loop {
@@ -145,7 +145,7 @@ impl Lobby {
     }
 
     /// Takes a connection to its shard.
-    pub(crate) async fn hand_over(&self, socket: Socket, identity: Identity, place: OwnedSemaphorePermit) {
+    pub(crate) async fn hand_over(&self, socket: TcpSocket, identity: Identity, place: OwnedSemaphorePermit) {
         let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
         if shard.is_closed() {
             return refuse(socket, Refusal { code: CloseCode::Draining, error: None }, pending()).await;
@@ -175,7 +175,7 @@ fn too_late(message: &str) -> Refusal {
 }
 
 /// Says why, closes with a code, and waits a little for the client to read it, unless it is `hurried`.
-async fn refuse(mut socket: Socket, refusal: Refusal, hurried: impl Future<Output = ()>) {
+async fn refuse(mut socket: TcpSocket, refusal: Refusal, hurried: impl Future<Output = ()>) {
     let code = refusal.code;
     counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
     if let Some(error) = refusal.error {

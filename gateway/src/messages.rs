@@ -79,6 +79,13 @@ pub(crate) struct SkippedRange {
 pub(crate) enum ToShard {
     /// A client has arrived and said who it is.
     Arrive(Box<Arrival>),
+    /// The edge says something.
+    Edge(FromEdge),
+}
+
+/// What the edge says to a shard.
+#[derive(Debug)]
+pub(crate) enum FromEdge {
     /// Partitions moved on.
     Steps(Arc<Steps>),
     /// Partitions moved on while the shard was too far behind to be handed what happened.
@@ -131,14 +138,23 @@ impl Weigh for ToShard {
     fn weigh(&self) -> usize {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
+            Self::Edge(said) => said.held(),
+        };
+        size_of_val(self) + held
+    }
+}
+
+impl FromEdge {
+    /// About how many bytes it holds beside itself.
+    fn held(&self) -> usize {
+        match self {
             Self::Steps(steps) => steps.weight(),
             Self::Past(past) => past.steps.weight(),
             Self::LeftOut(ranges) => size_of_val(&ranges[..]),
             Self::SendAway(numbers) | Self::Gathered(_, numbers) => size_of_val(&numbers[..]),
             Self::Upstream(_, reason) => reason.as_ref().map_or(0, String::len),
             Self::Confirmed(_) | Self::PastEnds(_) | Self::Found(..) => 0,
-        };
-        size_of_val(self) + held
+        }
     }
 }
 

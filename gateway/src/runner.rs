@@ -19,9 +19,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrival::Arrival;
 use crate::messages::ToShard;
 use crate::shard::Shard;
-use crate::socket::Ready;
+use crate::socket::{Ready, TcpSocket};
 use crate::weighed::Receiver;
 
 /// How many messages of the edge are taken before sockets have their turn.
@@ -29,7 +30,7 @@ const TURN_MESSAGES: usize = 64;
 
 /// Runs a shard until it is forced to end, or has drained.
 pub(crate) fn run(
-    shard: Shard,
+    shard: Shard<TcpSocket>,
     inbox: Receiver<ToShard>,
     drain: &CancellationToken,
     force: &CancellationToken,
@@ -41,7 +42,7 @@ pub(crate) fn run(
 
 // The shard is borrowed between waits only, never across one, so that its tasks take turns without a lock.
 async fn serve(
-    shard: Rc<RefCell<Shard>>,
+    shard: Rc<RefCell<Shard<TcpSocket>>>,
     mut inbox: Receiver<ToShard>,
     drain: &CancellationToken,
     force: &CancellationToken,
@@ -78,7 +79,17 @@ async fn serve(
                 }
                 let mut shard = shard.borrow_mut();
                 for message in messages.drain(..) {
-                    shard.take(clock.now(), message);
+                    let now = clock.now();
+                    match message {
+                        ToShard::Edge(said) => shard.take(now, said),
+                        ToShard::Arrive(arrival) => {
+                            let Arrival { socket, identity, place } = *arrival;
+                            // One that cannot be taken over is closed by that.
+                            if let Ok(socket) = TcpSocket::unpark(socket) {
+                                shard.arrive(now, socket, identity, place);
+                            }
+                        }
+                    }
                 }
             }
             () = has_commands.notified() => {}
@@ -121,7 +132,7 @@ fn spawn_owned(task: impl Future<Output = ()> + 'static, fault: Sender<Panic>) {
 /// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
 ///
 /// There is one such task for every socket, so it holds as little as it can: the socket stays with its session.
-async fn watch(shard: Rc<RefCell<Shard>>, clock: Clock, number: u64, has_commands: Rc<Notify>) {
+async fn watch(shard: Rc<RefCell<Shard<TcpSocket>>>, clock: Clock, number: u64, has_commands: Rc<Notify>) {
     while let Some(ready) = poll_fn(|cx| shard.borrow_mut().poll_ready(cx, number)).await {
         let now = clock.now();
         {

@@ -18,7 +18,6 @@ use crate::mistakes::Mistakes;
 use crate::outbox::Outbox;
 use crate::pulse::Pulse;
 use crate::shard::turns::Reading;
-use crate::socket::Socket;
 
 /// What a session asked for and is answered in the order of asking.
 #[derive(Debug)]
@@ -83,14 +82,14 @@ pub(crate) struct Held {
 
 /// A session and its socket, owned by its shard.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session<S> {
     pub(crate) user: UserId,
     /// The user's account among those of the shard.
     pub(crate) account: usize,
     /// Sessions of more weight are served first.
     pub(crate) weight: u8,
     pub(crate) stage: Stage,
-    pub(crate) socket: Socket,
+    pub(crate) socket: S,
     pub(crate) reading: Reading,
     /// What it may ask for.
     pub(crate) commands: Budget,
@@ -125,7 +124,7 @@ pub(crate) struct Session {
     pub(crate) _place: OwnedSemaphorePermit,
 }
 
-impl Session {
+impl<S> Session<S> {
     /// Puts a subscription in force. It has the number of the one of this name that it replaces, so that what still
     /// waits for that one counts for this; returns both.
     pub(crate) fn hold(&mut self, name: SubscriptionName, subscription: Subscription) -> (u32, Option<Subscription>) {

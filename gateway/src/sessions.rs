@@ -10,16 +10,22 @@ use crate::session::Session;
 const PLACE_BITS: u32 = 24;
 
 /// The table.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    places: Slab<(u64, Session)>,
+#[derive(Debug)]
+pub(crate) struct Sessions<S> {
+    places: Slab<(u64, Session<S>)>,
     /// How many sessions there ever were.
     arrivals: u64,
 }
 
-impl Sessions {
+impl<S> Default for Sessions<S> {
+    fn default() -> Self {
+        Self { places: Slab::new(), arrivals: 0 }
+    }
+}
+
+impl<S> Sessions<S> {
     /// Takes a session in and gives it a number.
-    pub(crate) fn insert(&mut self, session: Session) -> u64 {
+    pub(crate) fn insert(&mut self, session: Session<S>) -> u64 {
         self.arrivals += 1;
         let place = self.places.vacant_entry();
         let number = self.arrivals << PLACE_BITS | place.key() as u64;
@@ -27,11 +33,11 @@ impl Sessions {
         number
     }
 
-    pub(crate) fn get(&self, number: u64) -> Option<&Session> {
+    pub(crate) fn get(&self, number: u64) -> Option<&Session<S>> {
         self.places.get(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
     }
 
-    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Session> {
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Session<S>> {
         self.places.get_mut(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
     }
 
@@ -40,7 +46,7 @@ impl Sessions {
         self.get_mut(number)?.catch_up.as_deref_mut()
     }
 
-    pub(crate) fn remove(&mut self, number: u64) -> Option<Session> {
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Session<S>> {
         self.get(number)?;
         let (_, session) = self.places.remove(place(number));
         if self.places.is_empty() {
@@ -50,7 +56,7 @@ impl Sessions {
     }
 
     /// The numbers of the sessions that are so.
-    pub(crate) fn numbers(&self, so: impl Fn(&Session) -> bool) -> Vec<u64> {
+    pub(crate) fn numbers(&self, so: impl Fn(&Session<S>) -> bool) -> Vec<u64> {
         self.places.iter().filter(|(_, (_, session))| so(session)).map(|(_, (number, _))| *number).collect()
     }
 

@@ -23,6 +23,7 @@ pub(crate) mod turns;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::counter;
 use tickwire_core::codes::{CloseCode, NoticeCode};
@@ -41,13 +42,14 @@ use crate::budget::Rate;
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::index::metrics::Published;
-use crate::messages::{SessionId, SkippedRange, ToEdge, ToShard};
+use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
 use crate::outbox::{Frame, Limits, Load};
 use crate::session::Stage;
 use crate::sessions::Sessions;
 use crate::shard::gaps::gap;
 use crate::shard::past::{Gathering, Morsel};
 use crate::shard::turns::CommandRates;
+use crate::socket::Socket;
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::weighed::Sender;
@@ -72,16 +74,27 @@ pub(crate) struct ShardConfig {
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) partitions: u16,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) clocks: Clocks,
+}
+
+/// What a shard reads of the time beside what it is told: how long its work takes, and the time of day of tokens and
+/// events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// The time of day, as the duration since 1970.
+    pub(crate) wall: fn() -> Duration,
+    /// A time that only ever grows.
+    pub(crate) monotonic: fn() -> Duration,
 }
 
 /// The state of a shard.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct Shard<S> {
     number: u16,
     settings: ShardConfig,
     limits: Limits,
     edge: Sender<ToEdge>,
-    sessions: Sessions,
+    sessions: Sessions<S>,
     accounts: Accounts,
     /// Sessions of another than the usual weight.
     weighted: usize,
@@ -122,7 +135,7 @@ pub(crate) struct Shard {
     draining: bool,
 }
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     pub(crate) fn new(number: u16, settings: ShardConfig, edge: Sender<ToEdge>) -> Self {
         let seqs = vec![Seq(0); usize::from(settings.partitions)];
         let config = &settings.config;
@@ -170,9 +183,9 @@ impl Shard {
     }
 
     /// Takes what the edge says.
-    pub(crate) fn take(&mut self, now: Millis, message: ToShard) {
+    pub(crate) fn take(&mut self, now: Millis, message: FromEdge) {
         match message {
-            ToShard::Steps(steps) => {
+            FromEdge::Steps(steps) => {
                 let mut gaps = Vec::new();
                 for step in &steps.steps {
                     if let Step::Gap { partition, from, upto, reason } = step {
@@ -186,19 +199,18 @@ impl Shard {
                 self.flush_touched(now);
                 self.renew(now);
             }
-            ToShard::LeftOut(ranges) => self.miss(now, &ranges),
-            ToShard::Upstream(code, reason) => self.tell_upstream(now, code, reason),
-            ToShard::Confirmed(session) => self.confirmed(now, session),
-            ToShard::SendAway(sessions) => {
+            FromEdge::LeftOut(ranges) => self.miss(now, &ranges),
+            FromEdge::Upstream(code, reason) => self.tell_upstream(now, code, reason),
+            FromEdge::Confirmed(session) => self.confirmed(now, session),
+            FromEdge::SendAway(sessions) => {
                 for session in sessions {
                     self.send_away(now, session, "rebalance", CloseCode::Moved);
                 }
             }
-            ToShard::Arrive(arrival) => self.arrive(now, *arrival),
-            ToShard::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
-            ToShard::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),
-            ToShard::PastEnds(gathering) => self.swallow(gathering, Morsel::End),
-            ToShard::Found(session, found) => self.found(now, session, found),
+            FromEdge::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
+            FromEdge::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),
+            FromEdge::PastEnds(gathering) => self.swallow(gathering, Morsel::End),
+            FromEdge::Found(session, found) => self.found(now, session, found),
         }
     }
 

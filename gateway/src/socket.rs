@@ -109,9 +109,47 @@ impl Drop for Watcher {
     }
 }
 
+/// A client's connection, as its shard uses it. [`TcpSocket`] ships; the simulator has one of its own.
+pub(crate) trait Socket {
+    /// How frames are written.
+    fn encoding(&self) -> Encoding;
+
+    /// How many bytes wait for the kernel.
+    fn unsent(&self) -> usize;
+
+    /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.
+    fn takes_more(&self) -> bool;
+
+    /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
+    /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready>;
+
+    /// Waits, while bytes wait for the kernel, until it takes them, and reads nothing. Whoever waits is woken as well when
+    /// it should look again.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Ready>;
+
+    /// Whoever waits is to look again.
+    fn watch_again(&mut self);
+
+    /// Reads one message; `None` when there is none whole, or the turn is over.
+    fn read(&mut self) -> Result<Option<Incoming>, Ended>;
+
+    /// Writes one message whose payload stands in `frame` behind [`HEADER`] bytes of room for its header.
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended>;
+
+    /// Asks the client's WebSocket for a sign of life.
+    fn ping(&mut self) -> Result<(), Ended>;
+
+    /// Says goodbye with a code and its reason.
+    fn close(&mut self, code: CloseCode) -> Result<(), Ended>;
+
+    /// Gives the kernel what waits for it.
+    fn flush(&mut self) -> Result<(), Ended>;
+}
+
 /// A socket, its reader, and what the kernel has not taken yet.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct TcpSocket {
     tcp: TcpStream,
     reader: Reader,
     pace: Pace,
@@ -131,7 +169,7 @@ pub(crate) struct Socket {
     watcher: Watcher,
 }
 
-impl Socket {
+impl TcpSocket {
     pub(crate) fn new(tcp: TcpStream, reader: Reader, rate: Rate, encoding: Encoding) -> Self {
         Self::of(tcp, reader, Pace::new(rate, Instant::now()), encoding)
     }
@@ -159,138 +197,6 @@ impl Socket {
     /// From the next message on, this is the most bytes that one may have.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
         self.reader.set_max_frame_bytes(max_frame_bytes);
-    }
-
-    /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
-    /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
-        if let Poll::Ready(ready) = self.poll_writable(cx) {
-            return Poll::Ready(ready);
-        }
-        if !self.takes_more() {
-            return Poll::Pending;
-        }
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            // What was read and not looked at, or left for another turn, makes no kernel say so.
-            let waits_here = self.reader.may_have_more() && self.fault.is_none();
-            if !waits_here && ready!(self.tcp.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Ready::Broken);
-            }
-            match self.pace.begin(Instant::now()) {
-                Ok(()) => return Poll::Ready(Ready::Readable),
-                Err(until) => self.pause = Some(Box::pin(sleep_until(until))),
-            }
-        }
-    }
-
-    /// Waits, while bytes wait for the kernel, until it takes them, and reads nothing. Whoever waits is woken as well when
-    /// it should look again.
-    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
-        if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            self.watcher.0 = Some(cx.waker().clone());
-        }
-        match self.unsent() {
-            0 => Poll::Pending,
-            _ => self.tcp.poll_write_ready(cx).map(|polled| polled.map_or(Ready::Broken, |()| Ready::Writable)),
-        }
-    }
-
-    /// Whoever waits is to look again.
-    pub(crate) fn watch_again(&mut self) {
-        self.watcher.wake();
-    }
-
-    /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.
-    pub(crate) fn takes_more(&self) -> bool {
-        self.behind < WAITING_ANSWERS
-    }
-
-    /// How frames are written.
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// How many bytes wait for the kernel.
-    pub(crate) fn unsent(&self) -> usize {
-        self.unsent.len() - self.sent
-    }
-
-    /// Reads one message; `None` when there is none whole, or the turn is over.
-    pub(crate) fn read(&mut self) -> Result<Option<Incoming>, Ended> {
-        if self.fault.is_some() {
-            return self.discard();
-        }
-        let (waiting, waited) = (self.unsent.len(), self.unsent() > 0);
-        let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent, &mut self.pace);
-        if self.closing {
-            self.unsent.truncate(waiting);
-        }
-        // What the reader answered by itself, a pong or a close, stands in `unsent` now.
-        if waited {
-            self.behind += self.unsent.len() - waiting;
-        } else {
-            self.flush()?;
-        }
-        match read {
-            Ok(None) => Ok(Some(Incoming::TooLarge)),
-            Ok(Some(Message::Text(text))) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
-            Ok(Some(Message::Binary(bytes))) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
-            Ok(Some(Message::Text(_) | Message::Binary(_))) => Ok(Some(Incoming::WrongType)),
-            Ok(Some(_)) => Ok(Some(Incoming::Alive)),
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) => match fault(&error) {
-                Some((code, words)) => {
-                    self.fault = Some(words);
-                    Err(Ended::Refused(code))
-                }
-                None => Err(Ended::Gone),
-            },
-        }
-    }
-
-    /// Writes one WebSocket message whose payload stands in `frame` behind [`HEADER`] bytes of room for its header.
-    pub(crate) fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
-        let opcode = match self.encoding {
-            Encoding::Json => TEXT,
-            Encoding::MsgPack => BINARY,
-        };
-        let start = put_header(frame, opcode);
-        self.write(&frame[start..])
-    }
-
-    /// Asks the client's WebSocket for a sign of life.
-    pub(crate) fn ping(&mut self) -> Result<(), Ended> {
-        self.write(&[0x80 | PING, 0])
-    }
-
-    /// Says goodbye with a code and its reason.
-    pub(crate) fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
-        let mut frame = vec![0; HEADER];
-        frame.extend(code.code().to_be_bytes());
-        frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
-        let start = put_header(&mut frame, CLOSE);
-        self.closing = true;
-        self.write(&frame[start..])
-    }
-
-    /// Gives the kernel what waits for it.
-    pub(crate) fn flush(&mut self) -> Result<(), Ended> {
-        while self.sent < self.unsent.len() {
-            match self.tcp.try_write(&self.unsent[self.sent..]) {
-                Ok(0) => return Err(Ended::Gone),
-                Ok(taken) => self.sent += taken,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Ended::Gone),
-            }
-        }
-        if self.sent > 0 {
-            (self.unsent, self.sent, self.behind) = (Vec::new(), 0, 0);
-        }
-        Ok(())
     }
 
     fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
@@ -323,6 +229,127 @@ impl Socket {
         if taken < bytes.len() {
             self.unsent.extend_from_slice(&bytes[taken..]);
             self.watcher.wake();
+        }
+        Ok(())
+    }
+}
+
+impl Socket for TcpSocket {
+    fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    fn takes_more(&self) -> bool {
+        self.behind < WAITING_ANSWERS
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if let Poll::Ready(ready) = self.poll_writable(cx) {
+            return Poll::Ready(ready);
+        }
+        if !self.takes_more() {
+            return Poll::Pending;
+        }
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            // What was read and not looked at, or left for another turn, makes no kernel say so.
+            let waits_here = self.reader.may_have_more() && self.fault.is_none();
+            if !waits_here && ready!(self.tcp.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Ready::Broken);
+            }
+            match self.pace.begin(Instant::now()) {
+                Ok(()) => return Poll::Ready(Ready::Readable),
+                Err(until) => self.pause = Some(Box::pin(sleep_until(until))),
+            }
+        }
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if self.watcher.0.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.watcher.0 = Some(cx.waker().clone());
+        }
+        match self.unsent() {
+            0 => Poll::Pending,
+            _ => self.tcp.poll_write_ready(cx).map(|polled| polled.map_or(Ready::Broken, |()| Ready::Writable)),
+        }
+    }
+
+    fn watch_again(&mut self) {
+        self.watcher.wake();
+    }
+
+    fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+        if self.fault.is_some() {
+            return self.discard();
+        }
+        let (waiting, waited) = (self.unsent.len(), self.unsent() > 0);
+        let read = self.reader.read(Kernel(&self.tcp), &mut self.unsent, &mut self.pace);
+        if self.closing {
+            self.unsent.truncate(waiting);
+        }
+        // What the reader answered by itself, a pong or a close, stands in `unsent` now.
+        if waited {
+            self.behind += self.unsent.len() - waiting;
+        } else {
+            self.flush()?;
+        }
+        match read {
+            Ok(None) => Ok(Some(Incoming::TooLarge)),
+            Ok(Some(Message::Text(text))) if self.encoding == Encoding::Json => Ok(Some(Incoming::Frame(text.into()))),
+            Ok(Some(Message::Binary(bytes))) if self.encoding == Encoding::MsgPack => Ok(Some(Incoming::Frame(bytes))),
+            Ok(Some(Message::Text(_) | Message::Binary(_))) => Ok(Some(Incoming::WrongType)),
+            Ok(Some(_)) => Ok(Some(Incoming::Alive)),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => match fault(&error) {
+                Some((code, words)) => {
+                    self.fault = Some(words);
+                    Err(Ended::Refused(code))
+                }
+                None => Err(Ended::Gone),
+            },
+        }
+    }
+
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
+        let opcode = match self.encoding {
+            Encoding::Json => TEXT,
+            Encoding::MsgPack => BINARY,
+        };
+        let start = put_header(frame, opcode);
+        self.write(&frame[start..])
+    }
+
+    fn ping(&mut self) -> Result<(), Ended> {
+        self.write(&[0x80 | PING, 0])
+    }
+
+    fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
+        let mut frame = vec![0; HEADER];
+        frame.extend(code.code().to_be_bytes());
+        frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
+        let start = put_header(&mut frame, CLOSE);
+        self.closing = true;
+        self.write(&frame[start..])
+    }
+
+    fn flush(&mut self) -> Result<(), Ended> {
+        while self.sent < self.unsent.len() {
+            match self.tcp.try_write(&self.unsent[self.sent..]) {
+                Ok(0) => return Err(Ended::Gone),
+                Ok(taken) => self.sent += taken,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(Ended::Gone),
+            }
+        }
+        if self.sent > 0 {
+            (self.unsent, self.sent, self.behind) = (Vec::new(), 0, 0);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The clock that nodes pass into pure code.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::ids::Millis;
 use tokio::time::Instant;
@@ -33,6 +34,12 @@ pub fn millis(duration: Duration) -> u64 {
 /// The time of day, as the duration since 1970: for comparing with what others have stored, never for waiting.
 pub fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A time that only ever grows, for measuring how long work takes.
+pub fn monotonic() -> Duration {
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    START.elapsed()
 }
 
 /// Gives inputs their turn in a loop that waits for them and for the clock, whatever is due.

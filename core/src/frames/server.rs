@@ -84,7 +84,7 @@ pub struct Subscriptions {
     /// What each quota among them is counted for: `gateway`, which is this gateway alone. Absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotas_per: Option<CompactString>,
-    /// From here on, nothing that matches is missed without being told. Opaque.
+    /// Where a resume goes on from. Opaque.
     pub position: CompactString,
 }
 

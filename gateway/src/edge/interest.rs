@@ -1,5 +1,7 @@
 //! What the routers are told: interest, as deltas and snapshots, and beats that show what they may have missed.
 
+use std::borrow::Cow;
+
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
@@ -8,11 +10,10 @@ use tickwire_core::ring::Role;
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 use tickwire_node::names;
-use tokio::time::timeout;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::upstream::Outage;
-use super::{Edge, PUBLISH_TIMEOUT, refused};
+use super::{Edge, Outgoing, refused};
 
 /// The largest part of a snapshot, in bytes.
 const PART_BYTES: usize = 128 * 1024;
@@ -24,49 +25,50 @@ const DELTA_BYTES: usize = 256 * 1024;
 const LAG: u64 = 100;
 
 impl Edge {
-    pub(super) async fn send_snapshot(&mut self, reply: Option<&[u8]>) {
+    /// A router asks for the whole interest.
+    pub(crate) fn send_snapshot(&mut self, reply: Option<&[u8]>) {
         let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()).filter(|reply| is_routers(reply))
         else {
             return;
         };
         counter!("tickwire_gateway_snapshots_total").increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {
-            self.publish(reply.to_owned(), &part).await;
+            self.publish(Cow::Owned(reply.to_owned()), &part);
         }
     }
 
     /// The largest message of a sort: well below what the server takes.
     fn at_most(&self, bytes: usize) -> usize {
-        bytes.min(self.nats.client.max_payload() / 2)
+        bytes.min(self.connection.max_payload / 2)
     }
 
     /// Cuts a revision if anything has changed, and tells it.
-    pub(super) async fn cut(&mut self, now: Millis) {
+    pub(super) fn cut(&mut self, now: Millis) {
         self.cut_at = None;
         if let Some(delta) = self.log.cut(now) {
             gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
             gauge!("tickwire_gateway_interest_bytes").set(self.log.bytes() as f64);
             if delta.encoded() > self.at_most(DELTA_BYTES) {
                 counter!("tickwire_gateway_large_deltas_total").increment(1);
-                return self.beat(now).await;
+                return self.beat(now);
             }
             self.beat_at = self.beat_at.min(now.plus(LAG));
-            self.publish(names::INTEREST.to_owned(), &delta).await;
+            self.publish(Cow::Borrowed(names::INTEREST), &delta);
         }
     }
 
-    pub(super) async fn beat(&mut self, now: Millis) {
+    pub(super) fn beat(&mut self, now: Millis) {
         let lags = self.coverage.lowest_revision() < self.log.revision();
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
         let reached = (self.reached != Reached::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
-        self.publish(names::GATEWAY_BEAT.to_owned(), &beat).await;
-        let is_stored = self.stopped.borrow().is_none();
+        self.publish(Cow::Borrowed(names::GATEWAY_BEAT), &beat);
+        let is_stored = self.stopped.is_none();
         let outage = Outage::of(now, (true, is_stored), &self.coverage, self.ticks);
         gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {
             (Some(bytes), _) => {
-                let most = self.nats.client.max_payload();
+                let most = self.connection.max_payload;
                 let reason =
                     format!("a message of {bytes} bytes to the routers is too large for NATS, which takes {most}");
                 self.ready.missing(format!("{reason}: set max_payload in the server's configuration"));
@@ -78,25 +80,22 @@ impl Edge {
     }
 
     /// Publishes to the routers. What is lost is told again with the next beat.
-    async fn publish<T: serde::Serialize + Sync>(&mut self, subject: String, message: &T) {
-        let bytes = match wire::encode(message) {
-            Ok(bytes) => bytes,
+    fn publish<T: serde::Serialize>(&mut self, subject: Cow<'static, str>, message: &T) {
+        let payload = match wire::encode(message) {
+            Ok(payload) => payload,
             Err(error) => return refused(&error),
         };
-        let (size, most) = (bytes.len(), self.nats.client.max_payload());
+        let (size, most) = (payload.len(), self.connection.max_payload);
         if size > most {
             counter!("tickwire_gateway_unpublished_total", "reason" => "too_large").increment(1);
-            error!(subject, size, most, "a message to the routers is larger than NATS takes: set its max_payload");
+            error!(%subject, size, most, "a message to the routers is larger than NATS takes: set its max_payload");
             self.too_large = Some(size);
             return;
         }
-        let published = timeout(PUBLISH_TIMEOUT, self.nats.client.publish(subject, bytes.into())).await;
-        if !matches!(published, Ok(Ok(()))) {
-            counter!("tickwire_gateway_unpublished_total", "reason" => "no_room").increment(1);
-            debug!("a message to the routers found no room; the next beat makes up for it");
-        } else if self.too_large.is_some_and(|too_large| size >= too_large || most >= too_large) {
+        if self.too_large.is_some_and(|too_large| size >= too_large || most >= too_large) {
             self.too_large = None;
         }
+        self.outgoing.push(Outgoing { subject, reply: None, payload, ask: None });
     }
 }
 

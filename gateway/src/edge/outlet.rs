@@ -11,7 +11,7 @@ use tickwire_core::ids::Partition;
 use tickwire_node::declare_counter;
 use tracing::{debug, info, warn};
 
-use crate::messages::{SkippedRange, Steps, ToShard};
+use crate::messages::{FromEdge, SkippedRange, Steps, ToShard};
 use crate::weighed::Sender;
 
 /// The way to one shard.
@@ -44,12 +44,12 @@ impl Outlet {
             let events = self.left_out.add(&steps.steps);
             counter!("tickwire_gateway_shard_skipped_events_total").increment(events);
         } else {
-            self.say(ToShard::Steps(Arc::clone(steps)));
+            self.say(FromEdge::Steps(Arc::clone(steps)));
         }
     }
 
     /// Says anything else, behind what was left out.
-    pub(super) fn say(&mut self, message: ToShard) {
+    pub(super) fn say(&mut self, message: FromEdge) {
         self.tell_left_out();
         self.send(message);
     }
@@ -66,13 +66,13 @@ impl Outlet {
     fn tell_left_out(&mut self) {
         let ranges = self.left_out.take();
         if !ranges.is_empty() {
-            self.send(ToShard::LeftOut(ranges));
+            self.send(FromEdge::LeftOut(ranges));
         }
     }
 
     /// A shard that has ended has nobody left to tell; why it ended is judged where it was started.
-    fn send(&self, message: ToShard) {
-        if !self.shard.send(message) {
+    fn send(&self, message: FromEdge) {
+        if !self.shard.send(ToShard::Edge(message)) {
             debug!(shard = self.number, "a shard has ended");
         }
     }
@@ -139,9 +139,9 @@ mod tests {
         let mut messages = Vec::new();
         inbox.take(&mut messages, 100).await;
         let said = messages.iter().map(|message| match message {
-            ToShard::Steps(steps) => format!("steps {}", steps.steps.len()),
-            ToShard::LeftOut(ranges) => format!("left out {ranges:?}"),
-            ToShard::Confirmed(session) => format!("confirmed {session}"),
+            ToShard::Edge(FromEdge::Steps(steps)) => format!("steps {}", steps.steps.len()),
+            ToShard::Edge(FromEdge::LeftOut(ranges)) => format!("left out {ranges:?}"),
+            ToShard::Edge(FromEdge::Confirmed(session)) => format!("confirmed {session}"),
             other => panic!("{other:?}"),
         });
         said.collect()
@@ -167,7 +167,7 @@ mod tests {
             outlet.steps(&large(seq));
         }
         // A confirmation stands between the events before it and those after it, left out or not.
-        outlet.say(ToShard::Confirmed(7));
+        outlet.say(FromEdge::Confirmed(7));
         outlet.steps(&large(10));
         let left_out = |from, upto| format!("left out {:?}", [skipped(0, from, upto, true)]);
         let first = ["steps 1".to_owned(), "steps 1".to_owned()].into_iter();
@@ -176,7 +176,7 @@ mod tests {
         // What it has taken counts until it asks for more.
         outlet.look();
         assert!(outlet.is_behind);
-        outlet.shard.send(ToShard::Confirmed(8));
+        outlet.shard.send(ToShard::Edge(FromEdge::Confirmed(8)));
         assert_eq!(taken(&mut inbox).await, ["confirmed 8"]);
         outlet.steps(&large(11));
         assert_eq!(taken(&mut inbox).await, [left_out(9, 10), "steps 1".to_owned()]);

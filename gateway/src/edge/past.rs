@@ -3,64 +3,42 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use metrics::counter;
 use tickwire_core::coverage::Step;
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::Seq;
+use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::replay::Purpose;
 use tickwire_node::declare_counter;
 
 use super::Edge;
 use super::catch_ups::Came;
-use super::find::find;
-use super::searches::Found;
 use crate::lack::Lack;
-use crate::messages::{Past, SessionId, ToShard};
+use crate::messages::{FromEdge, Past, SessionId};
 
 impl Edge {
-    pub(super) fn take_lack(&mut self, session: SessionId, lack: Lack) {
+    pub(super) fn take_lack(&mut self, now: Millis, session: SessionId, lack: Lack) {
         // The shard learns of another life of the stream in its own turn, and asks for nothing of the former.
         if self.coverage.life().is_some_and(|life| life.incarnation == lack.incarnation) {
-            let (now, view) = (self.now(), self.log.view_id());
-            self.catch_ups.add(now, session, lack, view);
+            self.catch_ups.add(now, session, lack, self.log.view_id());
         }
     }
 
-    /// Begins to search for where a time stands.
-    pub(super) fn find(&mut self, session: SessionId, time: Timestamp) {
-        let search = self.search();
-        self.searches.ask(session, time, search);
-    }
-
-    /// How a time is searched for.
-    fn search(&self) -> impl Fn(Timestamp) -> BoxFuture<'static, Option<Seq>> + use<> {
-        let (nats, stream) = (self.nats.clone(), self.stream.clone());
-        move |time| {
-            let (nats, stream) = (nats.clone(), stream.clone());
-            async move { find(&nats, &stream, time).await }.boxed()
-        }
-    }
-
-    pub(super) fn take_found(&mut self, Found { sessions, seq }: Found) {
-        for session in sessions {
+    /// Where that time stands, for those sessions that asked for it; `None` if nobody could say.
+    pub(crate) fn take_found(&mut self, time: Timestamp, seq: Option<Seq>) {
+        for session in self.searches.ended(time) {
             if let Some(shard) = self.shards.get_mut(usize::from(session.shard)) {
-                shard.say(ToShard::Found(session.number, seq));
+                shard.say(FromEdge::Found(session.number, seq));
             }
         }
-        let search = self.search();
-        self.searches.begin(search);
     }
 
     /// Begins gatherings that are due, and asks for what they lack.
-    pub(super) async fn catch_up(&mut self) {
-        let now = self.now();
+    pub(super) fn catch_up(&mut self, now: Millis) {
         for (gathering, sessions) in self.catch_ups.begin(now, self.log.revision()) {
             counter!("tickwire_gateway_gatherings_total").increment(1);
             for (number, shard) in (0..).zip(&mut self.shards) {
                 let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
-                shard.say(ToShard::Gathered(gathering, mine.collect()));
+                shard.say(FromEdge::Gathered(gathering, mine.collect()));
             }
         }
         self.catch_ups.give_way(self.coverage.is_crowded());
@@ -70,11 +48,7 @@ impl Edge {
             asks.push((ask, request));
         }
         for (ask, request) in asks {
-            if self.send_ask(&ask, request).await {
-                counter!("tickwire_gateway_catch_up_asks_total").increment(1);
-            } else {
-                self.catch_ups.unsent(self.now(), ask.number);
-            }
+            self.ask(now, &ask, request);
         }
     }
 
@@ -89,10 +63,10 @@ impl Edge {
             let past = (!steps.steps.is_empty()).then(|| Arc::new(Past { gathering, steps }));
             for shard in &mut self.shards {
                 if let Some(past) = &past {
-                    shard.say(ToShard::Past(Arc::clone(past)));
+                    shard.say(FromEdge::Past(Arc::clone(past)));
                 }
                 if ends {
-                    shard.say(ToShard::PastEnds(gathering));
+                    shard.say(FromEdge::PastEnds(gathering));
                 }
             }
         }
@@ -101,7 +75,6 @@ impl Edge {
 }
 
 pub(super) fn describe() {
-    super::searches::describe();
     declare_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
     declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
     declare_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");

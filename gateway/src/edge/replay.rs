@@ -2,23 +2,22 @@
 //!
 //! While NATS is away nothing is asked, and no try is lost: what is missing waits for the connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_nats::subject::Subject;
 use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::coverage::{Ask, GapReason, Repaired, Step};
-use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::ids::{Millis, NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Purpose, ReplayRequest, Sought};
 use tickwire_core::ring::{Role, View};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 use tickwire_node::names;
-use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{Edge, refused};
+use super::catch_ups::CatchUps;
+use super::{Edge, Outgoing, refused};
 use crate::delivery::Delivery;
 
 /// The most entries of interest that travel in a request. A larger interest is named by its revision.
@@ -27,21 +26,13 @@ pub(super) const CARRIED_ENTRIES: usize = 64;
 /// The largest request that carries its interest, in bytes.
 const CARRIED_BYTES: usize = 32 * 1024;
 
-/// How long a request may wait for room in the connection. It is made again, so waiting longer gains nothing.
-const ASK_TIMEOUT: Duration = Duration::from_millis(50);
-
 impl Edge {
     /// Asks for what is due to be asked for, and tells what was repaired.
-    pub(super) async fn repair(&mut self) {
-        let now = self.now();
+    pub(super) fn repair(&mut self, now: Millis) {
         let revision = self.log.revision();
         for ask in self.coverage.asks(now, revision, &mut self.steps) {
             let request = request(&self.gateway, &ask, revision, self.log.sent(), Purpose::Repair);
-            if self.send_ask(&ask, request).await {
-                counter!("tickwire_gateway_replays_asked_total").increment(1);
-            } else {
-                self.coverage.unsent(self.now(), ask.number);
-            }
+            self.ask(now, &ask, request);
         }
         for Repaired { partition, from, upto, lasted, asks } in self.coverage.repaired() {
             counter!("tickwire_gateway_gaps_repaired_total").increment(1);
@@ -56,23 +47,39 @@ impl Edge {
         gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
     }
 
-    /// Returns whether it is on its way.
-    pub(super) async fn send_ask(&self, ask: &Ask, request: Option<Vec<u8>>) -> bool {
-        let Some(bytes) = request.filter(|_| self.nats.is_connected()) else { return false };
-        let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
-        let reply = Subject::from(names::replayed(id, &nonce, ask.number));
-        let publish = self.nats.client.publish_with_reply(whom_to_ask(self.log.view(), ask), reply, bytes.into());
+    /// Sends a request for a replay. Without a connection it is made again later, and no try is lost.
+    pub(super) fn ask(&mut self, now: Millis, ask: &Ask, request: Option<Vec<u8>>) {
+        let Some(payload) = request.filter(|_| self.connection.is_up) else { return self.unsent(now, ask.number) };
         debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "asking for a replay");
-        matches!(timeout(ASK_TIMEOUT, publish).await, Ok(Ok(())))
+        let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
+        let reply = Some(names::replayed(id, &nonce, ask.number));
+        let subject = select_router(self.log.view(), ask);
+        self.outgoing.push(Outgoing { subject, reply, payload, ask: Some(ask.number) });
+    }
+
+    /// That request has left.
+    pub(crate) fn sent(ask: u64) {
+        match CatchUps::is_asked(ask) {
+            true => counter!("tickwire_gateway_catch_up_asks_total").increment(1),
+            false => counter!("tickwire_gateway_replays_asked_total").increment(1),
+        }
+    }
+
+    /// That request has not left.
+    pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
+        match CatchUps::is_asked(ask) {
+            true => self.catch_ups.unsent(now, ask),
+            false => self.coverage.unsent(now, ask),
+        }
     }
 }
 
 /// Any router, of NATS's choosing; if one did not answer, each of those in the view in turn. A router that stands still
 /// is still connected, and NATS goes on choosing it.
-fn whom_to_ask(view: &View, ask: &Ask) -> Subject {
+fn select_router(view: &View, ask: &Ask) -> Cow<'static, str> {
     let routers: Vec<_> = view.takers(Role::Router).collect();
     if ask.unanswered == 0 || routers.is_empty() {
-        return Subject::from_static(names::REPLAY);
+        return Cow::Borrowed(names::REPLAY);
     }
     // Not of one router first for all partitions, and of another for each further try.
     let turn = usize::from(ask.partition.0) + ask.unanswered as usize;
@@ -151,7 +158,7 @@ mod tests {
     fn asked(view: &View, number: u64, unanswered: u32) -> String {
         let (partition, incarnation) = (Partition(5), Incarnation(1));
         let ask = Ask { number, partition, incarnation, from: Seq(1), to: Seq(2), unanswered };
-        whom_to_ask(view, &ask).to_string()
+        select_router(view, &ask).to_string()
     }
 
     #[test]

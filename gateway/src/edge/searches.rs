@@ -1,72 +1,48 @@
 //! Searches for where in the stream a time stands: a few at a time, each for all who ask for the same time, the others in
-//! the order of asking. Each ends by its deadline, and one that panics has found nothing.
+//! the order of asking. Pure: who drives this makes the searches.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use metrics::counter;
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::Seq;
-use tickwire_node::declare_counter;
-use tokio::task::{Id, JoinError, JoinSet};
-use tracing::error;
 
 use crate::messages::SessionId;
 
 /// How many searches may be under way.
 const SEARCHES: usize = 64;
 
-/// Where a time stands, for those who asked; `None` if nobody could say.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) sessions: BTreeSet<SessionId>,
-    pub(super) seq: Option<Seq>,
-}
-
-/// Searches, and who waits for them. A session waits for one at most.
+/// Times that are searched for, and who waits for them. A session waits for one at most.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
     times: HashMap<SessionId, Timestamp>,
     waiting: BTreeMap<Timestamp, BTreeSet<SessionId>>,
     /// Times that are to be searched for when another search has ended.
     queue: VecDeque<Timestamp>,
-    running: JoinSet<Option<Seq>>,
-    searched: HashMap<Id, Timestamp>,
+    under_way: BTreeSet<Timestamp>,
 }
 
 impl Searches {
-    /// A session asks where a time stands, which is found by `search`.
-    pub(super) fn ask<F>(&mut self, session: SessionId, time: Timestamp, search: impl Fn(Timestamp) -> F)
-    where
-        F: Future<Output = Option<Seq>> + Send + 'static,
-    {
+    /// A session asks where a time stands.
+    pub(super) fn ask(&mut self, session: SessionId, time: Timestamp) {
         self.leave(session);
         self.times.insert(session, time);
         let sessions = self.waiting.entry(time).or_default();
         sessions.insert(session);
-        let is_known = sessions.len() > 1 || self.is_searched(time);
+        let is_known = sessions.len() > 1 || self.under_way.contains(&time);
         if !is_known {
             self.queue.push_back(time);
         }
-        self.begin(search);
     }
 
-    /// Begins what may be under way, when some have ended. What nobody waits for any more is not searched for.
-    pub(super) fn begin<F>(&mut self, search: impl Fn(Timestamp) -> F)
-    where
-        F: Future<Output = Option<Seq>> + Send + 'static,
-    {
-        while self.running.len() < SEARCHES
+    /// The next search to begin, if it may be under way. What nobody waits for any more is not searched for.
+    pub(super) fn begin(&mut self) -> Option<Timestamp> {
+        while self.under_way.len() < SEARCHES
             && let Some(time) = self.queue.pop_front()
         {
-            if self.waiting.contains_key(&time) && !self.is_searched(time) {
-                let id = self.running.spawn(search(time)).id();
-                self.searched.insert(id, time);
+            if self.waiting.contains_key(&time) && self.under_way.insert(time) {
+                return Some(time);
             }
         }
-    }
-
-    fn is_searched(&self, time: Timestamp) -> bool {
-        self.searched.values().any(|searched| *searched == time)
+        None
     }
 
     /// A session does not wait any more.
@@ -80,94 +56,74 @@ impl Searches {
         }
     }
 
-    /// Waits until a search has ended; `None` if none is under way. Nothing is lost if this is not waited for to its end.
-    pub(super) async fn next(&mut self) -> Option<Found> {
-        let ended = self.running.join_next_with_id().await?;
-        Some(self.ended(ended))
-    }
-
-    fn ended(&mut self, ended: Result<(Id, Option<Seq>), JoinError>) -> Found {
-        let (id, seq) = match ended {
-            Ok(ended) => ended,
-            Err(failure) => {
-                counter!("tickwire_gateway_failed_searches_total").increment(1);
-                error!(%failure, "a search for a time has failed; this is a bug, please report it");
-                (failure.id(), None)
-            }
-        };
-        let sessions = self.searched.remove(&id).and_then(|time| self.waiting.remove(&time)).unwrap_or_default();
+    /// The search for this time has ended. Returns who waits for it.
+    pub(super) fn ended(&mut self, time: Timestamp) -> BTreeSet<SessionId> {
+        self.under_way.remove(&time);
+        let sessions = self.waiting.remove(&time).unwrap_or_default();
         for session in &sessions {
             self.times.remove(session);
         }
-        Found { sessions, seq }
+        sessions
     }
-}
-
-pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that have panicked");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{pending, ready};
 
     fn session(number: u64) -> SessionId {
         SessionId { shard: 0, number }
     }
 
-    fn found(sessions: &[u64], seq: Option<u64>) -> Found {
-        Found { sessions: sessions.iter().map(|number| session(*number)).collect(), seq: seq.map(Seq) }
+    fn sessions(numbers: &[u64]) -> BTreeSet<SessionId> {
+        numbers.iter().map(|number| session(*number)).collect()
     }
 
-    async fn position(time: Timestamp) -> Option<Seq> {
-        Some(Seq(time.0 as u64))
+    fn begun(searches: &mut Searches) -> Vec<i64> {
+        std::iter::from_fn(|| searches.begin()).map(|time| time.0).collect()
     }
 
-    #[tokio::test]
-    async fn who_asks_for_the_same_time_is_told_together_and_who_left_is_not() {
+    #[test]
+    fn who_asks_for_the_same_time_is_told_together_and_who_left_is_not() {
         let mut searches = Searches::default();
         for (number, time) in [(1, 10), (2, 20), (3, 10), (4, 10)] {
-            searches.ask(session(number), Timestamp(time), position);
+            searches.ask(session(number), Timestamp(time));
         }
         searches.leave(session(3));
-        let mut both = [searches.next().await.unwrap(), searches.next().await.unwrap()];
-        both.sort_by_key(|found| found.seq);
-        assert_eq!(both, [found(&[1, 4], Some(10)), found(&[2], Some(20))]);
-        assert!(searches.next().await.is_none() && searches.times.is_empty() && searches.searched.is_empty());
+        assert_eq!(begun(&mut searches), [10, 20]);
+        // Who asks while a search is under way gets what it finds.
+        searches.ask(session(5), Timestamp(20));
+        assert_eq!(begun(&mut searches), [0; 0]);
+        assert_eq!(searches.ended(Timestamp(10)), sessions(&[1, 4]));
+        assert_eq!(searches.ended(Timestamp(20)), sessions(&[2, 5]));
+        assert!(searches.times.is_empty() && searches.waiting.is_empty() && searches.under_way.is_empty());
     }
 
-    #[tokio::test]
-    async fn a_search_that_panics_has_found_nothing_and_the_others_go_on() {
+    #[test]
+    fn who_leaves_and_asks_again_while_the_search_is_under_way_is_told_once() {
         let mut searches = Searches::default();
-        let search = |time: Timestamp| async move {
-            assert_ne!(time, Timestamp(10), "at work");
-            position(time).await
-        };
-        searches.ask(session(1), Timestamp(10), search);
-        assert_eq!(searches.next().await, Some(found(&[1], None)));
-        searches.ask(session(1), Timestamp(20), search);
-        assert_eq!(searches.next().await, Some(found(&[1], Some(20))));
+        searches.ask(session(1), Timestamp(10));
+        assert_eq!(begun(&mut searches), [10]);
+        searches.leave(session(1));
+        searches.ask(session(1), Timestamp(10));
+        assert_eq!(begun(&mut searches), [0; 0]);
+        assert_eq!(searches.ended(Timestamp(10)), sessions(&[1]));
+        assert_eq!((begun(&mut searches), searches.ended(Timestamp(10))), (Vec::new(), sessions(&[])));
     }
 
-    #[tokio::test]
-    async fn more_than_may_be_under_way_wait_and_are_not_told_that_nothing_was_found() {
+    #[test]
+    fn more_than_may_be_under_way_wait_in_the_order_of_asking() {
         let mut searches = Searches::default();
-        for number in 0..2 * SEARCHES as u64 {
-            searches.ask(session(number), Timestamp(number as i64), |_| pending());
+        let all = 2 * SEARCHES as i64;
+        for number in 0..all {
+            searches.ask(session(number as u64), Timestamp(number));
         }
-        assert_eq!((searches.running.len(), searches.queue.len()), (SEARCHES, SEARCHES));
+        let (first, rest): (Vec<i64>, Vec<i64>) = (0..all).partition(|time| *time < SEARCHES as i64);
+        assert_eq!(begun(&mut searches), first);
         searches.leave(session(SEARCHES as u64));
-        searches.running.abort_all();
-        for _ in 0..SEARCHES {
-            assert_eq!(searches.next().await.map(|found| found.seq), Some(None));
+        for time in first {
+            assert_eq!(searches.ended(Timestamp(time)).len(), 1);
         }
-        searches.begin(|_| ready(Some(Seq(7))));
-        let mut told = 0;
-        while let Some(Found { sessions, seq }) = searches.next().await {
-            assert_eq!(seq, Some(Seq(7)));
-            told += sessions.len();
-        }
-        assert_eq!(told, SEARCHES - 1);
+        assert_eq!(begun(&mut searches), rest[1..]);
     }
 }

@@ -7,21 +7,18 @@ use bytes::Bytes;
 use metrics::{counter, describe_counter};
 use tickwire_core::coverage::Offered;
 use tickwire_core::event::Event;
-use tickwire_core::ids::Seq;
+use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::replay::{Part, ReplayAnswer};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
-use tickwire_node::link::{Message, Status};
-use tickwire_node::names;
 
 use super::catch_ups::CatchUps;
 use super::{Edge, refused};
 use crate::delivery::Delivery;
 
 impl Edge {
-    pub(super) fn take_batch(&mut self, payload: &[u8]) {
-        let now = self.now();
+    pub(crate) fn take_batch(&mut self, now: Millis, payload: &[u8]) {
         let batch: Batch<Bytes> = match wire::decode(payload) {
             Ok(batch) => batch,
             Err(error) => return refused(&error),
@@ -46,19 +43,18 @@ impl Edge {
         }
     }
 
-    /// Takes a message of an answer. What cannot be read changes nothing: the ask it belongs to ends by its deadline.
-    pub(super) fn take_answer(&mut self, message: &Message) {
-        let now = self.now();
-        let Some(ask) = names::parse_replayed(&message.subject_text()) else { return };
-        if message.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
-            // The server itself says that no router listens.
-            counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
-            return match CatchUps::is_asked(ask) {
-                true => self.catch_ups.refused(now, ask),
-                false => self.coverage.refused(now, ask, &mut self.steps),
-            };
+    /// The server itself says that no router listens to what that ask was sent to.
+    pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
+        counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
+        match CatchUps::is_asked(ask) {
+            true => self.catch_ups.refused(now, ask),
+            false => self.coverage.refused(now, ask, &mut self.steps),
         }
-        let answer: ReplayAnswer<Bytes> = match wire::decode(message.payload()) {
+    }
+
+    /// Takes a message of an answer. What cannot be read changes nothing: the ask it belongs to ends by its deadline.
+    pub(crate) fn take_answer(&mut self, now: Millis, ask: u64, payload: &[u8]) {
+        let answer: ReplayAnswer<Bytes> = match wire::decode(payload) {
             Ok(answer) => answer,
             Err(error) => return refused(&error),
         };
@@ -67,7 +63,7 @@ impl Edge {
             Part::Events(section) => match decode_section(section) {
                 Ok(section) => {
                     counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
-                    counter!("tickwire_gateway_replayed_bytes_total").increment(message.payload().len() as u64);
+                    counter!("tickwire_gateway_replayed_bytes_total").increment(payload.len() as u64);
                     (Part::Events(section), None)
                 }
                 Err(error) => return refused(&error),

@@ -7,12 +7,13 @@ use tracing::error;
 
 use super::Shard;
 use crate::index::metrics;
+use crate::socket::Socket;
 
 /// How often, in milliseconds. A thousand sessions are looked at each time, so that all of a shard's are within a minute
 /// or so.
 pub(super) const INTERVAL_MS: u64 = 1_000;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     pub(super) fn care(&mut self, now: Millis) {
         if self.care_at > now {
             return;

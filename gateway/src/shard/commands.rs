@@ -17,7 +17,7 @@ use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
 use crate::session::{Request, symbols};
-use crate::socket::Incoming;
+use crate::socket::{Incoming, Socket};
 
 /// What only a faulty client sends. Limits that are reached, and what is not possible at the moment, befall good ones.
 const MALFORMED: [ErrorCode; 4] =
@@ -26,7 +26,7 @@ const MALFORMED: [ErrorCode; 4] =
 /// How many of a session's subscriptions an error names.
 const NAMED: usize = 8;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// Takes what a client said.
     pub(super) fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
         let Some(session) = self.sessions.get(number) else { return };

@@ -14,10 +14,10 @@ use crate::account::Account;
 use crate::catch_up::Of;
 use crate::outbox::{Frame, Relief, Waiting};
 use crate::session::{Held, Session, Stage, held};
-use crate::socket::{Ended, HEADER, Ready};
+use crate::socket::{Ended, HEADER, Ready, Socket};
 use crate::stats::let_go;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket takes it and the user's rate allows.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
         let Self { sessions, accounts, limits, content, frame, stats, unlimited, .. } = self;

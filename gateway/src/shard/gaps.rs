@@ -8,8 +8,9 @@ use tickwire_core::ids::{Millis, Partition, Seq};
 
 use super::Shard;
 use super::flush::write_message;
+use crate::socket::Socket;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// Tells these to every session that subscribes to anything, and moves on behind them: no position covers what was
     /// not told.
     pub(super) fn tell_all(&mut self, now: Millis, gaps: &[Gap]) {

@@ -8,12 +8,12 @@ use rand::Rng;
 use tickwire_core::codes::{CloseCode, NoticeCode};
 use tickwire_core::frames::{Goaway, Heartbeat, ServerFrame, Welcome};
 use tickwire_core::ids::Millis;
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::millis;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::flush::worded;
 use super::past::CATCH_UP_BEAT_MS;
 use super::{Shard, USUAL_WEIGHT};
-use crate::arrival::Arrival;
 use crate::auth::{Identity, Term};
 use crate::budget::Budget;
 use crate::messages::ToEdge;
@@ -45,10 +45,10 @@ const CLOSE_GRACE_MS: u64 = 5_000;
 /// time.
 const RECONNECT_JITTER_MS: u32 = 1_000;
 
-impl Shard {
-    pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
-        let Ok(socket) = Socket::unpark(arrival.socket) else { return };
-        let Identity { user, plan, weight, expires } = arrival.identity;
+impl<S: Socket> Shard<S> {
+    /// A client has arrived and said who it is. `place` is its place among the sessions that this gateway takes.
+    pub(crate) fn arrive(&mut self, now: Millis, socket: S, identity: Identity, place: OwnedSemaphorePermit) {
+        let Identity { user, plan, weight, expires } = identity;
         let session = Session {
             user: user.clone(),
             account: self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref())),
@@ -67,12 +67,12 @@ impl Shard {
             half_sent: 0,
             mistakes: Mistakes::default(),
             pulse: Pulse::new(now),
-            term: expires.map(|expires| Term::new(wall_clock(), expires)),
+            term: expires.map(|expires| Term::new((self.settings.clocks.wall)(), expires)),
             beat_at: now,
             attention: now,
             flush_at: None,
             touched: false,
-            _place: arrival.place,
+            _place: place,
         };
         let number = self.sessions.insert(session);
         self.weighted += usize::from(weight != USUAL_WEIGHT);

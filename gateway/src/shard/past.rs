@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 use tickwire_core::coverage::Step;
@@ -12,7 +12,7 @@ use tickwire_core::frames::{CaughtUp, Gap, Id, ServerFrame};
 use tickwire_core::ids::{Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 use tickwire_core::since::Since;
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::millis;
 use tickwire_node::declare_counter;
 
 use super::Shard;
@@ -22,6 +22,7 @@ use crate::delivery::Delivery;
 use crate::lack::Lack;
 use crate::messages::{Past, ToEdge};
 use crate::outbox::{Limits, Outbox};
+use crate::socket::Socket;
 
 /// How long a shard digests before what is new has its turn.
 const BITE: Duration = Duration::from_millis(1);
@@ -72,7 +73,7 @@ pub(super) fn limits_of_past(limits: &Limits) -> Limits {
     Limits { critical: u32::MAX, lanes: false, ..*limits }
 }
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// A session goes on after `from`, where an earlier one ended. What cannot be given is told to it once it has its
     /// answer.
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
@@ -100,7 +101,7 @@ impl Shard {
     ) -> Vec<Gap> {
         let of = Of::Subscription(subscription);
         // The time of day is read once: by a later one the history would begin after as long a time ago.
-        let wall = wall_clock();
+        let wall = (self.settings.clocks.wall)();
         let oldest = before(wall, self.settings.config.history);
         let (catch_up, gaps) = match since {
             Since::Position(from) => self.begin_at(now, id, of, from),
@@ -221,10 +222,10 @@ impl Shard {
 
     /// Digests the past for about as long as what is new may wait: a little of each gathering in turn.
     pub(crate) fn digest(&mut self, now: Millis) {
-        let begun = Instant::now();
+        let begun = (self.settings.clocks.monotonic)();
         let mut hungry: VecDeque<u64> =
             self.gatherings.iter().filter(|(_, gathering)| gathering.is_hungry()).map(|(number, _)| *number).collect();
-        while begun.elapsed() < BITE
+        while self.spent(begun) < BITE
             && let Some(number) = hungry.pop_front()
         {
             self.bite(now, number);

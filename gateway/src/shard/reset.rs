@@ -5,16 +5,25 @@ use tickwire_core::frames::{Heartbeat, ServerFrame};
 use tickwire_core::ids::{Life, Millis, Partition};
 
 use super::Shard;
+use super::flush::worded;
 use super::gaps::gap;
+use crate::socket::Socket;
+use crate::stats::dropped;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// Sequences are those of `life` from here on. The edge covers all of it for whoever was promised something before.
     pub(super) fn begin_life(&mut self, now: Millis, has_former: bool, life: Life) {
         if has_former {
-            self.forget_past(now, life);
+            self.end_life(now, life);
             let ends = (0..).map(Partition).zip(&self.applied.seqs);
             let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
             self.tell_all(now, &gaps);
+        }
+        // Not before: a position that is told meanwhile is still one of the former life, and never lies further back.
+        for number in self.sessions.numbers(|session| session.ahead.is_some()) {
+            if let Some(session) = self.sessions.get_mut(number) {
+                session.ahead = None;
+            }
         }
         self.applied.incarnation = life.incarnation;
         self.applied.seqs.fill(life.before);
@@ -29,15 +38,36 @@ impl Shard {
         }
     }
 
-    /// What is lacking of the former life cannot be had any more.
-    fn forget_past(&mut self, now: Millis, life: Life) {
+    /// What sessions lack of the former life cannot be had any more, and what still waits for them is dropped: it would come
+    /// behind the reset, under sequences that mean something else by then.
+    fn end_life(&mut self, now: Millis, life: Life) {
         self.gatherings.clear();
-        for number in self.sessions.numbers(|session| session.catch_up.is_some() || session.ahead.is_some()) {
-            let Some(session) = self.sessions.get_mut(number) else { continue };
-            session.ahead = None;
-            let lost = session.catch_up.as_mut().map(|catch_up| catch_up.reset(life, &self.applied.seqs));
-            let gaps = lost.into_iter().flatten().map(|(p, from, to)| gap("reset", p, from, to)).collect();
+        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
             self.flush(now, number);
+            let Self { sessions, accounts, applied, .. } = self;
+            let Some(session) = sessions.get_mut(number) else { continue };
+            let held = session.outbox.hold_back(applied);
+            let mut unsent = session.outbox.len();
+            session.outbox.forget_events();
+            let mut lost = Vec::new();
+            let mut pending = session.outbox.last_words();
+            if let Some(catch_up) = &mut session.catch_up {
+                unsent += catch_up.outbox.len();
+                pending.extend(catch_up.outbox.last_words());
+                lost = catch_up.reset(life, &applied.seqs);
+            }
+            let waited = (0..).map(Partition).zip(held.seqs).zip(&applied.seqs).map(|((p, held), end)| (p, held, *end));
+            lost.extend(waited.filter(|(_, held, end)| held < end));
+            let account = &accounts[session.account];
+            let notices = pending.into_iter().map(|(subscription, notice)| {
+                ServerFrame::Notice(worded(notice, subscription, &session.subscriptions, account))
+            });
+            let notices: Vec<ServerFrame> = notices.collect();
+            dropped("reset", unsent as u64);
+            if !notices.is_empty() {
+                self.reply_all(now, number, &notices);
+            }
+            let gaps = lost.into_iter().map(|(p, from, to)| gap("reset", p, from, to)).collect();
             self.tell_gaps(now, number, gaps);
         }
     }

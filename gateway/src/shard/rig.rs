@@ -13,18 +13,17 @@ use tickwire_core::coverage::Step;
 use tickwire_core::event::{Event, Kinds};
 use tickwire_core::frames::Encoding;
 use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, Partition, Seq, UserId};
-use tickwire_node::clock::wall_clock;
+use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_testkit::blank_event;
 use tokio::sync::Semaphore;
 
-use super::{Shard, ShardConfig, USUAL_WEIGHT};
-use crate::arrival::Arrival;
+use super::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
 use crate::auth::{Authenticator, Identity};
 use crate::delivery::Delivery;
-use crate::messages::{Steps, ToEdge, ToShard};
+use crate::messages::{FromEdge, Steps, ToEdge};
 use crate::session::Stage;
-use crate::socket::{Rate, Reader, Ready, Socket, frame};
+use crate::socket::{Rate, Reader, Ready, TcpSocket, frame};
 use crate::weighed::{self, Receiver};
 
 /// How many partitions the stream has.
@@ -38,7 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A shard as it ships, and its clients. To be used within a runtime.
 pub(super) struct Rig {
-    pub(super) shard: Shard,
+    pub(super) shard: Shard<TcpSocket>,
     pub(super) now: Millis,
     /// The clients by the numbers of their sessions.
     pub(super) clients: Vec<(u64, TcpStream)>,
@@ -60,6 +59,7 @@ impl Rig {
             kinds: Arc::new(Kinds::default()),
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
+            clocks: Clocks { wall: wall_clock, monotonic },
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shard = Shard::new(0, settings, sender);
@@ -87,9 +87,9 @@ impl Rig {
             expires: token.map(|seconds| wall_clock() + Duration::from_secs(seconds)),
         };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let socket = Socket::new(tcp, reader, rate, Encoding::Json).park().unwrap();
+        let socket = TcpSocket::new(tcp, reader, rate, Encoding::Json).park().unwrap();
         let before = self.shard.sessions.numbers(|_| true);
-        self.take(ToShard::Arrive(Box::new(Arrival { socket, identity, place })));
+        self.shard.arrive(self.now, TcpSocket::unpark(socket).unwrap(), identity, place);
         let number = self.shard.sessions.numbers(|_| true).into_iter().find(|number| !before.contains(number));
         let number = number.unwrap();
         self.clients.push((number, client));
@@ -99,18 +99,18 @@ impl Rig {
     /// A client arrives, and is welcomed.
     pub(super) async fn welcome(&mut self) -> u64 {
         let number = self.arrive(None);
-        self.take(ToShard::Confirmed(number));
+        self.take(FromEdge::Confirmed(number));
         self.settle().await;
         number
     }
 
-    pub(super) fn take(&mut self, message: ToShard) {
+    pub(super) fn take(&mut self, message: FromEdge) {
         self.shard.take(self.now, message);
     }
 
     /// Partitions move on.
     pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = Step<Arc<Delivery>>>) {
-        self.take(ToShard::Steps(Arc::new(Steps::new(steps.into_iter().collect()))));
+        self.take(FromEdge::Steps(Arc::new(Steps::new(steps.into_iter().collect()))));
     }
 
     /// So many events come in a partition.

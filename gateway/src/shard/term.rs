@@ -5,21 +5,22 @@ use metrics::counter;
 use tickwire_core::codes::{CloseCode, ErrorCode, NoticeCode};
 use tickwire_core::frames::{Authenticated, Heartbeat, Id, Notice, ServerError, ServerFrame, Token};
 use tickwire_core::ids::Millis;
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::millis;
 
 use super::{Shard, USUAL_WEIGHT};
 use crate::auth::{Credentials, Due, Identity};
+use crate::socket::Socket;
 
 /// The largest whole number that every JSON parser reads exactly.
 const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// Does what the session's token makes due. `false` if that was its end.
     pub(super) fn look_at_term(&mut self, now: Millis, number: u64) -> bool {
         let leeway = self.settings.authenticator.leeway();
         let Some(session) = self.sessions.get_mut(number) else { return false };
         let Some(term) = &mut session.term else { return true };
-        let wall = wall_clock();
+        let wall = (self.settings.clocks.wall)();
         match term.look(wall, leeway) {
             Due::Nothing => true,
             Due::Notice => {
@@ -51,7 +52,9 @@ impl Shard {
     pub(super) fn term_due(&self, now: Millis, number: u64) -> Option<Millis> {
         let term = self.sessions.get(number)?.term?;
         // A millisecond later, so that a part of one is over: what is not due when it is looked at is due later than now.
-        Some(now.plus(millis(term.wait(wall_clock(), self.settings.authenticator.leeway())).saturating_add(1)))
+        Some(now.plus(
+            millis(term.wait((self.settings.clocks.wall)(), self.settings.authenticator.leeway())).saturating_add(1),
+        ))
     }
 
     /// A session goes on with a new token of the same user, and with what that grants.
@@ -68,7 +71,7 @@ impl Shard {
             let message = "this connection has no token to renew; open another one with a token";
             return Err(refused(ErrorCode::AlreadyAuthenticated, message.to_owned()));
         };
-        let wall = wall_clock();
+        let wall = (self.settings.clocks.wall)();
         let identity = self.settings.authenticator.check(wall, &Credentials::Token(token.0));
         let Identity { user, plan, weight, expires } =
             identity.map_err(|error| refused(ErrorCode::AuthFailed, error.to_string()))?;

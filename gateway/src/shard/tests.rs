@@ -12,7 +12,7 @@ use tickwire_core::position::Position;
 use tokio::runtime::{Builder, Runtime};
 
 use super::rig::{PARTITIONS, Rig};
-use crate::messages::{Past, SkippedRange, Steps, ToShard};
+use crate::messages::{FromEdge, Past, SkippedRange, Steps};
 use crate::session::Stage;
 use crate::socket::frame;
 
@@ -120,7 +120,7 @@ async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                     rig.arrive(token);
                 }
             }
-            Input::Confirm(which) => pick(which).into_iter().for_each(|number| rig.take(ToShard::Confirmed(number))),
+            Input::Confirm(which) => pick(which).into_iter().for_each(|number| rig.take(FromEdge::Confirmed(number))),
             Input::Say(which, said) => {
                 let count = if matches!(said, Said::Flood) { 300 } else { 1 };
                 for number in pick(which).into_iter().flat_map(|number| vec![number; count]) {
@@ -138,7 +138,7 @@ async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
             }
             Input::LeftOut(partition) => {
                 let (partition, from, upto) = (Partition(partition), Seq(1), Seq(2));
-                rig.take(ToShard::LeftOut(vec![SkippedRange { partition, from, upto, is_lost: true }]));
+                rig.take(FromEdge::LeftOut(vec![SkippedRange { partition, from, upto, is_lost: true }]));
             }
             Input::Reset => {
                 let incarnation = Incarnation(rig.shard.applied.incarnation.0 + 1);
@@ -147,19 +147,19 @@ async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
             }
             Input::Upstream(lost) => {
                 let code = if lost { NoticeCode::UpstreamLost } else { NoticeCode::UpstreamRestored };
-                rig.take(ToShard::Upstream(code, None));
+                rig.take(FromEdge::Upstream(code, None));
             }
             Input::Found(which, seq) => {
-                pick(which).into_iter().for_each(|number| rig.take(ToShard::Found(number, seq.map(Seq))));
+                pick(which).into_iter().for_each(|number| rig.take(FromEdge::Found(number, seq.map(Seq))));
             }
-            Input::Gathered(gathering) => rig.take(ToShard::Gathered(gathering, numbers)),
+            Input::Gathered(gathering) => rig.take(FromEdge::Gathered(gathering, numbers)),
             Input::Past(gathering, upto) => {
                 let (partition, from, upto) = (Partition(0), Seq(0), Seq(upto));
                 let steps = Steps::new(vec![Step::Apply { partition, from, upto, events: Vec::new() }]);
-                rig.take(ToShard::Past(Arc::new(Past { gathering, steps })));
+                rig.take(FromEdge::Past(Arc::new(Past { gathering, steps })));
             }
-            Input::PastEnds(gathering) => rig.take(ToShard::PastEnds(gathering)),
-            Input::SendAway(which) => rig.take(ToShard::SendAway(pick(which).into_iter().collect())),
+            Input::PastEnds(gathering) => rig.take(FromEdge::PastEnds(gathering)),
+            Input::SendAway(which) => rig.take(FromEdge::SendAway(pick(which).into_iter().collect())),
             Input::Drain => drain(&mut rig, &mut drained),
             Input::Settle => rig.settle().await,
         }
@@ -204,7 +204,7 @@ async fn who_is_welcomed_while_the_gateway_drains_is_sent_away_in_its_turn() {
     let mut rig = Rig::new();
     let waits = rig.arrive(None);
     rig.shard.drain(rig.now);
-    rig.take(ToShard::Confirmed(waits));
+    rig.take(FromEdge::Confirmed(waits));
     assert_eq!(rig.stage(waits), Some(Stage::Open));
     let window = u64::try_from(rig.shard.settings.config.drain_window.as_millis()).unwrap();
     rig.now = rig.now.plus(window);
@@ -243,7 +243,7 @@ async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
     let subscriptions = json!({ "mine": { "filter": {} } });
     rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
     rig.settle().await;
-    rig.take(ToShard::Confirmed(number));
+    rig.take(FromEdge::Confirmed(number));
     rig.hears(number, "\"subscribed\"");
     for _ in 0..3 {
         rig.now = rig.now.plus(1_050);

@@ -2,7 +2,7 @@
 //! sockets have their turn, for about as long as events may wait for it. Who asks for more than its rate, or than its
 //! user's, is read no further until there is some again: what it sends then waits in its own connection.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::counter;
 use tickwire_core::ids::Millis;
@@ -10,7 +10,7 @@ use tickwire_core::ids::Millis;
 use super::Shard;
 use crate::budget::{Price, Rate};
 use crate::session::Stage;
-use crate::socket::Ended;
+use crate::socket::{Ended, Socket};
 
 /// How long sockets are read before events have their turn.
 const TURN: Duration = Duration::from_micros(500);
@@ -71,7 +71,7 @@ enum Turn {
     Gone,
 }
 
-impl Shard {
+impl<S: Socket> Shard<S> {
     /// The socket of a session has something to read, which is done when it is its turn.
     pub(crate) fn readable(&mut self, number: u64) {
         if let Some(session) = self.sessions.get_mut(number) {
@@ -90,7 +90,7 @@ impl Shard {
         if !self.has_commands() {
             return;
         }
-        let begun = Instant::now();
+        let begun = (self.settings.clocks.monotonic)();
         for _ in 0..self.due.len() {
             if self.edge.waiting() > EDGE_BYTES {
                 counter!("tickwire_gateway_edge_full_total").increment(1);
@@ -115,7 +115,7 @@ impl Shard {
                 }
                 Turn::Gone => {}
             }
-            if begun.elapsed() >= TURN {
+            if self.spent(begun) >= TURN {
                 return;
             }
         }
@@ -138,8 +138,13 @@ impl Shard {
         [self.pauses.next(), self.edge_full_until].into_iter().flatten().min()
     }
 
+    /// How long work has taken that has begun then.
+    pub(super) fn spent(&self, begun: Duration) -> Duration {
+        (self.settings.clocks.monotonic)().saturating_sub(begun)
+    }
+
     /// Reads what one session may say before others have their turn.
-    fn read(&mut self, now: Millis, number: u64, begun: Instant) -> Turn {
+    fn read(&mut self, now: Millis, number: u64, begun: Duration) -> Turn {
         for _ in 0..TURN_MESSAGES {
             let Self { sessions, accounts, command_rates, .. } = self;
             let Some(session) = sessions.get_mut(number) else { return Turn::Gone };
@@ -169,7 +174,7 @@ impl Shard {
                     }
                 }
             }
-            if begun.elapsed() >= TURN {
+            if self.spent(begun) >= TURN {
                 break;
             }
         }

@@ -1,0 +1,172 @@
+//! Waits for what concerns the edge, lets it decide, and sends what it wants sent.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::subject::Subject;
+use metrics::counter;
+use tickwire_core::ids::Millis;
+use tickwire_node::clock::{Clock, Turns};
+use tickwire_node::link::{Message, Status};
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::storage::Stopped;
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::find::{Finder, find};
+use super::inputs::{Flood, Inputs};
+use super::{Connection, Edge, Outgoing};
+
+/// How long a message to NATS may wait for room while the connection is down.
+const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long a request for a replay may. It is made again, so waiting longer gains nothing.
+const ASK_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The task of the edge.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    edge: Edge,
+    nats: Nats,
+    /// The stream of events.
+    stream: String,
+    stopped: watch::Receiver<Stopped>,
+    clock: Clock,
+    finder: Finder,
+}
+
+impl Driver {
+    /// A task for this edge, which reads times in this stream. `stopped` is what keeps NATS from storing events.
+    pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
+        super::describe();
+        Self { edge, nats, stream, stopped, clock: Clock::start(), finder: Finder::default() }
+    }
+
+    /// Runs until told to stop, or until NATS or the shards are gone for good.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
+        let (mut connected, mut stopped) = (self.nats.connected(), self.stopped.clone());
+        let mut turns = Turns::default();
+        let mut requests = Vec::new();
+        loop {
+            let wake = self.clock.at(turns.next(self.edge.next_turn()));
+            // After each turn of the clock all that waits to be read has one, whatever is due.
+            let is_inputs = turns.is_inputs();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // First what is rare and what time brings, so that no flood delays it.
+                Ok(()) = inputs.view.changed() => {
+                    let view = Arc::clone(&inputs.view.borrow_and_update());
+                    self.edge.take_view(self.now(), &view);
+                }
+                Ok(()) = connected.changed() => self.see(),
+                Ok(()) = stopped.changed() => self.see(),
+                asked = inputs.snapshots.next() => match asked {
+                    Some(message) => self.edge.send_snapshot(message.reply()),
+                    None => return Err(EdgeError::SubscriptionEnded),
+                },
+                () = sleep_until(wake), if !is_inputs => {
+                    let begun = self.now();
+                    self.see();
+                    self.edge.turn(begun);
+                    turns.took(begun);
+                }
+                Some((time, seq)) = self.finder.next() => self.edge.take_found(time, seq),
+                flood = inputs.floods.next(&mut requests) => match flood {
+                    Flood::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
+                    Flood::Answer(Some(message)) => self.take_answer(&message),
+                    Flood::Batch(None) | Flood::Answer(None) => return Err(EdgeError::SubscriptionEnded),
+                    Flood::Requests(0) => return Ok(()),
+                    Flood::Requests(_) => {
+                        let now = self.now();
+                        requests.drain(..).for_each(|request| self.edge.take_request(now, request));
+                    }
+                },
+                () = ready(()), if is_inputs => {}
+            }
+            self.edge.settle(self.now());
+            self.send().await;
+            self.search();
+            if turns.just_taken().is_some_and(|begun| self.edge.next_turn() <= begun) {
+                counter!("tickwire_gateway_vain_turns_total").increment(1);
+                debug!("something is due that a turn does not change");
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// Lets the edge see how NATS is.
+    fn see(&mut self) {
+        let connection = Connection::of(&self.nats);
+        let stopped = self.stopped.borrow().clone();
+        self.edge.take_standing(self.now(), connection, &stopped);
+    }
+
+    fn take_answer(&mut self, message: &Message) {
+        let Some(ask) = names::parse_replayed(&message.subject_text()) else { return };
+        let now = self.now();
+        if message.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
+            self.edge.take_no_answer(now, ask);
+        } else {
+            self.edge.take_answer(now, ask, message.payload());
+        }
+    }
+
+    async fn send(&mut self) {
+        for Outgoing { subject, reply, payload, ask } in self.edge.take_outgoing() {
+            // Without a connection a request would leave late, and with all others.
+            if let Some(ask) = ask
+                && !self.nats.is_connected()
+            {
+                self.edge.unsent(self.now(), ask);
+                continue;
+            }
+            let subject = Subject::from(subject.into_owned());
+            let client = &self.nats.client;
+            let published = match reply {
+                Some(reply) => {
+                    let publish = client.publish_with_reply(subject, reply, payload.into());
+                    timeout(ASK_TIMEOUT, publish).await
+                }
+                None => timeout(PUBLISH_TIMEOUT, client.publish(subject, payload.into())).await,
+            };
+            match (matches!(published, Ok(Ok(()))), ask) {
+                (true, Some(ask)) => Edge::sent(ask),
+                (true, None) => {}
+                (false, Some(ask)) => self.edge.unsent(self.now(), ask),
+                (false, None) => {
+                    counter!("tickwire_gateway_unpublished_total", "reason" => "no_room").increment(1);
+                    debug!("a message to the routers found no room; the next beat makes up for it");
+                }
+            }
+        }
+    }
+
+    /// Begins the searches that the edge wants.
+    fn search(&mut self) {
+        while let Some(time) = self.edge.next_search() {
+            self.finder.begin(time, find(self.nats.clone(), self.stream.clone(), time));
+        }
+    }
+}
+
+impl Connection {
+    /// As it is at this moment.
+    pub(crate) fn of(nats: &Nats) -> Self {
+        Self { is_up: nats.is_connected(), max_payload: nats.client.max_payload() }
+    }
+}
+
+/// Why the edge cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EdgeError {
+    #[error("a subscription to NATS has ended")]
+    SubscriptionEnded,
+}

@@ -1,0 +1,148 @@
+//! Gateways as they ship, in a world of one thread: routers, a log, a network and clients that speak the protocol.
+//! Everything that can go wrong does, at random; in the end what each client got, what it was told it missed, and what it
+//! was promised must add up exactly.
+//!
+//! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the shipped configuration. Their
+//! drivers' order of turns stands in `gateway`. Routers are put together from the parts of `tickwire_core` that they ship with.
+//!
+//! A failing run prints its seed and its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs.
+
+mod client;
+mod cluster;
+mod gateway;
+mod made;
+mod network;
+mod plan;
+mod replay;
+mod router;
+mod socket;
+
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+
+use cluster::Cluster;
+use plan::{Action, Plan, plan};
+
+/// Runs per test; there are four tests, so that cores share them.
+fn runs() -> u32 {
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(60)
+}
+
+fn run(plan: &Plan) {
+    let mut cluster = Cluster::new(plan);
+    for action in &plan.actions {
+        cluster.act(action);
+    }
+    cluster.heal();
+    cluster.check(plan.quiet);
+}
+
+fn simulate(chaos: plan::Chaos) {
+    let config = Config {
+        cases: runs(),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&plan(chaos), |plan| {
+        run(&plan);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn a_quiet_network_loses_nothing() {
+    simulate(plan::Chaos::None);
+}
+
+#[test]
+fn everything_adds_up_when_messages_are_lost_delayed_and_doubled() {
+    simulate(plan::Chaos::Network);
+}
+
+#[test]
+fn everything_adds_up_when_nodes_die_stall_and_return() {
+    simulate(plan::Chaos::Nodes);
+}
+
+#[test]
+fn everything_adds_up_when_all_goes_wrong_at_once() {
+    simulate(plan::Chaos::All);
+}
+
+/// A plan in which nodes fail.
+fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Plan {
+    Plan {
+        quiet: false,
+        failing: true,
+        late: 0,
+        give_up_after,
+        hold_bytes: 64 << 20,
+        replay_range: plan::REPLAY_RANGE,
+        seed,
+        loss,
+        reading: 0,
+        actions,
+    }
+}
+
+/// A session goes on at a gateway that is not as far as it is, when another life of the stream begins.
+#[test]
+fn no_position_moves_back_when_another_life_begins_at_a_gateway_that_lags() {
+    let mut actions = vec![
+        Action::Connect { gateway: 1, user: 2, filter: 0 },
+        Action::Recreate { from: 0 },
+        Action::LoseTail { events: 0 },
+        Action::Publish { symbol: 0, confidence: 0 },
+        Action::Stall { router: 0 },
+        Action::ToggleMember { gateway: 0 },
+        Action::HandOver { partition: 0, to: 0 },
+        Action::RestartGateway { gateway: 2 },
+        Action::Pass(16_959),
+    ];
+    actions.extend([1, 0].map(|router| Action::CrashRouter { router }));
+    actions.extend([
+        Action::Recreate { from: 0 },
+        Action::Resume { session: 0, gateway: 0 },
+        Action::Usurp { partition: 0, to: 0 },
+        Action::Pass(1),
+    ]);
+    run(&failing(6_258_136_751_262_167_270, 24, 1_000, actions));
+}
+
+/// An event waits for a client that takes nothing when another life of the stream begins, in which its sequence may mean
+/// another one.
+#[test]
+fn what_waits_for_a_slow_client_when_another_life_begins_does_not_come_in_that() {
+    let actions = vec![
+        Action::Connect { gateway: 1, user: 2, filter: 0 },
+        Action::Publish { symbol: 0, confidence: 0 },
+        Action::Toggle { node: 1 },
+        Action::CrashRouter { router: 0 },
+        Action::Room { session: 0, tens: Some(27) },
+        Action::Pass(1_000),
+        Action::Publish { symbol: 0, confidence: 0 },
+        Action::CrashRouter { router: 0 },
+        Action::Recreate { from: 0 },
+        Action::Pass(1_000),
+    ];
+    run(&failing(8_477_261_900_932_801_459, 0, plan::GIVE_UP_AFTER, actions));
+}
+
+/// An event is new, and waits behind the past of a session; then another life of the stream begins that keeps it.
+#[test]
+fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
+    let mut actions =
+        vec![Action::Pass(1_000), Action::Connect { gateway: 1, user: 2, filter: 4 }, Action::Pass(6_071)];
+    actions.extend([1, 1, 1].map(Action::Pass));
+    actions.extend([
+        Action::Resume { session: 0, gateway: 1 },
+        Action::ToggleMember { gateway: 0 },
+        Action::Publish { symbol: 2, confidence: 2 },
+        Action::LoseTail { events: 0 },
+        Action::Pass(1),
+    ]);
+    run(&failing(76_005_033_887_514_388, 0, plan::GIVE_UP_AFTER, actions));
+}

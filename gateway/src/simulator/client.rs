@@ -1,0 +1,443 @@
+//! Clients that do as docs/protocol.md says, and keep what they were promised, given and told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tickwire_core::event::{Event, Kinds};
+use tickwire_core::filter::Filter;
+use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerMessage};
+use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
+use tickwire_core::position::Position;
+
+use super::cluster::{Cluster, PARTITIONS, Stored};
+use super::gateway::identity;
+use super::made::filter;
+use super::socket::Line;
+
+/// The name of the one subscription that a client has.
+const NAME: &str = "mine";
+
+/// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another gateway has
+/// room, or this one has lost its cluster.
+const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
+
+/// From when on a filter is in force until it is replaced, or another life of the stream begins.
+#[derive(Debug)]
+pub(super) struct Promise {
+    filter: u32,
+    incarnation: Incarnation,
+    /// Per partition, after which sequence it begins.
+    start: Vec<Seq>,
+    /// Per partition, up to where everything was given or told, as the client was told.
+    end: Vec<Seq>,
+}
+
+/// What a client cannot know.
+pub(super) struct World<'a> {
+    /// All lives of the stream so far.
+    pub(super) lives: &'a BTreeMap<Incarnation, Life>,
+    /// What was stored in each.
+    pub(super) history: &'a BTreeMap<Incarnation, Vec<Stored>>,
+}
+
+impl World<'_> {
+    /// Per partition, the last message that is stored.
+    fn ends(&self, incarnation: Incarnation) -> Vec<Seq> {
+        let mut ends = vec![self.lives[&incarnation].before; usize::from(PARTITIONS)];
+        for stored in &self.history[&incarnation] {
+            let end = &mut ends[usize::from(stored.partition.0)];
+            *end = stored.seq.max(*end);
+        }
+        ends
+    }
+}
+
+/// What came of a life of the stream.
+#[derive(Debug, Default)]
+struct Taken {
+    events: BTreeSet<(Partition, Seq)>,
+    gaps: Vec<Gap>,
+    /// Where events stand that were dropped, since the client read too slowly.
+    dropped: Vec<Range>,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Connection {
+    gateway: usize,
+    line: Line,
+    is_welcome: bool,
+    /// What was asked for and is not answered yet, in order.
+    asked: Vec<Asked>,
+    /// Whether its kernel has ever not taken all that came.
+    was_slow: bool,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Subscribe(u32),
+    Resume,
+    Unsubscribe,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    user: UserId,
+    connection: Option<Connection>,
+    /// Whether it means to be connected.
+    pub(super) is_wanted: bool,
+    /// The filter that it wants; `None` for none.
+    wanted: Option<u32>,
+    position: Option<Position>,
+    seen: BTreeMap<Partition, Seq>,
+    /// What came early in this connection.
+    early: BTreeSet<(Partition, Seq)>,
+    /// What came early in one before, and may come again.
+    may_come_again: BTreeSet<(Partition, Seq)>,
+    /// The past is on its way: positions are held back.
+    is_catching_up: bool,
+    promises: Vec<Promise>,
+    /// Whether the last promise is in force.
+    is_promised: bool,
+    taken: BTreeMap<Incarnation, Taken>,
+    /// Per key and priority, the last event that came in this connection.
+    order: BTreeMap<(Partition, String, String), Seq>,
+    /// What it has ever asked for.
+    filters: BTreeSet<u32>,
+    notices: Vec<Notice>,
+    /// Whether it has ever not taken all that came.
+    was_slow: bool,
+    /// The last things that it heard, for a reader of a failure.
+    heard: Vec<String>,
+}
+
+impl Client {
+    pub(super) fn new(user: UserId) -> Self {
+        Self {
+            user,
+            connection: None,
+            is_wanted: false,
+            wanted: None,
+            position: None,
+            seen: BTreeMap::new(),
+            early: BTreeSet::new(),
+            may_come_again: BTreeSet::new(),
+            is_catching_up: false,
+            promises: Vec::new(),
+            is_promised: false,
+            taken: BTreeMap::new(),
+            order: BTreeMap::new(),
+            filters: BTreeSet::new(),
+            notices: Vec::new(),
+            was_slow: false,
+            heard: Vec::new(),
+        }
+    }
+
+    /// That gateway is no more.
+    pub(super) fn lose(&mut self, gateway: usize) {
+        if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
+            self.disconnect();
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Goes without a word.
+    pub(super) fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.line.borrow_mut().cut();
+        }
+        self.may_come_again.append(&mut self.early);
+        self.order.clear();
+        self.is_catching_up = false;
+    }
+
+    /// From now on so many bytes of what it is sent are taken, or all.
+    pub(super) fn set_room(&mut self, room: Option<usize>) {
+        if let Some(connection) = &mut self.connection {
+            connection.was_slow |= room.is_some();
+            self.was_slow |= room.is_some();
+            connection.line.borrow_mut().set_room(room);
+        }
+    }
+
+    fn say(&mut self, frame: &Value, asked: Asked) {
+        if let Some(connection) = &mut self.connection {
+            connection.line.borrow_mut().say(frame);
+            connection.asked.push(asked);
+        }
+    }
+
+    /// Wants this from now on, beside nothing else.
+    pub(super) fn subscribe(&mut self, wanted: u32) {
+        self.wanted = Some(wanted);
+        self.filters.insert(wanted);
+        if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
+            let frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted) });
+            self.say(&frame, Asked::Subscribe(wanted));
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self) {
+        if self.wanted.take().is_none() {
+            return;
+        }
+        if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
+            self.say(&json!({ "action": "unsubscribe", "name": NAME }), Asked::Unsubscribe);
+        }
+    }
+
+    /// Says what it wants: where it was, if it was somewhere.
+    fn begin(&mut self) {
+        let Some(wanted) = self.wanted else {
+            self.is_promised = false;
+            return;
+        };
+        let Some(position) = self.position.as_ref().filter(|_| self.is_promised) else { return self.subscribe(wanted) };
+        let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
+        let in_force = self.promises.last().expect("a promise is in force").filter;
+        let frame = json!({
+            "action": "resume",
+            "position": position.to_string(),
+            "seen": seen,
+            "subscriptions": { NAME: { "filter": filter(in_force) } },
+        });
+        self.say(&frame, Asked::Resume);
+        if in_force != wanted {
+            self.subscribe(wanted);
+        }
+    }
+
+    /// Takes in what has come. Returns whether anything has.
+    pub(super) fn hear(&mut self, world: &World) -> bool {
+        let mut has_heard = false;
+        while let Some(connection) = &self.connection {
+            let Some(frame) = connection.line.borrow_mut().hear() else { break };
+            has_heard = true;
+            self.heard.push(String::from_utf8_lossy(&frame).into_owned());
+            let messages = ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read");
+            let is_early = messages.first() == Some(&ServerMessage::Early);
+            for message in messages {
+                self.take(message, is_early, world);
+            }
+        }
+        let closed = self.connection.as_ref().and_then(|connection| connection.line.borrow().closed());
+        if let Some(code) = closed {
+            has_heard = true;
+            self.heard.push(format!("closed {code}"));
+            // What a client that does nothing wrong may be closed with, which all ask it to come back.
+            assert!(MAY_CLOSE.contains(&code), "closed with {code}: {self:#?}");
+            self.disconnect();
+        }
+        if self.connection.as_ref().is_some_and(|connection| connection.line.borrow().is_over()) {
+            self.disconnect();
+        }
+        has_heard
+    }
+
+    fn take(&mut self, message: ServerMessage, is_early: bool, world: &World) {
+        match message {
+            ServerMessage::Welcome(_) => {
+                self.connection.as_mut().expect("it is connected").is_welcome = true;
+                self.begin();
+            }
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
+                let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
+                self.answered(&asked, &list.position, world);
+            }
+            ServerMessage::CaughtUp(end) => {
+                self.is_catching_up = false;
+                self.move_on(&end.position, world, true);
+            }
+            ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
+            ServerMessage::Event(event) => self.given(&event, is_early),
+            ServerMessage::Gap(gap) => {
+                let incarnation = self.position.as_ref().expect("gaps come behind an answer").incarnation;
+                // A life of the stream ends there: up to there everything was given or told.
+                let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
+                if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
+                    promise.end[usize::from(gap.p.0)] = gap.from;
+                }
+                self.taken.entry(incarnation).or_default().gaps.push(gap);
+            }
+            ServerMessage::Notice(notice) => {
+                if let Some(position) = &self.position {
+                    self.taken.entry(position.incarnation).or_default().dropped.extend(&notice.ranges);
+                }
+                self.notices.push(notice);
+            }
+            ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
+            ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answered(&mut self, asked: &Asked, position: &str, world: &World) {
+        match asked {
+            Asked::Resume => {
+                self.is_catching_up = true;
+                self.move_on(position, world, true);
+            }
+            Asked::Subscribe(filter) => {
+                self.move_on(position, world, false);
+                let at = self.position.clone().expect("an answer has a position");
+                // Where something waits for the client, its position lies further back than what is new begins.
+                let waits =
+                    self.is_catching_up || self.connection.as_ref().is_some_and(|connection| connection.was_slow);
+                let (incarnation, end) = (at.incarnation, at.seqs);
+                let start = if waits { world.ends(incarnation) } else { end.clone() };
+                self.promises.push(Promise { filter: *filter, incarnation, start, end });
+                self.is_promised = true;
+            }
+            Asked::Unsubscribe => {
+                self.move_on(position, world, false);
+                self.is_promised = false;
+            }
+        }
+    }
+
+    /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
+    fn move_on(&mut self, position: &str, world: &World, goes_on: bool) {
+        let position = Position::from_str(position).expect("a position can be read");
+        self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
+        let promise = self.promises.last().filter(|_| self.is_promised);
+        if let Some(promise) = promise {
+            if promise.incarnation == position.incarnation {
+                let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
+                assert!(!moves_back, "a position moves back to {position}: {self:#?}");
+            } else {
+                let life = world.lives[&position.incarnation];
+                // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
+                let kept = life.keeps_of(promise.incarnation).filter(|_| goes_on);
+                let begin = |seq: &Seq| kept.map_or(life.before, |kept| kept.min(*seq));
+                let start: Vec<Seq> = promise.end.iter().map(begin).collect();
+                let (filter, end) = (promise.filter, start.clone());
+                self.promises.push(Promise { filter, incarnation: position.incarnation, start, end });
+                self.seen.clear();
+                self.early.clear();
+                self.may_come_again.clear();
+                self.order.clear();
+            }
+        }
+        if let Some(promise) = self.promises.last_mut().filter(|_| self.is_promised) {
+            promise.end.clone_from(&position.seqs);
+        }
+        self.position = Some(position);
+    }
+
+    fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
+        let place = (event.p, event.seq);
+        let incarnation = self.position.as_ref().expect("events come behind an answer").incarnation;
+        let is_new = self.taken.entry(incarnation).or_default().events.insert(place);
+        let comes_again = self.may_come_again.remove(&place);
+        assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
+        if is_early {
+            self.early.insert(place);
+        } else {
+            let seen = self.seen.entry(event.p).or_insert(event.seq);
+            *seen = event.seq.max(*seen);
+        }
+        let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
+        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
+        let before = self.order.insert(lane, event.seq);
+        assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+    }
+
+    /// Whether everything was given or told, up to here.
+    pub(super) fn is_at(&self, incarnation: Incarnation, ends: &[Seq]) -> bool {
+        let Some(connection) = &self.connection else { return !self.is_wanted };
+        if self.wanted.is_none() {
+            return connection.asked.is_empty();
+        }
+        let Some(position) = &self.position else { return false };
+        let is_there = position.incarnation == incarnation && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
+        is_there && connection.asked.is_empty() && !self.is_catching_up && self.is_promised
+    }
+
+    /// What was given and told must be what was promised. `is_told` says whether a gap had to be.
+    pub(super) fn check(
+        &self,
+        (history, lives): (&BTreeMap<Incarnation, Vec<Stored>>, &BTreeMap<Incarnation, Life>),
+        is_told: impl Fn(Incarnation, &Gap) -> bool,
+    ) {
+        let nothing = Taken::default();
+        let filters: BTreeMap<u32, Filter> = self
+            .filters
+            .iter()
+            .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
+            .collect();
+        let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
+        for promise in &self.promises {
+            let taken = self.taken.get(&promise.incarnation).unwrap_or(&nothing);
+            // What stands before a life began is the same in the one before.
+            let life = lives[&promise.incarnation];
+            let former =
+                self.taken.iter().filter(|(former, _)| life.keeps_of(**former).is_some()).map(|(_, taken)| taken);
+            let former: Vec<&Taken> = former.collect();
+            for Stored { partition, seq, event, .. } in
+                history[&promise.incarnation].iter().filter(|stored| !stored.is_tick)
+            {
+                let at = usize::from(partition.0);
+                if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
+                    continue;
+                }
+                let in_gap = |gap: &Gap| gap.p == *partition && gap.from < *seq && *seq <= gap.to;
+                let is_dropped = |range: &Range| range.p == *partition && range.first <= *seq && *seq <= range.last;
+                let knows = |taken: &Taken| {
+                    taken.events.contains(&(*partition, *seq))
+                        || taken.gaps.iter().any(in_gap)
+                        || taken.dropped.iter().any(is_dropped)
+                };
+                let is_known = knows(taken) || *seq <= life.before && former.iter().any(|taken| knows(taken));
+                assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
+            }
+        }
+        for (incarnation, taken) in &self.taken {
+            let log: BTreeMap<_, _> =
+                history[incarnation].iter().map(|stored| ((stored.partition, stored.seq), &stored.event)).collect();
+            for place in &taken.events {
+                let event = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
+                let is_wanted = self.filters.iter().any(|filter| wants(*filter, event));
+                assert!(is_wanted, "{place:?} is not what was asked for: {self:#?}");
+            }
+            for gap in &taken.gaps {
+                assert!(is_told(*incarnation, gap), "{gap:?} need not have been told: {self:#?}");
+            }
+        }
+        let losses: u64 = self.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+        assert!(losses == 0 || self.was_slow, "{losses} events were dropped of a client that reads: {self:#?}");
+    }
+
+    pub(super) fn has_gaps(&self) -> bool {
+        self.taken.values().any(|taken| !taken.gaps.is_empty())
+    }
+}
+
+impl Cluster {
+    /// A client connects to a gateway, if it is there.
+    pub(super) fn connect(&mut self, at: usize, gateway: usize) {
+        let (now, client) = (self.now, &mut self.clients[at]);
+        client.is_wanted = true;
+        if client.connection.is_some() || self.gateways[gateway].is_down {
+            return;
+        }
+        let line = Line::default();
+        self.gateways[gateway].arrive(now, identity(&client.user), &line);
+        client.connection =
+            Some(Connection { gateway, line: Rc::clone(&line), is_welcome: false, asked: Vec::new(), was_slow: false });
+    }
+
+    /// Clients take in what has come.
+    pub(super) fn hear(&mut self) {
+        let world = World { lives: &self.lives, history: &self.history };
+        for client in &mut self.clients {
+            self.busy |= client.hear(&world);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The world: a log with retention, the nodes, and the turns that they take.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
+use tickwire_core::frames::Gap;
+use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::whole::{Hole, Walk};
+use tickwire_core::wire;
+use tickwire_node::config::Config;
+
+use super::client::Client;
+use super::gateway::{Gateway, config};
+use super::made::{blank, symbol, user};
+use super::network::{Message, Network};
+use super::plan::{Action, GIVE_UP_AFTER, Plan, REPLAY_RANGE};
+use super::router::{Lease, Router};
+
+pub(super) const PARTITIONS: u16 = 3;
+pub(super) const NODES: usize = 3;
+
+/// How often nodes say that they live, and routers how far they are. As shipped, like all numbers that no plan chooses, in
+/// milliseconds.
+pub(super) const BEAT: u64 = 1_000;
+const STEP: u64 = 5;
+
+/// How often each partition has a sign of life.
+const TICK: u64 = 5_000;
+
+/// The numbers of users that no plan names.
+const WITNESSES: u32 = 1_000;
+
+/// How long to wait at least, in beats.
+const LEAST_BEATS: u32 = 6;
+
+/// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
+const PATIENCE: u32 = 30;
+
+/// A message of the stream.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) partition: Partition,
+    pub(super) seq: Seq,
+    pub(super) event: Arc<Event>,
+    /// As it travels between nodes.
+    pub(super) wire: Bytes,
+    /// Whether it is the owner's sign of life, and no event.
+    pub(super) is_tick: bool,
+}
+
+thread_local! {
+    static NOW: Cell<Millis> = const { Cell::new(Millis(0)) };
+    static WORK: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The time of day of the world.
+pub(super) fn wall_clock() -> Duration {
+    Duration::from_secs(1_700_000_000) + Duration::from_millis(NOW.get().0)
+}
+
+/// A clock that goes on a little whenever somebody looks at it, so that work takes time.
+pub(super) fn work_clock() -> Duration {
+    WORK.set(WORK.get() + 40);
+    Duration::from_micros(WORK.get())
+}
+
+/// The life of the stream in which every run begins.
+const FIRST: Life = Life { incarnation: Incarnation(1), before: Seq(0) };
+
+pub(super) struct Cluster {
+    pub(super) config: Config,
+    /// Whether routers read from replicas that lag, and answer by interests that are too old.
+    pub(super) failing: bool,
+    /// How long a router takes to read a range again.
+    pub(super) reading: u64,
+    /// Whether something happened in this turn, so that more may follow at once.
+    pub(super) busy: bool,
+    /// Up to where each life of the stream was discarded.
+    discarded: BTreeMap<Incarnation, Seq>,
+    /// What cannot be read any more, of each life.
+    pub(super) damaged: BTreeMap<Incarnation, BTreeSet<Seq>>,
+    pub(super) now: Millis,
+    pub(super) network: Network,
+    pub(super) nonces: u64,
+    pub(super) life: Life,
+    pub(super) last: Seq,
+    pub(super) first: Seq,
+    pub(super) history: BTreeMap<Incarnation, Vec<Stored>>,
+    pub(super) lives: BTreeMap<Incarnation, Life>,
+    pub(super) view: View,
+    pub(super) leases: Vec<Lease>,
+    pub(super) routers: Vec<Router>,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) clients: Vec<Client>,
+}
+
+impl Cluster {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let mut cluster = Self {
+            config: config(|config| {
+                config.gateway.hold_bytes = plan.hold_bytes;
+                config.gateway.give_up_after = Duration::from_millis(plan.give_up_after);
+                config.gateway.replay_range = plan.replay_range;
+            }),
+            failing: false,
+            reading: 0,
+            busy: false,
+            discarded: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            now: Millis(1_000),
+            network: Network::new(plan.seed, 0),
+            nonces: 0,
+            life: FIRST,
+            lives: BTreeMap::from([(FIRST.incarnation, FIRST)]),
+            last: Seq(0),
+            first: Seq(1),
+            history: BTreeMap::from([(FIRST.incarnation, Vec::new())]),
+            view: View::default(),
+            leases: (0..PARTITIONS).map(|_| Lease { owner: None, floor: Seq(0) }).collect(),
+            routers: Vec::new(),
+            gateways: Vec::new(),
+            clients: Vec::new(),
+        };
+        for number in 0..NODES {
+            let node = cluster.born("gw", number);
+            cluster.view.members.push(Member { node, role: Role::Gateway, weight: 1, draining: false });
+        }
+        for number in 0..NODES {
+            let router = cluster.new_router(number);
+            cluster.routers.push(router);
+            let node = cluster.view.members[number].node.clone();
+            let gateway = Gateway::new(node, number, &cluster.config, &cluster);
+            cluster.gateways.push(gateway);
+        }
+        for number in 0..NODES {
+            cluster.routers[number].is_down = plan.late & 1 << number != 0;
+            cluster.gateways[number].is_down = plan.late & 1 << (number + NODES) != 0;
+        }
+        if plan.late == 0 {
+            cluster.pass(3 * BEAT);
+        }
+        cluster.network = Network::new(plan.seed, plan.loss);
+        cluster.failing = plan.failing;
+        cluster.reading = plan.reading;
+        cluster
+    }
+
+    pub(super) fn born(&mut self, name: &str, number: usize) -> NodeRef {
+        self.nonces += 1;
+        NodeRef { id: NodeId::new(&format!("{name}-{number}")).unwrap(), nonce: Nonce(self.nonces) }
+    }
+
+    pub(super) fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Pass(time) => self.pass(time),
+            Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
+            Action::Address { user } => self.address(user),
+            Action::Connect { gateway, user: number, filter } => {
+                self.clients.push(Client::new(user(number.into())));
+                let at = self.clients.len() - 1;
+                self.clients[at].subscribe(filter.into());
+                self.connect(at, usize::from(gateway));
+            }
+            Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
+            Action::Unsubscribe { session } => self.with_client(session, Client::unsubscribe),
+            Action::Room { session, tens } => {
+                self.with_client(session, |client| client.set_room(tens.map(|tens| usize::from(tens) * 10)));
+            }
+            Action::Disconnect { session } => self.with_client(session, |client| {
+                client.is_wanted = false;
+                client.disconnect();
+            }),
+            Action::Resume { session, gateway } => {
+                if !self.clients.is_empty() {
+                    let at = usize::from(session) % self.clients.len();
+                    self.clients[at].disconnect();
+                    self.connect(at, usize::from(gateway));
+                }
+            }
+            Action::HandOver { partition, to } => self.hand_over(usize::from(partition), usize::from(to)),
+            Action::Usurp { partition, to } => self.take_lease(usize::from(partition), usize::from(to)),
+            Action::CrashRouter { router } => self.crash_router(usize::from(router)),
+            Action::Stall { router } => self.stall(usize::from(router)),
+            Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
+            Action::ToggleMember { gateway } => {
+                let member = &mut self.view.members[usize::from(gateway)];
+                member.draining = !member.draining;
+                self.view.version += 1;
+            }
+            Action::LearnView { node } => self.learn_view(usize::from(node)),
+            Action::Discard { keep } => self.discard(keep.into()),
+            Action::Recreate { from } => self.begin_life(Seq(0), Seq(from.into())),
+            Action::LoseTail { events } => {
+                let last = Seq(self.last.0.saturating_sub(events.into()));
+                self.begin_life(last, last);
+            }
+            Action::Toggle { node } => self.toggle(usize::from(node)),
+            Action::Damage { back } => self.damage(back.into()),
+            Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
+            Action::Forge { router, gateway, ahead } => {
+                let gateway = self.gateways[usize::from(gateway)].node.clone();
+                let known = self.routers[usize::from(router)].table.interest(&gateway).map(|(revision, _)| revision.0);
+                let revision = Revision(known.unwrap_or_default() + 1 + u64::from(ahead));
+                let beat = InterestBeat { gateway, revision, reached: None };
+                self.network.send(self.now, &Message::Beat(usize::from(router), beat));
+            }
+        }
+        // What was done may be seen at once.
+        self.busy = true;
+        self.pass(STEP);
+    }
+
+    /// Does something with one of the clients that mean to be connected.
+    fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut Client)) {
+        let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
+        if !wanted.is_empty() {
+            act(&mut self.clients[wanted[usize::from(pick) % wanted.len()]]);
+        }
+    }
+
+    fn store(&mut self, partition: u16, event: Event) {
+        self.keep(partition, event, false);
+    }
+
+    fn keep(&mut self, partition: u16, event: Event, is_tick: bool) {
+        self.last = Seq(self.last.0 + 1);
+        // In a section an event has no version byte of its own.
+        let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
+        let stored = Stored { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_tick };
+        self.history.entry(self.life.incarnation).or_default().push(stored);
+    }
+
+    fn publish(&mut self, number: u8, tenths: u8) {
+        let confidence = Confidence::new(f64::from(tenths) / 10.0);
+        let event = Event {
+            symbol: Some(symbol(number)),
+            tier: Some(if tenths.is_multiple_of(2) { Tier::Daily } else { Tier::Intraday }),
+            priority: Priority::from_confidence(confidence),
+            confidence,
+            ..blank(Kind::Pattern, Audience::Public)
+        };
+        self.store(u16::from(number) % PARTITIONS, event);
+    }
+
+    fn address(&mut self, number: u8) {
+        self.store(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
+    }
+
+    fn tick(&mut self) {
+        for partition in 0..PARTITIONS {
+            self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), true);
+        }
+    }
+
+    fn learn_view(&mut self, node: usize) {
+        if node < NODES {
+            self.routers[node].view = self.view.clone();
+            self.routers[node].table.set_view(Arc::new(self.view.clone()));
+        } else {
+            let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
+            self.deliver(&node, |edge, now| edge.take_view(now, &view));
+        }
+    }
+
+    fn discard(&mut self, keep: u64) {
+        self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep)));
+        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
+    }
+
+    /// A message cannot be read any more, which shows when NATS has come back.
+    fn damage(&mut self, back: u64) {
+        let seq = Seq(self.last.0.saturating_sub(back));
+        if seq >= self.first {
+            self.damaged.entry(self.life.incarnation).or_default().insert(seq);
+            self.routers.iter_mut().for_each(|router| router.whole.doubt());
+        }
+    }
+
+    /// The messages of the stream behind `after` that can be read, in order.
+    pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &Stored> {
+        let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
+        let damaged = self.damaged.get(&self.life.incarnation);
+        let is_whole = move |seq: &Seq| damaged.is_none_or(|damaged| !damaged.contains(seq));
+        let begin = log.partition_point(|stored| stored.seq <= after || stored.seq < self.first);
+        log[begin..].iter().filter(move |stored| is_whole(&stored.seq))
+    }
+
+    /// A router makes sure of what is missing in `(after, upto]`.
+    pub(super) fn holes(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<Hole> {
+        while let Some((from, to)) = self.routers[number].whole.unknown(after, upto) {
+            let mut walk = Walk::after(from);
+            self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));
+            walk.end(to);
+            self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
+        }
+        self.routers[number].whole.holes(after, upto).collect()
+    }
+
+    /// Another life of the stream begins, after `before`, in a stream that ends with `last`.
+    fn begin_life(&mut self, before: Seq, last: Seq) {
+        let former = self.life.incarnation;
+        self.life = Life { incarnation: Incarnation(former.0 + 1), before };
+        self.lives.insert(self.life.incarnation, self.life);
+        // What stood before it stands there still.
+        let kept =
+            self.history.get(&former).into_iter().flatten().filter(|stored| stored.seq <= before).cloned().collect();
+        self.history.insert(self.life.incarnation, kept);
+        let damaged = self.damaged.get(&former).into_iter().flatten().filter(|seq| **seq <= before).copied().collect();
+        self.damaged.insert(self.life.incarnation, damaged);
+        if before == Seq(0) {
+            self.first = Seq(last.0 + 1);
+        }
+        self.first = self.first.min(Seq(last.0 + 1));
+        self.last = last;
+        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
+        for lease in &mut self.leases {
+            lease.floor = Seq(self.first.0 - 1).max(before);
+        }
+    }
+
+    fn toggle(&mut self, node: usize) {
+        match node.checked_sub(NODES) {
+            None if self.routers[node].is_down => self.start_router(node),
+            None => self.stop_router(node),
+            Some(gateway) if self.gateways[gateway].is_down => self.start_gateway(gateway),
+            Some(gateway) => self.stop_gateway(gateway),
+        }
+    }
+
+    fn pass(&mut self, time: u64) {
+        let end = self.now.plus(time);
+        while self.now < end {
+            let before = self.now;
+            // Where nothing happened, nothing does until something is due.
+            let next = if self.busy { before.plus(STEP) } else { self.next_turn() };
+            self.now = next.max(before.plus(STEP)).min(end);
+            self.busy = false;
+            NOW.set(self.now);
+            while let Some(message) = self.network.arrived(self.now) {
+                self.busy = true;
+                self.receive(message);
+            }
+            for number in 0..NODES {
+                self.turn_gateway(number);
+                self.turn_router(number);
+            }
+            self.hear();
+            if before.0 / BEAT != self.now.0 / BEAT {
+                self.beat();
+            }
+        }
+    }
+
+    /// When something is next due, for anyone.
+    fn next_turn(&self) -> Millis {
+        let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
+        let due = self.gateways.iter().filter_map(Gateway::next_turn);
+        due.chain(self.network.next()).fold(beat, Millis::min)
+    }
+
+    fn beat(&mut self) {
+        for router in 0..NODES {
+            self.checkpoint(router);
+        }
+        if (self.now.0 / BEAT).is_multiple_of(TICK / BEAT) {
+            self.tick();
+        }
+        for partition in 0..self.leases.len() {
+            if self.leases[partition].owner.is_none() {
+                let to = self.network.random(NODES as u64) as usize;
+                self.take_lease(partition, to);
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, message: Message) {
+        match message {
+            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
+                if self.routers[to].stalled =>
+            {
+                self.routers[to].waiting.push(message);
+            }
+            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
+                if self.routers[to].is_down => {}
+            Message::Ask(to, ask, request) => self.replay(to, ask, &request),
+            Message::Answer(node, ask, answer) => self.deliver(&node, |edge, now| edge.take_answer(now, ask, &answer)),
+            Message::Delta(to, delta) => {
+                let (router, gateway) = (&mut self.routers[to], delta.gateway.clone());
+                router.claims.cut(&gateway);
+                let heard = router.table.delta(self.now, delta);
+                self.heard(to, gateway, heard);
+            }
+            Message::Beat(to, beat) => {
+                let heard = self.routers[to].table.beat(self.now, &beat);
+                self.heard(to, beat.gateway, heard);
+            }
+            Message::Snapshot(to, parts) => {
+                let (router, gateway) = (&mut self.routers[to], parts[0].gateway.clone());
+                router.claims.cut(&gateway);
+                let heard = router.table.snapshot(self.now, parts);
+                self.heard(to, gateway, heard);
+            }
+            Message::AskSnapshot(node, router) => self.snapshot(&node, router),
+            Message::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
+        }
+    }
+
+    /// Ends all faults and waits until everything that was stored has had time to arrive.
+    pub(super) fn heal(&mut self) {
+        self.network.heal();
+        self.failing = false;
+        for number in 0..NODES {
+            for node in [number, number + NODES] {
+                let is_down = if node < NODES { self.routers[number].is_down } else { self.gateways[number].is_down };
+                if is_down {
+                    self.toggle(node);
+                }
+            }
+            if self.routers[number].stalled {
+                self.stall(number);
+            }
+            self.routers[number].drops_next = false;
+            self.learn_view(number);
+            self.learn_view(number + NODES);
+        }
+        for client in &mut self.clients {
+            client.set_room(None);
+        }
+        // One at each gateway shows that it serves.
+        let witnesses = self.clients.len();
+        for gateway in 0..NODES {
+            self.clients.push(Client::new(user(WITNESSES + gateway as u32)));
+            self.clients[witnesses + gateway].subscribe(0);
+        }
+        self.pass(4 * BEAT);
+        for beat in 0..PATIENCE {
+            for at in 0..self.clients.len() {
+                if self.clients[at].is_wanted && !self.clients[at].is_connected() {
+                    let gateway = self.network.random(NODES as u64) as usize;
+                    self.connect(at, gateway);
+                }
+            }
+            for gateway in 0..NODES {
+                self.connect(witnesses + gateway, gateway);
+            }
+            self.pass(BEAT);
+            let is_over = beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at));
+            if is_over {
+                break;
+            }
+        }
+    }
+
+    /// Whether a client that means to be connected has all that there is.
+    fn is_served(&self, at: usize) -> bool {
+        let mut ends = vec![Seq(0); usize::from(PARTITIONS)];
+        for stored in self.history[&self.life.incarnation].iter().filter(|stored| !stored.is_tick) {
+            ends[usize::from(stored.partition.0)] = stored.seq;
+        }
+        self.clients[at].is_at(self.life.incarnation, &ends)
+    }
+
+    /// Whether a gap had to be told: nobody could have given it.
+    fn is_beyond_repair(&self, life: Incarnation, gap: &Gap) -> bool {
+        match gap.reason.as_str() {
+            "retention" => self.discarded.get(&life).is_some_and(|discarded| gap.to <= *discarded),
+            "damaged" => {
+                self.damaged.get(&life).is_some_and(|lost| lost.range(Seq(gap.from.0 + 1)..=gap.to).next().is_some())
+            }
+            "lost" => self.config.gateway.give_up_after < Duration::from_millis(GIVE_UP_AFTER),
+            "too_long" => self.config.gateway.replay_range < REPLAY_RANGE,
+            "reset" => self.lives.len() > 1,
+            other => panic!("{other}"),
+        }
+    }
+
+    pub(super) fn check(&self, quiet: bool) {
+        for (at, client) in self.clients.iter().enumerate() {
+            assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.life);
+            client.check((&self.history, &self.lives), |life, gap| self.is_beyond_repair(life, gap));
+            assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
+        }
+        for gateway in &self.gateways {
+            assert_eq!(gateway.is_ready(), Ok(()), "{}", gateway.node);
+        }
+        for (router, gateway) in
+            self.routers.iter().flat_map(|router| self.gateways.iter().map(move |gateway| (router, gateway)))
+        {
+            assert!(router.table.knows(&gateway.node), "{} waits for more than {} wants", router.node, gateway.node);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The gateways: shipped edges and shards, and the turns that their drivers give them.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::FutureExt;
+use tickwire_core::event::Kinds;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::wire;
+use tickwire_node::admin::{Check, Readiness};
+use tickwire_node::config::{Config, LoadOptions, Secret};
+use tickwire_node::names;
+use tokio::sync::Semaphore;
+
+use super::cluster::{Cluster, NODES, PARTITIONS, wall_clock, work_clock};
+use super::network::Message;
+use super::socket::{Line, Wire};
+use crate::arrival::shard_of;
+use crate::auth::{Authenticator, Identity};
+use crate::edge::{Connection, Edge, Outgoing};
+use crate::messages::{ToEdge, ToShard};
+use crate::shard::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
+use crate::socket::Ready;
+use crate::weighed::{self, Receiver};
+
+/// As the drivers do.
+const TURN_MESSAGES: usize = 64;
+const TURN_REQUESTS: usize = 16;
+
+/// How many turns a gateway may need until there is nothing left to do at one moment.
+const TURNS: usize = 2_000;
+
+const SHARDS: u16 = 2;
+
+pub(super) struct Gateway {
+    pub(super) node: NodeRef,
+    pub(super) is_down: bool,
+    /// What its clock shows beside that of the world.
+    offset: u64,
+    pub(super) edge: Edge,
+    shards: Vec<Delivery>,
+    requests: Receiver<ToEdge>,
+    readiness: Readiness,
+}
+
+/// A shard and what its driver keeps.
+struct Delivery {
+    shard: Shard<Wire>,
+    inbox: Receiver<ToShard>,
+    /// The sessions whose sockets are watched.
+    watched: Vec<u64>,
+}
+
+impl Gateway {
+    pub(super) fn new(node: NodeRef, number: usize, config: &Config, cluster: &Cluster) -> Self {
+        let (to_edge, requests) = weighed::channel();
+        let settings = ShardConfig {
+            gateway: node.id.clone(),
+            config: config.gateway.clone(),
+            kinds: Arc::new(Kinds::default()),
+            partitions: PARTITIONS,
+            authenticator: Arc::new(Authenticator::new(&config.auth)),
+            clocks: Clocks { wall: wall_clock, monotonic: work_clock },
+        };
+        let (mut senders, mut shards) = (Vec::new(), Vec::new());
+        for number in 0..SHARDS {
+            let (sender, inbox) = weighed::channel();
+            senders.push(sender);
+            let shard = Shard::new(number, settings.clone(), to_edge.clone());
+            shards.push(Delivery { shard, inbox, watched: Vec::new() });
+        }
+        let readiness = Readiness::default();
+        let ready: Check = readiness.register("coverage");
+        let connection = Connection { is_up: true, max_payload: 1024 * 1024 };
+        let known = (cluster.view.clone(), connection);
+        let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
+        Self { node, is_down: false, offset: number as u64 * 7_777, edge, shards, requests, readiness }
+    }
+
+    /// Whether it would be sent new clients; if not, what it tells an operator.
+    pub(super) fn is_ready(&self) -> Result<(), String> {
+        let report = self.readiness.report(false);
+        if report.ready { Ok(()) } else { Err(format!("{report:?}")) }
+    }
+
+    /// A client has connected.
+    pub(super) fn arrive(&mut self, now: Millis, identity: Identity, line: &Line) {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (now, shard) = (now.plus(self.offset), shard_of(&identity.user, self.shards.len()));
+        self.shards[shard].shard.arrive(now, Wire(Line::clone(line)), identity, place);
+    }
+
+    /// When something is next due, on the clock of the world.
+    pub(super) fn next_turn(&self) -> Option<Millis> {
+        let shards = self.shards.iter().map(|delivery| delivery.shard.next_turn());
+        let next = shards.fold(self.edge.next_turn(), Millis::min);
+        (!self.is_down).then(|| Millis(next.0.saturating_sub(self.offset)))
+    }
+
+    /// Gives everyone their turns until nothing is left to do at this moment. Returns what is to be sent.
+    fn turn(&mut self, now: Millis) -> Vec<Outgoing> {
+        let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
+        for _ in 0..TURNS {
+            let mut is_busy = self.turn_edge(now);
+            outgoing.extend(self.edge.take_outgoing());
+            for delivery in &mut self.shards {
+                is_busy |= delivery.turn(now);
+            }
+            if !is_busy {
+                return outgoing;
+            }
+        }
+        panic!("{} is busy for ever: {:#?}", self.node, self.edge);
+    }
+
+    fn turn_edge(&mut self, now: Millis) -> bool {
+        let (mut requests, mut is_busy) = (Vec::new(), false);
+        self.requests.take(&mut requests, TURN_REQUESTS).now_or_never();
+        for request in requests {
+            self.edge.take_request(now, request);
+            is_busy = true;
+        }
+        self.edge.settle(now);
+        if self.edge.next_turn() <= now {
+            self.edge.turn(now);
+            self.edge.settle(now);
+            let next = self.edge.next_turn();
+            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.edge);
+            is_busy = true;
+        }
+        is_busy
+    }
+}
+
+impl Delivery {
+    fn turn(&mut self, now: Millis) -> bool {
+        let (mut messages, mut is_busy) = (Vec::new(), false);
+        self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
+        for message in messages {
+            is_busy = true;
+            match message {
+                ToShard::Edge(said) => self.shard.take(now, said),
+                ToShard::Arrive(_) => panic!("clients arrive by themselves here"),
+            }
+        }
+        if self.shard.next_turn() <= now {
+            self.shard.turn(now);
+            let next = self.shard.next_turn();
+            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.shard);
+            is_busy = true;
+        }
+        self.shard.read_sockets(now);
+        self.shard.digest(now);
+        is_busy |= self.shard.has_past() || self.shard.has_commands();
+        self.watched.extend(self.shard.welcomed());
+        let mut context = Context::from_waker(Waker::noop());
+        let shard = &mut self.shard;
+        self.watched.retain(|number| {
+            match shard.poll_ready(&mut context, *number) {
+                Poll::Ready(None) => return false,
+                Poll::Ready(Some(Ready::Readable)) => shard.readable(*number),
+                Poll::Ready(Some(Ready::Writable)) => shard.writable(now, *number),
+                Poll::Ready(Some(Ready::Broken)) => shard.gone(now, *number),
+                Poll::Pending => return true,
+            }
+            is_busy = true;
+            true
+        });
+        is_busy
+    }
+}
+
+/// The configuration that ships, with what a plan chooses.
+pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::load(&LoadOptions::default()).unwrap();
+    config.auth.jwt_secret = Secret::new("0123456789abcdef0123456789abcdef");
+    choose(&mut config);
+    config
+}
+
+/// Who a client is.
+pub(super) fn identity(user: &tickwire_core::ids::UserId) -> Identity {
+    Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires: None }
+}
+
+impl Cluster {
+    pub(super) fn turn_gateway(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        if gateway.is_down {
+            return;
+        }
+        let outgoing = gateway.turn(self.now);
+        self.busy |= !outgoing.is_empty();
+        for message in outgoing {
+            self.post(message);
+        }
+    }
+
+    /// A gateway sends something.
+    fn post(&mut self, Outgoing { subject, reply, payload, .. }: Outgoing) {
+        if let Some(reply) = reply {
+            let ask = names::parse_replayed(&reply).expect("answers go to where asks are known");
+            let to = (0..NODES).find(|router| {
+                let node = &self.routers[*router].node;
+                *subject == names::replay_of(node.id.as_str(), &node.nonce.to_string())
+            });
+            // Any router, of NATS's choosing, or one by name; one that is no more hears nothing.
+            let to = to.or_else(|| (subject == names::REPLAY).then(|| self.network.random(NODES as u64) as usize));
+            let request = wire::decode(&payload).expect("what a gateway asks can be read");
+            if let Some(to) = to {
+                self.network.send(self.now, &Message::Ask(to, ask, request));
+            }
+            return;
+        }
+        for router in 0..NODES {
+            let message = match &*subject {
+                names::INTEREST => Message::Delta(router, wire::decode::<Delta>(&payload).unwrap()),
+                names::GATEWAY_BEAT => Message::Beat(router, wire::decode::<InterestBeat>(&payload).unwrap()),
+                other => panic!("{other}"),
+            };
+            self.network.send(self.now, &message);
+        }
+    }
+
+    /// A router asks a gateway for its whole interest.
+    pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
+        let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_down) else {
+            return;
+        };
+        let before = gateway.edge.take_outgoing();
+        gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
+        let parts = gateway.edge.take_outgoing().into_iter();
+        let parts: Vec<SnapshotPart> = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
+        self.network.send(self.now, &Message::Snapshot(router, parts));
+        before.into_iter().for_each(|message| self.post(message));
+    }
+
+    /// Something has come for a gateway.
+    pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_down) {
+            let now = self.now.plus(gateway.offset);
+            deliver(&mut gateway.edge, now);
+            gateway.edge.settle(now);
+        }
+    }
+
+    pub(super) fn restart_gateway(&mut self, number: usize) {
+        self.stop_gateway(number);
+        self.start_gateway(number);
+    }
+
+    pub(super) fn stop_gateway(&mut self, number: usize) {
+        self.gateways[number].is_down = true;
+        for client in &mut self.clients {
+            client.lose(number);
+        }
+    }
+
+    pub(super) fn start_gateway(&mut self, number: usize) {
+        let node = self.born("gw", number);
+        self.view.members[number].node = node.clone();
+        self.view.version += 1;
+        self.gateways[number] = Gateway::new(node, number, &self.config, self);
+    }
+}

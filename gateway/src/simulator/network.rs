@@ -1,0 +1,85 @@
+//! A network that loses, delays, reorders and doubles, by a seed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::replay::{Part, ReplayRequest};
+use tickwire_core::section::Section;
+
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    Batch(NodeRef, Bytes),
+    Delta(usize, Delta),
+    Beat(usize, InterestBeat),
+    AskSnapshot(NodeRef, usize),
+    Snapshot(usize, Vec<SnapshotPart>),
+    Ask(usize, u64, ReplayRequest),
+    Answer(NodeRef, u64, Bytes),
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    random: u64,
+    loss: u32,
+    counter: u64,
+    flying: BTreeMap<(Millis, u64), Message>,
+}
+
+impl Network {
+    pub(super) fn new(seed: u64, loss: u32) -> Self {
+        Self { random: seed, loss, counter: 0, flying: BTreeMap::new() }
+    }
+
+    /// SplitMix64.
+    pub(super) fn random(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % below
+    }
+
+    /// Cuts a section of an answer in two, or not.
+    pub(super) fn halve(&mut self, part: Part<Bytes>) -> Vec<Part<Bytes>> {
+        match part {
+            Part::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
+                let Section { partition, revision, prev, upto, mut events } = section;
+                let rest = events.split_off(events.len() / 2);
+                let cut = events[events.len() - 1].0;
+                let half = |prev, upto, events| Part::Events(Section { partition, revision, prev, upto, events });
+                vec![half(prev, cut, events), half(cut, upto, rest)]
+            }
+            part => vec![part],
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.loss = 0;
+    }
+
+    pub(super) fn send(&mut self, now: Millis, message: &Message) {
+        let copies = match self.random(100) as u32 {
+            dice if dice < self.loss => 0,
+            dice if dice < self.loss * 2 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            // Without loss the network is a single server's: in order, per sender and receiver.
+            let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
+            self.counter += 1;
+            self.flying.insert((now.plus(delay), self.counter), message.clone());
+        }
+    }
+
+    /// When the next message comes.
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.flying.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    pub(super) fn arrived(&mut self, now: Millis) -> Option<Message> {
+        let entry = self.flying.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}

@@ -1,0 +1,209 @@
+//! What happens in a run: a list of actions that proptest makes and shrinks.
+
+use proptest::prelude::*;
+
+/// As shipped; no run lasts so long, or misses so much.
+pub(super) const GIVE_UP_AFTER: u64 = 600_000;
+pub(super) const REPLAY_RANGE: u64 = 1_000_000;
+const HOLD_BYTES: usize = 64 << 20;
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Chaos {
+    None,
+    Network,
+    Nodes,
+    All,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Nothing goes wrong: there must be no gap at all.
+    pub(super) quiet: bool,
+    /// Nodes fail as well, and answer wrongly.
+    pub(super) failing: bool,
+    /// A bit for each node that is not there at the start: routers, then gateways.
+    pub(super) late: u8,
+    /// How long gateways ask for something in vain, in milliseconds.
+    pub(super) give_up_after: u64,
+    /// What gateways hold behind gaps, in bytes.
+    pub(super) hold_bytes: usize,
+    /// The longest range that gateways ask for.
+    pub(super) replay_range: u64,
+    pub(super) seed: u64,
+    /// Of a hundred messages, how many are lost; as many are doubled.
+    pub(super) loss: u32,
+    /// How long a router takes to read a range again, in milliseconds.
+    pub(super) reading: u64,
+    pub(super) actions: Vec<Action>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// Time goes on.
+    Pass(u64),
+    /// A public event on symbol `0..4`, with a confidence in tenths.
+    Publish {
+        symbol: u8,
+        confidence: u8,
+    },
+    /// An event for one user.
+    Address {
+        user: u8,
+    },
+    Connect {
+        gateway: u8,
+        user: u8,
+        filter: u8,
+    },
+    Replace {
+        session: u8,
+        filter: u8,
+    },
+    Disconnect {
+        session: u8,
+    },
+    Unsubscribe {
+        session: u8,
+    },
+    /// A client's kernel takes so many bytes more, in tens, or all that comes.
+    Room {
+        session: u8,
+        tens: Option<u8>,
+    },
+    /// A session that is connected, or was, goes on at a gateway where it was.
+    Resume {
+        session: u8,
+        gateway: u8,
+    },
+    /// The owner flushes and frees the lease; another takes it.
+    HandOver {
+        partition: u8,
+        to: u8,
+    },
+    /// Another takes the lease while its owner knows nothing of it.
+    Usurp {
+        partition: u8,
+        to: u8,
+    },
+    CrashRouter {
+        router: u8,
+    },
+    /// SIGSTOP, or SIGCONT.
+    Stall {
+        router: u8,
+    },
+    RestartGateway {
+        gateway: u8,
+    },
+    /// A node ends, or one that is not there starts: routers `0..3`, gateways `3..6`.
+    Toggle {
+        node: u8,
+    },
+    /// A gateway leaves, or rejoins, the view; nodes learn it one by one.
+    ToggleMember {
+        gateway: u8,
+    },
+    /// A node learns the newest view.
+    LearnView {
+        node: u8,
+    },
+    /// The stream discards its oldest events, keeping this many.
+    Discard {
+        keep: u8,
+    },
+    /// The stream is deleted and made anew, and counts on from here.
+    Recreate {
+        from: u8,
+    },
+    /// The stream has lost so many of its last events, and gives their sequences again.
+    LoseTail {
+        events: u8,
+    },
+    /// A message of the stream cannot be read any more: the last one but so many.
+    Damage {
+        back: u8,
+    },
+    /// A consumer drops a message on its way.
+    DropDelivery {
+        router: u8,
+    },
+    /// Someone tells a router that a gateway is further than it is.
+    Forge {
+        router: u8,
+        gateway: u8,
+        ahead: u8,
+    },
+}
+
+pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
+    let network = matches!(chaos, Chaos::Network | Chaos::All);
+    let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
+    // All as shipped, or so tight that it matters.
+    let tight = chaos == Chaos::All;
+    let range = if tight { prop_oneof![Just(REPLAY_RANGE), 3..30u64].boxed() } else { Just(REPLAY_RANGE).boxed() };
+    let patience = if tight {
+        prop_oneof![3 => Just(GIVE_UP_AFTER), 1 => 1_000..5_000u64].boxed()
+    } else {
+        Just(GIVE_UP_AFTER).boxed()
+    };
+    let hold = if chaos == Chaos::None {
+        Just(HOLD_BYTES).boxed()
+    } else {
+        prop_oneof![Just(HOLD_BYTES), 2_000..20_000usize].boxed()
+    };
+    let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
+    let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
+    let reading = if network { prop_oneof![Just(0), 0..500u64].boxed() } else { Just(0).boxed() };
+    let bounds = (range, patience, hold, late);
+    let actions = prop::collection::vec(action(chaos), 1..120);
+    (any::<u64>(), loss, reading, bounds, actions).prop_map(move |(seed, loss, reading, bounds, actions)| Plan {
+        quiet: chaos == Chaos::None,
+        failing,
+        late: bounds.3,
+        give_up_after: bounds.1,
+        hold_bytes: bounds.2,
+        replay_range: bounds.0,
+        seed,
+        loss,
+        reading,
+        actions,
+    })
+}
+
+fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
+    let ordinary = prop_oneof![
+        4 => (1..80u64).prop_map(Action::Pass),
+        6 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
+        2 => (0..4u8).prop_map(|user| Action::Address { user }),
+        3 => (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter }),
+        2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
+        1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
+        1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
+        1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
+        2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
+        1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::HandOver { partition, to }),
+    ];
+    if !matches!(chaos, Chaos::Nodes | Chaos::All) {
+        return ordinary.boxed();
+    }
+    prop_oneof![
+        8 => ordinary,
+        1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::Usurp { partition, to }),
+        // Longer than any pause or timeout.
+        1 => (1_000..20_000u64).prop_map(Action::Pass),
+        1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
+        1 => (0..3u8).prop_map(|router| Action::Stall { router }),
+        1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
+        1 => (0..3u8).prop_map(|gateway| Action::ToggleMember { gateway }),
+        2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
+        1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),
+        1 => (0..3u8, 0..3u8).prop_map(|(node, role)| Action::Toggle { node: node + 3 * u8::from(role == 0) }),
+        1 => prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
+        1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
+        1 => (0..12u8).prop_map(|back| Action::Damage { back }),
+        1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
+        1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
+    ]
+    .boxed()
+}

@@ -1,0 +1,180 @@
+//! A connection between a client and a gateway, in memory: what either says waits until the other takes it, and the kernel
+//! between them may take less than is offered.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tickwire_core::codes::CloseCode;
+use tickwire_core::frames::Encoding;
+
+use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
+
+/// Both ends.
+#[derive(Debug, Default)]
+pub(super) struct Pipe {
+    /// What the client said and nobody read.
+    said: VecDeque<Said>,
+    /// What the gateway wrote, in order; the client has what the kernel took whole.
+    written: VecDeque<Vec<u8>>,
+    /// How many bytes of the end of `written` the kernel has not taken.
+    unsent: usize,
+    /// How many bytes more the kernel takes; `None` for all.
+    room: Option<usize>,
+    /// The client has gone.
+    is_cut: bool,
+    /// The gateway has let go of it: nothing more comes.
+    is_dropped: bool,
+    /// The gateway has said goodbye with this code, behind all that it wrote.
+    closed: Option<u16>,
+}
+
+#[derive(Debug)]
+enum Said {
+    Frame(Bytes),
+    Pong,
+}
+
+/// What stands for a WebSocket's ping.
+const PING: &[u8] = b"ping";
+
+/// The client's end.
+pub(super) type Line = Rc<RefCell<Pipe>>;
+
+impl Pipe {
+    /// The client says something.
+    pub(super) fn say(&mut self, frame: &serde_json::Value) {
+        self.said.push_back(Said::Frame(Bytes::from(frame.to_string())));
+    }
+
+    /// The next frame that has come whole. Pings are answered, as WebSocket libraries do.
+    pub(super) fn hear(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let waiting: usize = self.written.iter().skip(1).map(Vec::len).sum();
+            if self.unsent > waiting {
+                return None;
+            }
+            let frame = self.written.pop_front()?;
+            if frame != PING {
+                return Some(frame);
+            }
+            self.said.push_back(Said::Pong);
+        }
+    }
+
+    /// The code of the goodbye, once all before it was heard.
+    pub(super) fn closed(&self) -> Option<u16> {
+        self.closed.filter(|_| self.written.is_empty())
+    }
+
+    /// Whether the connection has ended, and all that came was heard.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_dropped && (self.written.is_empty() || self.unsent > 0)
+    }
+
+    /// The client goes without a word.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// From now on the kernel takes so many bytes, or all.
+    pub(super) fn set_room(&mut self, room: Option<usize>) {
+        self.room = room;
+    }
+
+    fn take(&mut self, offered: usize) -> usize {
+        let Some(room) = &mut self.room else { return offered };
+        let taken = offered.min(*room);
+        *room -= taken;
+        taken
+    }
+}
+
+/// The gateway's end.
+#[derive(Debug)]
+pub(super) struct Wire(pub(super) Line);
+
+impl Wire {
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
+        let mut pipe = self.0.borrow_mut();
+        if pipe.is_cut {
+            return Err(Ended::Gone);
+        }
+        let taken = if pipe.unsent > 0 { 0 } else { pipe.take(bytes.len()) };
+        pipe.unsent += bytes.len() - taken;
+        pipe.written.push_back(bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.0.borrow_mut().is_dropped = true;
+    }
+}
+
+impl Socket for Wire {
+    fn encoding(&self) -> Encoding {
+        Encoding::Json
+    }
+
+    fn unsent(&self) -> usize {
+        self.0.borrow().unsent
+    }
+
+    fn takes_more(&self) -> bool {
+        true
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if let Poll::Ready(ready) = self.poll_writable(cx) {
+            return Poll::Ready(ready);
+        }
+        let pipe = self.0.borrow();
+        if pipe.is_cut || !pipe.said.is_empty() { Poll::Ready(Ready::Readable) } else { Poll::Pending }
+    }
+
+    fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<Ready> {
+        let pipe = self.0.borrow();
+        let takes = pipe.unsent > 0 && pipe.room.is_none_or(|room| room > 0);
+        if takes { Poll::Ready(Ready::Writable) } else { Poll::Pending }
+    }
+
+    fn watch_again(&mut self) {}
+
+    fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+        let mut pipe = self.0.borrow_mut();
+        match pipe.said.pop_front() {
+            Some(Said::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
+            Some(Said::Pong) => Ok(Some(Incoming::Alive)),
+            None if pipe.is_cut => Err(Ended::Gone),
+            None => Ok(None),
+        }
+    }
+
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
+        self.write(frame[HEADER..].to_vec())
+    }
+
+    fn ping(&mut self) -> Result<(), Ended> {
+        self.write(PING.to_vec())
+    }
+
+    fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
+        let mut pipe = self.0.borrow_mut();
+        pipe.closed.get_or_insert(code.code());
+        if pipe.is_cut { Err(Ended::Gone) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Ended> {
+        let mut pipe = self.0.borrow_mut();
+        if pipe.is_cut {
+            return Err(Ended::Gone);
+        }
+        let unsent = pipe.unsent;
+        pipe.unsent -= pipe.take(unsent);
+        Ok(())
+    }
+}
