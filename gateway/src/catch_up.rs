@@ -99,7 +99,7 @@ pub(crate) struct CatchUp {
 const PAID_AHEAD: u64 = 65_536;
 
 /// Of a large event so many bytes count as an event more.
-const LARGE: usize = 1024;
+const LARGE: usize = 4096;
 
 /// So many events that a session is given of the past cost as much as one sequence that is read for it.
 const GIVEN_PER_SEQUENCE: u64 = 8;

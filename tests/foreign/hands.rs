@@ -245,12 +245,16 @@ async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
         eventually("the bucket is made anew", DEADLINE, async || rig.jetstream.get_stream(stream).await.ok()).await;
     }
     let stream = rig.jetstream.get_stream("EVENTS").await.unwrap();
-    let mut consumers = Vec::new();
-    let mut found = stream.consumer_names();
-    while let Some(name) = futures_util::StreamExt::next(&mut found).await {
-        consumers.push(name.unwrap());
-    }
-    assert!(consumers.len() >= PARTITIONS as usize, "{consumers:?}");
+    // A partition whose lease was deleted may be on its way from one router to another.
+    let consumers = eventually("every partition has a consumer", DEADLINE, async || {
+        let mut consumers = Vec::new();
+        let mut found = stream.consumer_names();
+        while let Some(name) = futures_util::StreamExt::next(&mut found).await {
+            consumers.push(name.unwrap());
+        }
+        (consumers.len() >= PARTITIONS as usize).then_some(consumers)
+    });
+    let consumers = consumers.await;
     for node in rig.cluster.routers.iter_mut().chain(&mut rig.cluster.gateways) {
         let (status, report) = node.readyz().await;
         assert_eq!((status, missing(&report)), (200, vec![]), "{}", node.id);

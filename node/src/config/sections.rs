@@ -214,7 +214,7 @@ pub struct RouterConfig {
     /// Replays at the same time.
     #[serde(deserialize_with = "values::within::<1, 256, _, _>")]
     pub replays: usize,
-    /// Messages read for replays in a second; each KiB of a large one counts as one more.
+    /// Messages read for replays in a second; every 4 KiB of a large one count as one more.
     #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
     pub replay_rate: u32,
     /// How large an answer grows.

@@ -19,6 +19,7 @@ use metrics::{counter, histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tickwire_core::decode::MAX_PAYLOAD;
 use tickwire_core::ids::{Incarnation, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
@@ -44,7 +45,7 @@ const TOGETHER_MESSAGES: u64 = 16;
 const TOGETHER_BYTES: usize = 16;
 
 /// Of a large message so many bytes count as a message more: what reading costs the server follows its bytes.
-const LARGE: usize = 1024;
+const LARGE: usize = 4096;
 
 /// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
 const LONGEST: Duration = Duration::from_millis(200);
@@ -219,7 +220,7 @@ impl Worker {
             }
             let count = messages.len() as u64;
             counter!("tickwire_router_replay_messages_total").increment(count);
-            let cost = messages.iter().map(|message| 1 + (message.payload.len() / LARGE) as u64).sum();
+            let cost = messages.iter().map(|message| cost(message.payload.len())).sum();
             self.pace.wait(cost, readings[0].waiting.is_repair()).await;
             read += count;
             bytes += self.take(messages, readings, &mut homes).await;
@@ -444,4 +445,10 @@ fn judge(request: &ReplayRequest, answer: Reply<Routed>, proved: &Proved) -> Res
     }
     let parts = answer.finish(facts.removed(), walked.upto, &walked.holes);
     if let [Part::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
+}
+
+/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than the
+/// largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
+fn cost(bytes: usize) -> u64 {
+    1 + (bytes.min(MAX_PAYLOAD) / LARGE) as u64
 }
