@@ -45,6 +45,9 @@ const STUCK: Duration = Duration::from_millis(500);
 /// four times as many on their way.
 const MOST_BYTES: usize = 1024 * 1024;
 
+/// A batch that is to come past a known message which is as large as a batch.
+const KNOWN_AND_NEXT: u64 = 2;
+
 /// The largest message that a stream can hold: it may have been stored when the server took larger ones than now.
 const LARGEST: usize = 65 * 1024 * 1024;
 
@@ -297,7 +300,12 @@ impl Direct {
 
     pub(super) async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
         let after = self.after;
-        let held = timeout(DEADLINE, self.batch()).await.map_err(|_| RangeError::Late)??;
+        let mut held = timeout(DEADLINE, self.batch(self.most, MOST_BYTES)).await.map_err(|_| RangeError::Late)??;
+        // Nothing follows, or the known message that the batch begins with is as large as a batch.
+        if self.of == Of::Partition && matches!(&held, (true, held) if held.is_empty()) {
+            let again = timeout(DEADLINE, self.batch(KNOWN_AND_NEXT, MOST_BYTES + LARGEST)).await;
+            held = again.map_err(|_| RangeError::Late)??;
+        }
         let held = match held {
             (true, held) => held,
             (false, held) => self.compare(after, held).await?,
@@ -308,8 +316,8 @@ impl Direct {
         Ok(held)
     }
 
-    /// A batch from one server: the messages behind the last known one, and whether they follow it.
-    async fn batch(&self) -> Result<(bool, Vec<Held>), RangeError> {
+    /// A batch of so many messages and bytes from one server: the messages behind the last known one, and whether they follow it.
+    async fn batch(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<Held>), RangeError> {
         let Self { nats, stream, span, of, after, .. } = self;
         let mut batch = Batch::after(*of, *after);
         let (count, next_by_subj) = match of {
@@ -317,13 +325,13 @@ impl Direct {
             // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
             Of::Partition => (span.messages + 17, span.filter()),
         };
-        let (seq, batch_size) = (batch.begin(), count.clamp(1, self.most));
-        let request = Request { seq, batch: batch_size, max_bytes: MOST_BYTES, next_by_subj };
+        let (seq, batch_size) = (batch.begin(), count.clamp(1, most));
+        let request = Request { seq, batch: batch_size, max_bytes, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| RangeError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();
         // The last message may be a large one, and the end of the batch comes right behind it.
-        let most = 2 * MOST_BYTES + LARGEST;
-        let mut answers = nats.link.subscribe("direct_gets", &inbox, None, most)?;
+        let room = MOST_BYTES + max_bytes + LARGEST;
+        let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
         nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
         let mut held = Vec::new();
         while let Some(answer) = answers.next().await {

@@ -392,5 +392,8 @@ async fn a_long_replay_passes_over_a_message_that_no_consumer_delivers() {
     let mut got = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
     got.sort_by_key(|id| id.parse::<usize>().unwrap());
     assert_eq!(got, numbered(0..2_200));
+    // What begins right behind the large message of its partition is read past it as well.
+    let behind = read_all(&nats, ReplayRequest { from: Seq(1_101), ..one }).await;
+    assert_eq!(behind.iter().find(|id| id.parse::<usize>().unwrap() % 40 == 0).unwrap(), "1120");
     router.stop().await;
 }
