@@ -8,7 +8,7 @@ use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
-use tickwire_core::whole::{Hole, Walk};
+use tickwire_core::whole::{Hole, Walk, Whole};
 
 use crate::gateway::{Gateway, REPLAY_TIMEOUT};
 use crate::made::{blank, filter, symbol, user};
@@ -229,6 +229,11 @@ impl Cluster {
 
     /// A router makes sure of what is missing in `(after, upto]`.
     pub(crate) fn holes(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<Hole> {
+        // Whoever looks at the stream sees which life it lives, before it has taken leave of the former itself.
+        let (life, router) = (self.life.incarnation, &mut self.routers[number]);
+        if std::mem::replace(&mut router.whole_of, life) != life {
+            router.whole = Whole::default();
+        }
         while let Some((from, to)) = self.routers[number].whole.unknown(after, upto) {
             let mut walk = Walk::after(from);
             self.readable(from).take_while(|(_, seq, _)| *seq <= to).for_each(|(_, seq, _)| walk.pass(*seq));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Life, NodeRef, Partition, Seq};
+use tickwire_core::ids::{Incarnation, Life, NodeRef, Partition, Seq};
 use tickwire_core::ring::{Homes, View};
 use tickwire_core::section::Batch;
 use tickwire_core::table::{Heard, InterestTable};
@@ -26,8 +26,9 @@ pub(crate) struct Router {
     pub(crate) claims: Claims<Arc<Event>>,
     pub(crate) consumers: BTreeMap<Partition, Consumer>,
     pub(crate) drops_next: bool,
-    /// What it knows of the stream in its life.
+    /// What it knows of the stream, and in which life.
     pub(crate) whole: Whole,
+    pub(crate) whole_of: Incarnation,
 }
 
 impl Router {
@@ -76,6 +77,7 @@ impl Cluster {
             consumers: BTreeMap::new(),
             drops_next: false,
             whole: Whole::default(),
+            whole_of: self.life.incarnation,
         }
     }
 
@@ -230,7 +232,6 @@ impl Cluster {
         if renewed {
             let router = &mut self.routers[number];
             router.life = self.life;
-            router.whole = Whole::default();
             router.claims = Claims::default();
             router.consumers.clear();
             let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();

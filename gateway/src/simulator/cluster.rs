@@ -11,7 +11,7 @@ use tickwire_core::frames::Gap;
 use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
-use tickwire_core::whole::{Hole, Walk};
+use tickwire_core::whole::{Hole, Walk, Whole};
 use tickwire_core::wire;
 use tickwire_node::config::Config;
 
@@ -293,6 +293,11 @@ impl Cluster {
 
     /// A router makes sure of what is missing in `(after, upto]`.
     pub(super) fn holes(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<Hole> {
+        // Whoever looks at the stream sees which life it lives, before it has taken leave of the former itself.
+        let (life, router) = (self.life.incarnation, &mut self.routers[number]);
+        if std::mem::replace(&mut router.whole_of, life) != life {
+            router.whole = Whole::default();
+        }
         while let Some((from, to)) = self.routers[number].whole.unknown(after, upto) {
             let mut walk = Walk::after(from);
             self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Life, NodeRef, Partition, Seq};
+use tickwire_core::ids::{Incarnation, Life, NodeRef, Partition, Seq};
 use tickwire_core::ring::{Homes, View};
 use tickwire_core::section::Batch;
 use tickwire_core::table::{Heard, InterestTable};
@@ -28,8 +28,9 @@ pub(super) struct Router {
     pub(super) claims: Claims<Bytes>,
     pub(super) consumers: BTreeMap<Partition, Consumer>,
     pub(super) drops_next: bool,
-    /// What it knows of the stream in its life.
+    /// What it knows of the stream, and in which life.
     pub(super) whole: Whole,
+    pub(super) whole_of: Incarnation,
 }
 
 impl Router {
@@ -78,6 +79,7 @@ impl Cluster {
             consumers: BTreeMap::new(),
             drops_next: false,
             whole: Whole::default(),
+            whole_of: self.life.incarnation,
         }
     }
 
@@ -235,7 +237,6 @@ impl Cluster {
         if renewed {
             let router = &mut self.routers[number];
             router.life = self.life;
-            router.whole = Whole::default();
             router.claims = Claims::default();
             router.consumers.clear();
             let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();
