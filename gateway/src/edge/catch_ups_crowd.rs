@@ -188,6 +188,9 @@ impl Gathering {
     }
 }
 
+/// How long is asked in vain, in milliseconds, as shipped: a shorter time passes while clients read slowly, and nobody asks.
+const GIVE_UP_AS_SHIPPED: u64 = 600_000;
+
 /// A few events fill an outbox.
 const OUTBOX: OutboxLimits = OutboxLimits { bytes: 600, critical: u32::MAX, lanes: false, patience: 10_000 };
 
@@ -221,7 +224,7 @@ impl World {
             discarded: Seq(0),
             faults: faults.into_iter(),
             answers: Vec::new(),
-            catch_ups: CatchUps::new(LIMITS),
+            catch_ups: CatchUps::new(Limits { give_up_after: GIVE_UP_AS_SHIPPED, ..LIMITS }),
             gatherings: BTreeMap::new(),
             clients: BTreeMap::new(),
             came: 0,
