@@ -168,13 +168,10 @@ impl Edge {
         self.changed(now);
     }
 
-    /// How the connection to NATS is now, and what keeps the server from storing events, as routers say.
-    pub(crate) fn take_standing(&mut self, now: Millis, connection: Connection, stopped: &Stopped) {
-        self.connection = connection;
-        if self.stopped != *stopped {
-            self.stopped.clone_from(stopped);
-        }
-        self.look_upstream(now);
+    /// How the connection to NATS is now, and what keeps the server from storing events, as routers say. What follows from
+    /// it for clients is seen by [`Self::look_upstream`].
+    pub(crate) fn take_standing(&mut self, connection: Connection, stopped: Stopped) {
+        (self.connection, self.stopped) = (connection, stopped);
     }
 
     /// The next time in the stream that is to be searched for.
@@ -282,7 +279,8 @@ impl Edge {
         }
     }
 
-    fn look_upstream(&mut self, now: Millis) {
+    /// Tells clients of an outage of the cluster, or of its end. Done by each turn.
+    pub(crate) fn look_upstream(&mut self, now: Millis) {
         let standing = (self.connection.is_up, self.stopped.is_none());
         let outage = Outage::of(now, standing, &self.coverage, self.ticks);
         let Some(code) = self.upstream.see(now, outage) else { return };

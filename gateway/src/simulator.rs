@@ -8,6 +8,7 @@
 //! A failing run prints its seed and its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs.
 
 mod client;
+mod clocks;
 mod cluster;
 mod gateway;
 mod made;

@@ -63,8 +63,8 @@ impl Driver {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
                     self.edge.take_view(self.now(), &view);
                 }
-                Ok(()) = connected.changed() => self.see(),
-                Ok(()) = stopped.changed() => self.see(),
+                Ok(()) = connected.changed() => self.look_upstream(),
+                Ok(()) = stopped.changed() => self.look_upstream(),
                 asked = inputs.snapshots.next() => match asked {
                     Some(message) => self.edge.send_snapshot(message.reply()),
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -104,9 +104,12 @@ impl Driver {
 
     /// Lets the edge see how NATS is.
     fn see(&mut self) {
-        let connection = Connection::of(&self.nats);
-        let stopped = self.stopped.borrow().clone();
-        self.edge.take_standing(self.now(), connection, &stopped);
+        self.edge.take_standing(Connection::of(&self.nats), self.stopped.borrow().clone());
+    }
+
+    fn look_upstream(&mut self) {
+        self.see();
+        self.edge.look_upstream(self.now());
     }
 
     fn take_answer(&mut self, message: &Message) {

@@ -1,6 +1,5 @@
 //! The world: a log with retention, the nodes, and the turns that they take.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tickwire_core::wire;
 use tickwire_node::config::Config;
 
 use super::client::Client;
+use super::clocks;
 use super::gateway::{Gateway, config};
 use super::made::{blank, symbol, user};
 use super::network::{Message, Network};
@@ -52,22 +52,6 @@ pub(super) struct Stored {
     pub(super) wire: Bytes,
     /// Whether it is the owner's sign of life, and no event.
     pub(super) is_tick: bool,
-}
-
-thread_local! {
-    static NOW: Cell<Millis> = const { Cell::new(Millis(0)) };
-    static WORK: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The time of day of the world.
-pub(super) fn wall_clock() -> Duration {
-    Duration::from_secs(1_700_000_000) + Duration::from_millis(NOW.get().0)
-}
-
-/// A clock that goes on a little whenever somebody looks at it, so that work takes time.
-pub(super) fn work_clock() -> Duration {
-    WORK.set(WORK.get() + 40);
-    Duration::from_micros(WORK.get())
 }
 
 /// The life of the stream in which every run begins.
@@ -346,7 +330,7 @@ impl Cluster {
             let next = if self.busy { before.plus(STEP) } else { self.next_turn() };
             self.now = next.max(before.plus(STEP)).min(end);
             self.busy = false;
-            NOW.set(self.now);
+            clocks::set(self.now);
             while let Some(message) = self.network.arrived(self.now) {
                 self.busy = true;
                 self.receive(message);

@@ -13,7 +13,8 @@ use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_node::names;
 use tokio::sync::Semaphore;
 
-use super::cluster::{Cluster, NODES, PARTITIONS, wall_clock, work_clock};
+use super::clocks;
+use super::cluster::{Cluster, NODES, PARTITIONS};
 use super::network::Message;
 use super::socket::{Line, Wire};
 use crate::arrival::shard_of;
@@ -61,7 +62,7 @@ impl Gateway {
             kinds: Arc::new(Kinds::default()),
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
-            clocks: Clocks { wall: wall_clock, monotonic: work_clock },
+            clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
         };
         let (mut senders, mut shards) = (Vec::new(), Vec::new());
         for number in 0..SHARDS {
