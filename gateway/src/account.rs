@@ -10,20 +10,21 @@ use crate::sliding::{PerHour, PerSecond};
 /// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
 const QUOTA_NAMES: usize = 256;
 
-/// A user with sessions here.
+/// A user with sessions here. What every delivery reads stands first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Account {
-    /// How many sessions of the user are here.
-    pub sessions: u32,
     /// How many events a second are sent to the user; 0 means any number.
     pub rate: u32,
+    /// How many sessions of the user are here.
+    pub sessions: u32,
+    sent: PerSecond,
     /// What the user's sessions may ask for.
     pub commands: Budget,
     /// What may be read of the stream for the user's sessions that catch up, in sequences.
     pub past: Budget,
     /// The places of those of the user's sessions that catch up.
     pub(crate) places: Places,
-    sent: PerSecond,
     /// What was sent of subscriptions with a quota, by name. A name with several quotas, in several sessions, has one count.
     quotas: Vec<(SubscriptionName, PerHour)>,
     /// What was sent of those for whose names there was no place.

@@ -229,7 +229,9 @@ impl Outbox {
         frame: &mut Frame,
     ) {
         frame.clear();
-        let (mut allowance, mut budget) = (account.allowance(now), self.budget(now, limits));
+        // Most sessions have no critical event waiting, and their budget lies elsewhere in memory.
+        let mut budget = if self.lanes.critical() > 0 { self.budget(now, limits) } else { 0 };
+        let mut allowance = account.allowance(now);
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
         while frame.events.len() < FRAME_EVENTS
             && let Some((lane, promoted)) =

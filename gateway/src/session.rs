@@ -81,31 +81,39 @@ pub(crate) struct Held {
 }
 
 /// A session and its socket, owned by its shard.
+///
+/// In the order of its fields, and the ones that every delivery reads stand together: what a delivery costs beside the
+/// system call is mostly the memory that it has to wait for.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Session<S> {
-    pub(crate) user: UserId,
-    /// The user's account among those of the shard.
-    pub(crate) account: usize,
+    pub(crate) stage: Stage,
+    /// Whether the shard already means to look at its outbox in this turn.
+    pub(crate) touched: bool,
+    /// Whether any of its subscriptions has a quota.
+    pub(crate) has_quotas: bool,
+    pub(crate) reading: Reading,
     /// Sessions of more weight are served first.
     pub(crate) weight: u8,
-    pub(crate) stage: Stage,
-    pub(crate) socket: S,
-    pub(crate) reading: Reading,
-    /// What it may ask for.
-    pub(crate) commands: Budget,
-    pub(crate) outbox: Outbox,
-    /// What is in force, by name.
-    pub(crate) subscriptions: Vec<Held>,
-    pub(crate) last_subscription: u32,
-    /// Whether any of them has a quota.
-    pub(crate) has_quotas: bool,
-    pub(crate) requests: VecDeque<Request>,
+    /// Events of the frame that the socket has not wholly taken yet.
+    pub(crate) half_sent: u32,
+    /// The user's account among those of the shard.
+    pub(crate) account: usize,
     /// What it lacks of the past, until it has caught up.
     pub(crate) catch_up: Option<Box<CatchUp>>,
     /// Per partition, up to where an earlier session was given everything, while this gateway is not as far itself.
     pub(crate) ahead: Option<Box<[Seq]>>,
-    /// Events of the frame that the socket has not wholly taken yet.
-    pub(crate) half_sent: u32,
+    /// When its outbox is due, as the shard's timers know it.
+    pub(crate) flush_at: Option<Millis>,
+    pub(crate) outbox: Outbox,
+    pub(crate) socket: S,
+    /// What is in force, by name.
+    pub(crate) subscriptions: Vec<Held>,
+    pub(crate) last_subscription: u32,
+    pub(crate) user: UserId,
+    /// What it may ask for.
+    pub(crate) commands: Budget,
+    pub(crate) requests: VecDeque<Request>,
     /// Its malformed frames of late.
     pub(crate) mistakes: Mistakes,
     /// Its signs of life.
@@ -116,10 +124,6 @@ pub(crate) struct Session<S> {
     pub(crate) beat_at: Millis,
     /// When it is next to be looked at: joined too late, due a heartbeat, its token about to expire, or closing too long.
     pub(crate) attention: Millis,
-    /// When its outbox is due, as the shard's timers know it.
-    pub(crate) flush_at: Option<Millis>,
-    /// Whether the shard already means to look at its outbox in this turn.
-    pub(crate) touched: bool,
     /// Its place among the sessions that this gateway takes.
     pub(crate) _place: OwnedSemaphorePermit,
 }

@@ -12,9 +12,17 @@ const PLACE_BITS: u32 = 24;
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Sessions<S> {
-    places: Slab<(u64, Session<S>)>,
+    places: Slab<Place<S>>,
     /// How many sessions there ever were.
     arrivals: u64,
+}
+
+/// A place in the table: the number first, for it is looked at first.
+#[derive(Debug)]
+#[repr(C)]
+struct Place<S> {
+    number: u64,
+    session: Session<S>,
 }
 
 impl<S> Default for Sessions<S> {
@@ -29,16 +37,17 @@ impl<S> Sessions<S> {
         self.arrivals += 1;
         let place = self.places.vacant_entry();
         let number = self.arrivals << PLACE_BITS | place.key() as u64;
-        place.insert((number, session));
+        place.insert(Place { number, session });
         number
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&Session<S>> {
-        self.places.get(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
+        self.places.get(place(number)).filter(|place| place.number == number).map(|place| &place.session)
     }
 
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Session<S>> {
-        self.places.get_mut(place(number)).filter(|(of, _)| *of == number).map(|(_, session)| session)
+        let found = self.places.get_mut(place(number)).filter(|place| place.number == number);
+        found.map(|place| &mut place.session)
     }
 
     /// What a session lacks of the past, if it is here and catches up.
@@ -48,7 +57,7 @@ impl<S> Sessions<S> {
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<Session<S>> {
         self.get(number)?;
-        let (_, session) = self.places.remove(place(number));
+        let Place { session, .. } = self.places.remove(place(number));
         if self.places.is_empty() {
             self.places.shrink_to_fit();
         }
@@ -57,7 +66,7 @@ impl<S> Sessions<S> {
 
     /// The numbers of the sessions that are so.
     pub(crate) fn numbers(&self, so: impl Fn(&Session<S>) -> bool) -> Vec<u64> {
-        self.places.iter().filter(|(_, (_, session))| so(session)).map(|(_, (number, _))| *number).collect()
+        self.places.iter().filter(|(_, place)| so(&place.session)).map(|(_, place)| place.number).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

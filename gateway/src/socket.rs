@@ -147,26 +147,27 @@ pub(crate) trait Socket {
     fn flush(&mut self) -> Result<(), Ended>;
 }
 
-/// A socket, its reader, and what the kernel has not taken yet.
+/// A socket, its reader, and what the kernel has not taken yet. What every delivery reads stands first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct TcpSocket {
     tcp: TcpStream,
-    reader: Reader,
-    pace: Pace,
-    /// While the client has used up its second.
-    pause: Option<Pin<Box<Sleep>>>,
     encoding: Encoding,
+    /// Whether our close frame is on its way, behind which nothing may follow.
+    closing: bool,
     unsent: Vec<u8>,
     /// How much of `unsent` is gone.
     sent: usize,
     /// How much came to wait behind other bytes that waited.
     behind: usize,
+    watcher: Watcher,
+    reader: Reader,
+    pace: Pace,
+    /// While the client has used up its second.
+    pause: Option<Pin<Box<Sleep>>>,
     /// What the reader met after which it cannot go on; what comes then is let go unread, so that the client can still
     /// read why.
     fault: Option<&'static str>,
-    /// Whether our close frame is on its way, behind which nothing may follow.
-    closing: bool,
-    watcher: Watcher,
 }
 
 impl TcpSocket {
