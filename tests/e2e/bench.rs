@@ -23,7 +23,7 @@ fn a_small_bench_delivers_exactly_what_its_oracle_expects() {
 
 #[test]
 fn an_idle_session_holds_little_memory() {
-    let args = ["bench", "idle", "--sockets", "1000", "--seconds", "1", "--json"];
+    let args = ["bench", "idle", "--sockets", "1000", "--seconds", "8", "--json"];
     let output = tickwire().args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

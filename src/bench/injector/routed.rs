@@ -16,6 +16,7 @@ use tickwire_node::shutdown::Shutdown;
 use tickwire_node::start::Node;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{InjectError, now};
 use crate::bench::scenario::{Class, Scenario, mix};
@@ -52,11 +53,14 @@ impl Router {
             me: node.me.clone(),
             nats: node.nats.clone(),
             scenario,
+            stored: Seq(0),
             last: vec![Seq(0); node.provisioned.partitions as usize],
             gateway: None,
             revision: Revision(0),
         };
-        let task = tokio::spawn(part.play(deltas, beats, inbox));
+        let mut ticks = interval(config.membership.tick_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let task = tokio::spawn(part.play(deltas, beats, ticks, inbox));
         Ok(Self { due, task, node, shutdown })
     }
 
@@ -82,6 +86,8 @@ struct Part {
     me: NodeRef,
     nats: Nats,
     scenario: Scenario,
+    /// The last sequence of the stream, if there were one.
+    stored: Seq,
     /// Up to where each partition was covered.
     last: Vec<Seq>,
     gateway: Option<NodeRef>,
@@ -93,6 +99,7 @@ impl Part {
         mut self,
         mut deltas: Subscriber,
         mut beats: Subscriber,
+        mut ticks: Interval,
         mut due: UnboundedReceiver<Range<u64>>,
     ) -> Result<(), InjectError> {
         loop {
@@ -106,6 +113,7 @@ impl Part {
                     let beat: InterestBeat = read(&message.payload)?;
                     self.cover(beat.gateway, beat.revision).await?;
                 }
+                _ = ticks.tick() => self.tick().await?,
                 numbers = due.recv() => match numbers {
                     Some(numbers) => self.route(numbers).await?,
                     None => return Ok(()),
@@ -123,6 +131,25 @@ impl Part {
         self.send(sections).await
     }
 
+    /// Something is stored in each partition once in a while: that tells a gateway that it is read.
+    async fn tick(&mut self) -> Result<(), InjectError> {
+        if self.gateway.is_none() {
+            return Ok(());
+        }
+        let mut sections = Vec::new();
+        for partition in 0..self.last.len() {
+            let upto = self.store();
+            sections.push(self.section(partition as u16, upto, Vec::new()));
+            self.last[partition] = upto;
+        }
+        self.send(sections).await
+    }
+
+    fn store(&mut self) -> Seq {
+        self.stored = Seq(self.stored.0 + 1);
+        self.stored
+    }
+
     /// Sends events, in one batch unless they are very many.
     async fn route(&mut self, numbers: Range<u64>) -> Result<(), InjectError> {
         let mut rest = numbers;
@@ -131,7 +158,7 @@ impl Part {
             rest.start = batch.end;
             let mut events: Vec<Vec<(Seq, Bytes)>> = vec![Vec::new(); self.last.len()];
             for number in batch {
-                let (class, seq) = (self.scenario.class(number), Seq(number + 1));
+                let (class, seq) = (self.scenario.class(number), self.store());
                 let event = class.event(number, seq, now()).map_err(InjectError::Event)?;
                 let bytes = rmp_serde::to_vec(&event).map_err(|error| InjectError::Event(error.to_string()))?;
                 events[class.partition(self.last.len())].push((seq, bytes.into()));
