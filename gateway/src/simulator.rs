@@ -3,7 +3,7 @@
 //! was promised must add up exactly.
 //!
 //! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the shipped configuration. Their
-//! drivers' order of turns stands in `gateway`. Routers are put together from the parts of `tickwire_core` that they ship with.
+//! drivers' order of turns stands in `gateway`. A router is its shipped engine and ownership, in `router`.
 //!
 //! A failing run prints its seed and its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs.
 
@@ -11,6 +11,7 @@ mod client;
 mod clocks;
 mod cluster;
 mod gateway;
+mod kv;
 mod made;
 mod network;
 mod plan;
@@ -98,8 +99,7 @@ fn no_position_moves_back_when_another_life_begins_at_a_gateway_that_lags() {
         Action::LoseTail { events: 0 },
         Action::Publish { symbol: 0, confidence: 0 },
         Action::Stall { router: 0 },
-        Action::ToggleMember { gateway: 0 },
-        Action::HandOver { partition: 0, to: 0 },
+        Action::ToggleMember { node: 0 },
         Action::RestartGateway { gateway: 2 },
         Action::Pass(16_959),
     ];
@@ -140,7 +140,7 @@ fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
     actions.extend([1, 1, 1].map(Action::Pass));
     actions.extend([
         Action::Resume { session: 0, gateway: 1 },
-        Action::ToggleMember { gateway: 0 },
+        Action::ToggleMember { node: 0 },
         Action::Publish { symbol: 2, confidence: 2 },
         Action::LoseTail { events: 0 },
         Action::Pass(1),

@@ -18,13 +18,13 @@ use tickwire_node::shutdown::panic_text;
 
 /// An event that can be routed.
 #[derive(Debug)]
-pub(crate) struct Readable {
+pub struct Readable {
     /// Its sequence.
-    pub(crate) seq: Seq,
+    pub seq: Seq,
     /// What is matched against interest, without the rest of its data.
-    pub(crate) event: Event,
+    pub event: Event,
     /// The event in MessagePack, as it travels to gateways.
-    pub(crate) wire: Bytes,
+    pub wire: Bytes,
 }
 
 /// What a message is, that is no dead letter. `W` is the event's form for the wire, if it was made.

@@ -22,16 +22,13 @@ use tracing::warn;
 /// How long the client may take to accept a message or to flush. It waits only when the server is slower than we are.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// What the batch around the sections takes of a message, at most.
-pub(crate) const ENVELOPE: usize = 256;
-
 /// An event on its way to a gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Routed {
+pub struct Routed {
     /// The event in MessagePack.
-    pub(crate) wire: Bytes,
+    pub wire: Bytes,
     /// When the stream stored it.
-    pub(crate) stored: Timestamp,
+    pub stored: Timestamp,
 }
 
 /// Publishes batches.
@@ -54,11 +51,6 @@ impl Dispatcher {
         }
     }
 
-    /// Whether publishing has a chance. What is published without a connection would pile up, and come late.
-    pub(crate) fn is_open(&self) -> bool {
-        self.nats.is_connected()
-    }
-
     /// Publishes sections to one gateway, in as many messages as it takes.
     pub(crate) async fn send(&self, gateway: &NodeRef, life: Life, sections: Vec<Section<Routed>>) {
         if sections.is_empty() {
@@ -71,10 +63,8 @@ impl Dispatcher {
         }
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         // Well below what the server takes: an event that is larger alone goes alone.
-        let most = (self.nats.client.max_payload() / 2).saturating_sub(ENVELOPE);
-        let Life { incarnation, before } = life;
-        for sections in pack::pack(sections, most) {
-            let batch = Batch { router: self.me.clone(), incarnation, sections, before };
+        let most = self.nats.client.max_payload() / 2;
+        for batch in pack::batches(&self.me, life, sections, most) {
             if let Err(reason) = self.publish(&subject, &batch).await {
                 counter!("tickwire_router_batches_lost_total").increment(1);
                 warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");

@@ -67,16 +67,16 @@ const PLACES: u32 = 6;
 
 /// What the engine hears from an intake.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub struct Heard {
     /// Of which tenure it was read.
-    pub(crate) tenure: Tenure,
+    pub tenure: Tenure,
     /// What was read.
-    pub(crate) what: What,
+    pub what: What,
 }
 
 /// What was read.
 #[derive(Debug)]
-pub(crate) enum What {
+pub enum What {
     /// The source can be read.
     Flowing,
     /// The source cannot be read, for this reason.

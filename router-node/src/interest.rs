@@ -28,7 +28,7 @@ const BEAT_BYTES: usize = 4 * 1024 * 1024;
 const BESIDE: usize = 64 * 1024;
 
 /// How long a gateway may take to send its whole interest.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
+pub const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The first pause before another request for a snapshot.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Something that a gateway said unasked.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub enum Said {
     /// A step of its interest.
     Delta(Delta),
     /// The revision of its interest.
@@ -102,11 +102,19 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
     }
 }
 
+/// How long to wait before a request for a snapshot that was made so often in vain.
+pub fn pause(attempts: u32) -> Duration {
+    match attempts {
+        0 => Duration::ZERO,
+        many => (FIRST_PAUSE * 2_u32.pow(many.min(8) - 1)).min(LONGEST_PAUSE),
+    }
+}
+
 /// Asks a gateway for its whole interest; `None` if it did not come. Before every attempt but the first there is a
 /// pause, which doubles.
 pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
     if attempt > 0 {
-        sleep((FIRST_PAUSE * 2_u32.pow(attempt.min(8) - 1)).min(LONGEST_PAUSE)).await;
+        sleep(pause(attempt)).await;
     }
     counter!("tickwire_router_snapshot_requests_total").increment(1);
     match timeout(SNAPSHOT_DEADLINE, collect(nats, gateway)).await {

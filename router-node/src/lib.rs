@@ -22,6 +22,7 @@
 //!
 //! What NATS does not store is watched by `tickwire_node::storage::watch`, which is started here.
 
+pub mod decisions;
 mod decode;
 mod dispatch;
 mod engine;
@@ -42,8 +43,8 @@ use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
 use crate::intake::Context;
 use crate::interest::Feed;
-use crate::ownership::Ownership;
 use crate::ownership::standing::Standing;
+use crate::ownership::{Ownership, Pace};
 use crate::replay::Replays;
 use crate::replay::walk::Walker;
 use std::io;
@@ -135,6 +136,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (floors_sender, floors) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
     let (witnessed_sender, witnessed) = watch::channel(None);
+    let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
     let intakes = Context {
@@ -145,40 +147,45 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
         engine: heard_sender,
     };
-    let engine = Engine::new(engine::Setup {
-        nats: node.nats.clone(),
-        config: config.router.clone(),
-        dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
-        life,
-        clock,
-        shutdown: shutdown.clone(),
-        intakes: Arc::new(intakes),
-        heard,
-        orders,
-        feed,
-        inquiries,
-        view: node.membership.view(),
-        floors: floors_sender,
-        report: report_sender,
-        witnessed: witnessed_sender,
-    });
-    let ownership = Ownership::new(ownership::Setup {
-        nats: node.nats.clone(),
-        me: node.me.clone(),
-        leases,
-        stream: config.stream.name.clone(),
-        life,
-        partitions,
-        lease_ttl: config.membership.lease_ttl,
-        checkpoint_interval: config.router.checkpoint_interval,
-        clock,
-        view: node.membership.view(),
-        floors,
-        report,
-        witnessed,
-        orders: orders_sender,
-        standing: Standing::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
-    });
+    let engine = Engine::new(&config.router, life);
+    let engine = engine::driver::Driver::new(
+        engine,
+        engine::driver::Setup {
+            nats: node.nats.clone(),
+            dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
+            clock,
+            checkpoint_interval: config.router.checkpoint_interval,
+            shutdown: shutdown.clone(),
+            intakes: Arc::new(intakes),
+            heard,
+            orders,
+            feed,
+            inquiries,
+            view: node.membership.view(),
+            floors: floors_sender,
+            report: report_sender,
+            witnessed: witnessed_sender,
+            released: released_sender,
+        },
+    );
+    let pace = Pace::new(config.membership.lease_ttl, config.router.checkpoint_interval);
+    let ownership = Ownership::new(node.me.clone(), partitions, pace, life);
+    let ownership = ownership::driver::Driver::new(
+        ownership,
+        ownership::driver::Setup {
+            nats: node.nats.clone(),
+            leases,
+            stream: config.stream.name.clone(),
+            clock,
+            view: node.membership.view(),
+            floors,
+            report,
+            witnessed,
+            orders: orders_sender,
+            released,
+            standing: Standing::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
+        },
+    );
     let ticks = ticks::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
     let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
     shutdown.spawn_infallible("storage watch", storage);

@@ -1,5 +1,5 @@
-//! Who reads what: the ring says who should own a partition, its lease who does. This task brings the two together,
-//! and tells the engine.
+//! Who reads what: the ring says who should own a partition, its lease who does. This brings the two together, and
+//! tells the engine. No I/O: what is to be asked waits for the [driver](self::driver).
 //!
 //! ```text
 //! view ──▶ wanted ──look, take──▶ held ──renew with the floor──▶ held
@@ -7,13 +7,14 @@
 //!                                   │ no longer wanted: the engine publishes what it has, then floor and lease go back
 //! ```
 //!
-//! * [`placement`] decides, lease by lease; this task asks KV, the stream and the engine, and waits for none of them.
+//! * [`placement`] decides, lease by lease, [`continuity`] whether the stream is still the one that was read.
 //! * The floor in a lease is one that the engine has published and flushed up to, in this tenure.
 //! * A stream that was made anew is another life of it. Then every claim is dropped, and what is held is read from that
-//!   life's beginning. One that has lost what was read of it ([`continuity`]) begins another life as well: else the
-//!   events that get those sequences next would be taken for known ones.
+//!   life's beginning. One that has lost what was read of it begins another life as well: else the events that get those
+//!   sequences next would be taken for known ones.
 
 mod continuity;
+pub(crate) mod driver;
 mod placement;
 mod share;
 #[cfg(test)]
@@ -21,268 +22,214 @@ mod simulator;
 pub(crate) mod standing;
 pub(crate) mod tenancy;
 
-pub(crate) use placement::Reached;
+pub use placement::{Pace, Reached, Written};
 
 use crate::engine::{Floors, Order, Report};
 use crate::source::{Source, Tenure};
-use crate::stream::{Facts, Look, StreamError};
+use crate::stream::{Expected, Facts, Look};
 use continuity::{Continuity, Finding};
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use metrics::counter;
-use placement::{Action, Pace, Placement, Written};
-use standing::Standing;
-use std::collections::{BTreeSet, VecDeque};
+use placement::{Action, Placement};
 use std::sync::Arc;
-use std::time::Duration;
 use tenancy::Checkpoint;
-use tickwire_core::ids::{Life, NodeRef};
+use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Seq};
 use tickwire_core::ring::View;
-use tickwire_node::clock::{Clock, millis};
-use tickwire_node::declare_counter;
-use tickwire_node::lease::{LeaseError, Leases, Read};
-use tickwire_node::nats::Nats;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tickwire_node::lease::Read;
 use tracing::{debug, error, info, warn};
 
-/// The pace of this task.
-const ROUND: Duration = Duration::from_millis(50);
-
-/// How often the stream is asked whether it is still the same.
-const STREAM_LOOKS: Duration = Duration::from_secs(1);
+/// How often the stream is asked whether it is still the same, in milliseconds.
+const LOOKS: u64 = 1_000;
 
 /// The pause before another look at a stream that could not be looked at.
-const STREAM_RETRY: Duration = Duration::from_millis(200);
-
-/// How long one look at the stream may take, with all that is compared.
-const STREAM_DEADLINE: Duration = Duration::from_secs(5);
+const LOOK_RETRY: u64 = 200;
 
 /// How long the engine may take to publish what it has of partitions that are given back.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
+const RELEASE_DEADLINE: u64 = 3_000;
 
-/// How many orders may wait for the engine, beyond which nothing more is decided.
-const ORDERS: usize = 256;
+/// What is to be done. Each is answered by the method that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Read the lease: [`Ownership::has_read`].
+    Read(Source),
+    /// Write a lease: [`Ownership::has_written`].
+    Write {
+        /// Whose.
+        source: Source,
+        /// Over this revision alone.
+        revision: u64,
+        /// Whether it is ours, or given back.
+        is_ours: bool,
+        /// How far the source was read.
+        checkpoint: Checkpoint,
+    },
+    /// Look at the stream: [`Ownership::has_looked`].
+    Look(Expected),
+    /// Begin another life of the stream: [`Ownership::has_begun`].
+    Begin {
+        /// After this one, unless a later one has begun.
+        known: Incarnation,
+        /// Of what comes after this sequence.
+        before: Seq,
+    },
+    /// Tell the engine; a release is answered by [`Ownership::released`].
+    Order(Order),
+}
 
-/// What this task is given.
+/// The state.
 #[derive(Debug)]
-pub(crate) struct Setup {
-    pub(crate) nats: Nats,
-    pub(crate) me: NodeRef,
-    pub(crate) leases: Leases,
-    pub(crate) stream: String,
-    pub(crate) life: Life,
-    pub(crate) partitions: u16,
-    pub(crate) lease_ttl: Duration,
-    pub(crate) checkpoint_interval: Duration,
-    pub(crate) clock: Clock,
-    pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) floors: watch::Receiver<Arc<Floors>>,
-    pub(crate) report: watch::Receiver<Arc<Report>>,
-    pub(crate) witnessed: watch::Receiver<Option<Checkpoint>>,
-    pub(crate) orders: mpsc::Sender<Order>,
-    pub(crate) standing: Standing,
-}
-
-/// Something that was waited for.
-enum Done {
-    Read(Source, Result<Read<Checkpoint>, LeaseError>),
-    Written(Source, Result<u64, LeaseError>),
-    Released(Vec<Tenure>, Floors),
-    Looked(Result<Look, StreamError>),
-    Begun(Result<Facts, StreamError>),
-}
-
-/// The task.
-pub(crate) struct Ownership {
-    setup: Setup,
+pub struct Ownership {
     placement: Placement,
     continuity: Continuity,
-    /// What is under way: at most one thing for each lease, one look at the stream, and what the engine is to publish.
-    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
-    orders: VecDeque<Order>,
     /// The life that the engine reads.
     life: Life,
+    tasks: Vec<Task>,
     /// When the stream is looked at next; `None` while it is.
-    look_at: Option<Instant>,
+    look_at: Option<Millis>,
     /// Whether it is to be looked at again right after that.
     looks_again: bool,
     /// Whether the last message of every source is to be looked for.
     is_thorough: bool,
     /// What intakes did not find any more, and was looked for.
     missing: Vec<Checkpoint>,
+    /// How far a gateway has come.
+    witnessed: Option<Checkpoint>,
+    /// What the engine was asked to publish, and until when it may take.
+    releases: Vec<(Millis, Vec<Tenure>)>,
 }
 
 impl Ownership {
-    /// Nothing is owned yet.
-    pub(crate) fn new(setup: Setup) -> Self {
-        describe();
-        let ttl = millis(setup.lease_ttl);
-        let pace = Pace { ttl, renew: millis(setup.checkpoint_interval).min(ttl / 2) };
+    /// Nothing is owned yet. `life` is the stream's, as it was when the node started.
+    #[must_use]
+    pub fn new(me: NodeRef, partitions: u16, pace: Pace, life: Life) -> Self {
         let mut continuity = Continuity::default();
-        let life = setup.life;
         continuity.hear_of(life.incarnation);
         Self {
-            placement: Placement::new(setup.me.clone(), setup.partitions, pace),
+            placement: Placement::new(me, partitions, pace),
             continuity,
-            under_way: FuturesUnordered::new(),
-            orders: VecDeque::new(),
             life,
-            look_at: Some(Instant::now()),
+            tasks: Vec::new(),
+            look_at: Some(Millis(0)),
             looks_again: false,
             is_thorough: false,
             missing: Vec::new(),
-            setup,
+            witnessed: None,
+            releases: Vec::new(),
         }
     }
 
-    /// Runs until the drain is over, or forced. The engine ends with it.
-    pub(crate) async fn run(mut self, drain: CancellationToken, force: CancellationToken) {
-        tokio::select! {
-            () = self.work(drain) => {}
-            () = force.cancelled() => {}
-        }
+    /// Nothing is taken any more, and everything is given back.
+    pub fn drain(&mut self, now: Millis) {
+        self.placement.drain(now);
     }
 
-    async fn work(&mut self, drain: CancellationToken) {
-        let mut rounds = interval(ROUND);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut connected = self.setup.nats.connected();
-        loop {
-            if drain.is_cancelled() {
-                self.placement.drain(self.setup.clock.now());
-            }
-            self.act();
-            self.tell();
-            if drain.is_cancelled() && self.placement.is_empty() && self.orders.is_empty() {
-                return;
-            }
-            let orders = self.setup.orders.clone();
-            tokio::select! {
-                Ok(permit) = orders.reserve(), if !self.orders.is_empty() => {
-                    if let Some(order) = self.orders.pop_front() {
-                        permit.send(order);
-                    }
-                }
-                Some(done) = self.under_way.next() => self.hear(done),
-                _ = rounds.tick() => {}
-                changed = self.setup.view.changed() => if changed.is_err() { return },
-                // What was read before has to be there still.
-                Ok(()) = connected.changed() => {
-                    self.is_thorough = true;
-                    self.look_soon();
-                }
-            }
-        }
+    /// Whether a drain is over: nothing is owned, and nothing of it is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.placement.is_empty()
     }
 
-    /// Decides, and does what was decided.
-    fn act(&mut self) {
-        if self.orders.len() >= ORDERS {
-            return;
-        }
-        self.look_for_missing();
-        let now = self.setup.clock.now();
-        let view = self.setup.view.borrow_and_update().clone();
-        self.placement.set_informed(standing::is_informed(&view, &self.setup.report.borrow()));
+    /// NATS was away. What was read before has to be there still.
+    pub fn reconnected(&mut self, now: Millis) {
+        self.is_thorough = true;
+        self.look_soon(now);
+    }
+
+    /// A gateway has come so far.
+    pub fn witness(&mut self, reached: Checkpoint) {
+        self.witnessed = Some(reached);
+    }
+
+    /// Decides, by the newest view, what the engine reports, and what it has published.
+    pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &Report, floors: &Floors) {
+        self.look_for_missing(now, report);
+        self.placement.set_informed(standing::is_informed(&view, report));
         self.placement.set_view(view);
-        let floors = self.setup.floors.borrow().clone();
+        self.give_up_releases(now);
         let actions = self.placement.act(now, |tenure| floors.get(&tenure).copied());
-        self.perform(actions);
-        if self.look_at.is_some_and(|at| Instant::now() >= at) {
+        self.perform(now, actions);
+        if self.look_at.is_some_and(|at| now >= at) {
             self.look_at = None;
             self.note_read();
-            let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
-            let expected = self.continuity.expected();
-            self.under_way.push(Box::pin(async move {
-                let look = timeout(STREAM_DEADLINE, Look::at(&nats, &stream, &expected)).await;
-                Done::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, STREAM_DEADLINE))))
-            }));
+            self.tasks.push(Task::Look(self.continuity.expected()));
         }
     }
 
-    fn perform(&mut self, actions: Vec<Action>) {
+    /// What is to be done since the last call.
+    pub fn take_tasks(&mut self) -> Vec<Task> {
+        std::mem::take(&mut self.tasks)
+    }
+
+    /// What is held: owned, and not being given back.
+    pub fn held(&self) -> impl Iterator<Item = Source> {
+        self.placement.held().map(|(tenure, _)| tenure.source)
+    }
+
+    /// What the ring gives to this node.
+    pub fn wanted(&self) -> impl Iterator<Item = Source> {
+        self.placement.wanted()
+    }
+
+    fn perform(&mut self, now: Millis, actions: Vec<Action>) {
         for action in actions {
-            match action {
-                Action::Read(source) => {
-                    let leases = self.setup.leases.clone();
-                    let read = async move { Done::Read(source, leases.read(&source.lease_key()).await) };
-                    self.under_way.push(Box::pin(read));
-                }
+            let task = match action {
+                Action::Read(source) => Task::Read(source),
                 Action::Write { source, revision, is_ours, checkpoint } => {
-                    let leases = self.setup.leases.clone();
-                    self.under_way.push(Box::pin(async move {
-                        Done::Written(source, leases.write(&source.lease_key(), revision, is_ours, &checkpoint).await)
-                    }));
+                    Task::Write { source, revision, is_ours, checkpoint }
                 }
                 Action::Own { tenure, reached: Reached { floor, mark } } => {
                     debug!(source = %tenure.source, %floor, "owned");
                     // What the last owner has read is to be there.
                     self.continuity.note(Checkpoint { floor, incarnation: self.life.incarnation, mark });
-                    self.look_soon();
-                    self.orders.push_back(Order::Own { tenure, floor });
+                    self.look_soon(now);
+                    Task::Order(Order::Own { tenure, floor })
                 }
                 Action::Disown(tenure) => {
                     warn!(source = %tenure.source, "another router has taken the lease");
                     counter!("tickwire_router_leases_lost_total").increment(1);
-                    self.orders.push_back(Order::Disown(tenure));
+                    Task::Order(Order::Disown(tenure))
                 }
                 Action::Release(tenures) => {
                     info!(count = tenures.len(), "giving back leases");
-                    let (done, finished) = oneshot::channel();
-                    self.orders.push_back(Order::Release { tenures: tenures.clone(), done });
-                    self.under_way.push(Box::pin(async move {
-                        let floors = timeout(RELEASE_DEADLINE, finished).await.ok().and_then(Result::ok);
-                        let floors = floors.unwrap_or_else(|| {
-                            warn!(
-                                "what was read of the partitions that are given back may not be published; floors stay"
-                            );
-                            Floors::new()
-                        });
-                        Done::Released(tenures, floors)
-                    }));
+                    self.releases.push((now.plus(RELEASE_DEADLINE), tenures.clone()));
+                    Task::Order(Order::Release(tenures))
                 }
-            }
+            };
+            self.tasks.push(task);
         }
     }
 
-    fn hear(&mut self, done: Done) {
-        let now = self.setup.clock.now();
-        let actions = match done {
-            Done::Read(source, read) => {
-                let read = read.inspect_err(|error| debug!(%source, %error, "a lease cannot be read")).ok();
-                let actions = self.placement.has_read(now, source, read);
-                self.note_written();
-                actions
-            }
-            Done::Written(source, written) => {
-                let written = match written {
-                    Ok(revision) => Written::At(revision),
-                    Err(LeaseError::Refused { .. }) => Written::Refused,
-                    Err(error) => {
-                        debug!(%source, %error, "whether a lease was written is not known");
-                        Written::Unanswered
-                    }
-                };
-                self.placement.has_written(now, source, written)
-            }
-            Done::Released(tenures, floors) => {
-                self.placement.released(&tenures, |tenure| floors.get(&tenure).copied());
-                Vec::new()
-            }
-            Done::Looked(look) => self.find(look),
-            Done::Begun(facts) => self.live(facts),
-        };
-        self.perform(actions);
+    /// The engine has published what it had of these tenures, up to there.
+    pub fn released(&mut self, tenures: &[Tenure], floors: &Floors) {
+        self.releases.retain(|(_, asked)| asked != tenures);
+        self.placement.released(tenures, |tenure| floors.get(&tenure).copied());
+    }
+
+    /// What the engine does not publish in time goes back with the floor that it has.
+    fn give_up_releases(&mut self, now: Millis) {
+        for (_, tenures) in self.releases.extract_if(.., |(until, _)| *until <= now) {
+            warn!("what was read of the partitions that are given back may not be published; floors stay");
+            self.placement.released(&tenures, |_| None);
+        }
+    }
+
+    /// A lease was read; `None` if it could not be.
+    pub fn has_read(&mut self, now: Millis, source: Source, read: Option<Read<Checkpoint>>) {
+        let actions = self.placement.has_read(now, source, read);
+        self.note_written(now);
+        self.perform(now, actions);
+    }
+
+    /// A lease was written, or was not.
+    pub fn has_written(&mut self, now: Millis, source: Source, written: Written) {
+        let actions = self.placement.has_written(now, source, written);
+        self.perform(now, actions);
     }
 
     /// What was read is to be there. While the connection stands the last message of all will do: a server that loses
     /// something was started again.
     fn note_read(&mut self) {
         let incarnation = self.life.incarnation;
-        if let Some(witnessed) = *self.setup.witnessed.borrow_and_update() {
+        if let Some(witnessed) = self.witnessed {
             self.continuity.note(witnessed);
         }
         let read = self.placement.held().map(|(_, Reached { floor, mark })| Checkpoint { floor, incarnation, mark });
@@ -294,95 +241,69 @@ impl Ownership {
     }
 
     /// An intake that does not find what it has read last is stuck until it is known whether the stream has lost it.
-    fn look_for_missing(&mut self) {
-        let missing = self.setup.report.borrow().missing.clone();
-        if missing == self.missing {
+    fn look_for_missing(&mut self, now: Millis, report: &Report) {
+        if report.missing == self.missing {
             return;
         }
-        missing.iter().for_each(|read| self.continuity.doubt(*read));
-        self.missing = missing;
-        self.look_soon();
+        report.missing.iter().for_each(|read| self.continuity.doubt(*read));
+        self.missing.clone_from(&report.missing);
+        self.look_soon(now);
     }
 
     /// A life later than the one that is known is looked for at once.
-    fn note_written(&mut self) {
+    fn note_written(&mut self, now: Millis) {
         let latest = self.placement.written().map(|written| written.incarnation).max();
         if latest.is_some_and(|latest| self.continuity.hear_of(latest)) {
-            self.look_soon();
+            self.look_soon(now);
         }
     }
 
-    fn look_soon(&mut self) {
+    fn look_soon(&mut self, now: Millis) {
         match &mut self.look_at {
-            Some(at) => *at = Instant::now(),
+            Some(at) => *at = now,
             None => self.looks_again = true,
         }
     }
 
-    fn look_after(&mut self, pause: Duration) {
-        let pause = if std::mem::take(&mut self.looks_again) { Duration::ZERO } else { pause };
-        self.look_at = Some(Instant::now() + pause);
+    fn look_after(&mut self, now: Millis, pause: u64) {
+        let pause = if std::mem::take(&mut self.looks_again) { 0 } else { pause };
+        self.look_at = Some(now.plus(pause));
     }
 
-    /// What a look at the stream has shown.
-    fn find(&mut self, look: Result<Look, StreamError>) -> Vec<Action> {
-        let look = match look {
-            Ok(look) => look,
-            Err(error) => {
-                debug!(%error, "whether the stream is the same is not known");
-                self.continuity.fail();
-                self.is_thorough = true;
-                self.look_after(STREAM_RETRY);
-                return Vec::new();
-            }
+    /// The stream was looked at; `None` if it could not be.
+    pub fn has_looked(&mut self, now: Millis, look: Option<Look>) {
+        let Some(look) = look else {
+            self.continuity.fail();
+            self.is_thorough = true;
+            return self.look_after(now, LOOK_RETRY);
         };
-        match self.continuity.see(self.setup.clock.now(), look) {
-            Finding::Life(facts) => self.live(Ok(facts)),
-            Finding::Doubt => {
-                self.look_after(STREAM_RETRY);
-                Vec::new()
-            }
+        match self.continuity.see(now, look) {
+            Finding::Life(facts) => self.has_begun(now, Some(facts)),
+            Finding::Doubt => self.look_after(now, LOOK_RETRY),
             Finding::Begin { known, before } => {
                 error!(life = %known, %before, "the stream lacks what was read of it: NATS has lost events");
                 counter!("tickwire_router_stream_losses_total").increment(1);
-                let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
-                let begin = async move { Done::Begun(Facts::begin_life(&nats, &stream, known, before).await) };
-                self.under_way.push(Box::pin(begin));
-                Vec::new()
+                self.tasks.push(Task::Begin { known, before });
             }
         }
     }
 
-    /// The life that the stream lives now.
-    fn live(&mut self, facts: Result<Facts, StreamError>) -> Vec<Action> {
-        let Ok(facts) = facts.inspect_err(|error| debug!(%error, "another life of the stream has not begun")) else {
-            self.look_after(STREAM_RETRY);
-            return Vec::new();
-        };
-        self.look_after(STREAM_LOOKS);
+    /// The life that the stream lives now; `None` if another one could not be begun.
+    pub fn has_begun(&mut self, now: Millis, facts: Option<Facts>) {
+        let Some(facts) = facts else { return self.look_after(now, LOOK_RETRY) };
+        self.look_after(now, LOOKS);
         let (life, last) = (facts.life(), facts.last);
         // A life that is over, as a server that lags tells it.
         if life.incarnation < self.life.incarnation {
-            return Vec::new();
+            return;
         }
         if life != self.life {
             warn!(incarnation = %life.incarnation, before = %life.before, end = %last, "another life of the stream");
             self.continuity.hear_of(life.incarnation);
             self.life = life;
-            self.orders.push_back(Order::Renew(life));
+            self.tasks.push(Task::Order(Order::Renew(life)));
         }
-        self.placement.see_stream(self.setup.clock.now(), facts)
+        let actions = self.placement.see_stream(now, facts);
+        self.perform(now, actions);
     }
-
-    fn tell(&self) {
-        let (view, report) = (self.setup.view.borrow().clone(), self.setup.report.borrow().clone());
-        let wanted: BTreeSet<Source> = self.placement.wanted().collect();
-        let held = self.placement.held().map(|(tenure, _)| tenure.source);
-        self.setup.standing.tell(&view, &report, &wanted, held);
-    }
-}
-
-fn describe() {
-    declare_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
-    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
 }

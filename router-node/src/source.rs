@@ -7,7 +7,7 @@ use tickwire_node::names;
 
 /// One thing to own and to read, with a lease and a floor of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
+pub enum Source {
     /// A partition.
     Partition(Partition),
     /// What is in no partition.
@@ -16,11 +16,11 @@ pub(crate) enum Source {
 
 /// One time of owning a source. What belongs to an earlier time is told apart by the number and dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Tenure {
+pub struct Tenure {
     /// What is owned.
-    pub(crate) source: Source,
+    pub source: Source,
     /// Counts up within this process.
-    pub(crate) number: u64,
+    pub number: u64,
 }
 
 impl Source {

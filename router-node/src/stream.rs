@@ -17,17 +17,17 @@ pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The stream at the time of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Its life.
-    pub(crate) incarnation: Incarnation,
+    pub incarnation: Incarnation,
     /// The last sequence of the life before.
-    pub(crate) before: Seq,
+    pub before: Seq,
     /// The sequence of the oldest message that is kept; one past the last if there is none.
-    pub(crate) first: Seq,
+    pub first: Seq,
     /// The sequence of the last message, kept or not.
-    pub(crate) last: Seq,
+    pub last: Seq,
     /// How many servers keep it.
-    pub(crate) replicas: usize,
+    pub replicas: usize,
 }
 
 /// The stream, and the server that told it: the one that leads it.
@@ -118,7 +118,7 @@ impl Facts {
 
 /// What is known of a stream beside the look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// The latest life that was heard of.
     pub(crate) incarnation: Incarnation,
     /// A sequence that this life has reached.
@@ -131,7 +131,7 @@ pub(crate) struct Expected {
 
 /// What a look at the stream has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub enum Look {
     /// What was read is there, or was removed by retention; or another life has begun and is noted.
     Whole(Facts),
     /// Not all that was read is there.

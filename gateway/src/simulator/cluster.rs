@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
 use tickwire_core::frames::Gap;
 use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
@@ -13,14 +13,16 @@ use tickwire_core::ring::{Member, Role, View};
 use tickwire_core::whole::{Hole, Walk, Whole};
 use tickwire_core::wire;
 use tickwire_node::config::Config;
+use tickwire_router_node::decisions::Source;
 
 use super::client::Client;
 use super::clocks;
 use super::gateway::{Gateway, config};
+use super::kv::Kv;
 use super::made::{blank, symbol, user};
 use super::network::{Message, Network};
 use super::plan::{Action, GIVE_UP_AFTER, Plan, REPLAY_RANGE};
-use super::router::{Lease, Router};
+use super::router::Router;
 
 pub(super) const PARTITIONS: u16 = 3;
 pub(super) const NODES: usize = 3;
@@ -78,7 +80,7 @@ pub(super) struct Cluster {
     pub(super) history: BTreeMap<Incarnation, Vec<Stored>>,
     pub(super) lives: BTreeMap<Incarnation, Life>,
     pub(super) view: View,
-    pub(super) leases: Vec<Lease>,
+    pub(super) kv: Kv,
     pub(super) routers: Vec<Router>,
     pub(super) gateways: Vec<Gateway>,
     pub(super) clients: Vec<Client>,
@@ -106,7 +108,7 @@ impl Cluster {
             first: Seq(1),
             history: BTreeMap::from([(FIRST.incarnation, Vec::new())]),
             view: View::default(),
-            leases: (0..PARTITIONS).map(|_| Lease { owner: None, floor: Seq(0) }).collect(),
+            kv: Kv::default(),
             routers: Vec::new(),
             gateways: Vec::new(),
             clients: Vec::new(),
@@ -114,6 +116,10 @@ impl Cluster {
         for number in 0..NODES {
             let node = cluster.born("gw", number);
             cluster.view.members.push(Member { node, role: Role::Gateway, weight: 1, draining: false });
+        }
+        for number in 0..NODES {
+            let node = cluster.born("router", number);
+            cluster.view.members.push(Member { node, role: Role::Router, weight: 1, draining: false });
         }
         for number in 0..NODES {
             let router = cluster.new_router(number);
@@ -167,13 +173,15 @@ impl Cluster {
                     self.connect(at, usize::from(gateway));
                 }
             }
-            Action::HandOver { partition, to } => self.hand_over(usize::from(partition), usize::from(to)),
-            Action::Usurp { partition, to } => self.take_lease(usize::from(partition), usize::from(to)),
+            Action::Usurp { partition, to } => {
+                let owner = self.routers[usize::from(to)].node.clone();
+                self.kv.usurp(Source::Partition(Partition(partition.into())), owner);
+            }
             Action::CrashRouter { router } => self.crash_router(usize::from(router)),
             Action::Stall { router } => self.stall(usize::from(router)),
             Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
-            Action::ToggleMember { gateway } => {
-                let member = &mut self.view.members[usize::from(gateway)];
+            Action::ToggleMember { node } => {
+                let member = &mut self.view.members[usize::from(node)];
                 member.draining = !member.draining;
                 self.view.version += 1;
             }
@@ -189,8 +197,8 @@ impl Cluster {
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
             Action::Forge { router, gateway, ahead } => {
                 let gateway = self.gateways[usize::from(gateway)].node.clone();
-                let known = self.routers[usize::from(router)].table.interest(&gateway).map(|(revision, _)| revision.0);
-                let revision = Revision(known.unwrap_or_default() + 1 + u64::from(ahead));
+                let known = self.routers[usize::from(router)].known(&gateway).unwrap_or_default();
+                let revision = Revision(known.0 + 1 + u64::from(ahead));
                 let beat = InterestBeat { gateway, revision, reached: None };
                 self.network.send(self.now, &Message::Beat(usize::from(router), beat));
             }
@@ -214,6 +222,7 @@ impl Cluster {
 
     fn keep(&mut self, partition: u16, event: Event, is_tick: bool) {
         self.last = Seq(self.last.0 + 1);
+        let event = Event { stored: Timestamp(self.now.0 as i64), ..event };
         // In a section an event has no version byte of its own.
         let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
         let stored = Stored { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_tick };
@@ -238,14 +247,17 @@ impl Cluster {
 
     fn tick(&mut self) {
         for partition in 0..PARTITIONS {
-            self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), true);
+            if self.routers.iter().any(|router| router.runs() && router.holds(Partition(partition))) {
+                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), true);
+            }
         }
     }
 
     fn learn_view(&mut self, node: usize) {
         if node < NODES {
-            self.routers[node].view = self.view.clone();
-            self.routers[node].table.set_view(Arc::new(self.view.clone()));
+            let view = Arc::new(self.view.clone());
+            self.routers[node].view = Arc::clone(&view);
+            self.routers[node].engine.set_view(view);
         } else {
             let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
             self.deliver(&node, |edge, now| edge.take_view(now, &view));
@@ -308,9 +320,6 @@ impl Cluster {
         self.first = self.first.min(Seq(last.0 + 1));
         self.last = last;
         self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
-        for lease in &mut self.leases {
-            lease.floor = Seq(self.first.0 - 1).max(before);
-        }
     }
 
     fn toggle(&mut self, node: usize) {
@@ -350,53 +359,41 @@ impl Cluster {
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
         let due = self.gateways.iter().filter_map(Gateway::next_turn);
+        let due = due.chain(self.routers.iter().filter_map(Router::next_turn));
         due.chain(self.network.next()).fold(beat, Millis::min)
     }
 
     fn beat(&mut self) {
-        for router in 0..NODES {
-            self.checkpoint(router);
-        }
         if (self.now.0 / BEAT).is_multiple_of(TICK / BEAT) {
             self.tick();
-        }
-        for partition in 0..self.leases.len() {
-            if self.leases[partition].owner.is_none() {
-                let to = self.network.random(NODES as u64) as usize;
-                self.take_lease(partition, to);
-            }
         }
     }
 
     pub(super) fn receive(&mut self, message: Message) {
         match message {
-            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
-                if self.routers[to].stalled =>
+            Message::Delta(to, _)
+            | Message::Beat(to, _)
+            | Message::Snapshot(to, _)
+            | Message::LeaseAnswer(to, ..)
+            | Message::Ask(to, ..)
+                if !self.routers[to].runs() =>
             {
-                self.routers[to].waiting.push(message);
+                if self.routers[to].stalled && !self.routers[to].is_down {
+                    self.routers[to].waiting.push(message);
+                }
             }
-            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::Ask(to, ..)
-                if self.routers[to].is_down => {}
             Message::Ask(to, ask, request) => self.replay(to, ask, &request),
             Message::Answer(node, ask, answer) => self.deliver(&node, |edge, now| edge.take_answer(now, ask, &answer)),
-            Message::Delta(to, delta) => {
-                let (router, gateway) = (&mut self.routers[to], delta.gateway.clone());
-                router.claims.cut(&gateway);
-                let heard = router.table.delta(self.now, delta);
-                self.heard(to, gateway, heard);
-            }
-            Message::Beat(to, beat) => {
-                let heard = self.routers[to].table.beat(self.now, &beat);
-                self.heard(to, beat.gateway, heard);
-            }
-            Message::Snapshot(to, parts) => {
-                let (router, gateway) = (&mut self.routers[to], parts[0].gateway.clone());
-                router.claims.cut(&gateway);
-                let heard = router.table.snapshot(self.now, parts);
-                self.heard(to, gateway, heard);
+            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::LeaseAnswer(to, ..) => {
+                let now = self.now;
+                self.routers[to].take(now, message);
             }
             Message::AskSnapshot(node, router) => self.snapshot(&node, router),
             Message::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
+            Message::Lease(router, number, asked) => {
+                let answer = self.kv.apply(asked);
+                self.network.send_once(self.now, Message::LeaseAnswer(router, number, answer));
+            }
         }
     }
 
@@ -469,6 +466,10 @@ impl Cluster {
         }
     }
 
+    fn is_there(&self, node: &NodeRef) -> bool {
+        self.gateways.iter().any(|gateway| gateway.node == *node)
+    }
+
     pub(super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.life);
@@ -478,10 +479,9 @@ impl Cluster {
         for gateway in &self.gateways {
             assert_eq!(gateway.is_ready(), Ok(()), "{}", gateway.node);
         }
-        for (router, gateway) in
-            self.routers.iter().flat_map(|router| self.gateways.iter().map(move |gateway| (router, gateway)))
-        {
-            assert!(router.table.knows(&gateway.node), "{} waits for more than {} wants", router.node, gateway.node);
+        for router in &self.routers {
+            let lacking: Vec<&NodeRef> = router.lacking().iter().filter(|node| self.is_there(node)).collect();
+            assert!(lacking.is_empty(), "{} waits for more than these want: {lacking:?}", router.node);
         }
     }
 }

@@ -8,6 +8,8 @@ use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::replay::{Part, ReplayRequest};
 use tickwire_core::section::Section;
 
+use super::kv::{Answer, Asked};
+
 #[derive(Clone, Debug)]
 pub(super) enum Message {
     Batch(NodeRef, Bytes),
@@ -17,6 +19,9 @@ pub(super) enum Message {
     Snapshot(usize, Vec<SnapshotPart>),
     Ask(usize, u64, ReplayRequest),
     Answer(NodeRef, u64, Bytes),
+    /// From a router to KV, and back.
+    Lease(usize, u64, Asked),
+    LeaseAnswer(usize, u64, Answer),
 }
 
 #[derive(Debug)]
@@ -70,6 +75,15 @@ impl Network {
             let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
             self.counter += 1;
             self.flying.insert((now.plus(delay), self.counter), message.clone());
+        }
+    }
+
+    /// Sends what no network doubles: a request over a connection.
+    pub(super) fn send_once(&mut self, now: Millis, message: Message) {
+        if self.random(100) as u32 >= self.loss {
+            let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
+            self.counter += 1;
+            self.flying.insert((now.plus(delay), self.counter), message);
         }
     }
 

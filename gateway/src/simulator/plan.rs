@@ -76,12 +76,7 @@ pub(super) enum Action {
         session: u8,
         gateway: u8,
     },
-    /// The owner flushes and frees the lease; another takes it.
-    HandOver {
-        partition: u8,
-        to: u8,
-    },
-    /// Another takes the lease while its owner knows nothing of it.
+    /// Another router takes the lease, and neither it nor the owner knows.
     Usurp {
         partition: u8,
         to: u8,
@@ -100,9 +95,9 @@ pub(super) enum Action {
     Toggle {
         node: u8,
     },
-    /// A gateway leaves, or rejoins, the view; nodes learn it one by one.
+    /// A node leaves, or rejoins, the view; nodes learn it one by one. Gateways `0..3`, routers `3..6`.
     ToggleMember {
-        gateway: u8,
+        node: u8,
     },
     /// A node learns the newest view.
     LearnView {
@@ -182,7 +177,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
         2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
-        1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::HandOver { partition, to }),
+        1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
+        1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
     ];
     if !matches!(chaos, Chaos::Nodes | Chaos::All) {
         return ordinary.boxed();
@@ -195,7 +191,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
         1 => (0..3u8).prop_map(|router| Action::Stall { router }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
-        1 => (0..3u8).prop_map(|gateway| Action::ToggleMember { gateway }),
+        1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),
         2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
         1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),
         1 => (0..3u8, 0..3u8).prop_map(|(node, role)| Action::Toggle { node: node + 3 * u8::from(role == 0) }),

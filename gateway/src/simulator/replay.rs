@@ -48,7 +48,7 @@ impl Cluster {
             false => self.last,
         };
         let most = 1 + self.network.random(READ) as usize;
-        let mut homes = Homes::new(Arc::new(self.routers[number].view.clone()));
+        let mut homes = Homes::new(Arc::clone(&self.routers[number].view));
         let mut reply = Reply::new(request, revision);
         let readable =
             self.readable(request.from).filter(|stored| stored.partition == request.partition && stored.seq <= end);
@@ -69,13 +69,11 @@ impl Cluster {
         match &request.interest {
             Sought::Carried(part) => Interest::assemble(vec![part.clone()]).ok_or(Refusal::Malformed),
             Sought::Told(least) => {
-                let known = self.routers[number].table.interest(&request.gateway);
-                let (revision, interest) = known.ok_or(Refusal::UnknownInterest)?;
                 let careless = self.failing && self.network.random(2) == 0;
-                if revision < least && !careless {
-                    return Err(Refusal::UnknownInterest);
-                }
-                Ok((*revision, Interest::clone(&interest.clone().latest())))
+                let least = if careless { Revision(0) } else { *least };
+                let known = self.routers[number].engine.interest(&request.gateway, least);
+                let (revision, interest) = known.ok_or(Refusal::UnknownInterest)?;
+                Ok((revision, Interest::clone(&interest.latest())))
             }
         }
     }

@@ -1,20 +1,38 @@
-//! The routers: leases, contiguous reading, matching, and what they say to gateways.
+//! The routers: shipped engines and ownerships, in the turns that their drivers give them, and consumers of the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use tickwire_core::claims::{Claims, Delivered, Reading};
+use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, Life, NodeRef, Partition, Seq};
-use tickwire_core::ring::{Homes, View};
-use tickwire_core::section::Batch;
-use tickwire_core::table::{Heard, InterestTable};
-use tickwire_core::whole::Whole;
+use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Partition, Revision, Seq};
+use tickwire_core::interest::SnapshotPart;
+use tickwire_core::ring::View;
+use tickwire_core::whole::{Hole, Whole};
 use tickwire_core::wire;
+use tickwire_node::clock::millis;
+use tickwire_node::lease::Record;
+use tickwire_router_node::decisions::{
+    Engine, Facts, Floors, Heard, Look, Mark, Order, Output, Ownership, Pace, ROUND, Readable, Report,
+    SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, pause,
+};
 
-use super::cluster::{Cluster, PARTITIONS, Stored};
+use super::cluster::{Cluster, NODES, PARTITIONS, Stored};
+use super::kv::{Answer, Asked};
 use super::network::Message;
+
+/// How long one operation on a lease may take; as shipped.
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a look at the stream takes at most, in milliseconds.
+const LOOK: u64 = 20;
+
+/// The largest message that the network takes.
+const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// How many turns a router may need until there is nothing left to do at one moment.
+const TURNS: usize = 2_000;
 
 pub(super) struct Router {
     pub(super) node: NodeRef,
@@ -22,101 +40,147 @@ pub(super) struct Router {
     pub(super) is_down: bool,
     pub(super) stalled: bool,
     pub(super) waiting: Vec<Message>,
-    pub(super) life: Life,
-    pub(super) view: View,
-    pub(super) table: InterestTable,
-    pub(super) claims: Claims<Bytes>,
-    pub(super) consumers: BTreeMap<Partition, Consumer>,
+    /// What its clock shows beside that of the world.
+    offset: u64,
+    pub(super) view: Arc<View>,
+    pub(super) engine: Engine,
+    ownership: Ownership,
+    /// Between the two: what the ownership wants, and what the engine has reported and published.
+    orders: VecDeque<Order>,
+    report: Report,
+    floors: Floors,
+    readers: BTreeMap<Tenure, Reader>,
+    operations: Vec<Operation>,
+    /// When the look at the stream that is under way is answered.
+    looked_at: Option<Millis>,
+    snapshots: BTreeMap<NodeRef, Snapshot>,
+    round_at: Millis,
+    checkpoint_at: Millis,
     pub(super) drops_next: bool,
     /// What it knows of the stream, and in which life.
     pub(super) whole: Whole,
     pub(super) whole_of: Incarnation,
 }
 
+/// An operation on a lease that is not answered yet.
+struct Operation {
+    number: u64,
+    source: Source,
+    is_write: bool,
+    until: Millis,
+}
+
+/// A request for a snapshot.
+struct Snapshot {
+    /// When it is to be sent; `None` when it was.
+    at: Option<Millis>,
+    until: Millis,
+}
+
+/// A consumer of a partition, for one tenure.
+struct Reader {
+    incarnation: Incarnation,
+    reading: Reading,
+    cursor: Seq,
+    delivered: u64,
+    is_open: bool,
+}
+
 impl Router {
     pub(super) fn runs(&self) -> bool {
         !self.is_down && !self.stalled
     }
-}
 
-pub(super) struct Consumer {
-    pub(super) reading: Reading,
-    pub(super) cursor: Seq,
-    pub(super) delivered: u64,
-}
+    /// Whether it holds the lease of a partition.
+    pub(super) fn holds(&self, partition: Partition) -> bool {
+        self.ownership.held().any(|source| source == Source::Partition(partition))
+    }
 
-pub(super) struct Lease {
-    pub(super) owner: Option<usize>,
-    pub(super) floor: Seq,
-}
+    /// The gateways whose interest it does not know as new as it is.
+    pub(super) fn lacking(&self) -> &[NodeRef] {
+        self.report.lacking()
+    }
 
-/// Each gateway's interest by itself, as a replay is matched, admits what the table finds for it.
-fn check_matching(table: &InterestTable, view: &View, event: &Event, found: &[NodeRef]) {
-    for (gateway, _) in table.known() {
-        let admits = table.interest(gateway).unwrap().1.clone().latest().admits(
-            event,
-            gateway,
-            &mut Homes::new(Arc::new(view.clone())),
-        );
-        let times = found.iter().filter(|found| *found == gateway).count();
-        assert_eq!(times, usize::from(admits), "{gateway} and {event:?}");
+    /// The revision of a gateway's interest that it knows.
+    pub(super) fn known(&mut self, gateway: &NodeRef) -> Option<Revision> {
+        self.engine.interest(gateway, Revision(0)).map(|(revision, _)| revision)
+    }
+
+    /// When something is next due, on the clock of the world.
+    pub(super) fn next_turn(&self) -> Option<Millis> {
+        let operations = self.operations.iter().map(|operation| operation.until);
+        let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
+        let due = operations.chain(snapshots).chain(self.looked_at).chain(self.engine.next_turn());
+        let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
+        self.runs().then(|| Millis(next.0.saturating_sub(self.offset)))
+    }
+
+    /// Something that was sent to it has come.
+    pub(super) fn take(&mut self, now: Millis, message: Message) {
+        let now = now.plus(self.offset);
+        match message {
+            Message::Delta(_, delta) => self.engine.hear(now, Said::Delta(delta)),
+            Message::Beat(_, beat) => self.engine.hear(now, Said::Beat(beat)),
+            Message::Snapshot(_, parts) => {
+                let gateway = parts[0].gateway.clone();
+                self.snapshot(now, gateway, Some(parts));
+            }
+            Message::LeaseAnswer(_, number, answer) => {
+                let Some(at) = self.operations.iter().position(|operation| operation.number == number) else { return };
+                let source = self.operations.swap_remove(at).source;
+                match answer {
+                    Answer::Read(read) => self.ownership.has_read(now, source, Some(read)),
+                    Answer::Written(written) => self.ownership.has_written(now, source, written),
+                }
+                self.round_at = now;
+            }
+            other => panic!("{other:?} is nothing for a router"),
+        }
+        if let Some(witnessed) = self.engine.take_witnessed() {
+            self.ownership.witness(witnessed);
+        }
+        self.engine.settle(now);
+    }
+
+    fn snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
+        if self.snapshots.remove(&gateway).is_some() {
+            self.engine.hear_snapshot(now, gateway, parts);
+        }
     }
 }
 
 impl Cluster {
     pub(super) fn new_router(&mut self, number: usize) -> Router {
-        let mut table = InterestTable::default();
-        table.set_view(Arc::new(self.view.clone()));
+        let member = &mut self.view.members[NODES + number];
+        let (node, view) = (member.node.clone(), Arc::new(self.view.clone()));
+        let (config, membership) = (&self.config.router, &self.config.membership);
+        let pace = Pace::new(membership.lease_ttl, config.checkpoint_interval);
+        let mut engine = Engine::new(config, self.life);
+        engine.set_view(Arc::clone(&view));
+        let offset = number as u64 * 3_333;
+        let now = self.now.plus(offset);
         Router {
-            node: self.born("router", number),
+            ownership: Ownership::new(node.clone(), PARTITIONS, pace, self.life),
+            node,
             is_down: false,
             stalled: false,
             waiting: Vec::new(),
-            life: self.life,
-            view: self.view.clone(),
-            table,
-            claims: Claims::default(),
-            consumers: BTreeMap::new(),
+            offset,
+            view,
+            engine,
+            orders: VecDeque::new(),
+            report: Report::default(),
+            floors: Floors::new(),
+            readers: BTreeMap::new(),
+            operations: Vec::new(),
+            looked_at: None,
+            snapshots: BTreeMap::new(),
+            round_at: now,
+            checkpoint_at: now,
             drops_next: false,
             whole: Whole::default(),
             whole_of: self.life.incarnation,
         }
-    }
-
-    /// The router takes the lease and starts a consumer of its own from the floor. A floor is of the present life of the
-    /// stream: a router that does not know of that life yet takes nothing, since it would claim in its own life from there.
-    pub(super) fn take_lease(&mut self, partition: usize, to: usize) {
-        let router = &self.routers[to];
-        if !router.runs() || router.life != self.life || self.leases[partition].owner == Some(to) {
-            return;
-        }
-        self.leases[partition].owner = Some(to);
-        self.start_reading(partition, to);
-    }
-
-    pub(super) fn start_reading(&mut self, partition: usize, to: usize) {
-        let (floor, first, router) = (self.leases[partition].floor, self.first, &mut self.routers[to]);
-        let partition = Partition(partition as u16);
-        router.claims.own(partition, floor);
-        let start = if first.0 > floor.0 + 1 { Seq(first.0 - 1) } else { floor };
-        if start > floor {
-            router.claims.skip(partition, start);
-        }
-        router.consumers.insert(partition, Consumer { reading: Reading::after(start), cursor: start, delivered: 0 });
-    }
-
-    pub(super) fn hand_over(&mut self, partition: usize, to: usize) {
-        if let Some(owner) = self.leases[partition].owner
-            && owner != to
-            && self.routers[owner].runs()
-            && self.routers[to].runs()
-        {
-            self.checkpoint(owner);
-            self.routers[owner].claims.disown(Partition(partition as u16));
-            self.routers[owner].consumers.remove(&Partition(partition as u16));
-            self.leases[partition].owner = None;
-        }
-        self.take_lease(partition, to);
     }
 
     pub(super) fn crash_router(&mut self, number: usize) {
@@ -125,14 +189,13 @@ impl Cluster {
     }
 
     pub(super) fn start_router(&mut self, number: usize) {
+        self.view.members[NODES + number].node = self.born("router", number);
+        self.view.version += 1;
         self.routers[number] = self.new_router(number);
     }
 
     pub(super) fn stop_router(&mut self, number: usize) {
         self.routers[number].is_down = true;
-        for lease in self.leases.iter_mut().filter(|lease| lease.owner == Some(number)) {
-            lease.owner = None;
-        }
     }
 
     pub(super) fn stall(&mut self, number: usize) {
@@ -143,117 +206,248 @@ impl Cluster {
         }
     }
 
-    pub(super) fn heard(&mut self, router: usize, gateway: NodeRef, heard: Heard) {
-        if let Some(revision) = heard.advanced {
-            self.routers[router].claims.revise(&gateway, revision);
-        }
-        if heard.needs_snapshot {
-            self.network.send(self.now, &Message::AskSnapshot(gateway, router));
-        }
-    }
-
     pub(super) fn turn_router(&mut self, number: usize) {
         if !self.routers[number].runs() {
             return;
         }
-        for partition in (0..PARTITIONS).map(Partition) {
-            self.read(number, partition);
+        for _ in 0..TURNS {
+            // All are asked, whatever the first answers.
+            let is_busy = [self.turn_ownership(number), self.turn_engine(number)];
+            if !is_busy.contains(&true) {
+                return;
+            }
+            self.busy = true;
         }
-        let due: Vec<NodeRef> = self.routers[number].claims.due().cloned().collect();
-        for gateway in due {
-            self.send_sections(number, gateway, false);
-        }
+        panic!("{} is busy for ever", self.routers[number].node);
     }
 
-    pub(super) fn read(&mut self, number: usize, partition: Partition) {
-        let (life, first) = (self.life, self.first);
+    fn turn_ownership(&mut self, number: usize) -> bool {
+        let facts = self.facts();
+        let is_late = self.failing && self.network.random(10) == 0;
+        let router = &mut self.routers[number];
+        let now = self.now.plus(router.offset);
+        let (late, operations) = std::mem::take(&mut router.operations).into_iter().partition(|op| op.until <= now);
+        router.operations = operations;
+        for Operation { source, is_write, .. } in late as Vec<Operation> {
+            match is_write {
+                true => router.ownership.has_written(now, source, Written::Unanswered),
+                false => router.ownership.has_read(now, source, None),
+            }
+            router.round_at = now;
+        }
+        if router.looked_at.is_some_and(|at| at <= now) {
+            router.looked_at = None;
+            router.ownership.has_looked(now, (!is_late).then_some(Look::Whole(facts)));
+            router.round_at = now;
+        }
+        if router.round_at <= now {
+            router.round_at = now.plus(millis(ROUND));
+            router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.floors);
+        }
+        let tasks = router.ownership.take_tasks();
+        let is_busy = !tasks.is_empty();
+        for task in tasks {
+            self.ask(number, now, task);
+        }
+        is_busy
+    }
+
+    fn ask(&mut self, number: usize, now: Millis, task: Task) {
+        let router = &mut self.routers[number];
+        let asked = match task {
+            Task::Order(order) => return router.orders.push_back(order),
+            Task::Look(_) => {
+                router.looked_at = Some(now.plus(1 + self.network.random(LOOK)));
+                return;
+            }
+            Task::Begin { .. } => panic!("nothing was lost of what was read"),
+            Task::Read(source) => Asked::Read(source),
+            Task::Write { source, revision, is_ours, checkpoint } => {
+                let owner = is_ours.then(|| router.node.clone());
+                Asked::Write { source, revision, record: Record { owner, state: checkpoint } }
+            }
+        };
+        self.nonces += 1;
+        let (Asked::Read(source) | Asked::Write { source, .. }) = &asked;
+        let (source, is_write) = (*source, matches!(asked, Asked::Write { .. }));
+        router.operations.push(Operation {
+            number: self.nonces,
+            source,
+            is_write,
+            until: now.plus(millis(LEASE_DEADLINE)),
+        });
+        self.network.send_once(self.now, Message::Lease(number, self.nonces, asked));
+    }
+
+    fn turn_engine(&mut self, number: usize) -> bool {
+        let now = self.now.plus(self.routers[number].offset);
+        let mut is_busy = false;
+        while let Some(order) = self.routers[number].orders.pop_front() {
+            is_busy = true;
+            let router = &mut self.routers[number];
+            router.engine.obey(now, order);
+            router.engine.settle(now);
+            self.perform(number, now);
+        }
+        is_busy |= self.turn_snapshots(number, now);
+        let router = &mut self.routers[number];
+        if router.checkpoint_at <= now {
+            is_busy = true;
+            router.checkpoint_at = now.plus(millis(self.config.router.checkpoint_interval));
+            router.engine.checkpoint(now);
+        }
+        let tenures: Vec<Tenure> = self.routers[number].readers.keys().copied().collect();
+        for tenure in tenures {
+            is_busy |= self.read(number, tenure);
+        }
+        let router = &mut self.routers[number];
+        router.engine.settle(now);
+        let next = router.engine.next_turn();
+        assert!(next.is_none_or(|next| next > now), "due at {next:?}, and still at {now:?}");
+        is_busy | self.perform(number, now)
+    }
+
+    /// Does what the engine wants done.
+    fn perform(&mut self, number: usize, now: Millis) -> bool {
+        let outputs = self.routers[number].engine.take_outputs();
+        let is_busy = !outputs.is_empty();
+        for output in outputs {
+            let router = &mut self.routers[number];
+            match output {
+                Output::Read { tenure, incarnation, floor } => {
+                    let reading = Reading::after(floor);
+                    let reader = Reader { incarnation, reading, cursor: floor, delivered: 0, is_open: false };
+                    router.readers.insert(tenure, reader);
+                }
+                Output::Stop(tenure) => drop(router.readers.remove(&tenure)),
+                Output::Send { gateway, life, sections } => {
+                    let Life { before, .. } = life;
+                    let is_of_life = sections.iter().all(|section| section.prev >= before);
+                    assert!(is_of_life, "claims of a life that begins after {before} begin before it: {sections:?}");
+                    for batch in batches(&router.node, life, sections, MAX_PAYLOAD / 2) {
+                        let bytes = wire::encode(&batch).unwrap();
+                        self.network.send(self.now, &Message::Batch(gateway.clone(), bytes.into()));
+                    }
+                }
+                Output::AskSnapshot { gateway, attempts } => {
+                    let at = now.plus(millis(pause(attempts)));
+                    let until = at.plus(millis(SNAPSHOT_DEADLINE));
+                    router.snapshots.insert(gateway, Snapshot { at: Some(at), until });
+                }
+                // What was sent has left at once.
+                Output::Checkpoint(floors) => router.floors = floors,
+                Output::Released { tenures, floors } => {
+                    router.ownership.released(&tenures, &floors);
+                    router.round_at = now;
+                }
+            }
+        }
+        if let Some(report) = self.routers[number].engine.take_news() {
+            self.routers[number].report = report;
+        }
+        is_busy
+    }
+
+    fn turn_snapshots(&mut self, number: usize, now: Millis) -> bool {
+        let router = &mut self.routers[number];
+        let mut late = Vec::new();
+        for (gateway, snapshot) in &mut router.snapshots {
+            if snapshot.at.is_some_and(|at| at <= now) {
+                snapshot.at = None;
+                self.network.send(self.now, &Message::AskSnapshot(gateway.clone(), number));
+            }
+            if snapshot.until <= now {
+                late.push(gateway.clone());
+            }
+        }
+        let is_busy = !late.is_empty();
+        for gateway in late {
+            router.snapshot(now, gateway, None);
+        }
+        is_busy
+    }
+
+    /// A consumer reads on, as an intake does. Returns whether there was anything.
+    fn read(&mut self, number: usize, tenure: Tenure) -> bool {
+        let Source::Partition(partition) = tenure.source else { return false };
+        let (life, first) = (self.life.incarnation, self.first);
+        let mut is_busy = false;
         for _ in 0..3 {
-            let router = &self.routers[number];
-            let Some(consumer) = router.consumers.get(&partition).filter(|_| router.life == life) else { return };
-            let (cursor, last) = (consumer.cursor, consumer.reading.last);
-            let next = self.readable(cursor).find(|stored| stored.partition == partition);
-            let Some(Stored { seq, event, wire, is_tick, .. }) = next.cloned() else { return };
+            let Some(reader) = self.routers[number].readers.get_mut(&tenure) else { return is_busy };
+            if reader.incarnation != life {
+                return is_busy;
+            }
+            let last = reader.reading.last;
+            if !reader.is_open {
+                reader.is_open = true;
+                is_busy = true;
+                self.hear_intake(number, tenure, What::Flowing);
+                if first.0 > last.0 + 1 {
+                    self.skip(number, tenure, Seq(first.0 - 1));
+                }
+                continue;
+            }
+            let cursor = reader.cursor;
+            let next = self.readable(cursor).find(|stored| stored.partition == partition).cloned();
+            let Some(Stored { seq, event, wire, is_tick, .. }) = next else { return is_busy };
             let holes = self.holes(number, last.max(Seq(first.0 - 1)), seq);
             let router = &mut self.routers[number];
-            let Some(consumer) = router.consumers.get_mut(&partition) else { return };
-            consumer.cursor = seq;
-            consumer.delivered += 1;
-            self.busy = true;
+            let Some(reader) = router.readers.get_mut(&tenure) else { return is_busy };
+            reader.cursor = seq;
+            reader.delivered += 1;
+            is_busy = true;
             if std::mem::take(&mut router.drops_next) {
                 continue;
             }
-            match consumer.reading.accept(seq, consumer.delivered) {
+            match reader.reading.accept(seq, reader.delivered) {
                 Delivered::Known => {}
                 Delivered::Hole => {
-                    *consumer = Consumer { reading: Reading::after(last), cursor: last, delivered: 0 };
-                    return;
+                    (reader.reading, reader.cursor, reader.delivered) = (Reading::after(last), last, 0);
+                    return is_busy;
                 }
                 Delivered::Next => {
                     if first.0 > last.0 + 1 {
-                        router.claims.skip(partition, Seq(first.0 - 1));
+                        self.hear_intake(number, tenure, What::Skip(Seq(first.0 - 1)));
                     }
-                    for hole in holes {
-                        router.claims.advance(partition, hole.after);
-                        router.claims.skip(partition, hole.upto);
-                    }
-                    let mut found = Vec::new();
-                    if !is_tick {
-                        router.table.matching(&event, |gateway| {
-                            router.claims.push(gateway, partition, seq, wire.clone());
-                            found.push(gateway.clone());
-                        });
-                        check_matching(&router.table, &router.view, &event, &found);
-                    }
-                    router.claims.advance(partition, seq);
+                    self.hand_on(number, tenure, holes, (seq, &event, wire, is_tick));
                 }
             }
         }
+        is_busy
     }
 
-    pub(super) fn send_sections(&mut self, number: usize, gateway: NodeRef, heartbeat: bool) {
-        let router = &mut self.routers[number];
-        let sections = router.claims.take(&gateway, heartbeat);
-        if !sections.is_empty() {
-            let Life { incarnation, before } = router.life;
-            let is_of_life = sections.iter().all(|section| section.prev >= before);
-            assert!(is_of_life, "claims of a life that begins after {before} begin before it: {sections:?}");
-            let batch = Batch { router: router.node.clone(), incarnation, sections, before };
-            let bytes = wire::encode(&batch).unwrap();
-            self.network.send(self.now, &Message::Batch(gateway, bytes.into()));
+    /// What was read goes to the engine, in the order of an intake.
+    fn hand_on(
+        &mut self,
+        number: usize,
+        tenure: Tenure,
+        holes: Vec<Hole>,
+        (seq, event, wire, is_tick): (Seq, &Event, bytes::Bytes, bool),
+    ) {
+        for Hole { after, upto } in holes {
+            self.hear_intake(number, tenure, What::Events { upto: after, mark: None, events: Vec::new() });
+            self.hear_intake(number, tenure, What::Skip(upto));
         }
+        let events = (!is_tick).then(|| Readable { seq, event: event.clone(), wire }).into_iter().collect();
+        let mark = Some(Mark { seq, stored: event.stored.0 });
+        self.hear_intake(number, tenure, What::Events { upto: seq, mark, events });
     }
 
-    /// Says to everyone how far everything is read, and renews the leases: one that is refused stops the owner.
-    pub(super) fn checkpoint(&mut self, number: usize) {
-        if !self.routers[number].runs() {
-            return;
+    /// Retention has passed a consumer.
+    fn skip(&mut self, number: usize, tenure: Tenure, to: Seq) {
+        if let Some(reader) = self.routers[number].readers.get_mut(&tenure) {
+            (reader.reading, reader.cursor, reader.delivered) = (Reading::after(to), to, 0);
         }
-        let gateways: Vec<NodeRef> = self.routers[number].claims.gateways().cloned().collect();
-        for gateway in gateways {
-            self.send_sections(number, gateway, true);
-        }
-        let owned: Vec<(Partition, Seq)> = self.routers[number].claims.owned().collect();
-        let renewed = self.routers[number].life != self.life;
-        if renewed {
-            let router = &mut self.routers[number];
-            router.life = self.life;
-            router.claims = Claims::default();
-            router.consumers.clear();
-            let known: Vec<_> = router.table.known().map(|(gateway, revision)| (gateway.clone(), revision)).collect();
-            for (gateway, revision) in known {
-                router.claims.revise(&gateway, revision);
-            }
-        }
-        for (partition, read) in owned {
-            let at = usize::from(partition.0);
-            match (self.leases[at].owner == Some(number), renewed) {
-                (true, true) => self.start_reading(at, number),
-                (true, false) => self.leases[at].floor = read,
-                (false, _) => {
-                    self.routers[number].claims.disown(partition);
-                    self.routers[number].consumers.remove(&partition);
-                }
-            }
-        }
+        self.hear_intake(number, tenure, What::Skip(to));
+    }
+
+    fn hear_intake(&mut self, number: usize, tenure: Tenure, what: What) {
+        self.routers[number].engine.read(Heard { tenure, what });
+    }
+
+    /// The stream, as a look at it shows.
+    fn facts(&self) -> Facts {
+        let Life { incarnation, before } = self.life;
+        Facts { incarnation, before, first: self.first, last: self.last, replicas: 1 }
     }
 }

@@ -2,14 +2,30 @@
 
 use super::Routed;
 use bytes::Bytes;
-use tickwire_core::ids::Seq;
-use tickwire_core::section::Section;
+use tickwire_core::ids::{Life, NodeRef, Seq};
+use tickwire_core::section::{Batch, Section};
 
 /// What a section takes in MessagePack beside its events, at most.
 const SECTION: usize = 48;
 
 /// What an event takes beside its own bytes, at most: its sequence, and the headers of the pair and of the bytes.
 const EVENT: usize = 16;
+
+/// What the batch around the sections takes of a message, at most.
+pub(crate) const ENVELOPE: usize = 256;
+
+/// Packs what `router` has read in this life of the stream into batches of at most `most` bytes. Only an event that alone
+/// is larger makes a larger one.
+pub fn batches(
+    router: &NodeRef,
+    life: Life,
+    sections: Vec<Section<Routed>>,
+    most: usize,
+) -> impl Iterator<Item = Batch<Bytes>> {
+    let (router, Life { incarnation, before }) = (router.clone(), life);
+    let groups = pack(sections, most.saturating_sub(ENVELOPE)).into_iter();
+    groups.map(move |sections| Batch { router: router.clone(), incarnation, sections, before })
+}
 
 /// Packs `sections` into groups of at most `most` bytes. Only an event that alone is larger makes a larger group.
 pub(crate) fn pack(sections: Vec<Section<Routed>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
@@ -116,7 +132,7 @@ mod tests {
                 let (incarnation, before) = (Incarnation(u64::MAX), Seq(u64::MAX));
                 let batch = Batch { router, incarnation, sections: group, before };
                 let bytes = wire::encode(&batch).unwrap();
-                prop_assert!(single || bytes.len() <= most + super::super::ENVELOPE);
+                prop_assert!(single || bytes.len() <= most + ENVELOPE);
             }
         }
     }

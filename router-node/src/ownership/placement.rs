@@ -19,8 +19,10 @@ use crate::source::{Source, Tenure};
 use crate::stream::Facts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tickwire_core::ids::{Incarnation, Millis, NodeRef, Partition, Seq};
 use tickwire_core::ring::View;
+use tickwire_node::clock::millis;
 use tickwire_node::lease::Read;
 
 /// How long a draining router waits for a view that gives its partitions to others, before it lets go of them.
@@ -28,11 +30,11 @@ const HAND_OVER_PATIENCE: u64 = 1_000;
 
 /// How far a source was read and published, and the last message of that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Reached {
+pub struct Reached {
     /// Everything up to here.
-    pub(crate) floor: Seq,
+    pub floor: Seq,
     /// The last message that was read; `None` if none was.
-    pub(crate) mark: Option<Mark>,
+    pub mark: Option<Mark>,
 }
 
 /// What is to be done.
@@ -52,7 +54,7 @@ pub(super) enum Action {
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
+pub enum Written {
     /// It is in KV, at this revision.
     At(u64),
     /// Somebody had written before.
@@ -63,11 +65,20 @@ pub(super) enum Written {
 
 /// How long things take, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub struct Pace {
     /// For how long a lease that is not written is its owner's.
     pub(super) ttl: u64,
     /// How often a lease is renewed.
     pub(super) renew: u64,
+}
+
+impl Pace {
+    /// Leases that live for `ttl` and are renewed at each checkpoint, but twice in their life at least.
+    #[must_use]
+    pub fn new(ttl: Duration, checkpoint_interval: Duration) -> Self {
+        let ttl = millis(ttl);
+        Self { ttl, renew: millis(checkpoint_interval).min(ttl / 2) }
+    }
 }
 
 /// The state.

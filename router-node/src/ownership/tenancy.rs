@@ -8,23 +8,23 @@ use tickwire_node::lease::{Read, Record};
 /// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. Both
 /// together tell it from any other message that a stream which has lost its tail may give this sequence later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// Its sequence.
-    pub(crate) seq: Seq,
+    pub seq: Seq,
     /// When it was stored.
-    pub(crate) stored: i64,
+    pub stored: i64,
 }
 
 /// What owners hand on: up to where everything was published, in which life of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     /// The floor: a new owner reads what comes after it.
-    pub(crate) floor: Seq,
+    pub floor: Seq,
     /// The life of the stream that the floor belongs to.
-    pub(crate) incarnation: Incarnation,
+    pub incarnation: Incarnation,
     /// The last message that was read up to the floor. Checkpoints of older versions have none.
     #[serde(default)]
-    pub(crate) mark: Option<Mark>,
+    pub mark: Option<Mark>,
 }
 
 impl Checkpoint {

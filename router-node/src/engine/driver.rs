@@ -1,0 +1,243 @@
+//! Waits for what concerns the engine, lets it decide, and does what it wants done.
+//!
+//! * A turn handles all that is there to be read, and only then sends: the leading edge of a burst carries all of it.
+//! * What gateways say comes before what was read, in turns: who says a lot holds up no events.
+//! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave, but for a release.
+
+use super::{Engine, Floors, Order, Output, Report};
+use crate::dispatch::Dispatcher;
+use crate::intake::{Context, Heard, Intake};
+use crate::interest::{Feed, Inquiry, ask_snapshot};
+use crate::ownership::tenancy::Checkpoint;
+use crate::source::Tenure;
+use metrics::counter;
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::interest::SnapshotPart;
+use tickwire_core::ring::View;
+use tickwire_node::clock::Clock;
+use tickwire_node::declare_counter;
+use tickwire_node::nats::Nats;
+use tickwire_node::shutdown::Shutdown;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How many chunks one turn handles.
+pub(crate) const TURN: usize = 64;
+
+/// How many things that gateways say, or ask for, are heard before what was read has a turn.
+const SAYINGS: u32 = 16;
+
+/// How many answers to requests for snapshots may wait.
+const SNAPSHOTS: usize = 16;
+
+/// What the driver is given.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) nats: Nats,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) clock: Clock,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) intakes: Arc<Context>,
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) feed: Feed,
+    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) floors: watch::Sender<Arc<Floors>>,
+    pub(crate) report: watch::Sender<Arc<Report>>,
+    /// How far gateways have come in the stream.
+    pub(crate) witnessed: watch::Sender<Option<Checkpoint>>,
+    /// To the ownership: what is released.
+    pub(crate) released: mpsc::Sender<(Vec<Tenure>, Floors)>,
+}
+
+/// The answer to a request for a snapshot.
+type Snapshot = (NodeRef, Option<Vec<SnapshotPart>>);
+
+/// The task.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    engine: Engine,
+    setup: Setup,
+    readers: BTreeMap<Tenure, CancellationToken>,
+    snapshots: (mpsc::Sender<Snapshot>, mpsc::Receiver<Snapshot>),
+    checkpoints: Interval,
+}
+
+impl Driver {
+    /// A task for this engine.
+    pub(crate) fn new(engine: Engine, setup: Setup) -> Self {
+        declare_counter!("tickwire_router_matches_total", "How many times an event matched the interest of a gateway");
+        let mut checkpoints = interval(setup.checkpoint_interval);
+        checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { engine, readers: BTreeMap::new(), snapshots: mpsc::channel(SNAPSHOTS), checkpoints, setup }
+    }
+
+    /// Runs until the ownership has ended, or forced.
+    pub(crate) async fn run(mut self) {
+        let force = self.setup.shutdown.force().clone();
+        tokio::select! {
+            () = force.cancelled() => {}
+            () = self.work() => {}
+        }
+        self.readers.values().for_each(CancellationToken::cancel);
+    }
+
+    async fn work(&mut self) {
+        let mut connected = self.setup.nats.connected();
+        let (mut heard, mut sayings) = (Vec::with_capacity(TURN), 0);
+        let mut is_over = false;
+        while !is_over {
+            let now = self.now();
+            let wake = async |wake: Option<Millis>| match wake {
+                Some(at) => sleep(Duration::from_millis(at.since(now))).await,
+                None => std::future::pending().await,
+            };
+            let mut news = true;
+            tokio::select! {
+                biased;
+                order = self.setup.orders.recv() => {
+                    self.see();
+                    match order {
+                        Some(order) => self.engine.obey(self.now(), order),
+                        None => {
+                            is_over = true;
+                            self.checkpoint();
+                        }
+                    }
+                }
+                Some((gateway, parts)) = self.snapshots.1.recv() => {
+                    self.engine.hear_snapshot(self.now(), gateway, parts);
+                }
+                said = self.setup.feed.next(), if sayings < SAYINGS => match said {
+                    Some(said) => {
+                        sayings += 1;
+                        self.engine.hear(self.now(), said);
+                        if let Some(witnessed) = self.engine.take_witnessed() {
+                            self.setup.witnessed.send_replace(Some(witnessed));
+                        }
+                    }
+                    None => return debug!("the connection to NATS was closed"),
+                },
+                Some(inquiry) = self.setup.inquiries.recv(), if sayings < SAYINGS => {
+                    sayings += 1;
+                    self.inform(inquiry);
+                }
+                Ok(()) = self.setup.view.changed() => {
+                    let view = self.setup.view.borrow_and_update().clone();
+                    self.engine.set_view(view);
+                }
+                _ = self.checkpoints.tick() => {
+                    self.see();
+                    self.checkpoint();
+                }
+                Ok(()) = connected.changed() => {}
+                () = wake(self.engine.next_turn()) => {}
+                _ = self.setup.heard.recv_many(&mut heard, TURN) => {
+                    sayings = 0;
+                    news = heard.iter().any(|heard| heard.what.is_news());
+                    for heard in heard.drain(..) {
+                        self.engine.read(heard);
+                    }
+                }
+                () = ready(()), if sayings >= SAYINGS => sayings = 0,
+            }
+            self.see();
+            self.engine.settle(self.now());
+            self.perform().await;
+            if news {
+                self.tell();
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.setup.clock.now()
+    }
+
+    /// Lets the engine see how NATS is.
+    fn see(&mut self) {
+        self.engine.set_connected(self.setup.nats.is_connected());
+    }
+
+    fn checkpoint(&mut self) {
+        self.engine.checkpoint(self.now());
+        counter!("tickwire_router_matches_total").increment(self.engine.take_matches());
+    }
+
+    /// Does what the engine wants done.
+    async fn perform(&mut self) {
+        for output in self.engine.take_outputs() {
+            match output {
+                Output::Read { tenure, incarnation, floor } => {
+                    let (stop, context) = (CancellationToken::new(), Arc::clone(&self.setup.intakes));
+                    let intake = Intake::new(context, tenure, incarnation, floor);
+                    self.setup.shutdown.spawn_infallible("intake", intake.run(stop.clone()));
+                    self.readers.insert(tenure, stop);
+                }
+                Output::Stop(tenure) => {
+                    if let Some(stop) = self.readers.remove(&tenure) {
+                        stop.cancel();
+                    }
+                }
+                Output::Send { gateway, life, sections } => {
+                    self.setup.dispatcher.send(&gateway, life, sections).await;
+                }
+                Output::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
+                Output::Checkpoint(floors) => {
+                    let (left, known) = (self.setup.dispatcher.flush(), self.setup.floors.clone());
+                    self.setup.shutdown.spawn_infallible("checkpoint", async move {
+                        if left.await {
+                            known.send_replace(Arc::new(floors));
+                        }
+                    });
+                }
+                Output::Released { tenures, floors } => {
+                    let left = self.setup.dispatcher.flush().await;
+                    let floors = if left { floors } else { Floors::new() };
+                    if self.setup.released.send((tenures, floors)).await.is_err() {
+                        debug!("the ownership has ended");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what a gateway wants.
+    fn inform(&mut self, inquiry: Inquiry) {
+        let Inquiry { gateway, least, answer } = inquiry;
+        if answer.send(self.engine.interest(&gateway, least)).is_err() {
+            debug!("informed too late");
+        }
+    }
+
+    fn request_snapshot(&self, gateway: NodeRef, attempts: u32) {
+        let (nats, answers) = (self.setup.nats.clone(), self.snapshots.0.clone());
+        let drain = self.setup.shutdown.drain().clone();
+        self.setup.shutdown.spawn_infallible("snapshot", async move {
+            let asked = drain.run_until_cancelled(ask_snapshot(&nats, &gateway, attempts)).await;
+            let Some(parts) = asked else { return };
+            if answers.send((gateway, parts)).await.is_err() {
+                debug!("the engine has ended");
+            }
+        });
+    }
+
+    fn tell(&mut self) {
+        let Some(report) = self.engine.take_news() else { return };
+        self.setup.report.send_if_modified(|known| {
+            let changed = **known != report;
+            if changed {
+                *known = Arc::new(report);
+            }
+            changed
+        });
+    }
+}

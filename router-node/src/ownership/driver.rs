@@ -1,0 +1,192 @@
+//! Asks KV, the stream and the engine what the ownership wants to know, and waits for none of them alone.
+
+use super::standing::Standing;
+use super::tenancy::Checkpoint;
+use super::{Ownership, Task, Written};
+use crate::engine::{Floors, Order, Report};
+use crate::source::{Source, Tenure};
+use crate::stream::{Facts, Look, StreamError};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::ring::View;
+use tickwire_node::clock::Clock;
+use tickwire_node::declare_counter;
+use tickwire_node::lease::{LeaseError, Leases, Read};
+use tickwire_node::nats::Nats;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// The pace of this task.
+pub const ROUND: Duration = Duration::from_millis(50);
+
+/// How long one look at the stream may take, with all that is compared.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many orders may wait for the engine, beyond which nothing more is decided.
+const ORDERS: usize = 256;
+
+/// What this task is given.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) nats: Nats,
+    pub(crate) leases: Leases,
+    pub(crate) stream: String,
+    pub(crate) clock: Clock,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) floors: watch::Receiver<Arc<Floors>>,
+    pub(crate) report: watch::Receiver<Arc<Report>>,
+    pub(crate) witnessed: watch::Receiver<Option<Checkpoint>>,
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) released: mpsc::Receiver<(Vec<Tenure>, Floors)>,
+    pub(crate) standing: Standing,
+}
+
+/// Something that was waited for.
+enum Done {
+    Read(Source, Result<Read<Checkpoint>, LeaseError>),
+    Written(Source, Result<u64, LeaseError>),
+    Looked(Result<Look, StreamError>),
+    Begun(Result<Facts, StreamError>),
+}
+
+/// The task.
+pub(crate) struct Driver {
+    ownership: Ownership,
+    setup: Setup,
+    /// What is under way: at most one thing for each lease, and one look at the stream.
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    orders: VecDeque<Order>,
+}
+
+impl Driver {
+    /// A task for this ownership.
+    pub(crate) fn new(ownership: Ownership, setup: Setup) -> Self {
+        describe();
+        Self { ownership, under_way: FuturesUnordered::new(), orders: VecDeque::new(), setup }
+    }
+
+    /// Runs until the drain is over, or forced. The engine ends with it.
+    pub(crate) async fn run(mut self, drain: CancellationToken, force: CancellationToken) {
+        tokio::select! {
+            () = self.work(drain) => {}
+            () = force.cancelled() => {}
+        }
+    }
+
+    async fn work(&mut self, drain: CancellationToken) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut connected = self.setup.nats.connected();
+        loop {
+            let now = self.setup.clock.now();
+            if drain.is_cancelled() {
+                self.ownership.drain(now);
+            }
+            self.turn();
+            self.tell();
+            if drain.is_cancelled() && self.ownership.is_empty() && self.orders.is_empty() {
+                return;
+            }
+            let orders = self.setup.orders.clone();
+            tokio::select! {
+                Ok(permit) = orders.reserve(), if !self.orders.is_empty() => {
+                    if let Some(order) = self.orders.pop_front() {
+                        permit.send(order);
+                    }
+                }
+                Some(done) = self.under_way.next() => self.hear(done),
+                Some((tenures, floors)) = self.setup.released.recv() => self.ownership.released(&tenures, &floors),
+                _ = rounds.tick() => {}
+                changed = self.setup.view.changed() => if changed.is_err() { return },
+                Ok(()) = connected.changed() => self.ownership.reconnected(self.setup.clock.now()),
+            }
+            self.perform();
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.orders.len() >= ORDERS {
+            return;
+        }
+        if let Some(witnessed) = *self.setup.witnessed.borrow_and_update() {
+            self.ownership.witness(witnessed);
+        }
+        let view = self.setup.view.borrow_and_update().clone();
+        let (report, floors) = (self.setup.report.borrow().clone(), self.setup.floors.borrow().clone());
+        self.ownership.turn(self.setup.clock.now(), view, &report, &floors);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for task in self.ownership.take_tasks() {
+            let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
+            let leases = self.setup.leases.clone();
+            let asked: BoxFuture<'static, Done> = match task {
+                Task::Order(order) => {
+                    self.orders.push_back(order);
+                    continue;
+                }
+                Task::Read(source) => {
+                    Box::pin(async move { Done::Read(source, leases.read(&source.lease_key()).await) })
+                }
+                Task::Write { source, revision, is_ours, checkpoint } => Box::pin(async move {
+                    Done::Written(source, leases.write(&source.lease_key(), revision, is_ours, &checkpoint).await)
+                }),
+                Task::Look(expected) => Box::pin(async move {
+                    let look = timeout(LOOK_DEADLINE, Look::at(&nats, &stream, &expected)).await;
+                    Done::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, LOOK_DEADLINE))))
+                }),
+                Task::Begin { known, before } => {
+                    Box::pin(async move { Done::Begun(Facts::begin_life(&nats, &stream, known, before).await) })
+                }
+            };
+            self.under_way.push(asked);
+        }
+    }
+
+    fn hear(&mut self, done: Done) {
+        let now = self.setup.clock.now();
+        match done {
+            Done::Read(source, read) => {
+                let read = read.inspect_err(|error| debug!(%source, %error, "a lease cannot be read")).ok();
+                self.ownership.has_read(now, source, read);
+            }
+            Done::Written(source, written) => {
+                let written = match written {
+                    Ok(revision) => Written::At(revision),
+                    Err(LeaseError::Refused { .. }) => Written::Refused,
+                    Err(error) => {
+                        debug!(%source, %error, "whether a lease was written is not known");
+                        Written::Unanswered
+                    }
+                };
+                self.ownership.has_written(now, source, written);
+            }
+            Done::Looked(look) => {
+                let look = look.inspect_err(|error| debug!(%error, "whether the stream is the same is not known"));
+                self.ownership.has_looked(now, look.ok());
+            }
+            Done::Begun(facts) => {
+                let facts = facts.inspect_err(|error| debug!(%error, "another life of the stream has not begun"));
+                self.ownership.has_begun(now, facts.ok());
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let (view, report) = (self.setup.view.borrow().clone(), self.setup.report.borrow().clone());
+        let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
+        self.setup.standing.tell(&view, &report, &wanted, self.ownership.held());
+    }
+}
+
+fn describe() {
+    declare_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
+    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
+}
