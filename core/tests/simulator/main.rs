@@ -22,7 +22,7 @@ use crate::plan::plan;
 
 /// Runs per test; there are four tests, so that cores share them.
 fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(10_000)
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
 }
 
 fn simulate(chaos: plan::Chaos) {

@@ -338,15 +338,24 @@ impl Cluster {
             // Where nothing happened, nothing does until something is due.
             let next = if self.busy { before.plus(STEP) } else { self.next_turn() };
             self.now = next.max(before.plus(STEP)).min(end);
-            self.busy = false;
+            // What nothing has come for, and nothing is due for, would do nothing.
+            let is_busy = std::mem::take(&mut self.busy);
             clocks::set(self.now);
             while let Some(message) = self.network.arrived(self.now) {
                 self.busy = true;
                 self.receive(message);
             }
+            let is_busy = is_busy || self.busy;
             for number in 0..NODES {
-                self.turn_gateway(number);
-                self.turn_router(number);
+                let is_due = |due: Option<Millis>| is_busy || due.is_some_and(|due| due <= self.now);
+                let (gateway, router) =
+                    (is_due(self.gateways[number].next_turn()), is_due(self.routers[number].next_turn()));
+                if gateway {
+                    self.turn_gateway(number);
+                }
+                if router {
+                    self.turn_router(number);
+                }
             }
             self.hear();
             if before.0 / BEAT != self.now.0 / BEAT {
