@@ -4,11 +4,12 @@ use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use tickwire_core::frames::Encoding;
+use tickwire_testkit::eventually;
 
 use super::tools::{debian, report};
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::get;
+use crate::node::{DEADLINE, get};
 use crate::socket::Socket;
 
 /// What the checker says about this text, and whether it is content.
@@ -33,10 +34,17 @@ async fn promtool_has_nothing_to_say_about_the_metrics_of_either_role() {
     socket.subscribe("all", &json!({})).await;
     cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
     socket.until(1).await;
+    // Some metrics are shown when they have been told for the first time.
+    let mut late = ["tickwire_router_lag_seconds", "tickwire_gateway_index_lookups_total"].into_iter();
     let mut names = Vec::new();
     for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
-        let (status, metrics) = get(node.address("admin").await, "/metrics").await;
-        assert_eq!(status, 200);
+        let (admin, late) = (node.address("admin").await, late.next().unwrap());
+        let metrics = eventually(late, DEADLINE, async || {
+            let (status, metrics) = get(admin, "/metrics").await;
+            assert_eq!(status, 200);
+            metrics.contains(&format!("\n{late}")).then_some(metrics)
+        })
+        .await;
         assert_eq!(check(&metrics), (true, String::new()), "{}", node.id);
         names.push(metrics.lines().filter(|line| line.starts_with("# TYPE")).count());
     }

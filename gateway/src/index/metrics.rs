@@ -27,8 +27,8 @@ impl Published {
             counter!("tickwire_gateway_index_matches_total", "dimension" => name)
                 .increment(now.matches - before.matches);
             let sampled = now.sampled - before.sampled;
-            counter!("tickwire_gateway_index_sampled_nanoseconds_total", "dimension" => name)
-                .increment(u64::try_from(sampled.as_nanos()).unwrap_or(u64::MAX));
+            // Counters count whole things alone, and times are told in seconds.
+            gauge!("tickwire_gateway_index_sampled_seconds", "dimension" => name).increment(sampled.as_secs_f64());
         }
     }
 }
@@ -50,9 +50,9 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_index_hits_total", "Lookups that found a match, by dimension");
     describe_counter!("tickwire_gateway_index_matches_total", "Filters that matched an event, by dimension");
     declare_counter!("tickwire_gateway_index_sampled_events_total", "Events whose lookups were timed");
-    describe_counter!(
-        "tickwire_gateway_index_sampled_nanoseconds_total",
-        "The time that lookups took, of the events that were timed, by dimension"
+    describe_gauge!(
+        "tickwire_gateway_index_sampled_seconds",
+        "The time that lookups took so far, of the events that were timed, by dimension"
     );
     declare_counter!(
         "tickwire_gateway_index_swept_total",
