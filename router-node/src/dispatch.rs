@@ -53,18 +53,13 @@ impl Dispatcher {
 
     /// Publishes sections to one gateway, in as many messages as it takes.
     pub(crate) async fn send(&self, gateway: &NodeRef, life: Life, sections: Vec<Section<Routed>>) {
-        if sections.is_empty() {
-            return;
-        }
         let now = wall_clock();
         for (_, event) in sections.iter().flat_map(|section| &section.events) {
             let stored = Duration::from_millis(u64::try_from(event.stored.0).unwrap_or_default());
             self.lag.record(now.saturating_sub(stored).as_secs_f64());
         }
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
-        // Well below what the server takes: an event that is larger alone goes alone.
-        let most = self.nats.client.max_payload() / 2;
-        for batch in pack::batches(&self.me, life, sections, most) {
+        for batch in pack::batches(&self.me, life, sections, self.nats.client.max_payload()) {
             if let Err(reason) = self.publish(&subject, &batch).await {
                 counter!("tickwire_router_batches_lost_total").increment(1);
                 warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");

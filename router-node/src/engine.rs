@@ -25,7 +25,7 @@ use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use routing::Routing;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
@@ -69,7 +69,7 @@ pub enum Output {
         /// What comes after this.
         floor: Seq,
     },
-    /// Read no more.
+    /// Read no more for this tenure, if anything was.
     Stop(Tenure),
     /// Publish sections.
     Send {
@@ -102,19 +102,11 @@ pub enum Output {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The gateways whose interest is not known as new as it is.
-    pub(crate) lacking: Vec<NodeRef>,
+    pub lacking: Vec<NodeRef>,
     /// The sources that are owned and cannot be read, each with the reason.
-    pub(crate) unread: BTreeMap<Source, String>,
+    pub unread: BTreeMap<Source, String>,
     /// What was read last of sources, and is not in the stream any more.
-    pub(crate) missing: Vec<Checkpoint>,
-}
-
-impl Report {
-    /// The gateways whose interest is not known as new as it is.
-    #[must_use]
-    pub fn lacking(&self) -> &[NodeRef] {
-        &self.lacking
-    }
+    pub missing: Vec<Checkpoint>,
 }
 
 /// The state.
@@ -122,8 +114,6 @@ impl Report {
 pub struct Engine {
     routing: Routing,
     life: Life,
-    /// The tenures that are read.
-    readers: BTreeSet<Tenure>,
     /// The gateways that were asked for a snapshot, and how often in vain.
     asked: BTreeMap<NodeRef, u32>,
     /// Whether there is a connection to NATS.
@@ -141,7 +131,6 @@ impl Engine {
         Self {
             routing: Routing::new(flush, millis(config.interest_retention)),
             life,
-            readers: BTreeSet::new(),
             asked: BTreeMap::new(),
             is_connected: true,
             outputs: Vec::new(),
@@ -164,7 +153,6 @@ impl Engine {
         match order {
             Order::Own { tenure, floor } => {
                 self.routing.own(tenure, floor);
-                self.readers.insert(tenure);
                 let incarnation = self.life.incarnation;
                 self.outputs.push(Output::Read { tenure, incarnation, floor });
             }
@@ -176,8 +164,7 @@ impl Engine {
             }
             Order::Renew(life) => {
                 self.life = life;
-                let readers = std::mem::take(&mut self.readers);
-                self.outputs.extend(readers.into_iter().map(Output::Stop));
+                self.outputs.extend(self.routing.floors().into_keys().map(Output::Stop));
                 self.routing.renew();
             }
         }
@@ -185,9 +172,7 @@ impl Engine {
 
     fn disown(&mut self, tenure: Tenure) {
         self.routing.disown(tenure);
-        if self.readers.remove(&tenure) {
-            self.outputs.push(Output::Stop(tenure));
-        }
+        self.outputs.push(Output::Stop(tenure));
     }
 
     /// A gateway said something of its interest.

@@ -72,9 +72,6 @@ const INQUIRIES: usize = 16;
 /// How many orders may wait for the engine.
 const ORDERS: usize = 64;
 
-/// The longest that one look at a lease, or one write, may take.
-const LEASE_DEADLINE: Duration = Duration::from_secs(1);
-
 /// Why a router ended, other than by being told to.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -108,7 +105,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let part = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     let partitions =
         u16::try_from(node.provisioned.partitions).map_err(|error| part("partitions")(error.to_string()))?;
-    let deadline = LEASE_DEADLINE.min(config.membership.lease_ttl / 2);
+    let deadline = ownership::driver::lease_deadline(config.membership.lease_ttl);
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let feed = Feed::subscribe(&node.nats)?;

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::clocks;
 use super::cluster::{Cluster, NODES, PARTITIONS};
-use super::network::Message;
+use super::network::{MAX_PAYLOAD, Message};
 use super::socket::{Line, Wire};
 use crate::arrival::shard_of;
 use crate::auth::{Authenticator, Identity};
@@ -73,7 +73,7 @@ impl Gateway {
         }
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
-        let connection = Connection { is_up: true, max_payload: 1024 * 1024 };
+        let connection = Connection { is_up: true, max_payload: MAX_PAYLOAD };
         let known = (cluster.view.clone(), connection);
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         Self { node, is_down: false, offset: number as u64 * 7_777, edge, shards, requests, readiness }

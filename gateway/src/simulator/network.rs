@@ -10,6 +10,9 @@ use tickwire_core::section::Section;
 
 use super::kv::{Answer, Asked};
 
+/// The largest message that it takes; as shipped.
+pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
+
 #[derive(Clone, Debug)]
 pub(super) enum Message {
     Batch(NodeRef, Bytes),
@@ -71,20 +74,22 @@ impl Network {
             _ => 1,
         };
         for _ in 0..copies {
-            // Without loss the network is a single server's: in order, per sender and receiver.
-            let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
-            self.counter += 1;
-            self.flying.insert((now.plus(delay), self.counter), message.clone());
+            self.fly(now, message.clone());
         }
     }
 
     /// Sends what no network doubles: a request over a connection.
     pub(super) fn send_once(&mut self, now: Millis, message: Message) {
         if self.random(100) as u32 >= self.loss {
-            let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
-            self.counter += 1;
-            self.flying.insert((now.plus(delay), self.counter), message);
+            self.fly(now, message);
         }
+    }
+
+    fn fly(&mut self, now: Millis, message: Message) {
+        // Without loss the network is a single server's: in order, per sender and receiver.
+        let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
+        self.counter += 1;
+        self.flying.insert((now.plus(delay), self.counter), message);
     }
 
     /// When the next message comes.

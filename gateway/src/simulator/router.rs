@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::event::Event;
@@ -15,21 +14,15 @@ use tickwire_node::clock::millis;
 use tickwire_node::lease::Record;
 use tickwire_router_node::decisions::{
     Engine, Facts, Floors, Heard, Look, Mark, Order, Output, Ownership, Pace, ROUND, Readable, Report,
-    SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, pause,
+    SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, lease_deadline, pause,
 };
 
 use super::cluster::{Cluster, NODES, PARTITIONS, Stored};
 use super::kv::{Answer, Asked};
-use super::network::Message;
-
-/// How long one operation on a lease may take; as shipped.
-const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+use super::network::{MAX_PAYLOAD, Message};
 
 /// How long a look at the stream takes at most, in milliseconds.
 const LOOK: u64 = 20;
-
-/// The largest message that the network takes.
-const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// How many turns a router may need until there is nothing left to do at one moment.
 const TURNS: usize = 2_000;
@@ -98,7 +91,7 @@ impl Router {
 
     /// The gateways whose interest it does not know as new as it is.
     pub(super) fn lacking(&self) -> &[NodeRef] {
-        self.report.lacking()
+        &self.report.lacking
     }
 
     /// The revision of a gateway's interest that it knows.
@@ -151,7 +144,7 @@ impl Router {
 
 impl Cluster {
     pub(super) fn new_router(&mut self, number: usize) -> Router {
-        let member = &mut self.view.members[NODES + number];
+        let member = &self.view.members[NODES + number];
         let (node, view) = (member.node.clone(), Arc::new(self.view.clone()));
         let (config, membership) = (&self.config.router, &self.config.membership);
         let pace = Pace::new(membership.lease_ttl, config.checkpoint_interval);
@@ -269,14 +262,10 @@ impl Cluster {
             }
         };
         self.nonces += 1;
+        let deadline = lease_deadline(self.config.membership.lease_ttl);
         let (Asked::Read(source) | Asked::Write { source, .. }) = &asked;
         let (source, is_write) = (*source, matches!(asked, Asked::Write { .. }));
-        router.operations.push(Operation {
-            number: self.nonces,
-            source,
-            is_write,
-            until: now.plus(millis(LEASE_DEADLINE)),
-        });
+        router.operations.push(Operation { number: self.nonces, source, is_write, until: now.plus(millis(deadline)) });
         self.network.send_once(self.now, Message::Lease(number, self.nonces, asked));
     }
 
@@ -325,7 +314,7 @@ impl Cluster {
                     let Life { before, .. } = life;
                     let is_of_life = sections.iter().all(|section| section.prev >= before);
                     assert!(is_of_life, "claims of a life that begins after {before} begin before it: {sections:?}");
-                    for batch in batches(&router.node, life, sections, MAX_PAYLOAD / 2) {
+                    for batch in batches(&router.node, life, sections, MAX_PAYLOAD) {
                         let bytes = wire::encode(&batch).unwrap();
                         self.network.send(self.now, &Message::Batch(gateway.clone(), bytes.into()));
                     }

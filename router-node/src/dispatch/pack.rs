@@ -14,16 +14,16 @@ const EVENT: usize = 16;
 /// What the batch around the sections takes of a message, at most.
 pub(crate) const ENVELOPE: usize = 256;
 
-/// Packs what `router` has read in this life of the stream into batches of at most `most` bytes. Only an event that alone
-/// is larger makes a larger one.
+/// Packs what `router` has read in this life of the stream into batches well below `max_payload`, the bytes that the server
+/// takes in a message. Only an event that alone is larger makes a larger one.
 pub fn batches(
     router: &NodeRef,
     life: Life,
     sections: Vec<Section<Routed>>,
-    most: usize,
+    max_payload: usize,
 ) -> impl Iterator<Item = Batch<Bytes>> {
     let (router, Life { incarnation, before }) = (router.clone(), life);
-    let groups = pack(sections, most.saturating_sub(ENVELOPE)).into_iter();
+    let groups = pack(sections, (max_payload / 2).saturating_sub(ENVELOPE)).into_iter();
     groups.map(move |sections| Batch { router: router.clone(), incarnation, sections, before })
 }
 

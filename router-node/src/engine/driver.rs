@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How many chunks one turn handles.
-pub(crate) const TURN: usize = 64;
+const TURN: usize = 64;
 
 /// How many things that gateways say, or ask for, are heard before what was read has a turn.
 const SAYINGS: u32 = 16;

@@ -25,11 +25,19 @@ use tracing::debug;
 /// The pace of this task.
 pub const ROUND: Duration = Duration::from_millis(50);
 
+/// The longest that one look at a lease, or one write, may take.
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long one look at the stream may take, with all that is compared.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How many orders may wait for the engine, beyond which nothing more is decided.
 const ORDERS: usize = 256;
+
+/// How long one look at a lease, or one write, may take where leases live for `ttl`.
+pub fn lease_deadline(ttl: Duration) -> Duration {
+    LEASE_DEADLINE.min(ttl / 2)
+}
 
 /// What this task is given.
 #[derive(Debug)]
@@ -89,6 +97,7 @@ impl Driver {
                 self.ownership.drain(now);
             }
             self.turn();
+            self.perform();
             self.tell();
             if drain.is_cancelled() && self.ownership.is_empty() && self.orders.is_empty() {
                 return;
@@ -106,7 +115,6 @@ impl Driver {
                 changed = self.setup.view.changed() => if changed.is_err() { return },
                 Ok(()) = connected.changed() => self.ownership.reconnected(self.setup.clock.now()),
             }
-            self.perform();
         }
     }
 
@@ -120,7 +128,6 @@ impl Driver {
         let view = self.setup.view.borrow_and_update().clone();
         let (report, floors) = (self.setup.report.borrow().clone(), self.setup.floors.borrow().clone());
         self.ownership.turn(self.setup.clock.now(), view, &report, &floors);
-        self.perform();
     }
 
     fn perform(&mut self) {
