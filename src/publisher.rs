@@ -14,11 +14,12 @@ use futures_util::stream::FuturesUnordered;
 use rand::Rng;
 use std::error::Error;
 use std::time::Duration;
+use tickwire_core::backoff::Backoff;
 use tickwire_node::names;
 use tokio::time::{Instant, sleep};
 
-/// The longest pause before something is sent again.
-const BACKOFF_MOST: Duration = Duration::from_secs(2);
+/// The pauses before something is sent again, before chance shortens them.
+const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// One event on its way to the stream.
 #[derive(Debug, Clone)]
@@ -106,13 +107,12 @@ async fn settle(
     deadline: Option<Duration>,
 ) -> Result<PublishAck, PublishError> {
     let mut sent = first;
-    let mut again = false;
-    let mut pause = Duration::from_millis(50);
+    let mut attempts = 0;
     loop {
         let error = match sent {
             Ok(acknowledgement) => match acknowledgement.await {
                 // What was sent again is a duplicate of itself: it was stored, only the stream's word was lost.
-                Ok(stored) => return Ok(PublishAck { duplicate: stored.duplicate && !again, ..stored }),
+                Ok(stored) => return Ok(PublishAck { duplicate: stored.duplicate && attempts == 0, ..stored }),
                 Err(error) => error,
             },
             Err(error) => error,
@@ -121,15 +121,15 @@ async fn settle(
         if is_final(&error) {
             return Err(PublishError::Refused { subject, reason: told(&error) });
         }
+        attempts += 1;
+        let pause = Duration::from_millis(BACKOFF.after(attempts));
         let waited = start.elapsed();
         if deadline.is_some_and(|deadline| waited + pause >= deadline) {
             return Err(PublishError::NotAcknowledged { subject, waited, reason: told(&error) });
         }
         let jitter = rand::rng().random_range(0.5..=1.0);
         sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(BACKOFF_MOST);
         sent = attempt(&jetstream, &message).await;
-        again = true;
     }
 }
 

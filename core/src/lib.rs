@@ -3,6 +3,7 @@
 //! Files stand in the order of an event's way: what it is, how it is read, who wants it, who gets it,
 //! how it is proved complete, and how it looks on the wire.
 
+pub mod backoff;
 pub mod claims;
 pub mod codes;
 pub mod confirm;

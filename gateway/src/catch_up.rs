@@ -7,6 +7,7 @@ mod places;
 
 use std::sync::Arc;
 
+use tickwire_core::event::Timestamp;
 use tickwire_core::frames::{Encoding, Id};
 use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
@@ -33,8 +34,9 @@ pub(crate) enum Of {
 /// How far the asking is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Where the past begins is not known yet.
-    Finding,
+    /// Where the past begins is not known yet: where this time stands in the stream. What is older than that was wanted as
+    /// well if it `is_cut`.
+    Finding { time: Timestamp, is_cut: bool },
     /// Nothing is under way.
     Idle,
     /// It was asked for.
@@ -136,19 +138,22 @@ impl CatchUp {
         self
     }
 
-    /// Where it begins is not known yet.
-    pub(crate) fn finding(mut self) -> Self {
-        self.stage = Stage::Finding;
+    /// Where it begins is not known yet: where this time stands. What is older was wanted as well if it `is_cut`.
+    pub(crate) fn finding(mut self, time: Timestamp, is_cut: bool) -> Self {
+        self.stage = Stage::Finding { time, is_cut };
         self
     }
 
-    /// Everything up to `seq` is older than what was asked for. Returns where the past begins, per partition.
-    pub(crate) fn found(&mut self, seq: Seq) -> &[Seq] {
-        if self.stage == Stage::Finding {
-            self.stage = Stage::Idle;
-            self.reached = self.to.iter().map(|to| seq.min(*to)).collect();
+    /// Everything up to `seq` is older than this time. If that was waited for, returns where the past begins, per partition,
+    /// and whether what is older was wanted as well.
+    pub(crate) fn found(&mut self, time: Timestamp, seq: Seq) -> Option<(&[Seq], bool)> {
+        let Stage::Finding { time: awaited, is_cut } = self.stage else { return None };
+        if time != awaited {
+            return None;
         }
-        &self.reached
+        self.stage = Stage::Idle;
+        self.reached = self.to.iter().map(|to| seq.min(*to)).collect();
+        Some((&self.reached, is_cut))
     }
 
     /// Whose past it is.
@@ -215,7 +220,7 @@ impl CatchUp {
     pub(crate) fn gathering(&self) -> Option<u64> {
         match self.stage {
             Stage::Gathered(gathering) => Some(gathering),
-            Stage::Finding | Stage::Idle | Stage::Asked => None,
+            Stage::Finding { .. } | Stage::Idle | Stage::Asked => None,
         }
     }
 
@@ -307,7 +312,7 @@ impl CatchUp {
     /// still; the rest of that cannot be had any more. Of the new one nothing is lacking, for all of it comes as new. Returns
     /// what is lost.
     pub(crate) fn reset(&mut self, life: Life, ends: &[Seq]) -> Vec<(Partition, Seq, Seq)> {
-        let is_unknown = self.stage == Stage::Finding;
+        let is_unknown = matches!(self.stage, Stage::Finding { .. });
         // What has come and not left is lacking again.
         let reached = Position { incarnation: self.incarnation, seqs: std::mem::take(&mut self.reached) };
         self.reached = self.outbox.hold_back(&reached).seqs;
@@ -339,7 +344,7 @@ impl CatchUp {
             Stage::Gathered(gathering) if has_room => Next::Read(gathering),
             Stage::Idle if lacks && has_room => Next::Ask,
             Stage::Idle if !lacks && !self.is_behind && !self.outbox.wants_out() => Next::Done,
-            Stage::Finding | Stage::Idle | Stage::Asked | Stage::Gathered(_) => Next::Wait,
+            Stage::Finding { .. } | Stage::Idle | Stage::Asked | Stage::Gathered(_) => Next::Wait,
         }
     }
 

@@ -12,6 +12,7 @@ const LIMITS: Limits = Limits { bytes: 1 << 20, critical: u32::MAX, lanes: false
 const JSON: Encoding = Encoding::Json;
 const LIFE: Incarnation = Incarnation(7);
 const GATHERING: u64 = 5;
+const TIME: Timestamp = Timestamp(1_700_000_000_000);
 
 fn delivery(partition: u16, seq: u64) -> Arc<Delivery> {
     let event = Event { symbol: Some(Symbol::new("AAPL").unwrap()), ..blank_event() };
@@ -156,13 +157,15 @@ fn a_subscriptions_past_holds_no_position_back() {
 #[test]
 fn where_the_past_begins_is_clipped_to_its_end() {
     let applied = position([20, 30]);
-    let mut one = CatchUp::new(Millis(0), None, Of::Subscription(1), applied.seqs.clone(), &applied).finding();
+    let new = || CatchUp::new(Millis(0), None, Of::Subscription(1), applied.seqs.clone(), &applied);
+    let mut one = new().finding(TIME, false);
     assert_eq!(one.next(&LIMITS), Next::Wait);
-    assert_eq!(one.found(Seq(25)), seqs([20, 25]));
+    assert_eq!(one.found(Timestamp(TIME.0 + 1), Seq(5)), None, "another time was asked for before");
+    assert_eq!(one.found(TIME, Seq(25)), Some((&seqs([20, 25])[..], false)));
     assert_eq!((one.lack(), one.next(&LIMITS)), ((LIFE, seqs([20, 25]), seqs([20, 30])), Next::Ask));
-    assert_eq!(one.found(Seq(0)), seqs([20, 25]), "it is found once");
-    let mut none = CatchUp::new(Millis(0), None, Of::Subscription(1), applied.seqs.clone(), &applied).finding();
-    assert_eq!(none.found(Seq(u64::MAX)), seqs([20, 30]));
+    assert_eq!(one.found(TIME, Seq(0)), None, "it is found once");
+    let mut none = new().finding(TIME, true);
+    assert_eq!(none.found(TIME, Seq(u64::MAX)), Some((&seqs([20, 30])[..], true)));
     assert_eq!(none.next(&LIMITS), Next::Done);
 }
 
@@ -307,10 +310,11 @@ fn what_another_life_of_the_stream_keeps_is_lacking_still() {
 
 #[test]
 fn of_a_time_that_was_not_found_yet_all_is_lost_with_the_life_of_the_stream() {
-    let mut one = lacking(Of::Subscription(1)).finding();
+    let mut one = lacking(Of::Subscription(1)).finding(TIME, true);
     let next = Life { incarnation: Incarnation(8), before: Seq(0) };
     let lost = [(Partition(0), Seq(0), Seq(20)), (Partition(1), Seq(0), Seq(30))];
     assert_eq!(one.reset(next, &seqs([25, 33])), lost);
+    assert_eq!(one.found(TIME, Seq(7)), None, "nothing more is told of it");
 }
 
 #[test]

@@ -52,6 +52,8 @@ use crate::messages::{FromEdge, SessionId, Steps, ToEdge, ToShard};
 use crate::weighed::Sender;
 
 pub(crate) use crate::edge::driver::Driver;
+#[cfg(test)]
+pub(crate) use crate::edge::find::DEADLINE as SEARCH_DEADLINE;
 pub(crate) use crate::edge::inputs::Inputs;
 
 /// How much longer than `gateway.confirm_timeout` a confirmation waits for what it would outdate, in milliseconds. Answers to
@@ -145,7 +147,7 @@ impl Edge {
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
             seats: HashMap::new(),
             catch_ups: CatchUps::new(limits(&config.gateway)),
-            searches: Searches::default(),
+            searches: Searches::new(millis(config.gateway.give_up_after)),
             rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),
             upstream: Upstream::default(),
             stopped: None,
@@ -174,9 +176,9 @@ impl Edge {
         (self.connection, self.stopped) = (connection, stopped);
     }
 
-    /// The next time in the stream that is to be searched for.
-    pub(crate) fn next_search(&mut self) -> Option<Timestamp> {
-        self.searches.begin()
+    /// The next time in the stream that is to be searched for now, if NATS is there.
+    pub(crate) fn next_search(&mut self, now: Millis) -> Option<Timestamp> {
+        self.connection.is_up.then(|| self.searches.begin(now)).flatten()
     }
 
     /// What is to be sent now. What does not leave is told to [`Self::unsent`].
@@ -204,6 +206,7 @@ impl Edge {
             self.upstream.next_look(),
             self.catch_ups.next_turn(),
             self.rebalance.next_turn(),
+            self.searches.next_turn().filter(|_| self.connection.is_up),
         ]);
         due.flatten().min().unwrap_or(self.beat_at)
     }
@@ -242,7 +245,7 @@ impl Edge {
             ToEdge::CatchUp(session, lack) => return self.take_lack(now, session, *lack),
             ToEdge::LeavePast(session) => return self.catch_ups.leave(session),
             ToEdge::Digested(gathering, bytes) => return self.catch_ups.digested(gathering, bytes),
-            ToEdge::Find(session, time) => return self.searches.ask(session, time),
+            ToEdge::Find(session, time) => return self.searches.ask(now, session, time),
         }
         gauge!("tickwire_gateway_sessions").set(self.seats.len() as f64);
         self.changed(now);

@@ -102,9 +102,9 @@ pub(crate) enum FromEdge {
     Past(Arc<Past>),
     /// No more of it comes.
     PastEnds(u64),
-    /// Where in the stream the time stands that this session asked for: everything up to this sequence is older. `None`
-    /// if nobody could say.
-    Found(u64, Option<Seq>),
+    /// Where in the stream this time stands, for which this session asked: everything up to this sequence is older. `None`
+    /// if NATS did not say for as long as `gateway.give_up_after`.
+    Found(u64, Timestamp, Option<Seq>),
 }
 
 /// What a shard asks of the edge.

@@ -210,7 +210,7 @@ impl<S: Socket> Shard<S> {
             FromEdge::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
             FromEdge::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),
             FromEdge::PastEnds(gathering) => self.swallow(gathering, Morsel::End),
-            FromEdge::Found(session, found) => self.found(now, session, found),
+            FromEdge::Found(session, time, found) => self.found(now, session, time, found),
         }
     }
 

@@ -145,3 +145,42 @@ fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
     ]);
     run(&failing(76_005_033_887_514_388, 0, plan::GIVE_UP_AFTER, actions));
 }
+
+/// A session has given up all that it wanted while the past was on its way, and another life of the stream begins.
+#[test]
+fn whoever_has_unsubscribed_catches_up_in_the_next_life_all_the_same() {
+    let past = [Action::LookBack { session: 0, filter: 1, ago: 0 }, Action::Resume { session: 0, gateway: 0 }];
+    for past in past {
+        let actions = vec![
+            Action::Connect { gateway: 0, user: 0, filter: 0 },
+            Action::Pass(1_000),
+            past,
+            Action::Cut { gateway: 0 },
+            Action::Recreate { from: 0 },
+            Action::Unsubscribe { session: 0 },
+        ];
+        run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
+    }
+}
+
+/// The stream has lost its end, a session is on its way back from before that, and its connection breaks again.
+#[test]
+fn what_another_life_keeps_comes_though_the_connection_breaks_before_it_has() {
+    for pass in [0, 20, 30, 40, 50] {
+        let actions = vec![
+            Action::Connect { gateway: 0, user: 0, filter: 7 },
+            Action::Pass(1_000),
+            Action::Cut { gateway: 0 },
+            Action::Publish { symbol: 3, confidence: 0 },
+            Action::Pass(5_898),
+            Action::LoseTail { events: 0 },
+            Action::RestartGateway { gateway: 0 },
+            Action::Pass(10_000),
+            Action::Resume { session: 0, gateway: 1 },
+            Action::Pass(pass),
+            Action::Resume { session: 0, gateway: 2 },
+            Action::Pass(100),
+        ];
+        run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
+    }
+}

@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use metrics::counter;
 use rand::Rng;
 use std::time::Duration;
+use tickwire_core::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -32,8 +33,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a silent server is asked whether it lives; after the third question without an answer we reconnect.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest pause between two attempts.
-pub(crate) const BACKOFF_MOST: Duration = Duration::from_secs(4);
+/// The pauses between attempts, before chance shortens them.
+pub(crate) const BACKOFF: Backoff = Backoff { first: 20, most: 4_000 };
 
 /// How long after the server has answered the event of an earlier refusal may take to be reported by the client.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
@@ -211,11 +212,10 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
     }
 }
 
-/// Doubles from 20 ms to the longest pause, minus up to a half, so that many nodes do not come back in step.
+/// The pause after this attempt, minus up to a half, so that many nodes do not come back in step.
 pub(crate) fn backoff(attempt: usize) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
-    let whole = (Duration::from_millis(20) * 2_u32.pow(doublings)).min(BACKOFF_MOST);
-    whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    let attempt = u32::try_from(attempt.max(1)).unwrap_or(u32::MAX);
+    Duration::from_millis(BACKOFF.after(attempt)).mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 /// Logs, counts and passes on an event of the connection.

@@ -6,7 +6,7 @@ pub use crate::dispatch::Routed;
 pub use crate::dispatch::pack::batches;
 pub use crate::engine::{Engine, Floors, Order, Output, Report};
 pub use crate::intake::{Heard, What};
-pub use crate::interest::{SNAPSHOT_DEADLINE, Said, pause};
+pub use crate::interest::{SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Said};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::tenancy::{Checkpoint, Mark};
 pub use crate::ownership::{Ownership, Pace, Reached, Task, Written};

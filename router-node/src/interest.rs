@@ -5,6 +5,7 @@ use metrics::{counter, describe_counter};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tickwire_core::backoff::Backoff;
 use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::table::{Limits, Refused, Told};
@@ -30,11 +31,8 @@ const BESIDE: usize = 64 * 1024;
 /// How long a gateway may take to send its whole interest.
 pub const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The first pause before another request for a snapshot.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses before further requests for a snapshot.
+pub const SNAPSHOT_BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Something that a gateway said unasked.
 #[derive(Debug)]
@@ -102,19 +100,11 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
     }
 }
 
-/// How long to wait before a request for a snapshot that was made so often in vain.
-pub fn pause(attempts: u32) -> Duration {
-    match attempts {
-        0 => Duration::ZERO,
-        many => (FIRST_PAUSE * 2_u32.pow(many.min(8) - 1)).min(LONGEST_PAUSE),
-    }
-}
-
 /// Asks a gateway for its whole interest; `None` if it did not come. Before every attempt but the first there is a
 /// pause, which doubles.
 pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
     if attempt > 0 {
-        sleep(pause(attempt)).await;
+        sleep(Duration::from_millis(SNAPSHOT_BACKOFF.after(attempt))).await;
     }
     counter!("tickwire_router_snapshot_requests_total").increment(1);
     match timeout(SNAPSHOT_DEADLINE, collect(nats, gateway)).await {

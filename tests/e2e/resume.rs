@@ -1,5 +1,6 @@
 //! Whoever was connected goes on where it was, at any gateway, and a new subscription can have what was stored before it.
 
+use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use tickwire_core::codes::ErrorCode;
 use tickwire_core::frames::{Encoding, Gap};
 use tickwire_core::ids::{Incarnation, Seq};
 use tickwire_core::position::Position;
+use tickwire_testkit::eventually;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed::{self, Feed};
+use crate::node::DEADLINE;
 use crate::oracle::{assert_covered, assert_exact, filter};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
@@ -270,6 +273,106 @@ async fn a_new_subscription_can_have_what_was_stored_before_it() {
         assert_exact(&since, &socket.events, &[], expected);
         producer.publish(&feed::pattern("YHOO", 1)).await;
     }
+}
+
+/// Who looks back while NATS cannot be asked waits for it, and is given all.
+#[tokio::test]
+async fn whoever_looks_back_while_nats_does_not_answer_is_given_all_when_it_does() {
+    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let query = cluster.query("ann");
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    let mut watcher = Socket::open(gateway, &query, Encoding::Json).await;
+    watcher.welcome().await;
+    watcher.subscribe("all", &json!({})).await;
+    producer.publish_all(&events).await;
+    let log = cluster.log().await;
+    watcher.catch_up(&log.end()).await;
+    let unanswered = "tickwire_gateway_unanswered_searches_total";
+    let frame = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "5m" });
+    for is_killed in [false, true] {
+        let mut socket = Socket::open(gateway, &query, Encoding::Json).await;
+        socket.welcome().await;
+        let before = cluster.gateways[0].metrics().await.get(unanswered);
+        match is_killed {
+            true => cluster.nats[0].kill(),
+            false => cluster.nats[0].freeze(),
+        }
+        socket.request(frame.clone()).await;
+        match is_killed {
+            // It is not even asked then.
+            true => socket.until_that(|socket| !socket.notices.is_empty()).await,
+            false => {
+                let gateway = &mut cluster.gateways[0];
+                let is_unanswered = async || (gateway.metrics().await.get(unanswered) > before).then_some(());
+                eventually("a search is not answered", DEADLINE, is_unanswered).await;
+            }
+        }
+        assert_eq!((&socket.gaps[..], socket.events.len()), (&[][..], 0), "killed: {is_killed}");
+        match is_killed {
+            true => cluster.nats[0].restart(),
+            false => cluster.nats[0].thaw(),
+        }
+        assert!(socket.caught_up().await.resumed, "killed: {is_killed}");
+        socket.catch_up(&log.end()).await;
+        assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+    }
+}
+
+/// Only what NATS did not say for as long as `gateway.give_up_after` is told as lost.
+#[tokio::test]
+async fn where_nobody_says_where_a_time_stands_all_is_told_as_lost_in_the_end() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.give_up_after", "1s")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
+    socket.catch_up(&cluster.log().await.end()).await;
+    // There is nobody any more who could say it.
+    jetstream::new(cluster.client.clone()).delete_stream("EVENTS").await.unwrap();
+    let begun = Instant::now();
+    socket.request(json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "5m" })).await;
+    let position = Position::from_str(&socket.position).unwrap();
+    assert!(!socket.caught_up().await.resumed);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    let reached = position.seqs.iter().filter(|seq| **seq > Seq(0)).count();
+    assert_eq!((socket.gaps.len(), reached > 0), (reached, true), "{position}");
+    assert!(socket.gaps.iter().all(|gap| gap.reason == "lost" && gap.from == Seq(0)), "{:?}", socket.gaps);
+}
+
+/// Messages that are missing just where a time stands are told, and not passed over as older.
+#[tokio::test]
+async fn what_the_stream_lacks_just_after_the_time_that_is_looked_back_to_is_told() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    producer.publish_all(&events[..30]).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    producer.publish_all(&events[30..]).await;
+    let log = cluster.log().await;
+    let lacking: Vec<_> = log.entries[30..33].iter().map(|entry| entry.seq).collect();
+    let since = log.entries[30].event.stored;
+    assert!(log.entries[29].event.stored < since, "so that the others are older");
+    let stream = jetstream::new(cluster.client.clone()).get_stream("EVENTS").await.unwrap();
+    for seq in &lacking {
+        assert!(stream.delete_message(seq.0).await.unwrap());
+    }
+    // Routers look again at what they have read already when NATS has come back.
+    cluster.nats[0].restart();
+    let frame = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": since.to_string() });
+    let mut socket = eventually("the router has looked again", DEADLINE, async || {
+        let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+        socket.request(frame.clone()).await;
+        (!socket.caught_up().await.resumed).then_some(socket)
+    })
+    .await;
+    socket.catch_up(&log.end()).await;
+    let all = log.matching("ann", &[filter(&json!({}))]);
+    let later: Vec<_> = all.into_iter().filter(|entry| entry.event.stored >= since).collect();
+    assert_eq!(assert_covered("ann", &socket.events, &socket.gaps, &later), lacking.len());
+    let is_exact = |gap: &Gap| gap.reason == "damaged" && lacking.contains(&gap.to) && gap.from.0 + 1 >= lacking[0].0;
+    assert!(socket.gaps.iter().all(is_exact), "{:?}, and {lacking:?} is missing", socket.gaps);
 }
 
 /// A second resume on a connection waits until the first has caught up, and is exact then.

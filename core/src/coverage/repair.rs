@@ -6,13 +6,11 @@
 //! partition on starts the counting anew.
 
 use super::Limits;
+use crate::backoff::Backoff;
 use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
 
-/// The pause after the first refusal, in milliseconds. It doubles with each further one.
-const FIRST_PAUSE: u64 = 50;
-
-/// The longest pause, in milliseconds.
-const LONGEST_PAUSE: u64 = 2_000;
+/// The pauses after refusals.
+const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// The pause after an ask that could not be sent, in milliseconds.
 const UNSENT_PAUSE: u64 = 100;
@@ -165,8 +163,8 @@ impl Repair {
     }
 
     fn pause(&mut self, now: Millis) {
-        self.due = now.plus((FIRST_PAUSE << self.pauses.min(16)).min(LONGEST_PAUSE));
         self.pauses = self.pauses.saturating_add(1);
+        self.due = now.plus(BACKOFF.after(self.pauses));
     }
 
     /// The ask under way was not answered in time, which was pause enough.

@@ -75,7 +75,7 @@ impl Driver {
                     self.edge.turn(begun);
                     turns.took(begun);
                 }
-                Some((time, seq)) = self.finder.next() => self.edge.take_found(time, seq),
+                Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
                 flood = inputs.floods.next(&mut requests) => match flood {
                     Flood::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
                     Flood::Answer(Some(message)) => self.take_answer(&message),
@@ -154,7 +154,7 @@ impl Driver {
 
     /// Begins the searches that the edge wants.
     fn search(&mut self) {
-        while let Some(time) = self.edge.next_search() {
+        while let Some(time) = self.edge.next_search(self.now()) {
             self.finder.begin(time, find(self.nats.clone(), self.stream.clone(), time));
         }
     }

@@ -1,7 +1,7 @@
-//! Where in the stream a time stands: two questions to the server, one for the first message from that time on, one for
-//! the oldest that is kept. What these messages hold does not matter, whatever it is.
+//! Where in the stream a time stands: a few questions to the server for messages, of which only their sequence and their
+//! time matter, whatever they hold. Any server that keeps the stream answers each, so that one may know more than another.
 //!
-//! Each search is a task that ends by its deadline. One that panics has found nothing.
+//! Each search is a task that ends by its deadline. One that panics was not answered.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-/// How long the server may take for an answer.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a search may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The last moment that the server can compare with: it counts nanoseconds in 64 bits, and takes a later one for one
 /// long ago.
@@ -67,43 +67,105 @@ pub(super) fn describe() {
     declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that have panicked");
 }
 
-/// The sequence up to which everything was stored before `time`. If the stream does not reach back so far, that is 0, so
-/// that what is gone shows as a gap. `None` if nobody could say.
+/// The sequence of the last message that was stored before `time`, as any server that keeps the stream has it; what is
+/// missing behind that may be newer. If the stream does not reach back so far, that is 0, so that what is gone shows as a
+/// gap. `None` if nobody could say in time.
 pub(super) async fn find(nats: Nats, stream: String, time: Timestamp) -> Option<Seq> {
-    let first_from_then = first_from(time);
-    let oldest = json!({ "seq": 1, "next_by_subj": ">" });
-    let found = match ask(&nats, &stream, &first_from_then).await? {
-        Some(seq) => seq,
-        // Nothing was stored since then.
-        None => return Some(Seq(u64::MAX)),
-    };
-    let is_oldest = ask(&nats, &stream, &oldest).await? == Some(found);
-    Some(if is_oldest { Seq(0) } else { Seq(found.0.saturating_sub(1)) })
+    let server = Server { nats: &nats, stream: &stream };
+    match timeout(DEADLINE, server.before(time)).await {
+        Ok(Ok(seq)) => Some(seq),
+        Ok(Err(reason)) => {
+            warn!(reason, %time, "a time cannot be found in the stream; searching again");
+            None
+        }
+        Err(_) => {
+            warn!(%time, "a time was not found in the stream within {DEADLINE:?}; searching again");
+            None
+        }
+    }
 }
 
+/// Whoever answers for the stream.
+#[derive(Debug)]
+struct Server<'n> {
+    nats: &'n Nats,
+    stream: &'n str,
+}
+
+/// A message of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stored {
+    seq: u64,
+    at: Timestamp,
+}
+
+impl Server<'_> {
+    async fn before(&self, time: Timestamp) -> Result<Seq, String> {
+        let Some(oldest) = self.ask(&from(1)).await?.filter(|oldest| oldest.at < time) else { return Ok(Seq(0)) };
+        let Some(newer) = self.ask(&first_from(time)).await? else {
+            let last = self.ask(&json!({ "last_by_subj": ">" })).await?;
+            return match last.filter(|last| last.at < time) {
+                Some(last) => Ok(Seq(last.seq)),
+                None => Err("one server has messages that another one does not have yet".to_owned()),
+            };
+        };
+        let mut search = Bisection { time, before: oldest.seq, newer: newer.seq, is_torn: false };
+        while let Some(seq) = search.next() {
+            search.take(seq, self.ask(&from(seq)).await?);
+        }
+        Ok(Seq(search.before))
+    }
+
+    /// The message that the server answers; `None` if there is none.
+    async fn ask(&self, question: &serde_json::Value) -> Result<Option<Stored>, String> {
+        let answer = request(self.nats, self.stream, question).await.map_err(|error| error.to_string())?;
+        match Answer::read(&answer) {
+            Answer::Message(got) => {
+                let at = got.stored.parse().map_err(|error| format!("stored at {:?}: {error}", got.stored))?;
+                Ok(Some(Stored { seq: got.seq, at }))
+            }
+            Answer::Nothing => Ok(None),
+            other => Err(format!("the server answers {other:?} to {question}")),
+        }
+    }
+}
+
+/// The first message from a sequence on.
+fn from(seq: u64) -> serde_json::Value {
+    json!({ "seq": seq, "next_by_subj": ">" })
+}
+
+/// The first message from a time on.
 fn first_from(time: Timestamp) -> serde_json::Value {
     json!({ "start_time": time.min(LAST).to_string(), "next_by_subj": ">" })
 }
 
-/// The sequence of the message that the server answers; `Some(None)` if there is none, `None` if that is not known.
-async fn ask(nats: &Nats, stream: &str, question: &serde_json::Value) -> Option<Option<Seq>> {
-    let answer = match timeout(DEADLINE, request(nats, stream, question)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            warn!(%error, %question, "a time cannot be found in the stream");
-            return None;
-        }
-        Err(_) => {
-            warn!(%question, "a time was not found in the stream within {DEADLINE:?}");
-            return None;
-        }
-    };
-    match Answer::read(&answer) {
-        Answer::Message(got) => Some(Some(Seq(got.seq))),
-        Answer::Nothing => Some(None),
-        other => {
-            warn!(answer = ?other, %question, "the server does not say where a time stands");
-            None
+/// The search for the last message before a time. As a rule it stands just before the first one from that time on; where
+/// messages are missing, it is looked for in halves.
+#[derive(Debug)]
+struct Bisection {
+    time: Timestamp,
+    /// A message that was stored before the time.
+    before: u64,
+    /// No message from here on was.
+    newer: u64,
+    /// Whether one is missing just before that.
+    is_torn: bool,
+}
+
+impl Bisection {
+    /// From where on the next message is to be asked for; `None` when it is found.
+    fn next(&self) -> Option<u64> {
+        let range = self.newer.saturating_sub(self.before);
+        (range > 1).then(|| if self.is_torn { self.before + range / 2 } else { self.newer - 1 })
+    }
+
+    /// The first message from `seq` on.
+    fn take(&mut self, seq: u64, first: Option<Stored>) {
+        match first.filter(|first| (seq..self.newer).contains(&first.seq)) {
+            Some(first) if first.at < self.time => self.before = first.seq,
+            Some(first) => self.newer = first.seq,
+            None => (self.newer, self.is_torn) = (seq, true),
         }
     }
 }
@@ -127,6 +189,53 @@ mod tests {
         finder.begin(Timestamp(20), async { Some(Seq(20)) });
         assert_eq!(finder.next().await, Some((Timestamp(20), Some(Seq(20)))));
         assert!(finder.next().await.is_none() && finder.times.is_empty());
+    }
+
+    #[test]
+    fn the_last_message_before_a_time_is_found_wherever_messages_are_missing() {
+        // Of messages 1 to 60, stored ten milliseconds apart, these are there.
+        let streams: [&[u64]; 7] = [
+            &[1, 2, 3, 4, 5],
+            &[1, 60],
+            &[5, 6, 20, 21, 22, 60],
+            &[1, 2, 3, 58, 59, 60],
+            &[7, 9, 11, 13, 15, 31],
+            &[30, 31, 32],
+            &[1],
+        ];
+        for stream in streams {
+            for time in (0..620).map(Timestamp) {
+                let at = |seq: u64| Timestamp(seq as i64 * 10);
+                let first = |seq| {
+                    let seq = *stream.iter().find(|there| **there >= seq)?;
+                    Some(Stored { seq, at: at(seq) })
+                };
+                let before = stream.iter().copied().rfind(|seq| at(*seq) < time);
+                let newer = stream.iter().copied().find(|seq| at(*seq) >= time);
+                let (Some(before), Some(newer)) = (before, newer) else { continue };
+                let mut search = Bisection { time, before: stream[0], newer, is_torn: false };
+                let mut asks = 0;
+                while let Some(seq) = search.next() {
+                    search.take(seq, first(seq));
+                    asks += 1;
+                }
+                assert_eq!(search.before, before, "{stream:?} {time:?}");
+                assert!(asks <= if newer == before + 1 { 1 } else { 8 }, "{stream:?} {time:?}: {asks}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_contradicts_itself_ends_no_search_late() {
+        for seq in [0, 3, 50, 99, 100, u64::MAX] {
+            let mut search = Bisection { time: Timestamp(5), before: 1, newer: 100, is_torn: false };
+            let mut asks = 0;
+            while let Some(asked) = search.next() {
+                search.take(asked, Some(Stored { seq, at: Timestamp(i64::from(asks)) }));
+                asks += 1;
+                assert!(asks < 20, "{seq}: {search:?}");
+            }
+        }
     }
 
     #[test]

@@ -23,11 +23,18 @@ impl Edge {
         }
     }
 
-    /// Where that time stands, for those sessions that asked for it; `None` if nobody could say.
-    pub(crate) fn take_found(&mut self, time: Timestamp, seq: Option<Seq>) {
-        for session in self.searches.ended(time) {
+    /// Where that time stands, for those sessions that asked for it; `None` if NATS did not say, which is asked again.
+    pub(crate) fn take_found(&mut self, now: Millis, time: Timestamp, seq: Option<Seq>) {
+        let sessions = match seq {
+            Some(_) => self.searches.found(time),
+            None => {
+                counter!("tickwire_gateway_unanswered_searches_total").increment(1);
+                self.searches.unanswered(now, time, self.connection.is_up)
+            }
+        };
+        for session in sessions {
             if let Some(shard) = self.shards.get_mut(usize::from(session.shard)) {
-                shard.say(FromEdge::Found(session.number, seq));
+                shard.say(FromEdge::Found(session.number, time, seq));
             }
         }
     }
@@ -77,5 +84,9 @@ impl Edge {
 pub(super) fn describe() {
     declare_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
     declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
+    declare_counter!(
+        "tickwire_gateway_unanswered_searches_total",
+        "Searches for a time that NATS did not answer, and that are made again"
+    );
     declare_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");
 }

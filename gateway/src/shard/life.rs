@@ -197,11 +197,11 @@ impl<S: Socket> Shard<S> {
         if let Some(ahead) = &session.ahead {
             position.seqs.iter_mut().zip(ahead.iter()).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
         }
+        // What waits of a former life holds nothing back in this one; what this one keeps of it does, until it has come.
+        position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
         if let Some(catch_up) = &session.catch_up {
             catch_up.hold_back(&mut position);
         }
-        // What waits of a former life holds nothing back in this one.
-        position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
         compact_str::format_compact!("{position}")
     }
 

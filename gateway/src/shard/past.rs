@@ -146,22 +146,19 @@ impl<S: Socket> Shard<S> {
         time: Timestamp,
         oldest: Timestamp,
     ) -> CatchUp {
-        let applied = &self.applied;
-        self.ask(ToEdge::Find(self.id(number), time.max(oldest)));
-        let mut catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding();
-        catch_up.complete = time >= oldest;
-        catch_up
+        let (applied, from) = (&self.applied, time.max(oldest));
+        self.ask(ToEdge::Find(self.id(number), from));
+        CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding(from, time < oldest)
     }
 
-    /// The time that a session asked for stands behind `found`.
-    pub(super) fn found(&mut self, now: Millis, number: u64, found: Option<Seq>) {
-        let Some(catch_up) = self.sessions.catch_up_mut(number) else {
-            return;
-        };
-        let (reason, begins) = match found {
-            Some(seq) if catch_up.complete => (None, catch_up.found(seq)),
-            Some(seq) => (Some("too_long"), catch_up.found(seq)),
-            None => (Some("lost"), catch_up.found(Seq(u64::MAX))),
+    /// The time that a session asked for stands behind `found`; `None` if NATS did not say for too long.
+    pub(super) fn found(&mut self, now: Millis, number: u64, time: Timestamp, found: Option<Seq>) {
+        let Some(catch_up) = self.sessions.catch_up_mut(number) else { return };
+        let Some((begins, is_cut)) = catch_up.found(time, found.unwrap_or(Seq(u64::MAX))) else { return };
+        let reason = match found {
+            None => Some("lost"),
+            Some(_) if is_cut => Some("too_long"),
+            Some(_) => None,
         };
         // Where nothing was stored before, nothing is missing.
         let missing = (0..).zip(begins).filter(|(_, to)| **to > Seq(0));

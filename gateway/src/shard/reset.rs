@@ -36,13 +36,17 @@ impl<S: Socket> Shard<S> {
             let position = self.position(number);
             self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
         }
+        for number in self.sessions.numbers(|session| session.catch_up.is_some()) {
+            self.catch_on(now, number);
+        }
     }
 
     /// What sessions lack of the former life cannot be had any more, and what still waits for them is dropped: it would come
     /// behind the reset, under sequences that mean something else by then.
     fn end_life(&mut self, now: Millis, life: Life) {
         self.gatherings.clear();
-        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
+        // One that has given up all its subscriptions may still catch up, and waits for the end of that.
+        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty() || session.catch_up.is_some()) {
             self.flush(now, number);
             let Self { sessions, accounts, applied, .. } = self;
             let Some(session) = sessions.get_mut(number) else { continue };
@@ -58,6 +62,9 @@ impl<S: Socket> Shard<S> {
             }
             let waited = (0..).map(Partition).zip(held.seqs).zip(&applied.seqs).map(|((p, held), end)| (p, held, *end));
             lost.extend(waited.filter(|(_, held, end)| held < end));
+            if session.subscriptions.is_empty() {
+                lost.clear();
+            }
             let account = &accounts[session.account];
             let notices = pending.into_iter().map(|(subscription, notice)| {
                 ServerFrame::Notice(worded(notice, subscription, &session.subscriptions, account))

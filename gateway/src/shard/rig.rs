@@ -1,5 +1,6 @@
 //! A shard with real sockets and a clock that the test moves, for tests of what happens when.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,10 +8,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tickwire_core::coverage::Step;
-use tickwire_core::event::{Event, Kinds};
+use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::frames::Encoding;
 use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, Partition, Seq, UserId};
 use tickwire_node::clock::{monotonic, wall_clock};
@@ -42,8 +44,10 @@ pub(super) struct Rig {
     /// The clients by the numbers of their sessions.
     pub(super) clients: Vec<(u64, TcpStream)>,
     listener: TcpListener,
-    /// The end of what the shard asks.
-    _edge: Receiver<ToEdge>,
+    /// What the shard asks.
+    edge: Receiver<ToEdge>,
+    /// The last time that each session asked for.
+    times: HashMap<u64, Timestamp>,
     stored: u64,
 }
 
@@ -63,7 +67,8 @@ impl Rig {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shard = Shard::new(0, settings, sender);
-        let mut rig = Self { shard, now: Millis(7), clients: Vec::new(), listener, _edge: edge, stored: 10 };
+        let mut rig =
+            Self { shard, now: Millis(7), clients: Vec::new(), listener, edge, times: HashMap::new(), stored: 10 };
         let life = Life { incarnation: Incarnation(1), before: Seq(0) };
         let begin = (0..PARTITIONS).map(|p| Step::Adopt { partition: Partition(p), at: Seq(10) });
         rig.steps([Step::Reset { former: None, life }].into_iter().chain(begin));
@@ -102,6 +107,20 @@ impl Rig {
         self.take(FromEdge::Confirmed(number));
         self.settle().await;
         number
+    }
+
+    /// The time that this session asked for last, if it ever did, stands here.
+    pub(super) fn found(&mut self, number: u64, seq: Option<Seq>) {
+        let mut asked = Vec::new();
+        while self.edge.take(&mut asked, usize::MAX).now_or_never().is_some_and(|taken| taken > 0) {}
+        let times = asked.into_iter().filter_map(|asked| match asked {
+            ToEdge::Find(session, time) => Some((session.number, time)),
+            _ => None,
+        });
+        self.times.extend(times);
+        if let Some(time) = self.times.get(&number) {
+            self.take(FromEdge::Found(number, *time, seq));
+        }
     }
 
     pub(super) fn take(&mut self, message: FromEdge) {

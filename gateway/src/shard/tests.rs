@@ -150,7 +150,7 @@ async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
                 rig.take(FromEdge::Upstream(code, None));
             }
             Input::Found(which, seq) => {
-                pick(which).into_iter().for_each(|number| rig.take(FromEdge::Found(number, seq.map(Seq))));
+                pick(which).into_iter().for_each(|number| rig.found(number, seq.map(Seq)));
             }
             Input::Gathered(gathering) => rig.take(FromEdge::Gathered(gathering, numbers)),
             Input::Past(gathering, upto) => {

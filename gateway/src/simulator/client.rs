@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tickwire_core::event::{Event, Kinds};
+use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerMessage};
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
@@ -34,6 +34,26 @@ pub(super) struct Promise {
     /// Per partition, up to where everything was given or told, as the client was told.
     end: Vec<Seq>,
 }
+
+/// What was stored before a subscription that is wanted with it.
+#[derive(Debug)]
+struct Past {
+    filter: u32,
+    /// From when on it was stored.
+    since: Timestamp,
+    incarnation: Incarnation,
+    /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the client.
+    end: Vec<Seq>,
+    most: Vec<Seq>,
+    given: BTreeSet<(Partition, Seq)>,
+    /// Per key and priority, the last event of it.
+    order: BTreeMap<Lane, Seq>,
+    /// Whether its subscription is there still.
+    is_wanted: bool,
+}
+
+/// Within this, events come in their order.
+type Lane = (Partition, String, String);
 
 /// What a client cannot know.
 pub(super) struct World<'a> {
@@ -64,6 +84,20 @@ struct Taken {
     dropped: Vec<Range>,
 }
 
+impl Taken {
+    /// Whether this was given, or told as missing.
+    fn knows(&self, partition: Partition, seq: Seq) -> bool {
+        self.events.contains(&(partition, seq)) || self.is_told(partition, seq)
+    }
+
+    /// Whether this was told as missing.
+    fn is_told(&self, partition: Partition, seq: Seq) -> bool {
+        let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
+        let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
+        self.gaps.iter().any(in_gap) || self.dropped.iter().any(is_dropped)
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 struct Connection {
@@ -78,7 +112,7 @@ struct Connection {
 
 #[derive(Debug)]
 enum Asked {
-    Subscribe(u32),
+    Subscribe(u32, Option<Timestamp>),
     Resume,
     Unsubscribe,
 }
@@ -99,12 +133,16 @@ pub(super) struct Client {
     may_come_again: BTreeSet<(Partition, Seq)>,
     /// The past is on its way: positions are held back.
     is_catching_up: bool,
+    /// What is on its way of the time before a subscription.
+    past: Option<Past>,
+    /// What was all given or told of that.
+    pasts: Vec<Past>,
     promises: Vec<Promise>,
     /// Whether the last promise is in force.
     is_promised: bool,
     taken: BTreeMap<Incarnation, Taken>,
     /// Per key and priority, the last event that came in this connection.
-    order: BTreeMap<(Partition, String, String), Seq>,
+    order: BTreeMap<Lane, Seq>,
     /// What it has ever asked for.
     filters: BTreeSet<u32>,
     notices: Vec<Notice>,
@@ -126,6 +164,8 @@ impl Client {
             early: BTreeSet::new(),
             may_come_again: BTreeSet::new(),
             is_catching_up: false,
+            past: None,
+            pasts: Vec::new(),
             promises: Vec::new(),
             is_promised: false,
             taken: BTreeMap::new(),
@@ -155,7 +195,7 @@ impl Client {
         }
         self.may_come_again.append(&mut self.early);
         self.order.clear();
-        self.is_catching_up = false;
+        (self.is_catching_up, self.past) = (false, None);
     }
 
     /// From now on so many bytes of what it is sent are taken, or all.
@@ -180,8 +220,22 @@ impl Client {
         self.filters.insert(wanted);
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
             let frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted) });
-            self.say(&frame, Asked::Subscribe(wanted));
+            self.say(&frame, Asked::Subscribe(wanted, None));
         }
+    }
+
+    /// The same, from a time on, if nothing of the past is on its way.
+    pub(super) fn look_back(&mut self, wanted: u32, since: Timestamp) {
+        let is_free = |asked: &Asked| matches!(asked, Asked::Subscribe(_, None) | Asked::Unsubscribe);
+        let may = |connection: &Connection| connection.is_welcome && connection.asked.iter().all(is_free);
+        if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
+            return self.subscribe(wanted);
+        }
+        self.wanted = Some(wanted);
+        self.filters.insert(wanted);
+        let frame =
+            json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted), "since": since.to_string() });
+        self.say(&frame, Asked::Subscribe(wanted, Some(since)));
     }
 
     pub(super) fn unsubscribe(&mut self) {
@@ -251,10 +305,16 @@ impl Client {
                 let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
                 self.answered(&asked, &list.position, world);
             }
-            ServerMessage::CaughtUp(end) => {
-                self.is_catching_up = false;
-                self.move_on(&end.position, world, true);
-            }
+            ServerMessage::CaughtUp(end) => match self.past.take() {
+                Some(past) => {
+                    self.pasts.push(past);
+                    self.move_on(&end.position, world, false);
+                }
+                None => {
+                    self.is_catching_up = false;
+                    self.move_on(&end.position, world, true);
+                }
+            },
             ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
             ServerMessage::Event(event) => self.given(&event, is_early),
             ServerMessage::Gap(gap) => {
@@ -284,28 +344,51 @@ impl Client {
                 self.is_catching_up = true;
                 self.move_on(position, world, true);
             }
-            Asked::Subscribe(filter) => {
+            Asked::Subscribe(filter, since) => {
                 self.move_on(position, world, false);
+                self.leave_past();
                 let at = self.position.clone().expect("an answer has a position");
                 // Where something waits for the client, its position lies further back than what is new begins.
-                let waits =
-                    self.is_catching_up || self.connection.as_ref().is_some_and(|connection| connection.was_slow);
+                let was_slow = self.connection.as_ref().is_some_and(|connection| connection.was_slow);
+                let waits = self.is_catching_up || self.past.is_some() || was_slow;
                 let (incarnation, end) = (at.incarnation, at.seqs);
                 let start = if waits { world.ends(incarnation) } else { end.clone() };
+                let past = since.map(|since| Past {
+                    filter: *filter,
+                    since,
+                    incarnation,
+                    end: end.clone(),
+                    most: start.clone(),
+                    given: BTreeSet::new(),
+                    order: BTreeMap::new(),
+                    is_wanted: true,
+                });
+                self.past = past.or(self.past.take());
                 self.promises.push(Promise { filter: *filter, incarnation, start, end });
                 self.is_promised = true;
             }
             Asked::Unsubscribe => {
                 self.move_on(position, world, false);
+                self.leave_past();
                 self.is_promised = false;
             }
         }
+    }
+
+    /// The subscription whose past is on its way has ended.
+    fn leave_past(&mut self) {
+        self.past.iter_mut().for_each(|past| past.is_wanted = false);
     }
 
     /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
     fn move_on(&mut self, position: &str, world: &World, goes_on: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
+        if let Some(past) = self.past.as_mut().filter(|past| past.incarnation != position.incarnation) {
+            // Of that only what the new life keeps can come.
+            let kept = world.lives[&position.incarnation].keeps_of(past.incarnation).unwrap_or_default();
+            past.most.iter_mut().for_each(|most| *most = kept.min(*most));
+        }
         let promise = self.promises.last().filter(|_| self.is_promised);
         if let Some(promise) = promise {
             if promise.incarnation == position.incarnation {
@@ -334,6 +417,17 @@ impl Client {
     fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
         let place = (event.p, event.seq);
         let incarnation = self.position.as_ref().expect("events come behind an answer").incarnation;
+        let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
+        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
+        // What is before a subscription is given beside all else, and once.
+        let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.most[usize::from(event.p.0)]);
+        if let Some(past) = past.filter(|past| !past.given.contains(&place)) {
+            past.given.insert(place);
+            self.early.insert(place);
+            let before = past.order.insert(lane, event.seq);
+            assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+            return;
+        }
         let is_new = self.taken.entry(incarnation).or_default().events.insert(place);
         let comes_again = self.may_come_again.remove(&place);
         assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
@@ -343,8 +437,6 @@ impl Client {
             let seen = self.seen.entry(event.p).or_insert(event.seq);
             *seen = event.seq.max(*seen);
         }
-        let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
-        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
         let before = self.order.insert(lane, event.seq);
         assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
     }
@@ -353,11 +445,11 @@ impl Client {
     pub(super) fn is_at(&self, incarnation: Incarnation, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
         if self.wanted.is_none() {
-            return connection.asked.is_empty();
+            return connection.asked.is_empty() && self.past.is_none() && !self.is_catching_up;
         }
         let Some(position) = &self.position else { return false };
         let is_there = position.incarnation == incarnation && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
-        is_there && connection.asked.is_empty() && !self.is_catching_up && self.is_promised
+        is_there && connection.asked.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
     }
 
     /// What was given and told must be what was promised. `is_told` says whether a gap had to be.
@@ -373,6 +465,27 @@ impl Client {
             .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
             .collect();
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
+        for past in self.pasts.iter().filter(|past| past.is_wanted) {
+            // What a later life keeps may come in that.
+            let lives = self.taken.iter().filter(|(life, _)| **life >= past.incarnation);
+            let taken: Vec<&Taken> = lives.map(|(_, taken)| taken).collect();
+            let is_past = |stored: &&Stored| {
+                let Stored { partition, seq, event, is_tick, .. } = stored;
+                let is_there = event.stored >= past.since && *seq <= past.end[usize::from(partition.0)];
+                is_there && !is_tick && wants(past.filter, event)
+            };
+            for Stored { partition, seq, .. } in history[&past.incarnation].iter().filter(is_past) {
+                let is_told = taken.iter().any(|taken| taken.is_told(*partition, *seq));
+                let is_known = is_told || past.given.contains(&(*partition, *seq));
+                assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
+            }
+            for place in &past.given {
+                let mut log = history[&past.incarnation].iter();
+                let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
+                let may_be = self.was_slow || was_stored;
+                assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
+            }
+        }
         for promise in &self.promises {
             let taken = self.taken.get(&promise.incarnation).unwrap_or(&nothing);
             // What stands before a life began is the same in the one before.
@@ -387,13 +500,7 @@ impl Client {
                 if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
                     continue;
                 }
-                let in_gap = |gap: &Gap| gap.p == *partition && gap.from < *seq && *seq <= gap.to;
-                let is_dropped = |range: &Range| range.p == *partition && range.first <= *seq && *seq <= range.last;
-                let knows = |taken: &Taken| {
-                    taken.events.contains(&(*partition, *seq))
-                        || taken.gaps.iter().any(in_gap)
-                        || taken.dropped.iter().any(is_dropped)
-                };
+                let knows = |taken: &Taken| taken.knows(*partition, *seq);
                 let is_known = knows(taken) || *seq <= life.before && former.iter().any(|taken| knows(taken));
                 assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
             }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Millis;
 
 thread_local! {
@@ -10,9 +11,17 @@ thread_local! {
     static WORK: Cell<u64> = const { Cell::new(0) };
 }
 
+/// The time of day when the world began.
+const BEGIN: Duration = Duration::from_secs(1_700_000_000);
+
 /// The time of day of the world.
 pub(super) fn wall() -> Duration {
-    Duration::from_secs(1_700_000_000) + Duration::from_millis(NOW.get().0)
+    BEGIN + Duration::from_millis(NOW.get().0)
+}
+
+/// The time of day at a moment.
+pub(super) fn time_of_day(at: Millis) -> Timestamp {
+    Timestamp((BEGIN.as_millis() as i64) + at.0 as i64)
 }
 
 /// A clock that goes on a little whenever somebody looks at it, so that work takes time.

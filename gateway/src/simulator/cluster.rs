@@ -41,6 +41,9 @@ const WITNESSES: u32 = 1_000;
 /// How long to wait at least, in beats.
 const LEAST_BEATS: u32 = 6;
 
+/// Of a hundred searches for a time, how many the server does not answer with anything when nodes fail.
+const SILENT: u64 = 15;
+
 /// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
 const PATIENCE: u32 = 30;
 
@@ -158,6 +161,10 @@ impl Cluster {
                 self.connect(at, usize::from(gateway));
             }
             Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
+            Action::LookBack { session, filter, ago } => {
+                let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago)));
+                self.with_client(session, |client| client.look_back(filter.into(), since));
+            }
             Action::Unsubscribe { session } => self.with_client(session, Client::unsubscribe),
             Action::Room { session, tens } => {
                 self.with_client(session, |client| client.set_room(tens.map(|tens| usize::from(tens) * 10)));
@@ -179,6 +186,7 @@ impl Cluster {
             }
             Action::CrashRouter { router } => self.crash_router(usize::from(router)),
             Action::Stall { router } => self.stall(usize::from(router)),
+            Action::Cut { gateway } => self.cut(usize::from(gateway)),
             Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
             Action::ToggleMember { node } => {
                 let member = &mut self.view.members[usize::from(node)];
@@ -222,7 +230,7 @@ impl Cluster {
 
     fn keep(&mut self, partition: u16, event: Event, is_tick: bool) {
         self.last = Seq(self.last.0 + 1);
-        let event = Event { stored: Timestamp(self.now.0 as i64), ..event };
+        let event = Event { stored: clocks::time_of_day(self.now), ..event };
         // In a section an event has no version byte of its own.
         let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
         let stored = Stored { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_tick };
@@ -285,6 +293,12 @@ impl Cluster {
         let is_whole = move |seq: &Seq| damaged.is_none_or(|damaged| !damaged.contains(seq));
         let begin = log.partition_point(|stored| stored.seq <= after || stored.seq < self.first);
         log[begin..].iter().filter(move |stored| is_whole(&stored.seq))
+    }
+
+    /// The last message that was stored before a time and can be read; all that is later may have been stored since.
+    fn before(&self, time: Timestamp) -> Seq {
+        let before = self.readable(Seq(0)).take_while(|stored| stored.event.stored < time);
+        before.last().map_or(Seq(0), |stored| stored.seq)
     }
 
     /// A router makes sure of what is missing in `(after, upto]`.
@@ -392,6 +406,14 @@ impl Cluster {
                 }
             }
             Message::Ask(to, ask, request) => self.replay(to, ask, &request),
+            Message::NoResponders(node, ask) => self.deliver(&node, |edge, now| edge.take_no_answer(now, ask)),
+            Message::Find(node, time) => {
+                // A replica that is not there, or a stream without a leader.
+                let is_silent = self.failing && self.network.random(100) < SILENT;
+                let seq = (!is_silent).then(|| self.before(time));
+                self.network.send_once(self.now, Message::Found(node, time, seq));
+            }
+            Message::Found(node, time, seq) => self.found(&node, time, seq),
             Message::Answer(node, ask, answer) => self.deliver(&node, |edge, now| edge.take_answer(now, ask, &answer)),
             Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::LeaseAnswer(to, ..) => {
                 let now = self.now;
@@ -420,6 +442,9 @@ impl Cluster {
             if self.routers[number].stalled {
                 self.stall(number);
             }
+            if self.gateways[number].is_cut {
+                self.cut(number);
+            }
             self.routers[number].drops_next = false;
             self.learn_view(number);
             self.learn_view(number + NODES);
@@ -445,8 +470,8 @@ impl Cluster {
                 self.connect(witnesses + gateway, gateway);
             }
             self.pass(BEAT);
-            let is_over = beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at));
-            if is_over {
+            let is_well = || self.gateways.iter().all(|gateway| gateway.is_ready().is_ok());
+            if beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at)) && is_well() {
                 break;
             }
         }

@@ -1,14 +1,16 @@
 //! The gateways: shipped edges and shards, and the turns that their drivers give them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
-use tickwire_core::event::Kinds;
-use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::event::{Kinds, Timestamp};
+use tickwire_core::ids::{Millis, NodeRef, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
 use tickwire_node::admin::{Check, Readiness};
+use tickwire_node::clock::millis;
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_node::names;
 use tokio::sync::Semaphore;
@@ -19,7 +21,7 @@ use super::network::{MAX_PAYLOAD, Message};
 use super::socket::{Line, Wire};
 use crate::arrival::shard_of;
 use crate::auth::{Authenticator, Identity};
-use crate::edge::{Connection, Edge, Outgoing};
+use crate::edge::{Connection, Edge, Outgoing, SEARCH_DEADLINE};
 use crate::messages::{ToEdge, ToShard};
 use crate::shard::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
 use crate::socket::Ready;
@@ -39,7 +41,13 @@ pub(super) struct Gateway {
     pub(super) is_down: bool,
     /// What its clock shows beside that of the world.
     offset: u64,
+    /// Whether it has no connection to NATS.
+    pub(super) is_cut: bool,
     pub(super) edge: Edge,
+    /// The times that are searched for, and until when.
+    searches: BTreeMap<Timestamp, Millis>,
+    /// Those of them that have yet to be sent.
+    begun: Vec<Timestamp>,
     shards: Vec<Delivery>,
     requests: Receiver<ToEdge>,
     readiness: Readiness,
@@ -76,7 +84,8 @@ impl Gateway {
         let connection = Connection { is_up: true, max_payload: MAX_PAYLOAD };
         let known = (cluster.view.clone(), connection);
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
-        Self { node, is_down: false, offset: number as u64 * 7_777, edge, shards, requests, readiness }
+        let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
+        Self { node, is_down, is_cut, offset, edge, searches, begun: Vec::new(), shards, requests, readiness }
     }
 
     /// Whether it would be sent new clients; if not, what it tells an operator.
@@ -95,7 +104,7 @@ impl Gateway {
     /// When something is next due, on the clock of the world.
     pub(super) fn next_turn(&self) -> Option<Millis> {
         let shards = self.shards.iter().map(|delivery| delivery.shard.next_turn());
-        let next = shards.fold(self.edge.next_turn(), Millis::min);
+        let next = shards.chain(self.searches.values().copied()).fold(self.edge.next_turn(), Millis::min);
         (!self.is_down).then(|| Millis(next.0.saturating_sub(self.offset)))
     }
 
@@ -122,15 +131,29 @@ impl Gateway {
             self.edge.take_request(now, request);
             is_busy = true;
         }
+        for (time, _) in self.searches.extract_if(.., |_, until| *until <= now) {
+            self.edge.take_found(now, time, None);
+            is_busy = true;
+        }
         self.edge.settle(now);
+        self.search(now);
         if self.edge.next_turn() <= now {
             self.edge.turn(now);
             self.edge.settle(now);
+            self.search(now);
             let next = self.edge.next_turn();
             assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.edge);
             is_busy = true;
         }
         is_busy
+    }
+
+    /// Begins the searches that the edge wants.
+    fn search(&mut self, now: Millis) {
+        while let Some(time) = self.edge.next_search(now) {
+            self.searches.insert(time, now.plus(millis(SEARCH_DEADLINE)));
+            self.begun.push(time);
+        }
     }
 }
 
@@ -192,26 +215,43 @@ impl Cluster {
             return;
         }
         let outgoing = gateway.turn(self.now);
-        self.busy |= !outgoing.is_empty();
+        let searches = std::mem::take(&mut gateway.begun);
+        self.busy |= !outgoing.is_empty() || !searches.is_empty();
         for message in outgoing {
-            self.post(message);
+            self.post(number, message);
+        }
+        let node = self.gateways[number].node.clone();
+        for time in searches {
+            self.network.send_once(self.now, Message::Find(node.clone(), time));
         }
     }
 
     /// A gateway sends something.
-    fn post(&mut self, Outgoing { subject, reply, payload, .. }: Outgoing) {
+    fn post(&mut self, from: usize, Outgoing { subject, reply, payload, ask }: Outgoing) {
+        let gateway = &mut self.gateways[from];
+        if gateway.is_cut {
+            if let Some(ask) = ask {
+                gateway.edge.unsent(self.now.plus(gateway.offset), ask);
+            }
+            return;
+        }
         if let Some(reply) = reply {
             let ask = names::parse_replayed(&reply).expect("answers go to where asks are known");
             let to = (0..NODES).find(|router| {
                 let node = &self.routers[*router].node;
                 *subject == names::replay_of(node.id.as_str(), &node.nonce.to_string())
             });
-            // Any router, of NATS's choosing, or one by name; one that is no more hears nothing.
-            let to = to.or_else(|| (subject == names::REPLAY).then(|| self.network.random(NODES as u64) as usize));
+            // Any router that is connected, of NATS's choosing, or one by name.
+            let connected: Vec<usize> = (0..NODES).filter(|router| !self.routers[*router].is_down).collect();
+            let is_any = subject == names::REPLAY && !connected.is_empty();
+            let to = to.filter(|router| connected.contains(router));
+            let to = to.or_else(|| is_any.then(|| connected[self.network.random(connected.len() as u64) as usize]));
             let request = wire::decode(&payload).expect("what a gateway asks can be read");
-            if let Some(to) = to {
-                self.network.send(self.now, &Message::Ask(to, ask, request));
-            }
+            let message = match to {
+                Some(to) => Message::Ask(to, ask, request),
+                None => Message::NoResponders(self.gateways[from].node.clone(), ask),
+            };
+            self.network.send(self.now, &message);
             return;
         }
         for router in 0..NODES {
@@ -226,24 +266,44 @@ impl Cluster {
 
     /// A router asks a gateway for its whole interest.
     pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
-        let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_down) else {
-            return;
-        };
+        let is_there = |gateway: &Gateway| gateway.node == *node && !gateway.is_down && !gateway.is_cut;
+        let Some(number) = self.gateways.iter().position(is_there) else { return };
+        let gateway = &mut self.gateways[number];
         let before = gateway.edge.take_outgoing();
         gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
         let parts = gateway.edge.take_outgoing().into_iter();
         let parts: Vec<SnapshotPart> = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
         self.network.send(self.now, &Message::Snapshot(router, parts));
-        before.into_iter().for_each(|message| self.post(message));
+        before.into_iter().for_each(|message| self.post(number, message));
     }
 
     /// Something has come for a gateway.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
-        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_down) {
+        let is_there = |gateway: &&mut Gateway| gateway.node == *node && !gateway.is_down && !gateway.is_cut;
+        if let Some(gateway) = self.gateways.iter_mut().find(is_there) {
             let now = self.now.plus(gateway.offset);
             deliver(&mut gateway.edge, now);
             gateway.edge.settle(now);
         }
+    }
+
+    /// NATS says where a time stands.
+    pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_cut)
+            && gateway.searches.remove(&time).is_some()
+        {
+            self.deliver(node, |edge, now| edge.take_found(now, time, seq));
+        }
+    }
+
+    /// A gateway loses its connection to NATS, or has it again.
+    pub(super) fn cut(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        gateway.is_cut = !gateway.is_cut;
+        let now = self.now.plus(gateway.offset);
+        gateway.edge.take_standing(Connection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
+        gateway.edge.look_upstream(now);
+        gateway.edge.settle(now);
     }
 
     pub(super) fn restart_gateway(&mut self, number: usize) {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tickwire_core::ids::{Millis, NodeRef};
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{Millis, NodeRef, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::replay::{Part, ReplayRequest};
 use tickwire_core::section::Section;
@@ -22,6 +23,11 @@ pub(super) enum Message {
     Snapshot(usize, Vec<SnapshotPart>),
     Ask(usize, u64, ReplayRequest),
     Answer(NodeRef, u64, Bytes),
+    /// From the server: nobody hears what was asked.
+    NoResponders(NodeRef, u64),
+    /// Where in the stream a time stands, and the answer; `None` if the server has none.
+    Find(NodeRef, Timestamp),
+    Found(NodeRef, Timestamp, Option<Seq>),
     /// From a router to KV, and back.
     Lease(usize, u64, Asked),
     LeaseAnswer(usize, u64, Answer),

@@ -60,6 +60,12 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
+    /// A session subscribes, and wants what was stored in the last so many milliseconds.
+    LookBack {
+        session: u8,
+        filter: u8,
+        ago: u64,
+    },
     Disconnect {
         session: u8,
     },
@@ -89,6 +95,10 @@ pub(super) enum Action {
         router: u8,
     },
     RestartGateway {
+        gateway: u8,
+    },
+    /// A gateway loses its connection to NATS, or has it again.
+    Cut {
         gateway: u8,
     },
     /// A node ends, or one that is not there starts: routers `0..3`, gateways `3..6`.
@@ -173,6 +183,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         2 => (0..4u8).prop_map(|user| Action::Address { user }),
         3 => (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter }),
         2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
+        2 => (any::<u8>(), 0..8u8, 0..8_000u64)
+            .prop_map(|(session, filter, ago)| Action::LookBack { session, filter, ago }),
         1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
@@ -191,6 +203,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
         1 => (0..3u8).prop_map(|router| Action::Stall { router }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
+        1 => (0..3u8).prop_map(|gateway| Action::Cut { gateway }),
         1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),
         2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
         1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),

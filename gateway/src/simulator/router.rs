@@ -14,7 +14,7 @@ use tickwire_node::clock::millis;
 use tickwire_node::lease::Record;
 use tickwire_router_node::decisions::{
     Engine, Facts, Floors, Heard, Look, Mark, Order, Output, Ownership, Pace, ROUND, Readable, Report,
-    SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, lease_deadline, pause,
+    SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, lease_deadline,
 };
 
 use super::cluster::{Cluster, NODES, PARTITIONS, Stored};
@@ -320,7 +320,7 @@ impl Cluster {
                     }
                 }
                 Output::AskSnapshot { gateway, attempts } => {
-                    let at = now.plus(millis(pause(attempts)));
+                    let at = now.plus(SNAPSHOT_BACKOFF.after(attempts));
                     let until = at.plus(millis(SNAPSHOT_DEADLINE));
                     router.snapshots.insert(gateway, Snapshot { at: Some(at), until });
                 }

@@ -13,7 +13,7 @@ use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::link::Inlet;
 use crate::names;
-use crate::nats::{BACKOFF_MOST, Nats};
+use crate::nats::{BACKOFF, Nats};
 use crate::view::{BeatError, Roster};
 use metrics::{counter, gauge};
 use std::future::ready;
@@ -187,7 +187,7 @@ impl Coordinator {
     /// What cut this node off cut others off too, and chance may make their pauses between two tries longer: until they
     /// had time to connect again, absence does not count.
     fn be_lenient(&mut self, now: Millis) {
-        self.lenient_until = now.plus(millis(BACKOFF_MOST));
+        self.lenient_until = now.plus(BACKOFF.most);
         self.roster.restart_silence(now);
     }
 

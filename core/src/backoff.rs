@@ -1,0 +1,35 @@
+//! Pauses between attempts at one thing: each twice as long as the one before, up to a limit.
+
+/// How long to wait, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first attempt in vain.
+    pub first: u64,
+    /// At most.
+    pub most: u64,
+}
+
+impl Backoff {
+    /// The pause after so many attempts in vain, in milliseconds; none after none.
+    #[must_use]
+    pub fn after(self, attempts: u32) -> u64 {
+        let doublings = attempts.saturating_sub(1);
+        let pause = self.first.checked_shl(doublings).filter(|pause| pause >> doublings == self.first);
+        if attempts == 0 { 0 } else { pause.map_or(self.most, |pause| pause.min(self.most)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_limit() {
+        let backoff = Backoff { first: 50, most: 2_000 };
+        let pauses: Vec<u64> = (0..9).map(|attempts| backoff.after(attempts)).collect();
+        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
+        for attempts in [58, 59, 60, 64, 65, 66, u32::MAX] {
+            assert_eq!(backoff.after(attempts), 2_000, "{attempts}");
+        }
+    }
+}
