@@ -251,3 +251,20 @@ async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
         rig.hears(number, &format!("\"heartbeat\",\"position\":\"{position}\""));
     }
 }
+
+/// It is the gateway that is behind, and another one may be as far.
+#[tokio::test]
+async fn who_is_far_ahead_of_a_gateway_that_has_lost_its_cluster_is_told_to_come_again() {
+    let mut rig = Rig::new();
+    let number = rig.welcome().await;
+    let far = Seq(rig.shard.settings.config.replay_range + 1_000);
+    let position = Position { incarnation: Incarnation(1), seqs: vec![far; usize::from(PARTITIONS)] };
+    let subscriptions = json!({ "mine": { "filter": {} } });
+    let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
+    for (notice, code) in [(NoticeCode::UpstreamLost, "503"), (NoticeCode::UpstreamRestored, "415")] {
+        rig.take(FromEdge::Upstream(notice, None));
+        rig.say(number, &resume);
+        rig.settle().await;
+        rig.hears(number, &format!("\"error\",\"code\":{code}"));
+    }
+}

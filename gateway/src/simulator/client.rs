@@ -6,15 +6,17 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tickwire_core::codes::ErrorCode;
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerMessage};
+use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerError, ServerMessage};
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
 use tickwire_core::position::Position;
 
 use super::cluster::{Cluster, PARTITIONS, Stored};
 use super::gateway::identity;
 use super::made::filter;
+use super::plan::REPLAY_RANGE;
 use super::socket::Line;
 
 /// The name of the one subscription that a client has.
@@ -61,6 +63,8 @@ pub(super) struct World<'a> {
     pub(super) lives: &'a BTreeMap<Incarnation, Life>,
     /// What was stored in each.
     pub(super) history: &'a BTreeMap<Incarnation, Vec<Stored>>,
+    /// Whether a gateway that lags a little takes positions for ones that cannot be.
+    pub(super) is_tight: bool,
 }
 
 impl World<'_> {
@@ -332,10 +336,20 @@ impl Client {
                 }
                 self.notices.push(notice);
             }
+            // It comes back later, at some gateway.
+            ServerMessage::Error(error) if self.may_refuse(&error, world) => self.disconnect(),
             ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
             ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
+    fn may_refuse(&self, error: &ServerError, world: &World) -> bool {
+        let is_resume =
+            self.connection.as_ref().is_some_and(|connection| matches!(connection.asked[..], [Asked::Resume, ..]));
+        is_resume
+            && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
     }
 
     fn answered(&mut self, asked: &Asked, position: &str, world: &World) {
@@ -542,7 +556,8 @@ impl Cluster {
 
     /// Clients take in what has come.
     pub(super) fn hear(&mut self) {
-        let world = World { lives: &self.lives, history: &self.history };
+        let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
+        let world = World { lives: &self.lives, history: &self.history, is_tight };
         for client in &mut self.clients {
             self.busy |= client.hear(&world);
         }
