@@ -1,8 +1,10 @@
 //! Whatever bytes a producer can get into the stream stop nobody: the message becomes a dead letter with all of its
 //! bytes, and every way of reading passes over it. What strangers say on the subjects between nodes stops nobody either.
 
+use async_nats::jetstream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -11,6 +13,7 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::frames::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
+use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
@@ -308,27 +311,40 @@ async fn acknowledgements_that_are_sent_to_leases_take_them_from_nobody() {
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
     let producer = cluster.producer().await;
-    let keys: Vec<String> = (0..PARTITIONS).map(names::lease_key).collect();
-    let keys = keys.iter().map(String::as_str).chain([names::CATCH_ALL_KEY, names::COORDINATOR_KEY]);
-    let subjects: Vec<String> = keys.map(|key| format!("$KV.{}.{key}", names::LEASES_BUCKET)).collect();
+    let leases = (0..PARTITIONS).map(names::lease_key).chain([names::CATCH_ALL_KEY.to_owned()]);
+    let keys = leases.map(|key| (names::LEASES_BUCKET, key));
+    let keys: Vec<_> = keys.chain([(names::VIEW_BUCKET, names::COORDINATOR_KEY.to_owned())]).collect();
+    let jetstream = jetstream::new(cluster.client.clone());
+    let mut written = cluster.client.subscribe("$KV.>").await.unwrap();
+    let is_acknowledgement = |payload: &[u8]| payload.starts_with(b"{");
     for round in 1..=ROUNDS {
-        for subject in &subjects {
-            let payload = feed::pattern("AAPL", round).payload().clone();
-            cluster.client.publish_with_reply("events.pattern.AAPL", subject.clone(), payload).await.unwrap();
+        for (bucket, key) in &keys {
+            let (subject, payload) = (format!("$KV.{bucket}.{key}"), feed::pattern("AAPL", round).payload().clone());
+            cluster.client.publish_with_reply("events.pattern.AAPL", subject, payload).await.unwrap();
         }
         producer.publish(&feed::pattern("SPY", round)).await;
-        // Each owner finds its leases overwritten when it renews them.
-        let due = (round * subjects.len()) as f64;
-        eventually("every owner has seen to its leases", DEADLINE, async || {
-            let mut found = 0.0;
-            for router in &mut cluster.routers {
-                found += router.metrics().await.get("tickwire_overwritten_leases_total");
-            }
-            (found >= due).then_some(())
-        })
-        .await;
+        let mut overwritten = 0;
+        while overwritten < keys.len() {
+            let message = timeout(DEADLINE, written.next()).await.expect("leases are overwritten").unwrap();
+            overwritten += usize::from(is_acknowledgement(&message.payload));
+        }
+        // Each owner finds that out when it renews its lease, and writes it again.
+        for (bucket, key) in &keys {
+            let stream = jetstream.get_stream(format!("KV_{bucket}")).await.unwrap();
+            let subject = format!("$KV.{bucket}.{key}");
+            let is_node = async || {
+                let last = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+                (!is_acknowledgement(&last.payload)).then_some(())
+            };
+            eventually("the owner has written its lease again", DEADLINE, is_node).await;
+        }
     }
-    let published = ROUNDS * (subjects.len() + 1);
+    let mut found = 0.0;
+    for router in &mut cluster.routers {
+        found += router.metrics().await.get("tickwire_overwritten_leases_total");
+    }
+    assert!(found >= keys.len() as f64, "{found}");
+    let published = ROUNDS * (keys.len() + 1);
     let log = eventually("the stream holds all events", DEADLINE, async || {
         Some(cluster.log().await).filter(|log| log.entries.len() == published)
     });
