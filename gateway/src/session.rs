@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Chosen, Id, Subscription, SubscriptionName};
 use tickwire_core::ids::{Millis, Seq, UserId};
 use tickwire_core::position::Position;
-use tickwire_core::since::Since;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Term;
@@ -23,13 +23,22 @@ use crate::shard::turns::Reading;
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Waits until it is confirmed.
-    Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription, since: Option<Since> },
+    Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription, past: Option<Begin> },
     /// Waits until all of it is confirmed.
     Resume { id: Option<Id>, from: Position, subscriptions: Vec<(SubscriptionName, Subscription)> },
     /// Takes effect as soon as it is its turn.
     Unsubscribe { id: Option<Id>, chosen: Chosen },
     /// Answered as soon as it is its turn.
     List { id: Option<Id> },
+}
+
+/// Where the past begins that a subscription is asked for with.
+#[derive(Clone, Debug)]
+pub(crate) enum Begin {
+    /// After this position.
+    At(Position),
+    /// From this time on; what is older was wanted as well if it `is_cut`.
+    From { time: Timestamp, is_cut: bool },
 }
 
 impl Request {
@@ -56,7 +65,7 @@ impl Request {
 
     /// Whether it wants the past.
     pub(crate) fn wants_past(&self) -> bool {
-        matches!(self, Self::Subscribe { since: Some(_), .. } | Self::Resume { .. })
+        matches!(self, Self::Subscribe { past: Some(_), .. } | Self::Resume { .. })
     }
 }
 

@@ -120,7 +120,13 @@ impl Cluster {
         Self::as_shipped_on(vec![NatsServer::start()]).await
     }
 
-    /// The same on these nats-servers.
+    /// The same with these settings.
+    pub(crate) async fn as_shipped_but_for(settings: &[(&str, &str)]) -> Self {
+        let settings = [&[("auth.mode", "dev")], settings].concat();
+        Self::with_settings(vec![NatsServer::start()], &settings).await
+    }
+
+    /// One as it ships, on these nats-servers.
     pub(crate) async fn as_shipped_on(nats: Vec<NatsServer>) -> Self {
         Self::with_settings(nats, &[("auth.mode", "dev")]).await
     }

@@ -78,7 +78,8 @@ impl<S: Socket> Shard<S> {
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 let filter = Arc::clone(&subscription.filter);
-                self.request(now, number, Request::Subscribe { id, name, subscription, since })?;
+                let past = since.map(|since| self.begin_of(since));
+                self.request(now, number, Request::Subscribe { id, name, subscription, past })?;
                 self.ask(ToEdge::Add(self.id(number), vec![filter]));
                 Ok(())
             }
@@ -206,11 +207,11 @@ impl<S: Socket> Shard<S> {
     pub(super) fn grant(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let (id, gaps) = match session.requests.pop_front() {
-            Some(Request::Subscribe { id, name, subscription, since }) => {
+            Some(Request::Subscribe { id, name, subscription, past }) => {
                 let Some(subscription) = self.put_in_force(number, name, subscription) else { return };
-                let gaps = since.map(|since| {
+                let gaps = past.map(|begin| {
                     self.flush(now, number);
-                    self.look_back(now, (number, subscription), id.clone(), &since)
+                    self.look_back(now, (number, subscription), id.clone(), &begin)
                 });
                 (id, gaps)
             }

@@ -22,6 +22,7 @@ use crate::delivery::Delivery;
 use crate::lack::Lack;
 use crate::messages::{Past, ToEdge};
 use crate::outbox::{Limits, Outbox};
+use crate::session::Begin;
 use crate::socket::Socket;
 
 /// How long a shard digests before what is new has its turn.
@@ -91,22 +92,36 @@ impl<S: Socket> Shard<S> {
         gaps
     }
 
+    /// Where the past begins that somebody asks for now. It may be long until it is given.
+    pub(super) fn begin_of(&self, since: Since) -> Begin {
+        // The time of day is read once: by a later one the history would begin after as long a time ago.
+        let wall = (self.settings.clocks.wall)();
+        let oldest = before(wall, self.settings.config.history);
+        let from = |time: Timestamp| Begin::From { time: time.max(oldest), is_cut: time < oldest };
+        match since {
+            Since::Position(position) => Begin::At(position),
+            Since::Ago(ago) => from(before(wall, ago)),
+            Since::Time(time) => from(time),
+        }
+    }
+
     /// A subscription of a session wants what was stored before it.
     pub(super) fn look_back(
         &mut self,
         now: Millis,
         (number, subscription): (u64, u32),
         id: Option<Id>,
-        since: &Since,
+        begin: &Begin,
     ) -> Vec<Gap> {
         let of = Of::Subscription(subscription);
-        // The time of day is read once: by a later one the history would begin after as long a time ago.
-        let wall = (self.settings.clocks.wall)();
-        let oldest = before(wall, self.settings.config.history);
-        let (catch_up, gaps) = match since {
-            Since::Position(from) => self.begin_at(now, id, of, from),
-            Since::Ago(ago) => (self.begin_search(now, number, id, of, before(wall, *ago), oldest), Vec::new()),
-            Since::Time(time) => (self.begin_search(now, number, id, of, *time, oldest), Vec::new()),
+        let (catch_up, gaps) = match begin {
+            Begin::At(position) => self.begin_at(now, id, of, position),
+            Begin::From { time, is_cut } => {
+                self.ask(ToEdge::Find(self.id(number), *time));
+                let applied = &self.applied;
+                let catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding(*time, *is_cut);
+                (catch_up, Vec::new())
+            }
         };
         if let Some(session) = self.sessions.get_mut(number) {
             session.catch_up = Some(Box::new(catch_up));
@@ -134,21 +149,6 @@ impl<S: Socket> Shard<S> {
             gap("reset", Partition(p), unknown, unknown)
         };
         (catch_up, (0..).zip(&from.seqs).map(reset).collect())
-    }
-
-    /// The past from a time on, but from the oldest that is given at all; where that stands is asked of the edge.
-    fn begin_search(
-        &self,
-        now: Millis,
-        number: u64,
-        id: Option<Id>,
-        of: Of,
-        time: Timestamp,
-        oldest: Timestamp,
-    ) -> CatchUp {
-        let (applied, from) = (&self.applied, time.max(oldest));
-        self.ask(ToEdge::Find(self.id(number), from));
-        CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding(from, time < oldest)
     }
 
     /// The time that a session asked for stands behind `found`; `None` if NATS did not say for too long.

@@ -163,7 +163,11 @@ impl Cluster {
             Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
             Action::LookBack { session, filter, ago } => {
                 let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago)));
-                self.with_client(session, |client| client.look_back(filter.into(), since));
+                self.with_client(session, |client| client.look_back(filter.into(), &since.to_string(), since));
+            }
+            Action::LookBackSeconds { session, filter, ago } => {
+                let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(1_000 * ago)));
+                self.with_client(session, |client| client.look_back(filter.into(), &format!("{ago}s"), since));
             }
             Action::Unsubscribe { session } => self.with_client(session, Client::unsubscribe),
             Action::Room { session, tens } => {

@@ -60,8 +60,13 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
-    /// A session subscribes, and wants what was stored in the last so many milliseconds.
+    /// A session subscribes, and wants what was stored in the last so many milliseconds, or seconds as it says.
     LookBack {
+        session: u8,
+        filter: u8,
+        ago: u64,
+    },
+    LookBackSeconds {
         session: u8,
         filter: u8,
         ago: u64,
@@ -185,6 +190,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
         2 => (any::<u8>(), 0..8u8, 0..8_000u64)
             .prop_map(|(session, filter, ago)| Action::LookBack { session, filter, ago }),
+        1 => (any::<u8>(), 0..8u8, 0..8u64)
+            .prop_map(|(session, filter, ago)| Action::LookBackSeconds { session, filter, ago }),
         1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
