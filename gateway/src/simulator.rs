@@ -184,3 +184,19 @@ fn what_another_life_keeps_comes_though_the_connection_breaks_before_it_has() {
         run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
     }
 }
+
+/// A session asks for the last second while its gateway is away from NATS, and is confirmed much later.
+#[test]
+fn a_length_of_time_counts_from_when_the_past_is_asked_for() {
+    let actions = vec![
+        Action::Connect { gateway: 0, user: 0, filter: 0 },
+        Action::Pass(3_000),
+        Action::Publish { symbol: 0, confidence: 5 },
+        Action::Pass(900),
+        Action::Cut { gateway: 0 },
+        Action::LookBackSeconds { session: 0, filter: 1, ago: 1 },
+        Action::Pass(3_000),
+        Action::Cut { gateway: 0 },
+    ];
+    run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
+}
