@@ -13,9 +13,8 @@ impl Backoff {
     /// The pause after so many attempts in vain, in milliseconds; none after none.
     #[must_use]
     pub fn after(self, attempts: u32) -> u64 {
-        let doublings = attempts.saturating_sub(1);
-        let pause = self.first.checked_shl(doublings).filter(|pause| pause >> doublings == self.first);
-        if attempts == 0 { 0 } else { pause.map_or(self.most, |pause| pause.min(self.most)) }
+        let Some(doublings) = attempts.checked_sub(1) else { return 0 };
+        self.first.saturating_mul(1 << doublings.min(u64::BITS - 1)).min(self.most)
     }
 }
 

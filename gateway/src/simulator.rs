@@ -149,7 +149,8 @@ fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
 /// A session has given up all that it wanted while the past was on its way, and another life of the stream begins.
 #[test]
 fn whoever_has_unsubscribed_catches_up_in_the_next_life_all_the_same() {
-    let past = [Action::LookBack { session: 0, filter: 1, ago: 0 }, Action::Resume { session: 0, gateway: 0 }];
+    let look_back = Action::LookBack { session: 0, filter: 1, ago: 0, in_seconds: false };
+    let past = [look_back, Action::Resume { session: 0, gateway: 0 }];
     for past in past {
         let actions = vec![
             Action::Connect { gateway: 0, user: 0, filter: 0 },
@@ -194,7 +195,7 @@ fn a_length_of_time_counts_from_when_the_past_is_asked_for() {
         Action::Publish { symbol: 0, confidence: 5 },
         Action::Pass(900),
         Action::Cut { gateway: 0 },
-        Action::LookBackSeconds { session: 0, filter: 1, ago: 1 },
+        Action::LookBack { session: 0, filter: 1, ago: 1_000, in_seconds: true },
         Action::Pass(3_000),
         Action::Cut { gateway: 0 },
     ];

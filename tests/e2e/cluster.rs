@@ -117,7 +117,7 @@ impl Cluster {
 
     /// A cluster without nodes, which will have no setting but those that say where things are, and who clients are.
     pub(crate) async fn as_shipped() -> Self {
-        Self::as_shipped_on(vec![NatsServer::start()]).await
+        Self::as_shipped_but_for(&[]).await
     }
 
     /// The same with these settings.

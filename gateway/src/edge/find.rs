@@ -72,17 +72,9 @@ pub(super) fn describe() {
 /// gap. `None` if nobody could say in time.
 pub(super) async fn find(nats: Nats, stream: String, time: Timestamp) -> Option<Seq> {
     let server = Server { nats: &nats, stream: &stream };
-    match timeout(DEADLINE, server.before(time)).await {
-        Ok(Ok(seq)) => Some(seq),
-        Ok(Err(reason)) => {
-            warn!(reason, %time, "a time cannot be found in the stream; searching again");
-            None
-        }
-        Err(_) => {
-            warn!(%time, "a time was not found in the stream within {DEADLINE:?}; searching again");
-            None
-        }
-    }
+    let found = timeout(DEADLINE, server.before(time)).await;
+    let found = found.unwrap_or_else(|_| Err(format!("no answer within {DEADLINE:?}")));
+    found.inspect_err(|reason| warn!(reason, %time, "a time cannot be found in the stream; searching again")).ok()
 }
 
 /// Whoever answers for the stream.

@@ -142,17 +142,14 @@ impl<S: Socket> Shard<S> {
         // A gateway may lag, but not as far as that. Whoever claims to have seen the future would wait for it in vain.
         let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
         let beyond = known.saturating_add(self.settings.config.replay_range);
-        let is_beyond =
-            position.incarnation == self.applied.incarnation && position.seqs.iter().any(|seq| seq.0 > beyond);
-        match is_beyond {
-            false => Ok(position),
-            true if self.outage.is_some() => {
-                let message =
-                    "position: this gateway has lost its cluster, and is not as far; resume later, or elsewhere";
-                Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message))
-            }
-            true => Err(refused("position: it lies beyond the end of the stream".to_owned())),
+        if position.incarnation != self.applied.incarnation || position.seqs.iter().all(|seq| seq.0 <= beyond) {
+            return Ok(position);
         }
+        if self.outage.is_some() {
+            let message = "position: this gateway has lost its cluster, and is not as far; resume later, or elsewhere";
+            return Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message));
+        }
+        Err(refused("position: it lies beyond the end of the stream".to_owned()))
     }
 
     /// A position names the stream's partitions, no more and no fewer. Of any other there is nothing to go on from.

@@ -1,5 +1,7 @@
 //! Clients that do as docs/protocol.md says, and keep what they were promised, given and told.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::str::FromStr;
@@ -7,8 +9,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tickwire_core::codes::ErrorCode;
-use tickwire_core::event::{Event, Kinds, Timestamp};
-use tickwire_core::filter::Filter;
+use tickwire_core::event::Timestamp;
 use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerError, ServerMessage};
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
 use tickwire_core::position::Position;
@@ -21,9 +22,6 @@ use super::socket::Line;
 
 /// The name of the one subscription that a client has.
 const NAME: &str = "mine";
-
-/// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
-const READ_MS: i64 = 20;
 
 /// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another gateway has
 /// room, or this one has lost its cluster.
@@ -89,20 +87,6 @@ struct Taken {
     gaps: Vec<Gap>,
     /// Where events stand that were dropped, since the client read too slowly.
     dropped: Vec<Range>,
-}
-
-impl Taken {
-    /// Whether this was given, or told as missing.
-    fn knows(&self, partition: Partition, seq: Seq) -> bool {
-        self.events.contains(&(partition, seq)) || self.is_told(partition, seq)
-    }
-
-    /// Whether this was told as missing.
-    fn is_told(&self, partition: Partition, seq: Seq) -> bool {
-        let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
-        let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
-        self.gaps.iter().any(in_gap) || self.dropped.iter().any(is_dropped)
-    }
 }
 
 /// A connection.
@@ -223,12 +207,7 @@ impl Client {
 
     /// Wants this from now on, beside nothing else.
     pub(super) fn subscribe(&mut self, wanted: u32) {
-        self.wanted = Some(wanted);
-        self.filters.insert(wanted);
-        if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            let frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted) });
-            self.say(&frame, Asked::Subscribe(wanted, None));
-        }
+        self.want(wanted, None);
     }
 
     /// The same, from a time on, as it is spoken, if nothing of the past is on its way.
@@ -238,10 +217,19 @@ impl Client {
         if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
             return self.subscribe(wanted);
         }
+        self.want(wanted, Some((spoken, since)));
+    }
+
+    fn want(&mut self, wanted: u32, past: Option<(&str, Timestamp)>) {
         self.wanted = Some(wanted);
         self.filters.insert(wanted);
-        let frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted), "since": spoken });
-        self.say(&frame, Asked::Subscribe(wanted, Some(since)));
+        if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
+            let mut frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted) });
+            if let Some((spoken, _)) = past {
+                frame["since"] = json!(spoken);
+            }
+            self.say(&frame, Asked::Subscribe(wanted, past.map(|(_, since)| since)));
+        }
     }
 
     pub(super) fn unsubscribe(&mut self) {
@@ -466,81 +454,6 @@ impl Client {
         let Some(position) = &self.position else { return false };
         let is_there = position.incarnation == incarnation && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
         is_there && connection.asked.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
-    }
-
-    /// What was given and told must be what was promised. `is_told` says whether a gap had to be.
-    pub(super) fn check(
-        &self,
-        (history, lives): (&BTreeMap<Incarnation, Vec<Stored>>, &BTreeMap<Incarnation, Life>),
-        is_told: impl Fn(Incarnation, &Gap) -> bool,
-    ) {
-        let nothing = Taken::default();
-        let filters: BTreeMap<u32, Filter> = self
-            .filters
-            .iter()
-            .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
-            .collect();
-        let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
-        for past in self.pasts.iter().filter(|past| past.is_wanted) {
-            // What a later life keeps may come in that.
-            let lives = self.taken.iter().filter(|(life, _)| **life >= past.incarnation);
-            let taken: Vec<&Taken> = lives.map(|(_, taken)| taken).collect();
-            let is_past = |stored: &&Stored| {
-                let Stored { partition, seq, event, is_tick, .. } = stored;
-                let is_there = event.stored >= past.since && *seq <= past.end[usize::from(partition.0)];
-                is_there && !is_tick && wants(past.filter, event)
-            };
-            let is_promised =
-                |stored: &&Stored| is_past(stored) && stored.event.stored >= Timestamp(past.since.0 + READ_MS);
-            for Stored { partition, seq, .. } in history[&past.incarnation].iter().filter(is_promised) {
-                let is_told = taken.iter().any(|taken| taken.is_told(*partition, *seq));
-                let is_known = is_told || past.given.contains(&(*partition, *seq));
-                assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
-            }
-            for place in &past.given {
-                let mut log = history[&past.incarnation].iter();
-                let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
-                let may_be = self.was_slow || was_stored;
-                assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
-            }
-        }
-        for promise in &self.promises {
-            let taken = self.taken.get(&promise.incarnation).unwrap_or(&nothing);
-            // What stands before a life began is the same in the one before.
-            let life = lives[&promise.incarnation];
-            let former =
-                self.taken.iter().filter(|(former, _)| life.keeps_of(**former).is_some()).map(|(_, taken)| taken);
-            let former: Vec<&Taken> = former.collect();
-            for Stored { partition, seq, event, .. } in
-                history[&promise.incarnation].iter().filter(|stored| !stored.is_tick)
-            {
-                let at = usize::from(partition.0);
-                if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
-                    continue;
-                }
-                let knows = |taken: &Taken| taken.knows(*partition, *seq);
-                let is_known = knows(taken) || *seq <= life.before && former.iter().any(|taken| knows(taken));
-                assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
-            }
-        }
-        for (incarnation, taken) in &self.taken {
-            let log: BTreeMap<_, _> =
-                history[incarnation].iter().map(|stored| ((stored.partition, stored.seq), &stored.event)).collect();
-            for place in &taken.events {
-                let event = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
-                let is_wanted = self.filters.iter().any(|filter| wants(*filter, event));
-                assert!(is_wanted, "{place:?} is not what was asked for: {self:#?}");
-            }
-            for gap in &taken.gaps {
-                assert!(is_told(*incarnation, gap), "{gap:?} need not have been told: {self:#?}");
-            }
-        }
-        let losses: u64 = self.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
-        assert!(losses == 0 || self.was_slow, "{losses} events were dropped of a client that reads: {self:#?}");
-    }
-
-    pub(super) fn has_gaps(&self) -> bool {
-        self.taken.values().any(|taken| !taken.gaps.is_empty())
     }
 }
 

@@ -88,6 +88,11 @@ impl Gateway {
         Self { node, is_down, is_cut, offset, edge, searches, begun: Vec::new(), shards, requests, readiness }
     }
 
+    /// Whether it is that node, and what is sent to that comes to it.
+    fn hears(&self, node: &NodeRef) -> bool {
+        self.node == *node && !self.is_down && !self.is_cut
+    }
+
     /// Whether it would be sent new clients; if not, what it tells an operator.
     pub(super) fn is_ready(&self) -> Result<(), String> {
         let report = self.readiness.report(false);
@@ -266,8 +271,7 @@ impl Cluster {
 
     /// A router asks a gateway for its whole interest.
     pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
-        let is_there = |gateway: &Gateway| gateway.node == *node && !gateway.is_down && !gateway.is_cut;
-        let Some(number) = self.gateways.iter().position(is_there) else { return };
+        let Some(number) = self.gateways.iter().position(|gateway| gateway.hears(node)) else { return };
         let gateway = &mut self.gateways[number];
         let before = gateway.edge.take_outgoing();
         gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
@@ -279,8 +283,7 @@ impl Cluster {
 
     /// Something has come for a gateway.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
-        let is_there = |gateway: &&mut Gateway| gateway.node == *node && !gateway.is_down && !gateway.is_cut;
-        if let Some(gateway) = self.gateways.iter_mut().find(is_there) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.hears(node)) {
             let now = self.now.plus(gateway.offset);
             deliver(&mut gateway.edge, now);
             gateway.edge.settle(now);
@@ -289,9 +292,8 @@ impl Cluster {
 
     /// NATS says where a time stands.
     pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
-        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.node == *node && !gateway.is_cut)
-            && gateway.searches.remove(&time).is_some()
-        {
+        let gateway = self.gateways.iter_mut().find(|gateway| gateway.hears(node));
+        if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
             self.deliver(node, |edge, now| edge.take_found(now, time, seq));
         }
     }

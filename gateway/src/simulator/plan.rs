@@ -60,16 +60,12 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
-    /// A session subscribes, and wants what was stored in the last so many milliseconds, or seconds as it says.
+    /// A session subscribes, and wants what was stored in the last so many milliseconds: as a time, or in whole seconds.
     LookBack {
         session: u8,
         filter: u8,
         ago: u64,
-    },
-    LookBackSeconds {
-        session: u8,
-        filter: u8,
-        ago: u64,
+        in_seconds: bool,
     },
     Disconnect {
         session: u8,
@@ -188,10 +184,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         2 => (0..4u8).prop_map(|user| Action::Address { user }),
         3 => (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter }),
         2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
-        2 => (any::<u8>(), 0..8u8, 0..8_000u64)
-            .prop_map(|(session, filter, ago)| Action::LookBack { session, filter, ago }),
-        1 => (any::<u8>(), 0..8u8, 0..8u64)
-            .prop_map(|(session, filter, ago)| Action::LookBackSeconds { session, filter, ago }),
+        3 => (any::<u8>(), 0..8u8, 0..8_000u64, any::<bool>())
+            .prop_map(|(session, filter, ago, in_seconds)| Action::LookBack { session, filter, ago, in_seconds }),
         1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),

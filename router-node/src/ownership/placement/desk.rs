@@ -4,6 +4,7 @@ use super::super::tenancy::{Checkpoint, Seen};
 use super::{Pace, Reached};
 use crate::source::Tenure;
 use crate::stream::Facts;
+use tickwire_core::backoff::Backoff;
 use tickwire_core::ids::{Incarnation, Millis, NodeRef};
 use tickwire_node::lease::Read;
 
@@ -27,10 +28,8 @@ const ANYONE: u64 = 300;
 /// again for them; but that is better than an owner that does not come.
 const INTEREST_PATIENCE: u64 = 500;
 
-/// For how long, in milliseconds, a source is kept that the ring does not give us; doubled each time that nobody has
-/// taken it in between, but for so many times at most.
-const KEEP: u64 = 2_000;
-const DOUBLINGS: u32 = 3;
+/// For how long a source is kept that the ring does not give us; doubled each time that nobody has taken it in between.
+const KEEP: Backoff = Backoff { first: 2_000, most: 16_000 };
 
 /// One lease.
 #[derive(Debug, Default)]
@@ -195,8 +194,8 @@ impl Desk {
         }
         self.kept_until = now;
         if !self.is_wanted {
-            self.kept_until = now.plus(KEEP << self.adoptions.min(DOUBLINGS));
             self.adoptions = self.adoptions.saturating_add(1);
+            self.kept_until = now.plus(KEEP.after(self.adoptions));
         }
         self.hold = Hold::Held(held);
     }

@@ -1,0 +1,113 @@
+//! The end of a run: all faults are over, everyone is served in time, and everything adds up.
+
+use std::time::Duration;
+
+use tickwire_core::frames::Gap;
+use tickwire_core::ids::{Incarnation, NodeRef, Seq};
+
+use super::super::client::Client;
+use super::super::made::user;
+use super::super::plan::{GIVE_UP_AFTER, REPLAY_RANGE};
+use super::{BEAT, Cluster, NODES, PARTITIONS};
+
+/// The numbers of users that no plan names.
+const WITNESSES: u32 = 1_000;
+
+/// How long to wait at least, in beats.
+const LEAST_BEATS: u32 = 6;
+
+/// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
+const PATIENCE: u32 = 30;
+
+impl Cluster {
+    /// Ends all faults and waits until everything that was stored has had time to arrive.
+    pub(in super::super) fn heal(&mut self) {
+        self.network.heal();
+        self.failing = false;
+        for number in 0..NODES {
+            for node in [number, number + NODES] {
+                let is_down = if node < NODES { self.routers[number].is_down } else { self.gateways[number].is_down };
+                if is_down {
+                    self.toggle(node);
+                }
+            }
+            if self.routers[number].stalled {
+                self.stall(number);
+            }
+            if self.gateways[number].is_cut {
+                self.cut(number);
+            }
+            self.routers[number].drops_next = false;
+            self.learn_view(number);
+            self.learn_view(number + NODES);
+        }
+        for client in &mut self.clients {
+            client.set_room(None);
+        }
+        // One at each gateway shows that it serves.
+        let witnesses = self.clients.len();
+        for gateway in 0..NODES {
+            self.clients.push(Client::new(user(WITNESSES + gateway as u32)));
+            self.clients[witnesses + gateway].subscribe(0);
+        }
+        self.pass(4 * BEAT);
+        for beat in 0..PATIENCE {
+            for at in 0..self.clients.len() {
+                if self.clients[at].is_wanted && !self.clients[at].is_connected() {
+                    let gateway = self.network.random(NODES as u64) as usize;
+                    self.connect(at, gateway);
+                }
+            }
+            for gateway in 0..NODES {
+                self.connect(witnesses + gateway, gateway);
+            }
+            self.pass(BEAT);
+            let is_well = || self.gateways.iter().all(|gateway| gateway.is_ready().is_ok());
+            if beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at)) && is_well() {
+                break;
+            }
+        }
+    }
+
+    /// Whether a client that means to be connected has all that there is.
+    fn is_served(&self, at: usize) -> bool {
+        let mut ends = vec![Seq(0); usize::from(PARTITIONS)];
+        for stored in self.history[&self.life.incarnation].iter().filter(|stored| !stored.is_tick) {
+            ends[usize::from(stored.partition.0)] = stored.seq;
+        }
+        self.clients[at].is_at(self.life.incarnation, &ends)
+    }
+
+    /// Whether a gap had to be told: nobody could have given it.
+    fn is_beyond_repair(&self, life: Incarnation, gap: &Gap) -> bool {
+        match gap.reason.as_str() {
+            "retention" => self.discarded.get(&life).is_some_and(|discarded| gap.to <= *discarded),
+            "damaged" => {
+                self.damaged.get(&life).is_some_and(|lost| lost.range(Seq(gap.from.0 + 1)..=gap.to).next().is_some())
+            }
+            "lost" => self.config.gateway.give_up_after < Duration::from_millis(GIVE_UP_AFTER),
+            "too_long" => self.config.gateway.replay_range < REPLAY_RANGE,
+            "reset" => self.lives.len() > 1,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn is_there(&self, node: &NodeRef) -> bool {
+        self.gateways.iter().any(|gateway| gateway.node == *node)
+    }
+
+    pub(in super::super) fn check(&self, quiet: bool) {
+        for (at, client) in self.clients.iter().enumerate() {
+            assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.life);
+            client.check((&self.history, &self.lives), |life, gap| self.is_beyond_repair(life, gap));
+            assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
+        }
+        for gateway in &self.gateways {
+            assert_eq!(gateway.is_ready(), Ok(()), "{}", gateway.node);
+        }
+        for router in &self.routers {
+            let lacking: Vec<&NodeRef> = router.lacking().iter().filter(|node| self.is_there(node)).collect();
+            assert!(lacking.is_empty(), "{} waits for more than these want: {lacking:?}", router.node);
+        }
+    }
+}
