@@ -173,7 +173,9 @@ impl NoticeCode {
             Self::UpstreamLost => {
                 "the cluster does not reach this gateway, or not with all partitions, or events cannot be stored: something new may not come for now; stay connected"
             }
-            Self::UpstreamRestored => "what `upstream_lost` told of is over, and what was missed is given",
+            Self::UpstreamRestored => {
+                "what `upstream_lost` told of is over; what was missed has come, or is on its way"
+            }
             Self::TokenExpiring => "the token expires soon; send `auth` with a new one",
         }
     }

@@ -285,7 +285,8 @@ impl Edge {
     /// Tells clients of an outage of the cluster, or of its end. Done by each turn.
     pub(crate) fn look_upstream(&mut self, now: Millis) {
         let standing = (self.connection.is_up, self.stopped.is_none());
-        let outage = Outage::of(now, standing, &self.coverage, self.ticks);
+        let since = self.upstream.waits_since(now, standing);
+        let outage = Outage::of(now, standing, &self.coverage, self.ticks, since);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| match (outage, &self.stopped) {
             (Outage::NotStored, Some(stopped)) => stopped.to_string(),

@@ -101,6 +101,8 @@ pub(crate) struct Session<S> {
     pub(crate) touched: bool,
     /// Whether any of its subscriptions has a quota.
     pub(crate) has_quotas: bool,
+    /// Whether it was told of an outage of the cluster whose end it has yet to be told of.
+    pub(crate) knows_outage: bool,
     pub(crate) reading: Reading,
     /// Sessions of more weight are served first.
     pub(crate) weight: u8,

@@ -334,13 +334,32 @@ impl<S: Socket> Shard<S> {
     }
 
     /// The cluster does not reach this gateway, or does again. Those that wait for their welcome are told as well: it is
-    /// what they wait for.
+    /// what they wait for. The end is told to whoever was told of the beginning.
     fn tell_upstream(&mut self, now: Millis, code: NoticeCode, reason: Option<String>) {
         let notice = Notice { msg: reason, ..Notice::new(code) };
-        for number in self.sessions.numbers(|session| session.stage != Stage::Closing) {
+        if code == NoticeCode::UpstreamLost {
+            self.outage = Some(notice);
+            for number in self.sessions.numbers(|session| session.stage != Stage::Closing) {
+                self.tell_outage(now, number);
+            }
+        } else {
+            self.outage = None;
+            for number in self.sessions.numbers(|session| session.knows_outage) {
+                if let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) {
+                    session.knows_outage = false;
+                    self.notify(now, number, &notice);
+                }
+            }
+        }
+    }
+
+    /// Tells a session that the cluster does not reach this gateway, if that is so, and it does not know.
+    fn tell_outage(&mut self, now: Millis, number: u64) {
+        let Some(notice) = self.outage.clone() else { return };
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if !std::mem::replace(&mut session.knows_outage, true) {
             self.notify(now, number, &notice);
         }
-        self.outage = (code == NoticeCode::UpstreamLost).then_some(notice);
     }
 
     fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {

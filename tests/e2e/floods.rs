@@ -80,7 +80,8 @@ async fn time_events(mut cluster: Cluster, attacks: &[(&str, Attack)], address: 
     assert_eq!(cluster.gateways[0].metrics().await.get("tickwire_gateway_dropped_events_total"), 0.0);
 }
 
-/// A cluster with fewer places than the floods take, so that they have to be given up to others.
+/// A cluster with fewer places than the floods take, so that they have to be given up to others. No rate is set, so that
+/// none holds back the events that are timed.
 async fn narrow() -> Cluster {
     let settings = [("gateway.max_connections", "64"), ("gateway.max_unnamed", "64"), ("gateway.window", "0s")];
     Cluster::start_with(1, 1, &settings).await

@@ -93,9 +93,15 @@ async fn gateways_that_start_before_all_routers_serve_when_these_come_and_rest_u
     }
     let mut late = Socket::open(gateways[0], &query("late"), Encoding::Json).await;
     late.until_that(|socket| codes(socket).last() == Some(&"upstream_lost")).await;
+    // Whoever asks for what others here have already is served at once, and told as well.
+    let mut again = Socket::open(gateways[0], &query("user-0"), Encoding::Json).await;
+    again.welcome().await;
+    again.subscribe("mine", &json!({ "symbols": ["AAPL"] })).await;
+    again.until_that(|socket| codes(socket) == ["upstream_lost"]).await;
     cluster.add_router();
     goes_on(&cluster, sockets).await;
     late.welcome().await;
+    again.until_that(|socket| codes(socket) == ["upstream_lost", "upstream_restored"]).await;
     for gateway in &mut cluster.gateways {
         assert_eq!(gateway.metrics().await.get("tickwire_gateway_vain_turns_total"), 0.0);
     }

@@ -55,12 +55,13 @@ impl Partitions {
 
 impl Outage {
     /// What is wrong now, if anything is. Every partition has a tick every `tick` milliseconds, of which its router tells
-    /// within `told` more.
+    /// within `told` more. What does not come is waited for from `since` on.
     pub(super) fn of<E: Weight>(
         now: Millis,
         (connected, is_stored): (bool, bool),
         coverage: &Coverage<E>,
         (tick, told): (u64, u64),
+        since: Millis,
     ) -> Option<Self> {
         if !connected {
             return Some(Self::Disconnected);
@@ -73,15 +74,13 @@ impl Outage {
             return Some(Self::Unheard(partitions));
         }
         // Where all are silent, no router is left. One alone may be on its way from one router to another.
-        let silent = |ms: u64| {
-            let since = now.0.checked_sub(ms)?;
-            Some((Partitions::of(coverage.silent(Millis(since)))?, ms))
-        };
+        let before = |ms: u64| now.0.checked_sub(ms).filter(|before| since.0 <= *before).map(Millis);
+        let silent = |ms: u64| Some((Partitions::of(coverage.silent(before(ms)?))?, ms));
         let all = silent(tick + told + LATE_MS).filter(|(partitions, _)| partitions.count() == coverage.partitions());
         if let Some((partitions, ms)) = all.or_else(|| silent(2 * tick + told + LATE_MS)) {
             return Some(Self::Silent(partitions, ms));
         }
-        Partitions::of(coverage.stuck(Millis(now.0.checked_sub(STUCK_MS)?))).map(Self::Stuck)
+        Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
     }
 
     /// How many partitions of which no router tells anything.
@@ -133,9 +132,22 @@ pub(super) struct Upstream {
     /// Since when there is an outage, and how long it may last before clients are told.
     outage: Option<(Millis, u64)>,
     told: bool,
+    /// Since when there is a way for events to come: NATS is there, and stores them.
+    open_since: Option<Millis>,
 }
 
 impl Upstream {
+    /// From when on is waited for what does not come. What came last before NATS was away says nothing of the routers;
+    /// but clients that know of an outage are told of its end when all of it is over.
+    pub(super) fn waits_since(&mut self, now: Millis, (connected, is_stored): (bool, bool)) -> Millis {
+        if !(connected && is_stored) {
+            self.open_since = None;
+            return now;
+        }
+        let since = *self.open_since.get_or_insert(now);
+        if self.told { Millis(0) } else { since }
+    }
+
     /// Takes what is wrong now, and gives what clients are to be told.
     pub(super) fn see(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
         let Some(outage) = outage else {

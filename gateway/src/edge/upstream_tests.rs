@@ -63,10 +63,11 @@ fn hear(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev, 
 #[test]
 fn every_way_to_be_without_coverage_is_seen_within_seconds() {
     let mut coverage = Coverage::new(2, LIMITS);
-    let outage = |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), (true, true), coverage, TICK);
+    let outage =
+        |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), (true, true), coverage, TICK, Millis(0));
     let partitions = |first, others| Partitions { first: Partition(first), others };
-    assert_eq!(Outage::of(Millis(0), (false, false), &coverage, TICK), Some(Outage::Disconnected));
-    assert_eq!(Outage::of(Millis(0), (true, false), &coverage, TICK), Some(Outage::NotStored));
+    assert_eq!(Outage::of(Millis(0), (false, false), &coverage, TICK, Millis(0)), Some(Outage::Disconnected));
+    assert_eq!(Outage::of(Millis(0), (true, false), &coverage, TICK, Millis(0)), Some(Outage::NotStored));
     assert_eq!(outage(&coverage, 0), Some(Outage::Unheard(partitions(0, 1))));
     hear(&mut coverage, 10, 0, (0, 1));
     assert_eq!(outage(&coverage, 20), Some(Outage::Unheard(partitions(1, 0))));
@@ -88,6 +89,30 @@ fn every_way_to_be_without_coverage_is_seen_within_seconds() {
     assert_eq!(outage(&coverage, 22_101), Some(Outage::Stuck(partitions(1, 0))));
     hear(&mut coverage, 22_200, 1, (2, 4));
     assert_eq!(outage(&coverage, 22_200), None);
+}
+
+#[test]
+fn what_did_not_come_while_nats_was_away_is_waited_for_from_its_return_on() {
+    let (mut coverage, mut upstream) = (Coverage::new(2, LIMITS), Upstream::default());
+    let see = |coverage: &Coverage<&'static str>, upstream: &mut Upstream, now: u64, connected: bool| {
+        let standing = (connected, true);
+        let since = upstream.waits_since(Millis(now), standing);
+        upstream.see(Millis(now), Outage::of(Millis(now), standing, coverage, TICK, since))
+    };
+    let mut see_all = |coverage: &Coverage<&'static str>, looks: &[(u64, bool)]| -> Vec<Option<NoticeCode>> {
+        looks.iter().map(|(now, connected)| see(coverage, &mut upstream, *now, *connected)).collect()
+    };
+    hear(&mut coverage, 0, 0, (0, 1));
+    hear(&mut coverage, 0, 1, (0, 1));
+    let (lost, restored) = (Some(NoticeCode::UpstreamLost), Some(NoticeCode::UpstreamRestored));
+    // Away for five seconds: the routers have seven more, counted from then.
+    assert_eq!(see_all(&coverage, &[(0, true), (1_000, false), (2_000, false)]), [None, None, lost]);
+    assert_eq!(see_all(&coverage, &[(6_000, true), (12_999, true), (13_000, true)]), [restored, None, lost]);
+    // Away for so long that everything is overdue: it is over when something has come of every partition.
+    hear(&mut coverage, 14_000, 0, (1, 2));
+    assert_eq!(see_all(&coverage, &[(14_000, true), (14_500, false), (15_000, true)]), [None; 3]);
+    hear(&mut coverage, 15_500, 1, (1, 2));
+    assert_eq!(see_all(&coverage, &[(15_500, true)]), [restored]);
 }
 
 fn outage() -> impl Strategy<Value = Option<Outage>> {

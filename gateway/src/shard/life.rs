@@ -61,6 +61,7 @@ impl<S: Socket> Shard<S> {
             subscriptions: Vec::new(),
             last_subscription: 0,
             has_quotas: false,
+            knows_outage: false,
             requests: VecDeque::new(),
             catch_up: None,
             ahead: None,
@@ -110,6 +111,7 @@ impl<S: Socket> Shard<S> {
             max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
+        self.tell_outage(now, number);
         // While the gateway drains its turn to go stands.
         if !self.draining {
             self.remind_of_next(now, number);
@@ -186,9 +188,7 @@ impl<S: Socket> Shard<S> {
             return self.close(now, number, CloseCode::Unavailable);
         }
         self.remind(number, now.plus(JOIN_TIMEOUT_MS.min(patience - waited)));
-        if let Some(notice) = self.outage.clone().filter(|_| waited < JOIN_TIMEOUT_MS) {
-            self.notify(now, number, &notice);
-        }
+        self.tell_outage(now, number);
     }
 
     pub(super) fn position(&self, number: u64) -> CompactString {

@@ -99,6 +99,8 @@ struct Connection {
     asked: Vec<Asked>,
     /// Whether its kernel has ever not taken all that came.
     was_slow: bool,
+    /// Whether it was told of an outage of the cluster, and not yet of its end.
+    knows_outage: bool,
 }
 
 #[derive(Debug)]
@@ -321,6 +323,7 @@ impl Client {
                 self.taken.entry(incarnation).or_default().gaps.push(gap);
             }
             ServerMessage::Notice(notice) => {
+                self.hear_of_upstream(&notice);
                 if let Some(position) = &self.position {
                     self.taken.entry(position.incarnation).or_default().dropped.extend(&notice.ranges);
                 }
@@ -467,8 +470,14 @@ impl Cluster {
         }
         let line = Line::default();
         self.gateways[gateway].arrive(now, identity(&client.user), &line);
-        client.connection =
-            Some(Connection { gateway, line: Rc::clone(&line), is_welcome: false, asked: Vec::new(), was_slow: false });
+        client.connection = Some(Connection {
+            gateway,
+            line: Rc::clone(&line),
+            is_welcome: false,
+            asked: Vec::new(),
+            was_slow: false,
+            knows_outage: false,
+        });
     }
 
     /// Clients take in what has come.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{Gap, Range};
+use tickwire_core::frames::{Gap, Notice, Range};
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq};
 
 use super::super::cluster::Stored;
@@ -84,6 +85,17 @@ impl Client {
         }
         let losses: u64 = self.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
         assert!(losses == 0 || self.was_slow, "{losses} events were dropped of a client that reads: {self:#?}");
+    }
+
+    /// An outage of the cluster and its end are told in turn.
+    pub(super) fn hear_of_upstream(&mut self, notice: &Notice) {
+        let lost = notice.code == NoticeCode::UpstreamLost.as_str();
+        if !lost && notice.code != NoticeCode::UpstreamRestored.as_str() {
+            return;
+        }
+        let Some(connection) = &mut self.connection else { return };
+        let knew = std::mem::replace(&mut connection.knows_outage, lost);
+        assert_ne!(knew, lost, "{notice:?} comes twice, or without the one before: {self:#?}");
     }
 
     pub(in super::super) fn has_gaps(&self) -> bool {
