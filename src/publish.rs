@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use tickwire_core::event::{Priority, Tier};
+use tickwire_core::event::{Kind, Priority, Tier};
 use tickwire_core::ids::Confidence;
-use tickwire_node::config::ConfigError;
+use tickwire_node::config::{ConfigError, EventsConfig};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 
@@ -90,6 +90,9 @@ impl PublishArgs {
     /// Publishes; gives what to print.
     pub(crate) async fn run(&self) -> Result<String, PublishCommandError> {
         let config = self.nats.load()?;
+        if let Some(note) = self.note_of_kind(&config.events) {
+            eprintln!("{note}");
+        }
         let one = match (&self.lines, &self.key) {
             (None, Some(key)) => Some(self.one(key)?),
             _ => None,
@@ -105,6 +108,19 @@ impl PublishArgs {
         }
         nats.close().await?;
         published
+    }
+
+    /// What is said of a kind that this configuration does not name: routers may have another, so it is published.
+    fn note_of_kind(&self, events: &EventsConfig) -> Option<String> {
+        let built_in = Kind::BUILT_IN.iter().map(Kind::as_str);
+        let known: Vec<&str> = built_in.chain(events.kinds.keys().map(String::as_str)).collect();
+        (!known.contains(&self.kind.as_str())).then(|| {
+            let (kind, known) = (&self.kind, known.join(", "));
+            format!(
+                "note: {kind:?} is none of the kinds known here ({known}); routers that do not know it either keep it as \
+                 a dead letter"
+            )
+        })
     }
 
     /// The event that the flags describe.

@@ -1,7 +1,8 @@
 //! How the values of flags are read that several commands take; what is wrong is told with what is allowed.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use tickwire_core::ids::{Confidence, UserId};
+use tickwire_core::since::Since;
 
 /// A number from 0 to 1.
 pub(crate) fn confidence(text: &str) -> Result<Confidence, String> {
@@ -12,6 +13,12 @@ pub(crate) fn confidence(text: &str) -> Result<Confidence, String> {
 /// A JSON object.
 pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))
+}
+
+/// Where the past begins: a number is one since 1970, as in JSON.
+pub(crate) fn since(text: &str) -> Result<Since, String> {
+    let since = text.parse::<Number>().map_or_else(|_| text.parse(), |number| Since::read(&Value::Number(number)));
+    since.map_err(|error| error.to_string())
 }
 
 /// A user's name.

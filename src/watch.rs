@@ -1,7 +1,7 @@
 //! `tickwire watch`: what a client with this filter gets, as it comes: a line of a table for each event, or one JSON
 //! object a line. What concerns the connection or delivery goes to standard error.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::values;
 mod table;
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("identity").required(true), after_help = "\
 Examples:
   tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
   tickwire watch --user ann --kinds pattern,market --json
@@ -29,13 +29,13 @@ pub(crate) struct WatchArgs {
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: String,
     /// Who to be, for a gateway with auth.mode = "dev"
-    #[arg(long, value_name = "NAME", value_parser = values::user, required_unless_present_any = ["token", "token_file"], conflicts_with_all = ["token", "token_file"])]
+    #[arg(long, value_name = "NAME", value_parser = values::user, group = "identity")]
     user: Option<UserId>,
     /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN
-    #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true, group = "identity")]
     token: Option<String>,
     /// A file that holds the token, read again for each connection and when the token expires
-    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    #[arg(long, value_name = "FILE", group = "identity")]
     token_file: Option<PathBuf>,
     /// Only these symbols
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -56,7 +56,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
     /// From when on, before what is new: a time, a length of time like 5m or 1h, or a position
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = values::since)]
     since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
     #[arg(long, value_name = "JSON", value_parser = values::object)]
@@ -183,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn the_past_begins_at_a_time_in_each_form_that_the_protocol_takes() {
+        let since = |text| parse(&["--user", "u", "--since", text]).unwrap().since.unwrap();
+        assert_eq!(since("1795444200"), since("2026-11-23T14:30:00Z"));
+        assert_eq!(since("1795444200500"), since("2026-11-23T14:30:00.5Z"));
+        assert_eq!(since("5m"), since("300s"));
+    }
+
+    #[test]
+    fn whoever_says_not_who_they_are_is_told_every_way_to_say_it() {
+        let told = parse(&[]).unwrap_err().to_string();
+        for flag in ["--user", "--token", "--token-file"] {
+            assert!(told.contains(flag), "{told}");
+        }
+    }
+
+    #[test]
     fn wrong_flags_are_refused() {
         for args in [
             &["--user", "u", "--token", "t"][..],
@@ -191,6 +207,7 @@ mod tests {
             &["--user", "u", "--tiers", "weekly"],
             &["--user", "u", "--min-confidence", "NaN"],
             &["--user", "u", "--filter", "[]"],
+            &["--user", "u", "--since", "5min"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

@@ -49,7 +49,7 @@ impl Target {
     }
 
     fn read(url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
-        let problem = |problem: &str| bad("urls", format!("{url:?} {problem}; write it as ws://host:port/v1/stream"));
+        let problem = |problem: &str| bad("urls", format!("{url:?} {problem}; write it as ws://host:port"));
         let given: Uri = url.parse().map_err(|e| problem(&format!("is not a URL ({e})")))?;
         match given.scheme_str() {
             Some("ws") => {}

@@ -14,6 +14,9 @@ use crate::ids::{Incarnation, Partition, Seq};
 /// The layout written by this build.
 const LAYOUT: u8 = 1;
 
+/// The last that a later build may write. A text that begins with more than that is something else.
+const LAST_LAYOUT: u8 = 15;
+
 /// The most bytes of a position: its layout, incarnation, count and highest sequence, and a number for each partition.
 const MAX_BYTES: usize = 1 + 8 + 10 * (2 + Position::MAX_PARTITIONS);
 
@@ -51,7 +54,7 @@ pub enum PositionError {
         found: u64,
     },
     /// A later or earlier build wrote it.
-    #[error("position layout {found} is not known here")]
+    #[error("position layout {found} is not known here: another version of the server gave it")]
     Layout {
         /// Its layout byte.
         found: u8,
@@ -108,6 +111,9 @@ const HEAD: usize = 28;
 /// What can be said of a position by its first bytes.
 fn check_head(bytes: &[u8]) -> Result<(), PositionError> {
     let (layout, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
+    if *layout == 0 || *layout > LAST_LAYOUT {
+        return Err(PositionError::Malformed);
+    }
     if *layout != LAYOUT {
         return Err(PositionError::Layout { found: *layout });
     }

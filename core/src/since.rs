@@ -40,7 +40,10 @@ pub enum SinceError {
 
 impl Since {
     /// Reads a text, or a number since 1970 as the times of events have it.
-    pub(crate) fn read(value: &Value) -> Result<Self, SinceError> {
+    ///
+    /// # Errors
+    /// If it is none of what there is.
+    pub fn read(value: &Value) -> Result<Self, SinceError> {
         match value {
             Value::String(text) => text.parse(),
             other => time::read(other).map(|moment| Self::Time(moment.ts)).map_err(SinceError::Time),
@@ -117,7 +120,9 @@ mod tests {
 
     #[test]
     fn what_is_none_of_them_is_refused() {
-        for text in ["", "m", "-5m", "5 m", "1.5h", "99999999999999999999d", "18446744073709551615d", "yesterday"] {
+        let large = ["99999999999999999999d", "18446744073709551615d"];
+        let words = ["5min", "5mins", "300sec", "1hour", "yesterday", "five-minutes-ago", "a-position"];
+        for text in ["", "m", "-5m", "5 m", "1.5h"].into_iter().chain(large).chain(words) {
             assert_eq!(text.parse::<Since>(), Err(SinceError::Unknown), "{text}");
         }
         for (text, problem) in [

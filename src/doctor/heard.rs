@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::namesake::Bearer;
+use tickwire_core::ring::Role;
 use tickwire_core::storage::{StorageReport, Trouble};
 use tickwire_core::wire;
 use tickwire_node::names;
@@ -101,15 +102,23 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
         );
         findings.push(Finding::new(Verdict::Fail, "names", found));
     }
+    let count = |role| names.values().filter(|bearers| bearers.iter().any(|bearer| bearer.role == role)).count();
+    let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
+    if gateways > 0 && routers == 0 {
+        let found =
+            format!("gateways that run: {gateways}, and no router: clients get nothing; start one (tickwire router)");
+        findings.push(Finding::new(Verdict::Fail, "nodes", found));
+    }
     if findings.is_empty() {
         let found = match names.len() {
             0 => {
                 "no node was heard: none runs, or this user may not subscribe to tw.>; whether NATS stores is not known"
                     .to_owned()
             }
-            nodes => {
-                format!("nodes that run: {nodes}; each has a name of its own, and no router finds the storage wrong")
-            }
+            _ => format!(
+                "routers that run: {routers}, gateways: {gateways}; each has a name of its own, and no router finds the \
+                 storage wrong"
+            ),
         };
         findings.push(Finding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
     }
@@ -120,17 +129,16 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
 mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::ring::Role;
     use tickwire_core::storage::Fault;
 
     fn node(id: &str, nonce: u64) -> NodeRef {
         NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(nonce) }
     }
 
-    fn bearer(id: &str, nonce: u64, host: &str) -> (NodeRef, Bearer) {
+    fn bearer(role: Role, id: &str, nonce: u64, host: &str) -> (NodeRef, Bearer) {
         let admin = "127.0.0.1:1".to_owned();
         let node = node(id, nonce);
-        (node.clone(), Bearer { node, role: Role::Router, host: host.to_owned(), process: 7, admin, draining: false })
+        (node.clone(), Bearer { node, role, host: host.to_owned(), process: 7, admin, draining: false })
     }
 
     #[test]
@@ -138,7 +146,11 @@ mod tests {
         let text = "NATS does not store events".to_owned();
         let trouble = Trouble { stream: "EVENTS".to_owned(), fault: Fault::Sealed, stops_events: true, text };
         let troubles = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
-        let nodes = BTreeMap::from([bearer("r1", 1, "a"), bearer("r2", 1, "a"), bearer("r2", 2, "b")]);
+        let nodes = BTreeMap::from([
+            bearer(Role::Router, "r1", 1, "a"),
+            bearer(Role::Router, "r2", 1, "a"),
+            bearer(Role::Router, "r2", 2, "b"),
+        ]);
         let found = judge(&troubles, &nodes);
         let [storage, names] = &found[..] else { panic!("{found:?}") };
         assert_eq!((storage.verdict, storage.what.as_str()), (Verdict::Fail, "storage"));
@@ -155,9 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_cluster_is_fine_and_an_absent_one_unknown() {
+    fn a_healthy_cluster_is_fine_an_absent_one_unknown_and_one_without_routers_is_not() {
         let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
-        assert_eq!(verdicts(BTreeMap::from([bearer("r1", 1, "a")])), [Verdict::Ok]);
+        assert_eq!(verdicts(BTreeMap::from([bearer(Role::Router, "r1", 1, "a")])), [Verdict::Ok]);
         assert_eq!(verdicts(BTreeMap::new()), [Verdict::Note]);
+        assert_eq!(verdicts(BTreeMap::from([bearer(Role::Gateway, "g1", 1, "a")])), [Verdict::Fail]);
     }
 }

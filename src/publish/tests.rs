@@ -47,6 +47,16 @@ fn wrong_flags_are_refused() {
 }
 
 #[test]
+fn a_kind_that_no_configuration_names_is_noted_and_published() {
+    let added = [("news".to_owned(), tickwire_core::event::KindAudience::Public)];
+    let events = EventsConfig { kinds: added.into() };
+    let note = |kind| parse(&["--key", "k", "--kind", kind]).unwrap().note_of_kind(&events);
+    assert_eq!([note("alert"), note("Market"), note("news")], [None, None, None]);
+    let noted = note("patern").unwrap();
+    assert!(noted.contains("\"patern\"") && noted.contains("market") && noted.contains("news"), "{noted}");
+}
+
+#[test]
 fn flags_win_over_data() {
     let args = ["--key", "BRK.B", "--pattern", "Doji", "--confidence", "0.5", "--tier", "COMBO", "--msg-id", "m"];
     let more = ["--data", r#"{"pattern":"Hammer","volume":7}"#];
