@@ -31,6 +31,8 @@ pub(super) struct Continuity {
     unproven: BTreeSet<Mark>,
     /// Those of them that are being looked for.
     sought: BTreeSet<Mark>,
+    /// The life in which they are.
+    sought_in: Incarnation,
     /// Since when something has seemed to be lost.
     doubted: Option<Millis>,
 }
@@ -81,6 +83,7 @@ impl Continuity {
     /// What a look is to compare with. It ends with [`see`](Self::see) or [`fail`](Self::fail).
     pub(super) fn expected(&mut self) -> Expected {
         self.sought.append(&mut self.unproven);
+        self.sought_in = self.incarnation;
         let mut sought: Vec<Mark> = self.sought.iter().chain(self.proven.last()).copied().collect();
         sought.sort_unstable_by(|a, b| b.cmp(a));
         Expected {
@@ -110,6 +113,10 @@ impl Continuity {
             }
             Look::Lost { facts, before } => {
                 self.fail();
+                // A later life was heard of while the look was under way: whoever began it has seen the same loss.
+                if self.sought_in != self.incarnation {
+                    return Finding::Doubt;
+                }
                 let since = *self.doubted.get_or_insert(now);
                 if facts.replicas > 1 && now.since(since) < DOUBT {
                     return Finding::Doubt;
@@ -190,17 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_in_a_life_that_is_over_by_the_time_it_is_known_begins_no_other_one() {
+        let lost = Look::Lost { facts: facts(3, 1), before: Seq(7) };
+        let mut continuity = Continuity::default();
+        continuity.note(checkpoint(3, 90));
+        continuity.expected();
+        continuity.note(checkpoint(4, 8));
+        assert_eq!(continuity.see(Millis(10), lost), Finding::Doubt);
+        assert_eq!(continuity.expected().sought, [mark(8)]);
+        let begin = Finding::Begin { known: Incarnation(4), before: Seq(7) };
+        assert_eq!(continuity.see(Millis(20), Look::Lost { facts: facts(4, 1), before: Seq(7) }), begin);
+    }
+
+    #[test]
     fn a_loss_is_believed_at_once_of_one_server_and_after_a_while_of_several() {
         let begin = Finding::Begin { known: Incarnation(3), before: Seq(7) };
         for (replicas, at_once) in [(1, begin), (3, Finding::Doubt)] {
             let mut continuity = Continuity::default();
             continuity.note(checkpoint(3, 90));
+            continuity.expected();
             let lost = Look::Lost { facts: facts(3, replicas), before: Seq(7) };
             assert_eq!(continuity.see(Millis(10), lost), at_once);
             assert_eq!(continuity.see(Millis(10 + DOUBT), lost), begin);
         }
         let mut continuity = Continuity::default();
         continuity.note(checkpoint(3, 90));
+        continuity.expected();
         let lost = Look::Lost { facts: facts(3, 3), before: Seq(7) };
         assert_eq!(continuity.see(Millis(10), lost), Finding::Doubt);
         assert_eq!(continuity.see(Millis(20), Look::Whole(facts(3, 3))), Finding::Life(facts(3, 3)));
