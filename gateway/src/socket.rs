@@ -13,8 +13,10 @@ use std::io::{self, ErrorKind, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use futures_util::FutureExt;
 use tickwire_core::codes::CloseCode;
 use tickwire_core::frames::Encoding;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
@@ -119,6 +121,9 @@ pub(crate) trait Socket {
 
     /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.
     fn takes_more(&self) -> bool;
+
+    /// Whether the client has closed it, or it is broken, as far as is known without reading.
+    fn is_gone(&self) -> bool;
 
     /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
     /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
@@ -246,6 +251,11 @@ impl Socket for TcpSocket {
 
     fn takes_more(&self) -> bool {
         self.behind < WAITING_ANSWERS
+    }
+
+    fn is_gone(&self) -> bool {
+        let ready = self.tcp.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {

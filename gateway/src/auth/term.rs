@@ -46,13 +46,18 @@ impl Term {
 
     /// What is due at `now`, with a token good for `leeway` beyond its expiry.
     pub(crate) fn look(&mut self, now: Duration, leeway: Duration) -> Due {
-        if now >= self.expires.saturating_add(leeway) {
+        if self.is_over(now, leeway) {
             return Due::End;
         }
         match self.notice.take_if(|at| *at <= now) {
             Some(_) => Due::Notice,
             None => Due::Nothing,
         }
+    }
+
+    /// Whether the token is not good any more.
+    pub(crate) fn is_over(&self, now: Duration, leeway: Duration) -> bool {
+        now >= self.expires.saturating_add(leeway)
     }
 
     /// How long until something is due.

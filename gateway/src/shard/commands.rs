@@ -142,7 +142,10 @@ impl<S: Socket> Shard<S> {
         // A gateway may lag, but not as far as that. Whoever claims to have seen the future would wait for it in vain.
         let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
         let beyond = known.saturating_add(self.settings.config.replay_range);
-        if position.incarnation != self.applied.incarnation || position.seqs.iter().all(|seq| seq.0 <= beyond) {
+        let is_behind = position.incarnation > self.applied.incarnation && self.outage.is_some();
+        let is_near =
+            position.incarnation != self.applied.incarnation || position.seqs.iter().all(|seq| seq.0 <= beyond);
+        if is_near && !is_behind {
             return Ok(position);
         }
         if self.outage.is_some() {

@@ -28,11 +28,14 @@ use crate::stats::dropped;
 /// How long a session may wait for its welcome before it is told to try elsewhere, in milliseconds.
 const JOIN_TIMEOUT_MS: u64 = 10_000;
 
+/// How often it is looked at meanwhile, in milliseconds: its socket is not watched before the welcome, and a client that has
+/// gone keeps its place until then.
+const JOIN_LOOK_MS: u64 = 1_000;
+
 /// How long it may wait while clients are told that the cluster does not reach this gateway, in milliseconds.
 const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
 
-/// When a session that has arrived is told why it waits, in milliseconds: its socket is not ready to be written at once,
-/// and is not watched before the welcome.
+/// When a session that has arrived is told why it waits, in milliseconds: its socket is not ready to be written at once.
 const OUTAGE_NOTICE_MS: u64 = 100;
 
 /// When a client that showed no sign of life is looked at again, in milliseconds.
@@ -77,7 +80,7 @@ impl<S: Socket> Shard<S> {
         };
         let number = self.sessions.insert(session);
         self.weighted += usize::from(weight != USUAL_WEIGHT);
-        let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_TIMEOUT_MS };
+        let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_LOOK_MS };
         self.remind(number, now.plus(first));
         self.index.sit(&user, number);
         self.ask(ToEdge::Join(self.id(number), user));
@@ -96,6 +99,9 @@ impl<S: Socket> Shard<S> {
     }
 
     pub(super) fn welcome(&mut self, now: Millis, number: u64) {
+        if self.is_over(number) {
+            return self.close(now, number, CloseCode::TokenExpired);
+        }
         let heartbeat = self.settings.config.heartbeat_interval;
         let id = self.id(number);
         let Some(session) = self.sessions.get_mut(number) else { return };
@@ -184,10 +190,16 @@ impl<S: Socket> Shard<S> {
     /// it may wait for longer, and is told so.
     fn attend_joining(&mut self, now: Millis, number: u64, waited: u64) {
         let patience = if self.outage.is_some() { OUTAGE_JOIN_TIMEOUT_MS } else { JOIN_TIMEOUT_MS };
+        if self.sessions.get_mut(number).is_some_and(|session| session.socket.is_gone()) {
+            return self.gone(now, number);
+        }
+        if self.is_over(number) {
+            return self.close(now, number, CloseCode::TokenExpired);
+        }
         if waited >= patience {
             return self.close(now, number, CloseCode::Unavailable);
         }
-        self.remind(number, now.plus(JOIN_TIMEOUT_MS.min(patience - waited)));
+        self.remind(number, now.plus(JOIN_LOOK_MS.min(patience - waited)));
         self.tell_outage(now, number);
     }
 

@@ -7,6 +7,7 @@ use tickwire_core::ids::{Life, Millis, Partition};
 use super::Shard;
 use super::flush::worded;
 use super::gaps::gap;
+use crate::session::Session;
 use crate::socket::Socket;
 use crate::stats::dropped;
 
@@ -31,8 +32,8 @@ impl<S: Socket> Shard<S> {
         if !has_former {
             return;
         }
-        // Nobody is to go on from a position of the former life.
-        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty()) {
+        // Nobody is to go on from a position of the former life, or take what is told of this one for something of that.
+        for number in self.sessions.numbers(is_concerned) {
             let position = self.position(number);
             self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
         }
@@ -45,8 +46,7 @@ impl<S: Socket> Shard<S> {
     /// behind the reset, under sequences that mean something else by then.
     fn end_life(&mut self, now: Millis, life: Life) {
         self.gatherings.clear();
-        // One that has given up all its subscriptions may still catch up, and waits for the end of that.
-        for number in self.sessions.numbers(|session| !session.subscriptions.is_empty() || session.catch_up.is_some()) {
+        for number in self.sessions.numbers(is_concerned) {
             self.flush(now, number);
             let Self { sessions, accounts, applied, .. } = self;
             let Some(session) = sessions.get_mut(number) else { continue };
@@ -78,4 +78,10 @@ impl<S: Socket> Shard<S> {
             self.tell_gaps(now, number, gaps);
         }
     }
+}
+
+/// Whether it is told of another life. One that has given up all its subscriptions may still catch up, and waits for the
+/// end of that.
+fn is_concerned<S>(session: &Session<S>) -> bool {
+    !session.subscriptions.is_empty() || session.catch_up.is_some()
 }

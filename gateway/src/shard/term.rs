@@ -48,6 +48,12 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Whether the session's token is not good any more.
+    pub(super) fn is_over(&self, number: u64) -> bool {
+        let (wall, leeway) = ((self.settings.clocks.wall)(), self.settings.authenticator.leeway());
+        self.sessions.get(number).and_then(|session| session.term).is_some_and(|term| term.is_over(wall, leeway))
+    }
+
     /// When the session's token makes something due, if the clock goes on as it is.
     pub(super) fn term_due(&self, now: Millis, number: u64) -> Option<Millis> {
         let term = self.sessions.get(number)?.term?;

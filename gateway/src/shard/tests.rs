@@ -1,6 +1,7 @@
 //! What a shard waits for: a deadline does something when it has passed, or is none, and every wait ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -10,8 +11,10 @@ use tickwire_core::coverage::{GapReason, Step};
 use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
 use tickwire_core::position::Position;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
 
 use super::rig::{PARTITIONS, Rig};
+use crate::auth::Term;
 use crate::messages::{FromEdge, Past, SkippedRange, Steps};
 use crate::session::Stage;
 use crate::socket::frame;
@@ -261,10 +264,69 @@ async fn who_is_far_ahead_of_a_gateway_that_has_lost_its_cluster_is_told_to_come
     let position = Position { incarnation: Incarnation(1), seqs: vec![far; usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
     let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
+    let later = Position { incarnation: Incarnation(2), seqs: vec![Seq(5); usize::from(PARTITIONS)] };
+    let later = json!({ "action": "resume", "position": later.to_string(), "subscriptions": subscriptions });
     for (notice, code) in [(NoticeCode::UpstreamLost, "503"), (NoticeCode::UpstreamRestored, "415")] {
         rig.take(FromEdge::Upstream(notice, None));
         rig.say(number, &resume);
         rig.settle().await;
         rig.hears(number, &format!("\"error\",\"code\":{code}"));
+        if code == "503" {
+            rig.say(number, &later);
+            rig.settle().await;
+            rig.hears(number, "\"error\",\"code\":503");
+        }
     }
+    rig.say(number, &later);
+    rig.settle().await;
+    rig.take(FromEdge::Confirmed(number));
+    rig.hears(number, "\"reason\":\"reset\"");
+}
+
+/// Otherwise it takes what is told of that life for something of the one before.
+#[tokio::test]
+async fn whoever_catches_up_is_told_of_another_life_even_if_it_has_given_up_its_subscriptions() {
+    let mut rig = Rig::new();
+    let number = rig.welcome().await;
+    rig.events(0, 5);
+    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(10); usize::from(PARTITIONS)] };
+    let subscriptions = json!({ "mine": { "filter": {} } });
+    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
+    rig.settle().await;
+    rig.take(FromEdge::Confirmed(number));
+    rig.say(number, &json!({ "action": "unsubscribe", "name": "*" }));
+    rig.settle().await;
+    rig.hears(number, "\"subscriptions\":{}");
+    let life = Life { incarnation: Incarnation(2), before: Seq(0) };
+    rig.steps([Step::Reset { former: Some(Incarnation(1)), life }]);
+    let begin = Position { incarnation: life.incarnation, seqs: vec![Seq(0); usize::from(PARTITIONS)] };
+    rig.hears(number, &format!("\"heartbeat\",\"position\":\"{begin}\""));
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_it_waits_for_its_welcome_frees_its_place() {
+    let mut rig = Rig::new();
+    let [stays, closes] = [rig.arrive(None), rig.arrive(None)];
+    rig.say(closes, &json!({ "action": "ping" }));
+    rig.clients.retain(|(number, _)| *number == stays);
+    for _ in 0..5 {
+        sleep(Duration::from_millis(20)).await;
+        rig.now = rig.now.plus(1_100);
+        rig.turn();
+    }
+    assert_eq!((rig.stage(stays), rig.stage(closes)), (Some(Stage::Joining), None));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcomed() {
+    let mut rig = Rig::new();
+    let [looked_at, confirmed] = [rig.arrive(Some(60)), rig.arrive(Some(60))];
+    for number in [looked_at, confirmed] {
+        let expired = (rig.shard.settings.clocks.wall)() - Duration::from_secs(60);
+        rig.shard.sessions.get_mut(number).unwrap().term = Some(Term::new(expired, expired));
+    }
+    rig.take(FromEdge::Confirmed(confirmed));
+    rig.now = rig.now.plus(1_100);
+    rig.turn();
+    assert_eq!([rig.stage(looked_at), rig.stage(confirmed)], [Some(Stage::Closing); 2]);
 }

@@ -128,6 +128,10 @@ impl Socket for Wire {
         true
     }
 
+    fn is_gone(&self) -> bool {
+        self.0.borrow().is_cut
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
         if let Poll::Ready(ready) = self.poll_writable(cx) {
             return Poll::Ready(ready);
