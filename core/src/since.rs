@@ -28,7 +28,9 @@ pub enum Since {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinceError {
     /// It looks like nothing that is known.
-    #[error("expected a position, a time like 2026-11-23T14:30:00Z, or a length of time like 90s, 5m, 1h or 1d")]
+    #[error(
+        "expected a position, a time like 2026-11-23T14:30:00Z, a day like 2026-11-23, or a length of time like 90s, 5m, 1h or 1d"
+    )]
     Unknown,
     /// It is a time that is not taken.
     #[error(transparent)]

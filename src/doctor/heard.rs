@@ -104,11 +104,16 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
     }
     let count = |role| names.values().filter(|bearers| bearers.iter().any(|bearer| bearer.role == role)).count();
     let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
-    if gateways > 0 && routers == 0 {
-        let found =
-            format!("gateways that run: {gateways}, and no router: clients get nothing; start one (tickwire router)");
-        findings.push(Finding::new(Verdict::Fail, "nodes", found));
-    }
+    let one_sided = match (routers, gateways) {
+        (0, 1..) => Some(format!(
+            "gateways that run: {gateways}, and no router that answers: clients get nothing; start one (tickwire router)"
+        )),
+        (1.., 0) => Some(format!(
+            "routers that run: {routers}, and no gateway that answers: no client can connect; start one (tickwire gateway)"
+        )),
+        _ => None,
+    };
+    findings.extend(one_sided.map(|found| Finding::new(Verdict::Fail, "nodes", found)));
     if findings.is_empty() {
         let found = match names.len() {
             0 => {
@@ -152,9 +157,10 @@ mod tests {
             bearer(Role::Router, "r2", 2, "b"),
         ]);
         let found = judge(&troubles, &nodes);
-        let [storage, names] = &found[..] else { panic!("{found:?}") };
+        let [storage, names, one_sided] = &found[..] else { panic!("{found:?}") };
         assert_eq!((storage.verdict, storage.what.as_str()), (Verdict::Fail, "storage"));
         assert_eq!((names.verdict, names.what.as_str()), (Verdict::Fail, "names"));
+        assert_eq!((one_sided.verdict, one_sided.what.as_str()), (Verdict::Fail, "nodes"));
         for part in ["2 nodes bear the name r2", "host a", "host b"] {
             assert!(names.found.contains(part), "{part} is not in {}", names.found);
         }
@@ -167,9 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_cluster_is_fine_an_absent_one_unknown_and_one_without_routers_is_not() {
+    fn a_healthy_cluster_is_fine_an_absent_one_unknown_and_one_of_one_role_alone_is_not() {
         let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
-        assert_eq!(verdicts(BTreeMap::from([bearer(Role::Router, "r1", 1, "a")])), [Verdict::Ok]);
+        let router = bearer(Role::Router, "r1", 1, "a");
+        assert_eq!(verdicts(BTreeMap::from([router.clone()])), [Verdict::Fail]);
+        assert_eq!(verdicts(BTreeMap::from([router, bearer(Role::Gateway, "g1", 1, "a")])), [Verdict::Ok]);
         assert_eq!(verdicts(BTreeMap::new()), [Verdict::Note]);
         assert_eq!(verdicts(BTreeMap::from([bearer(Role::Gateway, "g1", 1, "a")])), [Verdict::Fail]);
     }

@@ -17,7 +17,7 @@ pub enum NatsError {
     },
     /// No server answered before the deadline.
     #[error(
-        "cannot reach NATS at {url} within {waited:?} (nats.connect_timeout): {reason}; if no \
+        "cannot reach NATS at {url} within {waited:?}: {reason}; if no \
          nats-server runs there, start one, or set nats.url (TICKWIRE_NATS__URL) to where it is; if one does, it hangs or \
          is shut off by the network"
     )]
