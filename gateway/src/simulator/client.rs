@@ -14,7 +14,7 @@ use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerE
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
 use tickwire_core::position::Position;
 
-use super::cluster::{Cluster, PARTITIONS, Stored};
+use super::cluster::{AT_ONCE, Cluster, PARTITIONS, Stored};
 use super::gateway::identity;
 use super::made::filter;
 use super::plan::REPLAY_RANGE;
@@ -411,7 +411,9 @@ impl Client {
                 self.promises.push(Promise { filter, incarnation: position.incarnation, start, end });
                 self.seen.clear();
                 self.early.clear();
-                self.may_come_again.clear();
+                // Who was at a gateway that had not come to this life yet is given it from its beginning, once more.
+                let taken = self.taken.get(&position.incarnation);
+                self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
                 self.order.clear();
             }
         }
@@ -485,7 +487,10 @@ impl Cluster {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
         let world = World { lives: &self.lives, history: &self.history, is_tight };
         for client in &mut self.clients {
-            self.busy |= client.hear(&world);
+            let gateway = client.connection.as_ref().map(|connection| connection.gateway);
+            if let Some(gateway) = gateway.filter(|_| client.hear(&world)) {
+                self.gateways[gateway].due = AT_ONCE;
+            }
         }
     }
 }

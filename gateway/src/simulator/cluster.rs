@@ -33,6 +33,9 @@ pub(super) const NODES: usize = 3;
 pub(super) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
 
+/// When a node is due for which something has come.
+pub(super) const AT_ONCE: Millis = Millis(0);
+
 /// How often each partition has a sign of life.
 const TICK: u64 = 5_000;
 
@@ -60,8 +63,6 @@ pub(super) struct Cluster {
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
     pub(super) reading: u64,
-    /// Whether something happened in this turn, so that more may follow at once.
-    pub(super) busy: bool,
     /// Up to where each life of the stream was discarded.
     discarded: BTreeMap<Incarnation, Seq>,
     /// What cannot be read any more, of each life.
@@ -91,7 +92,6 @@ impl Cluster {
             }),
             failing: false,
             reading: 0,
-            busy: false,
             discarded: BTreeMap::new(),
             damaged: BTreeMap::new(),
             now: Millis(1_000),
@@ -205,8 +205,8 @@ impl Cluster {
                 self.network.send(self.now, &Message::Beat(usize::from(router), beat));
             }
         }
-        // What was done may be seen at once.
-        self.busy = true;
+        // What was done may be seen at once, by anyone.
+        self.stir_all();
         self.pass(STEP);
     }
 
@@ -343,27 +343,14 @@ impl Cluster {
         let end = self.now.plus(time);
         while self.now < end {
             let before = self.now;
-            // Where nothing happened, nothing does until something is due.
-            let next = if self.busy { before.plus(STEP) } else { self.next_turn() };
-            self.now = next.max(before.plus(STEP)).min(end);
-            // What nothing has come for, and nothing is due for, would do nothing.
-            let is_busy = std::mem::take(&mut self.busy);
+            self.now = self.next_turn().max(before.plus(STEP)).min(end);
             clocks::set(self.now);
             while let Some(message) = self.network.arrived(self.now) {
-                self.busy = true;
                 self.receive(message);
             }
-            let is_busy = is_busy || self.busy;
             for number in 0..NODES {
-                let is_due = |due: Option<Millis>| is_busy || due.is_some_and(|due| due <= self.now);
-                let (gateway, router) =
-                    (is_due(self.gateways[number].next_turn()), is_due(self.routers[number].next_turn()));
-                if gateway {
-                    self.turn_gateway(number);
-                }
-                if router {
-                    self.turn_router(number);
-                }
+                self.turn_gateway(number);
+                self.turn_router(number);
             }
             self.hear();
             if before.0 / BEAT != self.now.0 / BEAT {
@@ -372,17 +359,27 @@ impl Cluster {
         }
     }
 
+    fn stir_all(&mut self) {
+        self.gateways.iter_mut().for_each(|gateway| gateway.due = AT_ONCE);
+        self.stir_routers();
+    }
+
+    fn stir_routers(&mut self) {
+        self.routers.iter_mut().for_each(|router| router.due = AT_ONCE);
+    }
+
     /// When something is next due, for anyone.
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
-        let due = self.gateways.iter().filter_map(Gateway::next_turn);
-        let due = due.chain(self.routers.iter().filter_map(Router::next_turn));
+        let due = self.gateways.iter().filter(|gateway| !gateway.is_down).map(|gateway| gateway.due);
+        let due = due.chain(self.routers.iter().filter(|router| router.runs()).map(|router| router.due));
         due.chain(self.network.next()).fold(beat, Millis::min)
     }
 
     fn beat(&mut self) {
         if (self.now.0 / BEAT).is_multiple_of(TICK / BEAT) {
             self.tick();
+            self.stir_routers();
         }
     }
 

@@ -1,7 +1,7 @@
 //! The gateways: shipped edges and shards, and the turns that their drivers give them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
@@ -16,7 +16,7 @@ use tickwire_node::names;
 use tokio::sync::Semaphore;
 
 use super::clocks;
-use super::cluster::{Cluster, NODES, PARTITIONS};
+use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS};
 use super::network::{MAX_PAYLOAD, Message};
 use super::socket::{Line, Wire};
 use crate::arrival::shard_of;
@@ -39,6 +39,8 @@ const SHARDS: u16 = 2;
 pub(super) struct Gateway {
     pub(super) node: NodeRef,
     pub(super) is_down: bool,
+    /// When it next has something to do, on the clock of the world.
+    pub(super) due: Millis,
     /// What its clock shows beside that of the world.
     offset: u64,
     /// Whether it has no connection to NATS.
@@ -85,7 +87,8 @@ impl Gateway {
         let known = (cluster.view.clone(), connection);
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
-        Self { node, is_down, is_cut, offset, edge, searches, begun: Vec::new(), shards, requests, readiness }
+        let begun = Vec::new();
+        Self { node, is_down, due: AT_ONCE, is_cut, offset, edge, searches, begun, shards, requests, readiness }
     }
 
     /// Whether it is that node, and what is sent to that comes to it.
@@ -103,14 +106,15 @@ impl Gateway {
     pub(super) fn arrive(&mut self, now: Millis, identity: Identity, line: &Line) {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (now, shard) = (now.plus(self.offset), shard_of(&identity.user, self.shards.len()));
+        self.due = AT_ONCE;
         self.shards[shard].shard.arrive(now, Wire(Line::clone(line)), identity, place);
     }
 
-    /// When something is next due, on the clock of the world.
-    pub(super) fn next_turn(&self) -> Option<Millis> {
+    /// When something is due next.
+    fn next_turn(&self) -> Millis {
         let shards = self.shards.iter().map(|delivery| delivery.shard.next_turn());
         let next = shards.chain(self.searches.values().copied()).fold(self.edge.next_turn(), Millis::min);
-        (!self.is_down).then(|| Millis(next.0.saturating_sub(self.offset)))
+        Millis(next.0.saturating_sub(self.offset))
     }
 
     /// Gives everyone their turns until nothing is left to do at this moment. Returns what is to be sent.
@@ -202,7 +206,8 @@ impl Delivery {
 
 /// The configuration that ships, with what a plan chooses.
 pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
-    let mut config = Config::load(&LoadOptions::default()).unwrap();
+    static SHIPPED: LazyLock<Config> = LazyLock::new(|| Config::load(&LoadOptions::default()).unwrap());
+    let mut config = SHIPPED.clone();
     config.auth.jwt_secret = Secret::new("0123456789abcdef0123456789abcdef");
     choose(&mut config);
     config
@@ -216,12 +221,11 @@ pub(super) fn identity(user: &tickwire_core::ids::UserId) -> Identity {
 impl Cluster {
     pub(super) fn turn_gateway(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
-        if gateway.is_down {
+        if gateway.is_down || gateway.due > self.now {
             return;
         }
         let outgoing = gateway.turn(self.now);
         let searches = std::mem::take(&mut gateway.begun);
-        self.busy |= !outgoing.is_empty() || !searches.is_empty();
         for message in outgoing {
             self.post(number, message);
         }
@@ -229,6 +233,8 @@ impl Cluster {
         for time in searches {
             self.network.send_once(self.now, Message::Find(node.clone(), time));
         }
+        let gateway = &mut self.gateways[number];
+        gateway.due = gateway.next_turn();
     }
 
     /// A gateway sends something.
@@ -285,6 +291,7 @@ impl Cluster {
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
         if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.hears(node)) {
             let now = self.now.plus(gateway.offset);
+            gateway.due = AT_ONCE;
             deliver(&mut gateway.edge, now);
             gateway.edge.settle(now);
         }

@@ -17,7 +17,7 @@ use tickwire_router_node::decisions::{
     SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, lease_deadline,
 };
 
-use super::cluster::{Cluster, NODES, PARTITIONS, Stored};
+use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS, Stored};
 use super::kv::{Answer, Asked};
 use super::network::{MAX_PAYLOAD, Message};
 
@@ -32,6 +32,8 @@ pub(super) struct Router {
     /// There is no such process. What is sent to it is lost.
     pub(super) is_down: bool,
     pub(super) stalled: bool,
+    /// When it next has something to do, on the clock of the world.
+    pub(super) due: Millis,
     pub(super) waiting: Vec<Message>,
     /// What its clock shows beside that of the world.
     offset: u64,
@@ -99,18 +101,19 @@ impl Router {
         self.engine.interest(gateway, Revision(0)).map(|(revision, _)| revision)
     }
 
-    /// When something is next due, on the clock of the world.
-    pub(super) fn next_turn(&self) -> Option<Millis> {
+    /// When something is due next.
+    fn next_turn(&self) -> Millis {
         let operations = self.operations.iter().map(|operation| operation.until);
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
         let due = operations.chain(snapshots).chain(self.looked_at).chain(self.engine.next_turn());
         let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
-        self.runs().then(|| Millis(next.0.saturating_sub(self.offset)))
+        Millis(next.0.saturating_sub(self.offset))
     }
 
     /// Something that was sent to it has come.
     pub(super) fn take(&mut self, now: Millis, message: Message) {
         let now = now.plus(self.offset);
+        self.due = AT_ONCE;
         match message {
             Message::Delta(_, delta) => self.engine.hear(now, Said::Delta(delta)),
             Message::Beat(_, beat) => self.engine.hear(now, Said::Beat(beat)),
@@ -158,6 +161,7 @@ impl Cluster {
             node,
             is_down: false,
             stalled: false,
+            due: AT_ONCE,
             waiting: Vec::new(),
             offset,
             view,
@@ -201,16 +205,17 @@ impl Cluster {
     }
 
     pub(super) fn turn_router(&mut self, number: usize) {
-        if !self.routers[number].runs() {
+        if !self.routers[number].runs() || self.routers[number].due > self.now {
             return;
         }
         for _ in 0..TURNS {
             // All are asked, whatever the first answers.
             let is_busy = [self.turn_ownership(number), self.turn_engine(number)];
             if !is_busy.contains(&true) {
+                let router = &mut self.routers[number];
+                router.due = router.next_turn();
                 return;
             }
-            self.busy = true;
         }
         panic!("{} is busy for ever", self.routers[number].node);
     }

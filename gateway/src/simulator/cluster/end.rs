@@ -44,6 +44,7 @@ impl Cluster {
         for client in &mut self.clients {
             client.set_room(None);
         }
+        self.stir_all();
         // One at each gateway shows that it serves.
         let witnesses = self.clients.len();
         for gateway in 0..NODES {
