@@ -80,7 +80,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
         // What waits belongs to subscriptions that have ended. From `from` on all is given; before it, the client has it.
         self.flush(now, number);
-        let (catch_up, gaps) = self.begin_at(now, id, Of::Session, from);
+        let (catch_up, gaps) = self.begin_at(now, id, Of::Session, from, &self.applied);
         let applied = &self.applied;
         let Some(session) = self.sessions.get_mut(number) else { return Vec::new() };
         let is_ahead = gaps.is_empty() && from.seqs.iter().zip(&applied.seqs).any(|(from, applied)| from > applied);
@@ -113,13 +113,12 @@ impl<S: Socket> Shard<S> {
         id: Option<Id>,
         begin: &Begin,
     ) -> Vec<Gap> {
-        let of = Of::Subscription(subscription);
+        let (of, to) = (Of::Subscription(subscription), self.end_of_past(number));
         let (catch_up, gaps) = match begin {
-            Begin::At(position) => self.begin_at(now, id, of, position),
+            Begin::At(position) => self.begin_at(now, id, of, position, &to),
             Begin::From { time, is_cut } => {
                 self.ask(ToEdge::Find(self.id(number), *time));
-                let applied = &self.applied;
-                let catch_up = CatchUp::new(now, id, of, applied.seqs.clone(), applied).finding(*time, *is_cut);
+                let catch_up = CatchUp::new(now, id, of, to.seqs.clone(), &to).finding(*time, *is_cut);
                 (catch_up, Vec::new())
             }
         };
@@ -129,20 +128,29 @@ impl<S: Socket> Shard<S> {
         gaps
     }
 
-    /// The past from a position on. Of one of another life of the stream what this life keeps is given, and nobody knows
-    /// what came after that; this life is given from its beginning.
-    fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position) -> (CatchUp, Vec<Gap>) {
-        let applied = &self.applied;
-        if from.incarnation == applied.incarnation && from.seqs.len() == applied.seqs.len() {
-            return (CatchUp::new(now, id, of, from.seqs.clone(), applied), Vec::new());
+    /// Up to where nothing comes to a session as new: its gateway has come so far, or the session was further when it came,
+    /// and is given nothing of what it had.
+    fn end_of_past(&self, number: u64) -> Position {
+        let mut end = self.applied.clone();
+        if let Some(ahead) = self.sessions.get(number).and_then(|session| session.ahead.as_ref()) {
+            end.seqs.iter_mut().zip(ahead).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
         }
-        let life = Life { incarnation: applied.incarnation, before: self.before };
-        let kept = life.keeps_of(from.incarnation).filter(|_| from.seqs.len() == applied.seqs.len());
-        let begins = applied.seqs.iter().enumerate().map(|(at, seq)| {
+        end
+    }
+
+    /// The past from a position on, up to `to`. Of one of another life of the stream what this life keeps is given, and nobody knows
+    /// what came after that; this life is given from its beginning.
+    fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position, to: &Position) -> (CatchUp, Vec<Gap>) {
+        if from.incarnation == to.incarnation && from.seqs.len() == to.seqs.len() {
+            return (CatchUp::new(now, id, of, from.seqs.clone(), to), Vec::new());
+        }
+        let life = Life { incarnation: to.incarnation, before: self.before };
+        let kept = life.keeps_of(from.incarnation).filter(|_| from.seqs.len() == to.seqs.len());
+        let begins = to.seqs.iter().enumerate().map(|(at, seq)| {
             let begin = kept.map_or(self.before, |kept| kept.min(from.seqs[at]));
             begin.min(*seq)
         });
-        let mut catch_up = CatchUp::new(now, id, of, begins.collect(), applied);
+        let mut catch_up = CatchUp::new(now, id, of, begins.collect(), to);
         catch_up.complete = false;
         let reset = |(p, seq): (u16, &Seq)| {
             let unknown = kept.unwrap_or_default().max(*seq);

@@ -330,3 +330,22 @@ async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcom
     rig.turn();
     assert_eq!([rig.stage(looked_at), rig.stage(confirmed)], [Some(Stage::Closing); 2]);
 }
+
+/// What it had before it came is no past of a subscription that is new: that wants all of it, though the gateway lags.
+#[tokio::test]
+async fn the_past_of_a_new_subscription_reaches_to_where_its_session_was_before() {
+    let mut rig = Rig::new();
+    let number = rig.welcome().await;
+    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(15); usize::from(PARTITIONS)] };
+    let subscriptions = json!({ "mine": { "filter": {} } });
+    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
+    rig.settle().await;
+    rig.take(FromEdge::Confirmed(number));
+    rig.hears(number, "\"caught_up\"");
+    let since = Position { seqs: vec![Seq(3); usize::from(PARTITIONS)], ..position.clone() }.to_string();
+    rig.say(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
+    rig.settle().await;
+    rig.take(FromEdge::Confirmed(number));
+    let (_, from, to) = rig.shard.sessions.get(number).unwrap().catch_up.as_ref().unwrap().lack();
+    assert_eq!((from[0], to[0]), (Seq(3), Seq(15)));
+}
