@@ -37,7 +37,7 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 
 sim: ## Run the simulator as often as one likes, from a seed (RUNS, SEED)
 	TICKWIRE_SIM_RUNS=$${RUNS:-10000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
-	$(CARGO) test --workspace --locked --test simulator --lib -- simulator a_quiet_network everything_adds_up
+	$(CARGO) test --workspace --locked --lib -- simulator::
 
 foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
 	@rm -rf target/foreign

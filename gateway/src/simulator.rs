@@ -19,14 +19,17 @@ mod replay;
 mod router;
 mod socket;
 
-use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
 
 use cluster::Cluster;
 use plan::{Action, Plan, plan};
 
+/// The seed of the runs that `make test` makes; `make sim` takes another one each time.
+const SEED: u64 = 26;
+
 /// Runs per test; there are four tests, so that cores share them.
 fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(500)
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1_500)
 }
 
 fn run(plan: &Plan) {
@@ -34,13 +37,19 @@ fn run(plan: &Plan) {
     for action in &plan.actions {
         cluster.act(action);
     }
-    cluster.heal();
+    cluster.heal(plan.newcomers);
     cluster.check(plan.quiet);
 }
 
 fn simulate(chaos: plan::Chaos) {
+    // The same runs each time, unless a seed is given.
+    let rng_seed = match Config::default().rng_seed {
+        RngSeed::Random => RngSeed::Fixed(SEED),
+        given @ RngSeed::Fixed(_) => given,
+    };
     let config = Config {
         cases: runs(),
+        rng_seed,
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         max_shrink_iters: 20_000,
         ..Config::default()
@@ -86,6 +95,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         seed,
         loss,
         reading: 0,
+        newcomers: false,
         actions,
     }
 }

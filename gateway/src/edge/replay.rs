@@ -43,8 +43,13 @@ impl Edge {
 
     /// Tells the operator how much waits.
     pub(super) fn tell_open_gaps(&self) {
-        gauge!("tickwire_gateway_open_gaps").set(self.coverage.gaps() as f64);
+        gauge!("tickwire_gateway_open_gaps").set(self.open_gaps() as f64);
         gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
+    }
+
+    /// How many partitions wait for something that is missing.
+    pub(crate) fn open_gaps(&self) -> usize {
+        self.coverage.gaps()
     }
 
     /// Sends a request for a replay. Without a connection it is made again later, and no try is lost.

@@ -101,6 +101,8 @@ struct Connection {
     was_slow: bool,
     /// Whether it was told of an outage of the cluster, and not yet of its end.
     knows_outage: bool,
+    /// Whether nothing was in force in it yet.
+    is_new: bool,
 }
 
 #[derive(Debug)]
@@ -348,6 +350,7 @@ impl Client {
     fn answered(&mut self, asked: &Asked, position: &str, world: &World) {
         match asked {
             Asked::Resume => {
+                self.connection.as_mut().expect("it is connected").is_new = false;
                 self.is_catching_up = true;
                 self.move_on(position, world, true);
             }
@@ -360,6 +363,11 @@ impl Client {
                 let waits = self.is_catching_up || self.past.is_some() || was_slow;
                 let (incarnation, end) = (at.incarnation, at.seqs);
                 let start = if waits { world.ends(incarnation) } else { end.clone() };
+                // Whoever does not go on where it was may be at a gateway that lags.
+                if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
+                    let given = self.taken.get(&incarnation).into_iter().flat_map(|taken| &taken.events);
+                    self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
+                }
                 let past = since.map(|since| Past {
                     filter: *filter,
                     since,
@@ -405,8 +413,10 @@ impl Client {
                 let life = world.lives[&position.incarnation];
                 // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
                 let kept = life.keeps_of(promise.incarnation).filter(|_| goes_on);
-                let begin = |seq: &Seq| kept.map_or(life.before, |kept| kept.min(*seq));
-                let start: Vec<Seq> = promise.end.iter().map(begin).collect();
+                // A position that is held back for what was given up lies before where the promise begins.
+                let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
+                let begin = |seq: Seq| kept.map_or(life.before, |kept| kept.min(seq));
+                let start: Vec<Seq> = reached.map(begin).collect();
                 let (filter, end) = (promise.filter, start.clone());
                 self.promises.push(Promise { filter, incarnation: position.incarnation, start, end });
                 self.seen.clear();
@@ -479,6 +489,7 @@ impl Cluster {
             asked: Vec::new(),
             was_slow: false,
             knows_outage: false,
+            is_new: true,
         });
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) loss: u32,
     /// How long a router takes to read a range again, in milliseconds.
     pub(super) reading: u64,
+    /// Whether new clients come all the time while faults end, so that interest never rests.
+    pub(super) newcomers: bool,
     pub(super) actions: Vec<Action>,
 }
 
@@ -161,20 +163,24 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
     let reading = if network { prop_oneof![Just(0), 0..500u64].boxed() } else { Just(0).boxed() };
+    let newcomers = if network { prop_oneof![15 => Just(false), 1 => Just(true)].boxed() } else { Just(false).boxed() };
     let bounds = (range, patience, hold, late);
     let actions = prop::collection::vec(action(chaos), 1..120);
-    (any::<u64>(), loss, reading, bounds, actions).prop_map(move |(seed, loss, reading, bounds, actions)| Plan {
-        quiet: chaos == Chaos::None,
-        failing,
-        late: bounds.3,
-        give_up_after: bounds.1,
-        hold_bytes: bounds.2,
-        replay_range: bounds.0,
-        seed,
-        loss,
-        reading,
-        actions,
-    })
+    (any::<u64>(), loss, reading, newcomers, bounds, actions).prop_map(
+        move |(seed, loss, reading, newcomers, (replay_range, give_up_after, hold_bytes, late), actions)| Plan {
+            quiet: chaos == Chaos::None,
+            failing,
+            late,
+            give_up_after,
+            hold_bytes,
+            replay_range,
+            seed,
+            loss,
+            reading,
+            newcomers,
+            actions,
+        },
+    )
 }
 
 fn action(chaos: Chaos) -> impl Strategy<Value = Action> {

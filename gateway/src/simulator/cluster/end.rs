@@ -13,6 +13,14 @@ use super::{BEAT, Cluster, NODES, PARTITIONS};
 /// The numbers of users that no plan names.
 const WITNESSES: u32 = 1_000;
 
+/// The numbers of users, and of what they want, that come while faults end.
+const NEWCOMERS: u32 = 10_000;
+
+/// How often one comes to each gateway, in milliseconds; how many at least, and at most until no gap is open.
+const COMING: u64 = 15;
+const LEAST_COMING: u32 = 20;
+const MOST_COMING: u32 = 1_000;
+
 /// How long to wait at least, in beats.
 const LEAST_BEATS: u32 = 6;
 
@@ -21,7 +29,7 @@ const PATIENCE: u32 = 30;
 
 impl Cluster {
     /// Ends all faults and waits until everything that was stored has had time to arrive.
-    pub(in super::super) fn heal(&mut self) {
+    pub(in super::super) fn heal(&mut self, newcomers: bool) {
         self.network.heal();
         self.failing = false;
         for number in 0..NODES {
@@ -45,6 +53,9 @@ impl Cluster {
             client.set_room(None);
         }
         self.stir_all();
+        if newcomers {
+            self.let_clients_come();
+        }
         // One at each gateway shows that it serves.
         let witnesses = self.clients.len();
         for gateway in 0..NODES {
@@ -67,6 +78,24 @@ impl Cluster {
             if beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at)) && is_well() {
                 break;
             }
+        }
+    }
+
+    /// Clients come all the time, each with a wish of its own. What is missing is given all the same.
+    fn let_clients_come(&mut self) {
+        for came in 0.. {
+            // What is lost just now shows when the next come.
+            if came > LEAST_COMING && self.gateways.iter().all(|gateway| gateway.edge.open_gaps() == 0) {
+                return;
+            }
+            assert!(came < MOST_COMING, "a gap stays open while clients come");
+            for gateway in 0..NODES {
+                let number = self.clients.len() as u32;
+                self.clients.push(Client::new(user(NEWCOMERS + number)));
+                self.clients[number as usize].subscribe(NEWCOMERS + number);
+                self.connect(number as usize, gateway);
+            }
+            self.pass(COMING);
         }
     }
 
