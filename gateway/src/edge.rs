@@ -284,9 +284,7 @@ impl Edge {
 
     /// Tells clients of an outage of the cluster, or of its end. Done by each turn.
     pub(crate) fn look_upstream(&mut self, now: Millis) {
-        let standing = (self.connection.is_up, self.stopped.is_none());
-        let since = self.upstream.waits_since(now, standing);
-        let outage = Outage::of(now, standing, &self.coverage, self.ticks, since);
+        let outage = self.outage(now);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| match (outage, &self.stopped) {
             (Outage::NotStored, Some(stopped)) => stopped.to_string(),
@@ -296,6 +294,13 @@ impl Edge {
         for shard in &mut self.shards {
             shard.say(FromEdge::Upstream(code, reason.clone()));
         }
+    }
+
+    /// What keeps clients from what is new, if anything does.
+    fn outage(&mut self, now: Millis) -> Option<Outage> {
+        let standing = (self.connection.is_up, self.stopped.is_none());
+        let since = self.upstream.waits_since(now, standing);
+        Outage::of(now, standing, &self.coverage, self.ticks, since)
     }
 
     /// Hands the shards what there is, and right behind it what is confirmed as of there.

@@ -165,6 +165,13 @@ impl<S> Session<S> {
         had || self.catch_up.as_ref().is_some_and(|catch_up| catch_up.is_behind())
     }
 
+    /// Moves a position on to where an earlier session was, if that was further than its gateway.
+    pub(crate) fn raise(&self, position: &mut Position) {
+        if let Some(ahead) = &self.ahead {
+            position.seqs.iter_mut().zip(ahead).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
+        }
+    }
+
     /// Whether there is anything that may be sent or told now: while it catches up, of the past.
     pub(crate) fn wants_out(&self) -> bool {
         self.catch_up.as_ref().map_or_else(|| self.outbox.wants_out(), |catch_up| catch_up.outbox.wants_out())

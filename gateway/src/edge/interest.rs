@@ -63,10 +63,7 @@ impl Edge {
         let reached = (self.reached != Reached::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
         self.publish(Cow::Borrowed(names::GATEWAY_BEAT), &beat);
-        let is_stored = self.stopped.is_none();
-        let standing = (self.connection.is_up, is_stored);
-        let since = self.upstream.waits_since(now, standing);
-        let outage = Outage::of(now, standing, &self.coverage, self.ticks, since);
+        let outage = self.outage(now);
         gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {
             (Some(bytes), _) => {

@@ -206,9 +206,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn position(&self, number: u64) -> CompactString {
         let Some(session) = self.sessions.get(number) else { return compact_str::format_compact!("{}", self.applied) };
         let mut position = session.outbox.hold_back(&self.applied);
-        if let Some(ahead) = &session.ahead {
-            position.seqs.iter_mut().zip(ahead.iter()).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
-        }
+        session.raise(&mut position);
         // What waits of a former life holds nothing back in this one; what this one keeps of it does, until it has come.
         position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
         if let Some(catch_up) = &session.catch_up {

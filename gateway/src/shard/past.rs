@@ -132,8 +132,8 @@ impl<S: Socket> Shard<S> {
     /// and is given nothing of what it had.
     fn end_of_past(&self, number: u64) -> Position {
         let mut end = self.applied.clone();
-        if let Some(ahead) = self.sessions.get(number).and_then(|session| session.ahead.as_ref()) {
-            end.seqs.iter_mut().zip(ahead).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
+        if let Some(session) = self.sessions.get(number) {
+            session.raise(&mut end);
         }
         end
     }

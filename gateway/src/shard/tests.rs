@@ -236,17 +236,23 @@ async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
     assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Closing)));
 }
 
+/// A session goes on at this sequence of every partition, and is confirmed.
+async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
+    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
+    let subscriptions = json!({ "mine": { "filter": {} } });
+    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
+    rig.settle().await;
+    rig.take(FromEdge::Confirmed(number));
+    position
+}
+
 /// Whoever breaks again before it has the whole past goes on from there, and not from the beginning.
 #[tokio::test]
 async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     rig.events(0, 5);
-    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(10); usize::from(PARTITIONS)] };
-    let subscriptions = json!({ "mine": { "filter": {} } });
-    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
-    rig.settle().await;
-    rig.take(FromEdge::Confirmed(number));
+    let position = resume(&mut rig, number, 10).await;
     rig.hears(number, "\"subscribed\"");
     for _ in 0..3 {
         rig.now = rig.now.plus(1_050);
@@ -289,11 +295,7 @@ async fn whoever_catches_up_is_told_of_another_life_even_if_it_has_given_up_its_
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     rig.events(0, 5);
-    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(10); usize::from(PARTITIONS)] };
-    let subscriptions = json!({ "mine": { "filter": {} } });
-    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
-    rig.settle().await;
-    rig.take(FromEdge::Confirmed(number));
+    resume(&mut rig, number, 10).await;
     rig.say(number, &json!({ "action": "unsubscribe", "name": "*" }));
     rig.settle().await;
     rig.hears(number, "\"subscriptions\":{}");
@@ -336,13 +338,9 @@ async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcom
 async fn the_past_of_a_new_subscription_reaches_to_where_its_session_was_before() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
-    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(15); usize::from(PARTITIONS)] };
-    let subscriptions = json!({ "mine": { "filter": {} } });
-    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
-    rig.settle().await;
-    rig.take(FromEdge::Confirmed(number));
+    let position = resume(&mut rig, number, 15).await;
     rig.hears(number, "\"caught_up\"");
-    let since = Position { seqs: vec![Seq(3); usize::from(PARTITIONS)], ..position.clone() }.to_string();
+    let since = Position { seqs: vec![Seq(3); usize::from(PARTITIONS)], ..position }.to_string();
     rig.say(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
     rig.settle().await;
     rig.take(FromEdge::Confirmed(number));
