@@ -14,7 +14,7 @@ use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerE
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
 use tickwire_core::position::Position;
 
-use super::cluster::{AT_ONCE, Cluster, PARTITIONS, Stored};
+use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS, Stored};
 use super::gateway::identity;
 use super::made::filter;
 use super::plan::REPLAY_RANGE;
@@ -497,11 +497,14 @@ impl Cluster {
     pub(super) fn hear(&mut self) {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
         let world = World { lives: &self.lives, history: &self.history, is_tight };
+        let mut have_heard = [false; NODES];
         for client in &mut self.clients {
             let gateway = client.connection.as_ref().map(|connection| connection.gateway);
             if let Some(gateway) = gateway.filter(|_| client.hear(&world)) {
                 self.gateways[gateway].due = AT_ONCE;
+                have_heard[gateway] = true;
             }
         }
+        (0..NODES).filter(|gateway| have_heard[*gateway]).for_each(|gateway| self.check_outage(gateway));
     }
 }

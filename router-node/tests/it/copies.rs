@@ -71,6 +71,17 @@ fn blocks(server: &NatsServer) -> Vec<PathBuf> {
     blocks
 }
 
+/// Waits until the server's files have what it has taken in, which it writes a moment later.
+async fn has_written(nats: &Nats, server: &NatsServer) {
+    eventually("everything is in the server's files", SOON, async || {
+        let bytes = nats.jetstream.get_stream("EVENTS").await.ok()?.cached_info().state.bytes;
+        let written: u64 =
+            blocks(server).iter().filter_map(|block| fs::metadata(block).ok()).map(|file| file.len()).sum();
+        (written >= bytes).then_some(())
+    })
+    .await;
+}
+
 /// How many messages a consumer on this server would deliver.
 async fn has(nats: &Nats, server: usize) -> u64 {
     eventually("a consumer on the server", SOON, async || {
@@ -97,6 +108,7 @@ async fn nothing_is_missing_where_a_copy_lacks(which: impl Fn(usize, usize) -> b
     publish(&nats).await;
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let damaged = followers(&nats, &servers).await[0];
+    has_written(&nats, &servers[damaged]).await;
     servers[damaged].kill();
     let blocks = blocks(&servers[damaged]);
     let lacking: Vec<_> = blocks.iter().enumerate().filter(|(number, _)| which(*number, blocks.len())).collect();

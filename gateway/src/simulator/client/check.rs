@@ -1,6 +1,6 @@
 //! What a client was given and told must be what it was promised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::{Event, Kinds, Timestamp};
@@ -8,9 +8,9 @@ use tickwire_core::filter::Filter;
 use tickwire_core::frames::{Gap, Notice, Range};
 use tickwire_core::ids::{Incarnation, Life, Partition, Seq};
 
-use super::super::cluster::Stored;
+use super::super::cluster::{Cluster, Stored};
 use super::super::made::filter;
-use super::{Client, Taken};
+use super::{Client, Connection, Taken};
 
 /// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
 const READ_MS: i64 = 20;
@@ -98,6 +98,13 @@ impl Client {
         assert_ne!(knew, lost, "{notice:?} comes twice, or without the one before: {self:#?}");
     }
 
+    /// What a client that takes all that comes knows of an outage at this gateway.
+    fn knows_outage_at(&self, gateway: usize) -> Option<bool> {
+        let here = |connection: &&Connection| connection.gateway == gateway && connection.is_welcome;
+        let connection = self.connection.as_ref().filter(here).filter(|connection| !connection.was_slow)?;
+        Some(connection.knows_outage)
+    }
+
     pub(in super::super) fn has_gaps(&self) -> bool {
         self.taken.values().any(|taken| !taken.gaps.is_empty())
     }
@@ -114,5 +121,13 @@ impl Taken {
         let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
         let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
         self.gaps.iter().any(in_gap) || self.dropped.iter().any(is_dropped)
+    }
+}
+
+impl Cluster {
+    /// Of an outage either all clients of a gateway know or none, whenever they have come.
+    pub(super) fn check_outage(&self, gateway: usize) {
+        let known: BTreeSet<bool> = self.clients.iter().filter_map(|client| client.knows_outage_at(gateway)).collect();
+        assert!(known.len() < 2, "not all clients of gateway {gateway} know of its outage: {:#?}", self.clients);
     }
 }
