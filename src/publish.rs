@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use tickwire_core::event::{Kind, Priority, Tier};
-use tickwire_core::ids::Confidence;
+use tickwire_core::decode::{Raw, Refusal, decode};
+use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
+use tickwire_core::ids::{Confidence, Seq};
 use tickwire_node::config::{ConfigError, EventsConfig};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
@@ -43,7 +44,7 @@ pub(crate) struct PublishArgs {
     #[arg(long)]
     pattern: Option<String>,
     /// The confidence, 0 to 1
-    #[arg(long, value_parser = values::confidence)]
+    #[arg(long, value_parser = values::confidence, allow_negative_numbers = true)]
     confidence: Option<Confidence>,
     /// The tier: daily, intraday or combo
     #[arg(long)]
@@ -60,9 +61,10 @@ pub(crate) struct PublishArgs {
     /// How many events may wait for the stream's word; 1 keeps the order even when some have to be sent again
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: u16,
-    /// For how long an event is sent again before it is given up, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
-    deadline: u64,
+    /// For how long NATS is looked for, and an event is sent again, before it is given up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400),
+        allow_negative_numbers = true)]
+    deadline: u32,
     #[command(flatten)]
     nats: NatsArgs,
 }
@@ -76,6 +78,8 @@ pub(crate) enum PublishCommandError {
     Nats(#[from] NatsError),
     #[error("an event of kind pattern needs --pattern NAME (or a `pattern` in --data)")]
     NoPattern,
+    #[error("not published: {0}")]
+    DeadLetter(#[from] DeadLetter),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("{}: cannot be read: {source}", path.display())]
@@ -86,21 +90,28 @@ pub(crate) enum PublishCommandError {
     Incomplete { summary: String },
 }
 
+/// What routers would not take for an event.
+#[derive(Debug, thiserror::Error)]
+#[error("routers would keep it as a dead letter, {}: {}", .0.reason, .0.detail)]
+pub(crate) struct DeadLetter(Refusal);
+
 impl PublishArgs {
     /// Publishes; gives what to print.
     pub(crate) async fn run(&self) -> Result<String, PublishCommandError> {
-        let config = self.nats.load()?;
+        let mut config = self.nats.load()?;
+        config.nats.connect_timeout = config.nats.connect_timeout.min(Duration::from_secs(self.deadline.into()));
+        let kinds = self.kinds(&config.events);
         if let Some(note) = self.note_of_kind(&config.events) {
             eprintln!("{note}");
         }
         let one = match (&self.lines, &self.key) {
-            (None, Some(key)) => Some(self.one(key)?),
+            (None, Some(key)) => Some(self.checked(&kinds, self.one(key)?)?),
             _ => None,
         };
         let nats = Nats::connect(&config.nats, "publish", "cli").await?;
         let published = match one {
             Some(event) => self.publish_one(&nats, event).await,
-            None => self.publish_lines(&nats).await,
+            None => self.publish_lines(&nats, &kinds).await,
         };
         if published.is_err() {
             // A refused permission shows as silence; it is the better explanation where it is the true one.
@@ -121,6 +132,29 @@ impl PublishArgs {
                  a dead letter"
             )
         })
+    }
+
+    /// The kinds that are known here, and the one to publish: routers may know it.
+    fn kinds(&self, events: &EventsConfig) -> Kinds {
+        let known = events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
+        let named = (!events.kinds.contains_key(&self.kind)).then(|| (Kind::from(&*self.kind), KindAudience::Public));
+        Kinds::new(known.chain(named))
+    }
+
+    /// The event, if routers of this build would take it for one.
+    fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, DeadLetter> {
+        let raw = Raw {
+            kind_token: &self.kind,
+            key_token: event.subject.rsplit('.').next().unwrap_or_default(),
+            content_type: None,
+            msg_id: Some(&event.msg_id),
+            payload: &event.payload,
+            stream: "",
+            seq: Seq(0),
+            stored: Timestamp(0),
+        };
+        decode(&raw, kinds).map_err(DeadLetter)?;
+        Ok(event)
     }
 
     /// The event that the flags describe.
@@ -153,7 +187,7 @@ impl PublishArgs {
     }
 
     fn publisher<T: Send + 'static>(&self, nats: &Nats) -> Publisher<T> {
-        let deadline = Duration::from_secs(self.deadline);
+        let deadline = Duration::from_secs(self.deadline.into());
         Publisher::new(nats.jetstream.clone(), self.window.into(), Some(deadline))
     }
 }

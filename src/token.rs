@@ -31,7 +31,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_name = "N")]
     weight: Option<u8>,
     /// How long it is good for, such as 15m, 1h or 30d
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = life)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = life, allow_hyphen_values = true)]
     ttl: Duration,
     /// The secret of the gateways; others can see flags, so best left to TICKWIRE_AUTH__JWT_SECRET or the file
     #[arg(long, value_name = "SECRET", value_parser = secret)]

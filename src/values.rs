@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 use tickwire_core::ids::{Confidence, UserId};
+use tickwire_core::object;
 use tickwire_core::since::Since;
 
 /// A number from 0 to 1.
@@ -12,12 +13,17 @@ pub(crate) fn confidence(text: &str) -> Result<Confidence, String> {
 
 /// A JSON object.
 pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))
+    object::from_json(text.as_bytes()).map_err(|error| format!("must be a JSON object: {error}"))
 }
 
 /// Where the past begins: a number is one since 1970, as in JSON.
 pub(crate) fn since(text: &str) -> Result<Since, String> {
-    let since = text.parse::<Number>().map_or_else(|_| text.parse(), |number| Since::read(&Value::Number(number)));
+    let since = match text.parse::<Number>() {
+        Ok(number) => Since::read(&Value::Number(number)),
+        // JSON has no such number.
+        Err(_) if text.parse::<f64>().is_ok() => return Err("must be a time from 1970 to 9999".to_owned()),
+        Err(_) => text.parse(),
+    };
     since.map_err(|error| error.to_string())
 }
 

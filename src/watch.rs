@@ -50,13 +50,13 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tiers: Vec<Tier>,
     /// Only from this confidence on, 0 to 1
-    #[arg(long, value_name = "X", value_parser = values::confidence)]
+    #[arg(long, value_name = "X", value_parser = values::confidence, allow_negative_numbers = true)]
     min_confidence: Option<Confidence>,
     /// Only from this priority on: low, medium, high, critical
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
     /// From when on, before what is new: a time, a length of time like 5m or 1h, or a position
-    #[arg(long, value_name = "WHEN", value_parser = values::since)]
+    #[arg(long, value_name = "WHEN", value_parser = values::since, allow_hyphen_values = true)]
     since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
     #[arg(long, value_name = "JSON", value_parser = values::object)]
@@ -208,6 +208,7 @@ mod tests {
             &["--user", "u", "--min-confidence", "NaN"],
             &["--user", "u", "--filter", "[]"],
             &["--user", "u", "--since", "5min"],
+            &["--user", "u", "--since", "1e999"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

@@ -19,7 +19,7 @@ pub mod interest;
 pub mod interest_log;
 pub mod key;
 pub mod namesake;
-mod object;
+pub mod object;
 pub mod position;
 pub mod reached;
 pub mod replay;

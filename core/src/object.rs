@@ -25,23 +25,30 @@ const INEXACT: f64 = 9_007_199_254_740_992.0;
 const TIMESTAMP: i8 = -1;
 
 /// A map from text to any value.
-pub(crate) type Object = serde_json::Map<String, Value>;
+pub type Object = serde_json::Map<String, Value>;
 
 /// Why bytes are not an object.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ObjectError {
+pub enum ObjectError {
+    /// Not JSON, or JSON beyond the limits.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// Not MessagePack, or MessagePack beyond the limits.
     #[error("not MessagePack: {0}")]
     MsgPack(#[from] rmp_serde::decode::Error),
+    /// So many bytes follow the value.
     #[error("not MessagePack: {0} bytes follow the value")]
     Trailing(usize),
+    /// A value, but no object.
     #[error("expected an object, found {0}")]
     NotAnObject(&'static str),
 }
 
 /// Reads one JSON object and nothing after it.
-pub(crate) fn from_json(bytes: &[u8]) -> Result<Object, ObjectError> {
+///
+/// # Errors
+/// If it is none, or beyond the limits.
+pub fn from_json(bytes: &[u8]) -> Result<Object, ObjectError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Levels(MAX_DEPTH).deserialize(&mut reader)?;
     reader.end()?;

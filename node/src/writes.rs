@@ -34,6 +34,8 @@ pub enum Failure {
 pub struct Failing {
     /// When the first of them began.
     pub since: Millis,
+    /// When the one that was begun last began.
+    pub began: Millis,
     /// When the last of them ended.
     pub last: Millis,
     /// How many there were.
@@ -76,12 +78,14 @@ impl Writes {
         };
         let failing = failing.entry(stream.to_owned()).or_insert_with(|| Failing {
             since: began,
+            began,
             last: now,
             tries: 0,
             subject: String::new(),
             failure: Failure::Unanswered(String::new()),
         });
         failing.tries = failing.tries.saturating_add(1);
+        failing.began = failing.began.max(began);
         failing.last = now;
         (failing.subject, failing.failure) = (subject.to_owned(), Failure::of(error));
     }
@@ -156,6 +160,7 @@ mod tests {
         stored(999);
         let failing = writes.failing("S").unwrap();
         assert_eq!((failing.since, failing.tries, failing.subject.as_str()), (Millis(1_000), 2, "s.1"));
+        assert_eq!(failing.began, Millis(2_000));
         assert_eq!(writes.failing("T"), None);
         stored(2_500);
         assert_eq!(writes.failing("S"), None);

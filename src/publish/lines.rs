@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use tickwire_core::decode::own_id;
+use tickwire_core::event::Kinds;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -35,7 +36,7 @@ struct Tally<'a> {
 }
 
 impl PublishArgs {
-    pub(super) async fn publish_lines(&self, nats: &Nats) -> Result<String, PublishCommandError> {
+    pub(super) async fn publish_lines(&self, nats: &Nats, kinds: &Kinds) -> Result<String, PublishCommandError> {
         let path = self.lines.as_deref().unwrap_or(Path::new("-"));
         let failed = |source| PublishCommandError::Read { path: path.to_owned(), source };
         let (mut lines, progress) = read(path).map_err(failed)?;
@@ -67,11 +68,14 @@ impl PublishArgs {
             bytes += line.len() as u64;
             match self.event(&line, &run, number) {
                 Ok(None) => {}
-                Ok(Some(event)) => {
-                    if let Some(done) = publisher.send(number, event).await {
-                        tally.count(done);
+                Ok(Some(event)) => match self.checked(kinds, event) {
+                    Ok(event) => {
+                        if let Some(done) = publisher.send(number, event).await {
+                            tally.count(done);
+                        }
                     }
-                }
+                    Err(problem) => tally.fail(number, &problem),
+                },
                 Err(problem) => tally.fail(number, &problem),
             }
         }

@@ -57,6 +57,39 @@ fn a_kind_that_no_configuration_names_is_noted_and_published() {
 }
 
 #[test]
+fn values_below_zero_are_refused_as_values() {
+    for (flag, allowed) in [("--confidence", "from 0 to 1"), ("--deadline", "1..=86400")] {
+        let refused = parse(&["--key", "k", "--pattern", "p", flag, "-1"]).unwrap_err().to_string();
+        assert!(refused.contains(allowed), "{refused}");
+    }
+}
+
+#[test]
+fn what_routers_would_keep_as_a_dead_letter_is_not_published() {
+    let check = |args: &[&str]| {
+        let publish = parse(args).unwrap();
+        let key = publish.key.clone().unwrap();
+        let event = publish.one(&key).unwrap();
+        publish.checked(&publish.kinds(&EventsConfig { kinds: [].into() }), event).map_err(|error| error.to_string())
+    };
+    let long = "x".repeat(70);
+    for (args, reason) in [
+        (&["--key", "A123456789012345678901234567890123456789", "--pattern", "Doji"][..], "bad_key"),
+        (&["--key", "AAPL", "--pattern", "Doji", "--data", r#"{"symbol":"MSFT"}"#], "symbol_mismatch"),
+        (&["--key", "AAPL", "--pattern", &long], "missing_pattern"),
+        (&["--key", "AAPL", "--pattern", "Doji", "--data", r#"{"timestamp":"yesterday"}"#], "bad_timestamp"),
+        (&["--kind", "health", "--key", "db", "--data", r#"{"status":"fine"}"#], "bad_status"),
+    ] {
+        let refused = check(args).unwrap_err();
+        assert!(refused.contains(&format!("dead letter, {reason}: ")), "{refused}");
+    }
+    // Routers may know a kind that nobody does here.
+    assert!(check(&["--kind", "news", "--key", "AAPL"]).is_ok());
+    assert!(check(&["--kind", "alert", "--key", "ann"]).is_ok());
+    assert!(parse(&["--key", "AAPL", "--data", r#"{"a":1,"a":2}"#]).is_err());
+}
+
+#[test]
 fn flags_win_over_data() {
     let args = ["--key", "BRK.B", "--pattern", "Doji", "--confidence", "0.5", "--tier", "COMBO", "--msg-id", "m"];
     let more = ["--data", r#"{"pattern":"Hammer","volume":7}"#];
@@ -104,15 +137,20 @@ async fn bad_lines_do_not_hold_up_the_good_ones() {
     let server = NatsServer::start();
     let stream = events(&server).await;
     let lines: String = (0..1000)
-        .map(|n| if n % 100 == 7 { "{\n".to_owned() } else { format!("{{\"symbol\":\"S{}\",\"n\":{n}}}\n", n % 5) })
+        .map(|n| match n % 100 {
+            7 => "{\n".to_owned(),
+            // Routers would keep it as a dead letter.
+            8 => "{\"symbol\":\"S\"}\n".to_owned(),
+            _ => format!("{{\"symbol\":\"S{}\",\"pattern\":\"Doji\",\"n\":{n}}}\n", n % 5),
+        })
         .collect();
     let (file, url) = (file_of(&lines), server.url());
     let refused = parse(&[file.path().to_str().unwrap(), "--nats", &url]).unwrap().run().await;
     let Err(PublishCommandError::Incomplete { summary }) = refused else { panic!("{refused:?}") };
-    assert_eq!(summary, "990 stored, 10 failed");
-    assert_eq!(stream.get_info().await.unwrap().state.messages, 990);
+    assert_eq!(summary, "980 stored, 20 failed");
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 980);
 
-    let good = file_of("{\"symbol\":\"A\",\"id\":\"1\"}\n{\"symbol\":\"A\",\"id\":\"1\"}");
+    let good = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\",\"id\":\"1\"}\n".repeat(2));
     let told = parse(&[good.path().to_str().unwrap(), "--nats", &url, "--window", "1"]).unwrap().run().await;
     assert_eq!(told.unwrap(), "1 stored, 1 duplicates\n");
 }
@@ -121,7 +159,8 @@ async fn bad_lines_do_not_hold_up_the_good_ones() {
 async fn one_id_of_two_symbols_is_two_events_and_of_one_is_one() {
     let server = NatsServer::start();
     let stream = events(&server).await;
-    let lines = ["AAPL", "TSLA", "AAPL", "BRK.B"].map(|symbol| format!("{{\"symbol\":\"{symbol}\",\"id\":1}}\n"));
+    let lines = ["AAPL", "TSLA", "AAPL", "BRK.B"]
+        .map(|symbol| format!("{{\"symbol\":\"{symbol}\",\"pattern\":\"Doji\",\"id\":1}}\n"));
     let (file, url) = (file_of(&lines.concat()), server.url());
     let publish = |kind: &'static str| {
         parse(&[file.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--kind", kind]).unwrap()
@@ -138,7 +177,7 @@ async fn one_id_of_two_symbols_is_two_events_and_of_one_is_one() {
 #[tokio::test]
 async fn what_nobody_acknowledges_is_given_up() {
     let server = NatsServer::start();
-    let lines = file_of(&"{\"symbol\":\"A\"}\n".repeat(5));
+    let lines = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\"}\n".repeat(5));
     let url = server.url();
     let args = [lines.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--deadline", "1"];
     let Err(PublishCommandError::Incomplete { summary }) = parse(&args).unwrap().run().await else { panic!("stored") };

@@ -3,7 +3,7 @@
 //!
 //! * A refusal by JetStream counts at once: it names its cause. A write that nobody acknowledges may have met a stream
 //!   that changes its leader, which is over in seconds and which looks show as well, since nobody answers them either. So
-//!   such writes count when looks have been answered all the while.
+//!   such writes count when looks have been answered since before the last of them began.
 //! * Clients have events whatever becomes of buckets and dead letters. These are made anew or mended before anybody is
 //!   told, which is why they have longer.
 //! * What is missing is made anew, and what was edited is put back, as every node that starts does it. The stream of
@@ -190,9 +190,9 @@ impl Judge {
 
     /// Writes that fail while questions are answered.
     fn unanswered(&self, now: Millis, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
-        let Failing { since, tries, subject, failure, .. } = failing?;
+        let Failing { since, began, tries, subject, failure, .. } = failing?;
         let answered = self.answered_since?;
-        if *tries < TRIES || now.since(answered.max(*since)) < UNANSWERED {
+        if *tries < TRIES || *began < answered || now.since(answered.max(*since)) < UNANSWERED {
             return None;
         }
         let what = format!("{tries} writes have failed, the last one to {subject}: {failure}; {DISK}");

@@ -27,7 +27,9 @@ fn there() -> Sight {
 }
 
 fn failing(since: u64, last: u64, tries: u32, failure: Failure) -> Failing {
-    Failing { since: Millis(since), last: Millis(last), tries, subject: "ev.3.tick".to_owned(), failure }
+    // The last one began half a second before it ended, or is the only one.
+    let began = Millis(last.saturating_sub(500).max(since));
+    Failing { since: Millis(since), began, last: Millis(last), tries, subject: "ev.3.tick".to_owned(), failure }
 }
 
 fn late(since: u64, last: u64, tries: u32) -> Failing {
@@ -66,6 +68,21 @@ fn a_stream_that_nobody_leads_is_not_one_that_does_not_store() {
     judge.see(Millis(9_000), Some(there()));
     assert_eq!(told(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
     assert_eq!(told(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|told| told.0), Some(Fault::NotStoring));
+}
+
+#[test]
+fn writes_that_nobody_acknowledged_while_nats_was_away_say_nothing_of_it_once_it_is_back() {
+    let mut judge = judge(EVENTS);
+    judge.see(Millis(500), Some(there()));
+    judge.see(Millis(4_000), None);
+    judge.see(Millis(5_000), Some(there()));
+    // All of them were under way while it was away, and ended when it was back.
+    let away = Failing { began: Millis(4_900), ..late(1_000, 8_900, 17) };
+    for now in [7_000, 8_000, 18_000] {
+        assert_eq!(told(&judge, now, Some(&away)), None);
+    }
+    let since = Failing { began: Millis(5_000), tries: 18, ..away };
+    assert_eq!(told(&judge, 9_000, Some(&since)).map(|told| told.0), Some(Fault::NotStoring));
 }
 
 #[test]
