@@ -1,4 +1,4 @@
-//! What a router may claim: it follows, per partition, how far it read without a hole and, per gateway, how far it
+//! What a router may claim: it follows, per partition, how far it read everything and, per gateway, how far it
 //! has said so.
 //!
 //! A section has one revision: [`Claims::cut`] closes the open ones before a gateway's interest moves on.
@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{NodeRef, Partition, Revision, Seq};
 use crate::section::Section;
 
-/// The reading of one partition: sequences are sparse, so that a hole shows only in the consumer's own count.
+/// The reading of one partition: sequences are sparse, so that a missed message shows only in the consumer's own count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The last message read without a hole.
+    /// The last message up to which everything was read.
     pub last: Seq,
     delivered: u64,
 }
@@ -24,7 +24,7 @@ pub enum Delivered {
     /// It was read before.
     Known,
     /// Something before it is missing: the consumer must be made anew at `last + 1`.
-    Hole,
+    Missed,
 }
 
 impl Reading {
@@ -37,7 +37,7 @@ impl Reading {
     /// Takes the message `seq`, the `delivered`-th of its consumer.
     pub fn accept(&mut self, seq: Seq, delivered: u64) -> Delivered {
         if delivered != self.delivered + 1 {
-            return if delivered <= self.delivered { Delivered::Known } else { Delivered::Hole };
+            return if delivered <= self.delivered { Delivered::Known } else { Delivered::Missed };
         }
         self.delivered = delivered;
         if seq <= self.last {

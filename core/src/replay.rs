@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
 use crate::interest::{Interest, SnapshotPart};
 use crate::section::Section;
-use crate::whole::Hole;
+use crate::whole::MissingRange;
 
 /// "Everything in `(from, to]` of this partition that this interest wants."
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,10 +187,10 @@ impl<E> Reply<E> {
     }
 
     /// What may be said, when the stream was seen, after the reading, to have discarded everything up to `discarded`, and
-    /// was walked up to `walked` with these holes. What was read of what is discarded is not told: whether it was all
-    /// there is not known. Nor is what was not walked.
+    /// was walked up to `walked` with these missing ranges. What was read of what is discarded is not told: whether it was
+    /// all there is not known. Nor is what was not walked.
     #[must_use]
-    pub fn finish(self, discarded: Seq, walked: Seq, holes: &[Hole]) -> Vec<Part<E>> {
+    pub fn finish(self, discarded: Seq, walked: Seq, missing: &[MissingRange]) -> Vec<Part<E>> {
         let Self { partition, revision, from, to, upto, events } = self;
         let mut parts = Vec::new();
         let mut prev = from.max(discarded.min(to));
@@ -201,21 +201,21 @@ impl<E> Reply<E> {
         let mut events: VecDeque<(Seq, E)> =
             events.into_iter().filter(|(seq, _)| *seq > prev && *seq <= upto).collect();
         let begin = prev;
-        let mut holes = holes.iter().filter_map(|hole| hole.within(begin, upto)).peekable();
-        while let Some(mut hole) = holes.next() {
-            // What lies between holes and is not wanted by anyone need not be told apart from them.
-            let next = events.iter().map(|(seq, _)| *seq).find(|seq| *seq > hole.after);
-            while let Some(further) = holes.next_if(|further| next.is_none_or(|next| next > further.upto)) {
-                hole.upto = further.upto;
+        let mut missing = missing.iter().filter_map(|range| range.within(begin, upto)).peekable();
+        while let Some(mut range) = missing.next() {
+            // What lies between missing ranges and is not wanted by anyone need not be told apart from them.
+            let next = events.iter().map(|(seq, _)| *seq).find(|seq| *seq > range.after);
+            while let Some(further) = missing.next_if(|further| next.is_none_or(|next| next > further.upto)) {
+                range.upto = further.upto;
             }
-            if hole.after > prev {
-                let count = events.iter().take_while(|(seq, _)| *seq <= hole.after).count();
+            if range.after > prev {
+                let count = events.iter().take_while(|(seq, _)| *seq <= range.after).count();
                 let events = events.drain(..count).collect();
-                parts.push(Part::Events(Section { partition, revision, prev, upto: hole.after, events }));
+                parts.push(Part::Events(Section { partition, revision, prev, upto: range.after, events }));
             }
             let damaged = Some(revision);
-            parts.push(Part::Removed { partition, from: hole.after, upto: hole.upto, damaged });
-            prev = hole.upto;
+            parts.push(Part::Removed { partition, from: range.after, upto: range.upto, damaged });
+            prev = range.upto;
         }
         if upto > prev {
             parts.push(Part::Events(Section { partition, revision, prev, upto, events: events.into() }));

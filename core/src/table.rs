@@ -69,7 +69,7 @@ pub struct InterestTable {
 pub struct Heard {
     /// The gateway's interest has moved on to this revision.
     pub advanced: Option<Revision>,
-    /// There is a hole, or nothing to begin with: ask the gateway for a snapshot.
+    /// A delta was missed, or there is nothing to begin with: ask the gateway for a snapshot.
     pub needs_snapshot: bool,
     /// It is more than is held, and was not taken.
     pub refused: Option<Refused>,
@@ -274,7 +274,7 @@ impl InterestTable {
         Some(known)
     }
 
-    /// Applies the deltas that follow the known revision without a hole.
+    /// Applies the deltas that follow the known revision, each on the one before.
     fn catch_up(&mut self, gateway: &NodeRef) -> Heard {
         let heard = self.take_steps(gateway);
         self.note_lag(gateway);

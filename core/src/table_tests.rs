@@ -158,7 +158,8 @@ fn a_revision_that_a_gateway_never_had_is_forgotten_when_two_snapshots_do_not_ha
 fn what_was_announced_while_a_snapshot_was_on_its_way_is_asked_for_again() {
     let mut table = InterestTable::default();
     assert!(table.beat(Millis(0), &beat("a", 8)).needs_snapshot);
-    // What the snapshot does not know was announced later than it was asked for: by a beat, or by a delta behind a hole.
+    // What the snapshot does not know was announced later than it was asked for: by a beat, or by a delta behind one
+    // that was missed.
     for (announced, told, then) in [(10, 8, 10), (13, 11, 13)] {
         assert!(table.beat(Millis(0), &beat("a", announced)).needs_snapshot);
         assert!(tell(&mut table, "a", told, &want(0..1)).needs_snapshot && table.lags(&node("a")));

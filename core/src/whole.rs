@@ -6,24 +6,24 @@
 //! can say any more. So the stream is walked as a whole, once for all who read the same part of it, and what is missing
 //! is missing in every partition.
 //!
-//! Pure: [`Walk`]s of the stream go in, [`Hole`]s come out.
+//! Pure: [`Walk`]s of the stream go in, [`MissingRange`]s come out.
 
 use crate::ids::Seq;
 
-/// So many holes are known at most. Of more the earliest are forgotten, with what was known of the part before them: it is
-/// walked again when somebody reads there.
-const MOST_HOLES: usize = 65_536;
+/// So many missing ranges are known at most. Of more the earliest are forgotten, with what was known of the part before
+/// them, which is walked again when somebody reads there.
+const MOST_MISSING: usize = 65_536;
 
 /// Sequences that no message has any more: `(after, upto]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Hole {
+pub struct MissingRange {
     /// It starts after this sequence.
     pub after: Seq,
     /// It ends with this sequence.
     pub upto: Seq,
 }
 
-impl Hole {
+impl MissingRange {
     /// What of it lies in `(after, upto]`.
     #[must_use]
     pub fn within(self, after: Seq, upto: Seq) -> Option<Self> {
@@ -37,20 +37,20 @@ impl Hole {
 pub struct Walk {
     after: Seq,
     upto: Seq,
-    holes: Vec<Hole>,
+    missing: Vec<MissingRange>,
 }
 
 impl Walk {
     /// Begins behind `after`.
     #[must_use]
     pub fn after(after: Seq) -> Self {
-        Self { after, upto: after, holes: Vec::new() }
+        Self { after, upto: after, missing: Vec::new() }
     }
 
     /// The next message of the stream has this sequence.
     pub fn pass(&mut self, seq: Seq) {
         if seq.0 > self.upto.0.saturating_add(1) {
-            self.holes.push(Hole { after: self.upto, upto: Seq(seq.0 - 1) });
+            self.missing.push(MissingRange { after: self.upto, upto: Seq(seq.0 - 1) });
         }
         self.upto = self.upto.max(seq);
     }
@@ -58,7 +58,7 @@ impl Walk {
     /// The stream has given sequences up to `last`, and no further message came.
     pub fn end(&mut self, last: Seq) {
         if last > self.upto {
-            self.holes.push(Hole { after: self.upto, upto: last });
+            self.missing.push(MissingRange { after: self.upto, upto: last });
             self.upto = last;
         }
     }
@@ -73,8 +73,8 @@ impl Walk {
 /// What is known of the stream: which part of it was walked, and what is missing in it.
 #[derive(Clone, Debug, Default)]
 pub struct Whole {
-    walked: Vec<Hole>,
-    holes: Vec<Hole>,
+    walked: Vec<MissingRange>,
+    missing: Vec<MissingRange>,
 }
 
 impl Whole {
@@ -93,41 +93,42 @@ impl Whole {
         (from < to).then_some((from, to))
     }
 
-    /// The holes in `(after, upto]`, as far as it was walked, in order.
-    pub fn holes(&self, after: Seq, upto: Seq) -> impl Iterator<Item = Hole> {
-        let begin = self.holes.partition_point(|hole| hole.upto <= after);
-        self.holes.iter().skip(begin).map_while(move |hole| hole.within(after, upto))
+    /// The missing ranges in `(after, upto]`, as far as it was walked, in order.
+    pub fn missing(&self, after: Seq, upto: Seq) -> impl Iterator<Item = MissingRange> {
+        let begin = self.missing.partition_point(|range| range.upto <= after);
+        self.missing.iter().skip(begin).map_while(move |range| range.within(after, upto))
     }
 
     /// Takes a walk, after which the stream was seen to have removed everything up to `removed`. What it has removed is no
-    /// hole. Returns what of the holes was not known before.
-    pub fn take(&mut self, walk: Walk, removed: Seq) -> Vec<Hole> {
-        let Walk { after, upto, holes } = walk;
-        let found: Vec<Hole> = holes.into_iter().filter_map(|hole| hole.within(removed, upto)).collect();
+    /// range. Returns what of the missing ranges was not known before.
+    pub fn take(&mut self, walk: Walk, removed: Seq) -> Vec<MissingRange> {
+        let Walk { after, upto, missing } = walk;
+        let found: Vec<MissingRange> = missing.into_iter().filter_map(|range| range.within(removed, upto)).collect();
         let mut new = found.clone();
-        self.holes(after, upto).for_each(|known| cut(&mut new, known.after, known.upto));
-        cut(&mut self.holes, after, upto);
-        found.into_iter().for_each(|hole| add(&mut self.holes, hole));
-        add(&mut self.walked, Hole { after, upto });
-        cut(&mut self.holes, Seq(0), removed);
+        self.missing(after, upto).for_each(|known| cut(&mut new, known.after, known.upto));
+        cut(&mut self.missing, after, upto);
+        found.into_iter().for_each(|range| add(&mut self.missing, range));
+        add(&mut self.walked, MissingRange { after, upto });
+        cut(&mut self.missing, Seq(0), removed);
         cut(&mut self.walked, Seq(0), removed);
-        add(&mut self.walked, Hole { after: Seq(0), upto: removed });
-        if self.holes.len() > MOST_HOLES {
-            let forgotten = self.holes[self.holes.len() - MOST_HOLES - 1].upto;
-            cut(&mut self.holes, Seq(0), forgotten);
+        add(&mut self.walked, MissingRange { after: Seq(0), upto: removed });
+        if self.missing.len() > MOST_MISSING {
+            let forgotten = self.missing[self.missing.len() - MOST_MISSING - 1].upto;
+            cut(&mut self.missing, Seq(0), forgotten);
             cut(&mut self.walked, removed, forgotten);
         }
         new
     }
 
-    /// What was walked may have changed: the server that keeps it was away. Holes that are found again are not new.
+    /// What was walked may have changed: the server that keeps it was away. A range that is found again is
+    /// not new.
     pub fn doubt(&mut self) {
         self.walked.clear();
     }
 }
 
 /// Adds a range to ranges in order that neither overlap nor touch.
-fn add(ranges: &mut Vec<Hole>, Hole { after, upto }: Hole) {
+fn add(ranges: &mut Vec<MissingRange>, MissingRange { after, upto }: MissingRange) {
     if after >= upto {
         return;
     }
@@ -136,19 +137,20 @@ fn add(ranges: &mut Vec<Hole>, Hole { after, upto }: Hole) {
     let touched = &ranges[begin..end];
     let after = touched.first().map_or(after, |first| first.after.min(after));
     let upto = touched.last().map_or(upto, |last| last.upto.max(upto));
-    ranges.splice(begin..end, [Hole { after, upto }]);
+    ranges.splice(begin..end, [MissingRange { after, upto }]);
 }
 
 /// Takes a range out of them.
-fn cut(ranges: &mut Vec<Hole>, after: Seq, upto: Seq) {
+fn cut(ranges: &mut Vec<MissingRange>, after: Seq, upto: Seq) {
     if after >= upto {
         return;
     }
     let begin = ranges.partition_point(|range| range.upto <= after);
     let end = ranges.partition_point(|range| range.after < upto);
-    let left = |range: &Hole| range.within(Seq(0), after);
-    let right = |range: &Hole| range.within(upto, Seq(u64::MAX));
-    let rest: Vec<Hole> = ranges[begin..end].iter().flat_map(|range| [left(range), right(range)]).flatten().collect();
+    let left = |range: &MissingRange| range.within(Seq(0), after);
+    let right = |range: &MissingRange| range.within(upto, Seq(u64::MAX));
+    let rest: Vec<MissingRange> =
+        ranges[begin..end].iter().flat_map(|range| [left(range), right(range)]).flatten().collect();
     ranges.splice(begin..end, rest);
 }
 
@@ -158,8 +160,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn hole(after: u64, upto: u64) -> Hole {
-        Hole { after: Seq(after), upto: Seq(upto) }
+    fn range(after: u64, upto: u64) -> MissingRange {
+        MissingRange { after: Seq(after), upto: Seq(upto) }
     }
 
     fn walk(after: u64, seqs: impl IntoIterator<Item = u64>, last: u64) -> Walk {
@@ -170,48 +172,48 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_no_message_has_is_a_hole_wherever_it_stands() {
+    fn a_sequence_that_no_message_has_shows_wherever_it_stands() {
         let mut whole = Whole::default();
         let new = whole.take(walk(10, [12, 13, 17], 19), Seq(0));
-        let holes = [hole(10, 11), hole(13, 16), hole(17, 19)];
-        assert_eq!(new, holes);
-        assert_eq!(whole.holes(Seq(0), Seq(99)).collect::<Vec<_>>(), holes);
-        assert_eq!(whole.holes(Seq(14), Seq(18)).collect::<Vec<_>>(), [hole(14, 16), hole(17, 18)]);
+        let missing = [range(10, 11), range(13, 16), range(17, 19)];
+        assert_eq!(new, missing);
+        assert_eq!(whole.missing(Seq(0), Seq(99)).collect::<Vec<_>>(), missing);
+        assert_eq!(whole.missing(Seq(14), Seq(18)).collect::<Vec<_>>(), [range(14, 16), range(17, 18)]);
         assert_eq!(whole.unknown(Seq(10), Seq(19)), None);
         assert_eq!(whole.unknown(Seq(8), Seq(25)), Some((Seq(8), Seq(10))));
         assert_eq!(whole.unknown(Seq(12), Seq(25)), Some((Seq(19), Seq(25))));
     }
 
     #[test]
-    fn what_retention_has_taken_is_no_hole() {
+    fn what_retention_has_taken_is_not_missing() {
         let mut whole = Whole::default();
-        assert_eq!(whole.take(walk(10, [15, 17], 17), Seq(14)), [hole(15, 16)]);
+        assert_eq!(whole.take(walk(10, [15, 17], 17), Seq(14)), [range(15, 16)]);
         assert_eq!(whole.unknown(Seq(0), Seq(17)), None, "nobody will ever read there");
         assert_eq!(whole.take(walk(17, [18], 18), Seq(16)), []);
-        assert_eq!(whole.holes(Seq(0), Seq(99)).count(), 0);
+        assert_eq!(whole.missing(Seq(0), Seq(99)).count(), 0);
     }
 
     #[test]
-    fn a_hole_that_is_found_again_is_not_new_and_one_that_is_filled_is_none() {
+    fn a_missing_range_that_is_found_again_is_not_new_and_one_that_is_filled_is_none() {
         let mut whole = Whole::default();
-        assert_eq!(whole.take(walk(0, [1, 3], 3), Seq(0)), [hole(1, 2)]);
+        assert_eq!(whole.take(walk(0, [1, 3], 3), Seq(0)), [range(1, 2)]);
         whole.doubt();
         assert_eq!(whole.unknown(Seq(0), Seq(3)), Some((Seq(0), Seq(3))));
-        assert_eq!(whole.take(walk(0, [1, 4], 4), Seq(0)), [hole(2, 3)], "it has grown");
+        assert_eq!(whole.take(walk(0, [1, 4], 4), Seq(0)), [range(2, 3)], "it has grown");
         whole.doubt();
         assert_eq!(whole.take(walk(0, [1, 4], 4), Seq(0)), []);
         assert_eq!(whole.take(walk(0, [1, 2, 3, 4], 4), Seq(0)), []);
-        assert_eq!(whole.holes(Seq(0), Seq(9)).count(), 0);
+        assert_eq!(whole.missing(Seq(0), Seq(9)).count(), 0);
     }
 
     #[test]
-    fn of_too_many_holes_the_earliest_are_forgotten_and_walked_again() {
+    fn of_too_many_missing_ranges_the_earliest_are_forgotten_and_walked_again() {
         let mut whole = Whole::default();
-        let many = MOST_HOLES as u64 + 10;
+        let many = MOST_MISSING as u64 + 10;
         whole.take(walk(0, (1..=many).map(|number| 2 * number), 2 * many), Seq(0));
-        assert_eq!(whole.holes.len(), MOST_HOLES);
+        assert_eq!(whole.missing.len(), MOST_MISSING);
         assert_eq!(whole.unknown(Seq(0), Seq(2 * many)), Some((Seq(0), Seq(19))));
-        assert_eq!(whole.holes(Seq(0), Seq(20)).count(), 0);
+        assert_eq!(whole.missing(Seq(0), Seq(20)).count(), 0);
     }
 
     proptest! {
@@ -240,10 +242,10 @@ mod tests {
                 }
                 for seq in 1..=40_u64 {
                     let is_known = whole.unknown(Seq(seq - 1), Seq(seq)).is_none();
-                    let is_hole = whole.holes(Seq(seq - 1), Seq(seq)).count() == 1;
-                    prop_assert_eq!((is_known, is_hole), (seen[seq as usize].is_some(), seen[seq as usize] == Some(false)), "{}", seq);
+                    let is_missing = whole.missing(Seq(seq - 1), Seq(seq)).count() == 1;
+                    prop_assert_eq!((is_known, is_missing), (seen[seq as usize].is_some(), seen[seq as usize] == Some(false)), "{}", seq);
                 }
-                for ranges in [&whole.walked, &whole.holes] {
+                for ranges in [&whole.walked, &whole.missing] {
                     prop_assert!(ranges.iter().all(|range| range.after < range.upto));
                     prop_assert!(ranges.windows(2).all(|pair| pair[0].upto < pair[1].after));
                 }

@@ -1,9 +1,9 @@
-//! Reads one source, without a hole, for one tenure: a consumer of its own, made anew whenever there is doubt.
+//! Reads everything of one source for one tenure: a consumer of its own, made anew whenever there is doubt.
 //!
 //! What makes it contiguous:
 //!
-//! * Sequences of a partition are sparse, so a hole shows only in the consumer's own count. After one, the consumer is
-//!   made anew behind the last message that was read without a hole.
+//! * Sequences of a partition are sparse, so a missed message shows only in the consumer's own count. After one, the
+//!   consumer is made anew behind the last message up to which everything was read.
 //! * Retention can pass a slow reader unseen, since the consumer just goes on behind what was removed. So whenever a
 //!   message was late (it may have waited for a second, or has many behind it), the stream is asked, before anything of
 //!   its batch is claimed, whether it still begins at or before what was to be read next; if not, the range that
@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::claims::{Delivered, Reading};
 use tickwire_core::ids::{Incarnation, NodeRef, Seq};
-use tickwire_core::whole::Hole;
+use tickwire_core::whole::MissingRange;
 use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
@@ -295,7 +295,7 @@ impl Intake {
         }
         self.attempts = 0;
         self.mark = read.mark.or(self.mark);
-        for Hole { after, upto } in std::mem::take(&mut read.holes) {
+        for MissingRange { after, upto } in std::mem::take(&mut read.missing) {
             let events = read.take_until(after);
             self.tell(What::Events { upto: after, mark: None, events }).await;
             self.tell(What::Skip(upto)).await;
@@ -309,7 +309,7 @@ impl Intake {
         let delivery = message.delivery;
         match self.reading.accept(delivery.seq, delivery.number) {
             Delivered::Known => return Ok(()),
-            Delivered::Hole => return Err(Trouble::Hole),
+            Delivered::Missed => return Err(Trouble::Missed),
             Delivered::Next => {}
         }
         self.lateness.take(now, delivery.pending);

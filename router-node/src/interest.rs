@@ -1,5 +1,5 @@
 //! What gateways say of their interest, on its way to the engine: deltas and beats as they come, and snapshots, which
-//! the engine asks for where it sees a hole.
+//! the engine asks for where it sees that one was missed.
 
 use metrics::{counter, describe_counter};
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// How many bytes of deltas may wait for the engine. One that is lost is a hole, after which it asks for a snapshot.
+/// How many bytes of deltas may wait for the engine. After one that is lost it asks for a snapshot.
 const DELTA_BYTES: usize = 32 * 1024 * 1024;
 
 /// How many bytes of beats may wait. Each is followed by another.
@@ -79,7 +79,7 @@ impl Feed {
     /// The next thing that a gateway said; `None` when the connection is closed for good. What cannot be read has its turn
     /// like anything that is said: whoever sends a lot of it must not hold up the rest.
     pub(crate) async fn next(&mut self) -> Option<Said> {
-        // Deltas first: a beat that announces one was sent after it, and would look like a hole before it.
+        // Deltas first: a beat that announces one was sent after it, and would look as if that was missed.
         let said = tokio::select! {
             biased;
             message = self.deltas.next() => read(message?.payload()).map(Said::Delta),

@@ -8,7 +8,7 @@
 //! ownership  the ring says who should own it, its lease who does
 //! stream     the life of the stream, and where it begins
 //! reader     how the stream is read, whatever it holds
-//! intake     reads it without a hole
+//! intake     reads all of it
 //! decode     from a message to an event              letters   what cannot be read is stored with its reason
 //!   (rules)    decide who gets the event beside those who ask for it
 //!   (enrich)   adds to it

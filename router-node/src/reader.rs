@@ -1,4 +1,4 @@
-//! How the stream is read, live and again: whatever bytes a message holds, and without a hole.
+//! How the stream is read, live and again: whatever bytes a message holds, and all of it.
 //!
 //! ```text
 //! pull      a consumer, over our own connection: many messages, cheap

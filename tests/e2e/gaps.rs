@@ -18,7 +18,7 @@ use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
-/// How far the hole reaches beyond what was claimed, in sequences.
+/// How far the missing range reaches beyond what was claimed, in sequences.
 const HOLE: u64 = 150;
 
 /// A cluster with this many routers and two gateways: one as it is, and one, the second, on a line that can be cut.
@@ -255,10 +255,10 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
     }
 }
 
-/// Without any router a hole in what was claimed is told when it was asked for in vain for long enough, to whoever
+/// Without any router what is missing of what was claimed is told when it was asked for in vain for long enough, to whoever
 /// subscribed.
 #[tokio::test]
-async fn a_hole_that_no_router_can_fill_is_told_to_whoever_subscribed() {
+async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.give_up_after", "1s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "symbols": ["AAPL"] });

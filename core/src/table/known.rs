@@ -19,7 +19,7 @@ pub(super) struct Known {
     pub(super) announced: Revision,
     /// Whether a snapshot told less than was announced since that was heard.
     pub(super) doubted: bool,
-    /// Deltas beyond a hole, by the revision that they lead to.
+    /// Deltas beyond one that was missed, by the revision that they lead to.
     pub(super) ahead: BTreeMap<Revision, Delta>,
     /// The most bytes that these take.
     pub(super) ahead_bytes: usize,

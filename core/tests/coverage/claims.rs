@@ -3,7 +3,7 @@
 use tickwire_core::claims::{Claims, Delivered, Reading};
 use tickwire_core::ids::{Partition, Revision, Seq};
 use tickwire_core::replay::{Part, Purpose, Refusal, ReplayRequest, Reply, Sought};
-use tickwire_core::whole::Hole;
+use tickwire_core::whole::MissingRange;
 
 use crate::made::{LIFE, node, section};
 
@@ -52,14 +52,14 @@ fn a_reply_claims_what_was_read_and_no_more() {
 #[test]
 fn a_reply_tells_what_is_missing_between_what_it_gives() {
     let request = request();
-    let finish = |discarded, walked, holes: &[(u64, u64)]| {
+    let finish = |discarded, walked, missing: &[(u64, u64)]| {
         let mut reply = Reply::new(&request, Revision(1));
         for (seq, wanted) in [(12, Some("a")), (15, None), (18, Some("b")), (20, None)] {
             reply.read(Seq(seq), wanted);
         }
-        let holes: Vec<Hole> =
-            holes.iter().map(|(after, upto)| Hole { after: Seq(*after), upto: Seq(*upto) }).collect();
-        reply.finish(Seq(discarded), Seq(walked), &holes)
+        let missing: Vec<MissingRange> =
+            missing.iter().map(|(after, upto)| MissingRange { after: Seq(*after), upto: Seq(*upto) }).collect();
+        reply.finish(Seq(discarded), Seq(walked), &missing)
     };
     let events = |prev, upto, events: &[(u64, &'static str)]| Part::Events(section(0, 1, prev, upto, events));
     let gone =
@@ -122,7 +122,7 @@ fn a_reading_is_contiguous_in_the_consumers_own_count() {
     let mut reading = Reading::after(Seq(10));
     assert_eq!(reading.accept(Seq(15), 1), Delivered::Next);
     assert_eq!(reading.accept(Seq(15), 1), Delivered::Known);
-    assert_eq!(reading.accept(Seq(40), 3), Delivered::Hole);
+    assert_eq!(reading.accept(Seq(40), 3), Delivered::Missed);
     assert_eq!(reading.last, Seq(15));
     // A consumer that starts again from the beginning of the stream is harmless.
     let mut reading = Reading::after(Seq(10));

@@ -11,7 +11,7 @@ use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
 use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::ring::{Member, Role, View};
-use tickwire_core::whole::{Hole, Walk, Whole};
+use tickwire_core::whole::{MissingRange, Walk, Whole};
 use tickwire_core::wire;
 use tickwire_node::config::Config;
 use tickwire_router_node::decisions::Source;
@@ -296,7 +296,7 @@ impl Cluster {
     }
 
     /// A router makes sure of what is missing in `(after, upto]`.
-    pub(super) fn holes(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<Hole> {
+    pub(super) fn missing(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<MissingRange> {
         // Whoever looks at the stream sees which life it lives, before it has taken leave of the former itself.
         let (life, router) = (self.life.incarnation, &mut self.routers[number]);
         if std::mem::replace(&mut router.whole_of, life) != life {
@@ -308,7 +308,7 @@ impl Cluster {
             walk.end(to);
             self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
         }
-        self.routers[number].whole.holes(after, upto).collect()
+        self.routers[number].whole.missing(after, upto).collect()
     }
 
     /// Another life of the stream begins, after `before`, in a stream that ends with `last`.

@@ -57,8 +57,8 @@ impl Cluster {
             reply.read(*seq, wanted.then(|| wire.clone()));
         }
         let upto = reply.upto();
-        let holes = self.holes(number, request.from, upto);
-        let parts = reply.finish(Seq(self.first.0 - 1), upto, &holes);
+        let missing = self.missing(number, request.from, upto);
+        let parts = reply.finish(Seq(self.first.0 - 1), upto, &missing);
         // An answer of several messages, which may come in any order.
         Ok(parts.into_iter().flat_map(|part| self.network.halve(part)).collect())
     }

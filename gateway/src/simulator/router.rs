@@ -8,7 +8,7 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::ring::View;
-use tickwire_core::whole::{Hole, Whole};
+use tickwire_core::whole::{MissingRange, Whole};
 use tickwire_core::wire;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::Record;
@@ -385,7 +385,7 @@ impl Cluster {
             let cursor = reader.cursor;
             let next = self.readable(cursor).find(|stored| stored.partition == partition).cloned();
             let Some(Stored { seq, event, wire, is_tick, .. }) = next else { return is_busy };
-            let holes = self.holes(number, last.max(Seq(first.0 - 1)), seq);
+            let missing = self.missing(number, last.max(Seq(first.0 - 1)), seq);
             let router = &mut self.routers[number];
             let Some(reader) = router.readers.get_mut(&tenure) else { return is_busy };
             reader.cursor = seq;
@@ -396,7 +396,7 @@ impl Cluster {
             }
             match reader.reading.accept(seq, reader.delivered) {
                 Delivered::Known => {}
-                Delivered::Hole => {
+                Delivered::Missed => {
                     (reader.reading, reader.cursor, reader.delivered) = (Reading::after(last), last, 0);
                     return is_busy;
                 }
@@ -404,7 +404,7 @@ impl Cluster {
                     if first.0 > last.0 + 1 {
                         self.hear_intake(number, tenure, What::Skip(Seq(first.0 - 1)));
                     }
-                    self.hand_on(number, tenure, holes, (seq, &event, wire, is_tick));
+                    self.hand_on(number, tenure, missing, (seq, &event, wire, is_tick));
                 }
             }
         }
@@ -416,10 +416,10 @@ impl Cluster {
         &mut self,
         number: usize,
         tenure: Tenure,
-        holes: Vec<Hole>,
+        missing: Vec<MissingRange>,
         (seq, event, wire, is_tick): (Seq, &Event, bytes::Bytes, bool),
     ) {
-        for Hole { after, upto } in holes {
+        for MissingRange { after, upto } in missing {
             self.hear_intake(number, tenure, What::Events { upto: after, mark: None, events: Vec::new() });
             self.hear_intake(number, tenure, What::Skip(upto));
         }

@@ -7,7 +7,7 @@ use crate::ownership::tenancy::Mark;
 use crate::reader::Held;
 use metrics::counter;
 use tickwire_core::ids::Seq;
-use tickwire_core::whole::Hole;
+use tickwire_core::whole::MissingRange;
 
 /// What was read of a chunk.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Chunk {
     /// The first messages: all of them if they are no more than are compared, else one more.
     pub(super) first: Vec<Seq>,
     /// What the stream lacks between them, in order.
-    pub(super) holes: Vec<Hole>,
+    pub(super) missing: Vec<MissingRange>,
 }
 
 impl Chunk {

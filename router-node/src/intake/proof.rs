@@ -12,7 +12,7 @@ use metrics::counter;
 use std::time::Duration;
 use tickwire_core::claims::Reading;
 use tickwire_core::ids::Seq;
-use tickwire_core::whole::Hole;
+use tickwire_core::whole::MissingRange;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -38,16 +38,16 @@ impl Intake {
             return Err(trouble);
         }
         read.events.retain(|event| event.seq > kept);
-        read.holes = self.missing(kept).await;
+        read.missing = self.missing(kept).await;
         Ok(())
     }
 
     /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
     /// live goes on.
-    async fn missing(&self, after: Seq) -> Vec<Hole> {
-        let walk = self.context.walker.holes(after, self.reading.last, Haste::Live, None);
+    async fn missing(&self, after: Seq) -> Vec<MissingRange> {
+        let walk = self.context.walker.missing(after, self.reading.last, Haste::Live, None);
         match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
-            Ok(walked) => walked.holes,
+            Ok(walked) => walked.missing,
             Err(error) => {
                 counter!("tickwire_router_unwalked_ranges_total").increment(1);
                 warn!(source = %self.tenure.source, %error, "whether anything is missing of what was read is not known");

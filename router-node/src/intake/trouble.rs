@@ -12,7 +12,7 @@ const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 /// Why a consumer is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
-    Hole,
+    Missed,
     Silent,
     Reconnected,
     OtherStream,
@@ -31,7 +31,7 @@ impl Trouble {
     /// For the metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Hole => "hole",
+            Self::Missed => "missed",
             Self::Silent => "silence",
             Self::Reconnected => "reconnect",
             Self::OtherStream => "other_stream",
@@ -46,7 +46,7 @@ impl Trouble {
     /// For people.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Hole => "a message was missed; reading it again".to_owned(),
+            Self::Missed => "a message was missed; reading it again".to_owned(),
             Self::Silent => "nothing came; the consumer is made anew".to_owned(),
             Self::Reconnected => "NATS was away; the consumer is made anew".to_owned(),
             Self::OtherStream => "the stream was made anew; starting over".to_owned(),
@@ -64,7 +64,7 @@ impl Trouble {
 impl From<PullError> for Trouble {
     fn from(error: PullError) -> Self {
         match error {
-            PullError::Hole => Self::Hole,
+            PullError::Missed => Self::Missed,
             PullError::Silent => Self::Silent,
             error => Self::Failed(error.to_string()),
         }

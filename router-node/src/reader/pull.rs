@@ -60,7 +60,7 @@ pub(crate) enum PullError {
     #[error("the server of the consumer says nothing any more")]
     Silent,
     #[error("the server has delivered more than came")]
-    Hole,
+    Missed,
     #[error("the server ends it: {0}")]
     Ended(String),
     #[error("a delivery cannot be read: {0}")]
@@ -241,7 +241,7 @@ fn take(message: Message, inbox: &[u8], asked: &mut Asked) -> Result<Option<Pull
     let status = message.status().ok_or_else(|| PullError::Unreadable(format!("{message:?}")))?;
     match (status.code, number("Nats-Pending-Messages")) {
         (100, _) => match number("Nats-Last-Consumer") {
-            Some(delivered) if delivered > asked.last => Err(PullError::Hole),
+            Some(delivered) if delivered > asked.last => Err(PullError::Missed),
             _ => {
                 asked.idle_at = Some(Instant::now());
                 Ok(None)

@@ -64,7 +64,7 @@ impl Batch {
         let before =
             got.before.ok_or_else(|| RangeError::Unreadable("it does not say what was sent before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
-            return Err(RangeError::Hole);
+            return Err(RangeError::Missed);
         }
         if self.of == Of::Stream && before > 0 && got.seq != before + 1 {
             return Ok(Taken::Break);
@@ -81,7 +81,7 @@ impl Batch {
     pub(super) fn end(&self, last: Option<u64>) -> Result<(), RangeError> {
         match last {
             Some(last) if last == self.last => Ok(()),
-            Some(_) => Err(RangeError::Hole),
+            Some(_) => Err(RangeError::Missed),
             None => Err(RangeError::Unreadable("it does not say what was sent last".to_owned())),
         }
     }
@@ -141,12 +141,12 @@ mod tests {
     fn a_message_that_was_lost_on_its_way_shows() {
         for of in [Of::Partition, Of::Stream] {
             let mut first_lost = Batch::after(of, Seq(7));
-            assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Hole)));
+            assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Missed)));
             let mut batch = Batch::after(of, Seq(7));
             batch.take(&got(8, Some(0))).unwrap();
-            assert!(matches!(batch.take(&got(10, Some(9))), Err(RangeError::Hole)));
-            assert!(matches!(batch.end(Some(9)), Err(RangeError::Hole)), "the last is lost");
-            assert!(matches!(batch.take(&got(8, Some(8))), Err(RangeError::Hole)), "doubled");
+            assert!(matches!(batch.take(&got(10, Some(9))), Err(RangeError::Missed)));
+            assert!(matches!(batch.end(Some(9)), Err(RangeError::Missed)), "the last is lost");
+            assert!(matches!(batch.take(&got(8, Some(8))), Err(RangeError::Missed)), "doubled");
             assert!(matches!(batch.take(&got(9, None)), Err(RangeError::Unreadable(_))));
             assert!(matches!(batch.end(None), Err(RangeError::Unreadable(_))));
         }

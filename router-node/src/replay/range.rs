@@ -101,7 +101,7 @@ pub(super) struct Consumer {
 /// What proves that no message of what was read is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// The sequences themselves, which have no holes but those that the leader has as well.
+    /// The sequences themselves, which have no missing ranges but those that the leader has as well.
     Sequences,
     /// It was read from the only copy.
     OneCopy,
@@ -131,7 +131,7 @@ pub(super) enum RangeError {
     #[error("the server refuses: {0}")]
     Refused(String),
     #[error("a message was lost on its way")]
-    Hole,
+    Missed,
     #[error("an answer cannot be read: {0}")]
     Unreadable(String),
     #[error("the leader of the stream: {0}")]
@@ -275,7 +275,7 @@ impl Consumer {
             for message in self.pull.next().await? {
                 match self.reading.accept(message.delivery.seq, message.delivery.number) {
                     Delivered::Known => continue,
-                    Delivered::Hole => return Err(RangeError::Hole),
+                    Delivered::Missed => return Err(RangeError::Missed),
                     Delivered::Next => {}
                 }
                 self.ended = message.delivery.pending == 0;

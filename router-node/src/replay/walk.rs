@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{Incarnation, Seq};
-use tickwire_core::whole::{Hole, Walk, Whole};
+use tickwire_core::whole::{MissingRange, Walk, Whole};
 use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ pub(crate) struct Walked {
     /// Up to where it is known.
     pub(crate) upto: Seq,
     /// What is missing of that, in order.
-    pub(crate) holes: Vec<Hole>,
+    pub(crate) missing: Vec<MissingRange>,
 }
 
 /// How long to walk, and at whose pace.
@@ -97,7 +97,7 @@ impl Walker {
 
     /// What is missing in `(after, upto]`, all of which was stored. `seen` is the stream as it was just now, if it was looked
     /// at.
-    pub(crate) async fn holes(
+    pub(crate) async fn missing(
         &self,
         after: Seq,
         upto: Seq,
@@ -188,11 +188,11 @@ impl Known {
         let unknown = self.whole.unknown(after, upto);
         let end = unknown.map_or(upto, |(from, _)| from);
         let is_known = unknown.is_none() || is_over(end);
-        is_known.then(|| Walked { upto: end, holes: self.whole.holes(after, end).collect() })
+        is_known.then(|| Walked { upto: end, missing: self.whole.missing(after, end).collect() })
     }
 
     fn take(&mut self, walk: Walk, facts: &Facts) {
-        for Hole { after, upto } in self.whole.take(walk, facts.removed()) {
+        for MissingRange { after, upto } in self.whole.take(walk, facts.removed()) {
             counter!("tickwire_router_missing_messages_total").increment(upto.0 - after.0);
             error!(
                 %after,

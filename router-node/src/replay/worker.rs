@@ -126,7 +126,7 @@ impl Worker {
             let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
             let haste = Haste::Replay(LONGEST, &self.pace, request.purpose.is_repair());
             // What could not be walked is not claimed, and is told then.
-            self.setup.walker.holes(request.from, to, haste, None).await.ok();
+            self.setup.walker.missing(request.from, to, haste, None).await.ok();
         }
     }
 
@@ -271,12 +271,12 @@ impl Worker {
         let from = begun.clone().map(|reading| reading.waiting.request.from).min();
         let upto = begun.map(|reading| reading.answer.upto()).max();
         let (Some(from), Some(upto)) = (from, upto) else {
-            return Ok(Proved { facts: sight.facts, walked: Walked { upto: Seq(0), holes: Vec::new() } });
+            return Ok(Proved { facts: sight.facts, walked: Walked { upto: Seq(0), missing: Vec::new() } });
         };
         let is_first = readings.iter().any(|reading| reading.waiting.is_repair());
         let haste = Haste::Replay(LONGEST, &self.pace, is_first);
         let from = from.max(sight.facts.removed()).min(upto);
-        match self.setup.walker.holes(from, upto, haste, Some(sight.clone())).await {
+        match self.setup.walker.missing(from, upto, haste, Some(sight.clone())).await {
             Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
             Err(error) => {
                 counter!("tickwire_router_replays_unproved_total").increment(1);
@@ -444,7 +444,7 @@ fn judge(request: &ReplayRequest, answer: Reply<Routed>, proved: &Proved) -> Res
     if facts.incarnation != request.incarnation {
         return Err(Refusal::OtherStream);
     }
-    let parts = answer.finish(facts.removed(), walked.upto, &walked.holes);
+    let parts = answer.finish(facts.removed(), walked.upto, &walked.missing);
     if let [Part::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }
 
