@@ -7,7 +7,7 @@ use crate::cli::ConfigArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check the configuration: exit code 0 if a node would take it, else 2 with what is wrong
+    /// Check the configuration: exit code 0 if some node would take it, else 2 with what is wrong
     #[command(after_help = "\
 Examples:
   tickwire config check --config gateway.toml --role gateway
@@ -49,8 +49,11 @@ impl ConfigCommand {
                 let secret = config.auth.secret();
                 match role {
                     Some(Role::Gateway) => secret.map(|_| "ok\n".to_owned()),
-                    None if secret.is_err() => Ok("ok, but a gateway would need auth.jwt_secret too\n".to_owned()),
-                    _ => Ok("ok\n".to_owned()),
+                    None => Ok(secret.map_or_else(
+                        |refused| format!("ok for a router; a gateway would not take it: {refused}\n"),
+                        |_| "ok\n".to_owned(),
+                    )),
+                    Some(Role::Router) => Ok("ok\n".to_owned()),
                 }
             }
             Self::Show { config } => Ok(config.load()?.show()),
@@ -77,7 +80,7 @@ mod tests {
         assert!(matches!(run(&["check", "--role", "gateway"]), Err(ConfigError::Conflict { .. })));
         assert_eq!(run(&["check", "--role", "gateway", "--set", &secret]).unwrap(), "ok\n");
         assert_eq!(run(&["check", "--role", "router"]).unwrap(), "ok\n");
-        assert!(run(&["check"]).unwrap().starts_with("ok, but a gateway"));
+        assert!(run(&["check"]).unwrap().starts_with("ok for a router; a gateway would not take it: auth.mode"));
         assert!(matches!(run(&["check", "--set", "stream.partitions=0"]), Err(ConfigError::Invalid { .. })));
         assert!(matches!(run(&["check", "--config", "/no/such/file"]), Err(ConfigError::Read { .. })));
     }

@@ -78,7 +78,10 @@ impl ReplayArgs {
     pub(crate) async fn run(&self) -> Result<String, ReplayError> {
         let config = self.nats.load()?;
         let stop = stop::on_signal()?;
-        let nats = Nats::connect(&config.nats, "replay", "cli").await?;
+        let connecting = Nats::connect(&config.nats, "replay", "cli");
+        let Some(nats) = stop.run_until_cancelled(connecting).await.transpose()? else {
+            return Ok("0 events stored\n".to_owned());
+        };
         let loops = self.loops.map(NonZeroU32::get);
         let events = replay(&nats, &self.pace, loops, &stop, &Progress::endless()).await?;
         nats.close().await?;

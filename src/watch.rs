@@ -17,6 +17,9 @@ use crate::values;
 
 mod table;
 
+/// Where a token is looked for if no flag says who to be.
+const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
+
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("identity").required(true), after_help = "\
 Examples:
@@ -32,7 +35,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "NAME", value_parser = values::user, group = "identity")]
     user: Option<UserId>,
     /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN
-    #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true, group = "identity")]
+    #[arg(long, group = "identity")]
     token: Option<String>,
     /// A file that holds the token, read again for each connection and when the token expires
     #[arg(long, value_name = "FILE", group = "identity")]
@@ -89,9 +92,11 @@ impl WatchArgs {
             (Some(token), ..) => Credentials::Token(token),
             (None, Some(file), _) => Credentials::Provider(token_of(file)),
             (None, None, Some(user)) => Credentials::DevUser(user.as_str().to_owned()),
-            (None, None, None) => Credentials::None,
+            // Flags win over the environment.
+            (None, None, None) => std::env::var(TOKEN_VARIABLE).map_or(Credentials::None, Credentials::Token),
         };
-        let (client, mut messages) = Client::connect(config).await?;
+        let Some(connected) = stop.run_until_cancelled(Client::connect(config)).await else { return Ok(()) };
+        let (client, mut messages) = connected?;
         let subscribing = client.clone();
         let options = SubscribeOptions { since: self.since, ..SubscribeOptions::default() };
         let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, options).await });

@@ -102,6 +102,7 @@ async fn attempt<D: Dial>(
     authorization: Option<&HeaderValue>,
     config: &ClientConfig,
 ) -> Result<Link<D::Io>, ClientError> {
+    let mut said = None;
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
         let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
@@ -111,16 +112,23 @@ async fn attempt<D: Dial>(
             WsError::Http(response) => rejected(&target.url, &response),
             other => unreachable(other.to_string()),
         })?;
-        welcomed(socket, target, config).await
+        welcomed(socket, target, config, &mut said).await
     };
-    let late = |_| ClientError::TimedOut { what: "connect", after: config.connect_timeout };
-    timeout(config.connect_timeout, attempt).await.map_err(late)?
+    let after = config.connect_timeout;
+    timeout(after, attempt).await.unwrap_or_else(|_| {
+        Err(match said {
+            Some(said) => ClientError::NotWelcomed { url: target.url.clone(), after, said },
+            None => ClientError::TimedOut { what: "connect", after },
+        })
+    })
 }
 
+/// Waits for the welcome. The last notice that comes before it is left in `said`.
 async fn welcomed<Io>(
     mut socket: WebSocketStream<Io>,
     target: &Target,
     config: &ClientConfig,
+    said: &mut Option<String>,
 ) -> Result<Link<Io>, ClientError>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -157,7 +165,12 @@ where
             match message {
                 ServerMessage::Welcome(first) => welcome = Some(first),
                 ServerMessage::Error(error) if welcome.is_none() => refused = Some(error),
-                other => rest.push(other),
+                other => {
+                    if let ServerMessage::Notice(notice) = &other {
+                        *said = Some(notice.msg.clone().unwrap_or_else(|| notice.code.to_string()));
+                    }
+                    rest.push(other);
+                }
             }
         }
         if let Some(welcome) = welcome

@@ -50,6 +50,16 @@ pub enum ClientError {
         /// The server's reason.
         reason: String,
     },
+    /// The server has connected the client, and has not said `welcome` in time.
+    #[error("connected to {url}, but not welcomed within {after:?}; the gateway says: {said}")]
+    NotWelcomed {
+        /// Where.
+        url: String,
+        /// The time that it had.
+        after: Duration,
+        /// The last notice that came meanwhile.
+        said: String,
+    },
     /// The token provider gave none.
     #[error("no token: {problem}")]
     NoToken {
@@ -89,7 +99,9 @@ impl ClientError {
     pub fn reconnect(&self) -> Reconnect {
         match self {
             Self::BadConfig { .. } | Self::BadName(_) | Self::BadAnswer { .. } | Self::Ended => Reconnect::No,
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NoToken { .. } => Reconnect::Yes,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NotWelcomed { .. } | Self::NoToken { .. } => {
+                Reconnect::Yes
+            }
             Self::Rejected { status: 400 | 401 | 403, .. } => Reconnect::No,
             Self::Rejected { status: 429 | 503, .. } => Reconnect::After,
             Self::Rejected { .. } => Reconnect::Yes,

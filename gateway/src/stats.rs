@@ -126,9 +126,10 @@ pub(crate) fn describe() {
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
     declare_counter!("tickwire_gateway_token_renewals_total", "New tokens that sessions went on with");
     declare_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
-    describe_counter!(
+    declare_counter!(
         "tickwire_gateway_refused_upgrades_total",
-        "Requests for a WebSocket that were refused, by status"
+        "Requests for a WebSocket that were refused, by status",
+        "status" => ["400", "403", "426", "503"]
     );
     declare_counter!(
         "tickwire_gateway_displaced_sockets_total",

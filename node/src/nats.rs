@@ -202,13 +202,13 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
                 _ => error.to_string(),
             },
         };
-        let pause = backoff(attempt);
-        let waited = start.elapsed();
-        if waited + pause >= config.connect_timeout {
+        // The last try is made when the time is over.
+        let left = config.connect_timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
             return Err(NatsError::Unreachable { url: url(), waited: config.connect_timeout, reason });
         }
         debug!(attempt, reason, "NATS is not there yet");
-        sleep(pause).await;
+        sleep(backoff(attempt).min(left)).await;
     }
 }
 

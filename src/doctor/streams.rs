@@ -35,7 +35,8 @@ pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> Finding {
         Storage::Memory => (account.memory, account.limits.max_memory),
     };
     let Some(most) = most.and_then(|most| u64::try_from(most).ok()) else {
-        return Finding::new(Verdict::Ok, what, "no limit of storage");
+        let found = "no limit of storage of its own; what a server allows (max_file_store) cannot be seen from here";
+        return Finding::new(Verdict::Ok, what, found);
     };
     let (verdict, mend) = match most.saturating_sub(used) < u64::try_from(config.max_message).unwrap_or_default() {
         true => (Verdict::Fail, ": NATS refuses what does not fit; raise the account's limit, or delete something"),
@@ -82,7 +83,8 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
             let finding: &mut Finding = &mut findings[number];
             (finding.verdict, finding.found) = (
                 Verdict::Fail,
-                "not there, though others are: deleted? Routers that run make it anew, empty".to_owned(),
+                "not there, though others are: is stream.name right? If it was deleted, routers make it anew, empty"
+                    .to_owned(),
             );
         }
     }
@@ -99,14 +101,18 @@ fn faults(kept: &Kept, info: &Info, config: &StreamConfig, storage: StorageType)
     let running = &info.config;
     let mut faults = Vec::new();
     if running.storage != storage {
-        faults.push(format!("kept in {:?}, not as configured: set stream.storage to that", running.storage));
+        let kept_in = match running.storage {
+            StorageType::File => "file",
+            StorageType::Memory => "memory",
+        };
+        faults.push(format!("not kept as configured: set stream.storage = {kept_in:?}"));
     }
     if running.name == config.name {
         match running.metadata.get(names::PARTITIONS_METADATA) {
             None => faults.push("not made by tickwire: set stream.name to another name, or delete it".to_owned()),
             Some(count) if *count != config.partitions.to_string() => faults.push(format!(
-                "has {count} partitions, stream.partitions is {}: set stream.partitions = {count}, or use a new \
-                 stream.name",
+                "has {count} partitions, stream.partitions is {}: set stream.partitions = {count}, or stop all nodes and \
+                 delete the stream, with all that it holds",
                 config.partitions
             )),
             Some(_) => {}
@@ -129,7 +135,8 @@ fn faults(kept: &Kept, info: &Info, config: &StreamConfig, storage: StorageType)
     }
     if let Some(found) = replicas {
         faults.push(format!(
-            "has {found} replicas, stream.replicas is {}: the next node that starts sets it",
+            "kept by {found} of the stream.replicas = {} servers: the next node that starts sets it, which fails if NATS is \
+             no cluster of so many",
             kept.replicas()
         ));
     }

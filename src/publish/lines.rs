@@ -31,8 +31,12 @@ struct Tally<'a> {
     stored: Meter,
     duplicates: u64,
     failed: u64,
+    /// The first line that failed.
+    first_failed: Option<u64>,
+    /// The last line that was tried.
+    tried: u64,
     /// Why the rest was not tried.
-    given_up: Option<String>,
+    given_up: Option<&'static str>,
 }
 
 impl PublishArgs {
@@ -44,13 +48,21 @@ impl PublishArgs {
         let run = format!("{:016x}", rand::random::<u64>());
         let mut publisher = self.publisher(nats);
         let mut redraw = interval(REDRAW_INTERVAL);
-        let mut tally = Tally { progress: &progress, stored: Meter::new(), duplicates: 0, failed: 0, given_up: None };
+        let mut tally = Tally {
+            progress: &progress,
+            stored: Meter::new(),
+            duplicates: 0,
+            failed: 0,
+            first_failed: None,
+            tried: 0,
+            given_up: None,
+        };
         let (mut number, mut bytes) = (0_u64, 0_u64);
         while tally.given_up.is_none() {
             let line = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    tally.given_up = Some(format!("stopped after line {number}"));
+                    tally.given_up = Some("stopped");
                     break;
                 }
                 _ = redraw.tick() => {
@@ -65,6 +77,7 @@ impl PublishArgs {
             };
             let Some(line) = line.transpose().map_err(failed)? else { break };
             number += 1;
+            tally.tried = number;
             bytes += line.len() as u64;
             match self.event(&line, &run, number) {
                 Ok(None) => {}
@@ -153,8 +166,8 @@ impl Tally<'_> {
             Ok(_) => self.stored.count += 1,
             Err(error) => {
                 self.fail(number, &error);
-                if matches!(error, PublishError::NotAcknowledged { .. }) && self.given_up.is_none() {
-                    self.given_up = Some(format!("given up at line {number}"));
+                if matches!(error, PublishError::NotAcknowledged { .. }) {
+                    self.given_up.get_or_insert("given up");
                 }
             }
         }
@@ -162,6 +175,7 @@ impl Tally<'_> {
 
     fn fail(&mut self, number: u64, problem: &dyn std::fmt::Display) {
         self.failed += 1;
+        self.first_failed = Some(self.first_failed.map_or(number, |first| first.min(number)));
         self.progress.warn(&format!("line {number}: {problem}"));
     }
 
@@ -179,7 +193,9 @@ impl Tally<'_> {
             }
         }
         if let Some(why) = &self.given_up {
-            summary += &format!(", {why}");
+            let first = self.first_failed.map(|line| format!("the first that failed is line {line}, "));
+            let first = first.unwrap_or_default();
+            summary += &format!(", {why}: {first}what stands behind line {} was not tried", self.tried);
         }
         summary
     }

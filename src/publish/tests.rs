@@ -181,7 +181,10 @@ async fn what_nobody_acknowledges_is_given_up() {
     let url = server.url();
     let args = [lines.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--deadline", "1"];
     let Err(PublishCommandError::Incomplete { summary }) = parse(&args).unwrap().run().await else { panic!("stored") };
-    assert_eq!(summary, "0 stored, 1 failed, given up at line 1");
+    assert_eq!(
+        summary,
+        "0 stored, 1 failed, given up: the first that failed is line 1, what stands behind line 1 was not tried"
+    );
     let missing = parse(&["/no/such/file", "--nats", &url]).unwrap().run().await;
     assert!(matches!(missing, Err(PublishCommandError::Read { .. })), "{missing:?}");
 }

@@ -12,16 +12,21 @@ pub(super) struct Printer {
     json: bool,
     colours: bool,
     headed: bool,
+    /// Whether a reset was told last: one comes for each partition.
+    in_reset: bool,
 }
 
 impl Printer {
     pub(super) fn new(json: bool) -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { json, colours, headed: false }
+        Self { json, colours, headed: false, in_reset: false }
     }
 
     /// Writes a message.
     pub(super) fn print(&mut self, message: &Message) -> io::Result<()> {
+        if !self.shows(message) {
+            return Ok(());
+        }
         match message {
             Message::Event(event) if self.json => writeln!(io::stdout(), "{}", json(event)),
             Message::Event(event) => {
@@ -40,6 +45,14 @@ impl Printer {
                 Ok(())
             }
         }
+    }
+}
+
+impl Printer {
+    /// Whether a message says anything that the one before has not said.
+    fn shows(&mut self, message: &Message) -> bool {
+        let is_reset = matches!(message, Message::Gap(gap) if gap.reason == "reset");
+        !(std::mem::replace(&mut self.in_reset, is_reset) && is_reset)
     }
 }
 
@@ -107,7 +120,11 @@ fn told(message: &Message) -> Option<String> {
         Message::Resumed { complete: true } => "caught up with what was missed".to_owned(),
         Message::Resumed { complete: false } => "caught up, but for the gaps that were told".to_owned(),
         Message::Past { complete: true, .. } => "that was the past".to_owned(),
-        Message::Past { complete: false, .. } => "that was the past, but for what is missing".to_owned(),
+        Message::Past { complete: false, .. } => {
+            "that was the past, but not all of it: gaps have told what is missing, or the connection broke meanwhile; \
+             whoever needs all of it starts again with --since"
+                .to_owned()
+        }
         Message::SubscriptionLost { name, error } => format!("lost the subscription {}: {}", name.as_str(), error.msg),
         Message::Notice(notice) => {
             let words = notice.msg.as_deref().map(|msg| format!(": {msg}")).unwrap_or_default();
@@ -119,6 +136,11 @@ fn told(message: &Message) -> Option<String> {
                 .map(|(count, what)| format!(", {count} {what}"))
                 .collect();
             format!("notice {}{of}{}{words}", notice.code, counts.concat())
+        }
+        Message::Gap(gap) if gap.reason == "reset" => {
+            "gap (reset): the stream was made anew, or NATS has lost its end; what was stored after the last events \
+             above and before that is unknown"
+                .to_owned()
         }
         Message::Gap(gap) => {
             let (p, first, last) = (gap.p, gap.from.0 + 1, gap.to);
@@ -142,7 +164,8 @@ fn told(message: &Message) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::frames::ServerMessage;
+    use tickwire_core::frames::{Gap, ServerMessage};
+    use tickwire_core::ids::{Partition, Seq};
 
     fn received(object: &str) -> ReceivedEvent {
         let mut messages = ServerMessage::parse(format!("[{object}]").as_bytes(), Encoding::Json).unwrap();
@@ -165,6 +188,15 @@ mod tests {
     fn an_event_is_printed_as_it_was_received() {
         assert_eq!(json(&received(PATTERN)), PATTERN);
         assert_eq!(json(&received(MARKET)), MARKET);
+    }
+
+    #[test]
+    fn a_reset_of_all_partitions_is_told_once_and_again_with_the_next() {
+        let gap = |p| Message::Gap(Gap { reason: "reset".into(), p: Partition(p), from: Seq(9), to: Seq(9) });
+        let mut printer = Printer::new(false);
+        let mut shown = |message: &Message| printer.shows(message);
+        assert_eq!([shown(&gap(0)), shown(&gap(1)), shown(&gap(2))], [true, false, false]);
+        assert!(shown(&Message::Restored) && shown(&gap(0)));
     }
 
     #[test]

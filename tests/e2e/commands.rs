@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 use tickwire_core::frames::Encoding;
 use tickwire_testkit::{Process, eventually};
 
@@ -13,6 +14,16 @@ use crate::socket::Socket;
 
 /// How many lines are published at once.
 const LINES: usize = 500;
+
+/// How long a command may take to end when it is told to; one that is connecting gives up by itself after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether a process has said that it means to be told of SIGINT.
+fn listens_for_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << 1 != 0)
+}
 
 /// Runs a command to its end; gives its exit code, its standard output and its standard error.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
@@ -68,6 +79,22 @@ async fn what_is_published_is_what_is_watched() {
     .await;
     watch.interrupt();
     assert_eq!(watch.wait(DEADLINE).await.code(), Some(0), "{}", watch.stderr());
+}
+
+#[tokio::test]
+async fn a_command_that_is_connecting_ends_when_it_is_told_to() {
+    let mut cluster = Cluster::start(0, 1).await;
+    let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
+    let nowhere = "nats://127.0.0.1:1";
+    for args in [&["watch", "--url", &url, "--user", "ann"][..], &["replay", "--nats", nowhere]] {
+        let mut command = Process::start(args[0], cluster.home(), tickwire().args(args));
+        eventually("it listens for signals", DEADLINE, async || listens_for_interrupts(command.pid()).then_some(()))
+            .await;
+        command.interrupt();
+        assert_eq!(command.wait(PATIENCE).await.code(), Some(0), "{args:?}: {}", command.stderr());
+    }
+    let (code, _, told) = run(&["watch", "--url", &url, "--user", "ann"]);
+    assert_eq!((code, told.contains("no router has reported")), (Some(1), true), "{told}");
 }
 
 #[tokio::test]

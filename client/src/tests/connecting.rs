@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{ServerError, ServerFrame};
+use tickwire_core::codes::{ErrorCode, NoticeCode};
+use tickwire_core::frames::{Notice, ServerError, ServerFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -84,6 +84,22 @@ async fn a_server_that_never_welcomes_is_given_up() {
     let after = Duration::from_secs(10);
     assert_eq!(client.unwrap_err(), ClientError::TimedOut { what: "connect", after });
     assert_eq!(began.elapsed(), after * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_that_does_not_welcome_is_why_it_is_given_up() {
+    let (dialler, mut stage) = stage();
+    let config = ClientConfig { urls: vec!["ws://one:1".to_owned()], ..config() };
+    let notice = Notice { msg: Some("no router".to_owned()), ..Notice::new(NoticeCode::UpstreamLost) };
+    let peer = async {
+        let mut peer = stage.accept().await;
+        peer.say(&[ServerFrame::Notice(notice)]).await;
+        peer
+    };
+    let (client, _peer) = tokio::join!(connect(dialler, config), peer);
+    let (url, after) = ("ws://one:1".to_owned(), Duration::from_secs(10));
+    let said = "no router".to_owned();
+    assert_eq!(client.unwrap_err(), ClientError::NotWelcomed { url, after, said });
 }
 
 #[tokio::test]

@@ -272,7 +272,8 @@ impl<S: Socket> Shard<S> {
                     let count = session.subscriptions.len();
                     let known = session.subscriptions.iter().take(NAMED).map(|held| held.name.as_str());
                     let known = known.chain((count > NAMED).then_some("…")).collect::<Vec<_>>().join(", ");
-                    let message = format!("no subscription is named {:?}; there are {count}: {known}", name.as_str());
+                    let known = if count == 0 { "none".to_owned() } else { format!("{count}: {known}") };
+                    let message = format!("no subscription is named {:?}; there are {known}", name.as_str());
                     self.refuse(now, number, ServerError::new(id, ErrorCode::UnknownSubscription, message));
                     return;
                 }

@@ -22,7 +22,9 @@ impl AuthConfig {
             AuthMode::Jwt => Err(ConfigError::Conflict {
                 keys: "auth.mode, auth.jwt_secret",
                 reason: format!(
-                    "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes: set TICKWIRE_AUTH__JWT_SECRET"
+                    "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes, this one has {}: set \
+                     TICKWIRE_AUTH__JWT_SECRET",
+                    self.jwt_secret.expose().len()
                 ),
             }),
         }

@@ -21,7 +21,8 @@ async fn an_unreachable_server_is_given_up_at_the_deadline() {
     server.kill();
     let start = Instant::now();
     let refused = Nats::connect(&config(&server.url(), &[("nats.connect_timeout", "300ms")]), "router", "r1").await;
-    assert!(start.elapsed() < Duration::from_secs(2));
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
     match refused {
         Err(NatsError::Unreachable { url, .. }) => assert_eq!(url, server.url()),
         other => panic!("{other:?}"),
