@@ -109,6 +109,8 @@ struct Connection {
 enum Asked {
     Subscribe(u32, Option<Timestamp>),
     Resume,
+    /// The same in a connection in which something was subscribed to: what is wanted, and from where on.
+    ResumeHere(u32, Position),
     Unsubscribe,
 }
 
@@ -245,6 +247,33 @@ impl Client {
         }
     }
 
+    /// Gives up what it has, and goes on in the same connection where it is, with something else.
+    pub(super) fn resume_here(&mut self, wanted: u32) {
+        let Some(mut from) = self.position.clone() else { return };
+        if !self.connection.as_ref().is_some_and(|connection| connection.is_welcome && connection.asked.is_empty()) {
+            return;
+        }
+        self.unsubscribe();
+        self.wanted = Some(wanted);
+        self.filters.insert(wanted);
+        let frame = self.resume(&from, wanted);
+        for (partition, seq) in &self.seen {
+            let at = &mut from.seqs[usize::from(partition.0)];
+            *at = (*at).max(*seq);
+        }
+        self.say(&frame, Asked::ResumeHere(wanted, from));
+    }
+
+    fn resume(&self, position: &Position, wanted: u32) -> Value {
+        let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
+        json!({
+            "action": "resume",
+            "position": position.to_string(),
+            "seen": seen,
+            "subscriptions": { NAME: { "filter": filter(wanted) } },
+        })
+    }
+
     /// Says what it wants: where it was, if it was somewhere.
     fn begin(&mut self) {
         let Some(wanted) = self.wanted else {
@@ -252,14 +281,8 @@ impl Client {
             return;
         };
         let Some(position) = self.position.as_ref().filter(|_| self.is_promised) else { return self.subscribe(wanted) };
-        let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
         let in_force = self.promises.last().expect("a promise is in force").filter;
-        let frame = json!({
-            "action": "resume",
-            "position": position.to_string(),
-            "seen": seen,
-            "subscriptions": { NAME: { "filter": filter(in_force) } },
-        });
+        let frame = self.resume(position, in_force);
         self.say(&frame, Asked::Resume);
         if in_force != wanted {
             self.subscribe(wanted);
@@ -342,8 +365,8 @@ impl Client {
     /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
     fn may_refuse(&self, error: &ServerError, world: &World) -> bool {
         let is_resume =
-            self.connection.as_ref().is_some_and(|connection| matches!(connection.asked[..], [Asked::Resume, ..]));
-        is_resume
+            |connection: &Connection| matches!(connection.asked[..], [Asked::Resume | Asked::ResumeHere(..), ..]);
+        self.connection.as_ref().is_some_and(is_resume)
             && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
     }
 
@@ -352,6 +375,16 @@ impl Client {
             Asked::Resume => {
                 self.connection.as_mut().expect("it is connected").is_new = false;
                 self.is_catching_up = true;
+                self.move_on(position, world, true);
+            }
+            Asked::ResumeHere(filter, from) => {
+                // What came while it was on its way comes again, in order.
+                let taken = self.taken.get(&from.incarnation).into_iter().flat_map(|taken| &taken.events);
+                self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
+                self.order.clear();
+                let (filter, incarnation, start) = (*filter, from.incarnation, from.seqs.clone());
+                self.promises.push(Promise { filter, incarnation, end: start.clone(), start });
+                (self.is_promised, self.is_catching_up) = (true, true);
                 self.move_on(position, world, true);
             }
             Asked::Subscribe(filter, since) => {

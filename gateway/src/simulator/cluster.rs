@@ -159,6 +159,9 @@ impl Cluster {
                 let spoken = if in_seconds { format!("{}s", ago / 1_000) } else { since.to_string() };
                 self.with_client(session, |client| client.look_back(filter.into(), &spoken, since));
             }
+            Action::ResumeHere { session, filter } => {
+                self.with_client(session, |client| client.resume_here(filter.into()));
+            }
             Action::Unsubscribe { session } => self.with_client(session, Client::unsubscribe),
             Action::Room { session, tens } => {
                 self.with_client(session, |client| client.set_room(tens.map(|tens| usize::from(tens) * 10)));

@@ -85,6 +85,11 @@ pub(super) enum Action {
         session: u8,
         gateway: u8,
     },
+    /// A session gives up all that it has, and resumes in the same connection, with another wish.
+    ResumeHere {
+        session: u8,
+        filter: u8,
+    },
     /// Another router takes the lease, and neither it nor the owner knows.
     Usurp {
         partition: u8,
@@ -196,6 +201,7 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
         2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
+        1 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
         1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
         1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
     ];
