@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev check test-one test sim foreign soak chaos bench fmt lint doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint doc clean-tools
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 sim: ## Run the simulator as often as one likes, from a seed (RUNS, SEED)
 	TICKWIRE_SIM_RUNS=$${RUNS:-10000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
 	$(CARGO) test --workspace --locked --lib -- simulator::
+
+sim-trace: ## Show what happens in a plan of the simulator that has failed (PLAN, the file that the failure names)
+	TICKWIRE_SIM_PLAN=$(abspath $(PLAN)) \
+	$(CARGO) test --workspace --locked --lib -- --ignored --nocapture simulator::what_happens_in_a_plan
 
 foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
 	@rm -rf target/foreign

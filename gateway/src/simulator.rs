@@ -5,7 +5,8 @@
 //! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the shipped configuration. Their
 //! drivers' order of turns stands in `gateway`. A router is its shipped engine and ownership, in `router`.
 //!
-//! A failing run prints its seed and its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs.
+//! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows what
+//! happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
 
 mod client;
 mod clocks;
@@ -18,8 +19,9 @@ mod plan;
 mod replay;
 mod router;
 mod socket;
+mod trace;
 
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 
 use cluster::Cluster;
 use plan::{Action, Plan, plan};
@@ -59,8 +61,34 @@ fn simulate(chaos: plan::Chaos, runs: u32) {
         Ok(())
     });
     if let Err(failure) = result {
+        if let TestError::Fail(_, plan) = &failure {
+            let path = trace::keep(plan);
+            println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
+        }
         panic!("{failure}");
     }
+}
+
+/// Not a test: it shows what happens in a plan that has failed.
+#[test]
+#[ignore = "`make sim-trace PLAN=FILE` runs it"]
+fn what_happens_in_a_plan() {
+    let path = std::env::var_os("TICKWIRE_SIM_PLAN").expect("TICKWIRE_SIM_PLAN names the plan's file");
+    trace::show();
+    run(&trace::read(path.as_ref()));
+}
+
+#[test]
+fn a_plan_that_was_kept_is_the_same_when_it_is_read() {
+    let actions = vec![
+        Action::Pass(7),
+        Action::LookBack { session: 255, filter: 7, ago: 7_999, in_seconds: true },
+        Action::Room { session: 1, tens: None },
+    ];
+    let plan = failing(0xffff_ffff_ffff_fff0, 3, plan::GIVE_UP_AFTER, actions);
+    let path = trace::keep(&plan);
+    assert_eq!(format!("{:?}", trace::read(&path)), format!("{plan:?}"));
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::gateway::identity;
 use super::made::filter;
 use super::plan::REPLAY_RANGE;
 use super::socket::Line;
+use super::trace;
 
 /// The name of the one subscription that a client has.
 const NAME: &str = "mine";
@@ -204,7 +205,14 @@ impl Client {
         }
     }
 
+    /// Who it is, and where, for a reader.
+    fn name(&self) -> String {
+        let at = self.connection.as_ref().map(|connection| format!(" at gateway {}", connection.gateway));
+        format!("{}{}", self.user, at.unwrap_or_default())
+    }
+
     fn say(&mut self, frame: &Value, asked: Asked) {
+        trace::line(|| format!("{} says {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
             connection.line.borrow_mut().say(frame);
             connection.asked.push(asked);
@@ -295,6 +303,7 @@ impl Client {
         while let Some(connection) = &self.connection {
             let Some(frame) = connection.line.borrow_mut().hear() else { break };
             has_heard = true;
+            trace::line(|| format!("{} hears {}", self.name(), String::from_utf8_lossy(&frame)));
             self.heard.push(String::from_utf8_lossy(&frame).into_owned());
             let messages = ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read");
             let is_early = messages.first() == Some(&ServerMessage::Early);
@@ -305,6 +314,7 @@ impl Client {
         let closed = self.connection.as_ref().and_then(|connection| connection.line.borrow().closed());
         if let Some(code) = closed {
             has_heard = true;
+            trace::line(|| format!("{} is closed with {code}", self.name()));
             self.heard.push(format!("closed {code}"));
             // What a client that does nothing wrong may be closed with, which all ask it to come back.
             assert!(MAY_CLOSE.contains(&code), "closed with {code}: {self:#?}");

@@ -24,6 +24,7 @@ use super::made::{blank, symbol, user};
 use super::network::{Message, Network};
 use super::plan::{Action, Plan};
 use super::router::Router;
+use super::trace;
 
 pub(super) const PARTITIONS: u16 = 3;
 pub(super) const NODES: usize = 3;
@@ -142,6 +143,7 @@ impl Cluster {
     }
 
     pub(super) fn act(&mut self, action: &Action) {
+        trace::line(|| format!("== {action:?}"));
         match *action {
             Action::Pass(time) => self.pass(time),
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
@@ -228,6 +230,7 @@ impl Cluster {
     fn keep(&mut self, partition: u16, event: Event, is_tick: bool) {
         self.last = Seq(self.last.0 + 1);
         let event = Event { stored: clocks::time_of_day(self.now), ..event };
+        trace::line(|| format!("stored {} in p{partition}{}", self.last, if is_tick { ": a tick" } else { "" }));
         // In a section an event has no version byte of its own.
         let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
         let stored = Stored { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_tick };
@@ -348,6 +351,7 @@ impl Cluster {
             let before = self.now;
             self.now = self.next_turn().max(before.plus(STEP)).min(end);
             clocks::set(self.now);
+            trace::set(self.now);
             while let Some(message) = self.network.arrived(self.now) {
                 self.receive(message);
             }
@@ -387,6 +391,7 @@ impl Cluster {
     }
 
     pub(super) fn receive(&mut self, message: Message) {
+        trace::line(|| trace::message(&message));
         match message {
             Message::Delta(to, _)
             | Message::Beat(to, _)

@@ -1,6 +1,7 @@
 //! What happens in a run: a list of actions that proptest makes and shrinks.
 
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// As shipped; no run lasts so long, or misses so much.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
@@ -16,7 +17,7 @@ pub(super) enum Chaos {
     All,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Nothing goes wrong: there must be no gap at all.
     pub(super) quiet: bool,
@@ -40,7 +41,7 @@ pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Action {
     /// Time goes on.
     Pass(u64),

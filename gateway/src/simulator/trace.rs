@@ -1,0 +1,89 @@
+//! What happens in a run, a line each, for whoever looks for the cause of a failure. Plans that have failed are files.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tickwire_core::ids::Millis;
+use tickwire_core::replay::{Part, ReplayAnswer};
+use tickwire_core::section::{Batch, Section};
+use tickwire_core::wire;
+
+use super::network::Message;
+use super::plan::Plan;
+
+thread_local! {
+    static IS_SHOWN: Cell<bool> = const { Cell::new(false) };
+    static NOW: Cell<Millis> = const { Cell::new(Millis(0)) };
+}
+
+/// From now on this thread shows what happens.
+pub(super) fn show() {
+    IS_SHOWN.set(true);
+}
+
+/// The time of the world is this from now on.
+pub(super) fn set(now: Millis) {
+    NOW.set(now);
+}
+
+/// Shows a line, if anyone looks.
+pub(super) fn line(text: impl FnOnce() -> String) {
+    if IS_SHOWN.get() {
+        println!("{:>8} {}", NOW.get().0, text());
+    }
+}
+
+/// Where plans that have failed are kept.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/simulator")
+}
+
+/// Keeps a plan, and gives its file.
+pub(super) fn keep(plan: &Plan) -> PathBuf {
+    fs::create_dir_all(folder()).expect("a folder for plans");
+    let path = folder().join(format!("{:016x}.json", plan.seed));
+    fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is JSON")).expect("a file for a plan");
+    path.canonicalize().expect("it is there")
+}
+
+/// A plan that was kept.
+pub(super) fn read(path: &Path) -> Plan {
+    let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A message between nodes, in few words.
+pub(super) fn message(message: &Message) -> String {
+    match message {
+        Message::Batch(to, bytes) => {
+            let batch: Batch<Bytes> = wire::decode(bytes).expect("what routers send can be read");
+            let sections: Vec<String> = batch.sections.iter().map(section).collect();
+            format!("{} -> {to}: life {}, {}", batch.router, batch.incarnation, sections.join(", "))
+        }
+        Message::Answer(to, ask, bytes) => {
+            let answer: ReplayAnswer<Bytes> = wire::decode(bytes).expect("what routers answer can be read");
+            let part = match &answer.part {
+                Part::Events(part) => section(part),
+                part => format!("{part:?}"),
+            };
+            format!("{} -> {to}: answer {ask} of life {}, {part}", answer.router, answer.incarnation)
+        }
+        Message::Delta(to, delta) => format!("{} -> router {to}: interest {}", delta.gateway, delta.revision),
+        Message::Beat(to, beat) => format!("{} -> router {to}: beat at {}", beat.gateway, beat.revision),
+        Message::AskSnapshot(to, from) => format!("router {from} -> {to}: asks for the whole interest"),
+        Message::Snapshot(to, parts) => {
+            let first = parts.first().map(|part| format!("{} at {}", part.gateway, part.revision));
+            format!("-> router {to}: interest of {}", first.unwrap_or_default())
+        }
+        Message::Ask(to, ask, request) => format!("-> router {to}: ask {ask}, {request:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn section<E>(section: &Section<E>) -> String {
+    let Section { partition, revision, prev, upto, events } = section;
+    let seqs: Vec<u64> = events.iter().map(|(seq, _)| seq.0).collect();
+    format!("p{partition} ({prev}, {upto}] by {revision} {seqs:?}")
+}
