@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::decode::{Raw, Refusal, decode};
 use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
 use tickwire_core::ids::{Confidence, Seq};
@@ -113,12 +113,16 @@ impl PublishArgs {
             Some(event) => self.publish_one(&nats, event).await,
             None => self.publish_lines(&nats, &kinds).await,
         };
-        if published.is_err() {
-            // A refused permission shows as silence; it is the better explanation where it is the true one.
-            nats.check().await?;
+        // A refused permission shows as silence; it is the better explanation where it is the true one.
+        if published.is_err()
+            && let Err(refused @ NatsError::Refused { .. }) = nats.check().await
+        {
+            return Err(refused.into());
         }
-        nats.close().await?;
-        published
+        let closed = nats.close().await;
+        let published = published?;
+        closed?;
+        Ok(published)
     }
 
     /// What is said of a kind that this configuration does not name: routers may have another, so it is published.
@@ -151,7 +155,7 @@ impl PublishArgs {
             payload: &event.payload,
             stream: "",
             seq: Seq(0),
-            stored: Timestamp(0),
+            stored: now(),
         };
         decode(&raw, kinds).map_err(DeadLetter)?;
         Ok(event)
@@ -190,6 +194,12 @@ impl PublishArgs {
         let deadline = Duration::from_secs(self.deadline.into());
         Publisher::new(nats.jetstream.clone(), self.window.into(), Some(deadline))
     }
+}
+
+/// The time that the stream would store an event at; it takes its bytes of the event.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Kinds are read in any case, as in filters, and published in lower case, the only one that the stream takes.

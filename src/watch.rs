@@ -21,7 +21,7 @@ mod table;
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("identity").required(true), after_help = "\
+#[command(group = ArgGroup::new("identity").required(std::env::var_os(TOKEN_VARIABLE).is_none()), after_help = "\
 Examples:
   tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
   tickwire watch --user ann --kinds pattern,market --json
@@ -217,5 +217,6 @@ mod tests {
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }
+        assert_eq!(parse(&[]).is_err(), std::env::var_os(TOKEN_VARIABLE).is_none(), "the variable says who to be");
     }
 }

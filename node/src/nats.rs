@@ -30,6 +30,9 @@ use tracing::{debug, error, info, warn};
 /// How long one attempt at one server may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the try may take that is made when the time is over.
+const LAST_TRY: Duration = Duration::from_millis(300);
+
 /// How often a silent server is asked whether it lives; after the third question without an answer we reconnect.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -190,9 +193,13 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let reason = match options.clone().connect(addresses.clone()).await {
-            Ok(client) => return Ok(client),
-            Err(error) => match error.kind() {
+        // The last try is made when the time is over.
+        let left = config.connect_timeout.saturating_sub(start.elapsed());
+        let connecting = timeout(left.max(LAST_TRY), options.clone().connect(addresses.clone()));
+        let reason = match connecting.await {
+            Ok(Ok(client)) => return Ok(client),
+            Err(_) => "it has not answered".to_owned(),
+            Ok(Err(error)) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                     return Err(NatsError::Login { url: url(), reason: error.to_string() });
                 }
@@ -202,7 +209,6 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
                 _ => error.to_string(),
             },
         };
-        // The last try is made when the time is over.
         let left = config.connect_timeout.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Err(NatsError::Unreachable { url: url(), waited: config.connect_timeout, reason });

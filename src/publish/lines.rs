@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use tickwire_core::decode::own_id;
 use tickwire_core::event::Kinds;
+use tickwire_core::object;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -31,7 +32,7 @@ struct Tally<'a> {
     stored: Meter,
     duplicates: u64,
     failed: u64,
-    /// The first line that failed.
+    /// The first line that nobody acknowledged.
     first_failed: Option<u64>,
     /// The last line that was tried.
     tried: u64,
@@ -109,7 +110,7 @@ impl PublishArgs {
         if line.is_empty() {
             return Ok(None);
         }
-        let payload: Payload = serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
+        let payload: Payload = object::from_json(line).map_err(|error| format!("not a JSON object: {error}"))?;
         let text = |field: &str| payload.get(field).and_then(Value::as_str);
         let field = &self.key_field;
         let key = self.key.as_deref().or_else(|| text(field));
@@ -117,8 +118,8 @@ impl PublishArgs {
         let key =
             key.ok_or_else(|| format!("no text in the field {field:?}: name another by --key-field, or give --key"))?;
         let own = own_id(&payload).map(|(_, id)| id.to_string());
-        let own = own.or_else(|| text("id").or_else(|| text("event_id")).map(str::to_owned));
-        let own = own.map(|id| msg_id(&id)).transpose().map_err(|problem| format!("the event's id {problem}"))?;
+        // An id that cannot stand in a header makes no event known again.
+        let own = own.and_then(|id| msg_id(&id).ok());
         let mut event = Outgoing::new(&self.kind, key, format!("{run}-{number}"), line.to_vec());
         if let Some(id) = own {
             // The stream compares message ids of all kinds and keys, but an event's id is one among those of its key.
@@ -168,6 +169,7 @@ impl Tally<'_> {
                 self.fail(number, &error);
                 if matches!(error, PublishError::NotAcknowledged { .. }) {
                     self.given_up.get_or_insert("given up");
+                    self.first_failed = Some(self.first_failed.map_or(number, |first| first.min(number)));
                 }
             }
         }
@@ -175,7 +177,6 @@ impl Tally<'_> {
 
     fn fail(&mut self, number: u64, problem: &dyn std::fmt::Display) {
         self.failed += 1;
-        self.first_failed = Some(self.first_failed.map_or(number, |first| first.min(number)));
         self.progress.warn(&format!("line {number}: {problem}"));
     }
 
@@ -193,7 +194,7 @@ impl Tally<'_> {
             }
         }
         if let Some(why) = &self.given_up {
-            let first = self.first_failed.map(|line| format!("the first that failed is line {line}, "));
+            let first = self.first_failed.map(|line| format!("the first that nobody acknowledged is line {line}, "));
             let first = first.unwrap_or_default();
             summary += &format!(", {why}: {first}what stands behind line {} was not tried", self.tried);
         }

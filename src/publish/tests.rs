@@ -5,7 +5,7 @@ use crate::cli::{Cli, Command};
 use async_nats::jetstream::stream::{Config, Stream};
 use clap::Parser;
 use std::io::Write;
-use tickwire_testkit::NatsServer;
+use tickwire_testkit::{NatsServer, eventually};
 
 fn parse(args: &[&str]) -> Result<PublishArgs, clap::Error> {
     let cli = Cli::try_parse_from(["tickwire", "publish"].iter().chain(args))?;
@@ -113,8 +113,12 @@ fn lines_become_events_or_are_told() {
         assert_eq!(event.msg_id, format!("events.pattern.BRK=2EB:{id}"), "{line}");
     }
     assert!(by_symbol.event(b"  \n", "run", 5).unwrap().is_none());
-    for bad in ["{", "[1]", "{}", "{\"symbol\":7}", "{\"symbol\":\"\"}", "{\"symbol\":\"A\",\"id\":\"\"}"] {
+    for bad in ["{", "[1]", "{}", "{\"symbol\":7}", "{\"symbol\":\"\"}"] {
         assert!(by_symbol.event(bad.as_bytes(), "run", 6).is_err(), "{bad}");
+    }
+    // What routers take is published, whatever its id and its names are.
+    for odd in [r#"{"symbol":"A","id":""}"#, r#"{"symbol":"A","id":"a\n","x":{"$serde_json::private::RawValue":1}}"#] {
+        assert_eq!(by_symbol.event(odd.as_bytes(), "run", 7).unwrap().unwrap().msg_id, "run-7");
     }
     let fixed = parse(&["-", "--kind", "market", "--key", "US"]).unwrap();
     assert_eq!(fixed.event(b"{}", "run", 1).unwrap().unwrap().subject, "events.market.US");
@@ -183,8 +187,27 @@ async fn what_nobody_acknowledges_is_given_up() {
     let Err(PublishCommandError::Incomplete { summary }) = parse(&args).unwrap().run().await else { panic!("stored") };
     assert_eq!(
         summary,
-        "0 stored, 1 failed, given up: the first that failed is line 1, what stands behind line 1 was not tried"
+        "0 stored, 1 failed, given up: the first that nobody acknowledged is line 1, what stands behind line 1 was not tried"
     );
     let missing = parse(&["/no/such/file", "--nats", &url]).unwrap().run().await;
     assert!(matches!(missing, Err(PublishCommandError::Read { .. })), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_the_end_of_nats_cuts_off_says_where() {
+    let mut server = NatsServer::start();
+    let mut stream = events(&server).await;
+    let lines = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\"}\n".repeat(400_000));
+    let (path, url) = (lines.path().to_str().unwrap().to_owned(), server.url());
+    let publishing =
+        tokio::spawn(async move { parse(&[&path, "--nats", &url, "--deadline", "1"]).unwrap().run().await });
+    eventually("some lines are stored", Duration::from_secs(10), async || {
+        (stream.info().await.ok()?.state.messages > 0).then_some(())
+    })
+    .await;
+    server.kill();
+    let refused = publishing.await.unwrap();
+    let Err(PublishCommandError::Incomplete { summary }) = refused else { panic!("{refused:?}") };
+    assert!(summary.contains("the first that nobody acknowledged is line "), "{summary}");
+    assert!(summary.ends_with(" was not tried"), "{summary}");
 }

@@ -95,6 +95,10 @@ async fn a_command_that_is_connecting_ends_when_it_is_told_to() {
     }
     let (code, _, told) = run(&["watch", "--url", &url, "--user", "ann"]);
     assert_eq!((code, told.contains("no router has reported")), (Some(1), true), "{told}");
+    // The environment says who to be, if no flag does; a gateway in dev mode takes no token.
+    let watch = tickwire().args(["watch", "--url", &url]).env("TICKWIRE_TOKEN", "t").output().unwrap();
+    let told = String::from_utf8(watch.stderr).unwrap();
+    assert_eq!((watch.status.code(), told.contains("token")), (Some(1), true), "{told}");
 }
 
 #[tokio::test]

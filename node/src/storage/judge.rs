@@ -3,7 +3,8 @@
 //!
 //! * A refusal by JetStream counts at once: it names its cause. A write that nobody acknowledges may have met a stream
 //!   that changes its leader, which is over in seconds and which looks show as well, since nobody answers them either. So
-//!   such writes count when looks have been answered since before the last of them began.
+//!   such writes count when a look is answered although they have failed for a while, and looks were answered since before
+//!   the last of them began.
 //! * Clients have events whatever becomes of buckets and dead letters. These are made anew or mended before anybody is
 //!   told, which is why they have longer.
 //! * What is missing is made anew, and what was edited is put back, as every node that starts does it. The stream of
@@ -16,8 +17,9 @@ use async_nats::jetstream::ErrorCode;
 use tickwire_core::ids::Millis;
 use tickwire_core::storage::{Fault, Trouble};
 
-/// How long writes may fail without an answer, in milliseconds.
-const UNANSWERED: u64 = 2_000;
+/// How long writes have failed without an answer when a look is answered, in milliseconds. A server that stands still
+/// answers none: one look fails, or what was written last is stored when it goes on.
+const UNANSWERED: u64 = 1_500;
 
 /// How many of them there must be.
 const TRIES: u32 = 2;
@@ -57,6 +59,8 @@ pub struct Judge {
     since: Millis,
     /// Since when every look was answered.
     answered_since: Option<Millis>,
+    /// When the last one was.
+    answered: Millis,
     /// When the last edit was seen, and what it was.
     edited: Option<(Millis, String)>,
 }
@@ -64,7 +68,7 @@ pub struct Judge {
 impl Judge {
     /// Nothing is known yet.
     pub fn new(kept: Kept) -> Self {
-        Self { kept, sight: None, since: Millis(0), answered_since: None, edited: None }
+        Self { kept, sight: None, since: Millis(0), answered_since: None, answered: Millis(0), edited: None }
     }
 
     /// The stream.
@@ -79,6 +83,7 @@ impl Judge {
             return;
         };
         self.answered_since.get_or_insert(now);
+        self.answered = now;
         let differs = |known: &Sight| (seen(known), replicas(known)) != (seen(&sight), replicas(&sight));
         if self.sight.as_ref().is_none_or(differs) {
             self.since = now;
@@ -95,7 +100,7 @@ impl Judge {
         let (fault, since, what) = self
             .shown()
             .or_else(|| self.refused(refused))
-            .or_else(|| self.unanswered(now, refused))
+            .or_else(|| self.unanswered(refused))
             .or_else(|| self.edited(now))
             .or_else(|| Some((Fault::Replicas, self.since, self.replicas()?)))?;
         let ms = now.since(since);
@@ -189,10 +194,11 @@ impl Judge {
     }
 
     /// Writes that fail while questions are answered.
-    fn unanswered(&self, now: Millis, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
+    fn unanswered(&self, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
         let Failing { since, began, tries, subject, failure, .. } = failing?;
-        let answered = self.answered_since?;
-        if *tries < TRIES || *began < answered || now.since(answered.max(*since)) < UNANSWERED {
+        let answered_since = self.answered_since?;
+        let lasted = self.answered.since(answered_since.max(*since));
+        if *tries < TRIES || *began < answered_since || lasted < UNANSWERED {
             return None;
         }
         let what = format!("{tries} writes have failed, the last one to {subject}: {failure}; {DISK}");

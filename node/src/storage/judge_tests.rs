@@ -48,7 +48,11 @@ fn told(judge: &Judge, now: u64, failing: Option<&Failing>) -> Option<(Fault, bo
 fn a_server_that_answers_and_does_not_store_is_told_within_seconds_with_what_failed() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
-    assert_eq!(told(&judge, 2_999, Some(&late(1_000, 2_500, 3))), None);
+    for look in [1_500, 2_499] {
+        judge.see(Millis(look), Some(there()));
+        assert_eq!(told(&judge, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
+    }
+    judge.see(Millis(2_500), Some(there()));
     assert_eq!(told(&judge, 3_000, Some(&late(1_000, 2_000, 1))), None);
     let (fault, stops, text) = told(&judge, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
     assert_eq!((fault, stops), (Fault::NotStoring, true));
@@ -65,8 +69,11 @@ fn a_stream_that_nobody_leads_is_not_one_that_does_not_store() {
     judge.see(Millis(500), Some(there()));
     judge.see(Millis(1_500), None);
     assert_eq!(told(&judge, 9_000, Some(&late(1_000, 8_500, 9))), None);
-    judge.see(Millis(9_000), Some(there()));
-    assert_eq!(told(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
+    for look in [9_000, 10_499] {
+        judge.see(Millis(look), Some(there()));
+        assert_eq!(told(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
+    }
+    judge.see(Millis(10_500), Some(there()));
     assert_eq!(told(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|told| told.0), Some(Fault::NotStoring));
 }
 
@@ -79,10 +86,24 @@ fn writes_that_nobody_acknowledged_while_nats_was_away_say_nothing_of_it_once_it
     // All of them were under way while it was away, and ended when it was back.
     let away = Failing { began: Millis(4_900), ..late(1_000, 8_900, 17) };
     for now in [7_000, 8_000, 18_000] {
+        judge.see(Millis(now), Some(there()));
         assert_eq!(told(&judge, now, Some(&away)), None);
     }
     let since = Failing { began: Millis(5_000), tries: 18, ..away };
     assert_eq!(told(&judge, 9_000, Some(&since)).map(|told| told.0), Some(Fault::NotStoring));
+}
+
+#[test]
+fn a_server_that_stands_still_between_two_looks_is_not_one_that_does_not_store() {
+    let mut judge = judge(EVENTS);
+    judge.see(Millis(500), Some(there()));
+    // It stands still from 1 s on; the next look is still waited for.
+    for now in [3_000, 3_300, 3_600] {
+        assert_eq!(told(&judge, now, Some(&late(1_000, now, 9))), None);
+    }
+    judge.see(Millis(3_700), None);
+    judge.see(Millis(4_900), Some(there()));
+    assert_eq!(told(&judge, 5_000, Some(&late(1_000, 3_600, 9))), None);
 }
 
 #[test]
