@@ -16,7 +16,7 @@ use crate::hint::{quoted, type_of};
 use crate::time;
 
 /// Levels of lists and objects. It leaves room for the levels that frames add below the 128 of common JSON parsers.
-pub(crate) const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 
 /// From here on two whole numbers can be one float, and none of them is what was sent for sure.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
