@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tickwire_core::decode::{Raw, Refusal, decode};
 use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
 use tickwire_core::ids::{Confidence, Seq};
+use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::config::{ConfigError, EventsConfig};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
@@ -140,9 +141,9 @@ impl PublishArgs {
 
     /// The kinds that are known here, and the one to publish: routers may know it.
     fn kinds(&self, events: &EventsConfig) -> Kinds {
-        let known = events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
-        let named = (!events.kinds.contains_key(&self.kind)).then(|| (Kind::from(&*self.kind), KindAudience::Public));
-        Kinds::new(known.chain(named))
+        let mut events = events.clone();
+        events.kinds.entry(self.kind.clone()).or_insert(KindAudience::Public);
+        events.taken()
     }
 
     /// The event, if routers of this build would take it for one.
@@ -198,8 +199,7 @@ impl PublishArgs {
 
 /// The time that the stream would store an event at; it takes its bytes of the event.
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Timestamp(millis(wall_clock()).cast_signed())
 }
 
 /// Kinds are read in any case, as in filters, and published in lower case, the only one that the stream takes.

@@ -48,7 +48,6 @@ use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use tickwire_core::event::{Kind, Kinds};
 use tickwire_core::ring::Role;
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
@@ -88,7 +87,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
         config: config.gateway.clone(),
-        kinds: Arc::new(kinds(config)),
+        kinds: Arc::new(config.events.taken()),
         partitions,
         authenticator: Arc::clone(&authenticator),
         clocks: Clocks { wall: wall_clock, monotonic },
@@ -166,10 +165,6 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
         );
     }
     Ok(capacity)
-}
-
-fn kinds(config: &Config) -> Kinds {
-    Kinds::new(config.events.kinds.iter().map(|(name, audience)| (Kind::from(name.as_str()), *audience)))
 }
 
 fn shard_count(config: &Config) -> u16 {

@@ -51,7 +51,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::event::{Kind, Kinds};
 use tickwire_core::ring::Role;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
@@ -109,8 +108,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let feed = Feed::subscribe(&node.nats)?;
-    let kinds = config.events.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience));
-    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: Kinds::new(kinds) });
+    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken() });
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
     let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
     let walker = Walker::new(past.clone(), config.stream.name.clone());

@@ -138,8 +138,8 @@ impl<S: Socket> Shard<S> {
         end
     }
 
-    /// The past from a position on, up to `to`. Of one of another life of the stream what this life keeps is given, and nobody knows
-    /// what came after that; this life is given from its beginning.
+    /// The past from a position on, up to `to`. Of one of another life of the stream what this life keeps is given, and
+    /// nobody knows what came after that; this life is given from its beginning.
     fn begin_at(&self, now: Millis, id: Option<Id>, of: Of, from: &Position, to: &Position) -> (CatchUp, Vec<Gap>) {
         if from.incarnation == to.incarnation && from.seqs.len() == to.seqs.len() {
             return (CatchUp::new(now, id, of, from.seqs.clone(), to), Vec::new());

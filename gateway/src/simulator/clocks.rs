@@ -30,6 +30,11 @@ pub(super) fn work() -> Duration {
     Duration::from_micros(WORK.get())
 }
 
+/// The time of the world.
+pub(super) fn now() -> Millis {
+    NOW.get()
+}
+
 /// The time of the world is this from now on.
 pub(super) fn set(now: Millis) {
     NOW.set(now);

@@ -351,7 +351,6 @@ impl Cluster {
             let before = self.now;
             self.now = self.next_turn().max(before.plus(STEP)).min(end);
             clocks::set(self.now);
-            trace::set(self.now);
             while let Some(message) = self.network.arrived(self.now) {
                 self.receive(message);
             }

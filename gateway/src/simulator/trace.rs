@@ -5,17 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tickwire_core::ids::Millis;
 use tickwire_core::replay::{Part, ReplayAnswer};
 use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 
+use super::clocks;
 use super::network::Message;
 use super::plan::Plan;
 
 thread_local! {
     static IS_SHOWN: Cell<bool> = const { Cell::new(false) };
-    static NOW: Cell<Millis> = const { Cell::new(Millis(0)) };
 }
 
 /// From now on this thread shows what happens.
@@ -23,15 +22,10 @@ pub(super) fn show() {
     IS_SHOWN.set(true);
 }
 
-/// The time of the world is this from now on.
-pub(super) fn set(now: Millis) {
-    NOW.set(now);
-}
-
 /// Shows a line, if anyone looks.
 pub(super) fn line(text: impl FnOnce() -> String) {
     if IS_SHOWN.get() {
-        println!("{:>8} {}", NOW.get().0, text());
+        println!("{:>8} {}", clocks::now().0, text());
     }
 }
 

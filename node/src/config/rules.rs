@@ -1,9 +1,9 @@
 //! What keys demand of each other, beyond the range of each.
 
-use tickwire_core::event::Kind;
+use tickwire_core::event::{Kind, Kinds};
 
 use super::error::ConfigError;
-use super::sections::{AuthConfig, AuthMode, Config};
+use super::sections::{AuthConfig, AuthMode, Config, EventsConfig};
 use super::values::Secret;
 
 /// The shortest key that HS256 allows (RFC 7518, 3.2).
@@ -28,6 +28,13 @@ impl AuthConfig {
                 ),
             }),
         }
+    }
+}
+
+impl EventsConfig {
+    /// The kinds that a cluster takes: the built-in ones, and these.
+    pub fn taken(&self) -> Kinds {
+        Kinds::new(self.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience)))
     }
 }
 
