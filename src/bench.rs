@@ -35,12 +35,12 @@ use std::time::Duration;
 use crate::stop;
 use cores::Cores;
 use failover::{Failover, FailoverError};
-use report::{Machine, Report};
-use run::{Run, RunError};
+use report::{BenchReport, Machine};
+use run::{BenchRun, BenchRunError};
 use scaling::{Scaling, ScalingError};
 use scenario::{Numbers, Placing, Plan, Scenario};
 use screen::Screen;
-use server::ServerError;
+use server::BenchServerError;
 use through::Through;
 
 pub(crate) use bare::BareArgs;
@@ -123,9 +123,9 @@ pub(crate) enum BenchError {
     #[error("{gateways} gateways need a router that knows what each wants; use --through cluster")]
     OneGateway { gateways: u32 },
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] BenchServerError),
     #[error("run {number} ({}): {source}", through.name())]
-    Run { number: usize, through: Through, source: RunError },
+    Run { number: usize, through: Through, source: BenchRunError },
     #[error("the processors cannot be told apart: {0}")]
     Cores(io::Error),
     #[error("signals cannot be listened for: {0}")]
@@ -169,7 +169,8 @@ impl BenchArgs {
         for (number, (through, plan)) in (1..).zip(order) {
             let screen = Screen::new(number, total, through, plan);
             let plan = Arc::clone(plan);
-            let run = Run { through, plan, number: number as u8, cores: &cores, sets: &self.sets, screen: &screen };
+            let run =
+                BenchRun { through, plan, number: number as u8, cores: &cores, sets: &self.sets, screen: &screen };
             let figures = tokio::select! {
                 figures = run.run() => figures,
                 () = stop.cancelled() => return Err(BenchError::Stopped),
@@ -177,7 +178,7 @@ impl BenchArgs {
             runs.push(figures.map_err(|source| BenchError::Run { number, through, source })?);
         }
         let machine = Machine::here(cores.count(), cores.are_apart());
-        let report = Report::new(&plan, self.through, self.against.is_some(), machine, runs);
+        let report = BenchReport::new(&plan, self.through, self.against.is_some(), machine, runs);
         let text = if self.json { report.json().map_err(io::Error::from) } else { Ok(report.table()) };
         let written = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
         written.map_err(BenchError::Report)?;

@@ -11,7 +11,7 @@ use crate::doctor::DoctorArgs;
 use crate::guard::GuardArgs;
 use crate::node_command::NodeArgs;
 use crate::publish::PublishArgs;
-use crate::replay::ReplayArgs;
+use crate::replay::FeedArgs;
 use crate::token::TokenArgs;
 use crate::watch::WatchArgs;
 
@@ -57,7 +57,7 @@ Examples:
     /// Run a whole cluster on this machine, with a replay of real prices, until Ctrl-C
     Dev(DevArgs),
     /// Publish the events found in real prices, over and over
-    Replay(ReplayArgs),
+    Replay(FeedArgs),
     /// Publish one event from flags, or many from JSON lines
     Publish(PublishArgs),
     /// Watch events as they come

@@ -17,7 +17,7 @@ Examples:
         config: ConfigArgs,
         /// Check also what only this role needs
         #[arg(long)]
-        role: Option<Role>,
+        role: Option<NodeRole>,
     },
     /// Print the configuration in effect as TOML, secrets masked
     #[command(after_help = "\
@@ -35,7 +35,7 @@ Examples:
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
+pub(crate) enum NodeRole {
     Gateway,
     Router,
 }
@@ -48,12 +48,12 @@ impl ConfigCommand {
                 let config = config.load()?;
                 let secret = config.auth.secret();
                 match role {
-                    Some(Role::Gateway) => secret.map(|_| "ok\n".to_owned()),
+                    Some(NodeRole::Gateway) => secret.map(|_| "ok\n".to_owned()),
                     None => Ok(secret.map_or_else(
                         |refused| format!("ok for a router; a gateway would not take it: {refused}\n"),
                         |_| "ok\n".to_owned(),
                     )),
-                    Some(Role::Router) => Ok("ok\n".to_owned()),
+                    Some(NodeRole::Router) => Ok("ok\n".to_owned()),
                 }
             }
             Self::Show { config } => Ok(config.load()?.show()),

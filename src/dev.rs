@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::NatsArgs;
 use crate::progress::Progress;
-use crate::replay::{Pace, ReplayError, replay};
+use crate::replay::{FeedError, FeedPace, replay};
 use crate::stop;
-use cluster::{Cluster, Death};
-use server::ServerError;
+use cluster::{Death, DevCluster};
+use server::DevServerError;
 
 mod cluster;
 pub(crate) mod server;
@@ -44,7 +44,7 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65534))]
     port: u16,
     #[command(flatten)]
-    pace: Pace,
+    pace: FeedPace,
     /// Where to keep what NATS stores [default: a temporary folder, removed at the end]
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
@@ -56,7 +56,7 @@ pub(crate) enum DevError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] DevServerError),
     #[error("port {port} cannot be used: {source}; choose another by --port (it and the next one are needed)")]
     Port { port: u16, source: io::Error },
     #[error("{}: cannot be used: {source}", path.display())]
@@ -70,7 +70,7 @@ pub(crate) enum DevError {
     #[error(transparent)]
     Nats(#[from] NatsError),
     #[error("the replay has ended: {0}")]
-    Replay(#[from] ReplayError),
+    Replay(#[from] FeedError),
     #[error("signals cannot be listened for: {0}")]
     Signals(io::Error),
 }
@@ -104,7 +104,7 @@ impl DevArgs {
         guard.extend(["--".into(), server.into_os_string()]);
         guard.extend(server::arguments(&home)?.into_iter().map(OsString::from));
         let screen = Arc::new(Progress::endless());
-        let mut cluster = Cluster::new(screen.clone());
+        let mut cluster = DevCluster::new(screen.clone());
         let ended = self.run_in(&home, guard, &mut cluster, &screen, &stop).await;
         let why = if ended.is_ok() { "stopping" } else { "stopping, since something has failed" };
         screen.say(why);
@@ -116,7 +116,7 @@ impl DevArgs {
         &self,
         home: &Path,
         guard: Vec<OsString>,
-        cluster: &mut Cluster,
+        cluster: &mut DevCluster,
         screen: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), DevError> {
@@ -177,7 +177,7 @@ impl DevArgs {
 
 /// What a future gives, or `None` if told to stop before; an error if a process ends before.
 async fn unless_over<T>(
-    cluster: &mut Cluster,
+    cluster: &mut DevCluster,
     stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<Option<T>, Death> {

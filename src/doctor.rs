@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use tickwire_core::event::Timestamp;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::config::{Config, ConfigError};
 use tickwire_node::nats::{Nats, NatsError};
 
@@ -56,14 +56,14 @@ enum Verdict {
 
 /// What one check found.
 #[derive(Debug)]
-struct Finding {
+struct CheckFinding {
     verdict: Verdict,
     what: String,
     /// What was found; if that is a fault, also what to do.
     found: String,
 }
 
-impl Finding {
+impl CheckFinding {
     fn new(verdict: Verdict, what: impl Into<String>, found: impl Into<String>) -> Self {
         Self { verdict, what: what.into(), found: found.into() }
     }
@@ -75,7 +75,7 @@ impl DoctorArgs {
         let config = self.nats.load()?;
         let findings = examine(config).await;
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        for Finding { verdict, what, found } in &findings {
+        for CheckFinding { verdict, what, found } in &findings {
             let (word, style) = match verdict {
                 Verdict::Ok => ("ok", AnsiColor::Green.on_default()),
                 Verdict::Note => ("note", AnsiColor::Yellow.on_default()),
@@ -90,19 +90,20 @@ impl DoctorArgs {
 }
 
 /// All checks, up to the first that makes the others impossible.
-async fn examine(mut config: Config) -> Vec<Finding> {
+async fn examine(mut config: Config) -> Vec<CheckFinding> {
     config.nats.connect_timeout = config.nats.connect_timeout.min(CONNECT_DEADLINE);
     let url = config.nats.url.clone();
     let nats = match Nats::connect(&config.nats, "doctor", "cli").await {
         Ok(nats) => nats,
         Err(error @ NatsError::OldServer { .. }) => {
             let mend = format!("{error}: install a newer nats-server");
-            return vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Fail, "server", mend)];
+            return vec![CheckFinding::new(Verdict::Ok, "nats", url), CheckFinding::new(Verdict::Fail, "server", mend)];
         }
-        Err(error) => return vec![Finding::new(Verdict::Fail, "nats", error.to_string())],
+        Err(error) => return vec![CheckFinding::new(Verdict::Fail, "nats", error.to_string())],
     };
     let version = nats.client.server_info().version;
-    let mut findings = vec![Finding::new(Verdict::Ok, "nats", url), Finding::new(Verdict::Ok, "server", version)];
+    let mut findings =
+        vec![CheckFinding::new(Verdict::Ok, "nats", url), CheckFinding::new(Verdict::Ok, "server", version)];
     findings.push(clock(&nats).await);
     let heard = heard::listen(&nats, config.membership.beat_interval).await;
     let jetstream = streams::jetstream(&nats).await;
@@ -118,14 +119,14 @@ async fn examine(mut config: Config) -> Vec<Finding> {
     findings.extend(heard.findings().await);
     let stall = "not visible from here: the server's configuration should say no_fast_producer_stall: true, so that \
                  one gateway that hangs does not slow the routers";
-    findings.push(Finding::new(Verdict::Note, "slow consumers", stall));
+    findings.push(CheckFinding::new(Verdict::Note, "slow consumers", stall));
     // Nothing is under way on it, so there is nothing to lose.
     nats.close().await.ok();
     findings
 }
 
 /// Compares the server's clock with ours.
-async fn clock(nats: &Nats) -> Finding {
+async fn clock(nats: &Nats) -> CheckFinding {
     let before = SystemTime::now();
     let answer = nats.client.request("$SYS.REQ.USER.INFO", "".into()).await;
     let after = SystemTime::now();
@@ -137,21 +138,21 @@ async fn clock(nats: &Nats) -> Finding {
         Some(server) => judge_clock(server, millis(before), millis(after)),
         None => {
             let found = "not measured: this user may not ask $SYS.REQ.USER.INFO";
-            Finding::new(Verdict::Note, "clock", found)
+            CheckFinding::new(Verdict::Note, "clock", found)
         }
     }
 }
 
 /// The server's clock showed `server` somewhen between `before` and `after` on ours.
-fn judge_clock(server: Timestamp, before: i64, after: i64) -> Finding {
+fn judge_clock(server: Timestamp, before: i64, after: i64) -> CheckFinding {
     // The least difference that explains what was seen.
     let skew = server.0.clamp(before, after) - server.0;
     if skew.unsigned_abs() <= MOST_SKEW.as_millis() as u64 {
-        return Finding::new(Verdict::Ok, "clock", format!("within {} ms of the server's", skew.abs().max(1)));
+        return CheckFinding::new(Verdict::Ok, "clock", format!("within {} ms of the server's", skew.abs().max(1)));
     }
     let way = if skew > 0 { "ahead of" } else { "behind" };
     let found = format!("{} ms {way} the server's: set both by NTP, since lags are measured with them", skew.abs());
-    Finding::new(Verdict::Fail, "clock", found)
+    CheckFinding::new(Verdict::Fail, "clock", found)
 }
 
 fn millis(time: SystemTime) -> i64 {

@@ -20,7 +20,7 @@ mod watch;
 use clap::Parser;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
 use tickwire_node::telemetry::init_logs;
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use std::io;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::config::ConfigError;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::StartError;

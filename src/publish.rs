@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use tickwire_core::decode::{Raw, Refusal, decode};
+use tickwire_core::event::decode::{RawMessage, Undecodable, decode};
 use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
 use tickwire_core::ids::{Confidence, Seq};
 use tickwire_node::clock::{millis, wall_clock};
@@ -94,7 +94,7 @@ pub(crate) enum PublishCommandError {
 /// What routers would not take for an event.
 #[derive(Debug, thiserror::Error)]
 #[error("routers would keep it as a dead letter, {}: {}", .0.reason, .0.detail)]
-pub(crate) struct DeadLetter(Refusal);
+pub(crate) struct DeadLetter(Undecodable);
 
 impl PublishArgs {
     /// Publishes; gives what to print.
@@ -148,7 +148,7 @@ impl PublishArgs {
 
     /// The event, if routers of this build would take it for one.
     fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, DeadLetter> {
-        let raw = Raw {
+        let raw = RawMessage {
             kind_token: &self.kind,
             key_token: event.subject.rsplit('.').next().unwrap_or_default(),
             content_type: None,

@@ -35,7 +35,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// An event of this kind and key, both as people write them.
     pub(crate) fn new(kind: &str, key: &str, msg_id: String, payload: Vec<u8>) -> Self {
-        let subject = names::source(kind, &tickwire_core::key::encode(key));
+        let subject = names::source(kind, &tickwire_core::event::key::encode(key));
         Self { subject, msg_id, payload: payload.into() }
     }
 }
@@ -50,14 +50,14 @@ pub(crate) enum PublishError {
 }
 
 /// How one message ended, with the tag that it was sent with.
-pub(crate) type Done<T> = (T, Result<PublishAck, PublishError>);
+pub(crate) type PublishDone<T> = (T, Result<PublishAck, PublishError>);
 
 /// Sends messages and keeps those that wait for the stream's word.
 pub(crate) struct Publisher<T> {
     jetstream: jetstream::Context,
     window: usize,
     deadline: Option<Duration>,
-    under_way: FuturesUnordered<BoxFuture<'static, Done<T>>>,
+    under_way: FuturesUnordered<BoxFuture<'static, PublishDone<T>>>,
 }
 
 impl<T: Send + 'static> Publisher<T> {
@@ -72,7 +72,7 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     /// Sends a message, once there is room in the window. Gives the one that made room or happened to be done.
-    pub(crate) async fn send(&mut self, tag: T, message: Outgoing) -> Option<Done<T>> {
+    pub(crate) async fn send(&mut self, tag: T, message: Outgoing) -> Option<PublishDone<T>> {
         let done =
             if self.is_full() { self.under_way.next().await } else { self.under_way.next().now_or_never().flatten() };
         // The first attempt is made here and not in the future below, so that messages go out in the order of the
@@ -86,7 +86,7 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     /// Waits for the next message to be done; `None` when none is under way. Safe to cancel.
-    pub(crate) async fn done(&mut self) -> Option<Done<T>> {
+    pub(crate) async fn done(&mut self) -> Option<PublishDone<T>> {
         self.under_way.next().await
     }
 }
@@ -185,7 +185,7 @@ mod tests {
         Outgoing::new("pattern", key, format!("id-{number}"), format!("{{\"number\":{number}}}").into_bytes())
     }
 
-    async fn rest<T: Send + 'static>(publisher: &mut Publisher<T>) -> Vec<Done<T>> {
+    async fn rest<T: Send + 'static>(publisher: &mut Publisher<T>) -> Vec<PublishDone<T>> {
         let mut all = Vec::new();
         while let Some(done) = publisher.done().await {
             all.push(done);

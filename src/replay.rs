@@ -6,7 +6,7 @@ use serde_json::json;
 use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tickwire_demo::{BarTime, BarsError, Event, File, Tape};
+use tickwire_demo::{BarTime, BarsError, FeedEvent, File, Tape};
 use tickwire_node::config::ConfigError;
 use tickwire_node::nats::{Nats, NatsError};
 use tokio::time::{Instant, Interval, interval, sleep_until};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::NatsArgs;
 use crate::progress::{Meter, Progress, REDRAW_INTERVAL};
-use crate::publisher::{Done, Outgoing, PublishError, Publisher};
+use crate::publisher::{Outgoing, PublishDone, PublishError, Publisher};
 use crate::stop;
 
 /// How many events wait for the stream's word.
@@ -32,9 +32,9 @@ Examples:
   tickwire replay                                    20 bars a second, until Ctrl-C
   tickwire replay --speed 500 --files intraday --loops 1
   tickwire replay --nats nats://nats-1:4222")]
-pub(crate) struct ReplayArgs {
+pub(crate) struct FeedArgs {
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) pace: FeedPace,
     /// End after walking the prices so often [default: never]
     #[arg(long, value_name = "N")]
     loops: Option<NonZeroU32>,
@@ -44,7 +44,7 @@ pub(crate) struct ReplayArgs {
 
 /// How fast, and over what.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Pace {
+pub(crate) struct FeedPace {
     /// Bars a second
     #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = speed)]
     speed: f64,
@@ -60,7 +60,7 @@ fn speed(text: &str) -> Result<f64, String> {
 
 /// Why a replay ended early.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayError {
+pub(crate) enum FeedError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -73,9 +73,9 @@ pub(crate) enum ReplayError {
     Publish(#[from] PublishError),
 }
 
-impl ReplayArgs {
+impl FeedArgs {
     /// Publishes until told to stop or done; gives what to print.
-    pub(crate) async fn run(&self) -> Result<String, ReplayError> {
+    pub(crate) async fn run(&self) -> Result<String, FeedError> {
         let config = self.nats.load()?;
         let stop = stop::on_signal()?;
         let connecting = Nats::connect(&config.nats, "replay", "cli");
@@ -92,13 +92,13 @@ impl ReplayArgs {
 /// Publishes until `stop` is cancelled or `loops` walks are done; gives the number of events stored.
 pub(crate) async fn replay(
     nats: &Nats,
-    pace: &Pace,
+    pace: &FeedPace,
     loops: Option<u32>,
     stop: &CancellationToken,
     progress: &Progress,
-) -> Result<u64, ReplayError> {
+) -> Result<u64, FeedError> {
     let tape = Tape::embedded(&pace.files)?;
-    let mut walk = Walk {
+    let mut walk = FeedWalk {
         run: format!("{:08x}", rand::random::<u32>()),
         number: 0,
         at: None,
@@ -131,7 +131,7 @@ pub(crate) async fn replay(
 }
 
 /// The state of a replay.
-struct Walk<'a> {
+struct FeedWalk<'a> {
     /// Tells the messages of this run from those of others.
     run: String,
     /// Which walk over the prices it is, from 1.
@@ -145,9 +145,9 @@ struct Walk<'a> {
     stop: &'a CancellationToken,
 }
 
-impl Walk<'_> {
+impl FeedWalk<'_> {
     /// Waits until `due`, and until there is room for another event. False when told to stop.
-    async fn wait(&mut self, due: Instant) -> Result<bool, ReplayError> {
+    async fn wait(&mut self, due: Instant) -> Result<bool, FeedError> {
         loop {
             let done = tokio::select! {
                 biased;
@@ -163,7 +163,7 @@ impl Walk<'_> {
         }
     }
 
-    async fn publish(&mut self, event: Event) -> Result<(), ReplayError> {
+    async fn publish(&mut self, event: FeedEvent) -> Result<(), FeedError> {
         let msg_id = format!("{}-{}:{}", self.run, self.number, event.id);
         let mut payload = event.payload;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -176,7 +176,7 @@ impl Walk<'_> {
         }
     }
 
-    fn count(&mut self, ((), done): Done<()>) -> Result<(), ReplayError> {
+    fn count(&mut self, ((), done): PublishDone<()>) -> Result<(), FeedError> {
         done?;
         self.stored.count += 1;
         Ok(())
@@ -191,13 +191,13 @@ impl Walk<'_> {
     }
 
     /// Waits for what is under way; after a stop not for long.
-    async fn finish(mut self) -> Result<u64, ReplayError> {
+    async fn finish(mut self) -> Result<u64, FeedError> {
         let stop = self.stop;
         let all = async {
             while let Some(done) = self.publisher.done().await {
                 self.count(done)?;
             }
-            Ok::<(), ReplayError>(())
+            Ok::<(), FeedError>(())
         };
         let hurried = async {
             stop.cancelled().await;
@@ -220,7 +220,7 @@ mod tests {
     use tickwire_node::names;
     use tickwire_testkit::{NatsServer, eventually};
 
-    fn parse(args: &[&str]) -> Result<ReplayArgs, clap::Error> {
+    fn parse(args: &[&str]) -> Result<FeedArgs, clap::Error> {
         let cli = Cli::try_parse_from(["tickwire", "replay"].iter().chain(args))?;
         let Command::Replay(replay) = cli.command else { panic!("not a replay") };
         Ok(replay)
@@ -245,7 +245,7 @@ mod tests {
         let server = NatsServer::start();
         let stream = events(&server).await;
         let tape = Tape::embedded(&[File::Intraday]).unwrap();
-        let wanted: Vec<Event> = tape.replay().flat_map(|step| step.events).collect();
+        let wanted: Vec<FeedEvent> = tape.replay().flat_map(|step| step.events).collect();
         let args = ["--speed", "1000000", "--files", "intraday", "--loops", "2", "--nats", &server.url()];
         let told = parse(&args).unwrap().run().await.unwrap();
         assert_eq!(told, format!("{} events stored\n", wanted.len() * 2));

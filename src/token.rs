@@ -42,7 +42,7 @@ pub(crate) struct TokenArgs {
 
 /// What a token says.
 #[derive(Serialize)]
-struct Claims<'a> {
+struct TokenClaims<'a> {
     sub: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<&'a str>,
@@ -78,7 +78,7 @@ impl TokenArgs {
         auth.mode = AuthMode::Jwt;
         let secret = auth.secret()?.cloned().unwrap_or_default();
         let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = Claims {
+        let claims = TokenClaims {
             sub: self.user.as_str(),
             plan: self.plan.as_deref(),
             weight: self.weight,

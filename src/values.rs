@@ -1,9 +1,9 @@
 //! How the values of flags are read that several commands take; what is wrong is told with what is allowed.
 
 use serde_json::{Map, Number, Value};
+use tickwire_core::event::object;
 use tickwire_core::ids::{Confidence, UserId};
-use tickwire_core::object;
-use tickwire_core::since::Since;
+use tickwire_core::protocol::since::Since;
 
 /// A number from 0 to 1.
 pub(crate) fn confidence(text: &str) -> Result<Confidence, String> {

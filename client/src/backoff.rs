@@ -4,24 +4,24 @@
 use std::time::Duration;
 
 use rand::Rng;
-use tickwire_core::codes::Reconnect;
+use tickwire_core::protocol::codes::Reconnect;
 
 /// The bounds of the pauses between attempts. The n-th pause is drawn evenly from 0 to `base · 2ⁿ`, at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
+pub struct ReconnectDelays {
     /// The longest first pause.
     pub base: Duration,
     /// The longest pause at all.
     pub max: Duration,
 }
 
-impl Default for Backoff {
+impl Default for ReconnectDelays {
     fn default() -> Self {
         Self { base: Duration::from_millis(200), max: Duration::from_secs(10) }
     }
 }
 
-impl Backoff {
+impl ReconnectDelays {
     /// The longest pause after so many failures in a row.
     fn ceiling(self, failures: u32) -> Duration {
         self.base.saturating_mul(2_u32.saturating_pow(failures)).min(self.max)
@@ -31,12 +31,12 @@ impl Backoff {
 /// The retries of one client.
 #[derive(Debug)]
 pub(crate) struct Retries {
-    backoff: Option<Backoff>,
+    backoff: Option<ReconnectDelays>,
     failures: u32,
 }
 
 impl Retries {
-    pub(crate) fn new(backoff: Option<Backoff>) -> Self {
+    pub(crate) fn new(backoff: Option<ReconnectDelays>) -> Self {
         Self { backoff, failures: 0 }
     }
 
@@ -45,17 +45,22 @@ impl Retries {
         self.failures = 0;
     }
 
-    /// The pause before the next attempt, `None` if there should be none. `told` is what the server asked for, which a
+    /// The pause before the next attempt, `None` if there should be none. `messages_out` is what the server asked for, which a
     /// pause never undercuts. Without it, "after a pause" means the upper half of the longest one.
-    pub(crate) fn next(&mut self, verdict: Reconnect, told: Option<Duration>, rng: &mut impl Rng) -> Option<Duration> {
+    pub(crate) fn next(
+        &mut self,
+        verdict: Reconnect,
+        messages_out: Option<Duration>,
+        rng: &mut impl Rng,
+    ) -> Option<Duration> {
         let backoff = self.backoff.filter(|_| verdict != Reconnect::No)?;
-        let (least, most) = match (verdict, told) {
+        let (least, most) = match (verdict, messages_out) {
             (Reconnect::After, None) => (backoff.max / 2, backoff.max),
             _ => (Duration::ZERO, backoff.ceiling(self.failures)),
         };
         self.failures = self.failures.saturating_add(1);
         let drawn = Duration::from_millis(rng.random_range(whole_millis(least)..=whole_millis(most)));
-        Some(told.map_or(drawn, |told| told.max(drawn)))
+        Some(messages_out.map_or(drawn, |messages_out| messages_out.max(drawn)))
     }
 }
 
@@ -70,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { base: Duration::from_millis(200), max: Duration::from_secs(10) };
+    const BACKOFF: ReconnectDelays = ReconnectDelays { base: Duration::from_millis(200), max: Duration::from_secs(10) };
 
     #[test]
     fn ceilings_double_up_to_the_longest_pause() {
@@ -108,11 +113,11 @@ mod tests {
     #[test]
     fn a_verdict_and_what_the_server_told_decide() {
         let mut rng = StdRng::seed_from_u64(7);
-        let told = Duration::from_secs(60);
+        let messages_out = Duration::from_secs(60);
         assert_eq!(Retries::new(None).next(Reconnect::Yes, None, &mut rng), None);
-        assert_eq!(Retries::new(Some(BACKOFF)).next(Reconnect::No, Some(told), &mut rng), None);
+        assert_eq!(Retries::new(Some(BACKOFF)).next(Reconnect::No, Some(messages_out), &mut rng), None);
         for verdict in [Reconnect::Yes, Reconnect::After] {
-            assert_eq!(Retries::new(Some(BACKOFF)).next(verdict, Some(told), &mut rng), Some(told));
+            assert_eq!(Retries::new(Some(BACKOFF)).next(verdict, Some(messages_out), &mut rng), Some(messages_out));
         }
         for _ in 0..100 {
             let pause = Retries::new(Some(BACKOFF)).next(Reconnect::After, None, &mut rng);

@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tickwire_core::codes::Reconnect;
-use tickwire_core::frames::{Chosen, ClientFrame, SubscriptionName, Subscriptions, Wanted};
-use tickwire_core::since::Since;
+use tickwire_core::protocol::codes::Reconnect;
+use tickwire_core::protocol::since::Since;
+use tickwire_core::protocol::{
+    ClientFrame, SubscriptionName, SubscriptionRequest, SubscriptionSelector, Subscriptions,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +17,8 @@ use crate::config::ClientConfig;
 use crate::dial::{self, Dial, Tcp};
 use crate::error::ClientError;
 use crate::message::Message;
-use crate::owner::Owner;
-use crate::requests::{Answer, Reply};
+use crate::owner::ClientOwner;
+use crate::requests::{GrantedAnswer, ReplySender};
 use crate::target::Target;
 
 /// Requests that may wait for the owner task, beside those that the server has yet to answer.
@@ -26,7 +28,7 @@ const COMMANDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) frame: ClientFrame,
-    pub(crate) reply: Reply,
+    pub(crate) reply: ReplySender,
 }
 
 /// A handle to a connection. Clones share it.
@@ -78,10 +80,10 @@ impl Client {
             match dial::connect(&dialler, target, &config).await {
                 Ok(link) => {
                     let (commands, asked) = mpsc::channel(COMMANDS);
-                    let (told, receiver) = mpsc::channel(config.buffer);
+                    let (messages_out, receiver) = mpsc::channel(config.buffer);
                     let stop = CancellationToken::new();
                     let client = Self { commands, stop: stop.clone(), request_timeout: config.request_timeout };
-                    let owner = Owner::new(dialler, config, (targets, index), asked, told);
+                    let owner = ClientOwner::new(dialler, config, (targets, index), asked, messages_out);
                     tokio::spawn(owner.run(link, stop));
                     return Ok((client, Messages { receiver }));
                 }
@@ -106,7 +108,7 @@ impl Client {
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
         let SubscribeOptions { window_ms, max_events_per_hour, since } = options;
-        let wanted = Wanted { filter, window_ms, max_events_per_hour };
+        let wanted = SubscriptionRequest { filter, window_ms, max_events_per_hour };
         self.list_after(ClientFrame::Subscribe { name, wanted, since }, "subscribe").await
     }
 
@@ -116,8 +118,8 @@ impl Client {
     /// As [`Client::subscribe`].
     pub async fn unsubscribe(&self, name: &str) -> Result<Subscriptions, ClientError> {
         let chosen = match name {
-            "*" => Chosen::All,
-            name => Chosen::One(SubscriptionName::new(name)?),
+            "*" => SubscriptionSelector::All,
+            name => SubscriptionSelector::One(SubscriptionName::new(name)?),
         };
         self.list_after(ClientFrame::Unsubscribe { chosen }, "unsubscribe").await
     }
@@ -148,12 +150,12 @@ impl Client {
 
     async fn list_after(&self, frame: ClientFrame, what: &'static str) -> Result<Subscriptions, ClientError> {
         match self.ask(frame, what).await? {
-            Answer::Subscriptions(list) => Ok(list),
-            Answer::Pong => Err(ClientError::BadAnswer { what }),
+            GrantedAnswer::Subscriptions(list) => Ok(list),
+            GrantedAnswer::Pong => Err(ClientError::BadAnswer { what }),
         }
     }
 
-    async fn ask(&self, frame: ClientFrame, what: &'static str) -> Result<Answer, ClientError> {
+    async fn ask(&self, frame: ClientFrame, what: &'static str) -> Result<GrantedAnswer, ClientError> {
         let exchange = async {
             let (reply, answer) = oneshot::channel();
             self.commands.send(Command { frame, reply }).await.map_err(|_| ClientError::Ended)?;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 
-use crate::backoff::Backoff;
+use crate::backoff::ReconnectDelays;
 use crate::token::TokenProvider;
 
 /// Where to connect, as whom, and how patiently.
@@ -23,7 +23,7 @@ pub struct ClientConfig {
     /// How frames are written, both ways.
     pub encoding: Encoding,
     /// How to connect again after the connection is lost; `None` ends the client instead.
-    pub reconnect: Option<Backoff>,
+    pub reconnect: Option<ReconnectDelays>,
     /// The most that one attempt to connect may take, from dialling to the server's `welcome`. A home that is tried
     /// first has the same time for itself.
     pub connect_timeout: Duration,
@@ -52,7 +52,7 @@ impl Default for ClientConfig {
             ask_home: false,
             credentials: Credentials::None,
             encoding: Encoding::Json,
-            reconnect: Some(Backoff::default()),
+            reconnect: Some(ReconnectDelays::default()),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             idle_timeout: None,

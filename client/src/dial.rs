@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::HeaderValue;
-use tickwire_core::frames::{ServerError, ServerMessage, Welcome};
+use tickwire_core::protocol::{ServerError, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -58,7 +58,7 @@ impl Dial for Tcp {
 
 /// A connection on which the server has said `welcome`.
 #[derive(Debug)]
-pub(crate) struct Link<Io> {
+pub(crate) struct WelcomedConnection<Io> {
     pub(crate) socket: WebSocketStream<Io>,
     pub(crate) welcome: Welcome,
     /// What else came with the welcome.
@@ -81,7 +81,7 @@ pub(crate) async fn connect<D: Dial>(
     dialler: &D,
     target: &Target,
     config: &ClientConfig,
-) -> Result<Link<D::Io>, ClientError> {
+) -> Result<WelcomedConnection<D::Io>, ClientError> {
     let authorization = token::authorization(config).await?;
     let authorization = authorization.as_ref();
     if config.ask_home
@@ -101,7 +101,7 @@ async fn attempt<D: Dial>(
     target: &Target,
     authorization: Option<&HeaderValue>,
     config: &ClientConfig,
-) -> Result<Link<D::Io>, ClientError> {
+) -> Result<WelcomedConnection<D::Io>, ClientError> {
     let mut said = None;
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
@@ -129,7 +129,7 @@ async fn welcomed<Io>(
     target: &Target,
     config: &ClientConfig,
     said: &mut Option<String>,
-) -> Result<Link<Io>, ClientError>
+) -> Result<WelcomedConnection<Io>, ClientError>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -176,7 +176,7 @@ where
         if let Some(welcome) = welcome
             && refused.is_none()
         {
-            return Ok(Link { socket, welcome, rest });
+            return Ok(WelcomedConnection { socket, welcome, rest });
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
-use tickwire_core::frames::BadSubscriptionName;
+use tickwire_core::protocol::BadSubscriptionName;
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
 
 /// Why a connection or a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

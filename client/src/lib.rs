@@ -67,17 +67,17 @@ mod target;
 mod tests;
 mod token;
 
-pub use backoff::Backoff;
+pub use backoff::ReconnectDelays;
 pub use client::{Client, Messages, SubscribeOptions};
 pub use config::{ClientConfig, Credentials};
 #[doc(hidden)]
 pub use dial::websocket_limits;
 pub use error::ClientError;
 pub use message::Message;
-pub use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
-pub use tickwire_core::frames::{
+pub use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
+pub use tickwire_core::protocol::since::Since;
+pub use tickwire_core::protocol::{
     Authenticated, BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError,
     Subscription, SubscriptionName, Subscriptions, Welcome,
 };
-pub use tickwire_core::since::Since;
 pub use token::TokenProvider;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tickwire_core::frames::{
+use tickwire_core::protocol::{
     Authenticated, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome,
 };
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tickwire_core::codes::{CloseCode, Reconnect};
+use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,11 +19,11 @@ use tracing::debug;
 use crate::backoff::Retries;
 use crate::client::Command;
 use crate::config::{ClientConfig, Credentials};
-use crate::dial::{self, Dial, Link};
+use crate::dial::{self, Dial, WelcomedConnection};
 use crate::message::Message;
 use crate::progress::Progress;
 use crate::requests::Requests;
-use crate::session::Session;
+use crate::session::ClientSession;
 use crate::target::Target;
 
 /// A session that lasted so long since its welcome proves the server healthy.
@@ -32,7 +32,7 @@ const HEALTHY: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Everything that belongs to one client.
-pub(crate) struct Owner<D: Dial> {
+pub(crate) struct ClientOwner<D: Dial> {
     dialler: D,
     config: ClientConfig,
     targets: Vec<Target>,
@@ -46,7 +46,7 @@ pub(crate) struct Owner<D: Dial> {
     socket: Option<WebSocketStream<D::Io>>,
 }
 
-impl<D: Dial> Owner<D> {
+impl<D: Dial> ClientOwner<D> {
     pub(crate) fn new(
         dialler: D,
         config: ClientConfig,
@@ -61,7 +61,7 @@ impl<D: Dial> Owner<D> {
     }
 
     /// Lives until `stop`, until nobody can read messages any more, or until no further attempt should be made.
-    pub(crate) async fn run(mut self, first: Link<D::Io>, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, first: WelcomedConnection<D::Io>, stop: CancellationToken) {
         let messages = self.messages.clone();
         tokio::select! {
             biased;
@@ -74,12 +74,12 @@ impl<D: Dial> Owner<D> {
         }
     }
 
-    async fn live(&mut self, mut link: Link<D::Io>) {
+    async fn live(&mut self, mut link: WelcomedConnection<D::Io>) {
         let mut opening = vec![Message::Connected { welcome: link.welcome.clone() }];
         loop {
             let welcomed = Instant::now();
             let socket = self.socket.insert(link.socket);
-            let session = Session::new(
+            let session = ClientSession::new(
                 socket,
                 (&mut self.requests, &mut self.progress),
                 &mut self.commands,
@@ -100,8 +100,8 @@ impl<D: Dial> Owner<D> {
             for lost in self.requests.end_session() {
                 self.messages.send(lost).await.ok();
             }
-            let told = end.told.map(|moment| moment.saturating_duration_since(Instant::now()));
-            let pause = self.lost(end.code, end.reason, end.verdict, told).await;
+            let messages_out = end.messages_out.map(|moment| moment.saturating_duration_since(Instant::now()));
+            let pause = self.lost(end.code, end.reason, end.verdict, messages_out).await;
             let Some(next) = self.connect_again(pause).await else { return };
             link = next;
             opening = vec![Message::Connected { welcome: link.welcome.clone() }];
@@ -112,15 +112,15 @@ impl<D: Dial> Owner<D> {
     }
 
     /// Tries one gateway after the other, with pauses, until one takes the client or none ever will.
-    async fn connect_again(&mut self, mut pause: Option<Duration>) -> Option<Link<D::Io>> {
+    async fn connect_again(&mut self, mut pause: Option<Duration>) -> Option<WelcomedConnection<D::Io>> {
         loop {
             sleep(pause?).await;
             self.at = (self.at + 1) % self.targets.len();
             match dial::connect(&self.dialler, &self.targets[self.at], &self.config).await {
                 Ok(link) => return Some(link),
                 Err(error) => {
-                    let (code, told) = (error.close_code(), error.retry_after());
-                    pause = self.lost(code, error.to_string(), error.reconnect(), told).await;
+                    let (code, messages_out) = (error.close_code(), error.retry_after());
+                    pause = self.lost(code, error.to_string(), error.reconnect(), messages_out).await;
                 }
             }
         }
@@ -132,14 +132,14 @@ impl<D: Dial> Owner<D> {
         code: Option<u16>,
         reason: String,
         verdict: Reconnect,
-        told: Option<Duration>,
+        messages_out: Option<Duration>,
     ) -> Option<Duration> {
         let verdict = match (verdict, &self.config.credentials) {
             (Reconnect::NewToken, Credentials::Provider(_)) => Reconnect::Yes,
             (Reconnect::NewToken, _) => Reconnect::No,
             (verdict, _) => verdict,
         };
-        let retry_in = self.retries.next(verdict, told, &mut rand::rng());
+        let retry_in = self.retries.next(verdict, messages_out, &mut rand::rng());
         debug!(code, reason, ?retry_in, "disconnected");
         // Without a reader the task is about to be stopped.
         self.messages.send(Message::Disconnected { code, reason, retry_in }).await.ok();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::protocol::position::Position;
 
 /// So many early events are remembered. Of more, the oldest are forgotten, and told twice if they come again.
 const EARLY: usize = 4_096;
@@ -21,9 +21,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// The server has told a position. One that cannot be read changes nothing.
-    pub(crate) fn told(&mut self, position: &str) {
+    pub(crate) fn messages_out(&mut self, position: &str) {
         let Ok(position) = position.parse::<Position>() else { return };
-        if self.position.as_ref().is_some_and(|known| known.incarnation != position.incarnation) {
+        if self.position.as_ref().is_some_and(|known| known.epoch_id != position.epoch_id) {
             self.forget();
         }
         self.position = Some(position);
@@ -66,11 +66,11 @@ impl Progress {
     /// Forgets what is not needed to go on from the position.
     fn prune(&mut self) {
         let Some(Position { seqs, .. }) = self.position.clone() else { return };
-        for (partition, told) in (0..).map(Partition).zip(seqs) {
-            if self.seen.get(&partition).is_some_and(|seen| *seen <= told) {
+        for (partition, messages_out) in (0..).map(Partition).zip(seqs) {
+            if self.seen.get(&partition).is_some_and(|seen| *seen <= messages_out) {
                 self.seen.remove(&partition);
             }
-            self.pass(partition, told);
+            self.pass(partition, messages_out);
         }
     }
 
@@ -98,10 +98,10 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::Incarnation;
+    use tickwire_core::ids::EpochId;
 
-    fn position(incarnation: u64, seqs: [u64; 2]) -> String {
-        Position { incarnation: Incarnation(incarnation), seqs: seqs.map(Seq).to_vec() }.to_string()
+    fn position(epoch_id: u64, seqs: [u64; 2]) -> String {
+        Position { epoch_id: EpochId(epoch_id), seqs: seqs.map(Seq).to_vec() }.to_string()
     }
 
     fn seen(progress: &Progress) -> Vec<(u16, u64)> {
@@ -112,43 +112,43 @@ mod tests {
     fn the_larger_of_what_was_told_and_seen_counts() {
         let mut progress = Progress::default();
         assert!(progress.take(Partition(0), Seq(5), false) && progress.place().is_none());
-        progress.told(&position(1, [3, 7]));
+        progress.messages_out(&position(1, [3, 7]));
         assert!(progress.take(Partition(1), Seq(6), false), "what lies behind may be the past of a subscription");
         assert_eq!(seen(&progress), [(0, 5), (1, 6)]);
-        progress.told(&position(1, [5, 7]));
+        progress.messages_out(&position(1, [5, 7]));
         assert_eq!(seen(&progress), []);
-        progress.told("not a position");
+        progress.messages_out("not a position");
         assert_eq!(progress.place().unwrap().0.seqs, [Seq(5), Seq(7)]);
         progress.take(Partition(0), Seq(9), false);
-        progress.told(&position(2, [1, 1]));
-        assert_eq!((seen(&progress), progress.place().unwrap().0.incarnation), (vec![], Incarnation(2)));
+        progress.messages_out(&position(2, [1, 1]));
+        assert_eq!((seen(&progress), progress.place().unwrap().0.epoch_id), (vec![], EpochId(2)));
     }
 
     #[test]
     fn early_events_are_known_again_until_the_client_is_past_them() {
         let mut progress = Progress::default();
-        progress.told(&position(1, [3, 3]));
+        progress.messages_out(&position(1, [3, 3]));
         assert!(progress.take(Partition(0), Seq(9), true) && progress.take(Partition(1), Seq(9), true));
         assert_eq!(seen(&progress), []);
         assert!(!progress.take(Partition(0), Seq(9), true), "still early after a resume");
         assert!(progress.take(Partition(0), Seq(5), false));
         assert!(!progress.take(Partition(0), Seq(9), false));
         assert_eq!(seen(&progress), [(0, 9)]);
-        progress.told(&position(1, [9, 9]));
+        progress.messages_out(&position(1, [9, 9]));
         assert!(progress.early.is_empty());
     }
 
     #[test]
     fn an_event_of_another_life_of_the_stream_is_new_whatever_its_sequence() {
         let mut progress = Progress::default();
-        progress.told(&position(1, [3, 3]));
+        progress.messages_out(&position(1, [3, 3]));
         for partition in [Partition(0), Partition(1)] {
             assert!(progress.take(partition, Seq(9), true) && progress.take(partition, Seq(7), false));
         }
         progress.begin_anew(Partition(0));
         assert_eq!(seen(&progress), [(1, 7)]);
         assert!(progress.take(Partition(0), Seq(9), false) && !progress.take(Partition(1), Seq(9), true));
-        assert_eq!(progress.place().unwrap().0.incarnation, Incarnation(1));
+        assert_eq!(progress.place().unwrap().0.epoch_id, EpochId(1));
     }
 
     #[test]

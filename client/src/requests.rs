@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{
-    CaughtUp, Chosen, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, Subscriptions, Token,
-    Wanted,
-};
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{
+    CaughtUp, ClientFrame, Encoding, Id, ServerError, ServerMessage, SubscriptionName, SubscriptionRequest,
+    SubscriptionSelector, Subscriptions, Token,
+};
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -24,7 +24,7 @@ const MAX_OPEN: usize = 256;
 
 /// What the server says to a request that it grants.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum GrantedAnswer {
     /// The list of subscriptions, as it is after the request.
     Subscriptions(Subscriptions),
     /// The answer to a ping.
@@ -32,7 +32,7 @@ pub(crate) enum Answer {
 }
 
 /// Where an answer goes.
-pub(crate) type Reply = oneshot::Sender<Result<Answer, ClientError>>;
+pub(crate) type ReplySender = oneshot::Sender<Result<GrantedAnswer, ClientError>>;
 
 /// The server could not take back a subscription for now, so this session is of no use.
 #[derive(Debug)]
@@ -42,28 +42,28 @@ pub(crate) struct CannotRestore(pub(crate) ServerError);
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
     /// What the user should be told.
-    pub(crate) told: Vec<Message>,
+    pub(crate) messages_out: Vec<Message>,
     /// If it answers a resume, whether that was granted.
     pub(crate) resumed: Option<bool>,
 }
 
 /// How frames are written, and how many bytes one may have at most.
-pub(crate) type Wire = (Encoding, usize);
+pub(crate) type FrameWriter = (Encoding, usize);
 
 /// How a session begins.
 #[derive(Debug)]
-pub(crate) struct Start {
+pub(crate) struct SessionStart {
     /// Whether it cannot go on where the one before ended, though that is known.
     pub(crate) interrupted: bool,
-    pub(crate) anew: Anew,
+    pub(crate) anew: Resubscription,
 }
 
 /// What is asked when subscriptions are made anew.
 #[derive(Debug, Default)]
-pub(crate) struct Anew {
+pub(crate) struct Resubscription {
     pub(crate) frames: Vec<Vec<u8>>,
     /// What the user should be told.
-    pub(crate) told: Vec<Message>,
+    pub(crate) messages_out: Vec<Message>,
 }
 
 /// Whose past is awaited.
@@ -74,18 +74,18 @@ enum PastOf {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenRequest {
     frame: ClientFrame,
     /// `None` for what the client itself asks after a reconnect.
-    reply: Option<Reply>,
+    reply: Option<ReplySender>,
 }
 
 /// The requests of one client, over all its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     last_id: u64,
-    open: BTreeMap<u64, Open>,
-    held: BTreeMap<SubscriptionName, Wanted>,
+    open: BTreeMap<u64, OpenRequest>,
+    held: BTreeMap<SubscriptionName, SubscriptionRequest>,
     /// What of the past is still to come, by the ids of the frames that asked for it.
     pasts: BTreeMap<u64, PastOf>,
 }
@@ -114,7 +114,12 @@ impl Requests {
 
     /// Takes a request and gives the frame for it; nothing if its caller has given up already, or the frame is larger
     /// than the server takes.
-    pub(crate) fn ask(&mut self, frame: ClientFrame, reply: Reply, (encoding, most): Wire) -> Option<Vec<u8>> {
+    pub(crate) fn ask(
+        &mut self,
+        frame: ClientFrame,
+        reply: ReplySender,
+        (encoding, most): FrameWriter,
+    ) -> Option<Vec<u8>> {
         if reply.is_closed() {
             return None;
         }
@@ -122,7 +127,7 @@ impl Requests {
         if bytes.len() <= most {
             return Some(bytes);
         }
-        if let Some(Open { reply: Some(reply), .. }) = self.close(self.last_id) {
+        if let Some(OpenRequest { reply: Some(reply), .. }) = self.close(self.last_id) {
             let ServerError { code, msg, .. } = too_large(bytes.len(), most);
             drop(reply.send(Err(ClientError::Refused { code, msg })));
         }
@@ -140,27 +145,30 @@ impl Requests {
     pub(crate) fn start_session(
         &mut self,
         place: Option<(Position, BTreeMap<Partition, Seq>)>,
-        (encoding, most): Wire,
-    ) -> Start {
+        (encoding, most): FrameWriter,
+    ) -> SessionStart {
         self.open.retain(|_, open| open.reply.is_some());
         let Some((position, seen)) = place.filter(|_| self.holds_any()) else {
-            return Start { interrupted: false, anew: self.subscribe_anew((encoding, most)) };
+            return SessionStart { interrupted: false, anew: self.subscribe_anew((encoding, most)) };
         };
         let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
         let resume = self.open(resume, None, encoding);
         if resume.len() <= most {
-            return Start { interrupted: false, anew: Anew { frames: vec![resume], told: Vec::new() } };
+            return SessionStart {
+                interrupted: false,
+                anew: Resubscription { frames: vec![resume], messages_out: Vec::new() },
+            };
         }
         debug!(bytes = resume.len(), most, "the session cannot go on: its resume is larger than the server takes");
         self.close(self.last_id);
-        Start { interrupted: true, anew: self.subscribe_anew((encoding, most)) }
+        SessionStart { interrupted: true, anew: self.subscribe_anew((encoding, most)) }
     }
 
     /// Subscribes to everything that was in force as if it were new, and then asks again. What the server would not take
     /// any more is gone.
-    pub(crate) fn subscribe_anew(&mut self, (encoding, most): Wire) -> Anew {
+    pub(crate) fn subscribe_anew(&mut self, (encoding, most): FrameWriter) -> Resubscription {
         let again = self.ask_again(encoding);
-        let mut anew = Anew::default();
+        let mut anew = Resubscription::default();
         for (name, wanted) in self.held.clone() {
             let frame = self.open(ClientFrame::Subscribe { name: name.clone(), wanted, since: None }, None, encoding);
             if frame.len() <= most {
@@ -169,10 +177,10 @@ impl Requests {
             }
             self.close(self.last_id);
             self.held.remove(&name);
-            anew.told.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
+            anew.messages_out.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
         }
-        if !anew.told.is_empty() && anew.frames.is_empty() {
-            anew.told.push(Message::Restored);
+        if !anew.messages_out.is_empty() && anew.frames.is_empty() {
+            anew.messages_out.push(Message::Restored);
         }
         anew.frames.extend(again);
         anew
@@ -225,10 +233,12 @@ impl Requests {
         let id = id.and_then(number).or_else(|| resume.filter(|_| passed_over).map(|(id, _)| *id));
         let open = id.and_then(|id| self.open.remove(&id));
         let answer = match message {
-            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => Ok(Answer::Subscriptions(list)),
-            ServerMessage::Pong(_) => Ok(Answer::Pong),
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
+                Ok(GrantedAnswer::Subscriptions(list))
+            }
+            ServerMessage::Pong(_) => Ok(GrantedAnswer::Pong),
             ServerMessage::Authenticated(said) => {
-                return Ok(Answered { told: vec![Message::Authenticated(said)], resumed: None });
+                return Ok(Answered { messages_out: vec![Message::Authenticated(said)], resumed: None });
             }
             ServerMessage::Error(error) => Err(error),
             _ => return Ok(Answered::default()),
@@ -239,7 +249,7 @@ impl Requests {
             self.pasts.remove(&id);
         }
         match (open, answer) {
-            (Some(Open { frame, reply: Some(reply) }), answer) => {
+            (Some(OpenRequest { frame, reply: Some(reply) }), answer) => {
                 if answer.is_ok() {
                     self.hold(frame);
                 }
@@ -248,22 +258,22 @@ impl Requests {
                 drop(reply.send(answer));
                 Ok(Answered::default())
             }
-            (Some(Open { frame, reply: None }), answer) => self.restored(frame, answer.err()),
-            (None, Err(error)) => Ok(Answered { told: vec![Message::Refused(error)], resumed: None }),
+            (Some(OpenRequest { frame, reply: None }), answer) => self.restored(frame, answer.err()),
+            (None, Err(error)) => Ok(Answered { messages_out: vec![Message::Refused(error)], resumed: None }),
             (None, Ok(_)) => Ok(Answered::default()),
         }
     }
 
-    fn open(&mut self, frame: ClientFrame, reply: Option<Reply>, encoding: Encoding) -> Vec<u8> {
+    fn open(&mut self, frame: ClientFrame, reply: Option<ReplySender>, encoding: Encoding) -> Vec<u8> {
         self.last_id += 1;
         let bytes = encode(self.last_id, &frame, encoding);
         await_past(&mut self.pasts, self.last_id, &frame);
-        self.open.insert(self.last_id, Open { frame, reply });
+        self.open.insert(self.last_id, OpenRequest { frame, reply });
         bytes
     }
 
     /// Forgets a request that is not made after all.
-    fn close(&mut self, id: u64) -> Option<Open> {
+    fn close(&mut self, id: u64) -> Option<OpenRequest> {
         self.pasts.remove(&id);
         self.open.remove(&id)
     }
@@ -273,33 +283,33 @@ impl Requests {
             ClientFrame::Subscribe { name, wanted, .. } => {
                 self.held.insert(name, wanted);
             }
-            ClientFrame::Unsubscribe { chosen: Chosen::One(name) } => {
+            ClientFrame::Unsubscribe { chosen: SubscriptionSelector::One(name) } => {
                 self.held.remove(&name);
             }
-            ClientFrame::Unsubscribe { chosen: Chosen::All } => self.held.clear(),
+            ClientFrame::Unsubscribe { chosen: SubscriptionSelector::All } => self.held.clear(),
             ClientFrame::Resume { .. } | ClientFrame::Auth { .. } | ClientFrame::List | ClientFrame::Ping => {}
         }
     }
 
     fn restored(&mut self, frame: ClientFrame, refusal: Option<ServerError>) -> Result<Answered, CannotRestore> {
-        let mut told = Vec::new();
+        let mut messages_out = Vec::new();
         let resumed = matches!(frame, ClientFrame::Resume { .. }).then_some(refusal.is_none());
         match (frame, refusal) {
             (_, Some(error)) if error.code == ErrorCode::Unavailable.code() => return Err(CannotRestore(error)),
             (ClientFrame::Resume { .. }, Some(error)) => {
                 debug!(%error.msg, "the session cannot go on");
-                return Ok(Answered { told: vec![Message::Interrupted], resumed });
+                return Ok(Answered { messages_out: vec![Message::Interrupted], resumed });
             }
             (ClientFrame::Subscribe { name, .. }, Some(error)) => {
                 self.held.remove(&name);
-                told.push(Message::SubscriptionLost { name, error });
+                messages_out.push(Message::SubscriptionLost { name, error });
             }
             _ => {}
         }
         if !self.restoring() {
-            told.push(Message::Restored);
+            messages_out.push(Message::Restored);
         }
-        Ok(Answered { told, resumed })
+        Ok(Answered { messages_out, resumed })
     }
 }
 

@@ -9,11 +9,11 @@ use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{
+use tickwire_core::ids::{NodeId, Partition, Seq, Symbol, UserId};
+use tickwire_core::protocol::{
     ClientFrame, Encoding, Id, Pong, ServerFrame, Subscription, SubscriptionName, Subscriptions, Welcome, encode,
     encode_event, write_array,
 };
-use tickwire_core::ids::{NodeId, Partition, Seq, Symbol, UserId};
 use tickwire_testkit::blank_event;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tickwire_core::codes::{NoticeCode, Reconnect};
-use tickwire_core::frames::{Encoding, ServerMessage, Welcome};
+use tickwire_core::protocol::codes::{NoticeCode, Reconnect};
+use tickwire_core::protocol::{Encoding, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,7 +22,7 @@ use crate::config::{ClientConfig, Credentials};
 use crate::error;
 use crate::message::Message;
 use crate::progress::Progress;
-use crate::requests::{Anew, Answered, Requests, Start, Wire};
+use crate::requests::{Answered, FrameWriter, Requests, Resubscription, SessionStart};
 
 type Renewal = Pin<Box<dyn Future<Output = String> + Send>>;
 
@@ -34,7 +34,7 @@ const RESET: &str = "reset";
 
 /// Why a session ended.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct SessionEnd {
     /// The server's close code.
     pub(crate) code: Option<u16>,
     /// Why, for people.
@@ -42,17 +42,17 @@ pub(crate) struct End {
     /// Whether to connect again.
     pub(crate) verdict: Reconnect,
     /// When the server asked the client to connect again.
-    pub(crate) told: Option<Instant>,
+    pub(crate) messages_out: Option<Instant>,
 }
 
 /// One connection and what it needs of its owner.
-pub(crate) struct Session<'a, Io> {
+pub(crate) struct ClientSession<'a, Io> {
     socket: &'a mut WebSocketStream<Io>,
     requests: &'a mut Requests,
     progress: &'a mut Progress,
     commands: &'a mut mpsc::Receiver<Command>,
     messages: &'a mpsc::Sender<Message>,
-    wire: Wire,
+    wire: FrameWriter,
     credentials: &'a Credentials,
     /// A new token on its way, once the server has said that the session's expires.
     renewal: Option<Renewal>,
@@ -66,7 +66,7 @@ pub(crate) struct Session<'a, Io> {
     leave: Option<Instant>,
 }
 
-impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
+impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
     pub(crate) fn new(
         socket: &'a mut WebSocketStream<Io>,
         (requests, progress): (&'a mut Requests, &'a mut Progress),
@@ -95,14 +95,14 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
     }
 
     /// Runs to the end of the connection. `opening` is what the user is told first, `rest` what came with the welcome.
-    pub(crate) async fn run(mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> End {
+    pub(crate) async fn run(mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> SessionEnd {
         let Err(mut end) = self.serve(opening, rest).await;
-        end.told = self.leave;
+        end.messages_out = self.leave;
         end
     }
 
-    async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, End> {
-        let Start { interrupted, anew } = self.requests.start_session(self.progress.place(), self.wire);
+    async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, SessionEnd> {
+        let SessionStart { interrupted, anew } = self.requests.start_session(self.progress.place(), self.wire);
         self.write(anew.frames).await?;
         for message in opening {
             self.tell(message).await;
@@ -111,7 +111,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
             self.progress.forget();
             self.tell(Message::Interrupted).await;
         }
-        for message in anew.told {
+        for message in anew.messages_out {
             self.tell(message).await;
         }
         self.take(rest).await?;
@@ -139,7 +139,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
 
     /// Waits until the server has been silent for too long. It comes last in the loop, so that what has arrived already
     /// is read first.
-    fn patience(&self) -> impl Future<Output = End> + use<Io> {
+    fn patience(&self) -> impl Future<Output = SessionEnd> + use<Io> {
         let silent = self.heard + self.idle;
         let (until, reason) = match self.requests.restoring() {
             true if self.restored_by < silent => (self.restored_by, "the subscriptions were not confirmed in time"),
@@ -151,7 +151,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         }
     }
 
-    async fn write(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<(), End> {
+    async fn write(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<(), SessionEnd> {
         let written = async {
             for frame in frames {
                 let message = match self.wire.0 {
@@ -169,14 +169,14 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         }
     }
 
-    async fn read(&mut self, incoming: Option<Result<WsMessage, WsError>>) -> Result<(), End> {
+    async fn read(&mut self, incoming: Option<Result<WsMessage, WsError>>) -> Result<(), SessionEnd> {
         match incoming {
             None => return Err(lost("the connection ended without a close")),
             Some(Err(error)) => return Err(lost(error.to_string())),
             Some(Ok(WsMessage::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
-                return Err(End { code, reason, verdict: error::after_close(code), told: None });
+                return Err(SessionEnd { code, reason, verdict: error::after_close(code), messages_out: None });
             }
             Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => {
                 match ServerMessage::parse(&message.into_data(), self.wire.0) {
@@ -190,7 +190,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
         Ok(())
     }
 
-    async fn take(&mut self, messages: Vec<ServerMessage>) -> Result<(), End> {
+    async fn take(&mut self, messages: Vec<ServerMessage>) -> Result<(), SessionEnd> {
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in messages {
             match message {
@@ -201,11 +201,11 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                 }
                 ServerMessage::Early => {}
                 ServerMessage::Heartbeat(heartbeat) => {
-                    self.progress.told(&heartbeat.position);
+                    self.progress.messages_out(&heartbeat.position);
                     self.tell(Message::Heartbeat(heartbeat)).await;
                 }
                 ServerMessage::CaughtUp(end) => {
-                    self.progress.told(&end.position);
+                    self.progress.messages_out(&end.position);
                     if let Some(message) = self.requests.caught_up(&end) {
                         self.tell(message).await;
                     }
@@ -231,24 +231,27 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Session<'a, Io> {
                 }
                 answer => {
                     if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
-                        self.progress.told(&list.position);
+                        self.progress.messages_out(&list.position);
                     }
-                    let Answered { told, resumed } = self.requests.answered(answer).map_err(|refused| End {
-                        verdict: Reconnect::After,
-                        ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
-                    })?;
-                    for message in told {
+                    let Answered { messages_out, resumed } =
+                        self.requests.answered(answer).map_err(|refused| SessionEnd {
+                            verdict: Reconnect::After,
+                            ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
+                        })?;
+                    for message in messages_out {
                         self.tell(message).await;
                     }
-                    let Anew { frames, told } = match resumed {
+                    let Resubscription { frames, messages_out } = match resumed {
                         None => continue,
-                        Some(true) => Anew { frames: self.requests.ask_again(self.wire.0), told: Vec::new() },
+                        Some(true) => {
+                            Resubscription { frames: self.requests.ask_again(self.wire.0), messages_out: Vec::new() }
+                        }
                         Some(false) => {
                             self.progress.forget();
                             self.requests.subscribe_anew(self.wire)
                         }
                     };
-                    for message in told {
+                    for message in messages_out {
                         self.tell(message).await;
                     }
                     self.write(frames).await?;
@@ -277,6 +280,6 @@ async fn renewed(renewal: &mut Option<Renewal>) -> String {
     }
 }
 
-fn lost(reason: impl Into<String>) -> End {
-    End { code: None, reason: reason.into(), verdict: Reconnect::Yes, told: None }
+fn lost(reason: impl Into<String>) -> SessionEnd {
+    SessionEnd { code: None, reason: reason.into(), verdict: Reconnect::Yes, messages_out: None }
 }

@@ -5,9 +5,9 @@ mod made;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use std::hint::black_box;
+use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::wire;
 
 /// How many partitions have events in a batch, as long as there are enough.
@@ -19,7 +19,7 @@ fn batch(events: u64) -> Vec<u8> {
         partition: Partition(partition as u16),
         revision: Revision(7),
         prev: Seq(0),
-        upto: Seq(events),
+        through: Seq(events),
         events: (1..=events)
             .filter(|seq| seq % SECTIONS == partition)
             .map(|seq| (Seq(seq), rmp_serde::to_vec(&made::event(Seq(seq))).expect("events can be written").into()))
@@ -27,7 +27,7 @@ fn batch(events: u64) -> Vec<u8> {
     };
     let batch = Batch {
         router: NodeRef { id: NodeId::new("router-1").expect("a node's name"), nonce: Nonce(1) },
-        incarnation: Incarnation(1),
+        epoch_id: EpochId(1),
         sections: (0..SECTIONS).map(section).filter(|section| !section.events.is_empty()).collect(),
         before: Seq(0),
     };

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::Seq;
@@ -20,7 +20,7 @@ fn event() -> Event {
         "levels": { "support": 99.5, "resistance": 104 }, "note": "broke out of a base of seven weeks",
     });
     let payload = payload.to_string();
-    let raw = Raw {
+    let raw = RawMessage {
         kind_token: "pattern",
         key_token: "AAPL",
         content_type: None,

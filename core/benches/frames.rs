@@ -5,8 +5,8 @@ mod made;
 
 use criterion::{Criterion, Throughput};
 use std::hint::black_box;
-use tickwire_core::frames::{Encoding, encode_event, write_array};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::{Encoding, encode_event, write_array};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();

@@ -1,28 +1,34 @@
 //! What a gateway has been given of each partition, and whether anything is missing: the one idea that makes lost
 //! messages, crashes, zombies and hand-overs one case.
 //!
-//! Pure: sections, answers and the time come in; [`Step`]s for the sessions and [`Ask`]s for the routers go out.
+//! Pure: sections, answers and the time come in; [`CoverageEvent`]s for the sessions and [`Ask`]s for the routers go out.
 //! Partitions are independent: a gap in one holds no other. A gap that does not close within its grace is asked for;
-//! what follows it waits meanwhile, within a bound. Only what nobody can give becomes a [`Step::Gap`], with its reason.
+//! what follows it waits meanwhile, within a bound. Only what nobody can give becomes a [`CoverageEvent::Gap`], with its reason.
 
+pub mod builder;
+pub mod completeness;
+pub mod confirmations;
 mod limits;
+pub mod reached;
 mod repair;
+pub mod replay;
+pub mod section;
 mod track;
 mod weight;
 
-use crate::ids::{Incarnation, Life, Millis, Partition, Revision, Seq};
-use crate::position::Position;
-use crate::replay::{Part, Refusal, ReplayAnswer};
-use crate::section::Section;
+use crate::coverage::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
+use crate::coverage::section::Section;
+use crate::ids::{Epoch, EpochId, Millis, Partition, Revision, Seq};
+use crate::protocol::position::Position;
 
-pub use limits::Limits;
+pub use limits::RepairLimits;
 pub use repair::{Ask, Repaired};
-use track::Track;
+use track::PartitionCoverage;
 pub use weight::Weight;
 
 /// What a gateway is to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step<E> {
+pub enum CoverageEvent<E> {
     /// The partition's history starts for this gateway after `at`.
     Adopt {
         /// The partition.
@@ -30,34 +36,34 @@ pub enum Step<E> {
         /// Nothing up to here was promised to anyone.
         at: Seq,
     },
-    /// `events` are all that matches in `(from, upto]`.
+    /// `events` are all that matches in `(from, through]`.
     Apply {
         /// The partition.
         partition: Partition,
         /// The range starts after this sequence.
         from: Seq,
         /// The range ends with this sequence.
-        upto: Seq,
+        through: Seq,
         /// The events, in order.
         events: Vec<(Seq, E)>,
     },
-    /// Nobody can say what matched in `(from, upto]`.
+    /// Nobody can say what matched in `(from, through]`.
     Gap {
         /// The partition.
         partition: Partition,
         /// The range starts after this sequence.
         from: Seq,
         /// The range ends with this sequence.
-        upto: Seq,
+        through: Seq,
         /// Why.
         reason: GapReason,
     },
     /// Sequences are those of another life of the stream from here on.
     Reset {
         /// The former life, whose positions mean nothing any more; `None` at the very start.
-        former: Option<Incarnation>,
+        former: Option<EpochId>,
         /// The new life.
-        life: Life,
+        epoch: Epoch,
     },
 }
 
@@ -92,7 +98,7 @@ impl GapReason {
 
 /// What became of an offered section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offered {
+pub enum SectionOutcome {
     /// It moved its partition on.
     Applied,
     /// Something before it is missing; it waits.
@@ -110,10 +116,10 @@ pub enum Offered {
 /// The coverage of every partition.
 #[derive(Debug)]
 pub struct Coverage<E> {
-    limits: Limits,
-    life: Option<Life>,
+    limits: RepairLimits,
+    epoch: Option<Epoch>,
     need: Revision,
-    tracks: Vec<Track<E>>,
+    tracks: Vec<PartitionCoverage<E>>,
     /// What all of them hold, in bytes.
     held_bytes: usize,
     /// Asks made so far.
@@ -123,93 +129,105 @@ pub struct Coverage<E> {
 impl<E: Weight> Coverage<E> {
     /// Coverage of `partitions` partitions, of which nothing is known.
     #[must_use]
-    pub fn new(partitions: u16, limits: Limits) -> Self {
-        let tracks = (0..partitions).map(|number| Track::new(Partition(number))).collect();
-        Self { limits, life: None, need: Revision(0), tracks, held_bytes: 0, asks: 0 }
+    pub fn new(partitions: u16, limits: RepairLimits) -> Self {
+        let tracks = (0..partitions).map(|number| PartitionCoverage::new(Partition(number))).collect();
+        Self { limits, epoch: None, need: Revision(0), tracks, held_bytes: 0, asks: 0 }
     }
 
     /// Coverage of ranges of the past, one for each partition in order: what comes after the first sequence of a range up
     /// to its second is missing, and is asked for. Asks are numbered on from `asks`.
     pub fn of_ranges(
         now: Millis,
-        incarnation: Incarnation,
+        epoch_id: EpochId,
         ranges: impl IntoIterator<Item = (Seq, Seq)>,
         asks: u64,
-        limits: Limits,
+        limits: RepairLimits,
     ) -> Self {
-        let track = |(number, (from, to))| Track::of_range(Partition(number), now, from, to, &limits);
+        let track = |(number, (from, to))| PartitionCoverage::of_range(Partition(number), now, from, to, &limits);
         let tracks = (0..).zip(ranges).map(track).collect();
-        let life = Some(Life { incarnation, before: Seq(0) });
-        Self { limits, life, need: Revision(0), tracks, held_bytes: 0, asks }
+        let epoch = Some(Epoch { epoch_id, before: Seq(0) });
+        Self { limits, epoch, need: Revision(0), tracks, held_bytes: 0, asks }
     }
 
     /// Takes a section that came at `now` from a router that reads this life of the stream.
-    pub fn offer(&mut self, now: Millis, life: Life, section: Section<E>, steps: &mut Vec<Step<E>>) -> Offered {
-        if !self.enter(life, steps) {
-            return Offered::Foreign;
+    pub fn offer(
+        &mut self,
+        now: Millis,
+        epoch: Epoch,
+        section: Section<E>,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) -> SectionOutcome {
+        if !self.enter(epoch, steps) {
+            return SectionOutcome::Foreign;
         }
         let need = self.need;
         let offered = self.on(section.partition, |track, limits| {
             if !section.is_sound() {
-                track.note(now, section.upto, limits);
-                return Offered::Unsound;
+                track.note(now, section.through, limits);
+                return SectionOutcome::Unsound;
             }
-            track.see(now, section.prev, section.upto);
+            track.see(now, section.prev, section.through);
             track.revision = track.revision.max(section.revision);
             if section.revision < need {
-                track.note(now, section.upto, limits);
-                return Offered::Outdated;
+                track.note(now, section.through, limits);
+                return SectionOutcome::Outdated;
             }
             track.heard = Some(now);
             // Of the life before, nothing is this one's.
-            track.adopt(section.prev.max(life.before), steps);
+            track.adopt(section.prev.max(epoch.before), steps);
             track.take(now, section, need, limits, steps)
         });
-        offered.unwrap_or(Offered::Foreign)
+        offered.unwrap_or(SectionOutcome::Foreign)
     }
 
-    /// A section up to `upto` came and could not be read. What it was about is asked for like anything that is missing.
-    pub fn unreadable(&mut self, now: Millis, incarnation: Incarnation, partition: Partition, upto: Seq) {
-        if self.incarnation() == Some(incarnation) {
-            self.on(partition, |track, limits| track.note(now, upto, limits));
+    /// A section up to `through` came and could not be read. What it was about is asked for like anything that is missing.
+    pub fn unreadable(&mut self, now: Millis, epoch_id: EpochId, partition: Partition, through: Seq) {
+        if self.epoch_id() == Some(epoch_id) {
+            self.on(partition, |track, limits| track.note(now, through, limits));
         }
     }
 
     /// Takes a message of the answer to the ask of this number. What it claims is judged like any section, whichever
     /// ask it belongs to; but it tells nothing of what routers know or read at present.
-    pub fn answer(&mut self, now: Millis, number: u64, answer: ReplayAnswer<E>, steps: &mut Vec<Step<E>>) -> Offered {
+    pub fn answer(
+        &mut self,
+        now: Millis,
+        number: u64,
+        answer: ReplayAnswer<E>,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) -> SectionOutcome {
         let need = self.need;
-        let ours = self.incarnation() == Some(answer.incarnation);
+        let ours = self.epoch_id() == Some(answer.epoch_id);
         let outcome = match answer.part {
-            Part::Refused(Refusal::Busy) => {
+            ReplayPart::Refused(ReplayRefusal::Busy) => {
                 self.put_off(now, number);
-                return Offered::Duplicate;
+                return SectionOutcome::Duplicate;
             }
-            Part::Refused(_) => {
+            ReplayPart::Refused(_) => {
                 self.refused(now, number, steps);
-                return Offered::Duplicate;
+                return SectionOutcome::Duplicate;
             }
-            _ if !ours => Some(Offered::Foreign),
-            Part::Events(section) if !section.is_sound() => Some(Offered::Unsound),
-            Part::Events(section) if section.revision < need => Some(Offered::Outdated),
-            Part::Events(section) => self.on(section.partition, |track, limits| match track.mine {
+            _ if !ours => Some(SectionOutcome::Foreign),
+            ReplayPart::Events(section) if !section.is_sound() => Some(SectionOutcome::Unsound),
+            ReplayPart::Events(section) if section.revision < need => Some(SectionOutcome::Outdated),
+            ReplayPart::Events(section) => self.on(section.partition, |track, limits| match track.mine {
                 Some(_) => track.take(now, section, need, limits, steps),
-                None => Offered::Foreign,
+                None => SectionOutcome::Foreign,
             }),
-            Part::Removed { damaged: Some(revision), .. } if revision < need => Some(Offered::Outdated),
-            Part::Removed { partition, from, upto, damaged } => {
+            ReplayPart::Removed { damaged: Some(revision), .. } if revision < need => Some(SectionOutcome::Outdated),
+            ReplayPart::Removed { partition, from, through, damaged } => {
                 let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
-                self.on(partition, |track, limits| track.removed(now, (from, upto, reason), need, limits, steps))
+                self.on(partition, |track, limits| track.removed(now, (from, through, reason), need, limits, steps))
             }
         };
         if answer.last {
             self.refused(now, number, steps);
         }
-        outcome.unwrap_or(Offered::Foreign)
+        outcome.unwrap_or(SectionOutcome::Foreign)
     }
 
     /// The ask of this number is over: nobody answers it, or not now, or no more comes.
-    pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<Step<E>>) {
+    pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         if let Some(partition) = self.asked(number) {
             self.on(partition, |track, limits| track.ended(now, need, limits, steps));
@@ -231,7 +249,7 @@ impl<E: Weight> Coverage<E> {
     }
 
     /// Gives up asks that were not answered in time, and tells the gaps that were asked for in vain for too long.
-    pub fn expire(&mut self, now: Millis, steps: &mut Vec<Step<E>>) {
+    pub fn expire(&mut self, now: Millis, steps: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         for number in 0..self.tracks.len() {
             if self.tracks[number].deadline().is_some_and(|deadline| deadline <= now) {
@@ -242,9 +260,9 @@ impl<E: Weight> Coverage<E> {
 
     /// What is to be asked for now: the longest due first, within the bound of what may be under way. The answers are to be
     /// matched against `revision` or a later one.
-    pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<Step<E>>) -> Vec<Ask> {
+    pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<CoverageEvent<E>>) -> Vec<Ask> {
         let (need, mut free) = (self.need, self.free());
-        let Some(incarnation) = self.incarnation() else { return Vec::new() };
+        let Some(epoch_id) = self.epoch_id() else { return Vec::new() };
         let due = self.tracks.iter().filter_map(|track| Some((track.due()?, track.partition)));
         let mut due: Vec<(Millis, Partition)> = due.filter(|(due, _)| *due <= now).collect();
         due.sort_by_key(|(due, _)| *due);
@@ -257,7 +275,7 @@ impl<E: Weight> Coverage<E> {
             let asked = self.on(partition, |track, limits| track.ask(now, (number, revision), need, limits, steps));
             if let Some((from, to, unanswered)) = asked.flatten() {
                 (self.asks, free) = (number, free - 1);
-                asks.push(Ask { number, partition, incarnation, from, to, unanswered });
+                asks.push(Ask { number, partition, epoch_id, from, to, unanswered });
             }
         }
         asks
@@ -266,8 +284,8 @@ impl<E: Weight> Coverage<E> {
     /// When [`Self::expire`] and [`Self::asks`] are next to be called.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Millis> {
-        let deadline = self.tracks.iter().filter_map(Track::deadline).min();
-        let due = self.tracks.iter().filter_map(Track::due).min().filter(|_| self.free() > 0);
+        let deadline = self.tracks.iter().filter_map(PartitionCoverage::deadline).min();
+        let due = self.tracks.iter().filter_map(PartitionCoverage::due).min().filter(|_| self.free() > 0);
         deadline.into_iter().chain(due).min()
     }
 
@@ -309,7 +327,7 @@ impl<E: Weight> Coverage<E> {
     /// Whether routers were too busy with others to give something that is missing. Others are to give way to it.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.tracks.iter().any(Track::is_crowded)
+        self.tracks.iter().any(PartitionCoverage::is_crowded)
     }
 
     /// What is held behind gaps, in bytes.
@@ -320,12 +338,12 @@ impl<E: Weight> Coverage<E> {
 
     /// The life of the stream that sequences belong to, once anything was heard of it.
     #[must_use]
-    pub fn life(&self) -> Option<Life> {
-        self.life
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
     }
 
-    fn incarnation(&self) -> Option<Incarnation> {
-        self.life.map(|life| life.incarnation)
+    fn epoch_id(&self) -> Option<EpochId> {
+        self.epoch.map(|epoch| epoch.epoch_id)
     }
 
     /// When any partition was last heard of.
@@ -362,11 +380,15 @@ impl<E: Weight> Coverage<E> {
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let seqs = self.tracks.iter().map(|track| track.mine).collect::<Option<Vec<Seq>>>()?;
-        Some(Position { incarnation: self.incarnation()?, seqs })
+        Some(Position { epoch_id: self.epoch_id()?, seqs })
     }
 
     /// Does something with a partition, if there is one of this number.
-    fn on<R>(&mut self, partition: Partition, act: impl FnOnce(&mut Track<E>, &Limits) -> R) -> Option<R> {
+    fn on<R>(
+        &mut self,
+        partition: Partition,
+        act: impl FnOnce(&mut PartitionCoverage<E>, &RepairLimits) -> R,
+    ) -> Option<R> {
         let partitions = self.tracks.len();
         let track = self.tracks.get_mut(usize::from(partition.0))?;
         let others = self.held_bytes - track.held_bytes;
@@ -393,21 +415,21 @@ impl<E: Weight> Coverage<E> {
 
     /// Goes on in this life of the stream, unless it is a former one. A session that was promised anything was promised
     /// all lives that follow, so they are covered from their beginning.
-    fn enter(&mut self, life: Life, steps: &mut Vec<Step<E>>) -> bool {
-        match self.life {
-            _ if life.incarnation > Incarnation::LAST => return false,
-            Some(mine) if life.incarnation < mine.incarnation => return false,
-            Some(mine) if life.incarnation == mine.incarnation => return true,
+    fn enter(&mut self, epoch: Epoch, steps: &mut Vec<CoverageEvent<E>>) -> bool {
+        match self.epoch {
+            _ if epoch.epoch_id > EpochId::LAST => return false,
+            Some(mine) if epoch.epoch_id < mine.epoch_id => return false,
+            Some(mine) if epoch.epoch_id == mine.epoch_id => return true,
             Some(_) | None => {}
         }
         let is_promised = self.is_complete();
-        let former = self.life.replace(life).map(|former| former.incarnation);
-        steps.push(Step::Reset { former, life });
+        let former = self.epoch.replace(epoch).map(|former| former.epoch_id);
+        steps.push(CoverageEvent::Reset { former, epoch });
         self.held_bytes = 0;
         for track in &mut self.tracks {
             track.reset();
             if is_promised {
-                track.adopt(life.before, steps);
+                track.adopt(epoch.before, steps);
             }
         }
         true

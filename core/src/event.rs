@@ -1,5 +1,10 @@
 //! What an event is, once read: the one shape that routers match, gateways deliver and clients see.
 
+pub mod decode;
+pub mod key;
+pub mod object;
+pub(crate) mod time;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,9 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::hint::clipped;
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
-use crate::{object, time};
 
-pub use crate::time::{TimeError, TimeProblem};
+pub use crate::event::time::{TimeError, TimeProblem};
 
 /// A text that names no value of an enumeration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,9 +19,9 @@ pub struct Revision(pub u64);
 
 /// Which life of the events stream a sequence belongs to: its creation time in nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Incarnation(pub u64);
+pub struct EpochId(pub u64);
 
-impl Incarnation {
+impl EpochId {
     /// No life has a number beyond this, the nanoseconds from 1970 to 2262. What claims one makes no sense; if it were
     /// believed, no life could follow it.
     pub const LAST: Self = Self(i64::MAX as u64);
@@ -30,19 +30,19 @@ impl Incarnation {
 /// A life of the events stream: it was made anew, or has lost what it had acknowledged and gives the same sequences to
 /// other events from there on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Life {
+pub struct Epoch {
     /// Names it. Later lives have greater ones.
-    pub incarnation: Incarnation,
+    pub epoch_id: EpochId,
     /// The last sequence of the life before; 0 if its own start at the beginning.
     pub before: Seq,
 }
 
-impl Life {
+impl Epoch {
     /// Up to which sequence messages of `earlier` are still in the stream under the same sequence. Known only for the
     /// life just before this one; `None` for any other.
     #[must_use]
-    pub fn keeps_of(&self, earlier: Incarnation) -> Option<Seq> {
-        (earlier.0.checked_add(1) == Some(self.incarnation.0)).then_some(self.before)
+    pub fn keeps_of(&self, earlier: EpochId) -> Option<Seq> {
+        (earlier.0.checked_add(1) == Some(self.epoch_id.0)).then_some(self.before)
     }
 }
 
@@ -85,7 +85,7 @@ macro_rules! display_inner {
         }
     )+};
 }
-display_inner!(Partition, Seq, Revision, Incarnation, NodeId, UserId, Symbol, Pattern, Room);
+display_inner!(Partition, Seq, Revision, EpochId, NodeId, UserId, Symbol, Pattern, Room);
 
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

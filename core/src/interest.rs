@@ -6,7 +6,9 @@
 //!
 //! Wants are shared: topics that are wanted alike hold one, in memory and in messages.
 
+pub mod log;
 mod parts;
+pub mod table;
 mod want;
 
 use std::collections::btree_map::Entry;
@@ -15,11 +17,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coverage::reached::GatewayCoverage;
 use crate::event::{Audience, Event};
 use crate::filter::Filter;
 use crate::ids::{NodeRef, Revision, Symbol, UserId};
-use crate::reached::Reached;
-use crate::ring::{Homes, ViewId};
+use crate::placement::{Homes, ViewId};
 
 pub use want::{NAMES_BYTES, Topic, Want, topics};
 
@@ -35,7 +37,7 @@ pub struct Interest {
 }
 
 /// How an interest is looked up, wherever it stands.
-pub(crate) struct Look<S, W> {
+pub(crate) struct InterestLookup<S, W> {
     /// The view by which the gateway told strays from users at home.
     pub(crate) view: ViewId,
     /// Whether a user is a stray.
@@ -44,7 +46,7 @@ pub(crate) struct Look<S, W> {
     pub(crate) want: W,
 }
 
-impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> Look<S, W> {
+impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> InterestLookup<S, W> {
     /// See [`Interest::admits`].
     pub(crate) fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
         if let Audience::User(user) = &event.audience {
@@ -60,7 +62,7 @@ impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> Look<S,
 
 /// Topics that are wanted alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct SharedWant {
     /// What is wanted of each.
     pub want: Arc<Want>,
     /// The topics.
@@ -86,7 +88,7 @@ pub struct Delta {
     pub settled: Vec<UserId>,
     /// Topics that are new or wanted differently, several alike.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shared: Vec<Shared>,
+    pub shared: Vec<SharedWant>,
 }
 
 /// A gateway's whole interest, in parts that each fit into a message.
@@ -108,7 +110,7 @@ pub struct SnapshotPart {
     pub strays: Vec<UserId>,
     /// Some of the topics that several are wanted alike.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shared: Vec<Shared>,
+    pub shared: Vec<SharedWant>,
 }
 
 /// What a gateway says of itself to every router once a second.
@@ -120,15 +122,15 @@ pub struct InterestBeat {
     pub revision: Revision,
     /// How far it has come, once it was given anything. Beats of older versions do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reached: Option<Reached>,
+    pub reached: Option<GatewayCoverage>,
 }
 
 impl Interest {
     /// Whether `gateway`, whose interest this is, is to get `event`, by a router that places users by `homes`. What
-    /// [`InterestTable::matching`](crate::table::InterestTable::matching) tells of all gateways, asked of one.
+    /// [`InterestTable::matching`](crate::interest::table::InterestTable::matching) tells of all gateways, asked of one.
     #[must_use]
     pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
-        Look {
+        InterestLookup {
             view: self.view,
             is_stray: |user: &UserId| self.strays.contains(user),
             want: |topic: &Topic| self.wants.get(topic),
@@ -194,7 +196,7 @@ impl Interest {
             let mut interest = Self { view, ..Self::default() };
             for part in parts {
                 interest.wants.extend(part.wants);
-                for Shared { want, topics } in part.shared {
+                for SharedWant { want, topics } in part.shared {
                     interest.wants.extend(topics.into_iter().map(|topic| (topic, Arc::clone(&want))));
                 }
                 interest.strays.extend(part.strays);
@@ -216,7 +218,9 @@ impl Delta {
         for (want, topics) in parts::shared(wanted.iter().map(|(topic, want)| (topic, want))) {
             match topics[..] {
                 [topic] => self.set.push((topic.clone(), Arc::clone(want))),
-                _ => self.shared.push(Shared { want: Arc::clone(want), topics: topics.into_iter().cloned().collect() }),
+                _ => self
+                    .shared
+                    .push(SharedWant { want: Arc::clone(want), topics: topics.into_iter().cloned().collect() }),
             }
         }
     }

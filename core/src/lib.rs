@@ -4,30 +4,14 @@
 //! how it is proved complete, and how it looks on the wire.
 
 pub mod backoff;
-pub mod claims;
-pub mod codes;
-pub mod confirm;
+pub mod calendar;
 pub mod coverage;
-pub mod decode;
 pub mod event;
 pub mod filter;
-pub mod frames;
 mod hint;
-pub mod hours;
 pub mod ids;
 pub mod interest;
-pub mod interest_log;
-pub mod key;
-pub mod namesake;
-pub mod object;
-pub mod position;
-pub mod reached;
-pub mod replay;
-pub mod ring;
-pub mod section;
-pub mod since;
+pub mod placement;
+pub mod protocol;
 pub mod storage;
-pub mod table;
-mod time;
-pub mod whole;
 pub mod wire;

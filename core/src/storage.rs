@@ -8,7 +8,7 @@ use crate::ids::NodeRef;
 /// What is wrong with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum StorageFault {
     /// It does not exist.
     Missing,
     /// It is sealed, and takes nothing any more.
@@ -25,7 +25,7 @@ pub enum Fault {
     Replicas,
 }
 
-impl Fault {
+impl StorageFault {
     /// Every fault, the worst first.
     pub const ALL: [Self; 7] =
         [Self::Missing, Self::Sealed, Self::Full, Self::OverLimit, Self::NotStoring, Self::Edited, Self::Replicas];
@@ -47,11 +47,11 @@ impl Fault {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct StorageProblem {
     /// The stream.
     pub stream: String,
     /// What is wrong with it.
-    pub fault: Fault,
+    pub fault: StorageFault,
     /// Whether events are refused or lost because of it, so that clients are to be told.
     pub stops_events: bool,
     /// All of it in one line for people: what, for how long, and what to do.
@@ -65,7 +65,7 @@ pub struct StorageReport {
     /// Who says it.
     pub router: NodeRef,
     /// What is wrong.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<StorageProblem>,
 }
 
 #[cfg(test)]
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn the_worst_fault_comes_first_and_labels_are_the_names_on_the_wire() {
-        assert!(Fault::ALL.is_sorted());
-        for fault in Fault::ALL {
+        assert!(StorageFault::ALL.is_sorted());
+        for fault in StorageFault::ALL {
             assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());
         }
     }

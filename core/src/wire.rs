@@ -7,8 +7,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::event::object;
 use crate::hint::bounded;
-use crate::object;
 
 /// The version that this build writes and reads.
 pub const VERSION: u8 = 1;
@@ -82,8 +82,8 @@ pub fn decode_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coverage::replay::ReplayRefusal;
     use crate::event::{Event, blank_event};
-    use crate::replay::Refusal;
     use serde_json::{Map, Value, json};
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn an_error_repeats_little_of_what_was_sent() {
         let text = "x".repeat(100_000);
-        let error = decode::<Refusal>(&encode(&text).unwrap()).unwrap_err().to_string();
+        let error = decode::<ReplayRefusal>(&encode(&text).unwrap()).unwrap_err().to_string();
         assert!(error.contains("unknown variant `xxx") && error.len() < 700, "{} bytes", error.len());
     }
 }

@@ -4,44 +4,50 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Limits};
+use tickwire_core::coverage::confirmations::Confirmations;
+use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
+use tickwire_core::coverage::section::Section;
+use tickwire_core::coverage::{Coverage, RepairLimits};
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::replay::{Part, Refusal, ReplayAnswer};
-use tickwire_core::ring::View;
-use tickwire_core::section::Section;
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::View;
 
-const LIMITS: Limits =
-    Limits { grace: 20, hold_bytes: 600, replays: 2, replay_timeout: 100, give_up_after: 1_000, replay_range: 50 };
+const LIMITS: RepairLimits = RepairLimits {
+    grace: 20,
+    hold_bytes: 600,
+    replays: 2,
+    replay_timeout: 100,
+    give_up_after: 1_000,
+    replay_range: 50,
+};
 
 #[derive(Clone, Debug)]
 enum Input {
     Pass(u64),
     Section {
         partition: u16,
-        life: u64,
+        epoch: u64,
         revision: u64,
         prev: u64,
         len: u64,
     },
     Unreadable {
         partition: u16,
-        upto: u64,
+        through: u64,
     },
     /// A section that need not be sound.
     Odd {
         partition: u16,
         revision: u64,
         prev: u64,
-        upto: u64,
+        through: u64,
         event: u64,
     },
     /// To one of the asks made last.
     Answer {
         back: u64,
-        refusal: Option<Refusal>,
+        refusal: Option<ReplayRefusal>,
         revision: u64,
         from: u64,
         len: u64,
@@ -62,16 +68,16 @@ enum Input {
 }
 
 fn input() -> impl Strategy<Value = Input> {
-    use Refusal::{Busy, NotThere};
+    use ReplayRefusal::{Busy, NotThere};
     let refusal = prop_oneof![3 => Just(None), 1 => Just(Some(Busy)), 1 => Just(Some(NotThere))];
     prop_oneof![
         3 => (0..400u64).prop_map(Input::Pass),
-        6 => (0..3u16, 1..3u64, 0..4u64, 0..60u64, 0..20u64).prop_map(|(partition, life, revision, prev, len)| {
-            Input::Section { partition, life, revision, prev, len }
+        6 => (0..3u16, 1..3u64, 0..4u64, 0..60u64, 0..20u64).prop_map(|(partition, epoch, revision, prev, len)| {
+            Input::Section { partition, epoch, revision, prev, len }
         }),
-        1 => (0..3u16, 0..80u64).prop_map(|(partition, upto)| Input::Unreadable { partition, upto }),
-        2 => (0..3u16, 0..4u64, 0..60u64, 0..60u64, 0..60u64).prop_map(|(partition, revision, prev, upto, event)| {
-            Input::Odd { partition, revision, prev, upto, event }
+        1 => (0..3u16, 0..80u64).prop_map(|(partition, through)| Input::Unreadable { partition, through }),
+        2 => (0..3u16, 0..4u64, 0..60u64, 0..60u64, 0..60u64).prop_map(|(partition, revision, prev, through, event)| {
+            Input::Odd { partition, revision, prev, through, event }
         }),
         4 => (0..3u64, refusal, 0..4u64, 0..60u64, 0..20u64, any::<bool>()).prop_map(
             |(back, refusal, revision, from, len, last)| Input::Answer { back, refusal, revision, from, len, last }
@@ -89,9 +95,9 @@ fn router() -> NodeRef {
 }
 
 fn section(partition: u16, revision: u64, prev: u64, len: u64) -> Section<&'static str> {
-    let (prev, upto) = (Seq(prev), Seq(prev + len));
-    let events = (len > 0).then_some((upto, "event")).into_iter().collect();
-    Section { partition: Partition(partition), revision: Revision(revision), prev, upto, events }
+    let (prev, through) = (Seq(prev), Seq(prev + len));
+    let events = (len > 0).then_some((through, "event")).into_iter().collect();
+    Section { partition: Partition(partition), revision: Revision(revision), prev, through, events }
 }
 
 proptest! {
@@ -104,38 +110,38 @@ proptest! {
     ) {
         let ranges = [(0, 40), (10, 10), (5, 70)].map(|(from, to)| (Seq(from), Seq(to)));
         let mut coverage = match is_past {
-            true => Coverage::of_ranges(Millis(0), Incarnation(1), ranges, 0, LIMITS),
+            true => Coverage::of_ranges(Millis(0), EpochId(1), ranges, 0, LIMITS),
             false => Coverage::new(3, LIMITS),
         };
         let (mut now, mut steps, mut asked, mut revision) = (Millis(0), Vec::new(), 0, 0);
         let mut confirmations = Confirmations::new(250, 100);
         for input in inputs {
             let answer = |part, last| {
-                ReplayAnswer { router: router(), incarnation: Incarnation(1), part, last }
+                ReplayAnswer { router: router(), epoch_id: EpochId(1), part, last }
             };
             match input {
                 Input::Pass(ms) => now = now.plus(ms),
-                Input::Section { partition, life, revision, prev, len } => {
-                    let life = Life { incarnation: Incarnation(life), before: Seq(life * 3) };
-                    coverage.offer(now, life, section(partition, revision, prev, len), &mut steps);
+                Input::Section { partition, epoch, revision, prev, len } => {
+                    let epoch = Epoch { epoch_id: EpochId(epoch), before: Seq(epoch * 3) };
+                    coverage.offer(now, epoch, section(partition, revision, prev, len), &mut steps);
                 }
-                Input::Unreadable { partition, upto } => {
-                    coverage.unreadable(now, Incarnation(1), Partition(partition), Seq(upto));
+                Input::Unreadable { partition, through } => {
+                    coverage.unreadable(now, EpochId(1), Partition(partition), Seq(through));
                 }
-                Input::Odd { partition, revision, prev, upto, event } => {
+                Input::Odd { partition, revision, prev, through, event } => {
                     let (partition, revision) = (Partition(partition), Revision(revision));
-                    let (prev, upto, events) = (Seq(prev), Seq(upto), vec![(Seq(event), "event")]);
-                    let life = Life { incarnation: Incarnation(1), before: Seq(3) };
-                    let odd = Section { partition, revision, prev, upto, events };
-                    coverage.offer(now, life, odd, &mut steps);
+                    let (prev, through, events) = (Seq(prev), Seq(through), vec![(Seq(event), "event")]);
+                    let epoch = Epoch { epoch_id: EpochId(1), before: Seq(3) };
+                    let odd = Section { partition, revision, prev, through, events };
+                    coverage.offer(now, epoch, odd, &mut steps);
                 }
                 Input::Answer { back, refusal, revision, from, len, last } => {
-                    let part = refusal.map_or(Part::Events(section(0, revision, from, len)), Part::Refused);
+                    let part = refusal.map_or(ReplayPart::Events(section(0, revision, from, len)), ReplayPart::Refused);
                     coverage.answer(now, asked - back.min(asked), answer(part, last), &mut steps);
                 }
                 Input::Removed { back, partition, from, len } => {
                     let partition = Partition(partition);
-                    let part = Part::Removed { partition, from: Seq(from), upto: Seq(from + len), damaged: None };
+                    let part = ReplayPart::Removed { partition, from: Seq(from), through: Seq(from + len), damaged: None };
                     coverage.answer(now, asked - back.min(asked), answer(part, true), &mut steps);
                 }
                 Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),

@@ -3,12 +3,12 @@
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tickwire_core::decode::{MAX_EVENT, MAX_PAYLOAD, Raw, Reason, decode};
+use tickwire_core::event::decode::{MAX_EVENT, MAX_PAYLOAD, RawMessage, Reason, decode};
+use tickwire_core::event::key;
 use tickwire_core::event::{Audience, Event, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
 use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
-use tickwire_core::key;
+use tickwire_core::protocol::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
 use tickwire_core::wire;
 
 /// Any value of a few levels, with names among its fields that decoders look at.
@@ -133,8 +133,8 @@ fn short(error: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn raw<'a>(kind: &'a str, key: &'a str, content_type: Option<&'a str>, payload: &'a [u8]) -> Raw<'a> {
-    Raw {
+fn raw<'a>(kind: &'a str, key: &'a str, content_type: Option<&'a str>, payload: &'a [u8]) -> RawMessage<'a> {
+    RawMessage {
         kind_token: kind,
         key_token: key,
         content_type,

@@ -23,46 +23,61 @@ pub const LOOKBACK: usize = 20;
 
 /// All detectors, in the order in which they look at a bar.
 pub const DETECTORS: [Detector; 12] = [
-    Detector { pattern: Pattern::BreakoutBO, span: LOOKBACK + 1, needs: Needs::Volume, find: extremes::breakout },
+    Detector {
+        pattern: Pattern::BreakoutBO,
+        span: LOOKBACK + 1,
+        needs: PatternNeeds::Volume,
+        find: extremes::breakout,
+    },
     Detector {
         pattern: Pattern::SupportBreak,
         span: LOOKBACK + 1,
-        needs: Needs::Prices,
+        needs: PatternNeeds::Prices,
         find: extremes::support_break,
     },
     Detector {
         pattern: Pattern::ResistanceBreak,
         span: LOOKBACK + 1,
-        needs: Needs::Prices,
+        needs: PatternNeeds::Prices,
         find: extremes::resistance_break,
     },
-    Detector { pattern: Pattern::TrendReversal, span: trend::SLOW + 1, needs: Needs::Prices, find: trend::reversal },
+    Detector {
+        pattern: Pattern::TrendReversal,
+        span: trend::SLOW + 1,
+        needs: PatternNeeds::Prices,
+        find: trend::reversal,
+    },
     Detector {
         pattern: Pattern::BullishEngulfing,
         span: LOOKBACK + 2,
-        needs: Needs::Prices,
+        needs: PatternNeeds::Prices,
         find: candles::bullish_engulfing,
     },
     Detector {
         pattern: Pattern::BearishEngulfing,
         span: LOOKBACK + 2,
-        needs: Needs::Prices,
+        needs: PatternNeeds::Prices,
         find: candles::bearish_engulfing,
     },
-    Detector { pattern: Pattern::Hammer, span: LOOKBACK + 1, needs: Needs::Prices, find: candles::hammer },
-    Detector { pattern: Pattern::Doji, span: LOOKBACK + 1, needs: Needs::Prices, find: candles::doji },
-    Detector { pattern: Pattern::SurgeDetection, span: LOOKBACK + 1, needs: Needs::Volume, find: volume::surge },
-    Detector { pattern: Pattern::VolatilitySpike, span: LOOKBACK + 1, needs: Needs::Prices, find: volatility::spike },
+    Detector { pattern: Pattern::Hammer, span: LOOKBACK + 1, needs: PatternNeeds::Prices, find: candles::hammer },
+    Detector { pattern: Pattern::Doji, span: LOOKBACK + 1, needs: PatternNeeds::Prices, find: candles::doji },
+    Detector { pattern: Pattern::SurgeDetection, span: LOOKBACK + 1, needs: PatternNeeds::Volume, find: volume::surge },
+    Detector {
+        pattern: Pattern::VolatilitySpike,
+        span: LOOKBACK + 1,
+        needs: PatternNeeds::Prices,
+        find: volatility::spike,
+    },
     Detector {
         pattern: Pattern::MomentumSurge,
         span: momentum::SURGE_SPAN,
-        needs: Needs::Minutes,
+        needs: PatternNeeds::Minutes,
         find: momentum::surge,
     },
     Detector {
         pattern: Pattern::QuickReversal,
         span: momentum::REVERSAL_SPAN,
-        needs: Needs::Minutes,
+        needs: PatternNeeds::Minutes,
         find: momentum::quick_reversal,
     },
 ];
@@ -75,7 +90,7 @@ pub struct Detector {
     /// How many bars it looks at, the newest included.
     pub span: usize,
     /// What a file must have for it to run.
-    pub needs: Needs,
+    pub needs: PatternNeeds,
     find: fn(&[Bar]) -> Option<Finding>,
 }
 
@@ -83,9 +98,9 @@ impl Detector {
     /// Whether a file with these inputs feeds it. A detector whose input is missing is off.
     pub fn runs_on(&self, inputs: Inputs) -> bool {
         match self.needs {
-            Needs::Prices => true,
-            Needs::Volume => inputs.volume,
-            Needs::Minutes => inputs.minutes,
+            PatternNeeds::Prices => true,
+            PatternNeeds::Volume => inputs.volume,
+            PatternNeeds::Minutes => inputs.minutes,
         }
     }
 
@@ -98,7 +113,7 @@ impl Detector {
 
 /// What a detector needs beyond the order of bars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
+pub enum PatternNeeds {
     /// Open, high, low and close.
     Prices,
     /// Traded volume as well.

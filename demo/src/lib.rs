@@ -1,7 +1,7 @@
 //! Real prices, walked in time order, and the detectors that find events in them.
 //!
 //! The crate is pure: no network, no clock, no sleeping, no chance. `tickwire replay` and `tickwire dev` pace what a
-//! [`Replay`] yields, put the present time into each payload as `timestamp`, and publish it.
+//! [`Feed`] yields, put the present time into each payload as `timestamp`, and publish it.
 //!
 //! In the order of the flow: [`mod@parse`] reads files into [`bars`], [`tape`] merges them into one time order,
 //! [`detect`] finds patterns in the bars of one symbol, [`combo`] notices where two of them agree, [`market`] judges the
@@ -21,5 +21,5 @@ pub mod tape;
 pub use bars::{Bar, BarTime};
 pub use detect::{Direction, Pattern};
 pub use parse::BarsError;
-pub use replay::{Event, Kind, Replay, Step};
+pub use replay::{Feed, FeedEvent, FeedKind, FeedStep};
 pub use tape::{File, Tape, UnknownFile};

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bars::Row;
 use crate::detect::round;
-use measures::{Breadth, Index};
+use measures::{Breadth, MarketIndex};
 
 pub use measures::{LONG, Regime, SHORT};
 
@@ -37,7 +37,7 @@ impl Market {
         if !rows.iter().any(|row| row.symbol == INDEX) {
             return None;
         }
-        let index = Index::of(self.closes.get(INDEX)?)?;
+        let index = MarketIndex::of(self.closes.get(INDEX)?)?;
         self.days_since += 1;
         if self.last == Some(index.regime()) && self.days_since < EVERY {
             return None;
@@ -49,7 +49,7 @@ impl Market {
     }
 }
 
-fn report(index: &Index, breadth: &Breadth) -> Map<String, Value> {
+fn report(index: &MarketIndex, breadth: &Breadth) -> Map<String, Value> {
     Map::from_iter([
         ("regime".to_owned(), json!(index.regime().as_str())),
         ("regime_confidence".to_owned(), json!(round(index.confidence()))),

@@ -21,14 +21,14 @@ const MARKET_KEY: &str = "US";
 
 /// What a subject calls the kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum FeedKind {
     /// A pattern found in the prices of a symbol.
     Pattern,
     /// The state of the whole market.
     Market,
 }
 
-impl Kind {
+impl FeedKind {
     /// As it stands in a subject.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,9 +40,9 @@ impl Kind {
 
 /// One event to publish at `events.<kind>.<key>`, the key encoded as subjects want it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
+pub struct FeedEvent {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: FeedKind,
     /// The symbol, or `US` for the market.
     pub key: String,
     /// Names it within one walk, always the same: `AAPL:BreakoutBO:2010-02-03`, `US:market:2010-10-18`.
@@ -53,7 +53,7 @@ pub struct Event {
 
 /// One instant of one file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct FeedStep {
     /// The file.
     pub file: File,
     /// The instant; steps never go back in time.
@@ -61,35 +61,35 @@ pub struct Step {
     /// How many bars the file has at it.
     pub bars: usize,
     /// What was found in them: by symbol in the order of the file, then the market.
-    pub events: Vec<Event>,
+    pub events: Vec<FeedEvent>,
 }
 
 /// One walk over a [`Tape`].
 #[derive(Debug)]
-pub struct Replay<'a> {
+pub struct Feed<'a> {
     tape: &'a Tape,
     next: usize,
-    symbols: BTreeMap<(File, &'a str), Watch>,
+    symbols: BTreeMap<(File, &'a str), FeedWatch>,
     market: Market,
 }
 
-impl<'a> Replay<'a> {
+impl<'a> Feed<'a> {
     pub(crate) fn over(tape: &'a Tape) -> Self {
         Self { tape, next: 0, symbols: BTreeMap::new(), market: Market::default() }
     }
 }
 
-impl Iterator for Replay<'_> {
-    type Item = Step;
+impl Iterator for Feed<'_> {
+    type Item = FeedStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<FeedStep> {
         let tape = self.tape;
         let instant = tape.instants.get(self.next)?;
         self.next += 1;
         let inputs = *tape.inputs.get(&instant.file)?;
         let mut events = Vec::new();
         for row in &instant.rows {
-            let watch = self.symbols.entry((instant.file, &row.symbol)).or_insert_with(|| Watch::new(inputs));
+            let watch = self.symbols.entry((instant.file, &row.symbol)).or_insert_with(|| FeedWatch::new(inputs));
             watch.bar(instant.file, row, &mut events);
         }
         if !inputs.minutes
@@ -98,9 +98,9 @@ impl Iterator for Replay<'_> {
             payload.insert("source".to_owned(), json!("replay"));
             payload.insert("bar_time".to_owned(), json!(instant.time.to_string()));
             let id = format!("{MARKET_KEY}:market:{}", instant.time);
-            events.push(Event { kind: Kind::Market, key: MARKET_KEY.to_owned(), id, payload });
+            events.push(FeedEvent { kind: FeedKind::Market, key: MARKET_KEY.to_owned(), id, payload });
         }
-        Some(Step { file: instant.file, bar_time: instant.time, bars: instant.rows.len(), events })
+        Some(FeedStep { file: instant.file, bar_time: instant.time, bars: instant.rows.len(), events })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -109,11 +109,11 @@ impl Iterator for Replay<'_> {
     }
 }
 
-impl ExactSizeIterator for Replay<'_> {}
+impl ExactSizeIterator for Feed<'_> {}
 
 /// The detectors over one symbol of one file, and the bars that they look at.
 #[derive(Debug)]
-struct Watch {
+struct FeedWatch {
     detectors: Vec<Detector>,
     minutes: bool,
     bars: Vec<Bar>,
@@ -121,13 +121,13 @@ struct Watch {
     agreement: Agreement,
 }
 
-impl Watch {
+impl FeedWatch {
     fn new(inputs: Inputs) -> Self {
         let detectors = DETECTORS.into_iter().filter(|detector| detector.runs_on(inputs)).collect();
         Self { detectors, minutes: inputs.minutes, bars: Vec::new(), last: None, agreement: Agreement::default() }
     }
 
-    fn bar(&mut self, file: File, row: &Row, events: &mut Vec<Event>) {
+    fn bar(&mut self, file: File, row: &Row, events: &mut Vec<FeedEvent>) {
         if self.minutes && self.last.is_some_and(|last| last.date() != row.time.date()) {
             self.bars.clear();
             self.agreement = Agreement::default();
@@ -143,7 +143,7 @@ impl Watch {
     }
 }
 
-fn pattern_event(file: File, row: &Row, pattern: Pattern, finding: &Finding, partner: Option<Pattern>) -> Event {
+fn pattern_event(file: File, row: &Row, pattern: Pattern, finding: &Finding, partner: Option<Pattern>) -> FeedEvent {
     let tier = if partner.is_some() { "combo" } else { file.as_str() };
     let mut payload = Map::from_iter([
         ("pattern".to_owned(), json!(pattern.to_string())),
@@ -159,7 +159,7 @@ fn pattern_event(file: File, row: &Row, pattern: Pattern, finding: &Finding, par
     }
     payload.extend(finding.figures.iter().map(|&(name, value)| (name.to_owned(), json!(round(value)))));
     let id = format!("{}:{pattern}:{}", row.symbol, row.time);
-    Event { kind: Kind::Pattern, key: row.symbol.clone(), id, payload }
+    FeedEvent { kind: FeedKind::Pattern, key: row.symbol.clone(), id, payload }
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// All findings but dojis, which bars that close where they open are.
-    fn events(tape: &Tape) -> Vec<Event> {
+    fn events(tape: &Tape) -> Vec<FeedEvent> {
         let events = tape.replay().flat_map(|step| step.events);
         events.filter(|event| event.payload["pattern"] != "Doji").collect()
     }

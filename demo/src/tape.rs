@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::bars::{BarTime, Row};
 use crate::detect::Inputs;
 use crate::parse::{BarsError, parse};
-use crate::replay::Replay;
+use crate::replay::Feed;
 
 /// A file of real prices that is part of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,8 +102,8 @@ impl Tape {
     }
 
     /// Walks all bars once, with fresh detectors.
-    pub fn replay(&self) -> Replay<'_> {
-        Replay::over(self)
+    pub fn replay(&self) -> Feed<'_> {
+        Feed::over(self)
     }
 }
 

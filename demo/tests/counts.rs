@@ -3,22 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use tickwire_demo::{Event, File, Kind, Step, Tape};
+use tickwire_demo::{FeedEvent, FeedKind, FeedStep, File, Tape};
 
 const EXPECTED: &str = include_str!("counts.txt");
 
-fn steps() -> Vec<Step> {
+fn steps() -> Vec<FeedStep> {
     Tape::embedded(&File::ALL).expect("the embedded files are sound").replay().collect()
 }
 
 /// One line per file, detector and tier; for the market, per regime.
-fn table(steps: &[Step]) -> Vec<String> {
+fn table(steps: &[FeedStep]) -> Vec<String> {
     let mut counts: BTreeMap<[&str; 3], usize> = BTreeMap::new();
     for step in steps {
         for event in &step.events {
             let (name, class) = match event.kind {
-                Kind::Pattern => (text(event, "pattern"), text(event, "tier")),
-                Kind::Market => ("market", text(event, "regime")),
+                FeedKind::Pattern => (text(event, "pattern"), text(event, "tier")),
+                FeedKind::Market => ("market", text(event, "regime")),
             };
             *counts.entry([step.file.as_str(), name, class]).or_default() += 1;
         }
@@ -27,7 +27,7 @@ fn table(steps: &[Step]) -> Vec<String> {
     lines.map(|([file, name, class], count)| format!("{file:<9} {name:<17} {class:<13} {count:>4}")).collect()
 }
 
-fn text<'a>(event: &'a Event, field: &str) -> &'a str {
+fn text<'a>(event: &'a FeedEvent, field: &str) -> &'a str {
     event.payload[field].as_str().expect("the field is text")
 }
 
@@ -52,7 +52,7 @@ fn every_walk_is_the_same() {
 #[test]
 fn a_walk_has_all_bars_in_time_order() {
     let tape = Tape::embedded(&File::ALL).unwrap();
-    let steps: Vec<Step> = tape.replay().collect();
+    let steps: Vec<FeedStep> = tape.replay().collect();
     assert_eq!((tape.len(), tape.replay().len(), steps.len()), (2821, 2821, 2821));
     assert!(steps.is_sorted_by_key(|step| step.bar_time));
     assert_eq!(steps.iter().map(|step| step.bars).sum::<usize>(), 6 * 1258 + 1563);
@@ -62,8 +62,8 @@ fn a_walk_has_all_bars_in_time_order() {
 fn a_file_alone_yields_what_it_yields_among_both() {
     let both = steps();
     for file in File::ALL {
-        let alone: Vec<Step> = Tape::embedded(&[file]).unwrap().replay().collect();
-        let among: Vec<Step> = both.iter().filter(|step| step.file == file).cloned().collect();
+        let alone: Vec<FeedStep> = Tape::embedded(&[file]).unwrap().replay().collect();
+        let among: Vec<FeedStep> = both.iter().filter(|step| step.file == file).cloned().collect();
         assert_eq!(alone, among);
     }
 }
@@ -87,13 +87,13 @@ fn payloads_are_complete_but_for_the_timestamp() {
             assert_eq!(payload.get("timestamp"), None);
             assert!(!payload.values().any(Value::is_null), "{payload:?}");
             let confidence = match event.kind {
-                Kind::Pattern => {
+                FeedKind::Pattern => {
                     assert_eq!(payload["symbol"], event.key.as_str());
                     let combo = payload.contains_key("agrees_with");
                     assert_eq!(payload["tier"], if combo { "combo" } else { step.file.as_str() });
                     &payload["confidence"]
                 }
-                Kind::Market => {
+                FeedKind::Market => {
                     assert_eq!((event.key.as_str(), step.file), ("US", File::Daily));
                     let risk_on = payload["risk_on_score"].as_f64().unwrap();
                     assert!((-1.0..=1.0).contains(&risk_on), "{payload:?}");
@@ -111,7 +111,7 @@ fn what_needs_volume_is_off_where_there_is_none() {
     let steps = steps();
     let found = |file: File| -> BTreeSet<&str> {
         let events = steps.iter().filter(|step| step.file == file).flat_map(|step| &step.events);
-        events.filter(|event| event.kind == Kind::Pattern).map(|event| text(event, "pattern")).collect()
+        events.filter(|event| event.kind == FeedKind::Pattern).map(|event| text(event, "pattern")).collect()
     };
     let (daily, intraday) = (found(File::Daily), found(File::Intraday));
     assert_eq!(daily.difference(&intraday).copied().collect::<Vec<_>>(), ["BreakoutBO", "SurgeDetection"]);

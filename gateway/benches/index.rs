@@ -21,20 +21,20 @@ use tickwire_testkit::blank_event;
 
 /// A load: how many symbols there are, and how many subscriptions share how many filters.
 #[derive(Clone, Copy)]
-struct Load {
+struct IndexLoad {
     name: &'static str,
     symbols: u64,
     filters: u64,
     subscriptions: u64,
 }
 
-const fn load(name: &'static str, symbols: u64, filters: u64, subscriptions: u64) -> Load {
-    Load { name, symbols, filters, subscriptions }
+const fn load(name: &'static str, symbols: u64, filters: u64, subscriptions: u64) -> IndexLoad {
+    IndexLoad { name, symbols, filters, subscriptions }
 }
 
 /// The first three find more for each event the larger they are. `1M, few match` finds as many as `10k` in an index that
 /// is a hundred times as large, so that the two tell whether cost follows the matches or the subscriptions.
-const LOADS: [Load; 5] = [
+const LOADS: [IndexLoad; 5] = [
     load("10k", 5_000, 20_000, 10_000),
     load("100k", 5_000, 20_000, 100_000),
     load("1M", 5_000, 20_000, 1_000_000),
@@ -58,7 +58,7 @@ fn user(session: u64) -> UserId {
     UserId::new(&format!("u{session}")).unwrap()
 }
 
-impl Load {
+impl IndexLoad {
     fn filter(&self, number: u64) -> Arc<Filter> {
         let symbols = (0..5).map(|draw| symbol(mix(number << 8 | draw) % self.symbols)).collect();
         // Filters differ in their threshold as well, so that there are as many as were asked for.
@@ -74,7 +74,7 @@ impl Load {
         let filters: Vec<_> = (0..self.filters).map(|number| self.filter(number)).collect();
         let mut index = Index::default();
         for number in 0..self.subscriptions {
-            index.sit(&user(number), number);
+            index.register(&user(number), number);
             index.add(Self::subscriber(number), &filters[(mix(number) % self.filters) as usize]);
         }
         (index, filters)
@@ -108,7 +108,7 @@ fn count(index: &mut Index, event: &Event) -> u64 {
 }
 
 /// The loads of this run: all of them when it measures, the smallest when it is only to show that it runs.
-fn loads() -> &'static [Load] {
+fn loads() -> &'static [IndexLoad] {
     if measuring() { &LOADS } else { &LOADS[4..] }
 }
 
@@ -121,7 +121,7 @@ fn nanos(since: Instant) -> u64 {
 }
 
 /// The distribution of single calls. Of a match, the bar takes 10 ns for each subscription found.
-fn distributions(load: &Load, index: &mut Index, filters: &[Arc<Filter>]) {
+fn distributions(load: &IndexLoad, index: &mut Index, filters: &[Arc<Filter>]) {
     let histogram = || Histogram::<u64>::new_with_max(1_000_000_000, 3).unwrap();
     let (mut matching, mut found, mut over) = (histogram(), histogram(), histogram());
     for event in load.events(50_000) {
@@ -139,17 +139,17 @@ fn distributions(load: &Load, index: &mut Index, filters: &[Arc<Filter>]) {
     for number in 0..20_000 {
         // Half of them share a filter that is there, as most do; then each brings one of its own.
         let session = load.subscriptions + number;
-        index.sit(&user(session), session);
+        index.register(&user(session), session);
         let shared = &filters[(mix(session) % load.filters) as usize];
         let since = Instant::now();
-        let kept = index.add(Load::subscriber(session), shared);
+        let kept = index.add(IndexLoad::subscriber(session), shared);
         subscribing.saturating_record(nanos(since));
         let since = Instant::now();
         index.remove(session, 1, &kept);
         unsubscribing.saturating_record(nanos(since));
         let own = load.filter(load.filters + number);
         let since = Instant::now();
-        let kept = index.add(Load::subscriber(session), &own);
+        let kept = index.add(IndexLoad::subscriber(session), &own);
         index.remove(session, 1, &kept);
         interning.saturating_record(nanos(since));
         index.rise(&user(session), session);
@@ -184,7 +184,7 @@ fn index(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("subscribe and unsubscribe", load.name), |bencher| {
             bencher.iter(|| {
                 number += 1;
-                let kept = index.add(Load::subscriber(number), &filters[(mix(number) % load.filters) as usize]);
+                let kept = index.add(IndexLoad::subscriber(number), &filters[(mix(number) % load.filters) as usize]);
                 index.remove(number, 1, &kept);
             });
         });

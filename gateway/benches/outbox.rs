@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickwire_core::event::{Event, Priority};
-use tickwire_core::frames::Encoding;
 use tickwire_core::ids::{Millis, Partition, Seq};
-use tickwire_gateway::account::Account;
+use tickwire_core::protocol::Encoding;
 use tickwire_gateway::delivery::Delivery;
-use tickwire_gateway::outbox::{Frame, Limits, Outbox};
+use tickwire_gateway::limits::account::Account;
+use tickwire_gateway::outbox::{Frame, Outbox, OutboxLimits};
 use tickwire_testkit::blank_event;
 
-const LIMITS: Limits = Limits { bytes: 64 * 1024, critical: 20, lanes: true, patience: u64::MAX };
+const LIMITS: OutboxLimits = OutboxLimits { bytes: 64 * 1024, critical: 20, lanes: true, patience: u64::MAX };
 
 fn delivery(seq: u64) -> Arc<Delivery> {
     let mut data = serde_json::Map::new();
@@ -45,16 +45,16 @@ fn outbox(criterion: &mut Criterion) {
     }
     group.throughput(Throughput::Elements(events.len() as u64));
     group.bench_function("a reader that stalls", |bencher| {
-        let mut let_go = Vec::new();
+        let mut dropped = Vec::new();
         bencher.iter(|| {
             let mut outbox = Outbox::new();
             for delivery in &events {
                 outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS);
                 if outbox.bytes() > LIMITS.bytes {
-                    black_box(outbox.relieve(Millis(0), Encoding::Json, &LIMITS, &mut let_go));
+                    black_box(outbox.shed_load(Millis(0), Encoding::Json, &LIMITS, &mut dropped));
                 }
             }
-            let_go.clear();
+            dropped.clear();
         });
     });
     group.finish();

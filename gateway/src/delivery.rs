@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use tickwire_core::coverage::Weight;
 use tickwire_core::event::Event;
-use tickwire_core::frames::{Encoding, encode_event};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::{Encoding, encode_event};
 
 /// One event with its place in the stream and its wire forms.
 #[derive(Debug)]

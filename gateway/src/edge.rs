@@ -6,20 +6,17 @@
 //! stream a time stands.
 //!
 //! `sections` come in, `outlet` is the way to a shard, `interest` and requests for a `replay` go out. `past` is the same for
-//! sessions that catch up, who are gathered by `catch_ups`, and for their `searches`. `rebalance` sends sessions to
+//! sessions that catch up, who are gathered by `cohorts`, and for their `searches`. `rebalance` sends sessions to
 //! gateways that have joined, `upstream` says when clients are told that NATS is away, or does not store.
 
-mod catch_ups;
+mod backfill;
 mod driver;
-mod find;
 mod inputs;
 mod interest;
-mod outlet;
-mod past;
 mod rebalance;
-mod replay;
-mod searches;
+pub(crate) mod replay;
 mod sections;
+mod shard_queue;
 mod upstream;
 
 use std::borrow::Cow;
@@ -27,13 +24,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
-use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Coverage, Limits, Step};
+use tickwire_core::coverage::confirmations::Confirmations;
+use tickwire_core::coverage::reached::GatewayCoverage;
+use tickwire_core::coverage::{Coverage, CoverageEvent, RepairLimits};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::reached::Reached;
-use tickwire_core::ring::View;
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
 use tickwire_node::clock::millis;
@@ -42,18 +39,18 @@ use tickwire_node::declare_counter;
 use tickwire_node::storage::Stopped;
 use tracing::warn;
 
+use crate::backfill::cohorts::Cohorts;
+use crate::backfill::seek::Searches;
+use crate::byte_queue::Sender;
 use crate::delivery::Delivery;
-use crate::edge::catch_ups::CatchUps;
-use crate::edge::outlet::Outlet;
 use crate::edge::rebalance::Rebalance;
-use crate::edge::searches::Searches;
+use crate::edge::shard_queue::ShardQueue;
 use crate::edge::upstream::{Outage, Upstream};
-use crate::messages::{FromEdge, SessionId, Steps, ToEdge, ToShard};
-use crate::weighed::Sender;
+use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};
 
-pub(crate) use crate::edge::driver::Driver;
 #[cfg(test)]
-pub(crate) use crate::edge::find::DEADLINE as SEARCH_DEADLINE;
+pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
+pub(crate) use crate::edge::driver::Driver;
 pub(crate) use crate::edge::inputs::Inputs;
 
 /// How much longer than `gateway.confirm_timeout` a confirmation waits for what it would outdate, in milliseconds. Answers to
@@ -64,14 +61,14 @@ const CONFIRM_PATIENCE: u64 = 2_000;
 #[derive(Debug)]
 pub(crate) struct Edge {
     gateway: NodeRef,
-    connection: Connection,
-    shards: Vec<Outlet>,
+    connection: NatsConnection,
+    shards: Vec<ShardQueue>,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
-    reached: Reached,
-    confirmations: Confirmations<Asked>,
-    seats: HashMap<SessionId, Seat>,
-    catch_ups: CatchUps,
+    reached: GatewayCoverage,
+    confirmations: Confirmations<AwaitedConfirmation>,
+    registrations: HashMap<SessionId, Registration>,
+    cohorts: Cohorts,
     searches: Searches,
     rebalance: Rebalance,
     upstream: Upstream,
@@ -79,14 +76,14 @@ pub(crate) struct Edge {
     stopped: Stopped,
     /// What is to be sent.
     outgoing: Vec<Outgoing>,
-    steps: Vec<Step<Arc<Delivery>>>,
+    steps: Vec<CoverageEvent<Arc<Delivery>>>,
     /// When the next revision is cut, if something changed.
     cut_at: Option<Millis>,
     beat_at: Millis,
     beat_interval: u64,
     delta_window: u64,
     /// How often partitions have ticks, and how soon routers tell of them.
-    ticks: (u64, u64),
+    heartbeats: (u64, u64),
     ready: Check,
     /// How large a message was that the server does not take, while nothing has gone through since.
     too_large: Option<usize>,
@@ -94,7 +91,7 @@ pub(crate) struct Edge {
 
 /// The connection to NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Connection {
+pub(crate) struct NatsConnection {
     pub(crate) is_up: bool,
     /// The largest message that the server takes, in bytes.
     pub(crate) max_payload: usize,
@@ -113,7 +110,7 @@ pub(crate) struct Outgoing {
 
 /// A session as the edge sees it.
 #[derive(Debug)]
-struct Seat {
+struct Registration {
     user: UserId,
     /// The highest revision asked for, so that the session's confirmations keep the order of its requests.
     asked: Revision,
@@ -121,7 +118,7 @@ struct Seat {
 
 /// A confirmation that a shard waits for.
 #[derive(Debug)]
-struct Asked {
+struct AwaitedConfirmation {
     session: SessionId,
     at: Millis,
 }
@@ -132,21 +129,21 @@ impl Edge {
         gateway: NodeRef,
         config: &Config,
         partitions: u16,
-        (view, connection): (View, Connection),
+        (view, connection): (View, NatsConnection),
         shards: Vec<Sender<ToShard>>,
         ready: Check,
     ) -> Self {
-        let outlet = |(number, shard)| Outlet::new(number, shard, config.gateway.shard_bytes);
+        let outlet = |(number, shard)| ShardQueue::new(number, shard, config.gateway.shard_bytes);
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay), Bounds::default()),
             gateway,
             connection,
             shards: shards.into_iter().enumerate().map(outlet).collect(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
-            reached: Reached::default(),
+            reached: GatewayCoverage::default(),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
-            seats: HashMap::new(),
-            catch_ups: CatchUps::new(limits(&config.gateway)),
+            registrations: HashMap::new(),
+            cohorts: Cohorts::new(limits(&config.gateway)),
             searches: Searches::new(millis(config.gateway.give_up_after)),
             rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),
             upstream: Upstream::default(),
@@ -157,7 +154,7 @@ impl Edge {
             beat_at: Millis(0),
             beat_interval: millis(config.membership.beat_interval),
             delta_window: millis(config.gateway.delta_window),
-            ticks: (millis(config.membership.tick_interval), millis(config.router.checkpoint_interval)),
+            heartbeats: (millis(config.membership.tick_interval), millis(config.router.checkpoint_interval)),
             ready,
             too_large: None,
         }
@@ -165,14 +162,14 @@ impl Edge {
 
     /// The members of the cluster have changed.
     pub(crate) fn take_view(&mut self, now: Millis, view: &View) {
-        self.rebalance.see(now, &self.gateway, self.log.view(), view, self.seats.len());
+        self.rebalance.see(now, &self.gateway, self.log.view(), view, self.registrations.len());
         self.log.set_view(view.clone());
         self.changed(now);
     }
 
     /// How the connection to NATS is now, and what keeps the server from storing events, as routers say. What follows from
     /// it for clients is seen by [`Self::look_upstream`].
-    pub(crate) fn take_standing(&mut self, connection: Connection, stopped: Stopped) {
+    pub(crate) fn take_standing(&mut self, connection: NatsConnection, stopped: Stopped) {
         (self.connection, self.stopped) = (connection, stopped);
     }
 
@@ -189,11 +186,11 @@ impl Edge {
     /// Does what has become possible or necessary by what was taken in. To be called after every input.
     pub(crate) fn settle(&mut self, now: Millis) {
         self.repair(now);
-        self.catch_up(now);
+        self.backfill(now);
         self.hand_on(now);
         // What has come may let others begin, or ask for more.
         while self.hand_past() {
-            self.catch_up(now);
+            self.backfill(now);
         }
     }
 
@@ -204,7 +201,7 @@ impl Edge {
         let due = due.into_iter().chain([
             self.log.next_shrink(),
             self.upstream.next_look(),
-            self.catch_ups.next_turn(),
+            self.cohorts.next_turn(),
             self.rebalance.next_turn(),
             self.searches.next_turn().filter(|_| self.connection.is_up),
         ]);
@@ -222,32 +219,32 @@ impl Edge {
         match request {
             ToEdge::Join(session, user) => {
                 let revision = self.log.add_user(&user);
-                self.seats.insert(session, Seat { user, asked: revision });
-                self.confirmations.ask(now, revision, Asked { session, at: now });
+                self.registrations.insert(session, Registration { user, asked: revision });
+                self.confirmations.ask(now, revision, AwaitedConfirmation { session, at: now });
             }
             ToEdge::Add(session, filters) => {
                 let revision = filters.iter().map(|filter| self.log.add(filter)).max().unwrap_or_default();
-                let Some(seat) = self.seats.get_mut(&session) else { return };
-                seat.asked = seat.asked.max(revision);
-                self.confirmations.ask(now, seat.asked, Asked { session, at: now });
+                let Some(registration) = self.registrations.get_mut(&session) else { return };
+                registration.asked = registration.asked.max(revision);
+                self.confirmations.ask(now, registration.asked, AwaitedConfirmation { session, at: now });
             }
             ToEdge::Remove(filter) => self.log.remove(now, filter),
             ToEdge::Leave(session, filters) => {
                 for filter in filters {
                     self.log.remove(now, filter);
                 }
-                if let Some(seat) = self.seats.remove(&session) {
-                    self.log.remove_user(now, seat.user);
+                if let Some(registration) = self.registrations.remove(&session) {
+                    self.log.remove_user(now, registration.user);
                 }
-                self.catch_ups.leave(session);
+                self.cohorts.leave(session);
                 self.searches.leave(session);
             }
-            ToEdge::CatchUp(session, lack) => return self.take_lack(now, session, *lack),
-            ToEdge::LeavePast(session) => return self.catch_ups.leave(session),
-            ToEdge::Digested(gathering, bytes) => return self.catch_ups.digested(gathering, bytes),
+            ToEdge::CatchUp(session, ranges) => return self.take_backfill(now, session, *ranges),
+            ToEdge::LeavePast(session) => return self.cohorts.leave(session),
+            ToEdge::Digested(cohort, bytes) => return self.cohorts.processed(cohort, bytes),
             ToEdge::Find(session, time) => return self.searches.ask(now, session, time),
         }
-        gauge!("tickwire_gateway_sessions").set(self.seats.len() as f64);
+        gauge!("tickwire_gateway_sessions").set(self.registrations.len() as f64);
         self.changed(now);
     }
 
@@ -268,8 +265,8 @@ impl Edge {
 
     /// Sends sessions to gateways that have joined.
     fn send_away(&mut self, now: Millis) {
-        let sessions = self.seats.iter().map(|(session, seat)| (*session, &seat.user));
-        let away = self.rebalance.turn(now, self.log.view(), self.seats.len(), sessions);
+        let sessions = self.registrations.iter().map(|(session, registration)| (*session, &registration.user));
+        let away = self.rebalance.turn(now, self.log.view(), self.registrations.len(), sessions);
         if away.is_empty() {
             return;
         }
@@ -300,23 +297,23 @@ impl Edge {
     fn outage(&mut self, now: Millis) -> Option<Outage> {
         let standing = (self.connection.is_up, self.stopped.is_none());
         let since = self.upstream.waits_since(now, standing);
-        Outage::of(now, standing, &self.coverage, self.ticks, since)
+        Outage::of(now, standing, &self.coverage, self.heartbeats, since)
     }
 
     /// Hands the shards what there is, and right behind it what is confirmed as of there.
     fn hand_on(&mut self, now: Millis) {
         if !self.steps.is_empty() {
-            let steps = Arc::new(Steps::new(std::mem::take(&mut self.steps)));
+            let steps = Arc::new(SharedCoverageEvents::new(std::mem::take(&mut self.steps)));
             for step in &steps.steps {
                 replay::note(step);
                 self.reached.see(step, |delivery| delivery.event.stored);
-                if matches!(step, Step::Reset { .. }) {
-                    self.catch_ups.forget_all();
+                if matches!(step, CoverageEvent::Reset { .. }) {
+                    self.cohorts.forget_all();
                 }
             }
             self.shards.iter_mut().for_each(|shard| shard.steps(&steps));
         }
-        self.shards.iter_mut().for_each(Outlet::look);
+        self.shards.iter_mut().for_each(ShardQueue::look);
         for asked in self.confirmations.take(now, &mut self.coverage) {
             histogram!("tickwire_gateway_confirm_seconds").record(now.since(asked.at) as f64 / 1000.0);
             if let Some(shard) = self.shards.get_mut(usize::from(asked.session.shard)) {
@@ -331,8 +328,8 @@ fn refused(error: &wire::WireError) {
     warn!(%error, "a message between nodes was refused");
 }
 
-fn limits(config: &GatewayConfig) -> Limits {
-    Limits {
+fn limits(config: &GatewayConfig) -> RepairLimits {
+    RepairLimits {
         grace: millis(config.gap_grace),
         hold_bytes: config.hold_bytes,
         replays: config.replays,
@@ -344,11 +341,11 @@ fn limits(config: &GatewayConfig) -> Limits {
 
 fn describe() {
     sections::describe();
-    outlet::describe();
+    crate::edge::shard_queue::describe();
     replay::describe();
     interest::describe();
-    past::describe();
-    find::describe();
+    crate::edge::backfill::describe();
+    crate::backfill::bisection::describe();
     declare_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
     describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");

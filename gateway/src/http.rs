@@ -4,8 +4,9 @@
 //! is taken out of the HTTP server's hands at once, so its buffers go and its end is ours alone.
 
 pub(crate) mod cors;
-mod handshake;
-mod refused;
+pub(crate) mod home;
+mod refusal;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,13 @@ use hyper::upgrade::OnUpgrade;
 use metrics::counter;
 use rand::Rng;
 use serde::Deserialize;
-use tickwire_core::frames::Encoding;
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
+use tickwire_core::protocol::Encoding;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{GatewayConfig, WebOrigin};
-use tickwire_node::http::{Deadlines, Limits, Peer, Place, Places, Proxies, Server, Source, into_tcp};
+use tickwire_node::http::{
+    ClientSource, ConnectionSlot, ConnectionSlots, Deadlines, HttpLimits, HttpPeer, HttpServer, Proxies, into_tcp,
+};
 use tickwire_node::shutdown::contain;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -33,15 +36,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::admission::{Admission, Caller};
-use crate::auth::{AuthError, Credentials, Identity};
-use crate::capacity::Capacity;
-use crate::home;
-use crate::lobby::Lobby;
-use crate::socket::{Rate, Reader, TcpSocket};
+use crate::handshake::admission::{Admission, Caller};
+use crate::handshake::auth::{AuthError, Credentials, Identity};
+use crate::handshake::capacity::Capacity;
 
-pub(crate) use handshake::offered_credentials;
-pub(crate) use refused::Refused;
+use crate::handshake::Handshake;
+use crate::socket::{MessageReader, ReadRate, TcpSocket};
+
+pub(crate) use crate::http::refusal::HttpRefusal;
+pub(crate) use crate::http::upgrade::offered_credentials;
 
 /// When a client that found no place may look again.
 const FULL_RETRY_SECONDS: u32 = 5;
@@ -64,8 +67,8 @@ pub(crate) const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
 /// The HTTP front: what its routes need.
 #[derive(Debug)]
-pub(crate) struct Front {
-    pub(crate) lobby: Arc<Lobby>,
+pub(crate) struct HttpState {
+    pub(crate) handshake: Arc<Handshake>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) connect_url: String,
     pub(crate) allowed_origins: Vec<WebOrigin>,
@@ -74,17 +77,17 @@ pub(crate) struct Front {
     /// The sessions that this gateway takes.
     sessions: Arc<Semaphore>,
     /// Those among them that have not said who they are.
-    unnamed: Places,
-    limits: Limits,
+    unnamed: ConnectionSlots,
+    limits: HttpLimits,
     max_frame_bytes: usize,
-    rate: Rate,
+    rate: ReadRate,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
 
-impl Front {
+impl HttpState {
     pub(crate) fn new(
-        lobby: Lobby,
+        handshake: Handshake,
         config: &GatewayConfig,
         capacity: &Capacity,
         view: watch::Receiver<Arc<View>>,
@@ -93,17 +96,17 @@ impl Front {
         let proxies = Arc::new(Proxies::new(config.trusted_proxies.clone()));
         let deadlines = Deadlines { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
         Self {
-            lobby: Arc::new(lobby),
+            handshake: Arc::new(handshake),
             view,
             connect_url: config.connect_url.clone(),
             allowed_origins: config.allowed_origins.clone(),
             admission: Admission::new(config.admission_rate),
             sessions: Arc::new(Semaphore::new(capacity.sessions)),
-            unnamed: Places::new(capacity.unnamed, Arc::clone(&proxies)),
-            limits: Limits { connections: capacity.connections, deadlines, proxies: Arc::clone(&proxies) },
+            unnamed: ConnectionSlots::new(capacity.unnamed, Arc::clone(&proxies)),
+            limits: HttpLimits { connections: capacity.connections, deadlines, proxies: Arc::clone(&proxies) },
             proxies,
             max_frame_bytes: config.max_frame_bytes,
-            rate: Rate { frames: config.read_frames, bytes: config.read_bytes },
+            rate: ReadRate { frames: config.read_frames, bytes: config.read_bytes },
             tasks: TaskTracker::new(),
             drain,
         }
@@ -112,14 +115,14 @@ impl Front {
 
 /// Serves until the drain is over: all shards have ended, which they do when their last session has left. Until then
 /// whoever comes is answered, if only to be told to come again elsewhere.
-pub(crate) async fn serve(listener: TcpListener, front: Front) {
-    let (tasks, drain, lobby) = (front.tasks.clone(), front.drain.clone(), Arc::clone(&front.lobby));
+pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
+    let (tasks, drain, handshake) = (front.tasks.clone(), front.drain.clone(), Arc::clone(&front.handshake));
     let limits = front.limits.clone();
     let stop = CancellationToken::new();
-    let server = Server::new("gateway", listener, routes(front), limits).closing(drain.clone()).run(stop.clone());
+    let server = HttpServer::new("gateway", listener, routes(front), limits).closing(drain.clone()).run(stop.clone());
     let drained = async {
         drain.cancelled().await;
-        tokio::join!(sleep(LEAST_DRAIN), lobby.shards_end());
+        tokio::join!(sleep(LEAST_DRAIN), handshake.shards_end());
         stop.cancel();
     };
     tokio::join!(server, drained);
@@ -127,7 +130,7 @@ pub(crate) async fn serve(listener: TcpListener, front: Front) {
     tasks.wait().await;
 }
 
-fn routes(front: Front) -> Router {
+fn routes(front: HttpState) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     // Only a GET becomes a WebSocket, and axum gives a HEAD to the handler of GET unless it has one of its own.
@@ -152,63 +155,67 @@ async fn nowhere(method: Method, uri: Uri) -> Response {
 
 /// How a client may say who it is in the address: browsers can set no headers.
 #[derive(Deserialize)]
-pub(crate) struct Offered {
+pub(crate) struct OfferedCredentials {
     token: Option<String>,
     user: Option<String>,
 }
 
 /// A query, unless it says twice who the client is.
-pub(crate) type OfferedQuery = Result<Query<Offered>, QueryRejection>;
+pub(crate) type CredentialsQuery = Result<Query<OfferedCredentials>, QueryRejection>;
 
 /// Who a client says it is in the address.
-pub(crate) fn read_query(query: OfferedQuery) -> Result<Offered, Refused> {
-    let twice = |_| Refused::unreadable_credentials("the query names a token, or a user, once");
+pub(crate) fn read_query(query: CredentialsQuery) -> Result<OfferedCredentials, HttpRefusal> {
+    let twice = |_| HttpRefusal::unreadable_credentials("the query names a token, or a user, once");
     query.map(|Query(offered)| offered).map_err(twice)
 }
 
 /// What lets a connection in: its place among the sessions and, until it has said who it is, among those.
-struct Let {
+struct AdmittedConnection {
     session: OwnedSemaphorePermit,
-    unnamed: Option<Place>,
+    unnamed: Option<ConnectionSlot>,
 }
 
 async fn stream(
-    State(front): State<Arc<Front>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    query: OfferedQuery,
+    State(front): State<Arc<HttpState>>,
+    Extension(HttpPeer(peer)): Extension<HttpPeer>,
+    query: CredentialsQuery,
     mut request: Request,
 ) -> Result<Response, Response> {
     counter!("tickwire_gateway_connections_total").increment(1);
     let (key, encoding, credentials) = read(&front, &request, query).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return Err(refuse(Refused::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
+        return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let source = Source::of(front.proxies.client(peer.ip(), forwarded));
-    let named = credentials.map(|credentials| front.lobby.authenticator.check(wall_clock(), &credentials));
+    let source = ClientSource::of(front.proxies.client(peer.ip(), forwarded));
+    let named = credentials.map(|credentials| front.handshake.authenticator.check(wall_clock(), &credentials));
     let place = let_in(&front, source, named.as_ref()).map_err(busy)?;
-    let accepted = handshake::accept(&key, encoding);
+    let accepted = crate::http::upgrade::accept(&key, encoding);
     front.tasks.spawn(contain("lobby", welcome(Arc::clone(&front), upgrade, encoding, named, place)));
     Ok(accepted)
 }
 
 /// Reads what a request for a WebSocket says.
 fn read(
-    front: &Front,
+    front: &HttpState,
     request: &Request,
-    query: OfferedQuery,
-) -> Result<(String, Option<Encoding>, Option<Credentials>), Refused> {
+    query: CredentialsQuery,
+) -> Result<(String, Option<Encoding>, Option<Credentials>), HttpRefusal> {
     let headers = request.headers();
-    let key = handshake::check(request)?.to_owned();
+    let key = crate::http::upgrade::check(request)?.to_owned();
     check_origin(headers, &front.allowed_origins)?;
-    Ok((key, handshake::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
+    Ok((key, crate::http::upgrade::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
 }
 
 /// Why a connection finds no place now, and after how many seconds it may look again.
-type Busy = (&'static str, u32);
+type BusyReason = (&'static str, u32);
 
 /// Finds a place for a connection.
-fn let_in(front: &Front, source: Source, named: Option<&Result<Identity, AuthError>>) -> Result<Let, Busy> {
+fn let_in(
+    front: &HttpState,
+    source: ClientSource,
+    named: Option<&Result<Identity, AuthError>>,
+) -> Result<AdmittedConnection, BusyReason> {
     if front.drain.is_cancelled() {
         let seconds = rand::rng().random_range(1..=MOST_DRAIN_RETRY_SECONDS);
         return Err(("this gateway is shutting down; try another", seconds));
@@ -234,16 +241,16 @@ fn let_in(front: &Front, source: Source, named: Option<&Result<Identity, AuthErr
     } else {
         None
     };
-    Ok(Let { session, unnamed })
+    Ok(AdmittedConnection { session, unnamed })
 }
 
 /// Takes the socket of an upgraded connection to the lobby.
 async fn welcome(
-    front: Arc<Front>,
+    front: Arc<HttpState>,
     upgrade: OnUpgrade,
     encoding: Option<Encoding>,
     named: Option<Result<Identity, AuthError>>,
-    place: Let,
+    place: AdmittedConnection,
 ) {
     let (tcp, read) = match timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => match into_tcp(upgraded) {
@@ -254,38 +261,38 @@ async fn welcome(
         Err(_) => return debug!("an upgrade took too long"),
     };
     let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
-    let reader = Reader::new(&read, max_frame_bytes);
+    let reader = MessageReader::new(&read, max_frame_bytes);
     let socket = TcpSocket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
-    let Let { session, unnamed } = place;
-    if let Some((mut socket, identity)) = front.lobby.greet(socket, named, unnamed, &front.drain).await {
+    let AdmittedConnection { session, unnamed } = place;
+    if let Some((mut socket, identity)) = front.handshake.greet(socket, named, unnamed, &front.drain).await {
         socket.set_max_frame_bytes(front.max_frame_bytes);
-        front.lobby.hand_over(socket, identity, session).await;
+        front.handshake.hand_over(socket, identity, session).await;
     }
 }
 
 /// Whether pages of this origin may connect.
-pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<(), Refused> {
+pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<(), HttpRefusal> {
     match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
         Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one.has(origin)) => {
-            let origin = handshake::clipped(origin, SHOWN_ORIGIN);
+            let origin = crate::http::upgrade::clipped(origin, SHOWN_ORIGIN);
             let message = format!("pages of {origin} may not connect (gateway.allowed_origins)");
-            Err(Refused::new(StatusCode::FORBIDDEN, message))
+            Err(HttpRefusal::new(StatusCode::FORBIDDEN, message))
         }
         _ => Ok(()),
     }
 }
 
 /// The answer to a request for a WebSocket that is refused.
-fn refuse(refused: Refused) -> Response {
+fn refuse(refused: HttpRefusal) -> Response {
     counter!("tickwire_gateway_refused_upgrades_total", "status" => refused.status.as_u16().to_string()).increment(1);
     let mut response = refused.into_response();
-    handshake::explain(&mut response);
+    crate::http::upgrade::explain(&mut response);
     response
 }
 
 /// The answer to one that finds no place now.
-fn busy((message, retry_after): Busy) -> Response {
-    let mut response = refuse(Refused::later(message, retry_after));
+fn busy((message, retry_after): BusyReason) -> Response {
+    let mut response = refuse(HttpRefusal::later(message, retry_after));
     // It becomes no session, so it need not hold a connection either.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

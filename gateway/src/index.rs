@@ -3,12 +3,12 @@
 //! Equal filters are interned: one evaluation serves all who share one. A filter is filed under what tells it apart
 //! best (`lists`), with all that is small about it beside (`list`), so that the cost of an event follows the filters
 //! that match and not those that exist. An event for one user asks that user's subscriptions and nobody else's
-//! (`seats`). Nothing is allocated for an event.
+//! (`sessions`). Nothing is allocated for an event.
 
 mod list;
 mod lists;
 pub(crate) mod metrics;
-mod seats;
+mod sessions;
 mod statistics;
 mod walk;
 
@@ -22,10 +22,10 @@ use tickwire_core::event::{Audience, Event};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::UserId;
 
+use crate::index::sessions::{IndexedSessions, IndexedSubscription};
 use lists::Lists;
-use seats::{Held, Seats};
 pub use statistics::{Dimension, Statistics, Tally};
-use walk::Walk;
+use walk::MatchWalk;
 
 /// Strangers choose the keys, so the hash is seeded at random.
 type Hasher = foldhash::fast::RandomState;
@@ -63,7 +63,7 @@ pub struct Index {
     filters: Slab<Interned>,
     slots: HashMap<Arc<Filter>, Slot, Hasher>,
     lists: Lists,
-    seats: Seats,
+    sessions: IndexedSessions,
     /// The filters that the event at hand passes; kept so that none is made for each event.
     matched: Vec<Slot>,
     walks: u64,
@@ -83,15 +83,15 @@ struct Interned {
 
 impl Index {
     /// A session of `user` is here. Events for one user concern that user's sessions alone.
-    pub fn sit(&mut self, user: &UserId, session: u64) {
-        if self.seats.sit(user, session) {
+    pub fn register(&mut self, user: &UserId, session: u64) {
+        if self.sessions.register(user, session) {
             self.statistics.of_mut(Dimension::User).entries += 1;
         }
     }
 
     /// The session of `user` is gone, and with it what it still subscribed to. Another user's is not.
     pub fn rise(&mut self, user: &UserId, session: u64) {
-        if self.seats.user(session).is_none_or(|seated| seated == user) {
+        if self.sessions.user(session).is_none_or(|seated| seated == user) {
             self.leave(session);
         }
     }
@@ -101,7 +101,7 @@ impl Index {
     pub fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Arc<Filter> {
         let slot = self.slots.get(filter).copied().unwrap_or_else(|| self.intern(filter));
         let Subscriber { session, subscription, .. } = subscriber;
-        match self.seats.held(session, subscription) {
+        match self.sessions.held(session, subscription) {
             Some(held) if held.slot == slot => {
                 self.filters[slot.at()].subscribers[held.place as usize] = subscriber;
                 return Arc::clone(&self.filters[slot.at()].filter);
@@ -116,14 +116,14 @@ impl Index {
         }
         let place = interned.subscribers.len() as u32;
         interned.subscribers.push(subscriber);
-        self.seats.hold(session, Held { subscription, slot, place });
+        self.sessions.hold(session, IndexedSubscription { subscription, slot, place });
         self.statistics.subscriptions += 1;
         Arc::clone(&self.filters[slot.at()].filter)
     }
 
     /// Removes a subscription, unless it has another filter than this by now.
     pub fn remove(&mut self, session: u64, subscription: u32, filter: &Arc<Filter>) {
-        let Some(held) = self.seats.held(session, subscription) else { return };
+        let Some(held) = self.sessions.held(session, subscription) else { return };
         let kept = &self.filters[held.slot.at()].filter;
         if Arc::ptr_eq(kept, filter) || kept == filter {
             self.release(session, held);
@@ -141,7 +141,7 @@ impl Index {
             return;
         }
         let mut matched = std::mem::take(&mut self.matched);
-        let mut walk = Walk {
+        let mut walk = MatchWalk {
             event,
             probe: self.lists.probe(event),
             filters: &mut self.filters,
@@ -171,7 +171,7 @@ impl Index {
     ) {
         let tally = self.statistics.of_mut(Dimension::User);
         let before = tally.matches;
-        for held in self.seats.held_by(user) {
+        for held in self.sessions.held_by(user) {
             let interned = &self.filters[held.slot.at()];
             if interned.filter.matches(event) {
                 tally.matches += 1;
@@ -189,11 +189,11 @@ impl Index {
     /// time, all of them in turn. Returns how many entries that were, sessions and subscriptions.
     pub fn sweep(&mut self, mut alive: impl FnMut(u64) -> bool) -> usize {
         let mut entries = 0;
-        for _ in 0..self.seats.len().min(SWEEP_SESSIONS) {
-            if self.sweep_at >= self.seats.len() {
+        for _ in 0..self.sessions.len().min(SWEEP_SESSIONS) {
+            if self.sweep_at >= self.sessions.len() {
                 self.sweep_at = 0;
             }
-            match self.seats.at(self.sweep_at) {
+            match self.sessions.at(self.sweep_at) {
                 // The last one takes the place of the one that leaves.
                 Some(session) if !alive(session) => entries += self.leave(session),
                 _ => self.sweep_at += 1,
@@ -210,12 +210,12 @@ impl Index {
 
     /// Takes a session out with all that it holds; returns how many entries that were.
     fn leave(&mut self, session: u64) -> usize {
-        let Some(seat) = self.seats.take(session) else { return 0 };
-        if seat.user.is_some() {
+        let Some(entry) = self.sessions.take(session) else { return 0 };
+        if entry.user.is_some() {
             self.statistics.of_mut(Dimension::User).entries -= 1;
         }
-        let entries = 1 + seat.held.len();
-        let mut held = seat.held;
+        let entries = 1 + entry.held.len();
+        let mut held = entry.held;
         while let Some(one) = held.pop() {
             // The session is no longer seated, so its other subscriptions learn here that one has moved.
             if let Some(moved) = self.unsubscribe(one)
@@ -228,19 +228,19 @@ impl Index {
         entries
     }
 
-    fn release(&mut self, session: u64, held: Held) {
-        self.seats.release(session, held.subscription);
+    fn release(&mut self, session: u64, held: IndexedSubscription) {
+        self.sessions.release(session, held.subscription);
         self.unsubscribe(held);
     }
 
     /// Takes a subscription out of its filter's. Returns the one that takes its place there, if one does.
-    fn unsubscribe(&mut self, held: Held) -> Option<Subscriber> {
+    fn unsubscribe(&mut self, held: IndexedSubscription) -> Option<Subscriber> {
         let subscribers = &mut self.filters[held.slot.at()].subscribers;
         subscribers.swap_remove(held.place as usize);
         self.statistics.subscriptions -= 1;
         let moved = subscribers.get(held.place as usize).copied();
         if let Some(moved) = moved {
-            self.seats.moved(moved.session, moved.subscription, held.place);
+            self.sessions.moved(moved.session, moved.subscription, held.place);
         } else if subscribers.is_empty() {
             self.forget(held.slot);
         }

@@ -234,7 +234,7 @@ impl Pair {
             Change::Come { session } => {
                 if !self.left.contains(&session) {
                     self.alive.insert(session);
-                    self.index.sit(&user(session), session);
+                    self.index.register(&user(session), session);
                 }
             }
             Change::Go { session } => {
@@ -317,7 +317,7 @@ impl Pair {
         for session in std::mem::take(&mut self.alive) {
             self.index.rise(&user(session), session);
         }
-        prop_assert!(self.index.seats.is_empty());
+        prop_assert!(self.index.sessions.is_empty());
         let statistics = self.index.statistics();
         prop_assert!(Dimension::ALL.into_iter().all(|dimension| statistics.of(dimension).entries == 0));
         Ok(())
@@ -371,7 +371,7 @@ fn a_sweep_does_a_piece_at_a_time_and_all_in_turn() {
     let filter = Arc::new(Filter::default());
     let sessions = 3 * SWEEP_SESSIONS as u64;
     for session in 0..sessions {
-        index.sit(&user(session), session);
+        index.register(&user(session), session);
         index.add(subscriber(session, 1), &filter);
     }
     let mut looked_at = 0;
@@ -393,7 +393,7 @@ fn an_event_for_a_user_asks_that_users_subscriptions_alone() {
     let mut index = Index::default();
     let alerts = Arc::new(Filter { kinds: [Kind::Alert].into(), ..Filter::default() });
     for session in 0..300 {
-        index.sit(&user(session), session);
+        index.register(&user(session), session);
         index.add(subscriber(session, 7), &alerts);
     }
     let event = Event { kind: Kind::Alert, key: "u1".into(), audience: Audience::User(user(1)), ..blank_event() };

@@ -8,47 +8,32 @@
 //!   [`account`] knows what a user may have (by counts that slide: [`sliding`]) and may ask for ([`budget`]), `timers` when
 //!   windows end, and `socket` writes; `session`, `sessions`, `accounts`, `pulse` and `mistakes` are the state of it
 //!   all;
-//! * `http`, `home`, `capacity`, `admission`, `lobby` and `auth` take a client from the upgrade to its shard as an
-//!   `arrival`; `shard/commands` answers what it asks for.
+//! * `http`, `home`, `capacity`, `admission`, `handshake` and `auth` take a client from the upgrade to its shard as an
+//!   `new_session`; `shard/commands` answers what it asks for.
 //!
 //! What decides is pure and public, so that benches can measure it; the clock is passed in.
 
-pub mod account;
-mod accounts;
-mod admission;
-mod arrival;
-mod auth;
-pub mod budget;
-mod capacity;
-mod catch_up;
+pub mod backfill;
+mod byte_queue;
 pub mod delivery;
 mod edge;
-mod home;
+mod handshake;
 mod http;
 pub mod index;
-mod lack;
-mod lobby;
+pub mod limits;
 mod messages;
-mod mistakes;
 pub mod outbox;
-mod pulse;
-mod runner;
-mod session;
-mod sessions;
 mod shard;
 #[cfg(test)]
 mod simulator;
-pub mod sliding;
 mod socket;
 mod stats;
-mod timers;
-mod weighed;
 
 use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
@@ -58,11 +43,11 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::auth::Authenticator;
-use crate::capacity::{Capacity, Wanted};
-use crate::edge::{Connection, Driver, Edge, Inputs};
-use crate::http::Front;
-use crate::lobby::Lobby;
+use crate::edge::{Driver, Edge, Inputs, NatsConnection};
+use crate::handshake::Handshake;
+use crate::handshake::auth::Authenticator;
+use crate::handshake::capacity::{Capacity, RequiredCapacity};
+use crate::http::HttpState;
 use crate::shard::{Clocks, Shard, ShardConfig};
 
 /// Runs a gateway until it is told to stop and has drained.
@@ -82,7 +67,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     stats::describe();
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
-    let (to_edge, requests) = weighed::channel();
+    let (to_edge, requests) = crate::byte_queue::channel();
     let authenticator = Arc::new(Authenticator::new(&config.auth));
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
@@ -94,12 +79,14 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     };
     let mut shards = Vec::new();
     for number in 0..shard_count(config) {
-        let (sender, inbox) = weighed::channel();
+        let (sender, inbox) = crate::byte_queue::channel();
         shards.push(sender);
         let (settings, to_edge) = (settings.clone(), to_edge.clone());
         let (drain, force) = (shutdown.drain().clone(), shutdown.force().clone());
         shutdown
-            .spawn_thread("shard", move || runner::run(Shard::new(number, settings, to_edge), inbox, &drain, &force))
+            .spawn_thread("shard", move || {
+                crate::shard::runner::run(Shard::new(number, settings, to_edge), inbox, &drain, &force)
+            })
             .map_err(|error| failed("shard")(error.to_string()))?;
     }
     // From here on the shards alone ask the edge, so that it ends when they have.
@@ -110,14 +97,14 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
-    let known = (view, Connection::of(&node.nats));
+    let known = (view, NatsConnection::of(&node.nats));
     let edge = Edge::new(node.me.clone(), config, partitions, known, shards.clone(), ready);
     let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
 
-    let lobby = Lobby { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
+    let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let capacity = capacity(config, node.descriptors)?;
-    let front = Front::new(lobby, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
+    let front = HttpState::new(handshake, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
     let (listener, force) = (listener.into_std(), shutdown.force().clone());
     let listener = listener.map_err(|error| failed("gateway.listen")(error.to_string()))?;
     shutdown
@@ -130,7 +117,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
 
 /// Serves HTTP and names sockets, on a thread of its own: however much is asked for there, what comes from NATS is not
 /// kept waiting behind it.
-fn door(listener: std::net::TcpListener, front: Front, force: &CancellationToken) -> io::Result<()> {
+fn door(listener: std::net::TcpListener, front: HttpState, force: &CancellationToken) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -141,7 +128,7 @@ fn door(listener: std::net::TcpListener, front: Front, force: &CancellationToken
 
 /// For how many connections there are file descriptors.
 fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, StartError> {
-    let wanted = Wanted {
+    let wanted = RequiredCapacity {
         sessions: config.gateway.max_sessions,
         unnamed: config.gateway.max_unnamed,
         connections: config.gateway.max_connections,
@@ -155,7 +142,7 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
             descriptors.unwrap_or(0)
         ),
     })?;
-    if let Some(needed) = capacity.lacking {
+    if let Some(needed) = capacity.missing {
         warn!(
             limit = descriptors,
             needed,

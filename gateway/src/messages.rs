@@ -8,16 +8,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tickwire_core::codes::NoticeCode;
-use tickwire_core::coverage::Step;
+use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Partition, Seq, UserId};
+use tickwire_core::protocol::codes::NoticeCode;
 
-use crate::arrival::Arrival;
+use crate::backfill::ranges::BackfillRanges;
+use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
-use crate::lack::Lack;
-use crate::weighed::Weigh;
+use crate::handshake::new_session::NewSession;
 
 /// Names a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,14 +30,14 @@ pub(crate) struct SessionId {
 
 /// What happens to partitions, in order, decoded and shared by all shards.
 #[derive(Debug)]
-pub(crate) struct Steps {
-    pub(crate) steps: Vec<Step<Arc<Delivery>>>,
+pub(crate) struct SharedCoverageEvents {
+    pub(crate) steps: Vec<CoverageEvent<Arc<Delivery>>>,
     /// About how many bytes of memory they hold.
     weight: usize,
 }
 
-impl Steps {
-    pub(crate) fn new(steps: Vec<Step<Arc<Delivery>>>) -> Self {
+impl SharedCoverageEvents {
+    pub(crate) fn new(steps: Vec<CoverageEvent<Arc<Delivery>>>) -> Self {
         let weight = steps.iter().map(weight).sum();
         Self { steps, weight }
     }
@@ -47,19 +47,19 @@ impl Steps {
     }
 }
 
-fn weight(step: &Step<Arc<Delivery>>) -> usize {
+fn weight(step: &CoverageEvent<Arc<Delivery>>) -> usize {
     let events = match step {
-        Step::Apply { events, .. } => events.iter().map(|(_, delivery)| delivery.memory()).sum(),
-        Step::Adopt { .. } | Step::Gap { .. } | Step::Reset { .. } => 0,
+        CoverageEvent::Apply { events, .. } => events.iter().map(|(_, delivery)| delivery.memory()).sum(),
+        CoverageEvent::Adopt { .. } | CoverageEvent::Gap { .. } | CoverageEvent::Reset { .. } => 0,
     };
     size_of_val(step) + events
 }
 
 /// A piece of the past, for those sessions of a gathering that lack it.
 #[derive(Debug)]
-pub(crate) struct Past {
-    pub(crate) gathering: u64,
-    pub(crate) steps: Steps,
+pub(crate) struct BackfillChunk {
+    pub(crate) cohort: u64,
+    pub(crate) steps: SharedCoverageEvents,
 }
 
 /// What a shard was not handed of a partition, since it is too far behind.
@@ -69,7 +69,7 @@ pub(crate) struct SkippedRange {
     /// The range starts after this sequence.
     pub(crate) from: Seq,
     /// The range ends with this sequence.
-    pub(crate) upto: Seq,
+    pub(crate) through: Seq,
     /// Whether anything in it may be missed.
     pub(crate) is_lost: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct SkippedRange {
 #[derive(Debug)]
 pub(crate) enum ToShard {
     /// A client has arrived and said who it is.
-    Arrive(Box<Arrival>),
+    Arrive(Box<NewSession>),
     /// The edge says something.
     Edge(FromEdge),
 }
@@ -87,7 +87,7 @@ pub(crate) enum ToShard {
 #[derive(Debug)]
 pub(crate) enum FromEdge {
     /// Partitions moved on.
-    Steps(Arc<Steps>),
+    Steps(Arc<SharedCoverageEvents>),
     /// Partitions moved on while the shard was too far behind to be handed what happened.
     LeftOut(Vec<SkippedRange>),
     /// All clients are to be told that the cluster does not reach this gateway, and why, or that it does again.
@@ -99,7 +99,7 @@ pub(crate) enum FromEdge {
     /// What these sessions lack is asked for together, under this number.
     Gathered(u64, Vec<u64>),
     /// Some of it has come.
-    Past(Arc<Past>),
+    Past(Arc<BackfillChunk>),
     /// No more of it comes.
     PastEnds(u64),
     /// Where in the stream this time stands, for which this session asked: everything up to this sequence is older. `None`
@@ -117,7 +117,7 @@ pub(crate) enum ToEdge {
     /// A session no longer wants them.
     Remove(Arc<Filter>),
     /// A session wants what it lacks of the past.
-    CatchUp(SessionId, Box<Lack>),
+    CatchUp(SessionId, Box<BackfillRanges>),
     /// A session takes no more of what it lacked of the past.
     LeavePast(SessionId),
     /// A shard is done with a piece of this gathering, of so many bytes.
@@ -164,7 +164,9 @@ impl Weigh for ToEdge {
         let held = match self {
             Self::Add(_, filters) | Self::Leave(_, filters) => all(filters),
             Self::Remove(filter) => memory(filter),
-            Self::CatchUp(_, lack) => size_of_val(&lack.from[..]) + size_of_val(&lack.to[..]) + all(&lack.filters),
+            Self::CatchUp(_, ranges) => {
+                size_of_val(&ranges.from[..]) + size_of_val(&ranges.to[..]) + all(&ranges.filters)
+            }
             Self::Join(..) | Self::LeavePast(_) | Self::Digested(..) | Self::Find(..) => 0,
         };
         size_of_val(self) + held

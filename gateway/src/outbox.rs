@@ -2,28 +2,28 @@
 //!
 //! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, a busy one gets
 //! its events together at the end of the window. A critical event waits for no window, and takes along what fits into
-//! its frame. `lanes` is the order of leaving, `told` what has to be told: nothing is let go without a word, and no
+//! its frame. `lanes` is the order of leaving, `notices` what has to be told: nothing is let go without a word, and no
 //! position covers what still waits or was not told yet.
 
 mod lanes;
-mod told;
+mod notices;
 
 use std::sync::Arc;
 
-use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::Priority;
-use tickwire_core::frames::{Encoding, Notice};
 use tickwire_core::ids::{Millis, Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, Notice};
 
-use crate::account::Account;
 use crate::delivery::Delivery;
+use crate::limits::account::Account;
+use crate::limits::sliding::PerSecond;
 use crate::outbox::lanes::Lanes;
-use crate::outbox::told::Told;
-use crate::sliding::PerSecond;
+use crate::outbox::notices::PendingNotices;
 
-pub use lanes::{PATIENCE_MS, Waiting};
-pub use told::Fate;
+pub use crate::outbox::notices::Fate;
+pub use lanes::{PATIENCE_MS, QueuedEvent};
 
 /// The most events in one frame.
 pub const FRAME_EVENTS: usize = 50;
@@ -36,7 +36,7 @@ pub const OF_SESSION: u32 = u32::MAX;
 
 /// What an outbox is held to; the same for all of a gateway.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct OutboxLimits {
     /// How many bytes of events may wait.
     pub bytes: usize,
     /// How many critical events a second wait for no window and are held by no rate.
@@ -49,16 +49,16 @@ pub struct Limits {
 
 /// How much waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
+pub enum OutboxLoad {
     /// No more than may.
     Fine,
-    /// More than may: what can be sent is to be sent at once, and then [`Outbox::relieve`] called.
+    /// More than may: what can be sent is to be sent at once, and then [`Outbox::shed_load`] called.
     Heavy,
 }
 
 /// What became of an outbox in which too much waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relief {
+pub enum ShedResult {
     /// It is as light as it may be again.
     Relieved,
     /// Nothing helps: the client is to be closed.
@@ -73,11 +73,11 @@ pub struct Frame {
     /// What is told before the events, each with the number of its subscription.
     pub notices: Vec<(u32, Notice)>,
     /// The events.
-    pub events: Vec<Waiting>,
+    pub events: Vec<QueuedEvent>,
     /// How many of them went before their lane's turn, because they had waited too long.
     pub promoted: u64,
     /// What did not leave as it came, found while it was put together: an entry per event.
-    pub let_go: Vec<(NoticeCode, Fate)>,
+    pub dropped: Vec<(NoticeCode, Fate)>,
 }
 
 impl Frame {
@@ -91,7 +91,7 @@ impl Frame {
         (self.early, self.promoted) = (false, 0);
         self.notices.clear();
         self.events.clear();
-        self.let_go.clear();
+        self.dropped.clear();
     }
 }
 
@@ -99,7 +99,7 @@ impl Frame {
 #[derive(Debug)]
 pub struct Outbox {
     lanes: Lanes,
-    told: Told,
+    notices: PendingNotices,
     last_sent: Option<Millis>,
     due: Option<Millis>,
     /// Until when the user's rate holds all that is not exempt.
@@ -122,7 +122,7 @@ impl Outbox {
     pub fn new() -> Self {
         Self {
             lanes: Lanes::default(),
-            told: Told::default(),
+            notices: PendingNotices::default(),
             last_sent: None,
             due: None,
             held_until: Millis(0),
@@ -140,14 +140,14 @@ impl Outbox {
         subscription: u32,
         window_ms: u16,
         encoding: Encoding,
-        limits: &Limits,
-    ) -> Load {
+        limits: &OutboxLimits,
+    ) -> OutboxLoad {
         let priority = delivery.event.priority;
         let lane = if limits.lanes { priority as usize } else { 0 };
         let again = self.lanes.last_mut(lane).is_some_and(|last| Arc::ptr_eq(&last.delivery, delivery));
         if !again {
             let waiting =
-                Waiting { delivery: Arc::clone(delivery), since: now, subscription, conflated: 0, exempt: false };
+                QueuedEvent { delivery: Arc::clone(delivery), since: now, subscription, conflated: 0, exempt: false };
             self.lanes.push(lane, waiting, encoding);
         }
         let exempt = priority == Priority::Critical && self.lanes.critical() <= self.budget(now, limits);
@@ -157,7 +157,7 @@ impl Outbox {
             None => now.max(self.held_until),
         };
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
-        if self.lanes.bytes() > limits.bytes { Load::Heavy } else { Load::Fine }
+        if self.lanes.bytes() > limits.bytes { OutboxLoad::Heavy } else { OutboxLoad::Fine }
     }
 
     /// When what waits is to be sent; `None` if nothing waits.
@@ -187,32 +187,32 @@ impl Outbox {
     /// Whether there is anything to send or to tell.
     #[must_use]
     pub fn wants_out(&self) -> bool {
-        self.lanes.len() > 0 || !self.told.is_empty()
+        self.lanes.len() > 0 || !self.notices.is_empty()
     }
 
     /// Makes room although the client does not read: first conflates, then lets go of the lowest lane. What went is
-    /// named in `let_go`.
+    /// named in `dropped`.
     ///
     /// An eighth more than needed goes, so that this is not done again for the very next event.
-    pub fn relieve(
+    pub fn shed_load(
         &mut self,
         now: Millis,
         encoding: Encoding,
-        limits: &Limits,
-        let_go: &mut Vec<(NoticeCode, Fate)>,
-    ) -> Relief {
+        limits: &OutboxLimits,
+        dropped: &mut Vec<(NoticeCode, Fate)>,
+    ) -> ShedResult {
         let since = *self.slow_since.get_or_insert(now);
         if now.since(since) >= limits.patience {
-            return Relief::Hopeless;
+            return ShedResult::Hopeless;
         }
         let target = limits.bytes - limits.bytes / 8;
-        self.conflate(NoticeCode::SlowConsumer, encoding, let_go);
+        self.conflate(NoticeCode::SlowConsumer, encoding, dropped);
         while self.lanes.bytes() > target
             && let Some(waiting) = self.lanes.pop_lowest(encoding)
         {
-            self.let_go(NoticeCode::SlowConsumer, Fate::Dropped, &waiting, let_go);
+            self.dropped(NoticeCode::SlowConsumer, Fate::Dropped, &waiting, dropped);
         }
-        if self.lanes.bytes() > limits.bytes { Relief::Hopeless } else { Relief::Relieved }
+        if self.lanes.bytes() > limits.bytes { ShedResult::Hopeless } else { ShedResult::Relieved }
     }
 
     /// Puts the next frame together: what is to be told, and the events that may leave at `now`. The caller sends it,
@@ -224,8 +224,8 @@ impl Outbox {
         now: Millis,
         account: &mut Account,
         encoding: Encoding,
-        limits: &Limits,
-        mut quota: impl FnMut(&mut Account, &Waiting) -> bool,
+        limits: &OutboxLimits,
+        mut quota: impl FnMut(&mut Account, &QueuedEvent) -> bool,
         frame: &mut Frame,
     ) {
         frame.clear();
@@ -246,13 +246,13 @@ impl Outbox {
             let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };
             let critical = waiting.delivery.event.priority == Priority::Critical;
             if !quota(account, &waiting) && !critical {
-                self.let_go(NoticeCode::Quota, Fate::Dropped, &waiting, &mut frame.let_go);
+                self.dropped(NoticeCode::Quota, Fate::Dropped, &waiting, &mut frame.dropped);
                 continue;
             }
             size = grown;
             waiting.exempt = budget > 0 && critical;
             if critical && !waiting.exempt && waiting.since < now {
-                self.let_go(NoticeCode::CriticalBudget, Fate::Delayed, &waiting, &mut frame.let_go);
+                self.dropped(NoticeCode::CriticalBudget, Fate::Delayed, &waiting, &mut frame.dropped);
             }
             if waiting.exempt {
                 (budget, exempt) = (budget - 1, exempt + 1);
@@ -269,7 +269,7 @@ impl Outbox {
         if allowance == 0 {
             // The client reads what it is sent: what waits now waits for the rate.
             self.reads(frame);
-            self.throttle(now, account, encoding, limits, &mut frame.let_go);
+            self.throttle(now, account, encoding, limits, &mut frame.dropped);
         }
         self.settle(now, limits, budget, frame);
         frame.early = self.overtakes(&frame.events);
@@ -283,14 +283,14 @@ impl Outbox {
         for waiting in self.lanes.iter() {
             position.hold_before(waiting.delivery.partition, waiting.delivery.seq);
         }
-        self.told.hold_back(&mut position);
+        self.notices.hold_back(&mut position);
         position
     }
 
     /// Lets go of everything, for a client that is closed; what went is among [`Self::last_words`].
-    pub fn let_go_of_all(&mut self, code: NoticeCode) {
+    pub fn drop_all(&mut self, code: NoticeCode) {
         for waiting in std::mem::take(&mut self.lanes).iter() {
-            self.told.count(code, Fate::Dropped, waiting.subscription, &waiting.delivery);
+            self.notices.count(code, Fate::Dropped, waiting.subscription, &waiting.delivery);
         }
     }
 
@@ -302,11 +302,11 @@ impl Outbox {
 
     /// Everything that was not told yet, to be told before the connection is closed.
     pub fn last_words(&mut self) -> Vec<(u32, Notice)> {
-        self.told.take().collect()
+        self.notices.take().collect()
     }
 
     /// How many critical events may leave at `now` without waiting for a window or for the rate.
-    fn budget(&mut self, now: Millis, limits: &Limits) -> u32 {
+    fn budget(&mut self, now: Millis, limits: &OutboxLimits) -> u32 {
         limits.critical.saturating_sub(self.critical.as_mut().map_or(0, |sent| sent.count(now)))
     }
 
@@ -317,14 +317,14 @@ impl Outbox {
         now: Millis,
         account: &Account,
         encoding: Encoding,
-        limits: &Limits,
-        let_go: &mut Vec<(NoticeCode, Fate)>,
+        limits: &OutboxLimits,
+        dropped: &mut Vec<(NoticeCode, Fate)>,
     ) {
         self.held_until = account.next_allowance(now);
         if self.lanes.len() == 0 {
             return;
         }
-        self.conflate(NoticeCode::Throttled, encoding, let_go);
+        self.conflate(NoticeCode::Throttled, encoding, dropped);
         let mut gone = Vec::new();
         self.lanes.expire(now, encoding, |waiting| gone.push(waiting));
         while (self.lanes.len() > account.rate as usize || self.lanes.bytes() > limits.bytes)
@@ -333,27 +333,27 @@ impl Outbox {
             gone.push(waiting);
         }
         for waiting in gone {
-            self.let_go(NoticeCode::Throttled, Fate::Dropped, &waiting, let_go);
+            self.dropped(NoticeCode::Throttled, Fate::Dropped, &waiting, dropped);
         }
     }
 
-    fn conflate(&mut self, code: NoticeCode, encoding: Encoding, let_go: &mut Vec<(NoticeCode, Fate)>) {
-        let told = &mut self.told;
+    fn conflate(&mut self, code: NoticeCode, encoding: Encoding, dropped: &mut Vec<(NoticeCode, Fate)>) {
+        let notices = &mut self.notices;
         self.lanes.conflate(encoding, |waiting| {
-            told.count(code, Fate::Conflated, waiting.subscription, &waiting.delivery);
-            let_go.push((code, Fate::Conflated));
+            notices.count(code, Fate::Conflated, waiting.subscription, &waiting.delivery);
+            dropped.push((code, Fate::Conflated));
         });
     }
 
-    fn let_go(&mut self, code: NoticeCode, fate: Fate, waiting: &Waiting, let_go: &mut Vec<(NoticeCode, Fate)>) {
-        self.told.count(code, fate, waiting.subscription, &waiting.delivery);
-        let_go.push((code, fate));
+    fn dropped(&mut self, code: NoticeCode, fate: Fate, waiting: &QueuedEvent, dropped: &mut Vec<(NoticeCode, Fate)>) {
+        self.notices.count(code, fate, waiting.subscription, &waiting.delivery);
+        dropped.push((code, fate));
     }
 
     /// What follows from a frame that leaves now: what it tells, and when the next is due.
-    fn settle(&mut self, now: Millis, limits: &Limits, budget: u32, frame: &mut Frame) {
-        if !self.told.is_empty() {
-            frame.notices.extend(self.told.take());
+    fn settle(&mut self, now: Millis, limits: &OutboxLimits, budget: u32, frame: &mut Frame) {
+        if !self.notices.is_empty() {
+            frame.notices.extend(self.notices.take());
         }
         if self.lanes.bytes() <= limits.bytes / 2 {
             self.reads(frame);
@@ -379,18 +379,18 @@ impl Outbox {
     }
 
     /// Whether something that still waits is older, in its partition, than one of these events.
-    fn overtakes(&self, events: &[Waiting]) -> bool {
+    fn overtakes(&self, events: &[QueuedEvent]) -> bool {
         if self.lanes.len() == 0 || events.is_empty() {
             return false;
         }
         let mut newest: Vec<(Partition, Seq)> = Vec::new();
-        for Waiting { delivery, .. } in events {
+        for QueuedEvent { delivery, .. } in events {
             match newest.iter_mut().find(|(partition, _)| *partition == delivery.partition) {
                 Some((_, seq)) => *seq = (*seq).max(delivery.seq),
                 None => newest.push((delivery.partition, delivery.seq)),
             }
         }
-        self.lanes.iter().any(|Waiting { delivery: waits, .. }| {
+        self.lanes.iter().any(|QueuedEvent { delivery: waits, .. }| {
             newest.iter().any(|(partition, seq)| *partition == waits.partition && waits.seq < *seq)
         })
     }

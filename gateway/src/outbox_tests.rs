@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, Symbol};
+use tickwire_core::ids::{EpochId, Symbol};
 use tickwire_testkit::blank_event;
 
 use super::*;
 
 const WINDOW: u16 = 100;
-const OPEN: Limits = Limits { bytes: 1 << 20, critical: 1_000, lanes: true, patience: 10_000 };
+const OPEN: OutboxLimits = OutboxLimits { bytes: 1 << 20, critical: 1_000, lanes: true, patience: 10_000 };
 const JSON: Encoding = Encoding::Json;
 
 fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
@@ -21,7 +21,7 @@ fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
     Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
 }
 
-fn no_quota(_: &mut Account, _: &Waiting) -> bool {
+fn no_quota(_: &mut Account, _: &QueuedEvent) -> bool {
     true
 }
 
@@ -29,16 +29,16 @@ fn no_quota(_: &mut Account, _: &Waiting) -> bool {
 struct Example {
     outbox: Outbox,
     account: Account,
-    limits: Limits,
+    limits: OutboxLimits,
     frame: Frame,
 }
 
 impl Example {
-    fn new(rate: u32, limits: Limits) -> Self {
+    fn new(rate: u32, limits: OutboxLimits) -> Self {
         Self { outbox: Outbox::new(), account: Account::new(rate), limits, frame: Frame::default() }
     }
 
-    fn push(&mut self, now: u64, seq: u64, priority: Priority) -> Load {
+    fn push(&mut self, now: u64, seq: u64, priority: Priority) -> OutboxLoad {
         self.outbox.push(Millis(now), &event(seq, priority, seq as u8, 1), 1, WINDOW, JSON, &self.limits)
     }
 
@@ -73,13 +73,13 @@ fn a_quiet_session_is_sent_at_once_and_a_busy_one_at_the_end_of_its_window() {
 #[test]
 fn an_event_that_several_subscriptions_want_waits_once() {
     let (mut outbox, once) = (Outbox::new(), event(1, Priority::Critical, 1, 1));
-    let limits = Limits { critical: 1, ..OPEN };
+    let limits = OutboxLimits { critical: 1, ..OPEN };
     for subscription in 1..4 {
         outbox.push(Millis(0), &once, subscription, WINDOW, JSON, &limits);
     }
     assert_eq!(outbox.len(), 1);
     // It took one of the budget, not three.
-    assert!(outbox.told.is_empty());
+    assert!(outbox.notices.is_empty());
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn lanes_leave_by_priority_and_what_overtakes_is_early() {
     let first = lanes.send(0);
     assert_eq!(first[..30], (1..=30).map(|n| n * 2).collect::<Vec<u64>>());
     assert!(lanes.frame.early);
-    let applied = Position { incarnation: Incarnation(7), seqs: vec![Seq(60), Seq(60)] };
+    let applied = Position { epoch_id: EpochId(7), seqs: vec![Seq(60), Seq(60)] };
     assert_eq!(lanes.outbox.hold_back(&applied).seqs, [Seq(60), Seq(40)]);
     assert_eq!(lanes.send(0), (20..30).map(|n| n * 2 + 1).collect::<Vec<u64>>());
     assert!(!lanes.frame.early);
     assert_eq!(lanes.outbox.hold_back(&applied), applied);
 
-    let mut single = Example::new(0, Limits { lanes: false, ..OPEN });
+    let mut single = Example::new(0, OutboxLimits { lanes: false, ..OPEN });
     for (seq, priority) in [(1, Priority::Low), (2, Priority::High), (3, Priority::Critical)] {
         single.push(0, seq, priority);
     }
@@ -122,7 +122,7 @@ fn lanes_leave_by_priority_and_what_overtakes_is_early() {
 
 #[test]
 fn critical_events_beyond_their_budget_wait_and_are_told() {
-    let mut critical = Example::new(0, Limits { critical: 2, ..OPEN });
+    let mut critical = Example::new(0, OutboxLimits { critical: 2, ..OPEN });
     critical.push(0, 1, Priority::Critical);
     assert_eq!(critical.send(0), [1]);
     critical.push(10, 2, Priority::Critical);
@@ -132,7 +132,7 @@ fn critical_events_beyond_their_budget_wait_and_are_told() {
     assert_eq!(critical.send(110), [3]);
     let [(1, notice)] = &critical.frame.notices[..] else { panic!("{:?}", critical.frame.notices) };
     assert_eq!((notice.code.as_str(), notice.delayed, notice.dropped), ("critical_budget", 1, 0));
-    assert_eq!(notice.ranges, [tickwire_core::frames::Range { p: Partition(1), first: Seq(3), last: Seq(3) }]);
+    assert_eq!(notice.ranges, [tickwire_core::protocol::Range { p: Partition(1), first: Seq(3), last: Seq(3) }]);
 }
 
 #[test]
@@ -178,19 +178,19 @@ fn what_waited_for_five_seconds_goes_first() {
 
 #[test]
 fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
-    let limits = Limits { bytes: 20_000, ..OPEN };
+    let limits = OutboxLimits { bytes: 20_000, ..OPEN };
     let mut slow = Example::new(0, limits);
-    let mut let_go = Vec::new();
+    let mut dropped = Vec::new();
     let mut push = |slow: &mut Example, seq: u64, priority, now| {
         let load = slow.outbox.push(Millis(now), &event(seq, priority, seq as u8, 900), 1, WINDOW, JSON, &limits);
-        (load == Load::Heavy).then(|| slow.outbox.relieve(Millis(now), JSON, &limits, &mut let_go))
+        (load == OutboxLoad::Heavy).then(|| slow.outbox.shed_load(Millis(now), JSON, &limits, &mut dropped))
     };
-    let mut relieved = 0;
+    let mut shed_bytes = 0;
     for seq in 1..=40 {
         let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
-        relieved += u32::from(push(&mut slow, seq, priority, 0) == Some(Relief::Relieved));
+        shed_bytes += u32::from(push(&mut slow, seq, priority, 0) == Some(ShedResult::Relieved));
     }
-    assert!(relieved > 0 && slow.outbox.bytes() <= limits.bytes);
+    assert!(shed_bytes > 0 && slow.outbox.bytes() <= limits.bytes);
     assert!(
         slow.outbox.lanes.iter().all(|waiting| waiting.delivery.event.priority == Priority::High),
         "low goes first"
@@ -202,17 +202,17 @@ fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
     assert!(slow.outbox.slow_since.is_none());
 
     let mut stalled = Example::new(0, limits);
-    let mut hopeless = None;
+    let mut over_limit = None;
     for seq in 1..=300 {
-        if push(&mut stalled, seq, Priority::High, seq * 100) == Some(Relief::Hopeless) {
-            hopeless = Some(seq * 100);
+        if push(&mut stalled, seq, Priority::High, seq * 100) == Some(ShedResult::Hopeless) {
+            over_limit = Some(seq * 100);
             break;
         }
     }
     let since = stalled.outbox.slow_since.unwrap().0;
-    assert!(hopeless.is_some_and(|at| at >= since + limits.patience), "{hopeless:?}, slow since {since}");
+    assert!(over_limit.is_some_and(|at| at >= since + limits.patience), "{over_limit:?}, slow since {since}");
     let mut critical = Example::new(0, limits);
-    let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(Relief::Hopeless));
+    let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(ShedResult::Hopeless));
     assert!(closed, "critical events are never let go silently: the connection ends");
 }
 
@@ -222,7 +222,7 @@ fn a_quota_holds_no_critical_event_and_a_used_up_one_lets_go() {
     for (seq, priority) in [(1, Priority::High), (2, Priority::Critical), (3, Priority::High)] {
         one.push(0, seq, priority);
     }
-    let used_up = |_: &mut Account, _: &Waiting| false;
+    let used_up = |_: &mut Account, _: &QueuedEvent| false;
     one.outbox.compose(Millis(0), &mut one.account, JSON, &OPEN, used_up, &mut one.frame);
     assert_eq!(one.frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect::<Vec<_>>(), [2]);
     let [(1, notice)] = &one.frame.notices[..] else { panic!("{:?}", one.frame.notices) };
@@ -231,7 +231,7 @@ fn a_quota_holds_no_critical_event_and_a_used_up_one_lets_go() {
 
 #[test]
 fn critical_events_are_told_as_delayed_only_if_they_waited() {
-    let mut critical = Example::new(0, Limits { critical: 2, ..OPEN });
+    let mut critical = Example::new(0, OutboxLimits { critical: 2, ..OPEN });
     for seq in 1..=5 {
         critical.push(0, seq, Priority::Critical);
     }
@@ -240,15 +240,15 @@ fn critical_events_are_told_as_delayed_only_if_they_waited() {
 
 #[test]
 fn a_reader_that_only_its_rate_holds_is_not_slow() {
-    let limits = Limits { bytes: 20_000, ..OPEN };
+    let limits = OutboxLimits { bytes: 20_000, ..OPEN };
     let mut held = Example::new(30, limits);
     let push = |held: &mut Example, seq| {
         let event = event(seq, Priority::High, seq as u8, 400);
-        held.outbox.push(Millis(0), &event, 1, WINDOW, JSON, &limits) == Load::Heavy
+        held.outbox.push(Millis(0), &event, 1, WINDOW, JSON, &limits) == OutboxLoad::Heavy
     };
     // It reads nothing until too much waits, and then all that it is sent.
     let heavy = (1..=200).find(|seq| push(&mut held, *seq)).unwrap();
-    held.outbox.relieve(Millis(0), JSON, &limits, &mut Vec::new());
+    held.outbox.shed_load(Millis(0), JSON, &limits, &mut Vec::new());
     assert_eq!(held.send(20).len(), 30.min(heavy as usize - 1));
     assert!(held.outbox.slow_since.is_none());
     let codes: Vec<&str> = held.frame.notices.iter().map(|(_, notice)| notice.code.as_str()).collect();
@@ -257,13 +257,13 @@ fn a_reader_that_only_its_rate_holds_is_not_slow() {
 
 /// What happens to an outbox.
 #[derive(Clone, Debug)]
-enum Happens {
+enum OutboxAction {
     Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16 },
     Pause(u64),
     Stall(bool),
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+fn happens() -> impl Strategy<Value = OutboxAction> {
     let event = (
         prop::sample::select(Priority::ALL.to_vec()),
         0..6u8,
@@ -273,19 +273,19 @@ fn happens() -> impl Strategy<Value = Happens> {
     );
     prop_oneof![
         12 => event.prop_map(|(priority, key, size, subscriptions, window)| {
-            Happens::Event { priority, key, size, subscriptions, window }
+            OutboxAction::Event { priority, key, size, subscriptions, window }
         }),
-        3 => (0..400u64).prop_map(Happens::Pause),
-        1 => (1_000..7_000u64).prop_map(Happens::Pause),
-        1 => any::<bool>().prop_map(Happens::Stall),
+        3 => (0..400u64).prop_map(OutboxAction::Pause),
+        1 => (1_000..7_000u64).prop_map(OutboxAction::Pause),
+        1 => any::<bool>().prop_map(OutboxAction::Stall),
     ]
 }
 
 /// A session that is driven as a shard drives it, and what its client knows.
-struct Run {
+struct OutboxRun {
     outbox: Outbox,
     account: Account,
-    limits: Limits,
+    limits: OutboxLimits,
     quota: Option<u32>,
     now: Millis,
     stalled: bool,
@@ -295,12 +295,12 @@ struct Run {
     /// Non-exempt events by the moment of their sending.
     sent: Vec<Millis>,
     missing: u64,
-    ranges: Vec<tickwire_core::frames::Range>,
+    ranges: Vec<tickwire_core::protocol::Range>,
     /// Whether the shard would have closed the session.
     closed: bool,
 }
 
-impl Run {
+impl OutboxRun {
     fn tell(&mut self, notice: &Notice) {
         self.missing += notice.dropped + notice.conflated;
         if notice.dropped + notice.conflated > 0 {
@@ -323,8 +323,8 @@ impl Run {
         let mut frame = Frame::default();
         while !self.stalled && self.outbox.wants_out() {
             let (now, most) = (self.now, self.quota);
-            let name = tickwire_core::frames::SubscriptionName::default();
-            let quota = |account: &mut Account, waiting: &Waiting| {
+            let name = tickwire_core::protocol::SubscriptionName::default();
+            let quota = |account: &mut Account, waiting: &QueuedEvent| {
                 waiting.subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
             };
             self.outbox.compose(now, &mut self.account, JSON, &self.limits, quota, &mut frame);
@@ -364,27 +364,27 @@ impl Run {
         }
     }
 
-    fn happen(&mut self, happens: Happens) {
+    fn happen(&mut self, happens: OutboxAction) {
         match happens {
-            Happens::Event { priority, key, size, subscriptions, window } => {
+            OutboxAction::Event { priority, key, size, subscriptions, window } => {
                 let delivery = event(self.pushed.len() as u64 + 1, priority, key, size);
                 self.pushed.push(Arc::clone(&delivery));
                 let mut heavy = false;
                 for subscription in &subscriptions {
                     let load = self.outbox.push(self.now, &delivery, *subscription, window, JSON, &self.limits);
-                    heavy |= load == Load::Heavy;
+                    heavy |= load == OutboxLoad::Heavy;
                 }
                 if heavy {
                     self.flush();
                     if self.outbox.bytes() > self.limits.bytes {
-                        let relief = self.outbox.relieve(self.now, JSON, &self.limits, &mut Vec::new());
-                        self.closed = relief == Relief::Hopeless;
+                        let shed = self.outbox.shed_load(self.now, JSON, &self.limits, &mut Vec::new());
+                        self.closed = shed == ShedResult::Hopeless;
                         assert!(self.closed || self.outbox.bytes() <= self.limits.bytes);
                     }
                 }
                 self.flush_if_due();
             }
-            Happens::Pause(ms) => {
+            OutboxAction::Pause(ms) => {
                 let end = self.now.plus(ms);
                 while let Some(due) = self.outbox.due().filter(|due| *due <= end && !self.stalled) {
                     self.now = self.now.max(due);
@@ -392,14 +392,14 @@ impl Run {
                 }
                 self.now = end;
             }
-            Happens::Stall(stalled) => {
+            OutboxAction::Stall(stalled) => {
                 self.stalled = stalled;
                 self.flush();
             }
         }
         // Whatever position the server tells, the client knows of all before it.
         let last = self.pushed.len() as u64;
-        let applied = Position { incarnation: Incarnation(1), seqs: vec![Seq(last), Seq(last)] };
+        let applied = Position { epoch_id: EpochId(1), seqs: vec![Seq(last), Seq(last)] };
         let position = self.outbox.hold_back(&applied);
         for delivery in &self.pushed {
             let covered = delivery.seq <= position.seqs[usize::from(delivery.partition.0)];
@@ -418,10 +418,10 @@ proptest! {
         (rate, quota) in (prop::sample::select(vec![0, 3, 20]), prop::option::of(1..8u32)),
         (critical, lanes) in (prop::sample::select(vec![0, 2, 1_000]), any::<bool>()),
     ) {
-        let mut run = Run {
+        let mut run = OutboxRun {
             outbox: Outbox::new(),
             account: Account::new(rate),
-            limits: Limits { bytes, critical, lanes, patience: 3_000 },
+            limits: OutboxLimits { bytes, critical, lanes, patience: 3_000 },
             quota,
             now: Millis(0),
             stalled: false,
@@ -440,13 +440,13 @@ proptest! {
             }
         }
         if run.closed {
-            run.outbox.let_go_of_all(NoticeCode::SlowConsumer);
+            run.outbox.drop_all(NoticeCode::SlowConsumer);
             for (_, notice) in run.outbox.last_words() {
                 run.tell(&notice);
             }
         } else {
-            run.happen(Happens::Stall(false));
-            run.happen(Happens::Pause(60_000));
+            run.happen(OutboxAction::Stall(false));
+            run.happen(OutboxAction::Pause(60_000));
             prop_assert!(!run.outbox.wants_out() && run.outbox.due().is_none());
         }
         prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));

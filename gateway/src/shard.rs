@@ -3,21 +3,28 @@
 //!
 //! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
 //! `turns` is the other direction: whose commands are read next; `commands` answers them. `past` is for those who catch
-//! up. `life` is how sessions come and go, `term` how long their tokens let them stay, `care` what is done once in a while,
+//! up. `epoch` is how sessions come and go, `term` how long their tokens let them stay, `maintain` what is done once in a while,
 //! `reset` what is done when another life of the stream begins.
 
-mod care;
+pub(crate) mod accounts;
+pub(crate) mod backfill;
 mod commands;
 mod flush;
 mod gaps;
-mod life;
-pub(crate) mod past;
+mod lifecycle;
+mod maintenance;
+pub(crate) mod mistakes;
+pub(crate) mod pulse;
 mod reset;
 #[cfg(test)]
 mod rig;
-mod term;
+pub(crate) mod runner;
+pub(crate) mod session;
+pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
+pub(crate) mod timers;
+mod token_term;
 pub(crate) mod turns;
 
 use std::cmp::Reverse;
@@ -26,33 +33,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use tickwire_core::codes::{CloseCode, NoticeCode};
-use tickwire_core::coverage::Step;
+use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Kinds;
-use tickwire_core::frames::{Notice, ServerFrame};
-use tickwire_core::ids::{Incarnation, Millis, NodeId, Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::ids::{EpochId, Millis, NodeId, Partition, Seq};
+use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Notice, ServerFrame};
 use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
 
-use crate::account::Account;
-use crate::accounts::Accounts;
-use crate::auth::Authenticator;
-use crate::budget::Rate;
+use crate::byte_queue::Sender;
 use crate::delivery::Delivery;
+use crate::handshake::auth::Authenticator;
 use crate::index::Index;
-use crate::index::metrics::Published;
+use crate::index::metrics::PublishedStatistics;
+use crate::limits::account::Account;
+use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
-use crate::outbox::{Frame, Limits, Load};
-use crate::session::Stage;
-use crate::sessions::Sessions;
+use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
+use crate::shard::accounts::Accounts;
+use crate::shard::backfill::{Cohort, CohortItem};
 use crate::shard::gaps::gap;
-use crate::shard::past::{Gathering, Morsel};
+use crate::shard::session::SessionStage;
+use crate::shard::sessions::Sessions;
+use crate::shard::timers::Timers;
 use crate::shard::turns::CommandRates;
 use crate::socket::Socket;
 use crate::stats::Stats;
-use crate::timers::Timers;
-use crate::weighed::Sender;
 
 /// How finely windows end, in milliseconds.
 const FLUSH_SLOT_MS: u64 = 4;
@@ -92,14 +99,14 @@ pub(crate) struct Clocks {
 pub(crate) struct Shard<S> {
     number: u16,
     settings: ShardConfig,
-    limits: Limits,
+    limits: OutboxLimits,
     edge: Sender<ToEdge>,
     sessions: Sessions<S>,
     accounts: Accounts,
     /// Sessions of another than the usual weight.
     weighted: usize,
     index: Index,
-    index_published: Published,
+    index_published: PublishedStatistics,
     applied: Position,
     /// The last sequence of the life of the stream before this one.
     before: Seq,
@@ -117,11 +124,11 @@ pub(crate) struct Shard<S> {
     /// Sessions that wait until their users may be given the past again.
     put_off: Timers,
     past_rate: Rate,
-    care_at: Millis,
+    maintain_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
     /// The sessions that are given the past together.
-    gatherings: BTreeMap<u64, Gathering>,
+    cohorts: BTreeMap<u64, Cohort>,
     /// Sessions that catch up and let new events go.
     behind: Vec<u64>,
     /// An account that nothing is counted for.
@@ -139,7 +146,7 @@ impl<S: Socket> Shard<S> {
     pub(crate) fn new(number: u16, settings: ShardConfig, edge: Sender<ToEdge>) -> Self {
         let seqs = vec![Seq(0); usize::from(settings.partitions)];
         let config = &settings.config;
-        let limits = Limits {
+        let limits = OutboxLimits {
             bytes: config.outbox_bytes,
             critical: config.critical_rate,
             lanes: config.lanes,
@@ -156,8 +163,8 @@ impl<S: Socket> Shard<S> {
             accounts: Accounts::default(),
             weighted: 0,
             index: Index::default(),
-            index_published: Published::default(),
-            applied: Position { incarnation: Incarnation(0), seqs },
+            index_published: PublishedStatistics::default(),
+            applied: Position { epoch_id: EpochId(0), seqs },
             before: Seq(0),
             outage: None,
             flushes: Timers::new(FLUSH_SLOT_MS),
@@ -168,10 +175,10 @@ impl<S: Socket> Shard<S> {
             command_rates,
             put_off: Timers::new(ATTENTION_SLOT_MS),
             past_rate,
-            care_at: Millis(care::INTERVAL_MS),
+            maintain_at: Millis(crate::shard::maintenance::INTERVAL_MS),
             touched: Vec::new(),
             heavy: Vec::new(),
-            gatherings: BTreeMap::new(),
+            cohorts: BTreeMap::new(),
             behind: Vec::new(),
             unlimited: Account::new(0),
             welcomed: Vec::new(),
@@ -188,8 +195,8 @@ impl<S: Socket> Shard<S> {
             FromEdge::Steps(steps) => {
                 let mut gaps = Vec::new();
                 for step in &steps.steps {
-                    if let Step::Gap { partition, from, upto, reason } = step {
-                        gaps.push(gap(reason.as_str(), *partition, *from, *upto));
+                    if let CoverageEvent::Gap { partition, from, through, reason } = step {
+                        gaps.push(gap(reason.as_str(), *partition, *from, *through));
                         continue;
                     }
                     self.tell_all(now, &std::mem::take(&mut gaps));
@@ -207,9 +214,9 @@ impl<S: Socket> Shard<S> {
                     self.send_away(now, session, "rebalance", CloseCode::Moved);
                 }
             }
-            FromEdge::Gathered(gathering, numbers) => self.gathered(gathering, numbers),
-            FromEdge::Past(past) => self.swallow(past.gathering, Morsel::Piece { past, step: 0, event: 0 }),
-            FromEdge::PastEnds(gathering) => self.swallow(gathering, Morsel::End),
+            FromEdge::Gathered(cohort, numbers) => self.gathered(cohort, numbers),
+            FromEdge::Past(past) => self.enqueue_item(past.cohort, CohortItem::Piece { past, step: 0, event: 0 }),
+            FromEdge::PastEnds(cohort) => self.enqueue_item(cohort, CohortItem::End),
             FromEdge::Found(session, time, found) => self.found(now, session, time, found),
         }
     }
@@ -224,7 +231,7 @@ impl<S: Socket> Shard<S> {
         [self.flushes.next(), self.attention.next(), self.next_pause(), self.put_off.next()]
             .into_iter()
             .flatten()
-            .fold(self.care_at, Millis::min)
+            .fold(self.maintain_at, Millis::min)
     }
 
     /// Does what is due: windows that end, heartbeats, clients that take too long.
@@ -240,13 +247,13 @@ impl<S: Socket> Shard<S> {
         while let Some((at, numbers)) = self.attention.pop_due(now) {
             for number in numbers {
                 if self.sessions.get(number).is_some_and(|session| session.attention == at) {
-                    self.attend(now, number);
+                    self.on_timer(now, number);
                 }
             }
         }
         self.end_pauses(now);
         self.end_put_off(now);
-        self.care(now);
+        self.maintain(now);
     }
 
     /// Adds what was counted to the metrics.
@@ -270,28 +277,28 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn step(&mut self, now: Millis, step: &Step<Arc<Delivery>>) {
+    fn step(&mut self, now: Millis, step: &CoverageEvent<Arc<Delivery>>) {
         match step {
-            Step::Adopt { partition, at } => self.set_applied(*partition, *at),
-            Step::Apply { partition, upto, events, .. } => {
+            CoverageEvent::Adopt { partition, at } => self.set_applied(*partition, *at),
+            CoverageEvent::Apply { partition, through, events, .. } => {
                 for (_, delivery) in events {
                     self.deliver(now, delivery);
                 }
-                self.set_applied(*partition, *upto);
+                self.set_applied(*partition, *through);
             }
             // Told with those that stand beside it.
-            Step::Gap { .. } => {}
-            Step::Reset { former, life } => self.begin_life(now, former.is_some(), *life),
+            CoverageEvent::Gap { .. } => {}
+            CoverageEvent::Reset { former, epoch } => self.begin_epoch(now, former.is_some(), *epoch),
         }
     }
 
     /// The shard was too far behind to be handed this.
     fn miss(&mut self, now: Millis, ranges: &[SkippedRange]) {
         let (lost, empty): (Vec<_>, Vec<_>) = ranges.iter().partition(|range| range.is_lost);
-        for SkippedRange { partition, upto, .. } in empty {
-            self.set_applied(*partition, *upto);
+        for SkippedRange { partition, through, .. } in empty {
+            self.set_applied(*partition, *through);
         }
-        let gaps = lost.into_iter().map(|range| gap("overload", range.partition, range.from, range.upto));
+        let gaps = lost.into_iter().map(|range| gap("overload", range.partition, range.from, range.through));
         self.tell_all(now, &gaps.collect::<Vec<_>>());
         self.flush_touched(now);
     }
@@ -309,7 +316,8 @@ impl<S: Socket> Shard<S> {
         let mut matched = false;
         index.matching(&delivery.event, |subscriber| {
             matched = true;
-            let Some(session) = sessions.get_mut(subscriber.session).filter(|session| session.stage == Stage::Open)
+            let Some(session) =
+                sessions.get_mut(subscriber.session).filter(|session| session.stage == SessionStage::Open)
             else {
                 return;
             };
@@ -317,7 +325,7 @@ impl<S: Socket> Shard<S> {
             if session.is_given(delivery) {
                 return;
             }
-            if session.outbox.push(now, delivery, number, window, encoding, limits) == Load::Heavy {
+            if session.outbox.push(now, delivery, number, window, encoding, limits) == OutboxLoad::Heavy {
                 heavy.push(subscriber.session);
             }
             if !std::mem::replace(&mut session.touched, true) {
@@ -329,7 +337,7 @@ impl<S: Socket> Shard<S> {
         self.heavy.sort_unstable();
         self.heavy.dedup();
         for number in std::mem::take(&mut self.heavy) {
-            self.unburden(now, number);
+            self.shed_load(now, number);
         }
     }
 
@@ -339,13 +347,15 @@ impl<S: Socket> Shard<S> {
         let notice = Notice { msg: reason, ..Notice::new(code) };
         if code == NoticeCode::UpstreamLost {
             self.outage = Some(notice);
-            for number in self.sessions.numbers(|session| session.stage != Stage::Closing) {
+            for number in self.sessions.numbers(|session| session.stage != SessionStage::Closing) {
                 self.tell_outage(now, number);
             }
         } else {
             self.outage = None;
             for number in self.sessions.numbers(|session| session.knows_outage) {
-                if let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) {
+                if let Some(session) =
+                    self.sessions.get_mut(number).filter(|session| session.stage != SessionStage::Closing)
+                {
                     session.knows_outage = false;
                     self.notify(now, number, &notice);
                 }

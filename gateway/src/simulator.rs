@@ -23,7 +23,7 @@ mod trace;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 
-use cluster::Cluster;
+use cluster::SimCluster;
 use plan::{Action, Plan, plan};
 
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
@@ -35,7 +35,7 @@ fn runs() -> u32 {
 }
 
 fn run(plan: &Plan) {
-    let mut cluster = Cluster::new(plan);
+    let mut cluster = SimCluster::new(plan);
     for action in &plan.actions {
         cluster.act(action);
     }

@@ -1,9 +1,9 @@
-//! A client's socket within its shard: its [`Reader`] reads, and data frames are written straight from the bytes that
+//! A client's socket within its shard: its [`MessageReader`] reads, and data frames are written straight from the bytes that
 //! the shard puts together.
 //!
 //! Bytes that the kernel does not take wait here, and no event is written before they are gone. What a client says is
 //! read meanwhile, as long as the answers that wait are few. One task watches each socket; the socket itself tells it
-//! when there is something else to watch for. What is read in a turn and in a second is bounded by a [`Pace`], and a turn
+//! when there is something else to watch for. What is read in a turn and in a second is bounded by a [`ReadBudget`], and a turn
 //! begins when [`Socket::poll_ready`] says that there is something.
 
 mod pace;
@@ -14,20 +14,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::FutureExt;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
+use tickwire_core::protocol::codes::CloseCode;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
 
-pub(crate) use pace::{Pace, Rate};
-pub(crate) use reader::Reader;
+pub(crate) use pace::{ReadBudget, ReadRate};
+pub(crate) use reader::MessageReader;
 #[cfg(test)]
 pub(crate) use reader::pieces::frame;
 
-use crate::pulse::KERNEL_BYTES;
+use crate::shard::pulse::KERNEL_BYTES;
 
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
@@ -65,7 +65,7 @@ impl Incoming {
 
 /// Why a socket is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum SocketEnd {
     /// The client left, or the connection broke.
     Gone,
     /// It is to be closed with this code.
@@ -74,10 +74,10 @@ pub(crate) enum Ended {
 
 /// A socket between two threads.
 #[derive(Debug)]
-pub(crate) struct Parked {
+pub(crate) struct DetachedSocket {
     tcp: std::net::TcpStream,
-    reader: Reader,
-    pace: Pace,
+    reader: MessageReader,
+    pace: ReadBudget,
     encoding: Encoding,
     unsent: Vec<u8>,
 }
@@ -137,19 +137,19 @@ pub(crate) trait Socket {
     fn watch_again(&mut self);
 
     /// Reads one message; `None` when there is none whole, or the turn is over.
-    fn read(&mut self) -> Result<Option<Incoming>, Ended>;
+    fn read(&mut self) -> Result<Option<Incoming>, SocketEnd>;
 
     /// Writes one message whose payload stands in `frame` behind [`HEADER`] bytes of room for its header.
-    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended>;
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), SocketEnd>;
 
     /// Asks the client's WebSocket for a sign of life.
-    fn ping(&mut self) -> Result<(), Ended>;
+    fn ping(&mut self) -> Result<(), SocketEnd>;
 
     /// Says goodbye with a code and its reason.
-    fn close(&mut self, code: CloseCode) -> Result<(), Ended>;
+    fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd>;
 
     /// Gives the kernel what waits for it.
-    fn flush(&mut self) -> Result<(), Ended>;
+    fn flush(&mut self) -> Result<(), SocketEnd>;
 }
 
 /// A socket, its reader, and what the kernel has not taken yet. What every delivery reads stands first.
@@ -166,8 +166,8 @@ pub(crate) struct TcpSocket {
     /// How much came to wait behind other bytes that waited.
     behind: usize,
     watcher: Watcher,
-    reader: Reader,
-    pace: Pace,
+    reader: MessageReader,
+    pace: ReadBudget,
     /// While the client has used up its second.
     pause: Option<Pin<Box<Sleep>>>,
     /// What the reader met after which it cannot go on; what comes then is let go unread, so that the client can still
@@ -176,25 +176,25 @@ pub(crate) struct TcpSocket {
 }
 
 impl TcpSocket {
-    pub(crate) fn new(tcp: TcpStream, reader: Reader, rate: Rate, encoding: Encoding) -> Self {
-        Self::of(tcp, reader, Pace::new(rate, Instant::now()), encoding)
+    pub(crate) fn new(tcp: TcpStream, reader: MessageReader, rate: ReadRate, encoding: Encoding) -> Self {
+        Self::of(tcp, reader, ReadBudget::new(rate, Instant::now()), encoding)
     }
 
-    fn of(tcp: TcpStream, reader: Reader, pace: Pace, encoding: Encoding) -> Self {
+    fn of(tcp: TcpStream, reader: MessageReader, pace: ReadBudget, encoding: Encoding) -> Self {
         let (pause, unsent, watcher) = (None, Vec::new(), Watcher::default());
         Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, behind: 0, fault: None, closing: false, watcher }
     }
 
     /// Takes the socket out of its runtime, to be handed to another thread.
-    pub(crate) fn park(self) -> io::Result<Parked> {
+    pub(crate) fn detach(self) -> io::Result<DetachedSocket> {
         let Self { reader, pace, encoding, .. } = self;
         let unsent = self.unsent[self.sent..].to_vec();
-        Ok(Parked { tcp: self.tcp.into_std()?, reader, pace, encoding, unsent })
+        Ok(DetachedSocket { tcp: self.tcp.into_std()?, reader, pace, encoding, unsent })
     }
 
     /// Takes a parked socket into this thread's runtime.
-    pub(crate) fn unpark(parked: Parked) -> io::Result<Self> {
-        let Parked { tcp, reader, pace, encoding, unsent } = parked;
+    pub(crate) fn attach(detached: DetachedSocket) -> io::Result<Self> {
+        let DetachedSocket { tcp, reader, pace, encoding, unsent } = detached;
         #[cfg(target_os = "linux")]
         socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(KERNEL_BYTES)?;
         Ok(Self { unsent, ..Self::of(TcpStream::from_std(tcp)?, reader, pace, encoding) })
@@ -205,7 +205,7 @@ impl TcpSocket {
         self.reader.set_max_frame_bytes(max_frame_bytes);
     }
 
-    fn discard(&mut self) -> Result<Option<Incoming>, Ended> {
+    fn discard(&mut self) -> Result<Option<Incoming>, SocketEnd> {
         let mut scrap = [0; SCRAP];
         loop {
             let most = self.pace.allowance().min(SCRAP);
@@ -213,15 +213,15 @@ impl TcpSocket {
                 return Ok(None);
             }
             match self.tcp.try_read(&mut scrap[..most]) {
-                Ok(0) => return Err(Ended::Gone),
+                Ok(0) => return Err(SocketEnd::Gone),
                 Ok(read) => self.pace.spend(read, 0),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(_) => return Err(Ended::Gone),
+                Err(_) => return Err(SocketEnd::Gone),
             }
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SocketEnd> {
         let mut taken = 0;
         if self.unsent() > 0 {
             self.behind += bytes.len();
@@ -229,7 +229,7 @@ impl TcpSocket {
             taken = match self.tcp.try_write(bytes) {
                 Ok(taken) => taken,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(_) => return Err(Ended::Gone),
+                Err(_) => return Err(SocketEnd::Gone),
             };
         }
         if taken < bytes.len() {
@@ -296,7 +296,7 @@ impl Socket for TcpSocket {
         self.watcher.wake();
     }
 
-    fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+    fn read(&mut self) -> Result<Option<Incoming>, SocketEnd> {
         if self.fault.is_some() {
             return self.discard();
         }
@@ -321,14 +321,14 @@ impl Socket for TcpSocket {
             Err(error) => match fault(&error) {
                 Some((code, words)) => {
                     self.fault = Some(words);
-                    Err(Ended::Refused(code))
+                    Err(SocketEnd::Refused(code))
                 }
-                None => Err(Ended::Gone),
+                None => Err(SocketEnd::Gone),
             },
         }
     }
 
-    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), SocketEnd> {
         let opcode = match self.encoding {
             Encoding::Json => TEXT,
             Encoding::MsgPack => BINARY,
@@ -337,11 +337,11 @@ impl Socket for TcpSocket {
         self.write(&frame[start..])
     }
 
-    fn ping(&mut self) -> Result<(), Ended> {
+    fn ping(&mut self) -> Result<(), SocketEnd> {
         self.write(&[0x80 | PING, 0])
     }
 
-    fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
+    fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd> {
         let mut frame = vec![0; HEADER];
         frame.extend(code.code().to_be_bytes());
         frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
@@ -350,13 +350,13 @@ impl Socket for TcpSocket {
         self.write(&frame[start..])
     }
 
-    fn flush(&mut self) -> Result<(), Ended> {
+    fn flush(&mut self) -> Result<(), SocketEnd> {
         while self.sent < self.unsent.len() {
             match self.tcp.try_write(&self.unsent[self.sent..]) {
-                Ok(0) => return Err(Ended::Gone),
+                Ok(0) => return Err(SocketEnd::Gone),
                 Ok(taken) => self.sent += taken,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Ended::Gone),
+                Err(_) => return Err(SocketEnd::Gone),
             }
         }
         if self.sent > 0 {

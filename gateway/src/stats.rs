@@ -1,7 +1,7 @@
 //! What a shard counts: kept in plain numbers while it delivers, and added to the metrics once a turn.
 
 use metrics::{Counter, counter, describe_counter};
-use tickwire_core::codes::NoticeCode;
+use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_node::declare_counter;
 
 use crate::outbox::Fate;
@@ -25,11 +25,11 @@ pub(crate) struct Stats {
     pub(crate) promoted: u64,
     /// Events that still waited for clients that left.
     pub(crate) unread: u64,
-    published: Published,
+    published: DeliveryMetrics,
 }
 
 /// The metrics, looked up once.
-struct Published {
+struct DeliveryMetrics {
     events: Counter,
     unmatched: Counter,
     deliveries: Counter,
@@ -61,7 +61,7 @@ impl Stats {
     }
 }
 
-impl Default for Published {
+impl Default for DeliveryMetrics {
     fn default() -> Self {
         Self {
             events: counter!("tickwire_gateway_shard_events_total"),
@@ -76,7 +76,7 @@ impl Default for Published {
     }
 }
 
-impl std::fmt::Debug for Published {
+impl std::fmt::Debug for DeliveryMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Published").finish_non_exhaustive()
     }
@@ -90,7 +90,7 @@ pub(crate) fn dropped(reason: &'static str, events: u64) {
 }
 
 /// An event did not leave as it came.
-pub(crate) fn let_go(code: NoticeCode, fate: Fate) {
+pub(crate) fn count_fate(code: NoticeCode, fate: Fate) {
     let reason = code.as_str();
     match fate {
         Fate::Dropped => dropped(reason, 1),
@@ -102,8 +102,8 @@ pub(crate) fn let_go(code: NoticeCode, fate: Fate) {
 /// Says what the gateway's metrics mean.
 pub(crate) fn describe() {
     crate::index::metrics::describe();
-    crate::home::describe();
-    crate::shard::past::describe();
+    crate::http::home::describe();
+    crate::shard::backfill::describe();
     declare_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
     declare_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
     declare_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");

@@ -5,10 +5,10 @@
 mod readiness;
 mod scrapes;
 
-pub use readiness::{Check, Readiness, Report};
+pub use readiness::{Check, Readiness, ReadinessReport};
 
 use crate::config::AdminConfig;
-use crate::http::{Deadlines, Limits, Server};
+use crate::http::{Deadlines, HttpLimits, HttpServer};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use axum::extract::State;
@@ -71,7 +71,7 @@ impl Admin {
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         let routes = routes(readiness, metrics, shutdown.drain().clone());
-        let limits = Limits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
+        let limits = HttpLimits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
         let listener = listener.into_std().map_err(failed)?;
         let (stopped, (ends, ended)) = (stop.clone(), oneshot::channel());
         let work = move || {
@@ -110,11 +110,16 @@ impl Admin {
 }
 
 /// Serves on this thread until told to stop.
-fn serve(listener: std::net::TcpListener, routes: Router, limits: Limits, stop: CancellationToken) -> io::Result<()> {
+fn serve(
+    listener: std::net::TcpListener,
+    routes: Router,
+    limits: HttpLimits,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        Server::new("admin", listener, routes, limits).run(stop).await;
+        HttpServer::new("admin", listener, routes, limits).run(stop).await;
         Ok(())
     })
 }

@@ -20,7 +20,7 @@ pub use sections::{
 };
 pub use values::Secret;
 
-use layer::{Entry, Layer, REFERENCE, Schema};
+use layer::{Layer, LayerEntry, REFERENCE, Schema};
 use std::path::PathBuf;
 
 /// From what a configuration is made, beside the defaults.
@@ -69,7 +69,7 @@ impl Config {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);
             let entry = layers.iter().rev().find_map(|layer| layer.find(key)).cloned();
-            let entry = entry.unwrap_or_else(|| Entry::of_reference(key, &merged));
+            let entry = entry.unwrap_or_else(|| LayerEntry::of_reference(key, &merged));
             entry.invalid(error.inner().message().to_owned())
         })?;
         config.check()?;

@@ -4,7 +4,7 @@
 //! should be an empty line, and writes behind the rest which message it is. So what it says stands at the end, and is read
 //! from there: whatever the producer wrote, the same names included, stands before it.
 
-use crate::link::{Message, Status};
+use crate::link::{NatsMessage, Status};
 use memchr::memmem;
 
 /// Where the server begins.
@@ -12,7 +12,7 @@ const STREAM: &[u8] = b"Nats-Stream: ";
 
 /// The sequence of a message that was stored in a stream, and what else the server says with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Got<'m> {
+pub struct DirectMessage<'m> {
     /// Its sequence.
     pub seq: u64,
     /// When it was stored, as RFC 3339.
@@ -29,9 +29,9 @@ pub struct Got<'m> {
 
 /// An answer to a direct get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer<'m> {
+pub enum DirectAnswer<'m> {
     /// A message of the stream.
-    Message(Got<'m>),
+    Message(DirectMessage<'m>),
     /// The batch ends here.
     End {
         /// How many messages that match follow, on this server.
@@ -47,9 +47,9 @@ pub enum Answer<'m> {
     Unreadable,
 }
 
-impl<'m> Answer<'m> {
+impl<'m> DirectAnswer<'m> {
     /// Reads an answer.
-    pub fn read(message: &'m Message) -> Self {
+    pub fn read(message: &'m NatsMessage) -> Self {
         let block = message.headers().unwrap_or_default();
         // A message may carry a status of its producer's making: what the server wrote behind it tells.
         if let Some(got) = read_got(block) {
@@ -68,7 +68,7 @@ impl<'m> Answer<'m> {
 }
 
 /// Reads what the server wrote at the end of a header block.
-fn read_got(block: &[u8]) -> Option<Got<'_>> {
+fn read_got(block: &[u8]) -> Option<DirectMessage<'_>> {
     let mut end = block.strip_suffix(b"\r\n\r\n")?.len();
     let (mut seq, mut stored, mut subject, mut pending, mut before) = (None, None, None, None, None);
     let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
@@ -79,7 +79,7 @@ fn read_got(block: &[u8]) -> Option<Got<'_>> {
         if let Some(subject) = subject {
             // The first line of the server's. Before it may stand what has no end of its own, and looks like the others.
             let at = begin + memmem::rfind(line, STREAM)?;
-            return Some(Got { seq: seq?, stored: stored?, subject, headers: &block[..at], pending, before });
+            return Some(DirectMessage { seq: seq?, stored: stored?, subject, headers: &block[..at], pending, before });
         } else if let Some(value) = value("Nats-Last-Sequence") {
             before = Some(number(value)?);
         } else if let Some(value) = value("Nats-Num-Pending") {

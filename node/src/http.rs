@@ -10,8 +10,8 @@ mod places;
 mod source;
 
 pub use line::Deadlines;
-pub use places::{Place, Places};
-pub use source::{Proxies, Source};
+pub use places::{ConnectionSlot, ConnectionSlots};
+pub use source::{ClientSource, Proxies};
 
 use crate::clock::Clock;
 use crate::shutdown::contain;
@@ -25,7 +25,7 @@ use hyper::service::{Service, service_fn};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use line::{Line, Phase, Timed};
+use line::{ConnectionDeadline, Phase, Timed};
 use metrics::{counter, describe_counter};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ const NO_PLACE: &[u8] =
 
 /// What bounds a server.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct HttpLimits {
     /// How many connections it has at most.
     pub connections: usize,
     /// How long a peer may take.
@@ -68,23 +68,23 @@ pub struct Limits {
 
 /// Who sent a request: an extension of every request.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub struct HttpPeer(pub SocketAddr);
 
 /// An HTTP server.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     name: &'static str,
     listener: TcpListener,
     routes: Router,
-    limits: Limits,
+    limits: HttpLimits,
     /// Once cancelled, every answer ends its connection.
     closing: CancellationToken,
     stop: CancellationToken,
 }
 
-impl Server {
+impl HttpServer {
     /// A server of these routes, which metrics and logs call `name`.
-    pub fn new(name: &'static str, listener: TcpListener, routes: Router, limits: Limits) -> Self {
+    pub fn new(name: &'static str, listener: TcpListener, routes: Router, limits: HttpLimits) -> Self {
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         Self { name, listener, routes, limits, closing, stop }
     }
@@ -99,7 +99,7 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) {
         let server = Self { stop, ..self };
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        let places = Places::new(server.limits.connections, Arc::clone(&server.limits.proxies));
+        let places = ConnectionSlots::new(server.limits.connections, Arc::clone(&server.limits.proxies));
         let clock = Clock::start();
         let mut logged: Option<Instant> = None;
         loop {
@@ -134,13 +134,13 @@ impl Server {
     async fn take(
         &self,
         tasks: &TaskTracker,
-        places: &Places,
+        places: &ConnectionSlots,
         clock: Clock,
         (tcp, peer): (TcpStream, SocketAddr),
         cut: &CancellationToken,
     ) {
         counter!("tickwire_http_connections_total", "server" => self.name).increment(1);
-        let mut taken = places.take(Source::of(peer.ip()), clock.now());
+        let mut taken = places.take(ClientSource::of(peer.ip()), clock.now());
         if taken.is_none() {
             let displaced = places.displace(clock.now());
             if displaced {
@@ -148,7 +148,7 @@ impl Server {
                 // It ends as soon as its task has its turn.
                 let freed = timeout(PLACE_WAIT, places.freed());
                 if freed.await.is_ok() {
-                    taken = places.take(Source::of(peer.ip()), clock.now());
+                    taken = places.take(ClientSource::of(peer.ip()), clock.now());
                 }
             }
         }
@@ -170,17 +170,17 @@ impl Server {
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        place: Place,
+        place: ConnectionSlot,
         clock: Clock,
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let line = Arc::new(Line::new(clock, place));
+        let line = Arc::new(ConnectionDeadline::new(clock, place));
         let (service, closing, stop) =
             (TowerToHyperService::new(self.routes.clone()), self.closing.clone(), self.stop.clone());
         let called = Arc::clone(&line);
         let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
             called.enter(Phase::Answering);
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(HttpPeer(peer));
             let answered = names_host(&request).then(|| service.call(request));
             let is_last = closing.is_cancelled() || answered.is_none();
             async move {
@@ -231,7 +231,7 @@ fn without_host() -> Response {
 }
 
 /// The TCP connection of a request that became something else, and what was read of it beyond the request. `None` if it
-/// is not one of a [`Server`].
+/// is not one of a [`HttpServer`].
 pub fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Timed<TcpStream>>>().ok()?;
     Some((parts.io.into_inner().into_inner(), parts.read_buf))

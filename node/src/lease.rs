@@ -6,7 +6,7 @@
 
 use crate::declare_counter;
 use crate::nats::Nats;
-use crate::stored::{self, StoredMessage, Wanted};
+use crate::stored::{self, MessageSelector, StoredMessage};
 use crate::writes::Writes;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Store, UpdateError, UpdateErrorKind};
@@ -27,7 +27,7 @@ const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a lease's key holds: its owner, and what the owners hand on to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record<S> {
+pub struct LeaseRecord<S> {
     /// Who has it; `None` when it was given back.
     pub owner: Option<NodeRef>,
     /// What the last owner wrote down.
@@ -36,11 +36,11 @@ pub struct Record<S> {
 
 /// A lease as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read<S> {
+pub struct LeaseRead<S> {
     /// The revision of its key, 0 if there never was one.
     pub revision: u64,
     /// What it holds, `None` if nothing.
-    pub record: Option<Record<S>>,
+    pub record: Option<LeaseRecord<S>>,
     /// Whether it holds something that this version cannot read: it is somebody's, until it is stale.
     pub is_unreadable: bool,
     /// Whether it holds something that no version of tickwire writes. That says nothing of whose it is: who has it
@@ -49,7 +49,7 @@ pub struct Read<S> {
     pub is_foreign: bool,
 }
 
-impl<S> Read<S> {
+impl<S> LeaseRead<S> {
     /// Whether `me` may take it without waiting for it to be stale: nobody has it, or `me` has.
     pub fn is_free_for(&self, me: &NodeRef) -> bool {
         let owner = self.record.as_ref().and_then(|record| record.owner.as_ref());
@@ -148,17 +148,17 @@ impl Leases {
     ///
     /// # Errors
     /// When it cannot be reached.
-    pub async fn read<S: DeserializeOwned>(&self, key: &str) -> Result<Read<S>, LeaseError> {
+    pub async fn read<S: DeserializeOwned>(&self, key: &str) -> Result<LeaseRead<S>, LeaseError> {
         match self.fetch(key).await {
-            Ok((revision, record)) => Ok(Read { revision, record, is_unreadable: false, is_foreign: false }),
+            Ok((revision, record)) => Ok(LeaseRead { revision, record, is_unreadable: false, is_foreign: false }),
             Err(LeaseError::Unreadable { key, revision, source }) if source.is_other_version() => {
                 warn!(key, revision, %source, "a lease cannot be read; it is another's until it is stale");
-                Ok(Read { revision, record: None, is_unreadable: true, is_foreign: false })
+                Ok(LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false })
             }
             Err(LeaseError::Unreadable { key, revision, source }) => {
                 counter!("tickwire_overwritten_leases_total").increment(1);
                 warn!(key, revision, %source, "something that is no node has written over a lease; its owner writes it again");
-                Ok(Read { revision, record: None, is_unreadable: false, is_foreign: true })
+                Ok(LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true })
             }
             Err(error) => Err(error),
         }
@@ -196,7 +196,7 @@ impl Leases {
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), LeaseError> {
         // Not by a direct get, which a server that lags may answer: what is read decides who owns.
         let subject = format!("{}{key}", self.bucket.prefix);
-        let got = stored::get(&self.context, &self.bucket.stream_name, Wanted::LastOf(&subject));
+        let got = stored::get(&self.context, &self.bucket.stream_name, MessageSelector::LastOf(&subject));
         let got = timeout(self.deadline, got).await.map_err(|error| unavailable(key, error))?;
         match got.map_err(|error| unavailable(key, error))? {
             // What was deleted leaves an empty message behind.
@@ -323,10 +323,10 @@ mod tests {
 
     #[test]
     fn a_record_is_written_as_it_is_read() {
-        let record = Record { owner: None, state: 7u64 };
+        let record = LeaseRecord { owner: None, state: 7u64 };
         let bytes = wire::encode(&record).unwrap();
         assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());
-        assert_eq!(decode::<Record<u64>>("p.1", 1, &bytes).unwrap(), record);
+        assert_eq!(decode::<LeaseRecord<u64>>("p.1", 1, &bytes).unwrap(), record);
         assert!(matches!(decode::<u64>("p.1", 1, &[9, 9]), Err(LeaseError::Unreadable { .. })));
     }
 }

@@ -17,7 +17,7 @@ pub mod link;
 
 pub mod direct;
 
-pub mod life;
+pub mod epoch;
 
 pub mod writes;
 

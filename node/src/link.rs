@@ -20,19 +20,19 @@ mod owner;
 mod parse;
 mod shared;
 
-pub use inlet::Inlet;
-pub use message::{Message, Status};
+pub use inlet::Subscriber;
+pub use message::{NatsMessage, Status};
 
 use crate::config::NatsConfig;
 use crate::names;
-use crate::nats::{NatsError, Standing};
+use crate::nats::{ConnectionHealth, NatsError};
 use crate::shutdown::panic_text;
 use dial::Dialer;
 use futures_util::FutureExt;
 use metrics::describe_counter;
-use owner::{Owner, note};
+use owner::{LinkOwner, note};
 use rand::Rng;
-use shared::Shared;
+use shared::LinkShared;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub enum LinkError {
 /// A handle of a connection. Clones share it; it is closed when the last is dropped.
 #[derive(Debug, Clone)]
 pub struct Link {
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
     inboxes: Arc<str>,
     stop: CancellationToken,
     ended: CancellationToken,
@@ -87,16 +87,17 @@ impl Link {
         config: &NatsConfig,
         role: &str,
         node: &str,
-        standing: Standing,
+        standing: ConnectionHealth,
     ) -> Result<Self, NatsError> {
         describe();
         let name = format!("{role}/{node}");
         let url = || config.url.clone();
         let dialer = Dialer::new(config, name.clone())
             .map_err(|error| NatsError::Address { url: url(), reason: error.to_string() })?;
-        let (shared, stop, ended) = (Arc::new(Shared::default()), CancellationToken::new(), CancellationToken::new());
+        let (shared, stop, ended) =
+            (Arc::new(LinkShared::default()), CancellationToken::new(), CancellationToken::new());
         let mut up = standing.link();
-        let owner = Owner { dialer, shared: Arc::clone(&shared), standing, stop: stop.clone(), name };
+        let owner = LinkOwner { dialer, shared: Arc::clone(&shared), standing, stop: stop.clone(), name };
         tokio::spawn(watch(owner, ended.clone()).instrument(info_span!("task", task = "nats link")));
         let link = Self {
             shared,
@@ -126,7 +127,7 @@ impl Link {
         subject: &str,
         group: Option<&str>,
         most: usize,
-    ) -> Result<Inlet, LinkError> {
+    ) -> Result<Subscriber, LinkError> {
         self.shared.subscribe(queue, subject, group, most)
     }
 
@@ -184,7 +185,7 @@ impl Link {
 }
 
 /// Runs the owner, and again if it panics: a fault of ours must not leave a node that hears nothing.
-async fn watch(mut owner: Owner, ended: CancellationToken) {
+async fn watch(mut owner: LinkOwner, ended: CancellationToken) {
     let _ended = ended.drop_guard();
     while let Err(panic) = AssertUnwindSafe(owner.run()).catch_unwind().await {
         note("link_panic");

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::declare_counter;
 use crate::lease::{LeaseError, Leases};
-use crate::link::Inlet;
+use crate::link::Subscriber;
 use crate::names;
 use crate::nats::Nats;
 use crate::shutdown::Shutdown;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::placement::{Member, Role, View};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -151,7 +151,7 @@ impl Membership {
 }
 
 /// Subscribes to what nodes say to each other: over our own connection, which no bytes can end.
-fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> Result<Inlet, MembershipError> {
+fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> Result<Subscriber, MembershipError> {
     let inlet = nats.link.subscribe(queue, &subject, None, most);
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }

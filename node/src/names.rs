@@ -93,13 +93,13 @@ pub fn partition(partition: u32) -> String {
 }
 
 /// Where a tick of a partition is published and stored.
-pub fn tick(partition: u32) -> String {
+pub fn heartbeat(partition: u32) -> String {
     format!("ev.{partition}.tick")
 }
 
 /// What a message of the stream is, by the subject that it is stored under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored<'s> {
+pub enum StoredSubject<'s> {
     /// An event.
     Event {
         /// Its partition.
@@ -119,19 +119,19 @@ pub enum Stored<'s> {
 }
 
 /// Reads a subject of the stream.
-pub fn parse_stored(subject: &str) -> Stored<'_> {
+pub fn parse_stored(subject: &str) -> StoredSubject<'_> {
     let mut tokens = subject.split('.');
     let mut next = || tokens.next();
     let (Some("ev"), Some(number), Some(first)) = (next(), next(), next()) else {
-        return Stored::Unrecognised;
+        return StoredSubject::Unrecognised;
     };
     let Some(partition) = parse_number(number) else {
-        return Stored::Unrecognised;
+        return StoredSubject::Unrecognised;
     };
     match (first, next(), next()) {
-        ("tick", None, _) => Stored::Tick { partition },
-        (kind, Some(key), None) => Stored::Event { partition, kind, key },
-        _ => Stored::Unrecognised,
+        ("tick", None, _) => StoredSubject::Tick { partition },
+        (kind, Some(key), None) => StoredSubject::Event { partition, kind, key },
+        _ => StoredSubject::Unrecognised,
     }
 }
 
@@ -241,12 +241,15 @@ mod tests {
 
     #[test]
     fn stored_subjects_are_told_apart() {
-        assert_eq!(parse_stored("ev.3.pattern.AAPL"), Stored::Event { partition: 3, kind: "pattern", key: "AAPL" });
-        assert_eq!(parse_stored("ev.3.tick.AAPL"), Stored::Event { partition: 3, kind: "tick", key: "AAPL" });
-        assert_eq!(parse_stored(&tick(31)), Stored::Tick { partition: 31 });
+        assert_eq!(
+            parse_stored("ev.3.pattern.AAPL"),
+            StoredSubject::Event { partition: 3, kind: "pattern", key: "AAPL" }
+        );
+        assert_eq!(parse_stored("ev.3.tick.AAPL"), StoredSubject::Event { partition: 3, kind: "tick", key: "AAPL" });
+        assert_eq!(parse_stored(&heartbeat(31)), StoredSubject::Tick { partition: 31 });
         for odd in ["events.a.b.c", "events.a", "ev.x.tick", "ev.+3.tick", "ev.03.tick", "ev.3", "ev.3.a.b.c", "", "ev"]
         {
-            assert_eq!(parse_stored(odd), Stored::Unrecognised, "{odd}");
+            assert_eq!(parse_stored(odd), StoredSubject::Unrecognised, "{odd}");
         }
     }
 

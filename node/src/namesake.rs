@@ -5,7 +5,7 @@
 use crate::admin::Check;
 use crate::clock::Clock;
 use crate::declare_counter;
-use crate::link::{Inlet, Link, LinkError};
+use crate::link::{Link, LinkError, Subscriber};
 use crate::names;
 use crate::nats::Nats;
 use metrics::{counter, describe_gauge, gauge};
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, process};
 use tickwire_core::ids::{Millis, NodeRef, Nonce};
-use tickwire_core::namesake::Bearer;
-use tickwire_core::ring::{Role, View};
+use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -97,7 +97,7 @@ pub fn bearer(node: NodeRef, role: Role, admin: String) -> Bearer {
 ///
 /// # Errors
 /// When this node may not subscribe.
-pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Inlet, LinkError> {
+pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Subscriber, LinkError> {
     describe_gauge!("tickwire_namesakes", "Other nodes that bear the name of this one");
     declare_counter!("tickwire_namesakes_refused_total", "Messages of nodes of the same name that make no sense");
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
@@ -106,7 +106,7 @@ pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Inlet, LinkError> {
 /// Tells who this node is, and looks for others of its name, until told to stop.
 pub async fn run(
     nats: Nats,
-    mut inlet: Inlet,
+    mut inlet: Subscriber,
     me: Bearer,
     every: Duration,
     view: watch::Receiver<Arc<View>>,
@@ -174,7 +174,7 @@ fn host() -> String {
 mod tests {
     use super::*;
     use tickwire_core::ids::NodeId;
-    use tickwire_core::ring::Member;
+    use tickwire_core::placement::Member;
 
     fn node(nonce: u64) -> NodeRef {
         NodeRef { id: NodeId::new("gw-1").unwrap(), nonce: Nonce(nonce) }

@@ -9,7 +9,7 @@ mod error;
 mod standing;
 
 pub use error::NatsError;
-pub(crate) use standing::Standing;
+pub(crate) use standing::ConnectionHealth;
 
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
@@ -60,7 +60,7 @@ pub struct Nats {
     pub link: Link,
     /// What became of what was published to JetStream.
     pub writes: Writes,
-    standing: Standing,
+    standing: ConnectionHealth,
     refusals: watch::Receiver<Vec<String>>,
     request_timeout: Duration,
 }
@@ -72,7 +72,7 @@ impl Nats {
     /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, is too old, or takes too small
     /// messages only.
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
-        let standing = Standing::default();
+        let standing = ConnectionHealth::default();
         let of_client = standing.clone();
         let (refusals_sender, refusals) = watch::channel(Vec::new());
         let name = format!("{role}/{node}");
@@ -225,7 +225,7 @@ pub(crate) fn backoff(attempt: usize) -> Duration {
 }
 
 /// Logs, counts and passes on an event of the connection.
-fn note(name: &str, event: &Event, standing: &Standing, refusals: &watch::Sender<Vec<String>>) {
+fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch::Sender<Vec<String>>) {
     let label = match event {
         Event::Connected => {
             info!(connection = name, "connected to NATS");

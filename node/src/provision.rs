@@ -11,7 +11,7 @@ pub(crate) mod layout;
 pub use error::ProvisionError;
 
 use crate::config::StreamConfig;
-use crate::life;
+use crate::epoch;
 use crate::names;
 use crate::nats::Nats;
 use async_nats::jetstream::Context;
@@ -20,7 +20,7 @@ use async_nats::jetstream::context::{AccountErrorKind, CreateStreamError, Create
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, Info};
 use std::time::Duration;
-use tickwire_core::ids::Life;
+use tickwire_core::ids::Epoch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provisioned {
     /// The life of the stream of events: its sequences mean something only together with this.
-    pub life: Life,
+    pub epoch: Epoch,
     /// Into how many partitions it is spread.
     pub partitions: u32,
 }
@@ -54,7 +54,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
     ] {
         settle(context, wanted, |running| layout::check_storage(running, config)).await?;
     }
-    Ok(Provisioned { life: life::of(&events), partitions: config.partitions })
+    Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
 }
 
 async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{NameError, NodeId, NodeRef, Nonce};
-use tickwire_core::ring::{Member, Role};
+use tickwire_core::placement::{Member, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

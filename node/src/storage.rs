@@ -18,6 +18,6 @@ mod kept;
 mod watch;
 
 pub use board::{Board, Stopped, listen, subscribe};
-pub use judge::Judge;
-pub use kept::{Keeps, Kept, Sight, kept, look};
+pub use judge::StreamHealth;
+pub use kept::{ExpectedStream, StreamSettings, StreamUse, kept, look};
 pub use watch::watch;

@@ -14,7 +14,7 @@ use tickwire_core::ids::Seq;
 
 /// Which message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Wanted<'s> {
+pub enum MessageSelector<'s> {
     /// The one with this sequence.
     #[serde(rename = "seq")]
     At(u64),
@@ -27,22 +27,22 @@ pub enum Wanted<'s> {
         /// The sequence.
         seq: u64,
         /// Of which subjects: all.
-        next_by_subj: All,
+        next_by_subj: AllSubjects,
     },
 }
 
 /// Every subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum All {
+pub enum AllSubjects {
     /// As NATS spells it.
     #[serde(rename = ">")]
     Subjects,
 }
 
-impl Wanted<'_> {
+impl MessageSelector<'_> {
     /// The first message from `seq` on.
     pub fn from(seq: Seq) -> Self {
-        Self::From { seq: seq.0, next_by_subj: All::Subjects }
+        Self::From { seq: seq.0, next_by_subj: AllSubjects::Subjects }
     }
 }
 
@@ -66,12 +66,12 @@ pub struct GetError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    message: Found,
+struct GetAnswer {
+    message: GetResult,
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct GetResult {
     seq: u64,
     #[serde(default)]
     data: String,
@@ -82,11 +82,15 @@ struct Found {
 ///
 /// # Errors
 /// When the server does not answer in the time of a request, or refuses.
-pub async fn get(context: &Context, stream: &str, wanted: Wanted<'_>) -> Result<Option<StoredMessage>, GetError> {
+pub async fn get(
+    context: &Context,
+    stream: &str,
+    wanted: MessageSelector<'_>,
+) -> Result<Option<StoredMessage>, GetError> {
     let failed = |reason: String| GetError { stream: stream.to_owned(), reason };
     let answer = context.request(format!("STREAM.MSG.GET.{stream}"), &wanted).await;
     match answer.map_err(|error| failed(error.to_string()))? {
-        Response::Ok(Answer { message: Found { seq, data, time } }) => {
+        Response::Ok(GetAnswer { message: GetResult { seq, data, time } }) => {
             let payload = STANDARD.decode(data).map_err(|error| failed(error.to_string()))?;
             Ok(Some(StoredMessage { seq: Seq(seq), stored: time.as_millisecond(), payload }))
         }
@@ -101,17 +105,17 @@ mod tests {
 
     #[test]
     fn requests_are_as_nats_reads_them() {
-        let json = |wanted: Wanted| serde_json::to_string(&wanted).unwrap();
-        assert_eq!(json(Wanted::At(7)), r#"{"seq":7}"#);
-        assert_eq!(json(Wanted::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
-        assert_eq!(json(Wanted::from(Seq(7))), r#"{"seq":7,"next_by_subj":">"}"#);
+        let json = |wanted: MessageSelector| serde_json::to_string(&wanted).unwrap();
+        assert_eq!(json(MessageSelector::At(7)), r#"{"seq":7}"#);
+        assert_eq!(json(MessageSelector::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
+        assert_eq!(json(MessageSelector::from(Seq(7))), r#"{"seq":7,"next_by_subj":">"}"#);
     }
 
     #[test]
     fn an_answer_is_read_whatever_its_headers_are() {
         let answer = r#"{"type":"io.nats.jetstream.api.v1.stream_msg_get_response","message":{"subject":"a","seq":3,
             "hdrs":"AP8N","data":"aGk=","time":"2026-11-27T12:00:00.001000001Z"}}"#;
-        let Response::Ok(Answer { message }) = serde_json::from_str(answer).unwrap() else { panic!() };
+        let Response::Ok(GetAnswer { message }) = serde_json::from_str(answer).unwrap() else { panic!() };
         assert_eq!((message.seq, message.data.as_str()), (3, "aGk="));
         assert_eq!(message.time.as_millisecond() % 1_000, 1);
     }

@@ -12,11 +12,11 @@
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeId, NodeRef};
-use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::placement::{Member, Role, View};
 
 /// What was heard of one life of one node.
 #[derive(Debug, Clone)]
-struct Heard {
+struct NodeLife {
     member: Member,
     first: Millis,
     last: Millis,
@@ -26,7 +26,7 @@ struct Heard {
 
 /// What silence has taken of a role since the cool-down began.
 #[derive(Debug, Clone, Copy)]
-struct Losses {
+struct RoleLosses {
     since: Millis,
     allowed: usize,
 }
@@ -60,9 +60,9 @@ pub enum BeatError {
 #[derive(Debug)]
 pub struct Roster {
     timeout: u64,
-    heard: BTreeMap<NodeRef, Heard>,
+    heard: BTreeMap<NodeRef, NodeLife>,
     listening_since: Millis,
-    losses: BTreeMap<Role, Losses>,
+    losses: BTreeMap<Role, RoleLosses>,
 }
 
 impl Roster {
@@ -84,7 +84,7 @@ impl Roster {
                 return Err(BeatError::TooMany);
             }
             let node = member.node.clone();
-            let heard = Heard { member, first: now, last: now, gone: None };
+            let heard = NodeLife { member, first: now, last: now, gone: None };
             self.heard.insert(node, heard);
             return Ok(true);
         };
@@ -160,7 +160,7 @@ impl Roster {
 
     /// The life that counts of each name that was heard within the timeout, unless it said goodbye.
     fn present(&self, now: Millis) -> BTreeMap<NodeId, Member> {
-        let mut newest: BTreeMap<&NodeId, &Heard> = BTreeMap::new();
+        let mut newest: BTreeMap<&NodeId, &NodeLife> = BTreeMap::new();
         for (node, heard) in &self.heard {
             if heard.gone.is_some() || now.since(heard.last) > self.timeout {
                 continue;
@@ -170,7 +170,7 @@ impl Roster {
                 *best = heard;
             }
         }
-        let member = |(id, heard): (&NodeId, &Heard)| (id.clone(), heard.member.clone());
+        let member = |(id, heard): (&NodeId, &NodeLife)| (id.clone(), heard.member.clone());
         newest.into_iter().map(member).collect()
     }
 
@@ -184,7 +184,7 @@ impl Roster {
         let cool_down = 2 * self.timeout;
         let fresh = || {
             let members = current.members.iter().filter(|member| member.role == role).count();
-            Losses { since: now, allowed: (members / 2).max(1) }
+            RoleLosses { since: now, allowed: (members / 2).max(1) }
         };
         let losses = self.losses.entry(role).or_insert_with(fresh);
         if now.since(losses.since) > cool_down {

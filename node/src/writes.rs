@@ -13,7 +13,7 @@ use tickwire_core::ids::Millis;
 
 /// JetStream's own error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct JetStreamRefusal {
     /// Its number, which is the same whatever the words are.
     pub code: ErrorCode,
     /// Its words, with its numbers.
@@ -24,7 +24,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// JetStream has refused it.
-    Refused(Refusal),
+    Refused(JetStreamRefusal),
     /// Nobody has acknowledged it, or this happened on the way.
     Unanswered(String),
 }
@@ -106,7 +106,7 @@ impl Failure {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
             if let Some(refusal) = error.downcast_ref::<jetstream::Error>() {
-                return Self::Refused(Refusal { code: refusal.error_code(), text: refusal.to_string() });
+                return Self::Refused(JetStreamRefusal { code: refusal.error_code(), text: refusal.to_string() });
             }
             cause = error.source();
         }
@@ -117,7 +117,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(Refusal { text, .. }) => f.write_str(text),
+            Self::Refused(JetStreamRefusal { text, .. }) => f.write_str(text),
             Self::Unanswered(what) => f.write_str(what),
         }
     }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn jetstreams_own_error_is_found_in_whatever_it_is_wrapped_in() {
-        let refusal = Refusal {
+        let refusal = JetStreamRefusal {
             code: ErrorCode::INSUFFICIENT_RESOURCES,
             text: "insufficient resources (code 503, error code 10023)".to_owned(),
         };

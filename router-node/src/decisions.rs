@@ -2,13 +2,13 @@
 //! simulator of the cluster in a world of its own.
 
 pub use crate::decode::Readable;
-pub use crate::dispatch::Routed;
+pub use crate::dispatch::RoutedEvent;
 pub use crate::dispatch::pack::batches;
-pub use crate::engine::{Engine, Floors, Order, Output, Report};
-pub use crate::intake::{Heard, What};
-pub use crate::interest::{SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Said};
+pub use crate::engine::{Engine, EngineReport, Order, Output, SourceCheckpoints};
+pub use crate::intake::{IntakeEvent, IntakeReport};
+pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::tenancy::{Checkpoint, Mark};
-pub use crate::ownership::{Ownership, Pace, Reached, Task, Written};
+pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, SourceProgress, WriteOutcome};
 pub use crate::source::{Source, Tenure};
-pub use crate::stream::{Expected, Facts, Look};
+pub use crate::stream::{Expected, StreamFacts, StreamLook};

@@ -5,15 +5,15 @@
 
 pub(crate) mod headers;
 
-use crate::reader::Held;
+use crate::reader::StreamMessage;
 use bytes::Bytes;
-use headers::Block;
+use headers::HeaderBlock;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tickwire_core::decode::{Raw, Reason, Refusal, decode};
+use tickwire_core::event::decode::{RawMessage, Reason, Undecodable, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::ids::Seq;
-use tickwire_node::names::{Stored, parse_stored};
+use tickwire_node::names::{StoredSubject, parse_stored};
 use tickwire_node::shutdown::panic_text;
 
 /// An event that can be routed.
@@ -38,11 +38,11 @@ pub(crate) enum Decoded<W> {
 
 /// A message as the stream holds it, however it was read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StoredMessage<'m> {
+pub(crate) struct UndecodedMessage<'m> {
     /// The subject that it is stored under.
     pub(crate) subject: &'m [u8],
     /// Its headers.
-    pub(crate) headers: Block<'m>,
+    pub(crate) headers: HeaderBlock<'m>,
     /// All else.
     pub(crate) payload: &'m [u8],
     /// Its sequence.
@@ -62,7 +62,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Reads one message, and encodes its event. A fault of ours makes it a dead letter as well.
-    pub(crate) fn read_live(&self, message: &Held) -> Result<Decoded<Bytes>, Refusal> {
+    pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
         guarded(|| match self.look(&message.as_stored())? {
             Decoded::Tick => Ok(Decoded::Tick),
             Decoded::Event(mut event, ()) => {
@@ -75,21 +75,21 @@ impl Decoder {
     }
 
     /// Reads one message. A fault of ours makes it a dead letter as well.
-    pub(crate) fn read(&self, message: &Held) -> Result<Decoded<()>, Refusal> {
+    pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
         guarded(|| self.look(&message.as_stored()))
     }
 
-    fn look(&self, message: &StoredMessage<'_>) -> Result<Decoded<()>, Refusal> {
-        let StoredMessage { subject, headers, payload, seq, stored } = *message;
+    fn look(&self, message: &UndecodedMessage<'_>) -> Result<Decoded<()>, Undecodable> {
+        let UndecodedMessage { subject, headers, payload, seq, stored } = *message;
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
-            Stored::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
-            Stored::Tick { .. } => return Err(no_tick()),
-            Stored::Event { kind, key, .. } => (kind, key),
-            Stored::Unrecognised => return Err(bad_subject(subject)),
+            StoredSubject::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
+            StoredSubject::Tick { .. } => return Err(no_tick()),
+            StoredSubject::Event { kind, key, .. } => (kind, key),
+            StoredSubject::Unrecognised => return Err(bad_subject(subject)),
         };
         let found = headers.read()?;
-        let raw = Raw {
+        let raw = RawMessage {
             kind_token,
             key_token,
             content_type: found.content_type,
@@ -104,10 +104,10 @@ impl Decoder {
 }
 
 /// Reads a message. A reader that panics would else meet the message again, at every try and in every router.
-fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+fn guarded<T>(read: impl FnOnce() -> Result<T, Undecodable>) -> Result<T, Undecodable> {
     // What a panic leaves half done is dropped with it.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        Err(Refusal::new(Reason::Unreadable, format!("reading it failed: {}", panic_text(&*panic))))
+        Err(Undecodable::new(Reason::Unreadable, format!("reading it failed: {}", panic_text(&*panic))))
     })
 }
 
@@ -115,47 +115,47 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
 ///
 /// # Errors
 /// [`Reason::BadMsgPack`] when it has no such form.
-pub(crate) fn to_wire(event: &Event) -> Result<Bytes, Refusal> {
-    let refused = |error| Refusal::new(Reason::BadMsgPack, format!("it has no form in MessagePack: {error}"));
+pub(crate) fn to_wire(event: &Event) -> Result<Bytes, Undecodable> {
+    let refused = |error| Undecodable::new(Reason::BadMsgPack, format!("it has no form in MessagePack: {error}"));
     guarded(|| rmp_serde::to_vec(event).map(Bytes::from).map_err(refused))
 }
 
 /// How much of a subject is shown, in bytes: it may be very long, and stands in the letter by itself.
 const SHOWN: usize = 64;
 
-fn bad_subject(subject: &str) -> Refusal {
+fn bad_subject(subject: &str) -> Undecodable {
     let shown = &subject[..subject.floor_char_boundary(SHOWN)];
     let more = if shown.len() < subject.len() { "…" } else { "" };
     let detail = format!(
         "{shown:?}{more} is not events.<kind>.<key> with one token each; what a token cannot hold is escaped in the key, \
          as in BRK=2EB for BRK.B"
     );
-    Refusal::new(Reason::BadSubject, detail)
+    Undecodable::new(Reason::BadSubject, detail)
 }
 
-fn not_text(subject: &[u8]) -> Refusal {
+fn not_text(subject: &[u8]) -> Undecodable {
     let shown = &subject[..subject.len().min(SHOWN)];
     let more = if shown.len() < subject.len() { "…" } else { "" };
-    Refusal::new(Reason::BadSubject, format!("the subject \"{}\"{more} is not UTF-8", shown.escape_ascii()))
+    Undecodable::new(Reason::BadSubject, format!("the subject \"{}\"{more} is not UTF-8", shown.escape_ascii()))
 }
 
-fn no_tick() -> Refusal {
+fn no_tick() -> Undecodable {
     let detail =
         "ticks, which routers store in every partition, hold nothing; events are published to events.<kind>.<key>";
-    Refusal::new(Reason::BadSubject, detail)
+    Undecodable::new(Reason::BadSubject, detail)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reader::Headers;
+    use crate::reader::MessageHeaders;
 
-    fn held(subject: &[u8], headers: &[u8]) -> Held {
-        Held {
+    fn held(subject: &[u8], headers: &[u8]) -> StreamMessage {
+        StreamMessage {
             seq: Seq(7),
             stored: Timestamp(0),
             subject: Bytes::copy_from_slice(subject),
-            headers: Headers::Whole(Bytes::copy_from_slice(headers)),
+            headers: MessageHeaders::Whole(Bytes::copy_from_slice(headers)),
             payload: Bytes::from_static(br#"{"pattern":"Doji"}"#),
         }
     }
@@ -175,7 +175,7 @@ mod tests {
         ];
         for (subject, headers, expected) in cases {
             let message = held(subject, headers);
-            let reason = |refusal: Refusal| refusal.reason;
+            let reason = |refusal: Undecodable| refusal.reason;
             assert_eq!(decoder.read_live(&message).err().map(reason), expected, "{}", headers.escape_ascii());
             assert_eq!(decoder.read(&message).err().map(reason), expected);
         }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_waits_for_the_engine_holds_its_data_once() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
-        let message = Held {
+        let message = StreamMessage {
             payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
             ..held(b"ev.3.pattern.A", b"")
         };
@@ -198,10 +198,14 @@ mod tests {
     #[test]
     fn only_what_holds_nothing_is_a_tick() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
-        let tick = Held { headers: Headers::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
-        assert!(matches!(decoder.read_live(&tick), Ok(Decoded::Tick)));
-        let named = Held { headers: Headers::Whole(Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n")), ..tick.clone() };
-        let filled = Held { payload: Bytes::from_static(b"{}"), ..tick };
+        let heartbeat =
+            StreamMessage { headers: MessageHeaders::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
+        assert!(matches!(decoder.read_live(&heartbeat), Ok(Decoded::Tick)));
+        let named = StreamMessage {
+            headers: MessageHeaders::Whole(Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n")),
+            ..heartbeat.clone()
+        };
+        let filled = StreamMessage { payload: Bytes::from_static(b"{}"), ..heartbeat };
         for mistake in [named, filled] {
             assert_eq!(decoder.read_live(&mistake).err().map(|refusal| refusal.reason), Some(Reason::BadSubject));
         }

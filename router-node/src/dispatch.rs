@@ -8,9 +8,9 @@ pub(crate) mod pack;
 use bytes::Bytes;
 use metrics::{Histogram, counter, describe_histogram, histogram};
 use std::time::Duration;
+use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{Life, NodeRef};
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::ids::{Epoch, NodeRef};
 use tickwire_core::wire;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::declare_counter;
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// An event on its way to a gateway.
 #[derive(Debug, Clone)]
-pub struct Routed {
+pub struct RoutedEvent {
     /// The event in MessagePack.
     pub wire: Bytes,
     /// When the stream stored it.
@@ -52,14 +52,14 @@ impl Dispatcher {
     }
 
     /// Publishes sections to one gateway, in as many messages as it takes.
-    pub(crate) async fn send(&self, gateway: &NodeRef, life: Life, sections: Vec<Section<Routed>>) {
+    pub(crate) async fn send(&self, gateway: &NodeRef, epoch: Epoch, sections: Vec<Section<RoutedEvent>>) {
         let now = wall_clock();
         for (_, event) in sections.iter().flat_map(|section| &section.events) {
             let stored = Duration::from_millis(u64::try_from(event.stored.0).unwrap_or_default());
             self.lag.record(now.saturating_sub(stored).as_secs_f64());
         }
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
-        for batch in pack::batches(&self.me, life, sections, self.nats.client.max_payload()) {
+        for batch in pack::batches(&self.me, epoch, sections, self.nats.client.max_payload()) {
             if let Err(reason) = self.publish(&subject, &batch).await {
                 counter!("tickwire_router_batches_lost_total").increment(1);
                 warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");

@@ -17,27 +17,27 @@ mod sources;
 
 pub use flush::LONGEST_WINDOW;
 
-use crate::dispatch::Routed;
-use crate::intake::Heard;
-use crate::interest::Said;
-use crate::ownership::Reached;
+use crate::dispatch::RoutedEvent;
+use crate::intake::IntakeReport;
+use crate::interest::InterestMessage;
+use crate::ownership::SourceProgress;
 use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use routing::Routing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Revision, Seq};
+use tickwire_core::coverage::section::Section;
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::ring::View;
-use tickwire_core::section::Section;
-use tickwire_core::table::Told;
+use tickwire_core::interest::table::SharedInterest;
+use tickwire_core::placement::View;
 use tickwire_node::clock::millis;
 use tickwire_node::config::RouterConfig;
 use tracing::info;
 
 /// How far each source was read, in its tenure.
-pub type Floors = BTreeMap<Tenure, Reached>;
+pub type SourceCheckpoints = BTreeMap<Tenure, SourceProgress>;
 
 /// What the ownership wants of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +47,14 @@ pub enum Order {
         /// Which.
         tenure: Tenure,
         /// After this.
-        floor: Seq,
+        checkpoint: Seq,
     },
     /// A tenure has ended: another router owns it.
     Disown(Tenure),
     /// These tenures end: publish what was read, and tell up to where by [`Output::Released`].
     Release(Vec<Tenure>),
     /// The stream was made anew, and every tenure has ended.
-    Renew(Life),
+    Renew(Epoch),
 }
 
 /// What is to be done, in this order.
@@ -65,9 +65,9 @@ pub enum Output {
         /// For this tenure.
         tenure: Tenure,
         /// In this life of the stream.
-        incarnation: Incarnation,
+        epoch_id: EpochId,
         /// What comes after this.
-        floor: Seq,
+        checkpoint: Seq,
     },
     /// Read no more for this tenure, if anything was.
     Stop(Tenure),
@@ -76,9 +76,9 @@ pub enum Output {
         /// To this gateway.
         gateway: NodeRef,
         /// The life of the stream that they are of.
-        life: Life,
+        epoch: Epoch,
         /// What was read.
-        sections: Vec<Section<Routed>>,
+        sections: Vec<Section<RoutedEvent>>,
     },
     /// Ask a gateway for its whole interest; then [`Engine::hear_snapshot`].
     AskSnapshot {
@@ -88,19 +88,19 @@ pub enum Output {
         attempts: u32,
     },
     /// When all that was sent so far has left this process, leases may say so.
-    Checkpoint(Floors),
+    Checkpoint(SourceCheckpoints),
     /// When all that was sent so far has left this process, tenures are over.
     Released {
         /// These.
         tenures: Vec<Tenure>,
         /// How far they came; what is missing here was not reached for sure.
-        floors: Floors,
+        checkpoints: SourceCheckpoints,
     },
 }
 
 /// What the rest of the node is to know of the engine.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct EngineReport {
     /// The gateways whose interest is not known as new as it is.
     pub lacking: Vec<NodeRef>,
     /// The sources that are owned and cannot be read, each with the reason.
@@ -113,7 +113,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Engine {
     routing: Routing,
-    life: Life,
+    epoch: Epoch,
     /// The gateways that were asked for a snapshot, and how often in vain.
     asked: BTreeMap<NodeRef, u32>,
     /// Whether there is a connection to NATS.
@@ -126,11 +126,11 @@ pub struct Engine {
 impl Engine {
     /// An engine that owns nothing yet, in this life of the stream.
     #[must_use]
-    pub fn new(config: &RouterConfig, life: Life) -> Self {
+    pub fn new(config: &RouterConfig, epoch: Epoch) -> Self {
         let flush = Flush::new(millis(config.flush_window), config.batch_rate, config.flush_bytes);
         Self {
             routing: Routing::new(flush, millis(config.interest_retention)),
-            life,
+            epoch,
             asked: BTreeMap::new(),
             is_connected: true,
             outputs: Vec::new(),
@@ -151,20 +151,20 @@ impl Engine {
     /// The ownership has decided something.
     pub fn obey(&mut self, now: Millis, order: Order) {
         match order {
-            Order::Own { tenure, floor } => {
-                self.routing.own(tenure, floor);
-                let incarnation = self.life.incarnation;
-                self.outputs.push(Output::Read { tenure, incarnation, floor });
+            Order::Own { tenure, checkpoint } => {
+                self.routing.own(tenure, checkpoint);
+                let epoch_id = self.epoch.epoch_id;
+                self.outputs.push(Output::Read { tenure, epoch_id, checkpoint });
             }
             Order::Disown(tenure) => self.disown(tenure),
             Order::Release(tenures) => {
-                let floors = self.publish_all(now);
+                let checkpoints = self.publish_all(now);
                 tenures.iter().for_each(|tenure| self.disown(*tenure));
-                self.outputs.push(Output::Released { tenures, floors });
+                self.outputs.push(Output::Released { tenures, checkpoints });
             }
-            Order::Renew(life) => {
-                self.life = life;
-                self.outputs.extend(self.routing.floors().into_keys().map(Output::Stop));
+            Order::Renew(epoch) => {
+                self.epoch = epoch;
+                self.outputs.extend(self.routing.checkpoints().into_keys().map(Output::Stop));
                 self.routing.renew();
             }
         }
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// A gateway said something of its interest.
-    pub fn hear(&mut self, now: Millis, said: Said) {
+    pub fn hear(&mut self, now: Millis, said: InterestMessage) {
         let needed = self.routing.hear(now, said);
         self.ask(needed);
     }
@@ -214,7 +214,7 @@ impl Engine {
 
     /// What a gateway wants, as of `least` or later; if that is not known, it is asked for, so that a later inquiry is
     /// answered.
-    pub fn interest(&mut self, gateway: &NodeRef, least: Revision) -> Option<(Revision, Told)> {
+    pub fn interest(&mut self, gateway: &NodeRef, least: Revision) -> Option<(Revision, SharedInterest)> {
         let known = self.routing.interest(gateway, least);
         // Nobody answers for a name that whoever asks has made up.
         if known.is_none() && self.routing.is_known(gateway) {
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     /// An intake has read something, or cannot.
-    pub fn read(&mut self, heard: Heard) {
+    pub fn read(&mut self, heard: IntakeReport) {
         self.routing.read(heard);
     }
 
@@ -250,16 +250,16 @@ impl Engine {
         for gateway in gateways {
             let sections = self.routing.take(now, &gateway, heartbeat);
             if !sections.is_empty() {
-                self.outputs.push(Output::Send { gateway, life: self.life, sections });
+                self.outputs.push(Output::Send { gateway, epoch: self.epoch, sections });
             }
         }
         true
     }
 
     /// Tells every gateway how far everything was read. Returns how far that is; nothing without a connection.
-    fn publish_all(&mut self, now: Millis) -> Floors {
+    fn publish_all(&mut self, now: Millis) -> SourceCheckpoints {
         let gateways = self.routing.gateways();
-        if self.send(now, gateways, true) { self.routing.floors() } else { Floors::new() }
+        if self.send(now, gateways, true) { self.routing.checkpoints() } else { SourceCheckpoints::new() }
     }
 
     /// Publishes everything, and hands on the floors when it has left.
@@ -268,8 +268,8 @@ impl Engine {
             info!(%gateway, "forgot the interest of a gateway that has been silent for too long");
             self.asked.remove(&gateway);
         }
-        let floors = self.publish_all(now);
-        self.outputs.push(Output::Checkpoint(floors));
+        let checkpoints = self.publish_all(now);
+        self.outputs.push(Output::Checkpoint(checkpoints));
     }
 
     /// What is to be done since the last call.
@@ -278,7 +278,7 @@ impl Engine {
     }
 
     /// What the rest of the node is to know, if it may be something else than at the last call.
-    pub fn take_news(&mut self) -> Option<Report> {
+    pub fn take_news(&mut self) -> Option<EngineReport> {
         self.routing.news()
     }
 

@@ -27,11 +27,11 @@ mod lateness;
 mod proof;
 mod trouble;
 
+use crate::dead_letters;
 use crate::decode::{Decoder, Readable};
-use crate::letters;
 use crate::ownership::tenancy::{Checkpoint, Mark};
 use crate::reader::leader;
-use crate::reader::pull::{Plan, Pull, Pulled};
+use crate::reader::pull::{Pull, PullPlan, PulledMessage};
 use crate::replay::walk::Walker;
 use crate::source::{Source, Tenure};
 use chunk::Chunk;
@@ -39,16 +39,16 @@ use lateness::Lateness;
 use metrics::{counter, describe_counter};
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::claims::{Delivered, Reading};
-use tickwire_core::ids::{Incarnation, NodeRef, Seq};
-use tickwire_core::whole::MissingRange;
+use tickwire_core::coverage::builder::{Contiguity, Delivered};
+use tickwire_core::coverage::completeness::MissingRange;
+use tickwire_core::ids::{EpochId, NodeRef, Seq};
 use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use trouble::{Trouble, backoff};
+use trouble::{IntakeTrouble, backoff};
 
 /// How many messages are taken from the consumer at a time.
 const BATCH: u64 = 256;
@@ -67,16 +67,16 @@ const PLACES: u32 = 6;
 
 /// What the engine hears from an intake.
 #[derive(Debug)]
-pub struct Heard {
+pub struct IntakeReport {
     /// Of which tenure it was read.
     pub tenure: Tenure,
     /// What was read.
-    pub what: What,
+    pub what: IntakeEvent,
 }
 
 /// What was read.
 #[derive(Debug)]
-pub enum What {
+pub enum IntakeEvent {
     /// The source can be read.
     Flowing,
     /// The source cannot be read, for this reason.
@@ -88,7 +88,7 @@ pub enum What {
     /// All up to a sequence was read, and these are the events in it.
     Events {
         /// The last sequence.
-        upto: Seq,
+        through: Seq,
         /// The last message of that.
         mark: Option<Mark>,
         /// The events, in order.
@@ -96,7 +96,7 @@ pub enum What {
     },
 }
 
-impl What {
+impl IntakeEvent {
     /// Whether the rest of the node is to know of it.
     pub(crate) fn is_news(&self) -> bool {
         matches!(self, Self::Flowing | Self::Stuck(_) | Self::Missing(_))
@@ -105,23 +105,23 @@ impl What {
 
 /// What all intakes of a router share.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct IntakeContext {
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) walker: Arc<Walker>,
     /// How long a source may be silent.
     pub(crate) silence: Duration,
-    pub(crate) engine: mpsc::Sender<Heard>,
+    pub(crate) engine: mpsc::Sender<IntakeReport>,
 }
 
 /// One intake.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    context: Arc<Context>,
+    context: Arc<IntakeContext>,
     tenure: Tenure,
-    incarnation: Incarnation,
-    reading: Reading,
+    epoch_id: EpochId,
+    reading: Contiguity,
     /// The last message that was read.
     mark: Option<Mark>,
     connected: watch::Receiver<bool>,
@@ -135,14 +135,14 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Reads what comes after `floor`, in the stream's life `incarnation`.
-    pub(crate) fn new(context: Arc<Context>, tenure: Tenure, incarnation: Incarnation, floor: Seq) -> Self {
+    /// Reads what comes after `checkpoint`, in the stream's life `epoch_id`.
+    pub(crate) fn new(context: Arc<IntakeContext>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         Self {
             connected: context.nats.connected(),
             context,
             tenure,
-            incarnation,
-            reading: Reading::after(floor),
+            epoch_id,
+            reading: Contiguity::after(checkpoint),
             mark: None,
             lateness: Lateness::default(),
             late: true,
@@ -157,16 +157,16 @@ impl Intake {
             let mut pull = None;
             let trouble = tokio::select! {
                 biased;
-                () = stop.cancelled() => Trouble::Stopped,
+                () = stop.cancelled() => IntakeTrouble::Stopped,
                 trouble = self.read(&mut pull) => trouble,
             };
             if let Some(pull) = pull {
                 pull.close().await;
             }
             match (&trouble, self.tenure.source) {
-                (Trouble::Stopped, _) => return,
+                (IntakeTrouble::Stopped, _) => return,
                 // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
-                (Trouble::Silent, Source::CatchAll) => {
+                (IntakeTrouble::Silent, Source::CatchAll) => {
                     self.attempts = 0;
                     continue;
                 }
@@ -178,9 +178,9 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.tell(What::Stuck(trouble.text())) => {}
+                () = self.tell(IntakeEvent::Stuck(trouble.text())) => {}
             }
-            let is_other = matches!(trouble, Trouble::OtherStream | Trouble::Lost);
+            let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
             let is_at_hand = !is_other && self.context.nats.is_connected();
             if self.attempts >= FAILURES && is_at_hand {
                 let passed = tokio::select! {
@@ -201,11 +201,11 @@ impl Intake {
     }
 
     /// Makes a consumer and reads from it until there is doubt.
-    async fn read(&mut self, made: &mut Option<Pull>) -> Trouble {
+    async fn read(&mut self, made: &mut Option<Pull>) -> IntakeTrouble {
         if let Err(trouble) = self.open(made).await {
             return trouble;
         }
-        let Some(pull) = made else { return Trouble::Silent };
+        let Some(pull) = made else { return IntakeTrouble::Silent };
         loop {
             if let Err(trouble) = self.read_chunk(pull).await {
                 return trouble;
@@ -214,7 +214,7 @@ impl Intake {
     }
 
     /// Makes a consumer: where the stream is led, if that matters.
-    async fn open(&mut self, made: &mut Option<Pull>) -> Result<(), Trouble> {
+    async fn open(&mut self, made: &mut Option<Pull>) -> Result<(), IntakeTrouble> {
         let context = Arc::clone(&self.context);
         self.connected.mark_unchanged();
         let mut attempts = 0;
@@ -224,7 +224,7 @@ impl Intake {
             }
             self.consumers += 1;
             attempts += 1;
-            let plan = Plan {
+            let plan = PullPlan {
                 stream: &context.decoder.stream,
                 name: self.consumer_name(),
                 description: format!("router {} reads {}", context.me, self.tenure.source),
@@ -234,7 +234,7 @@ impl Intake {
                 bytes: BYTES,
             };
             let pull = made.insert(Pull::open(&context.nats, plan).await?);
-            self.reading = Reading::after(self.reading.last);
+            self.reading = Contiguity::after(self.reading.last);
             self.lateness.restart();
             // Asked for when the consumer is there: a later stream than the consumer's would show.
             let (_, sight) = self.keep_up(self.reading.last).await?;
@@ -247,19 +247,19 @@ impl Intake {
         self.late |= facts.replicas > 1;
         // After more than one failure only a message proves that it can be read, where ticks are sure to come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
-            self.tell(What::Flowing).await;
+            self.tell(IntakeEvent::Flowing).await;
         }
         Ok(())
     }
 
-    async fn read_chunk(&mut self, pull: &mut Pull) -> Result<(), Trouble> {
+    async fn read_chunk(&mut self, pull: &mut Pull) -> Result<(), IntakeTrouble> {
         let context = Arc::clone(&self.context);
         let chunk = tokio::select! {
             biased;
-            () = reconnection(&mut self.connected) => return Err(Trouble::Reconnected),
+            () = reconnection(&mut self.connected) => return Err(IntakeTrouble::Reconnected),
             chunk = timeout(context.silence, pull.next()) => chunk,
         };
-        let chunk = chunk.map_err(|_| Trouble::Silent)??;
+        let chunk = chunk.map_err(|_| IntakeTrouble::Silent)??;
 
         if let Some(idle_at) = pull.idle_at() {
             self.lateness.is_current(idle_at);
@@ -288,28 +288,28 @@ impl Intake {
     /// sees as a gap.
     async fn hand_on(&mut self, mut read: Chunk) {
         read.count();
-        let letters = std::mem::take(&mut read.letters);
-        letters::post(&self.context.nats, self.incarnation, letters).await;
+        let dead_letters = std::mem::take(&mut read.dead_letters);
+        dead_letters::post(&self.context.nats, self.epoch_id, dead_letters).await;
         if self.attempts > 1 {
-            self.tell(What::Flowing).await;
+            self.tell(IntakeEvent::Flowing).await;
         }
         self.attempts = 0;
         self.mark = read.mark.or(self.mark);
-        for MissingRange { after, upto } in std::mem::take(&mut read.missing) {
+        for MissingRange { after, through } in std::mem::take(&mut read.missing) {
             let events = read.take_until(after);
-            self.tell(What::Events { upto: after, mark: None, events }).await;
-            self.tell(What::Skip(upto)).await;
+            self.tell(IntakeEvent::Events { through: after, mark: None, events }).await;
+            self.tell(IntakeEvent::Skip(through)).await;
         }
-        let (upto, mark, events) = (self.reading.last, read.mark, read.events);
-        self.tell(What::Events { upto, mark, events }).await;
+        let (through, mark, events) = (self.reading.last, read.mark, read.events);
+        self.tell(IntakeEvent::Events { through, mark, events }).await;
     }
 
     /// Takes one message of a chunk.
-    fn accept(&mut self, now: Instant, message: &Pulled, read: &mut Chunk) -> Result<(), Trouble> {
+    fn accept(&mut self, now: Instant, message: &PulledMessage, read: &mut Chunk) -> Result<(), IntakeTrouble> {
         let delivery = message.delivery;
         match self.reading.accept(delivery.seq, delivery.number) {
             Delivered::Known => return Ok(()),
-            Delivered::Missed => return Err(Trouble::Missed),
+            Delivered::Missed => return Err(IntakeTrouble::Missed),
             Delivered::Next => {}
         }
         self.lateness.take(now, delivery.pending);
@@ -318,14 +318,14 @@ impl Intake {
     }
 
     /// Reads the next message from the leader of the stream, in a form that holds any bytes. Consumers have failed at it.
-    async fn read_one(&mut self) -> Result<(), Trouble> {
+    async fn read_one(&mut self) -> Result<(), IntakeTrouble> {
         let context = Arc::clone(&self.context);
         let (_, sight) = self.keep_up(self.reading.last).await?;
         self.check_last(&sight.facts).await?;
         let before = self.reading;
         let filter = self.tenure.source.filter();
         let found = leader::first_after(&context.nats, &context.decoder.stream, before.last, &filter).await;
-        let Some(held) = found.map_err(Trouble::Failed)? else { return Ok(()) };
+        let Some(held) = found.map_err(IntakeTrouble::Failed)? else { return Ok(()) };
         warn!(source = %self.tenure.source, seq = %held.seq, "read in another way what consumers have failed at");
         counter!("tickwire_router_rescued_messages_total").increment(1);
         let mut read = Chunk::default();
@@ -338,8 +338,8 @@ impl Intake {
     }
 
     /// Tells the engine; waits while it has too much to do.
-    async fn tell(&self, what: What) {
-        let heard = Heard { tenure: self.tenure, what };
+    async fn tell(&self, what: IntakeEvent) {
+        let heard = IntakeReport { tenure: self.tenure, what };
         if self.context.engine.send(heard).await.is_err() {
             debug!("the engine has ended");
         }

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tickwire_core::backoff::Backoff;
 use tickwire_core::ids::{NodeRef, Revision};
+use tickwire_core::interest::table::{InterestRefused, SharedInterest, TableLimits};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
-use tickwire_core::table::{Limits, Refused, Told};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
-use tickwire_node::link::{Inlet, LinkError, Status};
+use tickwire_node::link::{LinkError, Status, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -36,7 +36,7 @@ pub const SNAPSHOT_BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Something that a gateway said unasked.
 #[derive(Debug)]
-pub enum Said {
+pub enum InterestMessage {
     /// A step of its interest.
     Delta(Delta),
     /// The revision of its interest.
@@ -47,20 +47,20 @@ pub enum Said {
 
 /// A question to the engine: what a gateway wants, as of a revision or a later one. Unanswered, that is not known here.
 #[derive(Debug)]
-pub(crate) struct Inquiry {
+pub(crate) struct InterestInquiry {
     pub(crate) gateway: NodeRef,
     pub(crate) least: Revision,
-    pub(crate) answer: oneshot::Sender<Option<(Revision, Told)>>,
+    pub(crate) answer: oneshot::Sender<Option<(Revision, SharedInterest)>>,
 }
 
 /// The subscriptions to what gateways say.
 #[derive(Debug)]
-pub(crate) struct Feed {
-    deltas: Inlet,
-    beats: Inlet,
+pub(crate) struct InterestSubscription {
+    deltas: Subscriber,
+    beats: Subscriber,
 }
 
-impl Feed {
+impl InterestSubscription {
     /// Subscribes.
     pub(crate) fn subscribe(nats: &Nats) -> Result<Self, StartError> {
         let subscribe = |queue: &'static str, subject: &'static str, most: usize| {
@@ -78,14 +78,14 @@ impl Feed {
 
     /// The next thing that a gateway said; `None` when the connection is closed for good. What cannot be read has its turn
     /// like anything that is said: whoever sends a lot of it must not hold up the rest.
-    pub(crate) async fn next(&mut self) -> Option<Said> {
+    pub(crate) async fn next(&mut self) -> Option<InterestMessage> {
         // Deltas first: a beat that announces one was sent after it, and would look as if that was missed.
         let said = tokio::select! {
             biased;
-            message = self.deltas.next() => read(message?.payload()).map(Said::Delta),
-            message = self.beats.next() => read(message?.payload()).map(Said::Beat),
+            message = self.deltas.next() => read(message?.payload()).map(InterestMessage::Delta),
+            message = self.beats.next() => read(message?.payload()).map(InterestMessage::Beat),
         };
-        Some(said.unwrap_or(Said::Nothing))
+        Some(said.unwrap_or(InterestMessage::Nothing))
     }
 }
 
@@ -124,7 +124,7 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
     let inbox = nats.link.new_inbox();
     let told = |error: LinkError| error.to_string();
     // What is larger is not taken anyway.
-    let most = Limits::default().of_gateway;
+    let most = TableLimits::default().of_gateway;
     let mut answers = nats.link.subscribe("snapshots", &inbox, None, most + BESIDE).map_err(told)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
     nats.link.publish(subject, Some(&inbox), b"").map_err(told)?;
@@ -135,7 +135,7 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
         }
         bytes += answer.payload().len();
         if bytes > most {
-            note_refused(gateway, Refused::TooLarge);
+            note_refused(gateway, InterestRefused::TooLarge);
             return Err("it is too large".to_owned());
         }
         let part: SnapshotPart = wire::decode(answer.payload()).map_err(|error| error.to_string())?;
@@ -151,7 +151,7 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
 }
 
 /// What a gateway told was not taken.
-pub(crate) fn note_refused(gateway: &NodeRef, refused: Refused) {
+pub(crate) fn note_refused(gateway: &NodeRef, refused: InterestRefused) {
     counter!("tickwire_router_interest_refused_total", "reason" => refused.as_str()).increment(1);
     warn!(%gateway, reason = refused.as_str(), "what a gateway told of its interest was refused");
 }

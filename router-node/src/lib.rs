@@ -22,36 +22,36 @@
 //!
 //! What NATS does not store is watched by `tickwire_node::storage::watch`, which is started here.
 
+mod dead_letters;
 pub mod decisions;
 mod decode;
 mod dispatch;
 mod engine;
+mod heartbeats;
 mod intake;
 mod interest;
-mod letters;
 mod ownership;
 mod reader;
 mod replay;
 mod source;
 mod stream;
-mod ticks;
 
 pub use engine::LONGEST_WINDOW;
 
 use crate::decode::Decoder;
 use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
-use crate::intake::Context;
-use crate::interest::Feed;
-use crate::ownership::standing::Standing;
-use crate::ownership::{Ownership, Pace};
-use crate::replay::Replays;
+use crate::intake::IntakeContext;
+use crate::interest::InterestSubscription;
+use crate::ownership::standing::RouterStatus;
+use crate::ownership::{Ownership, PlacementTiming};
+use crate::replay::ReplayService;
 use crate::replay::walk::Walker;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
 use tickwire_node::lease::Leases;
@@ -99,7 +99,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let node = Node::start(config, Role::Router, shutdown).await?;
     intake::describe();
     interest::describe();
-    letters::describe();
+    crate::dead_letters::describe();
 
     let part = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     let partitions =
@@ -107,12 +107,12 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let deadline = ownership::driver::lease_deadline(config.membership.lease_ttl);
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
-    let feed = Feed::subscribe(&node.nats)?;
+    let feed = InterestSubscription::subscribe(&node.nats)?;
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken() });
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
     let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
     let walker = Walker::new(past.clone(), config.stream.name.clone());
-    let replays = Replays::subscribe(replay::Setup {
+    let replays = ReplayService::subscribe(replay::ReplaySetup {
         nats: past,
         me: node.me.clone(),
         config: config.router.clone(),
@@ -125,16 +125,16 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let replays = replays.await?;
     node.nats.check().await?;
 
-    let (clock, life) = (Clock::start(), node.provisioned.life);
+    let (clock, epoch) = (Clock::start(), node.provisioned.epoch);
     let (heard_sender, heard) = mpsc::channel(CHUNKS);
     let (orders_sender, orders) = mpsc::channel(ORDERS);
-    let (floors_sender, floors) = watch::channel(Arc::default());
+    let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
     let (witnessed_sender, witnessed) = watch::channel(None);
     let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
-    let intakes = Context {
+    let intakes = IntakeContext {
         nats: node.nats.clone(),
         me: node.me.clone(),
         decoder,
@@ -142,10 +142,10 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
         engine: heard_sender,
     };
-    let engine = Engine::new(&config.router, life);
-    let engine = engine::driver::Driver::new(
+    let engine = Engine::new(&config.router, epoch);
+    let engine = engine::driver::EngineDriver::new(
         engine,
-        engine::driver::Setup {
+        engine::driver::EngineSetup {
             nats: node.nats.clone(),
             dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
             clock,
@@ -157,36 +157,37 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             feed,
             inquiries,
             view: node.membership.view(),
-            floors: floors_sender,
+            checkpoints: checkpoints_sender,
             report: report_sender,
             witnessed: witnessed_sender,
             released: released_sender,
         },
     );
-    let pace = Pace::new(config.membership.lease_ttl, config.router.checkpoint_interval);
-    let ownership = Ownership::new(node.me.clone(), partitions, pace, life);
-    let ownership = ownership::driver::Driver::new(
+    let pace = PlacementTiming::new(config.membership.lease_ttl, config.router.checkpoint_interval);
+    let ownership = Ownership::new(node.me.clone(), partitions, pace, epoch);
+    let ownership = ownership::driver::OwnershipDriver::new(
         ownership,
-        ownership::driver::Setup {
+        ownership::driver::OwnershipSetup {
             nats: node.nats.clone(),
             leases,
             stream: config.stream.name.clone(),
             clock,
             view: node.membership.view(),
-            floors,
+            checkpoints,
             report,
             witnessed,
             orders: orders_sender,
             released,
-            standing: Standing::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
+            standing: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
         },
     );
-    let ticks = ticks::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
+    let heartbeats =
+        crate::heartbeats::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
     let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
     shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("engine", engine.run());
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
-    shutdown.spawn_infallible("ticks", ticks);
+    shutdown.spawn_infallible("ticks", heartbeats);
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)

@@ -22,19 +22,19 @@ mod simulator;
 pub(crate) mod standing;
 pub(crate) mod tenancy;
 
-pub use placement::{Pace, Reached, Written};
+pub use placement::{PlacementTiming, SourceProgress, WriteOutcome};
 
-use crate::engine::{Floors, Order, Report};
+use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::source::{Source, Tenure};
-use crate::stream::{Expected, Facts, Look};
-use continuity::{Continuity, Finding};
+use crate::stream::{Expected, StreamFacts, StreamLook};
+use continuity::{Continuity, ContinuityResult};
 use metrics::counter;
-use placement::{Action, Placement};
+use placement::{Placement, PlacementAction};
 use std::sync::Arc;
 use tenancy::Checkpoint;
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Seq};
-use tickwire_core::ring::View;
-use tickwire_node::lease::Read;
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Seq};
+use tickwire_core::placement::View;
+use tickwire_node::lease::LeaseRead;
 use tracing::{debug, error, info, warn};
 
 /// How often the stream is asked whether it is still the same, in milliseconds.
@@ -48,7 +48,7 @@ const RELEASE_DEADLINE: u64 = 3_000;
 
 /// What is to be done. Each is answered by the method that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Task {
+pub enum OwnershipTask {
     /// Read the lease: [`Ownership::has_read`].
     Read(Source),
     /// Write a lease: [`Ownership::has_written`].
@@ -67,7 +67,7 @@ pub enum Task {
     /// Begin another life of the stream: [`Ownership::has_begun`].
     Begin {
         /// After this one, unless a later one has begun.
-        known: Incarnation,
+        known: EpochId,
         /// Of what comes after this sequence.
         before: Seq,
     },
@@ -81,8 +81,8 @@ pub struct Ownership {
     placement: Placement,
     continuity: Continuity,
     /// The life that the engine reads.
-    life: Life,
-    tasks: Vec<Task>,
+    epoch: Epoch,
+    tasks: Vec<OwnershipTask>,
     /// When the stream is looked at next; `None` while it is.
     look_at: Option<Millis>,
     /// Whether it is to be looked at again right after that.
@@ -98,15 +98,15 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Nothing is owned yet. `life` is the stream's, as it was when the node started.
+    /// Nothing is owned yet. `epoch` is the stream's, as it was when the node started.
     #[must_use]
-    pub fn new(me: NodeRef, partitions: u16, pace: Pace, life: Life) -> Self {
+    pub fn new(me: NodeRef, partitions: u16, pace: PlacementTiming, epoch: Epoch) -> Self {
         let mut continuity = Continuity::default();
-        continuity.hear_of(life.incarnation);
+        continuity.hear_of(epoch.epoch_id);
         Self {
             placement: Placement::new(me, partitions, pace),
             continuity,
-            life,
+            epoch,
             tasks: Vec::new(),
             look_at: Some(Millis(0)),
             looks_again: false,
@@ -140,22 +140,22 @@ impl Ownership {
     }
 
     /// Decides, by the newest view, what the engine reports, and what it has published.
-    pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &Report, floors: &Floors) {
+    pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &EngineReport, checkpoints: &SourceCheckpoints) {
         self.look_for_missing(now, report);
         self.placement.set_informed(standing::is_informed(&view, report));
         self.placement.set_view(view);
         self.give_up_releases(now);
-        let actions = self.placement.act(now, |tenure| floors.get(&tenure).copied());
+        let actions = self.placement.act(now, |tenure| checkpoints.get(&tenure).copied());
         self.perform(now, actions);
         if self.look_at.is_some_and(|at| now >= at) {
             self.look_at = None;
             self.note_read();
-            self.tasks.push(Task::Look(self.continuity.expected()));
+            self.tasks.push(OwnershipTask::Look(self.continuity.expected()));
         }
     }
 
     /// What is to be done since the last call.
-    pub fn take_tasks(&mut self) -> Vec<Task> {
+    pub fn take_tasks(&mut self) -> Vec<OwnershipTask> {
         std::mem::take(&mut self.tasks)
     }
 
@@ -169,29 +169,29 @@ impl Ownership {
         self.placement.wanted()
     }
 
-    fn perform(&mut self, now: Millis, actions: Vec<Action>) {
+    fn perform(&mut self, now: Millis, actions: Vec<PlacementAction>) {
         for action in actions {
             let task = match action {
-                Action::Read(source) => Task::Read(source),
-                Action::Write { source, revision, is_ours, checkpoint } => {
-                    Task::Write { source, revision, is_ours, checkpoint }
+                PlacementAction::Read(source) => OwnershipTask::Read(source),
+                PlacementAction::Write { source, revision, is_ours, checkpoint } => {
+                    OwnershipTask::Write { source, revision, is_ours, checkpoint }
                 }
-                Action::Own { tenure, reached: Reached { floor, mark } } => {
-                    debug!(source = %tenure.source, %floor, "owned");
+                PlacementAction::Own { tenure, reached: SourceProgress { checkpoint, mark } } => {
+                    debug!(source = %tenure.source, %checkpoint, "owned");
                     // What the last owner has read is to be there.
-                    self.continuity.note(Checkpoint { floor, incarnation: self.life.incarnation, mark });
+                    self.continuity.note(Checkpoint { checkpoint, epoch_id: self.epoch.epoch_id, mark });
                     self.look_soon(now);
-                    Task::Order(Order::Own { tenure, floor })
+                    OwnershipTask::Order(Order::Own { tenure, checkpoint })
                 }
-                Action::Disown(tenure) => {
+                PlacementAction::Disown(tenure) => {
                     warn!(source = %tenure.source, "another router has taken the lease");
                     counter!("tickwire_router_leases_lost_total").increment(1);
-                    Task::Order(Order::Disown(tenure))
+                    OwnershipTask::Order(Order::Disown(tenure))
                 }
-                Action::Release(tenures) => {
+                PlacementAction::Release(tenures) => {
                     info!(count = tenures.len(), "giving back leases");
                     self.releases.push((now.plus(RELEASE_DEADLINE), tenures.clone()));
-                    Task::Order(Order::Release(tenures))
+                    OwnershipTask::Order(Order::Release(tenures))
                 }
             };
             self.tasks.push(task);
@@ -199,9 +199,9 @@ impl Ownership {
     }
 
     /// The engine has published what it had of these tenures, up to there.
-    pub fn released(&mut self, tenures: &[Tenure], floors: &Floors) {
+    pub fn released(&mut self, tenures: &[Tenure], checkpoints: &SourceCheckpoints) {
         self.releases.retain(|(_, asked)| asked != tenures);
-        self.placement.released(tenures, |tenure| floors.get(&tenure).copied());
+        self.placement.released(tenures, |tenure| checkpoints.get(&tenure).copied());
     }
 
     /// What the engine does not publish in time goes back with the floor that it has.
@@ -213,14 +213,14 @@ impl Ownership {
     }
 
     /// A lease was read; `None` if it could not be.
-    pub fn has_read(&mut self, now: Millis, source: Source, read: Option<Read<Checkpoint>>) {
+    pub fn has_read(&mut self, now: Millis, source: Source, read: Option<LeaseRead<Checkpoint>>) {
         let actions = self.placement.has_read(now, source, read);
         self.note_written(now);
         self.perform(now, actions);
     }
 
     /// A lease was written, or was not.
-    pub fn has_written(&mut self, now: Millis, source: Source, written: Written) {
+    pub fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) {
         let actions = self.placement.has_written(now, source, written);
         self.perform(now, actions);
     }
@@ -228,11 +228,15 @@ impl Ownership {
     /// What was read is to be there. While the connection stands the last message of all will do: a server that loses
     /// something was started again.
     fn note_read(&mut self) {
-        let incarnation = self.life.incarnation;
+        let epoch_id = self.epoch.epoch_id;
         if let Some(witnessed) = self.witnessed {
             self.continuity.note(witnessed);
         }
-        let read = self.placement.held().map(|(_, Reached { floor, mark })| Checkpoint { floor, incarnation, mark });
+        let read = self.placement.held().map(|(_, SourceProgress { checkpoint, mark })| Checkpoint {
+            checkpoint,
+            epoch_id,
+            mark,
+        });
         if std::mem::take(&mut self.is_thorough) {
             read.for_each(|read| self.continuity.note(read));
         } else if let Some(last) = read.max_by_key(|read| read.mark) {
@@ -241,7 +245,7 @@ impl Ownership {
     }
 
     /// An intake that does not find what it has read last is stuck until it is known whether the stream has lost it.
-    fn look_for_missing(&mut self, now: Millis, report: &Report) {
+    fn look_for_missing(&mut self, now: Millis, report: &EngineReport) {
         if report.missing == self.missing {
             return;
         }
@@ -252,7 +256,7 @@ impl Ownership {
 
     /// A life later than the one that is known is looked for at once.
     fn note_written(&mut self, now: Millis) {
-        let latest = self.placement.written().map(|written| written.incarnation).max();
+        let latest = self.placement.written().map(|written| written.epoch_id).max();
         if latest.is_some_and(|latest| self.continuity.hear_of(latest)) {
             self.look_soon(now);
         }
@@ -271,37 +275,37 @@ impl Ownership {
     }
 
     /// The stream was looked at; `None` if it could not be.
-    pub fn has_looked(&mut self, now: Millis, look: Option<Look>) {
+    pub fn has_looked(&mut self, now: Millis, look: Option<StreamLook>) {
         let Some(look) = look else {
             self.continuity.fail();
             self.is_thorough = true;
             return self.look_after(now, LOOK_RETRY);
         };
         match self.continuity.see(now, look) {
-            Finding::Life(facts) => self.has_begun(now, Some(facts)),
-            Finding::Doubt => self.look_after(now, LOOK_RETRY),
-            Finding::Begin { known, before } => {
-                error!(life = %known, %before, "the stream lacks what was read of it: NATS has lost events");
+            ContinuityResult::Life(facts) => self.has_begun(now, Some(facts)),
+            ContinuityResult::Doubt => self.look_after(now, LOOK_RETRY),
+            ContinuityResult::Begin { known, before } => {
+                error!(epoch = %known, %before, "the stream lacks what was read of it: NATS has lost events");
                 counter!("tickwire_router_stream_losses_total").increment(1);
-                self.tasks.push(Task::Begin { known, before });
+                self.tasks.push(OwnershipTask::Begin { known, before });
             }
         }
     }
 
     /// The life that the stream lives now; `None` if another one could not be begun.
-    pub fn has_begun(&mut self, now: Millis, facts: Option<Facts>) {
+    pub fn has_begun(&mut self, now: Millis, facts: Option<StreamFacts>) {
         let Some(facts) = facts else { return self.look_after(now, LOOK_RETRY) };
         self.look_after(now, LOOKS);
-        let (life, last) = (facts.life(), facts.last);
+        let (epoch, last) = (facts.epoch(), facts.last);
         // A life that is over, as a server that lags tells it.
-        if life.incarnation < self.life.incarnation {
+        if epoch.epoch_id < self.epoch.epoch_id {
             return;
         }
-        if life != self.life {
-            warn!(incarnation = %life.incarnation, before = %life.before, end = %last, "another life of the stream");
-            self.continuity.hear_of(life.incarnation);
-            self.life = life;
-            self.tasks.push(Task::Order(Order::Renew(life)));
+        if epoch != self.epoch {
+            warn!(epoch_id = %epoch.epoch_id, before = %epoch.before, end = %last, "another life of the stream");
+            self.continuity.hear_of(epoch.epoch_id);
+            self.epoch = epoch;
+            self.tasks.push(OwnershipTask::Order(Order::Renew(epoch)));
         }
         let actions = self.placement.see_stream(now, facts);
         self.perform(now, actions);

@@ -20,23 +20,23 @@ use bytes::Bytes;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 
-use crate::decode::StoredMessage;
-use crate::decode::headers::Block;
+use crate::decode::UndecodedMessage;
+use crate::decode::headers::HeaderBlock;
 
 /// A message as the stream holds it.
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
+pub(crate) struct StreamMessage {
     pub(crate) seq: Seq,
     pub(crate) stored: Timestamp,
     /// The subject that it is stored under.
     pub(crate) subject: Bytes,
-    pub(crate) headers: Headers,
+    pub(crate) headers: MessageHeaders,
     pub(crate) payload: Bytes,
 }
 
 /// The header block of a message.
 #[derive(Debug, Clone)]
-pub(crate) enum Headers {
+pub(crate) enum MessageHeaders {
     None,
     /// As the producer wrote it.
     Whole(Bytes),
@@ -44,15 +44,15 @@ pub(crate) enum Headers {
     Cut(Bytes),
 }
 
-impl Held {
+impl StreamMessage {
     /// For the decoder.
-    pub(crate) fn as_stored(&self) -> StoredMessage<'_> {
+    pub(crate) fn as_stored(&self) -> UndecodedMessage<'_> {
         let Self { seq, stored, subject, headers, payload } = self;
         let headers = match headers {
-            Headers::None => Block::default(),
-            Headers::Whole(block) => Block::whole(block),
-            Headers::Cut(block) => Block::cut(block),
+            MessageHeaders::None => HeaderBlock::default(),
+            MessageHeaders::Whole(block) => HeaderBlock::whole(block),
+            MessageHeaders::Cut(block) => HeaderBlock::cut(block),
         };
-        StoredMessage { subject, headers, payload, seq: *seq, stored: *stored }
+        UndecodedMessage { subject, headers, payload, seq: *seq, stored: *stored }
     }
 }

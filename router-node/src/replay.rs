@@ -21,7 +21,7 @@ pub(crate) mod walk;
 mod worker;
 
 use crate::decode::Decoder;
-use crate::interest::Inquiry;
+use crate::interest::InterestInquiry;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -29,13 +29,13 @@ use metrics::{counter, describe_counter, describe_histogram};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tickwire_core::coverage::replay::{ReplayRefusal, ReplayRequest};
 use tickwire_core::ids::NodeRef;
-use tickwire_core::replay::{Refusal, ReplayRequest};
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tickwire_node::config::RouterConfig;
 use tickwire_node::declare_counter;
-use tickwire_node::link::{Inlet, LinkError, Message};
+use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -71,7 +71,7 @@ const UNSUBSCRIBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What the service is given.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub(crate) struct ReplaySetup {
     /// Shared with the walker alone.
     pub(crate) nats: Nats,
     pub(crate) me: NodeRef,
@@ -80,23 +80,23 @@ pub(crate) struct Setup {
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) walker: Arc<Walker>,
     /// To the engine, which knows what gateways want.
-    pub(crate) inquiries: mpsc::Sender<Inquiry>,
+    pub(crate) inquiries: mpsc::Sender<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
 }
 
 /// The service.
 #[derive(Debug)]
-pub(crate) struct Replays {
+pub(crate) struct ReplayService {
     /// To any router, and to this one.
-    requests: [Inlet; 2],
-    waiting: VecDeque<Waiting>,
+    requests: [Subscriber; 2],
+    waiting: VecDeque<QueuedReplay>,
     /// How many passes may run, one of which is a repair's.
     at_once: usize,
     worker: Worker,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct QueuedReplay {
     since: Instant,
     request: ReplayRequest,
     reply: Subject,
@@ -104,17 +104,17 @@ struct Waiting {
     is_sparse: bool,
 }
 
-impl Waiting {
+impl QueuedReplay {
     fn is_repair(&self) -> bool {
         self.request.purpose.is_repair()
     }
 }
 
-impl Replays {
+impl ReplayService {
     /// Takes requests from now on, with the other routers.
-    pub(crate) async fn subscribe(setup: Setup) -> Result<Self, StartError> {
+    pub(crate) async fn subscribe(setup: ReplaySetup) -> Result<Self, StartError> {
         describe();
-        let Setup { nats, me, .. } = &setup;
+        let ReplaySetup { nats, me, .. } = &setup;
         let mine = names::replay_of(me.id.as_str(), &me.nonce.to_string());
         let failed = |subject: &str, error: LinkError| StartError::Part {
             part: "replays",
@@ -146,8 +146,8 @@ impl Replays {
                 let together = with_mates(first, &mut waiting);
                 let (fresh, stale): (Vec<_>, Vec<_>) =
                     together.into_iter().partition(|waiting| waiting.since.elapsed() < STALE);
-                for Waiting { reply, .. } in stale {
-                    worker.refuse(&reply, Refusal::Busy).await;
+                for QueuedReplay { reply, .. } in stale {
+                    worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
                 if !fresh.is_empty() {
                     running.push(worker.serve(fresh));
@@ -163,8 +163,8 @@ impl Replays {
                 count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
             }
             for request in for_any.drain(..).chain(for_own.drain(..)).filter_map(|message| read(&message)) {
-                if let Some(Waiting { reply, .. }) = queue(&mut waiting, request) {
-                    worker.refuse(&reply, Refusal::Busy).await;
+                if let Some(QueuedReplay { reply, .. }) = queue(&mut waiting, request) {
+                    worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
             }
         }
@@ -175,8 +175,8 @@ impl Replays {
         while let Some(left) = running.next().await {
             waiting.extend(left);
         }
-        for Waiting { reply, .. } in waiting {
-            worker.refuse(&reply, Refusal::Busy).await;
+        for QueuedReplay { reply, .. } in waiting {
+            worker.refuse(&reply, ReplayRefusal::Busy).await;
         }
         if let Err(error) = worker.close().await {
             debug!(%error, "the last answers may be lost; their gateways will ask again");
@@ -185,7 +185,7 @@ impl Replays {
 }
 
 /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is any.
-fn queue(waiting: &mut VecDeque<Waiting>, request: Waiting) -> Option<Waiting> {
+fn queue(waiting: &mut VecDeque<QueuedReplay>, request: QueuedReplay) -> Option<QueuedReplay> {
     if waiting.len() < WAITING {
         waiting.push_back(request);
         return None;
@@ -197,8 +197,8 @@ fn queue(waiting: &mut VecDeque<Waiting>, request: Waiting) -> Option<Waiting> {
 }
 
 /// The first request that need not wait for others, while so many passes run: a repair if there is one.
-fn take_due(waiting: &mut VecDeque<Waiting>, running: usize, at_once: usize) -> Option<Waiting> {
-    let is_due = |waiting: &Waiting| {
+fn take_due(waiting: &mut VecDeque<QueuedReplay>, running: usize, at_once: usize) -> Option<QueuedReplay> {
+    let is_due = |waiting: &QueuedReplay| {
         let ReplayRequest { from, to, .. } = &waiting.request;
         to.0.saturating_sub(from.0) <= LONG || waiting.since.elapsed() >= GATHER
     };
@@ -210,12 +210,12 @@ fn take_due(waiting: &mut VecDeque<Waiting>, running: usize, at_once: usize) -> 
 }
 
 /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
-fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+fn with_mates(first: QueuedReplay, waiting: &mut VecDeque<QueuedReplay>) -> Vec<QueuedReplay> {
     let begin = first.request.from.0;
     let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
     let purpose = first.request.purpose;
-    let is_mate = |other: &Waiting| !other.is_sparse && other.request.purpose == purpose;
-    let is_near = |other: &Waiting| is_mate(other) && near.contains(&other.request.from.0);
+    let is_mate = |other: &QueuedReplay| !other.is_sparse && other.request.purpose == purpose;
+    let is_near = |other: &QueuedReplay| is_mate(other) && near.contains(&other.request.from.0);
     let is_sparse = first.is_sparse;
     let mut together = vec![first];
     if !is_sparse && waiting.iter().filter(|other| is_near(other)).count() >= TOGETHER {
@@ -228,7 +228,7 @@ fn with_mates(first: Waiting, waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
 
 /// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And so
 /// is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
-fn read(message: &Message) -> Option<Waiting> {
+fn read(message: &NatsMessage) -> Option<QueuedReplay> {
     counter!("tickwire_router_replay_requests_total").increment(1);
     let refused = |reason: &'static str| {
         counter!("tickwire_router_replays_refused_total", "reason" => reason).increment(1);
@@ -243,7 +243,7 @@ fn read(message: &Message) -> Option<Waiting> {
     };
     match std::str::from_utf8(message.reply()?) {
         Ok(reply) if is_gateways(&request.gateway, reply) => {
-            Some(Waiting { since: Instant::now(), request, reply: Subject::from(reply), is_sparse: false })
+            Some(QueuedReplay { since: Instant::now(), request, reply: Subject::from(reply), is_sparse: false })
         }
         _ => refused("strange_reply"),
     }
@@ -273,24 +273,24 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{Incarnation, NodeId, Nonce, Partition, Revision, Seq};
-    use tickwire_core::replay::{Purpose, Sought};
+    use tickwire_core::coverage::replay::{Purpose, ReplayInterest};
+    use tickwire_core::ids::{EpochId, NodeId, Nonce, Partition, Revision, Seq};
 
-    fn waiting(from: u64, is_sparse: bool) -> Waiting {
+    fn waiting(from: u64, is_sparse: bool) -> QueuedReplay {
         let request = ReplayRequest {
             gateway: NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) },
             partition: Partition(0),
             from: Seq(from),
             to: Seq(from + 50_000),
-            incarnation: Incarnation(1),
-            interest: Sought::Told(Revision(1)),
+            epoch_id: EpochId(1),
+            interest: ReplayInterest::Told(Revision(1)),
             purpose: Purpose::Repair,
         };
-        Waiting { since: Instant::now(), request, reply: Subject::from_static("reply"), is_sparse }
+        QueuedReplay { since: Instant::now(), request, reply: Subject::from_static("reply"), is_sparse }
     }
 
     /// Where the requests begin that are read with one that begins at 10,000.
-    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = Waiting>) -> Vec<u64> {
+    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = QueuedReplay>) -> Vec<u64> {
         let mut others = others.into_iter().collect();
         let together = with_mates(waiting(10_000, first_is_sparse), &mut others);
         together.iter().skip(1).map(|mate| mate.request.from.0).collect()
@@ -330,36 +330,37 @@ mod tests {
         assert_eq!(mates(false, near().chain(just)).len(), TOGETHER + 2);
     }
 
-    fn catch_up(from: u64) -> Waiting {
+    fn catch_up(from: u64) -> QueuedReplay {
         let mut waiting = waiting(from, false);
         waiting.request.purpose = Purpose::CatchUp;
         waiting
     }
 
-    fn begins(waiting: &VecDeque<Waiting>) -> Vec<u64> {
+    fn begins(waiting: &VecDeque<QueuedReplay>) -> Vec<u64> {
         waiting.iter().map(|waiting| waiting.request.from.0).collect()
     }
 
     #[test]
     fn a_repair_finds_room_where_others_do_not_and_takes_it_from_the_last_of_them() {
-        let mut all: VecDeque<Waiting> = (0..WAITING as u64 - 1).map(catch_up).collect();
+        let mut all: VecDeque<QueuedReplay> = (0..WAITING as u64 - 1).map(catch_up).collect();
         assert!(queue(&mut all, waiting(500, false)).is_none());
-        let refused = |all: &mut VecDeque<Waiting>, request| queue(all, request).map(|refused| refused.request.from.0);
+        let refused =
+            |all: &mut VecDeque<QueuedReplay>, request| queue(all, request).map(|refused| refused.request.from.0);
         assert_eq!(refused(&mut all, catch_up(600)), Some(600));
         assert_eq!(refused(&mut all, waiting(700, false)), Some(WAITING as u64 - 2));
         assert_eq!((begins(&all)[WAITING - 2], begins(&all)[WAITING - 1], all.len()), (500, 700, WAITING));
-        let mut repairs: VecDeque<Waiting> = (0..WAITING as u64).map(|from| waiting(from, false)).collect();
+        let mut repairs: VecDeque<QueuedReplay> = (0..WAITING as u64).map(|from| waiting(from, false)).collect();
         assert_eq!(refused(&mut repairs, waiting(700, false)), Some(700));
     }
 
     #[test]
     fn a_repair_is_begun_first_and_has_a_place_that_others_do_not_take() {
-        let short = |mut waiting: Waiting| {
+        let short = |mut waiting: QueuedReplay| {
             waiting.request.to = Seq(waiting.request.from.0 + 1);
             waiting
         };
-        let mut all: VecDeque<Waiting> = [catch_up(1), catch_up(2), waiting(3, false)].map(short).into();
-        let due = |all: &mut VecDeque<Waiting>, running| take_due(all, running, 4).map(|due| due.request.from.0);
+        let mut all: VecDeque<QueuedReplay> = [catch_up(1), catch_up(2), waiting(3, false)].map(short).into();
+        let due = |all: &mut VecDeque<QueuedReplay>, running| take_due(all, running, 4).map(|due| due.request.from.0);
         assert_eq!(due(&mut all, 4), None);
         assert_eq!(due(&mut all, 3), Some(3));
         assert_eq!(due(&mut all, 3), None);

@@ -6,10 +6,10 @@ use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::ids::{Incarnation, Life, Seq};
-use tickwire_node::life;
+use tickwire_core::ids::{Epoch, EpochId, Seq};
+use tickwire_node::epoch;
 use tickwire_node::nats::Nats;
-use tickwire_node::stored::{self, Wanted};
+use tickwire_node::stored::{self, MessageSelector};
 use tokio::time::timeout;
 
 /// How long one look may take.
@@ -17,9 +17,9 @@ pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The stream at the time of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct StreamFacts {
     /// Its life.
-    pub incarnation: Incarnation,
+    pub epoch_id: EpochId,
     /// The last sequence of the life before.
     pub before: Seq,
     /// The sequence of the oldest message that is kept; one past the last if there is none.
@@ -32,9 +32,9 @@ pub struct Facts {
 
 /// The stream, and the server that told it: the one that leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sight {
+pub(crate) struct StreamView {
     /// What it is like, as that server has it.
-    pub(crate) facts: Facts,
+    pub(crate) facts: StreamFacts,
     /// The server's name; `None` where servers form no cluster.
     pub(crate) leader: Option<String>,
 }
@@ -54,15 +54,15 @@ impl StreamError {
     }
 }
 
-impl Sight {
+impl StreamView {
     /// Asks the server.
     pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
         let info = info(nats, stream).await?;
-        Ok(Self { facts: Facts::of(&info), leader: info.cluster.and_then(|cluster| cluster.leader) })
+        Ok(Self { facts: StreamFacts::of(&info), leader: info.cluster.and_then(|cluster| cluster.leader) })
     }
 }
 
-impl Facts {
+impl StreamFacts {
     /// Asks the server.
     pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
         Ok(Self::of(&info(nats, stream).await?))
@@ -71,28 +71,28 @@ impl Facts {
     /// Begins another life, of what comes after `before`, unless one later than `known` has begun. Its number is the next
     /// one: no clock tells it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
     /// same time begin the same one.
-    pub(crate) async fn begin_life(
+    pub(crate) async fn begin_epoch(
         nats: &Nats,
         stream: &str,
-        known: Incarnation,
+        known: EpochId,
         before: Seq,
     ) -> Result<Self, StreamError> {
         let info = info(nats, stream).await?;
         let facts = Self::of(&info);
-        if facts.incarnation > known {
+        if facts.epoch_id > known {
             return Ok(facts);
         }
-        let incarnation = Incarnation(known.0.saturating_add(1));
+        let epoch_id = EpochId(known.0.saturating_add(1));
         let mut config = info.config;
-        config.metadata.insert(life::METADATA.to_owned(), life::noted(Life { incarnation, before }));
+        config.metadata.insert(epoch::METADATA.to_owned(), epoch::noted(Epoch { epoch_id, before }));
         let updated = in_time(stream, nats.jetstream.update_stream(config)).await?;
         Ok(Self::of(&updated))
     }
 
     fn of(info: &Info) -> Self {
-        let Life { incarnation, before } = life::of(info);
+        let Epoch { epoch_id, before } = epoch::of(info);
         Self {
-            incarnation,
+            epoch_id,
             before,
             first: Seq(info.state.first_sequence),
             last: Seq(info.state.last_sequence),
@@ -101,8 +101,8 @@ impl Facts {
     }
 
     /// Its life.
-    pub(crate) fn life(&self) -> Life {
-        Life { incarnation: self.incarnation, before: self.before }
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch { epoch_id: self.epoch_id, before: self.before }
     }
 
     /// Up to where the stream has removed everything, of whatever life.
@@ -111,7 +111,7 @@ impl Facts {
     }
 
     /// The sequence before the oldest message that is kept of this life: a floor below which nothing can be read.
-    pub(crate) fn least_floor(&self) -> Seq {
+    pub(crate) fn least_checkpoint(&self) -> Seq {
         self.removed().max(self.before)
     }
 }
@@ -120,7 +120,7 @@ impl Facts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// The latest life that was heard of.
-    pub(crate) incarnation: Incarnation,
+    pub(crate) epoch_id: EpochId,
     /// A sequence that this life has reached.
     pub(crate) reached: Seq,
     /// Messages of this life that were read and are to be there, the last one first.
@@ -131,23 +131,23 @@ pub struct Expected {
 
 /// What a look at the stream has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum StreamLook {
     /// What was read is there, or was removed by retention; or another life has begun and is noted.
-    Whole(Facts),
+    Whole(StreamFacts),
     /// Not all that was read is there.
     Lost {
         /// The stream as it is.
-        facts: Facts,
+        facts: StreamFacts,
         /// What comes after this was not read.
         before: Seq,
     },
 }
 
-impl Look {
+impl StreamLook {
     /// Looks, and compares the messages that were read with those that have their sequences now.
     pub(crate) async fn at(nats: &Nats, stream: &str, expected: &Expected) -> Result<Self, StreamError> {
-        let facts = Facts::look(nats, stream).await?;
-        if facts.incarnation > expected.incarnation {
+        let facts = StreamFacts::look(nats, stream).await?;
+        if facts.epoch_id > expected.epoch_id {
             return Ok(Self::Whole(facts));
         }
         let mut lost: Option<Mark> = None;
@@ -157,7 +157,7 @@ impl Look {
                 lost = Some(*mark);
             }
         }
-        let is_former = facts.incarnation < expected.incarnation;
+        let is_former = facts.epoch_id < expected.epoch_id;
         if lost.is_none() && !is_former {
             let before = facts.last;
             return Ok(if before < expected.reached { Self::Lost { facts, before } } else { Self::Whole(facts) });
@@ -181,7 +181,7 @@ impl Look {
     }
 }
 
-impl Facts {
+impl StreamFacts {
     /// Whether the stream has this message; `None` if it was removed.
     pub(crate) async fn has(&self, nats: &Nats, stream: &str, mark: Mark) -> Result<Option<bool>, StreamError> {
         if mark.seq < self.first {
@@ -190,7 +190,7 @@ impl Facts {
         if mark.seq > self.last {
             return Ok(Some(false));
         }
-        let found = in_time(stream, stored::get(&nats.jetstream, stream, Wanted::At(mark.seq.0))).await?;
+        let found = in_time(stream, stored::get(&nats.jetstream, stream, MessageSelector::At(mark.seq.0))).await?;
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
@@ -201,7 +201,8 @@ impl Facts {
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let found = in_time(stream, stored::get(&nats.jetstream, stream, Wanted::from(Seq(middle)))).await?;
+            let found =
+                in_time(stream, stored::get(&nats.jetstream, stream, MessageSelector::from(Seq(middle)))).await?;
             match found {
                 Some(found) if found.seq.0 <= high && found.stored <= lost.stored => low = found.seq.0,
                 _ => high = middle - 1,

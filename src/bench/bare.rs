@@ -28,26 +28,26 @@ pub(crate) struct BareArgs {}
 
 /// What a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum BareRole {
     Unknown,
     Socket,
     Feed,
 }
 
 #[derive(Debug)]
-struct Peer {
+struct BarePeer {
     stream: TcpStream,
-    role: Role,
+    role: BareRole,
     input: Vec<u8>,
     /// What the kernel did not take.
     unsent: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Server {
+struct BareServer {
     poll: Poll,
     listener: TcpListener,
-    peers: Slab<Peer>,
+    peers: Slab<BarePeer>,
     groups: Vec<Vec<usize>>,
     sends: u64,
     buffer: Vec<u8>,
@@ -64,11 +64,11 @@ impl BareArgs {
         writeln!(stdout, "{}", listener.local_addr()?)?;
         stdout.flush()?;
         let buffer = vec![0; 64 * 1024];
-        Server { poll, listener, peers: Slab::new(), groups: Vec::new(), sends: 0, buffer }.serve()
+        BareServer { poll, listener, peers: Slab::new(), groups: Vec::new(), sends: 0, buffer }.serve()
     }
 }
 
-impl Server {
+impl BareServer {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
@@ -96,7 +96,7 @@ impl Server {
             let entry = self.peers.vacant_entry();
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(entry.key()), interest)?;
-            entry.insert(Peer { stream, role: Role::Unknown, input: Vec::new(), unsent: Vec::new() });
+            entry.insert(BarePeer { stream, role: BareRole::Unknown, input: Vec::new(), unsent: Vec::new() });
         }
     }
 
@@ -134,14 +134,14 @@ impl Server {
     fn take(&mut self, at: usize) -> io::Result<()> {
         let peer = &mut self.peers[at];
         match peer.role {
-            Role::Unknown => match number(&peer.input, 0) {
+            BareRole::Unknown => match number(&peer.input, 0) {
                 Some(FEED) => {
-                    peer.role = Role::Feed;
+                    peer.role = BareRole::Feed;
                     peer.input.drain(..4);
                     self.take(at)
                 }
                 Some(count) if peer.input.len() >= 4 + 4 * count as usize => {
-                    peer.role = Role::Socket;
+                    peer.role = BareRole::Socket;
                     let input = std::mem::take(&mut peer.input);
                     for group in (1..=count as usize).filter_map(|place| number(&input, 4 * place)) {
                         let group = group as usize;
@@ -152,11 +152,11 @@ impl Server {
                 }
                 _ => Ok(()),
             },
-            Role::Socket => {
+            BareRole::Socket => {
                 peer.input.clear();
                 Ok(())
             }
-            Role::Feed => {
+            BareRole::Feed => {
                 let input = std::mem::take(&mut peer.input);
                 let mut rest = &input[..];
                 while let (Some(group), Some(length)) = (number(rest, 0), number(rest, 4))
@@ -190,7 +190,7 @@ impl Server {
     }
 }
 
-impl Peer {
+impl BarePeer {
     fn flush(&mut self, sends: &mut u64) -> io::Result<()> {
         while !self.unsent.is_empty() {
             *sends += 1;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
-use tickwire_core::frames::{ClientFrame, Encoding, Id, SubscriptionName, Wanted};
+use tickwire_core::protocol::{ClientFrame, Encoding, Id, SubscriptionName, SubscriptionRequest};
 
 use super::measure::Latencies;
-use super::oracle::Tally;
-use super::reader::{self, BadFrame, Numbers, client_frame, first_frame, first_type};
+use super::oracle::EventTally;
+use super::reader::{self, BadFrame, EventNumbers, client_frame, first_frame, first_type};
 use super::scenario::Plan;
 
 /// Whom the sockets talk to, and what they say first.
@@ -23,7 +23,7 @@ pub(crate) enum Dialect {
 
 /// How far a client has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ClientStage {
     /// Connecting, or waiting for the answer to its upgrade.
     Opening,
     /// Waiting for its welcome.
@@ -70,7 +70,7 @@ pub(crate) struct Counts {
     pub(crate) latencies: Latencies,
     /// When event 0 was due.
     pub(crate) epoch: Option<Instant>,
-    numbers: Numbers,
+    numbers: EventNumbers,
 }
 
 impl Counts {
@@ -82,18 +82,18 @@ impl Counts {
             told: BTreeMap::new(),
             latencies: Latencies::new(),
             epoch: None,
-            numbers: Numbers::new(),
+            numbers: EventNumbers::new(),
         }
     }
 }
 
 /// A socket and what came by it.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct BenchClient {
     pub(crate) number: u32,
     pub(crate) stream: TcpStream,
-    pub(crate) stage: Stage,
-    pub(crate) tally: Tally,
+    pub(crate) stage: ClientStage,
+    pub(crate) tally: EventTally,
     /// Whether it stalls when the readers of `slow` do.
     pub(crate) stalls: bool,
     /// Whether its latencies are part of the result.
@@ -106,13 +106,13 @@ pub(crate) struct Client {
     rest: Vec<u8>,
 }
 
-impl Client {
+impl BenchClient {
     pub(crate) fn new(number: u32, stream: TcpStream, stalls: bool, measured: bool) -> Self {
         Self {
             number,
             stream,
-            stage: Stage::Opening,
-            tally: Tally::default(),
+            stage: ClientStage::Opening,
+            tally: EventTally::default(),
             stalls,
             measured,
             unread: false,
@@ -146,7 +146,7 @@ impl Client {
                 let groups = groups.get(self.number as usize).map(Vec::as_slice).unwrap_or_default();
                 let mut hello = (groups.len() as u32).to_le_bytes().to_vec();
                 hello.extend(groups.iter().flat_map(|group| group.to_le_bytes()));
-                self.stage = Stage::Subscribing;
+                self.stage = ClientStage::Subscribing;
                 self.write(&hello)
             }
         }
@@ -194,14 +194,14 @@ impl Client {
     /// Takes all that is whole; gives how much that is.
     fn take(&mut self, bytes: &[u8], now: Instant, plan: &Plan, counts: &mut Counts) -> Result<usize, Lost> {
         let mut used = 0;
-        if self.stage == Stage::Opening {
+        if self.stage == ClientStage::Opening {
             let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
             if !bytes.starts_with(b"HTTP/1.1 101 ") {
                 return Err(Lost::Refused(
                     String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned(),
                 ));
             }
-            self.stage = Stage::Joining;
+            self.stage = ClientStage::Joining;
             used = end + 4;
         }
         while let Some(frame) = first_frame(&bytes[used..])? {
@@ -221,24 +221,24 @@ impl Client {
 
     fn message(
         &mut self,
-        frame: reader::Frame<'_>,
+        frame: reader::ServerFrameKind<'_>,
         now: Instant,
         plan: &Plan,
         counts: &mut Counts,
     ) -> Result<(), Lost> {
         let payload = frame.payload;
         match (self.stage, first_type(payload)) {
-            (Stage::Ready, b"event" | b"early") => {
+            (ClientStage::Ready, b"event" | b"early") => {
                 counts.frames += 1;
                 counts.bytes += frame.size as u64;
                 self.events(payload, now, plan, counts);
                 Ok(())
             }
-            (Stage::Joining, b"welcome") => {
-                self.stage = Stage::Subscribing;
+            (ClientStage::Joining, b"welcome") => {
+                self.stage = ClientStage::Subscribing;
                 let subscribe = ClientFrame::Subscribe {
                     name: SubscriptionName::default(),
-                    wanted: Wanted {
+                    wanted: SubscriptionRequest {
                         filter: plan.filter(self.number),
                         window_ms: Some(plan.window_ms),
                         max_events_per_hour: None,
@@ -248,11 +248,11 @@ impl Client {
                 let payload = subscribe.encode(Some(&Id::Number(1.into())), Encoding::Json);
                 self.write(&client_frame(reader::TEXT, &payload))
             }
-            (Stage::Subscribing, b"subscribed") => {
-                self.stage = Stage::Ready;
+            (ClientStage::Subscribing, b"subscribed") => {
+                self.stage = ClientStage::Ready;
                 Ok(())
             }
-            (Stage::Ready, other) => {
+            (ClientStage::Ready, other) => {
                 let other = String::from_utf8_lossy(other).into_owned();
                 self.warned |= other == "notice" || other == "gap";
                 *counts.told.entry(other).or_default() += 1;

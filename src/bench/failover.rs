@@ -26,12 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::cores::Cores;
 use super::report::Machine;
-use super::server::{Server, ServerError};
+use super::server::{BenchServer, BenchServerError};
 use crate::cli::NatsArgs;
 use crate::progress::Progress;
 use crate::publisher::{Outgoing, PublishError, Publisher};
-use listeners::{Listeners, Since};
-use replays::ReplayError;
+use listeners::{ListenedSince, Listeners};
+use replays::PastError;
 
 /// How many symbols the events are about, in turn.
 pub(super) const SYMBOLS: u64 = 100;
@@ -57,7 +57,7 @@ const WINDOW: usize = 1_024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FailoverError {
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] BenchServerError),
     #[error("the clients cannot connect: {0}")]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -67,7 +67,7 @@ pub(crate) enum FailoverError {
     #[error("events cannot be published: {0}")]
     Publish(#[from] PublishError),
     #[error(transparent)]
-    Replay(#[from] ReplayError),
+    Replay(#[from] PastError),
     #[error("no ports for the gateways: {0}")]
     Ports(std::io::Error),
     #[error("after {DEADLINE:?} {left} of {of} clients have not caught up; the first of them says: {reason}")]
@@ -78,7 +78,7 @@ pub(crate) enum FailoverError {
 
 /// What was seen. Times are in seconds.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct FailoverFigures {
     pub(crate) clients: u32,
     pub(crate) events_a_second: f64,
     pub(crate) published: u64,
@@ -104,7 +104,7 @@ pub(crate) struct Figures {
 }
 
 /// A bar, what was seen, and whether that is within.
-struct Bar {
+struct FailoverBar {
     what: &'static str,
     bar: String,
     seen: String,
@@ -122,16 +122,21 @@ pub(crate) struct Failover<'a> {
 
 impl Failover<'_> {
     /// Runs it.
-    pub(crate) async fn run(&self) -> Result<Figures, FailoverError> {
+    pub(crate) async fn run(&self) -> Result<FailoverFigures, FailoverError> {
         let clients = self.clients.unwrap_or(CLIENTS);
         super::server::make_room(clients)?;
-        let mut server = Server::new(self.cores)?;
+        let mut server = BenchServer::new(self.cores)?;
         let done = self.run_against(&mut server, clients, self.rate.unwrap_or(RATE)).await;
         server.stop().await;
         done
     }
 
-    async fn run_against(&self, server: &mut Server, clients: u32, rate: f64) -> Result<Figures, FailoverError> {
+    async fn run_against(
+        &self,
+        server: &mut BenchServer,
+        clients: u32,
+        rate: f64,
+    ) -> Result<FailoverFigures, FailoverError> {
         let screen = Progress::of_steps(8);
         let step = |number, what: &str| {
             screen.at(number);
@@ -149,7 +154,7 @@ impl Failover<'_> {
         step(1, "connecting");
         let listeners = Listeners::connect(&gateways, clients).await?;
         let nats = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench").await?;
-        let producer = Producer::start(nats.clone(), rate);
+        let producer = NumberedProducer::start(nats.clone(), rate);
         sleep(CALM).await;
 
         step(2, "a router is killed");
@@ -211,7 +216,7 @@ impl Failover<'_> {
         let published = producer.stop().await?;
         sleep(CALM / 2).await;
         let sum = listeners.close(published).await;
-        Ok(Figures {
+        Ok(FailoverFigures {
             clients,
             events_a_second: rate,
             published,
@@ -247,7 +252,7 @@ impl Failover<'_> {
     }
 
     /// Waits until all clients have resumed after `since`. Gives how long the last one took, in seconds.
-    async fn all_resumed(&self, listeners: &Listeners, since: Since) -> Result<f64, FailoverError> {
+    async fn all_resumed(&self, listeners: &Listeners, since: ListenedSince) -> Result<f64, FailoverError> {
         let end = Instant::now() + DEADLINE;
         loop {
             let left = listeners.yet_to_resume(since);
@@ -263,9 +268,9 @@ impl Failover<'_> {
     }
 }
 
-impl Figures {
-    fn bars(&self) -> Vec<Bar> {
-        let bar = |what, bar: String, seen: String, met| Bar { what, bar, seen, met };
+impl FailoverFigures {
+    fn bars(&self) -> Vec<FailoverBar> {
+        let bar = |what, bar: String, seen: String, met| FailoverBar { what, bar, seen, met };
         let seconds = |value: f64| format!("{value:.2} s");
         let ratio = self.live_p99_during_replay / self.live_p99.max(1e-6);
         vec![
@@ -322,7 +327,7 @@ impl Figures {
             "failover of {} clients at {} events/s, {} published\n{machine}\n",
             self.clients, self.events_a_second, self.published
         );
-        for Bar { what, bar, seen, met } in self.bars() {
+        for FailoverBar { what, bar, seen, met } in self.bars() {
             let verdict = if met { "met" } else { "MISSED" };
             text += &format!("{what:<74} {bar:>16}  {seen}  {verdict}\n");
         }
@@ -335,13 +340,13 @@ impl Figures {
 }
 
 /// Publishes numbered events at a steady rate.
-struct Producer {
+struct NumberedProducer {
     stop: CancellationToken,
     published: Arc<AtomicU64>,
     task: JoinHandle<Result<(), PublishError>>,
 }
 
-impl Producer {
+impl NumberedProducer {
     fn start(nats: Nats, rate: f64) -> Self {
         let (stop, published) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (stop.clone(), Arc::clone(&published));
@@ -387,7 +392,7 @@ fn now_us() -> u64 {
     u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
 }
 
-async fn replay_requests(server: &Server) -> Result<u64, ServerError> {
+async fn replay_requests(server: &BenchServer) -> Result<u64, BenchServerError> {
     let name = "tickwire_router_replay_requests_total";
     let metrics = server.metrics("router").await?;
     Ok(metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>() as u64)

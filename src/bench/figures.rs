@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::oracle::{Difference, Tally};
+use super::oracle::{Difference, EventTally};
 use super::scenario::Plan;
 use super::sockets::{Harvest, Received};
 use super::through::Through;
@@ -126,7 +126,7 @@ impl Percentiles {
 
 impl Figures {
     /// The numbers of a run, from what each socket should have got and what came.
-    pub(crate) fn of(plan: &Plan, expected: &[Tally], harvest: &Harvest, measured: &Measured) -> Self {
+    pub(crate) fn of(plan: &Plan, expected: &[EventTally], harvest: &Harvest, measured: &Measured) -> Self {
         let Measured { through, interval, received, metrics, .. } = measured;
         let steady = || harvest.ends.iter().filter(|end| !plan.stalls(end.number));
         let wanted = |socket: u32| expected.get(socket as usize).copied().unwrap_or_default();
@@ -198,9 +198,9 @@ impl Figures {
 }
 
 impl Slow {
-    fn of(plan: &Plan, expected: &[Tally], harvest: &Harvest, measured: &Measured) -> Self {
+    fn of(plan: &Plan, expected: &[EventTally], harvest: &Harvest, measured: &Measured) -> Self {
         let stalled = || harvest.ends.iter().filter(|end| plan.stalls(end.number));
-        let complete = |end: &&super::sockets::End| expected.get(end.number as usize) == Some(&end.tally);
+        let complete = |end: &&super::sockets::SocketEndState| expected.get(end.number as usize) == Some(&end.tally);
         let before = Percentiles::of(&harvest.latencies.before);
         let after = Percentiles::of(&harvest.latencies.all);
         let [_, seated, loaded] = measured.rss;
@@ -241,18 +241,18 @@ pub(super) mod tests {
     use crate::bench::client::Lost;
     use crate::bench::measure::Latencies;
     use crate::bench::scenario::{Numbers, Scenario};
-    use crate::bench::sockets::End;
+    use crate::bench::sockets::SocketEndState;
 
     /// 400 sockets of which each should get event 7, except that `lost` did not.
     pub(in crate::bench) fn figures(scenario: Scenario, lost: &[u32], cpu_ms: u64) -> Figures {
         let numbers = Numbers { seconds: Some(4), ..Numbers::small(400, 10.0) };
         let plan = Plan::new(scenario, numbers);
-        let mut one = Tally::default();
+        let mut one = EventTally::default();
         one.add(7);
         let end = |number| {
             let gone = lost.contains(&number);
-            let tally = if gone { Tally::default() } else { one };
-            End { number, tally, lost: gone.then_some(Lost::Closed(4008)), warned: false }
+            let tally = if gone { EventTally::default() } else { one };
+            SocketEndState { number, tally, lost: gone.then_some(Lost::Closed(4008)), warned: false }
         };
         let mut latencies = Latencies::new();
         for (milliseconds, count) in [(1, 990), (10, 9), (100, 1)] {

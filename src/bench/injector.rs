@@ -18,9 +18,9 @@ use tokio::task::{JoinError, JoinHandle};
 use super::scenario::Plan;
 use crate::publisher::PublishError;
 
-pub(crate) use bare::Feed;
-pub(crate) use published::Producer;
-pub(crate) use routed::Router;
+pub(crate) use bare::BareFeed;
+pub(crate) use published::PacedProducer;
+pub(crate) use routed::InjectingRouter;
 
 /// Why events could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +47,11 @@ pub(crate) enum InjectError {
 #[derive(Debug)]
 pub(crate) enum Injector {
     /// In batches to one gateway, by the bench in the part of a router.
-    Routed(Box<Router>),
+    Routed(Box<InjectingRouter>),
     /// To the stream, by the bench in the part of a producer.
-    Published(Producer),
+    Published(PacedProducer),
     /// As ready bytes to the bare server.
-    Bare(Feed),
+    Bare(BareFeed),
 }
 
 impl Injector {

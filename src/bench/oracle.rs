@@ -11,13 +11,13 @@ use super::scenario::{Class, Plan, Scenario, mix};
 
 /// Numbers of events, without regard to order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct EventTally {
     /// How many.
     pub(crate) events: u64,
     digest: u64,
 }
 
-impl Tally {
+impl EventTally {
     /// One more.
     pub(crate) fn add(&mut self, number: u64) {
         self.events += 1;
@@ -44,7 +44,7 @@ pub(crate) struct Difference {
 
 impl Difference {
     /// Adds what one socket got to what it should have got.
-    pub(crate) fn compare(&mut self, expected: Tally, got: Tally) {
+    pub(crate) fn compare(&mut self, expected: EventTally, got: EventTally) {
         self.lost += expected.events.saturating_sub(got.events);
         self.extra += got.events.saturating_sub(expected.events);
         self.mixed_up += u64::from(expected.events == got.events && expected != got);
@@ -117,14 +117,14 @@ impl Oracle {
     }
 
     /// What each socket should get of these events.
-    pub(crate) fn expected(&self, sockets: u32, published: Range<u64>) -> Vec<Tally> {
-        let mut of_group = vec![Tally::default(); self.groups.len()];
+    pub(crate) fn expected(&self, sockets: u32, published: Range<u64>) -> Vec<EventTally> {
+        let mut of_group = vec![EventTally::default(); self.groups.len()];
         for number in published {
             if let Some(tally) = of_group.get_mut(self.group(number) as usize) {
                 tally.add(number);
             }
         }
-        let mut expected = vec![Tally::default(); sockets as usize];
+        let mut expected = vec![EventTally::default(); sockets as usize];
         for (members, tally) in self.groups.iter().zip(of_group) {
             for socket in members {
                 expected[*socket as usize].join(tally);
@@ -156,7 +156,7 @@ mod tests {
             let events: Vec<_> = (100..plan.schedule.total()).map(event).collect();
             for socket in 0..plan.sockets {
                 let filter = plan.parsed_filter(socket).unwrap();
-                let mut tally = Tally::default();
+                let mut tally = EventTally::default();
                 for (number, event) in &events {
                     let (number, matches) = (*number, filter.matches(event));
                     assert_eq!(memberships[socket as usize].contains(&oracle.group(number)), matches);
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_lost_does_not_hide_behind_what_is_doubled() {
         let tally = |numbers: &[u64]| {
-            let mut tally = Tally::default();
+            let mut tally = EventTally::default();
             numbers.iter().for_each(|number| tally.add(*number));
             tally
         };

@@ -14,7 +14,7 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// What a server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Frame<'b> {
+pub(crate) struct ServerFrameKind<'b> {
     pub(crate) opcode: u8,
     pub(crate) payload: &'b [u8],
     /// Header included.
@@ -33,7 +33,7 @@ pub(crate) enum BadFrame {
 }
 
 /// The first frame of `bytes`; `None` if it is not whole yet.
-pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
+pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<ServerFrameKind<'_>>, BadFrame> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     if first & 0xF0 != 0x80 || first & 0x0F == 0 {
         return Err(BadFrame::Fragment);
@@ -52,16 +52,16 @@ pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
     }
     let header = 2 + extended;
     let size = header + length as usize;
-    Ok(bytes.get(header..size).map(|payload| Frame { opcode: first & 0x0F, payload, size }))
+    Ok(bytes.get(header..size).map(|payload| ServerFrameKind { opcode: first & 0x0F, payload, size }))
 }
 
 /// Finds events in frames.
 #[derive(Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct EventNumbers {
     id: Finder<'static>,
 }
 
-impl Numbers {
+impl EventNumbers {
     pub(crate) fn new() -> Self {
         Self { id: Finder::new("\"id\":\"") }
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn events_are_found_by_their_numbers() {
-        let numbers = Numbers::new();
+        let numbers = EventNumbers::new();
         let frame = br#"[{"T":"event","id":"7","p":1,"data":{"x":"id"}},{"T":"event","symbol":"A","id":"18446744073709551615"}]"#;
         assert_eq!(numbers.of(frame).collect::<Vec<_>>(), [7, u64::MAX]);
         let others = br#"[{"T":"subscribed","id":1},{"id":"x"},{"id":""},{"id":"18446744073709551616"},{"id":"12"#;

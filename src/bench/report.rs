@@ -15,7 +15,7 @@ const REFERENCE_LOAD: (u32, f64) = (5_000, 100_000.0);
 
 /// A bench with its runs.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     pub(crate) scenario: &'static str,
     pub(crate) through: Through,
     pub(crate) rate: f64,
@@ -73,7 +73,7 @@ impl Machine {
     }
 }
 
-impl Report {
+impl BenchReport {
     /// Puts runs together. With something to compare with, every second run is of that, before the one it is for.
     pub(crate) fn new(plan: &Plan, through: Through, against: bool, machine: Machine, runs: Vec<Figures>) -> Self {
         let pairs = runs.chunks_exact(2).filter(|_| against);
@@ -174,10 +174,10 @@ impl Report {
     }
 }
 
-type Row = (&'static str, usize, fn(&Figures) -> Option<f64>);
+type ReportRow = (&'static str, usize, fn(&Figures) -> Option<f64>);
 
 /// The rows of the table: name, decimals, and where the number is.
-const ROWS: [Row; 30] = [
+const ROWS: [ReportRow; 30] = [
     ("sockets", 0, |run| Some(f64::from(run.sockets))),
     ("connects/s", 0, |run| Some(run.connects_per_second)),
     ("events published", 0, |run| Some(run.published as f64)),
@@ -229,9 +229,9 @@ mod tests {
     use crate::bench::figures::tests::figures;
     use crate::bench::scenario::{Numbers, Scenario};
 
-    fn report(runs: Vec<Figures>) -> Report {
+    fn report(runs: Vec<Figures>) -> BenchReport {
         let plan = Plan::new(Scenario::Selective, Numbers { gateways: 2, ..Numbers::small(400, 10.0) });
-        Report::new(&plan, Through::Gateway, true, Machine::here(2, true), runs)
+        BenchReport::new(&plan, Through::Gateway, true, Machine::here(2, true), runs)
     }
 
     fn bare(cpu_ms: u64) -> Figures {

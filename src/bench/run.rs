@@ -9,11 +9,11 @@ use tokio::time::sleep;
 use super::client::Dialect;
 use super::cores::Cores;
 use super::figures::{Figures, Interval, Measured};
-use super::injector::{Feed, InjectError, Injector, Producer, Router};
-use super::oracle::{Oracle, Tally};
+use super::injector::{BareFeed, InjectError, InjectingRouter, Injector, PacedProducer};
+use super::oracle::{EventTally, Oracle};
 use super::scenario::{Plan, Scenario};
 use super::screen::Screen;
-use super::server::{Server, ServerError};
+use super::server::{BenchServer, BenchServerError};
 use super::sockets::{Fleet, SocketsError};
 use super::through::Through;
 
@@ -41,9 +41,9 @@ const SLOW_OUTBOX: usize = 256 * 1024;
 
 /// Why a run gives nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
+pub(crate) enum BenchRunError {
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] BenchServerError),
     #[error(transparent)]
     Sockets(#[from] SocketsError),
     #[error(transparent)]
@@ -54,7 +54,7 @@ pub(crate) enum RunError {
 
 /// What a run needs.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
+pub(crate) struct BenchRun<'a> {
     pub(crate) through: Through,
     pub(crate) plan: Arc<Plan>,
     /// Tells it from the others of this bench, by the addresses that its sockets come from.
@@ -65,10 +65,10 @@ pub(crate) struct Run<'a> {
     pub(crate) screen: &'a Screen,
 }
 
-impl Run<'_> {
+impl BenchRun<'_> {
     /// Does it.
-    pub(crate) async fn run(&self) -> Result<Figures, RunError> {
-        let mut server = Server::new(self.cores)?;
+    pub(crate) async fn run(&self) -> Result<Figures, BenchRunError> {
+        let mut server = BenchServer::new(self.cores)?;
         let done = self.run_against(&mut server).await;
         // Whatever else went wrong, a process that has died is the reason.
         let died = if done.is_err() { server.check() } else { Ok(()) };
@@ -77,10 +77,10 @@ impl Run<'_> {
         done
     }
 
-    async fn run_against(&self, server: &mut Server) -> Result<Figures, RunError> {
+    async fn run_against(&self, server: &mut BenchServer) -> Result<Figures, BenchRunError> {
         let plan = &*self.plan;
         self.screen.say("starting");
-        let oracle = Arc::new(Oracle::new(plan).map_err(RunError::Oracle)?);
+        let oracle = Arc::new(Oracle::new(plan).map_err(BenchRunError::Oracle)?);
         let expected = oracle.expected(plan.sockets, 0..plan.schedule.total());
         let (injector, addresses, dialect) = self.start(server, &oracle).await?;
         let empty = server.usage()?;
@@ -131,21 +131,21 @@ impl Run<'_> {
     /// Starts what is measured, and who sends it events.
     async fn start(
         &self,
-        server: &mut Server,
+        server: &mut BenchServer,
         oracle: &Arc<Oracle>,
-    ) -> Result<(Injector, Vec<SocketAddr>, Dialect), RunError> {
+    ) -> Result<(Injector, Vec<SocketAddr>, Dialect), BenchRunError> {
         let plan = &*self.plan;
         if self.through == Through::Bare {
             let address = server.start_bare().await?;
-            let feed = Feed::connect(address, plan.scenario, Arc::clone(oracle))?;
+            let feed = BareFeed::connect(address, plan.scenario, Arc::clone(oracle))?;
             return Ok((Injector::Bare(feed), vec![address], Dialect::Bare(oracle.memberships(plan.sockets))));
         }
         let nats_url = server.start_nats().await?;
         let injector = if self.through == Through::Gateway {
-            Injector::Routed(Box::new(Router::start(&nats_url, plan.scenario).await?))
+            Injector::Routed(Box::new(InjectingRouter::start(&nats_url, plan.scenario).await?))
         } else {
             server.start_node("router", &nats_url, &[], "admin").await?;
-            Injector::Published(Producer::start(&nats_url, plan.scenario).await?)
+            Injector::Published(PacedProducer::start(&nats_url, plan.scenario).await?)
         };
         let outbox = if plan.scenario == Scenario::Slow { SLOW_OUTBOX } else { OUTBOX };
         let mut sets = vec![
@@ -172,11 +172,11 @@ impl Run<'_> {
     /// how much the latest event was sent late.
     async fn load(
         &self,
-        server: &mut Server,
+        server: &mut BenchServer,
         fleet: &Fleet,
         injector: &Injector,
-        expected: &[Tally],
-    ) -> Result<(Interval, Duration), RunError> {
+        expected: &[EventTally],
+    ) -> Result<(Interval, Duration), BenchRunError> {
         let plan = &*self.plan;
         let epoch = Instant::now() + LEAD;
         let begin = epoch + plan.warm_up();
@@ -215,7 +215,13 @@ impl Run<'_> {
     }
 
     /// Waits, shows how it goes, and fails as soon as the run has.
-    async fn wait(&self, until: Instant, epoch: Instant, server: &mut Server, fleet: &Fleet) -> Result<(), RunError> {
+    async fn wait(
+        &self,
+        until: Instant,
+        epoch: Instant,
+        server: &mut BenchServer,
+        fleet: &Fleet,
+    ) -> Result<(), BenchRunError> {
         loop {
             server.check()?;
             fleet.check()?;
@@ -227,7 +233,7 @@ impl Run<'_> {
     }
 
     /// How many times the server has written to sockets.
-    async fn sends(&self, server: &Server, injector: &Injector) -> Result<u64, RunError> {
+    async fn sends(&self, server: &BenchServer, injector: &Injector) -> Result<u64, BenchRunError> {
         match injector {
             Injector::Bare(feed) => {
                 let feed = feed.clone();
@@ -243,7 +249,7 @@ impl Run<'_> {
 }
 
 /// How many events have come to each gateway from the routers.
-async fn intake(server: &Server) -> Result<Vec<u64>, ServerError> {
+async fn intake(server: &BenchServer) -> Result<Vec<u64>, BenchServerError> {
     let metrics = server.metrics("gateway").await?;
     Ok(metrics.iter().map(|metrics| count(metrics, "tickwire_gateway_received_events_total")).collect())
 }

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Messages, SubscribeOptions};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Confidence, Millis, NameError, NodeId, NodeRef, Nonce, Symbol};
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::ring::View;
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tickwire_node::config::{Config, ConfigError, LoadOptions};
 use tickwire_node::names;
@@ -33,10 +33,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cores::Cores;
 use super::report::Machine;
-use super::server::{Server, ServerError};
+use super::server::{BenchServer, BenchServerError};
 use crate::progress::Progress;
 use crate::publisher::{Outgoing, PublishError, Publisher};
-use traffic::{Cluster, Sort};
+use traffic::{ClusterLoad, TrafficKind};
 
 /// How many symbols there are, and how many of them the client of a gateway wants.
 const SYMBOLS: usize = 100;
@@ -68,7 +68,7 @@ const INTERESTS: [usize; 4] = [10, 100, 1_000, 10_000];
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScalingError {
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(#[from] BenchServerError),
     #[error("a client cannot connect: {0}")]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -87,11 +87,11 @@ pub(crate) enum ScalingError {
 
 /// What was seen.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figures {
-    pub(crate) cluster: Cluster,
+pub(crate) struct ScalingFigures {
+    pub(crate) cluster: ClusterLoad,
     pub(crate) seconds: f64,
     /// What is published in a second, by its sort.
-    pub(crate) messages: Vec<Line>,
+    pub(crate) messages: Vec<TrafficLine>,
     /// Batches that routers say they have sent, and events that gateways say have come, in a second.
     pub(crate) batches_told: f64,
     pub(crate) events_received: f64,
@@ -110,7 +110,7 @@ pub(crate) struct Figures {
 /// What was measured: messages, over how many seconds, batches and events as nodes told them, how busy NATS was.
 #[derive(Debug)]
 struct Seen {
-    messages: BTreeMap<Option<Sort>, u64>,
+    messages: BTreeMap<Option<TrafficKind>, u64>,
     seconds: f64,
     told: (f64, f64),
     nats_busy: f64,
@@ -118,8 +118,8 @@ struct Seen {
 
 /// A sort of messages.
 #[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    pub(crate) sort: Sort,
+pub(crate) struct TrafficLine {
+    pub(crate) sort: TrafficKind,
     /// Published in a second, as counted from the code.
     pub(crate) counted: f64,
     /// Published in a second, as measured.
@@ -131,7 +131,7 @@ pub(crate) struct Line {
 /// A cluster that was not run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Larger {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterLoad,
     pub(crate) window_ms: f64,
     pub(crate) batches: f64,
     /// The same if no event were critical.
@@ -152,14 +152,14 @@ pub(crate) struct Scaling<'a> {
 
 impl Scaling<'_> {
     /// Runs it.
-    pub(crate) async fn run(&self) -> Result<Figures, ScalingError> {
-        let mut server = Server::new(self.cores)?;
+    pub(crate) async fn run(&self) -> Result<ScalingFigures, ScalingError> {
+        let mut server = BenchServer::new(self.cores)?;
         let done = self.run_against(&mut server).await;
         server.stop().await;
         done
     }
 
-    async fn run_against(&self, server: &mut Server) -> Result<Figures, ScalingError> {
+    async fn run_against(&self, server: &mut BenchServer) -> Result<ScalingFigures, ScalingError> {
         let screen = Progress::of_steps(5);
         let step = |number, what: &str| {
             screen.at(number);
@@ -181,11 +181,11 @@ impl Scaling<'_> {
             ];
             sets.extend(self.sets.iter().cloned());
             let address = server.start_node("gateway", &nats_url, &sets, "gateway").await?;
-            clients.push(Wanting::connect(address, number).await?);
+            clients.push(SymbolClient::connect(address, number).await?);
         }
         let nats = Nats::connect(&config.nats, "publish", "bench").await?;
         let rate = self.rate.unwrap_or(RATE);
-        let producer = Producer::start(nats, rate);
+        let producer = RandomProducer::start(nats, rate);
 
         step(1, "coming to rest");
         sleep(REST).await;
@@ -223,7 +223,7 @@ impl Scaling<'_> {
     }
 
     /// Batches that routers say they have sent, and events that gateways say have come.
-    async fn told(&self, server: &Server) -> Result<(f64, f64), ScalingError> {
+    async fn told(&self, server: &BenchServer) -> Result<(f64, f64), ScalingError> {
         let sum = |metrics: Vec<BTreeMap<String, f64>>, name: &str| {
             metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>()
         };
@@ -232,9 +232,9 @@ impl Scaling<'_> {
         Ok((batches, events))
     }
 
-    fn figures(&self, config: &Config, rate: f64, seen: &Seen) -> Result<Figures, NameError> {
+    fn figures(&self, config: &Config, rate: f64, seen: &Seen) -> Result<ScalingFigures, NameError> {
         let Seen { messages, seconds, told: (batches, events), nats_busy } = seen;
-        let cluster = Cluster {
+        let cluster = ClusterLoad {
             gateways: self.gateways,
             routers: self.routers,
             partitions: config.stream.partitions,
@@ -249,25 +249,26 @@ impl Scaling<'_> {
             tick_interval: config.membership.tick_interval.as_secs_f64(),
         };
         let measured = |sort| messages.get(&sort).copied().unwrap_or(0) as f64 / seconds;
-        let line = |sort| Line {
+        let line = |sort| TrafficLine {
             sort,
             counted: cluster.published(sort),
             measured: measured(Some(sort)),
             receivers: cluster.receivers(sort),
         };
         let larger = LARGER.into_iter().map(|(gateways, routers)| {
-            let cluster = Cluster { gateways, routers, rate: LARGER_RATE, ..cluster };
-            let batches = cluster.published(Sort::Batches);
+            let cluster = ClusterLoad { gateways, routers, rate: LARGER_RATE, ..cluster };
+            let batches = cluster.published(TrafficKind::Batches);
             Larger {
                 cluster,
                 window_ms: cluster.window() * 1e3,
                 batches,
-                batches_without_critical: Cluster { critical: 0.0, ..cluster }.published(Sort::Batches),
+                batches_without_critical: ClusterLoad { critical: 0.0, ..cluster }.published(TrafficKind::Batches),
                 all_else: cluster.moved() - 2.0 * batches,
             }
         });
-        let moved: f64 = Sort::ALL.map(|sort| measured(Some(sort)) * f64::from(cluster.moves(sort))).iter().sum();
-        Ok(Figures {
+        let moved: f64 =
+            TrafficKind::ALL.map(|sort| measured(Some(sort)) * f64::from(cluster.moves(sort))).iter().sum();
+        Ok(ScalingFigures {
             cluster,
             seconds: *seconds,
             nats_busy: *nats_busy,
@@ -276,7 +277,7 @@ impl Scaling<'_> {
                 .iter()
                 .map(|symbols| Ok((*symbols, interest_bytes(*symbols)?)))
                 .collect::<Result<_, _>>()?,
-            messages: Sort::ALL.map(line).into(),
+            messages: TrafficKind::ALL.map(line).into(),
             batches_told: batches / seconds,
             events_received: events / seconds,
             requests_and_answers: measured(None),
@@ -285,10 +286,10 @@ impl Scaling<'_> {
     }
 }
 
-impl Figures {
+impl ScalingFigures {
     /// For people.
     pub(crate) fn table(&self, machine: &Machine) -> String {
-        let Cluster { gateways, routers, rate, interest, critical, .. } = self.cluster;
+        let ClusterLoad { gateways, routers, rate, interest, critical, .. } = self.cluster;
         let mut text = format!(
             "scaling: {gateways} gateways, {routers} routers, {rate} events/s of which {:.0} % match each gateway and \
              {:.0} % are critical, {:.0} s\n{machine}\n\n{:<36}{:>12}{:>12}{:>12}\n",
@@ -300,7 +301,7 @@ impl Figures {
             "measured",
             "receivers",
         );
-        for Line { sort, counted, measured, receivers } in &self.messages {
+        for TrafficLine { sort, counted, measured, receivers } in &self.messages {
             text += &format!("{:<36}{counted:>12.1}{measured:>12.1}{receivers:>12}\n", sort.name());
         }
         text += &format!("{:<36}{:>12}{:>12.1}\n", "requests to JetStream and answers", "", self.requests_and_answers);
@@ -321,7 +322,7 @@ impl Figures {
             "gateways", "routers", "window", "batches/s", "if none is critical", "all else that NATS moves/s"
         );
         for Larger { cluster, window_ms, batches, batches_without_critical: without, all_else } in &self.larger {
-            let Cluster { gateways, routers, .. } = cluster;
+            let ClusterLoad { gateways, routers, .. } = cluster;
             text += &format!(
                 "{gateways:>9}{routers:>9}{window_ms:>8.0} ms{batches:>14.0}{without:>22.0}{all_else:>28.0}\n"
             );
@@ -331,12 +332,12 @@ impl Figures {
 }
 
 /// Counts messages by their sort for a while.
-async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<Sort>, u64> {
+async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<TrafficKind>, u64> {
     let mut seen = BTreeMap::new();
     let counting = async {
         while let Some(message) = everything.next().await {
             let reply = message.reply.as_ref().map(async_nats::Subject::as_str);
-            *seen.entry(Sort::of(&message.subject, reply)).or_default() += 1;
+            *seen.entry(TrafficKind::of(&message.subject, reply)).or_default() += 1;
         }
     };
     timeout(time, counting).await.ok();
@@ -357,12 +358,12 @@ fn interest_bytes(symbols: usize) -> Result<usize, NameError> {
 }
 
 /// A client that wants some of the symbols.
-struct Wanting {
+struct SymbolClient {
     client: Client,
     task: JoinHandle<()>,
 }
 
-impl Wanting {
+impl SymbolClient {
     async fn connect(address: SocketAddr, number: u32) -> Result<Self, ClientError> {
         let config = ClientConfig {
             credentials: Credentials::DevUser(format!("bench-{number}")),
@@ -396,12 +397,12 @@ fn symbol(number: usize) -> String {
 }
 
 /// Publishes events at random moments, about random symbols.
-struct Producer {
+struct RandomProducer {
     stop: CancellationToken,
     task: JoinHandle<Result<(), PublishError>>,
 }
 
-impl Producer {
+impl RandomProducer {
     fn start(nats: Nats, rate: f64) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();

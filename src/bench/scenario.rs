@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::Seq;
@@ -256,7 +256,7 @@ impl Class {
 
     /// The event that a router makes of it.
     pub(crate) fn event(self, number: u64, seq: Seq, at: Timestamp) -> Result<Event, String> {
-        let raw = Raw {
+        let raw = RawMessage {
             kind_token: "pattern",
             key_token: &self.symbol(),
             content_type: None,

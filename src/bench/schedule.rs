@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The moments of all events, from the first on.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
-    parts: Vec<Part>,
+    parts: Vec<RateStage>,
     total: u64,
     /// Moments are put off to the next whole multiple of this, so that events come in batches. Zero: they do not.
     batch_ns: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Schedule {
 
 /// A time of one rate.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct RateStage {
     start_ns: u64,
     first: u64,
     gap_ns: f64,
@@ -26,7 +26,7 @@ impl Schedule {
         let (mut start_ns, mut first) = (0, 0);
         let mut parts = Vec::new();
         for (length, rate) in times {
-            parts.push(Part { start_ns, first, gap_ns: 1e9 / rate });
+            parts.push(RateStage { start_ns, first, gap_ns: 1e9 / rate });
             start_ns += length.as_nanos() as u64;
             first += (length.as_secs_f64() * rate).round() as u64;
         }

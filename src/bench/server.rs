@@ -32,9 +32,9 @@ const OTHER_DESCRIPTORS: u64 = 300;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerError {
+pub(crate) enum BenchServerError {
     #[error(transparent)]
-    Nats(#[from] nats::ServerError),
+    Nats(#[from] nats::DevServerError),
     #[error("{name} cannot be started: {source}")]
     Start { name: &'static str, source: io::Error },
     #[error("{name} has ended by itself ({status}); its last words:\n{words}")]
@@ -55,11 +55,11 @@ pub(crate) enum ServerError {
 }
 
 /// Makes room for so many sockets, here and in whatever is started from here.
-pub(crate) fn make_room(sockets: u32) -> Result<(), ServerError> {
+pub(crate) fn make_room(sockets: u32) -> Result<(), BenchServerError> {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::from(sockets) + OTHER_DESCRIPTORS;
     let most = limit.maximum.unwrap_or(u64::MAX);
-    let refused = ServerError::Descriptors { sockets, needed, limit: most };
+    let refused = BenchServerError::Descriptors { sockets, needed, limit: most };
     if most < needed {
         return Err(refused);
     }
@@ -72,7 +72,7 @@ pub(crate) fn make_room(sockets: u32) -> Result<(), ServerError> {
 
 /// A process of ours.
 #[derive(Debug)]
-struct Process {
+struct ServerProcess {
     name: &'static str,
     child: Child,
     /// Held open for as long as the process should live.
@@ -84,23 +84,23 @@ struct Process {
 
 /// What is under test, and what it needs.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct BenchServer {
     home: TempDir,
     cores: Cores,
-    processes: Vec<Process>,
+    processes: Vec<ServerProcess>,
     /// How many nodes were ever started.
     started: u32,
 }
 
-impl Server {
+impl BenchServer {
     /// Nothing runs yet.
-    pub(crate) fn new(cores: &Cores) -> Result<Self, ServerError> {
-        let home = TempDir::with_prefix("tickwire-bench-").map_err(ServerError::Folder)?;
+    pub(crate) fn new(cores: &Cores) -> Result<Self, BenchServerError> {
+        let home = TempDir::with_prefix("tickwire-bench-").map_err(BenchServerError::Folder)?;
         Ok(Self { home, cores: cores.clone(), processes: Vec::new(), started: 0 })
     }
 
     /// Starts NATS, on the generator's side; gives its address.
-    pub(crate) async fn start_nats(&mut self) -> Result<String, ServerError> {
+    pub(crate) async fn start_nats(&mut self) -> Result<String, BenchServerError> {
         let server = nats::find().await?;
         let home = self.home.path().to_owned();
         let mut arguments = vec!["guard".to_owned(), "--".to_owned(), server.to_string_lossy().into_owned()];
@@ -121,7 +121,7 @@ impl Server {
         nats_url: &str,
         sets: &[String],
         listens: &'static str,
-    ) -> Result<SocketAddr, ServerError> {
+    ) -> Result<SocketAddr, BenchServerError> {
         self.started += 1;
         let number = self.started;
         let ports_file = self.home.path().join(format!("{role}-{number}.json"));
@@ -139,18 +139,18 @@ impl Server {
         let process = self.process(role, &arguments, true)?;
         let (child, log) = (&mut process.child, process.log.clone());
         tokio::select! {
-            admin = ready(role, &ports_file) => process.admin = Some(admin.map_err(|error| ServerError::NotReady(Box::new(error)))?),
+            admin = ready(role, &ports_file) => process.admin = Some(admin.map_err(|error| BenchServerError::NotReady(Box::new(error)))?),
             status = child.wait() => return Err(died(role, status, &log)),
         }
         let listening = fs::read(&ports_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let listening: BTreeMap<String, SocketAddr> = listening.unwrap_or_default();
-        listening.get(listens).copied().ok_or(ServerError::Silent { name: role })
+        listening.get(listens).copied().ok_or(BenchServerError::Silent { name: role })
     }
 
     /// Starts the bare server, on the server's side; gives its address.
-    pub(crate) async fn start_bare(&mut self) -> Result<SocketAddr, ServerError> {
+    pub(crate) async fn start_bare(&mut self) -> Result<SocketAddr, BenchServerError> {
         let process = self.process("bare", &["bench-bare".to_owned()], true)?;
-        let silent = ServerError::Silent { name: "bare" };
+        let silent = BenchServerError::Silent { name: "bare" };
         let Some(stdout) = process.child.stdout.take() else { return Err(silent) };
         let mut line = String::new();
         match timeout(BARE_DEADLINE, BufReader::new(stdout).read_line(&mut line)).await {
@@ -161,13 +161,13 @@ impl Server {
 
     /// What the processes under test, and the generator, have cost so far, those of one name together. NATS is not among
     /// them.
-    pub(crate) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>, ServerError> {
+    pub(crate) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>, BenchServerError> {
         let name = "generator";
-        let own = usage(std::process::id()).map_err(|source| ServerError::Measure { name, source })?;
+        let own = usage(std::process::id()).map_err(|source| BenchServerError::Measure { name, source })?;
         let mut all = BTreeMap::from([(name, own)]);
-        for Process { name, child, .. } in self.processes.iter().filter(|process| process.name != "nats") {
+        for ServerProcess { name, child, .. } in self.processes.iter().filter(|process| process.name != "nats") {
             let pid = child.id().ok_or_else(|| io::Error::other("it has ended"));
-            let used = pid.and_then(usage).map_err(|source| ServerError::Measure { name, source })?;
+            let used = pid.and_then(usage).map_err(|source| BenchServerError::Measure { name, source })?;
             let sum: &mut Usage = all.entry(name).or_default();
             (sum.cpu, sum.rss) = (sum.cpu + used.cpu, sum.rss + used.rss);
         }
@@ -175,64 +175,65 @@ impl Server {
     }
 
     /// What NATS has cost so far. The process that we started only guards it.
-    pub(crate) fn usage_of_nats(&self) -> Result<Usage, ServerError> {
+    pub(crate) fn usage_of_nats(&self) -> Result<Usage, BenchServerError> {
         let name = "nats";
-        let guard = self.of_name(name).find_map(|process| process.child.id()).ok_or(ServerError::Silent { name })?;
+        let guard =
+            self.of_name(name).find_map(|process| process.child.id()).ok_or(BenchServerError::Silent { name })?;
         let read = || {
             let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children"))?;
             let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
             usage(child.ok_or_else(|| io::Error::other("it has ended"))?)
         };
-        read().map_err(|source| ServerError::Measure { name, source })
+        read().map_err(|source| BenchServerError::Measure { name, source })
     }
 
     /// The metrics of each node of this name, in the order of their start.
-    pub(crate) async fn metrics(&self, name: &'static str) -> Result<Vec<BTreeMap<String, f64>>, ServerError> {
+    pub(crate) async fn metrics(&self, name: &'static str) -> Result<Vec<BTreeMap<String, f64>>, BenchServerError> {
         let mut metrics = Vec::new();
         for admin in self.of_name(name).filter_map(|process| process.admin) {
-            let text = get(admin, "/metrics").await.map_err(|source| ServerError::Measure { name, source })?;
+            let text = get(admin, "/metrics").await.map_err(|source| BenchServerError::Measure { name, source })?;
             metrics.push(parse_metrics(&text));
         }
         Ok(metrics)
     }
 
-    fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Process> {
+    fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ServerProcess> {
         self.processes.iter().filter(move |process| process.name == name)
     }
 
     /// Kills the oldest process of this name at once (SIGKILL), and forgets it.
-    pub(crate) async fn kill(&mut self, name: &'static str) -> Result<(), ServerError> {
+    pub(crate) async fn kill(&mut self, name: &'static str) -> Result<(), BenchServerError> {
         let mut process = self.take(name)?;
-        process.child.kill().await.map_err(|source| ServerError::Measure { name, source })
+        process.child.kill().await.map_err(|source| BenchServerError::Measure { name, source })
     }
 
     /// Tells the oldest process of this name to stop (SIGTERM).
-    pub(crate) fn terminate(&self, name: &'static str) -> Result<(), ServerError> {
-        let process = self.of_name(name).next().ok_or(ServerError::Silent { name })?;
+    pub(crate) fn terminate(&self, name: &'static str) -> Result<(), BenchServerError> {
+        let process = self.of_name(name).next().ok_or(BenchServerError::Silent { name })?;
         let pid = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let told = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
-        told.map_err(|error| ServerError::Measure { name, source: error.into() })
+        told.map_err(|error| BenchServerError::Measure { name, source: error.into() })
     }
 
     /// Waits until the oldest process of this name has ended by itself, without a fault, and forgets it.
-    pub(crate) async fn ended(&mut self, name: &'static str) -> Result<(), ServerError> {
+    pub(crate) async fn ended(&mut self, name: &'static str) -> Result<(), BenchServerError> {
         let mut process = self.take(name)?;
         match timeout(DRAIN, process.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(status) => Err(died(name, status, &process.log)),
-            Err(_) => Err(ServerError::Silent { name }),
+            Err(_) => Err(BenchServerError::Silent { name }),
         }
     }
 
-    fn take(&mut self, name: &'static str) -> Result<Process, ServerError> {
+    fn take(&mut self, name: &'static str) -> Result<ServerProcess, BenchServerError> {
         let of_name = self.processes.iter().enumerate().filter(|(_, process)| process.name == name);
-        let at = of_name.map(|(at, _)| at).next().ok_or(ServerError::Silent { name })?;
+        let at = of_name.map(|(at, _)| at).next().ok_or(BenchServerError::Silent { name })?;
         Ok(self.processes.remove(at))
     }
 
     /// Fails if a process has ended.
-    pub(crate) fn check(&mut self) -> Result<(), ServerError> {
-        for Process { name, child, log, .. } in &mut self.processes {
+    pub(crate) fn check(&mut self) -> Result<(), BenchServerError> {
+        for ServerProcess { name, child, log, .. } in &mut self.processes {
             if let Some(status) = child.try_wait().transpose() {
                 return Err(died(name, status, log));
             }
@@ -259,7 +260,7 @@ impl Server {
         name: &'static str,
         arguments: &[String],
         under_test: bool,
-    ) -> Result<&mut Process, ServerError> {
+    ) -> Result<&mut ServerProcess, BenchServerError> {
         let log = self.home.path().join(format!("{name}-{}.log", self.processes.len()));
         let start = || {
             let output = File::create(&log)?;
@@ -273,19 +274,19 @@ impl Server {
                 .spawn()
         };
         let child = if under_test { self.cores.as_server(start) } else { start() };
-        let mut child = child.map_err(|source| ServerError::Start { name, source })?;
+        let mut child = child.map_err(|source| BenchServerError::Start { name, source })?;
         let stdin = child.stdin.take();
-        Ok(self.processes.push_mut(Process { name, child, stdin, log, admin: None }))
+        Ok(self.processes.push_mut(ServerProcess { name, child, stdin, log, admin: None }))
     }
 }
 
-fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> ServerError {
+fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> BenchServerError {
     let words = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = words.lines().collect();
     let words = lines[lines.len().saturating_sub(10)..].join("\n");
     match status {
-        Ok(status) => ServerError::Died { name, status, words },
-        Err(source) => ServerError::Measure { name, source },
+        Ok(status) => BenchServerError::Died { name, status, words },
+        Err(source) => BenchServerError::Measure { name, source },
     }
 }
 
@@ -316,7 +317,9 @@ mod tests {
     #[test]
     fn too_many_sockets_are_refused_with_what_they_need() {
         let refused = make_room(u32::MAX);
-        assert!(matches!(refused, Err(ServerError::Descriptors { needed, .. }) if needed == u64::from(u32::MAX) + 300));
+        assert!(
+            matches!(refused, Err(BenchServerError::Descriptors { needed, .. }) if needed == u64::from(u32::MAX) + 300)
+        );
         assert!(make_room(10).is_ok());
     }
 }

@@ -14,9 +14,9 @@ use std::{io, thread};
 
 use super::client::{Dialect, Lost};
 use super::measure::Latencies;
-use super::oracle::Tally;
+use super::oracle::EventTally;
 use super::scenario::Plan;
-use worker::Worker;
+use worker::SocketWorker;
 
 /// After so long without another socket that is ready, connecting has failed.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub(crate) enum SocketsError {
 
 /// What the threads and the bench tell each other.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct FleetShared {
     plan: Arc<Plan>,
     /// Where the gateways listen, or the bare server.
     servers: Vec<SocketAddr>,
@@ -57,7 +57,7 @@ pub(super) struct Shared {
     failure: Mutex<Option<SocketsError>>,
 }
 
-impl Shared {
+impl FleetShared {
     /// What a socket connects to.
     fn server_of(&self, number: u32) -> SocketAddr {
         self.servers[self.plan.gateway_of(number) % self.servers.len()]
@@ -77,9 +77,9 @@ pub(crate) struct Received {
 
 /// How one socket ended up.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct SocketEndState {
     pub(crate) number: u32,
-    pub(crate) tally: Tally,
+    pub(crate) tally: EventTally,
     /// Why it ended before the run did.
     pub(crate) lost: Option<Lost>,
     /// Whether it was told of events that it did not get.
@@ -89,7 +89,7 @@ pub(crate) struct End {
 /// All that the sockets counted.
 #[derive(Debug)]
 pub(crate) struct Harvest {
-    pub(crate) ends: Vec<End>,
+    pub(crate) ends: Vec<SocketEndState>,
     pub(crate) latencies: Latencies,
     /// Frames that carried no events, by type.
     pub(crate) told: BTreeMap<String, u64>,
@@ -102,7 +102,7 @@ pub(crate) struct Harvest {
 /// The sockets, in their threads.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    shared: Arc<Shared>,
+    shared: Arc<FleetShared>,
     wakers: Vec<Waker>,
     threads: Vec<JoinHandle<Result<Harvest, SocketsError>>>,
 }
@@ -116,7 +116,7 @@ impl Fleet {
         threads: u32,
         origin: u8,
     ) -> Result<Self, SocketsError> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FleetShared {
             plan: Arc::clone(plan),
             servers,
             dialect,
@@ -134,7 +134,7 @@ impl Fleet {
         });
         let mut fleet = Self { shared, wakers: Vec::new(), threads: Vec::new() };
         for number in 0..threads {
-            let (worker, waker) = Worker::new(Arc::clone(&fleet.shared), number, threads)?;
+            let (worker, waker) = SocketWorker::new(Arc::clone(&fleet.shared), number, threads)?;
             fleet.wakers.push(waker);
             let run = move || worker.run();
             fleet.threads.push(thread::Builder::new().name(format!("sockets-{number}")).spawn(run)?);
@@ -184,7 +184,7 @@ impl Fleet {
     /// What came to all sockets so far.
     pub(crate) fn received(&self) -> Received {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Shared { events, frames, bytes, .. } = &*self.shared;
+        let FleetShared { events, frames, bytes, .. } = &*self.shared;
         Received { events: load(events), frames: load(frames), bytes: load(bytes) }
     }
 
@@ -232,7 +232,7 @@ impl Harvest {
     }
 }
 
-impl End {
+impl SocketEndState {
     /// Whether the server ended it, and said why.
     pub(crate) fn closed_with_code(&self) -> bool {
         matches!(self.lost, Some(Lost::Closed(code)) if code >= 4000)

@@ -31,7 +31,7 @@ const COLOURS: [AnsiColor; 5] =
 
 /// One process.
 #[derive(Debug)]
-struct Part {
+struct DevProcess {
     name: &'static str,
     child: Child,
     group: Option<Pid>,
@@ -42,8 +42,8 @@ struct Part {
 
 /// All processes, in stages: those of a later one need those of the earlier ones.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    stages: Vec<Vec<Part>>,
+pub(crate) struct DevCluster {
+    stages: Vec<Vec<DevProcess>>,
     screen: Arc<Progress>,
     colours: bool,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Death {
     status: ExitStatus,
 }
 
-impl Cluster {
+impl DevCluster {
     /// No processes yet. Their output will go to `screen`.
     pub(crate) fn new(screen: Arc<Progress>) -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -87,7 +87,7 @@ impl Cluster {
         let mut output = Vec::new();
         output.extend(child.stdout.take().map(|lines| tokio::spawn(copy(lines, prefix.clone(), self.screen.clone()))));
         output.extend(child.stderr.take().map(|lines| tokio::spawn(copy(lines, prefix, self.screen.clone()))));
-        let part = Part {
+        let part = DevProcess {
             name,
             group: child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())),
             _stdin: child.stdin.take(),
@@ -119,7 +119,7 @@ impl Cluster {
     }
 }
 
-impl Part {
+impl DevProcess {
     async fn stop(mut self, screen: &Progress) {
         let ended = stop::end(&mut self.child, GRACE).await;
         if matches!(ended, Ok(None)) {

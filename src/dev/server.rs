@@ -18,7 +18,7 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Why there is no nats-server.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerError {
+pub(crate) enum DevServerError {
     #[error("NATS_SERVER = {}: {problem}; it has to be nats-server 2.11 or newer", path.display())]
     Named { path: PathBuf, problem: String },
     #[error(
@@ -33,12 +33,12 @@ pub(crate) enum ServerError {
 }
 
 /// The nats-server to use: the one that NATS_SERVER names, else the one on PATH if it is new enough, else ours.
-pub(crate) async fn find() -> Result<PathBuf, ServerError> {
+pub(crate) async fn find() -> Result<PathBuf, DevServerError> {
     if let Some(path) = env::var_os("NATS_SERVER").map(PathBuf::from) {
         return match version(&path).await {
             Ok(version) if version >= OLDEST => Ok(path),
-            Ok((major, minor)) => Err(ServerError::Named { path, problem: format!("is version {major}.{minor}") }),
-            Err(problem) => Err(ServerError::Named { path, problem }),
+            Ok((major, minor)) => Err(DevServerError::Named { path, problem: format!("is version {major}.{minor}") }),
+            Err(problem) => Err(DevServerError::Named { path, problem }),
         };
     }
     let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
@@ -48,7 +48,7 @@ pub(crate) async fn find() -> Result<PathBuf, ServerError> {
             return Ok(candidate);
         }
     }
-    Err(ServerError::None)
+    Err(DevServerError::None)
 }
 
 async fn version(server: &Path) -> Result<(u32, u32), String> {
@@ -71,7 +71,7 @@ const USUAL_PORT: u16 = 4222;
 
 /// What a server is started with: JetStream in `home`, and the usual port if it is free, else one of its own choice.
 /// `home` is an absolute path.
-pub(crate) fn arguments(home: &Path) -> Result<Vec<String>, ServerError> {
+pub(crate) fn arguments(home: &Path) -> Result<Vec<String>, DevServerError> {
     let config = home.join("nats.conf");
     let ports = home.join("ports");
     let write = || {
@@ -82,7 +82,7 @@ pub(crate) fn arguments(home: &Path) -> Result<Vec<String>, ServerError> {
         // A gateway that is stuck must not slow the routers: what it misses is repaired by coverage.
         fs::write(&config, "no_fast_producer_stall: true\nlogtime: false\n")
     };
-    write().map_err(|source| ServerError::Write { path: home.to_owned(), source })?;
+    write().map_err(|source| DevServerError::Write { path: home.to_owned(), source })?;
     let usual_is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT)).is_ok();
     let port = if usual_is_free { USUAL_PORT.to_string() } else { "-1".to_owned() };
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -97,7 +97,7 @@ pub(crate) fn arguments(home: &Path) -> Result<Vec<String>, ServerError> {
 }
 
 /// Where the server of `home` listens, as soon as it does.
-pub(crate) async fn address(home: &Path) -> Result<String, ServerError> {
+pub(crate) async fn address(home: &Path) -> Result<String, DevServerError> {
     let end = Instant::now() + START_DEADLINE;
     while Instant::now() < end {
         if let Some(url) = read_address(&home.join("ports")) {
@@ -105,7 +105,7 @@ pub(crate) async fn address(home: &Path) -> Result<String, ServerError> {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Err(ServerError::Silent)
+    Err(DevServerError::Silent)
 }
 
 fn read_address(ports: &Path) -> Option<String> {

@@ -5,15 +5,15 @@ use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
-use tickwire_core::namesake::Bearer;
-use tickwire_core::ring::Role;
-use tickwire_core::storage::{StorageReport, Trouble};
+use tickwire_core::placement::Role;
+use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::storage::{StorageProblem, StorageReport};
 use tickwire_core::wire;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Finding, Verdict};
+use super::{CheckFinding, Verdict};
 
 /// How long nodes are listened to at least.
 const LISTENS: Duration = Duration::from_millis(1_500);
@@ -22,7 +22,7 @@ const LISTENS: Duration = Duration::from_millis(1_500);
 const MESSAGES: usize = 10_000;
 
 /// What comes while the other checks are made.
-pub(super) enum Heard {
+pub(super) enum HeardMessages {
     Listening { until: Instant, storage: async_nats::Subscriber, bearers: async_nats::Subscriber },
     Refused(String),
 }
@@ -33,22 +33,22 @@ fn listens(beat_interval: Duration) -> Duration {
 }
 
 /// Listens from now on. Each node says who it is every `beat_interval`.
-pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> Heard {
+pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> HeardMessages {
     let storage = nats.client.subscribe(names::STORAGE).await;
     let bearers = nats.client.subscribe(names::name("*")).await;
     match (storage, bearers) {
         (Ok(storage), Ok(bearers)) => {
-            Heard::Listening { until: Instant::now() + listens(beat_interval), storage, bearers }
+            HeardMessages::Listening { until: Instant::now() + listens(beat_interval), storage, bearers }
         }
-        (Err(error), _) | (_, Err(error)) => Heard::Refused(error.to_string()),
+        (Err(error), _) | (_, Err(error)) => HeardMessages::Refused(error.to_string()),
     }
 }
 
-impl Heard {
+impl HeardMessages {
     /// What has been heard in all.
-    pub(super) async fn findings(self) -> Vec<Finding> {
+    pub(super) async fn findings(self) -> Vec<CheckFinding> {
         let (until, mut storage, mut bearers) = match self {
-            Self::Refused(reason) => return vec![Finding::new(Verdict::Note, "nodes", reason)],
+            Self::Refused(reason) => return vec![CheckFinding::new(Verdict::Note, "nodes", reason)],
             Self::Listening { until, storage, bearers } => (until, storage, bearers),
         };
         let (mut troubles, mut nodes) = (BTreeMap::new(), BTreeMap::new());
@@ -69,7 +69,7 @@ impl Heard {
 }
 
 /// Keeps the last report of each router.
-fn note_report(troubles: &mut BTreeMap<NodeRef, Vec<Trouble>>, payload: &[u8]) {
+fn note_report(troubles: &mut BTreeMap<NodeRef, Vec<StorageProblem>>, payload: &[u8]) {
     if let Ok(report) = wire::decode::<StorageReport>(payload) {
         troubles.insert(report.router, report.troubles);
     }
@@ -82,13 +82,13 @@ fn note_bearer(nodes: &mut BTreeMap<NodeRef, Bearer>, payload: &[u8]) {
 }
 
 /// What is wrong, by what was heard.
-fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<Finding> {
+fn judge(troubles: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
-    let mut told: Vec<&Trouble> = troubles.values().flatten().collect();
-    let by_stream = |trouble: &&Trouble| (trouble.stream.clone(), trouble.fault);
+    let mut told: Vec<&StorageProblem> = troubles.values().flatten().collect();
+    let by_stream = |trouble: &&StorageProblem| (trouble.stream.clone(), trouble.fault);
     told.sort_by_key(by_stream);
     told.dedup_by_key(|trouble| by_stream(trouble));
-    findings.extend(told.iter().map(|trouble| Finding::new(Verdict::Fail, "storage", trouble.text.as_str())));
+    findings.extend(told.iter().map(|trouble| CheckFinding::new(Verdict::Fail, "storage", trouble.text.as_str())));
     let mut names: BTreeMap<&str, Vec<&Bearer>> = BTreeMap::new();
     for bearer in nodes.values().filter(|bearer| !bearer.draining) {
         names.entry(bearer.node.id.as_str()).or_default().push(bearer);
@@ -100,7 +100,7 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
             bearers.len(),
             who.join("; and ")
         );
-        findings.push(Finding::new(Verdict::Fail, "names", found));
+        findings.push(CheckFinding::new(Verdict::Fail, "names", found));
     }
     let count = |role| names.values().filter(|bearers| bearers.iter().any(|bearer| bearer.role == role)).count();
     let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
@@ -113,7 +113,7 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
         )),
         _ => None,
     };
-    findings.extend(one_sided.map(|found| Finding::new(Verdict::Fail, "nodes", found)));
+    findings.extend(one_sided.map(|found| CheckFinding::new(Verdict::Fail, "nodes", found)));
     if findings.is_empty() {
         let found = match names.len() {
             0 => {
@@ -125,7 +125,7 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
                  storage wrong"
             ),
         };
-        findings.push(Finding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
+        findings.push(CheckFinding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
     }
     findings
 }
@@ -134,7 +134,7 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<Trouble>>, nodes: &BTreeMap<NodeRef, B
 mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::storage::Fault;
+    use tickwire_core::storage::StorageFault;
 
     fn node(id: &str, nonce: u64) -> NodeRef {
         NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(nonce) }
@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn what_routers_say_is_told_once_and_so_are_nodes_of_one_name() {
         let text = "NATS does not store events".to_owned();
-        let trouble = Trouble { stream: "EVENTS".to_owned(), fault: Fault::Sealed, stops_events: true, text };
+        let trouble =
+            StorageProblem { stream: "EVENTS".to_owned(), fault: StorageFault::Sealed, stops_events: true, text };
         let troubles = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
         let nodes = BTreeMap::from([
             bearer(Role::Router, "r1", 1, "a"),

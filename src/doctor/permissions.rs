@@ -2,23 +2,23 @@
 //! server alone; nothing that is tried has an effect.
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::config::Config;
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 
-use super::{Finding, Verdict};
+use super::{CheckFinding, Verdict};
 
 /// A node that does not exist.
 const NOBODY: &str = "doctor";
 
 /// What a role does.
-struct Needs {
+struct RoleNeeds {
     subscribes: Vec<String>,
     publishes: Vec<String>,
 }
 
-fn needs(role: Role, stream: &str) -> Needs {
+fn needs(role: Role, stream: &str) -> RoleNeeds {
     let batches = names::gateway(NOBODY, "0");
     let snapshots = names::snapshot(NOBODY, "0");
     let interest = [names::INTEREST, names::GATEWAY_BEAT].map(str::to_owned);
@@ -31,7 +31,7 @@ fn needs(role: Role, stream: &str) -> Needs {
         format!("$JS.API.STREAM.UPDATE.{stream}"),
         format!("$JS.API.STREAM.MSG.GET.KV_{}", names::VIEW_BUCKET),
     ];
-    let mut needs = Needs {
+    let mut needs = RoleNeeds {
         subscribes: vec![names::VIEW.to_owned(), names::STORAGE.to_owned(), names::name(NOBODY)],
         publishes: common.to_vec(),
     };
@@ -46,7 +46,7 @@ fn needs(role: Role, stream: &str) -> Needs {
                 names::direct_get(stream),
                 names::VIEW.to_owned(),
                 names::STORAGE.to_owned(),
-                names::tick(0),
+                names::heartbeat(0),
                 names::dead_letter(NOBODY),
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
                 format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
@@ -72,11 +72,11 @@ fn needs(role: Role, stream: &str) -> Needs {
 }
 
 /// Tries out what a role does, under its own inboxes.
-pub(super) async fn of(role: Role, config: &Config) -> Finding {
+pub(super) async fn of(role: Role, config: &Config) -> CheckFinding {
     let what = format!("may be a {role}", role = role.as_str());
     match tried(role, config).await {
-        Ok(count) => Finding::new(Verdict::Ok, what, format!("{count} subjects tried")),
-        Err(error) => Finding::new(Verdict::Fail, what, error.to_string()),
+        Ok(count) => CheckFinding::new(Verdict::Ok, what, format!("{count} subjects tried")),
+        Err(error) => CheckFinding::new(Verdict::Fail, what, error.to_string()),
     }
 }
 

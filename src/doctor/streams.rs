@@ -5,30 +5,30 @@ use async_nats::jetstream::stream::{Info, StorageType};
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
-use tickwire_node::storage::{self, Kept, Sight};
+use tickwire_node::storage::{self, ExpectedStream, StreamSettings};
 
-use super::{Finding, Verdict};
+use super::{CheckFinding, Verdict};
 
 /// Whether there is JetStream for us.
-pub(super) async fn jetstream(nats: &Nats) -> Finding {
+pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
     match nats.jetstream.query_account().await {
         Ok(account) => {
             let found = format!("on, {} streams, {} MiB stored", account.streams, account.storage >> 20);
-            Finding::new(Verdict::Ok, "jetstream", found)
+            CheckFinding::new(Verdict::Ok, "jetstream", found)
         }
         Err(error) => {
             let mend = "start nats-server with -js, or enable JetStream for this account";
-            Finding::new(Verdict::Fail, "jetstream", format!("{error}: {mend}"))
+            CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {mend}"))
         }
     }
 }
 
 /// Whether the account has room for at least one event more.
-pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> Finding {
+pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> CheckFinding {
     let what = "account";
     let account = match nats.jetstream.query_account().await {
         Ok(account) => account,
-        Err(error) => return Finding::new(Verdict::Note, what, format!("not asked: {error}")),
+        Err(error) => return CheckFinding::new(Verdict::Note, what, format!("not asked: {error}")),
     };
     let (used, most) = match config.storage {
         Storage::File => (account.storage, account.limits.max_storage),
@@ -36,17 +36,17 @@ pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> Finding {
     };
     let Some(most) = most.and_then(|most| u64::try_from(most).ok()) else {
         let found = "no limit of storage of its own; what a server allows (max_file_store) cannot be seen from here";
-        return Finding::new(Verdict::Ok, what, found);
+        return CheckFinding::new(Verdict::Ok, what, found);
     };
     let (verdict, mend) = match most.saturating_sub(used) < u64::try_from(config.max_message).unwrap_or_default() {
         true => (Verdict::Fail, ": NATS refuses what does not fit; raise the account's limit, or delete something"),
         false => (Verdict::Ok, ""),
     };
-    Finding::new(verdict, what, format!("{used} of {most} bytes used{mend}"))
+    CheckFinding::new(verdict, what, format!("{used} of {most} bytes used{mend}"))
 }
 
 /// The stream of events, the dead letters and the buckets.
-pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
+pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding> {
     let storage = match config.storage {
         Storage::File => StorageType::File,
         Storage::Memory => StorageType::Memory,
@@ -63,15 +63,15 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
         let finding = match look(&nats.jetstream, name).await {
             Ok(None) => {
                 missing.push(findings.len());
-                Finding::new(Verdict::Note, what, "not there yet: the first node that starts makes it")
+                CheckFinding::new(Verdict::Note, what, "not there yet: the first node that starts makes it")
             }
-            Err(problem) => Finding::new(Verdict::Fail, what, problem),
+            Err(problem) => CheckFinding::new(Verdict::Fail, what, problem),
             Ok(Some(info)) => {
                 let faults = faults(&kept, &info, config, storage);
                 if faults.is_empty() {
-                    Finding::new(Verdict::Ok, what, told(&info))
+                    CheckFinding::new(Verdict::Ok, what, told(&info))
                 } else {
-                    Finding::new(Verdict::Fail, what, faults.join("; "))
+                    CheckFinding::new(Verdict::Fail, what, faults.join("; "))
                 }
             }
         };
@@ -80,7 +80,7 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<Finding> {
     // A node that starts makes all of them.
     if missing.len() < findings.len() {
         for number in missing {
-            let finding: &mut Finding = &mut findings[number];
+            let finding: &mut CheckFinding = &mut findings[number];
             (finding.verdict, finding.found) = (
                 Verdict::Fail,
                 "not there, though others are: is stream.name right? If it was deleted, routers make it anew, empty"
@@ -97,7 +97,7 @@ async fn look(context: &jetstream::Context, name: &str) -> Result<Option<Info>, 
 }
 
 /// What is wrong with a stream, each with what to do. What a starting node puts right by itself is no fault.
-fn faults(kept: &Kept, info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
+fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
     let running = &info.config;
     let mut faults = Vec::new();
     if running.storage != storage {
@@ -121,7 +121,7 @@ fn faults(kept: &Kept, info: &Info, config: &StreamConfig, storage: StorageType)
     if !faults.is_empty() {
         return faults;
     }
-    let Sight::There { is_sealed, full, edits, replicas, .. } = kept.sight(Some(info)) else { return faults };
+    let StreamSettings::There { is_sealed, full, edits, replicas, .. } = kept.sight(Some(info)) else { return faults };
     if is_sealed {
         faults.push(
             "sealed, so that it stores nothing, which cannot be undone: delete it, and routers make it anew".to_owned(),

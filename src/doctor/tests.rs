@@ -12,7 +12,7 @@ fn config(server: &NatsServer) -> Config {
 /// The verdicts by what was checked, and what was found.
 async fn verdicts(config: Config) -> Vec<(Verdict, String, String)> {
     let findings = examine(config).await;
-    findings.into_iter().map(|Finding { verdict, what, found }| (verdict, what, found)).collect()
+    findings.into_iter().map(|CheckFinding { verdict, what, found }| (verdict, what, found)).collect()
 }
 
 fn of<'f>(findings: &'f [(Verdict, String, String)], wanted: &str) -> (Verdict, &'f str) {

@@ -5,16 +5,16 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
-use tickwire_core::decode::own_id;
 use tickwire_core::event::Kinds;
-use tickwire_core::object;
+use tickwire_core::event::decode::own_id;
+use tickwire_core::event::object;
 use tickwire_node::nats::Nats;
 use tokio::sync::mpsc;
 use tokio::time::interval;
 
 use super::{Payload, PublishArgs, PublishCommandError, msg_id};
 use crate::progress::{Meter, Progress, REDRAW_INTERVAL};
-use crate::publisher::{Done, Outgoing, PublishError};
+use crate::publisher::{Outgoing, PublishDone, PublishError};
 use crate::stop;
 
 /// How many lines are read ahead.
@@ -24,10 +24,10 @@ const AHEAD: usize = 256;
 const DUPLICATES_TOLD: u64 = 10;
 
 /// A line, or why reading ended.
-type Line = io::Result<Vec<u8>>;
+type InputLine = io::Result<Vec<u8>>;
 
 /// What became of the lines.
-struct Tally<'a> {
+struct LineTally<'a> {
     progress: &'a Progress,
     stored: Meter,
     duplicates: u64,
@@ -49,7 +49,7 @@ impl PublishArgs {
         let run = format!("{:016x}", rand::random::<u64>());
         let mut publisher = self.publisher(nats);
         let mut redraw = interval(REDRAW_INTERVAL);
-        let mut tally = Tally {
+        let mut tally = LineTally {
             progress: &progress,
             stored: Meter::new(),
             duplicates: 0,
@@ -130,7 +130,7 @@ impl PublishArgs {
 }
 
 /// Reads lines on a thread of its own, since a read of standard input cannot be given up.
-fn read(path: &Path) -> io::Result<(mpsc::Receiver<Line>, Progress)> {
+fn read(path: &Path) -> io::Result<(mpsc::Receiver<InputLine>, Progress)> {
     let (sender, lines) = mpsc::channel(AHEAD);
     let (reader, progress): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
         (Box::new(BufReader::new(io::stdin())), Progress::endless())
@@ -153,8 +153,8 @@ fn read(path: &Path) -> io::Result<(mpsc::Receiver<Line>, Progress)> {
     Ok((lines, progress))
 }
 
-impl Tally<'_> {
-    fn count(&mut self, (number, done): Done<u64>) {
+impl LineTally<'_> {
+    fn count(&mut self, (number, done): PublishDone<u64>) {
         match done {
             Ok(stored) if stored.duplicate => {
                 self.duplicates += 1;

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use std::io::{self, IsTerminal, Write};
 use tickwire_client::{Message, ReceivedEvent};
 use tickwire_core::event::{Audience, Event, Priority};
-use tickwire_core::frames::{Encoding, encode_event};
+use tickwire_core::protocol::{Encoding, encode_event};
 
 /// Writes messages, in one of the two forms.
 #[derive(Debug)]
@@ -164,8 +164,8 @@ fn told(message: &Message) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::frames::{Gap, ServerMessage};
     use tickwire_core::ids::{Partition, Seq};
+    use tickwire_core::protocol::{Gap, ServerMessage};
 
     fn received(object: &str) -> ReceivedEvent {
         let mut messages = ServerMessage::parse(format!("[{object}]").as_bytes(), Encoding::Json).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::cut::Line;
 use crate::diagnosis::diagnose;
-use crate::node::{DEADLINE, Node};
+use crate::node::{DEADLINE, TestNode};
 use crate::oracle::Log;
 use crate::producer::Producer;
 use crate::socket::query;
@@ -70,9 +70,9 @@ impl Drop for Home {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// The routers.
-    pub(crate) routers: Vec<Node>,
+    pub(crate) routers: Vec<TestNode>,
     /// The gateways.
-    pub(crate) gateways: Vec<Node>,
+    pub(crate) gateways: Vec<TestNode>,
     /// A connection of the test's own.
     pub(crate) client: async_nats::Client,
     settings: Vec<(String, String)>,
@@ -192,50 +192,50 @@ impl Cluster {
     }
 
     /// Starts one more router and does not wait for it.
-    pub(crate) fn add_router(&mut self) -> &mut Node {
+    pub(crate) fn add_router(&mut self) -> &mut TestNode {
         let node = self.node("router");
         self.routers.push(node);
         self.routers.last_mut().unwrap()
     }
 
     /// Starts one more gateway and does not wait for it.
-    pub(crate) fn add_gateway(&mut self) -> &mut Node {
+    pub(crate) fn add_gateway(&mut self) -> &mut TestNode {
         let node = self.node("gateway");
         self.gateways.push(node);
         self.gateways.last_mut().unwrap()
     }
 
     /// Starts a node with further settings, which is not counted among the cluster's.
-    pub(crate) fn node_with(&mut self, role: &str, further: &[(&str, &str)]) -> Node {
+    pub(crate) fn node_with(&mut self, role: &str, further: &[(&str, &str)]) -> TestNode {
         self.started += 1;
         self.launch(role, &format!("{role}-{}", self.started), further)
     }
 
     /// Starts a node of the cluster's own settings, after `ulimit` with these arguments.
-    pub(crate) fn node_limited(&self, role: &str, id: &str, limit: &str, further: &[(&str, &str)]) -> Node {
+    pub(crate) fn node_limited(&self, role: &str, id: &str, limit: &str, further: &[(&str, &str)]) -> TestNode {
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(further).collect();
-        Node::start_with(limit, role, id, self.home.0.path(), &settings)
+        TestNode::start_with(limit, role, id, self.home.0.path(), &settings)
     }
 
     /// Starts a node under the name of one that has ended.
-    pub(crate) fn node_again(&self, role: &str, id: &str) -> Node {
+    pub(crate) fn node_again(&self, role: &str, id: &str) -> TestNode {
         self.launch(role, id, &[])
     }
 
-    /// Starts a node of the cluster's own settings whose clock is wrong by so much; see [`Node::start_in`].
-    pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> Node {
+    /// Starts a node of the cluster's own settings whose clock is wrong by so much; see [`TestNode::start_in`].
+    pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> TestNode {
         self.started += 1;
         let id = format!("{role}-{}", self.started);
-        Node::start_in(library, offset, role, &id, self.home.0.path(), &self.settings)
+        TestNode::start_in(library, offset, role, &id, self.home.0.path(), &self.settings)
     }
 
-    fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> Node {
+    fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> TestNode {
         let line = self.behind_lines.then(|| Line::to(&self.nats_url()));
         let url = line.as_ref().map(|line| ("nats.url".to_owned(), line.url()));
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(url).chain(further).collect();
-        let mut node = Node::start(role, id, self.home.0.path(), &settings);
+        let mut node = TestNode::start(role, id, self.home.0.path(), &settings);
         node.line = line;
         node
     }
@@ -388,7 +388,7 @@ impl Cluster {
         self.home.0.path()
     }
 
-    fn node(&mut self, role: &str) -> Node {
+    fn node(&mut self, role: &str) -> TestNode {
         self.node_with(role, &[])
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
 use std::time::Duration;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually};
 
 use crate::cluster::Cluster;

@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use serde_json::json;
 use std::time::Duration;
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{Encoding, ReceivedEvent};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::{Encoding, ReceivedEvent};
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::oracle::{Entry, assert_exact, at, filter};
+use crate::oracle::{OracleEntry, assert_exact, at, filter};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
@@ -76,12 +76,12 @@ async fn a_filter_is_replaced_between_two_events() {
     socket.catch_up(&log.end()).await;
     // The filter that holds for an event is the one confirmed last at a position before it.
     let filters = [filter(&old), filter(&new)];
-    let holds = |entry: &&Entry| {
+    let holds = |entry: &&OracleEntry| {
         let confirmed = positions.iter().filter(|position| at(position, entry.partition) < entry.seq).count();
         let number = confirmed.checked_sub(1).expect("nothing is published before the first");
         filters[number % 2].matches(&entry.event)
     };
-    let expected: Vec<&Entry> = log.entries.iter().filter(holds).collect();
+    let expected: Vec<&OracleEntry> = log.entries.iter().filter(holds).collect();
     assert_exact("ann", &socket.events, &socket.gaps, &expected);
     let of = |symbol: &str| {
         let is_it = |event: &&ReceivedEvent| event.symbol.as_ref().is_some_and(|s| s.as_str() == symbol);
@@ -110,7 +110,7 @@ async fn nothing_comes_after_the_answer_to_unsubscribe() {
     flow.stop().await;
     let log = cluster.log().await;
     socket.catch_up(&log.end()).await;
-    let expected: Vec<&Entry> =
+    let expected: Vec<&OracleEntry> =
         log.entries.iter().filter(|entry| entry.seq <= at(&position, entry.partition)).collect();
     assert_exact("ann", &socket.events, &socket.gaps, &expected);
     assert!((50..log.entries.len()).contains(&before), "{before} of {}", log.entries.len());

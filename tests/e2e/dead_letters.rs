@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use tickwire_core::decode::Reason;
-use tickwire_core::frames::Encoding;
+use tickwire_core::event::decode::Reason;
+use tickwire_core::protocol::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 

@@ -1,7 +1,7 @@
 //! The way of an event: from producers through routers and gateways to everybody who asked for it, and nobody else.
 
 use serde_json::Value;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 
 use crate::cluster::Cluster;
 use crate::feed::{Feed, USERS};

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use async_nats::jetstream;
 use async_nats::jetstream::kv::Entry;
 use serde::de::IgnoredAny;
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 use tickwire_core::wire;
-use tickwire_node::lease::Record;
+use tickwire_node::lease::LeaseRecord;
 use tickwire_node::names;
 
 use crate::cluster::{Cluster, OWNED, PARTITIONS};
-use crate::node::Node;
+use crate::node::TestNode;
 
 /// How many of the last lines about views and leases are told of each node.
 const LINES: usize = 12;
@@ -39,7 +39,7 @@ pub(crate) async fn diagnose(cluster: &mut Cluster) -> String {
 fn view(entry: &Entry) -> String {
     match wire::decode::<View>(&entry.value) {
         Ok(View { version, members }) => {
-            let member = |member: &tickwire_core::ring::Member| {
+            let member = |member: &tickwire_core::placement::Member| {
                 format!("{}{}", member.node.id, if member.draining { " (draining)" } else { "" })
             };
             let members: Vec<String> = members.iter().map(member).collect();
@@ -58,9 +58,9 @@ async fn leases(cluster: &Cluster) -> String {
     let mut owners: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for partition in 0..PARTITIONS {
         let owner = match bucket.entry(names::lease_key(partition)).await {
-            Ok(Some(entry)) => match wire::decode::<Record<IgnoredAny>>(&entry.value) {
-                Ok(Record { owner: Some(owner), .. }) => owner.to_string(),
-                Ok(Record { owner: None, .. }) => "given back".to_owned(),
+            Ok(Some(entry)) => match wire::decode::<LeaseRecord<IgnoredAny>>(&entry.value) {
+                Ok(LeaseRecord { owner: Some(owner), .. }) => owner.to_string(),
+                Ok(LeaseRecord { owner: None, .. }) => "given back".to_owned(),
                 Err(error) => error.to_string(),
             },
             Ok(None) => "never taken".to_owned(),
@@ -72,7 +72,7 @@ async fn leases(cluster: &Cluster) -> String {
     owners.iter().map(line).collect()
 }
 
-async fn of_node(node: &mut Node) -> String {
+async fn of_node(node: &mut TestNode) -> String {
     let (status, report) = node.readyz().await;
     let metrics = node.metrics().await;
     let (version, owned) = (metrics.get("tickwire_view_version"), metrics.get(OWNED));

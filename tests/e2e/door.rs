@@ -3,8 +3,8 @@
 
 use serde_json::json;
 use std::time::Duration;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
+use tickwire_core::protocol::codes::CloseCode;
 use tickwire_testkit::eventually;
 use tokio::time::Instant;
 

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tokio::task::spawn_blocking;
 
 use crate::cluster::Cluster;
 use crate::feed;
 use crate::node::get;
 use crate::socket::Socket;
-use attacks::{AT_THE_ADMIN_PORT, AT_THE_DOOR, Attack, Told};
+use attacks::{AT_THE_ADMIN_PORT, AT_THE_DOOR, Attack, AttackResult};
 
 /// How many events are timed during a flood.
 const EVENTS: usize = 100;
@@ -27,7 +27,7 @@ const MOST: Duration = Duration::from_secs(1);
 const FLOODS: usize = 3;
 
 /// Connections that come again when they are ended.
-fn start(attack: Attack, address: SocketAddr, told: &Arc<Told>) -> Vec<JoinHandle<()>> {
+fn start(attack: Attack, address: SocketAddr, told: &Arc<AttackResult>) -> Vec<JoinHandle<()>> {
     let flood = |_| {
         let told = Arc::clone(told);
         std::thread::spawn(move || {
@@ -49,7 +49,7 @@ async fn time_events(mut cluster: Cluster, attacks: &[(&str, Attack)], address: 
     good.subscribe("all", &json!({})).await;
     let producer = cluster.producer().await;
     for (name, attack) in attacks {
-        let told = Arc::new(Told::default());
+        let told = Arc::new(AttackResult::default());
         let threads = start(*attack, address, &told);
         let mut latencies = Vec::new();
         for number in 0..EVENTS {

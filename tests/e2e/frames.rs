@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tickwire_core::codes::{CloseCode, ErrorCode};
-use tickwire_core::frames::{Encoding, Id, ServerMessage};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::{Encoding, Id, ServerMessage};
 use tickwire_testkit::eventually;
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;

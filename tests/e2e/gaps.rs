@@ -5,9 +5,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::ids::Seq;
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_core::wire;
 
 use crate::cluster::{Cluster, PARTITIONS};
@@ -280,8 +280,8 @@ async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed()
     };
     cluster.routers[0].process.kill();
     // A claim that leaves out what comes before it, as if a router had said that and it was lost.
-    let last = section.upto;
-    let claimed = Section { prev: Seq(last.0 + HOLE), upto: Seq(last.0 + HOLE + 1), events: Vec::new(), ..section };
+    let last = section.through;
+    let claimed = Section { prev: Seq(last.0 + HOLE), through: Seq(last.0 + HOLE + 1), events: Vec::new(), ..section };
     batch.sections = vec![claimed.clone()];
     cluster.client.publish(subject, wire::encode(&batch).unwrap().into()).await.unwrap();
     cluster.client.flush().await.unwrap();
@@ -289,7 +289,7 @@ async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed()
     let [gap] = &subscribed.gaps[..] else { panic!("not one gap: {:?}", subscribed.gaps) };
     assert_eq!((gap.p, gap.to, gap.reason.as_str()), (partition, claimed.prev, "lost"));
     assert!(last <= gap.from && gap.from < gap.to, "{gap:?} after {last}");
-    assert_eq!(at(&subscribed.list().await.position, partition), claimed.upto);
+    assert_eq!(at(&subscribed.list().await.position, partition), claimed.through);
     idle.list().await;
     assert_eq!((idle.events.len(), idle.gaps.len()), (0, 0));
     let metrics = cluster.gateways[0].metrics().await;

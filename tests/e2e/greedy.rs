@@ -1,13 +1,13 @@
 //! What one client names, however much, takes nothing from others: not their events, and not the memory of nodes.
 
 use serde_json::{Value, json};
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::{DEADLINE, Node};
+use crate::node::{DEADLINE, TestNode};
 use crate::socket::Socket;
 
 /// As it ships, where the tests' clusters differ.
@@ -31,7 +31,7 @@ fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Value
 }
 
 /// The memory of a node, in MB.
-fn resident(node: &Node) -> usize {
+fn resident(node: &TestNode) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.process.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024

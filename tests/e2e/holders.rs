@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::{Instant, interval};
 

@@ -1,7 +1,7 @@
 //! A gateway is sent what its sessions want, and not what others want.
 
 use serde_json::json;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;

@@ -20,7 +20,7 @@ use tickwire_testkit::{NatsServer, eventually};
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::ledger::book::{Ledger, Publisher, SHIPPED, one_symbol, seed};
 use crate::ledger::check::assert_adds_up;
-use crate::ledger::faults::{Fault, Trouble};
+use crate::ledger::faults::{LedgerFault, LedgerTrouble};
 use crate::ledger::reader::{Gateways, Nature, Reader, SETTLE};
 
 /// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and what a gateway
@@ -42,8 +42,13 @@ fn chaos_lasts() -> Duration {
 async fn nothing_is_lost_when_nodes_crash() {
     let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("crashes", seed(1), cluster).await;
-    let faults =
-        [Fault::KillGateway, Fault::KillRouter, Fault::KillBoth, Fault::KillCoordinator, Fault::RestartGateway];
+    let faults = [
+        LedgerFault::KillGateway,
+        LedgerFault::KillRouter,
+        LedgerFault::KillBoth,
+        LedgerFault::KillCoordinator,
+        LedgerFault::RestartGateway,
+    ];
     ledger.suffer(&faults).await;
     ledger.overtake_slow_readers().await;
     let tally = ledger.close().await;
@@ -55,7 +60,8 @@ async fn nothing_is_lost_when_nodes_crash() {
 async fn nothing_is_lost_when_nodes_come_and_go() {
     let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("operations", seed(2), cluster).await;
-    let faults = [Fault::AddGateway, Fault::FreezeRouter, Fault::RollGateways, Fault::RemoveGateway];
+    let faults =
+        [LedgerFault::AddGateway, LedgerFault::FreezeRouter, LedgerFault::RollGateways, LedgerFault::RemoveGateway];
     ledger.suffer(&faults).await;
     ledger.overtake_slow_readers().await;
     let tally = ledger.close().await;
@@ -67,8 +73,8 @@ async fn nothing_is_lost_when_nodes_come_and_go() {
 async fn nothing_is_lost_when_lines_to_nats_break() {
     let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("lines", seed(4), cluster).await;
-    for trouble in Trouble::ALL {
-        ledger.suffer(&[Fault::LineOfRouter(trouble), Fault::LineOfGateway(trouble)]).await;
+    for trouble in LedgerTrouble::ALL {
+        ledger.suffer(&[LedgerFault::LineOfRouter(trouble), LedgerFault::LineOfGateway(trouble)]).await;
     }
     ledger.close().await;
 }
@@ -91,7 +97,7 @@ async fn nothing_is_lost_when_the_leader_of_the_stream_dies() {
     let settings = [&SETTINGS[..], &[("stream.replicas", "3")]].concat();
     let cluster = Cluster::start_on(NatsServer::start_cluster(3), 2, 2, &settings).await;
     let mut ledger = Ledger::start("leader", seed(5), cluster).await;
-    ledger.suffer(&[Fault::KillNats, Fault::KillNats]).await;
+    ledger.suffer(&[LedgerFault::KillNats, LedgerFault::KillNats]).await;
     ledger.close().await;
 }
 
@@ -129,9 +135,9 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
         assert_adds_up(&name, reader, &log, None);
     }
     let asked = cluster.routers[0].metrics().await.get(requests) - before;
-    let gatherings = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
-    eprintln!("{asked} requests for replays of {gatherings} gatherings, for {CROWD} clients");
-    assert!(gatherings < 100.0 && asked < f64::from(PARTITIONS) * gatherings + 100.0);
+    let cohorts = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
+    eprintln!("{asked} requests for replays of {cohorts} gatherings, for {CROWD} clients");
+    assert!(cohorts < 100.0 && asked < f64::from(PARTITIONS) * cohorts + 100.0);
 }
 
 /// The defaults that ship, none softened, and a stranger at every door meanwhile.
@@ -140,8 +146,8 @@ async fn nothing_is_lost_with_the_defaults_that_ship_while_a_stranger_tries_ever
     let cluster = Cluster::start_shipped(2, 2).await;
     let mut ledger = Ledger::start_with("shipped", seed(8), cluster, SHIPPED).await;
     ledger.invite_stranger(seed(8));
-    let stall = Fault::LineOfGateway(Trouble::Stall);
-    ledger.suffer(&[Fault::KillGateway, Fault::KillRouter, stall, Fault::KillNats]).await;
+    let stall = LedgerFault::LineOfGateway(LedgerTrouble::Stall);
+    ledger.suffer(&[LedgerFault::KillGateway, LedgerFault::KillRouter, stall, LedgerFault::KillNats]).await;
     ledger.close().await;
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::{Encoding, Notice, ServerMessage};
+use tickwire_core::protocol::codes::CloseCode;
+use tickwire_core::protocol::{Encoding, Notice, ServerMessage};
 
 use crate::cluster::Cluster;
 use crate::node::tickwire;

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tickwire_client::{
-    Backoff, Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent, SubscribeOptions,
+    Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent, ReconnectDelays,
+    SubscribeOptions,
 };
 use tickwire_testkit::eventually;
 use tokio::task::unconstrained;
@@ -50,7 +51,7 @@ impl Listener {
             urls: gateways.iter().map(|gateway| format!("ws://{gateway}/v1/stream")).collect(),
             credentials: Credentials::DevUser(user.to_owned()),
             encoding,
-            reconnect: Some(Backoff { base: Duration::from_millis(50), ..Backoff::default() }),
+            reconnect: Some(ReconnectDelays { base: Duration::from_millis(50), ..ReconnectDelays::default() }),
             request_timeout: DEADLINE,
             buffer: BUFFER,
             ..ClientConfig::default()

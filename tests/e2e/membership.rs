@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use std::time::Duration;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::eventually;
 
 use crate::cluster::{Cluster, PARTITIONS};

@@ -44,7 +44,7 @@ fn tickwire_with(limit: &str) -> Command {
 
 /// A node of a cluster.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct TestNode {
     /// Its name.
     pub(crate) id: String,
     /// Its process.
@@ -58,9 +58,9 @@ pub(crate) struct Node {
 
 /// The metrics of a node at one moment.
 #[derive(Debug)]
-pub(crate) struct Metrics(BTreeMap<String, f64>);
+pub(crate) struct NodeMetrics(BTreeMap<String, f64>);
 
-impl Node {
+impl TestNode {
     /// Starts a node of `role`, with these settings beside its name and its ports.
     pub(crate) fn start(role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         Self::start_by(tickwire(), role, id, home, settings)
@@ -129,18 +129,18 @@ impl Node {
     }
 
     /// The metrics as they are now.
-    pub(crate) async fn metrics(&mut self) -> Metrics {
+    pub(crate) async fn metrics(&mut self) -> NodeMetrics {
         let (status, text) = get(self.address("admin").await, "/metrics").await;
         assert_eq!(status, 200);
         let read = |line: &str| {
             let (series, value) = line.rsplit_once(' ').unwrap();
             (series.to_owned(), value.parse().unwrap())
         };
-        Metrics(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
+        NodeMetrics(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
     }
 }
 
-impl Metrics {
+impl NodeMetrics {
     /// The sum of all series of this name; 0 for what was never counted.
     pub(crate) fn get(&self, name: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name);

@@ -10,19 +10,19 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{Gap, ReceivedEvent};
 use tickwire_core::ids::{Partition, Seq, UserId};
-use tickwire_core::position::Position;
-use tickwire_node::names::{self, Stored};
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Gap, ReceivedEvent};
+use tickwire_node::names::{self, StoredSubject};
 
 const STREAM: &str = "EVENTS";
 
 /// An event as the stream holds it.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct OracleEntry {
     /// Its partition.
     pub(crate) partition: Partition,
     /// Its sequence.
@@ -35,17 +35,17 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The events.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<OracleEntry>,
 }
 
 impl Log {
     pub(crate) async fn read(client: &async_nats::Client) -> Self {
         let mut entries = Vec::new();
         for message in raw(client, STREAM).await {
-            let Stored::Event { partition, kind, key } = names::parse_stored(&message.subject) else { continue };
+            let StoredSubject::Event { partition, kind, key } = names::parse_stored(&message.subject) else { continue };
             let header =
                 |name: &str| message.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]);
-            let raw = Raw {
+            let raw = RawMessage {
                 kind_token: kind,
                 key_token: key,
                 content_type: header("Content-Type"),
@@ -57,16 +57,16 @@ impl Log {
             };
             if let Ok(event) = decode(&raw, &Kinds::default()) {
                 let partition = Partition(u16::try_from(partition).unwrap());
-                entries.push(Entry { partition, seq: message.seq, event });
+                entries.push(OracleEntry { partition, seq: message.seq, event });
             }
         }
         Self { entries }
     }
 
     /// The events that `user` is to get for these filters.
-    pub(crate) fn matching(&self, user: &str, filters: &[Filter]) -> Vec<&Entry> {
+    pub(crate) fn matching(&self, user: &str, filters: &[Filter]) -> Vec<&OracleEntry> {
         let user = UserId::new(user).unwrap();
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &&OracleEntry| {
             let event = &entry.event;
             event.audience.admits(&user) && filters.iter().any(|filter| filter.matches(event))
         };
@@ -96,7 +96,7 @@ pub(crate) fn at(position: &str, partition: Partition) -> Seq {
 }
 
 /// A message of a stream, whatever bytes its headers are of.
-struct Held {
+struct OracleSubscription {
     subject: String,
     headers: Vec<(String, String)>,
     payload: Bytes,
@@ -105,7 +105,7 @@ struct Held {
 }
 
 /// All messages of a stream, asked for one by one in JSON: no byte that a producer can store breaks that.
-async fn raw(client: &async_nats::Client, stream: &str) -> Vec<Held> {
+async fn raw(client: &async_nats::Client, stream: &str) -> Vec<OracleSubscription> {
     let state = jetstream::new(client.clone()).get_stream(stream).await.unwrap().cached_info().state.clone();
     let ask = async |seq: u64| {
         let question = serde_json::json!({ "seq": seq }).to_string();
@@ -116,7 +116,7 @@ async fn raw(client: &async_nats::Client, stream: &str) -> Vec<Held> {
         let time: jiff::Timestamp = message["time"].as_str().unwrap().parse().unwrap();
         let headers = String::from_utf8_lossy(&bytes("hdrs")).into_owned();
         let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
-        Some(Held {
+        Some(OracleSubscription {
             subject: message["subject"].as_str().unwrap().to_owned(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect(),
             payload: bytes("data").into(),
@@ -152,7 +152,7 @@ pub(crate) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Mes
 }
 
 /// How an event should look to a client: all of its fields, named one by one.
-pub(crate) fn as_received(entry: &Entry) -> ReceivedEvent {
+pub(crate) fn as_received(entry: &OracleEntry) -> ReceivedEvent {
     let event = entry.event.clone();
     ReceivedEvent {
         kind: event.kind,
@@ -176,14 +176,14 @@ pub(crate) fn as_received(entry: &Entry) -> ReceivedEvent {
 }
 
 /// Fails unless `received` is exactly `expected`: each once, in order per key and priority, with equal content, and no gap told.
-pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) {
+pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&OracleEntry]) {
     assert_eq!(told, [], "{who} was told gaps");
     assert_covered(who, received, told, expected);
 }
 
 /// Fails unless each of `expected` was either received once, in order per key and priority and with equal content, or lies in a
 /// gap that was told, and nothing else was received. Gives how many were told instead of received.
-pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&Entry]) -> usize {
+pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&OracleEntry]) -> usize {
     let place = |event: &ReceivedEvent| (event.p, event.seq);
     let due: BTreeMap<_, _> = expected.iter().map(|entry| ((entry.partition, entry.seq), *entry)).collect();
     let had: BTreeSet<_> = received.iter().map(place).collect();

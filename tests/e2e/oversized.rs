@@ -4,7 +4,7 @@
 use serde_json::json;
 use std::fs;
 use tempfile::TempDir;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::{NatsServer, eventually};
 

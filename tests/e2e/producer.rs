@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tickwire_core::key;
+use tickwire_core::event::key;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;

@@ -4,10 +4,10 @@ use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::frames::{Encoding, Gap};
-use tickwire_core::ids::{Incarnation, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::ids::{EpochId, Seq};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, Gap};
 use tickwire_testkit::eventually;
 
 use crate::cluster::{Cluster, PARTITIONS};
@@ -226,7 +226,7 @@ async fn what_cannot_be_given_is_told_and_nothing_else() {
 
     // Of a position of another life of the stream nobody knows what came after it; all of this life is given.
     let mut foreign = Position::from_str(&from).unwrap();
-    foreign.incarnation = Incarnation(7);
+    foreign.epoch_id = EpochId(7);
     let mut lost = Socket::connect(gateway, "bob", Encoding::MsgPack).await;
     let frame = json!({ "action": "resume", "position": foreign.to_string(), "subscriptions": only("mine", &wanted) });
     lost.request(frame).await;

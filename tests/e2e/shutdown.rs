@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tickwire_client::Message;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::protocol::codes::CloseCode;
+use tickwire_core::protocol::{Encoding, ServerMessage};
 
 use crate::cluster::Cluster;
 use crate::feed;

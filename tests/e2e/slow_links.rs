@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::eventually;
 use tokio::time::interval;
 

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tickwire_core::frames::{
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::{
     CaughtUp, Encoding, Gap, Heartbeat, Id, Notice, ReceivedEvent, ServerError, ServerMessage, Subscriptions, Welcome,
 };
-use tickwire_core::ids::{Partition, Seq};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;

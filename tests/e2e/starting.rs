@@ -5,11 +5,11 @@ use serde_json::json;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::Node;
+use crate::node::TestNode;
 use crate::socket::{Socket, query};
 
 /// Within so long clients know that a gateway gets no coverage.
@@ -19,7 +19,7 @@ const TOLD: Duration = Duration::from_secs(10);
 const SERVED: Duration = Duration::from_secs(10);
 
 /// How much processor time a process has used.
-fn used(node: &Node) -> Duration {
+fn used(node: &TestNode) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     // Field 14 and 15 of the line, in hundredths of a second; the first after the name is field 3.

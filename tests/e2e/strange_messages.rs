@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use tickwire_core::event::Timestamp;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::time::timeout;
@@ -23,9 +23,9 @@ use crate::producer::Outgoing;
 use crate::socket::Socket;
 
 /// A connection to NATS on which anything can be said.
-struct Raw(TcpStream);
+struct RawPublisher(TcpStream);
 
-impl Raw {
+impl RawPublisher {
     fn to(cluster: &Cluster) -> Self {
         let mut raw = Self(TcpStream::connect(cluster.nats_url().strip_prefix("nats://").unwrap()).unwrap());
         raw.say(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
@@ -154,7 +154,7 @@ async fn no_message_stops_a_reader_live_or_again() {
     let mut back = Socket::connect(gateway, "bob", Encoding::Json).await;
     back.subscribe("mine", &wanted).await;
 
-    let (producer, mut raw, strange) = (cluster.producer().await, Raw::to(&cluster), strange());
+    let (producer, mut raw, strange) = (cluster.producer().await, RawPublisher::to(&cluster), strange());
     let mut expected = Vec::new();
     // The time of every strange message, to look back to.
     let mut times = Vec::new();
@@ -262,7 +262,7 @@ async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
     for (id, nonce) in &boots {
         subjects.extend([names::gateway(id, nonce), names::snapshot(id, nonce), names::replayed(id, nonce, 7)]);
     }
-    let mut raw = Raw::to(&cluster);
+    let mut raw = RawPublisher::to(&cluster);
     for subject in &subjects {
         for headers in [
             &b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..],

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tickwire_core::codes::{CloseCode, ErrorCode};
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::{Encoding, ServerMessage};
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;

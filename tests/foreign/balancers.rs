@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_client::Message;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::Encoding;
 use tickwire_core::ids::Seq;
+use tickwire_core::protocol::Encoding;
+use tickwire_core::protocol::codes::CloseCode;
 use tickwire_testkit::{Process, eventually};
 use tokio::time::sleep;
 
@@ -20,7 +20,7 @@ use super::tools::{debian, is_full, report};
 use crate::cluster::Cluster;
 use crate::feed::{self, SYMBOLS};
 use crate::listener::Listener;
-use crate::node::{Node, get};
+use crate::node::{TestNode, get};
 use crate::oracle::{assert_exact, filter};
 
 /// How many clients come through each balancer, and how many more after a gateway has come back.
@@ -51,13 +51,13 @@ const BEHIND: (&str, &str) = ("gateway.trusted_proxies", "127.0.0.1/32");
 
 /// A gateway as a balancer knows it.
 #[derive(Clone, Copy)]
-struct Place {
+struct BalancerPlace {
     clients: SocketAddr,
     admin: SocketAddr,
 }
 
-impl Place {
-    async fn of(gateway: &mut Node) -> Self {
+impl BalancerPlace {
+    async fn of(gateway: &mut TestNode) -> Self {
         Self { clients: gateway.gateway().await, admin: gateway.address("admin").await }
     }
 }
@@ -88,7 +88,7 @@ struct Balancer {
 
 impl Balancer {
     /// Starts one with the configuration of the document, in which nothing is changed but where things are.
-    fn start(sort: Sort, home: &Path, gateways: &[Place; 2]) -> Self {
+    fn start(sort: Sort, home: &Path, gateways: &[BalancerPlace; 2]) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = home.join("clients.log");
         let mut text = sort.configuration();
@@ -132,7 +132,7 @@ impl Balancer {
 }
 
 /// A client through a balancer.
-struct Client {
+struct BalancedClient {
     user: String,
     wanted: Value,
     listener: Listener,
@@ -140,7 +140,7 @@ struct Client {
     since: Seq,
 }
 
-impl Client {
+impl BalancedClient {
     async fn connect(balancer: &Balancer, user: String, number: usize, since: Seq) -> Self {
         let wanted = json!({ "symbols": [SYMBOLS[number % SYMBOLS.len()], SYMBOLS[(number + 1) % SYMBOLS.len()]] });
         let listener = Listener::connect(&[balancer.address], &user, Encoding::ALL[number % 2]).await;
@@ -171,20 +171,20 @@ impl Client {
 struct Side {
     sort: Sort,
     balancer: Balancer,
-    clients: Vec<Client>,
-    idle: Client,
+    clients: Vec<BalancedClient>,
+    idle: BalancedClient,
     _home: TempDir,
 }
 
 impl Side {
-    async fn start(sort: Sort, gateways: &[Place; 2]) -> Self {
+    async fn start(sort: Sort, gateways: &[BalancerPlace; 2]) -> Self {
         let home = TempDir::with_prefix("tickwire-e2e-balancer-").unwrap();
         let balancer = Balancer::start(sort, home.path(), gateways);
         eventually("the balancer passes requests on", DEADLINE, async || {
             (get(balancer.address, "/").await.0 == 200).then_some(())
         })
         .await;
-        let idle = Client::connect(&balancer, format!("{sort:?}-idle"), 0, Seq(0)).await;
+        let idle = BalancedClient::connect(&balancer, format!("{sort:?}-idle"), 0, Seq(0)).await;
         let mut side = Self { sort, balancer, clients: Vec::new(), idle, _home: home };
         side.add(CLIENTS, Seq(0)).await;
         side
@@ -194,7 +194,7 @@ impl Side {
     async fn add(&mut self, count: usize, since: Seq) {
         let Self { sort, balancer, clients, .. } = self;
         let numbers = clients.len()..clients.len() + count;
-        let new = numbers.map(|number| Client::connect(balancer, format!("{sort:?}-{number}"), number, since));
+        let new = numbers.map(|number| BalancedClient::connect(balancer, format!("{sort:?}-{number}"), number, since));
         clients.extend(futures_util::future::join_all(new).await);
     }
 
@@ -207,7 +207,7 @@ impl Side {
     }
 
     /// How many of these clients each gateway has.
-    fn spread(clients: &[Client]) -> BTreeMap<String, usize> {
+    fn spread(clients: &[BalancedClient]) -> BTreeMap<String, usize> {
         let mut spread = BTreeMap::new();
         for client in clients {
             *spread.entry(client.gateway()).or_default() += 1;
@@ -217,7 +217,7 @@ impl Side {
 }
 
 /// How many sessions these gateways have.
-async fn sessions(gateways: &mut [Node]) -> f64 {
+async fn sessions(gateways: &mut [TestNode]) -> f64 {
     let mut sessions = 0.0;
     for gateway in gateways {
         sessions += gateway.metrics().await.get("tickwire_gateway_sessions");
@@ -226,7 +226,7 @@ async fn sessions(gateways: &mut [Node]) -> f64 {
 }
 
 /// Waits until so many sessions are at these gateways.
-async fn until_sessions(gateways: &mut [Node], count: usize) {
+async fn until_sessions(gateways: &mut [TestNode], count: usize) {
     eventually(&format!("{count} sessions"), DEADLINE, async || {
         (sessions(gateways).await == count as f64).then_some(())
     })
@@ -270,7 +270,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         cluster.gateways.push(gateway);
     }
     cluster.settled().await;
-    let places = [Place::of(&mut cluster.gateways[0]).await, Place::of(&mut cluster.gateways[1]).await];
+    let places = [BalancerPlace::of(&mut cluster.gateways[0]).await, BalancerPlace::of(&mut cluster.gateways[1]).await];
     let mut sides = [Side::start(Sort::Nginx, &places).await, Side::start(Sort::Haproxy, &places).await];
 
     // Idle clients stay, and all others with them, and the gateways are level.
@@ -286,7 +286,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         side.idle.listener.catch_up(&log.end()).await;
         side.catch_up(&cluster).await;
         // Gateways that started one after the other may have sent some to each other; a balancer ends none.
-        let ends: Vec<_> = side.clients.iter().chain([&side.idle]).flat_map(Client::ends).collect();
+        let ends: Vec<_> = side.clients.iter().chain([&side.idle]).flat_map(BalancedClient::ends).collect();
         assert!(ends.iter().all(|end| *end == Some(CloseCode::Moved.code())), "{:?}: {ends:?}", side.sort);
         let spread = Side::spread(&side.clients);
         let share = CLIENTS as f64 / places.len() as f64;
@@ -307,7 +307,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         assert_eq!(Side::spread(&side.clients).len(), 1, "{:?}", side.sort);
         let draining = Some(CloseCode::Draining.code());
         // Whatever the balancer makes of their next tries.
-        let ends: Vec<_> = side.clients.iter().map(Client::ends).collect();
+        let ends: Vec<_> = side.clients.iter().map(BalancedClient::ends).collect();
         let drained = ends.iter().filter(|ends| ends.contains(&draining)).count();
         assert_eq!(before.get(&left), Some(&drained), "{:?}: {before:?}, {ends:?}", side.sort);
     }
@@ -320,11 +320,13 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
     let back = cluster.node_with("gateway", &[BEHIND, ("gateway.listen", &clients), ("admin.listen", &admin)]);
     cluster.gateways.insert(0, back);
     cluster.settled().await;
-    let mut scouts: Vec<Client> = Vec::new();
+    let mut scouts: Vec<BalancedClient> = Vec::new();
     for side in &mut sides {
         eventually("the balancer tries the gateway that came back", DEADLINE, async || {
             let number = scouts.len();
-            scouts.push(Client::connect(&side.balancer, format!("{:?}-scout-{number}", side.sort), 0, since).await);
+            scouts.push(
+                BalancedClient::connect(&side.balancer, format!("{:?}-scout-{number}", side.sort), 0, since).await,
+            );
             (sessions(&mut cluster.gateways[..1]).await > 0.0).then_some(())
         })
         .await;
@@ -342,7 +344,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
     for side in &mut sides {
         side.catch_up(&cluster).await;
         let log = cluster.log().await;
-        for Client { user, wanted, listener, since } in &side.clients {
+        for BalancedClient { user, wanted, listener, since } in &side.clients {
             let mut due = log.matching(user, &[filter(wanted)]);
             due.retain(|entry| entry.seq > *since);
             assert_exact(user, &listener.events, &listener.gaps, &due);

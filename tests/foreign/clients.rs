@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tickwire_core::frames::{Encoding, Gap, Notice, ReceivedEvent, ServerMessage};
+use tickwire_core::protocol::{Encoding, Gap, Notice, ReceivedEvent, ServerMessage};
 use tickwire_testkit::{Process, eventually};
 
 use super::tools::{debian, node_modules, python, report, script};
@@ -151,7 +151,7 @@ fn command(by: By, folder: &Path, file: &str) -> Command {
 }
 
 /// A program that runs, and the line between it and its gateway.
-struct Client {
+struct ForeignClient {
     program: &'static Program,
     user: String,
     process: Process,
@@ -166,7 +166,7 @@ struct Printed {
     notices: Vec<Notice>,
 }
 
-impl Client {
+impl ForeignClient {
     async fn start(program: &'static Program, programs: &Programs, home: &Path, cluster: &mut Cluster) -> Self {
         let tap = Tap::to(cluster.gateways[0].gateway().await).await;
         // The rate of events that ships is each user's.
@@ -307,9 +307,9 @@ async fn clients_of_all_ecosystems_get_the_same_events_and_go_on_after_an_abrupt
     std::os::unix::fs::symlink(node_modules(), home.path().join("node_modules")).unwrap();
     let mut clients = Vec::new();
     for program in SHORTEST.iter().chain(&RESUMING) {
-        clients.push(Client::start(program, &programs, home.path(), &mut cluster).await);
+        clients.push(ForeignClient::start(program, &programs, home.path(), &mut cluster).await);
     }
-    for Client { program, tap, process, .. } in &mut clients {
+    for ForeignClient { program, tap, process, .. } in &mut clients {
         eventually(&format!("{} subscribes", program.name), DEADLINE, async || {
             assert_eq!(process.exit(), None, "{} has ended: {}", program.name, process.stderr());
             tap.look(|noted| noted.last().is_some_and(tap::Noted::is_subscribed)).then_some(())

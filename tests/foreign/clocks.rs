@@ -4,9 +4,9 @@
 
 use serde_json::json;
 use std::time::Duration;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::{Encoding, ServerMessage, Subscriptions};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::codes::CloseCode;
+use tickwire_core::protocol::{Encoding, ServerMessage, Subscriptions};
 
 use super::tools::{debian_library, report};
 use crate::cluster::Cluster;

@@ -25,7 +25,7 @@ const CROWD: Crowd = Crowd { slow: 0, ..SHIPPED };
 
 /// What can happen to a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum NetworkFault {
     /// 150 ms, give or take 50.
     Slow,
     /// 20 ms, give or take 400: never negative, and in order.
@@ -46,7 +46,7 @@ enum Fault {
     Refused,
 }
 
-impl Fault {
+impl NetworkFault {
     const ALL: [Self; 9] = [
         Self::Slow,
         Self::Jittery,
@@ -87,7 +87,7 @@ impl Fault {
 
 /// Which lines a fault is on.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum NetworkPlace {
     /// Those of all nodes to NATS.
     Nodes,
     /// Those of one router, or of one gateway, to NATS.
@@ -97,7 +97,7 @@ enum Place {
     Doors,
 }
 
-impl Place {
+impl NetworkPlace {
     const ALL: [Self; 4] = [Self::Nodes, Self::Router, Self::Gateway, Self::Doors];
 
     fn lines<'a>(self, cluster: &'a Cluster, rng: &mut StdRng) -> Vec<&'a Line> {
@@ -113,7 +113,7 @@ impl Place {
 }
 
 /// Lets these faults happen at the same time. Gives how long the nodes took to be ready when they were over.
-async fn suffer(ledger: &mut Ledger, faults: &[(Fault, Place)]) -> Duration {
+async fn suffer(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) -> Duration {
     let Ledger { cluster, rng, .. } = ledger;
     let mut suffering: Vec<(&Line, Weather)> = Vec::new();
     let (seed, way) = (rng.random(), [Way::There, Way::Back][rng.random_range(0..2)]);
@@ -143,15 +143,19 @@ async fn suffer(ledger: &mut Ledger, faults: &[(Fault, Place)]) -> Duration {
 
 /// What happens in which rounds: each fault at each place, then pairs; or one fault before NATS, and one there beside
 /// another before the gateways.
-fn rounds(rng: &mut StdRng) -> Vec<Vec<(Fault, Place)>> {
+fn rounds(rng: &mut StdRng) -> Vec<Vec<(NetworkFault, NetworkPlace)>> {
     if !is_full() {
-        let drawn: Vec<Fault> = Fault::ALL.choose_multiple(rng, 3).copied().collect();
-        return vec![vec![(drawn[0], Place::Nodes)], vec![(drawn[1], Place::Nodes), (drawn[2], Place::Doors)]];
+        let drawn: Vec<NetworkFault> = NetworkFault::ALL.choose_multiple(rng, 3).copied().collect();
+        return vec![
+            vec![(drawn[0], NetworkPlace::Nodes)],
+            vec![(drawn[1], NetworkPlace::Nodes), (drawn[2], NetworkPlace::Doors)],
+        ];
     }
-    let alone = [Place::Nodes, Place::Doors].map(|place| Fault::ALL.map(|fault| vec![(fault, place)]));
+    let alone =
+        [NetworkPlace::Nodes, NetworkPlace::Doors].map(|place| NetworkFault::ALL.map(|fault| vec![(fault, place)]));
     let pairs = (0..PAIRS).map(|_| {
-        let two: Vec<Fault> = Fault::ALL.choose_multiple(rng, 2).copied().collect();
-        two.into_iter().map(|fault| (fault, *Place::ALL.choose(rng).unwrap())).collect()
+        let two: Vec<NetworkFault> = NetworkFault::ALL.choose_multiple(rng, 2).copied().collect();
+        two.into_iter().map(|fault| (fault, *NetworkPlace::ALL.choose(rng).unwrap())).collect()
     });
     alone.into_iter().flatten().chain(pairs).collect()
 }

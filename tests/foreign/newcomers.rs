@@ -9,7 +9,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tickwire_core::frames::{Encoding, ServerMessage};
+use tickwire_core::protocol::{Encoding, ServerMessage};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
 use crate::diagnosis::diagnose;
-use crate::node::Node;
+use crate::node::TestNode;
 use crate::producer::{Outgoing, Producer};
 use crate::socket::Socket;
 
@@ -115,25 +115,25 @@ async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until:
 
 /// What a node holds: memory in KB, and descriptors.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct NodeUsage {
     kb: u64,
     descriptors: usize,
 }
 
 /// The median of what was seen of each node.
-fn median(looks: &[Vec<Held>]) -> Vec<Held> {
+fn median(looks: &[Vec<NodeUsage>]) -> Vec<NodeUsage> {
     let of = |node: usize| {
         let mut kb: Vec<u64> = looks.iter().map(|look| look[node].kb).collect();
         let mut descriptors: Vec<usize> = looks.iter().map(|look| look[node].descriptors).collect();
         kb.sort_unstable();
         descriptors.sort_unstable();
-        Held { kb: kb[kb.len() / 2], descriptors: descriptors[descriptors.len() / 2] }
+        NodeUsage { kb: kb[kb.len() / 2], descriptors: descriptors[descriptors.len() / 2] }
     };
     (0..looks[0].len()).map(of).collect()
 }
 
-fn look(cluster: &Cluster) -> Vec<Held> {
-    let held = |node: &Node| Held { kb: node.process.resident_kb(), descriptors: node.process.descriptors() };
+fn look(cluster: &Cluster) -> Vec<NodeUsage> {
+    let held = |node: &TestNode| NodeUsage { kb: node.process.resident_kb(), descriptors: node.process.descriptors() };
     cluster.routers.iter().chain(&cluster.gateways).map(held).collect()
 }
 

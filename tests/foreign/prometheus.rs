@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::eventually;
 
 use super::tools::{debian, report};

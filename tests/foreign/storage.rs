@@ -8,9 +8,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
-use tickwire_core::frames::{Encoding, Gap};
 use tickwire_core::ids::Seq;
-use tickwire_core::position::Position;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, Gap};
 use tickwire_testkit::eventually;
 
 use super::tools::{is_full, report};
@@ -170,8 +170,8 @@ async fn of_a_stream_that_lost_its_end_all_that_it_still_has_is_given() {
             let mut socket = Socket::open(*gateway, &cluster.query("eve"), Encoding::Json).await;
             socket.welcome().await;
             let now = socket.subscribe("mine", &json!({})).await.position;
-            let incarnation = |position: &str| Position::from_str(position).unwrap().incarnation;
-            (incarnation(&now) > incarnation(&position)).then_some(())
+            let epoch_id = |position: &str| Position::from_str(position).unwrap().epoch_id;
+            (epoch_id(&now) > epoch_id(&position)).then_some(())
         })
         .await;
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tickwire_core::codes::{ErrorCode, NoticeCode};
-use tickwire_core::frames::{Notice, ServerError, ServerFrame};
+use tickwire_core::protocol::codes::{ErrorCode, NoticeCode};
+use tickwire_core::protocol::{Notice, ServerError, ServerFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 

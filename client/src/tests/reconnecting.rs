@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tickwire_core::codes::{CloseCode, ErrorCode, Reconnect};
-use tickwire_core::frames::{ClientFrame, Goaway, Heartbeat, ServerError, ServerFrame, Wanted};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
+use tickwire_core::protocol::{ClientFrame, Goaway, Heartbeat, ServerError, ServerFrame, SubscriptionRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{config, connect, connected, disconnected, next, subscribe};
 use crate::scripted::{HEARTBEAT_MS, pong, stage, subscribed};
-use crate::{Backoff, ClientConfig, ClientError, Message, SubscribeOptions};
+use crate::{ClientConfig, ClientError, Message, ReconnectDelays, SubscribeOptions};
 
 #[tokio::test(start_paused = true)]
 async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
@@ -35,7 +35,7 @@ async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
     let (code, retry_in) = disconnected(&mut messages).await;
     let (since, pause) = (Instant::now(), retry_in.unwrap());
     assert_eq!(code, Some(4008));
-    assert!(pause <= Backoff::default().base);
+    assert!(pause <= ReconnectDelays::default().base);
 
     let mut peer = stage.welcome().await;
     assert_eq!((since.elapsed(), peer.authority.as_str()), (pause, "two:2"));
@@ -44,7 +44,10 @@ async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
     let (second, frame) = peer.hear().await;
     let ClientFrame::Subscribe { name, wanted, since: None } = frame else { panic!("{frame:?}") };
     let filter = json!({ "symbols": ["NVDA"] });
-    assert_eq!((name.as_str(), wanted), ("b", Wanted { filter, window_ms: Some(7), max_events_per_hour: Some(9) }));
+    assert_eq!(
+        (name.as_str(), wanted),
+        ("b", SubscriptionRequest { filter, window_ms: Some(7), max_events_per_hour: Some(9) })
+    );
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
@@ -82,17 +85,17 @@ async fn without_subscriptions_nothing_was_interrupted() {
 
 #[tokio::test(start_paused = true)]
 async fn close_codes_decide_whether_and_when() {
-    let longest = Backoff::default().max;
+    let longest = ReconnectDelays::default().max;
     let known = CloseCode::ALL.iter().map(|code| (code.code(), code.reconnect()));
     for (code, reconnect) in known.chain([(1001, Reconnect::Yes), (4999, Reconnect::Yes)]) {
         let (client, mut messages, mut stage, peer) = connected(config()).await;
         peer.close(code, "because").await;
-        let Message::Disconnected { code: told, reason, retry_in } = next(&mut messages).await else {
+        let Message::Disconnected { code: messages_out, reason, retry_in } = next(&mut messages).await else {
             panic!("{code} ends the session")
         };
-        assert_eq!((told, reason.as_str()), (Some(code), "because"));
+        assert_eq!((messages_out, reason.as_str()), (Some(code), "because"));
         match reconnect {
-            Reconnect::Yes => assert!(retry_in.unwrap() <= Backoff::default().base, "{code}"),
+            Reconnect::Yes => assert!(retry_in.unwrap() <= ReconnectDelays::default().base, "{code}"),
             Reconnect::After => assert!((longest / 2..=longest).contains(&retry_in.unwrap()), "{code}"),
             // It has no other token.
             Reconnect::No | Reconnect::NewToken => {
@@ -117,7 +120,7 @@ async fn without_reconnects_a_lost_connection_is_the_end() {
 async fn a_goaway_is_followed_at_its_time_and_events_come_until_then() {
     let (_client, mut messages, mut stage, mut peer) = connected(config()).await;
     sleep(Duration::from_secs(11)).await;
-    let told = Instant::now();
+    let messages_out = Instant::now();
     let goaway = Goaway { reason: "rebalance".into(), reconnect_ms: 1840 };
     peer.say(&[ServerFrame::Goaway(goaway.clone())]).await;
     assert_eq!(next(&mut messages).await, Message::Goaway(goaway));
@@ -125,16 +128,16 @@ async fn a_goaway_is_followed_at_its_time_and_events_come_until_then() {
     peer.say_events([1]).await;
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
     assert_eq!(peer.closed().await, Some(1000));
-    assert_eq!(told.elapsed(), Duration::from_millis(1_840));
+    assert_eq!(messages_out.elapsed(), Duration::from_millis(1_840));
     let (_, retry_in) = disconnected(&mut messages).await;
-    assert!(retry_in.unwrap() <= Backoff::default().base);
+    assert!(retry_in.unwrap() <= ReconnectDelays::default().base);
     assert_eq!(stage.welcome().await.authority, "two:2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_closes_early_is_waited_out() {
     let (_client, mut messages, mut stage, mut peer) = connected(config()).await;
-    let told = Instant::now();
+    let messages_out = Instant::now();
     let goaway = Goaway { reason: "drain".into(), reconnect_ms: 1_840 };
     peer.say(&[ServerFrame::Goaway(goaway)]).await;
     assert!(matches!(next(&mut messages).await, Message::Goaway(_)));
@@ -142,13 +145,13 @@ async fn a_drain_that_closes_early_is_waited_out() {
     peer.close(CloseCode::Draining.code(), "bye").await;
     assert_eq!(disconnected(&mut messages).await, (Some(1012), Some(Duration::from_millis(1_500))));
     stage.welcome().await;
-    assert_eq!(told.elapsed(), Duration::from_millis(1_840));
+    assert_eq!(messages_out.elapsed(), Duration::from_millis(1_840));
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_a_session_that_stayed_healthy_resets_the_backoff() {
     // So wide that a pause of at most `base` comes by chance once in 500,000 times.
-    let backoff = Backoff { base: Duration::from_millis(1), max: Duration::from_secs(1_000) };
+    let backoff = ReconnectDelays { base: Duration::from_millis(1), max: Duration::from_secs(1_000) };
     let (_client, mut messages, mut stage, peer) =
         connected(ClientConfig { reconnect: Some(backoff), ..config() }).await;
     stage.refuse(20);
@@ -236,7 +239,7 @@ async fn a_subscription_refused_after_a_reconnect_is_told_and_gone() {
             peer.say(&[ServerFrame::Error(error.clone())]).await;
             assert!(matches!(
                 next(&mut messages).await,
-                Message::SubscriptionLost { name, error: told } if name.as_str() == refused && told == error
+                Message::SubscriptionLost { name, error: messages_out } if name.as_str() == refused && messages_out == error
             ));
         }
         assert_eq!(next(&mut messages).await, Message::Restored);
@@ -256,7 +259,7 @@ async fn a_session_that_cannot_restore_is_left() {
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
     assert_eq!(peer.closed().await, Some(1000));
-    assert!(disconnected(&mut messages).await.1.unwrap() >= Backoff::default().max / 2);
+    assert!(disconnected(&mut messages).await.1.unwrap() >= ReconnectDelays::default().max / 2);
 
     let mut peer = stage.welcome().await;
     let welcomed = Instant::now();

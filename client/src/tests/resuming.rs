@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tickwire_core::codes::{CloseCode, ErrorCode};
-use tickwire_core::frames::{
+use tickwire_core::ids::{EpochId, Partition, Seq};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::since::Since;
+use tickwire_core::protocol::{
     CaughtUp, ClientFrame, Gap, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event,
 };
-use tickwire_core::ids::{Incarnation, Partition, Seq};
-use tickwire_core::position::Position;
-use tickwire_core::since::Since;
 use tokio::time::{sleep, timeout};
 
 use super::{config, connected, disconnected, next, subscribe};
@@ -18,7 +18,7 @@ use crate::{Client, ClientError, Message, Messages, SubscribeOptions};
 
 /// A position at `seq` in partition 3, of which the scripted events are.
 fn position(seq: u64) -> Position {
-    Position { incarnation: Incarnation(7), seqs: vec![Seq(1), Seq(1), Seq(1), Seq(seq)] }
+    Position { epoch_id: EpochId(7), seqs: vec![Seq(1), Seq(1), Seq(1), Seq(seq)] }
 }
 
 fn heartbeat(seq: u64) -> ServerFrame {
@@ -52,7 +52,7 @@ async fn resumed(messages: &mut Messages, stage: &mut Stage, peer: Peer) -> (Pee
 
 /// Says events in one message that begins with `early`.
 async fn say_early(peer: &mut Peer, seqs: &[u64]) {
-    let mut objects = vec![tickwire_core::frames::encode(&ServerFrame::Early, peer.encoding)];
+    let mut objects = vec![tickwire_core::protocol::encode(&ServerFrame::Early, peer.encoding)];
     objects.extend(seqs.iter().map(|seq| encode_event(&event(*seq), Partition(3), Seq(*seq), peer.encoding)));
     peer.say_objects(&objects).await;
 }

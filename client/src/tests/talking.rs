@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tickwire_core::codes::ErrorCode;
-use tickwire_core::codes::NoticeCode;
-use tickwire_core::frames::{
-    Chosen, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName, Wanted,
-};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::{
+    ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName, SubscriptionRequest,
+    SubscriptionSelector,
+};
 use tokio::time::timeout;
 
 use super::{config, connected, next, subscribe};
@@ -26,7 +27,8 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
         let filter = json!({ "symbols": ["AAPL"], "some_day": { "x": [1.5, null] } });
         let script = async {
             let (id, frame) = peer.hear().await;
-            let wanted = Wanted { filter: filter.clone(), window_ms: Some(50), max_events_per_hour: Some(30) };
+            let wanted =
+                SubscriptionRequest { filter: filter.clone(), window_ms: Some(50), max_events_per_hour: Some(30) };
             assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted, since: None });
             peer.say(&[subscribed(id, &["a"])]).await;
             let (id, frame) = peer.hear().await;
@@ -36,10 +38,10 @@ async fn every_request_is_said_and_answered_in_both_encodings() {
             assert_eq!(frame, ClientFrame::Ping);
             peer.say(&[pong(id)]).await;
             let (id, frame) = peer.hear().await;
-            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: Chosen::One(name("a")) });
+            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: SubscriptionSelector::One(name("a")) });
             peer.say(&[subscribed(id, &[])]).await;
             let (id, frame) = peer.hear().await;
-            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: Chosen::All });
+            assert_eq!(frame, ClientFrame::Unsubscribe { chosen: SubscriptionSelector::All });
             peer.say(&[subscribed(id, &[])]).await;
         };
         let calls = async {
@@ -72,8 +74,8 @@ async fn a_refusal_reaches_the_one_who_asked() {
     );
     assert_eq!(one.unwrap_err(), ClientError::Refused { code: 410, msg: "no".into() });
     assert_eq!(two.unwrap_err(), ClientError::Refused { code: 405, msg: "no".into() });
-    let told = ServerError::new(None, ErrorCode::BadFrame, "no");
-    assert_eq!(next(&mut messages).await, Message::Refused(told));
+    let messages_out = ServerError::new(None, ErrorCode::BadFrame, "no");
+    assert_eq!(next(&mut messages).await, Message::Refused(messages_out));
     assert!(matches!(
         client.subscribe("*", json!({}), SubscribeOptions::default()).await,
         Err(ClientError::BadName(_))

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tickwire_core::codes::{CloseCode, ErrorCode, NoticeCode};
-use tickwire_core::frames::{Authenticated, ClientFrame, Notice, ServerError, ServerFrame};
 use tickwire_core::ids::UserId;
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode, NoticeCode};
+use tickwire_core::protocol::{Authenticated, ClientFrame, Notice, ServerError, ServerFrame};
 use tokio::time::{Instant, timeout};
 
 use super::{config, connect, connected, disconnected, next, subscribe};
 use crate::scripted::stage;
-use crate::{Backoff, ClientConfig, ClientError, Credentials, Message, Reconnect, TokenProvider};
+use crate::{ClientConfig, ClientError, Credentials, Message, Reconnect, ReconnectDelays, TokenProvider};
 
 /// A provider that counts its tokens, and the configuration with it. It fails where `fails` says so.
 fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> ClientConfig {
@@ -36,7 +36,7 @@ async fn a_provider_is_asked_at_each_connection() {
     subscribe(&client, &mut peer, "a").await;
     peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
     let (code, retry_in) = disconnected(&mut messages).await;
-    assert!(code == Some(4009) && retry_in.unwrap() <= Backoff::default().base);
+    assert!(code == Some(4009) && retry_in.unwrap() <= ReconnectDelays::default().base);
     // The next one has expired as well: it is asked again, a little later.
     let mut peer = stage.accept().await;
     assert_eq!(peer.headers["authorization"], "Bearer t2");

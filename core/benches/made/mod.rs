@@ -1,7 +1,7 @@
 //! Events as they are every day, for benches.
 
 use serde_json::json;
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::ids::Seq;
 
@@ -25,7 +25,7 @@ pub(crate) fn event(seq: Seq) -> Event {
         "volume": 100_000 + seq.0,
     })
     .to_string();
-    let raw = Raw {
+    let raw = RawMessage {
         kind_token: "pattern",
         key_token: &symbol,
         content_type: None,

@@ -2,7 +2,7 @@
 
 /// How long and how much to hold when something is missing, and how hard to try to get it.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RepairLimits {
     /// How long a gap may be mere reordering, in milliseconds.
     pub grace: u64,
     /// How many bytes may be held of all partitions together. Half of it is shared by those that need it, the other half
@@ -18,7 +18,7 @@ pub struct Limits {
     pub replay_range: u64,
 }
 
-impl Limits {
+impl RepairLimits {
     /// These limits for one of `partitions` partitions, when all others hold so many bytes.
     pub(super) fn of_one(&self, partitions: usize, others: usize) -> Self {
         let half = self.hold_bytes / 2;

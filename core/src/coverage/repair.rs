@@ -5,9 +5,9 @@
 //! were sent and got no help: not those that a busy router put off, nor those that could not be sent. Whatever moves the
 //! partition on starts the counting anew.
 
-use super::Limits;
+use super::RepairLimits;
 use crate::backoff::Backoff;
-use crate::ids::{Incarnation, Millis, Partition, Revision, Seq};
+use crate::ids::{EpochId, Millis, Partition, Revision, Seq};
 
 /// The pauses after refusals.
 const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
@@ -23,7 +23,7 @@ pub struct Ask {
     /// The partition.
     pub partition: Partition,
     /// The life of the stream that the sequences belong to.
-    pub incarnation: Incarnation,
+    pub epoch_id: EpochId,
     /// The range starts after this sequence.
     pub from: Seq,
     /// The range ends with this sequence.
@@ -40,7 +40,7 @@ pub struct Repaired {
     /// Where the partition stood when the gap was seen.
     pub from: Seq,
     /// Where it stands now.
-    pub upto: Seq,
+    pub through: Seq,
     /// How long it was open, in milliseconds.
     pub lasted: u64,
     /// How often it was asked for.
@@ -67,12 +67,12 @@ pub(super) struct Repair {
     pauses: u32,
     /// When it is next asked for, unless it is being answered.
     due: Millis,
-    asked: Option<Asked>,
+    asked: Option<PendingAsk>,
 }
 
 /// An ask under way.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct PendingAsk {
     number: u64,
     /// What the answer is matched against, at least.
     revision: Revision,
@@ -83,7 +83,7 @@ struct Asked {
 }
 
 impl Repair {
-    pub(super) fn new(now: Millis, from: Seq, limits: &Limits) -> Self {
+    pub(super) fn new(now: Millis, from: Seq, limits: &RepairLimits) -> Self {
         let due = now.plus(limits.grace);
         Self {
             from,
@@ -124,14 +124,14 @@ impl Repair {
     }
 
     /// It is being asked for.
-    pub(super) fn ask(&mut self, now: Millis, number: u64, revision: Revision, limits: &Limits) {
+    pub(super) fn ask(&mut self, now: Millis, number: u64, revision: Revision, limits: &RepairLimits) {
         self.asks = self.asks.saturating_add(1);
         let deadline = now.plus(limits.replay_timeout);
-        self.asked = Some(Asked { number, revision, since: now, deadline, moved: false });
+        self.asked = Some(PendingAsk { number, revision, since: now, deadline, moved: false });
     }
 
     /// The partition has moved on, and something is still missing.
-    pub(super) fn moved(&mut self, now: Millis, limits: &Limits) {
+    pub(super) fn moved(&mut self, now: Millis, limits: &RepairLimits) {
         (self.moved, self.vain, self.unanswered, self.pauses) = (now, 0, 0, 0);
         self.crowded = false;
         match &mut self.asked {
@@ -184,7 +184,7 @@ impl Repair {
     }
 
     /// Whether asking has brought nothing for too long.
-    pub(super) fn is_hopeless(&self, limits: &Limits) -> bool {
+    pub(super) fn is_hopeless(&self, limits: &RepairLimits) -> bool {
         self.asked.is_none() && self.vain >= limits.give_up_after
     }
 }

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use super::repair::{Repair, Repaired};
 use super::weight::{Weight, weight};
-use super::{GapReason, Limits, Offered, Step};
+use super::{CoverageEvent, GapReason, RepairLimits, SectionOutcome};
+use crate::coverage::section::Section;
 use crate::ids::{Millis, Partition, Revision, Seq};
-use crate::section::Section;
 
 #[derive(Debug)]
-pub(super) struct Track<E> {
+pub(super) struct PartitionCoverage<E> {
     pub(super) partition: Partition,
     pub(super) mine: Option<Seq>,
     /// The highest revision that any section of a live batch carried.
@@ -24,11 +24,11 @@ pub(super) struct Track<E> {
     /// What is held, in bytes.
     pub(super) held_bytes: usize,
     /// Up to where something is known to be there that was let go, or that proved nothing.
-    let_go: Seq,
+    dropped_through: Seq,
     repair: Option<Repair>,
 }
 
-impl<E: Weight> Track<E> {
+impl<E: Weight> PartitionCoverage<E> {
     pub(super) fn new(partition: Partition) -> Self {
         Self {
             partition,
@@ -39,14 +39,14 @@ impl<E: Weight> Track<E> {
             repaired: None,
             held: VecDeque::new(),
             held_bytes: 0,
-            let_go: Seq(0),
+            dropped_through: Seq(0),
             repair: None,
         }
     }
 
     /// A partition that was given up to `from`, and of which something up to `to` is known to exist.
-    pub(super) fn of_range(partition: Partition, now: Millis, from: Seq, to: Seq, limits: &Limits) -> Self {
-        let mut track = Self { mine: Some(from), let_go: to, ..Self::new(partition) };
+    pub(super) fn of_range(partition: Partition, now: Millis, from: Seq, to: Seq, limits: &RepairLimits) -> Self {
+        let mut track = Self { mine: Some(from), dropped_through: to, ..Self::new(partition) };
         track.review(now, from, limits);
         track
     }
@@ -55,13 +55,13 @@ impl<E: Weight> Track<E> {
     pub(super) fn reset(&mut self) {
         self.mine = None;
         self.held.clear();
-        (self.held_bytes, self.let_go) = (0, Seq(0));
+        (self.held_bytes, self.dropped_through) = (0, Seq(0));
         (self.repair, self.repaired) = (None, None);
     }
 
     /// A section of this range came.
-    pub(super) fn see(&mut self, now: Millis, prev: Seq, upto: Seq) {
-        if prev < upto {
+    pub(super) fn see(&mut self, now: Millis, prev: Seq, through: Seq) {
+        if prev < through {
             self.read = Some(now);
         }
     }
@@ -72,10 +72,10 @@ impl<E: Weight> Track<E> {
     }
 
     /// Starts the partition's history after `at`, unless it has started.
-    pub(super) fn adopt(&mut self, at: Seq, steps: &mut Vec<Step<E>>) {
+    pub(super) fn adopt(&mut self, at: Seq, steps: &mut Vec<CoverageEvent<E>>) {
         if self.mine.is_none() {
             self.mine = Some(at);
-            steps.push(Step::Adopt { partition: self.partition, at });
+            steps.push(CoverageEvent::Adopt { partition: self.partition, at });
         }
     }
 
@@ -85,48 +85,48 @@ impl<E: Weight> Track<E> {
         now: Millis,
         section: Section<E>,
         need: Revision,
-        limits: &Limits,
-        steps: &mut Vec<Step<E>>,
-    ) -> Offered {
-        let Some(mine) = self.mine else { return Offered::Foreign };
-        if section.upto <= mine {
-            return Offered::Duplicate;
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) -> SectionOutcome {
+        let Some(mine) = self.mine else { return SectionOutcome::Foreign };
+        if section.through <= mine {
+            return SectionOutcome::Duplicate;
         }
         if section.prev > mine {
             self.hold(section, limits);
             self.review(now, mine, limits);
-            return Offered::Held;
+            return SectionOutcome::Held;
         }
         self.apply(section, steps);
         self.settle(need, steps);
         self.review(now, mine, limits);
-        Offered::Applied
+        SectionOutcome::Applied
     }
 
-    /// The partition is known to go on to `upto`, by something that proves nothing of what is there.
-    pub(super) fn note(&mut self, now: Millis, upto: Seq, limits: &Limits) {
+    /// The partition is known to go on to `through`, by something that proves nothing of what is there.
+    pub(super) fn note(&mut self, now: Millis, through: Seq, limits: &RepairLimits) {
         let Some(mine) = self.mine else { return };
-        self.let_go = self.let_go.max(upto);
+        self.dropped_through = self.dropped_through.max(through);
         self.review(now, mine, limits);
     }
 
-    /// Nothing in `(from, upto]` can be read any more, for this reason. What is held of it, or came otherwise, is given all the same.
+    /// Nothing in `(from, through]` can be read any more, for this reason. What is held of it, or came otherwise, is given all the same.
     pub(super) fn removed(
         &mut self,
         now: Millis,
-        (from, upto, reason): (Seq, Seq, GapReason),
+        (from, through, reason): (Seq, Seq, GapReason),
         need: Revision,
-        limits: &Limits,
-        steps: &mut Vec<Step<E>>,
-    ) -> Offered {
-        let Some(mine) = self.mine else { return Offered::Foreign };
-        if from > mine || upto <= mine {
-            return Offered::Duplicate;
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) -> SectionOutcome {
+        let Some(mine) = self.mine else { return SectionOutcome::Foreign };
+        if from > mine || through <= mine {
+            return SectionOutcome::Duplicate;
         }
-        let known = self.held.front().map_or(upto, |held| held.prev.min(upto));
+        let known = self.held.front().map_or(through, |held| held.prev.min(through));
         self.tell(known, reason, need, steps);
         self.review(now, mine, limits);
-        Offered::Applied
+        SectionOutcome::Applied
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -173,8 +173,8 @@ impl<E: Weight> Track<E> {
         now: Millis,
         (number, revision): (u64, Revision),
         need: Revision,
-        limits: &Limits,
-        steps: &mut Vec<Step<E>>,
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
     ) -> Option<(Seq, Seq, u32)> {
         self.let_outdated_go(need);
         let (from, to) = self.missing()?;
@@ -190,7 +190,13 @@ impl<E: Weight> Track<E> {
     }
 
     /// The answer to the ask under way is complete, or is a refusal.
-    pub(super) fn ended(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+    pub(super) fn ended(
+        &mut self,
+        now: Millis,
+        need: Revision,
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) {
         if let Some(repair) = &mut self.repair {
             repair.ended(now);
         }
@@ -212,7 +218,13 @@ impl<E: Weight> Track<E> {
     }
 
     /// Gives up an ask that was not answered in time.
-    pub(super) fn expire(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+    pub(super) fn expire(
+        &mut self,
+        now: Millis,
+        need: Revision,
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) {
         if let Some(repair) = &mut self.repair
             && repair.deadline().is_some_and(|deadline| deadline <= now)
         {
@@ -222,46 +234,46 @@ impl<E: Weight> Track<E> {
     }
 
     /// Holds a section, and lets go of what is behind it when that is too much.
-    fn hold(&mut self, section: Section<E>, limits: &Limits) {
+    fn hold(&mut self, section: Section<E>, limits: &RepairLimits) {
         self.held_bytes += weight(&section);
-        let at = self.held.partition_point(|held| (held.prev, held.upto) <= (section.prev, section.upto));
+        let at = self.held.partition_point(|held| (held.prev, held.through) <= (section.prev, section.through));
         self.held.insert(at, section);
         while self.held_bytes > limits.hold_bytes
             && let Some(section) = self.held.pop_back()
         {
             self.held_bytes -= weight(&section);
-            self.let_go = self.let_go.max(section.upto);
+            self.dropped_through = self.dropped_through.max(section.through);
         }
     }
 
     /// Lets go of held sections that prove nothing any more.
     fn let_outdated_go(&mut self, need: Revision) {
-        let Self { held, held_bytes, let_go, .. } = self;
+        let Self { held, held_bytes, dropped_through, .. } = self;
         held.retain(|section| {
             let proves = section.revision >= need;
             if !proves {
                 *held_bytes -= weight(section);
-                *let_go = (*let_go).max(section.upto);
+                *dropped_through = (*dropped_through).max(section.through);
             }
             proves
         });
     }
 
     /// Applies what of `section` is new; it starts at or before `mine`.
-    fn apply(&mut self, section: Section<E>, steps: &mut Vec<Step<E>>) {
-        let Section { partition, prev, upto, mut events, .. } = section;
+    fn apply(&mut self, section: Section<E>, steps: &mut Vec<CoverageEvent<E>>) {
+        let Section { partition, prev, through, mut events, .. } = section;
         let from = self.mine.unwrap_or(prev);
         events.retain(|(seq, _)| *seq > from);
-        self.mine = Some(upto);
-        steps.push(Step::Apply { partition, from, upto, events });
+        self.mine = Some(through);
+        steps.push(CoverageEvent::Apply { partition, from, through, events });
     }
 
     /// Applies held sections that follow without a gap.
-    fn settle(&mut self, need: Revision, steps: &mut Vec<Step<E>>) {
+    fn settle(&mut self, need: Revision, steps: &mut Vec<CoverageEvent<E>>) {
         self.let_outdated_go(need);
         while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.mine) {
             self.held_bytes -= weight(&section);
-            if Some(section.upto) > self.mine {
+            if Some(section.through) > self.mine {
                 self.apply(section, steps);
             }
         }
@@ -270,19 +282,19 @@ impl<E: Weight> Track<E> {
     /// The first range that is known to be missing.
     fn missing(&self) -> Option<(Seq, Seq)> {
         let mine = self.mine?;
-        let to = self.held.front().map_or(self.let_go, |held| held.prev);
+        let to = self.held.front().map_or(self.dropped_through, |held| held.prev);
         (to > mine).then_some((mine, to))
     }
 
     /// Begins, goes on with, or ends a repair, after something has changed. `before` is where the partition stood.
-    fn review(&mut self, now: Millis, before: Seq, limits: &Limits) {
+    fn review(&mut self, now: Millis, before: Seq, limits: &RepairLimits) {
         let Some(mine) = self.mine else { return };
         if self.missing().is_none() {
             if let Some(Repair { from, since, asks, .. }) = self.repair.take()
                 && asks > 0
             {
                 let (partition, lasted) = (self.partition, now.since(since));
-                self.repaired = Some(Repaired { partition, from, upto: mine, lasted, asks });
+                self.repaired = Some(Repaired { partition, from, through: mine, lasted, asks });
             }
             return;
         }
@@ -292,7 +304,13 @@ impl<E: Weight> Track<E> {
         }
     }
 
-    fn give_up_hopeless(&mut self, now: Millis, need: Revision, limits: &Limits, steps: &mut Vec<Step<E>>) {
+    fn give_up_hopeless(
+        &mut self,
+        now: Millis,
+        need: Revision,
+        limits: &RepairLimits,
+        steps: &mut Vec<CoverageEvent<E>>,
+    ) {
         if self.repair.is_none_or(|repair| !repair.is_hopeless(limits)) {
             return;
         }
@@ -304,13 +322,13 @@ impl<E: Weight> Track<E> {
         }
     }
 
-    /// Tells the gap up to `upto`, and goes on behind it.
-    fn tell(&mut self, upto: Seq, reason: GapReason, need: Revision, steps: &mut Vec<Step<E>>) {
+    /// Tells the gap up to `through`, and goes on behind it.
+    fn tell(&mut self, through: Seq, reason: GapReason, need: Revision, steps: &mut Vec<CoverageEvent<E>>) {
         if let Some(from) = self.mine
-            && upto > from
+            && through > from
         {
-            steps.push(Step::Gap { partition: self.partition, from, upto, reason });
-            self.mine = Some(upto);
+            steps.push(CoverageEvent::Gap { partition: self.partition, from, through, reason });
+            self.mine = Some(through);
         }
         self.settle(need, steps);
     }

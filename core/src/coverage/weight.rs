@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::coverage::section::Section;
 use crate::event::Event;
 use crate::ids::Seq;
-use crate::section::Section;
 
 /// What it costs to hold an event.
 pub trait Weight {

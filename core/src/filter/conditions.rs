@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::scalar::{Number, Scalar, Scalars};
+use crate::event::object::Object;
 use crate::ids::NameError;
-use crate::object::Object;
 
 /// What is asked of each path; empty if nothing is asked.
 pub type Conditions = BTreeMap<DataPath, Condition>;

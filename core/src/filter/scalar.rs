@@ -80,10 +80,10 @@ impl From<Vec<Scalar>> for Scalars {
 /// A finite number. What is whole and fits is kept as an integer, so that equal numbers are equal in order and hash.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(from = "serde_json::Number", into = "serde_json::Number")]
-pub struct Number(Kept);
+pub struct Number(NumberRepr);
 
 #[derive(Clone, Copy, Debug)]
-enum Kept {
+enum NumberRepr {
     /// From `i64::MIN` to `u64::MAX`.
     Whole(i128),
     /// Anything else.
@@ -97,17 +97,17 @@ const BEYOND_WHOLE: f64 = u64::MAX as f64;
 impl From<&serde_json::Number> for Number {
     fn from(number: &serde_json::Number) -> Self {
         if let Some(whole) = number.as_i64() {
-            return Self(Kept::Whole(whole.into()));
+            return Self(NumberRepr::Whole(whole.into()));
         }
         if let Some(whole) = number.as_u64() {
-            return Self(Kept::Whole(whole.into()));
+            return Self(NumberRepr::Whole(whole.into()));
         }
         // A number that is neither of the two integers is a float, and JSON has no others than finite ones.
         let float = number.as_f64().unwrap_or_default();
         if float.fract() == 0.0 && (LEAST_WHOLE..BEYOND_WHOLE).contains(&float) {
-            Self(Kept::Whole(float as i128))
+            Self(NumberRepr::Whole(float as i128))
         } else {
-            Self(Kept::Float(float))
+            Self(NumberRepr::Float(float))
         }
     }
 }
@@ -121,8 +121,8 @@ impl From<serde_json::Number> for Number {
 impl From<Number> for serde_json::Number {
     fn from(number: Number) -> Self {
         let made = match number.0 {
-            Kept::Whole(whole) => Self::from_i128(whole),
-            Kept::Float(float) => Self::from_f64(float),
+            NumberRepr::Whole(whole) => Self::from_i128(whole),
+            NumberRepr::Float(float) => Self::from_f64(float),
         };
         made.unwrap_or_else(|| Self::from(0))
     }
@@ -137,10 +137,10 @@ impl std::fmt::Display for Number {
 impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.0, other.0) {
-            (Kept::Whole(a), Kept::Whole(b)) => a.cmp(&b),
-            (Kept::Float(a), Kept::Float(b)) => a.total_cmp(&b),
-            (Kept::Whole(a), Kept::Float(b)) => whole_to_float(a, b),
-            (Kept::Float(a), Kept::Whole(b)) => whole_to_float(b, a).reverse(),
+            (NumberRepr::Whole(a), NumberRepr::Whole(b)) => a.cmp(&b),
+            (NumberRepr::Float(a), NumberRepr::Float(b)) => a.total_cmp(&b),
+            (NumberRepr::Whole(a), NumberRepr::Float(b)) => whole_to_float(a, b),
+            (NumberRepr::Float(a), NumberRepr::Whole(b)) => whole_to_float(b, a).reverse(),
         }
     }
 }
@@ -168,8 +168,8 @@ impl Eq for Number {}
 impl Hash for Number {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self.0 {
-            Kept::Whole(whole) => whole.hash(state),
-            Kept::Float(float) => float.to_bits().hash(state),
+            NumberRepr::Whole(whole) => whole.hash(state),
+            NumberRepr::Float(float) => float.to_bits().hash(state),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Interest, Shared, SnapshotPart, Topic, Want};
+use super::{Interest, SharedWant, SnapshotPart, Topic, Want};
 use crate::ids::{NodeRef, Revision, UserId};
 
 /// What a message takes beside topics, wants and users, at most: who, which revision, and the headers of the lists.
@@ -39,7 +39,7 @@ pub(super) fn user(user: &UserId) -> usize {
 
 /// Parts under way.
 #[derive(Debug)]
-struct Cut {
+struct PartsBuilder {
     empty: SnapshotPart,
     most: usize,
     parts: Vec<SnapshotPart>,
@@ -47,7 +47,7 @@ struct Cut {
     size: usize,
 }
 
-impl Cut {
+impl PartsBuilder {
     /// Makes room for so many bytes; returns whether that took another part. A part holds one thing at least.
     fn room(&mut self, bytes: usize) -> bool {
         let is_full = self.size + bytes > self.most && self.size > ENVELOPE;
@@ -79,7 +79,7 @@ impl Interest {
             strays: Vec::new(),
             shared: Vec::new(),
         };
-        let mut cut = Cut { parts: vec![empty.clone()], empty, most, size: ENVELOPE };
+        let mut cut = PartsBuilder { parts: vec![empty.clone()], empty, most, size: ENVELOPE };
         for (want, topics) in shared(self.wants.iter()) {
             cut.add(want, &topics);
         }
@@ -98,7 +98,7 @@ impl Interest {
     }
 }
 
-impl Cut {
+impl PartsBuilder {
     fn add(&mut self, want: &Arc<Want>, topics: &[&Topic]) {
         if let [topic] = topics {
             self.room(weight(want, [*topic]));
@@ -117,7 +117,7 @@ impl Cut {
             }
             let Some(part) = self.part() else { return };
             if !stands {
-                part.shared.push(Shared { want: Arc::clone(want), topics: Vec::new() });
+                part.shared.push(SharedWant { want: Arc::clone(want), topics: Vec::new() });
                 stands = true;
             }
             if let Some(shared) = part.shared.last_mut() {

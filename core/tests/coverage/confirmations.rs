@@ -1,11 +1,11 @@
 //! When subscriptions are confirmed.
 
-use tickwire_core::confirm::Confirmations;
-use tickwire_core::coverage::{Limits, Offered};
+use tickwire_core::coverage::confirmations::Confirmations;
+use tickwire_core::coverage::{RepairLimits, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 
 use crate::made::{GRACE, LIFE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, asks, coverage, offer, section};
-use tickwire_core::replay::Part;
+use tickwire_core::coverage::replay::ReplayPart;
 
 #[test]
 fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
@@ -19,7 +19,7 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
     assert!(confirmations.take(Millis(249), &mut coverage).is_empty());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
     assert_eq!(confirmations.take(Millis(250), &mut coverage), ["subscription"]);
-    assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, Offered::Outdated);
+    assert_eq!(offer(&mut coverage, 0, section(1, 1, 1, 2, &[])).0, SectionOutcome::Outdated);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
 /// Otherwise no answer would prove anything by the time that it comes, nor what came behind the gap meanwhile.
 #[test]
 fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
-    let mut coverage = asking_within(Limits { hold_bytes: 100_000, ..LIMITS });
+    let mut coverage = asking_within(RepairLimits { hold_bytes: 100_000, ..LIMITS });
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
     confirmations.ask(Millis(GRACE), Revision(1), 1);
@@ -62,8 +62,8 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
         assert!(confirmations.next_deadline(&coverage) > Some(Millis(now)));
     }
-    let (offered, steps) = answer(&mut coverage, now, 1, Part::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
-    assert_eq!((offered, &steps[0]), (Offered::Applied, &apply(0, 0, 5, &[(2, "a")])));
+    let (offered, steps) = answer(&mut coverage, now, 1, ReplayPart::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
+    assert_eq!((offered, &steps[0]), (SectionOutcome::Applied, &apply(0, 0, 5, &[(2, "a")])));
     assert_eq!(coverage.gaps(), 0, "all that was held is given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));
@@ -94,7 +94,7 @@ fn a_confirmation_waits_for_the_answer_alone_where_nothing_is_held() {
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 1, 4)]);
     confirmations.ask(Millis(GRACE), Revision(2), "later than the question");
     assert!(confirmations.take(Millis(GRACE), &mut coverage).is_empty());
-    answer(&mut coverage, GRACE + 5, 1, Part::Events(section(0, 1, 1, 4, &[])), true);
+    answer(&mut coverage, GRACE + 5, 1, ReplayPart::Events(section(0, 1, 1, 4, &[])), true);
     assert_eq!(confirmations.take(Millis(GRACE + 5), &mut coverage), ["later than the question"]);
 }
 
@@ -109,7 +109,7 @@ fn a_confirmation_waits_for_what_is_held_alone_where_the_answer_is_newer() {
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 0, 5)]);
     confirmations.ask(Millis(GRACE), Revision(1), "later than what is held");
     assert!(confirmations.take(Millis(GRACE + 251), &mut coverage).is_empty());
-    answer(&mut coverage, GRACE + 251, 1, Part::Events(section(0, 1, 0, 5, &[])), true);
+    answer(&mut coverage, GRACE + 251, 1, ReplayPart::Events(section(0, 1, 0, 5, &[])), true);
     assert_eq!(coverage.gaps(), 0, "what was held is given");
     assert_eq!(confirmations.take(Millis(GRACE + 251), &mut coverage), ["later than what is held"]);
 }
@@ -130,12 +130,12 @@ fn what_is_outdated_already_holds_no_confirmation() {
 fn a_router_that_lags_holds_a_confirmation_for_longer_than_one_of_which_nothing_comes() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
-    let mut upto = 0;
+    let mut through = 0;
     let mut lags = |coverage: &mut _, now: u64, revision| {
         for partition in [0, 1] {
-            offer(coverage, now, section(partition, revision, upto, now, &[]));
+            offer(coverage, now, section(partition, revision, through, now, &[]));
         }
-        upto = now;
+        through = now;
     };
     lags(&mut coverage, 100, 1);
     confirmations.ask(Millis(100), Revision(2), "held");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Confidence, Millis, Revision, Room, Symbol, UserId};
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::{Member, Role, View};
 use tickwire_testkit::blank_event;
 
 use crate::made::node;

@@ -1,14 +1,14 @@
 //! What the examples are made of.
 
-use tickwire_core::coverage::{Coverage, GapReason, Limits, Offered, Step};
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::replay::{Part, ReplayAnswer};
-use tickwire_core::section::Section;
+use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
+use tickwire_core::coverage::section::Section;
+use tickwire_core::coverage::{Coverage, CoverageEvent, GapReason, RepairLimits, SectionOutcome};
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 
-pub(crate) const LIFE: Incarnation = Incarnation(7);
+pub(crate) const LIFE: EpochId = EpochId(7);
 pub(crate) const GRACE: u64 = 20;
 pub(crate) const TIMEOUT: u64 = 1_000;
-pub(crate) const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: RepairLimits = RepairLimits {
     grace: GRACE,
     hold_bytes: 400,
     replays: 2,
@@ -25,20 +25,20 @@ pub(crate) fn section(
     partition: u16,
     revision: u64,
     prev: u64,
-    upto: u64,
+    through: u64,
     events: &[(u64, &'static str)],
 ) -> Section<&'static str> {
     Section {
         partition: Partition(partition),
         revision: Revision(revision),
         prev: Seq(prev),
-        upto: Seq(upto),
+        through: Seq(through),
         events: events.iter().map(|(seq, event)| (Seq(*seq), *event)).collect(),
     }
 }
 
-pub(crate) fn life(incarnation: Incarnation, before: u64) -> Life {
-    Life { incarnation, before: Seq(before) }
+pub(crate) fn epoch(epoch_id: EpochId, before: u64) -> Epoch {
+    Epoch { epoch_id, before: Seq(before) }
 }
 
 /// Offers a section at `now`, and tells what became of it and what is to be done.
@@ -46,27 +46,32 @@ pub(crate) fn offer(
     coverage: &mut Coverage<&'static str>,
     now: u64,
     section: Section<&'static str>,
-) -> (Offered, Vec<Step<&'static str>>) {
+) -> (SectionOutcome, Vec<CoverageEvent<&'static str>>) {
     let mut steps = Vec::new();
-    let offered = coverage.offer(Millis(now), life(LIFE, 0), section, &mut steps);
-    steps.retain(|step| !matches!(step, Step::Reset { .. } | Step::Adopt { .. }));
+    let offered = coverage.offer(Millis(now), epoch(LIFE, 0), section, &mut steps);
+    steps.retain(|step| !matches!(step, CoverageEvent::Reset { .. } | CoverageEvent::Adopt { .. }));
     (offered, steps)
 }
 
-pub(crate) fn apply(partition: u16, from: u64, upto: u64, events: &[(u64, &'static str)]) -> Step<&'static str> {
+pub(crate) fn apply(
+    partition: u16,
+    from: u64,
+    through: u64,
+    events: &[(u64, &'static str)],
+) -> CoverageEvent<&'static str> {
     let events = events.iter().map(|(seq, event)| (Seq(*seq), *event)).collect();
-    Step::Apply { partition: Partition(partition), from: Seq(from), upto: Seq(upto), events }
+    CoverageEvent::Apply { partition: Partition(partition), from: Seq(from), through: Seq(through), events }
 }
 
-pub(crate) fn gap(partition: u16, from: u64, upto: u64, reason: GapReason) -> Step<&'static str> {
-    Step::Gap { partition: Partition(partition), from: Seq(from), upto: Seq(upto), reason }
+pub(crate) fn gap(partition: u16, from: u64, through: u64, reason: GapReason) -> CoverageEvent<&'static str> {
+    CoverageEvent::Gap { partition: Partition(partition), from: Seq(from), through: Seq(through), reason }
 }
 
 /// An ask: its number, its partition, and its range.
 pub(crate) type Asked = (u64, u16, u64, u64);
 
 /// What is asked for at `now`, and what is to be done.
-pub(crate) fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<Asked>, Vec<Step<&'static str>>) {
+pub(crate) fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<Asked>, Vec<CoverageEvent<&'static str>>) {
     let mut steps = Vec::new();
     coverage.expire(Millis(now), &mut steps);
     let asks = coverage.asks(Millis(now), Revision(1), &mut steps);
@@ -78,11 +83,11 @@ pub(crate) fn answer(
     coverage: &mut Coverage<&'static str>,
     now: u64,
     ask: u64,
-    part: Part<&'static str>,
+    part: ReplayPart<&'static str>,
     last: bool,
-) -> (Offered, Vec<Step<&'static str>>) {
+) -> (SectionOutcome, Vec<CoverageEvent<&'static str>>) {
     let mut steps = Vec::new();
-    let answer = ReplayAnswer { router: node("r"), incarnation: LIFE, part, last };
+    let answer = ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last };
     let offered = coverage.answer(Millis(now), ask, answer, &mut steps);
     (offered, steps)
 }
@@ -93,7 +98,7 @@ pub(crate) fn asking() -> Coverage<&'static str> {
 }
 
 /// The same within these limits.
-pub(crate) fn asking_within(limits: Limits) -> Coverage<&'static str> {
+pub(crate) fn asking_within(limits: RepairLimits) -> Coverage<&'static str> {
     let mut coverage = Coverage::new(2, limits);
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")]));

@@ -3,8 +3,8 @@
 
 mod claims;
 mod confirmations;
+mod epochs;
 mod interest;
-mod lives;
 mod made;
 mod repairs;
 mod sections;

@@ -1,8 +1,8 @@
 //! How gaps are repaired: what is asked for, when, and what becomes of the answers.
 
-use tickwire_core::coverage::{Coverage, GapReason, Offered, Repaired};
+use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
+use tickwire_core::coverage::{Coverage, GapReason, Repaired, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
-use tickwire_core::replay::{Part, Refusal};
 
 use crate::made::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
 
@@ -12,34 +12,34 @@ fn a_gap_is_asked_for_when_its_grace_is_over_and_holds_no_other_partition() {
     offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
     assert_eq!(offer(&mut coverage, GRACE, section(1, 1, 0, 8, &[])).1, [apply(1, 0, 8, &[])]);
     // An answer of two messages: what is held follows at once.
-    let first = answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 3, &[(2, "a")])), false);
-    assert_eq!(first, (Offered::Applied, vec![apply(0, 0, 3, &[(2, "a")])]));
-    let rest = answer(&mut coverage, 40, 1, Part::Events(section(0, 1, 3, 5, &[])), true);
+    let first = answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 1, 0, 3, &[(2, "a")])), false);
+    assert_eq!(first, (SectionOutcome::Applied, vec![apply(0, 0, 3, &[(2, "a")])]));
+    let rest = answer(&mut coverage, 40, 1, ReplayPart::Events(section(0, 1, 3, 5, &[])), true);
     assert_eq!(rest.1, [apply(0, 3, 5, &[]), apply(0, 5, 7, &[(6, "b")])]);
     assert_eq!(coverage.next_expiry(), None);
     let told: Vec<Repaired> = coverage.repaired().collect();
-    let repaired = Repaired { partition: Partition(0), from: Seq(0), upto: Seq(7), lasted: 40, asks: 1 };
+    let repaired = Repaired { partition: Partition(0), from: Seq(0), through: Seq(7), lasted: 40, asks: 1 };
     assert_eq!(told, [repaired]);
 }
 
 #[test]
 fn an_answer_may_come_in_pieces_out_of_order_twice_and_after_its_time() {
     let mut coverage = asking();
-    let piece = |prev, upto| Part::Events(section(0, 1, prev, upto, &[(upto, "x")]));
-    assert_eq!(answer(&mut coverage, 30, 1, piece(3, 5), true), (Offered::Held, vec![]));
+    let piece = |prev, through| ReplayPart::Events(section(0, 1, prev, through, &[(through, "x")]));
+    assert_eq!(answer(&mut coverage, 30, 1, piece(3, 5), true), (SectionOutcome::Held, vec![]));
     // Only what is still missing is asked for again, after a pause.
     assert_eq!(asks(&mut coverage, 30), (vec![], vec![]));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 3)]);
     let late = answer(&mut coverage, 90, 1, piece(0, 3), false);
     assert_eq!(late.1, [apply(0, 0, 3, &[(3, "x")]), apply(0, 3, 5, &[(5, "x")]), apply(0, 5, 7, &[(6, "b")])]);
-    assert_eq!(answer(&mut coverage, 95, 2, piece(0, 3), true), (Offered::Duplicate, vec![]));
+    assert_eq!(answer(&mut coverage, 95, 2, piece(0, 3), true), (SectionOutcome::Duplicate, vec![]));
     assert_eq!(coverage.next_expiry(), None);
 }
 
 #[test]
 fn an_answer_that_ends_early_is_followed_by_the_next_ask_at_once() {
     let mut coverage = asking();
-    answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 2, &[])), true);
+    answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 1, 0, 2, &[])), true);
     assert_eq!(asks(&mut coverage, 30).0, [(2, 0, 2, 5)]);
 }
 
@@ -47,13 +47,13 @@ fn an_answer_that_ends_early_is_followed_by_the_next_ask_at_once() {
 fn a_gap_is_told_when_it_was_asked_for_in_vain_for_too_long() {
     let mut coverage = asking();
     // Refused: after a pause. Not answered: at once. The time of both counts.
-    answer(&mut coverage, 30, 1, Part::Refused(Refusal::UnknownInterest), true);
+    answer(&mut coverage, 30, 1, ReplayPart::Refused(ReplayRefusal::UnknownInterest), true);
     assert_eq!(coverage.next_expiry(), Some(Millis(80)));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 5)]);
     assert_eq!(coverage.next_expiry(), Some(Millis(80 + TIMEOUT)));
     assert_eq!(asks(&mut coverage, 80 + TIMEOUT).0, [(3, 0, 0, 5)]);
     // A late word on an earlier ask says nothing of this one.
-    assert_eq!(answer(&mut coverage, 1_200, 2, Part::Refused(Refusal::Busy), true).1, []);
+    assert_eq!(answer(&mut coverage, 1_200, 2, ReplayPart::Refused(ReplayRefusal::Busy), true).1, []);
     let told = asks(&mut coverage, 80 + 2 * TIMEOUT);
     assert_eq!(told, (vec![], vec![gap(0, 0, 5, GapReason::Lost), apply(0, 5, 7, &[(6, "b")])]));
     assert_eq!((coverage.next_expiry(), coverage.repaired().count()), (None, 0));
@@ -63,14 +63,14 @@ fn a_gap_is_told_when_it_was_asked_for_in_vain_for_too_long() {
 fn whatever_moves_a_partition_on_starts_the_counting_of_time_anew() {
     let mut coverage = asking();
     let mut now = GRACE;
-    for (number, upto) in [(1, 1), (4, 2), (7, 3)] {
+    for (number, through) in [(1, 1), (4, 2), (7, 3)] {
         for _ in number..number + 2 {
             now += TIMEOUT;
             assert_eq!(asks(&mut coverage, now).0.len(), 1);
         }
-        let moved = Part::Events(section(0, 1, upto - 1, upto, &[]));
-        assert_eq!(answer(&mut coverage, now, number + 2, moved, true).1, [apply(0, upto - 1, upto, &[])]);
-        assert_eq!(asks(&mut coverage, now).0, [(number + 3, 0, upto, 5)]);
+        let moved = ReplayPart::Events(section(0, 1, through - 1, through, &[]));
+        assert_eq!(answer(&mut coverage, now, number + 2, moved, true).1, [apply(0, through - 1, through, &[])]);
+        assert_eq!(asks(&mut coverage, now).0, [(number + 3, 0, through, 5)]);
     }
 }
 
@@ -79,13 +79,13 @@ fn a_router_that_is_busy_is_asked_again_after_growing_pauses_and_however_often()
     let mut coverage = asking();
     let mut now = GRACE;
     for (number, pause) in (1..).zip([50, 100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000, 2_000]) {
-        assert_eq!(answer(&mut coverage, now, number, Part::Refused(Refusal::Busy), true).1, []);
+        assert_eq!(answer(&mut coverage, now, number, ReplayPart::Refused(ReplayRefusal::Busy), true).1, []);
         assert_eq!(coverage.next_expiry(), Some(Millis(now + pause)));
         now += pause;
         assert_eq!(asks(&mut coverage, now), (vec![(number + 1, 0, 0, 5)], vec![]));
         assert!(coverage.is_crowded());
     }
-    answer(&mut coverage, now, 11, Part::Refused(Refusal::NotThere), true);
+    answer(&mut coverage, now, 11, ReplayPart::Refused(ReplayRefusal::NotThere), true);
     assert!(!coverage.is_crowded());
 }
 
@@ -100,7 +100,7 @@ fn an_ask_tells_how_many_before_it_were_not_answered() {
     assert_eq!(next(&mut coverage, GRACE + TIMEOUT), Some(1));
     assert_eq!(next(&mut coverage, GRACE + 2 * TIMEOUT), Some(2));
     // An answer is an answer, whatever it says.
-    answer(&mut coverage, GRACE + 2 * TIMEOUT, 3, Part::Refused(Refusal::Busy), true);
+    answer(&mut coverage, GRACE + 2 * TIMEOUT, 3, ReplayPart::Refused(ReplayRefusal::Busy), true);
     assert_eq!(next(&mut coverage, GRACE + 3 * TIMEOUT), Some(0));
 }
 
@@ -119,15 +119,19 @@ fn the_time_of_an_ask_that_could_not_be_sent_does_not_count() {
 #[test]
 fn what_the_stream_discarded_is_told_and_no_more_than_that() {
     let mut coverage = asking();
-    let removed =
-        |from, upto| Part::Removed { partition: Partition(0), from: Seq(from), upto: Seq(upto), damaged: None };
+    let removed = |from, through| ReplayPart::Removed {
+        partition: Partition(0),
+        from: Seq(from),
+        through: Seq(through),
+        damaged: None,
+    };
     // What came after all while it was asked for is given.
     offer(&mut coverage, 25, section(0, 1, 2, 3, &[(3, "x")]));
     let told = answer(&mut coverage, 30, 1, removed(0, 4), false);
     assert_eq!(told.1, [gap(0, 0, 2, GapReason::Retention), apply(0, 2, 3, &[(3, "x")])]);
     let again = answer(&mut coverage, 30, 1, removed(0, 4), true);
-    assert_eq!(again, (Offered::Applied, vec![gap(0, 3, 4, GapReason::Retention)]));
-    assert_eq!(answer(&mut coverage, 30, 1, removed(0, 4), true), (Offered::Duplicate, vec![]));
+    assert_eq!(again, (SectionOutcome::Applied, vec![gap(0, 3, 4, GapReason::Retention)]));
+    assert_eq!(answer(&mut coverage, 30, 1, removed(0, 4), true), (SectionOutcome::Duplicate, vec![]));
     assert_eq!(asks(&mut coverage, 40).0, [(2, 0, 4, 5)]);
 }
 
@@ -149,7 +153,7 @@ fn only_so_many_replays_are_under_way_and_the_longest_due_goes_first() {
     }
     assert_eq!(asks(&mut coverage, 50).0, [(1, 2, 0, 5), (2, 1, 0, 5)]);
     assert_eq!(coverage.next_expiry(), Some(Millis(50 + TIMEOUT)));
-    answer(&mut coverage, 60, 1, Part::Events(section(2, 1, 0, 1, &[])), true);
+    answer(&mut coverage, 60, 1, ReplayPart::Events(section(2, 1, 0, 1, &[])), true);
     assert_eq!(asks(&mut coverage, 60).0, [(3, 0, 0, 5)]);
     assert_eq!(coverage.gaps(), 3);
 }
@@ -157,10 +161,13 @@ fn only_so_many_replays_are_under_way_and_the_longest_due_goes_first() {
 #[test]
 fn an_answer_tells_nothing_of_what_routers_do_at_present() {
     let mut coverage = coverage();
-    assert_eq!(answer(&mut coverage, 0, 1, Part::Events(section(0, 9, 0, 5, &[])), true), (Offered::Foreign, vec![]));
+    assert_eq!(
+        answer(&mut coverage, 0, 1, ReplayPart::Events(section(0, 9, 0, 5, &[])), true),
+        (SectionOutcome::Foreign, vec![])
+    );
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
-    answer(&mut coverage, 500, 1, Part::Events(section(0, 9, 0, 5, &[])), true);
+    answer(&mut coverage, 500, 1, ReplayPart::Events(section(0, 9, 0, 5, &[])), true);
     assert_eq!(coverage.lowest_revision(), Revision(1));
     assert_eq!(coverage.silent(Millis(400)).count(), 2);
     assert_eq!(coverage.position().unwrap().seqs, [Seq(5), Seq(0)]);

@@ -1,8 +1,8 @@
 //! What becomes of sections: applied, held, trimmed, or asked for again because they prove nothing.
 
-use tickwire_core::coverage::Offered;
-use tickwire_core::ids::{Incarnation, Millis, Partition, Revision, Seq};
-use tickwire_core::replay::Part;
+use tickwire_core::coverage::SectionOutcome;
+use tickwire_core::coverage::replay::ReplayPart;
+use tickwire_core::ids::{EpochId, Millis, Partition, Revision, Seq};
 
 use crate::made::{GRACE, LIFE, answer, apply, asking, asks, coverage, offer, section};
 
@@ -10,18 +10,18 @@ use crate::made::{GRACE, LIFE, answer, apply, asking, asks, coverage, offer, sec
 fn coverage_applies_what_follows_and_trims_what_is_known() {
     let mut coverage = coverage();
     let first = offer(&mut coverage, 0, section(0, 1, 10, 12, &[(12, "a")]));
-    assert_eq!(first, (Offered::Applied, vec![apply(0, 10, 12, &[(12, "a")])]));
+    assert_eq!(first, (SectionOutcome::Applied, vec![apply(0, 10, 12, &[(12, "a")])]));
     let overlapping = offer(&mut coverage, 0, section(0, 1, 8, 15, &[(9, "old"), (12, "a"), (14, "b")]));
-    assert_eq!(overlapping, (Offered::Applied, vec![apply(0, 12, 15, &[(14, "b")])]));
+    assert_eq!(overlapping, (SectionOutcome::Applied, vec![apply(0, 12, 15, &[(14, "b")])]));
     let known = offer(&mut coverage, 0, section(0, 1, 10, 15, &[(12, "a"), (14, "b")]));
-    assert_eq!(known, (Offered::Duplicate, vec![]));
+    assert_eq!(known, (SectionOutcome::Duplicate, vec![]));
 }
 
 #[test]
 fn coverage_puts_sections_in_order_within_the_grace() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
-    assert_eq!(offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")])), (Offered::Held, vec![]));
+    assert_eq!(offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")])), (SectionOutcome::Held, vec![]));
     let filled = offer(&mut coverage, GRACE - 1, section(0, 1, 0, 5, &[(3, "a")]));
     assert_eq!(filled.1, [apply(0, 0, 5, &[(3, "a")]), apply(0, 5, 7, &[(6, "b")])]);
     assert_eq!(coverage.next_expiry(), None);
@@ -32,14 +32,14 @@ fn coverage_holds_within_a_bound_and_asks_for_what_it_lets_go() {
     let mut coverage = asking();
     offer(&mut coverage, 20, section(0, 1, 7, 9, &[(8, "c"), (9, "d")]));
     let full = coverage.held_bytes();
-    assert_eq!(offer(&mut coverage, 20, section(0, 1, 9, 10, &[(10, "e")])), (Offered::Held, vec![]));
+    assert_eq!(offer(&mut coverage, 20, section(0, 1, 9, 10, &[(10, "e")])), (SectionOutcome::Held, vec![]));
     assert_eq!((full, coverage.held_bytes()), (187, 187), "two sections of 56 bytes, three events of 25");
     // What others need does not hinder one that needs little.
     offer(&mut coverage, 20, section(1, 1, 0, 0, &[]));
     offer(&mut coverage, 20, section(1, 1, 1, 2, &[(2, "f")]));
     assert_eq!(coverage.held_bytes(), 187 + 81);
     offer(&mut coverage, 20, section(1, 1, 0, 1, &[]));
-    let filled = answer(&mut coverage, 30, 1, Part::Events(section(0, 1, 0, 5, &[])), true);
+    let filled = answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 1, 0, 5, &[])), true);
     let held = [apply(0, 5, 7, &[(6, "b")]), apply(0, 7, 9, &[(8, "c"), (9, "d")])];
     assert_eq!(filled.1, [&[apply(0, 0, 5, &[])], &held[..]].concat());
     assert_eq!(asks(&mut coverage, 30).0, [(2, 0, 9, 10)]);
@@ -51,15 +51,15 @@ fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
     offer(&mut coverage, 0, section(0, 3, 0, 4, &[]));
     coverage.require(Revision(4));
     // No other section need come: what one tells of that proves nothing is asked for.
-    assert_eq!(offer(&mut coverage, 0, section(0, 3, 4, 6, &[(5, "a")])), (Offered::Outdated, vec![]));
+    assert_eq!(offer(&mut coverage, 0, section(0, 3, 4, 6, &[(5, "a")])), (SectionOutcome::Outdated, vec![]));
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
     offer(&mut coverage, GRACE, section(0, 4, 6, 7, &[]));
-    let old = answer(&mut coverage, 30, 1, Part::Events(section(0, 3, 4, 6, &[])), true);
-    assert_eq!(old, (Offered::Outdated, vec![]));
+    let old = answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 3, 4, 6, &[])), true);
+    assert_eq!(old, (SectionOutcome::Outdated, vec![]));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 4, 6)]);
     // What waits loses its proof as well.
     coverage.require(Revision(5));
-    let new = answer(&mut coverage, 90, 2, Part::Events(section(0, 5, 4, 6, &[(5, "a")])), true);
+    let new = answer(&mut coverage, 90, 2, ReplayPart::Events(section(0, 5, 4, 6, &[(5, "a")])), true);
     assert_eq!(new.1, [apply(0, 4, 6, &[(5, "a")])]);
     assert_eq!(asks(&mut coverage, 90).0, [(3, 0, 6, 7)]);
 }
@@ -68,7 +68,7 @@ fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
 fn the_range_of_a_section_that_cannot_be_read_is_asked_for() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
-    coverage.unreadable(Millis(0), Incarnation(6), Partition(0), Seq(9));
+    coverage.unreadable(Millis(0), EpochId(6), Partition(0), Seq(9));
     coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(3));
     assert_eq!(coverage.next_expiry(), None);
     coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(6));
@@ -84,9 +84,9 @@ fn a_section_that_contradicts_itself_proves_nothing_and_is_asked_for() {
     for unsound in [out_of_order, twice, before, behind] {
         let mut coverage = coverage();
         offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
-        assert_eq!(offer(&mut coverage, 0, unsound.clone()), (Offered::Unsound, vec![]));
+        assert_eq!(offer(&mut coverage, 0, unsound.clone()), (SectionOutcome::Unsound, vec![]));
         assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 9)]);
-        assert_eq!(answer(&mut coverage, 30, 1, Part::Events(unsound), true), (Offered::Unsound, vec![]));
+        assert_eq!(answer(&mut coverage, 30, 1, ReplayPart::Events(unsound), true), (SectionOutcome::Unsound, vec![]));
         assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 4, 9)]);
     }
 }
@@ -95,7 +95,7 @@ fn a_section_that_contradicts_itself_proves_nothing_and_is_asked_for() {
 fn a_section_that_ends_before_it_starts_leaves_no_deadline_behind() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 3, &[]));
-    assert_eq!(offer(&mut coverage, 0, section(0, 1, 10, 5, &[])), (Offered::Unsound, vec![]));
+    assert_eq!(offer(&mut coverage, 0, section(0, 1, 10, 5, &[])), (SectionOutcome::Unsound, vec![]));
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 3, 7, &[])).1, [apply(0, 3, 7, &[])]);
     coverage.require(Revision(2));
     assert_eq!((asks(&mut coverage, GRACE), coverage.next_expiry()), ((vec![], vec![]), None));

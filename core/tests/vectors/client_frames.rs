@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tickwire_core::frames::{ClientFrame, Encoding};
+use tickwire_core::protocol::{ClientFrame, Encoding};
 
 use crate::read::{from_hex, vectors};
 

@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tickwire_core::decode::{Raw, decode};
+use tickwire_core::event::decode::{RawMessage, decode};
+use tickwire_core::event::key;
 use tickwire_core::event::{Audience, Event, Timestamp};
 use tickwire_core::ids::Seq;
-use tickwire_core::key;
 
 use crate::read::{from_hex, kinds, vectors};
 
@@ -82,7 +82,7 @@ fn events() {
     for case in events.cases {
         let payload = case.payload();
         let key_token = case.key_token.clone().unwrap_or_else(|| key::encode(case.key.as_ref().unwrap()).to_string());
-        let raw = Raw {
+        let raw = RawMessage {
             kind_token: &case.kind,
             key_token: &key_token,
             content_type: case.content_type.as_deref(),
@@ -110,7 +110,7 @@ fn events() {
 
 /// The event of a case that is sure to be one.
 pub(crate) fn decoded(case: &EventCase) -> Event {
-    let raw = Raw {
+    let raw = RawMessage {
         kind_token: &case.kind,
         key_token: &key::encode(case.key.as_ref().unwrap()),
         content_type: None,

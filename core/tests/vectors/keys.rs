@@ -1,7 +1,8 @@
 //! Keys as subject tokens.
 
 use serde::Deserialize;
-use tickwire_core::key::{self, KeyError};
+use tickwire_core::event::key;
+use tickwire_core::event::key::KeyError;
 
 use crate::read::vectors;
 

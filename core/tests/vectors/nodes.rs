@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tickwire_core::coverage::replay::{ReplayAnswer, ReplayRequest};
+use tickwire_core::coverage::section::Batch;
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, Seq};
+use tickwire_core::ids::{EpochId, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
-use tickwire_core::namesake::Bearer;
-use tickwire_core::position::{Position, PositionError};
-use tickwire_core::replay::{ReplayAnswer, ReplayRequest};
-use tickwire_core::ring::View;
-use tickwire_core::section::Batch;
+use tickwire_core::placement::View;
+use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::protocol::position::{Position, PositionError};
 use tickwire_core::storage::StorageReport;
 use tickwire_core::wire::{self, WireError};
 
@@ -78,7 +78,7 @@ fn what_is_not_a_message_of_this_version_is_refused() {
 fn positions() {
     for vector in vectors::<NodeVectors>("nodes.json").positions {
         let position =
-            Position { incarnation: Incarnation(vector.incarnation), seqs: vector.seqs.into_iter().map(Seq).collect() };
+            Position { epoch_id: EpochId(vector.incarnation), seqs: vector.seqs.into_iter().map(Seq).collect() };
         assert_eq!(position.to_string(), vector.text);
         assert_eq!(vector.text.parse(), Ok(position));
     }
@@ -94,7 +94,7 @@ fn what_is_not_a_position_is_refused() {
 
 #[test]
 fn a_position_of_more_partitions_than_a_stream_has_is_refused_by_its_first_bytes() {
-    let of = |partitions: usize| Position { incarnation: Incarnation(1), seqs: vec![Seq(0); partitions] }.to_string();
+    let of = |partitions: usize| Position { epoch_id: EpochId(1), seqs: vec![Seq(0); partitions] }.to_string();
     assert_eq!(of(1024).parse::<Position>().unwrap().seqs.len(), 1024);
     assert_eq!(of(1025).parse::<Position>(), Err(PositionError::Partitions { found: 1025 }));
     // What follows the count is not even looked at.
@@ -105,7 +105,7 @@ fn a_position_of_more_partitions_than_a_stream_has_is_refused_by_its_first_bytes
 proptest::proptest! {
     #[test]
     fn a_position_comes_back_as_it_went(incarnation: u64, seqs: Vec<u64>) {
-        let position = Position { incarnation: Incarnation(incarnation), seqs: seqs.into_iter().map(Seq).collect() };
+        let position = Position { epoch_id: EpochId(incarnation), seqs: seqs.into_iter().map(Seq).collect() };
         proptest::prop_assert_eq!(position.to_string().parse(), Ok(position));
     }
 

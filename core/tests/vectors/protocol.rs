@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tickwire_core::codes::{CloseCode, Reconnect};
+use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 
 use crate::client_frames::ClientFrames;
 use crate::read::{file, vectors};
@@ -29,7 +29,7 @@ fn documented_codes_are_those_of_the_tables() {
     let protocol = file("../docs/protocol.md");
     let (_, rest) = protocol.split_once("<!-- codes -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- /codes -->").unwrap();
-    assert_eq!(table.trim(), tickwire_core::codes::markdown().trim());
+    assert_eq!(table.trim(), tickwire_core::protocol::codes::markdown().trim());
 }
 
 /// The page has the table once more, since it has no other way to know it.

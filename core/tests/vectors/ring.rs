@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde::Deserialize;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce, Partition, UserId};
-use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::placement::{Member, Role, View};
 
 use crate::read::vectors;
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{
+use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::{
     Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame,
     ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
 };
-use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
 
 use crate::events::decoded;
 use crate::read::{from_hex, kinds, vectors};

@@ -38,7 +38,7 @@ impl Regime {
 
 /// What the closes of SPY say.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct MarketIndex {
     /// Close over its 200-day average, less 1.
     pub(super) distance: f64,
     /// Highest less lowest of the last 20 closes, as a share of the average.
@@ -49,7 +49,7 @@ pub(super) struct Index {
     pub(super) change: f64,
 }
 
-impl Index {
+impl MarketIndex {
     pub(super) fn of(closes: &[f64]) -> Option<Self> {
         let average = long_average(closes)?;
         let [.., before, close] = closes else { return None };
@@ -183,7 +183,7 @@ mod tests {
     use crate::detect::round;
 
     fn regime_after(closes: &[f64]) -> Regime {
-        Index::of(closes).unwrap().regime()
+        MarketIndex::of(closes).unwrap().regime()
     }
 
     #[test]
@@ -209,13 +209,13 @@ mod tests {
     #[test]
     fn volatility_is_the_deviation_of_daily_returns_over_a_year() {
         let swinging = |by: f64| -> Vec<f64> { (0..LONG).map(|day| if day % 2 == 0 { 100.0 } else { by }).collect() };
-        let told = |by| Index::of(&swinging(by)).unwrap().volatility_regime();
+        let told = |by| MarketIndex::of(&swinging(by)).unwrap().volatility_regime();
         assert_eq!([told(100.5), told(101.0), told(101.5)], ["low", "normal", "high"]);
     }
 
     #[test]
     fn confidence_and_risk_follow_their_formulas() {
-        let index = |distance, volatility| Index { distance, width: 0.0, volatility, change: 0.0 };
+        let index = |distance, volatility| MarketIndex { distance, width: 0.0, volatility, change: 0.0 };
         assert_eq!(round(index(0.02, 0.2).confidence()), 0.5);
         assert_eq!(round(index(-0.06, 0.2).confidence()), 0.745);
         assert_eq!(round(index(0.0, 0.2).confidence()), 0.99);

@@ -8,7 +8,7 @@ use async_nats::subject::Subject;
 use metrics::counter;
 use tickwire_core::ids::Millis;
 use tickwire_node::clock::{Clock, Turns};
-use tickwire_node::link::{Message, Status};
+use tickwire_node::link::{NatsMessage, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::storage::Stopped;
@@ -17,9 +17,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::find::{Finder, find};
-use super::inputs::{Flood, Inputs};
-use super::{Connection, Edge, Outgoing};
+use super::inputs::{FloodableInput, Inputs};
+use super::{Edge, NatsConnection, Outgoing};
+use crate::backfill::bisection::{Finder, find};
 
 /// How long a message to NATS may wait for room while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -77,11 +77,11 @@ impl Driver {
                 }
                 Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
                 flood = inputs.floods.next(&mut requests) => match flood {
-                    Flood::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
-                    Flood::Answer(Some(message)) => self.take_answer(&message),
-                    Flood::Batch(None) | Flood::Answer(None) => return Err(EdgeError::SubscriptionEnded),
-                    Flood::Requests(0) => return Ok(()),
-                    Flood::Requests(_) => {
+                    FloodableInput::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
+                    FloodableInput::Answer(Some(message)) => self.take_answer(&message),
+                    FloodableInput::Batch(None) | FloodableInput::Answer(None) => return Err(EdgeError::SubscriptionEnded),
+                    FloodableInput::Requests(0) => return Ok(()),
+                    FloodableInput::Requests(_) => {
                         let now = self.now();
                         requests.drain(..).for_each(|request| self.edge.take_request(now, request));
                     }
@@ -104,7 +104,7 @@ impl Driver {
 
     /// Lets the edge see how NATS is.
     fn see(&mut self) {
-        self.edge.take_standing(Connection::of(&self.nats), self.stopped.borrow().clone());
+        self.edge.take_standing(NatsConnection::of(&self.nats), self.stopped.borrow().clone());
     }
 
     fn look_upstream(&mut self) {
@@ -112,7 +112,7 @@ impl Driver {
         self.edge.look_upstream(self.now());
     }
 
-    fn take_answer(&mut self, message: &Message) {
+    fn take_answer(&mut self, message: &NatsMessage) {
         let Some(ask) = names::parse_replayed(&message.subject_text()) else { return };
         let now = self.now();
         if message.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
@@ -160,7 +160,7 @@ impl Driver {
     }
 }
 
-impl Connection {
+impl NatsConnection {
     /// As it is at this moment.
     pub(crate) fn of(nats: &Nats) -> Self {
         Self { is_up: nats.is_connected(), max_payload: nats.client.max_payload() }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tickwire_core::ids::NodeRef;
-use tickwire_core::ring::View;
-use tickwire_node::link::{Inlet, LinkError, Message};
+use tickwire_core::placement::View;
+use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
 
+use crate::byte_queue::Receiver;
 use crate::messages::ToEdge;
-use crate::weighed::Receiver;
 
 /// How many requests are taken in one turn.
 const TURN_REQUESTS: usize = 16;
@@ -28,8 +28,8 @@ const REQUEST_BYTES: usize = 64 * 1024;
 /// What the edge listens to, from the moment of its start on.
 #[derive(Debug)]
 pub(crate) struct Inputs {
-    pub(super) floods: Floods,
-    pub(super) snapshots: Inlet,
+    pub(super) floods: FloodableInputs,
+    pub(super) snapshots: Subscriber,
     pub(super) view: watch::Receiver<Arc<View>>,
 }
 
@@ -45,7 +45,7 @@ impl Inputs {
         let batches = nats.link.subscribe("batches", &names::gateway(id, &nonce), None, BATCH_BYTES)?;
         let answers = nats.link.subscribe("replay_answers", &names::replayed_all(id, &nonce), None, ANSWER_BYTES)?;
         Ok(Self {
-            floods: Floods { batches, answers, requests, turn: 0 },
+            floods: FloodableInputs { batches, answers, requests, turn: 0 },
             snapshots: nats.link.subscribe("snapshot_requests", &names::snapshot(id, &nonce), None, REQUEST_BYTES)?,
             view,
         })
@@ -54,9 +54,9 @@ impl Inputs {
 
 /// What may come as a flood.
 #[derive(Debug)]
-pub(super) struct Floods {
-    batches: Inlet,
-    answers: Inlet,
+pub(super) struct FloodableInputs {
+    batches: Subscriber,
+    answers: Subscriber,
     requests: Receiver<ToEdge>,
     /// Whose turn it is.
     turn: usize,
@@ -64,27 +64,27 @@ pub(super) struct Floods {
 
 /// What has come.
 #[derive(Debug)]
-pub(super) enum Flood {
+pub(super) enum FloodableInput {
     /// A batch of a router; `None` if no more come.
-    Batch(Option<Message>),
+    Batch(Option<NatsMessage>),
     /// An answer of a router; `None` if no more come.
-    Answer(Option<Message>),
+    Answer(Option<NatsMessage>),
     /// So many requests were put where they were wanted; 0 if no more come.
     Requests(usize),
 }
 
-impl Floods {
+impl FloodableInputs {
     /// Waits for the next that comes, which is taken from whichever has waited for its turn for longest. Nothing is lost
     /// if this is not waited for to its end.
-    pub(super) async fn next(&mut self, requests: &mut Vec<ToEdge>) -> Flood {
+    pub(super) async fn next(&mut self, requests: &mut Vec<ToEdge>) -> FloodableInput {
         let Self { batches, answers, requests: asked, turn } = self;
         let (mut batch, mut answer) = (pin!(batches.next()), pin!(answers.next()));
         let mut taken = pin!(asked.take(requests, TURN_REQUESTS));
         let come = std::future::poll_fn(|cx| {
             in_turn(*turn, |which| match which {
-                0 => batch.as_mut().poll(cx).map(Flood::Batch),
-                1 => taken.as_mut().poll(cx).map(Flood::Requests),
-                _ => answer.as_mut().poll(cx).map(Flood::Answer),
+                0 => batch.as_mut().poll(cx).map(FloodableInput::Batch),
+                1 => taken.as_mut().poll(cx).map(FloodableInput::Requests),
+                _ => answer.as_mut().poll(cx).map(FloodableInput::Answer),
             })
         });
         let (served, flood) = come.await;

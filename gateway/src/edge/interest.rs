@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
+use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::reached::Reached;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 use tickwire_node::names;
@@ -60,7 +60,7 @@ impl Edge {
     pub(super) fn beat(&mut self, now: Millis) {
         let lags = self.coverage.lowest_revision() < self.log.revision();
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
-        let reached = (self.reached != Reached::default()).then_some(self.reached);
+        let reached = (self.reached != GatewayCoverage::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
         self.publish(Cow::Borrowed(names::GATEWAY_BEAT), &beat);
         let outage = self.outage(now);

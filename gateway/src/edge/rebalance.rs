@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use tickwire_core::ids::{Millis, NodeRef, UserId};
-use tickwire_core::ring::{Role, View};
+use tickwire_core::placement::{Role, View};
 
 use crate::messages::SessionId;
 
@@ -104,7 +104,7 @@ fn gateways(view: &View) -> BTreeSet<NodeRef> {
 mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::ring::Member;
+    use tickwire_core::placement::Member;
 
     fn node(name: &str) -> NodeRef {
         NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
@@ -115,22 +115,23 @@ mod tests {
         View { version: 1, members: names.iter().map(member).collect() }
     }
 
-    fn seats(count: u64) -> Vec<(SessionId, UserId)> {
-        let seat = |number| (SessionId { shard: 0, number }, UserId::new(&format!("user-{number}")).unwrap());
-        (0..count).map(seat).collect()
+    fn registrations(count: u64) -> Vec<(SessionId, UserId)> {
+        let registration = |number| (SessionId { shard: 0, number }, UserId::new(&format!("user-{number}")).unwrap());
+        (0..count).map(registration).collect()
     }
 
     /// Lets all turns pass, and gives how many left in each.
-    fn run(rebalance: &mut Rebalance, view: &View, seats: &mut Vec<(SessionId, UserId)>) -> Vec<usize> {
+    fn run(rebalance: &mut Rebalance, view: &View, registrations: &mut Vec<(SessionId, UserId)>) -> Vec<usize> {
         let mut turns = Vec::new();
         while let Some(at) = rebalance.next_turn() {
-            let away = rebalance.turn(at, view, seats.len(), seats.iter().map(|(id, user)| (*id, user)));
+            let away =
+                rebalance.turn(at, view, registrations.len(), registrations.iter().map(|(id, user)| (*id, user)));
             assert!(rebalance.next_turn().is_none_or(|next| next > at), "what was due is done");
             assert!(away.iter().all(|id| {
-                let (_, user) = seats.iter().find(|(other, _)| other == id).unwrap();
+                let (_, user) = registrations.iter().find(|(other, _)| other == id).unwrap();
                 view.home(user) == Some(&node("gw-3"))
             }));
-            seats.retain(|(id, _)| !away.contains(id));
+            registrations.retain(|(id, _)| !away.contains(id));
             turns.push(away.len());
         }
         turns
@@ -142,11 +143,11 @@ mod tests {
         let mut rebalance = Rebalance::new(2, 10_000);
         rebalance.see(Millis(5), &node("gw-1"), &two, &three, 3_000);
         assert_eq!(rebalance.next_turn(), Some(Millis(10_005)));
-        let mut all = seats(3_000);
+        let mut all = registrations(3_000);
         let turns = run(&mut rebalance, &three, &mut all);
         assert_eq!(all.len(), 2_400, "a fifth above two thirds");
         assert!(turns.iter().all(|away| *away <= 60) && turns.len() > 10, "{turns:?}");
-        let mut few = seats(60);
+        let mut few = registrations(60);
         rebalance.see(Millis(0), &node("gw-1"), &two, &three, 60);
         assert_eq!(run(&mut rebalance, &three, &mut few).iter().max(), Some(&10));
     }
@@ -157,7 +158,7 @@ mod tests {
         for (had, came, left) in [(0, 300, 300), (300, 0, 240), (300, 100, 340), (300, -100, 159)] {
             let mut rebalance = Rebalance::new(2, 10_000);
             rebalance.see(Millis(0), &node("gw-1"), &two, &three, had);
-            let mut all = seats((had as i64 + came) as u64);
+            let mut all = registrations((had as i64 + came) as u64);
             run(&mut rebalance, &three, &mut all);
             assert_eq!(all.len(), left, "{had} when it joined, and {came} since");
         }

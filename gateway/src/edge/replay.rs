@@ -6,18 +6,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
-use tickwire_core::coverage::{Ask, GapReason, Repaired, Step};
+use tickwire_core::coverage::replay::{Purpose, ReplayInterest, ReplayRequest};
+use tickwire_core::coverage::{Ask, CoverageEvent, GapReason, Repaired};
 use tickwire_core::ids::{Millis, NodeRef, Revision};
 use tickwire_core::interest::Interest;
-use tickwire_core::replay::{Purpose, ReplayRequest, Sought};
-use tickwire_core::ring::{Role, View};
+use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tracing::{debug, info, warn};
 
-use super::catch_ups::CatchUps;
 use super::{Edge, Outgoing, refused};
+use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
 
 /// The most entries of interest that travel in a request. A larger interest is named by its revision.
@@ -34,10 +34,10 @@ impl Edge {
             let request = request(&self.gateway, &ask, revision, self.log.sent(), Purpose::Repair);
             self.ask(now, &ask, request);
         }
-        for Repaired { partition, from, upto, lasted, asks } in self.coverage.repaired() {
+        for Repaired { partition, from, through, lasted, asks } in self.coverage.repaired() {
             counter!("tickwire_gateway_gaps_repaired_total").increment(1);
             histogram!("tickwire_gateway_repair_seconds").record(lasted as f64 / 1000.0);
-            info!(%partition, %from, %upto, asks, milliseconds = lasted, "a gap was repaired");
+            info!(%partition, %from, %through, asks, milliseconds = lasted, "a gap was repaired");
         }
     }
 
@@ -64,7 +64,7 @@ impl Edge {
 
     /// That request has left.
     pub(crate) fn sent(ask: u64) {
-        match CatchUps::is_asked(ask) {
+        match Cohorts::is_asked(ask) {
             true => counter!("tickwire_gateway_catch_up_asks_total").increment(1),
             false => counter!("tickwire_gateway_replays_asked_total").increment(1),
         }
@@ -72,8 +72,8 @@ impl Edge {
 
     /// That request has not left.
     pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
-        match CatchUps::is_asked(ask) {
-            true => self.catch_ups.unsent(now, ask),
+        match Cohorts::is_asked(ask) {
+            true => self.cohorts.unsent(now, ask),
             false => self.coverage.unsent(now, ask),
         }
     }
@@ -94,7 +94,7 @@ fn select_router(view: &View, ask: &Ask) -> Cow<'static, str> {
 
 /// The request for what `interest` wants, in its form for the wire. One that is too large to travel is part of what the
 /// routers know of the gateway since `revision` or before.
-pub(super) fn request(
+pub(crate) fn request(
     gateway: &NodeRef,
     ask: &Ask,
     revision: Revision,
@@ -107,31 +107,31 @@ pub(super) fn request(
         partition: ask.partition,
         from: ask.from,
         to: ask.to,
-        incarnation: ask.incarnation,
-        interest: Sought::of(gateway, revision, interest, if is_small { CARRIED_ENTRIES } else { 0 }),
+        epoch_id: ask.epoch_id,
+        interest: ReplayInterest::of(gateway, revision, interest, if is_small { CARRIED_ENTRIES } else { 0 }),
         purpose,
     };
     wire::encode(&request).inspect_err(refused).ok()
 }
 
 /// Whether an interest has few enough entries to travel in a request.
-pub(super) fn is_carried(interest: &Interest) -> bool {
+pub(crate) fn is_carried(interest: &Interest) -> bool {
     interest.wants.len() <= CARRIED_ENTRIES && interest.strays.len() <= CARRIED_ENTRIES
 }
 
 /// Tells the operator of steps that lose something.
-pub(super) fn note(step: &Step<Arc<Delivery>>) {
+pub(super) fn note(step: &CoverageEvent<Arc<Delivery>>) {
     match step {
-        Step::Gap { partition, from, upto, reason } => {
+        CoverageEvent::Gap { partition, from, through, reason } => {
             let reason = reason.as_str();
             counter!("tickwire_gateway_gaps_total", "reason" => reason).increment(1);
-            warn!(%partition, %from, %upto, reason, "events may be missing, and clients are told so");
+            warn!(%partition, %from, %through, reason, "events may be missing, and clients are told so");
         }
-        Step::Reset { former: Some(former), life } => {
-            let (incarnation, before) = (life.incarnation, life.before);
-            warn!(%former, %incarnation, %before, "another life of the stream; all positions start again");
+        CoverageEvent::Reset { former: Some(former), epoch } => {
+            let (epoch_id, before) = (epoch.epoch_id, epoch.before);
+            warn!(%former, %epoch_id, %before, "another life of the stream; all positions start again");
         }
-        Step::Reset { former: None, .. } | Step::Adopt { .. } | Step::Apply { .. } => {}
+        CoverageEvent::Reset { former: None, .. } | CoverageEvent::Adopt { .. } | CoverageEvent::Apply { .. } => {}
     }
 }
 
@@ -151,8 +151,8 @@ pub(super) fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{Incarnation, NodeId, Nonce, Partition, Seq};
-    use tickwire_core::ring::Member;
+    use tickwire_core::ids::{EpochId, NodeId, Nonce, Partition, Seq};
+    use tickwire_core::placement::Member;
 
     fn view(routers: usize) -> View {
         let node = |number| NodeRef { id: NodeId::new(&format!("r{number}")).unwrap(), nonce: Nonce(1) };
@@ -161,8 +161,8 @@ mod tests {
     }
 
     fn asked(view: &View, number: u64, unanswered: u32) -> String {
-        let (partition, incarnation) = (Partition(5), Incarnation(1));
-        let ask = Ask { number, partition, incarnation, from: Seq(1), to: Seq(2), unanswered };
+        let (partition, epoch_id) = (Partition(5), EpochId(1));
+        let ask = Ask { number, partition, epoch_id, from: Seq(1), to: Seq(2), unanswered };
         select_router(view, &ask).to_string()
     }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use metrics::{counter, describe_counter};
-use tickwire_core::coverage::Offered;
+use tickwire_core::coverage::SectionOutcome;
+use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
+use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Millis, Seq};
-use tickwire_core::replay::{Part, ReplayAnswer};
-use tickwire_core::section::{Batch, Section};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 
-use super::catch_ups::CatchUps;
 use super::{Edge, refused};
+use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
 
 impl Edge {
@@ -24,20 +24,20 @@ impl Edge {
             Err(error) => return refused(&error),
         };
         counter!("tickwire_gateway_batches_total").increment(1);
-        let life = batch.life();
+        let epoch = batch.epoch();
         for section in batch.sections {
-            let (partition, upto) = (section.partition, section.upto);
+            let (partition, through) = (section.partition, section.through);
             // A section of which one event cannot be read proves nothing; its range is asked for again.
             let section = match decode_section(section) {
                 Ok(section) => section,
                 Err(error) => {
                     refused(&error);
-                    self.coverage.unreadable(now, life.incarnation, partition, upto);
+                    self.coverage.unreadable(now, epoch.epoch_id, partition, through);
                     continue;
                 }
             };
             let events = section.events.len() as u64;
-            let offered = self.coverage.offer(now, life, section, &mut self.steps);
+            let offered = self.coverage.offer(now, epoch, section, &mut self.steps);
             counter!("tickwire_gateway_sections_total", "outcome" => label(offered)).increment(1);
             counter!("tickwire_gateway_received_events_total").increment(events);
         }
@@ -46,8 +46,8 @@ impl Edge {
     /// The server itself says that no router listens to what that ask was sent to.
     pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
         counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
-        match CatchUps::is_asked(ask) {
-            true => self.catch_ups.refused(now, ask),
+        match Cohorts::is_asked(ask) {
+            true => self.cohorts.refused(now, ask),
             false => self.coverage.refused(now, ask, &mut self.steps),
         }
     }
@@ -58,25 +58,25 @@ impl Edge {
             Ok(answer) => answer,
             Err(error) => return refused(&error),
         };
-        let ReplayAnswer { router, incarnation, part, last } = answer;
+        let ReplayAnswer { router, epoch_id, part, last } = answer;
         let (part, said) = match part {
-            Part::Events(section) => match decode_section(section) {
+            ReplayPart::Events(section) => match decode_section(section) {
                 Ok(section) => {
                     counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
                     counter!("tickwire_gateway_replayed_bytes_total").increment(payload.len() as u64);
-                    (Part::Events(section), None)
+                    (ReplayPart::Events(section), None)
                 }
                 Err(error) => return refused(&error),
             },
-            Part::Removed { partition, from, upto, damaged } => {
+            ReplayPart::Removed { partition, from, through, damaged } => {
                 let said = damaged.map_or("removed", |_| "damaged");
-                (Part::Removed { partition, from, upto, damaged }, Some(said))
+                (ReplayPart::Removed { partition, from, through, damaged }, Some(said))
             }
-            Part::Refused(refusal) => (Part::Refused(refusal), Some(refusal.as_str())),
+            ReplayPart::Refused(refusal) => (ReplayPart::Refused(refusal), Some(refusal.as_str())),
         };
-        let answer = ReplayAnswer { router, incarnation, part, last };
-        let offered = match CatchUps::is_asked(ask) {
-            true => self.catch_ups.answer(now, ask, answer),
+        let answer = ReplayAnswer { router, epoch_id, part, last };
+        let offered = match Cohorts::is_asked(ask) {
+            true => self.cohorts.answer(now, ask, answer),
             false => self.coverage.answer(now, ask, answer, &mut self.steps),
         };
         let outcome = said.unwrap_or(label(offered));
@@ -84,25 +84,25 @@ impl Edge {
     }
 }
 
-fn label(offered: Offered) -> &'static str {
+fn label(offered: SectionOutcome) -> &'static str {
     match offered {
-        Offered::Applied => "applied",
-        Offered::Held => "held",
-        Offered::Duplicate => "duplicate",
-        Offered::Outdated => "outdated",
-        Offered::Foreign => "foreign",
-        Offered::Unsound => "unsound",
+        SectionOutcome::Applied => "applied",
+        SectionOutcome::Held => "held",
+        SectionOutcome::Duplicate => "duplicate",
+        SectionOutcome::Outdated => "outdated",
+        SectionOutcome::Foreign => "foreign",
+        SectionOutcome::Unsound => "unsound",
     }
 }
 
 fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
-    let Section { partition, revision, prev, upto, events } = section;
+    let Section { partition, revision, prev, through, events } = section;
     let decode = |(seq, bytes): (Seq, Bytes)| {
         let event: Event = wire::decode_part(&bytes)?;
         Ok((seq, Arc::new(Delivery::new(event, partition, seq).of_bytes(bytes.len()))))
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
-    Ok(Section { partition, revision, prev, upto, events })
+    Ok(Section { partition, revision, prev, through, events })
 }
 
 pub(super) fn describe() {

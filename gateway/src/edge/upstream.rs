@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use tickwire_core::codes::NoticeCode;
 use tickwire_core::coverage::{Coverage, Weight};
 use tickwire_core::ids::{Millis, Partition};
+use tickwire_core::protocol::codes::NoticeCode;
 
 /// How long NATS may be away before clients are told, in milliseconds: most breaks are over sooner, and what was missed
 /// is repaired without a word.
@@ -54,13 +54,13 @@ impl Partitions {
 }
 
 impl Outage {
-    /// What is wrong now, if anything is. Every partition has a tick every `tick` milliseconds, of which its router tells
-    /// within `told` more. What does not come is waited for from `since` on.
+    /// What is wrong now, if anything is. Every partition has a tick every `heartbeat` milliseconds, of which its router tells
+    /// within `notified` more. What does not come is waited for from `since` on.
     pub(super) fn of<E: Weight>(
         now: Millis,
         (connected, is_stored): (bool, bool),
         coverage: &Coverage<E>,
-        (tick, told): (u64, u64),
+        (heartbeat, notified): (u64, u64),
         since: Millis,
     ) -> Option<Self> {
         if !connected {
@@ -76,8 +76,9 @@ impl Outage {
         // Where all are silent, no router is left. One alone may be on its way from one router to another.
         let before = |ms: u64| now.0.checked_sub(ms).filter(|before| since.0 <= *before).map(Millis);
         let silent = |ms: u64| Some((Partitions::of(coverage.silent(before(ms)?))?, ms));
-        let all = silent(tick + told + LATE_MS).filter(|(partitions, _)| partitions.count() == coverage.partitions());
-        if let Some((partitions, ms)) = all.or_else(|| silent(2 * tick + told + LATE_MS)) {
+        let all = silent(heartbeat + notified + LATE_MS)
+            .filter(|(partitions, _)| partitions.count() == coverage.partitions());
+        if let Some((partitions, ms)) = all.or_else(|| silent(2 * heartbeat + notified + LATE_MS)) {
             return Some(Self::Silent(partitions, ms));
         }
         Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
@@ -131,7 +132,7 @@ impl fmt::Display for Partitions {
 pub(super) struct Upstream {
     /// Since when there is an outage, and how long it may last before clients are told.
     outage: Option<(Millis, u64)>,
-    told: bool,
+    notified: bool,
     /// Since when there is a way for events to come: NATS is there, and stores them.
     open_since: Option<Millis>,
 }
@@ -145,27 +146,27 @@ impl Upstream {
             return now;
         }
         let since = *self.open_since.get_or_insert(now);
-        if self.told { Millis(0) } else { since }
+        if self.notified { Millis(0) } else { since }
     }
 
     /// Takes what is wrong now, and gives what clients are to be told.
     pub(super) fn see(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
         let Some(outage) = outage else {
             self.outage = None;
-            return std::mem::take(&mut self.told).then_some(NoticeCode::UpstreamRestored);
+            return std::mem::take(&mut self.notified).then_some(NoticeCode::UpstreamRestored);
         };
         let since = self.outage.map_or(now, |(since, _)| since);
         self.outage = Some((since, outage.grace()));
-        if self.told || now.since(since) < outage.grace() {
+        if self.notified || now.since(since) < outage.grace() {
             return None;
         }
-        self.told = true;
+        self.notified = true;
         Some(NoticeCode::UpstreamLost)
     }
 
     /// When to look again, if nothing changes.
     pub(super) fn next_look(&self) -> Option<Millis> {
-        self.outage.filter(|_| !self.told).map(|(since, grace)| since.plus(grace))
+        self.outage.filter(|_| !self.notified).map(|(since, grace)| since.plus(grace))
     }
 }
 

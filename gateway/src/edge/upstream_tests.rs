@@ -1,15 +1,15 @@
 //! When clients are told, by example.
 
 use proptest::prelude::*;
-use tickwire_core::coverage::Limits;
-use tickwire_core::ids::{Incarnation, Life, Revision, Seq};
-use tickwire_core::section::Section;
+use tickwire_core::coverage::RepairLimits;
+use tickwire_core::coverage::section::Section;
+use tickwire_core::ids::{Epoch, EpochId, Revision, Seq};
 
 use super::*;
 
 const TICK: (u64, u64) = (5_000, 1_000);
-const LIFE: Life = Life { incarnation: Incarnation(1), before: Seq(0) };
-const LIMITS: Limits = Limits {
+const LIFE: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
+const LIMITS: RepairLimits = RepairLimits {
     grace: 20,
     hold_bytes: 1_000_000,
     replays: 8,
@@ -34,8 +34,9 @@ fn a_short_break_is_not_told_and_a_long_one_is_told_once() {
 #[test]
 fn what_routers_say_of_the_storage_is_told_at_once() {
     let mut upstream = Upstream::default();
-    let told = [Some(Outage::NotStored), Some(Outage::NotStored), None].map(|outage| upstream.see(Millis(7), outage));
-    assert_eq!(told, [Some(NoticeCode::UpstreamLost), None, Some(NoticeCode::UpstreamRestored)]);
+    let notified =
+        [Some(Outage::NotStored), Some(Outage::NotStored), None].map(|outage| upstream.see(Millis(7), outage));
+    assert_eq!(notified, [Some(NoticeCode::UpstreamLost), None, Some(NoticeCode::UpstreamRestored)]);
 }
 
 #[test]
@@ -49,14 +50,14 @@ fn a_look_that_is_due_is_not_due_again() {
         assert!(upstream.next_look().is_none_or(|at| at > now), "{outage:?} at {now:?}");
         now = now.plus(900);
     }
-    assert!(upstream.told);
+    assert!(upstream.notified);
     assert_eq!(upstream.next_look(), None);
 }
 
 /// Tells `coverage` of a partition.
-fn hear(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev, upto): (u64, u64)) {
+fn hear(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev, through): (u64, u64)) {
     let (partition, revision) = (Partition(partition), Revision(1));
-    let section = Section { partition, revision, prev: Seq(prev), upto: Seq(upto), events: Vec::new() };
+    let section = Section { partition, revision, prev: Seq(prev), through: Seq(through), events: Vec::new() };
     coverage.offer(Millis(now), LIFE, section, &mut Vec::new());
 }
 
@@ -137,12 +138,12 @@ proptest! {
         let (mut upstream, mut now, mut since) = (Upstream::default(), Millis(0), None);
         for (ms, outage) in seen {
             now = now.plus(ms);
-            let told = upstream.see(now, outage);
+            let notified = upstream.see(now, outage);
             prop_assert!(upstream.next_look().is_none_or(|at| at > now));
             since = outage.and(since.or(Some(now)));
             // The longest that any may last before it is told.
-            prop_assert!(upstream.told || since.is_none_or(|since| now.since(since) < BEGIN_MS));
-            prop_assert!(told.is_none() || (told == Some(NoticeCode::UpstreamLost)) == outage.is_some());
+            prop_assert!(upstream.notified || since.is_none_or(|since| now.since(since) < BEGIN_MS));
+            prop_assert!(notified.is_none() || (notified == Some(NoticeCode::UpstreamLost)) == outage.is_some());
         }
     }
 }

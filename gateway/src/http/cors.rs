@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{Front, check_origin};
+use super::{HttpState, check_origin};
 
 /// For how long a browser may remember the answer to a preflight, in seconds. Most keep to two hours at most.
 const MAX_AGE: &str = "7200";
@@ -21,38 +21,38 @@ const EXPOSED: &str = "retry-after, www-authenticate";
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Answers the question before a request that carries a header of its own, such as `Authorization`.
-pub(super) async fn preflight(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
+pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = match check_origin(&headers, &front.allowed_origins) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refused.into_response(),
     };
     tell(&front, &headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
-    let told = response.headers_mut();
-    told.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    let headers_out = response.headers_mut();
+    headers_out.insert(header::ALLOW, HeaderValue::from_static(METHODS));
     if is_allowed {
-        told.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        told.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
-        told.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+        headers_out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+        headers_out.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+        headers_out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     }
     response
 }
 
 /// Answers what is neither asked nor preflown.
-pub(super) async fn wrong_method(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
+pub(super) async fn wrong_method(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
     tell(&front, &headers, &mut response);
     response
 }
 
 /// Lets the page that asked read the answer, whatever it is, if its origin may connect.
-pub(crate) fn tell(front: &Front, headers: &HeaderMap, response: &mut Response) {
-    let told = response.headers_mut();
-    told.append(header::VARY, HeaderValue::from_static("origin"));
+pub(crate) fn tell(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
+    let headers_out = response.headers_mut();
+    headers_out.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = headers.get(header::ORIGIN)
         && check_origin(headers, &front.allowed_origins).is_ok()
     {
-        told.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        told.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        headers_out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers_out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }

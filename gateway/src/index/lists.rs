@@ -11,7 +11,7 @@ use tickwire_core::ids::{Pattern, Room, Symbol};
 
 use super::list::{Candidate, List, Probe, Remaining};
 use super::statistics::{Dimension, Statistics};
-use super::walk::Walk;
+use super::walk::MatchWalk;
 use super::{Hasher, Slot};
 
 type ByValue<K> = HashMap<K, List, Hasher>;
@@ -42,7 +42,7 @@ struct OfKind {
 }
 
 #[derive(Clone, Copy)]
-enum Change {
+enum ListChange {
     Insert,
     Remove,
 }
@@ -51,14 +51,14 @@ impl Lists {
     /// Files a filter that is not filed.
     pub(super) fn file(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
         let candidate = self.candidate(filter, slot);
-        let (dimension, entries) = self.change(filter, candidate, Change::Insert);
+        let (dimension, entries) = self.change(filter, candidate, ListChange::Insert);
         statistics.of_mut(dimension).entries += entries;
     }
 
     /// Takes a filter out that was filed in this slot.
     pub(super) fn unfile(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
         let candidate = self.candidate(filter, slot);
-        let (dimension, entries) = self.change(filter, candidate, Change::Remove);
+        let (dimension, entries) = self.change(filter, candidate, ListChange::Remove);
         statistics.of_mut(dimension).entries -= entries;
     }
 
@@ -82,7 +82,7 @@ impl Lists {
     }
 
     /// Looks into every list that may have a filter which the event of `walk` passes.
-    pub(super) fn look(&self, walk: &mut Walk<'_>) {
+    pub(super) fn look(&self, walk: &mut MatchWalk<'_>) {
         let event = walk.event;
         let Some(of_kind) = self.kinds.get(&event.kind) else { return };
         if let Some(symbol) = event.symbol.as_ref().filter(|_| !self.symbols.is_empty()) {
@@ -119,7 +119,7 @@ impl Lists {
 
     /// Changes every list that the filter belongs into; tells how many, and of which dimension. The order is that of
     /// [`Remaining::of`].
-    fn change(&mut self, filter: &Filter, candidate: Candidate, change: Change) -> (Dimension, u64) {
+    fn change(&mut self, filter: &Filter, candidate: Candidate, change: ListChange) -> (Dimension, u64) {
         let (dimension, lists) = if let Some(symbols) = &filter.symbols {
             (Dimension::Symbol, change_named(&mut self.symbols, symbols, candidate, change))
         } else if let Some(rooms) = &filter.rooms {
@@ -144,7 +144,7 @@ impl Lists {
 
 impl OfKind {
     /// Changes the lists of a filter that names nothing.
-    fn change(&mut self, filter: &Filter, candidate: Candidate, change: Change) -> (Dimension, usize) {
+    fn change(&mut self, filter: &Filter, candidate: Candidate, change: ListChange) -> (Dimension, usize) {
         let of_each = |lists: &mut [List], numbers: &mut dyn Iterator<Item = usize>| {
             numbers.map(|number| change_list(&mut lists[number], candidate, change)).count()
         };
@@ -164,10 +164,10 @@ impl OfKind {
     }
 }
 
-fn change_list(list: &mut List, candidate: Candidate, change: Change) {
+fn change_list(list: &mut List, candidate: Candidate, change: ListChange) {
     match change {
-        Change::Insert => list.insert(candidate),
-        Change::Remove => list.remove(&candidate),
+        ListChange::Insert => list.insert(candidate),
+        ListChange::Remove => list.remove(&candidate),
     }
 }
 
@@ -176,7 +176,7 @@ fn change_named<K: Clone + Eq + Hash>(
     lists: &mut ByValue<K>,
     names: &BTreeSet<K>,
     candidate: Candidate,
-    change: Change,
+    change: ListChange,
 ) -> usize {
     for name in names {
         match lists.get_mut(name) {

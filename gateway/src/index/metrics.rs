@@ -7,9 +7,9 @@ use super::{Dimension, Statistics};
 
 /// What was published last. Shards share the metrics, so that each adds its difference.
 #[derive(Debug, Default)]
-pub(crate) struct Published(Statistics);
+pub(crate) struct PublishedStatistics(Statistics);
 
-impl Published {
+impl PublishedStatistics {
     /// Brings the metrics up to `now`.
     pub(crate) fn update(&mut self, now: Statistics) {
         let before = std::mem::replace(&mut self.0, now);

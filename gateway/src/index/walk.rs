@@ -11,7 +11,7 @@ use super::{Interned, Slot};
 
 /// A walk under way.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
+pub(super) struct MatchWalk<'a> {
     pub(super) event: &'a Event,
     pub(super) probe: Probe,
     pub(super) filters: &'a mut Slab<Interned>,
@@ -24,7 +24,7 @@ pub(super) struct Walk<'a> {
     pub(super) since: Option<Instant>,
 }
 
-impl Walk<'_> {
+impl MatchWalk<'_> {
     /// Notes what matches in the list of one value of the event, if there is such a list.
     pub(super) fn look(&mut self, dimension: Dimension, list: Option<&List>) {
         let tally = self.statistics.of_mut(dimension);

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tickwire_core::event::{Event, Kind, Priority, Tier};
-use tickwire_core::frames::Encoding;
 use tickwire_core::ids::{Millis, Pattern, Seq};
+use tickwire_core::protocol::Encoding;
 
 use crate::delivery::Delivery;
 
@@ -15,7 +15,7 @@ pub const PATIENCE_MS: u64 = 5_000;
 
 /// An event that waits.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct QueuedEvent {
     /// The event.
     pub delivery: Arc<Delivery>,
     /// Since when it waits.
@@ -31,7 +31,7 @@ pub struct Waiting {
 /// The lanes, lowest first.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    lanes: [VecDeque<Waiting>; Priority::ALL.len()],
+    lanes: [VecDeque<QueuedEvent>; Priority::ALL.len()],
     len: usize,
     bytes: usize,
     /// How many of them are critical.
@@ -47,7 +47,7 @@ struct ConflationKey<'e> {
     tier: Option<Tier>,
 }
 
-impl Waiting {
+impl QueuedEvent {
     fn is_critical(&self) -> bool {
         self.delivery.event.priority == Priority::Critical
     }
@@ -68,7 +68,7 @@ impl Lanes {
     }
 
     /// Puts an event behind those of its lane.
-    pub(crate) fn push(&mut self, lane: usize, waiting: Waiting, encoding: Encoding) {
+    pub(crate) fn push(&mut self, lane: usize, waiting: QueuedEvent, encoding: Encoding) {
         self.len += 1;
         self.critical += u32::from(waiting.is_critical());
         self.bytes += waiting.delivery.object(encoding).len();
@@ -76,7 +76,7 @@ impl Lanes {
     }
 
     /// The event that came last into a lane, if it still waits.
-    pub(crate) fn last_mut(&mut self, lane: usize) -> Option<&mut Waiting> {
+    pub(crate) fn last_mut(&mut self, lane: usize) -> Option<&mut QueuedEvent> {
         self.lanes[lane].back_mut()
     }
 
@@ -99,25 +99,25 @@ impl Lanes {
     /// The lane whose first event leaves next where only critical ones may.
     pub(crate) fn next_critical(&self) -> Option<(usize, bool)> {
         // With lanes switched off, critical events stand among all others, and keep their place.
-        let lane = [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(Waiting::is_critical))?;
+        let lane = [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(QueuedEvent::is_critical))?;
         Some((lane, false))
     }
 
     /// The first event of a lane.
-    pub(crate) fn front(&self, lane: usize) -> Option<&Waiting> {
+    pub(crate) fn front(&self, lane: usize) -> Option<&QueuedEvent> {
         self.lanes[lane].front()
     }
 
     /// Takes out the first event of a lane.
-    pub(crate) fn pop(&mut self, lane: usize, encoding: Encoding) -> Option<Waiting> {
+    pub(crate) fn pop(&mut self, lane: usize, encoding: Encoding) -> Option<QueuedEvent> {
         let waiting = self.lanes[lane].pop_front()?;
         self.note_gone(&waiting, encoding);
         Some(waiting)
     }
 
     /// Takes out the oldest event of the lowest lane that has any but critical ones.
-    pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<Waiting> {
-        let droppable = |waiting: &Waiting| !waiting.is_critical();
+    pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<QueuedEvent> {
+        let droppable = |waiting: &QueuedEvent| !waiting.is_critical();
         let (lane, at) =
             (0..).zip(&self.lanes).find_map(|(lane, waiting)| Some((lane, waiting.iter().position(droppable)?)))?;
         let waiting = self.lanes[lane as usize].remove(at)?;
@@ -126,8 +126,8 @@ impl Lanes {
     }
 
     /// Takes out, through `gone`, what has waited for [`PATIENCE_MS`] and is not critical.
-    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut gone: impl FnMut(Waiting)) {
-        let expired = |waiting: &Waiting| !waiting.is_critical() && now.since(waiting.since) >= PATIENCE_MS;
+    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut gone: impl FnMut(QueuedEvent)) {
+        let expired = |waiting: &QueuedEvent| !waiting.is_critical() && now.since(waiting.since) >= PATIENCE_MS;
         for lane in 0..self.lanes.len() {
             while let Some(waiting) = self.lanes[lane].pop_front_if(|first| expired(first)) {
                 self.note_gone(&waiting, encoding);
@@ -137,7 +137,7 @@ impl Lanes {
     }
 
     /// Replaces low and medium events by newer ones of their key; the older ones go through `gone`.
-    pub(crate) fn conflate(&mut self, encoding: Encoding, mut gone: impl FnMut(Waiting)) {
+    pub(crate) fn conflate(&mut self, encoding: Encoding, mut gone: impl FnMut(QueuedEvent)) {
         let mut newest: HashMap<ConflationKey<'_>, (Seq, usize)> = HashMap::new();
         for (at, waiting) in self.iter().enumerate() {
             if let Some(key) = conflation_key(&waiting.delivery.event) {
@@ -172,11 +172,11 @@ impl Lanes {
     }
 
     /// Everything that waits.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiting> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &QueuedEvent> {
         self.lanes.iter().flatten()
     }
 
-    fn note_gone(&mut self, waiting: &Waiting, encoding: Encoding) {
+    fn note_gone(&mut self, waiting: &QueuedEvent, encoding: Encoding) {
         self.len -= 1;
         self.critical -= u32::from(waiting.is_critical());
         self.bytes -= waiting.delivery.object(encoding).len();

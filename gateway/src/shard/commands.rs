@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrics::counter;
-use tickwire_core::codes::{CloseCode, ErrorCode};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{
-    Chosen, ClientFrame, Id, Pong, ServerError, ServerFrame, Subscription, SubscriptionName, Subscriptions, Wanted,
-};
 use tickwire_core::ids::{Millis, Partition, Seq};
-use tickwire_core::position::Position;
-use tickwire_core::since::Since;
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::since::Since;
+use tickwire_core::protocol::{
+    ClientFrame, Id, Pong, ServerError, ServerFrame, Subscription, SubscriptionName, SubscriptionRequest,
+    SubscriptionSelector, Subscriptions,
+};
 
 use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
-use crate::session::{Request, symbols};
+use crate::shard::session::{Request, symbols};
 use crate::socket::{Incoming, Socket};
 
 /// What only a faulty client sends. Limits that are reached, and what is not possible at the moment, befall good ones.
@@ -73,7 +74,7 @@ impl<S: Socket> Shard<S> {
                 self.check_symbols(&id, session.wanted(&name, &subscription.filter, symbols))?;
                 let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
                 self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
-                if since.is_some() && (session.catch_up.is_some() || session.requests.iter().any(Request::wants_past)) {
+                if since.is_some() && (session.backfill.is_some() || session.requests.iter().any(Request::wants_past)) {
                     let message = "the past is being given already; ask for more of it after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
@@ -90,7 +91,7 @@ impl<S: Socket> Shard<S> {
                     let message = "resume comes before anything is subscribed to, with all subscriptions";
                     return Err(ServerError::new(id, ErrorCode::ResumeNotFirst, message));
                 }
-                if session.catch_up.is_some() {
+                if session.backfill.is_some() {
                     let message = "the past is being given already; resume after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
@@ -111,7 +112,12 @@ impl<S: Socket> Shard<S> {
     }
 
     /// What the configuration makes of what a client asks for.
-    fn granted(&self, id: &Option<Id>, name: &SubscriptionName, wanted: &Wanted) -> Result<Subscription, ServerError> {
+    fn granted(
+        &self,
+        id: &Option<Id>,
+        name: &SubscriptionName,
+        wanted: &SubscriptionRequest,
+    ) -> Result<Subscription, ServerError> {
         let config = &self.settings.config;
         let filter = Filter::parse(&wanted.filter, &self.settings.kinds).map_err(|error| {
             let message = format!("{:?}: {error}", name.as_str());
@@ -142,9 +148,8 @@ impl<S: Socket> Shard<S> {
         // A gateway may lag, but not as far as that. Whoever claims to have seen the future would wait for it in vain.
         let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
         let beyond = known.saturating_add(self.settings.config.replay_range);
-        let is_behind = position.incarnation > self.applied.incarnation && self.outage.is_some();
-        let is_near =
-            position.incarnation != self.applied.incarnation || position.seqs.iter().all(|seq| seq.0 <= beyond);
+        let is_behind = position.epoch_id > self.applied.epoch_id && self.outage.is_some();
+        let is_near = position.epoch_id != self.applied.epoch_id || position.seqs.iter().all(|seq| seq.0 <= beyond);
         if is_near && !is_behind {
             return Ok(position);
         }
@@ -260,13 +265,13 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: Chosen) {
+    fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: SubscriptionSelector) {
         // What waits leaves while its subscription's name and quota are known.
         self.flush(now, number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         let ended = match chosen {
-            Chosen::All => session.release_all(),
-            Chosen::One(name) => match session.release(&name) {
+            SubscriptionSelector::All => session.release_all(),
+            SubscriptionSelector::One(name) => match session.release(&name) {
                 Some(ended) => vec![ended],
                 None => {
                     let count = session.subscriptions.len();

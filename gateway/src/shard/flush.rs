@@ -3,46 +3,48 @@
 use std::task::{Context, Poll};
 
 use metrics::counter;
-use tickwire_core::codes::{CloseCode, NoticeCode};
-use tickwire_core::frames::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
 use tickwire_core::ids::Millis;
+use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
+use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
 
 use super::Shard;
-use super::past::limits_of_past;
-use super::turns::Reading;
-use crate::account::Account;
-use crate::catch_up::Of;
-use crate::outbox::{Frame, Relief, Waiting};
-use crate::session::{Held, Session, Stage, held};
-use crate::socket::{Ended, HEADER, Ready, Socket};
-use crate::stats::let_go;
+use super::turns::SocketReading;
+use crate::backfill::request::BackfillTarget;
+use crate::limits::account::Account;
+use crate::outbox::{Frame, QueuedEvent, ShedResult};
+use crate::shard::backfill::limits_of_past;
+use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
+use crate::socket::{HEADER, Ready, Socket, SocketEnd};
+use crate::stats::count_fate;
 
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket takes it and the user's rate allows.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
         let Self { sessions, accounts, limits, content, frame, stats, unlimited, .. } = self;
-        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
+        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
+            return;
+        };
         session.flush_at = None;
         let account = &mut accounts[session.account];
         let encoding = session.socket.encoding();
         let mut ended = Ok(());
         while session.socket.unsent() == 0 && ended.is_ok() && session.wants_out() {
-            let Session { outbox, catch_up, subscriptions, has_quotas, .. } = session;
-            let quota = |account: &mut Account, waiting: &Waiting| {
+            let Session { outbox, backfill, subscriptions, has_quotas, .. } = session;
+            let quota = |account: &mut Account, waiting: &QueuedEvent| {
                 !*has_quotas || take_quota(account, now, subscriptions, waiting)
             };
-            match catch_up {
+            match backfill {
                 // What is new waits for the past. Of that only a quota holds anything.
-                Some(catch_up) => {
-                    let quota = |_: &mut Account, waiting: &Waiting| quota(account, waiting);
-                    catch_up.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
+                Some(backfill) => {
+                    let quota = |_: &mut Account, waiting: &QueuedEvent| quota(account, waiting);
+                    backfill.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
                     // The past of a subscription says nothing of how far the session is.
-                    content.early |= catch_up.of() != Of::Session && !content.events.is_empty();
+                    content.early |= backfill.of() != BackfillTarget::Session && !content.events.is_empty();
                 }
                 None => outbox.compose(now, account, encoding, limits, quota, content),
             }
-            for (code, fate) in &content.let_go {
-                let_go(*code, *fate);
+            for (code, fate) in &content.dropped {
+                count_fate(*code, *fate);
             }
             if content.is_empty() {
                 break;
@@ -71,7 +73,7 @@ impl<S: Socket> Shard<S> {
             return;
         }
         match session.outbox.due() {
-            _ if session.catch_up.is_some() => self.catch_on(now, number),
+            _ if session.backfill.is_some() => self.catch_on(now, number),
             // What this turn did not send waits for another, whatever is due.
             Some(due) => self.flush_later(number, due.max(now.plus(1))),
             None => {}
@@ -88,16 +90,18 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Too much waits for a session: what can be sent is sent, then room is made.
-    pub(super) fn unburden(&mut self, now: Millis, number: u64) {
+    pub(super) fn shed_load(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
         let Self { sessions, limits, content, behind, .. } = self;
-        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == Stage::Open) else { return };
+        let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
+            return;
+        };
         if session.outbox.bytes() <= limits.bytes {
             return;
         }
         let mut limits = *limits;
-        if let Some(catch_up) = &mut session.catch_up {
-            if catch_up.fall_behind() {
+        if let Some(backfill) = &mut session.backfill {
+            if backfill.fall_behind() {
                 session.outbox.forget_events();
                 behind.push(number);
                 return;
@@ -105,12 +109,12 @@ impl<S: Socket> Shard<S> {
             // It is the past that what is new waits for, not the client.
             limits.patience = u64::MAX;
         }
-        content.let_go.clear();
-        let relief = session.outbox.relieve(now, session.socket.encoding(), &limits, &mut content.let_go);
-        for (code, fate) in &content.let_go {
-            let_go(*code, *fate);
+        content.dropped.clear();
+        let shed = session.outbox.shed_load(now, session.socket.encoding(), &limits, &mut content.dropped);
+        for (code, fate) in &content.dropped {
+            count_fate(*code, *fate);
         }
-        if relief == Relief::Hopeless {
+        if shed == ShedResult::Hopeless {
             self.close(now, number, CloseCode::SlowConsumer);
         }
     }
@@ -118,7 +122,7 @@ impl<S: Socket> Shard<S> {
     /// Waits until this session's socket is ready for what it is needed for; `None` when the session is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
         match self.sessions.get_mut(number) {
-            Some(session) if session.reading == Reading::Awaited => session.socket.poll_ready(cx).map(Some),
+            Some(session) if session.reading == SocketReading::Awaited => session.socket.poll_ready(cx).map(Some),
             Some(session) => session.socket.poll_writable(cx).map(Some),
             None => Poll::Ready(None),
         }
@@ -152,7 +156,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Writes frames in one message; see [`Self::post`].
-    pub(super) fn send(&mut self, number: u64, frames: &[ServerFrame]) -> Result<usize, Ended> {
+    pub(super) fn send(&mut self, number: u64, frames: &[ServerFrame]) -> Result<usize, SocketEnd> {
         let Some(session) = self.sessions.get_mut(number) else { return Ok(0) };
         let mut message = std::mem::take(&mut self.frame);
         write_message(&mut message, frames, session.socket.encoding());
@@ -163,8 +167,9 @@ impl<S: Socket> Shard<S> {
 
     /// Sends a message that is written, unless the session was told that it ends; tells how many bytes wait for the socket
     /// then.
-    pub(super) fn post(&mut self, number: u64, message: &mut [u8]) -> Result<usize, Ended> {
-        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != Stage::Closing) else {
+    pub(super) fn post(&mut self, number: u64, message: &mut [u8]) -> Result<usize, SocketEnd> {
+        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != SessionStage::Closing)
+        else {
             return Ok(0);
         };
         self.stats.frames += 1;
@@ -173,7 +178,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// A session for which more waits than may is closed.
-    pub(super) fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, Ended>) {
+    pub(super) fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, SocketEnd>) {
         match sent {
             Err(ended) => self.end(now, number, ended),
             Ok(unsent) if unsent > self.settings.config.outbox_bytes => {
@@ -196,7 +201,7 @@ pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encodin
 }
 
 /// Takes an event of a quota. One that several subscriptions want is held by none that has no quota or has some left.
-fn take_quota(account: &mut Account, now: Millis, subscriptions: &[Held], waiting: &Waiting) -> bool {
+fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscription], waiting: &QueuedEvent) -> bool {
     let wanting = || {
         let others = subscriptions.iter().filter(|other| {
             other.number != waiting.subscription && other.subscription.filter.matches(&waiting.delivery.event)
@@ -204,13 +209,19 @@ fn take_quota(account: &mut Account, now: Millis, subscriptions: &[Held], waitin
         held(subscriptions, waiting.subscription).into_iter().chain(others)
     };
     wanting().any(|held| held.subscription.max_events_per_hour.is_none())
-        || wanting().any(|Held { name, subscription, .. }| {
+        || wanting().any(|ActiveSubscription { name, subscription, .. }| {
             subscription.max_events_per_hour.is_some_and(|most| account.take_quota(now, name, most))
         })
 }
 
 /// Writes a frame behind the room for its header.
-fn write_frame(bytes: &mut Vec<u8>, content: &Frame, subscriptions: &[Held], account: &Account, encoding: Encoding) {
+fn write_frame(
+    bytes: &mut Vec<u8>,
+    content: &Frame,
+    subscriptions: &[ActiveSubscription],
+    account: &Account,
+    encoding: Encoding,
+) {
     bytes.clear();
     bytes.resize(HEADER, 0);
     let len = usize::from(content.early) + content.notices.len() + content.events.len();
@@ -233,7 +244,12 @@ fn write_frame(bytes: &mut Vec<u8>, content: &Frame, subscriptions: &[Held], acc
 }
 
 /// Gives a notice its subscription's name, and words where they say more than the code.
-pub(super) fn worded(mut notice: Notice, subscription: u32, subscriptions: &[Held], account: &Account) -> Notice {
+pub(super) fn worded(
+    mut notice: Notice,
+    subscription: u32,
+    subscriptions: &[ActiveSubscription],
+    account: &Account,
+) -> Notice {
     counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
     notice.subscription = held(subscriptions, subscription).map(|held| held.name.clone());
     if notice.code == NoticeCode::Throttled.as_str() {

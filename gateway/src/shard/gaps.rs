@@ -3,8 +3,8 @@
 
 use compact_str::CompactString;
 use metrics::counter;
-use tickwire_core::frames::{Encoding, Gap, ServerFrame};
 use tickwire_core::ids::{Millis, Partition, Seq};
+use tickwire_core::protocol::{Encoding, Gap, ServerFrame};
 
 use super::Shard;
 use super::flush::write_message;

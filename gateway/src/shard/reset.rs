@@ -1,21 +1,21 @@
 //! Another life of the stream begins: its sequences mean something else. Sessions are told what they lose of the former
 //! life, and are given the new one from its beginning.
 
-use tickwire_core::frames::{Heartbeat, ServerFrame};
-use tickwire_core::ids::{Life, Millis, Partition};
+use tickwire_core::ids::{Epoch, Millis, Partition};
+use tickwire_core::protocol::{Heartbeat, ServerFrame};
 
 use super::Shard;
 use super::flush::worded;
 use super::gaps::gap;
-use crate::session::Session;
+use crate::shard::session::Session;
 use crate::socket::Socket;
 use crate::stats::dropped;
 
 impl<S: Socket> Shard<S> {
-    /// Sequences are those of `life` from here on. The edge covers all of it for whoever was promised something before.
-    pub(super) fn begin_life(&mut self, now: Millis, has_former: bool, life: Life) {
+    /// Sequences are those of `epoch` from here on. The edge covers all of it for whoever was promised something before.
+    pub(super) fn begin_epoch(&mut self, now: Millis, has_former: bool, epoch: Epoch) {
         if has_former {
-            self.end_life(now, life);
+            self.end_epoch(now, epoch);
             let ends = (0..).map(Partition).zip(&self.applied.seqs);
             let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
             self.tell_all(now, &gaps);
@@ -26,9 +26,9 @@ impl<S: Socket> Shard<S> {
                 session.ahead = None;
             }
         }
-        self.applied.incarnation = life.incarnation;
-        self.applied.seqs.fill(life.before);
-        self.before = life.before;
+        self.applied.epoch_id = epoch.epoch_id;
+        self.applied.seqs.fill(epoch.before);
+        self.before = epoch.before;
         if !has_former {
             return;
         }
@@ -37,15 +37,15 @@ impl<S: Socket> Shard<S> {
             let position = self.position(number);
             self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
         }
-        for number in self.sessions.numbers(|session| session.catch_up.is_some()) {
+        for number in self.sessions.numbers(|session| session.backfill.is_some()) {
             self.catch_on(now, number);
         }
     }
 
     /// What sessions lack of the former life cannot be had any more, and what still waits for them is dropped: it would come
     /// behind the reset, under sequences that mean something else by then.
-    fn end_life(&mut self, now: Millis, life: Life) {
-        self.gatherings.clear();
+    fn end_epoch(&mut self, now: Millis, epoch: Epoch) {
+        self.cohorts.clear();
         for number in self.sessions.numbers(is_concerned) {
             self.flush(now, number);
             let Self { sessions, accounts, applied, .. } = self;
@@ -55,10 +55,10 @@ impl<S: Socket> Shard<S> {
             session.outbox.forget_events();
             let mut lost = Vec::new();
             let mut pending = session.outbox.last_words();
-            if let Some(catch_up) = &mut session.catch_up {
-                unsent += catch_up.outbox.len();
-                pending.extend(catch_up.outbox.last_words());
-                lost = catch_up.reset(life, &applied.seqs);
+            if let Some(backfill) = &mut session.backfill {
+                unsent += backfill.outbox.len();
+                pending.extend(backfill.outbox.last_words());
+                lost = backfill.reset(epoch, &applied.seqs);
             }
             let waited = (0..).map(Partition).zip(held.seqs).zip(&applied.seqs).map(|((p, held), end)| (p, held, *end));
             lost.extend(waited.filter(|(_, held, end)| held < end));
@@ -83,5 +83,5 @@ impl<S: Socket> Shard<S> {
 /// Whether it is told of another life. One that has given up all its subscriptions may still catch up, and waits for the
 /// end of that.
 fn is_concerned<S>(session: &Session<S>) -> bool {
-    !session.subscriptions.is_empty() || session.catch_up.is_some()
+    !session.subscriptions.is_empty() || session.backfill.is_some()
 }

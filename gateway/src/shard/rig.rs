@@ -11,22 +11,23 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use tickwire_core::coverage::Step;
+use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::{Event, Kinds, Timestamp};
-use tickwire_core::frames::Encoding;
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeId, Partition, Seq, UserId};
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, Partition, Seq, UserId};
+use tickwire_core::protocol::Encoding;
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_testkit::blank_event;
 use tokio::sync::Semaphore;
 
 use super::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
-use crate::auth::{Authenticator, Identity};
+use crate::byte_queue;
+use crate::byte_queue::Receiver;
 use crate::delivery::Delivery;
-use crate::messages::{FromEdge, Steps, ToEdge};
-use crate::session::Stage;
-use crate::socket::{Rate, Reader, Ready, TcpSocket, frame};
-use crate::weighed::{self, Receiver};
+use crate::handshake::auth::{Authenticator, Identity};
+use crate::messages::{FromEdge, SharedCoverageEvents, ToEdge};
+use crate::shard::session::SessionStage;
+use crate::socket::{MessageReader, ReadRate, Ready, TcpSocket, frame};
 
 /// How many partitions the stream has.
 pub(super) const PARTITIONS: u16 = 3;
@@ -56,7 +57,7 @@ impl Rig {
     pub(super) fn new() -> Self {
         let mut config = Config::load(&LoadOptions::default()).unwrap();
         config.auth.jwt_secret = Secret::new(SECRET);
-        let (sender, edge) = weighed::channel();
+        let (sender, edge) = byte_queue::channel();
         let settings = ShardConfig {
             gateway: NodeId::new("gateway-1").unwrap(),
             config: config.gateway.clone(),
@@ -69,9 +70,9 @@ impl Rig {
         let shard = Shard::new(0, settings, sender);
         let mut rig =
             Self { shard, now: Millis(7), clients: Vec::new(), listener, edge, times: HashMap::new(), stored: 10 };
-        let life = Life { incarnation: Incarnation(1), before: Seq(0) };
-        let begin = (0..PARTITIONS).map(|p| Step::Adopt { partition: Partition(p), at: Seq(10) });
-        rig.steps([Step::Reset { former: None, life }].into_iter().chain(begin));
+        let epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
+        let begin = (0..PARTITIONS).map(|p| CoverageEvent::Adopt { partition: Partition(p), at: Seq(10) });
+        rig.steps([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
         rig
     }
 
@@ -82,8 +83,8 @@ impl Rig {
         tcp.set_nonblocking(true).unwrap();
         let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
         let config = &self.shard.settings.config;
-        let rate = Rate { frames: config.read_frames, bytes: config.read_bytes };
-        let mut reader = Reader::new(&[], config.max_frame_bytes);
+        let rate = ReadRate { frames: config.read_frames, bytes: config.read_bytes };
+        let mut reader = MessageReader::new(&[], config.max_frame_bytes);
         reader.set_max_frame_bytes(config.max_frame_bytes);
         let identity = Identity {
             user: UserId::new("ann").unwrap(),
@@ -92,9 +93,9 @@ impl Rig {
             expires: token.map(|seconds| wall_clock() + Duration::from_secs(seconds)),
         };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let socket = TcpSocket::new(tcp, reader, rate, Encoding::Json).park().unwrap();
+        let socket = TcpSocket::new(tcp, reader, rate, Encoding::Json).detach().unwrap();
         let before = self.shard.sessions.numbers(|_| true);
-        self.shard.arrive(self.now, TcpSocket::unpark(socket).unwrap(), identity, place);
+        self.shard.arrive(self.now, TcpSocket::attach(socket).unwrap(), identity, place);
         let number = self.shard.sessions.numbers(|_| true).into_iter().find(|number| !before.contains(number));
         let number = number.unwrap();
         self.clients.push((number, client));
@@ -128,8 +129,8 @@ impl Rig {
     }
 
     /// Partitions move on.
-    pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = Step<Arc<Delivery>>>) {
-        self.take(FromEdge::Steps(Arc::new(Steps::new(steps.into_iter().collect()))));
+    pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = CoverageEvent<Arc<Delivery>>>) {
+        self.take(FromEdge::Steps(Arc::new(SharedCoverageEvents::new(steps.into_iter().collect()))));
     }
 
     /// So many events come in a partition.
@@ -141,7 +142,7 @@ impl Rig {
             (Seq(seq), Arc::new(Delivery::new(event, partition, Seq(seq)).of_bytes(200)))
         });
         let events = events.collect();
-        self.steps([Step::Apply { partition, from, upto: Seq(self.stored), events }]);
+        self.steps([CoverageEvent::Apply { partition, from, through: Seq(self.stored), events }]);
     }
 
     /// A client says something.
@@ -189,7 +190,7 @@ impl Rig {
         for _ in 0..3 {
             // The runtime looks at its sockets when nothing else is to be done.
             tokio::task::yield_now().await;
-            for number in self.shard.sessions.numbers(|session| session.stage != Stage::Joining) {
+            for number in self.shard.sessions.numbers(|session| session.stage != SessionStage::Joining) {
                 let ready = poll_fn(|cx| Poll::Ready(self.shard.poll_ready(cx, number))).await;
                 match ready {
                     Poll::Ready(Some(Ready::Readable)) => self.shard.readable(number),
@@ -199,12 +200,12 @@ impl Rig {
                 }
             }
             self.shard.read_sockets(self.now);
-            self.shard.digest(self.now);
+            self.shard.process(self.now);
         }
     }
 
     /// How far a session is; `None` if it is gone.
-    pub(super) fn stage(&self, number: u64) -> Option<Stage> {
+    pub(super) fn stage(&self, number: u64) -> Option<SessionStage> {
         self.shard.sessions.get(number).map(|session| session.stage)
     }
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
-use tickwire_core::codes::NoticeCode;
-use tickwire_core::coverage::{GapReason, Step};
-use tickwire_core::ids::{Incarnation, Life, Millis, Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::coverage::{CoverageEvent, GapReason};
+use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::position::Position;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use super::rig::{PARTITIONS, Rig};
-use crate::auth::Term;
-use crate::messages::{FromEdge, Past, SkippedRange, Steps};
-use crate::session::Stage;
+use crate::handshake::auth::TokenTerm;
+use crate::messages::{BackfillChunk, FromEdge, SharedCoverageEvents, SkippedRange};
+use crate::shard::session::SessionStage;
 use crate::socket::frame;
 
 /// How long a session may last once its shard drains, beyond the window: its goodbye, and a turn.
@@ -25,11 +25,11 @@ const GOODBYE_MS: u64 = 5_100;
 const PONG: u8 = 0x8a;
 
 #[derive(Clone, Debug)]
-enum Input {
+enum TurnInput {
     Pass(u64),
     Arrive(Option<u64>),
     Confirm(usize),
-    Say(usize, Said),
+    Say(usize, HeardFrames),
     Leave(usize),
     Events(u16, u64),
     Gap(u16),
@@ -46,7 +46,7 @@ enum Input {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Said {
+enum HeardFrames {
     Subscribe(u16),
     SubscribeFew,
     Since,
@@ -59,8 +59,8 @@ enum Said {
     Flood,
 }
 
-fn input() -> impl Strategy<Value = Input> {
-    use Said::{Auth, Flood, Garbage, List, Ping, Resume, Since, Subscribe, SubscribeFew, Unsubscribe};
+fn input() -> impl Strategy<Value = TurnInput> {
+    use HeardFrames::{Auth, Flood, Garbage, List, Ping, Resume, Since, Subscribe, SubscribeFew, Unsubscribe};
     let said = prop_oneof![
         (0..1_000u16).prop_map(Subscribe),
         prop::sample::select(vec![SubscribeFew, Since, Resume, Unsubscribe, List, Garbage, Ping, Flood]),
@@ -68,40 +68,40 @@ fn input() -> impl Strategy<Value = Input> {
     ];
     let token = prop_oneof![2 => Just(None), 1 => (0..90u64).prop_map(Some)];
     prop_oneof![
-        3 => (0..200u64).prop_map(Input::Pass),
-        2 => (0..30_000u64).prop_map(Input::Pass),
-        3 => token.prop_map(Input::Arrive),
-        5 => any::<usize>().prop_map(Input::Confirm),
-        8 => (any::<usize>(), said).prop_map(|(session, said)| Input::Say(session, said)),
-        1 => any::<usize>().prop_map(Input::Leave),
-        4 => (0..PARTITIONS, 1..60u64).prop_map(|(partition, count)| Input::Events(partition, count)),
-        1 => (0..PARTITIONS).prop_map(Input::Gap),
-        1 => (0..PARTITIONS).prop_map(Input::LeftOut),
-        1 => Just(Input::Reset),
-        1 => any::<bool>().prop_map(Input::Upstream),
-        2 => (any::<usize>(), prop::option::of(0..40u64)).prop_map(|(session, seq)| Input::Found(session, seq)),
-        2 => (1..4u64).prop_map(Input::Gathered),
-        2 => (1..4u64, 0..40u64).prop_map(|(gathering, upto)| Input::Past(gathering, upto)),
-        2 => (1..4u64).prop_map(Input::PastEnds),
-        1 => any::<usize>().prop_map(Input::SendAway),
-        1 => Just(Input::Drain),
-        6 => Just(Input::Settle),
+        3 => (0..200u64).prop_map(TurnInput::Pass),
+        2 => (0..30_000u64).prop_map(TurnInput::Pass),
+        3 => token.prop_map(TurnInput::Arrive),
+        5 => any::<usize>().prop_map(TurnInput::Confirm),
+        8 => (any::<usize>(), said).prop_map(|(session, said)| TurnInput::Say(session, said)),
+        1 => any::<usize>().prop_map(TurnInput::Leave),
+        4 => (0..PARTITIONS, 1..60u64).prop_map(|(partition, count)| TurnInput::Events(partition, count)),
+        1 => (0..PARTITIONS).prop_map(TurnInput::Gap),
+        1 => (0..PARTITIONS).prop_map(TurnInput::LeftOut),
+        1 => Just(TurnInput::Reset),
+        1 => any::<bool>().prop_map(TurnInput::Upstream),
+        2 => (any::<usize>(), prop::option::of(0..40u64)).prop_map(|(session, seq)| TurnInput::Found(session, seq)),
+        2 => (1..4u64).prop_map(TurnInput::Gathered),
+        2 => (1..4u64, 0..40u64).prop_map(|(cohort, through)| TurnInput::Past(cohort, through)),
+        2 => (1..4u64).prop_map(TurnInput::PastEnds),
+        1 => any::<usize>().prop_map(TurnInput::SendAway),
+        1 => Just(TurnInput::Drain),
+        6 => Just(TurnInput::Settle),
     ]
 }
 
 /// What a client says, as it is sent.
-fn spoken(said: Said) -> Value {
-    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(3); PARTITIONS.into()] }.to_string();
+fn spoken(said: HeardFrames) -> Value {
+    let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(3); PARTITIONS.into()] }.to_string();
     match said {
-        Said::Subscribe(window) => json!({ "action": "subscribe", "name": "some", "window_ms": window }),
-        Said::SubscribeFew => json!({ "action": "subscribe", "name": "few", "max_events_per_hour": 3 }),
-        Said::Since => json!({ "action": "subscribe", "name": "past", "since": "1h" }),
-        Said::Resume => json!({ "action": "resume", "position": position, "subscriptions": { "some": {} } }),
-        Said::Unsubscribe => json!({ "action": "unsubscribe", "name": "*" }),
-        Said::List => json!({ "action": "list" }),
-        Said::Auth(seconds) => Rig::token(seconds),
-        Said::Garbage => json!([]),
-        Said::Ping | Said::Flood => json!({ "action": "ping" }),
+        HeardFrames::Subscribe(window) => json!({ "action": "subscribe", "name": "some", "window_ms": window }),
+        HeardFrames::SubscribeFew => json!({ "action": "subscribe", "name": "few", "max_events_per_hour": 3 }),
+        HeardFrames::Since => json!({ "action": "subscribe", "name": "past", "since": "1h" }),
+        HeardFrames::Resume => json!({ "action": "resume", "position": position, "subscriptions": { "some": {} } }),
+        HeardFrames::Unsubscribe => json!({ "action": "unsubscribe", "name": "*" }),
+        HeardFrames::List => json!({ "action": "list" }),
+        HeardFrames::Auth(seconds) => Rig::token(seconds),
+        HeardFrames::Garbage => json!([]),
+        HeardFrames::Ping | HeardFrames::Flood => json!({ "action": "ping" }),
     }
 }
 
@@ -110,61 +110,68 @@ fn runtime() -> Runtime {
 }
 
 /// Lets all this happen, and checks after each that nothing is due that was done.
-async fn run(inputs: Vec<Input>) -> Result<(), TestCaseError> {
+async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
     let mut rig = Rig::new();
     let mut drained = None;
     for input in inputs {
         let numbers = rig.shard.sessions.numbers(|_| true);
         let pick = |which: usize| (!numbers.is_empty()).then(|| numbers[which % numbers.len()]);
         match input.clone() {
-            Input::Pass(ms) => rig.now = rig.now.plus(ms),
-            Input::Arrive(token) => {
+            TurnInput::Pass(ms) => rig.now = rig.now.plus(ms),
+            TurnInput::Arrive(token) => {
                 if numbers.len() < 6 {
                     rig.arrive(token);
                 }
             }
-            Input::Confirm(which) => pick(which).into_iter().for_each(|number| rig.take(FromEdge::Confirmed(number))),
-            Input::Say(which, said) => {
-                let count = if matches!(said, Said::Flood) { 300 } else { 1 };
+            TurnInput::Confirm(which) => {
+                pick(which).into_iter().for_each(|number| rig.take(FromEdge::Confirmed(number)))
+            }
+            TurnInput::Say(which, said) => {
+                let count = if matches!(said, HeardFrames::Flood) { 300 } else { 1 };
                 for number in pick(which).into_iter().flat_map(|number| vec![number; count]) {
                     rig.say(number, &spoken(said));
                 }
             }
-            Input::Leave(which) => {
+            TurnInput::Leave(which) => {
                 let number = pick(which);
                 rig.clients.retain(|(of, _)| Some(*of) != number);
             }
-            Input::Events(partition, count) => rig.events(partition, count),
-            Input::Gap(partition) => {
+            TurnInput::Events(partition, count) => rig.events(partition, count),
+            TurnInput::Gap(partition) => {
                 let (partition, reason) = (Partition(partition), GapReason::Lost);
-                rig.steps([Step::Gap { partition, from: Seq(1), upto: Seq(2), reason }]);
+                rig.steps([CoverageEvent::Gap { partition, from: Seq(1), through: Seq(2), reason }]);
             }
-            Input::LeftOut(partition) => {
-                let (partition, from, upto) = (Partition(partition), Seq(1), Seq(2));
-                rig.take(FromEdge::LeftOut(vec![SkippedRange { partition, from, upto, is_lost: true }]));
+            TurnInput::LeftOut(partition) => {
+                let (partition, from, through) = (Partition(partition), Seq(1), Seq(2));
+                rig.take(FromEdge::LeftOut(vec![SkippedRange { partition, from, through, is_lost: true }]));
             }
-            Input::Reset => {
-                let incarnation = Incarnation(rig.shard.applied.incarnation.0 + 1);
-                let former = Some(rig.shard.applied.incarnation);
-                rig.steps([Step::Reset { former, life: Life { incarnation, before: Seq(0) } }]);
+            TurnInput::Reset => {
+                let epoch_id = EpochId(rig.shard.applied.epoch_id.0 + 1);
+                let former = Some(rig.shard.applied.epoch_id);
+                rig.steps([CoverageEvent::Reset { former, epoch: Epoch { epoch_id, before: Seq(0) } }]);
             }
-            Input::Upstream(lost) => {
+            TurnInput::Upstream(lost) => {
                 let code = if lost { NoticeCode::UpstreamLost } else { NoticeCode::UpstreamRestored };
                 rig.take(FromEdge::Upstream(code, None));
             }
-            Input::Found(which, seq) => {
+            TurnInput::Found(which, seq) => {
                 pick(which).into_iter().for_each(|number| rig.found(number, seq.map(Seq)));
             }
-            Input::Gathered(gathering) => rig.take(FromEdge::Gathered(gathering, numbers)),
-            Input::Past(gathering, upto) => {
-                let (partition, from, upto) = (Partition(0), Seq(0), Seq(upto));
-                let steps = Steps::new(vec![Step::Apply { partition, from, upto, events: Vec::new() }]);
-                rig.take(FromEdge::Past(Arc::new(Past { gathering, steps })));
+            TurnInput::Gathered(cohort) => rig.take(FromEdge::Gathered(cohort, numbers)),
+            TurnInput::Past(cohort, through) => {
+                let (partition, from, through) = (Partition(0), Seq(0), Seq(through));
+                let steps = SharedCoverageEvents::new(vec![CoverageEvent::Apply {
+                    partition,
+                    from,
+                    through,
+                    events: Vec::new(),
+                }]);
+                rig.take(FromEdge::Past(Arc::new(BackfillChunk { cohort, steps })));
             }
-            Input::PastEnds(gathering) => rig.take(FromEdge::PastEnds(gathering)),
-            Input::SendAway(which) => rig.take(FromEdge::SendAway(pick(which).into_iter().collect())),
-            Input::Drain => drain(&mut rig, &mut drained),
-            Input::Settle => rig.settle().await,
+            TurnInput::PastEnds(cohort) => rig.take(FromEdge::PastEnds(cohort)),
+            TurnInput::SendAway(which) => rig.take(FromEdge::SendAway(pick(which).into_iter().collect())),
+            TurnInput::Drain => drain(&mut rig, &mut drained),
+            TurnInput::Settle => rig.settle().await,
         }
         rig.turn();
         let (now, next) = (rig.now, rig.shard.next_turn());
@@ -208,11 +215,11 @@ async fn who_is_welcomed_while_the_gateway_drains_is_sent_away_in_its_turn() {
     let waits = rig.arrive(None);
     rig.shard.drain(rig.now);
     rig.take(FromEdge::Confirmed(waits));
-    assert_eq!(rig.stage(waits), Some(Stage::Open));
+    assert_eq!(rig.stage(waits), Some(SessionStage::Open));
     let window = u64::try_from(rig.shard.settings.config.drain_window.as_millis()).unwrap();
     rig.now = rig.now.plus(window);
     rig.turn();
-    assert_eq!(rig.stage(waits), Some(Stage::Closing));
+    assert_eq!(rig.stage(waits), Some(SessionStage::Closing));
 }
 
 /// A process that stood still for minutes finds the answers of its clients unread.
@@ -227,18 +234,18 @@ async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
     rig.send(answers, &frame(PONG, b""));
     rig.now = beat.plus(600_000);
     rig.turn();
-    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Open)));
+    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(SessionStage::Open), Some(SessionStage::Open)));
     rig.settle().await;
     for _ in 0..2 {
         rig.now = rig.now.plus(1_500);
         rig.turn();
     }
-    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(Stage::Open), Some(Stage::Closing)));
+    assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(SessionStage::Open), Some(SessionStage::Closing)));
 }
 
 /// A session goes on at this sequence of every partition, and is confirmed.
 async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
-    let position = Position { incarnation: Incarnation(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
+    let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
     rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
     rig.settle().await;
@@ -267,10 +274,10 @@ async fn who_is_far_ahead_of_a_gateway_that_has_lost_its_cluster_is_told_to_come
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     let far = Seq(rig.shard.settings.config.replay_range + 1_000);
-    let position = Position { incarnation: Incarnation(1), seqs: vec![far; usize::from(PARTITIONS)] };
+    let position = Position { epoch_id: EpochId(1), seqs: vec![far; usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
     let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
-    let later = Position { incarnation: Incarnation(2), seqs: vec![Seq(5); usize::from(PARTITIONS)] };
+    let later = Position { epoch_id: EpochId(2), seqs: vec![Seq(5); usize::from(PARTITIONS)] };
     let later = json!({ "action": "resume", "position": later.to_string(), "subscriptions": subscriptions });
     for (notice, code) in [(NoticeCode::UpstreamLost, "503"), (NoticeCode::UpstreamRestored, "415")] {
         rig.take(FromEdge::Upstream(notice, None));
@@ -299,9 +306,9 @@ async fn whoever_catches_up_is_told_of_another_life_even_if_it_has_given_up_its_
     rig.say(number, &json!({ "action": "unsubscribe", "name": "*" }));
     rig.settle().await;
     rig.hears(number, "\"subscriptions\":{}");
-    let life = Life { incarnation: Incarnation(2), before: Seq(0) };
-    rig.steps([Step::Reset { former: Some(Incarnation(1)), life }]);
-    let begin = Position { incarnation: life.incarnation, seqs: vec![Seq(0); usize::from(PARTITIONS)] };
+    let epoch = Epoch { epoch_id: EpochId(2), before: Seq(0) };
+    rig.steps([CoverageEvent::Reset { former: Some(EpochId(1)), epoch }]);
+    let begin = Position { epoch_id: epoch.epoch_id, seqs: vec![Seq(0); usize::from(PARTITIONS)] };
     rig.hears(number, &format!("\"heartbeat\",\"position\":\"{begin}\""));
 }
 
@@ -316,7 +323,7 @@ async fn whoever_leaves_while_it_waits_for_its_welcome_frees_its_place() {
         rig.now = rig.now.plus(1_100);
         rig.turn();
     }
-    assert_eq!((rig.stage(stays), rig.stage(closes)), (Some(Stage::Joining), None));
+    assert_eq!((rig.stage(stays), rig.stage(closes)), (Some(SessionStage::Joining), None));
 }
 
 #[tokio::test]
@@ -325,12 +332,12 @@ async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcom
     let [looked_at, confirmed] = [rig.arrive(Some(60)), rig.arrive(Some(60))];
     for number in [looked_at, confirmed] {
         let expired = (rig.shard.settings.clocks.wall)() - Duration::from_secs(60);
-        rig.shard.sessions.get_mut(number).unwrap().term = Some(Term::new(expired, expired));
+        rig.shard.sessions.get_mut(number).unwrap().term = Some(TokenTerm::new(expired, expired));
     }
     rig.take(FromEdge::Confirmed(confirmed));
     rig.now = rig.now.plus(1_100);
     rig.turn();
-    assert_eq!([rig.stage(looked_at), rig.stage(confirmed)], [Some(Stage::Closing); 2]);
+    assert_eq!([rig.stage(looked_at), rig.stage(confirmed)], [Some(SessionStage::Closing); 2]);
 }
 
 /// What it had before it came is no past of a subscription that is new: that wants all of it, though the gateway lags.
@@ -344,6 +351,6 @@ async fn the_past_of_a_new_subscription_reaches_to_where_its_session_was_before(
     rig.say(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
     rig.settle().await;
     rig.take(FromEdge::Confirmed(number));
-    let (_, from, to) = rig.shard.sessions.get(number).unwrap().catch_up.as_ref().unwrap().lack();
+    let (_, from, to) = rig.shard.sessions.get(number).unwrap().backfill.as_ref().unwrap().ranges();
     assert_eq!((from[0], to[0]), (Seq(3), Seq(15)));
 }

@@ -8,9 +8,9 @@ use metrics::counter;
 use tickwire_core::ids::Millis;
 
 use super::Shard;
-use crate::budget::{Price, Rate};
-use crate::session::Stage;
-use crate::socket::{Ended, Socket};
+use crate::limits::budget::{Price, Rate};
+use crate::shard::session::SessionStage;
+use crate::socket::{Socket, SocketEnd};
 
 /// How long sockets are read before events have their turn.
 const TURN: Duration = Duration::from_micros(500);
@@ -50,7 +50,7 @@ impl CommandRates {
 
 /// Whether a session's socket is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum SocketReading {
     /// As soon as it has something.
     Awaited,
     /// It has something, and stands in the row.
@@ -75,7 +75,7 @@ impl<S: Socket> Shard<S> {
     /// The socket of a session has something to read, which is done when it is its turn.
     pub(crate) fn readable(&mut self, number: u64) {
         if let Some(session) = self.sessions.get_mut(number) {
-            session.reading = Reading::Due;
+            session.reading = SocketReading::Due;
             self.due.push_back(number);
         }
     }
@@ -102,13 +102,13 @@ impl<S: Socket> Shard<S> {
             let Some(session) = self.sessions.get_mut(number) else { continue };
             match turn {
                 Turn::Done => {
-                    session.reading = Reading::Awaited;
+                    session.reading = SocketReading::Awaited;
                     session.socket.watch_again();
                 }
                 Turn::More => self.due.push_back(number),
                 Turn::Pause(until) => {
                     counter!("tickwire_gateway_paused_commands_total").increment(1);
-                    session.reading = Reading::Paused;
+                    session.reading = SocketReading::Paused;
                     // What waits in its connection is a sign of life, though it is not read.
                     session.pulse.heard(now);
                     self.pauses.set(self.pauses.round(until.min(now.plus(PAUSE_MS))), number);
@@ -149,7 +149,7 @@ impl<S: Socket> Shard<S> {
             let Self { sessions, accounts, command_rates, .. } = self;
             let Some(session) = sessions.get_mut(number) else { return Turn::Gone };
             // A client that does not read its answers is not asked for more.
-            if !session.socket.takes_more() && session.stage == Stage::Open {
+            if !session.socket.takes_more() && session.stage == SessionStage::Open {
                 return Turn::Done;
             }
             let of_user = accounts[session.account].commands.free_at(&command_rates.user);
@@ -158,10 +158,10 @@ impl<S: Socket> Shard<S> {
                 return Turn::Pause(until);
             }
             let read = session.socket.read();
-            let open = session.stage == Stage::Open;
+            let open = session.stage == SessionStage::Open;
             match read {
                 Ok(None) => return Turn::Done,
-                Ok(Some(_)) | Err(Ended::Refused(_)) if !open => self.spend_command(now, number, 0),
+                Ok(Some(_)) | Err(SocketEnd::Refused(_)) if !open => self.spend_command(now, number, 0),
                 Ok(Some(incoming)) => {
                     session.pulse.heard(now);
                     self.spend_command(now, number, incoming.len());
@@ -169,7 +169,7 @@ impl<S: Socket> Shard<S> {
                 }
                 Err(ended) => {
                     self.end(now, number, ended);
-                    if ended == Ended::Gone {
+                    if ended == SocketEnd::Gone {
                         return Turn::Gone;
                     }
                 }

@@ -8,13 +8,13 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tickwire_core::codes::ErrorCode;
 use tickwire_core::event::Timestamp;
-use tickwire_core::frames::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerError, ServerMessage};
-use tickwire_core::ids::{Incarnation, Life, Partition, Seq, UserId};
-use tickwire_core::position::Position;
+use tickwire_core::ids::{Epoch, EpochId, Partition, Seq, UserId};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerError, ServerMessage};
 
-use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS, Stored};
+use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
 use super::gateway::identity;
 use super::made::filter;
 use super::plan::REPLAY_RANGE;
@@ -32,7 +32,7 @@ const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
 #[derive(Debug)]
 pub(super) struct Promise {
     filter: u32,
-    incarnation: Incarnation,
+    epoch_id: EpochId,
     /// Per partition, after which sequence it begins.
     start: Vec<Seq>,
     /// Per partition, up to where everything was given or told, as the client was told.
@@ -41,11 +41,11 @@ pub(super) struct Promise {
 
 /// What was stored before a subscription that is wanted with it.
 #[derive(Debug)]
-struct Past {
+struct AskedPast {
     filter: u32,
     /// From when on it was stored.
     since: Timestamp,
-    incarnation: Incarnation,
+    epoch_id: EpochId,
     /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the client.
     end: Vec<Seq>,
     most: Vec<Seq>,
@@ -60,20 +60,20 @@ struct Past {
 type Lane = (Partition, String, String);
 
 /// What a client cannot know.
-pub(super) struct World<'a> {
+pub(super) struct ClientWorld<'a> {
     /// All lives of the stream so far.
-    pub(super) lives: &'a BTreeMap<Incarnation, Life>,
+    pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
     /// What was stored in each.
-    pub(super) history: &'a BTreeMap<Incarnation, Vec<Stored>>,
+    pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
     /// Whether a gateway that lags a little takes positions for ones that cannot be.
     pub(super) is_tight: bool,
 }
 
-impl World<'_> {
+impl ClientWorld<'_> {
     /// Per partition, the last message that is stored.
-    fn ends(&self, incarnation: Incarnation) -> Vec<Seq> {
-        let mut ends = vec![self.lives[&incarnation].before; usize::from(PARTITIONS)];
-        for stored in &self.history[&incarnation] {
+    fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
+        let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
+        for stored in &self.history[&epoch_id] {
             let end = &mut ends[usize::from(stored.partition.0)];
             *end = stored.seq.max(*end);
         }
@@ -92,12 +92,12 @@ struct Taken {
 
 /// A connection.
 #[derive(Debug)]
-struct Connection {
+struct ClientConnection {
     gateway: usize,
     line: Line,
     is_welcome: bool,
     /// What was asked for and is not answered yet, in order.
-    asked: Vec<Asked>,
+    asked: Vec<AskedSubscription>,
     /// Whether its kernel has ever not taken all that came.
     was_slow: bool,
     /// Whether it was told of an outage of the cluster, and not yet of its end.
@@ -107,7 +107,7 @@ struct Connection {
 }
 
 #[derive(Debug)]
-enum Asked {
+enum AskedSubscription {
     Subscribe(u32, Option<Timestamp>),
     Resume,
     /// The same in a connection in which something was subscribed to: what is wanted, and from where on.
@@ -116,9 +116,9 @@ enum Asked {
 }
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct SimClient {
     user: UserId,
-    connection: Option<Connection>,
+    connection: Option<ClientConnection>,
     /// Whether it means to be connected.
     pub(super) is_wanted: bool,
     /// The filter that it wants; `None` for none.
@@ -132,13 +132,13 @@ pub(super) struct Client {
     /// The past is on its way: positions are held back.
     is_catching_up: bool,
     /// What is on its way of the time before a subscription.
-    past: Option<Past>,
+    past: Option<AskedPast>,
     /// What was all given or told of that.
-    pasts: Vec<Past>,
+    pasts: Vec<AskedPast>,
     promises: Vec<Promise>,
     /// Whether the last promise is in force.
     is_promised: bool,
-    taken: BTreeMap<Incarnation, Taken>,
+    taken: BTreeMap<EpochId, Taken>,
     /// Per key and priority, the last event that came in this connection.
     order: BTreeMap<Lane, Seq>,
     /// What it has ever asked for.
@@ -150,7 +150,7 @@ pub(super) struct Client {
     heard: Vec<String>,
 }
 
-impl Client {
+impl SimClient {
     pub(super) fn new(user: UserId) -> Self {
         Self {
             user,
@@ -211,7 +211,7 @@ impl Client {
         format!("{}{}", self.user, at.unwrap_or_default())
     }
 
-    fn say(&mut self, frame: &Value, asked: Asked) {
+    fn say(&mut self, frame: &Value, asked: AskedSubscription) {
         trace::line(|| format!("{} says {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
             connection.line.borrow_mut().say(frame);
@@ -226,8 +226,10 @@ impl Client {
 
     /// The same, from a time on, as it is spoken, if nothing of the past is on its way.
     pub(super) fn look_back(&mut self, wanted: u32, spoken: &str, since: Timestamp) {
-        let is_free = |asked: &Asked| matches!(asked, Asked::Subscribe(_, None) | Asked::Unsubscribe);
-        let may = |connection: &Connection| connection.is_welcome && connection.asked.iter().all(is_free);
+        let is_free = |asked: &AskedSubscription| {
+            matches!(asked, AskedSubscription::Subscribe(_, None) | AskedSubscription::Unsubscribe)
+        };
+        let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.iter().all(is_free);
         if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
             return self.subscribe(wanted);
         }
@@ -242,7 +244,7 @@ impl Client {
             if let Some((spoken, _)) = past {
                 frame["since"] = json!(spoken);
             }
-            self.say(&frame, Asked::Subscribe(wanted, past.map(|(_, since)| since)));
+            self.say(&frame, AskedSubscription::Subscribe(wanted, past.map(|(_, since)| since)));
         }
     }
 
@@ -251,7 +253,7 @@ impl Client {
             return;
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            self.say(&json!({ "action": "unsubscribe", "name": NAME }), Asked::Unsubscribe);
+            self.say(&json!({ "action": "unsubscribe", "name": NAME }), AskedSubscription::Unsubscribe);
         }
     }
 
@@ -269,7 +271,7 @@ impl Client {
             let at = &mut from.seqs[usize::from(partition.0)];
             *at = (*at).max(*seq);
         }
-        self.say(&frame, Asked::ResumeHere(wanted, from));
+        self.say(&frame, AskedSubscription::ResumeHere(wanted, from));
     }
 
     fn resume(&self, position: &Position, wanted: u32) -> Value {
@@ -291,14 +293,14 @@ impl Client {
         let Some(position) = self.position.as_ref().filter(|_| self.is_promised) else { return self.subscribe(wanted) };
         let in_force = self.promises.last().expect("a promise is in force").filter;
         let frame = self.resume(position, in_force);
-        self.say(&frame, Asked::Resume);
+        self.say(&frame, AskedSubscription::Resume);
         if in_force != wanted {
             self.subscribe(wanted);
         }
     }
 
     /// Takes in what has come. Returns whether anything has.
-    pub(super) fn hear(&mut self, world: &World) -> bool {
+    pub(super) fn hear(&mut self, world: &ClientWorld) -> bool {
         let mut has_heard = false;
         while let Some(connection) = &self.connection {
             let Some(frame) = connection.line.borrow_mut().hear() else { break };
@@ -326,7 +328,7 @@ impl Client {
         has_heard
     }
 
-    fn take(&mut self, message: ServerMessage, is_early: bool, world: &World) {
+    fn take(&mut self, message: ServerMessage, is_early: bool, world: &ClientWorld) {
         match message {
             ServerMessage::Welcome(_) => {
                 self.connection.as_mut().expect("it is connected").is_welcome = true;
@@ -349,18 +351,18 @@ impl Client {
             ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
             ServerMessage::Event(event) => self.given(&event, is_early),
             ServerMessage::Gap(gap) => {
-                let incarnation = self.position.as_ref().expect("gaps come behind an answer").incarnation;
+                let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
                 // A life of the stream ends there: up to there everything was given or told.
                 let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
                 if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
                     promise.end[usize::from(gap.p.0)] = gap.from;
                 }
-                self.taken.entry(incarnation).or_default().gaps.push(gap);
+                self.taken.entry(epoch_id).or_default().gaps.push(gap);
             }
             ServerMessage::Notice(notice) => {
                 self.hear_of_upstream(&notice);
                 if let Some(position) = &self.position {
-                    self.taken.entry(position.incarnation).or_default().dropped.extend(&notice.ranges);
+                    self.taken.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
                 }
                 self.notices.push(notice);
             }
@@ -373,48 +375,49 @@ impl Client {
     }
 
     /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
-    fn may_refuse(&self, error: &ServerError, world: &World) -> bool {
-        let is_resume =
-            |connection: &Connection| matches!(connection.asked[..], [Asked::Resume | Asked::ResumeHere(..), ..]);
+    fn may_refuse(&self, error: &ServerError, world: &ClientWorld) -> bool {
+        let is_resume = |connection: &ClientConnection| {
+            matches!(connection.asked[..], [AskedSubscription::Resume | AskedSubscription::ResumeHere(..), ..])
+        };
         self.connection.as_ref().is_some_and(is_resume)
             && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
     }
 
-    fn answered(&mut self, asked: &Asked, position: &str, world: &World) {
+    fn answered(&mut self, asked: &AskedSubscription, position: &str, world: &ClientWorld) {
         match asked {
-            Asked::Resume => {
+            AskedSubscription::Resume => {
                 self.connection.as_mut().expect("it is connected").is_new = false;
                 self.is_catching_up = true;
                 self.move_on(position, world, true);
             }
-            Asked::ResumeHere(filter, from) => {
+            AskedSubscription::ResumeHere(filter, from) => {
                 // What came while it was on its way comes again, in order.
-                let taken = self.taken.get(&from.incarnation).into_iter().flat_map(|taken| &taken.events);
+                let taken = self.taken.get(&from.epoch_id).into_iter().flat_map(|taken| &taken.events);
                 self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
                 self.order.clear();
-                let (filter, incarnation, start) = (*filter, from.incarnation, from.seqs.clone());
-                self.promises.push(Promise { filter, incarnation, end: start.clone(), start });
+                let (filter, epoch_id, start) = (*filter, from.epoch_id, from.seqs.clone());
+                self.promises.push(Promise { filter, epoch_id, end: start.clone(), start });
                 (self.is_promised, self.is_catching_up) = (true, true);
                 self.move_on(position, world, true);
             }
-            Asked::Subscribe(filter, since) => {
+            AskedSubscription::Subscribe(filter, since) => {
                 self.move_on(position, world, false);
                 self.leave_past();
                 let at = self.position.clone().expect("an answer has a position");
                 // Where something waits for the client, its position lies further back than what is new begins.
                 let was_slow = self.connection.as_ref().is_some_and(|connection| connection.was_slow);
                 let waits = self.is_catching_up || self.past.is_some() || was_slow;
-                let (incarnation, end) = (at.incarnation, at.seqs);
-                let start = if waits { world.ends(incarnation) } else { end.clone() };
+                let (epoch_id, end) = (at.epoch_id, at.seqs);
+                let start = if waits { world.ends(epoch_id) } else { end.clone() };
                 // Whoever does not go on where it was may be at a gateway that lags.
                 if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
-                    let given = self.taken.get(&incarnation).into_iter().flat_map(|taken| &taken.events);
+                    let given = self.taken.get(&epoch_id).into_iter().flat_map(|taken| &taken.events);
                     self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
                 }
-                let past = since.map(|since| Past {
+                let past = since.map(|since| AskedPast {
                     filter: *filter,
                     since,
-                    incarnation,
+                    epoch_id,
                     end: end.clone(),
                     most: start.clone(),
                     given: BTreeSet::new(),
@@ -422,10 +425,10 @@ impl Client {
                     is_wanted: true,
                 });
                 self.past = past.or(self.past.take());
-                self.promises.push(Promise { filter: *filter, incarnation, start, end });
+                self.promises.push(Promise { filter: *filter, epoch_id, start, end });
                 self.is_promised = true;
             }
-            Asked::Unsubscribe => {
+            AskedSubscription::Unsubscribe => {
                 self.move_on(position, world, false);
                 self.leave_past();
                 self.is_promised = false;
@@ -439,33 +442,33 @@ impl Client {
     }
 
     /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
-    fn move_on(&mut self, position: &str, world: &World, goes_on: bool) {
+    fn move_on(&mut self, position: &str, world: &ClientWorld, goes_on: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
-        if let Some(past) = self.past.as_mut().filter(|past| past.incarnation != position.incarnation) {
+        if let Some(past) = self.past.as_mut().filter(|past| past.epoch_id != position.epoch_id) {
             // Of that only what the new life keeps can come.
-            let kept = world.lives[&position.incarnation].keeps_of(past.incarnation).unwrap_or_default();
+            let kept = world.epochs[&position.epoch_id].keeps_of(past.epoch_id).unwrap_or_default();
             past.most.iter_mut().for_each(|most| *most = kept.min(*most));
         }
         let promise = self.promises.last().filter(|_| self.is_promised);
         if let Some(promise) = promise {
-            if promise.incarnation == position.incarnation {
+            if promise.epoch_id == position.epoch_id {
                 let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
                 assert!(!moves_back, "a position moves back to {position}: {self:#?}");
             } else {
-                let life = world.lives[&position.incarnation];
+                let epoch = world.epochs[&position.epoch_id];
                 // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
-                let kept = life.keeps_of(promise.incarnation).filter(|_| goes_on);
+                let kept = epoch.keeps_of(promise.epoch_id).filter(|_| goes_on);
                 // A position that is held back for what was given up lies before where the promise begins.
                 let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
-                let begin = |seq: Seq| kept.map_or(life.before, |kept| kept.min(seq));
+                let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
                 let start: Vec<Seq> = reached.map(begin).collect();
                 let (filter, end) = (promise.filter, start.clone());
-                self.promises.push(Promise { filter, incarnation: position.incarnation, start, end });
+                self.promises.push(Promise { filter, epoch_id: position.epoch_id, start, end });
                 self.seen.clear();
                 self.early.clear();
                 // Who was at a gateway that had not come to this life yet is given it from its beginning, once more.
-                let taken = self.taken.get(&position.incarnation);
+                let taken = self.taken.get(&position.epoch_id);
                 self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
                 self.order.clear();
             }
@@ -478,7 +481,7 @@ impl Client {
 
     fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
         let place = (event.p, event.seq);
-        let incarnation = self.position.as_ref().expect("events come behind an answer").incarnation;
+        let epoch_id = self.position.as_ref().expect("events come behind an answer").epoch_id;
         let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
         let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
         // What is before a subscription is given beside all else, and once.
@@ -490,7 +493,7 @@ impl Client {
             assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
             return;
         }
-        let is_new = self.taken.entry(incarnation).or_default().events.insert(place);
+        let is_new = self.taken.entry(epoch_id).or_default().events.insert(place);
         let comes_again = self.may_come_again.remove(&place);
         assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
         if is_early {
@@ -504,18 +507,18 @@ impl Client {
     }
 
     /// Whether everything was given or told, up to here.
-    pub(super) fn is_at(&self, incarnation: Incarnation, ends: &[Seq]) -> bool {
+    pub(super) fn is_at(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
         if self.wanted.is_none() {
             return connection.asked.is_empty() && self.past.is_none() && !self.is_catching_up;
         }
         let Some(position) = &self.position else { return false };
-        let is_there = position.incarnation == incarnation && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
+        let is_there = position.epoch_id == epoch_id && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
         is_there && connection.asked.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
     }
 }
 
-impl Cluster {
+impl SimCluster {
     /// A client connects to a gateway, if it is there.
     pub(super) fn connect(&mut self, at: usize, gateway: usize) {
         let (now, client) = (self.now, &mut self.clients[at]);
@@ -525,7 +528,7 @@ impl Cluster {
         }
         let line = Line::default();
         self.gateways[gateway].arrive(now, identity(&client.user), &line);
-        client.connection = Some(Connection {
+        client.connection = Some(ClientConnection {
             gateway,
             line: Rc::clone(&line),
             is_welcome: false,
@@ -539,7 +542,7 @@ impl Cluster {
     /// Clients take in what has come.
     pub(super) fn hear(&mut self) {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
-        let world = World { lives: &self.lives, history: &self.history, is_tight };
+        let world = ClientWorld { epochs: &self.epochs, history: &self.history, is_tight };
         let mut have_heard = [false; NODES];
         for client in &mut self.clients {
             let gateway = client.connection.as_ref().map(|connection| connection.gateway);

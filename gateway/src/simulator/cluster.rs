@@ -7,23 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
-use tickwire_core::ids::{Confidence, Incarnation, Life, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::ids::{Confidence, Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::ring::{Member, Role, View};
-use tickwire_core::whole::{MissingRange, Walk, Whole};
+use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
 use tickwire_node::config::Config;
 use tickwire_router_node::decisions::Source;
 
-use super::client::Client;
+use super::client::SimClient;
 use super::clocks;
-use super::gateway::{Gateway, config};
+use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::made::{blank, symbol, user};
-use super::network::{Message, Network};
+use super::network::{Network, SimMessage};
 use super::plan::{Action, Plan};
-use super::router::Router;
+use super::router::SimRouter;
 use super::trace;
 
 pub(super) const PARTITIONS: u16 = 3;
@@ -45,45 +45,45 @@ const SILENT: u64 = 15;
 
 /// A message of the stream.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredEvent {
     pub(super) partition: Partition,
     pub(super) seq: Seq,
     pub(super) event: Arc<Event>,
     /// As it travels between nodes.
     pub(super) wire: Bytes,
     /// Whether it is the owner's sign of life, and no event.
-    pub(super) is_tick: bool,
+    pub(super) is_heartbeat: bool,
 }
 
 /// The life of the stream in which every run begins.
-const FIRST: Life = Life { incarnation: Incarnation(1), before: Seq(0) };
+const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
-pub(super) struct Cluster {
+pub(super) struct SimCluster {
     pub(super) config: Config,
     /// Whether routers read from replicas that lag, and answer by interests that are too old.
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
     pub(super) reading: u64,
     /// Up to where each life of the stream was discarded.
-    discarded: BTreeMap<Incarnation, Seq>,
+    discarded: BTreeMap<EpochId, Seq>,
     /// What cannot be read any more, of each life.
-    pub(super) damaged: BTreeMap<Incarnation, BTreeSet<Seq>>,
+    pub(super) damaged: BTreeMap<EpochId, BTreeSet<Seq>>,
     pub(super) now: Millis,
     pub(super) network: Network,
     pub(super) nonces: u64,
-    pub(super) life: Life,
+    pub(super) epoch: Epoch,
     pub(super) last: Seq,
     pub(super) first: Seq,
-    pub(super) history: BTreeMap<Incarnation, Vec<Stored>>,
-    pub(super) lives: BTreeMap<Incarnation, Life>,
+    pub(super) history: BTreeMap<EpochId, Vec<StoredEvent>>,
+    pub(super) epochs: BTreeMap<EpochId, Epoch>,
     pub(super) view: View,
     pub(super) kv: Kv,
-    pub(super) routers: Vec<Router>,
-    pub(super) gateways: Vec<Gateway>,
-    pub(super) clients: Vec<Client>,
+    pub(super) routers: Vec<SimRouter>,
+    pub(super) gateways: Vec<SimGateway>,
+    pub(super) clients: Vec<SimClient>,
 }
 
-impl Cluster {
+impl SimCluster {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut cluster = Self {
             config: config(|config| {
@@ -98,11 +98,11 @@ impl Cluster {
             now: Millis(1_000),
             network: Network::new(plan.seed, 0),
             nonces: 0,
-            life: FIRST,
-            lives: BTreeMap::from([(FIRST.incarnation, FIRST)]),
+            epoch: FIRST,
+            epochs: BTreeMap::from([(FIRST.epoch_id, FIRST)]),
             last: Seq(0),
             first: Seq(1),
-            history: BTreeMap::from([(FIRST.incarnation, Vec::new())]),
+            history: BTreeMap::from([(FIRST.epoch_id, Vec::new())]),
             view: View::default(),
             kv: Kv::default(),
             routers: Vec::new(),
@@ -121,7 +121,7 @@ impl Cluster {
             let router = cluster.new_router(number);
             cluster.routers.push(router);
             let node = cluster.view.members[number].node.clone();
-            let gateway = Gateway::new(node, number, &cluster.config, &cluster);
+            let gateway = SimGateway::new(node, number, &cluster.config, &cluster);
             cluster.gateways.push(gateway);
         }
         for number in 0..NODES {
@@ -149,7 +149,7 @@ impl Cluster {
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
             Action::Address { user } => self.address(user),
             Action::Connect { gateway, user: number, filter } => {
-                self.clients.push(Client::new(user(number.into())));
+                self.clients.push(SimClient::new(user(number.into())));
                 let at = self.clients.len() - 1;
                 self.clients[at].subscribe(filter.into());
                 self.connect(at, usize::from(gateway));
@@ -164,7 +164,7 @@ impl Cluster {
             Action::ResumeHere { session, filter } => {
                 self.with_client(session, |client| client.resume_here(filter.into()));
             }
-            Action::Unsubscribe { session } => self.with_client(session, Client::unsubscribe),
+            Action::Unsubscribe { session } => self.with_client(session, SimClient::unsubscribe),
             Action::Room { session, tens } => {
                 self.with_client(session, |client| client.set_room(tens.map(|tens| usize::from(tens) * 10)));
             }
@@ -194,10 +194,10 @@ impl Cluster {
             }
             Action::LearnView { node } => self.learn_view(usize::from(node)),
             Action::Discard { keep } => self.discard(keep.into()),
-            Action::Recreate { from } => self.begin_life(Seq(0), Seq(from.into())),
+            Action::Recreate { from } => self.begin_epoch(Seq(0), Seq(from.into())),
             Action::LoseTail { events } => {
                 let last = Seq(self.last.0.saturating_sub(events.into()));
-                self.begin_life(last, last);
+                self.begin_epoch(last, last);
             }
             Action::Toggle { node } => self.toggle(usize::from(node)),
             Action::Damage { back } => self.damage(back.into()),
@@ -207,7 +207,7 @@ impl Cluster {
                 let known = self.routers[usize::from(router)].known(&gateway).unwrap_or_default();
                 let revision = Revision(known.0 + 1 + u64::from(ahead));
                 let beat = InterestBeat { gateway, revision, reached: None };
-                self.network.send(self.now, &Message::Beat(usize::from(router), beat));
+                self.network.send(self.now, &SimMessage::Beat(usize::from(router), beat));
             }
         }
         // What was done may be seen at once, by anyone.
@@ -216,7 +216,7 @@ impl Cluster {
     }
 
     /// Does something with one of the clients that mean to be connected.
-    fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut Client)) {
+    fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
         if !wanted.is_empty() {
             act(&mut self.clients[wanted[usize::from(pick) % wanted.len()]]);
@@ -227,14 +227,15 @@ impl Cluster {
         self.keep(partition, event, false);
     }
 
-    fn keep(&mut self, partition: u16, event: Event, is_tick: bool) {
+    fn keep(&mut self, partition: u16, event: Event, is_heartbeat: bool) {
         self.last = Seq(self.last.0 + 1);
         let event = Event { stored: clocks::time_of_day(self.now), ..event };
-        trace::line(|| format!("stored {} in p{partition}{}", self.last, if is_tick { ": a tick" } else { "" }));
+        trace::line(|| format!("stored {} in p{partition}{}", self.last, if is_heartbeat { ": a tick" } else { "" }));
         // In a section an event has no version byte of its own.
         let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
-        let stored = Stored { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_tick };
-        self.history.entry(self.life.incarnation).or_default().push(stored);
+        let stored =
+            StoredEvent { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_heartbeat };
+        self.history.entry(self.epoch.epoch_id).or_default().push(stored);
     }
 
     fn publish(&mut self, number: u8, tenths: u8) {
@@ -274,22 +275,22 @@ impl Cluster {
 
     fn discard(&mut self, keep: u64) {
         self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep)));
-        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
+        self.discarded.insert(self.epoch.epoch_id, Seq(self.first.0 - 1));
     }
 
     /// A message cannot be read any more, which shows when NATS has come back.
     fn damage(&mut self, back: u64) {
         let seq = Seq(self.last.0.saturating_sub(back));
         if seq >= self.first {
-            self.damaged.entry(self.life.incarnation).or_default().insert(seq);
+            self.damaged.entry(self.epoch.epoch_id).or_default().insert(seq);
             self.routers.iter_mut().for_each(|router| router.whole.doubt());
         }
     }
 
     /// The messages of the stream behind `after` that can be read, in order.
-    pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &Stored> {
-        let log = self.history.get(&self.life.incarnation).map_or(&[][..], Vec::as_slice);
-        let damaged = self.damaged.get(&self.life.incarnation);
+    pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &StoredEvent> {
+        let log = self.history.get(&self.epoch.epoch_id).map_or(&[][..], Vec::as_slice);
+        let damaged = self.damaged.get(&self.epoch.epoch_id);
         let is_whole = move |seq: &Seq| damaged.is_none_or(|damaged| !damaged.contains(seq));
         let begin = log.partition_point(|stored| stored.seq <= after || stored.seq < self.first);
         log[begin..].iter().filter(move |stored| is_whole(&stored.seq))
@@ -301,39 +302,39 @@ impl Cluster {
         before.last().map_or(Seq(0), |stored| stored.seq)
     }
 
-    /// A router makes sure of what is missing in `(after, upto]`.
-    pub(super) fn missing(&mut self, number: usize, after: Seq, upto: Seq) -> Vec<MissingRange> {
+    /// A router makes sure of what is missing in `(after, through]`.
+    pub(super) fn missing(&mut self, number: usize, after: Seq, through: Seq) -> Vec<MissingRange> {
         // Whoever looks at the stream sees which life it lives, before it has taken leave of the former itself.
-        let (life, router) = (self.life.incarnation, &mut self.routers[number]);
-        if std::mem::replace(&mut router.whole_of, life) != life {
-            router.whole = Whole::default();
+        let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
+        if std::mem::replace(&mut router.whole_of, epoch) != epoch {
+            router.whole = Completeness::default();
         }
-        while let Some((from, to)) = self.routers[number].whole.unknown(after, upto) {
+        while let Some((from, to)) = self.routers[number].whole.unknown(after, through) {
             let mut walk = Walk::after(from);
             self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));
             walk.end(to);
             self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
         }
-        self.routers[number].whole.missing(after, upto).collect()
+        self.routers[number].whole.missing(after, through).collect()
     }
 
     /// Another life of the stream begins, after `before`, in a stream that ends with `last`.
-    fn begin_life(&mut self, before: Seq, last: Seq) {
-        let former = self.life.incarnation;
-        self.life = Life { incarnation: Incarnation(former.0 + 1), before };
-        self.lives.insert(self.life.incarnation, self.life);
+    fn begin_epoch(&mut self, before: Seq, last: Seq) {
+        let former = self.epoch.epoch_id;
+        self.epoch = Epoch { epoch_id: EpochId(former.0 + 1), before };
+        self.epochs.insert(self.epoch.epoch_id, self.epoch);
         // What stood before it stands there still.
         let kept =
             self.history.get(&former).into_iter().flatten().filter(|stored| stored.seq <= before).cloned().collect();
-        self.history.insert(self.life.incarnation, kept);
+        self.history.insert(self.epoch.epoch_id, kept);
         let damaged = self.damaged.get(&former).into_iter().flatten().filter(|seq| **seq <= before).copied().collect();
-        self.damaged.insert(self.life.incarnation, damaged);
+        self.damaged.insert(self.epoch.epoch_id, damaged);
         if before == Seq(0) {
             self.first = Seq(last.0 + 1);
         }
         self.first = self.first.min(Seq(last.0 + 1));
         self.last = last;
-        self.discarded.insert(self.life.incarnation, Seq(self.first.0 - 1));
+        self.discarded.insert(self.epoch.epoch_id, Seq(self.first.0 - 1));
     }
 
     fn toggle(&mut self, node: usize) {
@@ -389,39 +390,44 @@ impl Cluster {
         }
     }
 
-    pub(super) fn receive(&mut self, message: Message) {
+    pub(super) fn receive(&mut self, message: SimMessage) {
         trace::line(|| trace::message(&message));
         match message {
-            Message::Delta(to, _)
-            | Message::Beat(to, _)
-            | Message::Snapshot(to, _)
-            | Message::LeaseAnswer(to, ..)
-            | Message::Ask(to, ..)
+            SimMessage::Delta(to, _)
+            | SimMessage::Beat(to, _)
+            | SimMessage::Snapshot(to, _)
+            | SimMessage::LeaseAnswer(to, ..)
+            | SimMessage::Ask(to, ..)
                 if !self.routers[to].runs() =>
             {
                 if self.routers[to].stalled && !self.routers[to].is_down {
                     self.routers[to].waiting.push(message);
                 }
             }
-            Message::Ask(to, ask, request) => self.replay(to, ask, &request),
-            Message::NoResponders(node, ask) => self.deliver(&node, |edge, now| edge.take_no_answer(now, ask)),
-            Message::Find(node, time) => {
+            SimMessage::Ask(to, ask, request) => self.replay(to, ask, &request),
+            SimMessage::NoResponders(node, ask) => self.deliver(&node, |edge, now| edge.take_no_answer(now, ask)),
+            SimMessage::Find(node, time) => {
                 // A replica that is not there, or a stream without a leader.
                 let is_silent = self.failing && self.network.random(100) < SILENT;
                 let seq = (!is_silent).then(|| self.before(time));
-                self.network.send_once(self.now, Message::Found(node, time, seq));
+                self.network.send_once(self.now, SimMessage::Found(node, time, seq));
             }
-            Message::Found(node, time, seq) => self.found(&node, time, seq),
-            Message::Answer(node, ask, answer) => self.deliver(&node, |edge, now| edge.take_answer(now, ask, &answer)),
-            Message::Delta(to, _) | Message::Beat(to, _) | Message::Snapshot(to, _) | Message::LeaseAnswer(to, ..) => {
+            SimMessage::Found(node, time, seq) => self.found(&node, time, seq),
+            SimMessage::Answer(node, ask, answer) => {
+                self.deliver(&node, |edge, now| edge.take_answer(now, ask, &answer))
+            }
+            SimMessage::Delta(to, _)
+            | SimMessage::Beat(to, _)
+            | SimMessage::Snapshot(to, _)
+            | SimMessage::LeaseAnswer(to, ..) => {
                 let now = self.now;
                 self.routers[to].take(now, message);
             }
-            Message::AskSnapshot(node, router) => self.snapshot(&node, router),
-            Message::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
-            Message::Lease(router, number, asked) => {
+            SimMessage::AskSnapshot(node, router) => self.snapshot(&node, router),
+            SimMessage::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
+            SimMessage::Lease(router, number, asked) => {
                 let answer = self.kv.apply(asked);
-                self.network.send_once(self.now, Message::LeaseAnswer(router, number, answer));
+                self.network.send_once(self.now, SimMessage::LeaseAnswer(router, number, answer));
             }
         }
     }

@@ -16,16 +16,17 @@ use tickwire_node::names;
 use tokio::sync::Semaphore;
 
 use super::clocks;
-use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS};
-use super::network::{MAX_PAYLOAD, Message};
+use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::network::{MAX_PAYLOAD, SimMessage};
 use super::socket::{Line, Wire};
-use crate::arrival::shard_of;
-use crate::auth::{Authenticator, Identity};
-use crate::edge::{Connection, Edge, Outgoing, SEARCH_DEADLINE};
+use crate::byte_queue;
+use crate::byte_queue::Receiver;
+use crate::edge::{Edge, NatsConnection, Outgoing, SEARCH_DEADLINE};
+use crate::handshake::auth::{Authenticator, Identity};
+use crate::handshake::new_session::shard_of;
 use crate::messages::{ToEdge, ToShard};
 use crate::shard::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
 use crate::socket::Ready;
-use crate::weighed::{self, Receiver};
 
 /// As the drivers do.
 const TURN_MESSAGES: usize = 64;
@@ -36,7 +37,7 @@ const TURNS: usize = 2_000;
 
 const SHARDS: u16 = 2;
 
-pub(super) struct Gateway {
+pub(super) struct SimGateway {
     pub(super) node: NodeRef,
     pub(super) is_down: bool,
     /// When it next has something to do, on the clock of the world.
@@ -50,22 +51,22 @@ pub(super) struct Gateway {
     searches: BTreeMap<Timestamp, Millis>,
     /// Those of them that have yet to be sent.
     begun: Vec<Timestamp>,
-    shards: Vec<Delivery>,
+    shards: Vec<GatewayInput>,
     requests: Receiver<ToEdge>,
     readiness: Readiness,
 }
 
 /// A shard and what its driver keeps.
-struct Delivery {
+struct GatewayInput {
     shard: Shard<Wire>,
     inbox: Receiver<ToShard>,
     /// The sessions whose sockets are watched.
     watched: Vec<u64>,
 }
 
-impl Gateway {
-    pub(super) fn new(node: NodeRef, number: usize, config: &Config, cluster: &Cluster) -> Self {
-        let (to_edge, requests) = weighed::channel();
+impl SimGateway {
+    pub(super) fn new(node: NodeRef, number: usize, config: &Config, cluster: &SimCluster) -> Self {
+        let (to_edge, requests) = byte_queue::channel();
         let settings = ShardConfig {
             gateway: node.id.clone(),
             config: config.gateway.clone(),
@@ -76,14 +77,14 @@ impl Gateway {
         };
         let (mut senders, mut shards) = (Vec::new(), Vec::new());
         for number in 0..SHARDS {
-            let (sender, inbox) = weighed::channel();
+            let (sender, inbox) = byte_queue::channel();
             senders.push(sender);
             let shard = Shard::new(number, settings.clone(), to_edge.clone());
-            shards.push(Delivery { shard, inbox, watched: Vec::new() });
+            shards.push(GatewayInput { shard, inbox, watched: Vec::new() });
         }
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
-        let connection = Connection { is_up: true, max_payload: MAX_PAYLOAD };
+        let connection = NatsConnection { is_up: true, max_payload: MAX_PAYLOAD };
         let known = (cluster.view.clone(), connection);
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
@@ -166,7 +167,7 @@ impl Gateway {
     }
 }
 
-impl Delivery {
+impl GatewayInput {
     fn turn(&mut self, now: Millis) -> bool {
         let (mut messages, mut is_busy) = (Vec::new(), false);
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
@@ -184,7 +185,7 @@ impl Delivery {
             is_busy = true;
         }
         self.shard.read_sockets(now);
-        self.shard.digest(now);
+        self.shard.process(now);
         is_busy |= self.shard.has_past() || self.shard.has_commands();
         self.watched.extend(self.shard.welcomed());
         let mut context = Context::from_waker(Waker::noop());
@@ -218,7 +219,7 @@ pub(super) fn identity(user: &tickwire_core::ids::UserId) -> Identity {
     Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires: None }
 }
 
-impl Cluster {
+impl SimCluster {
     pub(super) fn turn_gateway(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         if gateway.is_down || gateway.due > self.now {
@@ -231,7 +232,7 @@ impl Cluster {
         }
         let node = self.gateways[number].node.clone();
         for time in searches {
-            self.network.send_once(self.now, Message::Find(node.clone(), time));
+            self.network.send_once(self.now, SimMessage::Find(node.clone(), time));
         }
         let gateway = &mut self.gateways[number];
         gateway.due = gateway.next_turn();
@@ -259,16 +260,16 @@ impl Cluster {
             let to = to.or_else(|| is_any.then(|| connected[self.network.random(connected.len() as u64) as usize]));
             let request = wire::decode(&payload).expect("what a gateway asks can be read");
             let message = match to {
-                Some(to) => Message::Ask(to, ask, request),
-                None => Message::NoResponders(self.gateways[from].node.clone(), ask),
+                Some(to) => SimMessage::Ask(to, ask, request),
+                None => SimMessage::NoResponders(self.gateways[from].node.clone(), ask),
             };
             self.network.send(self.now, &message);
             return;
         }
         for router in 0..NODES {
             let message = match &*subject {
-                names::INTEREST => Message::Delta(router, wire::decode::<Delta>(&payload).unwrap()),
-                names::GATEWAY_BEAT => Message::Beat(router, wire::decode::<InterestBeat>(&payload).unwrap()),
+                names::INTEREST => SimMessage::Delta(router, wire::decode::<Delta>(&payload).unwrap()),
+                names::GATEWAY_BEAT => SimMessage::Beat(router, wire::decode::<InterestBeat>(&payload).unwrap()),
                 other => panic!("{other}"),
             };
             self.network.send(self.now, &message);
@@ -283,7 +284,7 @@ impl Cluster {
         gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
         let parts = gateway.edge.take_outgoing().into_iter();
         let parts: Vec<SnapshotPart> = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
-        self.network.send(self.now, &Message::Snapshot(router, parts));
+        self.network.send(self.now, &SimMessage::Snapshot(router, parts));
         before.into_iter().for_each(|message| self.post(number, message));
     }
 
@@ -310,7 +311,7 @@ impl Cluster {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;
         let now = self.now.plus(gateway.offset);
-        gateway.edge.take_standing(Connection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
+        gateway.edge.take_standing(NatsConnection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
         gateway.edge.look_upstream(now);
         gateway.edge.settle(now);
     }
@@ -331,6 +332,6 @@ impl Cluster {
         let node = self.born("gw", number);
         self.view.members[number].node = node.clone();
         self.view.version += 1;
-        self.gateways[number] = Gateway::new(node, number, &self.config, self);
+        self.gateways[number] = SimGateway::new(node, number, &self.config, self);
     }
 }

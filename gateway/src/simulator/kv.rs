@@ -3,43 +3,43 @@
 use std::collections::BTreeMap;
 
 use tickwire_core::ids::NodeRef;
-use tickwire_node::lease::{Read, Record};
-use tickwire_router_node::decisions::{Checkpoint, Source, Written};
+use tickwire_node::lease::{LeaseRead, LeaseRecord};
+use tickwire_router_node::decisions::{Checkpoint, Source, WriteOutcome};
 
 /// What a router asks of the bucket.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
+pub(super) enum KvRequest {
     Read(Source),
-    Write { source: Source, revision: u64, record: Record<Checkpoint> },
+    Write { source: Source, revision: u64, record: LeaseRecord<Checkpoint> },
 }
 
 /// What it is answered.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
-    Read(Read<Checkpoint>),
-    Written(Written),
+pub(super) enum KvAnswer {
+    Read(LeaseRead<Checkpoint>),
+    Written(WriteOutcome),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Kv {
-    entries: BTreeMap<Source, (u64, Record<Checkpoint>)>,
+    entries: BTreeMap<Source, (u64, LeaseRecord<Checkpoint>)>,
     last: u64,
 }
 
 impl Kv {
-    pub(super) fn apply(&mut self, asked: Asked) -> Answer {
+    pub(super) fn apply(&mut self, asked: KvRequest) -> KvAnswer {
         match asked {
-            Asked::Read(source) => {
+            KvRequest::Read(source) => {
                 let entry = self.entries.get(&source).cloned();
                 let (revision, record) = entry.map_or((0, None), |(revision, record)| (revision, Some(record)));
-                Answer::Read(Read { revision, record, is_unreadable: false, is_foreign: false })
+                KvAnswer::Read(LeaseRead { revision, record, is_unreadable: false, is_foreign: false })
             }
-            Asked::Write { source, revision, record } => {
+            KvRequest::Write { source, revision, record } => {
                 let found = self.entries.get(&source).map_or(0, |(revision, _)| *revision);
                 if found != revision {
-                    return Answer::Written(Written::Refused);
+                    return KvAnswer::Written(WriteOutcome::Refused);
                 }
-                Answer::Written(Written::At(self.put(source, record)))
+                KvAnswer::Written(WriteOutcome::At(self.put(source, record)))
             }
         }
     }
@@ -47,12 +47,12 @@ impl Kv {
     /// A lease has another owner, who does not know it: its own write was not answered.
     pub(super) fn usurp(&mut self, source: Source, owner: NodeRef) {
         if let Some((_, record)) = self.entries.get(&source) {
-            let record = Record { owner: Some(owner), ..record.clone() };
+            let record = LeaseRecord { owner: Some(owner), ..record.clone() };
             self.put(source, record);
         }
     }
 
-    fn put(&mut self, source: Source, record: Record<Checkpoint>) -> u64 {
+    fn put(&mut self, source: Source, record: LeaseRecord<Checkpoint>) -> u64 {
         self.last += 1;
         self.entries.insert(source, (self.last, record));
         self.last

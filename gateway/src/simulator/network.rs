@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tickwire_core::coverage::replay::{ReplayPart, ReplayRequest};
+use tickwire_core::coverage::section::Section;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, NodeRef, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
-use tickwire_core::replay::{Part, ReplayRequest};
-use tickwire_core::section::Section;
 
-use super::kv::{Answer, Asked};
+use super::kv::{KvAnswer, KvRequest};
 
 /// The largest message that it takes; as shipped.
 pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 
 #[derive(Clone, Debug)]
-pub(super) enum Message {
+pub(super) enum SimMessage {
     Batch(NodeRef, Bytes),
     Delta(usize, Delta),
     Beat(usize, InterestBeat),
@@ -29,8 +29,8 @@ pub(super) enum Message {
     Find(NodeRef, Timestamp),
     Found(NodeRef, Timestamp, Option<Seq>),
     /// From a router to KV, and back.
-    Lease(usize, u64, Asked),
-    LeaseAnswer(usize, u64, Answer),
+    Lease(usize, u64, KvRequest),
+    LeaseAnswer(usize, u64, KvAnswer),
 }
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) struct Network {
     random: u64,
     loss: u32,
     counter: u64,
-    flying: BTreeMap<(Millis, u64), Message>,
+    flying: BTreeMap<(Millis, u64), SimMessage>,
 }
 
 impl Network {
@@ -56,14 +56,15 @@ impl Network {
     }
 
     /// Cuts a section of an answer in two, or not.
-    pub(super) fn halve(&mut self, part: Part<Bytes>) -> Vec<Part<Bytes>> {
+    pub(super) fn halve(&mut self, part: ReplayPart<Bytes>) -> Vec<ReplayPart<Bytes>> {
         match part {
-            Part::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
-                let Section { partition, revision, prev, upto, mut events } = section;
+            ReplayPart::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
+                let Section { partition, revision, prev, through, mut events } = section;
                 let rest = events.split_off(events.len() / 2);
                 let cut = events[events.len() - 1].0;
-                let half = |prev, upto, events| Part::Events(Section { partition, revision, prev, upto, events });
-                vec![half(prev, cut, events), half(cut, upto, rest)]
+                let half =
+                    |prev, through, events| ReplayPart::Events(Section { partition, revision, prev, through, events });
+                vec![half(prev, cut, events), half(cut, through, rest)]
             }
             part => vec![part],
         }
@@ -73,7 +74,7 @@ impl Network {
         self.loss = 0;
     }
 
-    pub(super) fn send(&mut self, now: Millis, message: &Message) {
+    pub(super) fn send(&mut self, now: Millis, message: &SimMessage) {
         let copies = match self.random(100) as u32 {
             dice if dice < self.loss => 0,
             dice if dice < self.loss * 2 => 2,
@@ -85,13 +86,13 @@ impl Network {
     }
 
     /// Sends what no network doubles: a request over a connection.
-    pub(super) fn send_once(&mut self, now: Millis, message: Message) {
+    pub(super) fn send_once(&mut self, now: Millis, message: SimMessage) {
         if self.random(100) as u32 >= self.loss {
             self.fly(now, message);
         }
     }
 
-    fn fly(&mut self, now: Millis, message: Message) {
+    fn fly(&mut self, now: Millis, message: SimMessage) {
         // Without loss the network is a single server's: in order, per sender and receiver.
         let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
         self.counter += 1;
@@ -103,7 +104,7 @@ impl Network {
         self.flying.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(super) fn arrived(&mut self, now: Millis) -> Option<Message> {
+    pub(super) fn arrived(&mut self, now: Millis) -> Option<SimMessage> {
         let entry = self.flying.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
     }

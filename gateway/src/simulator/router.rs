@@ -3,23 +3,24 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tickwire_core::claims::{Delivered, Reading};
+use tickwire_core::coverage::builder::{Contiguity, Delivered};
+use tickwire_core::coverage::completeness::{Completeness, MissingRange};
 use tickwire_core::event::Event;
-use tickwire_core::ids::{Incarnation, Life, Millis, NodeRef, Partition, Revision, Seq};
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::ring::View;
-use tickwire_core::whole::{MissingRange, Whole};
+use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tickwire_node::clock::millis;
-use tickwire_node::lease::Record;
+use tickwire_node::lease::LeaseRecord;
 use tickwire_router_node::decisions::{
-    Engine, Facts, Floors, Heard, Look, Mark, Order, Output, Ownership, Pace, ROUND, Readable, Report,
-    SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Said, Source, Task, Tenure, What, Written, batches, lease_deadline,
+    Engine, EngineReport, IntakeEvent, IntakeReport, InterestMessage, Mark, Order, Output, Ownership, OwnershipTask,
+    PlacementTiming, ROUND, Readable, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamFacts,
+    StreamLook, Tenure, WriteOutcome, batches, lease_deadline,
 };
 
-use super::cluster::{AT_ONCE, Cluster, NODES, PARTITIONS, Stored};
-use super::kv::{Answer, Asked};
-use super::network::{MAX_PAYLOAD, Message};
+use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
+use super::kv::{KvAnswer, KvRequest};
+use super::network::{MAX_PAYLOAD, SimMessage};
 
 /// How long a look at the stream takes at most, in milliseconds.
 const LOOK: u64 = 20;
@@ -27,14 +28,14 @@ const LOOK: u64 = 20;
 /// How many turns a router may need until there is nothing left to do at one moment.
 const TURNS: usize = 2_000;
 
-pub(super) struct Router {
+pub(super) struct SimRouter {
     pub(super) node: NodeRef,
     /// There is no such process. What is sent to it is lost.
     pub(super) is_down: bool,
     pub(super) stalled: bool,
     /// When it next has something to do, on the clock of the world.
     pub(super) due: Millis,
-    pub(super) waiting: Vec<Message>,
+    pub(super) waiting: Vec<SimMessage>,
     /// What its clock shows beside that of the world.
     offset: u64,
     pub(super) view: Arc<View>,
@@ -42,19 +43,19 @@ pub(super) struct Router {
     ownership: Ownership,
     /// Between the two: what the ownership wants, and what the engine has reported and published.
     orders: VecDeque<Order>,
-    report: Report,
-    floors: Floors,
-    readers: BTreeMap<Tenure, Reader>,
+    report: EngineReport,
+    checkpoints: SourceCheckpoints,
+    readers: BTreeMap<Tenure, SimReader>,
     operations: Vec<Operation>,
     /// When the look at the stream that is under way is answered.
     looked_at: Option<Millis>,
-    snapshots: BTreeMap<NodeRef, Snapshot>,
+    snapshots: BTreeMap<NodeRef, SnapshotRequest>,
     round_at: Millis,
     checkpoint_at: Millis,
     pub(super) drops_next: bool,
     /// What it knows of the stream, and in which life.
-    pub(super) whole: Whole,
-    pub(super) whole_of: Incarnation,
+    pub(super) whole: Completeness,
+    pub(super) whole_of: EpochId,
 }
 
 /// An operation on a lease that is not answered yet.
@@ -66,22 +67,22 @@ struct Operation {
 }
 
 /// A request for a snapshot.
-struct Snapshot {
+struct SnapshotRequest {
     /// When it is to be sent; `None` when it was.
     at: Option<Millis>,
     until: Millis,
 }
 
 /// A consumer of a partition, for one tenure.
-struct Reader {
-    incarnation: Incarnation,
-    reading: Reading,
+struct SimReader {
+    epoch_id: EpochId,
+    reading: Contiguity,
     cursor: Seq,
     delivered: u64,
     is_open: bool,
 }
 
-impl Router {
+impl SimRouter {
     pub(super) fn runs(&self) -> bool {
         !self.is_down && !self.stalled
     }
@@ -111,22 +112,22 @@ impl Router {
     }
 
     /// Something that was sent to it has come.
-    pub(super) fn take(&mut self, now: Millis, message: Message) {
+    pub(super) fn take(&mut self, now: Millis, message: SimMessage) {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         match message {
-            Message::Delta(_, delta) => self.engine.hear(now, Said::Delta(delta)),
-            Message::Beat(_, beat) => self.engine.hear(now, Said::Beat(beat)),
-            Message::Snapshot(_, parts) => {
+            SimMessage::Delta(_, delta) => self.engine.hear(now, InterestMessage::Delta(delta)),
+            SimMessage::Beat(_, beat) => self.engine.hear(now, InterestMessage::Beat(beat)),
+            SimMessage::Snapshot(_, parts) => {
                 let gateway = parts[0].gateway.clone();
                 self.snapshot(now, gateway, Some(parts));
             }
-            Message::LeaseAnswer(_, number, answer) => {
+            SimMessage::LeaseAnswer(_, number, answer) => {
                 let Some(at) = self.operations.iter().position(|operation| operation.number == number) else { return };
                 let source = self.operations.swap_remove(at).source;
                 match answer {
-                    Answer::Read(read) => self.ownership.has_read(now, source, Some(read)),
-                    Answer::Written(written) => self.ownership.has_written(now, source, written),
+                    KvAnswer::Read(read) => self.ownership.has_read(now, source, Some(read)),
+                    KvAnswer::Written(written) => self.ownership.has_written(now, source, written),
                 }
                 self.round_at = now;
             }
@@ -145,19 +146,19 @@ impl Router {
     }
 }
 
-impl Cluster {
-    pub(super) fn new_router(&mut self, number: usize) -> Router {
+impl SimCluster {
+    pub(super) fn new_router(&mut self, number: usize) -> SimRouter {
         let member = &self.view.members[NODES + number];
         let (node, view) = (member.node.clone(), Arc::new(self.view.clone()));
         let (config, membership) = (&self.config.router, &self.config.membership);
-        let pace = Pace::new(membership.lease_ttl, config.checkpoint_interval);
-        let mut engine = Engine::new(config, self.life);
+        let pace = PlacementTiming::new(membership.lease_ttl, config.checkpoint_interval);
+        let mut engine = Engine::new(config, self.epoch);
         engine.set_view(Arc::clone(&view));
         // Rounds of all routers come at the same moments, which costs fewer of them.
         let offset = number as u64 * 66 * millis(ROUND);
         let now = self.now.plus(offset);
-        Router {
-            ownership: Ownership::new(node.clone(), PARTITIONS, pace, self.life),
+        SimRouter {
+            ownership: Ownership::new(node.clone(), PARTITIONS, pace, self.epoch),
             node,
             is_down: false,
             stalled: false,
@@ -167,8 +168,8 @@ impl Cluster {
             view,
             engine,
             orders: VecDeque::new(),
-            report: Report::default(),
-            floors: Floors::new(),
+            report: EngineReport::default(),
+            checkpoints: SourceCheckpoints::new(),
             readers: BTreeMap::new(),
             operations: Vec::new(),
             looked_at: None,
@@ -176,8 +177,8 @@ impl Cluster {
             round_at: now,
             checkpoint_at: now,
             drops_next: false,
-            whole: Whole::default(),
-            whole_of: self.life.incarnation,
+            whole: Completeness::default(),
+            whole_of: self.epoch.epoch_id,
         }
     }
 
@@ -229,19 +230,19 @@ impl Cluster {
         router.operations = operations;
         for Operation { source, is_write, .. } in late as Vec<Operation> {
             match is_write {
-                true => router.ownership.has_written(now, source, Written::Unanswered),
+                true => router.ownership.has_written(now, source, WriteOutcome::Unanswered),
                 false => router.ownership.has_read(now, source, None),
             }
             router.round_at = now;
         }
         if router.looked_at.is_some_and(|at| at <= now) {
             router.looked_at = None;
-            router.ownership.has_looked(now, (!is_late).then_some(Look::Whole(facts)));
+            router.ownership.has_looked(now, (!is_late).then_some(StreamLook::Whole(facts)));
             router.round_at = now;
         }
         if router.round_at <= now {
             router.round_at = now.plus(millis(ROUND));
-            router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.floors);
+            router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.checkpoints);
         }
         let tasks = router.ownership.take_tasks();
         let is_busy = !tasks.is_empty();
@@ -251,27 +252,27 @@ impl Cluster {
         is_busy
     }
 
-    fn ask(&mut self, number: usize, now: Millis, task: Task) {
+    fn ask(&mut self, number: usize, now: Millis, task: OwnershipTask) {
         let router = &mut self.routers[number];
         let asked = match task {
-            Task::Order(order) => return router.orders.push_back(order),
-            Task::Look(_) => {
+            OwnershipTask::Order(order) => return router.orders.push_back(order),
+            OwnershipTask::Look(_) => {
                 router.looked_at = Some(now.plus(1 + self.network.random(LOOK)));
                 return;
             }
-            Task::Begin { .. } => panic!("nothing was lost of what was read"),
-            Task::Read(source) => Asked::Read(source),
-            Task::Write { source, revision, is_ours, checkpoint } => {
+            OwnershipTask::Begin { .. } => panic!("nothing was lost of what was read"),
+            OwnershipTask::Read(source) => KvRequest::Read(source),
+            OwnershipTask::Write { source, revision, is_ours, checkpoint } => {
                 let owner = is_ours.then(|| router.node.clone());
-                Asked::Write { source, revision, record: Record { owner, state: checkpoint } }
+                KvRequest::Write { source, revision, record: LeaseRecord { owner, state: checkpoint } }
             }
         };
         self.nonces += 1;
         let deadline = lease_deadline(self.config.membership.lease_ttl);
-        let (Asked::Read(source) | Asked::Write { source, .. }) = &asked;
-        let (source, is_write) = (*source, matches!(asked, Asked::Write { .. }));
+        let (KvRequest::Read(source) | KvRequest::Write { source, .. }) = &asked;
+        let (source, is_write) = (*source, matches!(asked, KvRequest::Write { .. }));
         router.operations.push(Operation { number: self.nonces, source, is_write, until: now.plus(millis(deadline)) });
-        self.network.send_once(self.now, Message::Lease(number, self.nonces, asked));
+        self.network.send_once(self.now, SimMessage::Lease(number, self.nonces, asked));
     }
 
     fn turn_engine(&mut self, number: usize) -> bool {
@@ -309,30 +310,30 @@ impl Cluster {
         for output in outputs {
             let router = &mut self.routers[number];
             match output {
-                Output::Read { tenure, incarnation, floor } => {
-                    let reading = Reading::after(floor);
-                    let reader = Reader { incarnation, reading, cursor: floor, delivered: 0, is_open: false };
+                Output::Read { tenure, epoch_id, checkpoint } => {
+                    let reading = Contiguity::after(checkpoint);
+                    let reader = SimReader { epoch_id, reading, cursor: checkpoint, delivered: 0, is_open: false };
                     router.readers.insert(tenure, reader);
                 }
                 Output::Stop(tenure) => drop(router.readers.remove(&tenure)),
-                Output::Send { gateway, life, sections } => {
-                    let Life { before, .. } = life;
-                    let is_of_life = sections.iter().all(|section| section.prev >= before);
-                    assert!(is_of_life, "claims of a life that begins after {before} begin before it: {sections:?}");
-                    for batch in batches(&router.node, life, sections, MAX_PAYLOAD) {
+                Output::Send { gateway, epoch, sections } => {
+                    let Epoch { before, .. } = epoch;
+                    let is_of_epoch = sections.iter().all(|section| section.prev >= before);
+                    assert!(is_of_epoch, "claims of a life that begins after {before} begin before it: {sections:?}");
+                    for batch in batches(&router.node, epoch, sections, MAX_PAYLOAD) {
                         let bytes = wire::encode(&batch).unwrap();
-                        self.network.send(self.now, &Message::Batch(gateway.clone(), bytes.into()));
+                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into()));
                     }
                 }
                 Output::AskSnapshot { gateway, attempts } => {
                     let at = now.plus(SNAPSHOT_BACKOFF.after(attempts));
                     let until = at.plus(millis(SNAPSHOT_DEADLINE));
-                    router.snapshots.insert(gateway, Snapshot { at: Some(at), until });
+                    router.snapshots.insert(gateway, SnapshotRequest { at: Some(at), until });
                 }
                 // What was sent has left at once.
-                Output::Checkpoint(floors) => router.floors = floors,
-                Output::Released { tenures, floors } => {
-                    router.ownership.released(&tenures, &floors);
+                Output::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
+                Output::Released { tenures, checkpoints } => {
+                    router.ownership.released(&tenures, &checkpoints);
                     router.round_at = now;
                 }
             }
@@ -349,7 +350,7 @@ impl Cluster {
         for (gateway, snapshot) in &mut router.snapshots {
             if snapshot.at.is_some_and(|at| at <= now) {
                 snapshot.at = None;
-                self.network.send(self.now, &Message::AskSnapshot(gateway.clone(), number));
+                self.network.send(self.now, &SimMessage::AskSnapshot(gateway.clone(), number));
             }
             if snapshot.until <= now {
                 late.push(gateway.clone());
@@ -365,18 +366,18 @@ impl Cluster {
     /// A consumer reads on, as an intake does. Returns whether there was anything.
     fn read(&mut self, number: usize, tenure: Tenure) -> bool {
         let Source::Partition(partition) = tenure.source else { return false };
-        let (life, first) = (self.life.incarnation, self.first);
+        let (epoch, first) = (self.epoch.epoch_id, self.first);
         let mut is_busy = false;
         for _ in 0..3 {
             let Some(reader) = self.routers[number].readers.get_mut(&tenure) else { return is_busy };
-            if reader.incarnation != life {
+            if reader.epoch_id != epoch {
                 return is_busy;
             }
             let last = reader.reading.last;
             if !reader.is_open {
                 reader.is_open = true;
                 is_busy = true;
-                self.hear_intake(number, tenure, What::Flowing);
+                self.hear_intake(number, tenure, IntakeEvent::Flowing);
                 if first.0 > last.0 + 1 {
                     self.skip(number, tenure, Seq(first.0 - 1));
                 }
@@ -384,7 +385,7 @@ impl Cluster {
             }
             let cursor = reader.cursor;
             let next = self.readable(cursor).find(|stored| stored.partition == partition).cloned();
-            let Some(Stored { seq, event, wire, is_tick, .. }) = next else { return is_busy };
+            let Some(StoredEvent { seq, event, wire, is_heartbeat, .. }) = next else { return is_busy };
             let missing = self.missing(number, last.max(Seq(first.0 - 1)), seq);
             let router = &mut self.routers[number];
             let Some(reader) = router.readers.get_mut(&tenure) else { return is_busy };
@@ -397,14 +398,14 @@ impl Cluster {
             match reader.reading.accept(seq, reader.delivered) {
                 Delivered::Known => {}
                 Delivered::Missed => {
-                    (reader.reading, reader.cursor, reader.delivered) = (Reading::after(last), last, 0);
+                    (reader.reading, reader.cursor, reader.delivered) = (Contiguity::after(last), last, 0);
                     return is_busy;
                 }
                 Delivered::Next => {
                     if first.0 > last.0 + 1 {
-                        self.hear_intake(number, tenure, What::Skip(Seq(first.0 - 1)));
+                        self.hear_intake(number, tenure, IntakeEvent::Skip(Seq(first.0 - 1)));
                     }
-                    self.hand_on(number, tenure, missing, (seq, &event, wire, is_tick));
+                    self.hand_on(number, tenure, missing, (seq, &event, wire, is_heartbeat));
                 }
             }
         }
@@ -417,32 +418,32 @@ impl Cluster {
         number: usize,
         tenure: Tenure,
         missing: Vec<MissingRange>,
-        (seq, event, wire, is_tick): (Seq, &Event, bytes::Bytes, bool),
+        (seq, event, wire, is_heartbeat): (Seq, &Event, bytes::Bytes, bool),
     ) {
-        for MissingRange { after, upto } in missing {
-            self.hear_intake(number, tenure, What::Events { upto: after, mark: None, events: Vec::new() });
-            self.hear_intake(number, tenure, What::Skip(upto));
+        for MissingRange { after, through } in missing {
+            self.hear_intake(number, tenure, IntakeEvent::Events { through: after, mark: None, events: Vec::new() });
+            self.hear_intake(number, tenure, IntakeEvent::Skip(through));
         }
-        let events = (!is_tick).then(|| Readable { seq, event: event.clone(), wire }).into_iter().collect();
+        let events = (!is_heartbeat).then(|| Readable { seq, event: event.clone(), wire }).into_iter().collect();
         let mark = Some(Mark { seq, stored: event.stored.0 });
-        self.hear_intake(number, tenure, What::Events { upto: seq, mark, events });
+        self.hear_intake(number, tenure, IntakeEvent::Events { through: seq, mark, events });
     }
 
     /// Retention has passed a consumer.
     fn skip(&mut self, number: usize, tenure: Tenure, to: Seq) {
         if let Some(reader) = self.routers[number].readers.get_mut(&tenure) {
-            (reader.reading, reader.cursor, reader.delivered) = (Reading::after(to), to, 0);
+            (reader.reading, reader.cursor, reader.delivered) = (Contiguity::after(to), to, 0);
         }
-        self.hear_intake(number, tenure, What::Skip(to));
+        self.hear_intake(number, tenure, IntakeEvent::Skip(to));
     }
 
-    fn hear_intake(&mut self, number: usize, tenure: Tenure, what: What) {
-        self.routers[number].engine.read(Heard { tenure, what });
+    fn hear_intake(&mut self, number: usize, tenure: Tenure, what: IntakeEvent) {
+        self.routers[number].engine.read(IntakeReport { tenure, what });
     }
 
     /// The stream, as a look at it shows.
-    fn facts(&self) -> Facts {
-        let Life { incarnation, before } = self.life;
-        Facts { incarnation, before, first: self.first, last: self.last, replicas: 1 }
+    fn facts(&self) -> StreamFacts {
+        let Epoch { epoch_id, before } = self.epoch;
+        StreamFacts { epoch_id, before, first: self.first, last: self.last, replicas: 1 }
     }
 }

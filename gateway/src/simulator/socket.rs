@@ -7,16 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tickwire_core::codes::CloseCode;
-use tickwire_core::frames::Encoding;
+use tickwire_core::protocol::Encoding;
+use tickwire_core::protocol::codes::CloseCode;
 
-use crate::socket::{Ended, HEADER, Incoming, Ready, Socket};
+use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd};
 
 /// Both ends.
 #[derive(Debug, Default)]
-pub(super) struct Pipe {
+pub(super) struct SimPipe {
     /// What the client said and nobody read.
-    said: VecDeque<Said>,
+    said: VecDeque<SocketOutput>,
     /// What the gateway wrote, in order; the client has what the kernel took whole.
     written: VecDeque<Vec<u8>>,
     /// How many bytes of the end of `written` the kernel has not taken.
@@ -32,7 +32,7 @@ pub(super) struct Pipe {
 }
 
 #[derive(Debug)]
-enum Said {
+enum SocketOutput {
     Frame(Bytes),
     Pong,
 }
@@ -41,12 +41,12 @@ enum Said {
 const PING: &[u8] = b"ping";
 
 /// The client's end.
-pub(super) type Line = Rc<RefCell<Pipe>>;
+pub(super) type Line = Rc<RefCell<SimPipe>>;
 
-impl Pipe {
+impl SimPipe {
     /// The client says something.
     pub(super) fn say(&mut self, frame: &serde_json::Value) {
-        self.said.push_back(Said::Frame(Bytes::from(frame.to_string())));
+        self.said.push_back(SocketOutput::Frame(Bytes::from(frame.to_string())));
     }
 
     /// The next frame that has come whole. Pings are answered, as WebSocket libraries do.
@@ -60,7 +60,7 @@ impl Pipe {
             if frame != PING {
                 return Some(frame);
             }
-            self.said.push_back(Said::Pong);
+            self.said.push_back(SocketOutput::Pong);
         }
     }
 
@@ -97,10 +97,10 @@ impl Pipe {
 pub(super) struct Wire(pub(super) Line);
 
 impl Wire {
-    fn write(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), SocketEnd> {
         let mut pipe = self.0.borrow_mut();
         if pipe.is_cut {
-            return Err(Ended::Gone);
+            return Err(SocketEnd::Gone);
         }
         let taken = if pipe.unsent > 0 { 0 } else { pipe.take(bytes.len()) };
         pipe.unsent += bytes.len() - taken;
@@ -148,34 +148,34 @@ impl Socket for Wire {
 
     fn watch_again(&mut self) {}
 
-    fn read(&mut self) -> Result<Option<Incoming>, Ended> {
+    fn read(&mut self) -> Result<Option<Incoming>, SocketEnd> {
         let mut pipe = self.0.borrow_mut();
         match pipe.said.pop_front() {
-            Some(Said::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
-            Some(Said::Pong) => Ok(Some(Incoming::Alive)),
-            None if pipe.is_cut => Err(Ended::Gone),
+            Some(SocketOutput::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
+            Some(SocketOutput::Pong) => Ok(Some(Incoming::Alive)),
+            None if pipe.is_cut => Err(SocketEnd::Gone),
             None => Ok(None),
         }
     }
 
-    fn send(&mut self, frame: &mut [u8]) -> Result<(), Ended> {
+    fn send(&mut self, frame: &mut [u8]) -> Result<(), SocketEnd> {
         self.write(frame[HEADER..].to_vec())
     }
 
-    fn ping(&mut self) -> Result<(), Ended> {
+    fn ping(&mut self) -> Result<(), SocketEnd> {
         self.write(PING.to_vec())
     }
 
-    fn close(&mut self, code: CloseCode) -> Result<(), Ended> {
+    fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd> {
         let mut pipe = self.0.borrow_mut();
         pipe.closed.get_or_insert(code.code());
-        if pipe.is_cut { Err(Ended::Gone) } else { Ok(()) }
+        if pipe.is_cut { Err(SocketEnd::Gone) } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), Ended> {
+    fn flush(&mut self) -> Result<(), SocketEnd> {
         let mut pipe = self.0.borrow_mut();
         if pipe.is_cut {
-            return Err(Ended::Gone);
+            return Err(SocketEnd::Gone);
         }
         let unsent = pipe.unsent;
         pipe.unsent -= pipe.take(unsent);

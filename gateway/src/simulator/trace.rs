@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tickwire_core::replay::{Part, ReplayAnswer};
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
+use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::wire;
 
 use super::clocks;
-use super::network::Message;
+use super::network::SimMessage;
 use super::plan::Plan;
 
 thread_local! {
@@ -49,35 +49,35 @@ pub(super) fn read(path: &Path) -> Plan {
 }
 
 /// A message between nodes, in few words.
-pub(super) fn message(message: &Message) -> String {
+pub(super) fn message(message: &SimMessage) -> String {
     match message {
-        Message::Batch(to, bytes) => {
+        SimMessage::Batch(to, bytes) => {
             let batch: Batch<Bytes> = wire::decode(bytes).expect("what routers send can be read");
             let sections: Vec<String> = batch.sections.iter().map(section).collect();
-            format!("{} -> {to}: life {}, {}", batch.router, batch.incarnation, sections.join(", "))
+            format!("{} -> {to}: life {}, {}", batch.router, batch.epoch_id, sections.join(", "))
         }
-        Message::Answer(to, ask, bytes) => {
+        SimMessage::Answer(to, ask, bytes) => {
             let answer: ReplayAnswer<Bytes> = wire::decode(bytes).expect("what routers answer can be read");
             let part = match &answer.part {
-                Part::Events(part) => section(part),
+                ReplayPart::Events(part) => section(part),
                 part => format!("{part:?}"),
             };
-            format!("{} -> {to}: answer {ask} of life {}, {part}", answer.router, answer.incarnation)
+            format!("{} -> {to}: answer {ask} of life {}, {part}", answer.router, answer.epoch_id)
         }
-        Message::Delta(to, delta) => format!("{} -> router {to}: interest {}", delta.gateway, delta.revision),
-        Message::Beat(to, beat) => format!("{} -> router {to}: beat at {}", beat.gateway, beat.revision),
-        Message::AskSnapshot(to, from) => format!("router {from} -> {to}: asks for the whole interest"),
-        Message::Snapshot(to, parts) => {
+        SimMessage::Delta(to, delta) => format!("{} -> router {to}: interest {}", delta.gateway, delta.revision),
+        SimMessage::Beat(to, beat) => format!("{} -> router {to}: beat at {}", beat.gateway, beat.revision),
+        SimMessage::AskSnapshot(to, from) => format!("router {from} -> {to}: asks for the whole interest"),
+        SimMessage::Snapshot(to, parts) => {
             let first = parts.first().map(|part| format!("{} at {}", part.gateway, part.revision));
             format!("-> router {to}: interest of {}", first.unwrap_or_default())
         }
-        Message::Ask(to, ask, request) => format!("-> router {to}: ask {ask}, {request:?}"),
+        SimMessage::Ask(to, ask, request) => format!("-> router {to}: ask {ask}, {request:?}"),
         other => format!("{other:?}"),
     }
 }
 
 fn section<E>(section: &Section<E>) -> String {
-    let Section { partition, revision, prev, upto, events } = section;
+    let Section { partition, revision, prev, through, events } = section;
     let seqs: Vec<u64> = events.iter().map(|(seq, _)| seq.0).collect();
-    format!("p{partition} ({prev}, {upto}] by {revision} {seqs:?}")
+    format!("p{partition} ({prev}, {through}] by {revision} {seqs:?}")
 }

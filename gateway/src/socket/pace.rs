@@ -18,27 +18,27 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a client may send in a second.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
+pub(crate) struct ReadRate {
     pub(crate) frames: u32,
     pub(crate) bytes: u32,
 }
 
 /// What of a client's budget is used up.
 #[derive(Clone, Debug)]
-pub(crate) struct Pace {
-    rate: Rate,
+pub(crate) struct ReadBudget {
+    rate: ReadRate,
     /// When the present second began.
     since: Instant,
     /// What may still be read in it.
-    left: Rate,
+    left: ReadRate,
     /// What may still be read in this turn.
-    turn: Rate,
+    turn: ReadRate,
 }
 
-impl Pace {
+impl ReadBudget {
     /// A client that has sent nothing yet, and whose turn it is not.
-    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, since: now, left: rate, turn: Rate { frames: 0, bytes: 0 } }
+    pub(crate) fn new(rate: ReadRate, now: Instant) -> Self {
+        Self { rate, since: now, left: rate, turn: ReadRate { frames: 0, bytes: 0 } }
     }
 
     /// Begins a turn.
@@ -52,7 +52,7 @@ impl Pace {
         if self.left.frames == 0 || self.left.bytes == 0 {
             return Err(self.since + PERIOD);
         }
-        self.turn = Rate { frames: TURN_FRAMES.min(self.left.frames), bytes: TURN_BYTES.min(self.left.bytes) };
+        self.turn = ReadRate { frames: TURN_FRAMES.min(self.left.frames), bytes: TURN_BYTES.min(self.left.bytes) };
         Ok(())
     }
 
@@ -72,10 +72,10 @@ impl Pace {
 }
 
 #[cfg(test)]
-impl Pace {
+impl ReadBudget {
     /// A turn that ends after so many frames or bytes.
     pub(super) fn of_a_turn(frames: u32, bytes: u32) -> Self {
-        let turn = Rate { frames, bytes };
+        let turn = ReadRate { frames, bytes };
         Self { rate: turn, since: Instant::now(), left: turn, turn }
     }
 }
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn a_turn_ends_and_a_second_does_and_both_begin_again() {
         let start = Instant::now();
-        let rate = Rate { frames: 100, bytes: 40_000 };
-        let mut pace = Pace::new(rate, start);
+        let rate = ReadRate { frames: 100, bytes: 40_000 };
+        let mut pace = ReadBudget::new(rate, start);
         assert_eq!(pace.allowance(), 0, "it is not its turn");
         pace.begin(start).unwrap();
         assert_eq!(pace.allowance(), TURN_BYTES as usize);

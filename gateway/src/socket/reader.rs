@@ -1,12 +1,12 @@
 //! The reading side of a client's socket: tungstenite (limits, fragments, ping, close, UTF-8), which exists only while
 //! a client is saying something.
 //!
-//! At any time nearly all clients are silent, so what a silent one holds is what counts. [`Seam`] follows the headers
+//! At any time nearly all clients are silent, so what a silent one holds is what counts. [`FramePosition`] follows the headers
 //! of frames as bytes go by and knows when nothing of a message is left; the reader is let go then, and made anew with
 //! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
 //!
 //! tungstenite reads on over fragments until a message is whole, so the end of a turn is kept where it gets its bytes,
-//! in [`Paced`]: beyond the client's [`Pace`] there are none for now. What is too large never reaches it: the [`Sieve`]
+//! in [`Paced`]: beyond the client's [`ReadBudget`] there are none for now. What is too large never reaches it: the [`OversizeFilter`]
 //! before it takes that out.
 
 mod sieve;
@@ -18,8 +18,8 @@ use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::TEXT;
-use super::pace::Pace;
-use sieve::{Header, LONGEST_HEADER, Sieve};
+use super::pace::ReadBudget;
+use sieve::{Header, LONGEST_HEADER, OversizeFilter};
 
 /// How much is read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
@@ -29,11 +29,11 @@ const MAX_FRAGMENTS: u32 = 1024;
 
 /// Reads messages from whatever bytes are there.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct MessageReader {
     max_frame_bytes: usize,
     /// Whether that is the limit for all that comes.
     is_final: bool,
-    under_way: Option<Box<UnderWay>>,
+    under_way: Option<Box<PartialMessage>>,
     /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
     /// bytes may wait here, or in a stream whose turn was over.
     dry: bool,
@@ -41,19 +41,19 @@ pub(crate) struct Reader {
 
 /// A message that has begun, or may have.
 #[derive(Debug)]
-struct UnderWay {
-    sieve: Sieve,
+struct PartialMessage {
+    sieve: OversizeFilter,
     context: WebSocketContext,
-    seam: Seam,
+    seam: FramePosition,
 }
 
-impl Reader {
+impl MessageReader {
     /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade. It is copied, since
     /// the server's buffer is large, and would stay as long as the session. `max_frame_bytes` holds until
     /// [`Self::set_max_frame_bytes`] says otherwise, for what is read by then.
     pub(crate) fn new(read: &[u8], max_frame_bytes: usize) -> Self {
         let dry = read.is_empty();
-        let under_way = (!dry).then(|| Box::new(UnderWay::new(max_frame_bytes, false, read)));
+        let under_way = (!dry).then(|| Box::new(PartialMessage::new(max_frame_bytes, false, read)));
         Self { max_frame_bytes, is_final: false, under_way, dry }
     }
 
@@ -79,18 +79,19 @@ impl Reader {
         &mut self,
         stream: impl Read,
         answers: &mut Vec<u8>,
-        pace: &mut Pace,
+        pace: &mut ReadBudget,
     ) -> Result<Option<Message>, Error> {
         let Self { max_frame_bytes, is_final, .. } = *self;
-        let under_way = self.under_way.get_or_insert_with(|| Box::new(UnderWay::new(max_frame_bytes, is_final, &[])));
+        let under_way =
+            self.under_way.get_or_insert_with(|| Box::new(PartialMessage::new(max_frame_bytes, is_final, &[])));
         self.dry = false;
         let read = under_way.read(Paced { stream, pace, dry: &mut self.dry }, answers);
         if is_all(&read) {
-            let UnderWay { sieve, context, seam } = &mut **under_way;
+            let PartialMessage { sieve, context, seam } = &mut **under_way;
             if sieve.take_too_large() {
                 // What came of it before is forgotten with the rest.
                 if !seam.closed {
-                    (*context, *seam) = (new_context(max_frame_bytes), Seam::default());
+                    (*context, *seam) = (new_context(max_frame_bytes), FramePosition::default());
                 }
                 return Ok(None);
             }
@@ -103,15 +104,15 @@ impl Reader {
     }
 }
 
-impl UnderWay {
+impl PartialMessage {
     fn new(max_frame_bytes: usize, is_final: bool, read: &[u8]) -> Self {
-        let sieve = Sieve::new(max_frame_bytes, is_final, read.to_vec());
-        Self { sieve, context: new_context(max_frame_bytes), seam: Seam::default() }
+        let sieve = OversizeFilter::new(max_frame_bytes, is_final, read.to_vec());
+        Self { sieve, context: new_context(max_frame_bytes), seam: FramePosition::default() }
     }
 
     fn read(&mut self, stream: Paced<'_, impl Read>, answers: &mut Vec<u8>) -> Result<Message, Error> {
         let Self { sieve, context, seam } = self;
-        let read = context.read(&mut Pipe { stream, answers, seam, sieve });
+        let read = context.read(&mut BufferedSocket { stream, answers, seam, sieve });
         if seam.shredded || sieve.gives_up() {
             let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
@@ -139,14 +140,14 @@ fn new_context(max_frame_bytes: usize) -> WebSocketContext {
 }
 
 /// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
-struct Pipe<'a, S> {
+struct BufferedSocket<'a, S> {
     stream: Paced<'a, S>,
     answers: &'a mut Vec<u8>,
-    seam: &'a mut Seam,
-    sieve: &'a mut Sieve,
+    seam: &'a mut FramePosition,
+    sieve: &'a mut OversizeFilter,
 }
 
-impl<S: Read> Read for Pipe<'_, S> {
+impl<S: Read> Read for BufferedSocket<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stream.pace.allowance() == 0 || self.seam.shredded || self.seam.garbled {
             return Err(ErrorKind::WouldBlock.into());
@@ -160,7 +161,7 @@ impl<S: Read> Read for Pipe<'_, S> {
 /// A stream within the pace of its client.
 struct Paced<'a, S> {
     stream: S,
-    pace: &'a mut Pace,
+    pace: &'a mut ReadBudget,
     dry: &'a mut bool,
 }
 
@@ -185,7 +186,7 @@ impl<S: Read> Read for Paced<'_, S> {
     }
 }
 
-impl<S> Write for Pipe<'_, S> {
+impl<S> Write for BufferedSocket<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.answers.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -234,7 +235,7 @@ impl Utf8 {
 
 /// Where a client's stream of frames stands.
 #[derive(Debug, Default)]
-struct Seam {
+struct FramePosition {
     header: [u8; LONGEST_HEADER],
     /// How much of a header has gone by.
     headed: usize,
@@ -260,7 +261,7 @@ struct Seam {
     closed: bool,
 }
 
-impl Seam {
+impl FramePosition {
     /// These bytes come next.
     fn pass(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {

@@ -42,7 +42,7 @@ fn ending() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(frame(0x81, &[0xff])),
         1 => Just(frame(0x80, b"no beginning")),
         1 => Just(vec![0x81, 0x05]),
-        1 => Just([&[0x82, 0xff][..], &(Sieve::MOST + 1).to_be_bytes()].concat()),
+        1 => Just([&[0x82, 0xff][..], &(OversizeFilter::MOST + 1).to_be_bytes()].concat()),
         1 => prop::collection::vec(any::<u8>(), 1..40),
     ]
 }
@@ -59,10 +59,10 @@ fn all(mut read: impl FnMut(&mut Vec<u8>) -> Result<Option<Message>, Error>) -> 
 }
 
 /// What came of all that is there, in turns of so many frames or of ten times as many bytes.
-fn all_turns(reader: &mut Reader, stream: &mut Pieces, turn: u32) -> (Vec<Message>, Vec<u8>, String) {
+fn all_turns(reader: &mut MessageReader, stream: &mut Pieces, turn: u32) -> (Vec<Message>, Vec<u8>, String) {
     let mut came = (Vec::new(), Vec::new(), String::new());
     loop {
-        let mut pace = Pace::of_a_turn(turn, turn.saturating_mul(10));
+        let mut pace = ReadBudget::of_a_turn(turn, turn.saturating_mul(10));
         let (messages, answers, why) = all(|answers| reader.read(&mut *stream, answers, &mut pace));
         came.0.extend(messages);
         came.1.extend(answers);
@@ -73,8 +73,8 @@ fn all_turns(reader: &mut Reader, stream: &mut Pieces, turn: u32) -> (Vec<Messag
 }
 
 /// A turn without an end.
-fn unbounded() -> Pace {
-    Pace::of_a_turn(u32::MAX, u32::MAX)
+fn unbounded() -> ReadBudget {
+    ReadBudget::of_a_turn(u32::MAX, u32::MAX)
 }
 
 proptest! {
@@ -94,8 +94,8 @@ proptest! {
         pieces.retain(|piece| !piece.is_empty());
         let read = if beyond { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
 
-        let mut staying = UnderWay::new(MAX, false, &read);
-        let mut reader = Reader::new(&read, MAX);
+        let mut staying = PartialMessage::new(MAX, false, &read);
+        let mut reader = MessageReader::new(&read, MAX);
         let mut pieces = pieces.into_iter();
         loop {
             let piece: VecDeque<Vec<u8>> = pieces.next().into_iter().collect();
@@ -118,21 +118,21 @@ proptest! {
     /// It is let go exactly where a message ends.
     #[test]
     fn a_reader_is_held_only_while_a_message_is_under_way(messages in prop::collection::vec(message(), 1..5)) {
-        let mut reader = Reader::new(&[], MAX * 4);
+        let mut reader = MessageReader::new(&[], MAX * 4);
         for frames in messages {
             let bytes = frames.concat();
             let middles = [1, bytes.len() / 2, bytes.len() - 1];
             let mut from = 0;
-            for upto in middles.into_iter().chain([bytes.len()]).filter(|upto| *upto > 0) {
-                if upto <= from {
+            for through in middles.into_iter().chain([bytes.len()]).filter(|through| *through > 0) {
+                if through <= from {
                     continue;
                 }
-                let mut stream = Pieces(VecDeque::from([bytes[from..upto].to_vec()]));
+                let mut stream = Pieces(VecDeque::from([bytes[from..through].to_vec()]));
                 let (_, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
                 prop_assert_eq!(why, would_block());
                 // The beginning of a header is held by the sieve.
-                prop_assert!(upto < bytes.len() || reader.under_way.is_none());
-                from = upto;
+                prop_assert!(through < bytes.len() || reader.under_way.is_none());
+                from = through;
             }
         }
     }
@@ -152,7 +152,7 @@ fn what_is_too_large_is_passed_over() {
         frame(0x80, b"x"),
         text(b"c"),
     ];
-    let mut reader = Reader::new(&[], MAX);
+    let mut reader = MessageReader::new(&[], MAX);
     let mut stream = Pieces(VecDeque::from([bytes.concat()]));
     let (mut answers, mut came) = (Vec::new(), Vec::new());
     while let Ok(read) = reader.read(&mut stream, &mut answers, &mut unbounded()) {
@@ -184,13 +184,13 @@ impl Read for Fragments {
 fn endless_empty_fragments_end_the_turn_and_then_the_message() {
     // Of a message, and of one that is passed over.
     for (first, passed_over) in [(Vec::new(), 0), (vec![b'x'; MAX + 1], 1)] {
-        let mut reader = Reader::new(&frame(0x01, &first), MAX);
+        let mut reader = MessageReader::new(&frame(0x01, &first), MAX);
         let mut stream = Fragments(0);
         let (mut turns, mut told) = (0, 0);
         let error = loop {
             turns += 1;
             let before = stream.0;
-            match reader.read(&mut stream, &mut Vec::new(), &mut Pace::of_a_turn(64, 16_384)) {
+            match reader.read(&mut stream, &mut Vec::new(), &mut ReadBudget::of_a_turn(64, 16_384)) {
                 Ok(None) => told += 1,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
                 other => break other.unwrap_err(),
@@ -210,7 +210,7 @@ fn what_follows_a_message_is_held_to_the_limit_that_is_set_by_then() {
     for between in [Vec::new(), frame(0x8a, b"p")] {
         let bytes = [frame(0x81, b"auth"), between, frame(0x81, &large), frame(0x81, b"next")].concat();
         for came in [0, 8, bytes.len()] {
-            let mut reader = Reader::new(&bytes[..came], 1_000);
+            let mut reader = MessageReader::new(&bytes[..came], 1_000);
             let rest = [bytes[came..].to_vec()].into_iter().filter(|rest| !rest.is_empty());
             let mut stream = Pieces(rest.collect());
             let first = reader.read(&mut stream, &mut Vec::new(), &mut unbounded()).unwrap();
@@ -232,7 +232,7 @@ fn as_many_fragments_as_are_allowed_are_a_message() {
     }
     bytes.extend(frame(0x80, b"c"));
     for next in [frame(0x81, b"next"), Vec::new()] {
-        let mut reader = Reader::new(&[], MAX);
+        let mut reader = MessageReader::new(&[], MAX);
         let mut stream = Pieces(VecDeque::from([[bytes.clone(), next].concat()]));
         let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
         assert_eq!(why, would_block());
@@ -250,7 +250,7 @@ proptest! {
     ) {
         let bytes = frame(if more { 0x01 } else { 0x81 }, &[text.as_slice(), b"and so on"].concat());
         let may_go_on = |text: &[u8]| std::str::from_utf8(text).map_or_else(|error| error.error_len().is_none(), |_| true);
-        let mut reader = Reader::new(&[], MAX);
+        let mut reader = MessageReader::new(&[], MAX);
         // Behind the header of two bytes comes the mask of four.
         for (at, byte) in bytes.iter().enumerate().take(6 + text.len()) {
             let mut stream = Pieces(VecDeque::from([vec![*byte]]));
@@ -275,7 +275,7 @@ fn a_frame_that_is_not_allowed_is_no_text_that_is_not_utf_8() {
     for (wrong, begins) in [(unmasked.clone(), true), (unmasked, false), (reserved, true), (within, true)] {
         let bytes = if begins { [frame(0x81, b"before"), wrong].concat() } else { wrong };
         for size in [1, 7, bytes.len()] {
-            let mut reader = Reader::new(&[], MAX);
+            let mut reader = MessageReader::new(&[], MAX);
             let mut stream = Pieces(bytes.chunks(size).map(<[u8]>::to_vec).collect());
             let why = std::iter::repeat_with(|| all(|answers| reader.read(&mut stream, answers, &mut unbounded())).2)
                 .take(bytes.len() + 1)

@@ -23,7 +23,7 @@ pub struct Check {
 
 /// What `/readyz` tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ReadinessReport {
     /// Whether nothing is missing.
     pub ready: bool,
     /// Every check, by name.
@@ -51,7 +51,7 @@ impl Readiness {
 
     /// Every check. A node without any is not ready, for it has not come to the point of knowing what it needs; nor
     /// is one that drains.
-    pub fn report(&self, draining: bool) -> Report {
+    pub fn report(&self, draining: bool) -> ReadinessReport {
         let report = |(name, missing): (&&'static str, &Option<String>)| CheckReport {
             name,
             ok: missing.is_none(),
@@ -61,7 +61,7 @@ impl Readiness {
         if draining {
             checks.push(CheckReport { name: "running", ok: false, missing: Some("the node is stopping".to_owned()) });
         }
-        Report { ready: !checks.is_empty() && checks.iter().all(|check| check.ok), checks }
+        ReadinessReport { ready: !checks.is_empty() && checks.iter().all(|check| check.ok), checks }
     }
 
     fn lock(&self) -> MutexGuard<'_, Checks> {
@@ -104,7 +104,7 @@ mod tests {
         let missing = Some("partition 3 has no coverage for 12 s".to_owned());
         assert_eq!(
             readiness.report(false),
-            Report {
+            ReadinessReport {
                 ready: false,
                 checks: vec![
                     CheckReport { name: "coverage", ok: false, missing },

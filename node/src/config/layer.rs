@@ -63,7 +63,7 @@ impl Schema {
 
     /// Refuses an entry whose key is unknown, whose type is another than the reference's, or whose chosen name would
     /// not do as a token of a subject.
-    fn check(&self, entry: &Entry) -> Result<(), ConfigError> {
+    fn check(&self, entry: &LayerEntry) -> Result<(), ConfigError> {
         let Some(example) = self.example(&entry.key) else {
             let nearest = self.nearest(&entry.key).to_owned();
             return Err(ConfigError::UnknownKey { key: entry.key.clone(), origin: entry.origin.clone(), nearest });
@@ -102,13 +102,13 @@ impl Schema {
 
 /// One value, with where it was given.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct LayerEntry {
     key: String,
     value: toml::Value,
     origin: Origin,
 }
 
-impl Entry {
+impl LayerEntry {
     /// The entry of a default.
     pub(super) fn of_reference(key: &str, merged: &toml::Table) -> Self {
         let value = key.split('.').try_fold(toml::Value::Table(merged.clone()), |value, name| value.get(name).cloned());
@@ -131,7 +131,7 @@ impl Entry {
 
 /// All that one source says.
 #[derive(Debug, Clone)]
-pub(super) struct Layer(Vec<Entry>);
+pub(super) struct Layer(Vec<LayerEntry>);
 
 impl Layer {
     pub(super) fn from_file(schema: &Schema, path: &Path) -> Result<Self, ConfigError> {
@@ -152,7 +152,7 @@ impl Layer {
     ) -> Result<(), ConfigError> {
         for (name, value) in table {
             let key = join(prefix, &name);
-            let entry = Entry { value: schema.listed(&key, value), key, origin: origin.clone() };
+            let entry = LayerEntry { value: schema.listed(&key, value), key, origin: origin.clone() };
             match entry.value {
                 toml::Value::Table(inner) if schema.is_table(&entry.key) => {
                     self.gather(&entry.key, inner, origin, schema)?;
@@ -196,14 +196,14 @@ impl Layer {
     }
 
     fn push(&mut self, schema: &Schema, key: String, text: &str, origin: Origin) -> Result<(), ConfigError> {
-        let entry = Entry { value: schema.read_text(&key, text), key, origin };
+        let entry = LayerEntry { value: schema.read_text(&key, text), key, origin };
         schema.check(&entry)?;
         self.0.push(entry);
         Ok(())
     }
 
     /// The last entry of this key.
-    pub(super) fn find(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn find(&self, key: &str) -> Option<&LayerEntry> {
         self.0.iter().rev().find(|entry| entry.key == key)
     }
 }
@@ -214,7 +214,7 @@ impl config::Source for Layer {
     }
 
     fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
-        let convert = |entry: &Entry| {
+        let convert = |entry: &LayerEntry| {
             let value = entry.value.clone().try_into::<config::Value>();
             Ok((entry.key.clone(), value.map_err(|error| config::ConfigError::Foreign(Box::new(error)))?))
         };

@@ -14,14 +14,14 @@ pub enum WebOrigin {
     /// Pages without an origin of their own, such as files, which say `null`.
     Null,
     /// This one.
-    One(Place),
+    One(WebAddress),
     /// Those whose host is a subdomain of this one's.
-    Below(Place),
+    Below(WebAddress),
 }
 
 /// Scheme, host and port, each spelled in the one way that makes equal ones the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct WebAddress {
     scheme: String,
     host: String,
     port: Option<u16>,
@@ -30,19 +30,19 @@ pub struct Place {
 impl WebOrigin {
     /// Whether this is the origin, or one of those, that a browser calls `origin`.
     pub fn has(&self, origin: &str) -> bool {
-        let is = |matches: fn(&Place, &Place) -> bool, place: &Place| {
-            Place::parse(origin).is_some_and(|origin| matches(&origin, place))
+        let is = |matches: fn(&WebAddress, &WebAddress) -> bool, place: &WebAddress| {
+            WebAddress::parse(origin).is_some_and(|origin| matches(&origin, place))
         };
         match self {
             Self::Any => true,
             Self::Null => origin == "null",
             Self::One(place) => is(|origin, place| origin == place, place),
-            Self::Below(place) => is(Place::is_below, place),
+            Self::Below(place) => is(WebAddress::is_below, place),
         }
     }
 }
 
-impl Place {
+impl WebAddress {
     /// Reads what has the form of an origin, with a slash behind it or not. Hosts are compared in lower case, and the
     /// scheme's own port is none.
     fn parse(text: &str) -> Option<Self> {
@@ -83,7 +83,7 @@ impl FromStr for WebOrigin {
         if rest.contains('*') || scheme.contains('*') {
             return refused("has a * elsewhere than in place of whole subdomains");
         }
-        match Place::parse(&format!("{scheme}://{rest}")) {
+        match WebAddress::parse(&format!("{scheme}://{rest}")) {
             Some(place) if below => Ok(Self::Below(place)),
             Some(place) => Ok(Self::One(place)),
             None => refused("has more than a scheme, a host and a port, or lacks one of them"),
@@ -107,7 +107,7 @@ impl From<WebOrigin> for String {
 
 impl fmt::Display for WebOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (subdomains, Place { scheme, host, port }) = match self {
+        let (subdomains, WebAddress { scheme, host, port }) = match self {
             Self::Any => return f.write_str("*"),
             Self::Null => return f.write_str("null"),
             Self::One(place) => ("", place),

@@ -53,15 +53,15 @@ where
 pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum WrittenValue {
         Number(u32),
         Text(String),
     }
-    let written = BTreeMap::<String, Written>::deserialize(deserializer)?;
-    let read = |(name, rate): (String, Written)| {
+    let written = BTreeMap::<String, WrittenValue>::deserialize(deserializer)?;
+    let read = |(name, rate): (String, WrittenValue)| {
         let rate = match rate {
-            Written::Number(rate) => Some(rate),
-            Written::Text(text) => text.parse().ok(),
+            WrittenValue::Number(rate) => Some(rate),
+            WrittenValue::Text(text) => text.parse().ok(),
         };
         let allowed = rate.filter(|rate| *rate <= 1_000_000);
         allowed.map(|rate| (name, rate)).ok_or_else(|| D::Error::custom("must be 0 to 1000000"))

@@ -4,7 +4,7 @@
 //! connection is, and ends it when that lasts too long. So the time between two requests and the time that a head takes
 //! are different things, and an answer that nobody reads has an end.
 
-use super::places::Place;
+use super::places::ConnectionSlot;
 use crate::clock::Clock;
 use metrics::counter;
 use std::io::{self, ErrorKind, IoSlice};
@@ -61,16 +61,16 @@ impl Phase {
 
 /// What the parts of a connection know together: its place, and its phase and since when.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ConnectionDeadline {
     clock: Clock,
-    place: Place,
+    place: ConnectionSlot,
     /// The phase in the lowest two bits, its beginning in milliseconds above.
     phase: AtomicU64,
 }
 
-impl Line {
+impl ConnectionDeadline {
     /// A new connection, whose first request is coming.
-    pub(super) fn new(clock: Clock, place: Place) -> Self {
+    pub(super) fn new(clock: Clock, place: ConnectionSlot) -> Self {
         let line = Self { clock, place, phase: AtomicU64::new(0) };
         line.enter(Phase::Head);
         line
@@ -104,13 +104,13 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Timed<S> {
     stream: S,
-    line: Arc<Line>,
+    line: Arc<ConnectionDeadline>,
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(stream: S, line: Arc<Line>, deadlines: Deadlines) -> Self {
+    pub(super) fn new(stream: S, line: Arc<ConnectionDeadline>, deadlines: Deadlines) -> Self {
         Self { stream, line, deadlines, timer: Box::pin(sleep_until(Instant::now())) }
     }
 

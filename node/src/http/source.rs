@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// One who connects: an IPv4 address, or the /64 of an IPv6 one, which one subscriber has all of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Source(IpAddr);
+pub struct ClientSource(IpAddr);
 
-impl Source {
+impl ClientSource {
     /// The source of an address. An IPv4 address may be written as an IPv6 one.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn a_subscriber_is_one_source_whatever_of_its_addresses_it_uses() {
-        assert_eq!(Source::of(ip("2001:db8:1:2::1")), Source::of(ip("2001:db8:1:2:ffff::9")));
-        assert_ne!(Source::of(ip("2001:db8:1:2::1")), Source::of(ip("2001:db8:1:3::1")));
-        assert_eq!(Source::of(ip("::ffff:192.0.2.7")), Source::of(ip("192.0.2.7")));
-        assert_ne!(Source::of(ip("192.0.2.7")), Source::of(ip("192.0.2.8")));
+        assert_eq!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:2:ffff::9")));
+        assert_ne!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:3::1")));
+        assert_eq!(ClientSource::of(ip("::ffff:192.0.2.7")), ClientSource::of(ip("192.0.2.7")));
+        assert_ne!(ClientSource::of(ip("192.0.2.7")), ClientSource::of(ip("192.0.2.8")));
     }
 
     #[test]

@@ -26,9 +26,9 @@ async fn start(connections: usize) -> Running {
         .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
         .route("/panic", get(async || -> &'static str { panic!("at work") }));
     let deadlines = Deadlines { head: HEAD, idle: IDLE, write: WRITE };
-    let limits = Limits { connections, deadlines, proxies: Arc::default() };
+    let limits = HttpLimits { connections, deadlines, proxies: Arc::default() };
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-    let server = Server::new("test", listener, routes, limits).closing(closing.clone());
+    let server = HttpServer::new("test", listener, routes, limits).closing(closing.clone());
     let served = tokio::spawn(server.run(stop.clone()));
     Running { address, closing, stop, served }
 }

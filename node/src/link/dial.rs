@@ -25,7 +25,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const DISCOVERED: usize = 64;
 
 /// A connection that the server has let in.
-pub(super) struct Connection {
+pub(super) struct LinkConnection {
     pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
     pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// What was read and not looked at.
@@ -65,7 +65,7 @@ impl Dialer {
     }
 
     /// Tries the next server: all of them in an order of chance, then all again.
-    pub(super) async fn dial(&mut self) -> Result<Connection, String> {
+    pub(super) async fn dial(&mut self) -> Result<LinkConnection, String> {
         if self.round.is_empty() {
             self.round = self.configured.iter().chain(&self.discovered).cloned().collect();
             self.round.shuffle(&mut rand::rng());
@@ -84,7 +84,7 @@ impl Dialer {
         }
     }
 
-    async fn attempt(&self, server: &ServerAddr) -> Result<Connection, String> {
+    async fn attempt(&self, server: &ServerAddr) -> Result<LinkConnection, String> {
         let text = |error: io::Error| error.to_string();
         let mut stream = TcpStream::connect((server.host(), server.port())).await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
@@ -112,14 +112,14 @@ impl Dialer {
         mut writer: Box<dyn AsyncWrite + Send + Unpin>,
         info: ServerInfo,
         tls: bool,
-    ) -> Result<Connection, String> {
+    ) -> Result<LinkConnection, String> {
         let line = login::line(&self.config, &self.name, &info, tls).await?;
         let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         writer.write_all(format!("{line}PING\r\n").as_bytes()).await.map_err(|error| error.to_string())?;
         writer.flush().await.map_err(|error| error.to_string())?;
         loop {
             match next(&mut reader, &mut parser, &mut buffer).await? {
-                Op::Pong => return Ok(Connection { reader, writer, buffer, parser, info }),
+                Op::Pong => return Ok(LinkConnection { reader, writer, buffer, parser, info }),
                 Op::Refusal(refusal) => return Err(String::from_utf8_lossy(&refusal).into_owned()),
                 _ => {}
             }

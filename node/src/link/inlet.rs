@@ -1,7 +1,7 @@
 //! What waits between the connection and who subscribed: messages, bounded by their bytes.
 
-use super::message::Message;
-use super::shared::Shared;
+use super::message::NatsMessage;
+use super::shared::LinkShared;
 use metrics::counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,11 +16,16 @@ const LAGGING: usize = 64 * 1024;
 const SMALL: usize = 16 * 1024;
 
 /// Both ends of a queue: what the connection's owner holds, and what the subscriber is given.
-pub(super) fn queue(name: &'static str, most: usize, shared: &Arc<Shared>, number: u64) -> (Feed, Inlet) {
+pub(super) fn queue(
+    name: &'static str,
+    most: usize,
+    shared: &Arc<LinkShared>,
+    number: u64,
+) -> (SubscriberSender, Subscriber) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let gauge = Arc::new(Gauge::default());
-    let feed = Feed { name, most, sender, gauge: Arc::clone(&gauge) };
-    (feed, Inlet { receiver, gauge, number, shared: Arc::clone(shared) })
+    let feed = SubscriberSender { name, most, sender, gauge: Arc::clone(&gauge) };
+    (feed, Subscriber { receiver, gauge, number, shared: Arc::clone(shared) })
 }
 
 #[derive(Debug, Default)]
@@ -31,16 +36,16 @@ struct Gauge {
 
 /// Where the connection's owner puts messages.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct SubscriberSender {
     name: &'static str,
     most: usize,
-    sender: mpsc::UnboundedSender<Message>,
+    sender: mpsc::UnboundedSender<NatsMessage>,
     gauge: Arc<Gauge>,
 }
 
-impl Feed {
+impl SubscriberSender {
     /// Enqueues a message, or drops it if too much waits. One that is larger than the bound is taken when it is alone.
-    pub(super) fn offer(&self, mut message: Message) {
+    pub(super) fn offer(&self, mut message: NatsMessage) {
         let waiting = self.gauge.bytes.load(Ordering::Relaxed);
         let size = message.size() + OVERHEAD;
         if waiting > 0 && waiting + size > self.most {
@@ -60,16 +65,16 @@ impl Feed {
 
 /// A subscription. Dropping it ends it.
 #[derive(Debug)]
-pub struct Inlet {
-    receiver: mpsc::UnboundedReceiver<Message>,
+pub struct Subscriber {
+    receiver: mpsc::UnboundedReceiver<NatsMessage>,
     gauge: Arc<Gauge>,
     number: u64,
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
-impl Inlet {
+impl Subscriber {
     /// The next message; `None` when the connection is closed for good. Nothing is lost if this is dropped.
-    pub async fn next(&mut self) -> Option<Message> {
+    pub async fn next(&mut self) -> Option<NatsMessage> {
         let message = self.receiver.recv().await?;
         self.taken(&message);
         Some(message)
@@ -77,7 +82,7 @@ impl Inlet {
 
     /// Waits for a message, and takes with it what else is there, up to `most` in all. Returns how many came: none when
     /// the connection is closed for good. Nothing is lost if this is dropped.
-    pub async fn next_many(&mut self, messages: &mut Vec<Message>, most: usize) -> usize {
+    pub async fn next_many(&mut self, messages: &mut Vec<NatsMessage>, most: usize) -> usize {
         let before = messages.len();
         let count = self.receiver.recv_many(messages, most).await;
         for message in &messages[before..] {
@@ -91,12 +96,12 @@ impl Inlet {
         self.gauge.dropped.load(Ordering::Relaxed)
     }
 
-    fn taken(&self, message: &Message) {
+    fn taken(&self, message: &NatsMessage) {
         self.gauge.bytes.fetch_sub(message.size() + OVERHEAD, Ordering::Relaxed);
     }
 }
 
-impl Drop for Inlet {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         self.shared.unsubscribe(self.number);
     }

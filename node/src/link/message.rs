@@ -20,13 +20,13 @@ pub(super) struct Layout {
 
 /// A message from NATS.
 #[derive(Clone)]
-pub struct Message {
+pub struct NatsMessage {
     frame: Bytes,
     layout: Layout,
     has_headers: bool,
 }
 
-impl Message {
+impl NatsMessage {
     pub(super) fn new(frame: Bytes, layout: Layout) -> Self {
         let has_headers = frame.first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'H'));
         Self { frame, layout, has_headers }
@@ -105,7 +105,7 @@ impl Message {
     }
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for NatsMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("subject", &self.subject_text())

@@ -1,11 +1,11 @@
 //! The one task that has the connection: it reads, writes, notices silence, and connects again.
 
-use super::dial::{Connection, Dialer};
+use super::dial::{Dialer, LinkConnection};
 use super::login::ServerInfo;
-use super::message::Message;
+use super::message::NatsMessage;
 use super::parse::{Op, Parser};
-use super::shared::Shared;
-use crate::nats::{Standing, backoff};
+use super::shared::LinkShared;
+use crate::nats::{ConnectionHealth, backoff};
 use bytes::BytesMut;
 use metrics::counter;
 use std::future::pending;
@@ -36,23 +36,23 @@ const MOST_ROOM: usize = 1024 * 1024;
 /// What is kept of a buffer for sending.
 const KEPT_OUT: usize = 256 * 1024;
 
-pub(super) struct Owner {
+pub(super) struct LinkOwner {
     pub(super) dialer: Dialer,
-    pub(super) shared: Arc<Shared>,
-    pub(super) standing: Standing,
+    pub(super) shared: Arc<LinkShared>,
+    pub(super) standing: ConnectionHealth,
     pub(super) stop: CancellationToken,
     pub(super) name: String,
 }
 
 /// Why a connection ends.
-enum End {
+enum LinkEnd {
     /// We are done.
     Stopped,
     /// Something went wrong: for the metric, and for people.
     Lost(&'static str, String),
 }
 
-impl Owner {
+impl LinkOwner {
     /// Works until told to stop. What was published before that is sent.
     pub(super) async fn run(&mut self) {
         let mut attempt = 0;
@@ -69,8 +69,8 @@ impl Owner {
                     self.shared.set_up(connection.info.max_payload);
                     self.standing.set_link(true);
                     match self.serve(connection).await {
-                        End::Stopped => return,
-                        End::Lost(label, reason) => {
+                        LinkEnd::Stopped => return,
+                        LinkEnd::Lost(label, reason) => {
                             self.shared.set_down(reason.clone());
                             self.standing.set_link(false);
                             note(label);
@@ -91,8 +91,8 @@ impl Owner {
         }
     }
 
-    async fn serve(&mut self, connection: Connection) -> End {
-        let Connection { mut reader, mut writer, mut buffer, mut parser, .. } = connection;
+    async fn serve(&mut self, connection: LinkConnection) -> LinkEnd {
+        let LinkConnection { mut reader, mut writer, mut buffer, mut parser, .. } = connection;
         let shared = Arc::clone(&self.shared);
         let (mut looks, mut silent, mut stuck) = (interval(LOOK), 0, 0);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,8 +110,8 @@ impl Owner {
                 shared.take_out(&mut out);
                 if stopping && out.is_empty() {
                     return match writer.flush().await {
-                        Ok(()) => End::Stopped,
-                        Err(error) => End::Lost("link_error", error.to_string()),
+                        Ok(()) => LinkEnd::Stopped,
+                        Err(error) => LinkEnd::Lost("link_error", error.to_string()),
                     };
                 }
             }
@@ -123,14 +123,14 @@ impl Owner {
             };
             tokio::select! {
                 read = reader.read_buf(&mut buffer) => match read {
-                    Ok(0) => return End::Lost("link_closed", "the server closed the connection".to_owned()),
+                    Ok(0) => return LinkEnd::Lost("link_closed", "the server closed the connection".to_owned()),
                     Ok(_) => silent = 0,
-                    Err(error) => return End::Lost("link_error", error.to_string()),
+                    Err(error) => return LinkEnd::Lost("link_error", error.to_string()),
                 },
                 written = write => match written {
-                    Ok(0) => return End::Lost("link_closed", "the server takes no more".to_owned()),
+                    Ok(0) => return LinkEnd::Lost("link_closed", "the server takes no more".to_owned()),
                     Ok(count) => (sent, stuck) = (sent + count, 0),
-                    Err(error) => return End::Lost("link_error", error.to_string()),
+                    Err(error) => return LinkEnd::Lost("link_error", error.to_string()),
                 },
                 () = shared.wake.notified(), if out.is_empty() => {}
                 () = self.stop.cancelled(), if !stopping => stopping = true,
@@ -139,18 +139,18 @@ impl Owner {
                     stuck += u32::from(!out.is_empty());
                     match silent {
                         SILENT_ASK => shared.keep_alive(),
-                        SILENT_GONE.. => return End::Lost("link_silent", format!("nothing came for {:?}", LOOK * silent)),
+                        SILENT_GONE.. => return LinkEnd::Lost("link_silent", format!("nothing came for {:?}", LOOK * silent)),
                         _ => {}
                     }
                     if stuck >= STUCK_GONE {
-                        return End::Lost("link_stuck", format!("nothing was taken for {:?}", LOOK * stuck));
+                        return LinkEnd::Lost("link_stuck", format!("nothing was taken for {:?}", LOOK * stuck));
                     }
                 }
             }
             if sent == out.len() && !out.is_empty() {
                 // What is encrypted may wait for more.
                 if let Err(error) = writer.flush().await {
-                    return End::Lost("link_error", error.to_string());
+                    return LinkEnd::Lost("link_error", error.to_string());
                 }
                 out.clear();
                 sent = 0;
@@ -159,13 +159,18 @@ impl Owner {
     }
 
     /// Takes what the buffer holds, and hands out the messages among it.
-    fn take(&mut self, parser: &mut Parser, buffer: &mut BytesMut, came: &mut Vec<(u64, Message)>) -> Result<(), End> {
+    fn take(
+        &mut self,
+        parser: &mut Parser,
+        buffer: &mut BytesMut,
+        came: &mut Vec<(u64, NatsMessage)>,
+    ) -> Result<(), LinkEnd> {
         let end = loop {
             match parser.next(buffer) {
                 Ok(Some(Op::Message(number, message))) => came.push((number, message)),
                 Ok(Some(other)) => self.hear(&other),
                 Ok(None) => break Ok(()),
-                Err(broken) => break Err(End::Lost(broken.label(), broken.to_string())),
+                Err(broken) => break Err(LinkEnd::Lost(broken.label(), broken.to_string())),
             }
         };
         if !came.is_empty() {

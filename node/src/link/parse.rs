@@ -4,7 +4,7 @@
 //! looks into them: where a message begins and ends follows from its control line alone. The server lets no space, tab
 //! or line feed into a subject, so that a line ends at the first line feed, and its words are what spaces part.
 
-use super::message::{Layout, Message};
+use super::message::{Layout, NatsMessage};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
@@ -29,7 +29,7 @@ pub(super) enum Op {
     /// It refuses something.
     Refusal(Bytes),
     /// A message for the subscription of this number.
-    Message(u64, Message),
+    Message(u64, NatsMessage),
     /// A line that means nothing to us.
     Unknown(Bytes),
 }
@@ -102,7 +102,7 @@ impl Parser {
                 }
                 let mut frame = buffer.split_to(total);
                 frame.truncate(total - 2);
-                Ok(Some(Op::Message(subscription, Message::new(frame.freeze(), layout))))
+                Ok(Some(Op::Message(subscription, NatsMessage::new(frame.freeze(), layout))))
             }
             _ => Ok(None),
         }

@@ -4,8 +4,8 @@
 //! as long as it takes to append a few bytes, or to hand out what one read has brought.
 
 use super::LinkError;
-use super::inlet::{Feed, Inlet, queue};
-use super::message::Message;
+use super::inlet::{Subscriber, SubscriberSender, queue};
+use super::message::NatsMessage;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
@@ -23,19 +23,19 @@ const LARGEST_PAYLOAD: usize = 64 * 1024 * 1024;
 const REFUSALS: usize = 16;
 
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct LinkShared {
+    state: Mutex<LinkState>,
     /// There is something to send.
     pub(super) wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LinkState {
     up: bool,
     /// No owner is left.
     closed: bool,
     next: u64,
-    subscriptions: BTreeMap<u64, Subscription>,
+    subscriptions: BTreeMap<u64, LinkSubscription>,
     out: Vec<u8>,
     /// Who waits for the server's next answers to `PING`, in order.
     pongs: VecDeque<Option<oneshot::Sender<()>>>,
@@ -45,14 +45,14 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Subscription {
+struct LinkSubscription {
     subject: String,
     group: Option<String>,
-    feed: Feed,
+    feed: SubscriberSender,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LinkShared {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         // A panic in between leaves at worst half a line, and the connection is made anew after one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,7 +63,7 @@ impl Shared {
         subject: &str,
         group: Option<&str>,
         most: usize,
-    ) -> Result<Inlet, LinkError> {
+    ) -> Result<Subscriber, LinkError> {
         if !is_subject(subject.as_bytes()) || !group.is_none_or(|group| is_subject(group.as_bytes())) {
             return Err(LinkError::Subject);
         }
@@ -74,7 +74,7 @@ impl Shared {
         state.next += 1;
         let number = state.next;
         let (feed, inlet) = queue(name, most, self, number);
-        let subscription = Subscription { subject: subject.to_owned(), group: group.map(str::to_owned), feed };
+        let subscription = LinkSubscription { subject: subject.to_owned(), group: group.map(str::to_owned), feed };
         if state.up {
             let line = subscription.line(number);
             state.out.extend_from_slice(line.as_bytes());
@@ -151,7 +151,7 @@ impl Shared {
     }
 
     /// Hands out what came, and empties `messages`.
-    pub(super) fn hand_out(&self, messages: &mut Vec<(u64, Message)>) {
+    pub(super) fn hand_out(&self, messages: &mut Vec<(u64, NatsMessage)>) {
         let state = self.lock();
         for (number, message) in messages.drain(..) {
             // What comes for one that has ended was on its way.
@@ -227,14 +227,14 @@ impl Shared {
     }
 }
 
-impl State {
+impl LinkState {
     fn ask(&mut self, waiting: Option<oneshot::Sender<()>>) {
         self.out.extend_from_slice(b"PING\r\n");
         self.pongs.push_back(waiting);
     }
 }
 
-impl Subscription {
+impl LinkSubscription {
     fn line(&self, number: u64) -> String {
         match &self.group {
             Some(group) => format!("SUB {} {group} {number}\r\n", self.subject),
@@ -254,12 +254,12 @@ mod tests {
     use crate::link::message::Layout;
     use bytes::Bytes;
 
-    fn message(size: u32) -> Message {
+    fn message(size: u32) -> NatsMessage {
         let layout = Layout { subject: (4, 5), reply: (0, 0), body: 0, payload: 0 };
-        Message::new(Bytes::from(vec![b'x'; size as usize]), layout)
+        NatsMessage::new(Bytes::from(vec![b'x'; size as usize]), layout)
     }
 
-    fn out(shared: &Shared) -> String {
+    fn out(shared: &LinkShared) -> String {
         let mut bytes = Vec::new();
         shared.take_out(&mut bytes);
         String::from_utf8(bytes).unwrap()
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn subscriptions_are_made_again_on_every_connection() {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LinkShared::default());
         let early = shared.subscribe("q", "a.>", None, 100).unwrap();
         assert_eq!((out(&shared).as_str(), shared.publish(b"x", None, b"")), ("", Err(LinkError::Away)));
         shared.set_up(100);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn no_subject_says_more_than_a_subject() {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LinkShared::default());
         shared.set_up(100);
         let long = vec![b'x'; LONGEST_SUBJECT + 1];
         for bad in [&b""[..], b"a b", b"a\rb", b"a\nb", b"a\tb", b"a\0b", &long] {
@@ -302,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_is_bounded_by_its_bytes_and_drops_what_comes_last() {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LinkShared::default());
         shared.set_up(100);
         let mut inlet = shared.subscribe("q", "a", None, 1_000).unwrap();
         let mut stranger = shared.subscribe("q", "b", None, 1_000).unwrap();
@@ -315,7 +315,7 @@ mod tests {
         shared.hand_out(&mut vec![(1, message(403))]);
         let mut taken = Vec::new();
         assert_eq!(inlet.next_many(&mut taken, 10).await, 2);
-        assert_eq!(taken.iter().map(Message::size).collect::<Vec<_>>(), [401, 403]);
+        assert_eq!(taken.iter().map(NatsMessage::size).collect::<Vec<_>>(), [401, 403]);
         assert_eq!((stranger.next().await.unwrap().size(), stranger.dropped()), (5_000, 0), "alone, it is taken");
         shared.close();
         assert!(inlet.next().await.is_none());

@@ -4,7 +4,7 @@ use super::Beat;
 use crate::names;
 use crate::nats::Nats;
 use std::time::Duration;
-use tickwire_core::ring::Member;
+use tickwire_core::placement::Member;
 use tickwire_core::wire;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;

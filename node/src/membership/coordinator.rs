@@ -11,7 +11,7 @@ use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
-use crate::link::Inlet;
+use crate::link::Subscriber;
 use crate::names;
 use crate::nats::{BACKOFF, Nats};
 use crate::view::{BeatError, Roster};
@@ -19,7 +19,7 @@ use metrics::{counter, gauge};
 use std::future::ready;
 use std::sync::Arc;
 use tickwire_core::ids::{Millis, NodeRef};
-use tickwire_core::ring::{Member, View};
+use tickwire_core::placement::{Member, View};
 use tickwire_core::wire;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -38,7 +38,7 @@ pub(super) struct Coordinator {
     nats: Nats,
     me: NodeRef,
     clock: Clock,
-    beats: Inlet,
+    beats: Subscriber,
     rounds: Interval,
     roster: Roster,
     timeout: u64,

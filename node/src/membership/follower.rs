@@ -3,12 +3,12 @@
 
 use super::{Announcement, MembershipError, measure};
 use crate::lease::Leases;
-use crate::link::Inlet;
+use crate::link::Subscriber;
 use crate::names;
 use crate::nats::Nats;
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -27,7 +27,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(20);
 const REVIEW: u32 = 15;
 
 pub(super) struct Follower {
-    announcements: Inlet,
+    announcements: Subscriber,
     interval: Duration,
     leases: Leases,
     view: watch::Sender<Arc<View>>,

@@ -5,20 +5,20 @@ use tokio::sync::watch;
 
 /// What is known of both connections. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Standing {
+pub(crate) struct ConnectionHealth {
     client: Arc<watch::Sender<bool>>,
     link: Arc<watch::Sender<bool>>,
     both: Arc<watch::Sender<bool>>,
 }
 
-impl Default for Standing {
+impl Default for ConnectionHealth {
     fn default() -> Self {
         let down = || Arc::new(watch::Sender::new(false));
         Self { client: down(), link: down(), both: down() }
     }
 }
 
-impl Standing {
+impl ConnectionHealth {
     pub(crate) fn set_client(&self, up: bool) {
         self.client.send_replace(up);
         self.fold();

@@ -36,7 +36,7 @@ pub(crate) fn events(config: &StreamConfig) -> Config {
 /// What producers publish, and the ticks of each partition that there is. Nobody would read the tick of another: whoever
 /// publishes to it is told that there is no stream for it.
 fn subjects(config: &StreamConfig) -> Vec<String> {
-    [names::SOURCE_ALL.to_owned()].into_iter().chain((0..config.partitions).map(names::tick)).collect()
+    [names::SOURCE_ALL.to_owned()].into_iter().chain((0..config.partitions).map(names::heartbeat)).collect()
 }
 
 /// The stream of dead letters.

@@ -4,15 +4,15 @@
 use crate::admin::Check;
 use crate::clock::Clock;
 use crate::declare_counter;
-use crate::link::{Inlet, Link, LinkError};
+use crate::link::{Link, LinkError, Subscriber};
 use crate::names;
 use metrics::{counter, describe_gauge, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
-use tickwire_core::ring::Role;
-use tickwire_core::storage::{Fault, StorageReport, Trouble};
+use tickwire_core::placement::Role;
+use tickwire_core::storage::{StorageFault, StorageProblem, StorageReport};
 use tickwire_core::wire;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -36,7 +36,7 @@ const LOOKS: Duration = Duration::from_millis(500);
 /// What was heard. Pure.
 #[derive(Debug, Default)]
 pub struct Board {
-    heard: BTreeMap<NodeRef, (Millis, Vec<Trouble>)>,
+    heard: BTreeMap<NodeRef, (Millis, Vec<StorageProblem>)>,
 }
 
 impl Board {
@@ -60,9 +60,9 @@ impl Board {
     }
 
     /// What is wrong now: one of each fault of each stream, what stops events and what is worst first.
-    pub fn troubles(&self, now: Millis) -> Vec<&Trouble> {
+    pub fn troubles(&self, now: Millis) -> Vec<&StorageProblem> {
         let fresh = self.heard.values().filter(|(at, _)| now.since(*at) < HOLDS);
-        let mut troubles: Vec<&Trouble> = fresh.flat_map(|(_, troubles)| troubles).collect();
+        let mut troubles: Vec<&StorageProblem> = fresh.flat_map(|(_, troubles)| troubles).collect();
         troubles.sort_by(|one, other| rank(one).cmp(&rank(other)));
         troubles.dedup_by(|one, other| rank(one) == rank(other));
         troubles
@@ -70,7 +70,7 @@ impl Board {
 }
 
 /// What comes first: what stops events, then what is worst.
-fn rank(trouble: &Trouble) -> (bool, Fault, &str) {
+fn rank(trouble: &StorageProblem) -> (bool, StorageFault, &str) {
     (!trouble.stops_events, trouble.fault, &trouble.stream)
 }
 
@@ -81,7 +81,7 @@ pub type Stopped = Option<Arc<str>>;
 ///
 /// # Errors
 /// When this node may not subscribe.
-pub fn subscribe(link: &Link) -> Result<Inlet, LinkError> {
+pub fn subscribe(link: &Link) -> Result<Subscriber, LinkError> {
     describe();
     link.subscribe("storage", names::STORAGE, None, BYTES)
 }
@@ -89,7 +89,7 @@ pub fn subscribe(link: &Link) -> Result<Inlet, LinkError> {
 /// Listens, and tells the rest of the node, until told to stop. A gateway is ready as long as events come, whatever becomes
 /// of the buckets that routers have.
 pub async fn listen(
-    mut inlet: Inlet,
+    mut inlet: Subscriber,
     role: Role,
     check: Check,
     stopped: watch::Sender<Stopped>,
@@ -102,12 +102,13 @@ pub async fn listen(
         let now = clock.now();
         let troubles = board.troubles(now);
         log(now, &mut known, &troubles);
-        for fault in Fault::ALL {
+        for fault in StorageFault::ALL {
             let streams = troubles.iter().filter(|trouble| trouble.fault == fault).count();
             gauge!("tickwire_storage_troubles", "fault" => fault.as_str()).set(streams as f64);
         }
-        let matters =
-            |trouble: &&&Trouble| trouble.stops_events || role == Role::Router && trouble.fault != Fault::Replicas;
+        let matters = |trouble: &&&StorageProblem| {
+            trouble.stops_events || role == Role::Router && trouble.fault != StorageFault::Replicas
+        };
         let mut unmet = troubles.iter().filter(matters);
         match (unmet.next(), unmet.count()) {
             (None, _) => check.ok(),
@@ -135,8 +136,8 @@ pub async fn listen(
 }
 
 /// Logs what has begun and what is over, once each.
-fn log(now: Millis, known: &mut BTreeMap<(String, Fault), Millis>, troubles: &[&Trouble]) {
-    for Trouble { stream, fault, text, .. } in troubles {
+fn log(now: Millis, known: &mut BTreeMap<(String, StorageFault), Millis>, troubles: &[&StorageProblem]) {
+    for StorageProblem { stream, fault, text, .. } in troubles {
         known.entry((stream.clone(), *fault)).or_insert_with(|| {
             warn!(stream, fault = fault.as_str(), reason = text, "trouble with the storage of NATS");
             now
@@ -165,8 +166,8 @@ mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, Nonce};
 
-    fn report(router: &str, troubles: &[(&str, Fault, bool)]) -> StorageReport {
-        let trouble = |(stream, fault, stops_events): &(&str, Fault, bool)| Trouble {
+    fn report(router: &str, troubles: &[(&str, StorageFault, bool)]) -> StorageReport {
+        let trouble = |(stream, fault, stops_events): &(&str, StorageFault, bool)| StorageProblem {
             stream: (*stream).to_owned(),
             fault: *fault,
             stops_events: *stops_events,
@@ -176,22 +177,25 @@ mod tests {
         StorageReport { router, troubles: troubles.iter().map(trouble).collect() }
     }
 
-    fn seen(board: &Board, now: u64) -> Vec<(String, Fault)> {
+    fn seen(board: &Board, now: u64) -> Vec<(String, StorageFault)> {
         board.troubles(Millis(now)).iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect()
     }
 
     #[test]
     fn what_routers_say_holds_until_they_take_it_back_or_fall_silent() {
         let mut board = Board::default();
-        board.hear(Millis(0), report("r1", &[("EVENTS", Fault::Sealed, true)]));
-        board.hear(Millis(500), report("r2", &[("L", Fault::Missing, false), ("EVENTS", Fault::Sealed, true)]));
-        let both = [("EVENTS".to_owned(), Fault::Sealed), ("L".to_owned(), Fault::Missing)];
+        board.hear(Millis(0), report("r1", &[("EVENTS", StorageFault::Sealed, true)]));
+        board.hear(
+            Millis(500),
+            report("r2", &[("L", StorageFault::Missing, false), ("EVENTS", StorageFault::Sealed, true)]),
+        );
+        let both = [("EVENTS".to_owned(), StorageFault::Sealed), ("L".to_owned(), StorageFault::Missing)];
         assert_eq!(seen(&board, 2_999), both);
         board.hear(Millis(3_000), report("r1", &[]));
         assert_eq!(seen(&board, 3_499), both);
         assert_eq!(seen(&board, 3_500), []);
-        board.hear(Millis(4_000), report("r1", &[("EVENTS", Fault::Full, true)]));
-        assert_eq!(seen(&board, 4_000), [("EVENTS".to_owned(), Fault::Full)]);
+        board.hear(Millis(4_000), report("r1", &[("EVENTS", StorageFault::Full, true)]));
+        assert_eq!(seen(&board, 4_000), [("EVENTS".to_owned(), StorageFault::Full)]);
         board.hear(Millis(4_001), report("r1", &[]));
         assert_eq!(seen(&board, 4_001), []);
     }
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn who_says_a_lot_is_kept_within_bounds() {
         let mut board = Board::default();
-        let mut long = report("r1", &[("EVENTS", Fault::Full, true); 100]);
+        let mut long = report("r1", &[("EVENTS", StorageFault::Full, true); 100]);
         for trouble in &mut long.troubles {
             (trouble.text, trouble.stream) = ("ä".repeat(10_000), "ä".repeat(100_000));
         }
@@ -210,7 +214,7 @@ mod tests {
             assert_eq!((text.len(), text.capacity() <= 2 * TEXT), (TEXT, true));
         }
         for number in 0..2 * ROUTERS {
-            board.hear(Millis(1), report(&format!("x{number}"), &[("EVENTS", Fault::Full, true)]));
+            board.hear(Millis(1), report(&format!("x{number}"), &[("EVENTS", StorageFault::Full, true)]));
         }
         assert_eq!(board.heard.len(), ROUTERS);
     }

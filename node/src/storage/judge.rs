@@ -11,11 +11,11 @@
 //!   events is missing for a while before: a look may be answered by a server that does not know it yet, and those who
 //!   wait for it are to be told what has happened.
 
-use super::kept::{Kept, Sight};
+use super::kept::{ExpectedStream, StreamSettings};
 use crate::writes::{Failing, Failure};
 use async_nats::jetstream::ErrorCode;
 use tickwire_core::ids::Millis;
-use tickwire_core::storage::{Fault, Trouble};
+use tickwire_core::storage::{StorageFault, StorageProblem};
 
 /// How long writes have failed without an answer when a look is answered, in milliseconds. A server that stands still
 /// answers none: one look fails, or what was written last is stored when it goes on.
@@ -43,7 +43,7 @@ const EDITED: u64 = 2_000;
 
 /// What a router is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mend {
+pub enum Remedy {
     /// Make the stream.
     Make,
     /// Put back what was edited.
@@ -52,9 +52,9 @@ pub enum Mend {
 
 /// What is known of one stream.
 #[derive(Debug)]
-pub struct Judge {
-    kept: Kept,
-    sight: Option<Sight>,
+pub struct StreamHealth {
+    kept: ExpectedStream,
+    sight: Option<StreamSettings>,
     /// Since when the last look has shown the same fault.
     since: Millis,
     /// Since when every look was answered.
@@ -65,67 +65,72 @@ pub struct Judge {
     edited: Option<(Millis, String)>,
 }
 
-impl Judge {
+impl StreamHealth {
     /// Nothing is known yet.
-    pub fn new(kept: Kept) -> Self {
+    pub fn new(kept: ExpectedStream) -> Self {
         Self { kept, sight: None, since: Millis(0), answered_since: None, answered: Millis(0), edited: None }
     }
 
     /// The stream.
-    pub fn kept(&self) -> &Kept {
+    pub fn kept(&self) -> &ExpectedStream {
         &self.kept
     }
 
     /// A look at it; `None` if nobody has answered.
-    pub fn see(&mut self, now: Millis, sight: Option<Sight>) {
+    pub fn see(&mut self, now: Millis, sight: Option<StreamSettings>) {
         let Some(sight) = sight else {
             self.answered_since = None;
             return;
         };
         self.answered_since.get_or_insert(now);
         self.answered = now;
-        let differs = |known: &Sight| (seen(known), replicas(known)) != (seen(&sight), replicas(&sight));
+        let differs = |known: &StreamSettings| (seen(known), replicas(known)) != (seen(&sight), replicas(&sight));
         if self.sight.as_ref().is_none_or(differs) {
             self.since = now;
         }
         self.sight = Some(sight);
-        if let Some((Fault::Edited, since, what)) = self.shown() {
+        if let Some((StorageFault::Edited, since, what)) = self.shown() {
             self.edited = Some((since, what));
         }
     }
 
     /// What is wrong, if it is to be told.
-    pub fn trouble(&self, now: Millis, failing: Option<&Failing>) -> Option<Trouble> {
+    pub fn trouble(&self, now: Millis, failing: Option<&Failing>) -> Option<StorageProblem> {
         let refused = failing.filter(|failing| now.since(failing.last) < RECENT);
         let (fault, since, what) = self
             .shown()
             .or_else(|| self.refused(refused))
             .or_else(|| self.unanswered(refused))
             .or_else(|| self.edited(now))
-            .or_else(|| Some((Fault::Replicas, self.since, self.replicas()?)))?;
+            .or_else(|| Some((StorageFault::Replicas, self.since, self.replicas()?)))?;
         let ms = now.since(since);
-        let waits = fault == Fault::Replicas || !self.kept.stops_events();
+        let waits = fault == StorageFault::Replicas || !self.kept.stops_events();
         if waits && ms < PATIENCE {
             return None;
         }
         let (stream, keeps) = (self.kept.name().to_owned(), self.kept.keeps.what());
         let lasting = if ms < 1_000 { String::new() } else { format!(", for {} s", ms / 1_000) };
         let text = match fault {
-            Fault::Edited | Fault::Replicas => format!("{what}{lasting}"),
+            StorageFault::Edited | StorageFault::Replicas => format!("{what}{lasting}"),
             _ => format!("NATS does not store {keeps}{lasting}: {what}"),
         };
-        Some(Trouble { stream, fault, stops_events: self.kept.stops_events() && fault != Fault::Replicas, text })
+        Some(StorageProblem {
+            stream,
+            fault,
+            stops_events: self.kept.stops_events() && fault != StorageFault::Replicas,
+            text,
+        })
     }
 
     /// What is to be done now.
-    pub fn mend(&self, now: Millis) -> Option<Mend> {
+    pub fn mend(&self, now: Millis) -> Option<Remedy> {
         match self.sight.as_ref().map(seen)? {
-            Some(Fault::Missing) => {
+            Some(StorageFault::Missing) => {
                 let enough = if self.kept.stops_events() { EVENTS_MISSING } else { MISSING };
                 let is_sure = self.answered_since.is_some_and(|answered| now.since(answered) >= enough);
-                (is_sure && now.since(self.since) >= enough).then_some(Mend::Make)
+                (is_sure && now.since(self.since) >= enough).then_some(Remedy::Make)
             }
-            Some(Fault::Edited) => Some(Mend::PutBack),
+            Some(StorageFault::Edited) => Some(Remedy::PutBack),
             _ => None,
         }
     }
@@ -133,68 +138,70 @@ impl Judge {
     /// The last sequence that a look has shown.
     pub fn last(&self) -> Option<u64> {
         match self.sight {
-            Some(Sight::There { last, .. }) => Some(last),
+            Some(StreamSettings::There { last, .. }) => Some(last),
             _ => None,
         }
     }
 
     /// What the last look has shown.
-    fn shown(&self) -> Option<(Fault, Millis, String)> {
+    fn shown(&self) -> Option<(StorageFault, Millis, String)> {
         let (sight, name) = (self.sight.as_ref()?, self.kept.name());
         let fault = seen(sight)?;
         let what = match (fault, sight) {
-            (Fault::Missing, _) => {
+            (StorageFault::Missing, _) => {
                 format!("the stream {name} does not exist; if it was deleted, routers make it anew, empty")
             }
-            (Fault::Sealed, _) => {
+            (StorageFault::Sealed, _) => {
                 format!(
                     "the stream {name} is sealed, which cannot be undone: delete it, and routers make it anew, empty"
                 )
             }
-            (Fault::Full, Sight::There { full: Some(limit), .. }) => {
+            (StorageFault::Full, StreamSettings::There { full: Some(limit), .. }) => {
                 format!("the stream {name} has reached {limit} and refuses what is new (discard: new): raise the limit")
             }
-            (_, Sight::There { edits, .. }) => {
+            (_, StreamSettings::There { edits, .. }) => {
                 format!("the stream {name} was edited: {} differ from what tickwire needs; put back", edits.join(", "))
             }
-            (_, Sight::Missing) => return None,
+            (_, StreamSettings::Missing) => return None,
         };
         Some((fault, self.since, what))
     }
 
     /// What JetStream has refused with its own words.
-    fn refused(&self, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
+    fn refused(&self, failing: Option<&Failing>) -> Option<(StorageFault, Millis, String)> {
         let failing = failing?;
         let Failure::Refused(refusal) = &failing.failure else { return None };
         let (name, subject) = (self.kept.name(), &failing.subject);
         let refused = format!("what is published to {subject} is refused: {}", refusal.text);
         let (fault, what) = match refusal.code {
-            ErrorCode::STREAM_SEALED => {
-                (Fault::Sealed, format!("{refused}; the stream {name} is sealed, which cannot be undone: delete it"))
-            }
+            ErrorCode::STREAM_SEALED => (
+                StorageFault::Sealed,
+                format!("{refused}; the stream {name} is sealed, which cannot be undone: delete it"),
+            ),
             ErrorCode::STREAM_STORE_FAILED if refusal.text.contains("maximum") => {
-                (Fault::Full, format!("{refused}; raise this limit of the stream {name}"))
+                (StorageFault::Full, format!("{refused}; raise this limit of the stream {name}"))
             }
-            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => {
-                (Fault::OverLimit, format!("{refused}; raise JetStream's limits of the account, or delete something"))
-            }
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => (
+                StorageFault::OverLimit,
+                format!("{refused}; raise JetStream's limits of the account, or delete something"),
+            ),
             ErrorCode::INSUFFICIENT_RESOURCES
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::MEMORY_RESOURCES_EXCEEDED => (
-                Fault::OverLimit,
+                StorageFault::OverLimit,
                 format!(
                     "{refused}; the server has used up its storage: look at its disk, raise max_file_store, and restart \
                      nats-server if it goes on"
                 ),
             ),
-            ErrorCode::STREAM_STORE_FAILED => (Fault::NotStoring, format!("{refused}; {DISK}")),
+            ErrorCode::STREAM_STORE_FAILED => (StorageFault::NotStoring, format!("{refused}; {DISK}")),
             _ => return None,
         };
         Some((fault, failing.since, what))
     }
 
     /// Writes that fail while questions are answered.
-    fn unanswered(&self, failing: Option<&Failing>) -> Option<(Fault, Millis, String)> {
+    fn unanswered(&self, failing: Option<&Failing>) -> Option<(StorageFault, Millis, String)> {
         let Failing { since, began, tries, subject, failure, .. } = failing?;
         let answered_since = self.answered_since?;
         let lasted = self.answered.since(answered_since.max(*since));
@@ -202,13 +209,13 @@ impl Judge {
             return None;
         }
         let what = format!("{tries} writes have failed, the last one to {subject}: {failure}; {DISK}");
-        Some((Fault::NotStoring, *since, what))
+        Some((StorageFault::NotStoring, *since, what))
     }
 
     /// What was edited, and put back, a moment ago.
-    fn edited(&self, now: Millis) -> Option<(Fault, Millis, String)> {
+    fn edited(&self, now: Millis) -> Option<(StorageFault, Millis, String)> {
         let (at, what) = self.edited.as_ref()?;
-        (now.since(*at) < EDITED).then(|| (Fault::Edited, *at, what.clone()))
+        (now.since(*at) < EDITED).then(|| (StorageFault::Edited, *at, what.clone()))
     }
 
     fn replicas(&self) -> Option<String> {
@@ -225,21 +232,21 @@ const DISK: &str =
     "look at the disk and the log of nats-server; one whose disk was full stores nothing until it is restarted";
 
 /// What a look shows at once.
-fn seen(sight: &Sight) -> Option<Fault> {
+fn seen(sight: &StreamSettings) -> Option<StorageFault> {
     match sight {
-        Sight::Missing => Some(Fault::Missing),
-        Sight::There { is_sealed: true, .. } => Some(Fault::Sealed),
-        Sight::There { edits, .. } if !edits.is_empty() => Some(Fault::Edited),
-        Sight::There { full: Some(_), .. } => Some(Fault::Full),
-        Sight::There { .. } => None,
+        StreamSettings::Missing => Some(StorageFault::Missing),
+        StreamSettings::There { is_sealed: true, .. } => Some(StorageFault::Sealed),
+        StreamSettings::There { edits, .. } if !edits.is_empty() => Some(StorageFault::Edited),
+        StreamSettings::There { full: Some(_), .. } => Some(StorageFault::Full),
+        StreamSettings::There { .. } => None,
     }
 }
 
 /// How many copies there are, if not as many as configured.
-fn replicas(sight: &Sight) -> Option<usize> {
+fn replicas(sight: &StreamSettings) -> Option<usize> {
     match sight {
-        Sight::Missing => None,
-        Sight::There { replicas, .. } => *replicas,
+        StreamSettings::Missing => None,
+        StreamSettings::There { replicas, .. } => *replicas,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::config::{Storage, StreamConfig};
-use crate::writes::Refusal;
+use crate::writes::JetStreamRefusal;
 use std::time::Duration;
 
-fn judge(of: usize) -> Judge {
+fn judge(of: usize) -> StreamHealth {
     let config = StreamConfig {
         name: "EVENTS".to_owned(),
         partitions: 4,
@@ -16,14 +16,14 @@ fn judge(of: usize) -> Judge {
         duplicate_window: Duration::from_secs(60),
         storage: Storage::File,
     };
-    Judge::new(super::super::kept::kept(&config)[of].clone())
+    StreamHealth::new(super::super::kept::kept(&config)[of].clone())
 }
 
 const EVENTS: usize = 0;
 const LEASES: usize = 3;
 
-fn there() -> Sight {
-    Sight::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 }
+fn there() -> StreamSettings {
+    StreamSettings::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 }
 }
 
 fn failing(since: u64, last: u64, tries: u32, failure: Failure) -> Failing {
@@ -37,10 +37,10 @@ fn late(since: u64, last: u64, tries: u32) -> Failing {
 }
 
 fn refused(code: ErrorCode, text: &str) -> Failing {
-    failing(1_000, 1_000, 1, Failure::Refused(Refusal { code, text: text.to_owned() }))
+    failing(1_000, 1_000, 1, Failure::Refused(JetStreamRefusal { code, text: text.to_owned() }))
 }
 
-fn told(judge: &Judge, now: u64, failing: Option<&Failing>) -> Option<(Fault, bool, String)> {
+fn told(judge: &StreamHealth, now: u64, failing: Option<&Failing>) -> Option<(StorageFault, bool, String)> {
     judge.trouble(Millis(now), failing).map(|trouble| (trouble.fault, trouble.stops_events, trouble.text))
 }
 
@@ -55,7 +55,7 @@ fn a_server_that_answers_and_does_not_store_is_told_within_seconds_with_what_fai
     judge.see(Millis(2_500), Some(there()));
     assert_eq!(told(&judge, 3_000, Some(&late(1_000, 2_000, 1))), None);
     let (fault, stops, text) = told(&judge, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
-    assert_eq!((fault, stops), (Fault::NotStoring, true));
+    assert_eq!((fault, stops), (StorageFault::NotStoring, true));
     for part in ["NATS does not store events, for 7 s", "9 writes", "ev.3.tick", "timed out", "disk", "restarted"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -74,7 +74,7 @@ fn a_stream_that_nobody_leads_is_not_one_that_does_not_store() {
         assert_eq!(told(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
     }
     judge.see(Millis(10_500), Some(there()));
-    assert_eq!(told(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|told| told.0), Some(Fault::NotStoring));
+    assert_eq!(told(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|told| told.0), Some(StorageFault::NotStoring));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn writes_that_nobody_acknowledged_while_nats_was_away_say_nothing_of_it_once_it
         assert_eq!(told(&judge, now, Some(&away)), None);
     }
     let since = Failing { began: Millis(5_000), tries: 18, ..away };
-    assert_eq!(told(&judge, 9_000, Some(&since)).map(|told| told.0), Some(Fault::NotStoring));
+    assert_eq!(told(&judge, 9_000, Some(&since)).map(|told| told.0), Some(StorageFault::NotStoring));
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn what_jetstream_refuses_is_told_at_once_in_its_words() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
     let cases = [
-        (ErrorCode::STREAM_SEALED, "invalid operation on sealed stream", Fault::Sealed),
-        (ErrorCode::STREAM_STORE_FAILED, "maximum bytes exceeded", Fault::Full),
-        (ErrorCode::STREAM_STORE_FAILED, "no space left on device", Fault::NotStoring),
-        (ErrorCode::ACCOUNT_RESOURCES_EXCEEDED, "resource limits exceeded for account", Fault::OverLimit),
-        (ErrorCode::INSUFFICIENT_RESOURCES, "insufficient resources", Fault::OverLimit),
+        (ErrorCode::STREAM_SEALED, "invalid operation on sealed stream", StorageFault::Sealed),
+        (ErrorCode::STREAM_STORE_FAILED, "maximum bytes exceeded", StorageFault::Full),
+        (ErrorCode::STREAM_STORE_FAILED, "no space left on device", StorageFault::NotStoring),
+        (ErrorCode::ACCOUNT_RESOURCES_EXCEEDED, "resource limits exceeded for account", StorageFault::OverLimit),
+        (ErrorCode::INSUFFICIENT_RESOURCES, "insufficient resources", StorageFault::OverLimit),
     ];
     for (code, words, wanted) in cases {
         let (fault, stops, text) = told(&judge, 1_001, Some(&refused(code, words))).unwrap();
@@ -133,24 +133,24 @@ fn what_a_look_shows_is_told_and_over_with_the_next() {
         judge.see(Millis(at), Some(sight));
         told(&judge, at, None).map(|(fault, stops, _)| (fault, stops))
     };
-    let Sight::There { last, .. } = there() else { panic!() };
+    let StreamSettings::There { last, .. } = there() else { panic!() };
     let clean = || (false, None, vec![], None);
-    let of = |(is_sealed, full, edits, replicas)| Sight::There { is_sealed, full, edits, replicas, last };
+    let of = |(is_sealed, full, edits, replicas)| StreamSettings::There { is_sealed, full, edits, replicas, last };
     assert_eq!(see(0, of(clean())), None);
-    assert_eq!(see(1_000, of((true, None, vec!["subjects"], None))), Some((Fault::Sealed, true)));
-    assert_eq!(see(2_000, of((false, Some("max_msgs"), vec![], None))), Some((Fault::Full, true)));
-    assert_eq!(see(3_000, of((false, None, vec!["subjects"], Some(1)))), Some((Fault::Edited, true)));
-    assert_eq!(see(4_000, Sight::Missing), Some((Fault::Missing, true)));
+    assert_eq!(see(1_000, of((true, None, vec!["subjects"], None))), Some((StorageFault::Sealed, true)));
+    assert_eq!(see(2_000, of((false, Some("max_msgs"), vec![], None))), Some((StorageFault::Full, true)));
+    assert_eq!(see(3_000, of((false, None, vec!["subjects"], Some(1)))), Some((StorageFault::Edited, true)));
+    assert_eq!(see(4_000, StreamSettings::Missing), Some((StorageFault::Missing, true)));
     assert_eq!(see(5_000, of(clean())), None);
-    assert_eq!(see(5_100, of((false, None, vec!["subjects"], None))), Some((Fault::Edited, true)));
+    assert_eq!(see(5_100, of((false, None, vec!["subjects"], None))), Some((StorageFault::Edited, true)));
     // It was put back before anybody can have heard of it.
-    assert_eq!(see(5_101, of(clean())), Some((Fault::Edited, true)));
-    assert_eq!(see(5_200, Sight::Missing), Some((Fault::Missing, true)));
+    assert_eq!(see(5_101, of(clean())), Some((StorageFault::Edited, true)));
+    assert_eq!(see(5_200, StreamSettings::Missing), Some((StorageFault::Missing, true)));
     assert_eq!(see(7_100, of(clean())), None);
     // Fewer copies stop nothing, and may be on their way.
     assert_eq!(see(8_000, of((false, None, vec![], Some(1)))), None);
     assert_eq!(see(12_999, of((false, None, vec![], Some(1)))), None);
-    assert_eq!(see(13_000, of((false, None, vec![], Some(1)))), Some((Fault::Replicas, false)));
+    assert_eq!(see(13_000, of((false, None, vec![], Some(1)))), Some((StorageFault::Replicas, false)));
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn the_stream_of_events_is_made_anew_after_three_seconds_and_a_bucket_after_two_
     for (of, enough) in [(EVENTS, 3_000), (LEASES, 1_000)] {
         let mut judge = judge(of);
         judge.see(Millis(0), Some(there()));
-        judge.see(Millis(1_000), Some(Sight::Missing));
+        judge.see(Millis(1_000), Some(StreamSettings::Missing));
         assert_eq!(judge.mend(Millis(1_000 + enough - 1)), None);
         judge.see(Millis(1_500), None);
         assert_eq!(judge.mend(Millis(1_000 + enough)), None, "somebody has to have said it all the while");
-        judge.see(Millis(2_000), Some(Sight::Missing));
-        assert_eq!(judge.mend(Millis(2_000 + enough)), Some(Mend::Make));
+        judge.see(Millis(2_000), Some(StreamSettings::Missing));
+        assert_eq!(judge.mend(Millis(2_000 + enough)), Some(Remedy::Make));
         judge.see(Millis(9_000), Some(there()));
         assert_eq!(judge.mend(Millis(20_000)), None);
     }
@@ -172,9 +172,9 @@ fn the_stream_of_events_is_made_anew_after_three_seconds_and_a_bucket_after_two_
 #[test]
 fn what_was_edited_is_put_back_at_once_and_a_seal_cannot_be() {
     let mut judge = judge(EVENTS);
-    let of = |is_sealed, edits| Sight::There { is_sealed, full: None, edits, replicas: None, last: 7 };
+    let of = |is_sealed, edits| StreamSettings::There { is_sealed, full: None, edits, replicas: None, last: 7 };
     judge.see(Millis(0), Some(of(false, vec!["subject_transform"])));
-    assert_eq!(judge.mend(Millis(0)), Some(Mend::PutBack));
+    assert_eq!(judge.mend(Millis(0)), Some(Remedy::PutBack));
     judge.see(Millis(1_000), Some(of(true, vec!["subject_transform"])));
     assert_eq!(judge.mend(Millis(1_000)), None);
 }
@@ -183,12 +183,12 @@ fn what_was_edited_is_put_back_at_once_and_a_seal_cannot_be() {
 fn a_bucket_that_is_mended_soon_is_not_told() {
     let mut judge = judge(LEASES);
     judge.see(Millis(0), Some(there()));
-    judge.see(Millis(1_000), Some(Sight::Missing));
+    judge.see(Millis(1_000), Some(StreamSettings::Missing));
     assert_eq!(told(&judge, 5_999, None), None);
     let (fault, stops, text) = told(&judge, 6_000, None).unwrap();
-    assert_eq!((fault, stops), (Fault::Missing, false));
+    assert_eq!((fault, stops), (StorageFault::Missing, false));
     assert!(text.starts_with("NATS does not store leases, for 5 s: the stream KV_TICKWIRE_LEASES"), "{text}");
     judge.see(Millis(6_500), Some(there()));
     assert_eq!(told(&judge, 7_000, Some(&late(2_500, 6_900, 5))), None);
-    assert_eq!(told(&judge, 8_500, Some(&late(2_500, 8_400, 7))).map(|told| told.0), Some(Fault::NotStoring));
+    assert_eq!(told(&judge, 8_500, Some(&late(2_500, 8_400, 7))).map(|told| told.0), Some(StorageFault::NotStoring));
 }

@@ -1,6 +1,6 @@
 //! What tickwire keeps in JetStream, and what a look at it shows.
 
-use super::judge::Mend;
+use super::judge::Remedy;
 use crate::config::StreamConfig;
 use crate::names;
 use crate::provision::layout;
@@ -12,7 +12,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 
 /// What a stream keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
+pub enum StreamUse {
     /// Events.
     Events,
     /// Dead letters.
@@ -23,7 +23,7 @@ pub enum Keeps {
     Leases,
 }
 
-impl Keeps {
+impl StreamUse {
     /// In words.
     pub fn what(self) -> &'static str {
         match self {
@@ -37,15 +37,15 @@ impl Keeps {
 
 /// One of the streams, as it should be.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct ExpectedStream {
     /// What it keeps.
-    pub keeps: Keeps,
+    pub keeps: StreamUse,
     wanted: Config,
 }
 
 /// A stream as a look has shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
+pub enum StreamSettings {
     /// It does not exist.
     Missing,
     /// It does.
@@ -64,17 +64,17 @@ pub enum Sight {
 }
 
 /// All that tickwire keeps.
-pub fn kept(config: &StreamConfig) -> [Kept; 4] {
+pub fn kept(config: &StreamConfig) -> [ExpectedStream; 4] {
     let bucket = |name| layout::bucket(name, config);
     [
-        Kept { keeps: Keeps::Events, wanted: layout::events(config) },
-        Kept { keeps: Keeps::DeadLetters, wanted: layout::dead_letters(config) },
-        Kept { keeps: Keeps::View, wanted: bucket(names::VIEW_BUCKET) },
-        Kept { keeps: Keeps::Leases, wanted: bucket(names::LEASES_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Events, wanted: layout::events(config) },
+        ExpectedStream { keeps: StreamUse::DeadLetters, wanted: layout::dead_letters(config) },
+        ExpectedStream { keeps: StreamUse::View, wanted: bucket(names::VIEW_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Leases, wanted: bucket(names::LEASES_BUCKET) },
     ]
 }
 
-impl Kept {
+impl ExpectedStream {
     /// The name of the stream.
     pub fn name(&self) -> &str {
         &self.wanted.name
@@ -87,12 +87,12 @@ impl Kept {
 
     /// Whether events are refused when nothing can be stored here.
     pub fn stops_events(&self) -> bool {
-        self.keeps == Keeps::Events
+        self.keeps == StreamUse::Events
     }
 
     /// What a look shows.
-    pub fn sight(&self, found: Option<&Info>) -> Sight {
-        let Some(Info { config, state, .. }) = found else { return Sight::Missing };
+    pub fn sight(&self, found: Option<&Info>) -> StreamSettings {
+        let Some(Info { config, state, .. }) = found else { return StreamSettings::Missing };
         let refuses = config.discard == DiscardPolicy::New;
         let (count, bytes) = (state.messages, state.bytes);
         let is_reached = |limit: i64, now: u64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && now >= limit);
@@ -104,7 +104,7 @@ impl Kept {
             None
         };
         let replicas = (config.num_replicas != self.wanted.num_replicas).then_some(config.num_replicas);
-        Sight::There {
+        StreamSettings::There {
             is_sealed: config.sealed,
             full,
             edits: self.put_right(config).1,
@@ -115,26 +115,26 @@ impl Kept {
 
     /// The running configuration as it is to be, and what differs.
     fn put_right(&self, running: &Config) -> (Config, Vec<&'static str>) {
-        let is_bucket = matches!(self.keeps, Keeps::View | Keeps::Leases);
+        let is_bucket = matches!(self.keeps, StreamUse::View | StreamUse::Leases);
         layout::put_right(running, &self.wanted, is_bucket)
     }
 
     /// Makes it anew, or puts back what was edited, by a look of its own: an older one would take back what operators
     /// have changed since. `None` if there is nothing to do: somebody else was first.
-    pub(super) async fn mend(&self, context: &Context, mend: Mend) -> Result<Option<Mended>, MendError> {
+    pub(super) async fn mend(&self, context: &Context, mend: Remedy) -> Result<Option<Mended>, MendError> {
         let found = look(context, self.name()).await?;
         Ok(match (mend, found) {
-            (Mend::Make, None) => {
+            (Remedy::Make, None) => {
                 context.create_stream(self.wanted.clone()).await?;
                 Some(Mended::Made)
             }
-            (Mend::PutBack, Some(found)) => {
+            (Remedy::PutBack, Some(found)) => {
                 let (config, edits) = self.put_right(&found.config);
                 if edits.is_empty() {
                     return Ok(None);
                 }
                 let info = context.update_stream(config).await?;
-                Some(Mended::PutBack { upto: info.state.last_sequence })
+                Some(Mended::PutBack { through: info.state.last_sequence })
             }
             _ => None,
         })
@@ -149,7 +149,7 @@ pub(super) enum Mended {
     /// What was edited is as it was.
     PutBack {
         /// The last sequence that was stored before.
-        upto: u64,
+        through: u64,
     },
 }
 
@@ -206,10 +206,10 @@ mod tests {
         serde_json::from_value(info).unwrap()
     }
 
-    fn edits(kept: &Kept, edited: &Config) -> Vec<&'static str> {
+    fn edits(kept: &ExpectedStream, edited: &Config) -> Vec<&'static str> {
         match kept.sight(Some(&info(edited, 7, 700))) {
-            Sight::There { edits, .. } => edits,
-            Sight::Missing => panic!(),
+            StreamSettings::There { edits, .. } => edits,
+            StreamSettings::Missing => panic!(),
         }
     }
 
@@ -217,8 +217,8 @@ mod tests {
     fn a_stream_as_it_was_made_has_nothing_wrong() {
         for kept in kept(&config()) {
             let sight = kept.sight(Some(&info(&kept.wanted, 7, 700)));
-            let clean = Sight::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
-            assert_eq!((sight, kept.sight(None)), (clean, Sight::Missing), "{}", kept.name());
+            let clean = StreamSettings::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
+            assert_eq!((sight, kept.sight(None)), (clean, StreamSettings::Missing), "{}", kept.name());
         }
     }
 
@@ -249,13 +249,13 @@ mod tests {
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
         let [events, ..] = kept(&config());
         let mend = async |mend| events.mend(&context, mend).await.unwrap();
-        assert_eq!(mend(Mend::PutBack).await, None, "what is gone is not put back");
-        assert_eq!(mend(Mend::Make).await, Some(Mended::Made));
-        assert_eq!(mend(Mend::Make).await, None, "another router was first");
+        assert_eq!(mend(Remedy::PutBack).await, None, "what is gone is not put back");
+        assert_eq!(mend(Remedy::Make).await, Some(Mended::Made));
+        assert_eq!(mend(Remedy::Make).await, None, "another router was first");
         let raised = Config { max_bytes: 2 << 30, ..events.wanted.clone() };
         context.update_stream(Config { allow_direct: false, ..raised.clone() }).await.unwrap();
-        assert_eq!(mend(Mend::PutBack).await, Some(Mended::PutBack { upto: 0 }));
-        assert_eq!(mend(Mend::PutBack).await, None, "another router was first");
+        assert_eq!(mend(Remedy::PutBack).await, Some(Mended::PutBack { through: 0 }));
+        assert_eq!(mend(Remedy::PutBack).await, None, "another router was first");
         let found = look(&context, events.name()).await.unwrap().unwrap().config;
         assert_eq!((found.max_bytes, found.allow_direct), (raised.max_bytes, true), "limits are the operator's");
     }
@@ -264,8 +264,8 @@ mod tests {
     fn a_stream_is_full_when_it_refuses_what_is_beyond_its_limit() {
         let [events, ..] = kept(&config());
         let full = |config: &Config, messages, bytes| match events.sight(Some(&info(config, messages, bytes))) {
-            Sight::There { full, .. } => full,
-            Sight::Missing => panic!(),
+            StreamSettings::There { full, .. } => full,
+            StreamSettings::Missing => panic!(),
         };
         let old = Config { max_messages: 10, ..events.wanted.clone() };
         let new = Config { discard: DiscardPolicy::New, ..old.clone() };

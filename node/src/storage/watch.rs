@@ -3,8 +3,8 @@
 //! Every router does so, since any of them may be the only one. Each looks again before it mends, so that mostly one of
 //! them does; what two do at once has no effect the second time.
 
-use super::judge::Judge;
-use super::kept::{self, Kept, MendError, Mended, Sight};
+use super::judge::StreamHealth;
+use super::kept::{self, ExpectedStream, MendError, Mended, StreamSettings};
 use crate::config::StreamConfig;
 use crate::declare_counter;
 use crate::names;
@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use metrics::counter;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
-use tickwire_core::storage::{Fault, StorageReport, Trouble};
+use tickwire_core::storage::{StorageFault, StorageProblem, StorageReport};
 use tickwire_core::wire;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ const AGAIN: u64 = 1_000;
 
 /// One stream.
 struct Watched {
-    judge: Judge,
+    judge: StreamHealth,
     /// The last sequence that was seen while nothing was edited.
     sound_until: u64,
     is_looked_at: bool,
@@ -43,7 +43,7 @@ struct Watched {
 }
 
 /// What was waited for, of the stream of this number.
-enum Done {
+enum WatchResult {
     Looked(usize, Option<Option<Box<Info>>>),
     Mended(usize, Result<Option<Mended>, MendError>),
 }
@@ -51,7 +51,7 @@ enum Done {
 /// Watches until told to stop.
 pub async fn watch(nats: Nats, me: NodeRef, config: StreamConfig, stop: CancellationToken) {
     declare_counter!("tickwire_storage_mended_total", "Streams that this router has made anew or put right");
-    let mut watcher = Watcher::new(nats, me, &config);
+    let mut watcher = StorageWatcher::new(nats, me, &config);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -64,22 +64,22 @@ pub async fn watch(nats: Nats, me: NodeRef, config: StreamConfig, stop: Cancella
     }
 }
 
-struct Watcher {
+struct StorageWatcher {
     nats: Nats,
     me: NodeRef,
     streams: Vec<Watched>,
     /// At most one look and one mend for each stream.
-    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    under_way: FuturesUnordered<BoxFuture<'static, WatchResult>>,
     /// What was said last, and when.
-    said: Vec<(String, Fault)>,
+    said: Vec<(String, StorageFault)>,
     said_at: Millis,
 }
 
-impl Watcher {
+impl StorageWatcher {
     fn new(nats: Nats, me: NodeRef, config: &StreamConfig) -> Self {
         let now = nats.writes.now();
-        let watched = |kept: Kept| Watched {
-            judge: Judge::new(kept),
+        let watched = |kept: ExpectedStream| Watched {
+            judge: StreamHealth::new(kept),
             sound_until: 0,
             is_looked_at: false,
             is_mended: false,
@@ -105,7 +105,7 @@ impl Watcher {
                     let looked = kept::look(&context, kept.name()).await;
                     let looked =
                         looked.inspect_err(|error| debug!(stream = kept.name(), %error, "no look at a stream"));
-                    Done::Looked(number, looked.ok().map(|info| info.map(Box::new)))
+                    WatchResult::Looked(number, looked.ok().map(|info| info.map(Box::new)))
                 }));
                 continue;
             }
@@ -114,25 +114,25 @@ impl Watcher {
                 continue;
             }
             watched.is_mended = true;
-            self.under_way.push(Box::pin(async move { Done::Mended(number, kept.mend(&context, mend).await) }));
+            self.under_way.push(Box::pin(async move { WatchResult::Mended(number, kept.mend(&context, mend).await) }));
         }
     }
 
-    fn hear(&mut self, done: Done) {
+    fn hear(&mut self, done: WatchResult) {
         let now = self.nats.writes.now();
         match done {
-            Done::Looked(number, looked) => {
+            WatchResult::Looked(number, looked) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_looked_at, watched.look_at) = (false, now.plus(PAUSE));
                 let sight = looked.as_ref().map(|info| watched.judge.kept().sight(info.as_deref()));
-                if let Some(Sight::There { edits, last, .. }) = &sight
+                if let Some(StreamSettings::There { edits, last, .. }) = &sight
                     && edits.is_empty()
                 {
                     watched.sound_until = *last;
                 }
                 watched.judge.see(now, sight);
             }
-            Done::Mended(number, done) => {
+            WatchResult::Mended(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_mended, watched.mend_at, watched.look_at) = (false, now.plus(PAUSE), now);
                 let stream = watched.judge.kept().name();
@@ -143,13 +143,13 @@ impl Watcher {
                         counter!("tickwire_storage_mended_total").increment(1);
                         warn!(stream, "a stream that was missing is made anew, empty");
                     }
-                    Ok(Some(Mended::PutBack { upto })) => {
+                    Ok(Some(Mended::PutBack { through })) => {
                         counter!("tickwire_storage_mended_total").increment(1);
                         let after = watched.sound_until;
                         warn!(
                             stream,
                             after,
-                            upto,
+                            through,
                             "what was edited is put back; messages in between may be stored under other subjects"
                         );
                     }
@@ -164,8 +164,8 @@ impl Watcher {
             let judge = &watched.judge;
             judge.trouble(now, self.nats.writes.failing(judge.kept().name()).as_ref())
         };
-        let troubles: Vec<Trouble> = self.streams.iter().filter_map(judged).collect();
-        let said: Vec<(String, Fault)> =
+        let troubles: Vec<StorageProblem> = self.streams.iter().filter_map(judged).collect();
+        let said: Vec<(String, StorageFault)> =
             troubles.iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect();
         if said == self.said && (said.is_empty() || now.since(self.said_at) < AGAIN) {
             return;

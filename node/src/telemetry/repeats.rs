@@ -28,10 +28,10 @@ static REPEATS: LazyLock<Mutex<Repeats>> = LazyLock::new(Mutex::default);
 
 /// What was written of each place in the code. Pure. There are only so many places.
 #[derive(Debug, Default)]
-struct Repeats(HashMap<Identifier, Window>);
+struct Repeats(HashMap<Identifier, RepeatWindow>);
 
 #[derive(Debug)]
-struct Window {
+struct RepeatWindow {
     since: Instant,
     /// What was written.
     lines: Vec<u64>,
@@ -44,7 +44,7 @@ struct Window {
 impl Repeats {
     /// Whether a line of this place is to be written now.
     fn admit(&mut self, now: Instant, place: Identifier, line: u64, message: &str) -> bool {
-        let fresh = || Window { since: now, lines: Vec::new(), repeated: 0, message: message.to_owned() };
+        let fresh = || RepeatWindow { since: now, lines: Vec::new(), repeated: 0, message: message.to_owned() };
         let window = self.0.entry(place).or_insert_with(fresh);
         if now.duration_since(window.since) >= WINDOW && window.repeated == 0 {
             *window = fresh();
@@ -89,7 +89,7 @@ impl<S: Subscriber> Filter<S> for Once {
         if *metadata.level() > Level::WARN || metadata.target() == TARGET {
             return true;
         }
-        let mut line = Line::default();
+        let mut line = LogLine::default();
         event.record(&mut line);
         let mut hasher = DefaultHasher::new();
         line.text.hash(&mut hasher);
@@ -121,12 +121,12 @@ fn lock() -> MutexGuard<'static, Repeats> {
 
 /// An event as text.
 #[derive(Default)]
-struct Line {
+struct LogLine {
     text: String,
     message: String,
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         // A text takes whatever is written.
         write!(self.text, "{}={value:?};", field.name()).ok();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::wire;
 use tickwire_node::lease::{self, LeaseError, Leases};
-use tickwire_node::link::{Inlet, LinkError, Message};
+use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 use tickwire_node::provision::provision;
@@ -19,9 +19,9 @@ use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::timeout;
 
 /// What a producer may send over a connection of its own.
-struct Raw(TcpStream);
+struct RawPeer(TcpStream);
 
-impl Raw {
+impl RawPeer {
     fn to(server: &NatsServer) -> Self {
         let mut raw = Self(TcpStream::connect(server.url().strip_prefix("nats://").unwrap()).unwrap());
         raw.send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
@@ -47,7 +47,7 @@ impl Raw {
     }
 }
 
-async fn next(inlet: &mut Inlet) -> Message {
+async fn next(inlet: &mut Subscriber) -> NatsMessage {
     timeout(SOON, inlet.next()).await.unwrap().unwrap()
 }
 
@@ -57,7 +57,7 @@ async fn any_subject_and_headers_that_the_server_lets_through_are_read() {
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let mut all = nats.link.subscribe("test", "x.>", None, 1 << 20).unwrap();
     nats.check().await.unwrap();
-    let mut raw = Raw::to(&server);
+    let mut raw = RawPeer::to(&server);
     let subjects: [&[u8]; 6] = [b"x.plain", b"x.\xff", b"x.a\xc2\xa0b", b"x.a\rb", b"x.\x00", b"x.\x0b\x7f"];
     let huge = [b"NATS/1.0\r\nX: ", &vec![b'y'; 900_000][..], b"\r\n\r\n"].concat();
     let blocks: [&[u8]; 16] = [
@@ -188,12 +188,12 @@ async fn a_lease_that_a_stranger_wrote_is_read_like_any_and_kept_by_its_owner() 
     let leases = Leases::open(&nats, names::LEASES_BUCKET, me.clone(), SOON).await.unwrap();
     assert_eq!(
         leases.read::<u64>("p.3").await.unwrap(),
-        lease::Read { revision: 0, record: None, is_unreadable: false, is_foreign: false }
+        lease::LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false }
     );
     let mut lease = leases.take("p.3", 0, &7_u64).await.unwrap();
     let read = leases.read::<u64>("p.3").await.unwrap();
-    assert_eq!(read.record, Some(lease::Record { owner: Some(me), state: 7 }));
-    let mut raw = Raw::to(&server);
+    assert_eq!(read.record, Some(lease::LeaseRecord { owner: Some(me), state: 7 }));
+    let mut raw = RawPeer::to(&server);
     for headers in
         [&b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..], b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0\r\nX: \xff\r\n\r\n"]
     {

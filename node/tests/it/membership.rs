@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
-use tickwire_core::ring::{Member, Role, View};
+use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
 use tickwire_node::config::{Config, LoadOptions};
 use tickwire_node::lease::{LeaseError, Leases};

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tickwire_node::config::StreamConfig;
-use tickwire_node::names::{self, Stored};
+use tickwire_node::names::{self, StoredSubject};
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::{ProvisionError, Provisioned, provision};
 use tickwire_testkit::NatsServer;
@@ -36,7 +36,7 @@ async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_sub
     for number in 0..200 {
         let sequence = publish(&nats, &names::source("pattern", &format!("S{number}"))).await;
         let subject = stored(sequence).await;
-        let Stored::Event { partition, kind, key } = names::parse_stored(&subject) else { panic!("{subject}") };
+        let StoredSubject::Event { partition, kind, key } = names::parse_stored(&subject) else { panic!("{subject}") };
         assert_eq!((kind, key), ("pattern", format!("S{number}").as_str()));
         assert!(names::partition(partition).starts_with(&format!("ev.{partition}.")));
         partitions.insert(partition);
@@ -49,10 +49,10 @@ async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_sub
     for odd in ["events.a.b.c", "events.a"] {
         let sequence = publish(&nats, odd).await;
         assert_eq!(stored(sequence).await, odd);
-        assert_eq!(names::parse_stored(odd), Stored::Unrecognised);
+        assert_eq!(names::parse_stored(odd), StoredSubject::Unrecognised);
     }
-    let tick = publish(&nats, &names::tick(7)).await;
-    assert_eq!(names::parse_stored(&stored(tick).await), Stored::Tick { partition: 7 });
+    let tick = publish(&nats, &names::heartbeat(7)).await;
+    assert_eq!(names::parse_stored(&stored(tick).await), StoredSubject::Tick { partition: 7 });
     let dead = publish(&nats, &names::dead_letter("bad_tier")).await;
     assert_eq!(dead, 1);
 }
@@ -87,7 +87,7 @@ async fn ticks_of_partitions_that_there_are_not_are_refused_also_by_a_stream_tha
     publish(&nats, "ev.x.tick").await;
     provision(&nats, &stream(&[])).await.unwrap();
     for number in [0, 31] {
-        publish(&nats, &names::tick(number)).await;
+        publish(&nats, &names::heartbeat(number)).await;
     }
     for nobodys in ["ev.x.tick", "ev.32.tick", "ev.03.tick", "ev.3.pattern.AAPL", "ev.3.tick.AAPL"] {
         let sent = nats.jetstream.publish(nobodys, "{}".into()).await.unwrap();
@@ -106,13 +106,13 @@ async fn nodes_that_race_each_other_all_succeed_with_the_same_incarnation() {
     }
     let racing = nodes.iter().map(|nats| provision(nats, &config));
     let all: Vec<Provisioned> = futures_util::future::try_join_all(racing).await.unwrap();
-    assert!(all[0].life.incarnation.0 > 1_700_000_000_000_000_000);
+    assert!(all[0].epoch.epoch_id.0 > 1_700_000_000_000_000_000);
     assert_eq!(all[0].partitions, 32);
     assert!(all.iter().all(|one| *one == all[0]));
     assert_eq!(provision(&nodes[0], &config).await.unwrap(), all[0]);
 
     nodes[0].jetstream.delete_stream("EVENTS").await.unwrap();
-    assert!(provision(&nodes[0], &config).await.unwrap().life.incarnation > all[0].life.incarnation);
+    assert!(provision(&nodes[0], &config).await.unwrap().epoch.epoch_id > all[0].epoch.epoch_id);
 }
 
 #[tokio::test]

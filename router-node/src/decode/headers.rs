@@ -8,26 +8,26 @@
 //! The last two bytes of a block, which should be an empty line, are not looked at. A server that answers a direct get
 //! has cut them off, and a message must be the same event however it is read.
 
-use tickwire_core::decode::{Reason, Refusal};
+use tickwire_core::event::decode::{Reason, Undecodable};
 
 /// The first line.
 const VERSION: &[u8] = b"NATS/1.0";
 
 /// The header block of a message.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Block<'m> {
+pub(crate) struct HeaderBlock<'m> {
     /// Without the last two bytes; nothing, if there are no headers.
     lines: &'m [u8],
 }
 
 /// What the decoder looks for among the headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Found<'m> {
+pub(super) struct EventHeaders<'m> {
     pub(super) content_type: Option<&'m str>,
     pub(super) msg_id: Option<&'m str>,
 }
 
-impl<'m> Block<'m> {
+impl<'m> HeaderBlock<'m> {
     /// As the producer wrote it.
     pub(crate) fn whole(block: &'m [u8]) -> Self {
         Self { lines: &block[..block.len().saturating_sub(2)] }
@@ -44,15 +44,15 @@ impl<'m> Block<'m> {
     }
 
     /// The headers with their names, in order.
-    pub(crate) fn headers(self) -> impl Iterator<Item = Result<(&'m str, &'m str), Refusal>> {
+    pub(crate) fn headers(self) -> impl Iterator<Item = Result<(&'m str, &'m str), Undecodable>> {
         let mut lines = Lines(self.lines);
         let version =
             (!self.lines.is_empty()).then(|| lines.next().map_or_else(|| Err(unended()), |line| version(line?)));
-        version.into_iter().filter_map(Result::err).map(Err).chain(Headers(lines))
+        version.into_iter().filter_map(Result::err).map(Err).chain(HeaderIter(lines))
     }
 
-    pub(super) fn read(self) -> Result<Found<'m>, Refusal> {
-        let mut found = Found::default();
+    pub(super) fn read(self) -> Result<EventHeaders<'m>, Undecodable> {
+        let mut found = EventHeaders::default();
         for header in self.headers() {
             let (name, value) = header?;
             let place = match name.len() {
@@ -67,7 +67,7 @@ impl<'m> Block<'m> {
 }
 
 /// A line, and what follows it.
-type Split<'m> = (&'m [u8], &'m [u8]);
+type SplitLine<'m> = (&'m [u8], &'m [u8]);
 
 /// Lines that each end with CR LF.
 #[derive(Clone, Copy)]
@@ -75,7 +75,7 @@ struct Lines<'m>(&'m [u8]);
 
 impl<'m> Lines<'m> {
     /// The next line, and what follows it.
-    fn peek(&self) -> Option<Result<Split<'m>, Refusal>> {
+    fn peek(&self) -> Option<Result<SplitLine<'m>, Undecodable>> {
         if self.0.is_empty() {
             return None;
         }
@@ -90,7 +90,7 @@ impl<'m> Lines<'m> {
 }
 
 impl<'m> Iterator for Lines<'m> {
-    type Item = Result<&'m [u8], Refusal>;
+    type Item = Result<&'m [u8], Undecodable>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.peek()?;
@@ -102,11 +102,11 @@ impl<'m> Iterator for Lines<'m> {
 }
 
 /// Headers, each with the lines that carry it on.
-struct Headers<'m>(Lines<'m>);
+struct HeaderIter<'m>(Lines<'m>);
 
-impl<'m> Headers<'m> {
+impl<'m> HeaderIter<'m> {
     /// The header of a first line. Those that carry it on are part of its text, ends of lines included.
-    fn read(&mut self, line: &'m [u8], from: &'m [u8]) -> Result<(&'m str, &'m str), Refusal> {
+    fn read(&mut self, line: &'m [u8], from: &'m [u8]) -> Result<(&'m str, &'m str), Undecodable> {
         if line.is_empty() {
             return Err(refuse("an empty line before the end"));
         }
@@ -132,8 +132,8 @@ impl<'m> Headers<'m> {
     }
 }
 
-impl<'m> Iterator for Headers<'m> {
-    type Item = Result<(&'m str, &'m str), Refusal>;
+impl<'m> Iterator for HeaderIter<'m> {
+    type Item = Result<(&'m str, &'m str), Undecodable>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let from = self.0.0;
@@ -150,7 +150,7 @@ impl<'m> Iterator for Headers<'m> {
 }
 
 /// Refuses text that one reader may take for the end of a line or a text, and another not.
-fn check(text: &[u8], name: &[u8]) -> Result<(), Refusal> {
+fn check(text: &[u8], name: &[u8]) -> Result<(), Undecodable> {
     match text.iter().find(|byte| b"\r\n\0".contains(byte)) {
         Some(b'\0') => Err(refuse(format!("the value of {} holds a NUL", name.escape_ascii()))),
         Some(_) => Err(refuse(format!("the value of {} holds a lone carriage return", name.escape_ascii()))),
@@ -159,7 +159,7 @@ fn check(text: &[u8], name: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-fn version(line: &[u8]) -> Result<(), Refusal> {
+fn version(line: &[u8]) -> Result<(), Undecodable> {
     let rest = line.strip_prefix(VERSION).ok_or_else(|| refuse("the first line is not NATS/1.0"))?;
     if rest.trim_ascii().is_empty() {
         return Ok(());
@@ -169,16 +169,16 @@ fn version(line: &[u8]) -> Result<(), Refusal> {
     Err(refuse(detail))
 }
 
-fn unended() -> Refusal {
+fn unended() -> Undecodable {
     refuse("the last line has no end")
 }
 
-fn not_text(name: &[u8]) -> Refusal {
+fn not_text(name: &[u8]) -> Undecodable {
     refuse(format!("the value of {} is not UTF-8", name.escape_ascii()))
 }
 
-fn refuse(detail: impl Into<String>) -> Refusal {
-    Refusal::new(Reason::BadHeaders, format!("headers: {}", detail.into()))
+fn refuse(detail: impl Into<String>) -> Undecodable {
+    Undecodable::new(Reason::BadHeaders, format!("headers: {}", detail.into()))
 }
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
 
     fn read(block: &[u8]) -> Result<Vec<(String, String)>, String> {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let all: Result<_, Refusal> = Block::whole(block).headers().map(|header| header.map(owned)).collect();
+        let all: Result<_, Undecodable> = HeaderBlock::whole(block).headers().map(|header| header.map(owned)).collect();
         all.map_err(|refusal| refusal.detail)
     }
 
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn what_is_looked_for_is_found_in_any_case_and_the_first_counts() {
         let block = b"NATS/1.0\r\ncontent-type: a\r\nNATS-MSG-ID:  7 \r\nContent-Type: b\r\n\r\n";
-        let found = Block::whole(block).read().unwrap();
-        assert_eq!(found, Found { content_type: Some("a"), msg_id: Some("7") });
+        let found = HeaderBlock::whole(block).read().unwrap();
+        assert_eq!(found, EventHeaders { content_type: Some("a"), msg_id: Some("7") });
     }
 
     proptest! {
@@ -262,7 +262,7 @@ mod tests {
             let block = block.concat();
             // As a server writes it in the answer to a direct get.
             let cut: &[u8] = if block.len() > 2 { &block[..block.len() - 2] } else { b"NATS/1.0\r\n" };
-            prop_assert_eq!(Block::whole(&block).read().is_ok(), Block::cut(cut).read().is_ok());
+            prop_assert_eq!(HeaderBlock::whole(&block).read().is_ok(), HeaderBlock::cut(cut).read().is_ok());
         }
     }
 }

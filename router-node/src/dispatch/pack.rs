@@ -1,9 +1,9 @@
 //! Sections into messages: as many as fit, in order; one that is too large is split at its events. Pure.
 
-use super::Routed;
+use super::RoutedEvent;
 use bytes::Bytes;
-use tickwire_core::ids::{Life, NodeRef, Seq};
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::coverage::section::{Batch, Section};
+use tickwire_core::ids::{Epoch, NodeRef, Seq};
 
 /// What a section takes in MessagePack beside its events, at most.
 const SECTION: usize = 48;
@@ -18,17 +18,17 @@ pub(crate) const ENVELOPE: usize = 256;
 /// takes in a message. Only an event that alone is larger makes a larger one.
 pub fn batches(
     router: &NodeRef,
-    life: Life,
-    sections: Vec<Section<Routed>>,
+    epoch: Epoch,
+    sections: Vec<Section<RoutedEvent>>,
     max_payload: usize,
 ) -> impl Iterator<Item = Batch<Bytes>> {
-    let (router, Life { incarnation, before }) = (router.clone(), life);
+    let (router, Epoch { epoch_id, before }) = (router.clone(), epoch);
     let groups = pack(sections, (max_payload / 2).saturating_sub(ENVELOPE)).into_iter();
-    groups.map(move |sections| Batch { router: router.clone(), incarnation, sections, before })
+    groups.map(move |sections| Batch { router: router.clone(), epoch_id, sections, before })
 }
 
 /// Packs `sections` into groups of at most `most` bytes. Only an event that alone is larger makes a larger group.
-pub(crate) fn pack(sections: Vec<Section<Routed>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
+pub(crate) fn pack(sections: Vec<Section<RoutedEvent>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
     let (mut groups, mut group, mut size) = (Vec::new(), Vec::new(), 0);
     for piece in sections.into_iter().flat_map(|section| split(section, most)) {
         let next = weight(&piece);
@@ -46,9 +46,9 @@ pub(crate) fn pack(sections: Vec<Section<Routed>>, most: usize) -> Vec<Vec<Secti
 }
 
 /// Splits a section into contiguous ones of at most `most` bytes each.
-fn split(section: Section<Routed>, most: usize) -> Vec<Section<Bytes>> {
-    let Section { partition, revision, prev, upto, events } = section;
-    let piece = |prev, upto, events| Section { partition, revision, prev, upto, events };
+fn split(section: Section<RoutedEvent>, most: usize) -> Vec<Section<Bytes>> {
+    let Section { partition, revision, prev, through, events } = section;
+    let piece = |prev, through, events| Section { partition, revision, prev, through, events };
     let (mut pieces, mut current, mut size, mut from) = (Vec::new(), Vec::new(), SECTION, prev);
     for (seq, routed) in events {
         let next = EVENT + routed.wire.len();
@@ -62,7 +62,7 @@ fn split(section: Section<Routed>, most: usize) -> Vec<Section<Bytes>> {
         size += next;
         current.push((seq, routed.wire));
     }
-    pieces.push(piece(from, upto, current));
+    pieces.push(piece(from, through, current));
     pieces
 }
 
@@ -74,26 +74,26 @@ fn weight(section: &Section<Bytes>) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tickwire_core::coverage::section::Batch;
     use tickwire_core::event::Timestamp;
-    use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision};
-    use tickwire_core::section::Batch;
+    use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision};
     use tickwire_core::wire;
 
-    fn section() -> impl Strategy<Value = Section<Routed>> {
+    fn section() -> impl Strategy<Value = Section<RoutedEvent>> {
         let events = prop::collection::vec((1..50u64, 0..300usize), 0..40);
         (0..3u16, 0..u64::from(u32::MAX) * 9, events, 0..20u64).prop_map(|(partition, prev, events, rest)| {
             let mut at = prev;
             let mut list = Vec::new();
             for (step, len) in events {
                 at += step;
-                let routed = Routed { wire: vec![at as u8; len].into(), stored: Timestamp(0) };
+                let routed = RoutedEvent { wire: vec![at as u8; len].into(), stored: Timestamp(0) };
                 list.push((Seq(at), routed));
             }
             Section {
                 partition: Partition(partition),
                 revision: Revision(7),
                 prev: Seq(prev),
-                upto: Seq(at + rest),
+                through: Seq(at + rest),
                 events: list,
             }
         })
@@ -115,10 +115,10 @@ mod tests {
                     let piece = pieces.next().unwrap();
                     prop_assert_eq!((piece.partition, piece.revision), (section.partition, section.revision));
                     prop_assert_eq!(piece.prev, from);
-                    prop_assert!(piece.events.iter().all(|(seq, _)| *seq > piece.prev && *seq <= piece.upto));
+                    prop_assert!(piece.events.iter().all(|(seq, _)| *seq > piece.prev && *seq <= piece.through));
                     events.extend(piece.events.iter().cloned());
-                    from = piece.upto;
-                    if events.len() == section.events.len() && from == section.upto {
+                    from = piece.through;
+                    if events.len() == section.events.len() && from == section.through {
                         break;
                     }
                 }
@@ -129,8 +129,8 @@ mod tests {
             for group in groups {
                 let single = group.len() == 1 && group[0].events.len() <= 1;
                 let router = NodeRef { id: NodeId::new(&"n".repeat(64)).unwrap(), nonce: Nonce(u64::MAX) };
-                let (incarnation, before) = (Incarnation(u64::MAX), Seq(u64::MAX));
-                let batch = Batch { router, incarnation, sections: group, before };
+                let (epoch_id, before) = (EpochId(u64::MAX), Seq(u64::MAX));
+                let batch = Batch { router, epoch_id, sections: group, before };
                 let bytes = wire::encode(&batch).unwrap();
                 prop_assert!(single || bytes.len() <= most + ENVELOPE);
             }

@@ -4,10 +4,10 @@
 //! * What gateways say comes before what was read, in turns: who says a lot holds up no events.
 //! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave, but for a release.
 
-use super::{Engine, Floors, Order, Output, Report};
+use super::{Engine, EngineReport, Order, Output, SourceCheckpoints};
 use crate::dispatch::Dispatcher;
-use crate::intake::{Context, Heard, Intake};
-use crate::interest::{Feed, Inquiry, ask_snapshot};
+use crate::intake::{Intake, IntakeContext, IntakeReport};
+use crate::interest::{InterestInquiry, InterestSubscription, ask_snapshot};
 use crate::ownership::tenancy::Checkpoint;
 use crate::source::Tenure;
 use metrics::counter;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
 use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
@@ -38,42 +38,42 @@ const SNAPSHOTS: usize = 16;
 
 /// What the driver is given.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub(crate) struct EngineSetup {
     pub(crate) nats: Nats,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) clock: Clock,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) shutdown: Shutdown,
-    pub(crate) intakes: Arc<Context>,
-    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) intakes: Arc<IntakeContext>,
+    pub(crate) heard: mpsc::Receiver<IntakeReport>,
     pub(crate) orders: mpsc::Receiver<Order>,
-    pub(crate) feed: Feed,
-    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
+    pub(crate) feed: InterestSubscription,
+    pub(crate) inquiries: mpsc::Receiver<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) floors: watch::Sender<Arc<Floors>>,
-    pub(crate) report: watch::Sender<Arc<Report>>,
+    pub(crate) checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
+    pub(crate) report: watch::Sender<Arc<EngineReport>>,
     /// How far gateways have come in the stream.
     pub(crate) witnessed: watch::Sender<Option<Checkpoint>>,
     /// To the ownership: what is released.
-    pub(crate) released: mpsc::Sender<(Vec<Tenure>, Floors)>,
+    pub(crate) released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
 }
 
 /// The answer to a request for a snapshot.
-type Snapshot = (NodeRef, Option<Vec<SnapshotPart>>);
+type SnapshotAnswer = (NodeRef, Option<Vec<SnapshotPart>>);
 
 /// The task.
 #[derive(Debug)]
-pub(crate) struct Driver {
+pub(crate) struct EngineDriver {
     engine: Engine,
-    setup: Setup,
+    setup: EngineSetup,
     readers: BTreeMap<Tenure, CancellationToken>,
-    snapshots: (mpsc::Sender<Snapshot>, mpsc::Receiver<Snapshot>),
+    snapshots: (mpsc::Sender<SnapshotAnswer>, mpsc::Receiver<SnapshotAnswer>),
     checkpoints: Interval,
 }
 
-impl Driver {
+impl EngineDriver {
     /// A task for this engine.
-    pub(crate) fn new(engine: Engine, setup: Setup) -> Self {
+    pub(crate) fn new(engine: Engine, setup: EngineSetup) -> Self {
         declare_counter!("tickwire_router_matches_total", "How many times an event matched the interest of a gateway");
         let mut checkpoints = interval(setup.checkpoint_interval);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,9 +176,9 @@ impl Driver {
     async fn perform(&mut self) {
         for output in self.engine.take_outputs() {
             match output {
-                Output::Read { tenure, incarnation, floor } => {
+                Output::Read { tenure, epoch_id, checkpoint } => {
                     let (stop, context) = (CancellationToken::new(), Arc::clone(&self.setup.intakes));
-                    let intake = Intake::new(context, tenure, incarnation, floor);
+                    let intake = Intake::new(context, tenure, epoch_id, checkpoint);
                     self.setup.shutdown.spawn_infallible("intake", intake.run(stop.clone()));
                     self.readers.insert(tenure, stop);
                 }
@@ -187,22 +187,22 @@ impl Driver {
                         stop.cancel();
                     }
                 }
-                Output::Send { gateway, life, sections } => {
-                    self.setup.dispatcher.send(&gateway, life, sections).await;
+                Output::Send { gateway, epoch, sections } => {
+                    self.setup.dispatcher.send(&gateway, epoch, sections).await;
                 }
                 Output::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
-                Output::Checkpoint(floors) => {
-                    let (left, known) = (self.setup.dispatcher.flush(), self.setup.floors.clone());
+                Output::Checkpoint(checkpoints) => {
+                    let (left, known) = (self.setup.dispatcher.flush(), self.setup.checkpoints.clone());
                     self.setup.shutdown.spawn_infallible("checkpoint", async move {
                         if left.await {
-                            known.send_replace(Arc::new(floors));
+                            known.send_replace(Arc::new(checkpoints));
                         }
                     });
                 }
-                Output::Released { tenures, floors } => {
+                Output::Released { tenures, checkpoints } => {
                     let left = self.setup.dispatcher.flush().await;
-                    let floors = if left { floors } else { Floors::new() };
-                    if self.setup.released.send((tenures, floors)).await.is_err() {
+                    let checkpoints = if left { checkpoints } else { SourceCheckpoints::new() };
+                    if self.setup.released.send((tenures, checkpoints)).await.is_err() {
                         debug!("the ownership has ended");
                     }
                 }
@@ -211,8 +211,8 @@ impl Driver {
     }
 
     /// Says what a gateway wants.
-    fn inform(&mut self, inquiry: Inquiry) {
-        let Inquiry { gateway, least, answer } = inquiry;
+    fn inform(&mut self, inquiry: InterestInquiry) {
+        let InterestInquiry { gateway, least, answer } = inquiry;
         if answer.send(self.engine.interest(&gateway, least)).is_err() {
             debug!("informed too late");
         }

@@ -18,11 +18,11 @@ pub(crate) struct Flush {
     window: u64,
     rate: u64,
     most: usize,
-    gateways: HashMap<NodeRef, Window>,
+    gateways: HashMap<NodeRef, GatewayWindow>,
 }
 
 #[derive(Debug, Default)]
-struct Window {
+struct GatewayWindow {
     /// When the last batch left; `None` if none has.
     sent: Option<Millis>,
     /// What waits.
@@ -48,7 +48,7 @@ impl Flush {
             window.bytes += bytes;
             window.urgent |= urgent;
         } else {
-            let window = Window { sent: None, bytes, urgent };
+            let window = GatewayWindow { sent: None, bytes, urgent };
             self.gateways.insert(gateway.clone(), window);
         }
     }
@@ -65,7 +65,7 @@ impl Flush {
 
     /// A batch has left.
     pub(crate) fn sent(&mut self, gateway: &NodeRef, now: Millis) {
-        let window = Window { sent: Some(now), ..Window::default() };
+        let window = GatewayWindow { sent: Some(now), ..GatewayWindow::default() };
         if let Some(known) = self.gateways.get_mut(gateway) {
             *known = window;
         } else {

@@ -5,28 +5,29 @@
 //! event and [`InterestTable::matching`], in [`Routing::route`].
 
 use crate::decode::Readable;
-use crate::dispatch::Routed;
+use crate::dispatch::RoutedEvent;
 use crate::engine::flush::Flush;
 use crate::engine::sources::Sources;
-use crate::engine::{Floors, Report};
-use crate::intake::{Heard, What};
-use crate::interest::{Said, note_refused};
-use crate::ownership::Reached;
+use crate::engine::{EngineReport, SourceCheckpoints};
+use crate::intake::{IntakeEvent, IntakeReport};
+use crate::interest::{InterestMessage, note_refused};
+use crate::ownership::SourceProgress;
 use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use std::sync::Arc;
-use tickwire_core::claims::Claims;
+use tickwire_core::coverage::builder::SectionBuilder;
+use tickwire_core::coverage::section::Section;
 use tickwire_core::event::Priority;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::ring::{Role, View};
-use tickwire_core::section::Section;
-use tickwire_core::table::{self, InterestTable, Limits, Told};
+use tickwire_core::interest::table;
+use tickwire_core::interest::table::{InterestTable, SharedInterest, TableLimits};
+use tickwire_core::placement::{Role, View};
 
 /// What the engine knows.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    claims: Claims<Routed>,
+    claims: SectionBuilder<RoutedEvent>,
     table: InterestTable,
     view: Arc<View>,
     flush: Flush,
@@ -43,8 +44,8 @@ impl Routing {
     /// Nothing is owned and nobody wants anything. `retention` is in milliseconds.
     pub(crate) fn new(flush: Flush, retention: u64) -> Self {
         Self {
-            claims: Claims::default(),
-            table: InterestTable::new(Limits::default()),
+            claims: SectionBuilder::default(),
+            table: InterestTable::new(TableLimits::default()),
             view: Arc::default(),
             flush,
             retention,
@@ -56,11 +57,11 @@ impl Routing {
     }
 
     /// A tenure begins.
-    pub(crate) fn own(&mut self, tenure: Tenure, floor: Seq) {
+    pub(crate) fn own(&mut self, tenure: Tenure, checkpoint: Seq) {
         if let Source::Partition(partition) = tenure.source {
-            self.claims.own(partition, floor);
+            self.claims.own(partition, checkpoint);
         }
-        self.sources.own(tenure, floor);
+        self.sources.own(tenure, checkpoint);
         self.is_news = true;
     }
 
@@ -80,7 +81,7 @@ impl Routing {
     pub(crate) fn renew(&mut self) {
         self.sources.clear();
         self.is_news = true;
-        self.claims = Claims::default();
+        self.claims = SectionBuilder::default();
         for (gateway, revision) in self.table.known() {
             self.claims.revise(gateway, revision);
         }
@@ -94,14 +95,14 @@ impl Routing {
     }
 
     /// A gateway said something of its interest. Returns the gateway if its snapshot is needed.
-    pub(crate) fn hear(&mut self, now: Millis, said: Said) -> Option<NodeRef> {
+    pub(crate) fn hear(&mut self, now: Millis, said: InterestMessage) -> Option<NodeRef> {
         match said {
-            Said::Delta(delta) => {
+            InterestMessage::Delta(delta) => {
                 let gateway = delta.gateway.clone();
                 self.claims.cut(&gateway);
                 self.revise(gateway, |table| table.delta(now, delta))
             }
-            Said::Beat(beat) => {
+            InterestMessage::Beat(beat) => {
                 let gateway = beat.gateway.clone();
                 // Whoever is no member is not believed: what it says could begin another life of the stream.
                 if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
@@ -109,12 +110,12 @@ impl Routing {
                 }
                 self.revise(gateway, |table| table.beat(now, &beat))
             }
-            Said::Nothing => None,
+            InterestMessage::Nothing => None,
         }
     }
 
     fn witness(&mut self, reached: Checkpoint) {
-        let order = |reached: &Checkpoint| (reached.incarnation, reached.floor);
+        let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
         if reached.makes_sense() && self.witnessed.as_ref().map(order) < Some(order(&reached)) {
             self.witnessed = Some(reached);
         }
@@ -136,7 +137,11 @@ impl Routing {
     }
 
     /// Something was heard of a gateway. Costs the same however many gateways there are.
-    fn revise(&mut self, gateway: NodeRef, hear: impl FnOnce(&mut InterestTable) -> table::Heard) -> Option<NodeRef> {
+    fn revise(
+        &mut self,
+        gateway: NodeRef,
+        hear: impl FnOnce(&mut InterestTable) -> table::InterestUpdate,
+    ) -> Option<NodeRef> {
         let known = |table: &InterestTable| (table.lags(&gateway), table.knows(&gateway));
         let before = known(&self.table);
         let heard = hear(&mut self.table);
@@ -156,7 +161,7 @@ impl Routing {
     }
 
     /// What `gateway` wants, if it is known as of `least` or later.
-    pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, Told)> {
+    pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, SharedInterest)> {
         self.table.interest(gateway).filter(|(revision, _)| *revision >= least).cloned()
     }
 
@@ -182,34 +187,34 @@ impl Routing {
     }
 
     /// Something was read. What belongs to a former tenure changes nothing.
-    pub(crate) fn read(&mut self, heard: Heard) {
+    pub(crate) fn read(&mut self, heard: IntakeReport) {
         let Some(reader) = self.sources.get_mut(heard.tenure) else { return };
         match heard.what {
-            What::Flowing => {
+            IntakeEvent::Flowing => {
                 (reader.stuck, reader.missing) = (None, None);
                 self.is_news = true;
             }
-            What::Stuck(reason) => {
+            IntakeEvent::Stuck(reason) => {
                 reader.stuck = Some(reason);
                 self.is_news = true;
             }
-            What::Missing(missing) => {
+            IntakeEvent::Missing(missing) => {
                 reader.missing = Some(missing);
                 self.is_news = true;
             }
-            What::Skip(to) => {
-                reader.reached.floor = to;
+            IntakeEvent::Skip(to) => {
+                reader.reached.checkpoint = to;
                 if let Source::Partition(partition) = heard.tenure.source {
                     self.claims.skip(partition, to);
                 }
             }
-            What::Events { upto, mark, events } => {
-                reader.reached = Reached { floor: upto, mark: mark.or(reader.reached.mark) };
+            IntakeEvent::Events { through, mark, events } => {
+                reader.reached = SourceProgress { checkpoint: through, mark: mark.or(reader.reached.mark) };
                 if let Source::Partition(partition) = heard.tenure.source {
                     for event in events {
                         self.route(partition, event);
                     }
-                    self.claims.advance(partition, upto);
+                    self.claims.advance(partition, through);
                 }
             }
         }
@@ -221,7 +226,7 @@ impl Routing {
         let Readable { seq, event, wire } = readable;
         let urgent = event.priority == Priority::Critical;
         table.matching(&event, |gateway| {
-            let routed = Routed { wire: wire.clone(), stored: event.stored };
+            let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);
             claims.push(gateway, partition, seq, routed);
             *matches += 1;
@@ -248,25 +253,25 @@ impl Routing {
     }
 
     /// Takes what is to be sent to `gateway`; with `heartbeat`, also how far everything without events was read.
-    pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<Routed>> {
+    pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<RoutedEvent>> {
         self.flush.sent(gateway, now);
         self.claims.take(gateway, heartbeat)
     }
 
     /// How far everything was read. Once that is published and flushed, these are floors.
-    pub(crate) fn floors(&self) -> Floors {
-        self.sources.floors()
+    pub(crate) fn checkpoints(&self) -> SourceCheckpoints {
+        self.sources.checkpoints()
     }
 
     /// What the rest of the node is to know, if it may be something else than at the last call.
-    pub(crate) fn news(&mut self) -> Option<Report> {
+    pub(crate) fn news(&mut self) -> Option<EngineReport> {
         std::mem::take(&mut self.is_news).then(|| self.report())
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> EngineReport {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
         let unheard = of_view.filter(|gateway| !self.table.knows(gateway));
-        Report {
+        EngineReport {
             lacking: self.table.lagging().chain(unheard).cloned().collect(),
             unread: self.sources.unread(),
             missing: self.sources.missing(),

@@ -1,7 +1,7 @@
 //! How far each source was read in its present tenure, and what keeps it from being read. Pure.
 
-use super::Floors;
-use crate::ownership::Reached;
+use super::SourceCheckpoints;
+use crate::ownership::SourceProgress;
 use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
@@ -9,14 +9,14 @@ use tickwire_core::ids::Seq;
 
 /// The sources that are owned.
 #[derive(Debug, Default)]
-pub(super) struct Sources(BTreeMap<Source, Reader>);
+pub(super) struct Sources(BTreeMap<Source, SourceReader>);
 
 /// A source in the present tenure.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct SourceReader {
     number: u64,
     /// How far it was read; of a partition, claims know.
-    pub(super) reached: Reached,
+    pub(super) reached: SourceProgress,
     /// Why it cannot be read.
     pub(super) stuck: Option<String>,
     /// The last message that was read, if the stream does not have it any more.
@@ -25,10 +25,10 @@ pub(super) struct Reader {
 
 impl Sources {
     /// A tenure begins.
-    pub(super) fn own(&mut self, tenure: Tenure, floor: Seq) {
-        let reached = Reached { floor, mark: None };
+    pub(super) fn own(&mut self, tenure: Tenure, checkpoint: Seq) {
+        let reached = SourceProgress { checkpoint, mark: None };
         let stuck = Some("its reading has not begun".to_owned());
-        self.0.insert(tenure.source, Reader { number: tenure.number, reached, stuck, missing: None });
+        self.0.insert(tenure.source, SourceReader { number: tenure.number, reached, stuck, missing: None });
     }
 
     /// A tenure ends. Returns whether it was the present one.
@@ -42,17 +42,17 @@ impl Sources {
     }
 
     /// What is known of a tenure, if it is the present one.
-    pub(super) fn get_mut(&mut self, tenure: Tenure) -> Option<&mut Reader> {
+    pub(super) fn get_mut(&mut self, tenure: Tenure) -> Option<&mut SourceReader> {
         self.0.get_mut(&tenure.source).filter(|reader| reader.number == tenure.number)
     }
 
     /// How far everything was read.
-    pub(super) fn floors(&self) -> Floors {
-        let floor = |(source, reader): (&Source, &Reader)| {
+    pub(super) fn checkpoints(&self) -> SourceCheckpoints {
+        let checkpoint = |(source, reader): (&Source, &SourceReader)| {
             let tenure = Tenure { source: *source, number: reader.number };
             (tenure, reader.reached)
         };
-        self.0.iter().map(floor).collect()
+        self.0.iter().map(checkpoint).collect()
     }
 
     /// What cannot be read, each with the reason.

@@ -1,20 +1,20 @@
 //! What was read of a chunk of messages. Pure.
 
 use super::COMPARED;
+use crate::dead_letters::DeadLetter;
 use crate::decode::{Decoded, Decoder, Readable};
-use crate::letters::Letter;
 use crate::ownership::tenancy::Mark;
-use crate::reader::Held;
+use crate::reader::StreamMessage;
 use metrics::counter;
+use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::Seq;
-use tickwire_core::whole::MissingRange;
 
 /// What was read of a chunk.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub(super) events: Vec<Readable>,
-    pub(super) letters: Vec<Letter>,
-    ticks: u64,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    heartbeats: u64,
     /// The last message.
     pub(super) mark: Option<Mark>,
     /// The first messages: all of them if they are no more than are compared, else one more.
@@ -24,16 +24,16 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn take(&mut self, decoder: &Decoder, message: Held) {
+    pub(super) fn take(&mut self, decoder: &Decoder, message: StreamMessage) {
         let seq = message.seq;
         self.mark = Some(Mark { seq, stored: message.stored.0 });
         if self.first.len() <= COMPARED {
             self.first.push(seq);
         }
         match decoder.read_live(&message) {
-            Ok(Decoded::Tick) => self.ticks += 1,
+            Ok(Decoded::Tick) => self.heartbeats += 1,
             Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
-            Err(refusal) => self.letters.push(Letter { refusal, message }),
+            Err(refusal) => self.dead_letters.push(DeadLetter { refusal, message }),
         }
     }
 
@@ -45,8 +45,8 @@ impl Chunk {
     }
 
     pub(super) fn count(&self) {
-        let (events, letters) = (self.events.len() as u64, self.letters.len() as u64);
-        for (what, count) in [("event", events), ("dead_letter", letters), ("tick", self.ticks)] {
+        let (events, dead_letters) = (self.events.len() as u64, self.dead_letters.len() as u64);
+        for (what, count) in [("event", events), ("dead_letter", dead_letters), ("tick", self.heartbeats)] {
             counter!("tickwire_router_messages_total", "what" => what).increment(count);
         }
     }

@@ -2,17 +2,17 @@
 //! lacks what its leader has, and that the stream is still the one that it has read.
 
 use super::chunk::Chunk;
-use super::trouble::Trouble;
-use super::{COMPARED, Intake, What};
+use super::trouble::IntakeTrouble;
+use super::{COMPARED, Intake, IntakeEvent};
 use crate::ownership::tenancy::Checkpoint;
 use crate::reader::leader;
-use crate::replay::walk::{Haste, WalkError};
-use crate::stream::{Facts, Sight};
+use crate::replay::walk::{WalkError, WalkPace};
+use crate::stream::{StreamFacts, StreamView};
 use metrics::counter;
 use std::time::Duration;
-use tickwire_core::claims::Reading;
+use tickwire_core::coverage::builder::Contiguity;
+use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::Seq;
-use tickwire_core::whole::MissingRange;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -25,16 +25,16 @@ impl Intake {
     /// chunk is not claimed, and is read again.
     pub(super) async fn catch_up(
         &mut self,
-        before: Reading,
+        before: Contiguity,
         server: Option<&str>,
         read: &mut Chunk,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), IntakeTrouble> {
         let (kept, sight) = self.keep_up(before.last).await.inspect_err(|_| self.reading = before)?;
         if sight.facts.replicas > 1
             && server != sight.leader.as_deref()
             && let Err(trouble) = self.compare(kept, read).await
         {
-            self.reading = Reading::after(kept);
+            self.reading = Contiguity::after(kept);
             return Err(trouble);
         }
         read.events.retain(|event| event.seq > kept);
@@ -45,7 +45,7 @@ impl Intake {
     /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
     /// live goes on.
     async fn missing(&self, after: Seq) -> Vec<MissingRange> {
-        let walk = self.context.walker.missing(after, self.reading.last, Haste::Live, None);
+        let walk = self.context.walker.missing(after, self.reading.last, WalkPace::Live, None);
         match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
             Ok(walked) => walked.missing,
             Err(error) => {
@@ -58,9 +58,9 @@ impl Intake {
 
     /// Makes sure that each message is the leader's next one as well. Of many that would take too long: they are to be read
     /// from the leader.
-    async fn compare(&self, mut after: Seq, read: &Chunk) -> Result<(), Trouble> {
+    async fn compare(&self, mut after: Seq, read: &Chunk) -> Result<(), IntakeTrouble> {
         if read.first.len() > COMPARED {
-            return Err(Trouble::Elsewhere);
+            return Err(IntakeTrouble::Elsewhere);
         }
         let (context, filter) = (&self.context, self.tenure.source.filter());
         for seq in &read.first {
@@ -69,8 +69,8 @@ impl Intake {
                 continue;
             }
             let next = leader::first_after(&context.nats, &context.decoder.stream, after, &filter).await;
-            if next.map_err(Trouble::Failed)?.is_some_and(|next| next.seq < *seq) {
-                return Err(Trouble::Behind);
+            if next.map_err(IntakeTrouble::Failed)?.is_some_and(|next| next.seq < *seq) {
+                return Err(IntakeTrouble::Behind);
             }
             after = *seq;
         }
@@ -78,33 +78,33 @@ impl Intake {
     }
 
     /// Makes sure that the last message that was read is there still, and not another in its place.
-    pub(super) async fn check_last(&self, facts: &Facts) -> Result<(), Trouble> {
+    pub(super) async fn check_last(&self, facts: &StreamFacts) -> Result<(), IntakeTrouble> {
         let Some(mark) = self.mark else { return Ok(()) };
         let has = facts.has(&self.context.nats, &self.context.decoder.stream, mark).await;
-        if has.map_err(|error| Trouble::Failed(error.to_string()))? != Some(false) {
+        if has.map_err(|error| IntakeTrouble::Failed(error.to_string()))? != Some(false) {
             return Ok(());
         }
-        let (floor, incarnation, mark) = (mark.seq, self.incarnation, Some(mark));
-        self.tell(What::Missing(Checkpoint { floor, incarnation, mark })).await;
-        Err(Trouble::Lost)
+        let (checkpoint, epoch_id, mark) = (mark.seq, self.epoch_id, Some(mark));
+        self.tell(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark })).await;
+        Err(IntakeTrouble::Lost)
     }
 
     /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
-    pub(super) async fn keep_up(&mut self, last: Seq) -> Result<(Seq, Sight), Trouble> {
+    pub(super) async fn keep_up(&mut self, last: Seq) -> Result<(Seq, StreamView), IntakeTrouble> {
         let context = &self.context;
-        let sight = Sight::look(&context.nats, &context.decoder.stream).await;
-        let sight = sight.map_err(|error| Trouble::Failed(error.to_string()))?;
-        if sight.facts.incarnation != self.incarnation {
-            return Err(Trouble::OtherStream);
+        let sight = StreamView::look(&context.nats, &context.decoder.stream).await;
+        let sight = sight.map_err(|error| IntakeTrouble::Failed(error.to_string()))?;
+        if sight.facts.epoch_id != self.epoch_id {
+            return Err(IntakeTrouble::OtherStream);
         }
-        let least = sight.facts.least_floor();
+        let least = sight.facts.least_checkpoint();
         if least <= last {
             return Ok((last, sight));
         }
-        warn!(source = %self.tenure.source, after = %last, upto = %least, "retention has passed what was to be read");
+        warn!(source = %self.tenure.source, after = %last, through = %least, "retention has passed what was to be read");
         counter!("tickwire_router_skipped_ranges_total").increment(1);
         self.reading.last = self.reading.last.max(least);
-        self.tell(What::Skip(least)).await;
+        self.tell(IntakeEvent::Skip(least)).await;
         Ok((least, sight))
     }
 }

@@ -11,7 +11,7 @@ const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Why a consumer is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum IntakeTrouble {
     Missed,
     Silent,
     Reconnected,
@@ -27,7 +27,7 @@ pub(super) enum Trouble {
     Stopped,
 }
 
-impl Trouble {
+impl IntakeTrouble {
     /// For the metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Trouble {
     }
 }
 
-impl From<PullError> for Trouble {
+impl From<PullError> for IntakeTrouble {
     fn from(error: PullError) -> Self {
         match error {
             PullError::Missed => Self::Missed,

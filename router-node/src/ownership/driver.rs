@@ -1,21 +1,21 @@
 //! Asks KV, the stream and the engine what the ownership wants to know, and waits for none of them alone.
 
-use super::standing::Standing;
+use super::standing::RouterStatus;
 use super::tenancy::Checkpoint;
-use super::{Ownership, Task, Written};
-use crate::engine::{Floors, Order, Report};
+use super::{Ownership, OwnershipTask, WriteOutcome};
+use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::source::{Source, Tenure};
-use crate::stream::{Facts, Look, StreamError};
+use crate::stream::{StreamError, StreamFacts, StreamLook};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
 use tickwire_node::declare_counter;
-use tickwire_node::lease::{LeaseError, Leases, Read};
+use tickwire_node::lease::{LeaseError, LeaseRead, Leases};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -41,40 +41,40 @@ pub fn lease_deadline(ttl: Duration) -> Duration {
 
 /// What this task is given.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub(crate) struct OwnershipSetup {
     pub(crate) nats: Nats,
     pub(crate) leases: Leases,
     pub(crate) stream: String,
     pub(crate) clock: Clock,
     pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) floors: watch::Receiver<Arc<Floors>>,
-    pub(crate) report: watch::Receiver<Arc<Report>>,
+    pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
+    pub(crate) report: watch::Receiver<Arc<EngineReport>>,
     pub(crate) witnessed: watch::Receiver<Option<Checkpoint>>,
     pub(crate) orders: mpsc::Sender<Order>,
-    pub(crate) released: mpsc::Receiver<(Vec<Tenure>, Floors)>,
-    pub(crate) standing: Standing,
+    pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
+    pub(crate) standing: RouterStatus,
 }
 
 /// Something that was waited for.
-enum Done {
-    Read(Source, Result<Read<Checkpoint>, LeaseError>),
+enum OwnershipInput {
+    Read(Source, Result<LeaseRead<Checkpoint>, LeaseError>),
     Written(Source, Result<u64, LeaseError>),
-    Looked(Result<Look, StreamError>),
-    Begun(Result<Facts, StreamError>),
+    Looked(Result<StreamLook, StreamError>),
+    Begun(Result<StreamFacts, StreamError>),
 }
 
 /// The task.
-pub(crate) struct Driver {
+pub(crate) struct OwnershipDriver {
     ownership: Ownership,
-    setup: Setup,
+    setup: OwnershipSetup,
     /// What is under way: at most one thing for each lease, and one look at the stream.
-    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    under_way: FuturesUnordered<BoxFuture<'static, OwnershipInput>>,
     orders: VecDeque<Order>,
 }
 
-impl Driver {
+impl OwnershipDriver {
     /// A task for this ownership.
-    pub(crate) fn new(ownership: Ownership, setup: Setup) -> Self {
+    pub(crate) fn new(ownership: Ownership, setup: OwnershipSetup) -> Self {
         describe();
         Self { ownership, under_way: FuturesUnordered::new(), orders: VecDeque::new(), setup }
     }
@@ -110,7 +110,7 @@ impl Driver {
                     }
                 }
                 Some(done) = self.under_way.next() => self.hear(done),
-                Some((tenures, floors)) = self.setup.released.recv() => self.ownership.released(&tenures, &floors),
+                Some((tenures, checkpoints)) = self.setup.released.recv() => self.ownership.released(&tenures, &checkpoints),
                 _ = rounds.tick() => {}
                 changed = self.setup.view.changed() => if changed.is_err() { return },
                 Ok(()) = connected.changed() => self.ownership.reconnected(self.setup.clock.now()),
@@ -126,60 +126,63 @@ impl Driver {
             self.ownership.witness(witnessed);
         }
         let view = self.setup.view.borrow_and_update().clone();
-        let (report, floors) = (self.setup.report.borrow().clone(), self.setup.floors.borrow().clone());
-        self.ownership.turn(self.setup.clock.now(), view, &report, &floors);
+        let (report, checkpoints) = (self.setup.report.borrow().clone(), self.setup.checkpoints.borrow().clone());
+        self.ownership.turn(self.setup.clock.now(), view, &report, &checkpoints);
     }
 
     fn perform(&mut self) {
         for task in self.ownership.take_tasks() {
             let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
             let leases = self.setup.leases.clone();
-            let asked: BoxFuture<'static, Done> = match task {
-                Task::Order(order) => {
+            let asked: BoxFuture<'static, OwnershipInput> = match task {
+                OwnershipTask::Order(order) => {
                     self.orders.push_back(order);
                     continue;
                 }
-                Task::Read(source) => {
-                    Box::pin(async move { Done::Read(source, leases.read(&source.lease_key()).await) })
+                OwnershipTask::Read(source) => {
+                    Box::pin(async move { OwnershipInput::Read(source, leases.read(&source.lease_key()).await) })
                 }
-                Task::Write { source, revision, is_ours, checkpoint } => Box::pin(async move {
-                    Done::Written(source, leases.write(&source.lease_key(), revision, is_ours, &checkpoint).await)
+                OwnershipTask::Write { source, revision, is_ours, checkpoint } => Box::pin(async move {
+                    OwnershipInput::Written(
+                        source,
+                        leases.write(&source.lease_key(), revision, is_ours, &checkpoint).await,
+                    )
                 }),
-                Task::Look(expected) => Box::pin(async move {
-                    let look = timeout(LOOK_DEADLINE, Look::at(&nats, &stream, &expected)).await;
-                    Done::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, LOOK_DEADLINE))))
+                OwnershipTask::Look(expected) => Box::pin(async move {
+                    let look = timeout(LOOK_DEADLINE, StreamLook::at(&nats, &stream, &expected)).await;
+                    OwnershipInput::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, LOOK_DEADLINE))))
                 }),
-                Task::Begin { known, before } => {
-                    Box::pin(async move { Done::Begun(Facts::begin_life(&nats, &stream, known, before).await) })
-                }
+                OwnershipTask::Begin { known, before } => Box::pin(async move {
+                    OwnershipInput::Begun(StreamFacts::begin_epoch(&nats, &stream, known, before).await)
+                }),
             };
             self.under_way.push(asked);
         }
     }
 
-    fn hear(&mut self, done: Done) {
+    fn hear(&mut self, done: OwnershipInput) {
         let now = self.setup.clock.now();
         match done {
-            Done::Read(source, read) => {
+            OwnershipInput::Read(source, read) => {
                 let read = read.inspect_err(|error| debug!(%source, %error, "a lease cannot be read")).ok();
                 self.ownership.has_read(now, source, read);
             }
-            Done::Written(source, written) => {
+            OwnershipInput::Written(source, written) => {
                 let written = match written {
-                    Ok(revision) => Written::At(revision),
-                    Err(LeaseError::Refused { .. }) => Written::Refused,
+                    Ok(revision) => WriteOutcome::At(revision),
+                    Err(LeaseError::Refused { .. }) => WriteOutcome::Refused,
                     Err(error) => {
                         debug!(%source, %error, "whether a lease was written is not known");
-                        Written::Unanswered
+                        WriteOutcome::Unanswered
                     }
                 };
                 self.ownership.has_written(now, source, written);
             }
-            Done::Looked(look) => {
+            OwnershipInput::Looked(look) => {
                 let look = look.inspect_err(|error| debug!(%error, "whether the stream is the same is not known"));
                 self.ownership.has_looked(now, look.ok());
             }
-            Done::Begun(facts) => {
+            OwnershipInput::Begun(facts) => {
                 let facts = facts.inspect_err(|error| debug!(%error, "another life of the stream has not begun"));
                 self.ownership.has_begun(now, facts.ok());
             }

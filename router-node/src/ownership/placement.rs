@@ -12,40 +12,40 @@
 
 mod desk;
 
-use self::desk::{Busy, Desk, Held, Hold, Start};
+use self::desk::{KvOperation, LeaseDesk, LeaseHold, OwnedLease, TenureStart};
 use super::share::Shares;
-use super::tenancy::{Checkpoint, Mark, Seen};
+use super::tenancy::{Checkpoint, Mark, SeenLease};
 use crate::source::{Source, Tenure};
-use crate::stream::Facts;
+use crate::stream::StreamFacts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::ids::{Incarnation, Millis, NodeRef, Partition, Seq};
-use tickwire_core::ring::View;
+use tickwire_core::ids::{EpochId, Millis, NodeRef, Partition, Seq};
+use tickwire_core::placement::View;
 use tickwire_node::clock::millis;
-use tickwire_node::lease::Read;
+use tickwire_node::lease::LeaseRead;
 
 /// How long a draining router waits for a view that gives its partitions to others, before it lets go of them.
 const HAND_OVER_PATIENCE: u64 = 1_000;
 
 /// How far a source was read and published, and the last message of that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reached {
+pub struct SourceProgress {
     /// Everything up to here.
-    pub floor: Seq,
+    pub checkpoint: Seq,
     /// The last message that was read; `None` if none was.
     pub mark: Option<Mark>,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum PlacementAction {
     /// Read the lease.
     Read(Source),
     /// Write the lease over `revision`, as ours or as given back.
     Write { source: Source, revision: u64, is_ours: bool, checkpoint: Checkpoint },
     /// A tenure begins where the last one has come to.
-    Own { tenure: Tenure, reached: Reached },
+    Own { tenure: Tenure, reached: SourceProgress },
     /// A tenure has ended.
     Disown(Tenure),
     /// Publish what was read of these, and tell up to where by [`Placement::released`].
@@ -54,7 +54,7 @@ pub(super) enum Action {
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// It is in KV, at this revision.
     At(u64),
     /// Somebody had written before.
@@ -65,14 +65,14 @@ pub enum Written {
 
 /// How long things take, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct PlacementTiming {
     /// For how long a lease that is not written is its owner's.
     pub(super) ttl: u64,
     /// How often a lease is renewed.
     pub(super) renew: u64,
 }
 
-impl Pace {
+impl PlacementTiming {
     /// Leases that live for `ttl` and are renewed at each checkpoint, but twice in their life at least.
     #[must_use]
     pub fn new(ttl: Duration, checkpoint_interval: Duration) -> Self {
@@ -85,23 +85,23 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct Placement {
     me: NodeRef,
-    pace: Pace,
+    pace: PlacementTiming,
     shares: Shares,
     partitions: u16,
-    desks: BTreeMap<Source, Desk>,
+    desks: BTreeMap<Source, LeaseDesk>,
     /// Whether the interest of every gateway is known.
     is_informed: bool,
     draining_since: Option<Millis>,
     /// The stream as it was last seen; nothing is taken before.
-    facts: Option<Facts>,
+    facts: Option<StreamFacts>,
     tenures: u64,
 }
 
 impl Placement {
     /// Nothing is owned yet.
-    pub(super) fn new(me: NodeRef, partitions: u16, pace: Pace) -> Self {
+    pub(super) fn new(me: NodeRef, partitions: u16, pace: PlacementTiming) -> Self {
         let sources = (0..partitions).map(|number| Source::Partition(Partition(number)));
-        let desks = sources.chain([Source::CatchAll]).map(|source| (source, Desk::default())).collect();
+        let desks = sources.chain([Source::CatchAll]).map(|source| (source, LeaseDesk::default())).collect();
         Self {
             me,
             pace,
@@ -134,38 +134,42 @@ impl Placement {
 
     /// The stream was looked at. If that is another life of it than the one before, every tenure ends and another begins
     /// at that life's beginning.
-    pub(super) fn see_stream(&mut self, now: Millis, facts: Facts) -> Vec<Action> {
+    pub(super) fn see_stream(&mut self, now: Millis, facts: StreamFacts) -> Vec<PlacementAction> {
         let former = self.facts.replace(facts);
-        if former.is_none_or(|former| former.life() == facts.life()) {
+        if former.is_none_or(|former| former.epoch() == facts.epoch()) {
             return Vec::new();
         }
         let mut actions = Vec::new();
         for (source, desk) in &mut self.desks {
-            let (Hold::Held(held) | Hold::Leaving { held, .. }) = &mut desk.hold else { continue };
+            let (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }) = &mut desk.hold else { continue };
             self.tenures += 1;
             let tenure = Tenure { source: *source, number: self.tenures };
-            *held = Held { tenure, reached: beginning(&facts), renew_at: now, ..*held };
+            *held = OwnedLease { tenure, reached: beginning(&facts), renew_at: now, ..*held };
             match &mut desk.hold {
-                Hold::Leaving { held, reached } => *reached = Some(held.reached),
-                _ => actions.push(Action::Own { tenure, reached: beginning(&facts) }),
+                LeaseHold::Leaving { held, reached } => *reached = Some(held.reached),
+                _ => actions.push(PlacementAction::Own { tenure, reached: beginning(&facts) }),
             }
         }
         actions
     }
 
     /// What is to be done now. `reached` tells how far tenures were read and published.
-    pub(super) fn act(&mut self, now: Millis, reached: impl Fn(Tenure) -> Option<Reached>) -> Vec<Action> {
+    pub(super) fn act(
+        &mut self,
+        now: Millis,
+        reached: impl Fn(Tenure) -> Option<SourceProgress>,
+    ) -> Vec<PlacementAction> {
         let (mut actions, mut leaving) = (Vec::new(), Vec::new());
         let (gives_up, is_draining) = (self.gives_up(now), self.draining_since.is_some());
         let facts = self.facts.filter(|_| !is_draining);
-        let incarnation = self.facts.map(|facts| facts.incarnation).unwrap_or_default();
+        let epoch_id = self.facts.map(|facts| facts.epoch_id).unwrap_or_default();
         let Self { me, shares, pace, is_informed, .. } = self;
         for (source, desk) in &mut self.desks {
             let source = *source;
             let owner = shares.owner(source);
             let (is_wanted, is_others) = (owner == Some(me), owner.is_some_and(|owner| owner != me));
             desk.want(now, is_wanted && !is_draining);
-            if let Hold::Held(held) = &mut desk.hold
+            if let LeaseHold::Held(held) = &mut desk.hold
                 && let Some(reached) = reached(held.tenure)
             {
                 held.reach(reached);
@@ -176,53 +180,58 @@ impl Placement {
             if desk.busy.is_some() {
                 continue;
             }
-            let write = |revision, is_ours, reached: Reached| Action::Write {
+            let write = |revision, is_ours, reached: SourceProgress| PlacementAction::Write {
                 source,
                 revision,
                 is_ours,
-                checkpoint: reached.checkpoint(incarnation),
+                checkpoint: reached.checkpoint(epoch_id),
             };
             let (busy, action) = match &desk.hold {
-                Hold::Held(held) | Hold::Leaving { held, .. } if held.in_doubt => {
+                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } if held.in_doubt => {
                     if now < held.renew_at {
                         continue;
                     }
-                    (Busy::Settling, Action::Read(source))
+                    (KvOperation::Settling, PlacementAction::Read(source))
                 }
-                Hold::Leaving { held, reached: Some(reached) } => {
-                    (Busy::Freeing, write(held.revision, false, *reached))
+                LeaseHold::Leaving { held, reached: Some(reached) } => {
+                    (KvOperation::Freeing, write(held.revision, false, *reached))
                 }
-                Hold::Held(held) | Hold::Leaving { held, .. } => {
+                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } => {
                     if now < held.renew_at {
                         continue;
                     }
-                    (Busy::Writing, write(held.revision, true, held.reached))
+                    (KvOperation::Writing, write(held.revision, true, held.reached))
                 }
-                Hold::Away => {
+                LeaseHold::Away => {
                     let is_heir = |former: Option<&NodeRef>| shares.is_heir(me, source, former);
                     let free = desk.takeable(*pace, *is_informed, me, is_wanted, is_heir);
                     let start = free.zip(facts).and_then(|(seen, facts)| start(seen, &facts));
                     if let Some((revision, start)) = start {
-                        (Busy::Taking(start), write(revision, true, start.reached))
+                        (KvOperation::Taking(start), write(revision, true, start.reached))
                     } else if desk.is_look_due(now, *pace) {
-                        (Busy::Looking, Action::Read(source))
+                        (KvOperation::Looking, PlacementAction::Read(source))
                     } else {
                         continue;
                     }
                 }
             };
             desk.busy = Some(busy);
-            desk.is_spent |= matches!(busy, Busy::Taking(_) | Busy::Freeing);
+            desk.is_spent |= matches!(busy, KvOperation::Taking(_) | KvOperation::Freeing);
             actions.push(action);
         }
         if !leaving.is_empty() {
-            actions.push(Action::Release(leaving));
+            actions.push(PlacementAction::Release(leaving));
         }
         actions
     }
 
     /// A lease was read; `None` if it could not be.
-    pub(super) fn has_read(&mut self, now: Millis, source: Source, read: Option<Read<Checkpoint>>) -> Vec<Action> {
+    pub(super) fn has_read(
+        &mut self,
+        now: Millis,
+        source: Source,
+        read: Option<LeaseRead<Checkpoint>>,
+    ) -> Vec<PlacementAction> {
         let (me, pace) = (self.me.clone(), self.pace);
         let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
         let busy = desk.busy.take();
@@ -235,17 +244,17 @@ impl Placement {
         let revision = read.revision;
         desk.see(now, read, pace);
         match (&mut desk.hold, busy) {
-            (Hold::Held(held) | Hold::Leaving { held, .. }, Some(Busy::Settling)) if is_ours => {
+            (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }, Some(KvOperation::Settling)) if is_ours => {
                 (held.revision, held.in_doubt, held.renew_at) = (revision, false, now);
                 Vec::new()
             }
-            (Hold::Held(held), Some(Busy::Settling)) => {
+            (LeaseHold::Held(held), Some(KvOperation::Settling)) => {
                 let tenure = held.tenure;
-                desk.hold = Hold::Away;
-                vec![Action::Disown(tenure)]
+                desk.hold = LeaseHold::Away;
+                vec![PlacementAction::Disown(tenure)]
             }
-            (Hold::Leaving { .. }, Some(Busy::Settling)) => {
-                desk.hold = Hold::Away;
+            (LeaseHold::Leaving { .. }, Some(KvOperation::Settling)) => {
+                desk.hold = LeaseHold::Away;
                 Vec::new()
             }
             _ => Vec::new(),
@@ -253,34 +262,34 @@ impl Placement {
     }
 
     /// A lease was written, or was not.
-    pub(super) fn has_written(&mut self, now: Millis, source: Source, written: Written) -> Vec<Action> {
+    pub(super) fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) -> Vec<PlacementAction> {
         let facts = self.facts;
         let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
         match (desk.busy.take(), written) {
-            (Some(Busy::Taking(reached)), Written::At(revision)) => {
+            (Some(KvOperation::Taking(reached)), WriteOutcome::At(revision)) => {
                 self.tenures += 1;
                 let tenure = Tenure { source, number: self.tenures };
                 // Another life may have begun since.
                 let is_same = facts.is_some_and(|facts| reached.is_of(&facts));
                 let reached = facts.filter(|_| !is_same).map_or(reached.reached, |facts| beginning(&facts));
-                desk.take(now, Held::new(tenure, revision, reached, now.plus(self.pace.renew)));
-                vec![Action::Own { tenure, reached }]
+                desk.take(now, OwnedLease::new(tenure, revision, reached, now.plus(self.pace.renew)));
+                vec![PlacementAction::Own { tenure, reached }]
             }
-            (Some(Busy::Writing), Written::At(revision)) => {
-                if let Hold::Held(held) | Hold::Leaving { held, .. } = &mut desk.hold {
+            (Some(KvOperation::Writing), WriteOutcome::At(revision)) => {
+                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
                     (held.revision, held.renew_at) = (revision, held.renew_at.max(now.plus(self.pace.renew)));
                 }
                 Vec::new()
             }
-            (Some(Busy::Writing), Written::Refused | Written::Unanswered) => {
-                if let Hold::Held(held) | Hold::Leaving { held, .. } = &mut desk.hold {
+            (Some(KvOperation::Writing), WriteOutcome::Refused | WriteOutcome::Unanswered) => {
+                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
                     held.in_doubt = true;
-                    held.renew_at = if written == Written::Refused { now } else { now.plus(desk::RETRY) };
+                    held.renew_at = if written == WriteOutcome::Refused { now } else { now.plus(desk::RETRY) };
                 }
                 Vec::new()
             }
-            (Some(Busy::Freeing), _) => {
-                desk.hold = Hold::Away;
+            (Some(KvOperation::Freeing), _) => {
+                desk.hold = LeaseHold::Away;
                 desk.look_at = now;
                 Vec::new()
             }
@@ -292,10 +301,10 @@ impl Placement {
     }
 
     /// The engine has published what it had of these tenures, up to where it says; what it does not name stays as it was.
-    pub(super) fn released(&mut self, tenures: &[Tenure], reached: impl Fn(Tenure) -> Option<Reached>) {
+    pub(super) fn released(&mut self, tenures: &[Tenure], reached: impl Fn(Tenure) -> Option<SourceProgress>) {
         for tenure in tenures {
             let Some(desk) = self.desks.get_mut(&tenure.source) else { continue };
-            if let Hold::Leaving { held, reached: ready } = &mut desk.hold
+            if let LeaseHold::Leaving { held, reached: ready } = &mut desk.hold
                 && held.tenure == *tenure
             {
                 if let Some(reached) = reached(*tenure) {
@@ -307,10 +316,10 @@ impl Placement {
     }
 
     /// What is held: owned, and not being given back.
-    pub(super) fn held(&self) -> impl Iterator<Item = (Tenure, Reached)> {
+    pub(super) fn held(&self) -> impl Iterator<Item = (Tenure, SourceProgress)> {
         self.desks.values().filter_map(|desk| match &desk.hold {
-            Hold::Held(held) => Some((held.tenure, held.reached)),
-            Hold::Away | Hold::Leaving { .. } => None,
+            LeaseHold::Held(held) => Some((held.tenure, held.reached)),
+            LeaseHold::Away | LeaseHold::Leaving { .. } => None,
         })
     }
 
@@ -327,7 +336,9 @@ impl Placement {
 
     /// Whether a drain is over: nothing is owned, and nothing of it is under way.
     pub(super) fn is_empty(&self) -> bool {
-        self.desks.values().all(|desk| matches!(desk.hold, Hold::Away) && !matches!(desk.busy, Some(Busy::Taking(_))))
+        self.desks
+            .values()
+            .all(|desk| matches!(desk.hold, LeaseHold::Away) && !matches!(desk.busy, Some(KvOperation::Taking(_))))
     }
 
     /// How it stands with one lease.
@@ -345,22 +356,24 @@ impl Placement {
 
 /// At which revision a lease is to be taken, and where to go on from what the last owner wrote; `None` if that is of a
 /// later life than the one that is known.
-fn start(seen: &Seen, facts: &Facts) -> Option<(u64, Start)> {
+fn start(seen: &SeenLease, facts: &StreamFacts) -> Option<(u64, TenureStart)> {
     let reached = match seen.written() {
-        Some(Checkpoint { incarnation, .. }) if incarnation > facts.incarnation => return None,
-        Some(Checkpoint { floor, incarnation, mark }) if incarnation == facts.incarnation => Reached { floor, mark },
+        Some(Checkpoint { epoch_id, .. }) if epoch_id > facts.epoch_id => return None,
+        Some(Checkpoint { checkpoint, epoch_id, mark }) if epoch_id == facts.epoch_id => {
+            SourceProgress { checkpoint, mark }
+        }
         // Nobody has read this life of the stream: it is read from its first message.
         _ => beginning(facts),
     };
-    Some((seen.read.revision, Start { reached, incarnation: facts.incarnation }))
+    Some((seen.read.revision, TenureStart { reached, epoch_id: facts.epoch_id }))
 }
 
-fn beginning(facts: &Facts) -> Reached {
-    Reached { floor: facts.least_floor(), mark: None }
+fn beginning(facts: &StreamFacts) -> SourceProgress {
+    SourceProgress { checkpoint: facts.least_checkpoint(), mark: None }
 }
 
-impl Reached {
-    fn checkpoint(self, incarnation: Incarnation) -> Checkpoint {
-        Checkpoint { floor: self.floor, incarnation, mark: self.mark }
+impl SourceProgress {
+    fn checkpoint(self, epoch_id: EpochId) -> Checkpoint {
+        Checkpoint { checkpoint: self.checkpoint, epoch_id, mark: self.mark }
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::ids::{NodeRef, Partition};
-use tickwire_core::ring::View;
+use tickwire_core::placement::View;
 
 type Ring = BTreeMap<Partition, NodeRef>;
 

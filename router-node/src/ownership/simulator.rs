@@ -5,18 +5,18 @@
 //!
 //! `TICKWIRE_SIM_RUNS` sets the number of seeds.
 
-use super::placement::{Action, Pace, Placement, Reached, Written};
+use super::placement::{Placement, PlacementAction, PlacementTiming, SourceProgress, WriteOutcome};
 use super::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
-use crate::stream::Facts;
+use crate::stream::StreamFacts;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tickwire_core::ids::{Incarnation, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
-use tickwire_core::ring::{Member, Role, View};
-use tickwire_node::lease::{Read, Record};
+use tickwire_core::ids::{EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
+use tickwire_core::placement::{Member, Role, View};
+use tickwire_node::lease::{LeaseRead, LeaseRecord};
 
 const PARTITIONS: u16 = 2;
 const TTL: u64 = 2_000;
@@ -38,7 +38,7 @@ const MOST: usize = 5;
 #[derive(Debug, Clone)]
 struct Entry {
     revision: u64,
-    record: Record<Checkpoint>,
+    record: LeaseRecord<Checkpoint>,
     /// Whether something else than a node has written over it since.
     is_foreign: bool,
 }
@@ -54,19 +54,19 @@ struct Kv {
 /// An operation on its way: when it takes effect, if it does, and when its answer comes.
 #[derive(Debug)]
 struct Flight {
-    action: Action,
+    action: PlacementAction,
     applies_at: Option<u64>,
-    applied: Option<Answer>,
+    applied: Option<PlacementAnswer>,
     answer_at: u64,
 }
 
 #[derive(Debug, Clone)]
-enum Answer {
-    Read(Read<Checkpoint>),
-    Written(Written),
+enum PlacementAnswer {
+    Read(LeaseRead<Checkpoint>),
+    Written(WriteOutcome),
 }
 
-struct Router {
+struct PlacedRouter {
     me: NodeRef,
     placement: Placement,
     flights: Vec<Flight>,
@@ -84,27 +84,27 @@ struct Router {
     view: usize,
 }
 
-struct World {
+struct PlacementWorld {
     rng: StdRng,
     now: u64,
     kv: Kv,
     backups: Vec<Kv>,
-    routers: Vec<Router>,
+    routers: Vec<PlacedRouter>,
     views: Vec<Arc<View>>,
     boots: u64,
     unowned_since: BTreeMap<Source, u64>,
     log: Vec<String>,
 }
 
-fn facts() -> Facts {
-    Facts { incarnation: Incarnation(1), before: Seq(0), first: Seq(1), last: Seq(100), replicas: 1 }
+fn facts() -> StreamFacts {
+    StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last: Seq(100), replicas: 1 }
 }
 
 fn sources() -> impl Iterator<Item = Source> {
     (0..PARTITIONS).map(|number| Source::Partition(Partition(number))).chain([Source::CatchAll])
 }
 
-impl World {
+impl PlacementWorld {
     fn new(seed: u64) -> Self {
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
@@ -127,9 +127,9 @@ impl World {
     fn boot(&mut self) {
         self.boots += 1;
         let me = NodeRef { id: NodeId::new(&format!("r{}", self.boots)).unwrap(), nonce: Nonce(self.boots) };
-        let mut placement = Placement::new(me.clone(), PARTITIONS, Pace { ttl: TTL, renew: RENEW });
+        let mut placement = Placement::new(me.clone(), PARTITIONS, PlacementTiming { ttl: TTL, renew: RENEW });
         assert_eq!(placement.see_stream(Millis(self.now), facts()), []);
-        self.routers.push(Router {
+        self.routers.push(PlacedRouter {
             me,
             placement,
             flights: Vec::new(),
@@ -147,7 +147,7 @@ impl World {
     /// The coordinator writes who lives, or who it believes to.
     fn publish_view(&mut self) {
         let chance = if self.now < STORM { 0.15 } else { 0.0 };
-        let member = |router: &Router| Member {
+        let member = |router: &PlacedRouter| Member {
             node: router.me.clone(),
             role: Role::Router,
             weight: 1,
@@ -250,8 +250,10 @@ impl World {
                 flight.applies_at = None;
                 let answer = kv.apply(&router.me, &flight.action);
                 // A lease's life begins with each write, though nobody may be there any more to hear that it was done.
-                if let (Answer::Written(Written::At(_)), Action::Write { source, is_ours: true, .. }) =
-                    (&answer, &flight.action)
+                if let (
+                    PlacementAnswer::Written(WriteOutcome::At(_)),
+                    PlacementAction::Write { source, is_ours: true, .. },
+                ) = (&answer, &flight.action)
                 {
                     unowned_since.insert(*source, now);
                 }
@@ -284,17 +286,17 @@ impl World {
         router.flights = flying;
         for Flight { action, applied, .. } in come {
             actions.extend(match action {
-                Action::Read(source) => {
+                PlacementAction::Read(source) => {
                     let read = applied.and_then(|answer| match answer {
-                        Answer::Read(read) => Some(read),
-                        Answer::Written(_) => None,
+                        PlacementAnswer::Read(read) => Some(read),
+                        PlacementAnswer::Written(_) => None,
                     });
                     placement.has_read(Millis(now), source, read)
                 }
-                Action::Write { source, .. } => {
+                PlacementAction::Write { source, .. } => {
                     let written = match applied {
-                        Some(Answer::Written(written)) => written,
-                        _ => Written::Unanswered,
+                        Some(PlacementAnswer::Written(written)) => written,
+                        _ => WriteOutcome::Unanswered,
                     };
                     placement.has_written(Millis(now), source, written)
                 }
@@ -304,12 +306,12 @@ impl World {
         let (ready, waiting) = std::mem::take(&mut router.releases).into_iter().partition(|(at, _)| *at <= now);
         router.releases = waiting;
         for (_, tenures) in ready as Vec<(u64, Vec<Tenure>)> {
-            placement.released(&tenures, |_| Some(Reached { floor: Seq(50), mark: None }));
+            placement.released(&tenures, |_| Some(SourceProgress { checkpoint: Seq(50), mark: None }));
         }
-        actions.extend(placement.act(Millis(now), |_| Some(Reached { floor: Seq(50), mark: None })));
+        actions.extend(placement.act(Millis(now), |_| Some(SourceProgress { checkpoint: Seq(50), mark: None })));
         for action in actions {
             match action {
-                Action::Read(source) | Action::Write { source, .. } => {
+                PlacementAction::Read(source) | PlacementAction::Write { source, .. } => {
                     let lag = if is_storm && rng.random_bool(0.02) {
                         rng.random_range(0..3_000)
                     } else {
@@ -325,8 +327,8 @@ impl World {
                     }
                     router.flights.push(Flight { action, applies_at, applied: None, answer_at });
                 }
-                Action::Release(tenures) => router.releases.push((now + rng.random_range(1..200), tenures)),
-                Action::Own { .. } | Action::Disown(_) => {}
+                PlacementAction::Release(tenures) => router.releases.push((now + rng.random_range(1..200), tenures)),
+                PlacementAction::Own { .. } | PlacementAction::Disown(_) => {}
             }
         }
     }
@@ -334,7 +336,7 @@ impl World {
     /// A partition has an owner if a router that lives and reaches NATS reads it.
     fn check(&mut self) {
         let now = self.now;
-        let is_serving = |router: &&Router| {
+        let is_serving = |router: &&PlacedRouter| {
             router.is_alive && now >= router.frozen_until && now >= router.cut_until && now >= self.kv.away_until
         };
         let owned: Vec<Source> = self
@@ -349,8 +351,9 @@ impl World {
         }
         for (source, since) in &self.unowned_since {
             // Since when some router could have taken it.
-            let could =
-                |router: &Router| router.well_since.max(router.slow_until.get(source).copied().unwrap_or_default());
+            let could = |router: &PlacedRouter| {
+                router.well_since.max(router.slow_until.get(source).copied().unwrap_or_default())
+            };
             let routers = self.routers.iter().filter(|router| router.is_alive && !router.is_draining);
             let Some(able) = routers.map(could).min() else { continue };
             let since = (*since).max(able);
@@ -376,7 +379,7 @@ impl World {
         let ring = view.owners(PARTITIONS);
         for source in sources() {
             let partition = if let Source::Partition(partition) = source { partition } else { Partition(0) };
-            let holds = |router: &&Router| {
+            let holds = |router: &&PlacedRouter| {
                 router.is_alive && router.placement.held().any(|(tenure, _)| tenure.source == source)
             };
             let owners: Vec<&NodeRef> = self.routers.iter().filter(holds).map(|router| &router.me).collect();
@@ -394,26 +397,26 @@ impl Kv {
         }
     }
 
-    fn apply(&mut self, me: &NodeRef, action: &Action) -> Answer {
+    fn apply(&mut self, me: &NodeRef, action: &PlacementAction) -> PlacementAnswer {
         match action {
-            Action::Write { source, revision, is_ours, checkpoint } => {
+            PlacementAction::Write { source, revision, is_ours, checkpoint } => {
                 let found = self.entries.get(source).map_or(0, |entry| entry.revision);
                 if found != *revision {
-                    return Answer::Written(Written::Refused);
+                    return PlacementAnswer::Written(WriteOutcome::Refused);
                 }
                 self.last += 1;
-                let record = Record { owner: is_ours.then(|| me.clone()), state: *checkpoint };
+                let record = LeaseRecord { owner: is_ours.then(|| me.clone()), state: *checkpoint };
                 self.entries.insert(*source, Entry { revision: self.last, record, is_foreign: false });
-                Answer::Written(Written::At(self.last))
+                PlacementAnswer::Written(WriteOutcome::At(self.last))
             }
-            Action::Read(source) => Answer::Read(match self.entries.get(source) {
-                Some(Entry { revision, record, is_foreign }) => Read {
+            PlacementAction::Read(source) => PlacementAnswer::Read(match self.entries.get(source) {
+                Some(Entry { revision, record, is_foreign }) => LeaseRead {
                     revision: *revision,
                     record: Some(record.clone()).filter(|_| !is_foreign),
                     is_unreadable: false,
                     is_foreign: *is_foreign,
                 },
-                None => Read { revision: 0, record: None, is_unreadable: false, is_foreign: false },
+                None => LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false },
             }),
             other => unreachable!("{other:?} is nothing for KV"),
         }
@@ -421,7 +424,7 @@ impl Kv {
 }
 
 fn simulate(seed: u64) {
-    let mut world = World::new(seed);
+    let mut world = PlacementWorld::new(seed);
     while world.now < STORM + CALM {
         world.step();
     }

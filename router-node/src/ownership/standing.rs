@@ -1,19 +1,19 @@
 //! How the router stands, for the rest of the node and for `/readyz`: what it owns, and what is missing.
 
-use crate::engine::Report;
+use crate::engine::EngineReport;
 use crate::source::Source;
 use metrics::{describe_gauge, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tickwire_core::ids::{NodeRef, Partition};
-use tickwire_core::ring::{Role, View};
+use tickwire_core::placement::{Role, View};
 use tickwire_node::admin::{Check, Readiness};
 use tickwire_node::storage::Stopped;
 use tokio::sync::watch;
 
 /// Tells how the router stands.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct RouterStatus {
     me: NodeRef,
     owned: watch::Sender<Arc<BTreeSet<Partition>>>,
     partitions: Check,
@@ -22,7 +22,7 @@ pub(crate) struct Standing {
     stopped: watch::Receiver<Stopped>,
 }
 
-impl Standing {
+impl RouterStatus {
     /// Registers the checks. `owned` follows what is owned.
     pub(crate) fn new(
         me: NodeRef,
@@ -39,7 +39,7 @@ impl Standing {
     pub(super) fn tell(
         &self,
         view: &View,
-        report: &Report,
+        report: &EngineReport,
         wanted: &BTreeSet<Source>,
         held: impl Iterator<Item = Source>,
     ) {
@@ -74,7 +74,7 @@ fn set(check: &Check, missing: Option<String>) {
 fn missing_partitions(
     me: &NodeRef,
     view: &View,
-    report: &Report,
+    report: &EngineReport,
     is_stopped: bool,
     wanted: usize,
     held: usize,
@@ -101,18 +101,18 @@ fn missing_partitions(
 }
 
 /// Whether the interest of every gateway is known.
-pub(super) fn is_informed(view: &View, report: &Report) -> bool {
+pub(super) fn is_informed(view: &View, report: &EngineReport) -> bool {
     lacking(view, report).next().is_none()
 }
 
 /// Of a gateway that is no member nothing is missing, though its interest is kept for a while; nor of one that is none at
 /// all, whoever speaks for it.
-fn lacking<'a>(view: &'a View, report: &'a Report) -> impl Iterator<Item = &'a NodeRef> {
+fn lacking<'a>(view: &'a View, report: &'a EngineReport) -> impl Iterator<Item = &'a NodeRef> {
     let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
     report.lacking.iter().filter(is_member)
 }
 
-fn missing_interest(view: &View, report: &Report) -> Option<String> {
+fn missing_interest(view: &View, report: &EngineReport) -> Option<String> {
     let lacking: Vec<String> = lacking(view, report).map(ToString::to_string).collect();
     (!lacking.is_empty()).then(|| format!("the interest of these gateways is not known: {}", lacking.join(", ")))
 }
@@ -121,7 +121,7 @@ fn missing_interest(view: &View, report: &Report) -> Option<String> {
 mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, Nonce};
-    use tickwire_core::ring::Member;
+    use tickwire_core::placement::Member;
 
     fn member(name: &str, role: Role) -> Member {
         Member { node: NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }, role, weight: 1, draining: false }
@@ -132,8 +132,8 @@ mod tests {
         let (router, gateway, gone) =
             (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
         let view = View { version: 3, members: vec![gateway.clone(), router.clone()] };
-        let mut report = Report::default();
-        let partitions = |report: &Report, held| missing_partitions(&router.node, &view, report, false, 32, held);
+        let mut report = EngineReport::default();
+        let partitions = |report: &EngineReport, held| missing_partitions(&router.node, &view, report, false, 32, held);
         assert_eq!(partitions(&report, 1), None);
         assert!(partitions(&report, 0).unwrap().contains("32 partitions"));
         let other = NodeRef { nonce: Nonce(2), ..router.node.clone() };

@@ -1,9 +1,9 @@
 //! What is known of one lease: what it holds, and for how long nobody has written it. Pure.
 
 use serde::{Deserialize, Serialize};
-use tickwire_core::ids::{Incarnation, Millis, Seq};
-use tickwire_core::reached::Reached;
-use tickwire_node::lease::{Read, Record};
+use tickwire_core::coverage::reached::GatewayCoverage;
+use tickwire_core::ids::{EpochId, Millis, Seq};
+use tickwire_node::lease::{LeaseRead, LeaseRecord};
 
 /// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. Both
 /// together tell it from any other message that a stream which has lost its tail may give this sequence later.
@@ -19,9 +19,9 @@ pub struct Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The floor: a new owner reads what comes after it.
-    pub floor: Seq,
+    pub checkpoint: Seq,
     /// The life of the stream that the floor belongs to.
-    pub incarnation: Incarnation,
+    pub epoch_id: EpochId,
     /// The last message that was read up to the floor. Checkpoints of older versions have none.
     #[serde(default)]
     pub mark: Option<Mark>,
@@ -29,37 +29,37 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// What a gateway has come to, as if it were written down.
-    pub(crate) fn of(reached: Reached) -> Self {
-        let Reached { incarnation, upto, last } = reached;
-        Self { floor: upto, incarnation, mark: last.map(|(seq, stored)| Mark { seq, stored: stored.0 }) }
+    pub(crate) fn of(reached: GatewayCoverage) -> Self {
+        let GatewayCoverage { epoch_id, through, last } = reached;
+        Self { checkpoint: through, epoch_id, mark: last.map(|(seq, stored)| Mark { seq, stored: stored.0 }) }
     }
 
     /// Whether it can have been written by a router that knew what it did.
     pub(crate) fn makes_sense(&self) -> bool {
-        self.incarnation <= Incarnation::LAST && self.mark.is_none_or(|mark| mark.seq <= self.floor)
+        self.epoch_id <= EpochId::LAST && self.mark.is_none_or(|mark| mark.seq <= self.checkpoint)
     }
 }
 
 /// A lease that is not ours, as it was last seen.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) read: Read<Checkpoint>,
+pub(super) struct SeenLease {
+    pub(super) read: LeaseRead<Checkpoint>,
     /// For how long it was seen not to be written, in milliseconds: the time between looks that were answered. While KV
     /// does not answer, the owner cannot write either, and no time passes.
     pub(super) quiet: u64,
     last: Millis,
 }
 
-impl Seen {
+impl SeenLease {
     /// The first look.
-    pub(super) fn new(now: Millis, read: Read<Checkpoint>) -> Self {
+    pub(super) fn new(now: Millis, read: LeaseRead<Checkpoint>) -> Self {
         Self { read: sane(read), quiet: 0, last: now }
     }
 
     /// Another look. Between two looks, at most `longest` milliseconds count. Any other revision means that it was
     /// written, a lower one too: a KV that has lost its tail gives revisions again. One that was given back late, when it
     /// had not been renewed for longer than half of its life `ttl`, has been without an owner for the rest.
-    pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, longest: u64, ttl: u64) {
+    pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
         if read.is_foreign {
             // No owner has written, and who it is was seen before.
@@ -82,14 +82,14 @@ impl Seen {
 }
 
 /// A record that makes no sense is one that cannot be read: somebody's until it is stale, and without a floor.
-fn sane(read: Read<Checkpoint>) -> Read<Checkpoint> {
+fn sane(read: LeaseRead<Checkpoint>) -> LeaseRead<Checkpoint> {
     match read {
-        Read { revision, record: Some(Record { state, .. }), .. } if !state.makes_sense() => {
-            Read { revision, record: None, is_unreadable: true, is_foreign: false }
+        LeaseRead { revision, record: Some(LeaseRecord { state, .. }), .. } if !state.makes_sense() => {
+            LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }
         // Somebody's: whose it is was not seen before.
-        Read { revision, is_foreign: true, .. } => {
-            Read { revision, record: None, is_unreadable: true, is_foreign: false }
+        LeaseRead { revision, is_foreign: true, .. } => {
+            LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }
         read => read,
     }
@@ -101,21 +101,26 @@ mod tests {
     use tickwire_core::ids::{NodeId, NodeRef, Nonce};
     use tickwire_core::wire;
 
-    fn read(revision: u64, state: Checkpoint) -> Read<Checkpoint> {
-        Read { revision, record: Some(Record { owner: None, state }), is_unreadable: false, is_foreign: false }
+    fn read(revision: u64, state: Checkpoint) -> LeaseRead<Checkpoint> {
+        LeaseRead {
+            revision,
+            record: Some(LeaseRecord { owner: None, state }),
+            is_unreadable: false,
+            is_foreign: false,
+        }
     }
 
     fn me() -> NodeRef {
         NodeRef { id: NodeId::new("r1").unwrap(), nonce: Nonce(1) }
     }
 
-    fn checkpoint(incarnation: u64) -> Checkpoint {
-        Checkpoint { floor: Seq(7), incarnation: Incarnation(incarnation), mark: None }
+    fn checkpoint(epoch_id: u64) -> Checkpoint {
+        Checkpoint { checkpoint: Seq(7), epoch_id: EpochId(epoch_id), mark: None }
     }
 
     #[test]
     fn only_time_between_answered_looks_counts_and_any_other_revision_ends_it() {
-        let mut seen = Seen::new(Millis(0), read(5, checkpoint(1)));
+        let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
         seen.see(Millis(400), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 400);
         seen.see(Millis(9_000), read(5, checkpoint(1)), 500, 2_000);
@@ -135,21 +140,21 @@ mod tests {
 
     #[test]
     fn what_no_node_has_written_makes_a_lease_neither_younger_nor_anothers() {
-        let foreign = |revision| Read { revision, record: None, is_unreadable: false, is_foreign: true };
-        let mut seen = Seen::new(Millis(0), read(5, checkpoint(1)));
+        let foreign = |revision| LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true };
+        let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
         for number in 1..=4 {
             seen.see(Millis(number * 400), foreign(5 + number), 500, 2_000);
         }
         assert_eq!((seen.quiet, seen.read.revision, seen.written()), (1_600, 9, Some(checkpoint(1))));
         seen.see(Millis(2_000), read(10, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 600, "given back late");
-        let first = Seen::new(Millis(0), foreign(3));
+        let first = SeenLease::new(Millis(0), foreign(3));
         assert!(first.read.is_unreadable && !first.read.is_free_for(&me()));
     }
 
     #[test]
     fn a_checkpoint_of_an_older_version_is_read() {
-        let old = wire::encode(&(Seq(7), Incarnation(3))).unwrap();
+        let old = wire::encode(&(Seq(7), EpochId(3))).unwrap();
         assert_eq!(wire::decode::<Checkpoint>(&old).unwrap(), checkpoint(3));
         let mark = Some(Mark { seq: Seq(5), stored: 9 });
         let new = Checkpoint { mark, ..checkpoint(3) };
@@ -160,7 +165,7 @@ mod tests {
     fn a_checkpoint_that_makes_no_sense_is_as_one_that_cannot_be_read() {
         let beyond = Checkpoint { mark: Some(Mark { seq: Seq(8), stored: 9 }), ..checkpoint(3) };
         for odd in [checkpoint(u64::MAX), beyond] {
-            let seen = Seen::new(Millis(0), read(5, odd));
+            let seen = SeenLease::new(Millis(0), read(5, odd));
             assert_eq!((seen.written(), seen.read.is_unreadable), (None, true));
         }
     }

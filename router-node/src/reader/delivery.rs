@@ -8,7 +8,7 @@ use tickwire_core::ids::Seq;
 
 /// What a consumer says of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Delivery {
+pub(crate) struct ConsumerDelivery {
     /// Its sequence in the stream.
     pub(crate) seq: Seq,
     /// The how-manieth of its consumer it is.
@@ -19,7 +19,7 @@ pub(crate) struct Delivery {
     pub(crate) pending: u64,
 }
 
-impl Delivery {
+impl ConsumerDelivery {
     /// Reads the subject for acknowledgements.
     pub(crate) fn read(reply: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(reply.strip_prefix(b"$JS.ACK.")?).ok()?;
@@ -44,14 +44,14 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = Delivery { seq: Seq(10), number: 7, stored: Timestamp(1_764_244_800_123), pending: 3 };
+        let expected = ConsumerDelivery { seq: Seq(10), number: 7, stored: Timestamp(1_764_244_800_123), pending: 3 };
         for reply in [
             "$JS.ACK.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3",
             "$JS.ACK._.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3",
             "$JS.ACK.hub.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3.token",
             "$JS.ACK.hub.a1b2.EVENTS.r1-p3-1.1.10.7.1764244800123456789.3.token.more",
         ] {
-            assert_eq!(Delivery::read(reply.as_bytes()), Some(expected), "{reply}");
+            assert_eq!(ConsumerDelivery::read(reply.as_bytes()), Some(expected), "{reply}");
         }
     }
 
@@ -67,7 +67,7 @@ mod tests {
             b"$JS.ACK.\xff.c.1.10.7.1764244800123456789.3",
             b"_INBOX.x.1.10.7.1764244800123456789.3",
         ] {
-            assert_eq!(Delivery::read(odd), None, "{}", odd.escape_ascii());
+            assert_eq!(ConsumerDelivery::read(odd), None, "{}", odd.escape_ascii());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One message, from the server that leads the stream, as JSON with headers and payload in base64: dear, but no bytes
 //! that a message holds can harm whoever reads it, and no server that lags answers.
 
-use super::{Headers, Held};
+use super::{MessageHeaders, StreamMessage};
 use async_nats::jetstream::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,12 +21,12 @@ const DEADLINE: Duration = Duration::from_secs(1);
 const NOT_FOUND: usize = 404;
 
 #[derive(Debug, Deserialize)]
-struct Reply {
-    message: Message,
+struct LeaderReply {
+    message: LeaderMessage,
 }
 
 #[derive(Debug, Deserialize)]
-struct Message {
+struct LeaderMessage {
     subject: String,
     seq: u64,
     #[serde(default)]
@@ -37,27 +37,32 @@ struct Message {
 }
 
 /// The first message behind `after` that the filter selects, if there is one.
-pub(crate) async fn first_after(nats: &Nats, stream: &str, after: Seq, filter: &str) -> Result<Option<Held>, String> {
+pub(crate) async fn first_after(
+    nats: &Nats,
+    stream: &str,
+    after: Seq,
+    filter: &str,
+) -> Result<Option<StreamMessage>, String> {
     let question = json!({ "seq": after.0.saturating_add(1), "next_by_subj": filter });
     let asked = nats.jetstream.request(format!("STREAM.MSG.GET.{stream}"), &question);
     let answer = timeout(DEADLINE, asked).await.map_err(|_| format!("the leader says nothing within {DEADLINE:?}"))?;
-    let answer: Response<Reply> = answer.map_err(|error| error.to_string())?;
+    let answer: Response<LeaderReply> = answer.map_err(|error| error.to_string())?;
     match answer {
-        Response::Ok(Reply { message }) => read(message).map(Some),
+        Response::Ok(LeaderReply { message }) => read(message).map(Some),
         Response::Err { error } if error.code() == NOT_FOUND => Ok(None),
         Response::Err { error } => Err(error.to_string()),
     }
 }
 
-fn read(message: Message) -> Result<Held, String> {
-    let Message { subject, seq, hdrs, data, time } = message;
+fn read(message: LeaderMessage) -> Result<StreamMessage, String> {
+    let LeaderMessage { subject, seq, hdrs, data, time } = message;
     let bytes = |text: String| STANDARD.decode(text).map(Bytes::from).map_err(|error| error.to_string());
     let headers = bytes(hdrs)?;
-    Ok(Held {
+    Ok(StreamMessage {
         seq: Seq(seq),
         stored: read_time(&time)?,
         subject: subject.into(),
-        headers: if headers.is_empty() { Headers::None } else { Headers::Whole(headers) },
+        headers: if headers.is_empty() { MessageHeaders::None } else { MessageHeaders::Whole(headers) },
         payload: bytes(data)?,
     })
 }
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn any_bytes_come_whole() {
-        let message = Message {
+        let message = LeaderMessage {
             subject: "ev.3.pattern.\u{fffd}".to_owned(),
             seq: 7,
             hdrs: STANDARD.encode(b"NATS/1.0\r\nX: a\rb\r\n\r\n"),
@@ -84,8 +89,8 @@ mod tests {
         let held = read(message).unwrap();
         assert_eq!((held.seq, held.stored), (Seq(7), Timestamp(1_795_780_800_123)));
         assert_eq!(held.payload, &[0xff, 0, 13][..]);
-        assert!(matches!(held.headers, Headers::Whole(block) if block == b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..]));
-        let bare = Message {
+        assert!(matches!(held.headers, MessageHeaders::Whole(block) if block == b"NATS/1.0\r\nX: a\rb\r\n\r\n"[..]));
+        let bare = LeaderMessage {
             subject: "x".to_owned(),
             seq: 1,
             hdrs: String::new(),

@@ -3,8 +3,8 @@
 //! NATS puts a consumer of one copy on any of the servers that keep the stream, and takes no wish. So one is made again
 //! until it is where it should be, a few times; each costs a few milliseconds.
 
-use super::pull::{Plan, Pull, PullError};
-use crate::stream::{Sight, StreamError};
+use super::pull::{Pull, PullError, PullPlan};
+use crate::stream::{StreamError, StreamView};
 use thiserror::Error;
 use tickwire_node::nats::Nats;
 
@@ -25,9 +25,9 @@ pub(crate) enum PlaceError {
 pub(crate) async fn open<'p>(
     nats: &Nats,
     stream: &str,
-    plan: impl Fn(u32) -> Plan<'p>,
+    plan: impl Fn(u32) -> PullPlan<'p>,
 ) -> Result<Option<Pull>, PlaceError> {
-    let Sight { leader, .. } = Sight::look(nats, stream).await?;
+    let StreamView { leader, .. } = StreamView::look(nats, stream).await?;
     for attempt in 0..ATTEMPTS {
         let pull = Pull::open(nats, plan(attempt)).await?;
         if pull.server == leader {

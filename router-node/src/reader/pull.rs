@@ -5,15 +5,15 @@
 //! that, it is gone, or has forgotten the consumer. It also says how many it has delivered, so that the loss of the last
 //! one shows.
 
-use super::delivery::Delivery;
-use super::{Headers, Held};
+use super::delivery::ConsumerDelivery;
+use super::{MessageHeaders, StreamMessage};
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use serde::Serialize;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::Seq;
-use tickwire_node::link::{Inlet, LinkError, Message, Status};
+use tickwire_node::link::{LinkError, NatsMessage, Status, Subscriber};
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -36,7 +36,7 @@ const ROOM: usize = 64 * 1024;
 
 /// What to read.
 #[derive(Debug)]
-pub(crate) struct Plan<'p> {
+pub(crate) struct PullPlan<'p> {
     pub(crate) stream: &'p str,
     /// The consumer's name, a new one for every consumer: one that is stuck must not stand in the way of the next.
     pub(crate) name: String,
@@ -71,20 +71,20 @@ pub(crate) enum PullError {
 
 /// A message that came.
 #[derive(Debug)]
-pub(crate) struct Pulled {
-    pub(crate) delivery: Delivery,
-    message: Message,
+pub(crate) struct PulledMessage {
+    pub(crate) delivery: ConsumerDelivery,
+    message: NatsMessage,
 }
 
-impl Pulled {
+impl PulledMessage {
     /// As the stream holds it.
-    pub(crate) fn held(&self) -> Held {
-        let Delivery { seq, stored, .. } = self.delivery;
-        Held {
+    pub(crate) fn held(&self) -> StreamMessage {
+        let ConsumerDelivery { seq, stored, .. } = self.delivery;
+        StreamMessage {
             seq,
             stored,
             subject: self.message.subject_bytes(),
-            headers: self.message.headers_bytes().map_or(Headers::None, Headers::Whole),
+            headers: self.message.headers_bytes().map_or(MessageHeaders::None, MessageHeaders::Whole),
             payload: self.message.payload_bytes(),
         }
     }
@@ -101,18 +101,18 @@ pub(crate) struct Pull {
     /// The server that has it; `None` where servers form no cluster.
     pub(crate) server: Option<String>,
     inbox: String,
-    inlet: Inlet,
+    inlet: Subscriber,
     /// Where it is asked for messages, and with what.
     subject: String,
     request: Vec<u8>,
-    asked: Asked,
-    came: Vec<Message>,
+    asked: PullCredit,
+    came: Vec<NatsMessage>,
     /// What ended it behind messages that were still given.
     end: Option<PullError>,
 }
 
 #[derive(Debug, Serialize)]
-struct Request {
+struct PullRequest {
     batch: u64,
     max_bytes: usize,
     /// Both in nanoseconds.
@@ -122,7 +122,7 @@ struct Request {
 
 /// How many messages are on their way, and how many came.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct PullCredit {
     batch: u64,
     outstanding: u64,
     /// The last message's number.
@@ -133,8 +133,8 @@ struct Asked {
 
 impl Pull {
     /// Makes the consumer, and asks it for messages.
-    pub(crate) async fn open(nats: &Nats, plan: Plan<'_>) -> Result<Self, PullError> {
-        let Plan { stream, name, description, after, filter, batch, bytes } = plan;
+    pub(crate) async fn open(nats: &Nats, plan: PullPlan<'_>) -> Result<Self, PullError> {
+        let PullPlan { stream, name, description, after, filter, batch, bytes } = plan;
         let max_bytes = bytes.max(nats.link.max_payload() + ROOM);
         let inbox = nats.link.new_inbox();
         // Two requests are on their way at most. Each message takes a little more than the server counts.
@@ -155,7 +155,7 @@ impl Pull {
         let made: PullConsumer =
             made.map_err(|_| PullError::Late)?.map_err(|error| PullError::NoConsumer(error.to_string()))?;
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let request = Request { batch, max_bytes, expires: nanos(EXPIRES), idle_heartbeat: nanos(HEARTBEAT) };
+        let request = PullRequest { batch, max_bytes, expires: nanos(EXPIRES), idle_heartbeat: nanos(HEARTBEAT) };
         let request = serde_json::to_vec(&request).map_err(|error| PullError::NoConsumer(error.to_string()))?;
         Ok(Self {
             nats: nats.clone(),
@@ -167,14 +167,14 @@ impl Pull {
             inbox,
             inlet,
             request,
-            asked: Asked { batch, outstanding: 0, last: 0, idle_at: None },
+            asked: PullCredit { batch, outstanding: 0, last: 0, idle_at: None },
             came: Vec::new(),
             end: None,
         })
     }
 
     /// The next messages, at least one. Nothing is lost if this is dropped.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Pulled>, PullError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<PulledMessage>, PullError> {
         loop {
             if let Some(end) = self.end.take() {
                 return Err(end);
@@ -229,13 +229,13 @@ impl Pull {
 }
 
 /// What one message is: one of the stream, or a word of the server.
-fn take(message: Message, inbox: &[u8], asked: &mut Asked) -> Result<Option<Pulled>, PullError> {
+fn take(message: NatsMessage, inbox: &[u8], asked: &mut PullCredit) -> Result<Option<PulledMessage>, PullError> {
     // A message of the stream bears the subject that it is stored under, whatever status its producer wrote into it.
     if message.subject() != inbox {
-        let delivery = message.reply().and_then(Delivery::read);
+        let delivery = message.reply().and_then(ConsumerDelivery::read);
         let delivery = delivery.ok_or_else(|| PullError::Unreadable(format!("{message:?}")))?;
         asked.delivered(delivery.number);
-        return Ok(Some(Pulled { delivery, message }));
+        return Ok(Some(PulledMessage { delivery, message }));
     }
     let number = |name: &str| message.header(name).and_then(|text| text.parse::<u64>().ok());
     let status = message.status().ok_or_else(|| PullError::Unreadable(format!("{message:?}")))?;
@@ -253,7 +253,7 @@ fn take(message: Message, inbox: &[u8], asked: &mut Asked) -> Result<Option<Pull
     }
 }
 
-impl Asked {
+impl PullCredit {
     /// Whether more should be asked for, so that there is always something on its way.
     fn is_due(&self) -> bool {
         self.outstanding <= self.batch / 2
@@ -281,8 +281,8 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked {
-        Asked { batch: 100, outstanding: 0, last: 0, idle_at: None }
+    fn asked() -> PullCredit {
+        PullCredit { batch: 100, outstanding: 0, last: 0, idle_at: None }
     }
 
     #[test]

@@ -12,11 +12,11 @@
 
 use super::range::RangeError;
 use tickwire_core::ids::Seq;
-use tickwire_node::direct::Got;
+use tickwire_node::direct::DirectMessage;
 
 /// What a batch is asked for of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum BatchScope {
     /// Of every message.
     Stream,
     /// Of those of one partition.
@@ -25,7 +25,7 @@ pub(super) enum Of {
 
 /// What became of a message of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum BatchItem {
     /// It is the one that was known.
     Known,
     /// It comes next.
@@ -36,8 +36,8 @@ pub(super) enum Taken {
 
 /// A batch behind the last known message.
 #[derive(Debug)]
-pub(super) struct Batch {
-    of: Of,
+pub(super) struct DirectBatch {
+    of: BatchScope,
     known: Seq,
     /// Whether it begins right behind the last known message.
     follows: bool,
@@ -45,36 +45,36 @@ pub(super) struct Batch {
     last: u64,
 }
 
-impl Batch {
+impl DirectBatch {
     /// Behind `known`.
-    pub(super) fn after(of: Of, known: Seq) -> Self {
+    pub(super) fn after(of: BatchScope, known: Seq) -> Self {
         Self { of, known, follows: false, last: 0 }
     }
 
     /// From which sequence on it is asked for. Of a partition it begins with the last known message.
     pub(super) fn begin(&self) -> u64 {
         match self.of {
-            Of::Stream => self.known.0.saturating_add(1),
-            Of::Partition => self.known.0.max(1),
+            BatchScope::Stream => self.known.0.saturating_add(1),
+            BatchScope::Partition => self.known.0.max(1),
         }
     }
 
     /// Takes the next message.
-    pub(super) fn take(&mut self, got: &Got<'_>) -> Result<Taken, RangeError> {
+    pub(super) fn take(&mut self, got: &DirectMessage<'_>) -> Result<BatchItem, RangeError> {
         let before =
             got.before.ok_or_else(|| RangeError::Unreadable("it does not say what was sent before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
             return Err(RangeError::Missed);
         }
-        if self.of == Of::Stream && before > 0 && got.seq != before + 1 {
-            return Ok(Taken::Break);
+        if self.of == BatchScope::Stream && before > 0 && got.seq != before + 1 {
+            return Ok(BatchItem::Break);
         }
         self.last = got.seq;
         self.follows |= match self.of {
-            Of::Stream => got.seq == self.begin(),
-            Of::Partition => got.seq == self.known.0,
+            BatchScope::Stream => got.seq == self.begin(),
+            BatchScope::Partition => got.seq == self.known.0,
         };
-        Ok(if got.seq > self.known.0 { Taken::Next } else { Taken::Known })
+        Ok(if got.seq > self.known.0 { BatchItem::Next } else { BatchItem::Known })
     }
 
     /// The server has sent all, `last` being the last.
@@ -104,25 +104,25 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn got(seq: u64, before: Option<u64>) -> Got<'static> {
-        Got { seq, stored: "", subject: b"", headers: b"", pending: Some(1), before }
+    fn got(seq: u64, before: Option<u64>) -> DirectMessage<'static> {
+        DirectMessage { seq, stored: "", subject: b"", headers: b"", pending: Some(1), before }
     }
 
     #[test]
     fn a_batch_that_begins_with_the_known_message_and_ends_with_the_last_is_whole() {
-        let mut batch = Batch::after(Of::Partition, Seq(7));
-        assert_eq!((batch.begin(), batch.take(&got(7, Some(0))).unwrap()), (7, Taken::Known));
-        assert_eq!(batch.take(&got(12, Some(7))).unwrap(), Taken::Next);
-        assert_eq!(batch.take(&got(13, Some(12))).unwrap(), Taken::Next);
+        let mut batch = DirectBatch::after(BatchScope::Partition, Seq(7));
+        assert_eq!((batch.begin(), batch.take(&got(7, Some(0))).unwrap()), (7, BatchItem::Known));
+        assert_eq!(batch.take(&got(12, Some(7))).unwrap(), BatchItem::Next);
+        assert_eq!(batch.take(&got(13, Some(12))).unwrap(), BatchItem::Next);
         batch.end(Some(13)).unwrap();
         assert!(batch.follows());
     }
 
     #[test]
     fn a_server_that_begins_behind_the_known_message_proves_nothing_by_itself() {
-        for (of, first) in [(Of::Partition, 12), (Of::Stream, 9)] {
-            let mut batch = Batch::after(of, Seq(7));
-            assert_eq!(batch.take(&got(first, Some(0))).unwrap(), Taken::Next);
+        for (of, first) in [(BatchScope::Partition, 12), (BatchScope::Stream, 9)] {
+            let mut batch = DirectBatch::after(of, Seq(7));
+            assert_eq!(batch.take(&got(first, Some(0))).unwrap(), BatchItem::Next);
             batch.end(Some(first)).unwrap();
             assert!(!batch.follows());
         }
@@ -130,19 +130,19 @@ mod tests {
 
     #[test]
     fn of_the_whole_stream_every_sequence_that_is_missing_shows() {
-        let mut batch = Batch::after(Of::Stream, Seq(7));
-        assert_eq!((batch.begin(), batch.take(&got(8, Some(0))).unwrap()), (8, Taken::Next));
-        assert_eq!(batch.take(&got(9, Some(8))).unwrap(), Taken::Next);
-        assert_eq!(batch.take(&got(11, Some(9))).unwrap(), Taken::Break);
+        let mut batch = DirectBatch::after(BatchScope::Stream, Seq(7));
+        assert_eq!((batch.begin(), batch.take(&got(8, Some(0))).unwrap()), (8, BatchItem::Next));
+        assert_eq!(batch.take(&got(9, Some(8))).unwrap(), BatchItem::Next);
+        assert_eq!(batch.take(&got(11, Some(9))).unwrap(), BatchItem::Break);
         assert!(batch.follows());
     }
 
     #[test]
     fn a_message_that_was_lost_on_its_way_shows() {
-        for of in [Of::Partition, Of::Stream] {
-            let mut first_lost = Batch::after(of, Seq(7));
+        for of in [BatchScope::Partition, BatchScope::Stream] {
+            let mut first_lost = DirectBatch::after(of, Seq(7));
             assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Missed)));
-            let mut batch = Batch::after(of, Seq(7));
+            let mut batch = DirectBatch::after(of, Seq(7));
             batch.take(&got(8, Some(0))).unwrap();
             assert!(matches!(batch.take(&got(10, Some(9))), Err(RangeError::Missed)));
             assert!(matches!(batch.end(Some(9)), Err(RangeError::Missed)), "the last is lost");
@@ -189,7 +189,7 @@ mod tests {
                 }
                 let number = server % copies.len();
                 let copy = &mut copies[number];
-                let (mut batch, mut run) = (Batch::after(Of::Stream, after), Vec::new());
+                let (mut batch, mut run) = (DirectBatch::after(BatchScope::Stream, after), Vec::new());
                 let (mut at, mut before) = (batch.begin(), 0);
                 for number in 0..*count {
                     // It removes messages while it answers.
@@ -197,7 +197,7 @@ mod tests {
                         copy.front += many;
                     }
                     let Some(seq) = copy.next(at) else { break };
-                    if batch.take(&got(seq, Some(before))).unwrap() == Taken::Break {
+                    if batch.take(&got(seq, Some(before))).unwrap() == BatchItem::Break {
                         break;
                     }
                     run.push(seq);

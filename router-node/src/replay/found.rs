@@ -1,21 +1,21 @@
 //! An event that was read again.
 
 use bytes::Bytes;
-use tickwire_core::decode::Refusal as DeadLetter;
 use tickwire_core::event::Event;
+use tickwire_core::event::decode::Undecodable as DeadLetter;
 
 use crate::decode::{Decoded, to_wire};
-use crate::dispatch::Routed;
+use crate::dispatch::RoutedEvent;
 
 /// An event that was read again, and its form for the wire, made when the first wants it.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ReplayedEvent {
     /// What it says.
     pub(super) event: Box<Event>,
     wire: Option<Bytes>,
 }
 
-impl Found {
+impl ReplayedEvent {
     /// What was read, if it is an event.
     pub(super) fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
         match decoded {
@@ -25,10 +25,10 @@ impl Found {
     }
 
     /// For one who wants it; none if it has no form for the wire, and is a dead letter.
-    pub(super) fn routed(&mut self) -> Option<Routed> {
+    pub(super) fn routed(&mut self) -> Option<RoutedEvent> {
         if self.wire.is_none() {
             self.wire = to_wire(&self.event).ok();
         }
-        Some(Routed { wire: self.wire.clone()?, stored: self.event.stored })
+        Some(RoutedEvent { wire: self.wire.clone()?, stored: self.event.stored })
     }
 }

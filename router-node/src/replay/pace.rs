@@ -10,7 +10,7 @@ const FINEST: Duration = Duration::from_millis(2);
 
 /// A rate that several share.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ReplayPace {
     start: Instant,
     /// What one message takes, in nanoseconds.
     each: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Pace {
     first_free_at: AtomicU64,
 }
 
-impl Pace {
+impl ReplayPace {
     /// So many messages a second.
     pub(super) fn new(rate: u32) -> Self {
         Self {
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_together_keep_to_the_rate_and_hardly_anything_is_saved_up() {
-        let pace = Pace::new(1_000);
+        let pace = ReplayPace::new(1_000);
         let start = Instant::now();
         tokio::join!(pace.wait(100, false), pace.wait(200, false), pace.wait(300, false));
         assert!((598..=600).contains(&start.elapsed().as_millis()));
@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_short_waits_keep_to_the_rate_as_well() {
-        let pace = Pace::new(50_000);
+        let pace = ReplayPace::new(50_000);
         let start = Instant::now();
         for _ in 0..5_000 {
             pace.wait(10, false).await;
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_comes_first_waits_for_no_others_but_they_for_it() {
-        let pace = Pace::new(1_000);
+        let pace = ReplayPace::new(1_000);
         let start = Instant::now();
         let others = async {
             pace.wait(500, false).await;

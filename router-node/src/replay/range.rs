@@ -11,19 +11,19 @@
 //! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is read:
 //! [`Proof::holds`].
 
-use super::batch::{Batch, Of, Taken, is_leaders};
+use super::batch::{BatchItem, BatchScope, DirectBatch, is_leaders};
 use crate::reader::placed::{self, PlaceError};
-use crate::reader::pull::{Plan, Pull, PullError};
-use crate::reader::{Headers, Held, leader};
-use crate::stream::Sight;
+use crate::reader::pull::{Pull, PullError, PullPlan};
+use crate::reader::{MessageHeaders, StreamMessage, leader};
+use crate::stream::StreamView;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::claims::{Delivered, Reading};
+use tickwire_core::coverage::builder::{Contiguity, Delivered};
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_node::direct::{Answer, Got};
-use tickwire_node::link::{LinkError, Message, Status};
+use tickwire_node::direct::{DirectAnswer, DirectMessage};
+use tickwire_node::link::{LinkError, NatsMessage, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -69,18 +69,18 @@ pub(super) struct Span {
 }
 
 /// A reading under way. Its messages come in order.
-pub(super) enum Reader {
-    Direct(Box<Direct>),
-    Consumer(Box<Consumer>),
+pub(super) enum RangeReader {
+    Direct(Box<DirectReader>),
+    Consumer(Box<ConsumerReader>),
 }
 
 /// Reads by one request after the other.
 #[derive(Clone)]
-pub(super) struct Direct {
+pub(super) struct DirectReader {
     nats: Nats,
     stream: String,
     span: Span,
-    of: Of,
+    of: BatchScope,
     after: Seq,
     /// How many messages are taken at a time, at most.
     most: u64,
@@ -89,11 +89,11 @@ pub(super) struct Direct {
 }
 
 /// Reads by a consumer.
-pub(super) struct Consumer {
+pub(super) struct ConsumerReader {
     /// How it is read instead, from where the consumer delivers no more.
-    instead: Direct,
+    instead: DirectReader,
     pull: Pull,
-    reading: Reading,
+    reading: Contiguity,
     /// Whether nothing is left to come.
     ended: bool,
 }
@@ -112,7 +112,7 @@ pub(super) enum Proof {
 impl Proof {
     /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
     /// time.
-    pub(super) fn holds(&self, sight: &Sight) -> bool {
+    pub(super) fn holds(&self, sight: &StreamView) -> bool {
         match self {
             Self::Sequences => true,
             Self::OneCopy => sight.facts.replicas <= 1,
@@ -146,14 +146,14 @@ pub(super) enum RangeError {
 
 /// What the server is asked for.
 #[derive(Debug, Serialize)]
-struct Request {
+struct DirectRequest {
     seq: u64,
     batch: u64,
     max_bytes: usize,
     next_by_subj: String,
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for RangeReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct(direct) => f.debug_struct("Direct").field("span", &direct.span).finish_non_exhaustive(),
@@ -164,7 +164,7 @@ impl fmt::Debug for Reader {
     }
 }
 
-impl Reader {
+impl RangeReader {
     /// Begins to read a stream of which there are so many copies. `name` is that of the consumer, should there be one.
     pub(super) async fn open(
         nats: &Nats,
@@ -181,18 +181,18 @@ impl Reader {
         };
         // A short range is read as it stands, so that what is missing shows at once.
         let is_short = span.sequences() <= WHOLE;
-        let of = if is_sparse && copies <= 1 && !is_short { Of::Partition } else { Of::Stream };
+        let of = if is_sparse && copies <= 1 && !is_short { BatchScope::Partition } else { BatchScope::Stream };
         let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
-        let direct = Direct { nats, stream, span, of, after, most: BATCH, before: None };
-        if is_long && let Some(pull) = Consumer::open(&direct, name).await? {
-            let (ended, reading) = (pull.pending == 0, Reading::after(span.from));
-            return Ok(Self::Consumer(Box::new(Consumer { instead: direct, pull, reading, ended })));
+        let direct = DirectReader { nats, stream, span, of, after, most: BATCH, before: None };
+        if is_long && let Some(pull) = ConsumerReader::open(&direct, name).await? {
+            let (ended, reading) = (pull.pending == 0, Contiguity::after(span.from));
+            return Ok(Self::Consumer(Box::new(ConsumerReader { instead: direct, pull, reading, ended })));
         }
         Ok(Self::Direct(Box::new(direct)))
     }
 
     /// The next messages; none when there are none.
-    pub(super) async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
+    pub(super) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let consumer = match self {
             Self::Direct(direct) => return direct.next().await,
             Self::Consumer(consumer) => consumer,
@@ -207,7 +207,7 @@ impl Reader {
         // nothing follows.
         debug!(ended, "read by gets what a consumer does not deliver");
         let (after, before) = (consumer.reading.last, Some(consumer.proof()));
-        let mut direct = Direct { after, before, ..consumer.instead.clone() };
+        let mut direct = DirectReader { after, before, ..consumer.instead.clone() };
         let next = direct.next().await;
         let consumer = std::mem::replace(self, Self::Direct(Box::new(direct)));
         consumer.close().await;
@@ -225,7 +225,7 @@ impl Reader {
     /// Whether it reads every message of the stream, one after the other.
     pub(super) fn reads_all(&self) -> bool {
         match self {
-            Self::Direct(direct) => direct.of == Of::Stream,
+            Self::Direct(direct) => direct.of == BatchScope::Stream,
             Self::Consumer(consumer) => consumer.instead.span.partition.is_none(),
         }
     }
@@ -249,11 +249,11 @@ impl Span {
     }
 }
 
-impl Consumer {
+impl ConsumerReader {
     /// `None` if none comes to be where the stream is led.
-    async fn open(direct: &Direct, name: &str) -> Result<Option<Pull>, RangeError> {
-        let Direct { nats, stream, span, .. } = direct;
-        let plan = |attempt: u32| Plan {
+    async fn open(direct: &DirectReader, name: &str) -> Result<Option<Pull>, RangeError> {
+        let DirectReader { nats, stream, span, .. } = direct;
+        let plan = |attempt: u32| PullPlan {
             stream,
             name: format!("{name}-{attempt}"),
             description: format!("reads {} to {} again", span.from, span.to),
@@ -269,7 +269,7 @@ impl Consumer {
         Proof::Leaders(self.pull.server.clone())
     }
 
-    async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
+    async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let mut held = Vec::new();
         while held.is_empty() && !self.ended {
             for message in self.pull.next().await? {
@@ -286,23 +286,23 @@ impl Consumer {
     }
 }
 
-impl Direct {
+impl DirectReader {
     /// Reads every message of the stream, for the sake of its sequence.
-    pub(super) fn of_all(nats: &Nats, stream: &str, after: Seq, upto: Seq) -> Self {
-        let span = Span { from: after, to: upto, partition: None, messages: upto.0.saturating_sub(after.0) };
-        let (nats, stream, of) = (nats.clone(), stream.to_owned(), Of::Stream);
+    pub(super) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
+        let span = Span { from: after, to: through, partition: None, messages: through.0.saturating_sub(after.0) };
+        let (nats, stream, of) = (nats.clone(), stream.to_owned(), BatchScope::Stream);
         Self { nats, stream, span, of, after, most: BATCH_OF_ALL, before: None }
     }
 
     pub(super) fn proof(&self) -> Proof {
-        if self.of == Of::Stream { Proof::Sequences } else { Proof::OneCopy }
+        if self.of == BatchScope::Stream { Proof::Sequences } else { Proof::OneCopy }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Vec<Held>, RangeError> {
+    pub(super) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let after = self.after;
         let mut held = timeout(DEADLINE, self.batch(self.most, MOST_BYTES)).await.map_err(|_| RangeError::Late)??;
         // Nothing follows, or the known message that the batch begins with is as large as a batch.
-        if self.of == Of::Partition && matches!(&held, (true, held) if held.is_empty()) {
+        if self.of == BatchScope::Partition && matches!(&held, (true, held) if held.is_empty()) {
             let again = timeout(DEADLINE, self.batch(KNOWN_AND_NEXT, MOST_BYTES + LARGEST)).await;
             held = again.map_err(|_| RangeError::Late)??;
         }
@@ -317,16 +317,16 @@ impl Direct {
     }
 
     /// A batch of so many messages and bytes from one server: the messages behind the last known one, and whether they follow it.
-    async fn batch(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<Held>), RangeError> {
+    async fn batch(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<StreamMessage>), RangeError> {
         let Self { nats, stream, span, of, after, .. } = self;
-        let mut batch = Batch::after(*of, *after);
+        let mut batch = DirectBatch::after(*of, *after);
         let (count, next_by_subj) = match of {
-            Of::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
+            BatchScope::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
             // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
-            Of::Partition => (span.messages + 17, span.filter()),
+            BatchScope::Partition => (span.messages + 17, span.filter()),
         };
         let (seq, batch_size) = (batch.begin(), count.clamp(1, most));
-        let request = Request { seq, batch: batch_size, max_bytes, next_by_subj };
+        let request = DirectRequest { seq, batch: batch_size, max_bytes, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| RangeError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();
         // The last message may be a large one, and the end of the batch comes right behind it.
@@ -335,42 +335,42 @@ impl Direct {
         nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
         let mut held = Vec::new();
         while let Some(answer) = answers.next().await {
-            match Answer::read(&answer) {
-                Answer::Message(got) => match batch.take(&got)? {
-                    Taken::Known => {}
-                    Taken::Next => held.push(as_held(&answer, &got)?),
+            match DirectAnswer::read(&answer) {
+                DirectAnswer::Message(got) => match batch.take(&got)? {
+                    BatchItem::Known => {}
+                    BatchItem::Next => held.push(as_held(&answer, &got)?),
                     // What comes before the break is proved; what comes behind it is asked for again.
-                    Taken::Break => return Ok((batch.follows(), held)),
+                    BatchItem::Break => return Ok((batch.follows(), held)),
                 },
-                Answer::End { last, .. } => {
+                DirectAnswer::End { last, .. } => {
                     batch.end(last)?;
                     return Ok((batch.follows(), held));
                 }
-                Answer::Nothing => return Ok((false, Vec::new())),
-                Answer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(RangeError::Nobody),
-                Answer::Refused(status) => return Err(RangeError::Refused(status.to_string())),
-                Answer::Unreadable => return Err(RangeError::Unreadable(format!("{answer:?}"))),
+                DirectAnswer::Nothing => return Ok((false, Vec::new())),
+                DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(RangeError::Nobody),
+                DirectAnswer::Refused(status) => return Err(RangeError::Refused(status.to_string())),
+                DirectAnswer::Unreadable => return Err(RangeError::Unreadable(format!("{answer:?}"))),
             }
         }
         Err(LinkError::Closed.into())
     }
 
     /// What follows `after`, if a server begins with this. What the leader has before it is taken from the leader.
-    async fn compare(&self, after: Seq, held: Vec<Held>) -> Result<Vec<Held>, RangeError> {
-        let filter = if self.of == Of::Stream { names::ALL.to_owned() } else { self.span.filter() };
+    async fn compare(&self, after: Seq, held: Vec<StreamMessage>) -> Result<Vec<StreamMessage>, RangeError> {
+        let filter = if self.of == BatchScope::Stream { names::ALL.to_owned() } else { self.span.filter() };
         let next = leader::first_after(&self.nats, &self.stream, after, &filter).await.map_err(RangeError::Leader)?;
         let is_leaders = is_leaders(next.as_ref().map(|next| next.seq), held.first().map(|first| first.seq));
         Ok(if is_leaders { next.into_iter().collect() } else { held })
     }
 }
 
-fn as_held(answer: &Message, got: &Got<'_>) -> Result<Held, RangeError> {
+fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, RangeError> {
     let share = |part: &[u8]| answer.share(part);
-    Ok(Held {
+    Ok(StreamMessage {
         seq: Seq(got.seq),
         stored: leader::read_time(got.stored).map_err(RangeError::Unreadable)?,
         subject: share(got.subject),
-        headers: Headers::Cut(share(got.headers)),
+        headers: MessageHeaders::Cut(share(got.headers)),
         payload: answer.payload_bytes(),
     })
 }
@@ -378,14 +378,14 @@ fn as_held(answer: &Message, got: &Got<'_>) -> Result<Held, RangeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Facts;
-    use tickwire_core::ids::Incarnation;
+    use crate::stream::StreamFacts;
+    use tickwire_core::ids::EpochId;
 
     #[test]
     fn what_was_read_of_one_copy_is_proved_by_no_other() {
         let sight = |replicas: usize, leader: Option<&str>| {
-            let facts = Facts { incarnation: Incarnation(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
-            Sight { facts, leader: leader.map(str::to_owned) }
+            let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
+            StreamView { facts, leader: leader.map(str::to_owned) }
         };
         let read_from = |server: Option<&str>| Proof::Leaders(server.map(str::to_owned));
         let cases = [

@@ -3,15 +3,15 @@
 //! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only then
 //! can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
-use super::pace::Pace;
-use super::range::{Direct, RangeError};
-use crate::stream::{Facts, Sight, StreamError};
+use super::pace::ReplayPace;
+use super::range::{DirectReader, RangeError};
+use crate::stream::{StreamError, StreamFacts, StreamView};
 use metrics::counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::ids::{Incarnation, Seq};
-use tickwire_core::whole::{MissingRange, Walk, Whole};
+use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
+use tickwire_core::ids::{EpochId, Seq};
 use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
@@ -51,18 +51,18 @@ impl From<RangeError> for WalkError {
 #[derive(Debug)]
 pub(crate) struct Walked {
     /// Up to where it is known.
-    pub(crate) upto: Seq,
+    pub(crate) through: Seq,
     /// What is missing of that, in order.
     pub(crate) missing: Vec<MissingRange>,
 }
 
 /// How long to walk, and at whose pace.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Haste<'p> {
+pub(crate) enum WalkPace<'p> {
     /// Until all is known: what is live waits for it.
     Live,
     /// For so long, as one of the replays.
-    Replay(Duration, &'p Pace, bool),
+    Replay(Duration, &'p ReplayPace, bool),
 }
 
 /// Walks the stream.
@@ -70,16 +70,16 @@ pub(crate) enum Haste<'p> {
 pub(crate) struct Walker {
     nats: Nats,
     stream: String,
-    known: Mutex<Known>,
+    known: Mutex<WalkedStream>,
     /// Held by the one that walks.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Known {
-    whole: Whole,
+struct WalkedStream {
+    whole: Completeness,
     /// The life of the stream that it is of, and the server that led it.
-    of: Option<(Incarnation, Option<String>)>,
+    of: Option<(EpochId, Option<String>)>,
     connected: watch::Receiver<bool>,
 }
 
@@ -91,49 +91,50 @@ impl Walker {
             "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once"
         );
         declare_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
-        let known = Known { whole: Whole::default(), of: None, connected: nats.connected() };
+        let known = WalkedStream { whole: Completeness::default(), of: None, connected: nats.connected() };
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
 
-    /// What is missing in `(after, upto]`, all of which was stored. `seen` is the stream as it was just now, if it was looked
+    /// What is missing in `(after, through]`, all of which was stored. `seen` is the stream as it was just now, if it was looked
     /// at.
     pub(crate) async fn missing(
         &self,
         after: Seq,
-        upto: Seq,
-        haste: Haste<'_>,
-        mut seen: Option<Sight>,
+        through: Seq,
+        haste: WalkPace<'_>,
+        mut seen: Option<StreamView>,
     ) -> Result<Walked, WalkError> {
         let begun = Instant::now();
         loop {
             let sight = match seen.take() {
                 Some(sight) => sight,
-                None => Sight::look(&self.nats, &self.stream).await?,
+                None => StreamView::look(&self.nats, &self.stream).await?,
             };
             self.known().confront(&sight);
-            let is_over = |end| matches!(haste, Haste::Replay(longest, ..) if begun.elapsed() > longest && end > after);
-            if let Some(walked) = self.known().walked(after, upto, is_over) {
+            let is_over =
+                |end| matches!(haste, WalkPace::Replay(longest, ..) if begun.elapsed() > longest && end > after);
+            if let Some(walked) = self.known().walked(after, through, is_over) {
                 return Ok(walked);
             }
             let turn = self.turn.lock().await;
             // Another one may have walked here meanwhile.
-            let Some((from, to)) = self.known().whole.unknown(after, upto) else { continue };
+            let Some((from, to)) = self.known().whole.unknown(after, through) else { continue };
             let to = to.min(Seq(from.0.saturating_add(STEP)));
             let (walk, count, facts) = self.step(from, to, &sight).await?;
             self.known().take(walk, &facts);
             drop(turn);
-            if let Haste::Replay(_, pace, is_first) = haste {
+            if let WalkPace::Replay(_, pace, is_first) = haste {
                 pace.wait(count.div_ceil(SHARE), is_first).await;
             }
         }
     }
 
     /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that were.
-    async fn step(&self, from: Seq, to: Seq, before: &Sight) -> Result<(Walk, u64, Facts), WalkError> {
+    async fn step(&self, from: Seq, to: Seq, before: &StreamView) -> Result<(Walk, u64, StreamFacts), WalkError> {
         let end = Instant::now() + STEP_TIME;
-        let mut reader = Direct::of_all(&self.nats, &self.stream, from, to);
+        let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);
         let (mut walk, mut count, mut is_whole) = (Walk::after(from), 0, true);
-        while walk.upto() < to {
+        while walk.through() < to {
             // Each batch has a deadline of its own.
             let messages = reader.next().await?;
             if messages.is_empty() {
@@ -141,41 +142,41 @@ impl Walker {
             }
             count += messages.len() as u64;
             messages.iter().for_each(|message| walk.pass(message.seq));
-            if Instant::now() >= end && walk.upto() < to {
+            if Instant::now() >= end && walk.through() < to {
                 is_whole = false;
                 break;
             }
         }
         counter!("tickwire_router_walked_messages_total").increment(count);
-        let now = Sight::look(&self.nats, &self.stream).await?;
-        let has_moved = now.leader != before.leader || now.facts.incarnation != before.facts.incarnation;
+        let now = StreamView::look(&self.nats, &self.stream).await?;
+        let has_moved = now.leader != before.leader || now.facts.epoch_id != before.facts.epoch_id;
         if has_moved || !reader.proof().holds(&now) {
             return Err(WalkError::Moved);
         }
         if is_whole {
             walk.end(to.min(now.facts.last));
         }
-        if is_whole && walk.upto() < to { Err(WalkError::Short) } else { Ok((walk, count, now.facts)) }
+        if is_whole && walk.through() < to { Err(WalkError::Short) } else { Ok((walk, count, now.facts)) }
     }
 
     /// Takes what others have walked while they read every message, and the stream as it was seen after that.
-    pub(crate) fn learn(&self, walk: Walk, sight: &Sight) {
+    pub(crate) fn learn(&self, walk: Walk, sight: &StreamView) {
         let mut known = self.known();
         known.confront(sight);
         known.take(walk, &sight.facts);
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, WalkedStream> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl WalkedStream {
     /// What was known is in doubt if the stream, or what keeps it, is not what it was.
-    fn confront(&mut self, sight: &Sight) {
-        let now = (sight.facts.incarnation, sight.leader.clone());
+    fn confront(&mut self, sight: &StreamView) {
+        let now = (sight.facts.epoch_id, sight.leader.clone());
         match &self.of {
-            Some((incarnation, _)) if *incarnation != now.0 => self.whole = Whole::default(),
+            Some((epoch_id, _)) if *epoch_id != now.0 => self.whole = Completeness::default(),
             Some(of) if *of == now && !self.connected.has_changed().unwrap_or(false) => return,
             _ => self.whole.doubt(),
         }
@@ -183,20 +184,20 @@ impl Known {
         self.of = Some(now);
     }
 
-    /// What is known of `(after, upto]`, if that is all, or as much as there is time for.
-    fn walked(&self, after: Seq, upto: Seq, is_over: impl Fn(Seq) -> bool) -> Option<Walked> {
-        let unknown = self.whole.unknown(after, upto);
-        let end = unknown.map_or(upto, |(from, _)| from);
+    /// What is known of `(after, through]`, if that is all, or as much as there is time for.
+    fn walked(&self, after: Seq, through: Seq, is_over: impl Fn(Seq) -> bool) -> Option<Walked> {
+        let unknown = self.whole.unknown(after, through);
+        let end = unknown.map_or(through, |(from, _)| from);
         let is_known = unknown.is_none() || is_over(end);
-        is_known.then(|| Walked { upto: end, missing: self.whole.missing(after, end).collect() })
+        is_known.then(|| Walked { through: end, missing: self.whole.missing(after, end).collect() })
     }
 
-    fn take(&mut self, walk: Walk, facts: &Facts) {
-        for MissingRange { after, upto } in self.whole.take(walk, facts.removed()) {
-            counter!("tickwire_router_missing_messages_total").increment(upto.0 - after.0);
+    fn take(&mut self, walk: Walk, facts: &StreamFacts) {
+        for MissingRange { after, through } in self.whole.take(walk, facts.removed()) {
+            counter!("tickwire_router_missing_messages_total").increment(through.0 - after.0);
             error!(
                 %after,
-                %upto,
+                %through,
                 "the stream lacks messages that no limit has removed: its storage is damaged, or somebody has deleted them; \
                  clients that read there are told a gap"
             );

@@ -4,29 +4,31 @@
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
 
-use super::found::Found;
-use super::pace::Pace;
-use super::range::{Proof, RangeError, Reader, Span};
-use super::walk::{Haste, Walked};
-use super::{Setup, Waiting};
-use crate::dispatch::Routed;
+use super::found::ReplayedEvent;
+use super::pace::ReplayPace;
+use super::range::{Proof, RangeError, RangeReader, Span};
+use super::walk::{WalkPace, Walked};
+use super::{QueuedReplay, ReplaySetup};
+use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
-use crate::interest::Inquiry;
-use crate::reader::Held;
-use crate::stream::{Facts, Sight};
+use crate::interest::InterestInquiry;
+use crate::reader::StreamMessage;
+use crate::stream::{StreamFacts, StreamView};
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tickwire_core::decode::MAX_PAYLOAD;
-use tickwire_core::ids::{Incarnation, NodeRef, Revision, Seq};
+use tickwire_core::coverage::completeness::Walk;
+use tickwire_core::coverage::replay::{
+    ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
+};
+use tickwire_core::event::decode::MAX_PAYLOAD;
+use tickwire_core::ids::{EpochId, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
-use tickwire_core::replay::{Part, Refusal, ReplayAnswer, ReplayRequest, Reply, Sought};
-use tickwire_core::ring::Homes;
-use tickwire_core::table::{Latest, Told};
-use tickwire_core::whole::Walk;
+use tickwire_core::interest::table::{LatestInterest, SharedInterest};
+use tickwire_core::placement::Homes;
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -69,8 +71,8 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 /// Does replays. It holds nothing of any of them.
 #[derive(Debug)]
 pub(super) struct Worker {
-    setup: Setup,
-    pace: Pace,
+    setup: ReplaySetup,
+    pace: ReplayPace,
     /// How many readers there were.
     readers: AtomicU64,
     /// How many copies of the stream there were at the last look; 0 before the first.
@@ -78,33 +80,33 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(setup: Setup) -> Self {
-        let pace = Pace::new(setup.config.replay_rate);
+    pub(super) fn new(setup: ReplaySetup) -> Self {
+        let pace = ReplayPace::new(setup.config.replay_rate);
         Self { pace, readers: AtomicU64::new(0), copies: AtomicUsize::new(0), setup }
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
     /// stream. Returns those that the pass did not come to, or found nothing for.
-    pub(super) async fn serve(&self, requests: Vec<Waiting>) -> Vec<Waiting> {
+    pub(super) async fn serve(&self, requests: Vec<QueuedReplay>) -> Vec<QueuedReplay> {
         let start = Instant::now();
         let (mut readings, mut left, mut known) = (Vec::new(), Vec::new(), Vec::new());
         self.walk_ahead(&requests).await;
         for waiting in requests {
             match self.begin(&waiting.request, &mut known).await {
-                Ok((revision, interest)) => readings.push(Reading::new(waiting, revision, interest)),
+                Ok((revision, interest)) => readings.push(ReplayReading::new(waiting, revision, interest)),
                 Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
         }
-        let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(Refusal::Unreadable));
+        let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(ReplayRefusal::Unreadable));
         let (end, proved) = match read {
-            Ok(Read { end, proofs, walk }) => (end, self.prove(&readings, &proofs, walk).await),
+            Ok(PassResult { end, proofs, walk }) => (end, self.prove(&readings, &proofs, walk).await),
             Err(refusal) => (None, Err(refusal)),
         };
         for reading in readings {
             let has_begun = reading.has_begun();
-            let Reading { waiting, answer, .. } = reading;
+            let ReplayReading { waiting, answer, .. } = reading;
             if !has_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
-                left.push(Waiting { is_sparse: end > waiting.request.from, ..waiting });
+                left.push(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
                 continue;
             }
             let parts =
@@ -120,11 +122,11 @@ impl Worker {
 
     /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago proves
     /// nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
-    async fn walk_ahead(&self, requests: &[Waiting]) {
-        let [Waiting { request, .. }] = requests else { return };
+    async fn walk_ahead(&self, requests: &[QueuedReplay]) {
+        let [QueuedReplay { request, .. }] = requests else { return };
         if request.from < request.to {
             let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
-            let haste = Haste::Replay(LONGEST, &self.pace, request.purpose.is_repair());
+            let haste = WalkPace::Replay(LONGEST, &self.pace, request.purpose.is_repair());
             // What could not be walked is not claimed, and is told then.
             self.setup.walker.missing(request.from, to, haste, None).await.ok();
         }
@@ -141,49 +143,53 @@ impl Worker {
     }
 
     /// Says that nothing can be said.
-    pub(super) async fn refuse(&self, reply: &Subject, refusal: Refusal) {
+    pub(super) async fn refuse(&self, reply: &Subject, refusal: ReplayRefusal) {
         counter!("tickwire_router_replays_refused_total", "reason" => refusal.as_str()).increment(1);
-        self.publish(reply, Incarnation(0), Part::Refused(refusal), true).await;
+        self.publish(reply, EpochId(0), ReplayPart::Refused(refusal), true).await;
     }
 
-    async fn turn_down(&self, waiting: &Waiting, refusal: Refusal) {
+    async fn turn_down(&self, waiting: &QueuedReplay, refusal: ReplayRefusal) {
         let ReplayRequest { gateway, partition, from, to, .. } = &waiting.request;
         debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
         self.refuse(&waiting.reply, refusal).await;
     }
 
     /// The interest of a request that makes sense.
-    async fn begin(&self, request: &ReplayRequest, known: &mut Known) -> Result<(Revision, Arc<Latest>), Refusal> {
+    async fn begin(
+        &self,
+        request: &ReplayRequest,
+        known: &mut KnownInterests,
+    ) -> Result<(Revision, Arc<LatestInterest>), ReplayRefusal> {
         if request.from >= request.to || request.partition.0 >= self.setup.partitions {
-            return Err(Refusal::Malformed);
+            return Err(ReplayRefusal::Malformed);
         }
         self.sought(request, known).await
     }
 
     /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
     /// is read as it stands, which costs the server less than to look for one partition after the other.
-    async fn read(&self, readings: &mut [Reading]) -> Result<Read, Refusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok(Read::default()) };
+    async fn read(&self, readings: &mut [ReplayReading]) -> Result<PassResult, ReplayRefusal> {
+        let Some((span, most)) = self.span(readings) else { return Ok(PassResult::default()) };
         let copies = match self.copies.load(Ordering::Relaxed) {
             0 => self.look().await?.facts.replicas,
             known => known,
         };
         let unreadable = |error: RangeError| {
             warn!(%error, "the stream cannot be read for a replay");
-            Refusal::Unreadable
+            ReplayRefusal::Unreadable
         };
-        let Setup { nats, decoder, me, .. } = &self.setup;
+        let ReplaySetup { nats, decoder, me, .. } = &self.setup;
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
-        let mut reader = Reader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
+        let mut reader = RangeReader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
         let mut walk = reader.reads_all().then(|| Walk::after(span.from));
         let done = self.read_from(&mut reader, span, most, readings, &mut walk).await;
         let proofs = reader.proofs();
         reader.close().await;
-        done.map(|end| Read { end, proofs, walk }).map_err(unreadable)
+        done.map(|end| PassResult { end, proofs, walk }).map_err(unreadable)
     }
 
     /// What the requests ask for together, and how many messages of it are read at most.
-    fn span(&self, readings: &[Reading]) -> Option<(Span, u64)> {
+    fn span(&self, readings: &[ReplayReading]) -> Option<(Span, u64)> {
         let from = readings.iter().map(|reading| reading.waiting.request.from).min()?;
         let to = readings.iter().map(|reading| reading.waiting.request.to).max()?;
         let (partition, share) = match readings {
@@ -197,10 +203,10 @@ impl Worker {
 
     async fn read_from(
         &self,
-        reader: &mut Reader,
+        reader: &mut RangeReader,
         span: Span,
         most_read: u64,
-        readings: &mut [Reading],
+        readings: &mut [ReplayReading],
         walk: &mut Option<Walk>,
     ) -> Result<Option<Seq>, RangeError> {
         let mut homes = Homes::new(self.setup.view.borrow().clone());
@@ -236,7 +242,7 @@ impl Worker {
     }
 
     /// Gives messages to the requests of their partitions. Returns how many bytes the answers have grown by.
-    async fn take(&self, messages: Vec<Held>, readings: &mut [Reading], homes: &mut Homes) -> usize {
+    async fn take(&self, messages: Vec<StreamMessage>, readings: &mut [ReplayReading], homes: &mut Homes) -> usize {
         let (most, mut bytes) = (self.setup.config.replay_bytes, 0);
         for (number, message) in messages.into_iter().enumerate() {
             // What is live has its turn in between.
@@ -248,7 +254,7 @@ impl Worker {
             let mine =
                 readings.iter_mut().filter(|reading| Some(u32::from(reading.waiting.request.partition.0)) == partition);
             for reading in mine.filter(|reading| reading.is_open(most)) {
-                let found = found.get_or_insert_with(|| Found::of(self.setup.decoder.read(&message)));
+                let found = found.get_or_insert_with(|| ReplayedEvent::of(self.setup.decoder.read(&message)));
                 bytes += reading.take(message.seq, found.as_mut(), homes);
             }
         }
@@ -257,65 +263,74 @@ impl Worker {
 
     /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, what
     /// it still keeps now it kept all the time, and what is missing of it is known.
-    async fn prove(&self, readings: &[Reading], proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, Refusal> {
+    async fn prove(
+        &self,
+        readings: &[ReplayReading],
+        proofs: &[Proof],
+        walk: Option<Walk>,
+    ) -> Result<Proved, ReplayRefusal> {
         let sight = self.look().await?;
         if !proofs.iter().all(|proof| proof.holds(&sight)) {
             counter!("tickwire_router_replays_unproved_total").increment(1);
             warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
-            return Err(Refusal::Unreadable);
+            return Err(ReplayRefusal::Unreadable);
         }
         if let Some(walk) = walk {
             self.setup.walker.learn(walk, &sight);
         }
         let begun = readings.iter().filter(|reading| reading.has_begun());
         let from = begun.clone().map(|reading| reading.waiting.request.from).min();
-        let upto = begun.map(|reading| reading.answer.upto()).max();
-        let (Some(from), Some(upto)) = (from, upto) else {
-            return Ok(Proved { facts: sight.facts, walked: Walked { upto: Seq(0), missing: Vec::new() } });
+        let through = begun.map(|reading| reading.answer.through()).max();
+        let (Some(from), Some(through)) = (from, through) else {
+            return Ok(Proved { facts: sight.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
         };
         let is_first = readings.iter().any(|reading| reading.waiting.is_repair());
-        let haste = Haste::Replay(LONGEST, &self.pace, is_first);
-        let from = from.max(sight.facts.removed()).min(upto);
-        match self.setup.walker.missing(from, upto, haste, Some(sight.clone())).await {
+        let haste = WalkPace::Replay(LONGEST, &self.pace, is_first);
+        let from = from.max(sight.facts.removed()).min(through);
+        match self.setup.walker.missing(from, through, haste, Some(sight.clone())).await {
             Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
             Err(error) => {
                 counter!("tickwire_router_replays_unproved_total").increment(1);
                 warn!(%error, "whether anything is missing of what was read is not known; it is not claimed");
-                Err(Refusal::Unreadable)
+                Err(ReplayRefusal::Unreadable)
             }
         }
     }
 
-    async fn look(&self) -> Result<Sight, Refusal> {
-        let sight = Sight::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
+    async fn look(&self) -> Result<StreamView, ReplayRefusal> {
+        let sight = StreamView::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
             warn!(%error, "what was read for a replay proves nothing");
-            Refusal::Unreadable
+            ReplayRefusal::Unreadable
         })?;
         self.copies.store(sight.facts.replicas, Ordering::Relaxed);
         Ok(sight)
     }
 
     /// The interest to match against. Requests of a gateway that are read together are matched against the same.
-    async fn sought(&self, request: &ReplayRequest, known: &mut Known) -> Result<(Revision, Arc<Latest>), Refusal> {
+    async fn sought(
+        &self,
+        request: &ReplayRequest,
+        known: &mut KnownInterests,
+    ) -> Result<(Revision, Arc<LatestInterest>), ReplayRefusal> {
         match &request.interest {
-            Sought::Carried(part) => {
-                let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(Refusal::Malformed)?;
-                Ok((revision, Arc::new(Told::new(interest).held())))
+            ReplayInterest::Carried(part) => {
+                let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(ReplayRefusal::Malformed)?;
+                Ok((revision, Arc::new(SharedInterest::new(interest).held())))
             }
-            Sought::Told(least) => {
+            ReplayInterest::Told(least) => {
                 let is_it =
                     |(gateway, revision, _): &&(NodeRef, Revision, _)| *gateway == request.gateway && revision >= least;
                 if let Some((_, revision, interest)) = known.iter().find(is_it) {
                     return Ok((*revision, Arc::clone(interest)));
                 }
                 let (answer, answered) = oneshot::channel();
-                let inquiry = Inquiry { gateway: request.gateway.clone(), least: *least, answer };
+                let inquiry = InterestInquiry { gateway: request.gateway.clone(), least: *least, answer };
                 let inquire = async {
                     self.setup.inquiries.send(inquiry).await.ok()?;
                     answered.await.ok()?
                 };
                 let told = timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten();
-                let (revision, told) = told.ok_or(Refusal::UnknownInterest)?;
+                let (revision, told) = told.ok_or(ReplayRefusal::UnknownInterest)?;
                 let interest = Arc::new(told.held());
                 known.push((request.gateway.clone(), revision, Arc::clone(&interest)));
                 Ok((revision, interest))
@@ -323,46 +338,47 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, waiting: &Waiting, parts: Vec<Part<Routed>>) {
-        let Waiting { request, reply, .. } = waiting;
+    async fn answer(&self, waiting: &QueuedReplay, parts: Vec<ReplayPart<RoutedEvent>>) {
+        let QueuedReplay { request, reply, .. } = waiting;
         let most = self.setup.nats.client.max_payload() / 2;
         let most = most.saturating_sub(ENVELOPE).min(CHUNK);
-        let (mut messages, mut upto, mut removed): (Vec<Part<Bytes>>, Seq, bool) = (Vec::new(), request.from, false);
+        let (mut messages, mut through, mut removed): (Vec<ReplayPart<Bytes>>, Seq, bool) =
+            (Vec::new(), request.from, false);
         for part in parts {
             match part {
-                Part::Events(section) => {
-                    upto = section.upto;
+                ReplayPart::Events(section) => {
+                    through = section.through;
                     counter!("tickwire_router_replay_events_total").increment(section.events.len() as u64);
                     let bytes: usize = section.events.iter().map(|(_, event)| event.wire.len()).sum();
                     counter!("tickwire_router_replay_bytes_total").increment(bytes as u64);
-                    messages.extend(pack::pack(vec![section], most).into_iter().flatten().map(Part::Events));
+                    messages.extend(pack::pack(vec![section], most).into_iter().flatten().map(ReplayPart::Events));
                 }
-                Part::Removed { partition, from, upto: end, damaged } => {
-                    (upto, removed) = (end, removed || damaged.is_none());
-                    messages.push(Part::Removed { partition, from, upto: end, damaged });
+                ReplayPart::Removed { partition, from, through: end, damaged } => {
+                    (through, removed) = (end, removed || damaged.is_none());
+                    messages.push(ReplayPart::Removed { partition, from, through: end, damaged });
                 }
-                Part::Refused(refusal) => messages.push(Part::Refused(refusal)),
+                ReplayPart::Refused(refusal) => messages.push(ReplayPart::Refused(refusal)),
             }
         }
-        let outcome = match (removed, upto >= request.to) {
+        let outcome = match (removed, through >= request.to) {
             (true, _) => "removed",
             (false, true) => "complete",
             (false, false) => "partial",
         };
         counter!("tickwire_router_replays_total", "outcome" => outcome).increment(1);
-        let ReplayRequest { gateway, partition, from, to, incarnation, .. } = request;
-        debug!(%gateway, %partition, %from, %to, %upto, outcome, "a replay was answered");
+        let ReplayRequest { gateway, partition, from, to, epoch_id, .. } = request;
+        debug!(%gateway, %partition, %from, %to, %through, outcome, "a replay was answered");
         let count = messages.len();
         for (at, part) in messages.into_iter().enumerate() {
-            self.publish(reply, *incarnation, part, at + 1 == count).await;
+            self.publish(reply, *epoch_id, part, at + 1 == count).await;
             // What is live has its turn in between.
             tokio::task::yield_now().await;
         }
     }
 
     /// What cannot be published is asked for again.
-    async fn publish(&self, reply: &Subject, incarnation: Incarnation, part: Part<Bytes>, last: bool) {
-        let answer = ReplayAnswer { router: self.setup.me.clone(), incarnation, part, last };
+    async fn publish(&self, reply: &Subject, epoch_id: EpochId, part: ReplayPart<Bytes>, last: bool) {
+        let answer = ReplayAnswer { router: self.setup.me.clone(), epoch_id, part, last };
         let bytes = match wire::encode(&answer) {
             Ok(bytes) => bytes,
             Err(error) => return warn!(%error, "an answer to a request for a replay cannot be encoded"),
@@ -376,10 +392,10 @@ impl Worker {
 }
 
 /// What gateways were heard to want, in one pass.
-type Known = Vec<(NodeRef, Revision, Arc<Latest>)>;
+type KnownInterests = Vec<(NodeRef, Revision, Arc<LatestInterest>)>;
 /// What a pass has come to.
 #[derive(Debug, Default)]
-struct Read {
+struct PassResult {
     /// Up to where it came, unless the stream ended.
     end: Option<Seq>,
     /// What proves that no server's copy lacked what the leader has.
@@ -391,28 +407,28 @@ struct Read {
 /// The stream as it was seen after a pass.
 #[derive(Debug)]
 struct Proved {
-    facts: Facts,
+    facts: StreamFacts,
     walked: Walked,
 }
 
 /// One request, and what was read for it.
 #[derive(Debug)]
-struct Reading {
-    waiting: Waiting,
-    interest: Arc<Latest>,
-    answer: Reply<Routed>,
+struct ReplayReading {
+    waiting: QueuedReplay,
+    interest: Arc<LatestInterest>,
+    answer: ReplayBuilder<RoutedEvent>,
     bytes: usize,
 }
 
-impl Reading {
-    fn new(waiting: Waiting, revision: Revision, interest: Arc<Latest>) -> Self {
-        let answer = Reply::new(&waiting.request, revision);
+impl ReplayReading {
+    fn new(waiting: QueuedReplay, revision: Revision, interest: Arc<LatestInterest>) -> Self {
+        let answer = ReplayBuilder::new(&waiting.request, revision);
         Self { waiting, interest, answer, bytes: 0 }
     }
 
     /// Whether anything of its range was read.
     fn has_begun(&self) -> bool {
-        self.answer.upto() > self.waiting.request.from
+        self.answer.through() > self.waiting.request.from
     }
 
     /// Whether more goes into its answer.
@@ -426,11 +442,12 @@ impl Reading {
     }
 
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
-    fn take(&mut self, seq: Seq, found: Option<&mut Found>, homes: &mut Homes) -> usize {
-        let Self { waiting: Waiting { request, .. }, interest, .. } = self;
+    fn take(&mut self, seq: Seq, found: Option<&mut ReplayedEvent>, homes: &mut Homes) -> usize {
+        let Self { waiting: QueuedReplay { request, .. }, interest, .. } = self;
         let within = found.filter(|_| seq > request.from && seq <= request.to);
-        let wanted =
-            within.filter(|found| interest.admits(&found.event, &request.gateway, homes)).and_then(Found::routed);
+        let wanted = within
+            .filter(|found| interest.admits(&found.event, &request.gateway, homes))
+            .and_then(ReplayedEvent::routed);
         let grown = wanted.as_ref().map_or(0, |event| event.wire.len());
         self.answer.read(seq, wanted);
         self.bytes += grown;
@@ -439,13 +456,17 @@ impl Reading {
 }
 
 /// What may be said of what was read.
-fn judge(request: &ReplayRequest, answer: Reply<Routed>, proved: &Proved) -> Result<Vec<Part<Routed>>, Refusal> {
+fn judge(
+    request: &ReplayRequest,
+    answer: ReplayBuilder<RoutedEvent>,
+    proved: &Proved,
+) -> Result<Vec<ReplayPart<RoutedEvent>>, ReplayRefusal> {
     let Proved { facts, walked } = proved;
-    if facts.incarnation != request.incarnation {
-        return Err(Refusal::OtherStream);
+    if facts.epoch_id != request.epoch_id {
+        return Err(ReplayRefusal::OtherStream);
     }
-    let parts = answer.finish(facts.removed(), walked.upto, &walked.missing);
-    if let [Part::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
+    let parts = answer.finish(facts.removed(), walked.through, &walked.missing);
+    if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }
 
 /// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than the

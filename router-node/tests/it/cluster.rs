@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
-use tickwire_node::admin::Report;
+use tickwire_node::admin::ReadinessReport;
 use tickwire_node::config::{Config, LoadOptions};
-use tickwire_node::lease::{Leases, Record};
+use tickwire_node::lease::{LeaseRecord, Leases};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
@@ -60,7 +60,7 @@ pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
     let mut owners = BTreeMap::new();
     for partition in 0..32 {
         let read = leases.read::<State>(&names::lease_key(partition)).await.unwrap();
-        if let Some(Record { owner: Some(owner), .. }) = read.record {
+        if let Some(LeaseRecord { owner: Some(owner), .. }) = read.record {
             owners.insert(partition, owner.id.to_string());
         }
     }
@@ -68,7 +68,7 @@ pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
 }
 
 /// A running router.
-pub(crate) struct Router {
+pub(crate) struct TestRouter {
     shutdown: Shutdown,
     /// A test that fails must not wait for its routers.
     _end: [DropGuard; 2],
@@ -76,7 +76,7 @@ pub(crate) struct Router {
     end: JoinHandle<Outcome>,
 }
 
-impl Router {
+impl TestRouter {
     pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
         Self::start_as(&config(server, name)).await
     }
@@ -90,7 +90,7 @@ impl Router {
         Self { shutdown, _end, readiness, end }
     }
 
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> ReadinessReport {
         self.readiness.report(false)
     }
 

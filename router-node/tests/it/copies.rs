@@ -1,14 +1,14 @@
 //! A stream of several copies, one of which lacks what the others have: a server has removed more than its leader, or its
 //! disk was damaged. Nothing of a replay is missing for that, whichever server is read from.
 
-use crate::cluster::{Router, SOON};
+use crate::cluster::{SOON, TestRouter};
 use crate::replay::{read_all, request};
 use async_nats::jetstream::consumer::pull;
 use futures_util::future::join_all;
 use std::fs;
 use std::path::PathBuf;
+use tickwire_core::coverage::replay::ReplayRequest;
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::replay::ReplayRequest;
 use tickwire_node::config::{Config, LoadOptions, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -119,7 +119,7 @@ async fn nothing_is_missing_where_a_copy_lacks(which: impl Fn(usize, usize) -> b
     assert_eq!(followers(&nats, &servers).await.len(), 2);
     assert!(has(&nats, damaged).await < last, "the copy lacks messages");
 
-    let router = Router::start_as(&config).await;
+    let router = TestRouter::start_as(&config).await;
     router.ready().await;
     let one = request(&nats, "S0", 0, last).await;
     let expected: Vec<String> = (0..EVENTS).map(|number| number.to_string()).collect();

@@ -1,14 +1,14 @@
 //! Crashes, stolen leases, a server that goes away, a stream that is made anew, retention that passes.
 
-use crate::cluster::{Router, SOON, State, config, connect, owners};
+use crate::cluster::{SOON, State, TestRouter, config, connect, owners};
 use crate::gateway::{Gateway, one_of_each};
 use crate::routing::publish;
 use std::time::Duration;
 use tickwire_core::coverage::GapReason;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_node::epoch::METADATA;
 use tickwire_node::lease::Leases;
-use tickwire_node::life::METADATA;
 use tickwire_node::names;
 use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
@@ -21,7 +21,7 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 async fn what_a_vanished_router_had_is_taken_over_from_its_floors() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let (first, second) = (Router::start(&server, "r1").await, Router::start(&server, "r2").await);
+    let (first, second) = (TestRouter::start(&server, "r1").await, TestRouter::start(&server, "r2").await);
     let gateway = Gateway::start(&server, "g1").await;
     for router in [&first, &second] {
         router.ready().await;
@@ -164,7 +164,7 @@ async fn what_retention_removed_unread_is_a_gap() {
     let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;
     stream.purge().sequence(last - 4).await.unwrap();
-    let router = Router::start(&server, "r2").await;
+    let router = TestRouter::start(&server, "r2").await;
     router.ready().await;
     publish(&nats, "A", "last").await;
     gateway.settle(&nats).await;
@@ -177,7 +177,9 @@ async fn what_retention_removed_unread_is_a_gap() {
     let gaps = gateway.gaps();
     assert_eq!(gaps.len(), 32, "every partition is told what could not be read");
     assert!(
-        gaps.iter().all(|(_, from, upto, reason)| from < upto && upto.0 == last - 5 && *reason == GapReason::Retention)
+        gaps.iter().all(|(_, from, through, reason)| from < through
+            && through.0 == last - 5
+            && *reason == GapReason::Retention)
     );
     gateway.stop().await;
     router.stop().await;
@@ -186,7 +188,7 @@ async fn what_retention_removed_unread_is_a_gap() {
 #[tokio::test]
 async fn a_router_alone_waits_for_nobody() {
     let server = NatsServer::start();
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let start = tokio::time::Instant::now();
     router.ready().await;
     assert!(start.elapsed() < Duration::from_secs(2));

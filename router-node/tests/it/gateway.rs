@@ -1,21 +1,21 @@
 //! A gateway as routers see one: it tells its interest and follows its coverage.
 
-use crate::cluster::{Router, SOON, config, connect};
+use crate::cluster::{SOON, TestRouter, config, connect};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tickwire_core::coverage::{Ask, Coverage, GapReason, Limits, Step};
+use tickwire_core::coverage::reached::GatewayCoverage;
+use tickwire_core::coverage::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
+use tickwire_core::coverage::section::{Batch, Section};
+use tickwire_core::coverage::{Ask, Coverage, CoverageEvent, GapReason, RepairLimits};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::reached::Reached;
-use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
-use tickwire_core::ring::Role;
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::Role;
 use tickwire_core::wire;
 use tickwire_node::clock::Clock;
 use tickwire_node::names;
@@ -29,10 +29,10 @@ use tokio::time::interval;
 use tokio_util::sync::DropGuard;
 
 /// What came to the gateway.
-pub(crate) struct State {
+pub(crate) struct GatewayState {
     pub(crate) log: InterestLog,
     pub(crate) coverage: Coverage<Event>,
-    reached: Reached,
+    reached: GatewayCoverage,
     pub(crate) events: Vec<(Partition, Seq, Event)>,
     pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
     pub(crate) resets: usize,
@@ -52,7 +52,7 @@ pub(crate) struct State {
 }
 
 pub(crate) struct Gateway {
-    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<GatewayState>>,
     pub(crate) me: NodeRef,
     clock: Clock,
     shutdown: Shutdown,
@@ -61,10 +61,10 @@ pub(crate) struct Gateway {
 }
 
 /// A server, a connection to it, a router that is ready, and a gateway that wants everything.
-pub(crate) async fn one_of_each() -> (NatsServer, Nats, Router, Gateway) {
+pub(crate) async fn one_of_each() -> (NatsServer, Nats, TestRouter, Gateway) {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let gateway = Gateway::start(&server, "g1").await;
     router.ready().await;
     gateway.subscribe(&Filter::default()).await;
@@ -77,7 +77,7 @@ impl Gateway {
         let node = Node::start(&config(server, name), Role::Gateway, &shutdown).await.unwrap();
         let (me, nats, clock) = (node.me.clone(), node.nats.clone(), Clock::start());
         let view = node.membership.view();
-        let limits = Limits {
+        let limits = RepairLimits {
             grace: 200,
             hold_bytes: 1 << 26,
             replays: 8,
@@ -86,10 +86,10 @@ impl Gateway {
             replay_range: 1_000_000,
         };
         let first_view = view.borrow().as_ref().clone();
-        let state = Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(GatewayState {
             log: InterestLog::new(me.clone(), first_view, 100, Bounds::default()),
             coverage: Coverage::new(32, limits),
-            reached: Reached::default(),
+            reached: GatewayCoverage::default(),
             events: Vec::new(),
             gaps: Vec::new(),
             resets: 0,
@@ -225,17 +225,17 @@ impl Gateway {
     }
 }
 
-impl State {
+impl GatewayState {
     fn offer(&mut self, now: Millis, batch: Batch<Bytes>) {
         if self.loses {
             return;
         }
         let mut steps = Vec::new();
-        let life = batch.life();
+        let epoch = batch.epoch();
         for section in batch.sections {
             let section = decode(section);
             self.received += section.events.len();
-            self.coverage.offer(now, life, section, &mut steps);
+            self.coverage.offer(now, epoch, section, &mut steps);
         }
         self.take(steps);
     }
@@ -245,13 +245,15 @@ impl State {
         if message.status.is_some() {
             self.coverage.refused(now, ask, &mut steps);
         } else {
-            let ReplayAnswer { router, incarnation, part, last } = wire::decode(&message.payload).unwrap();
+            let ReplayAnswer { router, epoch_id, part, last } = wire::decode(&message.payload).unwrap();
             let part = match part {
-                Part::Events(section) => Part::Events(decode(section)),
-                Part::Removed { partition, from, upto, damaged } => Part::Removed { partition, from, upto, damaged },
-                Part::Refused(refusal) => Part::Refused(refusal),
+                ReplayPart::Events(section) => ReplayPart::Events(decode(section)),
+                ReplayPart::Removed { partition, from, through, damaged } => {
+                    ReplayPart::Removed { partition, from, through, damaged }
+                }
+                ReplayPart::Refused(refusal) => ReplayPart::Refused(refusal),
             };
-            let answer = ReplayAnswer { router, incarnation, part, last };
+            let answer = ReplayAnswer { router, epoch_id, part, last };
             self.coverage.answer(now, ask, answer, &mut steps);
         }
         self.take(steps);
@@ -269,29 +271,29 @@ impl State {
             partition: ask.partition,
             from: ask.from,
             to: ask.to,
-            incarnation: ask.incarnation,
-            interest: Sought::of(me, self.log.revision(), self.log.sent(), self.carried),
+            epoch_id: ask.epoch_id,
+            interest: ReplayInterest::of(me, self.log.revision(), self.log.sent(), self.carried),
             purpose: Purpose::Repair,
         };
         asks.into_iter().map(|ask| (ask, request(ask))).collect()
     }
 
-    fn take(&mut self, steps: Vec<Step<Event>>) {
+    fn take(&mut self, steps: Vec<CoverageEvent<Event>>) {
         for step in steps {
             self.reached.see(&step, |event| event.stored);
             match step {
-                Step::Adopt { partition, at } => {
+                CoverageEvent::Adopt { partition, at } => {
                     self.position.insert(partition, at);
                 }
-                Step::Apply { partition, from, upto, events } => {
-                    assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
+                CoverageEvent::Apply { partition, from, through, events } => {
+                    assert_eq!(self.position.insert(partition, through), Some(from), "ranges are contiguous");
                     self.events.extend(events.into_iter().map(|(seq, event)| (partition, seq, event)));
                 }
-                Step::Gap { partition, from, upto, reason } => {
-                    assert_eq!(self.position.insert(partition, upto), Some(from), "ranges are contiguous");
-                    self.gaps.push((partition, from, upto, reason));
+                CoverageEvent::Gap { partition, from, through, reason } => {
+                    assert_eq!(self.position.insert(partition, through), Some(from), "ranges are contiguous");
+                    self.gaps.push((partition, from, through, reason));
                 }
-                Step::Reset { former, .. } => {
+                CoverageEvent::Reset { former, .. } => {
                     self.position.clear();
                     self.resets += usize::from(former.is_some());
                 }
@@ -301,9 +303,9 @@ impl State {
 }
 
 fn decode(section: Section<Bytes>) -> Section<Event> {
-    let Section { partition, revision, prev, upto, events } = section;
+    let Section { partition, revision, prev, through, events } = section;
     let events = events.iter().map(|(seq, bytes)| (*seq, rmp_serde::from_slice(bytes).unwrap())).collect();
-    Section { partition, revision, prev, upto, events }
+    Section { partition, revision, prev, through, events }
 }
 
 async fn publish<T: serde::Serialize>(nats: &Nats, subject: String, message: &T) {

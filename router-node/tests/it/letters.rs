@@ -1,6 +1,6 @@
 //! What cannot be read is stored with its reason, once, while the rest flows.
 
-use crate::cluster::{Router, SOON};
+use crate::cluster::{SOON, TestRouter};
 use crate::gateway::one_of_each;
 use crate::routing::publish;
 use async_nats::HeaderMap;
@@ -56,7 +56,7 @@ async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
 
     // Another router goes on behind what was posted: no letter comes twice.
     router.stop().await;
-    let router = Router::start(&server, "r2").await;
+    let router = TestRouter::start(&server, "r2").await;
     router.ready().await;
     publish(&nats, "AAPL", "last").await;
     gateway.settle(&nats).await;

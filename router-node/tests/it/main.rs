@@ -4,10 +4,10 @@
 
 mod cluster;
 mod copies;
+mod epochs;
 mod faults;
 mod floods;
 mod gateway;
 mod letters;
-mod lives;
 mod replay;
 mod routing;

@@ -1,6 +1,6 @@
 //! Replays: what a gateway asks for again is answered from the stream, exactly, or refused.
 
-use crate::cluster::{Router, SOON, config, connect};
+use crate::cluster::{SOON, TestRouter, config, connect};
 use crate::gateway::Gateway;
 use crate::routing::{publish, symbols};
 use async_nats::HeaderMap;
@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tickwire_core::coverage::replay::{
+    Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
+};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::replay::{Part, Purpose, Refusal, ReplayAnswer, ReplayRequest, Sought};
-use tickwire_core::ring::View;
+use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::View;
 use tickwire_core::wire;
-use tickwire_node::names::{self, Stored};
+use tickwire_node::names::{self, StoredSubject};
 use tickwire_node::nats::Nats;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::{sleep, timeout};
@@ -27,7 +29,7 @@ use tokio::time::{sleep, timeout};
 static ASKS: AtomicU64 = AtomicU64::new(1);
 
 /// One message of an answer.
-type Answer = ReplayAnswer<Bytes>;
+type ReplayAnswers = ReplayAnswer<Bytes>;
 
 fn node(name: &str) -> NodeRef {
     NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
@@ -38,7 +40,7 @@ pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> Re
     let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
     let created = stream.info().await.unwrap().created;
     let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap();
-    let Stored::Event { partition, .. } = names::parse_stored(&last.subject) else { panic!("{last:?}") };
+    let StoredSubject::Event { partition, .. } = names::parse_stored(&last.subject) else { panic!("{last:?}") };
     let mut log = InterestLog::new(node("asker"), View::default(), 0, Bounds::default());
     log.add(&Arc::new(Filter::default()));
     log.cut(tickwire_core::ids::Millis(0)).unwrap();
@@ -47,24 +49,24 @@ pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> Re
         partition: Partition(u16::try_from(partition).unwrap()),
         from: Seq(from),
         to: Seq(to),
-        incarnation: Incarnation(u64::try_from(created.unix_timestamp_nanos()).unwrap()),
-        interest: Sought::of(&node("asker"), Revision(7), log.sent(), 10),
+        epoch_id: EpochId(u64::try_from(created.unix_timestamp_nanos()).unwrap()),
+        interest: ReplayInterest::of(&node("asker"), Revision(7), log.sent(), 10),
         purpose: Purpose::Repair,
     }
 }
 
 /// Asks any router, and gives all messages of the answer.
-async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<Answer> {
+async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<ReplayAnswers> {
     ask_at(nats, names::REPLAY, request).await
 }
 
-async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<Answer> {
+async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<ReplayAnswers> {
     let NodeRef { id, nonce } = &request.gateway;
     let inbox = names::replayed(id.as_str(), &nonce.to_string(), ASKS.fetch_add(1, Ordering::Relaxed));
     let mut answers = nats.client.subscribe(inbox.clone()).await.unwrap();
     let request = wire::encode(request).unwrap().into();
     nats.client.publish_with_reply(subject.to_owned(), inbox, request).await.unwrap();
-    let mut all: Vec<Answer> = Vec::new();
+    let mut all: Vec<ReplayAnswers> = Vec::new();
     while all.last().is_none_or(|answer| !answer.last) {
         let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
         all.push(wire::decode(&message.payload).unwrap());
@@ -72,23 +74,23 @@ async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<Answ
     all
 }
 
-fn refusal(answers: &[Answer]) -> Option<Refusal> {
+fn refusal(answers: &[ReplayAnswers]) -> Option<ReplayRefusal> {
     match answers {
-        [ReplayAnswer { part: Part::Refused(refusal), last: true, .. }] => Some(*refusal),
+        [ReplayAnswer { part: ReplayPart::Refused(refusal), last: true, .. }] => Some(*refusal),
         _ => None,
     }
 }
 
 /// The ranges of an answer, and the ids of its events.
-fn claimed(answers: Vec<Answer>) -> (Vec<(u64, u64)>, Vec<String>) {
+fn claimed(answers: Vec<ReplayAnswers>) -> (Vec<(u64, u64)>, Vec<String>) {
     let (mut ranges, mut ids) = (Vec::new(), Vec::new());
     for answer in answers {
-        let Part::Events(section) = answer.part else { panic!("{answer:?}") };
+        let ReplayPart::Events(section) = answer.part else { panic!("{answer:?}") };
         assert_eq!(section.revision, Revision(7));
-        ranges.push((section.prev.0, section.upto.0));
+        ranges.push((section.prev.0, section.through.0));
         for (seq, bytes) in section.events {
             let event: Event = rmp_serde::from_slice(&bytes).unwrap();
-            assert!(section.prev < seq && seq <= section.upto);
+            assert!(section.prev < seq && seq <= section.through);
             ids.push(event.id.to_string());
         }
     }
@@ -105,7 +107,7 @@ async fn what_a_gateway_lost_is_replayed_exactly() {
     for carried in [64, 0] {
         let server = NatsServer::start();
         let nats = connect(&server).await;
-        let router = Router::start(&server, "r1").await;
+        let router = TestRouter::start(&server, "r1").await;
         let (gateway, other) = (Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await);
         gateway.state.lock().unwrap().carried = carried;
         router.ready().await;
@@ -150,7 +152,7 @@ async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
         let sent = nats.jetstream.publish(names::source("pattern", "A"), payload.into()).await.unwrap();
         sent.await.unwrap();
     }
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let mut next = request(&nats, "A", 0, 30).await;
     let (mut all, mut asks) = (Vec::new(), 0);
     while next.from < next.to {
@@ -158,9 +160,9 @@ async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
         asks += 1;
         assert!(answers.len() > 1, "each message of an answer is far smaller than the server's largest");
         let (ranges, ids) = claimed(answers);
-        for (prev, upto) in ranges {
+        for (prev, through) in ranges {
             assert_eq!(prev, next.from.0, "ranges are contiguous");
-            next.from = Seq(upto);
+            next.from = Seq(through);
         }
         all.extend(ids);
     }
@@ -172,7 +174,7 @@ async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
 async fn what_cannot_be_read_is_passed_over_and_is_no_second_dead_letter() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     router.ready().await;
     publish(&nats, "A", "0").await;
     let sent = nats.jetstream.publish(names::source("pattern", "A"), "{broken".into()).await.unwrap();
@@ -202,15 +204,15 @@ async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
     for id in numbered(0..20) {
         publish(&nats, "A", &id).await;
     }
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     nats.jetstream.get_stream("EVENTS").await.unwrap().purge().sequence(11).await.unwrap();
     let whole = request(&nats, "A", 3, 20).await;
     let mut answers = ask(&nats, &whole).await;
-    let (partition, from, upto) = (whole.partition, Seq(3), Seq(10));
-    assert_eq!(answers.remove(0).part, Part::Removed { partition, from, upto, damaged: None });
+    let (partition, from, through) = (whole.partition, Seq(3), Seq(10));
+    assert_eq!(answers.remove(0).part, ReplayPart::Removed { partition, from, through, damaged: None });
     assert_eq!(claimed(answers), (vec![(10, 20)], numbered(10..20)));
     let gone = ask(&nats, &ReplayRequest { to: Seq(9), ..whole }).await;
-    assert_eq!(gone[0].part, Part::Removed { partition, from, upto: Seq(9), damaged: None });
+    assert_eq!(gone[0].part, ReplayPart::Removed { partition, from, through: Seq(9), damaged: None });
     assert_eq!(gone.len(), 1);
     router.stop().await;
 }
@@ -220,21 +222,27 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     publish(&nats, "A", "0").await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let good = request(&nats, "A", 0, 1).await;
     let refused = async |request: ReplayRequest| refusal(&ask(&nats, &request).await);
     assert_eq!(refused(good.clone()).await, None);
-    let other = Incarnation(good.incarnation.0 - 1);
-    assert_eq!(refused(ReplayRequest { incarnation: other, ..good.clone() }).await, Some(Refusal::OtherStream));
-    let unknown = Sought::Told(Revision(1));
-    assert_eq!(refused(ReplayRequest { interest: unknown, ..good.clone() }).await, Some(Refusal::UnknownInterest));
+    let other = EpochId(good.epoch_id.0 - 1);
+    assert_eq!(refused(ReplayRequest { epoch_id: other, ..good.clone() }).await, Some(ReplayRefusal::OtherStream));
+    let unknown = ReplayInterest::Told(Revision(1));
+    assert_eq!(
+        refused(ReplayRequest { interest: unknown, ..good.clone() }).await,
+        Some(ReplayRefusal::UnknownInterest)
+    );
     let missing = ReplayRequest { from: Seq(u64::MAX - 1), to: Seq(u64::MAX), ..good.clone() };
-    assert_eq!(refused(missing).await, Some(Refusal::NotThere));
-    assert_eq!(refused(ReplayRequest { from: Seq(1), ..good.clone() }).await, Some(Refusal::Malformed));
-    assert_eq!(refused(ReplayRequest { partition: Partition(32), ..good.clone() }).await, Some(Refusal::Malformed));
-    let Sought::Carried(part) = good.interest.clone() else { panic!("it is small") };
-    let half = Sought::Carried(tickwire_core::interest::SnapshotPart { parts: 2, ..part });
-    assert_eq!(refused(ReplayRequest { interest: half, ..good.clone() }).await, Some(Refusal::Malformed));
+    assert_eq!(refused(missing).await, Some(ReplayRefusal::NotThere));
+    assert_eq!(refused(ReplayRequest { from: Seq(1), ..good.clone() }).await, Some(ReplayRefusal::Malformed));
+    assert_eq!(
+        refused(ReplayRequest { partition: Partition(32), ..good.clone() }).await,
+        Some(ReplayRefusal::Malformed)
+    );
+    let ReplayInterest::Carried(part) = good.interest.clone() else { panic!("it is small") };
+    let half = ReplayInterest::Carried(tickwire_core::interest::SnapshotPart { parts: 2, ..part });
+    assert_eq!(refused(ReplayRequest { interest: half, ..good.clone() }).await, Some(ReplayRefusal::Malformed));
     // What is no request at all harms nothing.
     for junk in [&[][..], &[1], &[2, 0x90], b"\x01\xc1"] {
         let inbox = nats.client.new_inbox();
@@ -255,22 +263,22 @@ pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String
     let (mut all, mut got) = (Vec::new(), Instant::now());
     while next.from < next.to && got.elapsed() < IN_VAIN {
         let answers = ask(nats, &next).await;
-        if refusal(&answers) == Some(Refusal::Busy) {
+        if refusal(&answers) == Some(ReplayRefusal::Busy) {
             continue;
         }
-        if refusal(&answers) == Some(Refusal::NotThere) {
+        if refusal(&answers) == Some(ReplayRefusal::NotThere) {
             sleep(PAUSE).await;
             continue;
         }
         got = Instant::now();
         for answer in &answers {
-            let Part::Events(section) = &answer.part else { panic!("{answer:?}") };
+            let ReplayPart::Events(section) = &answer.part else { panic!("{answer:?}") };
             assert_eq!(section.partition, next.partition);
         }
         let (ranges, ids) = claimed(answers);
-        for (prev, upto) in ranges {
+        for (prev, through) in ranges {
             assert_eq!(prev, next.from.0, "ranges are contiguous");
-            next.from = Seq(upto);
+            next.from = Seq(through);
         }
         all.extend(ids);
     }
@@ -283,7 +291,7 @@ pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String
 async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     router.ready().await;
     let mut published = 0;
     for events in [600, 2_500] {
@@ -315,7 +323,7 @@ async fn what_a_pass_does_not_come_to_waits_for_the_next() {
     let nats = connect(&server).await;
     let mut config = config(&server, "r1");
     config.router.replay_rate = 1_000;
-    let router = Router::start_as(&config).await;
+    let router = TestRouter::start_as(&config).await;
     router.ready().await;
     for number in 0..1_000 {
         publish(&nats, &format!("S{}", number % 40), &number.to_string()).await;
@@ -329,7 +337,7 @@ async fn what_a_pass_does_not_come_to_waits_for_the_next() {
     }
     let refused = join_all(requests.iter().map(|request| ask(&nats, request))).await;
     let refused: Vec<_> = refused.iter().filter_map(|answers| refusal(answers)).collect();
-    assert!(refused.iter().all(|refusal| *refusal == Refusal::Busy), "{refused:?}");
+    assert!(refused.iter().all(|refusal| *refusal == ReplayRefusal::Busy), "{refused:?}");
     assert!(refused.len() < requests.len() / 2, "{} of {} are put off", refused.len(), requests.len());
     router.stop().await;
 }
@@ -339,7 +347,7 @@ async fn what_a_pass_does_not_come_to_waits_for_the_next() {
 async fn a_router_answers_to_its_name() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let (one, other) = (Router::start(&server, "r1").await, Router::start(&server, "r2").await);
+    let (one, other) = (TestRouter::start(&server, "r1").await, TestRouter::start(&server, "r2").await);
     for router in [&one, &other] {
         router.ready().await;
     }
@@ -384,7 +392,7 @@ async fn a_long_replay_passes_over_a_message_that_no_consumer_delivers() {
     takes(1 << 20);
     server.kill();
     server.restart();
-    let router = Router::start_as(&config).await;
+    let router = TestRouter::start_as(&config).await;
     router.ready().await;
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let one = request(&nats, "S0", 0, last).await;

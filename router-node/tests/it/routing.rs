@@ -1,6 +1,6 @@
 //! An event's way through routers to the gateways that want it, and to no other.
 
-use crate::cluster::{Router, SOON, connect, owners};
+use crate::cluster::{SOON, TestRouter, connect, owners};
 use crate::gateway::Gateway;
 use std::collections::BTreeMap;
 use tickwire_core::event::Kind;
@@ -26,7 +26,7 @@ async fn events_come_to_who_wants_them_once_and_in_order() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     publish(&nats, "AAPL", "before anyone asked").await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let (one, all) = (Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await);
     router.ready().await;
     one.subscribe(&symbols(&["AAPL", "TSLA"])).await;
@@ -74,7 +74,7 @@ async fn interest_that_was_missed_is_asked_for() {
     let nats = connect(&server).await;
     let gateway = Gateway::start(&server, "g1").await;
     gateway.state.lock().unwrap().tells_deltas = false;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     gateway.subscribe(&symbols(&["A", "B", "C", "D", "E", "F", "G"])).await;
     gateway.subscribe(&symbols(&["H"])).await;
     for symbol in ["A", "G", "H", "I"] {
@@ -90,7 +90,7 @@ async fn interest_that_was_missed_is_asked_for() {
 async fn an_alert_goes_to_one_gateway_subject_when_its_user_is_at_home() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let router = Router::start(&server, "r1").await;
+    let router = TestRouter::start(&server, "r1").await;
     let gateways =
         [Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await, Gateway::start(&server, "g3").await];
     router.ready().await;
@@ -142,7 +142,7 @@ async fn an_alert_goes_to_one_gateway_subject_when_its_user_is_at_home() {
 async fn routers_share_the_partitions_and_hand_them_over_without_a_gap() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let first = Router::start(&server, "r1").await;
+    let first = TestRouter::start(&server, "r1").await;
     let gateway = Gateway::start(&server, "g1").await;
     first.ready().await;
     gateway.subscribe(&Filter::default()).await;
@@ -170,7 +170,7 @@ async fn routers_share_the_partitions_and_hand_them_over_without_a_gap() {
         .await
     };
     shares(&["r1"]).await;
-    let second = Router::start(&server, "r2").await;
+    let second = TestRouter::start(&server, "r2").await;
     let share = shares(&["r1", "r2"]).await;
     assert!(share.values().all(|count| (13..=19).contains(count)), "{share:?}");
     second.ready().await;

@@ -21,14 +21,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A moment, on both clocks that are needed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Since {
+pub(super) struct ListenedSince {
     at: Instant,
     us: u64,
 }
 
 /// What a client got.
 #[derive(Debug, Default)]
-struct Record {
+struct ListenerRecord {
     /// The numbers of its events, with when each was sent and how long it took, in microseconds.
     events: Vec<(u64, u64, u64)>,
     gaps: u64,
@@ -45,7 +45,7 @@ struct Record {
 struct Listener {
     number: u64,
     client: Client,
-    record: Arc<Mutex<Record>>,
+    record: Arc<Mutex<ListenerRecord>>,
     task: JoinHandle<()>,
 }
 
@@ -76,7 +76,7 @@ impl Listeners {
             };
             async move {
                 let (client, messages) = Client::connect(config).await?;
-                let record = Arc::new(Mutex::new(Record::default()));
+                let record = Arc::new(Mutex::new(ListenerRecord::default()));
                 let task = tokio::spawn(listen(messages, Arc::clone(&record)));
                 let filter = json!({ "symbols": [symbol(number)] });
                 let options = SubscribeOptions { window_ms: Some(0), ..SubscribeOptions::default() };
@@ -94,42 +94,43 @@ impl Listeners {
     }
 
     /// This moment, for the questions below.
-    pub(super) fn mark(&self) -> Since {
-        Since { at: Instant::now(), us: now_us() }
+    pub(super) fn mark(&self) -> ListenedSince {
+        ListenedSince { at: Instant::now(), us: now_us() }
     }
 
     /// How many have not resumed since then.
-    pub(super) fn yet_to_resume(&self, since: Since) -> usize {
+    pub(super) fn yet_to_resume(&self, since: ListenedSince) -> usize {
         self.records(|record| record.resumed).filter(|resumed| resumed.is_none_or(|at| at < since.at)).count()
     }
 
     /// Why one of them was last lost, or could not connect again.
-    pub(super) fn reason(&self, since: Since) -> String {
-        let late = |record: &Record| record.resumed.is_none_or(|at| at < since.at).then(|| record.reason.clone());
+    pub(super) fn reason(&self, since: ListenedSince) -> String {
+        let late =
+            |record: &ListenerRecord| record.resumed.is_none_or(|at| at < since.at).then(|| record.reason.clone());
         self.records(late).flatten().next().unwrap_or_default()
     }
 
     /// How long after that the last one had resumed, in seconds.
-    pub(super) fn last_resumed(&self, since: Since) -> f64 {
+    pub(super) fn last_resumed(&self, since: ListenedSince) -> f64 {
         let last = self.records(|record| record.resumed).flatten().max();
         last.map_or(0.0, |at| at.saturating_duration_since(since.at).as_secs_f64())
     }
 
     /// The same, but for the pauses that each client chose itself.
-    pub(super) fn longest_return(&self, since: Since) -> f64 {
-        let returned = |record: &Record| {
+    pub(super) fn longest_return(&self, since: ListenedSince) -> f64 {
+        let returned = |record: &ListenerRecord| {
             record.resumed.map(|at| at.saturating_duration_since(since.at).saturating_sub(record.paused))
         };
         self.records(returned).flatten().max().unwrap_or_default().as_secs_f64()
     }
 
     /// The longest that an event took which was sent since then, in seconds.
-    pub(super) fn longest(&self, since: Since) -> f64 {
+    pub(super) fn longest(&self, since: ListenedSince) -> f64 {
         self.latencies(since).last().map_or(0.0, |longest| *longest as f64 / 1e6)
     }
 
     /// The 99th percentile of these, in seconds.
-    pub(super) fn p99(&self, since: Since) -> f64 {
+    pub(super) fn p99(&self, since: ListenedSince) -> f64 {
         let latencies = self.latencies(since);
         latencies.get(latencies.len() * 99 / 100).map_or(0.0, |took| *took as f64 / 1e6)
     }
@@ -157,8 +158,8 @@ impl Listeners {
     }
 
     /// How long the events took that were sent since then, in microseconds, the shortest first.
-    fn latencies(&self, since: Since) -> Vec<u64> {
-        let of = |record: &Record| -> Vec<u64> {
+    fn latencies(&self, since: ListenedSince) -> Vec<u64> {
+        let of = |record: &ListenerRecord| -> Vec<u64> {
             record.events.iter().filter(|(_, sent, _)| *sent >= since.us).map(|(_, _, took)| *took).collect()
         };
         let mut latencies: Vec<u64> = self.records(of).flatten().collect();
@@ -166,14 +167,14 @@ impl Listeners {
         latencies
     }
 
-    fn records<T>(&self, look: impl Fn(&Record) -> T) -> impl Iterator<Item = T> {
+    fn records<T>(&self, look: impl Fn(&ListenerRecord) -> T) -> impl Iterator<Item = T> {
         let look_at = move |listener: &Listener| look(&listener.record.lock().unwrap_or_else(PoisonError::into_inner));
         self.clients.iter().map(look_at)
     }
 }
 
 /// Keeps what comes, until the client ends.
-async fn listen(mut messages: Messages, record: Arc<Mutex<Record>>) {
+async fn listen(mut messages: Messages, record: Arc<Mutex<ListenerRecord>>) {
     while let Some(message) = messages.recv().await {
         let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
         match message {

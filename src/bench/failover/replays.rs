@@ -7,13 +7,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tickwire_core::coverage::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
 use tickwire_core::event::Kind;
-use tickwire_core::ids::{Incarnation, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::{Interest, Topic, Want};
-use tickwire_core::replay::{Part, Purpose, ReplayAnswer, ReplayRequest, Sought};
-use tickwire_core::ring::ViewId;
+use tickwire_core::placement::ViewId;
 use tickwire_core::wire::{self, WireError};
-use tickwire_node::life;
+use tickwire_node::epoch;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the past cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayError {
+pub(crate) enum PastError {
     #[error("the stream cannot be looked at: {0}")]
     Stream(#[from] GetStreamError),
     #[error("a router refuses a replay: {0}")]
@@ -41,12 +41,12 @@ pub(crate) enum ReplayError {
 
 /// What was read, and how long it took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Past {
+pub(super) struct PastRead {
     events: u64,
     took: Duration,
 }
 
-impl Past {
+impl PastRead {
     /// Events a second.
     pub(super) fn rate(self) -> f64 {
         self.events as f64 / self.took.as_secs_f64()
@@ -54,30 +54,30 @@ impl Past {
 }
 
 /// Reads every partition of the stream again.
-pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<Past, ReplayError> {
+pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<PastRead, PastError> {
     let begun = Instant::now();
     let found = nats.jetstream.get_stream(stream).await?;
     let info = found.cached_info();
-    let incarnation = life::of(info).incarnation;
+    let epoch_id = epoch::of(info).epoch_id;
     let partitions = info.config.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse().ok());
     let last = info.state.last_sequence;
-    let reads = (0..partitions.unwrap_or(0)).map(|number| read(nats, incarnation, Partition(number), Seq(last)));
+    let reads = (0..partitions.unwrap_or(0)).map(|number| read(nats, epoch_id, Partition(number), Seq(last)));
     let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
     let events = reads.try_fold(0, |sum, events| async move { Ok(sum + events) }).await?;
-    Ok(Past { events, took: begun.elapsed() })
+    Ok(PastRead { events, took: begun.elapsed() })
 }
 
 /// Reads one partition again, up to where the stream ends.
-async fn read(nats: &Nats, incarnation: Incarnation, partition: Partition, to: Seq) -> Result<u64, ReplayError> {
+async fn read(nats: &Nats, epoch_id: EpochId, partition: Partition, to: Seq) -> Result<u64, PastError> {
     let (mut from, mut events) = (Seq(0), 0);
     while from < to {
-        let (read, upto) = ask(nats, incarnation, partition, from, to).await?;
+        let (read, through) = ask(nats, epoch_id, partition, from, to).await?;
         events += read;
         // A partition's last message lies before the stream's.
-        if upto <= from {
+        if through <= from {
             break;
         }
-        from = upto;
+        from = through;
     }
     Ok(events)
 }
@@ -85,12 +85,12 @@ async fn read(nats: &Nats, incarnation: Incarnation, partition: Partition, to: S
 /// Asks once; gives how many events came, and up to where.
 async fn ask(
     nats: &Nats,
-    incarnation: Incarnation,
+    epoch_id: EpochId,
     partition: Partition,
     from: Seq,
     to: Seq,
-) -> Result<(u64, Seq), ReplayError> {
-    let failed = |error: &dyn std::fmt::Display| ReplayError::Nats(error.to_string());
+) -> Result<(u64, Seq), PastError> {
+    let failed = |error: &dyn std::fmt::Display| PastError::Nats(error.to_string());
     let id = NodeId::new("bench").map_err(|error| failed(&error))?;
     let gateway = NodeRef { id, nonce: Nonce(1) };
     let everything = Interest {
@@ -98,31 +98,33 @@ async fn ask(
         view: ViewId(0),
         ..Interest::default()
     };
-    let interest = Sought::of(&gateway, Revision(1), &everything, 1);
+    let interest = ReplayInterest::of(&gateway, Revision(1), &everything, 1);
     // Answers go to where the gateway listens.
     let inbox = names::replayed(gateway.id.as_str(), &gateway.nonce.to_string(), rand::random());
     let purpose = Purpose::Repair;
-    let request = wire::encode(&ReplayRequest { gateway, partition, from, to, incarnation, interest, purpose })?;
+    let request = wire::encode(&ReplayRequest { gateway, partition, from, to, epoch_id, interest, purpose })?;
     let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let asked = nats.client.publish_with_reply(names::REPLAY, inbox, request.into()).await;
     asked.map_err(|error| failed(&error))?;
-    let (mut events, mut upto) = (0, from);
+    let (mut events, mut through) = (0, from);
     loop {
-        let message = timeout(DEADLINE, answers.next()).await.map_err(|_| ReplayError::Late)?;
-        let message = message.ok_or_else(|| ReplayError::Nats("the connection was closed".to_owned()))?;
+        let message = timeout(DEADLINE, answers.next()).await.map_err(|_| PastError::Late)?;
+        let message = message.ok_or_else(|| PastError::Nats("the connection was closed".to_owned()))?;
         if message.status.is_some() {
-            return Err(ReplayError::Nats("no router listens".to_owned()));
+            return Err(PastError::Nats("no router listens".to_owned()));
         }
         let answer: ReplayAnswer<Bytes> = wire::decode(&message.payload)?;
         match answer.part {
-            Part::Events(section) => (events, upto) = (events + section.events.len() as u64, section.upto),
-            Part::Removed { upto: end, .. } => upto = end,
+            ReplayPart::Events(section) => (events, through) = (events + section.events.len() as u64, section.through),
+            ReplayPart::Removed { through: end, .. } => through = end,
             // Nothing of the partition lies behind what was read.
-            Part::Refused(tickwire_core::replay::Refusal::NotThere) => return Ok((events, upto)),
-            Part::Refused(refusal) => return Err(ReplayError::Refused(refusal.as_str())),
+            ReplayPart::Refused(tickwire_core::coverage::replay::ReplayRefusal::NotThere) => {
+                return Ok((events, through));
+            }
+            ReplayPart::Refused(refusal) => return Err(PastError::Refused(refusal.as_str())),
         }
         if answer.last {
-            return Ok((events, upto));
+            return Ok((events, through));
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
-use tickwire_core::frames::{Encoding, encode_event, write_array};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::{Encoding, encode_event, write_array};
 
 use super::{InjectError, now};
 use crate::bench::bare::{COUNT, FEED};
@@ -15,13 +15,13 @@ use crate::bench::scenario::Scenario;
 
 /// The connection that carries events. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Feed {
+pub(crate) struct BareFeed {
     stream: Arc<TcpStream>,
     scenario: Scenario,
     oracle: Arc<Oracle>,
 }
 
-impl Feed {
+impl BareFeed {
     /// Connects to the server.
     pub(crate) fn connect(server: SocketAddr, scenario: Scenario, oracle: Arc<Oracle>) -> Result<Self, InjectError> {
         let mut stream = TcpStream::connect(server)?;

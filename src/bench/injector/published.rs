@@ -19,12 +19,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A producer in a task of its own.
 #[derive(Debug)]
-pub(crate) struct Producer {
+pub(crate) struct PacedProducer {
     due: UnboundedSender<Range<u64>>,
     task: JoinHandle<Result<(), InjectError>>,
 }
 
-impl Producer {
+impl PacedProducer {
     /// Connects.
     pub(crate) async fn start(nats_url: &str, scenario: Scenario) -> Result<Self, InjectError> {
         let config = NatsArgs::at(nats_url).load()?;

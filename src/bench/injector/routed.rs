@@ -5,10 +5,10 @@ use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::ops::Range;
-use tickwire_core::ids::{Incarnation, NodeRef, Partition, Revision, Seq};
+use tickwire_core::coverage::section::{Batch, Section};
+use tickwire_core::ids::{EpochId, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::{Delta, InterestBeat};
-use tickwire_core::ring::Role;
-use tickwire_core::section::{Batch, Section};
+use tickwire_core::placement::Role;
 use tickwire_core::wire;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -27,14 +27,14 @@ const BATCH_EVENTS: u64 = 500;
 
 /// A router in a task of its own.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub(crate) struct InjectingRouter {
     due: UnboundedSender<Range<u64>>,
     task: JoinHandle<Result<(), InjectError>>,
     node: Node,
     shutdown: Shutdown,
 }
 
-impl Router {
+impl InjectingRouter {
     /// Joins the cluster, and listens to gateways from then on.
     pub(crate) async fn start(nats_url: &str, scenario: Scenario) -> Result<Self, InjectError> {
         let mut config = NatsArgs::at(nats_url).load()?;
@@ -49,7 +49,7 @@ impl Router {
         let (deltas, beats) = (subscribe(names::INTEREST).await?, subscribe(names::GATEWAY_BEAT).await?);
         node.nats.check().await?;
         let (due, inbox) = unbounded_channel();
-        let part = Part {
+        let part = InjectorState {
             me: node.me.clone(),
             nats: node.nats.clone(),
             scenario,
@@ -82,7 +82,7 @@ impl Router {
 
 /// The state of the router.
 #[derive(Debug)]
-struct Part {
+struct InjectorState {
     me: NodeRef,
     nats: Nats,
     scenario: Scenario,
@@ -94,7 +94,7 @@ struct Part {
     revision: Revision,
 }
 
-impl Part {
+impl InjectorState {
     async fn play(
         mut self,
         mut deltas: Subscriber,
@@ -138,9 +138,9 @@ impl Part {
         }
         let mut sections = Vec::new();
         for partition in 0..self.last.len() {
-            let upto = self.store();
-            sections.push(self.section(partition as u16, upto, Vec::new()));
-            self.last[partition] = upto;
+            let through = self.store();
+            sections.push(self.section(partition as u16, through, Vec::new()));
+            self.last[partition] = through;
         }
         self.send(sections).await
     }
@@ -165,10 +165,10 @@ impl Part {
             }
             let mut sections = Vec::new();
             for (partition, events) in (0..).zip(events) {
-                if let Some((upto, _)) = events.last() {
-                    let upto = *upto;
-                    sections.push(self.section(partition, upto, events));
-                    self.last[usize::from(partition)] = upto;
+                if let Some((through, _)) = events.last() {
+                    let through = *through;
+                    sections.push(self.section(partition, through, events));
+                    self.last[usize::from(partition)] = through;
                 }
             }
             self.send(sections).await?;
@@ -176,16 +176,16 @@ impl Part {
         Ok(())
     }
 
-    fn section(&self, partition: u16, upto: Seq, events: Vec<(Seq, Bytes)>) -> Section<Bytes> {
+    fn section(&self, partition: u16, through: Seq, events: Vec<(Seq, Bytes)>) -> Section<Bytes> {
         let prev = self.last[usize::from(partition)];
-        Section { partition: Partition(partition), revision: self.revision, prev, upto, events }
+        Section { partition: Partition(partition), revision: self.revision, prev, through, events }
     }
 
     async fn send(&self, sections: Vec<Section<Bytes>>) -> Result<(), InjectError> {
         let Some(gateway) = &self.gateway else {
             return Err(InjectError::Send("no gateway has been heard of".to_owned()));
         };
-        let batch = Batch { router: self.me.clone(), incarnation: Incarnation(1), sections, before: Seq(0) };
+        let batch = Batch { router: self.me.clone(), epoch_id: EpochId(1), sections, before: Seq(0) };
         let bytes = wire::encode(&batch).map_err(|error| InjectError::Event(error.to_string()))?;
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         let sent = self.nats.client.publish(subject, bytes.into()).await;

@@ -13,13 +13,13 @@
 //! The checkpoint, which tells every gateway how far every partition was read, is one more batch at its interval.
 
 use serde::Serialize;
-use tickwire_core::ring::Role;
+use tickwire_core::placement::Role;
 use tickwire_node::names;
 use tickwire_router_node::LONGEST_WINDOW;
 
 /// A cluster and its load. Times are in seconds, rates in events a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Cluster {
+pub(crate) struct ClusterLoad {
     pub(crate) gateways: u32,
     pub(crate) routers: u32,
     pub(crate) partitions: u32,
@@ -41,7 +41,7 @@ pub(crate) struct Cluster {
 /// A sort of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Sort {
+pub(crate) enum TrafficKind {
     /// From a router to a gateway.
     Batches,
     /// Gateways tell all routers which interest they have.
@@ -64,7 +64,7 @@ pub(crate) enum Sort {
     Deliveries,
 }
 
-impl Sort {
+impl TrafficKind {
     /// All of them, in the order in which they are told.
     pub(crate) const ALL: [Self; 10] = [
         Self::Batches,
@@ -101,7 +101,7 @@ impl Sort {
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
             _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::Looks),
             _ => match names::parse_stored(subject) {
-                names::Stored::Tick { .. } => Some(Self::Ticks),
+                names::StoredSubject::Tick { .. } => Some(Self::Ticks),
                 _ => subject.starts_with("events.").then_some(Self::Events),
             },
         }
@@ -124,51 +124,51 @@ impl Sort {
     }
 }
 
-impl Cluster {
+impl ClusterLoad {
     /// How many messages of a sort are published in a second.
-    pub(crate) fn published(&self, sort: Sort) -> f64 {
+    pub(crate) fn published(&self, sort: TrafficKind) -> f64 {
         let (gateways, routers) = (f64::from(self.gateways), f64::from(self.routers));
         // One lease more than partitions: that on what the partition transform did not recognise.
         let leases = f64::from(self.partitions) + 1.0;
         let ticks = f64::from(self.partitions) / self.tick_interval;
         match sort {
-            Sort::Batches => gateways * routers * (self.batches() + 1.0 / self.checkpoint_interval),
-            Sort::GatewayBeats => gateways / self.beat_interval,
-            Sort::Interest => 0.0,
-            Sort::Beats => (gateways + routers) / self.beat_interval,
-            Sort::Announcements => 1.0 / self.round_interval,
-            Sort::Renewals => leases / self.checkpoint_interval + 1.0 / self.round_interval,
+            TrafficKind::Batches => gateways * routers * (self.batches() + 1.0 / self.checkpoint_interval),
+            TrafficKind::GatewayBeats => gateways / self.beat_interval,
+            TrafficKind::Interest => 0.0,
+            TrafficKind::Beats => (gateways + routers) / self.beat_interval,
+            TrafficKind::Announcements => 1.0 / self.round_interval,
+            TrafficKind::Renewals => leases / self.checkpoint_interval + 1.0 / self.round_interval,
             // Each lease is looked at twice a second by all but its owner.
-            Sort::Looks => (routers - 1.0) * (2.0 * leases + 1.0 / self.round_interval),
-            Sort::Ticks => ticks,
-            Sort::Events => self.rate,
-            Sort::Deliveries => self.rate + ticks,
+            TrafficKind::Looks => (routers - 1.0) * (2.0 * leases + 1.0 / self.round_interval),
+            TrafficKind::Ticks => ticks,
+            TrafficKind::Events => self.rate,
+            TrafficKind::Deliveries => self.rate + ticks,
         }
     }
 
     /// How many nodes receive each of these; none where they go to the stream alone.
-    pub(crate) fn receivers(&self, sort: Sort) -> u32 {
+    pub(crate) fn receivers(&self, sort: TrafficKind) -> u32 {
         match sort {
-            Sort::Batches | Sort::Deliveries => 1,
-            Sort::GatewayBeats | Sort::Interest | Sort::Beats => self.routers,
-            Sort::Announcements => self.gateways + self.routers,
-            Sort::Renewals | Sort::Looks | Sort::Ticks | Sort::Events => 0,
+            TrafficKind::Batches | TrafficKind::Deliveries => 1,
+            TrafficKind::GatewayBeats | TrafficKind::Interest | TrafficKind::Beats => self.routers,
+            TrafficKind::Announcements => self.gateways + self.routers,
+            TrafficKind::Renewals | TrafficKind::Looks | TrafficKind::Ticks | TrafficKind::Events => 0,
         }
     }
 
     /// How many messages NATS moves for one of these: itself if it comes from a node, each of its copies that go out, and
     /// the answer to a write or a request.
-    pub(crate) fn moves(&self, sort: Sort) -> u32 {
+    pub(crate) fn moves(&self, sort: TrafficKind) -> u32 {
         match sort {
-            Sort::Renewals | Sort::Looks | Sort::Events => 2,
-            Sort::Deliveries => 1,
+            TrafficKind::Renewals | TrafficKind::Looks | TrafficKind::Events => 2,
+            TrafficKind::Deliveries => 1,
             _ => 1 + self.receivers(sort),
         }
     }
 
     /// How many messages NATS moves in a second.
     pub(crate) fn moved(&self) -> f64 {
-        Sort::ALL.iter().map(|sort| self.published(*sort) * f64::from(self.moves(*sort))).sum()
+        TrafficKind::ALL.iter().map(|sort| self.published(*sort) * f64::from(self.moves(*sort))).sum()
     }
 
     /// For how long a router gathers, once it has sent something to a gateway: longer when it has many gateways.
@@ -194,8 +194,8 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    fn cluster() -> Cluster {
-        Cluster {
+    fn cluster() -> ClusterLoad {
+        ClusterLoad {
             gateways: 4,
             routers: 4,
             partitions: 32,
@@ -213,15 +213,15 @@ mod tests {
 
     #[test]
     fn a_quiet_cluster_sends_checkpoints_alone() {
-        let quiet = Cluster { rate: 0.0, ..cluster() };
-        assert_eq!(quiet.published(Sort::Batches), 16.0);
-        assert_eq!(quiet.published(Sort::Deliveries), 6.4);
+        let quiet = ClusterLoad { rate: 0.0, ..cluster() };
+        assert_eq!(quiet.published(TrafficKind::Batches), 16.0);
+        assert_eq!(quiet.published(TrafficKind::Deliveries), 6.4);
     }
 
     #[test]
     fn few_events_go_each_alone_many_share_the_window_and_critical_ones_do_not_wait() {
-        let pair = Cluster { gateways: 1, routers: 1, interest: 1.0, critical: 0.0, ..cluster() };
-        let batches = |rate, critical| Cluster { rate, critical, ..pair }.published(Sort::Batches) - 1.0;
+        let pair = ClusterLoad { gateways: 1, routers: 1, interest: 1.0, critical: 0.0, ..cluster() };
+        let batches = |rate, critical| ClusterLoad { rate, critical, ..pair }.published(TrafficKind::Batches) - 1.0;
         assert!((batches(1.0, 0.0) - 1.0).abs() < 0.01);
         assert!((batches(100_000.0, 0.0) - 500.0).abs() < 1.0);
         assert!((batches(1_000.0, 1.0) - 1_000.0).abs() < 0.01);
@@ -253,23 +253,26 @@ mod tests {
 
     #[test]
     fn a_router_with_many_gateways_keeps_to_its_batches() {
-        let crowd = Cluster { gateways: 200, routers: 20, rate: 1e6, critical: 0.0, ..cluster() };
+        let crowd = ClusterLoad { gateways: 200, routers: 20, rate: 1e6, critical: 0.0, ..cluster() };
         assert_eq!(crowd.window(), 0.02);
-        assert!((crowd.published(Sort::Batches) / 20.0 - 10_200.0).abs() < 10.0);
-        assert_eq!(Cluster { gateways: 5_000, ..crowd }.window(), 0.05);
+        assert!((crowd.published(TrafficKind::Batches) / 20.0 - 10_200.0).abs() < 10.0);
+        assert_eq!(ClusterLoad { gateways: 5_000, ..crowd }.window(), 0.05);
     }
 
     #[test]
     fn subjects_tell_what_a_message_is() {
-        let of = |subject: &str| Sort::of(subject, None);
-        assert_eq!(of(&names::gateway("g", "1a")), Some(Sort::Batches));
-        assert_eq!(of(&names::beat("router")), Some(Sort::Beats));
-        assert_eq!(of(&names::tick(3)), Some(Sort::Ticks));
-        assert_eq!(of(&names::source("pattern", "AAPL")), Some(Sort::Events));
-        assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(Sort::Renewals));
-        assert_eq!(of("$JS.API.STREAM.MSG.GET.KV_TICKWIRE_LEASES"), Some(Sort::Looks));
+        let of = |subject: &str| TrafficKind::of(subject, None);
+        assert_eq!(of(&names::gateway("g", "1a")), Some(TrafficKind::Batches));
+        assert_eq!(of(&names::beat("router")), Some(TrafficKind::Beats));
+        assert_eq!(of(&names::heartbeat(3)), Some(TrafficKind::Ticks));
+        assert_eq!(of(&names::source("pattern", "AAPL")), Some(TrafficKind::Events));
+        assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(TrafficKind::Renewals));
+        assert_eq!(of("$JS.API.STREAM.MSG.GET.KV_TICKWIRE_LEASES"), Some(TrafficKind::Looks));
         assert_eq!(of("$JS.API.STREAM.INFO.EVENTS"), None);
         assert_eq!(of("_INBOX_router.x"), None);
-        assert_eq!(Sort::of(&names::tick(3), Some("$JS.ACK.EVENTS.c.1.2.3.4.0")), Some(Sort::Deliveries));
+        assert_eq!(
+            TrafficKind::of(&names::heartbeat(3), Some("$JS.ACK.EVENTS.c.1.2.3.4.0")),
+            Some(TrafficKind::Deliveries)
+        );
     }
 }

@@ -13,8 +13,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{End, Harvest, Shared, SocketsError};
-use crate::bench::client::{Client, Counts, Lost, Stage};
+use super::{FleetShared, Harvest, SocketEndState, SocketsError};
+use crate::bench::client::{BenchClient, ClientStage, Counts, Lost};
 
 /// How many sockets of a thread are connecting at a time.
 const CONNECTING: usize = 64;
@@ -44,17 +44,17 @@ const WAKE: Token = Token(usize::MAX);
 
 /// The state of a thread.
 #[derive(Debug)]
-pub(super) struct Worker {
-    shared: Arc<Shared>,
+pub(super) struct SocketWorker {
+    shared: Arc<FleetShared>,
     poll: Poll,
-    clients: Slab<Client>,
+    clients: Slab<BenchClient>,
     counts: Counts,
     buffer: Vec<u8>,
     /// The sockets of this thread that have not been opened yet.
     to_open: std::iter::StepBy<std::ops::Range<u32>>,
     connecting: usize,
     stalled: bool,
-    ends: Vec<End>,
+    ends: Vec<SocketEndState>,
     churn: Churn,
 }
 
@@ -71,9 +71,9 @@ struct Churn {
     lost: (u64, Option<Lost>),
 }
 
-impl Worker {
+impl SocketWorker {
     /// Thread `number` of `threads`, and what wakes it.
-    pub(super) fn new(shared: Arc<Shared>, number: u32, threads: u32) -> Result<(Self, Waker), SocketsError> {
+    pub(super) fn new(shared: Arc<FleetShared>, number: u32, threads: u32) -> Result<(Self, Waker), SocketsError> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let sockets = shared.plan.sockets;
@@ -108,7 +108,7 @@ impl Worker {
         }
         for (_, client) in std::mem::take(&mut self.clients) {
             if client.number < self.shared.plan.sockets {
-                self.ends.push(End::of(&client, None));
+                self.ends.push(SocketEndState::of(&client, None));
             }
         }
         Ok(Harvest {
@@ -157,7 +157,7 @@ impl Worker {
         let measured = number < plan.sockets && !stalls;
         let entry = self.clients.vacant_entry();
         let at = entry.key();
-        let client = entry.insert(Client::new(number, stream?, stalls, measured));
+        let client = entry.insert(BenchClient::new(number, stream?, stalls, measured));
         self.poll.registry().register(&mut client.stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
         self.connecting += 1;
         Ok(at)
@@ -179,7 +179,7 @@ impl Worker {
         if client.measured {
             shared.received.fetch_add(client.tally.events - events, Ordering::Relaxed);
         }
-        if stage != Stage::Ready && client.stage == Stage::Ready {
+        if stage != ClientStage::Ready && client.stage == ClientStage::Ready {
             self.connecting -= 1;
             if client.number < shared.plan.sockets {
                 shared.ready.fetch_add(1, Ordering::Relaxed);
@@ -196,15 +196,15 @@ impl Worker {
         let Some(mut client) = self.clients.try_remove(at) else { return Ok(()) };
         self.poll.registry().deregister(&mut client.stream)?;
         let number = client.number;
-        if client.stage != Stage::Ready {
+        if client.stage != ClientStage::Ready {
             self.connecting -= 1;
         }
         if number >= self.shared.plan.sockets {
             self.churn.staying.retain(|(_, staying)| *staying != at);
             self.churn.lost.0 += 1;
             self.churn.lost.1.get_or_insert(lost);
-        } else if client.stage == Stage::Ready {
-            self.ends.push(End::of(&client, Some(lost)));
+        } else if client.stage == ClientStage::Ready {
+            self.ends.push(SocketEndState::of(&client, Some(lost)));
         } else {
             let source_address = source_address(self.shared.origin, number);
             return Err(SocketsError::Lost { number, source_address, lost });
@@ -242,7 +242,7 @@ impl Worker {
         self.churn.next = Some(due);
         while let Some((_, at)) = self.churn.staying.pop_front_if(|(came, _)| *came + STAY <= now) {
             if let Some(mut client) = self.clients.try_remove(at) {
-                self.connecting -= usize::from(client.stage != Stage::Ready);
+                self.connecting -= usize::from(client.stage != ClientStage::Ready);
                 client.leave();
                 self.poll.registry().deregister(&mut client.stream)?;
                 self.churn.gone += 1;
@@ -253,15 +253,15 @@ impl Worker {
 
     /// Adds what came since the last turn to what all threads share.
     fn publish(&mut self) {
-        let (Shared { events, frames, bytes, .. }, counts) = (&*self.shared, &mut self.counts);
+        let (FleetShared { events, frames, bytes, .. }, counts) = (&*self.shared, &mut self.counts);
         for (shared, own) in [(events, &mut counts.events), (frames, &mut counts.frames), (bytes, &mut counts.bytes)] {
             shared.fetch_add(std::mem::take(own), Ordering::Relaxed);
         }
     }
 }
 
-impl End {
-    fn of(client: &Client, lost: Option<Lost>) -> Self {
+impl SocketEndState {
+    fn of(client: &BenchClient, lost: Option<Lost>) -> Self {
         Self { number: client.number, tally: client.tally, lost, warned: client.warned }
     }
 }

@@ -13,17 +13,17 @@ use crate::wire::{frame, upgrade};
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What one connection of a flood does until it breaks, or time is up.
-pub(super) type Attack = fn(SocketAddr, &Told) -> Result<()>;
+pub(super) type Attack = fn(SocketAddr, &AttackResult) -> Result<()>;
 
 /// What floods and the test tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct AttackResult {
     over: AtomicBool,
     /// Connections that were opened.
     opened: AtomicU64,
 }
 
-impl Told {
+impl AttackResult {
     /// Floods are to end.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Told {
     }
 
     /// A connection whose answers are read and passed over until it ends.
-    fn open_read(&self, address: SocketAddr, request: &str) -> Result<Reading> {
+    fn open_read(&self, address: SocketAddr, request: &str) -> Result<PoorReader> {
         let stream = self.open(address, request)?;
         let mut reading = stream.try_clone()?;
         std::thread::spawn(move || {
@@ -63,7 +63,7 @@ impl Told {
                 }
             }
         });
-        Ok(Reading(stream))
+        Ok(PoorReader(stream))
     }
 
     /// Writes the same over and over, whether or not it is read.
@@ -92,9 +92,9 @@ impl Told {
 }
 
 /// A connection that is read by a thread, which ends with it.
-struct Reading(TcpStream);
+struct PoorReader(TcpStream);
 
-impl Drop for Reading {
+impl Drop for PoorReader {
     fn drop(&mut self) {
         self.0.shutdown(Shutdown::Both).ok();
     }
@@ -105,19 +105,19 @@ fn is_pause(error: &std::io::Error) -> bool {
 }
 
 /// Endless fragments of a message that begins with this frame.
-fn fragments(address: SocketAddr, query: &str, begin: &[u8], told: &Told) -> Result<()> {
+fn fragments(address: SocketAddr, query: &str, begin: &[u8], told: &AttackResult) -> Result<()> {
     let mut stream = told.open(address, &upgrade(query, ""))?;
     stream.write_all(begin)?;
     told.write(&mut stream, &frame(0x00, b"").repeat(20_000))
 }
 
 /// Frames that are answered, or not, and whose answers are read.
-fn frames(address: SocketAddr, query: &str, frame: &[u8], told: &Told) -> Result<()> {
+fn frames(address: SocketAddr, query: &str, frame: &[u8], told: &AttackResult) -> Result<()> {
     let mut stream = told.open_read(address, &upgrade(query, ""))?;
     told.write(&mut stream.0, &frame.repeat(65_536 / frame.len() + 1))
 }
 
-fn asked_and_read(address: SocketAddr, request: &str, told: &Told) -> Result<()> {
+fn asked_and_read(address: SocketAddr, request: &str, told: &AttackResult) -> Result<()> {
     let mut stream = told.open_read(address, "")?;
     told.write(&mut stream.0, &format!("GET {request} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes().repeat(1_000))
 }

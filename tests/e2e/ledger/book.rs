@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tickwire_core::frames::Encoding;
 use tickwire_core::ids::Seq;
+use tickwire_core::protocol::Encoding;
 use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::balancer::balance;
 use super::check::{Tally, assert_adds_up, assert_gone};
-use super::faults::Fault;
+use super::faults::LedgerFault;
 use super::reader::{Gateways, Nature, Reader, SETTLE};
 use crate::cluster::Cluster;
 use crate::feed::{Feed, SYMBOLS, USERS};
 use crate::listener::Listener;
-use crate::oracle::{Entry, assert_covered, assert_exact, filter};
+use crate::oracle::{OracleEntry, assert_covered, assert_exact, filter};
 use crate::producer::{Outgoing, Producer};
 use crate::stranger::{Admins, Stranger};
 
@@ -70,7 +70,7 @@ pub(crate) struct Ledger {
 
 /// What the stream has discarded.
 struct Gone {
-    entries: Vec<Entry>,
+    entries: Vec<OracleEntry>,
     /// The last sequence that is gone.
     up_to: Seq,
     /// The readers whose gateway had not had all of it.
@@ -157,10 +157,10 @@ impl Ledger {
     }
 
     /// Lets faults happen one after the other, with events in between.
-    pub(crate) async fn suffer(&mut self, faults: &[Fault]) {
+    pub(crate) async fn suffer(&mut self, faults: &[LedgerFault]) {
         for fault in faults {
             eprintln!("fault: {fault:?}");
-            if *fault == Fault::FreezeRouter {
+            if *fault == LedgerFault::FreezeRouter {
                 self.add_readers();
             }
             fault.happen(&mut self.cluster, &self.gateways, &mut self.rng).await;
@@ -195,7 +195,7 @@ impl Ledger {
     pub(super) async fn suffer_chaos(&mut self, lasting: Duration) {
         let end = tokio::time::Instant::now() + lasting;
         while tokio::time::Instant::now() < end {
-            let fault = Fault::any(&self.cluster, &mut self.rng);
+            let fault = LedgerFault::any(&self.cluster, &mut self.rng);
             self.suffer(&[fault]).await;
             sleep(Duration::from_millis(100)).await;
         }

@@ -3,11 +3,11 @@
 //! the stream has discarded since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use tickwire_core::frames::{Gap, Notice, Range, ReceivedEvent};
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
 
-use super::reader::{Reader, Record};
-use crate::oracle::{Entry, Log, as_received, at, filter};
+use super::reader::{LedgerRecord, Reader};
+use crate::oracle::{Log, OracleEntry, as_received, at, filter};
 
 /// What became of a reader's events.
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,7 +30,8 @@ pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log, gone: Optio
     reader.look(|record| {
         let begin = record.begin.as_deref().unwrap_or_else(|| panic!("{name} never subscribed"));
         let due = wanted.into_iter().filter(|entry| entry.seq > at(begin, entry.partition));
-        let due: BTreeMap<(Partition, Seq), &Entry> = due.map(|entry| ((entry.partition, entry.seq), entry)).collect();
+        let due: BTreeMap<(Partition, Seq), &OracleEntry> =
+            due.map(|entry| ((entry.partition, entry.seq), entry)).collect();
         let is_held = nature.is_slow || nature.may_be_held;
         let repeats = assert_once_and_in_order(name, record, &due, is_held);
         let had: BTreeSet<_> = record.events.iter().map(|got| (got.event.p, got.event.seq)).collect();
@@ -72,8 +73,8 @@ pub(crate) fn assert_gone<'a>(
 /// Every event is one that is due, as it was published, and comes again only if it came early before. Gives how many do.
 fn assert_once_and_in_order(
     name: &str,
-    record: &Record,
-    due: &BTreeMap<(Partition, Seq), &Entry>,
+    record: &LedgerRecord,
+    due: &BTreeMap<(Partition, Seq), &OracleEntry>,
     is_held: bool,
 ) -> usize {
     let (mut early, mut had, mut repeats) = (BTreeMap::new(), BTreeSet::new(), 0);
@@ -109,7 +110,7 @@ fn assert_once_and_in_order(
 }
 
 /// Each missing event lies in a gap, or is one of those that notices count. Gives how many are missing.
-fn assert_told(name: &str, record: &Record, missing: &[&(Partition, Seq)]) -> usize {
+fn assert_told(name: &str, record: &LedgerRecord, missing: &[&(Partition, Seq)]) -> usize {
     let in_gap =
         |(p, seq): &(Partition, Seq)| record.gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
     let noticed = |(p, seq): &(Partition, Seq)| {
@@ -124,7 +125,7 @@ fn assert_told(name: &str, record: &Record, missing: &[&(Partition, Seq)]) -> us
 /// In each session, what was due and did not come is what notices counted, exactly. Of a session that broke off, a
 /// notice may also count what came in the next one, since no position covered it: so that count is a bound there, and
 /// exact again in the last session.
-fn assert_counted(name: &str, record: &Record, due: &BTreeMap<(Partition, Seq), &Entry>) {
+fn assert_counted(name: &str, record: &LedgerRecord, due: &BTreeMap<(Partition, Seq), &OracleEntry>) {
     for (number, session) in record.sessions.iter().enumerate() {
         let end = record.sessions.get(number + 1).map(|next| &next.begin);
         let is_in = |(p, seq): &(Partition, Seq)| {

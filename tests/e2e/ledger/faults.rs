@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::reader::Gateways;
 use crate::cluster::Cluster;
-use crate::node::{DEADLINE, Node};
+use crate::node::{DEADLINE, TestNode};
 
 /// How long a frozen router sleeps: others take its partitions meanwhile.
 const SLEEP: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const AWAY: Duration = Duration::from_secs(3);
 
 /// What happens to a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum LedgerTrouble {
     /// It is cut for a while.
     Cut,
     /// It carries nothing for a while.
@@ -28,14 +28,14 @@ pub(crate) enum Trouble {
     Break,
 }
 
-impl Trouble {
+impl LedgerTrouble {
     pub(crate) const ALL: [Self; 3] = [Self::Cut, Self::Stall, Self::Break];
 
     fn any(rng: &mut StdRng) -> Self {
         Self::ALL.choose(rng).copied().unwrap()
     }
 
-    async fn happen(self, to: Option<&Node>) {
+    async fn happen(self, to: Option<&TestNode>) {
         let line = to.and_then(|node| node.line.as_ref()).expect("every node has a line");
         match self {
             Self::Cut => line.cut(),
@@ -49,7 +49,7 @@ impl Trouble {
 
 /// One of them. Afterwards there are as many nodes as before, unless its name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum LedgerFault {
     /// A gateway is killed; another takes its place.
     KillGateway,
     /// A router is killed; another takes its place.
@@ -71,12 +71,12 @@ pub(crate) enum Fault {
     /// The nats-server that leads the stream, or the only one, is killed, and comes back after a while.
     KillNats,
     /// The line of a router to NATS is out of order for a while.
-    LineOfRouter(Trouble),
+    LineOfRouter(LedgerTrouble),
     /// The line of a gateway.
-    LineOfGateway(Trouble),
+    LineOfGateway(LedgerTrouble),
 }
 
-impl Fault {
+impl LedgerFault {
     /// Any that can happen to a cluster of two or three gateways behind lines, of which two or three are left.
     pub(crate) fn any(cluster: &Cluster, rng: &mut StdRng) -> Self {
         let grows = cluster.gateways.len() < 3;
@@ -90,8 +90,8 @@ impl Fault {
             Self::RollGateways,
             if grows { Self::AddGateway } else { Self::RemoveGateway },
             Self::KillNats,
-            Self::LineOfRouter(Trouble::any(rng)),
-            Self::LineOfGateway(Trouble::any(rng)),
+            Self::LineOfRouter(LedgerTrouble::any(rng)),
+            Self::LineOfGateway(LedgerTrouble::any(rng)),
         ];
         all.choose(rng).copied().unwrap()
     }

@@ -11,9 +11,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tickwire_core::frames::{CaughtUp, Encoding, Gap, Heartbeat, Notice, ReceivedEvent, ServerMessage, Subscriptions};
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::position::Position;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{
+    CaughtUp, Encoding, Gap, Heartbeat, Notice, ReceivedEvent, ServerMessage, Subscriptions,
+};
 use tickwire_testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -78,7 +80,7 @@ impl Nature {
 
 /// An event, whether it came early, and in which of the reader's sessions.
 #[derive(Debug, Clone)]
-pub(crate) struct Got {
+pub(crate) struct ReceivedRecord {
     pub(crate) event: ReceivedEvent,
     pub(crate) is_early: bool,
     pub(crate) session: usize,
@@ -86,8 +88,8 @@ pub(crate) struct Got {
 
 /// What a reader got.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
-    pub(crate) events: Vec<Got>,
+pub(crate) struct LedgerRecord {
+    pub(crate) events: Vec<ReceivedRecord>,
     pub(crate) gaps: Vec<Gap>,
     /// The gateway that it was connected to last.
     pub(crate) gateway: String,
@@ -96,7 +98,7 @@ pub(crate) struct Record {
     /// The last position told.
     pub(crate) position: Option<String>,
     /// One after the other.
-    pub(crate) sessions: Vec<Session>,
+    pub(crate) sessions: Vec<LedgerSession>,
     /// Resumes that were not complete.
     pub(crate) incomplete: u32,
     seen: BTreeMap<Partition, Seq>,
@@ -104,7 +106,7 @@ pub(crate) struct Record {
 
 /// One session of a reader that was welcomed.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub(crate) struct LedgerSession {
     /// Per partition, where it began: everything up to here the reader had, or was told of.
     pub(crate) begin: Vec<Seq>,
     /// What it was told of delivery.
@@ -115,7 +117,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) nature: Nature,
-    record: Arc<Mutex<Record>>,
+    record: Arc<Mutex<LedgerRecord>>,
     hurry: Arc<AtomicBool>,
     asks: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -123,10 +125,10 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn start(nature: Nature, gateways: Gateways, seed: u64) -> Self {
-        let record = Arc::new(Mutex::new(Record::default()));
+        let record = Arc::new(Mutex::new(LedgerRecord::default()));
         let hurry = Arc::new(AtomicBool::new(!nature.is_slow));
         let asks = Arc::new(AtomicBool::new(false));
-        let life = Life {
+        let life = ReaderEpoch {
             nature: nature.clone(),
             gateways,
             record: Arc::clone(&record),
@@ -138,7 +140,7 @@ impl Reader {
     }
 
     /// Looks at what it has so far.
-    pub(crate) fn look<T>(&self, at: impl FnOnce(&Record) -> T) -> T {
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&LedgerRecord) -> T) -> T {
         assert!(!self.task.is_finished(), "a reader has failed");
         at(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -162,16 +164,16 @@ impl Drop for Reader {
     }
 }
 
-struct Life {
+struct ReaderEpoch {
     nature: Nature,
     gateways: Gateways,
-    record: Arc<Mutex<Record>>,
+    record: Arc<Mutex<LedgerRecord>>,
     hurry: Arc<AtomicBool>,
     asks: Arc<AtomicBool>,
     rng: StdRng,
 }
 
-impl Life {
+impl ReaderEpoch {
     async fn live(mut self) {
         sleep(self.nature.delay).await;
         loop {
@@ -234,7 +236,7 @@ impl Life {
     fn opening(&self) -> Value {
         let mut record = self.record.lock().unwrap();
         let begin = record.reached();
-        record.sessions.push(Session { begin, ..Session::default() });
+        record.sessions.push(LedgerSession { begin, ..LedgerSession::default() });
         let filter = &self.nature.filter;
         match &record.position {
             Some(position) if record.begin.is_some() => {
@@ -247,7 +249,7 @@ impl Life {
     }
 }
 
-impl Record {
+impl LedgerRecord {
     /// All notices.
     pub(crate) fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.sessions.iter().flat_map(|session| &session.notices)
@@ -264,7 +266,7 @@ impl Record {
     }
 
     /// The session that is under way, with its number.
-    fn session(&mut self) -> (usize, &mut Session) {
+    fn session(&mut self) -> (usize, &mut LedgerSession) {
         let number = self.sessions.len() - 1;
         (number, &mut self.sessions[number])
     }
@@ -280,7 +282,7 @@ impl Record {
                         *seen = event.seq.max(*seen);
                     }
                     let (session, _) = self.session();
-                    self.events.push(Got { event: *event, is_early, session });
+                    self.events.push(ReceivedRecord { event: *event, is_early, session });
                 }
                 ServerMessage::Gap(gap) => self.gaps.push(gap),
                 ServerMessage::Notice(notice) => self.session().1.notices.push(notice),

@@ -38,7 +38,7 @@ pub(super) async fn events(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
         b"events.pattern.\x01\x02",
     ];
     loop {
-        if let Some(mut peer) = Peer::connect(&nats).await {
+        if let Some(mut peer) = StrangerPeer::connect(&nats).await {
             loop {
                 tried.events.fetch_add(1, Ordering::Relaxed);
                 let subject = SUBJECTS.choose(&mut rng).unwrap();
@@ -60,7 +60,7 @@ pub(super) async fn subjects(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
     let known = known.map(str::to_owned).into_iter().chain([names::beat("router"), names::beat("gateway")]);
     let heard = Arc::new(Mutex::new(known.collect::<BTreeSet<String>>()));
     loop {
-        if let Some(mut peer) = Peer::connect(&nats).await
+        if let Some(mut peer) = StrangerPeer::connect(&nats).await
             && peer.listen(Arc::clone(&heard)).await.is_some()
         {
             loop {
@@ -79,11 +79,11 @@ pub(super) async fn subjects(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
 }
 
 /// A connection to NATS that speaks its protocol and no more of it than it must.
-struct Peer {
+struct StrangerPeer {
     tcp: TcpStream,
 }
 
-impl Peer {
+impl StrangerPeer {
     async fn connect(nats: &str) -> Option<Self> {
         let mut tcp = TcpStream::connect(nats).await.ok()?;
         let hello =

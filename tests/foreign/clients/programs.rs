@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use tickwire_core::codes::{CloseCode, Reconnect};
+use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 
 use crate::foreign::document::files;
 

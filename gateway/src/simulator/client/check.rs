@@ -2,25 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tickwire_core::codes::NoticeCode;
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::frames::{Gap, Notice, Range};
-use tickwire_core::ids::{Incarnation, Life, Partition, Seq};
+use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::{Gap, Notice, Range};
 
-use super::super::cluster::{Cluster, Stored};
+use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::made::filter;
-use super::{Client, Connection, Taken};
+use super::{ClientConnection, SimClient, Taken};
 
 /// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
 const READ_MS: i64 = 20;
 
-impl Client {
+impl SimClient {
     /// What was given and told must be what was promised. `is_told` says whether a gap had to be.
     pub(in super::super) fn check(
         &self,
-        (history, lives): (&BTreeMap<Incarnation, Vec<Stored>>, &BTreeMap<Incarnation, Life>),
-        is_told: impl Fn(Incarnation, &Gap) -> bool,
+        (history, epochs): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>),
+        is_told: impl Fn(EpochId, &Gap) -> bool,
     ) {
         let nothing = Taken::default();
         let filters: BTreeMap<u32, Filter> = self
@@ -31,56 +31,56 @@ impl Client {
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
             // What a later life keeps may come in that.
-            let lives = self.taken.iter().filter(|(life, _)| **life >= past.incarnation);
-            let taken: Vec<&Taken> = lives.map(|(_, taken)| taken).collect();
-            let is_past = |stored: &&Stored| {
-                let Stored { partition, seq, event, is_tick, .. } = stored;
+            let epochs = self.taken.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
+            let taken: Vec<&Taken> = epochs.map(|(_, taken)| taken).collect();
+            let is_past = |stored: &&StoredEvent| {
+                let StoredEvent { partition, seq, event, is_heartbeat, .. } = stored;
                 let is_there = event.stored >= past.since && *seq <= past.end[usize::from(partition.0)];
-                is_there && !is_tick && wants(past.filter, event)
+                is_there && !is_heartbeat && wants(past.filter, event)
             };
             let is_promised =
-                |stored: &&Stored| is_past(stored) && stored.event.stored >= Timestamp(past.since.0 + READ_MS);
-            for Stored { partition, seq, .. } in history[&past.incarnation].iter().filter(is_promised) {
+                |stored: &&StoredEvent| is_past(stored) && stored.event.stored >= Timestamp(past.since.0 + READ_MS);
+            for StoredEvent { partition, seq, .. } in history[&past.epoch_id].iter().filter(is_promised) {
                 let is_told = taken.iter().any(|taken| taken.is_told(*partition, *seq));
                 let is_known = is_told || past.given.contains(&(*partition, *seq));
                 assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
             }
             for place in &past.given {
-                let mut log = history[&past.incarnation].iter();
+                let mut log = history[&past.epoch_id].iter();
                 let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
                 let may_be = self.was_slow || was_stored;
                 assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
             }
         }
         for promise in &self.promises {
-            let taken = self.taken.get(&promise.incarnation).unwrap_or(&nothing);
+            let taken = self.taken.get(&promise.epoch_id).unwrap_or(&nothing);
             // What stands before a life began is the same in the one before.
-            let life = lives[&promise.incarnation];
+            let epoch = epochs[&promise.epoch_id];
             let former =
-                self.taken.iter().filter(|(former, _)| life.keeps_of(**former).is_some()).map(|(_, taken)| taken);
+                self.taken.iter().filter(|(former, _)| epoch.keeps_of(**former).is_some()).map(|(_, taken)| taken);
             let former: Vec<&Taken> = former.collect();
-            for Stored { partition, seq, event, .. } in
-                history[&promise.incarnation].iter().filter(|stored| !stored.is_tick)
+            for StoredEvent { partition, seq, event, .. } in
+                history[&promise.epoch_id].iter().filter(|stored| !stored.is_heartbeat)
             {
                 let at = usize::from(partition.0);
                 if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
                     continue;
                 }
                 let knows = |taken: &Taken| taken.knows(*partition, *seq);
-                let is_known = knows(taken) || *seq <= life.before && former.iter().any(|taken| knows(taken));
+                let is_known = knows(taken) || *seq <= epoch.before && former.iter().any(|taken| knows(taken));
                 assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
             }
         }
-        for (incarnation, taken) in &self.taken {
+        for (epoch_id, taken) in &self.taken {
             let log: BTreeMap<_, _> =
-                history[incarnation].iter().map(|stored| ((stored.partition, stored.seq), &stored.event)).collect();
+                history[epoch_id].iter().map(|stored| ((stored.partition, stored.seq), &stored.event)).collect();
             for place in &taken.events {
                 let event = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
                 let is_wanted = self.filters.iter().any(|filter| wants(*filter, event));
                 assert!(is_wanted, "{place:?} is not what was asked for: {self:#?}");
             }
             for gap in &taken.gaps {
-                assert!(is_told(*incarnation, gap), "{gap:?} need not have been told: {self:#?}");
+                assert!(is_told(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");
             }
         }
         let losses: u64 = self.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
@@ -100,7 +100,7 @@ impl Client {
 
     /// What a client that takes all that comes knows of an outage at this gateway.
     fn knows_outage_at(&self, gateway: usize) -> Option<bool> {
-        let here = |connection: &&Connection| connection.gateway == gateway && connection.is_welcome;
+        let here = |connection: &&ClientConnection| connection.gateway == gateway && connection.is_welcome;
         let connection = self.connection.as_ref().filter(here).filter(|connection| !connection.was_slow)?;
         Some(connection.knows_outage)
     }
@@ -124,7 +124,7 @@ impl Taken {
     }
 }
 
-impl Cluster {
+impl SimCluster {
     /// Of an outage either all clients of a gateway know or none, whenever they have come.
     pub(super) fn check_outage(&self, gateway: usize) {
         let known: BTreeSet<bool> = self.clients.iter().filter_map(|client| client.knows_outage_at(gateway)).collect();

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tickwire_core::frames::Gap;
-use tickwire_core::ids::{Incarnation, NodeRef, Seq};
+use tickwire_core::ids::{EpochId, NodeRef, Seq};
+use tickwire_core::protocol::Gap;
 
-use super::super::client::Client;
+use super::super::client::SimClient;
 use super::super::made::user;
 use super::super::plan::{GIVE_UP_AFTER, REPLAY_RANGE};
-use super::{BEAT, Cluster, NODES, PARTITIONS};
+use super::{BEAT, NODES, PARTITIONS, SimCluster};
 
 /// The numbers of users that no plan names.
 const WITNESSES: u32 = 1_000;
@@ -27,7 +27,7 @@ const LEAST_BEATS: u32 = 6;
 /// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
 const PATIENCE: u32 = 30;
 
-impl Cluster {
+impl SimCluster {
     /// Ends all faults and waits until everything that was stored has had time to arrive.
     pub(in super::super) fn heal(&mut self, newcomers: bool) {
         self.network.heal();
@@ -59,7 +59,7 @@ impl Cluster {
         // One at each gateway shows that it serves.
         let witnesses = self.clients.len();
         for gateway in 0..NODES {
-            self.clients.push(Client::new(user(WITNESSES + gateway as u32)));
+            self.clients.push(SimClient::new(user(WITNESSES + gateway as u32)));
             self.clients[witnesses + gateway].subscribe(0);
         }
         self.pass(4 * BEAT);
@@ -91,7 +91,7 @@ impl Cluster {
             assert!(came < MOST_COMING, "a gap stays open while clients come");
             for gateway in 0..NODES {
                 let number = self.clients.len() as u32;
-                self.clients.push(Client::new(user(NEWCOMERS + number)));
+                self.clients.push(SimClient::new(user(NEWCOMERS + number)));
                 self.clients[number as usize].subscribe(NEWCOMERS + number);
                 self.connect(number as usize, gateway);
             }
@@ -102,22 +102,22 @@ impl Cluster {
     /// Whether a client that means to be connected has all that there is.
     fn is_served(&self, at: usize) -> bool {
         let mut ends = vec![Seq(0); usize::from(PARTITIONS)];
-        for stored in self.history[&self.life.incarnation].iter().filter(|stored| !stored.is_tick) {
+        for stored in self.history[&self.epoch.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
             ends[usize::from(stored.partition.0)] = stored.seq;
         }
-        self.clients[at].is_at(self.life.incarnation, &ends)
+        self.clients[at].is_at(self.epoch.epoch_id, &ends)
     }
 
     /// Whether a gap had to be told: nobody could have given it.
-    fn is_beyond_repair(&self, life: Incarnation, gap: &Gap) -> bool {
+    fn is_beyond_repair(&self, epoch: EpochId, gap: &Gap) -> bool {
         match gap.reason.as_str() {
-            "retention" => self.discarded.get(&life).is_some_and(|discarded| gap.to <= *discarded),
+            "retention" => self.discarded.get(&epoch).is_some_and(|discarded| gap.to <= *discarded),
             "damaged" => {
-                self.damaged.get(&life).is_some_and(|lost| lost.range(Seq(gap.from.0 + 1)..=gap.to).next().is_some())
+                self.damaged.get(&epoch).is_some_and(|lost| lost.range(Seq(gap.from.0 + 1)..=gap.to).next().is_some())
             }
             "lost" => self.config.gateway.give_up_after < Duration::from_millis(GIVE_UP_AFTER),
             "too_long" => self.config.gateway.replay_range < REPLAY_RANGE,
-            "reset" => self.lives.len() > 1,
+            "reset" => self.epochs.len() > 1,
             other => panic!("{other}"),
         }
     }
@@ -128,8 +128,8 @@ impl Cluster {
 
     pub(in super::super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
-            assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.life);
-            client.check((&self.history, &self.lives), |life, gap| self.is_beyond_repair(life, gap));
+            assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.epoch);
+            client.check((&self.history, &self.epochs), |epoch, gap| self.is_beyond_repair(epoch, gap));
             assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
         }
         for gateway in &self.gateways {

@@ -2,9 +2,9 @@
 //! goes on. Pure, but for the stream that it reads from.
 //!
 //! The headers of frames are looked at as bytes go by, and counted. Where one begins a message that is too large, or makes
-//! it so, the stream pauses once ([`Sieve::take_too_large`]): what came before has been read then, and the rest of that
-//! message is let go. One that is larger than [`Sieve::MOST`] is left to the reader, which gives up on the connection, as
-//! it does where such a message grows on and on ([`Sieve::gives_up`]). So are frames that WebSocket does not know.
+//! it so, the stream pauses once ([`OversizeFilter::take_too_large`]): what came before has been read then, and the rest of that
+//! message is let go. One that is larger than [`OversizeFilter::MOST`] is left to the reader, which gives up on the connection, as
+//! it does where such a message grows on and on ([`OversizeFilter::gives_up`]). So are frames that WebSocket does not know.
 //!
 //! Before a client has said who it is, a smaller limit holds. Which limit holds for what follows a message is known only
 //! when that message was read, so until then what follows waits here, not looked at.
@@ -18,7 +18,7 @@ pub(super) const LONGEST_HEADER: usize = 10;
 
 /// Takes what is too large out of a client's stream of frames.
 #[derive(Debug, Default)]
-pub(super) struct Sieve {
+pub(super) struct OversizeFilter {
     /// The most bytes that a message may have.
     max: u64,
     /// A header that is not whole yet.
@@ -57,7 +57,7 @@ pub(super) struct Header {
     len: usize,
 }
 
-impl Sieve {
+impl OversizeFilter {
     /// The largest message that is passed over, in bytes.
     pub(super) const MOST: u64 = 16 * 1024 * 1024;
 
@@ -138,13 +138,13 @@ impl Sieve {
             at += header.len;
             self.frames += 1;
             let verdict = self.judge(&header);
-            self.drops = verdict != Verdict::Kept;
+            self.drops = verdict != FrameVerdict::Kept;
             self.left = header.follows();
             if !self.drops {
                 bytes.copy_within(at - header.len..at, kept);
                 kept += header.len;
             }
-            if verdict == Verdict::TooLarge {
+            if verdict == FrameVerdict::TooLarge {
                 self.pauses = true;
                 self.put_back(&bytes[at..]);
                 break;
@@ -159,10 +159,10 @@ impl Sieve {
     }
 
     /// What becomes of a frame. Frames that break the protocol are the reader's to refuse.
-    fn judge(&mut self, header: &Header) -> Verdict {
+    fn judge(&mut self, header: &Header) -> FrameVerdict {
         let begins = header.opcode != 0;
         if !header.is_data || begins == self.message.is_some() {
-            return Verdict::Kept;
+            return FrameVerdict::Kept;
         }
         let (bytes, fragments) = self.message.unwrap_or_default();
         let (bytes, fragments) = (bytes.saturating_add(header.payload), fragments + 1);
@@ -173,16 +173,16 @@ impl Sieve {
         self.gives_up |= told && (bytes > Self::MOST || fragments > MAX_FRAGMENTS);
         self.ends = header.is_last && !dropped;
         match (dropped, told) {
-            (false, _) => Verdict::Kept,
-            (true, false) => Verdict::TooLarge,
-            (true, true) => Verdict::Dropped,
+            (false, _) => FrameVerdict::Kept,
+            (true, false) => FrameVerdict::TooLarge,
+            (true, true) => FrameVerdict::Dropped,
         }
     }
 }
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum FrameVerdict {
     Kept,
     /// It begins what is let go, or makes it so.
     TooLarge,

@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
-use crate::socket::Pace;
+use crate::socket::ReadBudget;
 use crate::socket::reader::pieces::Pieces;
 
 const MAX: u64 = 1_000;
@@ -60,8 +60,8 @@ fn expected(messages: &[Vec<(u8, usize)>]) -> Vec<Option<Vec<u8>>> {
 }
 
 /// All that comes of a stream, with `None` where it pauses.
-fn all(sieve: &mut Sieve, stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
-    let (mut pace, mut dry) = (Pace::of_a_turn(u32::MAX, u32::MAX), false);
+fn all(sieve: &mut OversizeFilter, stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
+    let (mut pace, mut dry) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false);
     let mut stream = Paced { stream, pace: &mut pace, dry: &mut dry };
     let mut came: Vec<Option<Vec<u8>>> = Vec::new();
     let mut buffer = vec![0; room];
@@ -105,7 +105,7 @@ proptest! {
         let mut pieces: VecDeque<Vec<u8>> = cuts.windows(2).map(|cut| bytes[cut[0]..cut[1]].to_vec()).collect();
         pieces.retain(|piece| !piece.is_empty());
         let read = if back { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
-        let mut sieve = Sieve::new(MAX as usize, !one_by_one, read);
+        let mut sieve = OversizeFilter::new(MAX as usize, !one_by_one, read);
         prop_assert_eq!(all(&mut sieve, Pieces(pieces), room), joined(expected(&messages)));
         prop_assert!(!sieve.pauses && sieve.behind.capacity() == 0);
     }
@@ -113,9 +113,9 @@ proptest! {
 
 #[test]
 fn what_is_beyond_all_bounds_is_left_to_the_reader() {
-    let huge = |first: u8, masked: u8| [&[first, masked | 127][..], &(Sieve::MOST + 1).to_be_bytes()].concat();
+    let huge = |first: u8, masked: u8| [&[first, masked | 127][..], &(OversizeFilter::MOST + 1).to_be_bytes()].concat();
     for header in [huge(0x82, 0x80), huge(0x82, 0), [&[0x82, 127][..], &2_000_u64.to_be_bytes()].concat()] {
-        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
+        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
         assert_eq!(all(&mut sieve, Pieces([header.clone()].into()), 512), [Some(header)]);
     }
 }
@@ -125,7 +125,7 @@ fn frames_that_break_the_protocol_are_left_to_the_reader() {
     // A continuation of nothing, a message within another, an opcode without a meaning, and a bit for compression.
     for frames in [vec![(0x80, 2_000)], vec![(0x01, 10), (0x81, 2_000)], vec![(0x83, 2_000)], vec![(0xc1, 2_000)]] {
         let bytes: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, *payload)).collect();
-        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
+        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
         assert_eq!(all(&mut sieve, Pieces([bytes.clone()].into()), 512), [Some(bytes)]);
     }
 }
@@ -136,8 +136,8 @@ fn what_is_let_go_has_an_end() {
     for (fragment, count, least) in [(1, 2 * MAX_FRAGMENTS as usize, 1_000 * 7), (70_000, 300, 230 * 70_000)] {
         let fragments = std::iter::repeat_n(frame(0x00, fragment), count);
         let pieces = Pieces([frame(0x01, 2_000)].into_iter().chain(fragments).collect());
-        let mut sieve = Sieve::new(MAX as usize, true, Vec::new());
-        let (mut pace, mut dry, mut buffer) = (Pace::of_a_turn(u32::MAX, u32::MAX), false, [0; 512]);
+        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
+        let (mut pace, mut dry, mut buffer) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false, [0; 512]);
         let mut stream = Paced { stream: pieces, pace: &mut pace, dry: &mut dry };
         assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.take_too_large() && !sieve.gives_up());
         assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.gives_up());

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::ownership::tenancy::Mark;
+use tickwire_core::coverage::reached;
 use tickwire_core::event::Event;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Incarnation, NodeId, Nonce};
+use tickwire_core::ids::{EpochId, NodeId, Nonce};
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::interest_log::{Bounds, InterestLog};
-use tickwire_core::reached;
-use tickwire_core::ring::Member;
+use tickwire_core::interest::log::{Bounds, InterestLog};
+use tickwire_core::placement::Member;
 use tickwire_testkit::blank_event;
 
 const PARTITION: Partition = Partition(3);
@@ -23,11 +23,11 @@ fn event(seq: u64, priority: Priority) -> Readable {
     Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
 }
 
-fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> Heard {
-    Heard {
+fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> IntakeReport {
+    IntakeReport {
         tenure: tenure(number),
-        what: What::Events {
-            upto: Seq(*seqs.end()),
+        what: IntakeEvent::Events {
+            through: Seq(*seqs.end()),
             mark: Some(Mark { seq: Seq(*seqs.end()), stored: 7 }),
             events: seqs.map(|seq| event(seq, Priority::Low)).collect(),
         },
@@ -41,7 +41,7 @@ fn routing() -> (Routing, NodeRef) {
     let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
     log.add(&Arc::new(Filter::default()));
     let delta = log.cut(Millis(0)).unwrap();
-    assert_eq!(routing.hear(Millis(0), Said::Delta(delta)), Some(gateway.clone()));
+    assert_eq!(routing.hear(Millis(0), InterestMessage::Delta(delta)), Some(gateway.clone()));
     assert!(routing.lags(&gateway));
     let parts = log.sent().parts(&gateway, log.revision(), 1_000);
     let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
@@ -54,7 +54,7 @@ fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> 
     let sections = routing.take(Millis(0), gateway, true).into_iter().map(|section| {
         assert_eq!(section.revision, Revision(1));
         let seqs = section.events.iter().map(|(seq, _)| seq.0).collect();
-        (section.prev.0, section.upto.0, seqs)
+        (section.prev.0, section.through.0, seqs)
     });
     sections.collect()
 }
@@ -67,15 +67,21 @@ fn what_a_former_tenure_still_reads_changes_nothing() {
     assert!(routing.disown(tenure(1)));
     // The lease was lost while the process stood still: what was read meanwhile is not claimed.
     routing.read(events(1, 13..=14));
-    assert_eq!((routing.floors(), taken(&mut routing, &gateway)), (Floors::new(), vec![]));
+    assert_eq!((routing.checkpoints(), taken(&mut routing, &gateway)), (SourceCheckpoints::new(), vec![]));
     routing.own(tenure(2), Seq(20));
     routing.read(events(1, 15..=16));
     assert!(!routing.disown(tenure(1)));
-    assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(20), mark: None })]));
+    assert_eq!(
+        routing.checkpoints(),
+        SourceCheckpoints::from([(tenure(2), SourceProgress { checkpoint: Seq(20), mark: None })])
+    );
     routing.read(events(2, 21..=22));
     assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
     let mark = Some(Mark { seq: Seq(22), stored: 7 });
-    assert_eq!(routing.floors(), Floors::from([(tenure(2), Reached { floor: Seq(22), mark })]));
+    assert_eq!(
+        routing.checkpoints(),
+        SourceCheckpoints::from([(tenure(2), SourceProgress { checkpoint: Seq(22), mark })])
+    );
 }
 
 #[test]
@@ -95,13 +101,13 @@ fn what_cannot_be_read_any_more_is_skipped_and_told() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.read(events(1, 11..=11));
-    let skip = |number, what| Heard { tenure: tenure(number), what };
-    routing.read(skip(1, What::Skip(Seq(50))));
+    let skip = |number, what| IntakeReport { tenure: tenure(number), what };
+    routing.read(skip(1, IntakeEvent::Skip(Seq(50))));
     routing.read(events(1, 51..=51));
     assert_eq!(taken(&mut routing, &gateway), [(10, 11, vec![11]), (50, 51, vec![51])]);
-    routing.read(skip(1, What::Flowing));
-    assert_eq!(routing.report(), Report::default());
-    routing.read(skip(1, What::Stuck("broken".to_owned())));
+    routing.read(skip(1, IntakeEvent::Flowing));
+    assert_eq!(routing.report(), EngineReport::default());
+    routing.read(skip(1, IntakeEvent::Stuck("broken".to_owned())));
     assert_eq!(routing.report().unread[&tenure(1).source], "broken");
 }
 
@@ -113,9 +119,9 @@ fn an_urgent_event_does_not_wait_for_the_window() {
     routing.read(events(1, 11..=11));
     assert_eq!(routing.due(Millis(101)), (vec![], Some(Millis(102))));
     assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
-    routing.read(Heard {
+    routing.read(IntakeReport {
         tenure: tenure(1),
-        what: What::Events { upto: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
+        what: IntakeEvent::Events { through: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
     });
     assert_eq!(routing.due(Millis(101)).0, [gateway]);
 }
@@ -123,14 +129,14 @@ fn an_urgent_event_does_not_wait_for_the_window() {
 #[test]
 fn how_far_members_have_come_is_handed_on_and_what_others_say_is_not() {
     let (mut routing, gateway) = routing();
-    let said = |gateway: &NodeRef, incarnation: u64, upto: u64| {
-        let last = Some((Seq(upto - 1), Timestamp(7)));
-        let reached = Some(reached::Reached { incarnation: Incarnation(incarnation), upto: Seq(upto), last });
-        Said::Beat(InterestBeat { gateway: gateway.clone(), revision: Revision(1), reached })
+    let said = |gateway: &NodeRef, epoch_id: u64, through: u64| {
+        let last = Some((Seq(through - 1), Timestamp(7)));
+        let reached = Some(reached::GatewayCoverage { epoch_id: EpochId(epoch_id), through: Seq(through), last });
+        InterestMessage::Beat(InterestBeat { gateway: gateway.clone(), revision: Revision(1), reached })
     };
-    let told = |incarnation: u64, upto: u64| {
-        let mark = Some(Mark { seq: Seq(upto - 1), stored: 7 });
-        Some(Checkpoint { floor: Seq(upto), incarnation: Incarnation(incarnation), mark })
+    let told = |epoch_id: u64, through: u64| {
+        let mark = Some(Mark { seq: Seq(through - 1), stored: 7 });
+        Some(Checkpoint { checkpoint: Seq(through), epoch_id: EpochId(epoch_id), mark })
     };
     routing.hear(Millis(0), said(&gateway, 1, 90));
     assert_eq!(routing.take_witnessed(), None, "no member yet");
@@ -139,8 +145,8 @@ fn how_far_members_have_come_is_handed_on_and_what_others_say_is_not() {
     routing.hear(Millis(0), said(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
     routing.hear(Millis(0), said(&gateway, u64::MAX, 95));
     assert_eq!(routing.take_witnessed(), None, "a stranger, and a life that cannot be");
-    for (incarnation, upto) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
-        routing.hear(Millis(0), said(&gateway, incarnation, upto));
+    for (epoch_id, through) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
+        routing.hear(Millis(0), said(&gateway, epoch_id, through));
     }
     assert_eq!((routing.take_witnessed(), routing.take_witnessed()), (told(2, 10), None));
 }

@@ -1,12 +1,12 @@
 //! One lease: what is known of it, what is under way, and whether it is owned.
 
-use super::super::tenancy::{Checkpoint, Seen};
-use super::{Pace, Reached};
+use super::super::tenancy::{Checkpoint, SeenLease};
+use super::{PlacementTiming, SourceProgress};
 use crate::source::Tenure;
-use crate::stream::Facts;
+use crate::stream::StreamFacts;
 use tickwire_core::backoff::Backoff;
-use tickwire_core::ids::{Incarnation, Millis, NodeRef};
-use tickwire_node::lease::Read;
+use tickwire_core::ids::{EpochId, Millis, NodeRef};
+use tickwire_node::lease::LeaseRead;
 
 /// How often a lease is looked at that may soon be taken, in milliseconds.
 const LOOK_SOON: u64 = 100;
@@ -33,10 +33,10 @@ const KEEP: Backoff = Backoff { first: 2_000, most: 16_000 };
 
 /// One lease.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    pub(super) hold: Hold,
-    pub(super) busy: Option<Busy>,
-    pub(super) seen: Option<Seen>,
+pub(super) struct LeaseDesk {
+    pub(super) hold: LeaseHold,
+    pub(super) busy: Option<KvOperation>,
+    pub(super) seen: Option<SeenLease>,
     pub(super) look_at: Millis,
     /// Whether it has been written since it was seen, by us, or was to be: it has to be seen again.
     pub(super) is_spent: bool,
@@ -49,22 +49,22 @@ pub(super) struct Desk {
 
 /// Whether it is owned.
 #[derive(Debug, Default)]
-pub(super) enum Hold {
+pub(super) enum LeaseHold {
     /// It is not.
     #[default]
     Away,
     /// It is.
-    Held(Held),
+    Held(OwnedLease),
     /// It is being given back, at once when the engine has told how far it came.
-    Leaving { held: Held, reached: Option<Reached> },
+    Leaving { held: OwnedLease, reached: Option<SourceProgress> },
 }
 
 /// An owned lease.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct OwnedLease {
     pub(super) tenure: Tenure,
     pub(super) revision: u64,
-    pub(super) reached: Reached,
+    pub(super) reached: SourceProgress,
     /// When it is to be renewed, or if in doubt, read.
     pub(super) renew_at: Millis,
     /// Whether the last write was refused or not answered.
@@ -73,13 +73,13 @@ pub(super) struct Held {
 
 /// What is under way at KV.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Busy {
+pub(super) enum KvOperation {
     /// It is looked at.
     Looking,
     /// It is read to find out who has written it.
     Settling,
     /// It is being taken.
-    Taking(Start),
+    Taking(TenureStart),
     /// It is being renewed.
     Writing,
     /// It is being given back.
@@ -88,30 +88,31 @@ pub(super) enum Busy {
 
 /// Where a tenure begins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Start {
-    pub(super) reached: Reached,
-    pub(super) incarnation: Incarnation,
+pub(super) struct TenureStart {
+    pub(super) reached: SourceProgress,
+    pub(super) epoch_id: EpochId,
 }
 
-impl Start {
-    pub(super) fn is_of(&self, facts: &Facts) -> bool {
-        self.incarnation == facts.incarnation
+impl TenureStart {
+    pub(super) fn is_of(&self, facts: &StreamFacts) -> bool {
+        self.epoch_id == facts.epoch_id
     }
 }
 
-impl Held {
-    pub(super) fn new(tenure: Tenure, revision: u64, reached: Reached, renew_at: Millis) -> Self {
+impl OwnedLease {
+    pub(super) fn new(tenure: Tenure, revision: u64, reached: SourceProgress, renew_at: Millis) -> Self {
         Self { tenure, revision, reached, renew_at, in_doubt: false }
     }
 
     /// It was read and published up to there.
-    pub(super) fn reach(&mut self, reached: Reached) {
-        let Reached { floor, mark } = reached;
-        self.reached = Reached { floor: self.reached.floor.max(floor), mark: self.reached.mark.max(mark) };
+    pub(super) fn reach(&mut self, reached: SourceProgress) {
+        let SourceProgress { checkpoint, mark } = reached;
+        self.reached =
+            SourceProgress { checkpoint: self.reached.checkpoint.max(checkpoint), mark: self.reached.mark.max(mark) };
     }
 }
 
-impl Desk {
+impl LeaseDesk {
     /// Whether the ring gives it to us.
     pub(super) fn want(&mut self, now: Millis, is_wanted: bool) {
         if is_wanted {
@@ -124,36 +125,36 @@ impl Desk {
     }
 
     /// It was read.
-    pub(super) fn see(&mut self, now: Millis, read: Read<Checkpoint>, pace: Pace) {
+    pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, pace: PlacementTiming) {
         self.is_spent = false;
         match &mut self.seen {
             Some(seen) => {
                 let is_others =
                     !read.is_unreadable && read.record.as_ref().is_some_and(|record| record.owner.is_some());
-                if is_others && read.revision > seen.read.revision && matches!(self.hold, Hold::Away) {
+                if is_others && read.revision > seen.read.revision && matches!(self.hold, LeaseHold::Away) {
                     self.adoptions = 0;
                 }
                 seen.see(now, read, look_pace(pace) + LOOK_SOON, pace.ttl);
             }
-            None => self.seen = Some(Seen::new(now, read)),
+            None => self.seen = Some(SeenLease::new(now, read)),
         }
     }
 
     /// It could not be read.
     pub(super) fn retry(&mut self, now: Millis) {
         match &mut self.hold {
-            Hold::Held(held) | Hold::Leaving { held, reached: None } => held.renew_at = now.plus(RETRY),
+            LeaseHold::Held(held) | LeaseHold::Leaving { held, reached: None } => held.renew_at = now.plus(RETRY),
             // It cannot be given back: it will become stale.
-            Hold::Leaving { reached: Some(_), .. } => self.hold = Hold::Away,
-            Hold::Away => self.look_at = now.plus(RETRY),
+            LeaseHold::Leaving { reached: Some(_), .. } => self.hold = LeaseHold::Away,
+            LeaseHold::Away => self.look_at = now.plus(RETRY),
         }
     }
 
     /// Whether it is time to look at it. Counts as looked at, then.
-    pub(super) fn is_look_due(&mut self, now: Millis, pace: Pace) -> bool {
+    pub(super) fn is_look_due(&mut self, now: Millis, pace: PlacementTiming) -> bool {
         let is_due = self.look_at <= now;
         if is_due {
-            let is_free = |seen: &Seen| {
+            let is_free = |seen: &SeenLease| {
                 let owner = seen.read.record.as_ref().and_then(|record| record.owner.as_ref());
                 owner.is_none() && !seen.read.is_unreadable || seen.quiet >= pace.ttl / 2
             };
@@ -166,12 +167,12 @@ impl Desk {
     /// The lease as it was read, if it is ours to take.
     pub(super) fn takeable(
         &self,
-        pace: Pace,
+        pace: PlacementTiming,
         is_informed: bool,
         me: &NodeRef,
         is_wanted: bool,
         is_heir: impl Fn(Option<&NodeRef>) -> bool,
-    ) -> Option<&Seen> {
+    ) -> Option<&SeenLease> {
         let seen = self.seen.as_ref().filter(|_| !self.is_spent)?;
         let owner = seen.read.record.as_ref().and_then(|record| record.owner.as_ref());
         let is_free = seen.read.is_free_for(me);
@@ -187,7 +188,7 @@ impl Desk {
     }
 
     /// It is ours.
-    pub(super) fn take(&mut self, now: Millis, held: Held) {
+    pub(super) fn take(&mut self, now: Millis, held: OwnedLease) {
         // For how long it had no owner before says nothing of the time after.
         if let Some(seen) = &mut self.seen {
             seen.quiet = 0;
@@ -197,7 +198,7 @@ impl Desk {
             self.adoptions = self.adoptions.saturating_add(1);
             self.kept_until = now.plus(KEEP.after(self.adoptions));
         }
-        self.hold = Hold::Held(held);
+        self.hold = LeaseHold::Held(held);
     }
 
     /// Whether it can be given back, if the ring does not give it to us.
@@ -207,13 +208,13 @@ impl Desk {
 
     /// Begins to give it back, if it is owned.
     pub(super) fn leave(&mut self) -> Option<Tenure> {
-        let Hold::Held(held) = self.hold else { return None };
-        self.hold = Hold::Leaving { held, reached: None };
+        let LeaseHold::Held(held) = self.hold else { return None };
+        self.hold = LeaseHold::Leaving { held, reached: None };
         Some(held.tenure)
     }
 }
 
 /// How often a lease is looked at that is another's.
-fn look_pace(pace: Pace) -> u64 {
+fn look_pace(pace: PlacementTiming) -> u64 {
     (pace.ttl / 4).clamp(LOOK_SOON, LOOK_LEAST)
 }

@@ -1,0 +1,68 @@
+//! How far a gateway has come in the stream of events. It tells this to the routers, for they may know less of the stream
+//! than it does: after all of them were started again, on leases that have lost as much as the stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::coverage::CoverageEvent;
+use crate::event::Timestamp;
+use crate::ids::{EpochId, Seq};
+
+/// What a gateway has been given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayCoverage {
+    /// The life of the stream.
+    pub epoch_id: EpochId,
+    /// The highest sequence up to which any partition was given.
+    pub through: Seq,
+    /// The last event that was given: its sequence, and when the stream stored it. Both together tell it from another that
+    /// a stream which has lost its tail gives this sequence.
+    pub last: Option<(Seq, Timestamp)>,
+}
+
+impl GatewayCoverage {
+    /// A step is handed to the sessions; `stored` tells when the stream stored an event.
+    pub fn see<E>(&mut self, step: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
+        match step {
+            CoverageEvent::Apply { through, events, .. } => {
+                self.through = self.through.max(*through);
+                let last = events.last().map(|(seq, event)| (*seq, stored(event)));
+                self.last = self.last.max(last);
+            }
+            CoverageEvent::Reset { epoch, .. } => *self = Self { epoch_id: epoch.epoch_id, ..Self::default() },
+            CoverageEvent::Adopt { .. } | CoverageEvent::Gap { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::GapReason;
+    use crate::ids::{Epoch, Partition};
+
+    #[test]
+    fn only_what_was_given_counts_and_another_life_begins_anew() {
+        let mut reached = GatewayCoverage::default();
+        let (partition, from) = (Partition(0), Seq(0));
+        let mut see = |step: CoverageEvent<i64>| {
+            reached.see(&step, |stored| Timestamp(*stored));
+            reached
+        };
+        let epoch = Epoch { epoch_id: EpochId(7), before: Seq(3) };
+        let begun = GatewayCoverage { epoch_id: EpochId(7), ..GatewayCoverage::default() };
+        assert_eq!(see(CoverageEvent::Reset { former: None, epoch }), begun);
+        assert_eq!(see(CoverageEvent::Adopt { partition, at: Seq(90) }), begun);
+        let given = GatewayCoverage { through: Seq(20), last: Some((Seq(18), Timestamp(5))), ..begun };
+        assert_eq!(
+            see(CoverageEvent::Apply { partition, from, through: Seq(20), events: vec![(Seq(17), 4), (Seq(18), 5)] }),
+            given
+        );
+        assert_eq!(see(CoverageEvent::Apply { partition, from, through: Seq(12), events: vec![(Seq(11), 3)] }), given);
+        assert_eq!(see(CoverageEvent::Gap { partition, from, through: Seq(99), reason: GapReason::Lost }), given);
+        let further = GatewayCoverage { through: Seq(30), ..given };
+        assert_eq!(see(CoverageEvent::Apply { partition, from, through: Seq(30), events: vec![] }), further);
+        let epoch = Epoch { epoch_id: EpochId(8), before: Seq(30) };
+        let next = GatewayCoverage { epoch_id: EpochId(8), ..GatewayCoverage::default() };
+        assert_eq!(see(CoverageEvent::Reset { former: Some(EpochId(7)), epoch }), next);
+    }
+}

@@ -1,0 +1,327 @@
+//! Reads what strangers send, JSON or MessagePack, into one kind of map, and helps to say what is wrong with it.
+//!
+//! Both encodings get the same limits, so that whatever is taken in one can be given out in the other: at most
+//! [`MAX_DEPTH`] levels, names that are text and stand once in their object, and values that JSON has too.
+//! MessagePack's timestamps become texts in RFC 3339, its NaN and infinities the texts `NaN`, `inf` and `-inf`, so that
+//! a field that wants a number refuses them instead of losing them.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::map::Entry;
+
+use crate::event::time;
+use crate::hint::{quoted, type_of};
+
+/// Levels of lists and objects. It leaves room for the levels that frames add below the 128 of common JSON parsers.
+pub const MAX_DEPTH: usize = 64;
+
+/// From here on two whole numbers can be one float, and none of them is what was sent for sure.
+const INEXACT: f64 = 9_007_199_254_740_992.0;
+
+/// MessagePack's type of extension for timestamps.
+const TIMESTAMP: i8 = -1;
+
+/// A map from text to any value.
+pub type Object = serde_json::Map<String, Value>;
+
+/// Why bytes are not an object.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Not JSON, or JSON beyond the limits.
+    #[error("not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Not MessagePack, or MessagePack beyond the limits.
+    #[error("not MessagePack: {0}")]
+    MsgPack(#[from] rmp_serde::decode::Error),
+    /// So many bytes follow the value.
+    #[error("not MessagePack: {0} bytes follow the value")]
+    Trailing(usize),
+    /// A value, but no object.
+    #[error("expected an object, found {0}")]
+    NotAnObject(&'static str),
+}
+
+/// Reads one JSON object and nothing after it.
+///
+/// # Errors
+/// If it is none, or beyond the limits.
+pub fn from_json(bytes: &[u8]) -> Result<Object, ObjectError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = LimitedDepth(MAX_DEPTH).deserialize(&mut reader)?;
+    reader.end()?;
+    object(value)
+}
+
+/// Reads one MessagePack map and nothing after it.
+pub(crate) fn from_msgpack(bytes: &[u8]) -> Result<Object, ObjectError> {
+    let mut reader = rmp_serde::Deserializer::new(bytes);
+    let value = LimitedDepth(MAX_DEPTH).deserialize(&mut reader)?;
+    match reader.into_inner().len() {
+        0 => object(value),
+        rest => Err(ObjectError::Trailing(rest)),
+    }
+}
+
+/// Reads an object that stands in something else, by the same rules. The map's own reader has others: it takes an object
+/// whose first name is `$serde_json::private::RawValue` for JSON that is yet to be read, so what was taken from a producer
+/// could not be read between nodes.
+pub(crate) fn deserialize<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+    object(LimitedDepth(MAX_DEPTH).deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn object(value: Value) -> Result<Object, ObjectError> {
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(ObjectError::NotAnObject(type_of(&other))),
+    }
+}
+
+/// A whole number from 0 on, in whatever way it was written: JSON has one type of numbers, and MessagePack's writers
+/// choose theirs by taste.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        (float.fract() == 0.0 && (0.0..INEXACT).contains(&float)).then_some(float as u64)
+    })
+}
+
+/// Reads a value of at most so many levels.
+struct LimitedDepth(usize);
+
+impl LimitedDepth {
+    /// The levels left inside of a list or an object.
+    fn inside<E: de::Error>(&self) -> Result<usize, E> {
+        self.0.checked_sub(1).ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for LimitedDepth {
+    type Value = Value;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for LimitedDepth {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("null, a boolean, a number, text, a list or an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(if value.is_finite() { Value::from(value) } else { Value::String(value.to_string()) })
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Value, E> {
+        Err(E::custom("binary data (type bin) has no place here; send text or a list of numbers"))
+    }
+
+    /// This is how MessagePack's extensions come.
+    fn visit_newtype_struct<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let (extension, ExtensionBytes(bytes)) = <(i8, ExtensionBytes)>::deserialize(deserializer)?;
+        if extension != TIMESTAMP {
+            let problem = format_args!("an extension of type {extension} has no place here; only timestamps (-1) have");
+            return Err(de::Error::custom(problem));
+        }
+        time::from_extension(&bytes).map(Value::String).map_err(de::Error::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut list = Vec::new();
+        while let Some(value) = access.next_element_seed(LimitedDepth(inside))? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut object = Object::new();
+        while let Some(FieldName(name)) = access.next_key()? {
+            match object.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(access.next_value_seed(LimitedDepth(inside))?);
+                }
+                // Which of two values is meant, two readers would answer in two ways.
+                Entry::Occupied(place) => {
+                    return Err(de::Error::custom(format_args!("the name {} stands twice", quoted(place.key()))));
+                }
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// A field's name: text, and not bytes that could pass for text.
+struct FieldName(String);
+
+impl<'de> Deserialize<'de> for FieldName {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl Visitor<'_> for NameVisitor {
+            type Value = FieldName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name as text")
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<FieldName, E> {
+                Ok(FieldName(value.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// What an extension of MessagePack holds.
+struct ExtensionBytes(Vec<u8>);
+
+impl<'de> Deserialize<'de> for ExtensionBytes {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BytesVisitor;
+
+        impl Visitor<'_> for BytesVisitor {
+            type Value = ExtensionBytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an extension's bytes")
+            }
+
+            fn visit_bytes<E>(self, value: &[u8]) -> Result<ExtensionBytes, E> {
+                Ok(ExtensionBytes(value.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(BytesVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn nested(levels: usize) -> String {
+        format!("{}{}", "{\"a\":".repeat(levels - 1) + "{", "}".repeat(levels))
+    }
+
+    #[test]
+    fn both_encodings_give_the_same_object() {
+        let json = br#"{"a":[1,-2,0.5,null,true,"x"],"b":{}}"#;
+        let from_json = from_json(json).unwrap();
+        let packed = rmp_serde::to_vec(&from_json).unwrap();
+        assert_eq!(from_msgpack(&packed).unwrap(), from_json);
+    }
+
+    #[test]
+    fn a_name_that_a_parser_uses_for_itself_is_a_name_like_any_other() {
+        for name in ["$serde_json::private::RawValue", "$serde_json::private::Number", "$__toml_private_datetime"] {
+            for value in [json!("]]"), json!("1"), json!(1), json!([[]]), json!({ "a": "]]" })] {
+                let mut inner = Object::new();
+                inner.insert(name.to_owned(), value);
+                let object = Object::from_iter([("x".to_owned(), Value::Object(inner))]);
+                assert_eq!(from_json(&serde_json::to_vec(&object).unwrap()).unwrap(), object);
+                let packed = rmp_serde::to_vec(&object).unwrap();
+                assert_eq!(from_msgpack(&packed).unwrap(), object);
+                assert_eq!(deserialize(&mut rmp_serde::Deserializer::new(&packed[..])).unwrap(), object);
+            }
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_alike() {
+        assert!(from_json(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(matches!(from_json(nested(MAX_DEPTH + 1).as_bytes()), Err(ObjectError::Json(_))));
+        let pack = |levels: usize| [[0x81, 0xa1, b'a'].repeat(levels - 1), vec![0x80]].concat();
+        assert!(from_msgpack(&pack(MAX_DEPTH)).is_ok());
+        assert!(matches!(from_msgpack(&pack(MAX_DEPTH + 1)), Err(ObjectError::MsgPack(_))));
+        assert!(matches!(from_msgpack(&vec![0x91; 200_000]), Err(ObjectError::MsgPack(_))));
+    }
+
+    #[test]
+    fn what_json_lacks_is_refused_or_shown() {
+        let nan = [vec![0x81, 0xa1, b'a', 0xcb], f64::NAN.to_be_bytes().to_vec()].concat();
+        assert_eq!(from_msgpack(&nan).unwrap()["a"], "NaN");
+        for refused in [
+            &[0x81, 0x01, 0x02][..],                                 // a number for a name
+            &[0x81, 0xc4, 1, b'a', 0x02],                            // bytes for a name
+            &[0x81, 0xa1, b'a', 0xc4, 1, 0],                         // bytes
+            &[0x81, 0xa1, b'a', 0xd4, 1, 0],                         // an extension that is no timestamp
+            &[0x81, 0xa1, b'a', 0xd4, 0xff, 0],                      // a timestamp of one byte
+            &[0x81, 0xa1, b'a', 0xd6, 0xff, 0],                      // a timestamp cut short
+            &[0x81, 0xa1, b'a', 0xc9, 0xff, 0xff, 0xff, 0xff, 0xff], // a timestamp of 4 GB that does not follow
+            &[0x81, 0xa1, b'a', 0xa1, 0xff],                         // text that is not UTF-8
+            &[0x81, 0xa1, b'a'],                                     // cut short
+            &[0xdf, 0xff, 0xff, 0xff, 0xff],                         // a length that nothing follows
+        ] {
+            assert!(matches!(from_msgpack(refused), Err(ObjectError::MsgPack(_))), "{refused:x?}");
+        }
+        assert!(matches!(from_msgpack(&[0x80, 0x80]), Err(ObjectError::Trailing(1))));
+        assert!(matches!(from_msgpack(&[0x90]), Err(ObjectError::NotAnObject("a list"))));
+        assert!(matches!(from_json(b"{} {}"), Err(ObjectError::Json(_))));
+        assert!(matches!(from_json(b"[]"), Err(ObjectError::NotAnObject("a list"))));
+    }
+
+    #[test]
+    fn a_timestamp_of_msgpack_is_a_text_wherever_it_stands() {
+        let stamp = [0xd6, 0xff, 0x68, 0xc1, 0x8b, 0xa8];
+        let bytes = [&[0x81, 0xa1, b'a', 0x92][..], &stamp, &[0x81, 0xa1, b'b'], &stamp].concat();
+        let text = "2025-09-10T14:31:04Z";
+        assert_eq!(Value::from(from_msgpack(&bytes).unwrap()), json!({ "a": [text, { "b": text }] }));
+    }
+
+    #[test]
+    fn a_name_stands_once_in_its_object() {
+        assert!(from_json(br#"{"a":{"x":1},"b":{"x":1}}"#).is_ok());
+        for twice in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":null}"#, r#"{"o":[{"a":1,"b":2,"a":3}]}"#] {
+            let error = from_json(twice.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("the name \"a\" stands twice"), "{error}");
+        }
+        let error = from_msgpack(&[0x82, 0xa1, b'a', 1, 0xa1, b'a', 1]).unwrap_err().to_string();
+        assert!(error.contains("the name \"a\" stands twice"), "{error}");
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in [("100", 100), ("100.0", 100), ("1e2", 100), ("0.0", 0), ("-0.0", 0), ("-0", 0)] {
+            assert_eq!(whole(&serde_json::from_str(text).unwrap()), Some(number), "{text}");
+        }
+        assert_eq!(whole(&json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(whole(&json!(9_007_199_254_740_991.0)), Some(9_007_199_254_740_991));
+        for refused in [json!(0.5), json!(-1), json!(-1.0), json!(9_007_199_254_740_992.0), json!(1e300), json!("1")] {
+            assert_eq!(whole(&refused), None, "{refused}");
+        }
+    }
+}

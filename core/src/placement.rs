@@ -1,0 +1,175 @@
+//! Who should own a partition, and where a user is at home: rendezvous hashing over a view of the members.
+//!
+//! The ring is a hint for placement and never a condition for correctness. It must nevertheless agree between
+//! processes, versions and languages, so it is integer arithmetic only, and `tests/vectors/ring.json` pins it.
+
+pub mod namesake;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{NodeId, NodeRef, Partition, UserId};
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Owns partitions, reads the stream.
+    Router,
+    /// Owns sessions.
+    Gateway,
+}
+
+impl Role {
+    /// The name in logs, metrics and node ids.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// One live node of a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which node, in which life.
+    pub node: NodeRef,
+    /// What it does.
+    pub role: Role,
+    /// Its share relative to others of its role, 1 to 100.
+    pub weight: u8,
+    /// Whether it is on its way out: it keeps working and is given nothing new.
+    pub draining: bool,
+}
+
+/// A versioned list of the live members, as the coordinator wrote it. Sorted by name; a name occurs once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Counted up by the coordinator at every change.
+    pub version: u64,
+    /// The members.
+    pub members: Vec<Member>,
+}
+
+/// A digest of the gateways that a view places users on. Two nodes with the same id place every user alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ViewId(pub u64);
+
+impl ViewId {
+    /// That of no view: a gateway that places users by none gets every addressed event.
+    pub const ANY: Self = Self(0);
+}
+
+/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): spreads what FNV leaves clustered in the low bits.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// How strongly `member` attracts `key`. A weight of w is w draws, of which the best counts.
+fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
+    let base = fnv1a(fnv1a(fnv1a(FNV_OFFSET, member.as_str().as_bytes()), &[0]), key);
+    (0..u64::from(weight.max(1)))
+        .map(|draw| mix(base.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
+        .max()
+        .unwrap_or(0)
+}
+
+/// How many users' homes are remembered. Beyond that all are forgotten, and found again.
+const HOMES: usize = 64 * 1024;
+
+/// A view that users are placed by: its digest, and the homes of those who were asked for, are found once.
+#[derive(Debug, Default)]
+pub struct Homes {
+    view: Arc<View>,
+    id: ViewId,
+    known: HashMap<UserId, Option<NodeRef>>,
+}
+
+impl Homes {
+    /// Places users by `view`.
+    #[must_use]
+    pub fn new(view: Arc<View>) -> Self {
+        Self { id: view.id(), view, known: HashMap::new() }
+    }
+
+    /// The digest of the view.
+    #[must_use]
+    pub fn id(&self) -> ViewId {
+        self.id
+    }
+
+    /// The home of `user`, if there is a gateway.
+    pub fn of(&mut self, user: &UserId) -> Option<&NodeRef> {
+        if !self.known.contains_key(user) {
+            if self.known.len() >= HOMES {
+                self.known.clear();
+            }
+            self.known.insert(user.clone(), self.view.home(user).cloned());
+        }
+        self.known.get(user)?.as_ref()
+    }
+}
+
+impl View {
+    /// The members of `role` that may be given something new, in order of name.
+    pub fn takers(&self, role: Role) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.role == role && !member.draining)
+    }
+
+    /// The digest of what places users: names, lives and weights of the gateways that are not draining.
+    #[must_use]
+    pub fn id(&self) -> ViewId {
+        ViewId(self.takers(Role::Gateway).fold(mix(FNV_OFFSET), |hash, member| {
+            let hash = fnv1a(fnv1a(hash, member.node.id.as_str().as_bytes()), &[0]);
+            mix(fnv1a(fnv1a(hash, &member.node.nonce.0.to_be_bytes()), &[member.weight]))
+        }))
+    }
+
+    /// The gateway to whose subject a user's events are published; `None` if there is no gateway.
+    #[must_use]
+    pub fn home(&self, user: &UserId) -> Option<&NodeRef> {
+        self.takers(Role::Gateway)
+            .max_by_key(|member| (score(&member.node.id, member.weight, user.as_str().as_bytes()), &member.node.id))
+            .map(|member| &member.node)
+    }
+
+    /// Which router should own which of `partitions` partitions: rendezvous with bounded load, so that no router
+    /// is given more than its share plus 15 % (Mirrokni, Thorup, Zadimoghaddam 2018). Empty without routers.
+    #[must_use]
+    pub fn owners(&self, partitions: u16) -> BTreeMap<Partition, NodeRef> {
+        let total: u64 = self.takers(Role::Router).map(|member| u64::from(member.weight.max(1))).sum();
+        let mut room: Vec<(&Member, u64)> = self
+            .takers(Role::Router)
+            .map(|member| {
+                let share = u64::from(partitions) * u64::from(member.weight.max(1)) * 115;
+                (member, share.div_ceil(total * 100))
+            })
+            .collect();
+        let mut owners = BTreeMap::new();
+        for partition in (0..partitions).map(Partition) {
+            let key = partition.0.to_be_bytes();
+            let best = room
+                .iter_mut()
+                .filter(|(_, left)| *left > 0)
+                .max_by_key(|(member, _)| (score(&member.node.id, member.weight, &key), &member.node.id));
+            if let Some((member, left)) = best {
+                *left -= 1;
+                owners.insert(partition, member.node.clone());
+            }
+        }
+        owners
+    }
+}

@@ -1,0 +1,326 @@
+//! What a client says: one object with an `action`. Reading is strict, so that a misspelt field is told and not
+//! passed over; every refusal carries the frame's id if that much could be read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use compact_str::CompactString;
+use serde_json::{Value, json};
+
+use super::{Encoding, FrameError, Id, SubscriptionName};
+use crate::event::object;
+use crate::event::object::Object;
+use crate::hint::{bounded, clipped, found, hint, quoted, type_of};
+use crate::ids::{Partition, Seq};
+use crate::protocol::codes::ErrorCode;
+use crate::protocol::position::Position;
+use crate::protocol::since::Since;
+
+/// The longest window a subscription may ask for, in milliseconds.
+pub const MAX_WINDOW_MS: u16 = 1_000;
+
+/// The largest quota a subscription may ask for, in events per hour.
+pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
+
+/// The actions, each with the fields that it takes beside `action` and `id`.
+const ACTIONS: [(&str, &[&str]); 6] = [
+    ("auth", &["token"]),
+    ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour", "since"]),
+    ("unsubscribe", &["name"]),
+    ("resume", &["position", "seen", "subscriptions"]),
+    ("list", &[]),
+    ("ping", &[]),
+];
+
+/// The fields of a subscription within `resume`.
+const WANTED: &[&str] = &["filter", "window_ms", "max_events_per_hour"];
+
+/// What a subscription asks for, as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionRequest {
+    /// The filter, for [`Filter::parse`](crate::filter::Filter::parse); an empty object unless given.
+    pub filter: Value,
+    /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
+    pub window_ms: Option<u16>,
+    /// At most so many events in any hour.
+    pub max_events_per_hour: Option<u32>,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientFrame {
+    /// To say who it is.
+    Auth {
+        /// The proof.
+        token: Token,
+    },
+    /// A new subscription, or another filter for one that exists.
+    Subscribe {
+        /// Its name, `default` unless given.
+        name: SubscriptionName,
+        /// What it asks for.
+        wanted: SubscriptionRequest,
+        /// From where on what was stored before is wanted as well.
+        since: Option<Since>,
+    },
+    /// To go on where an earlier session ended, on whatever gateway that was.
+    Resume {
+        /// The last position that the client was told.
+        position: Position,
+        /// Per partition the last event that it received since, not counting early ones.
+        seen: BTreeMap<Partition, Seq>,
+        /// All subscriptions of that session.
+        subscriptions: BTreeMap<SubscriptionName, SubscriptionRequest>,
+    },
+    /// An end to subscriptions.
+    Unsubscribe {
+        /// Which.
+        chosen: SubscriptionSelector,
+    },
+    /// The list of its subscriptions.
+    List,
+    /// An answer, to see that the connection works.
+    Ping,
+}
+
+/// Which subscriptions an action is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionSelector {
+    /// The one of this name.
+    One(SubscriptionName),
+    /// All of them, written `*`.
+    All,
+}
+
+/// An authentication token. It shows itself in no log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl ClientFrame {
+    /// Reads a frame, with the id to be echoed.
+    ///
+    /// # Errors
+    /// [`FrameError`] with the code for the client.
+    pub fn parse(bytes: &[u8], encoding: Encoding) -> Result<(Option<Id>, Self), FrameError> {
+        let object = match encoding {
+            Encoding::Json => object::from_json(bytes),
+            Encoding::MsgPack => object::from_msgpack(bytes),
+        };
+        let object = object.map_err(|error| format!("{error}{}", bare_word(bytes)));
+        let mut object =
+            object.map_err(|text| FrameError { code: ErrorCode::BadFrame, message: bounded(text), id: None })?;
+        let id = take_id(&mut object)?;
+        match read(object) {
+            Ok(frame) => Ok((id, frame)),
+            Err((code, message)) => Err(FrameError { code, message: bounded(message), id }),
+        }
+    }
+
+    /// Writes the frame, as a client does.
+    #[must_use]
+    pub fn encode(&self, id: Option<&Id>, encoding: Encoding) -> Vec<u8> {
+        let mut object = match self {
+            Self::Auth { token } => json!({ "action": "auth", "token": token.0 }),
+            Self::Subscribe { name, wanted, since } => {
+                let mut frame = wanted.shown();
+                frame["action"] = json!("subscribe");
+                frame["name"] = json!(name);
+                if let Some(since) = since {
+                    frame["since"] = json!(since.to_string());
+                }
+                frame
+            }
+            Self::Resume { position, seen, subscriptions } => {
+                let subscriptions: Object =
+                    subscriptions.iter().map(|(name, wanted)| (name.as_str().to_owned(), wanted.shown())).collect();
+                let seen: Object = seen.iter().map(|(p, seq)| (p.to_string(), json!(seq))).collect();
+                let position = position.to_string();
+                json!({ "action": "resume", "position": position, "seen": seen, "subscriptions": subscriptions })
+            }
+            Self::Unsubscribe { chosen: SubscriptionSelector::One(name) } => {
+                json!({ "action": "unsubscribe", "name": name })
+            }
+            Self::Unsubscribe { chosen: SubscriptionSelector::All } => json!({ "action": "unsubscribe", "name": "*" }),
+            Self::List => json!({ "action": "list" }),
+            Self::Ping => json!({ "action": "ping" }),
+        };
+        if let Some(id) = id {
+            object["id"] = json!(id);
+        }
+        encoding.write(&object)
+    }
+}
+
+impl SubscriptionRequest {
+    fn shown(&self) -> Value {
+        let mut shown = json!({ "filter": self.filter });
+        if let Some(window_ms) = self.window_ms {
+            shown["window_ms"] = json!(window_ms);
+        }
+        if let Some(most) = self.max_events_per_hour {
+            shown["max_events_per_hour"] = json!(most);
+        }
+        shown
+    }
+}
+
+type FrameProblem = (ErrorCode, String);
+
+fn bad_field(name: &str, problem: impl fmt::Display) -> FrameProblem {
+    (ErrorCode::BadField, format!("{}: {problem}", clipped(name)))
+}
+
+/// What an error message adds where the frame is nothing but the name of an action, such as `ping`, quoted or not.
+fn bare_word(bytes: &[u8]) -> String {
+    // A short text of MessagePack begins with its length.
+    let bytes = match bytes {
+        [first @ 0xa0..=0xbf, text @ ..] if usize::from(first & 0x1f) == text.len() => text,
+        _ => bytes,
+    };
+    let text = str::from_utf8(bytes).unwrap_or_default();
+    let word = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'');
+    let known = ACTIONS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+    known.map_or_else(String::new, |(name, _)| format!("; write it as {{\"action\":\"{name}\"}}"))
+}
+
+fn take_id(object: &mut Object) -> Result<Option<Id>, FrameError> {
+    match object.remove("id") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(Id::Number(number))),
+        Some(Value::String(text)) if text.len() <= Id::MAX_TEXT => Ok(Some(Id::Text(CompactString::from(text)))),
+        Some(_) => {
+            let message = format!("id: expected a number or a text of at most {} bytes", Id::MAX_TEXT);
+            Err(FrameError { code: ErrorCode::BadField, message, id: None })
+        }
+    }
+}
+
+fn read(mut object: Object) -> Result<ClientFrame, FrameProblem> {
+    let names = ACTIONS.map(|(name, _)| name);
+    let unknown_action = |message: String| Err((ErrorCode::UnknownAction, message));
+    let action = match object.remove("action") {
+        Some(Value::String(action)) => action,
+        Some(other) => return unknown_action(format!("action: expected text, found {}", type_of(&other))),
+        None => return unknown_action(format!("action: missing; it must be one of {}", names.join(", "))),
+    };
+    let Some((_, fields)) = ACTIONS.into_iter().find(|(name, _)| *name == action) else {
+        return unknown_action(format!("action: unknown {}; {}", quoted(&action), hint(&action, names)));
+    };
+    if let Some(name) = object.keys().find(|name| !fields.contains(&name.as_str())) {
+        let allowed = ["action", "id"].into_iter().chain(fields.iter().copied());
+        return Err(bad_field(name, format_args!("unknown field of {action:?}; {}", hint(name, allowed))));
+    }
+    let mut take = |name: &str| object.remove(name).filter(|value| !value.is_null());
+    Ok(match action.as_str() {
+        "auth" => ClientFrame::Auth { token: token(take("token"))? },
+        "subscribe" => ClientFrame::Subscribe {
+            name: match text("name", take("name"))? {
+                Some(text) => SubscriptionName::new(&text).map_err(|e| bad_field("name", e))?,
+                None => SubscriptionName::default(),
+            },
+            since: take("since").map(|value| Since::read(&value)).transpose().map_err(|e| bad_field("since", e))?,
+            wanted: wanted(&mut take)?,
+        },
+        "resume" => ClientFrame::Resume {
+            position: match text("position", take("position"))? {
+                Some(text) => text.parse().map_err(|e| bad_field("position", e))?,
+                None => return Err(bad_field("position", "missing; without one, subscribe")),
+            },
+            seen: seen(take("seen"))?,
+            subscriptions: subscriptions(take("subscriptions"))?,
+        },
+        "unsubscribe" => ClientFrame::Unsubscribe {
+            chosen: match text("name", take("name"))?.as_deref() {
+                Some("*") => SubscriptionSelector::All,
+                Some(text) => SubscriptionSelector::One(SubscriptionName::new(text).map_err(|e| bad_field("name", e))?),
+                None => SubscriptionSelector::One(SubscriptionName::default()),
+            },
+        },
+        "list" => ClientFrame::List,
+        _ => ClientFrame::Ping,
+    })
+}
+
+fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<SubscriptionRequest, FrameProblem> {
+    Ok(SubscriptionRequest {
+        filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
+        window_ms: take("window_ms").map(|value| whole("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
+        max_events_per_hour: take("max_events_per_hour")
+            .map(|value| whole("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
+            .transpose()?,
+    })
+}
+
+fn entries(name: &str, value: Option<Value>) -> Result<Object, FrameProblem> {
+    match value {
+        None => Ok(Object::new()),
+        Some(Value::Object(entries)) => Ok(entries),
+        Some(other) => Err(bad_field(name, format_args!("expected an object, found {}", type_of(&other)))),
+    }
+}
+
+/// Each partition stands once, so its number has one spelling.
+fn seen(value: Option<Value>) -> Result<BTreeMap<Partition, Seq>, FrameProblem> {
+    let mut seen = BTreeMap::new();
+    for (partition, value) in entries("seen", value)? {
+        let number = partition.parse::<u16>().ok().filter(|number| number.to_string() == partition);
+        let number = number.ok_or_else(|| bad_field("seen", format_args!("{} is no partition", quoted(&partition))))?;
+        let seq = object::whole(&value).ok_or_else(|| {
+            let expected = "expected a sequence, a whole number from 0";
+            bad_field("seen", format_args!("{number}: {expected}, found {}", found(&value)))
+        })?;
+        seen.insert(Partition(number), Seq(seq));
+    }
+    Ok(seen)
+}
+
+fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, SubscriptionRequest>, FrameProblem> {
+    let mut subscriptions = BTreeMap::new();
+    for (name, value) in entries("subscriptions", value)? {
+        let within = |(code, problem): FrameProblem| (code, format!("subscriptions: {}: {problem}", quoted(&name)));
+        let mut fields = entries("it", Some(value)).map_err(within)?;
+        if let Some(field) = fields.keys().find(|field| !WANTED.contains(&field.as_str())) {
+            return Err(within(bad_field(field, format_args!("unknown; {}", hint(field, WANTED.iter().copied())))));
+        }
+        let mut take = |field: &str| fields.remove(field).filter(|value| !value.is_null());
+        let wanted = wanted(&mut take).map_err(within)?;
+        let name = SubscriptionName::new(&name).map_err(|e| bad_field("subscriptions", e))?;
+        subscriptions.insert(name, wanted);
+    }
+    if subscriptions.is_empty() {
+        return Err(bad_field("subscriptions", "missing; name all that are to go on"));
+    }
+    Ok(subscriptions)
+}
+
+fn text(name: &str, value: Option<Value>) -> Result<Option<String>, FrameProblem> {
+    match value {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(bad_field(name, format_args!("expected text, found {}", type_of(&other)))),
+    }
+}
+
+fn token(value: Option<Value>) -> Result<Token, FrameProblem> {
+    let token = text("token", value)?.filter(|token| !token.is_empty());
+    token.map(Token).ok_or_else(|| bad_field("token", "missing"))
+}
+
+fn whole<N: TryFrom<u64> + PartialOrd + fmt::Display>(
+    name: &str,
+    value: &Value,
+    allowed: RangeInclusive<N>,
+) -> Result<N, FrameProblem> {
+    let number = object::whole(value).and_then(|number| N::try_from(number).ok());
+    number.filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (start, end) = (allowed.start(), allowed.end());
+        bad_field(name, format_args!("expected a whole number from {start} to {end}, found {}", found(value)))
+    })
+}

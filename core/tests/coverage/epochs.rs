@@ -1,0 +1,69 @@
+//! What becomes of promises when another life of the stream begins.
+
+use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
+use tickwire_core::coverage::{CoverageEvent, SectionOutcome};
+use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
+
+use crate::made::{GRACE, LIFE, answer, apply, asking, asks, coverage, epoch, offer, section};
+
+#[test]
+fn who_was_promised_something_is_given_the_next_life_of_the_stream_from_its_beginning() {
+    let mut coverage = coverage();
+    offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
+    offer(&mut coverage, 0, section(1, 1, 0, 91, &[]));
+    let (mut steps, next) = (Vec::new(), epoch(EpochId(8), 60));
+    coverage.offer(Millis(0), next, section(0, 1, 62, 65, &[(64, "new")]), &mut steps);
+    let adopt = |partition| CoverageEvent::Adopt { partition: Partition(partition), at: Seq(60) };
+    let reset = CoverageEvent::Reset { former: Some(LIFE), epoch: next };
+    assert_eq!(steps, [reset, adopt(0), adopt(1)]);
+    assert_eq!(coverage.position().unwrap().seqs, [Seq(60), Seq(60)]);
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 60, 62)]);
+    assert_eq!(offer(&mut coverage, 0, section(0, 1, 90, 91, &[])), (SectionOutcome::Foreign, vec![]));
+    assert_eq!(
+        answer(&mut coverage, 0, 1, ReplayPart::Events(section(0, 1, 0, 91, &[])), true),
+        (SectionOutcome::Foreign, vec![])
+    );
+}
+
+#[test]
+fn who_was_promised_nothing_yet_begins_where_routers_do() {
+    let mut coverage = coverage();
+    // Of partition 1 nothing was heard, so that nothing can have been confirmed.
+    offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
+    let (mut steps, next) = (Vec::new(), epoch(EpochId(8), 0));
+    coverage.offer(Millis(0), next, section(0, 1, 2, 3, &[(3, "new")]), &mut steps);
+    let reset = CoverageEvent::Reset { former: Some(LIFE), epoch: next };
+    let adopt = CoverageEvent::Adopt { partition: Partition(0), at: Seq(2) };
+    assert_eq!(steps, [reset, adopt, apply(0, 2, 3, &[(3, "new")])]);
+    assert!(!coverage.is_complete());
+}
+
+#[test]
+fn nobody_begins_before_the_life_of_the_stream_does() {
+    let (mut coverage, mut steps) = (coverage(), Vec::new());
+    let claimed = section(0, 1, 50, 62, &[(55, "of the former life"), (61, "new")]);
+    coverage.offer(Millis(0), epoch(LIFE, 60), claimed, &mut steps);
+    let reset = CoverageEvent::Reset { former: None, epoch: epoch(LIFE, 60) };
+    let adopt = CoverageEvent::Adopt { partition: Partition(0), at: Seq(60) };
+    assert_eq!(steps, [reset, adopt, apply(0, 60, 62, &[(61, "new")])]);
+}
+
+#[test]
+fn a_life_that_no_other_could_follow_is_not_believed() {
+    let (mut coverage, mut steps) = (coverage(), Vec::new());
+    offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
+    let claimed = section(0, 1, 0, 9, &[]);
+    let offered = coverage.offer(Millis(0), epoch(EpochId(u64::MAX), 0), claimed, &mut steps);
+    assert_eq!((offered, steps), (SectionOutcome::Foreign, vec![]));
+    assert_eq!(offer(&mut coverage, 0, section(0, 1, 4, 5, &[])).1, [apply(0, 4, 5, &[])]);
+}
+
+#[test]
+fn a_stream_made_anew_ends_every_repair() {
+    let mut coverage = asking();
+    let mut steps = Vec::new();
+    coverage.offer(Millis(30), epoch(EpochId(8), 0), section(0, 1, 0, 2, &[]), &mut steps);
+    assert_eq!((coverage.next_expiry(), coverage.gaps()), (None, 0));
+    answer(&mut coverage, 40, 1, ReplayPart::Refused(ReplayRefusal::OtherStream), true);
+    assert_eq!(asks(&mut coverage, 10_000), (vec![], vec![]));
+}

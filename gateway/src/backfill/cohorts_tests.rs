@@ -1,0 +1,340 @@
+//! Gatherings: their rules by example. `crowd` tries them together, `deadlines` looks at what they wait for.
+
+use tickwire_core::coverage::replay::ReplayPart;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::{Epoch, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
+use tickwire_core::placement::View;
+
+use super::*;
+
+#[path = "cohorts_crowd.rs"]
+mod crowd;
+
+#[path = "cohorts_deadlines.rs"]
+mod deadlines;
+
+const LIFE: EpochId = EpochId(7);
+const TIMEOUT: u64 = 200;
+/// Three asks that are not answered.
+const GIVE_UP: u64 = 3 * TIMEOUT;
+const LIMITS: RepairLimits = RepairLimits {
+    grace: 100,
+    hold_bytes: 1 << 20,
+    replays: 100,
+    replay_timeout: TIMEOUT,
+    give_up_after: GIVE_UP,
+    replay_range: 1_000_000,
+};
+
+/// How many messages a router reads for one part of its answer.
+const PART: usize = 3;
+
+/// How many events the model of a shard digests at a time.
+const BITE: usize = 2;
+
+/// How long those who read wait for those who do not, as shards have it.
+const PATIENCE: u64 = 500;
+
+fn node(name: &str) -> NodeRef {
+    NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
+}
+
+fn symbol(number: u8) -> Symbol {
+    Symbol::new(&format!("S{number}")).unwrap()
+}
+
+fn user(number: u64) -> UserId {
+    UserId::new(&format!("u{}", number % 3)).unwrap()
+}
+
+fn id(number: u64) -> SessionId {
+    SessionId { shard: 0, number }
+}
+
+fn of_symbols(symbols: Option<BTreeSet<u8>>) -> Arc<Filter> {
+    let symbols = symbols.map(|symbols| symbols.into_iter().map(symbol).collect());
+    Arc::new(Filter { symbols, ..Filter::default() })
+}
+
+/// `(from, to]` of a single partition, and everything in it.
+fn ranges(from: u64, to: u64) -> BackfillRanges {
+    let (from, to) = (vec![Seq(from)], vec![Seq(to)]);
+    BackfillRanges { epoch_id: LIFE, from, to, user: user(0), filters: vec![of_symbols(None)] }
+}
+
+fn add(cohorts: &mut Cohorts, now: u64, session: u64, ranges: BackfillRanges) {
+    cohorts.add(Millis(now), id(session), ranges, View::default().id());
+}
+
+/// What begins now: the sessions of each gathering.
+fn begin(cohorts: &mut Cohorts, now: u64) -> Vec<Vec<u64>> {
+    let begun = cohorts.begin(Millis(now), Revision(0)).into_iter();
+    begun.map(|(_, sessions)| sessions.into_iter().map(|session| session.number).collect()).collect()
+}
+
+/// What is asked for now: number, from and to.
+fn asks(cohorts: &mut Cohorts, now: u64) -> Vec<(u64, u64, u64)> {
+    cohorts.asks(Millis(now)).into_iter().map(|(ask, _)| (ask.number, ask.from.0, ask.to.0)).collect()
+}
+
+/// Answers an ask as far as `through`, with no event.
+fn cover(cohorts: &mut Cohorts, now: u64, ask: u64, (prev, through): (u64, u64)) -> SectionOutcome {
+    let (prev, through) = (Seq(prev), Seq(through));
+    let section = tickwire_core::coverage::section::Section {
+        partition: Partition(0),
+        revision: Revision(1),
+        prev,
+        through,
+        events: Vec::new(),
+    };
+    let part = ReplayPart::Events(section);
+    cohorts.answer(Millis(now), ask, ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last: true })
+}
+
+/// Has pieces come that no shard digests, until nothing more is asked for. Returns how far the answers came.
+fn clog(cohorts: &mut Cohorts, now: u64, from: u64) -> u64 {
+    let mut through = from;
+    while let Some((ask, ..)) = asks(cohorts, now).pop() {
+        assert_eq!(cover(cohorts, now, ask, (through, through + 1)), SectionOutcome::Applied);
+        through += 1;
+        assert_eq!(cohorts.take(1).len(), 1);
+    }
+    through
+}
+
+#[test]
+fn those_who_come_within_fifty_milliseconds_begin_together() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(100, 120));
+    add(&mut cohorts, 49, 2, ranges(105, 125));
+    assert_eq!(cohorts.next_turn(), Some(Millis(50)));
+    assert!(begin(&mut cohorts, 49).is_empty() && asks(&mut cohorts, 49).is_empty());
+    assert_eq!(begin(&mut cohorts, 50), [[1, 2]]);
+    let [(ask, 100, 125)] = asks(&mut cohorts, 50)[..] else { panic!("one ask for what either lacks") };
+    // Who comes now waits for the next one of its class, which waits for this one.
+    add(&mut cohorts, 60, 3, ranges(110, 130));
+    assert!(begin(&mut cohorts, 200).is_empty());
+    assert_eq!(cohorts.next_turn(), Some(Millis(50 + TIMEOUT)), "there is nothing to do before that");
+    cover(&mut cohorts, 200, ask, (100, 125));
+    let came = cohorts.take(1);
+    assert!(matches!(&came[..], [CohortProgress { steps, ends: true, .. }] if steps.steps.len() == 1), "{came:?}");
+    assert_eq!(begin(&mut cohorts, 200), [[3]]);
+}
+
+#[test]
+fn classes_are_powers_of_four_from_4096_on() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    let last = (1 << 20) - 1;
+    for (session, missing) in (0..).zip([0, 1, 4_095, 4_096, 16_383, 16_384, 65_535, 65_536]) {
+        add(&mut cohorts, 0, session, ranges(last - missing, last));
+    }
+    assert_eq!(begin(&mut cohorts, 50), [vec![0, 1, 2], vec![3, 4], vec![5, 6], vec![7]]);
+    // Of several partitions the one that lacks most counts.
+    let mut two = Cohorts::new(LIMITS);
+    for (session, missing) in [(1, [1, 4_096]), (2, [16_383, 0]), (3, [4_095, 4_095])] {
+        let from = missing.map(|missing| Seq(last - missing)).into();
+        add(&mut two, 0, session, BackfillRanges { from, to: vec![Seq(last); 2], ..ranges(0, 0) });
+    }
+    assert_eq!(begin(&mut two, 50), [vec![3], vec![1, 2]]);
+}
+
+#[test]
+fn who_lacks_as_much_of_another_time_is_not_asked_for_together() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(900, 1_000));
+    add(&mut cohorts, 0, 2, ranges(1_999_900, 2_000_000));
+    assert_eq!(begin(&mut cohorts, 50), [vec![1], vec![2]]);
+    let ranges: Vec<_> = asks(&mut cohorts, 50).into_iter().map(|(_, from, to)| (from, to)).collect();
+    assert_eq!(ranges, [(900, 1_000), (1_999_900, 2_000_000)]);
+}
+
+#[test]
+fn a_gathering_waits_for_none_of_another_class() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100_000));
+    assert_eq!(begin(&mut cohorts, 50), [[1]]);
+    assert_eq!(asks(&mut cohorts, 50).len(), 1);
+    add(&mut cohorts, 60, 2, ranges(99_990, 100_000));
+    assert_eq!(cohorts.next_turn(), Some(Millis(110)));
+    assert_eq!(begin(&mut cohorts, 110), [[2]]);
+    let [(ask, 99_990, 100_000)] = asks(&mut cohorts, 110)[..] else { panic!("asked for alone") };
+    cover(&mut cohorts, 120, ask, (99_990, 100_000));
+    let came = cohorts.take(1);
+    assert_eq!(came.iter().map(|came| (came.cohort, came.ends)).collect::<Vec<_>>(), [(2, true)]);
+    assert_eq!(cohorts.running.len(), 1, "the other one goes on");
+}
+
+#[test]
+fn a_clogged_gathering_asks_for_nothing_and_lets_others_of_its_class_begin() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100));
+    begin(&mut cohorts, 50);
+    add(&mut cohorts, 50, 2, ranges(0, 100));
+    assert!(begin(&mut cohorts, 100).is_empty(), "one of a class at a time");
+    assert_eq!(clog(&mut cohorts, 100, 0), UNDIGESTED as u64);
+    assert_eq!(cohorts.next_turn(), Some(Millis(100)), "the other one may begin");
+    assert_eq!(begin(&mut cohorts, 100), [[2]]);
+    let [(ask, 0, 100)] = asks(&mut cohorts, 100)[..] else { panic!("the other one alone asks") };
+    assert_eq!(ask >> ASK_BITS, 2);
+    cohorts.processed(1, usize::MAX);
+    let [(ask, from, 100)] = asks(&mut cohorts, 101)[..] else { panic!("it goes on") };
+    assert_eq!((ask >> ASK_BITS, from), (1, UNDIGESTED as u64));
+}
+
+#[test]
+fn each_shard_has_to_digest_a_piece() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100));
+    begin(&mut cohorts, 50);
+    let (ask, ..) = asks(&mut cohorts, 50)[0];
+    cover(&mut cohorts, 50, ask, (0, 1));
+    assert_eq!(cohorts.take(UNDIGESTED).len(), 1);
+    assert!(asks(&mut cohorts, 50).is_empty());
+    assert!(cohorts.take(UNDIGESTED).is_empty(), "nothing came: there is nothing to digest");
+    cohorts.processed(1, usize::MAX);
+    assert_eq!(asks(&mut cohorts, 50).len(), 1);
+}
+
+#[test]
+fn a_bounded_number_of_gatherings_run() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    for session in 1..RUNNING as u64 {
+        add(&mut cohorts, 0, session, ranges(0, 100));
+        assert_eq!(begin(&mut cohorts, 50), [[session]]);
+        clog(&mut cohorts, 50, 0);
+    }
+    for (session, missing) in [(101, 1), (102, 5_000), (103, 20_000), (104, 100_000)] {
+        add(&mut cohorts, 50, session, ranges(0, missing));
+    }
+    assert_eq!(begin(&mut cohorts, 100), [[101]], "there is room for one more");
+    assert_eq!((cohorts.running.len(), cohorts.waiting.len()), (RUNNING, 3));
+}
+
+#[test]
+fn nothing_is_asked_for_that_nobody_waits_for() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    for session in [1, 2] {
+        add(&mut cohorts, 0, session, ranges(0, 100));
+    }
+    begin(&mut cohorts, 50);
+    let (ask, ..) = asks(&mut cohorts, 50)[0];
+    cover(&mut cohorts, 60, ask, (0, 50));
+    cohorts.leave(id(1));
+    let [(ask, 50, 100)] = asks(&mut cohorts, 60)[..] else { panic!("the other one waits yet") };
+    cohorts.leave(id(2));
+    assert!(asks(&mut cohorts, 60 + TIMEOUT).is_empty() && cohorts.next_turn().is_none());
+    assert_eq!(cover(&mut cohorts, 70, ask, (50, 100)), SectionOutcome::Foreign);
+    assert!(cohorts.take(1).is_empty());
+    // Nor does anything begin for those who left before.
+    for session in [3, 4] {
+        add(&mut cohorts, 300, session, ranges(0, 100));
+    }
+    cohorts.leave(id(3));
+    assert_eq!(cohorts.next_turn(), Some(Millis(350)));
+    cohorts.leave(id(4));
+    assert!(cohorts.next_turn().is_none() && begin(&mut cohorts, 350).is_empty());
+}
+
+#[test]
+fn another_life_of_the_stream_ends_all() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100));
+    begin(&mut cohorts, 50);
+    let (ask, ..) = asks(&mut cohorts, 50)[0];
+    add(&mut cohorts, 50, 2, ranges(0, 1));
+    cohorts.forget_all();
+    assert_eq!(cover(&mut cohorts, 60, ask, (0, 100)), SectionOutcome::Foreign);
+    assert!(cohorts.take(1).is_empty() && begin(&mut cohorts, 500).is_empty() && cohorts.next_turn().is_none());
+}
+
+#[test]
+fn numbers_of_asks_tell_gatherings_from_live_coverage() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    for (session, missing) in (1..).zip([1, 5_000, 20_000, 100_000]) {
+        add(&mut cohorts, 0, session, ranges(0, missing));
+    }
+    assert_eq!(begin(&mut cohorts, 50).len(), 4);
+    let asked = asks(&mut cohorts, 50);
+    assert!(asked.iter().all(|(ask, ..)| Cohorts::is_asked(*ask)));
+    assert_eq!(asked.iter().map(|(ask, ..)| ask >> ASK_BITS).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let (mut live, mut steps) = (Coverage::<Arc<Delivery>>::new(1, RepairLimits { grace: 0, ..LIMITS }), Vec::new());
+    for (prev, through) in [(0, 1), (5, 6)] {
+        let (partition, events) = (Partition(0), Vec::new());
+        let (prev, through) = (Seq(prev), Seq(through));
+        let section =
+            tickwire_core::coverage::section::Section { partition, revision: Revision(1), prev, through, events };
+        live.offer(Millis(0), Epoch { epoch_id: LIFE, before: Seq(0) }, section, &mut steps);
+    }
+    let asked = live.asks(Millis(0), Revision(1), &mut steps);
+    assert!(!asked.is_empty() && asked.iter().all(|ask| !Cohorts::is_asked(ask.number)));
+    assert!(!Cohorts::is_asked((1 << ASK_BITS) - 1) && Cohorts::is_asked(1 << ASK_BITS));
+}
+
+#[test]
+fn live_repairs_go_first_where_routers_are_busy() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100));
+    cohorts.give_way(true);
+    begin(&mut cohorts, 50);
+    assert_eq!((asks(&mut cohorts, 50), cohorts.next_turn()), (vec![], None), "and nothing is due meanwhile");
+    cohorts.give_way(false);
+    assert_eq!(asks(&mut cohorts, 60).len(), 1);
+}
+
+#[test]
+fn an_ask_that_could_not_be_sent_is_made_again() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    add(&mut cohorts, 0, 1, ranges(0, 100));
+    begin(&mut cohorts, 50);
+    let mut now = 50;
+    // For longer than asks may bring nothing.
+    while now < 50 + 2 * GIVE_UP {
+        let [(ask, 0, 100)] = asks(&mut cohorts, now)[..] else { panic!("asked for again") };
+        cohorts.unsent(Millis(now), ask);
+        assert!(cohorts.take(1).is_empty());
+        now = cohorts.next_turn().unwrap().0;
+    }
+    let (ask, ..) = asks(&mut cohorts, now)[0];
+    cohorts.refused(Millis(now), ask);
+    assert!(cohorts.take(1).is_empty(), "one refusal is no gap");
+}
+
+#[test]
+fn sessions_that_leave_are_let_go_of_wherever_they_wait() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    for number in 0..100 {
+        add(&mut cohorts, 0, number, ranges(0, 4_u64.pow((number % 9) as u32)));
+    }
+    let begun: usize = begin(&mut cohorts, 50).iter().map(Vec::len).sum();
+    assert_eq!(begun, 100);
+    for number in 50..150 {
+        add(&mut cohorts, 60, number, ranges(0, 50));
+    }
+    let places: usize = cohorts.places.values().map(Vec::len).sum();
+    assert_eq!(places, 200, "who asks again waits twice");
+    (0..150).for_each(|number| cohorts.leave(id(number)));
+    assert!(cohorts.places.is_empty() && cohorts.waiting.is_empty() && cohorts.running.is_empty());
+}
+
+#[test]
+fn what_is_too_large_to_travel_is_not_gathered() {
+    let mut cohorts = Cohorts::new(LIMITS);
+    for number in 0..50 {
+        let filters = vec![of_symbols(Some((0..20).map(|symbol| symbol + 20 * (number % 10) as u8).collect()))];
+        add(&mut cohorts, 0, number, BackfillRanges { filters, ..ranges(0, 100) });
+    }
+    begin(&mut cohorts, 50);
+    let asked = cohorts.asks(Millis(50));
+    let [(ask, sought)] = &asked[..] else { panic!("one gathering") };
+    assert!(sought.wants.len() > 64 && sought.wants.len() <= 84, "{}", sought.wants.len());
+    let request = crate::edge::replay::request(
+        &node("g"),
+        ask,
+        Revision(3),
+        sought,
+        tickwire_core::coverage::replay::Purpose::CatchUp,
+    )
+    .unwrap();
+    let request: tickwire_core::coverage::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
+    assert_eq!(request.interest, tickwire_core::coverage::replay::ReplayInterest::Told(Revision(3)));
+}

@@ -1,0 +1,93 @@
+//! The past, for sessions that go on after a break or want what was stored before they subscribed: they are gathered,
+//! what they lack is asked of the routers, and what comes is handed to the shards in pieces.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use tickwire_core::coverage::CoverageEvent;
+use tickwire_core::coverage::replay::Purpose;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{Millis, Seq};
+use tickwire_node::declare_counter;
+
+use super::Edge;
+use crate::backfill::cohorts::CohortProgress;
+use crate::backfill::ranges::BackfillRanges;
+use crate::messages::{BackfillChunk, FromEdge, SessionId};
+
+impl Edge {
+    pub(super) fn take_backfill(&mut self, now: Millis, session: SessionId, ranges: BackfillRanges) {
+        // The shard learns of another life of the stream in its own turn, and asks for nothing of the former.
+        if self.coverage.epoch().is_some_and(|epoch| epoch.epoch_id == ranges.epoch_id) {
+            self.cohorts.add(now, session, ranges, self.log.view_id());
+        }
+    }
+
+    /// Where that time stands, for those sessions that asked for it; `None` if NATS did not say, which is asked again.
+    pub(crate) fn take_found(&mut self, now: Millis, time: Timestamp, seq: Option<Seq>) {
+        let sessions = match seq {
+            Some(_) => self.searches.found(time),
+            None => {
+                counter!("tickwire_gateway_unanswered_searches_total").increment(1);
+                self.searches.unanswered(now, time, self.connection.is_up)
+            }
+        };
+        for session in sessions {
+            if let Some(shard) = self.shards.get_mut(usize::from(session.shard)) {
+                shard.say(FromEdge::Found(session.number, time, seq));
+            }
+        }
+    }
+
+    /// Begins gatherings that are due, and asks for what they lack.
+    pub(super) fn backfill(&mut self, now: Millis) {
+        for (cohort, sessions) in self.cohorts.begin(now, self.log.revision()) {
+            counter!("tickwire_gateway_gatherings_total").increment(1);
+            for (number, shard) in (0..).zip(&mut self.shards) {
+                let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
+                shard.say(FromEdge::Gathered(cohort, mine.collect()));
+            }
+        }
+        self.cohorts.give_way(self.coverage.is_crowded());
+        let mut asks = Vec::new();
+        for (ask, sought) in self.cohorts.asks(now) {
+            let request = super::replay::request(&self.gateway, &ask, self.log.revision(), sought, Purpose::CatchUp);
+            asks.push((ask, request));
+        }
+        for (ask, request) in asks {
+            self.ask(now, &ask, request);
+        }
+    }
+
+    /// Hands the shards what came of the past. Returns whether anything did.
+    pub(super) fn hand_past(&mut self) -> bool {
+        let came = self.cohorts.take(self.shards.len());
+        let is_any = !came.is_empty();
+        for CohortProgress { cohort, steps, ends } in came {
+            let events =
+                |step: &CoverageEvent<_>| if let CoverageEvent::Apply { events, .. } = step { events.len() } else { 0 };
+            let count: usize = steps.steps.iter().map(events).sum();
+            counter!("tickwire_gateway_past_events_total").increment(count as u64);
+            let past = (!steps.steps.is_empty()).then(|| Arc::new(BackfillChunk { cohort, steps }));
+            for shard in &mut self.shards {
+                if let Some(past) = &past {
+                    shard.say(FromEdge::Past(Arc::clone(past)));
+                }
+                if ends {
+                    shard.say(FromEdge::PastEnds(cohort));
+                }
+            }
+        }
+        is_any
+    }
+}
+
+pub(super) fn describe() {
+    declare_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
+    declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
+    declare_counter!(
+        "tickwire_gateway_unanswered_searches_total",
+        "Searches for a time that NATS did not answer, and that are made again"
+    );
+    declare_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");
+}

@@ -1,0 +1,215 @@
+//! Between the HTTP upgrade and the shard: a connection says who it is, or is shown the door with a code.
+
+pub(crate) mod admission;
+pub(crate) mod auth;
+pub(crate) mod capacity;
+pub(crate) mod new_session;
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::{ClientFrame, Id, ServerError, ServerFrame, encode, write_array};
+use tickwire_node::clock::wall_clock;
+use tickwire_node::http::ConnectionSlot;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::byte_queue::Sender;
+use crate::handshake::auth::{AuthError, Authenticator, Credentials, Identity};
+use crate::handshake::new_session::{NewSession, shard_of};
+use crate::http::MAX_UNNAMED_BYTES;
+use crate::messages::ToShard;
+use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd, TcpSocket};
+
+/// How long a client may take to read its refusal.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How many pings and pongs a client may send before it says who it is.
+const MOST_SIGNS: u32 = 100;
+
+/// What every connection needs to become a session.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) shards: Vec<Sender<ToShard>>,
+    pub(crate) auth_timeout: Duration,
+}
+
+/// Why a connection does not become a session.
+#[derive(Debug)]
+struct HandshakeRefusal {
+    code: CloseCode,
+    error: Option<ServerError>,
+}
+
+impl Handshake {
+    /// Finds out who an upgraded connection is, and shows it the door if it is nobody. `offered` is what came of the
+    /// credentials in the upgrade, if there were any; without them `place` is the connection's among the unnamed.
+    pub(crate) async fn greet(
+        &self,
+        mut socket: TcpSocket,
+        offered: Option<Result<Identity, AuthError>>,
+        place: Option<ConnectionSlot>,
+        drain: &CancellationToken,
+    ) -> Option<(TcpSocket, Identity)> {
+        let displaced = async || match &place {
+            Some(place) => place.displaced().await,
+            None => pending().await,
+        };
+        let named = match offered {
+            Some(Ok(identity)) => Ok(identity),
+            Some(Err(error)) => Err(Some(unauthenticated(&error, None))),
+            None => tokio::select! {
+                named = self.ask(&mut socket) => named,
+                () = sleep(self.auth_timeout) => Err(Some(too_late(ErrorCode::AuthTimeout.text()))),
+                () = displaced() => {
+                    // Somebody waits for its place, so it is not waited for.
+                    refuse(socket, too_late("others wait to say who they are"), ready(())).await;
+                    return None;
+                }
+                () = drain.cancelled() => Err(Some(HandshakeRefusal { code: CloseCode::Draining, error: None })),
+            },
+        };
+        match named {
+            Ok(identity) => return Some((socket, identity)),
+            Err(Some(refusal)) => refuse(socket, refusal, displaced()).await,
+            Err(None) => debug!("a connection left before it said who it is"),
+        }
+        None
+    }
+
+    /// Waits until no shard takes connections any more.
+    pub(crate) async fn shards_end(&self) {
+        for shard in &self.shards {
+            shard.closed().await;
+        }
+    }
+
+    fn authenticate(&self, credentials: &Credentials, id: Option<Id>) -> Result<Identity, HandshakeRefusal> {
+        self.authenticator.check(wall_clock(), credentials).map_err(|error| unauthenticated(&error, id))
+    }
+
+    /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
+    async fn ask(&self, socket: &mut TcpSocket) -> Result<Identity, Option<HandshakeRefusal>> {
+        let refused = |error| Err(Some(HandshakeRefusal { code: CloseCode::AuthFailed, error: Some(error) }));
+        let mut signs = 0;
+        loop {
+            match poll_fn(|cx| socket.poll_ready(cx)).await {
+                Ready::Broken => return Err(None),
+                // It is asked for no more before it took its answers.
+                Ready::Writable => {
+                    socket.flush().map_err(|_| None)?;
+                    continue;
+                }
+                Ready::Readable => {}
+            }
+            match socket.read() {
+                // Who says nothing but pings gives way to others.
+                Ok(None) => tokio::task::yield_now().await,
+                Ok(Some(Incoming::Alive)) => {
+                    signs += 1;
+                    if signs > MOST_SIGNS {
+                        return Err(Some(HandshakeRefusal { code: CloseCode::TooManyBadFrames, error: None }));
+                    }
+                    tokio::task::yield_now().await;
+                }
+                Ok(Some(Incoming::WrongType)) => {
+                    let message = format!("{} messages are expected", socket.encoding().message_type());
+                    return refused(ServerError::new(None, ErrorCode::BadFrame, message));
+                }
+                Ok(Some(Incoming::TooLarge)) => {
+                    let text = format!(
+                        "a message of more than {} KiB from a client that has not said who it is",
+                        MAX_UNNAMED_BYTES / 1024
+                    );
+                    let error = Some(ServerError::new(None, ErrorCode::FrameTooLarge, text));
+                    return Err(Some(HandshakeRefusal { code: CloseCode::TooBig, error }));
+                }
+                Ok(Some(Incoming::Frame(bytes))) => {
+                    return match ClientFrame::parse(&bytes, socket.encoding()) {
+                        Ok((id, ClientFrame::Auth { token })) => {
+                            self.authenticate(&Credentials::Token(token.0), id).map_err(Some)
+                        }
+                        Ok((id, _)) => {
+                            let message = "the first frame must be {\"action\":\"auth\",\"token\":\"…\"}";
+                            refused(ServerError::new(id, ErrorCode::NotAuthenticated, message))
+                        }
+                        Err(error) => refused(error.into()),
+                    };
+                }
+                Err(SocketEnd::Gone) => return Err(None),
+                Err(SocketEnd::Refused(code)) => return Err(Some(HandshakeRefusal { code, error: None })),
+            }
+        }
+    }
+
+    /// Takes a connection to its shard.
+    pub(crate) async fn hand_over(&self, socket: TcpSocket, identity: Identity, place: OwnedSemaphorePermit) {
+        let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
+        if shard.is_closed() {
+            return refuse(socket, HandshakeRefusal { code: CloseCode::Draining, error: None }, pending()).await;
+        }
+        let socket = match socket.detach() {
+            Ok(socket) => socket,
+            Err(error) => {
+                debug!(%error, "a connection broke on its way to its shard");
+                return;
+            }
+        };
+        let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, place }));
+        if !shard.send(new_session) {
+            debug!("a connection came while its shard was ending");
+        }
+    }
+}
+
+fn unauthenticated(error: &AuthError, id: Option<Id>) -> HandshakeRefusal {
+    let told = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
+    HandshakeRefusal { code: error.close_code(), error: Some(told) }
+}
+
+fn too_late(message: &str) -> HandshakeRefusal {
+    let error = ServerError::new(None, ErrorCode::AuthTimeout, message);
+    HandshakeRefusal { code: CloseCode::AuthTimeout, error: Some(error) }
+}
+
+/// Says why, closes with a code, and waits a little for the client to read it, unless it is `hurried`.
+async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl Future<Output = ()>) {
+    let code = refusal.code;
+    counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+    if let Some(error) = refusal.error {
+        counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
+        let mut frame = vec![0; HEADER];
+        let encoding = socket.encoding();
+        let error = encode(&ServerFrame::Error(error), encoding);
+        write_array(&mut frame, [error.as_slice()].into_iter(), encoding);
+        if socket.send(&mut frame).is_err() {
+            return;
+        }
+    }
+    let goodbye = async {
+        socket.close(code)?;
+        loop {
+            match poll_fn(|cx| socket.poll_ready(cx)).await {
+                Ready::Broken => return Err(SocketEnd::Gone),
+                Ready::Writable => socket.flush()?,
+                Ready::Readable => {
+                    socket.read()?;
+                }
+            }
+            // The deadline is looked at only where this task gives way.
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended: Result<Result<Infallible, SocketEnd>, _> = tokio::select! {
+        ended = timeout(GOODBYE, goodbye) => ended,
+        () = hurried => return,
+    };
+    debug!(?ended, "a refused connection has ended");
+}

@@ -1,0 +1,171 @@
+//! Who a client is: a signed token or, in development alone, whatever name it gives itself.
+//!
+//! The library proves that a token was signed with the secret; [`claims`] looks at what it says, against a time that is
+//! passed in, so that a refusal can name what was wrong.
+
+mod claims;
+mod term;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde_json::{Map, Value};
+use tickwire_core::ids::{NameError, UserId};
+use tickwire_core::protocol::codes::CloseCode;
+use tickwire_node::config::{AuthConfig, AuthMode};
+
+use crate::shard::USUAL_WEIGHT;
+
+pub(crate) use term::{TermDue, TokenTerm};
+
+/// How much of what a token says is repeated to who sent it, in characters.
+const SHOWN: usize = 40;
+
+/// What a client offers to say who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// A signed token.
+    Token(String),
+    /// A bare name.
+    Name(String),
+}
+
+/// Who a client is, and what its token grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) user: UserId,
+    /// The plan that sets the user's rate, `None` for the usual one.
+    pub(crate) plan: Option<String>,
+    /// Sessions of more weight are served first.
+    pub(crate) weight: u8,
+    /// When the token expires, since 1970; `None` for a bare name.
+    pub(crate) expires: Option<Duration>,
+}
+
+/// Why a client is not believed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthError {
+    #[error("this is no signed token (JWT): {0}")]
+    Malformed(&'static str),
+    #[error("the token is signed with {0}, and HS256 alone is taken")]
+    Algorithm(String),
+    #[error("the token's signature is wrong: another secret made it, or it was changed since")]
+    Signature,
+    #[error("the token expired {} ago by this gateway's clock", seconds(*.0))]
+    Expired(Duration),
+    #[error("the token is not valid for another {} by this gateway's clock (nbf)", seconds(*.0))]
+    NotYetValid(Duration),
+    #[error("the token's `{claim}` {problem}")]
+    Claim { claim: &'static str, problem: String },
+    #[error("?user= is taken in development alone (auth.mode = \"dev\"): send a token")]
+    NameRefused,
+    #[error("?user= is not a user: {0}")]
+    Name(NameError),
+    #[error("this gateway has no auth.jwt_secret, so it can check no token: use ?user=name")]
+    NoSecret,
+}
+
+impl AuthError {
+    /// With which code a connection is closed for it. What time or a new token mends is not final.
+    pub(crate) fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Expired(_) => CloseCode::TokenExpired,
+            Self::NotYetValid(_) => CloseCode::TokenNotYetValid,
+            _ => CloseCode::AuthFailed,
+        }
+    }
+}
+
+/// Checks credentials by the configuration.
+pub(crate) struct Authenticator {
+    config: AuthConfig,
+    key: Option<DecodingKey>,
+}
+
+impl std::fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authenticator").field("mode", &self.config.mode).finish_non_exhaustive()
+    }
+}
+
+impl Authenticator {
+    pub(crate) fn new(config: &AuthConfig) -> Self {
+        let secret = config.jwt_secret.expose();
+        let key = (!secret.is_empty()).then(|| DecodingKey::from_secret(secret.as_bytes()));
+        Self { config: config.clone(), key }
+    }
+
+    /// For how long after its expiry a token is still taken.
+    pub(crate) fn leeway(&self) -> Duration {
+        self.config.leeway
+    }
+
+    /// Whom the credentials prove at `now`, since 1970.
+    pub(crate) fn check(&self, now: Duration, credentials: &Credentials) -> Result<Identity, AuthError> {
+        match credentials {
+            Credentials::Token(token) => self.check_token(now, token.trim()),
+            Credentials::Name(name) => match self.config.mode {
+                AuthMode::Dev => {
+                    let user = UserId::new(name).map_err(AuthError::Name)?;
+                    Ok(Identity { user, plan: None, weight: USUAL_WEIGHT, expires: None })
+                }
+                AuthMode::Jwt => Err(AuthError::NameRefused),
+            },
+        }
+    }
+
+    fn check_token(&self, now: Duration, token: &str) -> Result<Identity, AuthError> {
+        let key = self.key.as_ref().ok_or(AuthError::NoSecret)?;
+        let (signed, signature) = token.rsplit_once('.').unwrap_or_default();
+        let Some((header, claims)) = signed.split_once('.').filter(|(_, claims)| !claims.contains('.')) else {
+            let problem = if token.is_empty() { "it is empty" } else { "it has not three parts with dots between" };
+            return Err(AuthError::Malformed(problem));
+        };
+        check_header(header)?;
+        // A signature that is not even base64 is as wrong as any other.
+        if !crypto::verify(signature, signed.as_bytes(), key, Algorithm::HS256).unwrap_or_default() {
+            return Err(AuthError::Signature);
+        }
+        let claims = object(claims).ok_or(AuthError::Malformed("its second part is not a JSON object in base64"))?;
+        claims::read(now, &claims, &self.config)
+    }
+}
+
+/// Refuses a token whose header asks for what is not done here.
+fn check_header(header: &str) -> Result<(), AuthError> {
+    let header = object(header).ok_or(AuthError::Malformed("its first part is not a JSON object in base64"))?;
+    match header.get("alg") {
+        Some(Value::String(algorithm)) if algorithm == "HS256" => {}
+        Some(algorithm) => return Err(AuthError::Algorithm(shown(algorithm))),
+        None => return Err(AuthError::Malformed("its header names no algorithm (alg)")),
+    }
+    // RFC 7515, 4.1.11: what must be understood and is not makes a token invalid.
+    match header.get("crit") {
+        None => Ok(()),
+        Some(_) => Err(AuthError::Malformed("its header demands extensions (crit) that are not known here")),
+    }
+}
+
+fn object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// The beginning of a value, for who sent it.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A time in whole seconds, rounded up: what is past or to come is never shown as nothing.
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs() + u64::from(time.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;

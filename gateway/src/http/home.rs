@@ -1,0 +1,69 @@
+//! `GET /v1/connect`: which gateway is a user's home. A client that connects there spares the cluster an announcement
+//! and every alert a detour; one that does not is served as well.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use metrics::{counter, describe_counter};
+use serde::Serialize;
+use tickwire_core::ids::NodeId;
+use tickwire_node::clock::wall_clock;
+
+use crate::handshake::auth::{AuthError, Credentials};
+use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors, offered_credentials, read_query};
+
+/// When to ask again if no gateway is known, in seconds.
+const RETRY_SECONDS: u32 = 1;
+
+/// What stands for the gateway's name in `gateway.connect_url`.
+const PLACE: &str = "{gateway}";
+
+/// Where to connect.
+#[derive(Serialize)]
+struct Home {
+    gateway: NodeId,
+    url: String,
+}
+
+/// Names the home of the user that the credentials prove. Pages of other origins may ask, if they may connect.
+pub(crate) async fn connect(
+    State(front): State<Arc<HttpState>>,
+    query: CredentialsQuery,
+    headers: HeaderMap,
+) -> Response {
+    let found = find(&front, query, &headers);
+    let mut response = found.map_or_else(HttpRefusal::into_response, |home| Json(home).into_response());
+    let status = response.status();
+    counter!("tickwire_gateway_home_requests_total", "status" => status.as_u16().to_string()).increment(1);
+    cors::tell(&front, &headers, &mut response);
+    response
+}
+
+fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Result<Home, HttpRefusal> {
+    check_origin(headers, &front.allowed_origins)?;
+    if front.connect_url.is_empty() {
+        let message = "this cluster names no homes (gateway.connect_url); connect to /v1/stream here";
+        return Err(HttpRefusal::new(StatusCode::NOT_FOUND, message));
+    }
+    let Some(credentials) = offered_credentials(headers, read_query(query)?)? else {
+        return Err(HttpRefusal::unnamed("say who you are: Authorization: Bearer <token>, or ?token="));
+    };
+    let unauthenticated = |error: AuthError| match &credentials {
+        Credentials::Token(_) => HttpRefusal::unauthenticated(error.to_string()),
+        Credentials::Name(_) => HttpRefusal::unnamed(error.to_string()),
+    };
+    let identity = front.handshake.authenticator.check(wall_clock(), &credentials).map_err(unauthenticated)?;
+    let view = front.view.borrow();
+    let Some(home) = view.home(&identity.user) else {
+        return Err(HttpRefusal::later("no gateway is known at the moment; try again", RETRY_SECONDS));
+    };
+    let url = front.connect_url.replace(PLACE, home.id.as_str());
+    Ok(Home { gateway: home.id.clone(), url })
+}
+
+pub(crate) fn describe() {
+    describe_counter!("tickwire_gateway_home_requests_total", "Questions for a user's home, by status of the answer");
+}

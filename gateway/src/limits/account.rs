@@ -1,0 +1,151 @@
+//! What a user may have in a time, shared by all sessions of the user on this gateway. Pure: the clock is passed in.
+
+use tickwire_core::ids::Millis;
+use tickwire_core::protocol::SubscriptionName;
+
+use crate::backfill::request::BackfillSlots;
+use crate::limits::budget::Budget;
+use crate::limits::sliding::{PerHour, PerSecond};
+
+/// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
+const QUOTA_NAMES: usize = 256;
+
+/// A user with sessions here. What every delivery reads stands first.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Account {
+    /// How many events a second are sent to the user; 0 means any number.
+    pub rate: u32,
+    /// How many sessions of the user are here.
+    pub sessions: u32,
+    sent: PerSecond,
+    /// What the user's sessions may ask for.
+    pub commands: Budget,
+    /// What may be read of the stream for the user's sessions that catch up, in sequences.
+    pub past: Budget,
+    /// The places of those of the user's sessions that catch up.
+    pub(crate) places: BackfillSlots,
+    /// What was sent of subscriptions with a quota, by name. A name with several quotas, in several sessions, has one count.
+    quotas: Vec<(SubscriptionName, PerHour)>,
+    /// What was sent of those for whose names there was no place.
+    others: Option<Box<PerHour>>,
+}
+
+impl Account {
+    /// A user without sessions, who may have so many events a second; 0 means any number.
+    #[must_use]
+    pub fn new(rate: u32) -> Self {
+        let (commands, past, places) = (Budget::default(), Budget::default(), BackfillSlots::default());
+        let (quotas, others) = (Vec::new(), None);
+        Self { sessions: 0, rate, commands, past, places, sent: PerSecond::second(), quotas, others }
+    }
+
+    /// How many more events the user may have at `now`.
+    pub fn allowance(&mut self, now: Millis) -> u32 {
+        match self.rate {
+            0 => u32::MAX,
+            rate => rate.saturating_sub(self.sent.count(now)),
+        }
+    }
+
+    /// When there is more, after [`Self::allowance`] was 0.
+    #[must_use]
+    pub fn next_allowance(&self, now: Millis) -> Millis {
+        self.sent.next_fall().map_or(now, |at| at.max(now.plus(1)))
+    }
+
+    /// The user was sent so many events.
+    pub fn sent(&mut self, now: Millis, events: u32) {
+        if self.rate > 0 {
+            self.sent.add(now, events);
+        }
+    }
+
+    /// Takes one event of the subscription's quota of `most` an hour; `false` if it is used up.
+    pub fn take_quota(&mut self, now: Millis, name: &SubscriptionName, most: u32) -> bool {
+        let find = |quotas: &[(SubscriptionName, PerHour)]| quotas.binary_search_by(|(known, _)| known.cmp(name));
+        let mut found = find(&self.quotas).ok();
+        if found.is_none() {
+            // Clients choose names: without an end to them a quota would be none, and its count would grow.
+            if self.quotas.len() >= QUOTA_NAMES {
+                self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
+            }
+            if self.quotas.len() < QUOTA_NAMES {
+                let at = find(&self.quotas).unwrap_or_else(|at| at);
+                self.quotas.insert(at, (name.clone(), PerHour::hour()));
+                found = Some(at);
+            }
+        }
+        let sent = match found {
+            Some(at) => &mut self.quotas[at].1,
+            None => self.others.get_or_insert_with(|| Box::new(PerHour::hour())),
+        };
+        let left = sent.count(now) < most;
+        if left {
+            sent.add(now, 1);
+        }
+        left
+    }
+
+    /// Whether nothing would be forgotten with this account that a session of the next minutes should be held to.
+    pub fn is_forgettable(&mut self, now: Millis) -> bool {
+        let is_owed = self.commands.is_full(now) && self.past.is_full(now);
+        self.sessions == 0
+            && is_owed
+            && self.sent.count(now) == 0
+            && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
+            && self.others.as_mut().is_none_or(|sent| sent.count(now) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> SubscriptionName {
+        SubscriptionName::new(text).unwrap()
+    }
+
+    #[test]
+    fn no_second_holds_more_than_the_rate() {
+        let mut account = Account::new(10);
+        let mut sent = Vec::new();
+        for ms in (0..5_000).step_by(7) {
+            let now = Millis(ms);
+            let take = account.allowance(now).min(3);
+            account.sent(now, take);
+            sent.push((ms, take));
+            let second: u32 = sent.iter().filter(|(at, _)| ms - at < 1_000).map(|(_, take)| take).sum();
+            assert!(second <= 10, "{second} at {ms} ms");
+            if take == 0 {
+                let next = account.next_allowance(now);
+                assert!(next > now && account.clone().allowance(next) > 0);
+            }
+        }
+        let total: u32 = sent.iter().map(|(_, take)| take).sum();
+        assert!(total >= 40, "{total} of 50 in five seconds");
+    }
+
+    #[test]
+    fn a_quota_is_of_an_hour_and_of_one_name() {
+        let mut account = Account::new(0);
+        assert_eq!(account.allowance(Millis(0)), u32::MAX);
+        let at = |minute: u64| Millis(minute * 60_000);
+        assert!(account.take_quota(at(0), &name("a"), 2) && account.take_quota(at(30), &name("a"), 2));
+        assert!(!account.take_quota(at(59), &name("a"), 2) && account.take_quota(at(59), &name("b"), 1));
+        assert!(account.take_quota(at(61), &name("a"), 2));
+        assert!(!account.is_forgettable(at(119)) && account.is_forgettable(at(122)));
+    }
+
+    #[test]
+    fn many_names_share_a_count() {
+        let mut account = Account::new(0);
+        let taken = |account: &mut Account, now, names: usize| {
+            (0..names).filter(|n| account.take_quota(now, &name(&format!("s{n}")), 1)).count()
+        };
+        assert_eq!(taken(&mut account, Millis(0), 1_000), QUOTA_NAMES + 1);
+        assert_eq!(account.quotas.len(), QUOTA_NAMES);
+        assert!(account.quotas.is_sorted_by(|(a, _), (b, _)| a < b) && !account.is_forgettable(Millis(0)));
+        assert_eq!(taken(&mut account, Millis(2 * 3_600_000), 10), 10);
+    }
+}

@@ -1,0 +1,75 @@
+//! What a session did not get, or not in time, until it has been told. Every event that is let go is counted here once.
+
+use std::collections::BTreeMap;
+
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Notice, Range};
+
+use crate::delivery::Delivery;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was let go.
+    Dropped,
+    /// A newer one took its place.
+    Conflated,
+    /// It waits although it should have gone at once.
+    Delayed,
+}
+
+/// What is still to be told: per code and subscription how many events, and per partition between which sequences.
+#[derive(Debug, Default)]
+pub(crate) struct PendingNotices {
+    of: BTreeMap<(NoticeCode, u32), PendingNotice>,
+}
+
+#[derive(Debug, Default)]
+struct PendingNotice {
+    dropped: u64,
+    conflated: u64,
+    delayed: u64,
+    ranges: BTreeMap<Partition, (Seq, Seq)>,
+}
+
+impl PendingNotices {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    /// An event of a subscription met its fate.
+    pub(crate) fn count(&mut self, code: NoticeCode, fate: Fate, subscription: u32, delivery: &Delivery) {
+        let pending = self.of.entry((code, subscription)).or_default();
+        match fate {
+            Fate::Dropped => pending.dropped += 1,
+            Fate::Conflated => pending.conflated += 1,
+            Fate::Delayed => pending.delayed += 1,
+        }
+        let (first, last) = pending.ranges.entry(delivery.partition).or_insert((delivery.seq, delivery.seq));
+        (*first, *last) = ((*first).min(delivery.seq), (*last).max(delivery.seq));
+    }
+
+    /// Everything, each with the number of its subscription, to be told now.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = (u32, Notice)> + use<> {
+        std::mem::take(&mut self.of).into_iter().map(|((code, subscription), pending)| {
+            let range = |(p, (first, last))| Range { p, first, last };
+            let notice = Notice {
+                dropped: pending.dropped,
+                conflated: pending.conflated,
+                delayed: pending.delayed,
+                ranges: pending.ranges.into_iter().map(range).collect(),
+                ..Notice::new(code)
+            };
+            (subscription, notice)
+        })
+    }
+
+    /// Holds a position back to before the first event of which nothing was told yet.
+    pub(crate) fn hold_back(&self, position: &mut Position) {
+        for (partition, (first, _)) in self.of.values().flat_map(|pending| &pending.ranges) {
+            position.hold_before(*partition, *first);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A session's life in its shard: it arrives, is welcomed, is sent heartbeats, and ends with a code.
+
+use std::collections::VecDeque;
+
+use compact_str::CompactString;
+use metrics::counter;
+use rand::Rng;
+use tickwire_core::ids::Millis;
+use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
+use tickwire_core::protocol::{Goaway, Heartbeat, ServerFrame, Welcome};
+use tickwire_node::clock::millis;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::flush::worded;
+use super::{Shard, USUAL_WEIGHT};
+use crate::handshake::auth::{Identity, TokenTerm};
+use crate::limits::budget::Budget;
+use crate::messages::ToEdge;
+use crate::outbox::Outbox;
+use crate::shard::backfill::CATCH_UP_BEAT_MS;
+use crate::shard::mistakes::Mistakes;
+use crate::shard::pulse::{Pulse, PulseVerdict};
+use crate::shard::session::{Session, SessionStage};
+use crate::shard::turns::SocketReading;
+use crate::socket::{Socket, SocketEnd};
+use crate::stats::dropped;
+
+/// How long a session may wait for its welcome before it is told to try elsewhere, in milliseconds.
+const JOIN_TIMEOUT_MS: u64 = 10_000;
+
+/// How often it is looked at meanwhile, in milliseconds: its socket is not watched before the welcome, and a client that has
+/// gone keeps its place until then.
+const JOIN_LOOK_MS: u64 = 1_000;
+
+/// How long it may wait while clients are told that the cluster does not reach this gateway, in milliseconds.
+const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
+
+/// When a session that has arrived is told why it waits, in milliseconds: its socket is not ready to be written at once.
+const OUTAGE_NOTICE_MS: u64 = 100;
+
+/// When a client that showed no sign of life is looked at again, in milliseconds.
+const SECOND_LOOK_MS: u64 = 1_000;
+
+/// How long a client may take to read its close frame, in milliseconds.
+const CLOSE_GRACE_MS: u64 = 5_000;
+
+/// How long a client that is sent away waits at most before it connects elsewhere, in milliseconds. Each is told its own
+/// time.
+const RECONNECT_JITTER_MS: u32 = 1_000;
+
+impl<S: Socket> Shard<S> {
+    /// A client has arrived and said who it is. `place` is its place among the sessions that this gateway takes.
+    pub(crate) fn arrive(&mut self, now: Millis, socket: S, identity: Identity, place: OwnedSemaphorePermit) {
+        let Identity { user, plan, weight, expires } = identity;
+        let session = Session {
+            user: user.clone(),
+            account: self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref())),
+            weight,
+            stage: SessionStage::Joining,
+            socket,
+            reading: SocketReading::Awaited,
+            commands: Budget::default(),
+            outbox: Outbox::new(),
+            subscriptions: Vec::new(),
+            last_subscription: 0,
+            has_quotas: false,
+            knows_outage: false,
+            requests: VecDeque::new(),
+            backfill: None,
+            ahead: None,
+            half_sent: 0,
+            mistakes: Mistakes::default(),
+            pulse: Pulse::new(now),
+            term: expires.map(|expires| TokenTerm::new((self.settings.clocks.wall)(), expires)),
+            beat_at: now,
+            attention: now,
+            flush_at: None,
+            touched: false,
+            _place: place,
+        };
+        let number = self.sessions.insert(session);
+        self.weighted += usize::from(weight != USUAL_WEIGHT);
+        let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_LOOK_MS };
+        self.remind(number, now.plus(first));
+        self.index.register(&user, number);
+        self.ask(ToEdge::Join(self.id(number), user));
+        if self.draining {
+            self.close(now, number, CloseCode::Draining);
+        }
+    }
+
+    pub(super) fn confirmed(&mut self, now: Millis, number: u64) {
+        match self.sessions.get(number).map(|session| session.stage) {
+            Some(SessionStage::Joining) => self.welcome(now, number),
+            Some(SessionStage::Open) => self.grant(now, number),
+            // It left while it was being confirmed.
+            Some(SessionStage::Closing) | None => {}
+        }
+    }
+
+    pub(super) fn welcome(&mut self, now: Millis, number: u64) {
+        if self.is_over(number) {
+            return self.close(now, number, CloseCode::TokenExpired);
+        }
+        let heartbeat = self.settings.config.heartbeat_interval;
+        let id = self.id(number);
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        session.stage = SessionStage::Open;
+        session.pulse = Pulse::new(now);
+        session.beat_at = now.plus(millis(heartbeat));
+        self.welcomed.push(number);
+        let welcome = Welcome {
+            session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
+            user: session.user.clone(),
+            gateway: self.settings.gateway.clone(),
+            heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
+            max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
+        };
+        self.reply(now, number, &ServerFrame::Welcome(welcome));
+        self.tell_outage(now, number);
+        // While the gateway drains its turn to go stands.
+        if !self.draining {
+            self.remind_of_next(now, number);
+        }
+    }
+
+    /// Looks after a session whose time has come.
+    pub(super) fn on_timer(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get(number) else { return };
+        match session.stage {
+            SessionStage::Closing => self.remove(now, number),
+            SessionStage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
+            SessionStage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
+            SessionStage::Joining => self.on_joining_timer(now, number, now.since(session.beat_at)),
+            SessionStage::Open => self.look_after(now, number),
+        }
+    }
+
+    /// Looks after a session that is served.
+    fn look_after(&mut self, now: Millis, number: u64) {
+        if !self.look_at_term(now, number) {
+            return;
+        }
+        let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if session.beat_at <= now {
+            let pause = if session.backfill.is_some() { heartbeat.min(CATCH_UP_BEAT_MS) } else { heartbeat };
+            session.beat_at = now.plus(pause);
+            // What waits to be read is a sign of life, whatever keeps it from being read.
+            if session.reading != SocketReading::Awaited {
+                session.pulse.heard(now);
+            }
+            match session.pulse.look(now, heartbeat, patience, session.socket.unsent() > 0) {
+                PulseVerdict::Alive => self.heartbeat(now, number),
+                PulseVerdict::Doubtful => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
+                PulseVerdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
+                PulseVerdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
+            }
+        }
+        self.remind_of_next(now, number);
+    }
+
+    /// Sees to it that the session is looked at when it is next due a heartbeat, or its token is about to expire.
+    pub(super) fn remind_of_next(&mut self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get(number).filter(|session| session.stage == SessionStage::Open) else {
+            return;
+        };
+        let beat_at = session.beat_at;
+        self.remind(number, self.term_due(now, number).map_or(beat_at, |due| due.min(beat_at)));
+    }
+
+    pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {
+        self.flush(now, number);
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        // A blocked socket has enough to do; its client knows the connection by the frames it is still reading.
+        if session.socket.unsent() > 0 {
+            return;
+        }
+        let position = self.position(number);
+        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+        let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
+            return;
+        };
+        // A ping that waits is sent when what stands before it has gone; what moves until then is a sign of life.
+        session.pulse.pinged(now);
+        if let Err(ended) = session.socket.ping() {
+            self.end(now, number, ended);
+        }
+    }
+
+    /// A session has waited so long for its welcome. While clients are told that the cluster does not reach this gateway,
+    /// it may wait for longer, and is told so.
+    fn on_joining_timer(&mut self, now: Millis, number: u64, waited: u64) {
+        let patience = if self.outage.is_some() { OUTAGE_JOIN_TIMEOUT_MS } else { JOIN_TIMEOUT_MS };
+        if self.sessions.get_mut(number).is_some_and(|session| session.socket.is_gone()) {
+            return self.gone(now, number);
+        }
+        if self.is_over(number) {
+            return self.close(now, number, CloseCode::TokenExpired);
+        }
+        if waited >= patience {
+            return self.close(now, number, CloseCode::Unavailable);
+        }
+        self.remind(number, now.plus(JOIN_LOOK_MS.min(patience - waited)));
+        self.tell_outage(now, number);
+    }
+
+    pub(super) fn position(&self, number: u64) -> CompactString {
+        let Some(session) = self.sessions.get(number) else { return compact_str::format_compact!("{}", self.applied) };
+        let mut position = session.outbox.hold_back(&self.applied);
+        session.raise(&mut position);
+        // What waits of a former life holds nothing back in this one; what this one keeps of it does, until it has come.
+        position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
+        if let Some(backfill) = &session.backfill {
+            backfill.hold_back(&mut position);
+        }
+        compact_str::format_compact!("{position}")
+    }
+
+    pub(super) fn remind(&mut self, number: u64, at: Millis) {
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.attention = self.attention.round(at);
+            self.attention.set(session.attention, number);
+        }
+    }
+
+    fn heartbeat_ms(&self) -> u64 {
+        millis(self.settings.config.heartbeat_interval)
+    }
+
+    /// The socket broke.
+    pub(crate) fn gone(&mut self, now: Millis, number: u64) {
+        self.remove(now, number);
+    }
+
+    /// Sends every client away, one after the other over the drain window, so that they do not all arrive elsewhere at
+    /// the same moment. Until its turn comes a session is served like always.
+    pub(crate) fn drain(&mut self, now: Millis) {
+        self.draining = true;
+        let window = millis(self.settings.config.drain_window);
+        let numbers = self.sessions.numbers(|session| session.stage != SessionStage::Closing);
+        let count = numbers.len() as u64;
+        for (turn, number) in (0..).zip(numbers) {
+            self.remind(number, now.plus(window * turn / count));
+        }
+    }
+
+    /// The last that a client hears: what still waits for it, how far it is, and when to connect elsewhere.
+    pub(super) fn send_away(&mut self, now: Millis, number: u64, reason: &'static str, code: CloseCode) {
+        if self.sessions.get(number).is_none_or(|session| session.stage != SessionStage::Open) {
+            return;
+        }
+        self.flush(now, number);
+        let position = self.position(number);
+        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+        let reconnect_ms = rand::rng().random_range(0..RECONNECT_JITTER_MS);
+        let goaway = Goaway { reason: CompactString::const_new(reason), reconnect_ms };
+        self.reply(now, number, &ServerFrame::Goaway(goaway));
+        self.close(now, number, code);
+    }
+
+    pub(super) fn end(&mut self, now: Millis, number: u64, ended: SocketEnd) {
+        match ended {
+            SocketEnd::Gone => self.remove(now, number),
+            SocketEnd::Refused(code) => self.close(now, number, code),
+        }
+    }
+
+    /// Says goodbye. The session takes no events any more, and goes when the client has read it, or time is up.
+    ///
+    /// What still waits is let go, counted; no position that the client was told covers it. To one that reads too slowly
+    /// it is told as well, like all that it did not get before.
+    pub(super) fn close(&mut self, now: Millis, number: u64, code: CloseCode) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if session.stage == SessionStage::Closing {
+            return;
+        }
+        counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+        let (mut backfill, outbox) = (session.backfill.take(), std::mem::take(&mut session.outbox));
+        if let Some(backfill) = &mut backfill {
+            self.accounts[session.account].past.spend(now, self.past_rate.units(backfill.unpaid()));
+        }
+        if let Some(backfill) = &backfill {
+            self.leave_cohort(number, backfill);
+        }
+        for mut outbox in backfill.map(|backfill| backfill.outbox).into_iter().chain([outbox]) {
+            dropped("closed", outbox.len() as u64);
+            if code == CloseCode::SlowConsumer {
+                outbox.drop_all(NoticeCode::SlowConsumer);
+            }
+            for (subscription, notice) in outbox.last_words() {
+                let Some(session) = self.sessions.get(number) else { return };
+                let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
+                // Whether it still reaches the client shows in the close that follows.
+                self.send(number, &[ServerFrame::Notice(notice)]).ok();
+            }
+        }
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        session.stage = SessionStage::Closing;
+        let said = session.socket.close(code);
+        if said.is_err() {
+            self.remove(now, number);
+        } else {
+            self.remind(number, now.plus(CLOSE_GRACE_MS));
+        }
+    }
+
+    pub(super) fn remove(&mut self, now: Millis, number: u64) {
+        let Some(mut session) = self.sessions.remove(number) else { return };
+        if let Some(backfill) = &mut session.backfill {
+            self.accounts[session.account].past.spend(now, self.past_rate.units(backfill.unpaid()));
+        }
+        for held in &session.subscriptions {
+            self.index.remove(number, held.number, &held.subscription.filter);
+        }
+        self.index.rise(&session.user, number);
+        self.accounts.leave(now, session.account);
+        self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
+        if let Some(backfill) = &session.backfill {
+            self.leave_cohort(number, backfill);
+        }
+        let past = session.backfill.as_ref().map_or(0, |backfill| backfill.outbox.len());
+        let unsent = session.outbox.len() as u64 + past as u64 + u64::from(session.half_sent);
+        match session.stage {
+            SessionStage::Closing => dropped("closed", unsent),
+            // Nobody is there any more who should have had it.
+            SessionStage::Joining | SessionStage::Open => self.stats.unread += unsent,
+        }
+        self.ask(ToEdge::Leave(self.id(number), session.filters()));
+    }
+}
