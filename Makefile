@@ -1,30 +1,30 @@
-# What can be done here; `make help` lists it. What is needed beside Rust comes by `make tools`, and what the foreign
-# tests need by `make foreign-tools`, on Debian 12 alone.
+# `make help` lists the targets. `make tools` gets the tools that are needed beside Rust, and `make foreign-tools` the
+# programs of the foreign tests (Debian 12 only).
 
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
 .PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint doc clean-tools
 
-help: ## List what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## Get nats-server into .tools, unless PATH has one
 	@tools/get-nats-server
 
-foreign-tools: ## Get what the foreign tests use: Debian's packages, and the others into .tools
+foreign-tools: ## Get the programs of the foreign tests: Debian packages, and the others into .tools
 	@tools/get-foreign
 
 dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100")
 	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
 
-check: lint ## The inner loop: format, lints, and the tests of single parts with few random cases
+check: lint ## The inner loop: format, lints, and unit tests with few random cases
 	PROPTEST_CASES=16 TICKWIRE_SIM_RUNS=50 $(CARGO) nextest run --workspace --locked --lib --bins
 
 test-one: tools ## Run the tests whose names contain T (make test-one T=confirmations)
 	$(CARGO) nextest run --workspace --locked -E 'test($(T))'
 
-# Tests wait more than they compute.
+# Tests wait more than they compute, so there are more of them than processors.
 test: tools foreign-tools lint ## Check and test everything, as CI does
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; $(CARGO) nextest run --workspace --locked --test-threads $$(( $$(nproc) * 3 / 2 )); \
@@ -35,29 +35,29 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
 
-sim: ## Run the simulator as often as one likes, from a seed (RUNS, SEED)
+sim: ## Run each simulator test RUNS times (10000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-10000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
 	$(CARGO) test --workspace --locked --lib -- simulator::
 
-sim-trace: ## Show what happens in a plan of the simulator that has failed (PLAN, the file that the failure names)
+sim-trace: ## Print a trace of a simulator plan that has failed (PLAN, the file that the failure names)
 	TICKWIRE_SIM_PLAN=$(abspath $(PLAN)) \
 	$(CARGO) test --workspace --locked --lib -- --ignored --nocapture simulator::what_happens_in_a_plan
 
-foreign: tools foreign-tools ## Run other people's suites, clients and faults in full, and print what each found
+foreign: tools foreign-tools ## Run all third-party suites, clients and faults, and print their results
 	@rm -rf target/foreign
 	TICKWIRE_FOREIGN=full $(CARGO) nextest run --workspace --locked --test e2e -E 'test(/^foreign::/)'; \
 	status=$$?; sort target/foreign/*.txt; exit $$status
 
-soak: tools ## Let new users come for ten minutes, and see what each node holds (TICKWIRE_SOAK_SECONDS)
+soak: tools ## Connect new users for ten minutes, and check the memory of each node (TICKWIRE_SOAK_SECONDS)
 	TICKWIRE_SOAK_SECONDS=$${TICKWIRE_SOAK_SECONDS:-600} \
 	$(CARGO) test --workspace --locked --test e2e -- --nocapture foreign::newcomers
 
-chaos: tools ## Let nodes die in any order for a while (TICKWIRE_CHAOS_SECONDS, TICKWIRE_CHAOS_SEED)
+chaos: tools ## Kill nodes in random order for a while (TICKWIRE_CHAOS_SECONDS, TICKWIRE_CHAOS_SEED)
 	TICKWIRE_CHAOS_SECONDS=$${TICKWIRE_CHAOS_SECONDS:-60} \
 	TICKWIRE_CHAOS_SEED=$${TICKWIRE_CHAOS_SEED:-$$(date +%s)} \
-	$(CARGO) test --workspace --locked --test e2e -- --nocapture nothing_is_lost_whatever_happens
+	$(CARGO) test --workspace --locked --test e2e -- --nocapture nothing_is_lost_under_random_faults
 
-bench: ## Measure the parts of the engine (cargo bench); see docs/benchmarks.md for the whole
+bench: ## Measure single parts (cargo bench); docs/benchmarks.md measures the whole
 	$(CARGO) bench --workspace --bench '*' --locked
 
 fmt: ## Format the code

@@ -1,17 +1,15 @@
-//! What can be typed: the commands, and the flags that several of them share. Each command's own flags stand with it.
+//! The commands. The flags of each command are in its own module.
 
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
-use tickwire_node::config::{Config, ConfigError, LoadOptions};
+use clap::{Parser, Subcommand};
+use tickwire_bench::{BareArgs, BenchArgs};
 
-use crate::bench::{BareArgs, BenchArgs};
 use crate::config_command::ConfigCommand;
 use crate::dev::DevArgs;
 use crate::doctor::DoctorArgs;
+use crate::feed::FeedArgs;
 use crate::guard::GuardArgs;
 use crate::node_command::NodeArgs;
 use crate::publish::PublishArgs;
-use crate::replay::FeedArgs;
 use crate::token::TokenArgs;
 use crate::watch::WatchArgs;
 
@@ -26,9 +24,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 Examples:
   tickwire dev                                       a whole cluster on this machine, with events
-  tickwire watch --user ann --symbols AAPL,NVDA      what comes out of it
+  tickwire watch --user ann --symbols AAPL,NVDA      print the events that a client gets
   tickwire publish --key AAPL --pattern BreakoutBO --confidence 0.87
-  tickwire doctor                                    what is wrong, and what to do about it"
+  tickwire doctor                                    find problems, and what to do about them"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -54,17 +52,18 @@ Examples:
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Run a whole cluster on this machine, with a replay of real prices, until Ctrl-C
+    /// Run a whole cluster on this machine, with a feed of real prices, until Ctrl-C
     Dev(DevArgs),
-    /// Publish the events found in real prices, over and over
-    Replay(FeedArgs),
+    /// Publish events found in real prices, over and over
+    #[command(alias = "replay")]
+    Feed(FeedArgs),
     /// Publish one event from flags, or many from JSON lines
     Publish(PublishArgs),
-    /// Watch events as they come
+    /// Watch events live
     Watch(WatchArgs),
-    /// Make a token for a user
+    /// Create a token for a user
     Token(TokenArgs),
-    /// Check NATS and what tickwire needs of it, one line each
+    /// Check what tickwire needs of NATS, one line each
     Doctor(DoctorArgs),
     /// Measure what a gateway costs and how fast it is, on this machine
     Bench(BenchArgs),
@@ -76,61 +75,19 @@ Examples:
     Guard(GuardArgs),
 }
 
-/// Where the configuration comes from.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ConfigArgs {
-    /// Configuration file (TOML); `tickwire config reference` prints one to start from
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set one key, above file and environment; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-}
-
-impl ConfigArgs {
-    /// The configuration of this process.
-    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        let sets = self.sets.iter().map(|text| Config::parse_set(text)).collect::<Result<_, _>>()?;
-        Config::load(&LoadOptions::from_process(self.config.clone(), sets))
-    }
-}
-
-/// Where NATS is, for commands that are no node.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct NatsArgs {
-    /// Where NATS is, in short for --set nats.url=URL [default: nats://127.0.0.1:4222]
-    #[arg(long, value_name = "URL")]
-    nats: Option<String>,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-impl NatsArgs {
-    /// As if `--nats` had given this address.
-    pub(crate) fn at(url: &str) -> Self {
-        Self { nats: Some(url.to_owned()), ..Self::default() }
-    }
-
-    /// The configuration of this process, with the address of `--nats` if there is one.
-    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        let mut args = self.config.clone();
-        args.sets.extend(self.nats.iter().map(|url| format!("nats.url={url}")));
-        args.load()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use tickwire_node::config::ConfigError;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_command_tells_an_example() {
+    fn every_command_help_has_an_example() {
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.clone().render_long_help().to_string();
             let nested = command.has_subcommands();
@@ -139,15 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_nats_is_short_for_its_key() {
-        let cli = Cli::try_parse_from(["tickwire", "replay", "--nats", "nats://10.0.0.1:4222", "--set", "nats.user=u"]);
-        let Command::Replay(replay) = cli.unwrap().command else { panic!("not a replay") };
-        let config = replay.nats.load().unwrap();
+    fn nats_flag_sets_the_nats_url_key() {
+        let cli = Cli::try_parse_from(["tickwire", "feed", "--nats", "nats://10.0.0.1:4222", "--set", "nats.user=u"]);
+        let Command::Feed(feed) = cli.unwrap().command else { panic!("not a feed") };
+        let config = feed.nats.load().unwrap();
         assert_eq!((config.nats.url.as_str(), config.nats.user.as_str()), ("nats://10.0.0.1:4222", "u"));
     }
 
     #[test]
-    fn errors_of_configuration_are_errors_of_usage() {
+    fn unknown_config_key_suggests_the_nearest_key() {
         let cli = Cli::try_parse_from(["tickwire", "gateway", "--set", "gatway.listen=x"]).unwrap();
         let Command::Gateway(gateway) = cli.command else { panic!("not a gateway") };
         assert!(

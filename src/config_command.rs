@@ -1,13 +1,13 @@
-//! `tickwire config`: what the configuration is, whether it is right, and what could be in it.
+//! `tickwire config`: checks or shows the configuration, or prints the reference of all keys.
 
 use clap::{Subcommand, ValueEnum};
 use tickwire_node::config::ConfigError;
 
-use crate::cli::ConfigArgs;
+use tickwire_command::args::ConfigArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check the configuration: exit code 0 if some node would take it, else 2 with what is wrong
+    /// Check the configuration: exit code 0 if some node accepts it, else 2 with the error
     #[command(after_help = "\
 Examples:
   tickwire config check --config gateway.toml --role gateway
@@ -15,7 +15,7 @@ Examples:
     Check {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Check also what only this role needs
+        /// Also check the keys that only this role needs
         #[arg(long)]
         role: Option<NodeRole>,
     },
@@ -41,7 +41,7 @@ pub(crate) enum NodeRole {
 }
 
 impl ConfigCommand {
-    /// What the command prints to standard output.
+    /// Returns the text for standard output.
     pub(crate) fn run(&self) -> Result<String, ConfigError> {
         match self {
             Self::Check { config, role } => {
@@ -50,7 +50,7 @@ impl ConfigCommand {
                 match role {
                     Some(NodeRole::Gateway) => secret.map(|_| "ok\n".to_owned()),
                     None => Ok(secret.map_or_else(
-                        |refused| format!("ok for a router; a gateway would not take it: {refused}\n"),
+                        |refused| format!("ok for a router; a gateway refuses it: {refused}\n"),
                         |_| "ok\n".to_owned(),
                     )),
                     Some(NodeRole::Router) => Ok("ok\n".to_owned()),
@@ -75,25 +75,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_role_needs_is_checked_for_it_alone() {
+    fn secret_is_required_for_gateways_only() {
         let secret = format!("auth.jwt_secret={}", "s".repeat(32));
         assert!(matches!(run(&["check", "--role", "gateway"]), Err(ConfigError::Conflict { .. })));
         assert_eq!(run(&["check", "--role", "gateway", "--set", &secret]).unwrap(), "ok\n");
         assert_eq!(run(&["check", "--role", "router"]).unwrap(), "ok\n");
-        assert!(run(&["check"]).unwrap().starts_with("ok for a router; a gateway would not take it: auth.mode"));
+        assert!(run(&["check"]).unwrap().starts_with("ok for a router; a gateway refuses it: auth.mode"));
         assert!(matches!(run(&["check", "--set", "stream.partitions=0"]), Err(ConfigError::Invalid { .. })));
         assert!(matches!(run(&["check", "--config", "/no/such/file"]), Err(ConfigError::Read { .. })));
     }
 
     #[test]
-    fn what_is_shown_is_in_effect_and_tells_no_secret() {
+    fn show_prints_effective_values_and_masks_secrets() {
         let shown = run(&["show", "--set", "auth.jwt_secret=hush", "--set", "stream.partitions=8"]).unwrap();
         assert!(shown.contains("partitions = 8\n"), "{shown}");
         assert!(!shown.contains("hush"), "{shown}");
     }
 
     #[test]
-    fn the_reference_is_a_file_to_start_from() {
+    fn reference_is_a_valid_config_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), run(&["reference"]).unwrap()).unwrap();
         run(&["check", "--config", file.path().to_str().unwrap()]).unwrap();

@@ -1,5 +1,5 @@
-//! `tickwire dev`: a whole cluster on this machine, with events in it: one nats-server, two routers, two gateways, each
-//! its own process, and a replay of real prices in this one.
+//! `tickwire dev`: runs a whole cluster with events on this machine. One nats-server, two routers and two gateways are
+//! separate processes; a feed of real prices runs in this one.
 
 use clap::Args;
 use std::collections::BTreeMap;
@@ -9,26 +9,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tickwire_node::config::ConfigError;
 use tickwire_node::nats::{Nats, NatsError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::NatsArgs;
-use crate::progress::Progress;
-use crate::replay::{FeedError, FeedPace, replay};
-use crate::stop;
+use crate::feed::{FeedError, FeedPace, feed};
 use cluster::{Death, DevCluster};
-use server::DevServerError;
+use tickwire_command::args::NatsArgs;
+use tickwire_command::nats_server::{self as server, NatsServerError};
+use tickwire_command::progress::Progress;
+use tickwire_command::ready::{NotReady, READY_DEADLINE, ready};
+use tickwire_command::stop;
 
 mod cluster;
-pub(crate) mod server;
-
-/// How long the nodes may take to be ready.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 const ROUTERS: [&str; 2] = ["router-1", "router-2"];
 const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
@@ -40,43 +33,43 @@ Examples:
   tickwire dev --port 9000 --speed 200
   tickwire dev --dir .dev                            keep the stream for the next time")]
 pub(crate) struct DevArgs {
-    /// The port of the first gateway; the second one takes the next
+    /// The port of the first gateway; the second one uses the next
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65534))]
     port: u16,
     #[command(flatten)]
     pace: FeedPace,
-    /// Where to keep what NATS stores [default: a temporary folder, removed at the end]
+    /// The folder for the data of NATS [default: a temporary folder, removed at the end]
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
 }
 
-/// Why the cluster is not there, or not any more.
+/// Why the cluster did not start, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DevError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Server(#[from] DevServerError),
-    #[error("port {port} cannot be used: {source}; choose another by --port (it and the next one are needed)")]
+    Server(#[from] NatsServerError),
+    #[error("port {port} cannot be used: {source}; choose another with --port (it and the next one are needed)")]
     Port { port: u16, source: io::Error },
     #[error("{}: cannot be used: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error("{name} cannot be started: {source}")]
     Start { name: &'static str, source: io::Error },
-    #[error("{name} is not ready after {READY_DEADLINE:?}: {said}")]
-    NotReady { name: &'static str, said: String },
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     #[error(transparent)]
     Died(#[from] Death),
     #[error(transparent)]
     Nats(#[from] NatsError),
-    #[error("the replay has ended: {0}")]
-    Replay(#[from] FeedError),
-    #[error("signals cannot be listened for: {0}")]
+    #[error("the feed has ended: {0}")]
+    Feed(#[from] FeedError),
+    #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
 }
 
 impl DevArgs {
-    /// Runs the cluster until told to stop, or until a part of it ends.
+    /// Runs the cluster until a signal stops it, or until one of its processes ends.
     pub(crate) async fn run(&self) -> Result<ExitCode, DevError> {
         let stop = stop::on_signal().map_err(DevError::Signals)?;
         let server = server::find().await?;
@@ -99,14 +92,14 @@ impl DevArgs {
             }
         };
         let mut guard = vec!["guard".into()];
-        // The guard outlives us if we are killed, and then nobody else removes the folder.
+        // The guard outlives this process if that is killed, and then only the guard can remove the folder.
         guard.extend(temporary.iter().flat_map(|folder| ["--remove".into(), folder.path().as_os_str().to_owned()]));
         guard.extend(["--".into(), server.into_os_string()]);
         guard.extend(server::arguments(&home)?.into_iter().map(OsString::from));
         let screen = Arc::new(Progress::endless());
         let mut cluster = DevCluster::new(screen.clone());
         let ended = self.run_in(&home, guard, &mut cluster, &screen, &stop).await;
-        let why = if ended.is_ok() { "stopping" } else { "stopping, since something has failed" };
+        let why = if ended.is_ok() { "stopping" } else { "stopping after a failure" };
         screen.say(why);
         cluster.stop().await;
         ended.map(|()| ExitCode::SUCCESS)
@@ -121,7 +114,7 @@ impl DevArgs {
         stop: &CancellationToken,
     ) -> Result<(), DevError> {
         cluster.start("nats", guard).map_err(|source| DevError::Start { name: "nats", source })?;
-        let Some(nats_url) = unless_over(cluster, stop, server::address(home)).await? else { return Ok(()) };
+        let Some(nats_url) = while_running(cluster, stop, server::address(home)).await? else { return Ok(()) };
         let nats_url = nats_url?;
 
         let mut listening = BTreeMap::new();
@@ -129,7 +122,7 @@ impl DevArgs {
             cluster.next_stage();
             for (name, port) in names.into_iter().zip(self.port..) {
                 let ports_file = home.join(format!("{name}.json"));
-                // One of an earlier run would tell where nobody listens.
+                // The file of an earlier run has addresses where no process listens.
                 std::fs::remove_file(&ports_file).ok();
                 let arguments = arguments_of(stage, name, &nats_url, &ports_file, port);
                 cluster.start(name, arguments).map_err(|source| DevError::Start { name, source })?;
@@ -143,16 +136,16 @@ impl DevArgs {
             }
             Ok::<_, DevError>(admins)
         };
-        let Some(admins) = unless_over(cluster, stop, ready).await? else { return Ok(()) };
+        let Some(admins) = while_running(cluster, stop, ready).await? else { return Ok(()) };
         let welcome = self.welcome(&nats_url, &admins?);
         screen.say(&welcome);
 
         let mut config = NatsArgs::at(&nats_url).load()?.nats;
         config.connect_timeout = READY_DEADLINE;
-        let nats = Nats::connect(&config, "replay", "dev").await?;
+        let nats = Nats::connect(&config, "feed", "dev").await?;
         tokio::select! {
             death = cluster.death() => Err(death.into()),
-            ended = replay(&nats, &self.pace, None, stop, screen) => {
+            ended = feed(&nats, &self.pace, None, stop, screen) => {
                 ended?;
                 Ok(nats.close().await?)
             }
@@ -175,8 +168,8 @@ impl DevArgs {
     }
 }
 
-/// What a future gives, or `None` if told to stop before; an error if a process ends before.
-async fn unless_over<T>(
+/// Runs a future. Returns its output, `None` if a signal stops it before, or an error if a process ends before.
+async fn while_running<T>(
     cluster: &mut DevCluster,
     stop: &CancellationToken,
     work: impl Future<Output = T>,
@@ -204,38 +197,4 @@ fn arguments_of(role: &str, name: &str, nats_url: &str, ports_file: &Path, port:
     }
     let sets = keys.into_iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]);
     [role.to_owned(), "--stop-on-stdin-eof".to_owned()].into_iter().chain(sets).collect()
-}
-
-/// Waits until a node says that it is ready; gives the address of its admin server.
-pub(crate) async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, DevError> {
-    let end = Instant::now() + READY_DEADLINE;
-    loop {
-        let said = match admin_of(ports_file) {
-            None => "it has not come up".to_owned(),
-            Some(admin) => match get(admin, "/readyz").await {
-                Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(admin),
-                Ok(answer) => answer.lines().last().unwrap_or_default().to_owned(),
-                Err(error) => error.to_string(),
-            },
-        };
-        if Instant::now() >= end {
-            return Err(DevError::NotReady { name, said });
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn admin_of(ports_file: &Path) -> Option<SocketAddr> {
-    let listening: BTreeMap<String, SocketAddr> = serde_json::from_slice(&std::fs::read(ports_file).ok()?).ok()?;
-    listening.get("admin").copied()
-}
-
-/// The whole answer to an HTTP request.
-pub(crate) async fn get(server: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(server).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

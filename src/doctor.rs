@@ -1,5 +1,8 @@
-//! `tickwire doctor`: what tickwire needs of NATS, checked without a node: a line for each, with what to do where one is
-//! needed. It stores nothing and makes nothing.
+//! `tickwire doctor`: checks what tickwire needs of NATS, without a node. It prints a line for each check, with what to
+//! do if it failed. It stores no message and creates no stream.
+//!
+//! `streams` checks JetStream, streams and buckets, `permissions` tries what each role may do, and `heard` listens to
+//! running nodes.
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -11,22 +14,22 @@ use tickwire_core::placement::Role;
 use tickwire_node::config::{Config, ConfigError};
 use tickwire_node::nats::{Nats, NatsError};
 
-use crate::cli::NatsArgs;
+use tickwire_command::args::NatsArgs;
 
 mod heard;
 mod permissions;
 mod streams;
 
-/// How long NATS may be tried for.
+/// How long to try to connect to NATS.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// By how much clocks may differ: lags are measured from the time at which the stream stored an event.
+/// The largest allowed difference of clocks: lags are measured from the time at which the stream stored an event.
 const MOST_SKEW: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 1 if any check fails. Whether this user may do what the roles do is tried out.
-Running nodes log that they refused an empty message.
+Exit code 1 if any check fails. Permissions are checked by trying them with empty messages:
+running nodes log that they refused one.
 
 Examples:
   tickwire doctor
@@ -36,12 +39,12 @@ pub(crate) struct DoctorArgs {
     nats: NatsArgs,
 }
 
-/// Why nothing can be checked at all.
+/// Why no check is possible.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoctorError {
     #[error("{0}")]
     Config(#[from] ConfigError),
-    #[error("cannot write: {0}")]
+    #[error("cannot write to standard output: {0}")]
     Write(#[from] io::Error),
 }
 
@@ -49,17 +52,17 @@ pub(crate) enum DoctorError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Ok,
-    /// Nothing wrong, but worth knowing.
+    /// No fault, but worth knowing.
     Note,
     Fail,
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug)]
 struct CheckFinding {
     verdict: Verdict,
     what: String,
-    /// What was found; if that is a fault, also what to do.
+    /// The result as text. For a fault it also says what to do.
     found: String,
 }
 
@@ -70,7 +73,7 @@ impl CheckFinding {
 }
 
 impl DoctorArgs {
-    /// Checks and prints; gives the exit code.
+    /// Runs all checks, prints them, and returns the exit code.
     pub(crate) async fn run(&self) -> Result<ExitCode, DoctorError> {
         let config = self.nats.load()?;
         let findings = examine(config).await;
@@ -89,15 +92,18 @@ impl DoctorArgs {
     }
 }
 
-/// All checks, up to the first that makes the others impossible.
+/// Runs all checks, up to the first failure that makes the others impossible.
 async fn examine(mut config: Config) -> Vec<CheckFinding> {
     config.nats.connect_timeout = config.nats.connect_timeout.min(CONNECT_DEADLINE);
     let url = config.nats.url.clone();
     let nats = match Nats::connect(&config.nats, "doctor", "cli").await {
         Ok(nats) => nats,
         Err(error @ NatsError::OldServer { .. }) => {
-            let mend = format!("{error}: install a newer nats-server");
-            return vec![CheckFinding::new(Verdict::Ok, "nats", url), CheckFinding::new(Verdict::Fail, "server", mend)];
+            let advice = format!("{error}: install a newer nats-server");
+            return vec![
+                CheckFinding::new(Verdict::Ok, "nats", url),
+                CheckFinding::new(Verdict::Fail, "server", advice),
+            ];
         }
         Err(error) => return vec![CheckFinding::new(Verdict::Fail, "nats", error.to_string())],
     };
@@ -117,15 +123,15 @@ async fn examine(mut config: Config) -> Vec<CheckFinding> {
         findings.push(permissions::of(role, &config).await);
     }
     findings.extend(heard.findings().await);
-    let stall = "not visible from here: the server's configuration should say no_fast_producer_stall: true, so that \
-                 one gateway that hangs does not slow the routers";
+    let stall = "cannot be checked from here: set no_fast_producer_stall: true in the server's configuration, so \
+                 that one gateway that hangs does not slow the routers";
     findings.push(CheckFinding::new(Verdict::Note, "slow consumers", stall));
-    // Nothing is under way on it, so there is nothing to lose.
+    // No message is under way, so none is lost.
     nats.close().await.ok();
     findings
 }
 
-/// Compares the server's clock with ours.
+/// Compares the server's clock with that of this host.
 async fn clock(nats: &Nats) -> CheckFinding {
     let before = SystemTime::now();
     let answer = nats.client.request("$SYS.REQ.USER.INFO", "".into()).await;
@@ -143,9 +149,9 @@ async fn clock(nats: &Nats) -> CheckFinding {
     }
 }
 
-/// The server's clock showed `server` somewhen between `before` and `after` on ours.
+/// Judges the server's time `server`, which was read between `before` and `after` of this host's clock.
 fn judge_clock(server: Timestamp, before: i64, after: i64) -> CheckFinding {
-    // The least difference that explains what was seen.
+    // The smallest difference that explains the three times.
     let skew = server.0.clamp(before, after) - server.0;
     if skew.unsigned_abs() <= MOST_SKEW.as_millis() as u64 {
         return CheckFinding::new(Verdict::Ok, "clock", format!("within {} ms of the server's", skew.abs().max(1)));

@@ -1,5 +1,5 @@
-//! `tickwire guard -- command`: runs a command that knows nothing of us, and ends it when our standard input ends, so
-//! that it does not outlive whoever started it, however that one died.
+//! `tickwire guard -- command`: runs another program, and ends it when the standard input of the guard ends. So the
+//! program does not outlive the process that started the guard, even if that was killed.
 
 use clap::Args;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 
-use crate::stop;
+use tickwire_command::stop;
 
 /// How long the command may take to end when asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,11 +34,11 @@ pub(crate) enum GuardError {
 }
 
 impl GuardArgs {
-    /// Runs the command to its end; gives its exit code.
+    /// Runs the command to its end. Returns its exit code.
     pub(crate) async fn run(&self) -> Result<ExitCode, GuardError> {
         let ended = self.guard().await;
         if let Some(folder) = &self.remove {
-            // Whoever started us may have been faster.
+            // The process that started the guard may have removed it already.
             std::fs::remove_dir_all(folder).ok();
         }
         ended

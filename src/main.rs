@@ -1,18 +1,15 @@
-//! The `tickwire` command: one binary for every role. Here a command is taken, run, and turned into an exit code; what
-//! it does stands in the file of its name.
+//! The `tickwire` command: one binary for every role. This file parses a command, runs it and returns its exit code.
+//! Each command is in the file of its name: `node_command` (`gateway` and `router`), `config_command`, `dev`, `feed`,
+//! `publish`, `watch`, `token`, `doctor` and `guard`. `bench` is a crate of its own. `values` parses flags.
 
-mod bench;
 mod cli;
 mod config_command;
 mod dev;
 mod doctor;
+mod feed;
 mod guard;
 mod node_command;
-mod progress;
 mod publish;
-mod publisher;
-mod replay;
-mod stop;
 mod token;
 mod values;
 mod watch;
@@ -26,7 +23,7 @@ use tickwire_node::telemetry::init_logs;
 
 use cli::{Cli, Command};
 
-/// The exit code of wrong usage or configuration, which is also what the parser of flags gives.
+/// The exit code of wrong usage or configuration. `clap` uses the same code.
 const USAGE: u8 = 2;
 
 #[tokio::main]
@@ -34,7 +31,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            // The errors of the commands tell their whole story: their sources would only repeat it.
+            // The errors of the commands contain the texts of their sources.
             eprintln!("tickwire: {error}");
             if is_usage(&error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
@@ -43,7 +40,7 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Gateway(_) | Command::Router(_)) {
-        // Other commands say on their own what matters, and log only what they could not foresee.
+        // Other commands print their results, and log only unexpected events.
         let config = LogConfig { format: LogFormat::Pretty, level: "warn".to_owned() };
         init_logs(&config)?;
     }
@@ -57,18 +54,18 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => return Ok(args.run().await?),
         Command::Watch(args) => return Ok(args.run().await.map(|()| ExitCode::SUCCESS)?),
         Command::Config { command } => command.run()?,
-        Command::Replay(args) => args.run().await?,
+        Command::Feed(args) => args.run().await?,
         Command::Publish(args) => args.run().await?,
         Command::Token(args) => args.run()? + "\n",
     };
     match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads us has enough.
+        // The reader has closed its end of the pipe.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => Ok(written.map(|()| ExitCode::SUCCESS)?),
     }
 }
 
-/// Whether a mend of the command line or the configuration is all that is needed.
+/// Whether the cause is a wrong command line or configuration.
 fn is_usage(error: &anyhow::Error) -> bool {
     let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
     no_pattern || error.chain().any(|cause| cause.is::<ConfigError>())

@@ -8,14 +8,14 @@ use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::StartError;
 use tickwire_node::telemetry::{TelemetryError, init_node_logs};
 
-use crate::cli::ConfigArgs;
-use crate::stop;
+use tickwire_command::args::ConfigArgs;
+use tickwire_command::stop;
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
-    /// Drain and end when standard input ends, so that the node does not outlive whoever started it
+    /// Drain and end when standard input ends, so that the node does not outlive its parent process
     #[arg(long, hide = true)]
     stop_on_stdin_eof: bool,
 }
@@ -36,14 +36,14 @@ pub(crate) enum NodeError {
 }
 
 impl NodeArgs {
-    /// Runs a node until it is told to stop.
+    /// Runs a node until it has stopped.
     pub(crate) async fn run(&self, role: Role) -> Result<Outcome, NodeError> {
         let mut config = self.config.load()?;
         if role == Role::Gateway {
             config.auth.secret()?;
         }
         let name = config.node.identity(role.as_str());
-        // Dropped last, so that what repeats until the end is told.
+        // Dropped last, so that repeated lines are counted until the end.
         let _logs = init_node_logs(&config.log, role.as_str(), &name)?;
         config.node.id = Some(name);
         let shutdown = Shutdown::new();

@@ -1,4 +1,5 @@
-//! `tickwire publish`: one event from flags, or many from JSON lines. Every one is acknowledged by the stream or told.
+//! `tickwire publish`: publishes one event from flags, or many from JSON lines. The command reports every event that the
+//! stream did not acknowledge.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -13,9 +14,9 @@ use tickwire_node::config::{ConfigError, EventsConfig};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 
-use crate::cli::NatsArgs;
-use crate::publisher::{Outgoing, PublishError, Publisher};
 use crate::values;
+use tickwire_command::args::NatsArgs;
+use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
 
 mod lines;
 
@@ -35,7 +36,7 @@ pub(crate) struct PublishArgs {
     /// The kind: pattern, market, health, alert, backtest, or one that the cluster is configured for
     #[arg(long, default_value = "pattern", value_parser = kind)]
     kind: String,
-    /// What it is about: the symbol of a pattern, the user of an alert or backtest, the service of a health report
+    /// The key: the symbol of a pattern, the user of an alert or backtest, the service of a health report
     #[arg(long, required_unless_present = "lines", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// The field of each line that holds its key
@@ -59,10 +60,10 @@ pub(crate) struct PublishArgs {
     /// The message id; repeating it within two minutes is a duplicate [default: random]
     #[arg(long, value_name = "ID", value_parser = msg_id)]
     msg_id: Option<String>,
-    /// How many events may wait for the stream's word; 1 keeps the order even when some have to be sent again
+    /// How many events may wait for their acknowledgement; 1 keeps the order even if some have to be sent again
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: u16,
-    /// For how long NATS is looked for, and an event is sent again, before it is given up, in seconds
+    /// How long to try to connect to NATS, and to send an event, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400),
         allow_negative_numbers = true)]
     deadline: u32,
@@ -70,7 +71,7 @@ pub(crate) struct PublishArgs {
     nats: NatsArgs,
 }
 
-/// Why something was not published.
+/// Why an event was not published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishCommandError {
     #[error("{0}")]
@@ -85,19 +86,19 @@ pub(crate) enum PublishCommandError {
     Publish(#[from] PublishError),
     #[error("{}: cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("signals cannot be listened for: {0}")]
+    #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("not everything was published: {summary}")]
     Incomplete { summary: String },
 }
 
-/// What routers would not take for an event.
+/// An event that routers could not read.
 #[derive(Debug, thiserror::Error)]
-#[error("routers would keep it as a dead letter, {}: {}", .0.reason, .0.detail)]
+#[error("routers would store it as a dead letter, {}: {}", .0.reason, .0.detail)]
 pub(crate) struct DeadLetter(Undecodable);
 
 impl PublishArgs {
-    /// Publishes; gives what to print.
+    /// Publishes. Returns the text to print.
     pub(crate) async fn run(&self) -> Result<String, PublishCommandError> {
         let mut config = self.nats.load()?;
         config.nats.connect_timeout = config.nats.connect_timeout.min(Duration::from_secs(self.deadline.into()));
@@ -114,7 +115,7 @@ impl PublishArgs {
             Some(event) => self.publish_one(&nats, event).await,
             None => self.publish_lines(&nats, &kinds).await,
         };
-        // A refused permission shows as silence; it is the better explanation where it is the true one.
+        // A missing permission only shows as silence, so the check finds the real cause.
         if published.is_err()
             && let Err(refused @ NatsError::Refused { .. }) = nats.check().await
         {
@@ -126,27 +127,28 @@ impl PublishArgs {
         Ok(published)
     }
 
-    /// What is said of a kind that this configuration does not name: routers may have another, so it is published.
+    /// A note on a kind that this configuration does not have. It is published, since routers may have another
+    /// configuration.
     fn note_of_kind(&self, events: &EventsConfig) -> Option<String> {
         let built_in = Kind::BUILT_IN.iter().map(Kind::as_str);
         let known: Vec<&str> = built_in.chain(events.kinds.keys().map(String::as_str)).collect();
         (!known.contains(&self.kind.as_str())).then(|| {
             let (kind, known) = (&self.kind, known.join(", "));
             format!(
-                "note: {kind:?} is none of the kinds known here ({known}); routers that do not know it either keep it as \
-                 a dead letter"
+                "note: the kind {kind:?} is not in this configuration ({known}); routers that do not have it either store it \
+                 as a dead letter"
             )
         })
     }
 
-    /// The kinds that are known here, and the one to publish: routers may know it.
+    /// The kinds of this configuration, and the one to publish: routers may have it.
     fn kinds(&self, events: &EventsConfig) -> Kinds {
         let mut events = events.clone();
         events.kinds.entry(self.kind.clone()).or_insert(KindAudience::Public);
         events.taken()
     }
 
-    /// The event, if routers of this build would take it for one.
+    /// Returns the event if routers of this version can read it.
     fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, DeadLetter> {
         let raw = RawMessage {
             kind_token: &self.kind,
@@ -162,7 +164,7 @@ impl PublishArgs {
         Ok(event)
     }
 
-    /// The event that the flags describe.
+    /// Builds the event from the flags.
     fn one(&self, key: &str) -> Result<Outgoing, PublishCommandError> {
         let mut payload = self.data.clone().unwrap_or_default();
         let flags = [
@@ -182,13 +184,13 @@ impl PublishArgs {
     async fn publish_one(&self, nats: &Nats, event: Outgoing) -> Result<String, PublishCommandError> {
         let mut publisher = self.publisher(nats);
         publisher.send((), event).await;
-        let mut told = String::new();
+        let mut output = String::new();
         while let Some(((), done)) = publisher.done().await {
             let stored = done?;
             let how = if stored.duplicate { "a duplicate of" } else { "stored as" };
-            told = format!("{how} {}:{}\n", stored.stream, stored.sequence);
+            output = format!("{how} {}:{}\n", stored.stream, stored.sequence);
         }
-        Ok(told)
+        Ok(output)
     }
 
     fn publisher<T: Send + 'static>(&self, nats: &Nats) -> Publisher<T> {
@@ -197,12 +199,12 @@ impl PublishArgs {
     }
 }
 
-/// The time that the stream would store an event at; it takes its bytes of the event.
+/// The time at which the stream would store an event. The event contains it, so it counts for the size limit.
 fn now() -> Timestamp {
     Timestamp(millis(wall_clock()).cast_signed())
 }
 
-/// Kinds are read in any case, as in filters, and published in lower case, the only one that the stream takes.
+/// Parses a kind. It may be in any case, as in filters; the stream only takes lower case.
 fn kind(text: &str) -> Result<String, String> {
     let fits = names::is_token(text);
     fits.then(|| text.to_ascii_lowercase()).ok_or_else(|| names::TOKEN_RULE.to_owned())

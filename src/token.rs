@@ -1,17 +1,18 @@
-//! `tickwire token`: a signed token that says who a client is, for a gateway with `auth.mode = "jwt"`.
+//! `tickwire token`: creates a signed token that names the user, for a gateway with `auth.mode = "jwt"`.
 
 use clap::Args;
 use jiff::fmt::friendly::SpanParser;
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tickwire_core::ids::UserId;
+use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{AuthMode, ConfigError, Secret};
 
-use crate::cli::ConfigArgs;
 use crate::values;
+use tickwire_command::args::ConfigArgs;
 
-/// The longest life of a token, ten years: longer is a mistyped unit.
+/// The longest time for which a token is valid: ten years. A longer time is a mistyped unit.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 #[derive(Debug, Args)]
@@ -21,17 +22,17 @@ Examples:
   TICKWIRE_AUTH__JWT_SECRET=… tickwire token --user ann
   tickwire watch --token \"$(tickwire token --user ann --config gateway.toml)\"")]
 pub(crate) struct TokenArgs {
-    /// Who the token is for
+    /// The user of the token
     #[arg(long, value_name = "NAME", value_parser = values::user)]
     user: UserId,
     /// The plan that sets the user's rate, one of the gateways' `gateway.plans`
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
-    /// How much the user's sessions weigh: those of more weight are served first [default: 1]
+    /// The weight of the user's sessions: those of more weight are served first [default: 1]
     #[arg(long, value_name = "N")]
     weight: Option<u8>,
-    /// How long it is good for, such as 15m, 1h or 30d
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = life, allow_hyphen_values = true)]
+    /// How long it is valid, such as 15m, 1h or 30d
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = valid_for, allow_hyphen_values = true)]
     ttl: Duration,
     /// The secret of the gateways; others can see flags, so best left to TICKWIRE_AUTH__JWT_SECRET or the file
     #[arg(long, value_name = "SECRET", value_parser = secret)]
@@ -40,7 +41,7 @@ pub(crate) struct TokenArgs {
     config: ConfigArgs,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Serialize)]
 struct TokenClaims<'a> {
     sub: &'a str,
@@ -48,17 +49,17 @@ struct TokenClaims<'a> {
     plan: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u8>,
-    /// One of the audiences that the gateways ask for.
+    /// One of the audiences that the gateways require.
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
-    /// One of the issuers that they take tokens from.
+    /// One of the issuers that the gateways accept.
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     iat: u64,
     exp: u64,
 }
 
-/// Why no token can be made.
+/// Why no token was created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("{0}")]
@@ -68,16 +69,16 @@ pub(crate) enum TokenError {
 }
 
 impl TokenArgs {
-    /// The token.
+    /// Returns the token.
     pub(crate) fn run(&self) -> Result<String, TokenError> {
         let mut auth = self.config.load()?.auth;
         if let Some(secret) = &self.secret {
             auth.jwt_secret = secret.clone();
         }
-        // A token is for gateways that check it, whatever this configuration is for.
+        // A token is for gateways that check it, even if this configuration has another mode.
         auth.mode = AuthMode::Jwt;
         let secret = auth.secret()?.cloned().unwrap_or_default();
-        let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let iat = wall_clock().as_secs();
         let claims = TokenClaims {
             sub: self.user.as_str(),
             plan: self.plan.as_deref(),
@@ -96,9 +97,9 @@ fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text))
 }
 
-fn life(text: &str) -> Result<Duration, String> {
+fn valid_for(text: &str) -> Result<Duration, String> {
     match SpanParser::new().parse_unsigned_duration(text) {
-        Ok(life) if (Duration::from_secs(1)..=LONGEST).contains(&life) => Ok(life),
+        Ok(time) if (Duration::from_secs(1)..=LONGEST).contains(&time) => Ok(time),
         Ok(_) => Err("must be 1s to 3650d".to_owned()),
         Err(_) => Err("must be a duration with its unit, such as 15m, 1h or 30d".to_owned()),
     }
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_who_and_how_long() {
+    fn token_names_user_and_expiry() {
         let token = parse(&["--user", "bob@x.com", "--ttl", "15m", "--secret", SECRET]).unwrap().run().unwrap();
         let key = DecodingKey::from_secret(SECRET.as_bytes());
         let claims = jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap().claims;
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_gateways_that_ask_for_an_audience_and_an_issuer() {
+    fn token_has_the_configured_audience_and_issuer() {
         let sets = ["--set", "auth.audience=tickwire,app", "--set", "auth.issuer=https://id.example"];
         let token = parse(&[&["--user", "u", "--secret", SECRET][..], &sets].concat()).unwrap().run().unwrap();
         let mut validation = Validation::new(Algorithm::HS256);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_needed_whatever_the_mode() {
+    fn secret_is_required_in_every_mode() {
         for more in [&[][..], &["--secret", "short"], &["--set", "auth.mode=dev"]] {
             let args = [&["--user", "u"], more].concat();
             let refused = parse(&args).unwrap().run();
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_user_and_ttl_are_refused() {
         for args in [["--user", ""], ["--ttl", "1"], ["--ttl", "0s"], ["--ttl", "400000d"]] {
             let args = if args[0] == "--ttl" { [&["--user", "u"], &args[..]].concat() } else { args.to_vec() };
             assert!(parse(&args).is_err(), "{args:?}");
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn debug_output_hides_the_secret() {
         let token = parse(&["--user", "u", "--secret", SECRET]).unwrap();
         assert!(!format!("{token:?}").contains(SECRET));
     }

@@ -1,4 +1,4 @@
-//! How the values of flags are read that several commands take; what is wrong is told with what is allowed.
+//! Parsers for the values of flags that several commands take. An error names the allowed values.
 
 use serde_json::{Map, Number, Value};
 use tickwire_core::event::object;
@@ -16,7 +16,7 @@ pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     object::from_json(text.as_bytes()).map_err(|error| format!("must be a JSON object: {error}"))
 }
 
-/// Where the past begins: a number is one since 1970, as in JSON.
+/// The start of a backfill. A number counts from 1970, as in JSON.
 pub(crate) fn since(text: &str) -> Result<Since, String> {
     let since = match text.parse::<Number>() {
         Ok(number) => Since::read(&Value::Number(number)),

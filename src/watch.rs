@@ -1,5 +1,5 @@
-//! `tickwire watch`: what a client with this filter gets, as it comes: a line of a table for each event, or one JSON
-//! object a line. What concerns the connection or delivery goes to standard error.
+//! `tickwire watch`: prints the events that a client with this filter gets, live: one table row or one JSON object for
+//! each event. Messages about the connection or delivery go to standard error.
 
 use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
@@ -12,12 +12,12 @@ use tickwire_client::{
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
 
-use crate::stop;
 use crate::values;
+use tickwire_command::stop;
 
 mod table;
 
-/// Where a token is looked for if no flag says who to be.
+/// The environment variable with the token, if no flag names the user.
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
 
 #[derive(Debug, Args)]
@@ -31,10 +31,10 @@ pub(crate) struct WatchArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: String,
-    /// Who to be, for a gateway with auth.mode = "dev"
+    /// The user name, for a gateway with auth.mode = "dev"
     #[arg(long, value_name = "NAME", value_parser = values::user, group = "identity")]
     user: Option<UserId>,
-    /// A token, for any other gateway; others can see flags, so better left to TICKWIRE_TOKEN
+    /// A token, for any other gateway; other users can see flags, so prefer TICKWIRE_TOKEN
     #[arg(long, group = "identity")]
     token: Option<String>,
     /// A file that holds the token, read again for each connection and when the token expires
@@ -58,7 +58,7 @@ pub(crate) struct WatchArgs {
     /// Only from this priority on: low, medium, high, critical
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
-    /// From when on, before what is new: a time, a length of time like 5m or 1h, or a position
+    /// Also print stored events from here on: a time, a length of time like 5m or 1h, or a position
     #[arg(long, value_name = "WHEN", value_parser = values::since, allow_hyphen_values = true)]
     since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
@@ -69,21 +69,21 @@ pub(crate) struct WatchArgs {
     json: bool,
 }
 
-/// Why there is nothing more to watch.
+/// Why the command ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("signals cannot be listened for: {0}")]
+    #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
-    #[error("cannot write: {0}")]
+    #[error("cannot write to standard output: {0}")]
     Write(io::Error),
     #[error("the connection has ended: {0}")]
     Ended(String),
 }
 
 impl WatchArgs {
-    /// Prints what comes until told to stop.
+    /// Prints messages until a signal stops it.
     pub(crate) async fn run(self) -> Result<(), WatchError> {
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
         let filter = self.filter();
@@ -120,7 +120,7 @@ impl WatchArgs {
                 Some(Message::Disconnected { reason, retry_in: None, .. }) => return Err(WatchError::Ended(reason)),
                 Some(Message::SubscriptionLost { error, .. }) => return Err(WatchError::Ended(error.msg)),
                 Some(message) => match printer.print(&message) {
-                    // Whoever reads us has enough.
+                    // The reader has closed its end of the pipe.
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                     printed => printed.map_err(WatchError::Write)?,
                 },
@@ -130,9 +130,9 @@ impl WatchArgs {
         Ok(())
     }
 
-    /// The filter that the flags make.
+    /// Builds the filter from the flags.
     fn filter(&self) -> Value {
-        // People write a space behind a comma.
+        // Users write a space behind a comma.
         let trimmed = |values: &[String]| values.iter().map(|value| value.trim().to_owned()).collect::<Vec<_>>();
         let list = |values: &[String]| (!values.is_empty()).then(|| json!(trimmed(values)));
         let tiers: Vec<_> = self.tiers.iter().map(|tier| tier.as_str()).collect();
@@ -150,7 +150,7 @@ impl WatchArgs {
     }
 }
 
-/// Gives the token that a file holds at the time.
+/// Returns a provider that reads the token from a file each time.
 fn token_of(file: PathBuf) -> TokenProvider {
     let file = Arc::new(file);
     TokenProvider::new(move || {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_make_a_filter_and_win_over_one() {
+    fn flags_build_a_filter_and_override_its_fields() {
         let flags = ["--user", "u", "--symbols", "AAPL, BRK.B", "--tiers", "Daily,combo", "--min-priority", "HIGH"];
         let filter = ["--min-confidence", "0.7", "--filter", r#"{"symbols":["X"],"tags":["t"]}"#];
         let made = parse(&[&flags[..], &filter].concat()).unwrap().filter();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_begins_at_a_time_in_each_form_that_the_protocol_takes() {
+    fn since_takes_every_time_format_of_the_protocol() {
         let since = |text| parse(&["--user", "u", "--since", text]).unwrap().since.unwrap();
         assert_eq!(since("1795444200"), since("2026-11-23T14:30:00Z"));
         assert_eq!(since("1795444200500"), since("2026-11-23T14:30:00.5Z"));
@@ -196,10 +196,10 @@ mod tests {
     }
 
     #[test]
-    fn whoever_says_not_who_they_are_is_told_every_way_to_say_it() {
-        let told = parse(&[]).unwrap_err().to_string();
+    fn missing_identity_error_lists_all_identity_flags() {
+        let error = parse(&[]).unwrap_err().to_string();
         for flag in ["--user", "--token", "--token-file"] {
-            assert!(told.contains(flag), "{told}");
+            assert!(error.contains(flag), "{error}");
         }
     }
 
@@ -217,6 +217,6 @@ mod tests {
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }
-        assert_eq!(parse(&[]).is_err(), std::env::var_os(TOKEN_VARIABLE).is_none(), "the variable says who to be");
+        assert_eq!(parse(&[]).is_err(), std::env::var_os(TOKEN_VARIABLE).is_none(), "the variable has a token");
     }
 }

@@ -1,17 +1,17 @@
-//! When to connect again: exponential backoff with full jitter, so that clients cut off together do not come back
-//! together. Pure: the caller sleeps, and passes the source of randomness in.
+//! When to reconnect: exponential backoff with full jitter, so that clients that were disconnected together do not
+//! reconnect together. Pure: the caller sleeps, and passes the random number generator in.
 
 use std::time::Duration;
 
 use rand::Rng;
 use tickwire_core::protocol::codes::Reconnect;
 
-/// The bounds of the pauses between attempts. The n-th pause is drawn evenly from 0 to `base · 2ⁿ`, at most `max`.
+/// The bounds of the pauses between attempts. The n-th pause is uniformly random from 0 to `base · 2ⁿ`, at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReconnectDelays {
     /// The longest first pause.
     pub base: Duration,
-    /// The longest pause at all.
+    /// The longest pause.
     pub max: Duration,
 }
 
@@ -22,13 +22,13 @@ impl Default for ReconnectDelays {
 }
 
 impl ReconnectDelays {
-    /// The longest pause after so many failures in a row.
+    /// The longest pause after this many failures in a row.
     fn ceiling(self, failures: u32) -> Duration {
         self.base.saturating_mul(2_u32.saturating_pow(failures)).min(self.max)
     }
 }
 
-/// The retries of one client.
+/// The reconnect attempts of one client.
 #[derive(Debug)]
 pub(crate) struct Retries {
     backoff: Option<ReconnectDelays>,
@@ -40,27 +40,28 @@ impl Retries {
         Self { backoff, failures: 0 }
     }
 
-    /// A session lasted long enough to trust the server again.
+    /// A session lasted long enough: the next pause is short again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// The pause before the next attempt, `None` if there should be none. `messages_out` is what the server asked for, which a
-    /// pause never undercuts. Without it, "after a pause" means the upper half of the longest one.
+    /// The pause before the next attempt; `None` if there must be no attempt. `requested` is the pause that the server
+    /// asked for; the result is never shorter. Without it, [`Reconnect::After`] gives at least half of the longest
+    /// pause.
     pub(crate) fn next(
         &mut self,
         verdict: Reconnect,
-        messages_out: Option<Duration>,
+        requested: Option<Duration>,
         rng: &mut impl Rng,
     ) -> Option<Duration> {
         let backoff = self.backoff.filter(|_| verdict != Reconnect::No)?;
-        let (least, most) = match (verdict, messages_out) {
+        let (least, most) = match (verdict, requested) {
             (Reconnect::After, None) => (backoff.max / 2, backoff.max),
             _ => (Duration::ZERO, backoff.ceiling(self.failures)),
         };
         self.failures = self.failures.saturating_add(1);
         let drawn = Duration::from_millis(rng.random_range(whole_millis(least)..=whole_millis(most)));
-        Some(messages_out.map_or(drawn, |messages_out| messages_out.max(drawn)))
+        Some(requested.map_or(drawn, |requested| requested.max(drawn)))
     }
 }
 
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_reset_shortens_the_range_again() {
+    fn range_shrinks_only_after_a_reset() {
         let mut rng = StdRng::seed_from_u64(7);
         let mut retries = Retries::new(Some(BACKOFF));
         for _ in 0..20 {
@@ -111,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_and_what_the_server_told_decide() {
+    fn pause_follows_the_verdict_and_the_requested_pause() {
         let mut rng = StdRng::seed_from_u64(7);
-        let messages_out = Duration::from_secs(60);
+        let requested = Duration::from_secs(60);
         assert_eq!(Retries::new(None).next(Reconnect::Yes, None, &mut rng), None);
-        assert_eq!(Retries::new(Some(BACKOFF)).next(Reconnect::No, Some(messages_out), &mut rng), None);
+        assert_eq!(Retries::new(Some(BACKOFF)).next(Reconnect::No, Some(requested), &mut rng), None);
         for verdict in [Reconnect::Yes, Reconnect::After] {
-            assert_eq!(Retries::new(Some(BACKOFF)).next(verdict, Some(messages_out), &mut rng), Some(messages_out));
+            assert_eq!(Retries::new(Some(BACKOFF)).next(verdict, Some(requested), &mut rng), Some(requested));
         }
         for _ in 0..100 {
             let pause = Retries::new(Some(BACKOFF)).next(Reconnect::After, None, &mut rng);

@@ -1,5 +1,5 @@
-//! The two ends that a user holds: the handle that asks, and the messages that come. The owner task behind them is in
-//! `owner`.
+//! The two parts that a user holds: the handle for requests, and the received messages. The owner task behind them is
+//! in `owner`.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::owner::ClientOwner;
 use crate::requests::{GrantedAnswer, ReplySender};
 use crate::target::Target;
 
-/// Requests that may wait for the owner task, beside those that the server has yet to answer.
+/// How many requests may wait for the owner task, besides those that the server has not answered yet.
 const COMMANDS: usize = 16;
 
 /// A request on its way to the owner task.
@@ -39,30 +39,30 @@ pub struct Client {
     request_timeout: Duration,
 }
 
-/// What comes from the server, and what happens to the connection, in order.
+/// The messages of the server and the changes of the connection, in order.
 #[derive(Debug)]
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,
 }
 
-/// How a subscription's events are to come; what is `None` is left to the gateway.
+/// Options of a subscription; the gateway decides for `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// How long events may wait to be sent together, in milliseconds; 0 to 1000.
     pub window_ms: Option<u16>,
-    /// How many events an hour are sent at most; what comes beyond is told by a notice.
+    /// The most events that are sent in an hour. A notice reports the events that were dropped beyond it.
     pub max_events_per_hour: Option<u32>,
-    /// From where on what was stored before is wanted as well. It comes after the answer and before what is new, and
-    /// [`Message::Past`] ends it. If the connection is lost before that, it does not go on.
+    /// The start of a backfill with stored events. They are sent after the answer and before new events, and
+    /// [`Message::Past`] ends them. If the connection is lost before that, the backfill does not continue.
     pub since: Option<Since>,
 }
 
 impl Client {
-    /// Connects to the first gateway of the list that takes the client, and returns when it has said `welcome`. This
-    /// first time each gateway is tried once; only a connection that once stood is made again by itself.
+    /// Connects to the first gateway of the list that accepts the client, and returns after its `welcome`. Here each
+    /// gateway is tried once. Only a connection that was ready is reconnected automatically.
     ///
     /// # Errors
-    /// [`ClientError::BadConfig`], else why the last gateway could not be used, or the first that refused for good.
+    /// [`ClientError::BadConfig`], the error of the first gateway that refused for good, or that of the last gateway.
     pub async fn connect(config: ClientConfig) -> Result<(Self, Messages), ClientError> {
         Self::connect_through(Tcp, config).await
     }
@@ -79,11 +79,11 @@ impl Client {
         for (index, target) in targets.iter().enumerate() {
             match dial::connect(&dialler, target, &config).await {
                 Ok(link) => {
-                    let (commands, asked) = mpsc::channel(COMMANDS);
+                    let (commands, command_receiver) = mpsc::channel(COMMANDS);
                     let (messages_out, receiver) = mpsc::channel(config.buffer);
                     let stop = CancellationToken::new();
                     let client = Self { commands, stop: stop.clone(), request_timeout: config.request_timeout };
-                    let owner = ClientOwner::new(dialler, config, (targets, index), asked, messages_out);
+                    let owner = ClientOwner::new(dialler, config, (targets, index), command_receiver, messages_out);
                     tokio::spawn(owner.run(link, stop));
                     return Ok((client, Messages { receiver }));
                 }
@@ -94,11 +94,11 @@ impl Client {
         Err(last)
     }
 
-    /// Subscribes, or replaces the subscription of this name while it runs. Returns when the server has confirmed it:
-    /// from then on nothing that matches is missed without being told. Gives the full list as it is then.
+    /// Subscribes, or replaces the subscription with this name. Returns the full list when the server has confirmed it:
+    /// from then on every matching event is sent or reported as missing.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with the server's code and words, [`ClientError::BadName`], [`ClientError::TimedOut`]
+    /// [`ClientError::Refused`] with the server's code and text, [`ClientError::BadName`], [`ClientError::TimedOut`]
     /// or [`ClientError::Ended`].
     pub async fn subscribe(
         &self,
@@ -112,7 +112,7 @@ impl Client {
         self.list_after(ClientFrame::Subscribe { name, wanted, since }, "subscribe").await
     }
 
-    /// Ends the subscription of this name, or all of them if it is `*`. Gives what remains.
+    /// Ends the subscription with this name, or all of them for `*`. Returns the remaining list.
     ///
     /// # Errors
     /// As [`Client::subscribe`].
@@ -124,7 +124,7 @@ impl Client {
         self.list_after(ClientFrame::Unsubscribe { chosen }, "unsubscribe").await
     }
 
-    /// The subscriptions as the server has them.
+    /// The server's list of subscriptions.
     ///
     /// # Errors
     /// As [`Client::subscribe`].
@@ -132,17 +132,17 @@ impl Client {
         self.list_after(ClientFrame::List, "list").await
     }
 
-    /// Asks for a sign of life and gives the time that it took, any wait for a reconnect or a slow reader included.
+    /// Pings the server and returns the time that it took, including any wait for a reconnect or a slow reader.
     ///
     /// # Errors
     /// As [`Client::subscribe`].
     pub async fn ping(&self) -> Result<Duration, ClientError> {
-        let asked = Instant::now();
+        let sent = Instant::now();
         self.ask(ClientFrame::Ping, "ping").await?;
-        Ok(asked.elapsed())
+        Ok(sent.elapsed())
     }
 
-    /// Closes the connection and returns when it is closed. What was received before can still be read.
+    /// Closes the connection and returns when it is closed. Messages received before can still be read.
     pub async fn close(&self) {
         self.stop.cancel();
         self.commands.closed().await;

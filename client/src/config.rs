@@ -1,4 +1,4 @@
-//! How a client connects. Every wait that a client knows has its bound here.
+//! The configuration of a client. Every wait of a client has its limit here.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use tickwire_core::protocol::Encoding;
 use crate::backoff::ReconnectDelays;
 use crate::token::TokenProvider;
 
-/// Where to connect, as whom, and how patiently.
+/// Addresses, credentials and limits of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. They are tried in turn, starting with
-    /// the first; after a session ends, the next one comes.
+    /// the first; after a session ends, the next one is tried.
     pub urls: Vec<String>,
-    /// Whether to ask the gateway, before each connection, for the user's home, and connect there: for clusters whose
-    /// `gateway.connect_url` is set. If none is told within two seconds, or it does not take the client, the gateway
-    /// that was asked is connected to itself.
+    /// Whether to ask the gateway for the user's home gateway before each connection, and connect there: for clusters
+    /// with `gateway.connect_url`. Without an answer within two seconds, or if the home gateway does not accept the
+    /// client, the client connects to the gateway that it asked.
     pub ask_home: bool,
-    /// Who the client is.
+    /// The credentials.
     pub credentials: Credentials,
-    /// How frames are written, both ways.
+    /// The encoding of frames in both directions.
     pub encoding: Encoding,
-    /// How to connect again after the connection is lost; `None` ends the client instead.
+    /// How to reconnect after the connection is lost; `None` ends the client instead.
     pub reconnect: Option<ReconnectDelays>,
-    /// The most that one attempt to connect may take, from dialling to the server's `welcome`. A home that is tried
-    /// first has the same time for itself.
+    /// The longest time of one attempt to connect, from dialling to the server's `welcome`. A home gateway that is
+    /// tried first has its own time of this length.
     pub connect_timeout: Duration,
-    /// The most that a request may take from the call to the server's answer, a reconnect in between included. After a
-    /// reconnect, the old subscriptions must be in force again within the same time.
+    /// The longest time of a request from the call to the server's answer, including a reconnect. After a reconnect,
+    /// the old subscriptions must be confirmed again within the same time.
     pub request_timeout: Duration,
-    /// After so long without any sign of life the connection counts as lost. `None`: 2.5 times the heartbeat that the
-    /// server's `welcome` names, at least a second.
+    /// After this time without a message from the server the connection counts as lost. `None`: 2.5 times the heartbeat
+    /// interval in the server's `welcome`, at least a second.
     pub idle_timeout: Option<Duration>,
-    /// How many messages may wait to be read. While so many do, the socket is not read.
+    /// How many messages may wait for the user. While the buffer is full, the socket is not read.
     pub buffer: usize,
 }
 
@@ -45,7 +45,7 @@ impl ClientConfig {
 }
 
 impl Default for ClientConfig {
-    /// A gateway on this machine, JSON, no credentials, and reconnects for ever.
+    /// A gateway on this machine, JSON, no credentials, and reconnects without limit.
     fn default() -> Self {
         Self {
             urls: vec!["ws://127.0.0.1:8080/v1/stream".to_owned()],
@@ -61,22 +61,22 @@ impl Default for ClientConfig {
     }
 }
 
-/// Who a client says it is.
+/// The credentials of a client.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A token, sent as `Authorization: Bearer`. Once it has expired the client ends.
     Token(String),
-    /// Tokens, sent alike, of a provider that is asked for a new one before each connection, and for another one when the
-    /// gateway says that a session's token expires.
+    /// A provider of tokens, which are sent in the same way. It is asked for a new token before each connection, and
+    /// when the gateway notifies that a session's token expires.
     Provider(TokenProvider),
-    /// A user's name without proof, which only a gateway in `dev` mode takes.
+    /// A user's name without proof, which only a gateway in `dev` mode accepts.
     DevUser(String),
     /// Nothing.
     None,
 }
 
 impl fmt::Debug for Credentials {
-    /// Leaves the token out, so that no log shows it.
+    /// Hides the token from logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(_) => f.write_str("Token(…)"),

@@ -1,4 +1,4 @@
-//! One attempt to connect: dial, upgrade, and wait for the server's `welcome`, all within one deadline.
+//! One attempt to connect: dial, upgrade, and wait for the server's `welcome`, within one deadline.
 
 use std::future::Future;
 use std::io;
@@ -22,18 +22,18 @@ use crate::home;
 use crate::target::Target;
 use crate::token;
 
-/// Small, because a test or a load generator holds thousands of clients in one process. Messages may be larger.
+/// Small, because a test or a load generator runs thousands of clients in one process. Messages may be larger.
 const SOCKET_BUFFER: usize = 4 * 1024;
-/// The largest message taken from the server.
+/// The largest message accepted from the server.
 const MAX_MESSAGE: usize = 16 << 20;
-/// How long a close may take to come after an error that refuses the client.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// How much of an HTTP refusal is shown.
+/// How long to wait for the close after an error that refuses the client.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How much of an HTTP error's body is shown, in bytes.
 const SHOWN_TEXT: usize = 200;
-/// The longest pause that a refusal may ask for: what is on the way to the server may ask for anything.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is accepted: a proxy may send any value.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How bytes get to a server. Tests dial pipes in memory, so that time can be paused.
+/// The transport to a server. Tests use pipes in memory, so that time can be paused.
 pub(crate) trait Dial: Send + Sync + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
@@ -56,16 +56,16 @@ impl Dial for Tcp {
     }
 }
 
-/// A connection on which the server has said `welcome`.
+/// A connection after the server's `welcome`.
 #[derive(Debug)]
 pub(crate) struct WelcomedConnection<Io> {
     pub(crate) socket: WebSocketStream<Io>,
     pub(crate) welcome: Welcome,
-    /// What else came with the welcome.
+    /// Other messages received with the welcome.
     pub(crate) rest: Vec<ServerMessage>,
 }
 
-/// How the WebSocket library is set up.
+/// The settings of the WebSocket library.
 #[doc(hidden)]
 #[must_use]
 pub fn websocket_limits() -> WebSocketConfig {
@@ -76,7 +76,7 @@ pub fn websocket_limits() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
-/// Connects to the home that the gateway at `target` names, if the client is to ask for it, else to that gateway.
+/// Connects to the home gateway if the client asks for it and `target` knows it, else to `target`.
 pub(crate) async fn connect<D: Dial>(
     dialler: &D,
     target: &Target,
@@ -89,7 +89,7 @@ pub(crate) async fn connect<D: Dial>(
     {
         match attempt(dialler, &home, authorization, config).await {
             Ok(link) => return Ok(link),
-            Err(error) => debug!(%error, "the home does not take the client"),
+            Err(error) => debug!(%error, "home gateway refused the connection"),
         }
     }
     attempt(dialler, target, authorization, config).await
@@ -102,7 +102,7 @@ async fn attempt<D: Dial>(
     authorization: Option<&HeaderValue>,
     config: &ClientConfig,
 ) -> Result<WelcomedConnection<D::Io>, ClientError> {
-    let mut said = None;
+    let mut last_notice = None;
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
         let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
@@ -112,23 +112,23 @@ async fn attempt<D: Dial>(
             WsError::Http(response) => rejected(&target.url, &response),
             other => unreachable(other.to_string()),
         })?;
-        welcomed(socket, target, config, &mut said).await
+        welcomed(socket, target, config, &mut last_notice).await
     };
     let after = config.connect_timeout;
     timeout(after, attempt).await.unwrap_or_else(|_| {
-        Err(match said {
-            Some(said) => ClientError::NotWelcomed { url: target.url.clone(), after, said },
+        Err(match last_notice {
+            Some(last_notice) => ClientError::NotWelcomed { url: target.url.clone(), after, notice: last_notice },
             None => ClientError::TimedOut { what: "connect", after },
         })
     })
 }
 
-/// Waits for the welcome. The last notice that comes before it is left in `said`.
+/// Waits for the welcome. The last notice received before it is stored in `last_notice`.
 async fn welcomed<Io>(
     mut socket: WebSocketStream<Io>,
     target: &Target,
     config: &ClientConfig,
-    said: &mut Option<String>,
+    last_notice: &mut Option<String>,
 ) -> Result<WelcomedConnection<Io>, ClientError>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -139,8 +139,8 @@ where
     loop {
         let next = match refused {
             None => socket.next().await,
-            // The close that follows an error says whether to come back.
-            Some(_) => timeout(GOODBYE, socket.next()).await.ok().flatten(),
+            // The code of the close that follows an error decides whether to reconnect.
+            Some(_) => timeout(CLOSE_WAIT, socket.next()).await.ok().flatten(),
         };
         let bytes = match (next, refused.take()) {
             (Some(Ok(WsMessage::Close(Some(frame)))), error) => {
@@ -167,7 +167,7 @@ where
                 ServerMessage::Error(error) if welcome.is_none() => refused = Some(error),
                 other => {
                     if let ServerMessage::Notice(notice) = &other {
-                        *said = Some(notice.msg.clone().unwrap_or_else(|| notice.code.to_string()));
+                        *last_notice = Some(notice.msg.clone().unwrap_or_else(|| notice.code.to_string()));
                     }
                     rest.push(other);
                 }
@@ -189,6 +189,6 @@ fn rejected(url: &str, response: &http::Response<Option<Vec<u8>>>) -> ClientErro
         url: url.to_owned(),
         status: response.status().as_u16(),
         text,
-        retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY)),
+        retry_after: retry_after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong for the caller of a client, and whether trying again could help.
+//! The errors of a client, and whether a retry could help.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     #[error("{field}: {problem}")]
     BadConfig {
         /// The field of [`ClientConfig`](crate::ClientConfig).
@@ -17,50 +17,50 @@ pub enum ClientError {
         /// What is wrong with it, and what would be right.
         problem: String,
     },
-    /// The text cannot name a subscription.
+    /// The text is not a valid name of a subscription.
     #[error(transparent)]
     BadName(#[from] BadSubscriptionName),
-    /// No WebSocket connection came about.
+    /// The connection failed.
     #[error("cannot connect to {url}: {problem}")]
     Unreachable {
-        /// Where to.
+        /// The gateway's address.
         url: String,
-        /// What failed.
+        /// The cause.
         problem: String,
     },
     /// The server answered, but not with a WebSocket.
     #[error("{url} refused the connection with HTTP status {status}: {text}")]
     Rejected {
-        /// Where.
+        /// The gateway's address.
         url: String,
         /// The HTTP status.
         status: u16,
         /// The beginning of the answer's text.
         text: String,
-        /// After how long the server asked to be tried again, at most a minute.
+        /// The server's `Retry-After`, at most a minute.
         retry_after: Option<Duration>,
     },
     /// The server closed the connection before it was ready.
     #[error("{url} closed the connection before it was ready: {reason} (code {})", code_text(*code))]
     Closed {
-        /// Where.
+        /// The gateway's address.
         url: String,
-        /// The close code, if one came.
+        /// The close code, if the server sent one.
         code: Option<u16>,
         /// The server's reason.
         reason: String,
     },
-    /// The server has connected the client, and has not said `welcome` in time.
-    #[error("connected to {url}, but not welcomed within {after:?}; the gateway says: {said}")]
+    /// The server accepted the connection, but sent no `welcome` in time.
+    #[error("connected to {url}, but no `welcome` within {after:?}; last notice of the gateway: {notice}")]
     NotWelcomed {
-        /// Where.
+        /// The gateway's address.
         url: String,
-        /// The time that it had.
+        /// The time limit.
         after: Duration,
-        /// The last notice that came meanwhile.
-        said: String,
+        /// The last notice received before.
+        notice: String,
     },
-    /// The token provider gave none.
+    /// The token provider gave no token.
     #[error("no token: {problem}")]
     NoToken {
         /// Why.
@@ -74,18 +74,18 @@ pub enum ClientError {
         /// What was wrong.
         msg: String,
     },
-    /// No answer came in time. A change that was asked for may have been made or not.
+    /// No answer was received in time. A requested change may have been made or not.
     #[error("no answer to {what} within {after:?}")]
     TimedOut {
-        /// What was asked for.
+        /// The request.
         what: &'static str,
-        /// The time it had.
+        /// The time limit.
         after: Duration,
     },
-    /// The server answered a request with something else than what such a request gets.
-    #[error("the server's answer does not fit {what}")]
+    /// The server sent an answer of the wrong type.
+    #[error("the server sent the wrong type of answer to {what}")]
     BadAnswer {
-        /// What was asked for.
+        /// The request.
         what: &'static str,
     },
     /// The client has ended: it was closed, its messages were dropped, or the server ended it for good.
@@ -113,7 +113,7 @@ impl ClientError {
         }
     }
 
-    /// The close code that the server gave, if this is about one.
+    /// The server's close code, if it sent one.
     #[must_use]
     pub fn close_code(&self) -> Option<u16> {
         match self {
@@ -122,7 +122,7 @@ impl ClientError {
         }
     }
 
-    /// The pause that the server asked for, if it did.
+    /// The pause that the server asked for, if any.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Rejected { retry_after, .. } => *retry_after,
@@ -131,7 +131,7 @@ impl ClientError {
     }
 }
 
-/// What to do after a close. Codes that are not tickwire's come from proxies on the way: they are worth another try.
+/// Whether to reconnect after a close. Unknown codes are from proxies and allow a retry.
 pub(crate) fn after_close(code: Option<u16>) -> Reconnect {
     code.and_then(CloseCode::from_code).map_or(Reconnect::Yes, CloseCode::reconnect)
 }

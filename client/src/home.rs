@@ -1,5 +1,5 @@
-//! Where the user's home is: any gateway tells. Without an answer, or without a home that can be reached, the gateway
-//! at hand serves as well, so nothing that fails here is more than a detour.
+//! Asks a gateway for the user's home gateway. Without an answer, or if the home gateway cannot be reached, the client
+//! uses the gateway that it asked. So an error here costs only efficiency.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,12 +18,12 @@ use crate::config::ClientConfig;
 use crate::dial::Dial;
 use crate::target::Target;
 
-/// The most that the question may take.
+/// The longest time of the request.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// The longest answer that is read.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
 
-/// The home that the gateway at `target` names; `None` if it names none, or is it.
+/// The home gateway by the answer of `target`; `None` without an answer, or if `target` is the home gateway.
 pub(crate) async fn find<D: Dial>(
     dialler: &D,
     target: &Target,
@@ -33,11 +33,11 @@ pub(crate) async fn find<D: Dial>(
     match timeout(DEADLINE, ask(dialler, target, authorization, config)).await {
         Ok(Ok(home)) => (!home.is_same(target)).then_some(home),
         Ok(Err(problem)) => {
-            debug!(url = target.url, problem, "no home was told");
+            debug!(url = target.url, problem, "home gateway not found");
             None
         }
         Err(_) => {
-            debug!(url = target.url, "no home was told in time");
+            debug!(url = target.url, "home gateway request timed out");
             None
         }
     }
@@ -52,16 +52,16 @@ async fn ask<D: Dial>(
     let io = dialler.dial(&target.authority).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     let exchange = async {
-        let response = sender.send_request(target.question(authorization)?).await?;
+        let response = sender.send_request(target.home_request(authorization)?).await?;
         if response.status() != StatusCode::OK {
             return Err(format!("HTTP status {}", response.status()).into());
         }
-        let text = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await?.to_bytes();
+        let text = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
         let answer: Value = serde_json::from_slice(&text)?;
         let url = answer["url"].as_str().ok_or("the answer has no url")?;
-        Ok(Target::elsewhere(url, config)?)
+        Ok(Target::from_gateway(url, config)?)
     };
-    // What ends the connection is told to the exchange as well.
+    // The exchange gets the connection's error too, so this future never ends.
     let served = async {
         connection.await.ok();
         pending::<Infallible>().await

@@ -1,8 +1,8 @@
-//! The Rust client: connect, subscribe, typed messages, reconnect.
+//! The Rust client: connections, subscriptions, typed messages, reconnects.
 //!
-//! [`Client::connect`] gives two things: a [`Client`], a small handle that asks (subscribe, unsubscribe, list, ping),
-//! and [`Messages`], what comes. One task owns the socket behind both, connects again with a jittered backoff when the
-//! connection is lost, and goes on where it was, at whichever gateway it reaches.
+//! [`Client::connect`] returns two things: a [`Client`], a small handle for requests (subscribe, unsubscribe, list,
+//! ping), and [`Messages`], the received messages. One task owns the socket behind both. When the connection is lost,
+//! the task reconnects with a jittered backoff and resumes at its position, at any gateway.
 //!
 //! ```no_run
 //! use serde_json::json;
@@ -20,8 +20,8 @@
 //!     match message {
 //!         Message::Event(event) => println!("{}:{} {} {:?}", event.p, event.seq, event.id, event.symbol),
 //!         Message::Gap(gap) => println!("partition {} may lack ({}, {}]", gap.p, gap.from, gap.to),
-//!         Message::Resumed { complete } => println!("caught up{}", if complete { "" } else { ", with gaps" }),
-//!         Message::Disconnected { reason, retry_in: None, .. } => println!("over: {reason}"),
+//!         Message::Resumed { complete } => println!("resumed{}", if complete { "" } else { ", with gaps" }),
+//!         Message::Disconnected { reason, retry_in: None, .. } => println!("ended: {reason}"),
 //!         _ => {}
 //!     }
 //! }
@@ -29,25 +29,26 @@
 //! # }
 //! ```
 //!
-//! **A slow reader is felt by the server.** Messages wait in a bounded buffer ([`ClientConfig::buffer`]). While it is
-//! full the socket is not read, so that the gateway sees a slow client and deals with it: it conflates, drops and
-//! tells, and at last closes. Nothing is dropped on this side. It also means that answers wait behind events: whoever
-//! awaits a request while events flow must have another task read [`Messages`], or a buffer that is large enough.
+//! **Backpressure.** Messages wait in a bounded buffer ([`ClientConfig::buffer`]). While it is full, the socket is not
+//! read, so the gateway sees a slow client: it conflates, drops and sends notices, and finally closes the connection.
+//! The client itself drops nothing. Answers also wait behind events: to await a request while events arrive, let
+//! another task read [`Messages`], or use a buffer that is large enough.
 //!
-//! **A reconnect loses nothing, and what is lost is told.** The client remembers how far it is and asks for the rest:
-//! [`Message::Restored`] says that all subscriptions are in force again, then comes what was missed, then
-//! [`Message::Resumed`]. Every event is told once; those that the server sent early and sends again are passed over.
-//! Where the server cannot give something any more, [`Message::Gap`] says what and why. Only if a resume is refused are
-//! the subscriptions made anew, and [`Message::Interrupted`] says that the time between is not covered.
+//! **Reconnects.** The client keeps its position and resumes from it. [`Message::Restored`] means that all
+//! subscriptions are confirmed again; then the missed events follow, then [`Message::Resumed`]. Every event is
+//! delivered once: events that the server sent early and sends again are skipped. [`Message::Gap`] reports a range that
+//! the server cannot give any more, with the reason. If a resume is refused, the client subscribes again, and
+//! [`Message::Interrupted`] means that the time in between is not covered.
 //!
-//! **A token expires.** With [`Credentials::Provider`] the client asks for a new one before each connection, and renews a
-//! session in place when the gateway says that its token expires; [`Message::Authenticated`] tells. With one fixed token
-//! the client ends when the gateway does not take it any more.
+//! **Tokens expire.** With [`Credentials::Provider`] the client asks for a new token before each connection, and renews
+//! a session in place when the gateway notifies that its token expires; [`Message::Authenticated`] confirms it. With a
+//! fixed token the client ends when the gateway no longer accepts it.
 //!
-//! **It ends** with [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason that
-//! connecting again would not mend. Dropping every [`Client`] alone ends nothing as long as [`Messages`] is there.
+//! **The client ends** after [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason
+//! that a reconnect cannot fix. Dropping every [`Client`] ends nothing while [`Messages`] exists.
 //!
-//! The files stand in the order of a connection's life: configured, dialled, asked, served, retried.
+//! The files in the order of a connection: `config`, `token`, `target`, `home`, `dial`, `client` (the user's side),
+//! `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
 
 mod backoff;
 mod client;

@@ -1,4 +1,4 @@
-//! What a client tells its user, in the order in which it happened.
+//! The messages of a client to its user, in the order in which things happened.
 
 use std::time::Duration;
 
@@ -6,34 +6,35 @@ use tickwire_core::protocol::{
     Authenticated, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome,
 };
 
-/// One thing that happened on the connection.
+/// One message.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Message {
     /// A session is ready: the first one, or one after a reconnect.
     Connected {
-        /// What the server said of it.
+        /// The server's `welcome`.
         welcome: Welcome,
     },
-    /// Every subscription that was in force before the connection was lost is in force again. What was missed follows,
+    /// Every subscription that was confirmed before the connection was lost is confirmed again. Missed events follow,
     /// unless the session was `Interrupted`.
     Restored,
-    /// What was missed while the connection was lost has been given; what follows is new.
+    /// The events missed while the connection was lost were given; later ones are new.
     Resumed {
-        /// Whether all of it was. If not, `Gap` messages have told what is missing.
+        /// Whether all of them were given. If not, `Gap` messages have reported what is missing.
         complete: bool,
     },
-    /// The session could not go on where the one before ended: events between those before this message and those after
-    /// it may be missing, without being told one by one. `Restored` says when the uncertainty ends.
+    /// The session could not resume: events between those before this message and those after it may be missing,
+    /// without a report of the ranges. From `Restored` on, everything is covered again.
     Interrupted,
-    /// What a new subscription asked for of the time before it has been given.
+    /// The backfill of a new subscription with `since` has ended.
     Past {
         /// Its name.
         name: SubscriptionName,
-        /// Whether all of it was. If not, `Gap` messages have told what is missing, or the connection was lost.
+        /// Whether all of it was given. If not, `Gap` messages have reported what is missing, or the connection was
+        /// lost.
         complete: bool,
     },
-    /// A subscription that was in force was refused after a reconnect, and is gone.
+    /// A subscription was refused after a reconnect, and has ended.
     SubscriptionLost {
         /// Its name.
         name: SubscriptionName,
@@ -42,30 +43,30 @@ pub enum Message {
     },
     /// An event that a subscription matches. `p` and `seq` identify it.
     Event(Box<ReceivedEvent>),
-    /// The server is alive, and this is how far it has given everything.
+    /// The server's heartbeat with the client's position.
     Heartbeat(Heartbeat),
-    /// The server dropped events or otherwise did something worth knowing.
+    /// A notice of the server, for example about dropped events.
     Notice(Notice),
     /// Events of one partition may be missing.
     Gap(Gap),
-    /// The session goes on with a new token, which the provider gave.
+    /// The session continues with a new token of the provider.
     Authenticated(Authenticated),
-    /// The server asks the client to connect again. It does so by itself, at the time that the server gave.
+    /// The server asks the client to reconnect. The client does this automatically, at the time that the server gave.
     Goaway(Goaway),
-    /// The server refused something that no request of this client is waiting for.
+    /// The server sent an error that belongs to no open request.
     Refused(ServerError),
-    /// A message of the server's could not be read, and whatever it held is lost.
+    /// A message of the server could not be parsed; its content is lost.
     Unreadable {
-        /// What was wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The connection is lost, or an attempt to connect again has failed.
+    /// The connection is lost, or an attempt to reconnect has failed.
     Disconnected {
         /// The server's close code, if it gave one.
         code: Option<u16>,
         /// Why.
         reason: String,
-        /// When the next attempt comes; `None` if none will, in which case this is the last message.
+        /// The pause before the next attempt; `None` if there is none. Then this is the last message.
         retry_in: Option<Duration>,
     },
 }

@@ -1,7 +1,7 @@
-//! The task that owns the connection: runs a session, pauses, connects again, until told to stop.
+//! The task that owns the connection: it runs a session, pauses and reconnects, until it is stopped.
 //!
-//! Stopping needs no care anywhere else: it drops whatever the task is waiting for, at any point, and then says
-//! goodbye on the socket if there is one.
+//! A stop drops the future that the task waits for, at any point, and then closes the socket if there is one. So no
+//! other code has to handle stopping.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use crate::requests::Requests;
 use crate::session::ClientSession;
 use crate::target::Target;
 
-/// A session that lasted so long since its welcome proves the server healthy.
+/// A session that lasted this long since its welcome resets the backoff.
 const HEALTHY: Duration = Duration::from_secs(10);
-/// The most that a closing handshake may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The longest time of a closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything that belongs to one client.
+/// The state of one client.
 pub(crate) struct ClientOwner<D: Dial> {
     dialler: D,
     config: ClientConfig,
@@ -60,21 +60,21 @@ impl<D: Dial> ClientOwner<D> {
         Self { dialler, config, targets, at, commands, messages, requests, progress, retries, socket: None }
     }
 
-    /// Lives until `stop`, until nobody can read messages any more, or until no further attempt should be made.
+    /// Runs until `stop`, until [`Messages`](crate::Messages) is dropped, or until no further attempt is allowed.
     pub(crate) async fn run(mut self, first: WelcomedConnection<D::Io>, stop: CancellationToken) {
         let messages = self.messages.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = messages.closed() => {}
-            () = self.live(first) => {}
+            () = self.run_sessions(first) => {}
         }
         if let Some(socket) = &mut self.socket {
-            farewell(socket).await;
+            close(socket).await;
         }
     }
 
-    async fn live(&mut self, mut link: WelcomedConnection<D::Io>) {
+    async fn run_sessions(&mut self, mut link: WelcomedConnection<D::Io>) {
         let mut opening = vec![Message::Connected { welcome: link.welcome.clone() }];
         loop {
             let welcomed = Instant::now();
@@ -91,55 +91,55 @@ impl<D: Dial> ClientOwner<D> {
                 self.retries.reset();
             }
             if let Some(mut socket) = self.socket.take() {
-                farewell(&mut socket).await;
+                close(&mut socket).await;
             }
-            // The frame that was too large can only have been the resume: the next session begins anew.
+            // Only the resume can have been too large: the next session subscribes again instead.
             if end.code == Some(CloseCode::TooBig.code()) && self.requests.is_resuming() {
                 self.progress.forget();
             }
             for lost in self.requests.end_session() {
                 self.messages.send(lost).await.ok();
             }
-            let messages_out = end.messages_out.map(|moment| moment.saturating_duration_since(Instant::now()));
-            let pause = self.lost(end.code, end.reason, end.verdict, messages_out).await;
-            let Some(next) = self.connect_again(pause).await else { return };
+            let requested = end.reconnect_at.map(|moment| moment.saturating_duration_since(Instant::now()));
+            let pause = self.lost(end.code, end.reason, end.verdict, requested).await;
+            let Some(next) = self.reconnect(pause).await else { return };
             link = next;
             opening = vec![Message::Connected { welcome: link.welcome.clone() }];
-            if self.requests.holds_any() && self.progress.place().is_none() {
+            if self.requests.holds_any() && self.progress.resume_point().is_none() {
                 opening.push(Message::Interrupted);
             }
         }
     }
 
-    /// Tries one gateway after the other, with pauses, until one takes the client or none ever will.
-    async fn connect_again(&mut self, mut pause: Option<Duration>) -> Option<WelcomedConnection<D::Io>> {
+    /// Tries one gateway after the other, with pauses, until one accepts the client or no attempt is allowed.
+    async fn reconnect(&mut self, mut pause: Option<Duration>) -> Option<WelcomedConnection<D::Io>> {
         loop {
             sleep(pause?).await;
             self.at = (self.at + 1) % self.targets.len();
             match dial::connect(&self.dialler, &self.targets[self.at], &self.config).await {
                 Ok(link) => return Some(link),
                 Err(error) => {
-                    let (code, messages_out) = (error.close_code(), error.retry_after());
-                    pause = self.lost(code, error.to_string(), error.reconnect(), messages_out).await;
+                    let (code, requested) = (error.close_code(), error.retry_after());
+                    pause = self.lost(code, error.to_string(), error.reconnect(), requested).await;
                 }
             }
         }
     }
 
-    /// Tells the user, and gives the pause before the next attempt.
+    /// Sends `Disconnected` to the user, and returns the pause before the next attempt.
     async fn lost(
         &mut self,
         code: Option<u16>,
         reason: String,
         verdict: Reconnect,
-        messages_out: Option<Duration>,
+        requested: Option<Duration>,
     ) -> Option<Duration> {
         let verdict = match (verdict, &self.config.credentials) {
             (Reconnect::NewToken, Credentials::Provider(_)) => Reconnect::Yes,
             (Reconnect::NewToken, _) => Reconnect::No,
             (verdict, _) => verdict,
         };
-        let retry_in = self.retries.next(verdict, messages_out, &mut rand::rng());
+        let retry_in = self.retries.next(verdict, requested, &mut rand::rng());
         debug!(code, reason, ?retry_in, "disconnected");
         // Without a reader the task is about to be stopped.
         self.messages.send(Message::Disconnected { code, reason, retry_in }).await.ok();
@@ -147,15 +147,15 @@ impl<D: Dial> ClientOwner<D> {
     }
 }
 
-/// Completes the closing handshake, whichever side began it. What still comes is not read by anyone.
-async fn farewell<Io: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<Io>) {
-    let frame = CloseFrame { code: WsCloseCode::Normal, reason: "the client is done".into() };
+/// Completes the closing handshake, from either side. Messages received meanwhile are ignored.
+async fn close<Io: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<Io>) {
+    let frame = CloseFrame { code: WsCloseCode::Normal, reason: "the client has closed".into() };
     let handshake = async {
         if socket.close(Some(frame)).await.is_ok() {
             while let Some(Ok(_)) = socket.next().await {}
         }
     };
-    if timeout(FAREWELL, handshake).await.is_err() {
+    if timeout(CLOSE_TIMEOUT, handshake).await.is_err() {
         debug!("the server did not answer the close in time");
     }
 }

@@ -1,27 +1,28 @@
-//! How far a client is: what the server told, what came since, and what came early. Pure.
+//! The progress of a client: the last position of the server, and the events received since then and early. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::position::Position;
 
-/// So many early events are remembered. Of more, the oldest are forgotten, and told twice if they come again.
-const EARLY: usize = 4_096;
+/// The most early events that are remembered. Beyond that the oldest are forgotten, and delivered twice if the server
+/// sends them again.
+const MAX_EARLY: usize = 4_096;
 
-/// Where a session would go on.
+/// The state for a resume.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     position: Option<Position>,
-    /// Per partition the last event beyond the position, not counting early ones.
+    /// For each partition, the last event beyond the position, without early ones.
     seen: BTreeMap<Partition, Seq>,
     early: BTreeSet<(Partition, Seq)>,
-    /// The same in the order of coming, with some that are not needed any more.
+    /// The same in the order of arrival, with some that are no longer needed.
     early_order: VecDeque<(Partition, Seq)>,
 }
 
 impl Progress {
-    /// The server has told a position. One that cannot be read changes nothing.
-    pub(crate) fn messages_out(&mut self, position: &str) {
+    /// Takes a position of the server. An invalid one changes nothing.
+    pub(crate) fn set_position(&mut self, position: &str) {
         let Ok(position) = position.parse::<Position>() else { return };
         if self.position.as_ref().is_some_and(|known| known.epoch_id != position.epoch_id) {
             self.forget();
@@ -30,7 +31,7 @@ impl Progress {
         self.prune();
     }
 
-    /// Takes an event. Returns whether it is new: one that came early may come again.
+    /// Takes an event. Returns whether it is new: an early event may be sent again.
     pub(crate) fn take(&mut self, partition: Partition, seq: Seq, is_early: bool) -> bool {
         let is_new = !self.early.contains(&(partition, seq));
         if !is_early {
@@ -46,35 +47,35 @@ impl Progress {
         is_new
     }
 
-    /// The position to go on from, and what was seen beyond it; `None` if none was told.
-    pub(crate) fn place(&self) -> Option<(Position, BTreeMap<Partition, Seq>)> {
+    /// The position for a resume, and the events seen beyond it; `None` without a position.
+    pub(crate) fn resume_point(&self) -> Option<(Position, BTreeMap<Partition, Seq>)> {
         Some((self.position.clone()?, self.seen.clone()))
     }
 
-    /// Another life of the stream has begun, in which this partition gives its sequences again to other events. Until a
-    /// position of that life is told, the former one says where to go on: all of the new life is given then.
-    pub(crate) fn begin_anew(&mut self, partition: Partition) {
+    /// A new epoch has begun, in which other events of this partition get the same sequences. Until the server sends a
+    /// position of the new epoch, the former position stays: a resume from it gives all of the new epoch.
+    pub(crate) fn reset_partition(&mut self, partition: Partition) {
         self.seen.remove(&partition);
         self.pass(partition, Seq(u64::MAX));
     }
 
-    /// Nothing of what was told means anything any more.
+    /// Forgets everything: the positions are no longer valid.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// Forgets what is not needed to go on from the position.
+    /// Forgets events that the position covers.
     fn prune(&mut self) {
         let Some(Position { seqs, .. }) = self.position.clone() else { return };
-        for (partition, messages_out) in (0..).map(Partition).zip(seqs) {
-            if self.seen.get(&partition).is_some_and(|seen| *seen <= messages_out) {
+        for (partition, covered) in (0..).map(Partition).zip(seqs) {
+            if self.seen.get(&partition).is_some_and(|seen| *seen <= covered) {
                 self.seen.remove(&partition);
             }
-            self.pass(partition, messages_out);
+            self.pass(partition, covered);
         }
     }
 
-    /// Forgets the early events of a partition that do not lie beyond `reached`.
+    /// Forgets the early events of a partition up to `reached`.
     fn pass(&mut self, partition: Partition, reached: Seq) {
         while let Some(passed) = self.early.range((partition, Seq(0))..=(partition, reached)).next().copied() {
             self.early.remove(&passed);
@@ -84,12 +85,12 @@ impl Progress {
     /// Forgets the oldest of too many early events.
     fn bound(&mut self) {
         let Self { early, early_order, .. } = self;
-        while early.len() > EARLY
+        while early.len() > MAX_EARLY
             && let Some(oldest) = early_order.pop_front()
         {
             early.remove(&oldest);
         }
-        if early_order.len() > 2 * EARLY {
+        if early_order.len() > 2 * MAX_EARLY {
             early_order.retain(|event| early.contains(event));
         }
     }
@@ -109,62 +110,65 @@ mod tests {
     }
 
     #[test]
-    fn the_larger_of_what_was_told_and_seen_counts() {
+    fn resume_point_is_the_position_with_later_events() {
         let mut progress = Progress::default();
-        assert!(progress.take(Partition(0), Seq(5), false) && progress.place().is_none());
-        progress.messages_out(&position(1, [3, 7]));
-        assert!(progress.take(Partition(1), Seq(6), false), "what lies behind may be the past of a subscription");
+        assert!(progress.take(Partition(0), Seq(5), false) && progress.resume_point().is_none());
+        progress.set_position(&position(1, [3, 7]));
+        assert!(
+            progress.take(Partition(1), Seq(6), false),
+            "an event before the position may be backfill of a subscription"
+        );
         assert_eq!(seen(&progress), [(0, 5), (1, 6)]);
-        progress.messages_out(&position(1, [5, 7]));
+        progress.set_position(&position(1, [5, 7]));
         assert_eq!(seen(&progress), []);
-        progress.messages_out("not a position");
-        assert_eq!(progress.place().unwrap().0.seqs, [Seq(5), Seq(7)]);
+        progress.set_position("not a position");
+        assert_eq!(progress.resume_point().unwrap().0.seqs, [Seq(5), Seq(7)]);
         progress.take(Partition(0), Seq(9), false);
-        progress.messages_out(&position(2, [1, 1]));
-        assert_eq!((seen(&progress), progress.place().unwrap().0.epoch_id), (vec![], EpochId(2)));
+        progress.set_position(&position(2, [1, 1]));
+        assert_eq!((seen(&progress), progress.resume_point().unwrap().0.epoch_id), (vec![], EpochId(2)));
     }
 
     #[test]
-    fn early_events_are_known_again_until_the_client_is_past_them() {
+    fn early_events_are_remembered_until_they_are_passed() {
         let mut progress = Progress::default();
-        progress.messages_out(&position(1, [3, 3]));
+        progress.set_position(&position(1, [3, 3]));
         assert!(progress.take(Partition(0), Seq(9), true) && progress.take(Partition(1), Seq(9), true));
         assert_eq!(seen(&progress), []);
         assert!(!progress.take(Partition(0), Seq(9), true), "still early after a resume");
         assert!(progress.take(Partition(0), Seq(5), false));
         assert!(!progress.take(Partition(0), Seq(9), false));
         assert_eq!(seen(&progress), [(0, 9)]);
-        progress.messages_out(&position(1, [9, 9]));
+        progress.set_position(&position(1, [9, 9]));
         assert!(progress.early.is_empty());
     }
 
     #[test]
-    fn an_event_of_another_life_of_the_stream_is_new_whatever_its_sequence() {
+    fn event_of_a_new_epoch_is_new_with_any_sequence() {
         let mut progress = Progress::default();
-        progress.messages_out(&position(1, [3, 3]));
+        progress.set_position(&position(1, [3, 3]));
         for partition in [Partition(0), Partition(1)] {
             assert!(progress.take(partition, Seq(9), true) && progress.take(partition, Seq(7), false));
         }
-        progress.begin_anew(Partition(0));
+        progress.reset_partition(Partition(0));
         assert_eq!(seen(&progress), [(1, 7)]);
         assert!(progress.take(Partition(0), Seq(9), false) && !progress.take(Partition(1), Seq(9), true));
-        assert_eq!(progress.place().unwrap().0.epoch_id, EpochId(1));
+        assert_eq!(progress.resume_point().unwrap().0.epoch_id, EpochId(1));
     }
 
     #[test]
-    fn only_so_many_early_events_are_remembered() {
+    fn number_of_remembered_early_events_is_bounded() {
         let mut progress = Progress::default();
-        for seq in 0..EARLY as u64 + 10 {
+        for seq in 0..MAX_EARLY as u64 + 10 {
             assert!(progress.take(Partition(0), Seq(seq), true));
         }
-        assert_eq!((progress.early.len(), progress.early_order.len()), (EARLY, EARLY));
+        assert_eq!((progress.early.len(), progress.early_order.len()), (MAX_EARLY, MAX_EARLY));
         assert!(progress.take(Partition(0), Seq(9), true) && !progress.take(Partition(0), Seq(11), true));
-        // Nor do those grow that the client has passed.
-        for seq in 0..3 * EARLY as u64 {
+        // The list of passed early events stays bounded too.
+        for seq in 0..3 * MAX_EARLY as u64 {
             progress.take(Partition(1), Seq(seq), true);
             progress.take(Partition(1), Seq(seq), false);
-            assert!(progress.early_order.len() <= 2 * EARLY);
+            assert!(progress.early_order.len() <= 2 * MAX_EARLY);
         }
-        assert!(!progress.take(Partition(0), Seq(12), true), "what is still ahead is remembered");
+        assert!(!progress.take(Partition(0), Seq(12), true), "early events that are still ahead are remembered");
     }
 }

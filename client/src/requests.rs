@@ -1,8 +1,8 @@
-//! What was asked and not answered yet, and which subscriptions are in force. Pure: frames go in and out as values.
+//! The open requests and the confirmed subscriptions of a client. Pure: frames go in and out as values.
 //!
-//! A request survives a reconnect: it is asked again, with its id, until its caller gives up. A subscription is held
-//! from the answer that confirmed it to the answer that ended it, with the filter as the caller wrote it, so that
-//! nothing that this client does not know of is lost from it.
+//! A request survives a reconnect: it is sent again with the same id, until its caller gives up. A subscription is held
+//! from the answer that confirms it to the answer that ends it. Its filter is kept as the caller wrote it, so that
+//! fields unknown to this client are not lost.
 
 use std::collections::BTreeMap;
 
@@ -19,56 +19,56 @@ use tracing::debug;
 use crate::error::ClientError;
 use crate::message::Message;
 
-/// At most so many requests are open at once; further ones wait with their callers.
+/// The most requests that are open at once; further ones wait.
 const MAX_OPEN: usize = 256;
 
-/// What the server says to a request that it grants.
+/// The answer to a granted request.
 #[derive(Debug)]
 pub(crate) enum GrantedAnswer {
-    /// The list of subscriptions, as it is after the request.
+    /// The list of subscriptions after the request.
     Subscriptions(Subscriptions),
     /// The answer to a ping.
     Pong,
 }
 
-/// Where an answer goes.
+/// The channel to the caller of a request.
 pub(crate) type ReplySender = oneshot::Sender<Result<GrantedAnswer, ClientError>>;
 
-/// The server could not take back a subscription for now, so this session is of no use.
+/// The server cannot restore a subscription at the moment, so this session is useless.
 #[derive(Debug)]
 pub(crate) struct CannotRestore(pub(crate) ServerError);
 
-/// What follows from an answer.
+/// The result of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
-    /// What the user should be told.
+    /// Messages for the user.
     pub(crate) messages_out: Vec<Message>,
-    /// If it answers a resume, whether that was granted.
+    /// For the answer to a resume: whether it was granted.
     pub(crate) resumed: Option<bool>,
 }
 
-/// How frames are written, and how many bytes one may have at most.
+/// The encoding of frames, and the most bytes of one.
 pub(crate) type FrameWriter = (Encoding, usize);
 
-/// How a session begins.
+/// The beginning of a session.
 #[derive(Debug)]
 pub(crate) struct SessionStart {
-    /// Whether it cannot go on where the one before ended, though that is known.
+    /// Whether it cannot resume although the position is known.
     pub(crate) interrupted: bool,
-    pub(crate) anew: Resubscription,
+    pub(crate) resubscription: Resubscription,
 }
 
-/// What is asked when subscriptions are made anew.
+/// The frames and messages of a new session or of a repeated subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Resubscription {
     pub(crate) frames: Vec<Vec<u8>>,
-    /// What the user should be told.
+    /// Messages for the user.
     pub(crate) messages_out: Vec<Message>,
 }
 
-/// Whose past is awaited.
+/// The owner of a backfill.
 #[derive(Debug)]
-enum PastOf {
+enum BackfillOf {
     Session,
     Subscription(SubscriptionName),
 }
@@ -76,7 +76,7 @@ enum PastOf {
 #[derive(Debug)]
 struct OpenRequest {
     frame: ClientFrame,
-    /// `None` for what the client itself asks after a reconnect.
+    /// `None` for requests of the client itself after a reconnect.
     reply: Option<ReplySender>,
 }
 
@@ -86,34 +86,34 @@ pub(crate) struct Requests {
     last_id: u64,
     open: BTreeMap<u64, OpenRequest>,
     held: BTreeMap<SubscriptionName, SubscriptionRequest>,
-    /// What of the past is still to come, by the ids of the frames that asked for it.
-    pasts: BTreeMap<u64, PastOf>,
+    /// The backfills that have not ended, by the ids of the frames that asked for them.
+    backfills: BTreeMap<u64, BackfillOf>,
 }
 
 impl Requests {
-    /// Whether another request may be made. Until a resume is answered none may: if it is refused, what was in force
-    /// comes first.
+    /// Whether another request may be sent. None may before a resume is answered: if it is refused, the held
+    /// subscriptions must be sent first.
     pub(crate) fn has_room(&self) -> bool {
         self.open.len() < MAX_OPEN && !self.is_resuming()
     }
 
-    /// Whether a resume was asked for and not answered.
+    /// Whether a resume is not answered yet.
     pub(crate) fn is_resuming(&self) -> bool {
         self.open.values().any(|open| matches!(open.frame, ClientFrame::Resume { .. }))
     }
 
-    /// Whether subscriptions were in force when the last session ended.
+    /// Whether there are confirmed subscriptions.
     pub(crate) fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Whether subscriptions of an earlier session are still to be confirmed.
+    /// Whether subscriptions of an earlier session are not confirmed again yet.
     pub(crate) fn restoring(&self) -> bool {
         self.open.values().any(|open| open.reply.is_none())
     }
 
-    /// Takes a request and gives the frame for it; nothing if its caller has given up already, or the frame is larger
-    /// than the server takes.
+    /// Takes a request and returns its frame; `None` if its caller has given up already, or the frame is larger than
+    /// the server accepts.
     pub(crate) fn ask(
         &mut self,
         frame: ClientFrame,
@@ -134,14 +134,14 @@ impl Requests {
         None
     }
 
-    /// The frame with a new token for the session. Its answer is not waited for.
+    /// The frame with a new token for the session. No request waits for its answer.
     pub(crate) fn authenticate(&mut self, token: String, encoding: Encoding) -> Vec<u8> {
         self.last_id += 1;
         encode(self.last_id, &ClientFrame::Auth { token: Token(token) }, encoding)
     }
 
-    /// How a new session begins: with a resume from `place` on, if that is known and anything is held, and the server
-    /// takes a frame of its size. What follows then depends on its answer.
+    /// Begins a new session: with a resume from `place` if that is known, there are subscriptions, and the server
+    /// accepts a frame of its size. The next frames then depend on the answer.
     pub(crate) fn start_session(
         &mut self,
         place: Option<(Position, BTreeMap<Partition, Seq>)>,
@@ -149,76 +149,78 @@ impl Requests {
     ) -> SessionStart {
         self.open.retain(|_, open| open.reply.is_some());
         let Some((position, seen)) = place.filter(|_| self.holds_any()) else {
-            return SessionStart { interrupted: false, anew: self.subscribe_anew((encoding, most)) };
+            return SessionStart { interrupted: false, resubscription: self.resubscribe((encoding, most)) };
         };
         let resume = ClientFrame::Resume { position, seen, subscriptions: self.held.clone() };
         let resume = self.open(resume, None, encoding);
         if resume.len() <= most {
             return SessionStart {
                 interrupted: false,
-                anew: Resubscription { frames: vec![resume], messages_out: Vec::new() },
+                resubscription: Resubscription { frames: vec![resume], messages_out: Vec::new() },
             };
         }
-        debug!(bytes = resume.len(), most, "the session cannot go on: its resume is larger than the server takes");
+        debug!(bytes = resume.len(), most, "resume frame exceeds the server's limit, subscribing again");
         self.close(self.last_id);
-        SessionStart { interrupted: true, anew: self.subscribe_anew((encoding, most)) }
+        SessionStart { interrupted: true, resubscription: self.resubscribe((encoding, most)) }
     }
 
-    /// Subscribes to everything that was in force as if it were new, and then asks again. What the server would not take
-    /// any more is gone.
-    pub(crate) fn subscribe_anew(&mut self, (encoding, most): FrameWriter) -> Resubscription {
-        let again = self.ask_again(encoding);
-        let mut anew = Resubscription::default();
+    /// Subscribes again to all held subscriptions, and repeats the open requests. A subscription that is too large for
+    /// the server is lost.
+    pub(crate) fn resubscribe(&mut self, (encoding, most): FrameWriter) -> Resubscription {
+        let again = self.repeat_open(encoding);
+        let mut resubscription = Resubscription::default();
         for (name, wanted) in self.held.clone() {
             let frame = self.open(ClientFrame::Subscribe { name: name.clone(), wanted, since: None }, None, encoding);
             if frame.len() <= most {
-                anew.frames.push(frame);
+                resubscription.frames.push(frame);
                 continue;
             }
             self.close(self.last_id);
             self.held.remove(&name);
-            anew.messages_out.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
+            resubscription.messages_out.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
         }
-        if !anew.messages_out.is_empty() && anew.frames.is_empty() {
-            anew.messages_out.push(Message::Restored);
+        if !resubscription.messages_out.is_empty() && resubscription.frames.is_empty() {
+            resubscription.messages_out.push(Message::Restored);
         }
-        anew.frames.extend(again);
-        anew
+        resubscription.frames.extend(again);
+        resubscription
     }
 
-    /// The frames of what callers asked in the session before, and still wait for.
-    pub(crate) fn ask_again(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
+    /// The frames of requests of the session before whose callers still wait.
+    pub(crate) fn repeat_open(&mut self, encoding: Encoding) -> Vec<Vec<u8>> {
         self.open.retain(|_, open| open.reply.as_ref().is_none_or(|reply| !reply.is_closed()));
-        let Self { open, pasts, .. } = self;
+        let Self { open, backfills, .. } = self;
         let unanswered = open.iter().filter(|(_, open)| open.reply.is_some());
         let again = unanswered.map(|(id, open)| {
-            await_past(pasts, *id, &open.frame);
+            note_backfill(backfills, *id, &open.frame);
             encode(*id, &open.frame, encoding)
         });
         again.collect()
     }
 
-    /// The session has ended. Gives what the user should be told of the past that does not come any more; what a session
-    /// lacks is asked for by the next.
+    /// The session has ended. Returns messages about backfills of subscriptions that are lost. The backfill of a resume
+    /// is continued by the next session.
     pub(crate) fn end_session(&mut self) -> Vec<Message> {
-        let lost = std::mem::take(&mut self.pasts).into_iter().filter_map(|(id, of)| match of {
-            // One that was not even answered is asked for again.
-            PastOf::Subscription(name) if !self.open.contains_key(&id) => Some(Message::Past { name, complete: false }),
-            PastOf::Session | PastOf::Subscription(_) => None,
+        let lost = std::mem::take(&mut self.backfills).into_iter().filter_map(|(id, of)| match of {
+            // An unanswered request is sent again with its backfill.
+            BackfillOf::Subscription(name) if !self.open.contains_key(&id) => {
+                Some(Message::Past { name, complete: false })
+            }
+            BackfillOf::Session | BackfillOf::Subscription(_) => None,
         });
         lost.collect()
     }
 
-    /// What was asked for of the past has come. Gives what the user should be told.
+    /// A backfill has ended. Returns the message for the user.
     pub(crate) fn caught_up(&mut self, end: &CaughtUp) -> Option<Message> {
         let complete = end.resumed;
-        match self.pasts.remove(&number(end.id.as_ref()?)?)? {
-            PastOf::Session => Some(Message::Resumed { complete }),
-            PastOf::Subscription(name) => Some(Message::Past { name, complete }),
+        match self.backfills.remove(&number(end.id.as_ref()?)?)? {
+            BackfillOf::Session => Some(Message::Resumed { complete }),
+            BackfillOf::Subscription(name) => Some(Message::Past { name, complete }),
         }
     }
 
-    /// Takes what may be an answer.
+    /// Takes a message that may be an answer.
     pub(crate) fn answered(&mut self, message: ServerMessage) -> Result<Answered, CannotRestore> {
         let id = match &message {
             ServerMessage::Subscribed(answer) | ServerMessage::Subscriptions(answer) => answer.id.as_ref(),
@@ -226,19 +228,19 @@ impl Requests {
             ServerMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
-        // A frame that was passed over is answered without its id. Only a resume is larger than what was granted before.
-        let passed_over = matches!(&message, ServerMessage::Error(error)
+        // The error for a skipped frame has no id. Only a resume can be larger than frames that were granted before.
+        let was_skipped = matches!(&message, ServerMessage::Error(error)
             if error.id.is_none() && error.code == ErrorCode::FrameTooLarge.code());
         let resume = self.open.iter().find(|(_, open)| matches!(open.frame, ClientFrame::Resume { .. }));
-        let id = id.and_then(number).or_else(|| resume.filter(|_| passed_over).map(|(id, _)| *id));
+        let id = id.and_then(number).or_else(|| resume.filter(|_| was_skipped).map(|(id, _)| *id));
         let open = id.and_then(|id| self.open.remove(&id));
         let answer = match message {
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
                 Ok(GrantedAnswer::Subscriptions(list))
             }
             ServerMessage::Pong(_) => Ok(GrantedAnswer::Pong),
-            ServerMessage::Authenticated(said) => {
-                return Ok(Answered { messages_out: vec![Message::Authenticated(said)], resumed: None });
+            ServerMessage::Authenticated(answer) => {
+                return Ok(Answered { messages_out: vec![Message::Authenticated(answer)], resumed: None });
             }
             ServerMessage::Error(error) => Err(error),
             _ => return Ok(Answered::default()),
@@ -246,7 +248,7 @@ impl Requests {
         if answer.is_err()
             && let Some(id) = id
         {
-            self.pasts.remove(&id);
+            self.backfills.remove(&id);
         }
         match (open, answer) {
             (Some(OpenRequest { frame, reply: Some(reply) }), answer) => {
@@ -254,7 +256,7 @@ impl Requests {
                     self.hold(frame);
                 }
                 let answer = answer.map_err(|error| ClientError::Refused { code: error.code, msg: error.msg });
-                // A caller that has given up was told that the change may have been made.
+                // A caller that has given up knows that the change may have been made.
                 drop(reply.send(answer));
                 Ok(Answered::default())
             }
@@ -267,14 +269,14 @@ impl Requests {
     fn open(&mut self, frame: ClientFrame, reply: Option<ReplySender>, encoding: Encoding) -> Vec<u8> {
         self.last_id += 1;
         let bytes = encode(self.last_id, &frame, encoding);
-        await_past(&mut self.pasts, self.last_id, &frame);
+        note_backfill(&mut self.backfills, self.last_id, &frame);
         self.open.insert(self.last_id, OpenRequest { frame, reply });
         bytes
     }
 
-    /// Forgets a request that is not made after all.
+    /// Removes a request that is not sent.
     fn close(&mut self, id: u64) -> Option<OpenRequest> {
-        self.pasts.remove(&id);
+        self.backfills.remove(&id);
         self.open.remove(&id)
     }
 
@@ -297,7 +299,7 @@ impl Requests {
         match (frame, refusal) {
             (_, Some(error)) if error.code == ErrorCode::Unavailable.code() => return Err(CannotRestore(error)),
             (ClientFrame::Resume { .. }, Some(error)) => {
-                debug!(%error.msg, "the session cannot go on");
+                debug!(%error.msg, "resume refused");
                 return Ok(Answered { messages_out: vec![Message::Interrupted], resumed });
             }
             (ClientFrame::Subscribe { name, .. }, Some(error)) => {
@@ -314,18 +316,18 @@ impl Requests {
 }
 
 fn too_large(bytes: usize, most: usize) -> ServerError {
-    let message = format!("the frame has {bytes} bytes, and the server takes {most}");
+    let message = format!("the frame has {bytes} bytes, the limit of the server is {most}");
     ServerError::new(None, ErrorCode::FrameTooLarge, message)
 }
 
-/// Remembers, if a frame asks for the past, whose that is.
-fn await_past(pasts: &mut BTreeMap<u64, PastOf>, id: u64, frame: &ClientFrame) {
+/// Notes the backfill that a frame asks for, if any.
+fn note_backfill(backfills: &mut BTreeMap<u64, BackfillOf>, id: u64, frame: &ClientFrame) {
     let of = match frame {
-        ClientFrame::Subscribe { name, since: Some(_), .. } => PastOf::Subscription(name.clone()),
-        ClientFrame::Resume { .. } => PastOf::Session,
+        ClientFrame::Subscribe { name, since: Some(_), .. } => BackfillOf::Subscription(name.clone()),
+        ClientFrame::Resume { .. } => BackfillOf::Session,
         _ => return,
     };
-    pasts.insert(id, of);
+    backfills.insert(id, of);
 }
 
 fn encode(id: u64, frame: &ClientFrame, encoding: Encoding) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! The server's side of the protocol for tests: pipes in memory instead of a network, and a peer that does what a test
-//! tells it, step by step. It reads with the same strict parser as a gateway.
+//! The server's side of the protocol for tests: pipes in memory instead of a network, and a peer that a test controls
+//! step by step. It parses frames like a gateway.
 
 use std::io;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use crate::dial::Dial;
 
-/// Small enough that a slow reader is felt soon.
+/// Small, so that a slow reader causes backpressure soon.
 const PIPE: usize = 8 * 1024;
 
-/// Dials a [`Stage`].
+/// Connects to a [`Stage`].
 pub(crate) struct MemoryDial {
     arrivals: mpsc::UnboundedSender<(String, DuplexStream)>,
     refusals: Arc<AtomicUsize>,
 }
 
-/// Where connections arrive.
+/// Accepts the client's connections.
 pub(crate) struct Stage {
     arriving: mpsc::UnboundedReceiver<(String, DuplexStream)>,
     refusals: Arc<AtomicUsize>,
@@ -84,14 +84,14 @@ impl Stage {
         let (authority, io) = self.arrival().await;
         let mut seen = None;
         let socket = accept_hdr_async(io, |request: &Request, response| upgrade(request, response, &mut seen)).await;
-        let (encoding, uri, headers) = seen.expect("the upgrade was looked at");
+        let (encoding, uri, headers) = seen.expect("the upgrade request was seen");
         Peer { socket: socket.expect("the upgrade succeeds"), encoding, authority, uri, headers }
     }
 
     /// The next connection, upgraded and welcomed.
     pub(crate) async fn welcome(&mut self) -> Peer {
         let mut peer = self.accept().await;
-        peer.say(&[welcome_frame()]).await;
+        peer.send(&[welcome_frame()]).await;
         peer
     }
 }
@@ -108,21 +108,21 @@ fn upgrade(request: &Request, mut response: Response, seen: &mut Seen) -> Result
 }
 
 impl Peer {
-    /// Says one array of frames.
-    pub(crate) async fn say(&mut self, frames: &[ServerFrame]) {
+    /// Sends one array of frames.
+    pub(crate) async fn send(&mut self, frames: &[ServerFrame]) {
         let objects: Vec<_> = frames.iter().map(|frame| encode(frame, self.encoding)).collect();
-        self.say_objects(&objects).await;
+        self.send_objects(&objects).await;
     }
 
-    /// Says one array of one event each, for every sequence.
-    pub(crate) async fn say_events(&mut self, seqs: impl IntoIterator<Item = u64>) {
+    /// Sends an array with one event for each sequence.
+    pub(crate) async fn send_events(&mut self, seqs: impl IntoIterator<Item = u64>) {
         for seq in seqs {
             let object = encode_event(&event(seq), Partition(3), Seq(seq), self.encoding);
-            self.say_objects(&[object]).await;
+            self.send_objects(&[object]).await;
         }
     }
 
-    pub(crate) async fn say_objects(&mut self, objects: &[Vec<u8>]) {
+    pub(crate) async fn send_objects(&mut self, objects: &[Vec<u8>]) {
         let mut bytes = Vec::new();
         write_array(&mut bytes, objects.iter().map(Vec::as_slice), self.encoding);
         let message = match self.encoding {
@@ -133,29 +133,30 @@ impl Peer {
     }
 
     /// The client's next frame.
-    pub(crate) async fn hear(&mut self) -> (Id, ClientFrame) {
-        let message = self.socket.next().await.expect("the client is there").expect("and its frames are sound");
+    pub(crate) async fn receive(&mut self) -> (Id, ClientFrame) {
+        let message =
+            self.socket.next().await.expect("the client is connected").expect("the client's frames are valid");
         assert!(message.is_text() || message.is_binary(), "{message:?}");
-        let (id, frame) = ClientFrame::parse(&message.into_data(), self.encoding).expect("the frame is understood");
+        let (id, frame) = ClientFrame::parse(&message.into_data(), self.encoding).expect("the frame is valid");
         (id.expect("every frame has an id"), frame)
     }
 
-    /// Grants the client's next frame, which must be a subscription; gives its name.
+    /// Grants the client's next frame, which must be a subscription, and returns its name.
     pub(crate) async fn grant(&mut self) -> String {
-        let (id, frame) = self.hear().await;
+        let (id, frame) = self.receive().await;
         let ClientFrame::Subscribe { name, .. } = frame else { panic!("{frame:?}") };
-        self.say(&[subscribed(id, &[name.as_str()])]).await;
+        self.send(&[subscribed(id, &[name.as_str()])]).await;
         name.as_str().to_owned()
     }
 
     /// Closes, and waits for the client to answer.
     pub(crate) async fn close(mut self, code: u16, reason: &str) {
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
-        self.socket.close(Some(frame)).await.expect("the client is there");
+        self.socket.close(Some(frame)).await.expect("the client is connected");
         while let Some(Ok(_)) = self.socket.next().await {}
     }
 
-    /// Waits for the client to close, and gives its code.
+    /// Waits for the client to close, and returns the close code.
     pub(crate) async fn closed(mut self) -> Option<u16> {
         let mut code = None;
         while let Some(Ok(message)) = self.socket.next().await {

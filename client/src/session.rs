@@ -1,7 +1,7 @@
-//! One connection from `welcome` to its end: asks what callers want asked, and tells what the server says.
+//! One connection from `welcome` to its end: it sends the callers' requests, and delivers the server's messages.
 //!
-//! While a message waits for room with the user, nothing is read from the socket; that time counts as silence of
-//! ours, not of the server's.
+//! While a message waits for room in the user's buffer, the socket is not read. That time does not count as silence of
+//! the server.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -26,10 +26,10 @@ use crate::requests::{Answered, FrameWriter, Requests, Resubscription, SessionSt
 
 type Renewal = Pin<Box<dyn Future<Output = String> + Send>>;
 
-/// The least silence after which a connection counts as lost, whatever heartbeat the server names.
+/// The shortest silence after which a connection counts as lost, for any heartbeat interval.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
-/// The reason of the gap that tells of another life of the stream.
+/// The reason of a gap that reports a new epoch of the stream.
 const RESET: &str = "reset";
 
 /// Why a session ended.
@@ -37,15 +37,15 @@ const RESET: &str = "reset";
 pub(crate) struct SessionEnd {
     /// The server's close code.
     pub(crate) code: Option<u16>,
-    /// Why, for people.
+    /// The reason, for people.
     pub(crate) reason: String,
-    /// Whether to connect again.
+    /// Whether to reconnect.
     pub(crate) verdict: Reconnect,
-    /// When the server asked the client to connect again.
-    pub(crate) messages_out: Option<Instant>,
+    /// The earliest time to reconnect that the server asked for.
+    pub(crate) reconnect_at: Option<Instant>,
 }
 
-/// One connection and what it needs of its owner.
+/// One connection, with borrowed parts of its owner.
 pub(crate) struct ClientSession<'a, Io> {
     socket: &'a mut WebSocketStream<Io>,
     requests: &'a mut Requests,
@@ -54,15 +54,15 @@ pub(crate) struct ClientSession<'a, Io> {
     messages: &'a mpsc::Sender<Message>,
     wire: FrameWriter,
     credentials: &'a Credentials,
-    /// A new token on its way, once the server has said that the session's expires.
+    /// The pending request for a new token, after the notice that the session's token expires.
     renewal: Option<Renewal>,
     write_timeout: Duration,
     idle: Duration,
-    /// The last sign of life, moved on by every wait for the user since.
-    heard: Instant,
-    /// When the subscriptions of the session before must be in force again.
+    /// When the server last sent anything, plus the time spent waiting for the user since then.
+    received: Instant,
+    /// When the subscriptions of the session before must be confirmed again.
     restored_by: Instant,
-    /// When to leave, because the server asked for it.
+    /// When to disconnect after a `goaway`.
     leave: Option<Instant>,
 }
 
@@ -75,7 +75,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         (config, welcome): (&'a ClientConfig, &Welcome),
     ) -> Self {
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
-        let heard = Instant::now();
+        let received = Instant::now();
         let most = welcome.max_frame_bytes.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
         Self {
             socket,
@@ -88,38 +88,39 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
             renewal: None,
             write_timeout: config.request_timeout,
             idle: config.idle_timeout.unwrap_or_else(|| (heartbeat * 5 / 2).max(LEAST_IDLE)),
-            heard,
-            restored_by: heard + config.request_timeout,
+            received,
+            restored_by: received + config.request_timeout,
             leave: None,
         }
     }
 
-    /// Runs to the end of the connection. `opening` is what the user is told first, `rest` what came with the welcome.
+    /// Runs to the end of the connection. `opening` is delivered first; `rest` was received with the welcome.
     pub(crate) async fn run(mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> SessionEnd {
         let Err(mut end) = self.serve(opening, rest).await;
-        end.messages_out = self.leave;
+        end.reconnect_at = self.leave;
         end
     }
 
     async fn serve(&mut self, opening: Vec<Message>, rest: Vec<ServerMessage>) -> Result<Infallible, SessionEnd> {
-        let SessionStart { interrupted, anew } = self.requests.start_session(self.progress.place(), self.wire);
-        self.write(anew.frames).await?;
+        let SessionStart { interrupted, resubscription } =
+            self.requests.start_session(self.progress.resume_point(), self.wire);
+        self.write(resubscription.frames).await?;
         for message in opening {
-            self.tell(message).await;
+            self.deliver(message).await;
         }
         if interrupted {
             self.progress.forget();
-            self.tell(Message::Interrupted).await;
+            self.deliver(Message::Interrupted).await;
         }
-        for message in anew.messages_out {
-            self.tell(message).await;
+        for message in resubscription.messages_out {
+            self.deliver(message).await;
         }
         self.take(rest).await?;
         loop {
-            let (leave, patience) = (self.leave, self.patience());
+            let (leave, silence) = (self.leave, self.silence());
             tokio::select! {
                 biased;
-                () = sleep_until(leave.unwrap_or(self.heard)), if leave.is_some() => {
+                () = sleep_until(leave.unwrap_or(self.received)), if leave.is_some() => {
                     return Err(lost("the server asked the client to connect again"));
                 }
                 Some(Command { frame, reply }) = self.commands.recv(), if self.requests.has_room() => {
@@ -132,15 +133,15 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                     self.write([frame]).await?;
                 }
                 incoming = self.socket.next() => self.read(incoming).await?,
-                end = patience => return Err(end),
+                end = silence => return Err(end),
             }
         }
     }
 
-    /// Waits until the server has been silent for too long. It comes last in the loop, so that what has arrived already
-    /// is read first.
-    fn patience(&self) -> impl Future<Output = SessionEnd> + use<Io> {
-        let silent = self.heard + self.idle;
+    /// Waits until the server has been silent for too long. It is last in the loop, so that messages that have arrived
+    /// are read first.
+    fn silence(&self) -> impl Future<Output = SessionEnd> + use<Io> {
+        let silent = self.received + self.idle;
         let (until, reason) = match self.requests.restoring() {
             true if self.restored_by < silent => (self.restored_by, "the subscriptions were not confirmed in time"),
             _ => (silent, "the server has been silent for too long"),
@@ -165,7 +166,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         match timeout(self.write_timeout, written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(lost(error.to_string())),
-            Err(_) => Err(lost("the server takes nothing in")),
+            Err(_) => Err(lost("a write to the server timed out")),
         }
     }
 
@@ -176,17 +177,17 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
             Some(Ok(WsMessage::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((None, String::new()), |f| (Some(f.code.into()), f.reason.to_string()));
-                return Err(SessionEnd { code, reason, verdict: error::after_close(code), messages_out: None });
+                return Err(SessionEnd { code, reason, verdict: error::after_close(code), reconnect_at: None });
             }
             Some(Ok(message @ (WsMessage::Text(_) | WsMessage::Binary(_)))) => {
                 match ServerMessage::parse(&message.into_data(), self.wire.0) {
                     Ok(messages) => self.take(messages).await?,
-                    Err(error) => self.tell(Message::Unreadable { problem: error.to_string() }).await,
+                    Err(error) => self.deliver(Message::Unreadable { problem: error.to_string() }).await,
                 }
             }
             Some(Ok(_)) => {}
         }
-        self.heard = Instant::now();
+        self.received = Instant::now();
         Ok(())
     }
 
@@ -196,18 +197,18 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
             match message {
                 ServerMessage::Event(event) => {
                     if self.progress.take(event.p, event.seq, is_early) {
-                        self.tell(Message::Event(event)).await;
+                        self.deliver(Message::Event(event)).await;
                     }
                 }
                 ServerMessage::Early => {}
                 ServerMessage::Heartbeat(heartbeat) => {
-                    self.progress.messages_out(&heartbeat.position);
-                    self.tell(Message::Heartbeat(heartbeat)).await;
+                    self.progress.set_position(&heartbeat.position);
+                    self.deliver(Message::Heartbeat(heartbeat)).await;
                 }
                 ServerMessage::CaughtUp(end) => {
-                    self.progress.messages_out(&end.position);
+                    self.progress.set_position(&end.position);
                     if let Some(message) = self.requests.caught_up(&end) {
-                        self.tell(message).await;
+                        self.deliver(message).await;
                     }
                 }
                 ServerMessage::Notice(notice) => {
@@ -216,22 +217,22 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                     {
                         self.renewal = Some(Box::pin(provider.clone().renew(self.write_timeout)));
                     }
-                    self.tell(Message::Notice(notice)).await;
+                    self.deliver(Message::Notice(notice)).await;
                 }
                 ServerMessage::Gap(gap) => {
                     if gap.reason == RESET {
-                        self.progress.begin_anew(gap.p);
+                        self.progress.reset_partition(gap.p);
                     }
-                    self.tell(Message::Gap(gap)).await;
+                    self.deliver(Message::Gap(gap)).await;
                 }
                 ServerMessage::Goaway(goaway) => {
                     let pause = Duration::from_millis(goaway.reconnect_ms.into());
                     self.leave = Some(Instant::now() + pause);
-                    self.tell(Message::Goaway(goaway)).await;
+                    self.deliver(Message::Goaway(goaway)).await;
                 }
                 answer => {
                     if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
-                        self.progress.messages_out(&list.position);
+                        self.progress.set_position(&list.position);
                     }
                     let Answered { messages_out, resumed } =
                         self.requests.answered(answer).map_err(|refused| SessionEnd {
@@ -239,20 +240,20 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                             ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
                         })?;
                     for message in messages_out {
-                        self.tell(message).await;
+                        self.deliver(message).await;
                     }
                     let Resubscription { frames, messages_out } = match resumed {
                         None => continue,
                         Some(true) => {
-                            Resubscription { frames: self.requests.ask_again(self.wire.0), messages_out: Vec::new() }
+                            Resubscription { frames: self.requests.repeat_open(self.wire.0), messages_out: Vec::new() }
                         }
                         Some(false) => {
                             self.progress.forget();
-                            self.requests.subscribe_anew(self.wire)
+                            self.requests.resubscribe(self.wire)
                         }
                     };
                     for message in messages_out {
-                        self.tell(message).await;
+                        self.deliver(message).await;
                     }
                     self.write(frames).await?;
                 }
@@ -261,18 +262,19 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         Ok(())
     }
 
-    /// Hands a message to the user, waiting for room. Once the user is gone, the owner ends this session anyway.
-    async fn tell(&mut self, message: Message) {
+    /// Delivers a message to the user, and waits for room. If the user has dropped [`Messages`](crate::Messages), the
+    /// owner ends this session.
+    async fn deliver(&mut self, message: Message) {
         if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
             let blocked = Instant::now();
             self.messages.send(message).await.ok();
-            self.heard += blocked.elapsed();
+            self.received += blocked.elapsed();
             self.restored_by += blocked.elapsed();
         }
     }
 }
 
-/// Waits for a new token, if one is on its way.
+/// Waits for a new token, if one was requested.
 async fn renewed(renewal: &mut Option<Renewal>) -> String {
     match renewal {
         Some(renewal) => renewal.await,
@@ -281,5 +283,5 @@ async fn renewed(renewal: &mut Option<Renewal>) -> String {
 }
 
 fn lost(reason: impl Into<String>) -> SessionEnd {
-    SessionEnd { code: None, reason: reason.into(), verdict: Reconnect::Yes, messages_out: None }
+    SessionEnd { code: None, reason: reason.into(), verdict: Reconnect::Yes, reconnect_at: None }
 }

@@ -1,4 +1,4 @@
-//! A gateway's address, read once and checked, and the upgrade request for it.
+//! A gateway's address, parsed and checked once, and the requests to it.
 
 use http::header::{AUTHORIZATION, HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::uri::{PathAndQuery, Scheme, Uri};
@@ -10,7 +10,7 @@ use crate::config::{ClientConfig, Credentials};
 use crate::error::ClientError;
 use crate::token::bearer;
 
-/// Where a gateway tells a user's home.
+/// The path for requests for the home gateway.
 const HOME_PATH: &str = "/v1/connect";
 const DEFAULT_PATH: &str = "/v1/stream";
 const DEFAULT_PORT: u16 = 80;
@@ -18,16 +18,16 @@ const DEFAULT_PORT: u16 = 80;
 /// One gateway to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// As the user, or a gateway, wrote it, for messages.
+    /// The address as the user or a gateway wrote it, for messages.
     pub(crate) url: String,
-    /// `host:port`, to be dialled.
+    /// `host:port`, for dialling.
     pub(crate) authority: String,
     uri: Uri,
     sub_protocol: HeaderValue,
 }
 
 impl Target {
-    /// Reads every address of a configuration.
+    /// Parses every address of a configuration.
     pub(crate) fn all(config: &ClientConfig) -> Result<Vec<Self>, ClientError> {
         if config.urls.is_empty() {
             return Err(bad("urls", "at least one is needed, such as ws://127.0.0.1:8080/v1/stream"));
@@ -38,12 +38,12 @@ impl Target {
         config.urls.iter().map(|url| Self::read(url, config)).collect()
     }
 
-    /// Another gateway for the same user, which one has named.
-    pub(crate) fn elsewhere(url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
+    /// Parses an address that a gateway has sent, for the same user.
+    pub(crate) fn from_gateway(url: &str, config: &ClientConfig) -> Result<Self, ClientError> {
         Self::read(url, config)
     }
 
-    /// Whether both lead to the same gateway.
+    /// Whether both are the same gateway.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.authority == other.authority && self.uri.path() == other.uri.path()
     }
@@ -53,12 +53,12 @@ impl Target {
         let given: Uri = url.parse().map_err(|e| problem(&format!("is not a URL ({e})")))?;
         match given.scheme_str() {
             Some("ws") => {}
-            Some("wss") => return Err(problem("asks for TLS, which this client does not speak")),
+            Some("wss") => return Err(problem("needs TLS, which this client does not support")),
             _ => return Err(problem("does not begin with ws://")),
         }
-        let authority = given.authority().ok_or_else(|| problem("names no host"))?;
+        let authority = given.authority().ok_or_else(|| problem("has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(problem("holds a user's name; use the credentials for that"));
+            return Err(problem("contains a user name; use the credentials instead"));
         }
         let host = authority.host();
         let dialled = format!("{host}:{}", authority.port_u16().unwrap_or(DEFAULT_PORT));
@@ -85,14 +85,14 @@ impl Target {
         Ok(Self { url: url.to_owned(), authority: dialled, uri, sub_protocol })
     }
 
-    /// The question where the user's home is.
-    pub(crate) fn question(&self, authorization: Option<&HeaderValue>) -> http::Result<http::Request<String>> {
+    /// The request for the user's home gateway.
+    pub(crate) fn home_request(&self, authorization: Option<&HeaderValue>) -> http::Result<http::Request<String>> {
         let query = self.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let mut question = http::Request::get(format!("{HOME_PATH}{query}")).header(HOST, &self.authority);
+        let mut home_request = http::Request::get(format!("{HOME_PATH}{query}")).header(HOST, &self.authority);
         if let Some(authorization) = authorization {
-            question = question.header(AUTHORIZATION, authorization);
+            home_request = home_request.header(AUTHORIZATION, authorization);
         }
-        question.body(String::new())
+        home_request.body(String::new())
     }
 
     /// An upgrade request with a fresh key.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_completed() {
+    fn missing_ports_and_paths_of_addresses_are_added() {
         let table = [
             ("ws://h:81/v1/stream", "h:81", "ws://h:81/v1/stream"),
             ("ws://h", "h:80", "ws://h/v1/stream"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_go_where_the_server_looks_for_them() {
+    fn credentials_are_sent_in_the_query_or_header() {
         let user = targets(&["ws://h/?a=1"], Credentials::DevUser("bob@x.com&b".into())).unwrap();
         assert_eq!(user[0].request(None).unwrap().uri(), "ws://h/v1/stream?user=bob%40x%2Ecom%26b&a=1");
         let token = targets(&["ws://h"], Credentials::Token("t0k".into())).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_with_its_field() {
+    fn invalid_configuration_is_refused_with_its_field() {
         let field = |urls: &[&str], credentials| match targets(urls, credentials) {
             Err(ClientError::BadConfig { field, .. }) => field,
             other => panic!("{other:?}"),

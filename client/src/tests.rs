@@ -1,10 +1,10 @@
-//! Whole clients against a scripted peer, in paused time.
+//! Tests of whole clients against a scripted peer, in paused time.
 
 mod connecting;
-mod homing;
+mod home_gateway;
 mod reconnecting;
+mod requests;
 mod resuming;
-mod talking;
 mod tokens;
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::scripted::{MemoryDial, Peer, Stage, stage};
 use crate::{Client, ClientConfig, ClientError, Message, Messages, SubscribeOptions};
 
-/// Two gateways, so that a test sees which one is dialled.
+/// Two gateways, so that a test can see which one is dialled.
 fn config() -> ClientConfig {
     ClientConfig { urls: vec!["ws://one:1".into(), "ws://two:2".into()], ..ClientConfig::default() }
 }
@@ -23,7 +23,7 @@ async fn connect(dialler: MemoryDial, config: ClientConfig) -> Result<(Client, M
     Client::connect_through(dialler, config).await
 }
 
-/// A client that is connected to a peer and has been told so.
+/// A client that is connected to a peer and has delivered `Connected`.
 async fn connected(config: ClientConfig) -> (Client, Messages, Stage, Peer) {
     let (dialler, mut stage) = stage();
     let (client, peer) = tokio::join!(connect(dialler, config), stage.welcome());
@@ -32,13 +32,13 @@ async fn connected(config: ClientConfig) -> (Client, Messages, Stage, Peer) {
     (client, messages, stage, peer)
 }
 
-/// The next message, which must come at some time.
+/// The next message. Panics if there is none within an hour.
 async fn next(messages: &mut Messages) -> Message {
     let next = timeout(Duration::from_secs(3_600), messages.recv()).await;
-    next.expect("a message comes").expect("the client lives")
+    next.expect("a message within an hour").expect("the client runs")
 }
 
-/// The code and the pause of the next message, which must be about a lost connection.
+/// The code and the pause of the next message, which must be `Disconnected`.
 async fn disconnected(messages: &mut Messages) -> (Option<u16>, Option<Duration>) {
     match next(messages).await {
         Message::Disconnected { code, retry_in, .. } => (code, retry_in),

@@ -1,4 +1,4 @@
-//! Where tokens come from: one that is given once, or a provider that is asked again whenever one is needed.
+//! Sources of tokens: a fixed token, or a provider that is asked whenever one is needed.
 
 use std::error::Error;
 use std::fmt;
@@ -14,32 +14,33 @@ use tracing::debug;
 use crate::config::{ClientConfig, Credentials};
 use crate::error::ClientError;
 
-/// The pause after a provider has failed, before it is asked again for the token of a session.
+/// The pause before a failed provider is asked again for the token of a session.
 const PAUSE: Duration = Duration::from_secs(5);
 
-type Problem = Box<dyn Error + Send + Sync>;
-type Asked = Pin<Box<dyn Future<Output = Result<String, Problem>> + Send>>;
+type ProviderError = Box<dyn Error + Send + Sync>;
+type TokenFuture = Pin<Box<dyn Future<Output = Result<String, ProviderError>> + Send>>;
 
-/// Gives tokens. It is asked before each connection, and on a session when the gateway says that its token expires.
-/// Clones share it.
+/// A provider of tokens. It is asked before each connection, and in a session when the gateway notifies that its token
+/// expires. Clones share it.
 #[derive(Clone)]
-pub struct TokenProvider(Arc<dyn Fn() -> Asked + Send + Sync>);
+pub struct TokenProvider(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
 impl TokenProvider {
-    /// A provider that calls `ask`. An error is told as [`ClientError::NoToken`], and it is asked again later.
+    /// A provider that calls `ask`. An error is reported as [`ClientError::NoToken`], and the provider is asked again
+    /// later.
     pub fn new<F, T, E>(ask: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
         T: Future<Output = Result<String, E>> + Send + 'static,
-        E: Into<Problem>,
+        E: Into<ProviderError>,
     {
         Self(Arc::new(move || {
-            let asked = ask();
-            Box::pin(async move { asked.await.map_err(Into::into) })
+            let token = ask();
+            Box::pin(async move { token.await.map_err(Into::into) })
         }))
     }
 
-    /// A token, within a time.
+    /// A token, within a time limit.
     async fn ask(&self, within: Duration) -> Result<String, ClientError> {
         match timeout(within, (self.0)()).await {
             Ok(Ok(token)) => Ok(token),
@@ -48,12 +49,12 @@ impl TokenProvider {
         }
     }
 
-    /// A token for a session that goes on. A provider that fails is asked again for as long as the session lasts.
+    /// A new token for a running session. A provider that fails is asked again as long as the session lasts.
     pub(crate) async fn renew(self, within: Duration) -> String {
         loop {
             match self.ask(within).await {
                 Ok(token) => return token,
-                Err(error) => debug!(%error, "no new token for the session"),
+                Err(error) => debug!(%error, "token renewal failed"),
             }
             sleep(PAUSE).await;
         }
@@ -75,7 +76,7 @@ impl PartialEq for TokenProvider {
 
 impl Eq for TokenProvider {}
 
-/// The header that says who the client is, with a token of now.
+/// The `Authorization` header with a current token, if the credentials have one.
 pub(crate) async fn authorization(config: &ClientConfig) -> Result<Option<HeaderValue>, ClientError> {
     match &config.credentials {
         Credentials::Token(token) => bearer(token).map(Some),
@@ -92,7 +93,7 @@ pub(crate) async fn authorization(config: &ClientConfig) -> Result<Option<Header
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue, ClientError> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::BadConfig {
         field: "credentials",
-        problem: "the token holds characters that no HTTP header may have".to_owned(),
+        problem: "the token has characters that are not allowed in an HTTP header".to_owned(),
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -1,5 +1,5 @@
-//! The client as its users have it: public names only, over a real socket.
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+//! The client as users see it: only public names, over a real socket.
+#![expect(clippy::unwrap_used, reason = "helpers of a test may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,22 +26,22 @@ fn upgrade(request: &Request, mut response: Response) -> Result<Response, ErrorR
     Ok(response)
 }
 
-/// Confirms one subscription and sends one event; the connection is cut when `cut` says so.
+/// Confirms one subscription and sends one event. Ends the connection when `cut` is notified.
 async fn serve(io: TcpStream, cut: &Notify) {
     let mut socket = accept_hdr_async(io, upgrade).await.unwrap();
     socket.send(WsMessage::text(WELCOME)).await.unwrap();
-    let asked = socket.next().await.unwrap().unwrap();
-    let asked: serde_json::Value = serde_json::from_slice(&asked.into_data()).unwrap();
-    assert_eq!((&asked["action"], &asked["name"]), (&json!("subscribe"), &json!("mine")));
+    let request = socket.next().await.unwrap().unwrap();
+    let request: serde_json::Value = serde_json::from_slice(&request.into_data()).unwrap();
+    assert_eq!((&request["action"], &request["name"]), (&json!("subscribe"), &json!("mine")));
     let subscriptions = json!({ "mine": { "filter": { "kinds": ["pattern"] }, "window_ms": 100 } });
-    let answer = json!([{ "T": "subscribed", "id": asked["id"], "subscriptions": subscriptions, "position": "p" }]);
+    let answer = json!([{ "T": "subscribed", "id": request["id"], "subscriptions": subscriptions, "position": "p" }]);
     socket.send(WsMessage::text(answer.to_string())).await.unwrap();
     socket.send(WsMessage::text(EVENT)).await.unwrap();
     cut.notified().await;
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_made_again_over_tcp() {
+async fn cut_connection_is_restored_over_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = ClientConfig::new(format!("ws://{}", listener.local_addr().unwrap()));
     config.credentials = Credentials::DevUser("ann".into());

@@ -1,4 +1,4 @@
-//! A routed batch, decoded as the gateway does it: the batch, whose events are bytes, and then each event.
+//! Decoding of a batch as in the gateway: first the batch with its events as bytes, then each event.
 
 mod made;
 
@@ -10,10 +10,10 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::wire;
 
-/// How many partitions have events in a batch, as long as there are enough.
+/// The number of partitions with events in a batch, if there are enough events.
 const SECTIONS: u64 = 32;
 
-/// A batch with so many events, spread over the partitions.
+/// A batch with this many events, spread over the partitions.
 fn batch(events: u64) -> Vec<u8> {
     let section = |partition: u64| Section::<Bytes> {
         partition: Partition(partition as u16),

@@ -1,4 +1,4 @@
-//! What it costs to evaluate one filter for one event: by `Filter::matches`, the truth that the index is held against.
+//! The cost of one filter for one event, by `Filter::matches`, the reference for the index.
 //!
 //! `cargo bench -p tickwire-core --bench filter`
 

@@ -1,5 +1,5 @@
-//! What is written for clients: an event's object, made once per encoding, and the array of objects that is a frame,
-//! made for every session.
+//! Encoding for clients: an event's object, encoded once per encoding, and the array of objects that is a frame,
+//! written for every session.
 
 mod made;
 

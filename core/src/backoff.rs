@@ -1,16 +1,16 @@
-//! Pauses between attempts at one thing: each twice as long as the one before, up to a limit.
+//! Pauses between attempts: each is twice as long as the one before, up to a limit.
 
-/// How long to wait, in milliseconds.
+/// The first and the longest pause, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// After the first attempt in vain.
+    /// The pause after the first failed attempt.
     pub first: u64,
-    /// At most.
+    /// The longest pause.
     pub most: u64,
 }
 
 impl Backoff {
-    /// The pause after so many attempts in vain, in milliseconds; none after none.
+    /// The pause after this many failed attempts, in milliseconds; 0 after none.
     #[must_use]
     pub fn after(self, attempts: u32) -> u64 {
         let Some(doublings) = attempts.checked_sub(1) else { return 0 };

@@ -1,7 +1,7 @@
-//! The trading day of New York: which part of it a moment falls into.
+//! The part of the New York trading day in which a moment falls.
 //!
-//! On half days (the day after Thanksgiving, Christmas Eve, 3 July) the exchange closes at 13:00, and trading after hours
-//! ends at 17:00.
+//! On half days (the day after Thanksgiving, Christmas Eve, 3 July) the exchange closes at 13:00, and after-hours
+//! trading ends at 17:00.
 
 mod holidays;
 
@@ -23,7 +23,7 @@ const MINUTES_EARLY_END: i16 = 17 * 60;
 /// The part of the New York trading day in which `ts` falls; closed on weekends and on the exchange's holidays.
 #[must_use]
 pub fn session_of(ts: Timestamp) -> TradingSession {
-    // The last hours of the year 9999 are no instant for the library, but have an offset and a calendar.
+    // The library has no instants for the last hours of the year 9999, so they use the offset of its last instant.
     let instant = jiff::Timestamp::from_millisecond(ts.0).unwrap_or(jiff::Timestamp::MAX);
     let offset = i64::from(NEW_YORK.to_offset(instant).seconds()) * 1_000;
     let Some(there) = (0..=time::LAST).contains(&ts.0).then(|| time::civil(ts.0 + offset)).flatten() else {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_summer_day() {
+    fn each_part_of_a_summer_day_has_its_session() {
         for (time, part) in [
             ("07:59:59.999", TradingSession::Closed),
             ("08:00:00", TradingSession::PreMarket),
@@ -79,12 +79,12 @@ mod tests {
         // 20:30 UTC is 16:30 on the Friday before they go back and 15:30 on the Monday after.
         assert_eq!(at("2025-10-31T20:30:00Z"), TradingSession::AfterHours);
         assert_eq!(at("2025-11-03T20:30:00Z"), TradingSession::Regular);
-        // Before 2007 they went forward in April.
+        // Before 2007 the clocks went forward in April.
         assert_eq!(at("2006-03-20T14:00:00Z"), TradingSession::PreMarket);
     }
 
     #[test]
-    fn a_half_day_ends_at_13_and_its_evening_at_17() {
+    fn half_day_closes_at_13_and_after_hours_end_at_17() {
         for (time, part) in [
             ("08:59:59.999", TradingSession::Closed),
             ("09:00:00", TradingSession::PreMarket),
@@ -100,13 +100,13 @@ mod tests {
         // In summer New York is an hour nearer to UTC.
         assert_eq!(at("2025-07-03T16:59:59.999Z"), TradingSession::Regular);
         assert_eq!(at("2025-07-03T17:00:00Z"), TradingSession::AfterHours);
-        // The days around are full ones.
+        // The days before and after are full trading days.
         assert_eq!(at("2025-07-02T19:59:59.999Z"), TradingSession::Regular);
         assert_eq!(at("2025-12-01T20:59:59.999Z"), TradingSession::Regular);
     }
 
     #[test]
-    fn weekends_holidays_and_the_ends_of_time_are_closed() {
+    fn weekends_holidays_and_out_of_range_times_are_closed() {
         for closed in ["2025-09-13T15:00:00Z", "2025-09-14T15:00:00Z", "2025-12-25T15:00:00Z"] {
             assert_eq!(at(closed), TradingSession::Closed, "{closed}");
         }

@@ -1,9 +1,15 @@
-//! What a gateway has been given of each partition, and whether anything is missing: the one idea that makes lost
-//! messages, crashes, zombies and hand-overs one case.
+//! Coverage: how far a gateway has been given everything, for each partition. It treats lost messages, crashes, routers
+//! with an expired lease and hand-overs as one case: a range is missing.
 //!
-//! Pure: sections, answers and the time come in; [`CoverageEvent`]s for the sessions and [`Ask`]s for the routers go out.
-//! Partitions are independent: a gap in one holds no other. A gap that does not close within its grace is asked for;
-//! what follows it waits meanwhile, within a bound. Only what nobody can give becomes a [`CoverageEvent::Gap`], with its reason.
+//! Pure: sections, replay answers and the time go in; [`CoverageEvent`]s for the sessions and [`Ask`]s for the routers
+//! come out. Partitions are independent: a gap in one does not delay another. A gap that does not close within its
+//! grace is asked for as a replay. Sections behind it are held meanwhile, within a limit. A range that no router can
+//! give becomes a [`CoverageEvent::Gap`] with its reason.
+//!
+//! `section` and `replay` are the messages between routers and gateways, `builder` is the router's side. On the
+//! gateway's side `track` is one partition and `repair` one gap, within `limits`, with sizes from `weight`.
+//! `confirmations` decides when a subscription is confirmed, `reached` is what a gateway reports of its coverage, and
+//! `completeness` finds ranges that are missing in the stream itself.
 
 pub mod builder;
 pub mod completeness;
@@ -26,17 +32,17 @@ pub use repair::{Ask, Repaired};
 use track::PartitionCoverage;
 pub use weight::Weight;
 
-/// What a gateway is to do, in this order.
+/// What the sessions of a gateway must be given, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoverageEvent<E> {
     /// The partition's history starts for this gateway after `at`.
     Adopt {
         /// The partition.
         partition: Partition,
-        /// Nothing up to here was promised to anyone.
+        /// No session was promised anything up to this sequence.
         at: Seq,
     },
-    /// `events` are all that matches in `(from, through]`.
+    /// `events` are all matching events in `(from, through]`.
     Apply {
         /// The partition.
         partition: Partition,
@@ -47,7 +53,7 @@ pub enum CoverageEvent<E> {
         /// The events, in order.
         events: Vec<(Seq, E)>,
     },
-    /// Nobody can say what matched in `(from, through]`.
+    /// No router can give the events in `(from, through]`.
     Gap {
         /// The partition.
         partition: Partition,
@@ -58,11 +64,11 @@ pub enum CoverageEvent<E> {
         /// Why.
         reason: GapReason,
     },
-    /// Sequences are those of another life of the stream from here on.
+    /// From here on, sequences belong to another epoch of the stream.
     Reset {
-        /// The former life, whose positions mean nothing any more; `None` at the very start.
+        /// The former epoch, whose positions are invalid now; `None` at the very start.
         former: Option<EpochId>,
-        /// The new life.
+        /// The new epoch.
         epoch: Epoch,
     },
 }
@@ -70,21 +76,21 @@ pub enum CoverageEvent<E> {
 /// Why a range cannot be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// It did not come, and no router could give it for as long as was asked.
+    /// It was not received, and all attempts to replay it failed.
     Lost,
     /// The stream had discarded it before it could be read.
     Retention,
-    /// The stream should have it, and does not: its storage is damaged, or somebody deleted it.
+    /// The stream should have it but does not: its storage is damaged, or somebody deleted it.
     Damaged,
-    /// More was missing than is asked for; this is the older part.
+    /// More is missing than the longest replay; this is the older part.
     TooLong,
 }
 
 impl GapReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Lost, Self::Retention, Self::Damaged, Self::TooLong];
 
-    /// As clients are told it.
+    /// The name that clients get.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,20 +102,20 @@ impl GapReason {
     }
 }
 
-/// What became of an offered section.
+/// The result for an offered section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionOutcome {
-    /// It moved its partition on.
+    /// It extended the coverage of its partition.
     Applied,
-    /// Something before it is missing; it waits.
+    /// Something before it is missing; it is held.
     Held,
-    /// All of it was known.
+    /// All of it was covered already.
     Duplicate,
-    /// Its revision is older than a confirmed subscription needs: it proves nothing.
+    /// Its revision is older than a confirmed subscription: it proves nothing.
     Outdated,
-    /// It speaks of a former life of the stream, of one that cannot be, or of a partition that there is not.
+    /// Its epoch is a former or an impossible one, or its partition does not exist.
     Foreign,
-    /// It contradicts itself: it proves nothing.
+    /// It contradicts itself and proves nothing.
     Unsound,
 }
 
@@ -120,22 +126,22 @@ pub struct Coverage<E> {
     epoch: Option<Epoch>,
     need: Revision,
     tracks: Vec<PartitionCoverage<E>>,
-    /// What all of them hold, in bytes.
+    /// The sections that all partitions hold, in bytes.
     held_bytes: usize,
-    /// Asks made so far.
+    /// The number of asks so far.
     asks: u64,
 }
 
 impl<E: Weight> Coverage<E> {
-    /// Coverage of `partitions` partitions, of which nothing is known.
+    /// Coverage of `partitions` partitions, none of which has started.
     #[must_use]
     pub fn new(partitions: u16, limits: RepairLimits) -> Self {
         let tracks = (0..partitions).map(|number| PartitionCoverage::new(Partition(number))).collect();
         Self { limits, epoch: None, need: Revision(0), tracks, held_bytes: 0, asks: 0 }
     }
 
-    /// Coverage of ranges of the past, one for each partition in order: what comes after the first sequence of a range up
-    /// to its second is missing, and is asked for. Asks are numbered on from `asks`.
+    /// Coverage of the ranges `(first, second]` of a backfill, one for each partition in order. All of them are
+    /// missing, and are asked for. Asks are numbered from `asks + 1`.
     pub fn of_ranges(
         now: Millis,
         epoch_id: EpochId,
@@ -149,7 +155,7 @@ impl<E: Weight> Coverage<E> {
         Self { limits, epoch, need: Revision(0), tracks, held_bytes: 0, asks }
     }
 
-    /// Takes a section that came at `now` from a router that reads this life of the stream.
+    /// Takes a section received at `now` from a router that reads this epoch of the stream.
     pub fn offer(
         &mut self,
         now: Millis,
@@ -161,34 +167,34 @@ impl<E: Weight> Coverage<E> {
             return SectionOutcome::Foreign;
         }
         let need = self.need;
-        let offered = self.on(section.partition, |track, limits| {
+        let outcome = self.with(section.partition, |track, limits| {
             if !section.is_sound() {
-                track.note(now, section.through, limits);
+                track.note_end(now, section.through, limits);
                 return SectionOutcome::Unsound;
             }
-            track.see(now, section.prev, section.through);
+            track.note_range(now, section.prev, section.through);
             track.revision = track.revision.max(section.revision);
             if section.revision < need {
-                track.note(now, section.through, limits);
+                track.note_end(now, section.through, limits);
                 return SectionOutcome::Outdated;
             }
-            track.heard = Some(now);
-            // Of the life before, nothing is this one's.
+            track.received = Some(now);
+            // Sequences up to `before` belong to the former epoch.
             track.adopt(section.prev.max(epoch.before), steps);
             track.take(now, section, need, limits, steps)
         });
-        offered.unwrap_or(SectionOutcome::Foreign)
+        outcome.unwrap_or(SectionOutcome::Foreign)
     }
 
-    /// A section up to `through` came and could not be read. What it was about is asked for like anything that is missing.
+    /// A received section up to `through` could not be decoded. Its range is asked for like any missing range.
     pub fn unreadable(&mut self, now: Millis, epoch_id: EpochId, partition: Partition, through: Seq) {
         if self.epoch_id() == Some(epoch_id) {
-            self.on(partition, |track, limits| track.note(now, through, limits));
+            self.with(partition, |track, limits| track.note_end(now, through, limits));
         }
     }
 
-    /// Takes a message of the answer to the ask of this number. What it claims is judged like any section, whichever
-    /// ask it belongs to; but it tells nothing of what routers know or read at present.
+    /// Takes a message of the answer to the ask `number`. Its section is judged like any other, whichever ask it
+    /// belongs to. But it does not show what routers read or which revision they know at present.
     pub fn answer(
         &mut self,
         now: Millis,
@@ -197,27 +203,27 @@ impl<E: Weight> Coverage<E> {
         steps: &mut Vec<CoverageEvent<E>>,
     ) -> SectionOutcome {
         let need = self.need;
-        let ours = self.epoch_id() == Some(answer.epoch_id);
+        let is_this_epoch = self.epoch_id() == Some(answer.epoch_id);
         let outcome = match answer.part {
             ReplayPart::Refused(ReplayRefusal::Busy) => {
-                self.put_off(now, number);
+                self.defer(now, number);
                 return SectionOutcome::Duplicate;
             }
             ReplayPart::Refused(_) => {
                 self.refused(now, number, steps);
                 return SectionOutcome::Duplicate;
             }
-            _ if !ours => Some(SectionOutcome::Foreign),
+            _ if !is_this_epoch => Some(SectionOutcome::Foreign),
             ReplayPart::Events(section) if !section.is_sound() => Some(SectionOutcome::Unsound),
             ReplayPart::Events(section) if section.revision < need => Some(SectionOutcome::Outdated),
-            ReplayPart::Events(section) => self.on(section.partition, |track, limits| match track.mine {
+            ReplayPart::Events(section) => self.with(section.partition, |track, limits| match track.covered {
                 Some(_) => track.take(now, section, need, limits, steps),
                 None => SectionOutcome::Foreign,
             }),
             ReplayPart::Removed { damaged: Some(revision), .. } if revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Removed { partition, from, through, damaged } => {
                 let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
-                self.on(partition, |track, limits| track.removed(now, (from, through, reason), need, limits, steps))
+                self.with(partition, |track, limits| track.removed(now, (from, through, reason), need, limits, steps))
             }
         };
         if answer.last {
@@ -226,40 +232,40 @@ impl<E: Weight> Coverage<E> {
         outcome.unwrap_or(SectionOutcome::Foreign)
     }
 
-    /// The ask of this number is over: nobody answers it, or not now, or no more comes.
+    /// The ask `number` is over: no router answers it, it was refused, or the answer is complete.
     pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
-        if let Some(partition) = self.asked(number) {
-            self.on(partition, |track, limits| track.ended(now, need, limits, steps));
+        if let Some(partition) = self.partition_of_ask(number) {
+            self.with(partition, |track, limits| track.ended(now, need, limits, steps));
         }
     }
 
-    /// The router that was asked has no time for it now. It is asked again, and this time does not count as in vain.
-    fn put_off(&mut self, now: Millis, number: u64) {
-        if let Some(partition) = self.asked(number) {
-            self.on(partition, |track, _| track.put_off(now));
+    /// The router is too busy for the ask `number`. It is asked again later, and the time does not count as failed.
+    fn defer(&mut self, now: Millis, number: u64) {
+        if let Some(partition) = self.partition_of_ask(number) {
+            self.with(partition, |track, _| track.defer(now));
         }
     }
 
-    /// The ask of this number could not be sent. It will be made again, and its time does not count.
+    /// The ask `number` could not be sent. It is made again, and the time does not count as failed.
     pub fn unsent(&mut self, now: Millis, number: u64) {
-        if let Some(partition) = self.asked(number) {
-            self.on(partition, |track, _| track.unsent(now));
+        if let Some(partition) = self.partition_of_ask(number) {
+            self.with(partition, |track, _| track.unsent(now));
         }
     }
 
-    /// Gives up asks that were not answered in time, and tells the gaps that were asked for in vain for too long.
+    /// Gives up asks that were not answered in time, and reports gaps whose asks have failed for too long.
     pub fn expire(&mut self, now: Millis, steps: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         for number in 0..self.tracks.len() {
             if self.tracks[number].deadline().is_some_and(|deadline| deadline <= now) {
-                self.on(Partition(number as u16), |track, limits| track.expire(now, need, limits, steps));
+                self.with(Partition(number as u16), |track, limits| track.expire(now, need, limits, steps));
             }
         }
     }
 
-    /// What is to be asked for now: the longest due first, within the bound of what may be under way. The answers are to be
-    /// matched against `revision` or a later one.
+    /// The asks to send now: the longest due first, within the limit of concurrent replays. Routers must match the
+    /// answers against `revision` or a later one.
     pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<CoverageEvent<E>>) -> Vec<Ask> {
         let (need, mut free) = (self.need, self.free());
         let Some(epoch_id) = self.epoch_id() else { return Vec::new() };
@@ -272,8 +278,8 @@ impl<E: Weight> Coverage<E> {
                 break;
             }
             let number = self.asks + 1;
-            let asked = self.on(partition, |track, limits| track.ask(now, (number, revision), need, limits, steps));
-            if let Some((from, to, unanswered)) = asked.flatten() {
+            let range = self.with(partition, |track, limits| track.ask(now, (number, revision), need, limits, steps));
+            if let Some((from, to, unanswered)) = range.flatten() {
                 (self.asks, free) = (number, free - 1);
                 asks.push(Ask { number, partition, epoch_id, from, to, unanswered });
             }
@@ -281,7 +287,7 @@ impl<E: Weight> Coverage<E> {
         asks
     }
 
-    /// When [`Self::expire`] and [`Self::asks`] are next to be called.
+    /// When to call [`Self::expire`] and [`Self::asks`] next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Millis> {
         let deadline = self.tracks.iter().filter_map(PartitionCoverage::deadline).min();
@@ -289,9 +295,9 @@ impl<E: Weight> Coverage<E> {
         deadline.into_iter().chain(due).min()
     }
 
-    /// The lowest revision of what is on its way and proves something: answers that are waited for, what is held behind gaps,
-    /// and what comes of partitions that were heard of after `since`. As long as no higher one is required, all of that
-    /// proves what it says. `None` if there is nothing.
+    /// The lowest revision of the sections that are on their way and valid: expected answers, sections held behind
+    /// gaps, and live sections of partitions that have sent one after `since`. As long as no higher revision is
+    /// required, all of them stay valid. `None` if there are none.
     #[must_use]
     pub fn coming_revision(&self, since: Millis) -> Option<Revision> {
         self.tracks.iter().filter_map(|track| track.coming_revision(since, self.need)).min()
@@ -302,41 +308,41 @@ impl<E: Weight> Coverage<E> {
         self.tracks.iter_mut().filter_map(|track| track.repaired.take())
     }
 
-    /// How many partitions wait for something that is missing.
+    /// How many partitions wait for a missing range.
     #[must_use]
     pub fn gaps(&self) -> usize {
         self.tracks.iter().filter(|track| track.is_waiting()).count()
     }
 
-    /// The partitions of which nothing was ever heard in this life of the stream, and none to which anything was promised.
+    /// The partitions whose history has not started in this epoch: no section was received and nothing was promised.
     pub fn unheard(&self) -> impl Iterator<Item = Partition> {
-        self.tracks.iter().filter(|track| track.mine.is_none()).map(|track| track.partition)
+        self.tracks.iter().filter(|track| track.covered.is_none()).map(|track| track.partition)
     }
 
-    /// How many partitions there are.
+    /// The number of partitions.
     #[must_use]
     pub fn partitions(&self) -> usize {
         self.tracks.len()
     }
 
-    /// The partitions that wait for something that is missing, of which nothing has come since `since`.
+    /// The partitions that wait for a missing range and have received none of it since `since`.
     pub fn stuck(&self, since: Millis) -> impl Iterator<Item = Partition> {
         self.tracks.iter().filter(move |track| track.is_stuck(since)).map(|track| track.partition)
     }
 
-    /// Whether routers were too busy with others to give something that is missing. Others are to give way to it.
+    /// Whether routers were too busy to replay a missing range. Other replays should make room for it.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.tracks.iter().any(PartitionCoverage::is_crowded)
     }
 
-    /// What is held behind gaps, in bytes.
+    /// The sections held behind gaps, in bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// The life of the stream that sequences belong to, once anything was heard of it.
+    /// The epoch of the sequences; `None` until a section was received.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
@@ -346,45 +352,45 @@ impl<E: Weight> Coverage<E> {
         self.epoch.map(|epoch| epoch.epoch_id)
     }
 
-    /// When any partition was last heard of.
+    /// When the last valid live section was received.
     #[must_use]
     pub fn last_heard(&self) -> Option<Millis> {
-        self.tracks.iter().filter_map(|track| track.heard).max()
+        self.tracks.iter().filter_map(|track| track.received).max()
     }
 
-    /// Whether every partition's history has started. Before that nothing can be promised to anyone.
+    /// Whether the history of every partition has started. Before that, nothing can be promised to a session.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.tracks.iter().all(|track| track.mine.is_some())
+        self.tracks.iter().all(|track| track.covered.is_some())
     }
 
-    /// The highest revision that every partition has carried.
+    /// The highest revision that live sections of every partition have reached.
     #[must_use]
     pub fn lowest_revision(&self) -> Revision {
         self.tracks.iter().map(|track| track.revision).min().unwrap_or_default()
     }
 
-    /// The partitions of which routers have read nothing since `since`, or never: what they say of another revision alone
-    /// does not count.
+    /// The partitions of which routers have read nothing since `since`, or never. Sections with an empty range do not
+    /// count: they only announce a revision.
     pub fn silent(&self, since: Millis) -> impl Iterator<Item = Partition> {
         self.tracks.iter().filter(move |track| track.is_silent(since)).map(|track| track.partition)
     }
 
-    /// A subscription is confirmed that is part of every revision from `revision` on: no older one proves anything
-    /// any more.
+    /// A subscription that is part of every revision from `revision` on is confirmed. Sections of older revisions are
+    /// invalid from now on.
     pub fn require(&mut self, revision: Revision) {
         self.need = self.need.max(revision);
     }
 
-    /// Up to where everything was given or told; `None` before [`Self::is_complete`].
+    /// Up to where everything was given or reported as a gap; `None` before [`Self::is_complete`].
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        let seqs = self.tracks.iter().map(|track| track.mine).collect::<Option<Vec<Seq>>>()?;
+        let seqs = self.tracks.iter().map(|track| track.covered).collect::<Option<Vec<Seq>>>()?;
         Some(Position { epoch_id: self.epoch_id()?, seqs })
     }
 
-    /// Does something with a partition, if there is one of this number.
-    fn on<R>(
+    /// Runs `act` on a partition, if it exists, and keeps `held_bytes` up to date.
+    fn with<R>(
         &mut self,
         partition: Partition,
         act: impl FnOnce(&mut PartitionCoverage<E>, &RepairLimits) -> R,
@@ -397,29 +403,29 @@ impl<E: Weight> Coverage<E> {
         Some(result)
     }
 
-    /// The partition that the ask of this number is under way for.
-    fn asked(&self, number: u64) -> Option<Partition> {
+    /// The partition of the pending ask `number`.
+    fn partition_of_ask(&self, number: u64) -> Option<Partition> {
         self.tracks.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
     }
 
-    /// From now on so many replays may be under way at the same time.
+    /// Sets how many replays may run at the same time.
     pub fn set_replays(&mut self, replays: usize) {
         self.limits.replays = replays;
     }
 
-    /// How many more replays may be under way.
+    /// How many more replays may start.
     fn free(&self) -> usize {
-        let under_way = self.tracks.iter().filter(|track| track.deadline().is_some()).count();
-        self.limits.replays.saturating_sub(under_way)
+        let running = self.tracks.iter().filter(|track| track.deadline().is_some()).count();
+        self.limits.replays.saturating_sub(running)
     }
 
-    /// Goes on in this life of the stream, unless it is a former one. A session that was promised anything was promised
-    /// all lives that follow, so they are covered from their beginning.
+    /// Changes to this epoch if it is new; `false` if it is a former or an impossible one. A promise to a session
+    /// includes all later epochs, so a new epoch is covered from its beginning.
     fn enter(&mut self, epoch: Epoch, steps: &mut Vec<CoverageEvent<E>>) -> bool {
         match self.epoch {
             _ if epoch.epoch_id > EpochId::LAST => return false,
-            Some(mine) if epoch.epoch_id < mine.epoch_id => return false,
-            Some(mine) if epoch.epoch_id == mine.epoch_id => return true,
+            Some(current) if epoch.epoch_id < current.epoch_id => return false,
+            Some(current) if epoch.epoch_id == current.epoch_id => return true,
             Some(_) | None => {}
         }
         let is_promised = self.is_complete();

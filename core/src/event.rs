@@ -1,4 +1,4 @@
-//! What an event is, once read: the one shape that routers match, gateways deliver and clients see.
+//! A decoded event: the one shape that routers match, gateways deliver and clients see.
 
 pub mod decode;
 pub mod key;
@@ -17,13 +17,13 @@ use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
 
 pub use crate::event::time::{TimeError, TimeProblem};
 
-/// A text that names no value of an enumeration.
+/// A text that is no value of an enumeration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not one of {allowed}")]
 pub struct UnknownValue {
-    /// The text as it came, or its begin if it is long.
+    /// The text as received, or its beginning if it is long.
     pub found: String,
-    /// The values that are taken, for a person to read.
+    /// The values that are accepted, for people.
     pub allowed: &'static str,
 }
 
@@ -42,7 +42,7 @@ macro_rules! enumeration {
             /// Every value, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name on every wire.
+            /// The name in every wire format.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -70,7 +70,7 @@ macro_rules! enumeration {
 }
 
 enumeration!(
-    /// How long the bars are in which a pattern was found.
+    /// The length of the bars in which a pattern was found.
     Tier, "daily, intraday, combo", {
         /// Daily bars.
         Daily = "daily",
@@ -124,7 +124,7 @@ enumeration!(
 );
 
 impl Priority {
-    /// The priority of an event whose producer named none: ≥ 0.9 critical, ≥ 0.8 high, ≥ 0.6 medium, else low.
+    /// The default priority: confidence ≥ 0.9 critical, ≥ 0.8 high, ≥ 0.6 medium, else low.
     #[must_use]
     pub fn from_confidence(confidence: Option<Confidence>) -> Self {
         match confidence.map_or(0.0, Confidence::get) {
@@ -209,7 +209,7 @@ pub enum KindAudience {
     User,
 }
 
-/// Who may see one event. It follows from subject and configuration before any rule, and no rule widens it.
+/// Who may see one event. It follows from the subject and the configuration; no filter widens it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Audience {
     /// Everyone whose filter it passes.
@@ -229,7 +229,7 @@ impl Audience {
     }
 }
 
-/// The kinds that this cluster takes, each with its audience.
+/// The kinds that this cluster accepts, each with its audience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kinds(std::collections::BTreeMap<Kind, KindAudience>);
 
@@ -247,13 +247,13 @@ impl Kinds {
         Self(kinds)
     }
 
-    /// The audience of `kind`, `None` if this cluster does not take it.
+    /// The audience of `kind`; `None` if this cluster does not accept it.
     #[must_use]
     pub fn audience(&self, kind: &Kind) -> Option<KindAudience> {
         self.0.get(kind).copied()
     }
 
-    /// Every kind taken, in order.
+    /// Every accepted kind, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Kind> {
         self.0.keys()
     }
@@ -270,12 +270,12 @@ impl Default for Kinds {
 pub struct Timestamp(pub i64);
 
 impl fmt::Display for Timestamp {
-    /// Writes RFC 3339 in UTC with milliseconds. What calendars do not reach is written as the nearest that they do.
+    /// Writes RFC 3339 in UTC with milliseconds. A moment outside the calendar is written as the nearest moment in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Ok(moment) = jiff::Timestamp::from_millisecond(self.0) {
             return write!(f, "{moment:.3}");
         }
-        // The library's instants end some hours before its calendar does.
+        // The range of the library's instants is some hours shorter than that of its calendar.
         let nearest = if self.0 < 0 { DateTime::MIN } else { DateTime::MAX };
         write!(f, "{:.3}Z", time::civil(self.0).unwrap_or(nearest))
     }
@@ -284,7 +284,7 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = TimeError;
 
-    /// Reads RFC 3339 with a zone, or a day, whose midnight (UTC) it is; fractions of a millisecond are cut off.
+    /// Reads RFC 3339 with a zone, or a day (its midnight in UTC). Fractions of a millisecond are cut off.
     fn from_str(text: &str) -> Result<Self, TimeError> {
         time::from_text(text).map(|moment| moment.ts)
     }
@@ -299,7 +299,7 @@ pub struct Event {
     pub key: CompactString,
     /// Who may see it.
     pub audience: Audience,
-    /// The producer's id for it, else `Nats-Msg-Id`, else `<stream>:<sequence>`.
+    /// The producer's id, else `Nats-Msg-Id`, else `<stream>:<sequence>`.
     pub id: CompactString,
     /// When it happened.
     pub ts: Timestamp,
@@ -307,29 +307,29 @@ pub struct Event {
     pub stored: Timestamp,
     /// The part of the trading day of `ts`; `None` if `ts` is a day without a time.
     pub session: Option<TradingSession>,
-    /// The symbol it concerns, if any.
+    /// The symbol, if any.
     pub symbol: Option<Symbol>,
     /// The pattern that was found, if any.
     pub pattern: Option<Pattern>,
-    /// In which bars, if it is about bars.
+    /// The length of the bars, if it is about bars.
     pub tier: Option<Tier>,
-    /// How sure the producer is, if it says so.
+    /// The producer's confidence, if it sent one.
     pub confidence: Option<Confidence>,
     /// How urgent it is.
     pub priority: Priority,
     /// The market's state, if it is about that.
     pub regime: Option<Regime>,
-    /// Labels, sorted, each once.
+    /// Labels, sorted, without duplicates.
     pub tags: Vec<CompactString>,
     /// Everything else that the producer sent.
     #[serde(deserialize_with = "object::deserialize")]
     pub data: serde_json::Map<String, serde_json::Value>,
-    /// The rooms that it is sent to, sorted, each once.
+    /// The rooms that it is sent to, sorted, without duplicates.
     #[serde(default)]
     pub rooms: Vec<Room>,
 }
 
-/// The event of the test kit, which unit tests of this crate cannot use: its types are those of another build of it.
+/// A copy of the test kit's event. Unit tests cannot use that one: the test kit links another build of this crate.
 #[cfg(test)]
 pub(crate) fn blank_event() -> Event {
     Event {

@@ -1,5 +1,7 @@
-//! What a subscription asks for, and whether an event passes it. This evaluation is the truth that the index,
-//! the interest and every test are held against.
+//! Filters of subscriptions, and whether an event passes them. This evaluation is the reference for the index, the
+//! interest and all tests.
+//!
+//! `parse` reads a filter from a client's object, `conditions` tests an event's data, and `scalar` compares values.
 
 pub mod conditions;
 mod parse;
@@ -16,12 +18,12 @@ use conditions::Conditions;
 
 pub use parse::{FilterError, FilterProblem, MAX_CONDITIONS, MAX_LIST, MAX_SYMBOLS, MAX_TAG, MAX_TEXT};
 
-/// The conditions of one subscription, all of which an event must meet. `None` means any; no set is ever empty.
+/// The conditions of one subscription. An event must meet all of them. `None` means any; no set is ever empty.
 ///
-/// Equal filters are equal in order and hash, so that they can be interned.
+/// Equal filters have equal order and hash, so that they can be interned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Filter {
-    /// Kinds; `pattern` alone if the client named none.
+    /// Kinds; only `pattern` if the client sent none.
     pub kinds: BTreeSet<Kind>,
     /// Symbols, compared as written.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,22 +37,22 @@ pub struct Filter {
     /// Market regimes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regimes: Option<BTreeSet<Regime>>,
-    /// Tags, any of which is enough; compared as written.
+    /// Tags, one of them is enough; compared as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeSet<CompactString>>,
-    /// Rooms, any of which is enough; compared as written.
+    /// Rooms, one of them is enough; compared as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rooms: Option<BTreeSet<Room>>,
-    /// The lowest confidence that passes. An event without a confidence does not.
+    /// The lowest confidence that passes. An event without a confidence does not pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_confidence: Option<Confidence>,
     /// The lowest priority that passes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
-    /// Intraday events only if they happened in the regular session of New York. Other tiers are not concerned.
+    /// Intraday events pass only if they happened in the regular session of New York. Other tiers are not affected.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub market_hours_only: bool,
-    /// What is asked of the event's data.
+    /// Conditions on the event's data.
     #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     pub data: Conditions,
 }
@@ -75,7 +77,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Whether `event` meets every condition. The audience is not looked at: it is checked before, and apart.
+    /// Whether `event` meets every condition. The audience is checked before and separately.
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
         self.kinds.contains(&event.kind)
@@ -91,7 +93,7 @@ impl Filter {
             && self.admits_data(event)
     }
 
-    /// About how many bytes a client takes to write it: what it weighs.
+    /// The approximate size in bytes of the filter as a client writes it, for limits.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let data = if self.data.is_empty() { 0 } else { serde_json::to_vec(&self.data).map_or(0, |json| json.len()) };
@@ -129,21 +131,21 @@ impl Filter {
     }
 }
 
-/// What a filter takes beside its lists and its conditions on data, in bytes.
+/// The size of a filter without its lists and its conditions on data, in bytes.
 const FILTER: usize = 64;
 
-/// What a list of names takes, with quotes and commas.
+/// The size of a list of names, with quotes and commas.
 fn names<T>(set: Option<&BTreeSet<T>>, text: impl Fn(&T) -> &str) -> usize {
     set.map_or(0, |set| 16 + set.iter().map(|name| text(name).len() + 3).sum::<usize>())
 }
 
-/// Whether `market_hours_only` lets the event pass: it concerns the intraday tier alone.
+/// Whether the event passes `market_hours_only`, which only tests the intraday tier.
 #[must_use]
 pub fn in_market_hours(event: &Event) -> bool {
     event.tier != Some(Tier::Intraday) || event.session == Some(TradingSession::Regular)
 }
 
-/// An event that lacks what is asked about does not pass.
+/// Whether `found` is wanted. An absent value passes only `None`.
 fn any_or_has<T: Ord>(wanted: Option<&BTreeSet<T>>, found: Option<&T>) -> bool {
     wanted.is_none_or(|set| found.is_some_and(|value| set.contains(value)))
 }

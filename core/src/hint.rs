@@ -1,12 +1,12 @@
-//! What errors say of what strangers sent, in few words however much it was: no more than [`SHOWN`] bytes of a
-//! stranger's text are repeated, and hints are looked for only where the text is about as long as what it could mean.
+//! Bounded error texts about untrusted input: an error repeats at most [`SHOWN`] bytes of a sender's text, and searches
+//! a hint only if the text is short enough to be a misspelled name.
 
 use serde_json::Value;
 
-/// The most bytes of a stranger's text that an error repeats.
+/// The most bytes of a sender's text that an error repeats.
 pub(crate) const SHOWN: usize = 80;
 
-/// The longest text that a hint is looked for, in bytes: no name that is known comes near it.
+/// The longest text for which a hint is searched, in bytes. All known names are much shorter.
 const MAX_HINTED: usize = 64;
 
 /// The most bytes of names that a hint lists.
@@ -15,7 +15,7 @@ const MAX_LISTED: usize = 300;
 /// The most bytes of an error's text.
 pub(crate) const MAX_ERROR: usize = 600;
 
-/// The type of a value, as an error message names it.
+/// The type of a value, for an error message.
 pub(crate) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -27,7 +27,7 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// A value that is not the one expected, as an error message shows it: numbers themselves, all else by its type.
+/// An unexpected value, for an error message: a number is shown itself, anything else by its type.
 pub(crate) fn found(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
@@ -35,7 +35,7 @@ pub(crate) fn found(value: &Value) -> String {
     }
 }
 
-/// The first bytes of a text, at most `most`, and whether there are more of them.
+/// The first bytes of a text, at most `most`, and `…` if there are more.
 fn start(text: &str, most: usize) -> (&str, &'static str) {
     match text.get(..text.floor_char_boundary(most)) {
         Some(start) if start.len() < text.len() => (start, "…"),
@@ -43,19 +43,19 @@ fn start(text: &str, most: usize) -> (&str, &'static str) {
     }
 }
 
-/// A stranger's text for an error message: as it is, but no longer than [`SHOWN`].
+/// A sender's text for an error message, cut to [`SHOWN`] bytes.
 pub(crate) fn clipped(text: &str) -> String {
     let (start, more) = start(text, SHOWN);
     format!("{start}{more}")
 }
 
-/// A stranger's text for an error message, in quotes, no longer than [`SHOWN`].
+/// A sender's text for an error message, in quotes, cut to [`SHOWN`] bytes.
 pub(crate) fn quoted(text: &str) -> String {
     let (start, more) = start(text, SHOWN);
     format!("{start:?}{more}")
 }
 
-/// An error's text, no longer than [`MAX_ERROR`].
+/// An error's text, cut to [`MAX_ERROR`] bytes.
 pub(crate) fn bounded(mut text: String) -> String {
     if text.len() > MAX_ERROR {
         text.truncate(text.floor_char_boundary(MAX_ERROR));
@@ -64,7 +64,7 @@ pub(crate) fn bounded(mut text: String) -> String {
     text
 }
 
-/// What an error message adds for a name that is not known: the nearest one that is, else all of them.
+/// The hint for an unknown name: the nearest known name, else a list of all.
 pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
     if let Some(name) = nearest(found, allowed.clone()) {
         return format!("did you mean {}?", quoted(name));
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_stranger_sent_is_repeated_in_few_bytes() {
+    fn error_texts_and_hints_are_bounded() {
         assert_eq!(quoted("it's"), "\"it's\"");
         assert_eq!(clipped(&"ä".repeat(50)), "ä".repeat(40) + "…");
         assert!(quoted(&"\u{10ffff}".repeat(1_000)).len() < 250);
@@ -99,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn hints_are_looked_for_only_where_a_name_could_be_meant() {
+    fn no_hint_for_a_text_longer_than_any_name() {
         let long = "symbols".repeat(10);
         assert_eq!(nearest(&long, [long.as_str()]), None);
         assert_eq!(nearest(&long[..63], [&long[..63]]), Some(&long[..63]));
     }
 
     #[test]
-    fn hints_name_the_nearest_else_all() {
+    fn hint_is_the_nearest_name_or_the_whole_list() {
         let allowed = ["symbols", "tiers"];
         assert_eq!(hint("Symbol", allowed), "did you mean \"symbols\"?");
         assert_eq!(hint("colour", allowed), "it must be one of symbols, tiers");

@@ -1,52 +1,52 @@
-//! Newtypes for everything that has a name or a number: parsed once, valid ever after.
+//! Newtypes for names and numbers: parsed once, valid from then on.
 
 use std::fmt;
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-/// A partition of the events stream, `0..n`. The stream's subject transform assigns it from kind and key.
+/// A partition of the events stream, `0..n`. The stream's subject transform derives it from kind and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Partition(pub u16);
 
-/// A sequence number of the events stream. The stream counts from 1; 0 stands for "before everything".
+/// A sequence number of the events stream. The stream counts from 1; 0 means "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
-/// The revision of a gateway's interest, counted from 1 since its boot; 0 means "nothing announced yet".
+/// The revision of a gateway's interest, counted from 1 since its start; 0 means "nothing announced yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
-/// Which life of the events stream a sequence belongs to: its creation time in nanoseconds since the epoch.
+/// The id of an [`Epoch`] of the events stream: the stream's creation time in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochId(pub u64);
 
 impl EpochId {
-    /// No life has a number beyond this, the nanoseconds from 1970 to 2262. What claims one makes no sense; if it were
-    /// believed, no life could follow it.
+    /// The largest valid id, the nanoseconds from 1970 to 2262. A message with a larger one is invalid; if it were
+    /// accepted, no epoch could follow it.
     pub const LAST: Self = Self(i64::MAX as u64);
 }
 
-/// A life of the events stream: it was made anew, or has lost what it had acknowledged and gives the same sequences to
-/// other events from there on.
+/// An epoch of the events stream. A new one begins when the stream is created again, and when the stream has lost
+/// acknowledged messages and gives their sequences to other events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epoch {
-    /// Names it. Later lives have greater ones.
+    /// Its id. Later epochs have greater ids.
     pub epoch_id: EpochId,
-    /// The last sequence of the life before; 0 if its own start at the beginning.
+    /// The last sequence of the epoch before; 0 if this epoch starts at the beginning.
     pub before: Seq,
 }
 
 impl Epoch {
-    /// Up to which sequence messages of `earlier` are still in the stream under the same sequence. Known only for the
-    /// life just before this one; `None` for any other.
+    /// The sequence up to which messages of the epoch `earlier` still have the same sequence in this one. It is known
+    /// only for the epoch just before this one; `None` for any other.
     #[must_use]
     pub fn keeps_of(&self, earlier: EpochId) -> Option<Seq> {
         (earlier.0.checked_add(1) == Some(self.epoch_id.0)).then_some(self.before)
     }
 }
 
-/// Milliseconds on a clock that the caller passes in. Pure code never reads a clock itself.
+/// Milliseconds on a clock that the caller passes in. Pure code never reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Millis(pub u64);
 
@@ -57,7 +57,7 @@ impl Millis {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to this moment, 0 if it is not earlier.
+    /// Milliseconds from `earlier` to this moment; 0 if `earlier` is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -72,7 +72,7 @@ impl Revision {
     }
 }
 
-/// A number drawn at a process's start. A restart under the same name is a new node.
+/// A random number that a node draws when it starts. A node that was restarted is another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Nonce(pub u64);
 
@@ -99,25 +99,25 @@ pub enum NameError {
     /// It has no characters.
     #[error("{what} must not be empty")]
     Empty {
-        /// What was being named.
+        /// The type of name.
         what: &'static str,
     },
-    /// It is longer than its kind of name may be.
+    /// It is longer than this type of name may be.
     #[error("{what} has {len} bytes, the limit is {max}")]
     TooLong {
-        /// What was being named.
+        /// The type of name.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
-        /// The most it may have.
+        /// The longest length allowed, in bytes.
         max: usize,
     },
-    /// It has a character that its kind of name may not have.
+    /// It has a character that this type of name may not have.
     #[error("{what} may hold only letters, digits, '-' and '_', not {found:?}")]
     BadCharacter {
-        /// What was being named.
+        /// The type of name.
         what: &'static str,
-        /// The first character that is refused.
+        /// The first such character.
         found: char,
     },
 }
@@ -138,7 +138,7 @@ macro_rules! bounded_name {
         pub struct $name(CompactString);
 
         impl $name {
-            /// The longest text taken, in bytes.
+            /// The longest text that is accepted, in bytes.
             pub const MAX: usize = $max;
 
             /// Takes a text of 1 to [`Self::MAX`] bytes.
@@ -167,7 +167,7 @@ macro_rules! bounded_name {
 }
 
 bounded_name!(
-    /// A user, as the token's `sub` names them.
+    /// A user: the `sub` of the token.
     UserId, "user id", 128
 );
 bounded_name!(
@@ -183,19 +183,19 @@ bounded_name!(
     Room, "room", 128
 );
 
-/// A node's name. It stands as one token in NATS subjects, hence its small alphabet.
+/// A node's name. It is one token of NATS subjects, hence its small alphabet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "CompactString")]
 pub struct NodeId(CompactString);
 
 impl NodeId {
-    /// The longest name taken, in bytes.
+    /// The longest name that is accepted, in bytes.
     pub const MAX: usize = 64;
 
     /// Takes 1 to 64 letters, digits, `-` or `_`.
     ///
     /// # Errors
-    /// [`NameError`] saying what is wrong with it.
+    /// [`NameError`] with the problem.
     pub fn new(text: &str) -> Result<Self, NameError> {
         let name = bounded("node id", text, Self::MAX)?;
         match name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))) {
@@ -219,12 +219,12 @@ impl TryFrom<CompactString> for NodeId {
     }
 }
 
-/// One life of one node: its name and its boot nonce.
+/// One process of a node: its name and its nonce.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeRef {
     /// Its name.
     pub id: NodeId,
-    /// Drawn at its start.
+    /// The random number drawn at its start.
     pub nonce: Nonce,
 }
 
@@ -240,10 +240,10 @@ impl fmt::Display for NodeRef {
 pub struct Confidence(f64);
 
 impl Confidence {
-    /// Takes a number from 0 to 1; `None` for anything else, NaN among it.
+    /// Takes a number from 0 to 1; `None` for anything else, including NaN.
     #[must_use]
     pub fn new(value: f64) -> Option<Self> {
-        // Adding zero turns -0.0 into 0.0, so that equal confidences are also equal in order and hash.
+        // Adding zero turns -0.0 into 0.0, so that equal confidences have equal order and hash.
         (0.0..=1.0).contains(&value).then_some(Self(value + 0.0))
     }
 

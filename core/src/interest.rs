@@ -1,10 +1,14 @@
-//! What a gateway tells the routers that it wants, and how it says so: a state with revisions, sent as deltas and,
-//! to a router that missed one, as a snapshot.
+//! Interest: what the filters of a gateway ask for together. It has revisions. The gateway sends it to the routers as
+//! deltas, and as a snapshot to a router that missed one.
 //!
-//! Interest may say yes wrongly, never no wrongly: it is the union of the sessions' filters, and it looks at kind,
-//! symbol, tier, pattern, room, confidence and priority only. The gateway's own index decides in the end.
+//! Interest may admit an event that no session wants, but never refuses one that a session wants. It is the union of
+//! the sessions' filters, and tests only kind, symbol, tier, pattern, room, confidence and priority. The gateway's
+//! index makes the final decision.
 //!
-//! Wants are shared: topics that are wanted alike hold one, in memory and in messages.
+//! Topics with equal wants share one [`Want`], in memory and in messages.
+//!
+//! `want` is what is wanted of a topic, `log` is the gateway's side, `parts` cuts interest into messages, and `table`
+//! is the router's side.
 
 pub mod log;
 mod parts;
@@ -28,21 +32,21 @@ pub use want::{NAMES_BYTES, Topic, Want, topics};
 /// A gateway's interest at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interest {
-    /// What is wanted.
+    /// The wanted topics.
     pub wants: BTreeMap<Topic, Arc<Want>>,
-    /// Users who sit here while their home, in the view below, is elsewhere.
+    /// Users with a session here whose home gateway, by the view below, is another one.
     pub strays: BTreeSet<UserId>,
-    /// The view by which the gateway told strays from users at home.
+    /// The view by which the gateway finds home gateways.
     pub view: ViewId,
 }
 
-/// How an interest is looked up, wherever it stands.
+/// The lookup in an interest, independent of how it is stored.
 pub(crate) struct InterestLookup<S, W> {
-    /// The view by which the gateway told strays from users at home.
+    /// The view by which the gateway finds home gateways.
     pub(crate) view: ViewId,
     /// Whether a user is a stray.
     pub(crate) is_stray: S,
-    /// What is wanted of a topic.
+    /// The want of a topic.
     pub(crate) want: W,
 }
 
@@ -60,10 +64,10 @@ impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> Interes
     }
 }
 
-/// Topics that are wanted alike.
+/// Topics with the same want.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedWant {
-    /// What is wanted of each.
+    /// The want of each.
     pub want: Arc<Want>,
     /// The topics.
     pub topics: Vec<Topic>,
@@ -72,21 +76,21 @@ pub struct SharedWant {
 /// The step from one revision to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
-    /// Whose interest.
+    /// The gateway whose interest it is.
     pub gateway: NodeRef,
-    /// The revision that this step leads to, from the one before.
+    /// The new revision; the step starts at the one before.
     pub revision: Revision,
-    /// The view from this revision on.
+    /// The view at this revision.
     pub view: ViewId,
-    /// Topics that are new or wanted differently, each as no other.
+    /// New and changed topics, each with its own want.
     pub set: Vec<(Topic, Arc<Want>)>,
-    /// Topics that are not wanted any more.
+    /// Topics that are no longer wanted.
     pub unset: Vec<Topic>,
     /// Users who became strays.
     pub strays: Vec<UserId>,
-    /// Users who are strays no more.
+    /// Users who are no longer strays.
     pub settled: Vec<UserId>,
-    /// Topics that are new or wanted differently, several alike.
+    /// New and changed topics that share a want.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<SharedWant>,
 }
@@ -94,40 +98,40 @@ pub struct Delta {
 /// A gateway's whole interest, in parts that each fit into a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotPart {
-    /// Whose interest.
+    /// The gateway whose interest it is.
     pub gateway: NodeRef,
-    /// At which revision.
+    /// The revision.
     pub revision: Revision,
-    /// Which part this is, from 0.
+    /// The number of this part, from 0.
     pub part: u32,
-    /// How many parts there are.
+    /// The number of parts.
     pub parts: u32,
     /// The view at that revision.
     pub view: ViewId,
-    /// Some of the topics, each wanted as no other.
+    /// Some of the topics, each with its own want.
     pub wants: Vec<(Topic, Arc<Want>)>,
     /// Some of the strays.
     pub strays: Vec<UserId>,
-    /// Some of the topics that several are wanted alike.
+    /// Some of the topics that share a want.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<SharedWant>,
 }
 
-/// What a gateway says of itself to every router once a second.
+/// The message that a gateway sends every router once a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterestBeat {
-    /// Which gateway.
+    /// The gateway.
     pub gateway: NodeRef,
     /// The revision of its interest.
     pub revision: Revision,
-    /// How far it has come, once it was given anything. Beats of older versions do not say.
+    /// Its coverage, once it has any. Older versions do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<GatewayCoverage>,
 }
 
 impl Interest {
-    /// Whether `gateway`, whose interest this is, is to get `event`, by a router that places users by `homes`. What
-    /// [`InterestTable::matching`](crate::interest::table::InterestTable::matching) tells of all gateways, asked of one.
+    /// Whether a router that uses `homes` must send `event` to `gateway`, whose interest this is. The same test as
+    /// [`InterestTable::matching`](crate::interest::table::InterestTable::matching), for one gateway.
     #[must_use]
     pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
         InterestLookup {
@@ -138,11 +142,11 @@ impl Interest {
         .admits(event, gateway, homes)
     }
 
-    /// Wants what `filter` wants as well.
+    /// Adds what `filter` wants.
     pub fn add(&mut self, filter: &Filter) {
         let want = Arc::new(Want::of(filter).bounded(NAMES_BYTES));
-        // Each union is made once, however many topics share it. Both it and what it was made of are held here, so that
-        // where one stands nothing else does.
+        // Each union is computed once for all topics that share it. The map holds the old want too, so that its
+        // address, the key, is not used again.
         let mut unions: HashMap<*const Want, (Arc<Want>, Arc<Want>)> = HashMap::new();
         for topic in topics(filter) {
             match self.wants.entry(topic) {
@@ -159,7 +163,7 @@ impl Interest {
         }
     }
 
-    /// Takes the step of `delta`. The caller has checked that it starts at this interest's revision.
+    /// Applies `delta`. The caller has checked that it starts at this interest's revision.
     pub fn apply(&mut self, delta: &Delta) {
         self.view = delta.view;
         for topic in &delta.unset {
@@ -175,7 +179,7 @@ impl Interest {
         self.strays.extend(delta.strays.iter().cloned());
     }
 
-    /// The most bytes that it takes in messages, beside their envelopes.
+    /// The most bytes that it takes in messages, without their envelopes.
     #[must_use]
     pub fn encoded(&self) -> usize {
         let shared = parts::shared(self.wants.iter());
@@ -183,16 +187,17 @@ impl Interest {
         wants.sum::<usize>() + self.strays.iter().map(parts::user).sum::<usize>()
     }
 
-    /// Puts parts of one revision together; `None` if they are not exactly the parts of one snapshot.
+    /// Assembles the parts of a snapshot; `None` if they are not exactly the parts of one snapshot.
     #[must_use]
     pub fn assemble(parts: Vec<SnapshotPart>) -> Option<(Revision, Self)> {
         let first = parts.first()?;
         let (revision, total, view) = (first.revision, first.parts, first.view);
         let numbers: BTreeSet<u32> = parts.iter().map(|part| part.part).collect();
-        let whole = parts.iter().all(|part| part.revision == revision && part.parts == total && part.part < total)
-            && numbers.len() == parts.len()
-            && u32::try_from(parts.len()) == Ok(total);
-        whole.then(|| {
+        let is_complete =
+            parts.iter().all(|part| part.revision == revision && part.parts == total && part.part < total)
+                && numbers.len() == parts.len()
+                && u32::try_from(parts.len()) == Ok(total);
+        is_complete.then(|| {
             let mut interest = Self { view, ..Self::default() };
             for part in parts {
                 interest.wants.extend(part.wants);
@@ -207,13 +212,13 @@ impl Interest {
 }
 
 impl Delta {
-    /// The topics that are new or wanted differently, each with what is wanted.
+    /// The new and changed topics, each with its want.
     pub fn wanted(&self) -> impl Iterator<Item = (&Topic, &Arc<Want>)> {
         let alone = self.set.iter().map(|(topic, want)| (topic, want));
         alone.chain(self.shared.iter().flat_map(|shared| shared.topics.iter().map(|topic| (topic, &shared.want))))
     }
 
-    /// Says that these topics are wanted so; those that are wanted alike together.
+    /// Adds new and changed topics. Topics with the same want are grouped.
     pub fn want(&mut self, wanted: &[(Topic, Arc<Want>)]) {
         for (want, topics) in parts::shared(wanted.iter().map(|(topic, want)| (topic, want))) {
             match topics[..] {
@@ -225,7 +230,7 @@ impl Delta {
         }
     }
 
-    /// How much it says: topics and users.
+    /// The number of topics and users in it.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.wanted().count() + self.unset.len() + self.strays.len() + self.settled.len()

@@ -1,7 +1,9 @@
 //! The shared language of tickwire: pure types and rules, without I/O, threads or clocks.
 //!
-//! Files stand in the order of an event's way: what it is, how it is read, who wants it, who gets it,
-//! how it is proved complete, and how it looks on the wire.
+//! `event` defines an event and decodes it. `filter` and `interest` decide which gateways want it, and `placement`
+//! which node owns what. `coverage` proves that nothing is missing. `protocol` defines the frames of clients, and
+//! `wire` the messages between nodes. `ids` holds the newtypes, `calendar` the trading hours, `storage` the reports
+//! about streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
 
 pub mod backoff;
 pub mod calendar;

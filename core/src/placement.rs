@@ -1,7 +1,8 @@
-//! Who should own a partition, and where a user is at home: rendezvous hashing over a view of the members.
+//! The ring: rendezvous hashing over a view of the members. It names the owner of a partition and the home gateway of a
+//! user.
 //!
-//! The ring is a hint for placement and never a condition for correctness. It must nevertheless agree between
-//! processes, versions and languages, so it is integer arithmetic only, and `tests/vectors/ring.json` pins it.
+//! Correctness does not depend on the ring. But processes, versions and languages must agree on it, so it uses only
+//! integer arithmetic, and `tests/vectors/ring.json` fixes its results.
 
 pub mod namesake;
 
@@ -16,7 +17,7 @@ use crate::ids::{NodeId, NodeRef, Partition, UserId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Owns partitions, reads the stream.
+    /// Owns partitions and reads the stream.
     Router,
     /// Owns sessions.
     Gateway,
@@ -36,31 +37,31 @@ impl Role {
 /// One live node of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Which node, in which life.
+    /// The node, with its nonce.
     pub node: NodeRef,
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// Its share relative to others of its role, 1 to 100.
     pub weight: u8,
-    /// Whether it is on its way out: it keeps working and is given nothing new.
+    /// Whether it drains: it keeps working, but is given nothing new.
     pub draining: bool,
 }
 
-/// A versioned list of the live members, as the coordinator wrote it. Sorted by name; a name occurs once.
+/// A versioned list of the live members, written by the coordinator. Sorted by name; names are unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Counted up by the coordinator at every change.
+    /// The coordinator increments it at every change.
     pub version: u64,
     /// The members.
     pub members: Vec<Member>,
 }
 
-/// A digest of the gateways that a view places users on. Two nodes with the same id place every user alike.
+/// A digest of the gateways that can be home gateways. Two nodes with the same id agree on every home gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ViewId(pub u64);
 
 impl ViewId {
-    /// That of no view: a gateway that places users by none gets every addressed event.
+    /// No view: a gateway with this id gets every addressed event.
     pub const ANY: Self = Self(0);
 }
 
@@ -71,14 +72,14 @@ fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): spreads what FNV leaves clustered in the low bits.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): it spreads values that FNV clusters in the low bits.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// How strongly `member` attracts `key`. A weight of w is w draws, of which the best counts.
+/// The score of `member` for `key`. A weight of w gives w draws; the highest counts.
 fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
     let base = fnv1a(fnv1a(fnv1a(FNV_OFFSET, member.as_str().as_bytes()), &[0]), key);
     (0..u64::from(weight.max(1)))
@@ -87,10 +88,10 @@ fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
-/// How many users' homes are remembered. Beyond that all are forgotten, and found again.
+/// How many home gateways are cached. Beyond that the cache is cleared.
 const HOMES: usize = 64 * 1024;
 
-/// A view that users are placed by: its digest, and the homes of those who were asked for, are found once.
+/// A view with a cache of its digest and of home gateways.
 #[derive(Debug, Default)]
 pub struct Homes {
     view: Arc<View>,
@@ -99,7 +100,7 @@ pub struct Homes {
 }
 
 impl Homes {
-    /// Places users by `view`.
+    /// Home gateways by `view`.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
         Self { id: view.id(), view, known: HashMap::new() }
@@ -111,7 +112,7 @@ impl Homes {
         self.id
     }
 
-    /// The home of `user`, if there is a gateway.
+    /// The home gateway of `user`; `None` if there is no gateway.
     pub fn of(&mut self, user: &UserId) -> Option<&NodeRef> {
         if !self.known.contains_key(user) {
             if self.known.len() >= HOMES {
@@ -124,12 +125,12 @@ impl Homes {
 }
 
 impl View {
-    /// The members of `role` that may be given something new, in order of name.
+    /// The members of `role` that do not drain, in order of name.
     pub fn takers(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| member.role == role && !member.draining)
     }
 
-    /// The digest of what places users: names, lives and weights of the gateways that are not draining.
+    /// The digest of what determines home gateways: names, nonces and weights of the gateways that do not drain.
     #[must_use]
     pub fn id(&self) -> ViewId {
         ViewId(self.takers(Role::Gateway).fold(mix(FNV_OFFSET), |hash, member| {
@@ -138,7 +139,7 @@ impl View {
         }))
     }
 
-    /// The gateway to whose subject a user's events are published; `None` if there is no gateway.
+    /// The home gateway of a user: a user's events are published to its subject. `None` if there is no gateway.
     #[must_use]
     pub fn home(&self, user: &UserId) -> Option<&NodeRef> {
         self.takers(Role::Gateway)
@@ -146,8 +147,8 @@ impl View {
             .map(|member| &member.node)
     }
 
-    /// Which router should own which of `partitions` partitions: rendezvous with bounded load, so that no router
-    /// is given more than its share plus 15 % (Mirrokni, Thorup, Zadimoghaddam 2018). Empty without routers.
+    /// The owner of each of `partitions` partitions: rendezvous hashing with bounded load, so that no router gets more
+    /// than its share plus 15 % (Mirrokni, Thorup, Zadimoghaddam 2018). Empty without routers.
     #[must_use]
     pub fn owners(&self, partitions: u16) -> BTreeMap<Partition, NodeRef> {
         let total: u64 = self.takers(Role::Router).map(|member| u64::from(member.weight.max(1))).sum();

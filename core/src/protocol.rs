@@ -1,11 +1,15 @@
-//! The client protocol: what clients say, what the server answers, and how both look in either encoding.
+//! The client protocol: the frames of clients and of the server, in both encodings.
 //!
-//! A client sends one object with an `action`; the server sends an array of objects, each with a type `T`, so that a
-//! batch is a longer array. An object is encoded once, and arrays are put together from encoded objects.
+//! A client sends one object with an `action`. The server sends an array of objects, each with a type `T`; a batch is a
+//! longer array. An object is encoded once, and arrays are built from encoded objects.
+//!
+//! `client` and `server` are the frames of each side, `event` is the object of an event, and `array` writes arrays. `received` is the server's frames as a
+//! client reads them. `codes`, `position` and `since` are values in frames.
 
 mod array;
 mod client;
 pub mod codes;
+mod event;
 pub mod position;
 mod received;
 mod server;
@@ -18,14 +22,15 @@ use crate::protocol::codes::ErrorCode;
 
 pub use array::{ArrayWriter, write_array};
 pub use client::{ClientFrame, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, SubscriptionRequest, SubscriptionSelector, Token};
-pub use received::{ReceivedEvent, ServerMessage, UnreadableMessage};
+pub use event::{ReceivedEvent, encode_event};
+pub use received::{ServerMessage, UnreadableMessage};
+pub use server::encode;
 pub use server::{
     Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, Range, ServerError, ServerFrame, Subscription,
     Subscriptions, Welcome,
 };
-pub use server::{encode, encode_event};
 
-/// How frames are written. A client chooses by the WebSocket sub-protocol.
+/// The encoding of frames. A client chooses it by the WebSocket sub-protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// JSON, in text messages.
@@ -56,7 +61,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding that a sub-protocol names.
+    /// The encoding of a sub-protocol.
     #[must_use]
     pub fn from_sub_protocol(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|encoding| encoding.sub_protocol() == name)
@@ -71,7 +76,7 @@ impl Encoding {
     }
 }
 
-/// What a client marks a frame with, to know the answer by: any number or a short text, echoed as it came.
+/// A client's mark of a frame: any number or a short text. The answer carries it unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Id {
@@ -82,13 +87,13 @@ pub enum Id {
 }
 
 impl Id {
-    /// The longest text taken, in bytes.
+    /// The longest text that is accepted, in bytes.
     pub const MAX_TEXT: usize = 64;
 }
 
-/// A text that cannot name a subscription.
+/// A text that cannot be the name of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a subscription's name has 1 to 64 characters, no control characters among them, and is not \"*\"")]
+#[error("a subscription's name must have 1 to 64 characters, no control characters, and must not be \"*\"")]
 pub struct BadSubscriptionName;
 
 /// The name of a subscription: 1 to 64 characters, none of them a control character; `*` is not a name.
@@ -103,7 +108,7 @@ impl SubscriptionName {
     /// Takes a name.
     ///
     /// # Errors
-    /// [`BadSubscriptionName`] if it is not one.
+    /// [`BadSubscriptionName`] if the text is not a valid name.
     pub fn new(text: &str) -> Result<Self, BadSubscriptionName> {
         let fits = (1..=Self::MAX).contains(&text.chars().count());
         if fits && text != "*" && !text.contains(char::is_control) {
@@ -121,7 +126,7 @@ impl SubscriptionName {
 }
 
 impl Default for SubscriptionName {
-    /// The name of a subscription that was given none.
+    /// The name of a subscription without a name.
     fn default() -> Self {
         Self(CompactString::const_new("default"))
     }
@@ -135,14 +140,14 @@ impl TryFrom<CompactString> for SubscriptionName {
     }
 }
 
-/// A client's frame that cannot be taken.
+/// Why a client's frame was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", code.code())]
 pub struct FrameError {
-    /// What kind of fault it is.
+    /// The error code.
     pub code: ErrorCode,
     /// What was wrong, where, and what would be right.
     pub message: String,
-    /// The frame's id, where it could be read.
+    /// The frame's id, if it could be read.
     pub id: Option<Id>,
 }

@@ -1,5 +1,5 @@
-//! What routers find wrong with the streams that NATS keeps for tickwire, as they tell it to all nodes: routers alone
-//! store anything, and what they find concerns gateways and their clients too.
+//! Problems of tickwire's streams in NATS, as routers report them to all nodes. Only routers store anything, but the
+//! problems concern gateways and their clients too.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,17 @@ use crate::ids::NodeRef;
 pub enum StorageFault {
     /// It does not exist.
     Missing,
-    /// It is sealed, and takes nothing any more.
+    /// It is sealed, and accepts no more messages.
     Sealed,
-    /// It has reached a limit of its own, and refuses what is new.
+    /// It has reached one of its limits, and refuses new messages.
     Full,
-    /// The account or the server has used up the storage that it is allowed.
+    /// The account or the server has no storage left.
     OverLimit,
-    /// It is not acknowledged that anything is stored.
+    /// It does not acknowledge that messages are stored.
     NotStoring,
-    /// Its subjects, or something else that tickwire relies on, were edited.
+    /// Its subjects, or another setting that tickwire relies on, were edited.
     Edited,
-    /// It has another number of copies than configured.
+    /// Its number of replicas is not the configured one.
     Replicas,
 }
 
@@ -52,17 +52,17 @@ pub struct StorageProblem {
     pub stream: String,
     /// What is wrong with it.
     pub fault: StorageFault,
-    /// Whether events are refused or lost because of it, so that clients are to be told.
+    /// Whether it makes NATS refuse or lose events, so that clients must be notified.
     pub stops_events: bool,
-    /// All of it in one line for people: what, for how long, and what to do.
+    /// One line for people: what is wrong, for how long, and what to do.
     pub text: String,
 }
 
-/// All that one router finds wrong at one moment. It says so about once a second while there is anything, and once when
-/// there is nothing any more.
+/// All problems that one router finds. It sends the report about once a second while there is a problem, and once more
+/// when there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageReport {
-    /// Who says it.
+    /// The router that reports.
     pub router: NodeRef,
     /// What is wrong.
     pub troubles: Vec<StorageProblem>,
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_fault_comes_first_and_labels_are_the_names_on_the_wire() {
+    fn faults_are_sorted_worst_first_and_labels_match_the_wire() {
         assert!(StorageFault::ALL.is_sorted());
         for fault in StorageFault::ALL {
             assert_eq!(serde_json::to_value(fault).unwrap(), fault.as_str());

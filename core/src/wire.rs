@@ -1,8 +1,7 @@
-//! How messages between the nodes look: one version byte, then MessagePack. A version that this build does not
-//! know is refused by name, so that a mixed cluster degrades with a clear log line instead of a crash.
+//! The format of messages between nodes: one version byte, then MessagePack. An unknown version is refused with its own
+//! error, so that a mixed cluster degrades with a clear log line instead of a crash.
 //!
-//! Anyone who can reach NATS can send anything. So messages are nested only as deep as those of nodes are, and an error
-//! says what is wrong in few words.
+//! Everybody who can reach NATS can send anything. So the nesting depth is limited, and error texts are bounded.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,37 +9,37 @@ use serde::de::DeserializeOwned;
 use crate::event::object;
 use crate::hint::bounded;
 
-/// The version that this build writes and reads.
+/// The version that this build reads and writes.
 pub const VERSION: u8 = 1;
 
-/// No version of tickwire will be higher. What begins with another byte, as text does, comes from something else.
+/// No version of tickwire will be higher. A message with a higher first byte, such as text, is not from a node.
 const LAST_VERSION: u8 = 31;
 
-/// Levels of lists and maps in a message: those of an event's data, and some around them.
+/// The most levels of lists and maps in a message: those of an event's data, and some around them.
 const MAX_DEPTH: usize = object::MAX_DEPTH + 16;
 
-/// Why bytes from another node were refused.
+/// Why a message was refused or cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// There was nothing at all.
+    /// The message has no bytes.
     #[error("an empty message")]
     Empty,
-    /// The sender speaks another version.
-    #[error("message version {found}, this build speaks version {VERSION}: run one version of tickwire in a cluster")]
+    /// The sender uses another version.
+    #[error("message version {found}, this build uses version {VERSION}: run one version of tickwire in a cluster")]
     Version {
         /// The version byte that was found.
         found: u8,
     },
-    /// The version is right, the rest is not.
+    /// The version is right, but the rest is malformed.
     #[error("malformed message: {}", bounded(.0.to_string()))]
     Malformed(#[from] rmp_serde::decode::Error),
-    /// A value that has no MessagePack form.
+    /// A value has no MessagePack form.
     #[error("cannot encode: {0}")]
     Encode(#[from] rmp_serde::encode::Error),
 }
 
 impl WireError {
-    /// Whether another version of tickwire may have written it. If not, no node has.
+    /// Whether another version of tickwire may have written the message. If not, it is not from a node.
     #[must_use]
     pub fn is_other_version(&self) -> bool {
         matches!(self, Self::Version { found } if *found <= LAST_VERSION)
@@ -50,7 +49,7 @@ impl WireError {
 /// Encodes a message for another node.
 ///
 /// # Errors
-/// [`WireError::Encode`] if a value has no MessagePack form, which none of this crate's types has.
+/// [`WireError::Encode`] if a value has no MessagePack form. All types of this crate have one.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
     let mut bytes = vec![VERSION];
     rmp_serde::encode::write(&mut bytes, message)?;
@@ -69,10 +68,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     }
 }
 
-/// Decodes what stands in a message in a form of its own, such as an event in a batch: it has no version byte.
+/// Decodes a part of a message that was encoded on its own, such as an event in a batch. It has no version byte.
 ///
 /// # Errors
-/// [`WireError::Malformed`] if it is something else.
+/// [`WireError::Malformed`] if it is malformed.
 pub fn decode_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(MAX_DEPTH);
@@ -87,14 +86,14 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     #[test]
-    fn text_and_what_is_malformed_are_of_no_version() {
+    fn text_and_malformed_messages_are_not_another_version() {
         let refused = |bytes: &[u8]| decode::<u64>(bytes).unwrap_err().is_other_version();
         assert!([0, VERSION + 1, LAST_VERSION].iter().all(|version| refused(&[*version, 7])));
         let others: [&[u8]; 5] = [b"{\"stream\":\"EVENTS\",\"seq\":7}", b" ", b"\xc1", &[VERSION, 0xc1], b""];
         assert!(!others.into_iter().any(refused));
     }
 
-    /// An event whose data has so many levels, as it stands in a batch.
+    /// An encoded event whose data has this many levels.
     fn nested(levels: usize) -> Vec<u8> {
         let marked = Map::from_iter([("x".to_owned(), json!("here"))]);
         let bytes = rmp_serde::to_vec(&Event { data: marked, ..blank_event() }).unwrap();
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_nested_no_deeper_than_routers_take_them() {
+    fn event_nested_deeper_than_the_limit_is_refused() {
         let event: Event = decode_part(&nested(object::MAX_DEPTH)).unwrap();
         assert!(matches!(event.data["x"], Value::Array(_)));
         for levels in [object::MAX_DEPTH + 16, 1_000, 200_000] {
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_repeats_little_of_what_was_sent() {
+    fn error_text_is_short_for_a_long_message() {
         let text = "x".repeat(100_000);
         let error = decode::<ReplayRefusal>(&encode(&text).unwrap()).unwrap_err().to_string();
         assert!(error.contains("unknown variant `xxx") && error.len() < 700, "{} bytes", error.len());

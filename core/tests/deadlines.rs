@@ -1,5 +1,5 @@
-//! A deadline that has passed does something when it is acted upon, or is none: after all that is due at a time was done,
-//! nothing is due at that time any more. A loop that waits for the next deadline is then never busy for nothing.
+//! After the work that is due at a time is done, no deadline at or before that time is left. So a loop that waits for
+//! the next deadline never spins.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ enum Input {
         partition: u16,
         through: u64,
     },
-    /// A section that need not be sound.
+    /// A section that may be unsound.
     Odd {
         partition: u16,
         revision: u64,
@@ -44,7 +44,7 @@ enum Input {
         through: u64,
         event: u64,
     },
-    /// To one of the asks made last.
+    /// An answer to one of the last asks.
     Answer {
         back: u64,
         refusal: Option<ReplayRefusal>,
@@ -104,7 +104,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_deadline_of_coverage_or_of_a_confirmation_outlives_its_time(
+    fn coverage_and_confirmations_leave_no_passed_deadline(
         inputs in prop::collection::vec(input(), 1..60),
         is_past in any::<bool>(),
     ) {
@@ -141,12 +141,13 @@ proptest! {
                 }
                 Input::Removed { back, partition, from, len } => {
                     let partition = Partition(partition);
-                    let part = ReplayPart::Removed { partition, from: Seq(from), through: Seq(from + len), damaged: None };
+                    let (from, through) = (Seq(from), Seq(from + len));
+                    let part = ReplayPart::Removed { partition, from, through, damaged: None };
                     coverage.answer(now, asked - back.min(asked), answer(part, true), &mut steps);
                 }
                 Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),
                 Input::Confirm { ahead } => {
-                    // What is asked for from now on is matched against that.
+                    // Later asks are matched against this revision.
                     revision = revision.max(coverage.lowest_revision().0 + ahead);
                     confirmations.ask(now, Revision(coverage.lowest_revision().0 + ahead), ());
                 }
@@ -158,7 +159,7 @@ proptest! {
             prop_assert!(confirmations.next_deadline(&coverage).is_none_or(|at| at > now));
             prop_assert!(coverage.held_bytes() <= LIMITS.hold_bytes);
         }
-        // Every wait ends: what nobody gives is told, and what waits to be confirmed is, if it can be at all.
+        // Every wait ends: gaps that no router closes are reported, and confirmations are given if that is possible.
         while let Some(at) = coverage.next_expiry() {
             now = at;
             coverage.expire(now, &mut steps);
@@ -172,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn what_leaves_interest_is_due_once(leaves in prop::collection::vec(0..500u64, 1..20)) {
+    fn interest_removals_leave_no_passed_deadline(leaves in prop::collection::vec(0..500u64, 1..20)) {
         let mut log = InterestLog::new(router(), View::default(), 100, Bounds::default());
         let mut now = Millis(0);
         for ms in leaves {

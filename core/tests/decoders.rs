@@ -1,4 +1,4 @@
-//! Whatever strangers send, decoders answer and do not fall over; and what is written is read back the same.
+//! Decoders accept or refuse any input without a panic, and decode what was encoded to the same value.
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -11,7 +11,10 @@ use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 use tickwire_core::protocol::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
 use tickwire_core::wire;
 
-/// Any value of a few levels, with names among its fields that decoders look at.
+/// A valid position.
+const POSITION: &str = "ARhj8jeTtx4ABNRRAAwDAA";
+
+/// Any value of a few levels. Some of its fields have names that decoders know.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -55,7 +58,7 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         "contains",
         "min",
         "x",
-        // Which a parser uses for itself.
+        // Names that a parser uses internally.
         "$serde_json::private::RawValue",
         "$serde_json::private::Number",
     ];
@@ -106,8 +109,8 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-/// Bytes that look like the begin of something: headers of MessagePack with lengths that nothing follows, deep nesting,
-/// extensions, digits without an end.
+/// Malformed bytes with a plausible beginning: MessagePack headers with lengths but no data, deep nesting, extensions,
+/// very long numbers.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let header = prop::sample::select(vec![
         &b"\xdf\xff\xff\xff\xff"[..],
@@ -150,28 +153,28 @@ fn try_decode(kind: &str, key: &str, content_type: Option<&str>, payload: &[u8])
     decode(&raw(kind, key, content_type, payload), &Kinds::default()).ok()
 }
 
-/// A payload as large as may be: as many of these as fit into a list, with what comes before and behind it.
+/// A payload of the largest size: `before`, as many `item`s as fit, and `behind`.
 fn filled(before: &[u8], item: &[u8], behind: &[u8]) -> Vec<u8> {
     let room = MAX_PAYLOAD - before.len() - behind.len();
     [before, &item.repeat(room / item.len()), behind].concat()
 }
 
 #[test]
-fn an_event_takes_no_more_bytes_between_nodes_than_every_server_carries() {
+fn event_too_large_for_messages_between_nodes_is_refused() {
     let names = format!("{{\"etf_performance\":{{\"{}\":1}}}}", "n".repeat(MAX_PAYLOAD - 100));
     let numbers = filled(b"{\"a\":[", b"1e9,", b"0]}");
     let mut times = filled(b"\x81\xa1a\xdd\0\0\0\0", b"\xd6\xff\x68\xc1\x8b\xa8", b"");
     let count = (times.len() - 8) as u32 / 6;
     times[4..8].copy_from_slice(&count.to_be_bytes());
-    for (content_type, payload, is_taken) in [
+    for (content_type, payload, is_accepted) in [
         (None, names.as_bytes(), true),
         (None, numbers.as_slice(), true),
         (Some("application/msgpack"), times.as_slice(), false),
     ] {
         match decode(&raw("market", "US", content_type, payload), &Kinds::default()) {
-            Ok(event) => assert!(is_taken && rmp_serde::to_vec(&event).unwrap().len() <= MAX_EVENT),
+            Ok(event) => assert!(is_accepted && rmp_serde::to_vec(&event).unwrap().len() <= MAX_EVENT),
             Err(refusal) => {
-                assert_eq!((refusal.reason, is_taken), (Reason::TooLarge, false), "{refusal}");
+                assert_eq!((refusal.reason, is_accepted), (Reason::TooLarge, false), "{refusal}");
                 assert!(refusal.detail.contains("between nodes"), "{refusal}");
             }
         }
@@ -180,7 +183,7 @@ fn an_event_takes_no_more_bytes_between_nodes_than_every_server_carries() {
 
 proptest! {
     #[test]
-    fn any_text_is_one_token_and_back(key in any::<String>(), other in any::<String>()) {
+    fn any_text_round_trips_as_one_token(key in any::<String>(), other in any::<String>()) {
         let token = key::encode(&key);
         prop_assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=')));
         let back = key::decode(&token).ok();
@@ -189,14 +192,14 @@ proptest! {
     }
 
     #[test]
-    fn any_token_is_refused_or_canonical(token in prop_oneof!["[A-C2=.E]{0,8}", any::<String>()]) {
+    fn accepted_tokens_are_canonical(token in prop_oneof!["[A-C2=.E]{0,8}", any::<String>()]) {
         if let Ok(key) = key::decode(&token) {
             prop_assert_eq!(key::encode(&key), token);
         }
     }
 
     #[test]
-    fn any_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0..5usize) {
+    fn any_bytes_are_decoded_or_refused_without_a_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..5usize) {
         let kind = &Kind::BUILT_IN[kind];
         for content_type in [None, Some("application/msgpack")] {
             try_decode(kind.as_str(), "AAPL", content_type, &bytes);
@@ -208,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn an_error_is_short_whatever_was_sent(
+    fn errors_are_short_for_any_input(
         bytes in hostile(),
         text in prop_oneof!["\\PC{0,4000}", any::<String>().prop_map(|text| text.repeat(100))],
         field in 0..8usize,
@@ -218,15 +221,18 @@ proptest! {
             1 => json!({ "action": "subscribe", text.as_str(): 1 }),
             2 => json!({ "action": "subscribe", "since": text, "name": text }),
             3 => json!({ "action": "resume", "position": text }),
-            4 => json!({ "action": "resume", "position": "ARhj8jeTtx4ABNRRAAwDAA", "seen": { text.as_str(): 1 } }),
-            5 => json!({ "action": "resume", "position": "ARhj8jeTtx4ABNRRAAwDAA", "subscriptions": { text.as_str(): [] } }),
+            4 => json!({ "action": "resume", "position": POSITION, "seen": { text.as_str(): 1 } }),
+            5 => json!({ "action": "resume", "position": POSITION, "subscriptions": { text.as_str(): [] } }),
             6 => json!({ "action": "ping", "id": text }),
             _ => json!({ text.as_str(): text, "timestamp": text, "tier": text, "rooms": [text], "tags": text }),
         };
         let [json, msgpack] = [serde_json::to_vec(&object).unwrap(), rmp_serde::to_vec(&object).unwrap()];
-        for (bytes, encoding) in
-            [(&bytes, Encoding::Json), (&bytes, Encoding::MsgPack), (&json, Encoding::Json), (&msgpack, Encoding::MsgPack)]
-        {
+        for (bytes, encoding) in [
+            (&bytes, Encoding::Json),
+            (&bytes, Encoding::MsgPack),
+            (&json, Encoding::Json),
+            (&msgpack, Encoding::MsgPack),
+        ] {
             if let Err(error) = ClientFrame::parse(bytes, encoding) {
                 short(&error.to_string())?;
             }
@@ -255,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn any_object_is_decoded_alike_in_both_encodings(object in object_of(value()), kind in 0..5usize) {
+    fn both_encodings_of_an_object_decode_to_the_same(object in object_of(value()), kind in 0..5usize) {
         let kind = &Kind::BUILT_IN[kind];
         let (json, msgpack) = (serde_json::to_vec(&object).unwrap(), rmp_serde::to_vec(&object).unwrap());
         let event = try_decode(kind.as_str(), "AAPL", None, &json);
@@ -273,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn an_event_is_received_as_it_was_sent(event in event(), p in any::<u16>(), seq in any::<u64>()) {
+    fn encoded_event_is_received_unchanged(event in event(), p in any::<u16>(), seq in any::<u64>()) {
         let expected = ServerMessage::Event(Box::new(ReceivedEvent {
             kind: event.kind.clone(),
             key: event.symbol.is_none().then(|| event.key.clone()),
@@ -302,9 +308,9 @@ proptest! {
     }
 }
 
-/// Otherwise one event that a router takes would be refused by every gateway, with the section that it stands in.
+/// Otherwise every gateway would refuse an event that a router accepted, together with its whole section.
 #[test]
-fn an_event_passes_whatever_names_its_data_has() {
+fn event_with_private_names_of_parsers_round_trips() {
     for text in [
         r#"{"pattern":"Doji","x":{"$serde_json::private::RawValue":"]]"}}"#,
         r#"{"pattern":"Doji","x":[{"a":1,"b":{"$serde_json::private::RawValue":1}}]}"#,

@@ -1,10 +1,10 @@
-//! What the index costs: matching an event, subscribing and unsubscribing, with 10,000, 100,000 and 1,000,000
-//! subscriptions of 5 symbols among 5,000, over a fiftieth as many distinct filters.
+//! The cost of the index: matching an event, subscribing and unsubscribing, with 10,000, 100,000 and 1,000,000
+//! subscriptions. See `LOADS` for the numbers of symbols and filters; each filter has 5 symbols.
 //!
 //! `cargo bench -p tickwire-gateway --bench index` prints the distribution of single calls (p50, p99) and criterion's
 //! means. Under `cargo test` each bench runs once, on the smallest index.
 
-#![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot continue should panic")]
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -32,8 +32,8 @@ const fn load(name: &'static str, symbols: u64, filters: u64, subscriptions: u64
     IndexLoad { name, symbols, filters, subscriptions }
 }
 
-/// The first three find more for each event the larger they are. `1M, few match` finds as many as `10k` in an index that
-/// is a hundred times as large, so that the two tell whether cost follows the matches or the subscriptions.
+/// The larger the first three are, the more subscriptions an event matches. `1M, few match` has as many matches as
+/// `10k` in an index a hundred times as large: the two show whether the cost depends on matches or on subscriptions.
 const LOADS: [IndexLoad; 5] = [
     load("10k", 5_000, 20_000, 10_000),
     load("100k", 5_000, 20_000, 100_000),
@@ -61,7 +61,7 @@ fn user(session: u64) -> UserId {
 impl IndexLoad {
     fn filter(&self, number: u64) -> Arc<Filter> {
         let symbols = (0..5).map(|draw| symbol(mix(number << 8 | draw) % self.symbols)).collect();
-        // Filters differ in their threshold as well, so that there are as many as were asked for.
+        // The thresholds differ as well, so that all filters are different.
         let least = 0.5 + (number % 4) as f64 / 1_000.0;
         Arc::new(Filter { symbols: Some(symbols), min_confidence: Confidence::new(least), ..Filter::default() })
     }
@@ -107,7 +107,7 @@ fn count(index: &mut Index, event: &Event) -> u64 {
     found
 }
 
-/// The loads of this run: all of them when it measures, the smallest when it is only to show that it runs.
+/// The loads of this run: all of them to measure, and the smallest one as a test that the bench runs.
 fn loads() -> &'static [IndexLoad] {
     if measuring() { &LOADS } else { &LOADS[4..] }
 }
@@ -120,7 +120,7 @@ fn nanos(since: Instant) -> u64 {
     since.elapsed().as_nanos() as u64
 }
 
-/// The distribution of single calls. Of a match, the bar takes 10 ns for each subscription found.
+/// The distribution of single calls. The limit for a match allows 10 ns more for each subscription found.
 fn distributions(load: &IndexLoad, index: &mut Index, filters: &[Arc<Filter>]) {
     let histogram = || Histogram::<u64>::new_with_max(1_000_000_000, 3).unwrap();
     let (mut matching, mut found, mut over) = (histogram(), histogram(), histogram());
@@ -137,7 +137,7 @@ fn distributions(load: &IndexLoad, index: &mut Index, filters: &[Arc<Filter>]) {
     let walked = sampled.as_nanos() as u64 / statistics.sampled_events.max(1);
     let (mut subscribing, mut unsubscribing, mut interning) = (histogram(), histogram(), histogram());
     for number in 0..20_000 {
-        // Half of them share a filter that is there, as most do; then each brings one of its own.
+        // Each subscribes with an existing filter, as most do, and then with a new one.
         let session = load.subscriptions + number;
         index.register(&user(session), session);
         let shared = &filters[(mix(session) % load.filters) as usize];
@@ -162,9 +162,9 @@ fn distributions(load: &IndexLoad, index: &mut Index, filters: &[Arc<Filter>]) {
     line("subscriptions found", &found);
     println!("  {:<44} mean {walked:>7}", "of a match, finding the filters (sampled), ns");
     line("match less 10 ns for each found, ns", &over);
-    line("subscribe to a filter that is there, ns", &subscribing);
+    line("subscribe with an existing filter, ns", &subscribing);
     line("unsubscribe from it, ns", &unsubscribing);
-    line("subscribe to a filter of its own and back, ns", &interning);
+    line("subscribe with a new filter and unsubscribe, ns", &interning);
 }
 
 fn index(criterion: &mut Criterion) {
@@ -192,8 +192,8 @@ fn index(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The least that a match cache could cost, were every event a hit: to hash the class of an event and to find it among
-/// the 25,000 of `selective`. It is to be held against the whole match.
+/// The lowest possible cost of a match cache, if every event were a hit: to hash the class of an event, and to find it
+/// among the 25,000 classes of `selective`. Compare it with the cost of a match.
 fn cache(criterion: &mut Criterion) {
     type Class = (Symbol, Option<Pattern>, Option<Tier>, Option<Confidence>, Priority);
     let load = &LOADS[4];

@@ -1,5 +1,5 @@
-//! What an outbox costs per event: a quiet session that is sent each event at once, a busy one whose window gathers
-//! forty, and a slow one that has to be relieved.
+//! The cost of an outbox per event: a quiet session that gets each event at once, a busy one with forty events in a
+//! window, and a slow one that must shed load.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -30,16 +30,16 @@ fn delivery(seq: u64) -> Arc<Delivery> {
 fn outbox(criterion: &mut Criterion) {
     let events: Vec<Arc<Delivery>> = (1..=400).map(delivery).collect();
     let mut group = criterion.benchmark_group("outbox");
-    for (name, gathered) in [("sent at once", 1), ("a window of 40", 40)] {
-        group.throughput(Throughput::Elements(gathered as u64));
+    for (name, batch) in [("sent at once", 1), ("a window of 40", 40)] {
+        group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(name, |bencher| {
             let (mut outbox, mut account, mut frame) = (Outbox::new(), Account::new(0), Frame::default());
             bencher.iter(|| {
-                for delivery in &events[..gathered] {
+                for delivery in &events[..batch] {
                     black_box(outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS));
                 }
                 outbox.compose(Millis(0), &mut account, Encoding::Json, &LIMITS, |_, _| true, &mut frame);
-                assert_eq!(frame.events.len(), gathered);
+                assert_eq!(frame.events.len(), batch);
             });
         });
     }

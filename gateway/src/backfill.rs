@@ -1,9 +1,11 @@
-//! Backfill: the past that a session asks for with `resume` or `since`.
+//! Backfill: replays for sessions that resume, or ask for the past with `since`.
 //!
-//! `request` is what one session waits for, `slots` bounds how many requests of a user run at once, `ranges` is what of
-//! the stream a request lacks, `cohorts` puts sessions with like ranges together, and `seek` finds where a time stands in
-//! the stream, by `bisection`. All of it decides without I/O. `edge::backfill` asks the routers for it, and
-//! `shard::backfill` delivers it.
+//! * `request` is the backfill of one session, and `slots` bounds how many a user may have at once;
+//! * `seek` schedules searches for the position of a time in the stream, and `bisection` makes them;
+//! * `ranges` is what a backfill lacks, and `cohorts` puts sessions with similar ranges together.
+//!
+//! Except for `bisection` all of it decides without I/O. `edge/backfill.rs` asks the routers, and `shard/backfill.rs`
+//! delivers the events.
 
 pub(crate) mod bisection;
 pub(crate) mod cohorts;

@@ -1,34 +1,34 @@
-//! A queue between two owners that knows how many bytes wait in it. It never makes the sender wait: who fills it looks at
-//! the weight first, and stops, or leaves something out.
+//! A queue between two owners that counts the bytes that wait in it. It never makes the sender wait: the sender checks
+//! the count first, and stops or skips something if it is too high.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-/// What has a weight.
+/// A message with a size in memory.
 pub(crate) trait Weigh {
-    /// About how many bytes of memory it holds.
+    /// Approximate memory, in bytes.
     fn weigh(&self) -> usize;
 }
 
-/// The end that messages go into.
+/// The sending end.
 #[derive(Debug)]
 pub(crate) struct Sender<T> {
     sender: mpsc::UnboundedSender<T>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// The end that they come out of.
+/// The receiving end.
 #[derive(Debug)]
 pub(crate) struct Receiver<T> {
     receiver: mpsc::UnboundedReceiver<T>,
     waiting: Arc<AtomicUsize>,
-    /// The weight of those that were taken out last, which count until the next are.
+    /// The size of the messages that were taken last. They count until the next ones are taken.
     taken: usize,
 }
 
-/// An empty queue.
+/// A new, empty queue.
 pub(crate) fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -36,19 +36,19 @@ pub(crate) fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T: Weigh> Sender<T> {
-    /// Puts a message in; `false` if nobody takes it out any more.
+    /// Sends a message; `false` if the receiver is gone.
     pub(crate) fn send(&self, message: T) -> bool {
-        // One number that is only counted up and down: nothing else hangs on its order.
+        // Relaxed: nothing else depends on the order of this count.
         self.waiting.fetch_add(message.weigh(), Ordering::Relaxed);
         self.sender.send(message).is_ok()
     }
 
-    /// Whether nobody takes messages out any more.
+    /// Whether the receiver is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Waits until nobody takes messages out any more.
+    /// Waits until the receiver is gone.
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
     }
@@ -66,8 +66,8 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T: Weigh> Receiver<T> {
-    /// Takes up to `limit` messages, when there is one; 0 when no more come. What was taken before is done by then. Not
-    /// to be called before all that was taken is out of `messages`.
+    /// Waits for a message, and takes up to `limit`; 0 if all senders are gone. The messages taken before count as
+    /// processed now, so `messages` must be empty.
     pub(crate) async fn take(&mut self, messages: &mut Vec<T>, limit: usize) -> usize {
         self.waiting.fetch_sub(std::mem::take(&mut self.taken), Ordering::Relaxed);
         let taken = self.receiver.recv_many(messages, limit).await;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_taken_counts_until_the_next_is() {
+    async fn taken_messages_count_until_the_next_are_taken() {
         let (sender, mut receiver) = channel::<usize>();
         assert!([5, 7, 100].into_iter().all(|message| sender.send(message)));
         let mut messages = Vec::new();

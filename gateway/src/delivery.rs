@@ -1,4 +1,4 @@
-//! An event on its way to sessions: decoded once per gateway, encoded once per encoding, shared by all who get it.
+//! An event on its way to sessions: decoded once per gateway, encoded once per encoding, and shared by all sessions.
 
 use std::sync::OnceLock;
 
@@ -17,37 +17,38 @@ pub struct Delivery {
     pub partition: Partition,
     /// Its sequence.
     pub seq: Seq,
-    /// How long its form between nodes is, in bytes.
+    /// Its size in the messages between nodes, in bytes.
     wire_bytes: usize,
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
 }
 
 impl Delivery {
-    /// An event that is encoded when it is first asked for.
+    /// An event that is encoded when it is first needed.
     #[must_use]
     pub fn new(event: Event, partition: Partition, seq: Seq) -> Self {
         Self { event, partition, seq, wire_bytes: 0, json: OnceLock::new(), msgpack: OnceLock::new() }
     }
 
-    /// The same, which came in so many bytes.
+    /// The same with its size in the messages between nodes.
     #[must_use]
     pub fn of_bytes(self, wire_bytes: usize) -> Self {
         Self { wire_bytes, ..self }
     }
 
-    /// About how many bytes of memory it holds, its forms for clients apart.
+    /// Approximate memory in bytes, without the encodings for clients.
     #[must_use]
     pub fn memory(&self) -> usize {
         size_of::<Self>() + 2 * self.wire_bytes
     }
 
-    /// How large it came from the routers, in bytes.
+    /// Its size in the messages between nodes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.wire_bytes
     }
 
-    /// The event's object, made when the first session of this encoding gets it. Nothing in it depends on a session.
+    /// The encoded event. It is encoded when the first session with this encoding gets it, and does not depend on the
+    /// session.
     pub fn object(&self, encoding: Encoding) -> &Bytes {
         let form = match encoding {
             Encoding::Json => &self.json,

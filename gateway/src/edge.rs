@@ -1,13 +1,17 @@
-//! The edge: the one owner of what this gateway was given and of what it wants. It takes batches in, hands steps to
-//! the shards, tells the routers what the sessions want, asks again for what is missing, and confirms.
+//! The edge: the only owner of this gateway's coverage and interest. It takes batches from routers, passes coverage
+//! events to the shards, sends the interest of the sessions to the routers, repairs gaps, and confirms subscriptions.
 //!
-//! [`Edge`] does no I/O: it is given inputs and the time, and puts messages for the shards into their queues and messages
-//! for the routers into a list. [`Driver`] waits and sends; its `inputs` take turns, and `find` asks the server where in the
-//! stream a time stands.
+//! [`Edge`] does no I/O: it takes inputs and the time, puts messages for the shards into their queues, and messages for
+//! the routers into a list. [`Driver`] waits, and sends.
 //!
-//! `sections` come in, `outlet` is the way to a shard, `interest` and requests for a `replay` go out. `past` is the same for
-//! sessions that catch up, who are gathered by `cohorts`, and for their `searches`. `rebalance` sends sessions to
-//! gateways that have joined, `upstream` says when clients are told that NATS is away, or does not store.
+//! * `inputs` receives batches, answers and requests in turn, so that a flood of one does not block the others;
+//! * `sections` decodes what routers send, and offers it to the coverage;
+//! * `shard_queue` passes events to one shard, and skips them while the shard is too far behind;
+//! * `interest` sends deltas, snapshots and beats to the routers;
+//! * `replay` asks routers for gaps, and reports what was repaired or lost;
+//! * `backfill` does the same for the cohorts of `backfill::cohorts`, and for their searches of a time;
+//! * `rebalance` sends sessions to gateways that have joined;
+//! * `upstream` decides when clients are notified that NATS or the routers fail.
 
 mod backfill;
 mod driver;
@@ -53,8 +57,8 @@ pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
 pub(crate) use crate::edge::driver::Driver;
 pub(crate) use crate::edge::inputs::Inputs;
 
-/// How much longer than `gateway.confirm_timeout` a confirmation waits for what it would outdate, in milliseconds. Answers to
-/// replays come within that, as a rule.
+/// How much longer than `gateway.confirm_timeout` a confirmation waits for replays that it would make outdated, in
+/// milliseconds. Answers to replays usually arrive within that time.
 const CONFIRM_PATIENCE: u64 = 2_000;
 
 /// The state of the edge.
@@ -72,20 +76,20 @@ pub(crate) struct Edge {
     searches: Searches,
     rebalance: Rebalance,
     upstream: Upstream,
-    /// What keeps NATS from storing events, as routers say.
+    /// Why NATS does not store events, as routers report it.
     stopped: Stopped,
-    /// What is to be sent.
+    /// Messages to send to routers.
     outgoing: Vec<Outgoing>,
     steps: Vec<CoverageEvent<Arc<Delivery>>>,
-    /// When the next revision is cut, if something changed.
+    /// When the next revision is cut, if the interest has changed.
     cut_at: Option<Millis>,
     beat_at: Millis,
     beat_interval: u64,
     delta_window: u64,
-    /// How often partitions have ticks, and how soon routers tell of them.
+    /// The interval of partition heartbeats, and the delay with which routers report them, in milliseconds.
     heartbeats: (u64, u64),
     ready: Check,
-    /// How large a message was that the server does not take, while nothing has gone through since.
+    /// The size of a message that the server did not accept. It is cleared when a message of that size is accepted.
     too_large: Option<usize>,
 }
 
@@ -93,7 +97,7 @@ pub(crate) struct Edge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NatsConnection {
     pub(crate) is_up: bool,
-    /// The largest message that the server takes, in bytes.
+    /// The largest message that the server accepts, in bytes.
     pub(crate) max_payload: usize,
 }
 
@@ -101,10 +105,10 @@ pub(crate) struct NatsConnection {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) subject: Cow<'static, str>,
-    /// Where answers go to.
+    /// The subject for answers.
     pub(crate) reply: Option<String>,
     pub(crate) payload: Vec<u8>,
-    /// The ask that this is, if it is one; it is made again if it does not leave.
+    /// The number of the ask, if this is a request for a replay. The ask is repeated if this is not sent.
     pub(crate) ask: Option<u64>,
 }
 
@@ -112,7 +116,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Registration {
     user: UserId,
-    /// The highest revision asked for, so that the session's confirmations keep the order of its requests.
+    /// The highest revision that the session waits for. It keeps confirmations in the order of the session's requests.
     asked: Revision,
 }
 
@@ -124,7 +128,7 @@ struct AwaitedConfirmation {
 }
 
 impl Edge {
-    /// An edge that nobody has told anything yet. `ready` is what it tells an operator.
+    /// An edge that has received nothing yet. `ready` is its readiness check for the operator.
     pub(crate) fn new(
         gateway: NodeRef,
         config: &Config,
@@ -133,12 +137,12 @@ impl Edge {
         shards: Vec<Sender<ToShard>>,
         ready: Check,
     ) -> Self {
-        let outlet = |(number, shard)| ShardQueue::new(number, shard, config.gateway.shard_bytes);
+        let queue = |(number, shard)| ShardQueue::new(number, shard, config.gateway.shard_bytes);
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay), Bounds::default()),
             gateway,
             connection,
-            shards: shards.into_iter().enumerate().map(outlet).collect(),
+            shards: shards.into_iter().enumerate().map(queue).collect(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             reached: GatewayCoverage::default(),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
@@ -164,37 +168,37 @@ impl Edge {
     pub(crate) fn take_view(&mut self, now: Millis, view: &View) {
         self.rebalance.see(now, &self.gateway, self.log.view(), view, self.registrations.len());
         self.log.set_view(view.clone());
-        self.changed(now);
+        self.interest_changed(now);
     }
 
-    /// How the connection to NATS is now, and what keeps the server from storing events, as routers say. What follows from
-    /// it for clients is seen by [`Self::look_upstream`].
+    /// The state of the connection to NATS, and why the server does not store events, as routers report it.
+    /// [`Self::look_upstream`] notifies clients of it.
     pub(crate) fn take_standing(&mut self, connection: NatsConnection, stopped: Stopped) {
         (self.connection, self.stopped) = (connection, stopped);
     }
 
-    /// The next time in the stream that is to be searched for now, if NATS is there.
+    /// The next time in the stream to search for now, if NATS is connected.
     pub(crate) fn next_search(&mut self, now: Millis) -> Option<Timestamp> {
         self.connection.is_up.then(|| self.searches.begin(now)).flatten()
     }
 
-    /// What is to be sent now. What does not leave is told to [`Self::unsent`].
+    /// The messages to send now. A request that cannot be sent must be reported to [`Self::unsent`].
     pub(crate) fn take_outgoing(&mut self) -> Vec<Outgoing> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Does what has become possible or necessary by what was taken in. To be called after every input.
+    /// Processes the consequences of an input. Must be called after every input.
     pub(crate) fn settle(&mut self, now: Millis) {
         self.repair(now);
         self.backfill(now);
-        self.hand_on(now);
-        // What has come may let others begin, or ask for more.
+        self.deliver(now);
+        // A cohort that has ended or advanced may let others begin, or ask for more.
         while self.hand_past() {
             self.backfill(now);
         }
     }
 
-    /// When [`Self::turn`] is next to be called.
+    /// When [`Self::turn`] must be called next.
     pub(crate) fn next_turn(&self) -> Millis {
         let confirmed = self.confirmations.next_deadline(&self.coverage);
         let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
@@ -208,13 +212,13 @@ impl Edge {
         due.flatten().min().unwrap_or(self.beat_at)
     }
 
-    /// What the sessions want is not what the routers were told last: they are told soon, with what comes meanwhile.
-    fn changed(&mut self, now: Millis) {
+    /// The interest has changed. A new revision is cut after the delta window, so that it includes further changes.
+    fn interest_changed(&mut self, now: Millis) {
         let soon = now.plus(self.delta_window);
         self.cut_at.get_or_insert(soon);
     }
 
-    /// A shard asks for something.
+    /// Takes a request of a shard.
     pub(crate) fn take_request(&mut self, now: Millis, request: ToEdge) {
         match request {
             ToEdge::Join(session, user) => {
@@ -245,10 +249,10 @@ impl Edge {
             ToEdge::Find(session, time) => return self.searches.ask(now, session, time),
         }
         gauge!("tickwire_gateway_sessions").set(self.registrations.len() as f64);
-        self.changed(now);
+        self.interest_changed(now);
     }
 
-    /// What time brings: asks that were not answered, revisions to cut, beats.
+    /// Does what is due: expires unanswered asks, cuts a revision, sends a beat.
     pub(crate) fn turn(&mut self, now: Millis) {
         self.look_upstream(now);
         self.send_away(now);
@@ -279,7 +283,7 @@ impl Edge {
         }
     }
 
-    /// Tells clients of an outage of the cluster, or of its end. Done by each turn.
+    /// Notifies clients of an outage of the cluster, or of its end. Each turn calls this.
     pub(crate) fn look_upstream(&mut self, now: Millis) {
         let outage = self.outage(now);
         let Some(code) = self.upstream.see(now, outage) else { return };
@@ -287,21 +291,21 @@ impl Edge {
             (Outage::NotStored, Some(stopped)) => stopped.to_string(),
             (outage, _) => outage.to_string(),
         });
-        warn!(code = code.as_str(), reason, "clients are told of an outage of the cluster, or of its end");
+        warn!(code = code.as_str(), reason, "upstream notice sent to clients");
         for shard in &mut self.shards {
             shard.say(FromEdge::Upstream(code, reason.clone()));
         }
     }
 
-    /// What keeps clients from what is new, if anything does.
+    /// Why clients do not get new events, if there is a reason.
     fn outage(&mut self, now: Millis) -> Option<Outage> {
         let standing = (self.connection.is_up, self.stopped.is_none());
         let since = self.upstream.waits_since(now, standing);
         Outage::of(now, standing, &self.coverage, self.heartbeats, since)
     }
 
-    /// Hands the shards what there is, and right behind it what is confirmed as of there.
-    fn hand_on(&mut self, now: Millis) {
+    /// Passes coverage events to the shards, and after them the confirmations that hold from there.
+    fn deliver(&mut self, now: Millis) {
         if !self.steps.is_empty() {
             let steps = Arc::new(SharedCoverageEvents::new(std::mem::take(&mut self.steps)));
             for step in &steps.steps {
@@ -325,7 +329,7 @@ impl Edge {
 
 fn refused(error: &wire::WireError) {
     counter!("tickwire_gateway_refused_messages_total").increment(1);
-    warn!(%error, "a message between nodes was refused");
+    warn!(%error, "unreadable message from another node refused");
 }
 
 fn limits(config: &GatewayConfig) -> RepairLimits {
@@ -348,10 +352,10 @@ fn describe() {
     crate::backfill::bisection::describe();
     declare_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
     describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
-    describe_gauge!("tickwire_gateway_sessions", "Sessions that are here");
+    describe_gauge!("tickwire_gateway_sessions", "Sessions on this gateway");
     declare_counter!(
         "tickwire_gateway_vain_turns_total",
-        "Turns of the clock after which something due was still due; any is a bug"
+        "Turns of the edge that left something due undone; any is a bug"
     );
     declare_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
 }

@@ -1,4 +1,7 @@
-//! Between the HTTP upgrade and the shard: a connection says who it is, or is shown the door with a code.
+//! Between the HTTP upgrade and the shard: a connection authenticates, or is closed with a code.
+//!
+//! [`capacity`] and [`admission`] decide how many connections are accepted, [`auth`] checks credentials, and
+//! [`new_session`] is what the shard gets.
 
 pub(crate) mod admission;
 pub(crate) mod auth;
@@ -30,8 +33,8 @@ use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd, TcpSocket};
 /// How long a client may take to read its refusal.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// How many pings and pongs a client may send before it says who it is.
-const MOST_SIGNS: u32 = 100;
+/// How many pings and pongs a client may send before it authenticates.
+const MAX_PINGS: u32 = 100;
 
 /// What every connection needs to become a session.
 #[derive(Debug)]
@@ -49,8 +52,8 @@ struct HandshakeRefusal {
 }
 
 impl Handshake {
-    /// Finds out who an upgraded connection is, and shows it the door if it is nobody. `offered` is what came of the
-    /// credentials in the upgrade, if there were any; without them `place` is the connection's among the unnamed.
+    /// Authenticates an upgraded connection, and refuses it if that fails. `offered` is the result for the credentials
+    /// in the upgrade, if it had any. Otherwise `place` is the connection's place among the unnamed.
     pub(crate) async fn greet(
         &self,
         mut socket: TcpSocket,
@@ -69,8 +72,8 @@ impl Handshake {
                 named = self.ask(&mut socket) => named,
                 () = sleep(self.auth_timeout) => Err(Some(too_late(ErrorCode::AuthTimeout.text()))),
                 () = displaced() => {
-                    // Somebody waits for its place, so it is not waited for.
-                    refuse(socket, too_late("others wait to say who they are"), ready(())).await;
+                    // Another client waits for its place, so there is no time for it to read the refusal.
+                    refuse(socket, too_late("other clients wait to authenticate"), ready(())).await;
                     return None;
                 }
                 () = drain.cancelled() => Err(Some(HandshakeRefusal { code: CloseCode::Draining, error: None })),
@@ -84,7 +87,7 @@ impl Handshake {
         None
     }
 
-    /// Waits until no shard takes connections any more.
+    /// Waits until no shard accepts connections.
     pub(crate) async fn shards_end(&self) {
         for shard in &self.shards {
             shard.closed().await;
@@ -95,14 +98,14 @@ impl Handshake {
         self.authenticator.check(wall_clock(), credentials).map_err(|error| unauthenticated(&error, id))
     }
 
-    /// Waits for the first frame, which must be `auth`. `Err(None)` when the client is gone.
+    /// Waits for the first frame, which must be `auth`. `Err(None)` if the client is gone.
     async fn ask(&self, socket: &mut TcpSocket) -> Result<Identity, Option<HandshakeRefusal>> {
         let refused = |error| Err(Some(HandshakeRefusal { code: CloseCode::AuthFailed, error: Some(error) }));
-        let mut signs = 0;
+        let mut pings = 0;
         loop {
             match poll_fn(|cx| socket.poll_ready(cx)).await {
                 Ready::Broken => return Err(None),
-                // It is asked for no more before it took its answers.
+                // Nothing more is read before the client has taken the answers to its pings.
                 Ready::Writable => {
                     socket.flush().map_err(|_| None)?;
                     continue;
@@ -110,11 +113,11 @@ impl Handshake {
                 Ready::Readable => {}
             }
             match socket.read() {
-                // Who says nothing but pings gives way to others.
+                // A client that only sends pings yields to others.
                 Ok(None) => tokio::task::yield_now().await,
                 Ok(Some(Incoming::Alive)) => {
-                    signs += 1;
-                    if signs > MOST_SIGNS {
+                    pings += 1;
+                    if pings > MAX_PINGS {
                         return Err(Some(HandshakeRefusal { code: CloseCode::TooManyBadFrames, error: None }));
                     }
                     tokio::task::yield_now().await;
@@ -124,10 +127,8 @@ impl Handshake {
                     return refused(ServerError::new(None, ErrorCode::BadFrame, message));
                 }
                 Ok(Some(Incoming::TooLarge)) => {
-                    let text = format!(
-                        "a message of more than {} KiB from a client that has not said who it is",
-                        MAX_UNNAMED_BYTES / 1024
-                    );
+                    let text =
+                        format!("a message before authentication may have {} KiB at most", MAX_UNNAMED_BYTES / 1024);
                     let error = Some(ServerError::new(None, ErrorCode::FrameTooLarge, text));
                     return Err(Some(HandshakeRefusal { code: CloseCode::TooBig, error }));
                 }
@@ -149,7 +150,7 @@ impl Handshake {
         }
     }
 
-    /// Takes a connection to its shard.
+    /// Passes a connection to its shard.
     pub(crate) async fn hand_over(&self, socket: TcpSocket, identity: Identity, place: OwnedSemaphorePermit) {
         let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
         if shard.is_closed() {
@@ -170,8 +171,8 @@ impl Handshake {
 }
 
 fn unauthenticated(error: &AuthError, id: Option<Id>) -> HandshakeRefusal {
-    let told = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
-    HandshakeRefusal { code: error.close_code(), error: Some(told) }
+    let frame = ServerError::new(id, ErrorCode::AuthFailed, error.to_string());
+    HandshakeRefusal { code: error.close_code(), error: Some(frame) }
 }
 
 fn too_late(message: &str) -> HandshakeRefusal {
@@ -179,7 +180,8 @@ fn too_late(message: &str) -> HandshakeRefusal {
     HandshakeRefusal { code: CloseCode::AuthTimeout, error: Some(error) }
 }
 
-/// Says why, closes with a code, and waits a little for the client to read it, unless it is `hurried`.
+/// Sends the error, closes with the code, and waits up to [`GOODBYE`] for the client to read it. `hurried` ends the
+/// wait.
 async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl Future<Output = ()>) {
     let code = refusal.code;
     counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
@@ -203,7 +205,7 @@ async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl 
                     socket.read()?;
                 }
             }
-            // The deadline is looked at only where this task gives way.
+            // The deadline is checked only when this task yields.
             tokio::task::yield_now().await;
         }
     };

@@ -1,7 +1,12 @@
-//! The HTTP side: the demo page, the question for a user's [`home`], and the upgrade to a WebSocket at `/v1/stream`.
+//! The HTTP side: the demo page, the request for a user's [`home`] gateway, and the upgrade to a WebSocket at
+//! `/v1/stream`.
 //!
-//! What a request must be to become a WebSocket stands in `handshake`, which pages may ask in `cors`. An upgraded socket
-//! is taken out of the HTTP server's hands at once, so its buffers go and its end is ours alone.
+//! * `upgrade` checks that a request is a valid WebSocket upgrade, and answers it;
+//! * [`home`] names the home gateway of a user, and [`cors`] lets pages of other origins ask for it;
+//! * `refusal` is the answer to a refused request.
+//!
+//! An upgraded socket is taken from the HTTP server at once: this frees the server's buffers, and only the gateway
+//! closes the socket.
 
 pub(crate) mod cors;
 pub(crate) mod home;
@@ -46,26 +51,26 @@ use crate::socket::{MessageReader, ReadRate, TcpSocket};
 pub(crate) use crate::http::refusal::HttpRefusal;
 pub(crate) use crate::http::upgrade::offered_credentials;
 
-/// When a client that found no place may look again.
+/// When a client may try again after the gateway was full, in seconds.
 const FULL_RETRY_SECONDS: u32 = 5;
 
-/// The longest that a client waits which comes while the gateway stops, in seconds. Each is given its own time.
+/// The longest retry time for a client that connects while the gateway stops, in seconds. Each gets a random one.
 const MOST_DRAIN_RETRY_SECONDS: u32 = 3;
 
-/// How long the upgrade itself may take once it was answered.
+/// How long the upgrade may take after it was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a gateway that is told to stop answers at least, sessions or not: balancers and clients learn only
-/// by and by that it stops, and one that meets nobody does not know when to come again.
+/// For how long a stopping gateway still answers requests at least, even without sessions. Balancers and clients learn
+/// late that it stops, and a client that gets no answer does not know when to retry.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
 /// How many characters of an origin a refusal repeats.
 const SHOWN_ORIGIN: usize = 80;
 
-/// The largest message of a client that has not said who it is, in bytes.
+/// The largest message of an unauthenticated client, in bytes.
 pub(crate) const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
-/// The HTTP front: what its routes need.
+/// What the routes need.
 #[derive(Debug)]
 pub(crate) struct HttpState {
     pub(crate) handshake: Arc<Handshake>,
@@ -74,9 +79,9 @@ pub(crate) struct HttpState {
     pub(crate) allowed_origins: Vec<WebOrigin>,
     admission: Admission,
     proxies: Arc<Proxies>,
-    /// The sessions that this gateway takes.
+    /// One permit for each session that this gateway accepts.
     sessions: Arc<Semaphore>,
-    /// Those among them that have not said who they are.
+    /// The places for unauthenticated connections. Each of these holds a session permit as well.
     unnamed: ConnectionSlots,
     limits: HttpLimits,
     max_frame_bytes: usize,
@@ -113,8 +118,8 @@ impl HttpState {
     }
 }
 
-/// Serves until the drain is over: all shards have ended, which they do when their last session has left. Until then
-/// whoever comes is answered, if only to be told to come again elsewhere.
+/// Serves until the drain is over. It is over when all shards have ended, and a shard ends when its last session has
+/// left. Until then every request is answered, if only with a refusal and a retry time.
 pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
     let (tasks, drain, handshake) = (front.tasks.clone(), front.drain.clone(), Arc::clone(&front.handshake));
     let limits = front.limits.clone();
@@ -133,7 +138,7 @@ pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
 fn routes(front: HttpState) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
-    // Only a GET becomes a WebSocket, and axum gives a HEAD to the handler of GET unless it has one of its own.
+    // Only a GET becomes a WebSocket, and axum passes a HEAD to the handler of GET unless HEAD has its own handler.
     let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]) };
     Router::new()
         .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
@@ -141,35 +146,35 @@ fn routes(front: HttpState) -> Router {
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route("/v1/connect", get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route("/v1/stream", get(stream).head(only_get).fallback(only_get))
-        .fallback(nowhere)
+        .fallback(not_found)
         .with_state(Arc::new(front))
 }
 
-/// Answers what is asked of no page: `OPTIONS *` is about the server itself (RFC 9110, 9.3.7).
-async fn nowhere(method: Method, uri: Uri) -> Response {
+/// Answers a request that no route takes. `OPTIONS *` asks about the server itself (RFC 9110, 9.3.7).
+async fn not_found(method: Method, uri: Uri) -> Response {
     match (method, uri.path()) {
         (Method::OPTIONS, "*") => (StatusCode::NO_CONTENT, [(header::ALLOW, "GET, HEAD, OPTIONS")]).into_response(),
-        _ => (StatusCode::NOT_FOUND, "there is nothing here; clients connect to /v1/stream\n").into_response(),
+        _ => (StatusCode::NOT_FOUND, "no such page; clients connect to /v1/stream\n").into_response(),
     }
 }
 
-/// How a client may say who it is in the address: browsers can set no headers.
+/// The credentials in the query of the URL. Browsers cannot set headers on a WebSocket request.
 #[derive(Deserialize)]
 pub(crate) struct OfferedCredentials {
     token: Option<String>,
     user: Option<String>,
 }
 
-/// A query, unless it says twice who the client is.
+/// The query. It is rejected when it has a parameter twice.
 pub(crate) type CredentialsQuery = Result<Query<OfferedCredentials>, QueryRejection>;
 
-/// Who a client says it is in the address.
+/// Reads the credentials in the query.
 pub(crate) fn read_query(query: CredentialsQuery) -> Result<OfferedCredentials, HttpRefusal> {
-    let twice = |_| HttpRefusal::unreadable_credentials("the query names a token, or a user, once");
+    let twice = |_| HttpRefusal::unreadable_credentials("the query may have `token` and `user` once each");
     query.map(|Query(offered)| offered).map_err(twice)
 }
 
-/// What lets a connection in: its place among the sessions and, until it has said who it is, among those.
+/// The places of an admitted connection: one among the sessions and, until it is authenticated, one among the unnamed.
 struct AdmittedConnection {
     session: OwnedSemaphorePermit,
     unnamed: Option<ConnectionSlot>,
@@ -189,13 +194,13 @@ async fn stream(
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let source = ClientSource::of(front.proxies.client(peer.ip(), forwarded));
     let named = credentials.map(|credentials| front.handshake.authenticator.check(wall_clock(), &credentials));
-    let place = let_in(&front, source, named.as_ref()).map_err(busy)?;
+    let place = admit(&front, source, named.as_ref()).map_err(busy)?;
     let accepted = crate::http::upgrade::accept(&key, encoding);
-    front.tasks.spawn(contain("lobby", welcome(Arc::clone(&front), upgrade, encoding, named, place)));
+    front.tasks.spawn(contain("handshake", greet(Arc::clone(&front), upgrade, encoding, named, place)));
     Ok(accepted)
 }
 
-/// Reads what a request for a WebSocket says.
+/// Reads the WebSocket key, the encoding and the credentials of a request.
 fn read(
     front: &HttpState,
     request: &Request,
@@ -207,11 +212,11 @@ fn read(
     Ok((key, crate::http::upgrade::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
 }
 
-/// Why a connection finds no place now, and after how many seconds it may look again.
+/// Why a connection gets no place now, and after how many seconds it may try again.
 type BusyReason = (&'static str, u32);
 
 /// Finds a place for a connection.
-fn let_in(
+fn admit(
     front: &HttpState,
     source: ClientSource,
     named: Option<&Result<Identity, AuthError>>,
@@ -229,7 +234,7 @@ fn let_in(
     };
     let is_unnamed = matches!(caller, Caller::Unnamed(_));
     let admitted = front.admission.admit(caller);
-    admitted.map_err(|seconds| ("too many connect at the same time; try again later", seconds))?;
+    admitted.map_err(|seconds| ("too many clients connect at the same time; try again later", seconds))?;
     let unnamed = if is_unnamed {
         let now = front.admission.now();
         let displace = || {
@@ -237,15 +242,15 @@ fn let_in(
             front.unnamed.take_over(source, now)
         };
         let place = front.unnamed.take(source, now).or_else(displace);
-        Some(place.ok_or(("too many have not said who they are; try again later", FULL_RETRY_SECONDS))?)
+        Some(place.ok_or(("too many unauthenticated clients; try again later", FULL_RETRY_SECONDS))?)
     } else {
         None
     };
     Ok(AdmittedConnection { session, unnamed })
 }
 
-/// Takes the socket of an upgraded connection to the lobby.
-async fn welcome(
+/// Takes an upgraded connection through the handshake to its shard.
+async fn greet(
     front: Arc<HttpState>,
     upgrade: OnUpgrade,
     encoding: Option<Encoding>,
@@ -270,7 +275,7 @@ async fn welcome(
     }
 }
 
-/// Whether pages of this origin may connect.
+/// Refuses a request of a page whose origin may not connect.
 pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result<(), HttpRefusal> {
     match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
         Some(origin) if !allowed.is_empty() && !allowed.iter().any(|one| one.has(origin)) => {
@@ -290,10 +295,10 @@ fn refuse(refused: HttpRefusal) -> Response {
     response
 }
 
-/// The answer to one that finds no place now.
+/// The answer to a connection that gets no place now.
 fn busy((message, retry_after): BusyReason) -> Response {
     let mut response = refuse(HttpRefusal::later(message, retry_after));
-    // It becomes no session, so it need not hold a connection either.
+    // It does not become a session, so it need not keep the connection.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

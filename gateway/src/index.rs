@@ -1,9 +1,10 @@
-//! Which sessions of a shard an event concerns. Its answer is that of asking every subscription.
+//! Finds the subscriptions of a shard that an event matches. The result is the same as that of checking every
+//! subscription.
 //!
-//! Equal filters are interned: one evaluation serves all who share one. A filter is filed under what tells it apart
-//! best (`lists`), with all that is small about it beside (`list`), so that the cost of an event follows the filters
-//! that match and not those that exist. An event for one user asks that user's subscriptions and nobody else's
-//! (`sessions`). Nothing is allocated for an event.
+//! Equal filters are interned: one evaluation serves all subscriptions that share one. A filter is stored under the
+//! values of its most selective field (`lists`), together with a compact form of its other fields (`list`), so that the
+//! cost of an event depends on the filters that match, not on those that exist. An event for one user checks only that
+//! user's subscriptions (`sessions`). Nothing is allocated for an event.
 
 mod list;
 mod lists;
@@ -27,27 +28,27 @@ use lists::Lists;
 pub use statistics::{Dimension, Statistics, Tally};
 use walk::MatchWalk;
 
-/// Strangers choose the keys, so the hash is seeded at random.
+/// Clients choose the keys, so the hash has a random seed.
 type Hasher = foldhash::fast::RandomState;
 
-/// One event in so many is timed.
+/// One event in this many is timed.
 const SAMPLE: u64 = 64;
 
-/// How many sessions one sweep looks at.
+/// How many sessions one sweep checks.
 const SWEEP_SESSIONS: usize = 1_024;
 
-/// A subscription, as the index finds it.
+/// A subscription, as the index returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subscriber {
     /// The session, by its number in the shard.
     pub session: u64,
-    /// The subscription, by a number of its own within the session.
+    /// The subscription, by its number within the session.
     pub subscription: u32,
     /// How long events may wait for it, in milliseconds.
     pub window_ms: u16,
 }
 
-/// Where a filter is kept.
+/// The place of a filter in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Slot(u32);
 
@@ -64,7 +65,7 @@ pub struct Index {
     slots: HashMap<Arc<Filter>, Slot, Hasher>,
     lists: Lists,
     sessions: IndexedSessions,
-    /// The filters that the event at hand passes; kept so that none is made for each event.
+    /// The filters that match the current event. The buffer is reused for all events.
     matched: Vec<Slot>,
     walks: u64,
     /// Where the next sweep begins.
@@ -72,32 +73,32 @@ pub struct Index {
     statistics: Statistics,
 }
 
-/// A filter and all who share it.
+/// A filter and its subscribers.
 #[derive(Debug)]
 struct Interned {
     filter: Arc<Filter>,
     subscribers: Vec<Subscriber>,
-    /// The last walk that noted it, where walks may come by twice.
+    /// The last walk that found it, if a walk may find it twice.
     matched_in: u64,
 }
 
 impl Index {
-    /// A session of `user` is here. Events for one user concern that user's sessions alone.
+    /// Adds a session of `user`. Events for one user match only that user's sessions.
     pub fn register(&mut self, user: &UserId, session: u64) {
         if self.sessions.register(user, session) {
             self.statistics.of_mut(Dimension::User).entries += 1;
         }
     }
 
-    /// The session of `user` is gone, and with it what it still subscribed to. Another user's is not.
+    /// Removes the session of `user` with all its subscriptions. Does nothing if the session is another user's.
     pub fn rise(&mut self, user: &UserId, session: u64) {
-        if self.sessions.user(session).is_none_or(|seated| seated == user) {
+        if self.sessions.user(session).is_none_or(|registered| registered == user) {
             self.leave(session);
         }
     }
 
-    /// Adds a subscription, or gives it another window or another filter. Returns the interned filter, to be kept in
-    /// place of a copy.
+    /// Adds a subscription, or changes its window or its filter. Returns the interned filter; the caller should keep it
+    /// instead of its own copy.
     pub fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Arc<Filter> {
         let slot = self.slots.get(filter).copied().unwrap_or_else(|| self.intern(filter));
         let Subscriber { session, subscription, .. } = subscriber;
@@ -121,7 +122,7 @@ impl Index {
         Arc::clone(&self.filters[slot.at()].filter)
     }
 
-    /// Removes a subscription, unless it has another filter than this by now.
+    /// Removes a subscription, unless it has another filter now.
     pub fn remove(&mut self, session: u64, subscription: u32, filter: &Arc<Filter>) {
         let Some(held) = self.sessions.held(session, subscription) else { return };
         let kept = &self.filters[held.slot.at()].filter;
@@ -130,8 +131,8 @@ impl Index {
         }
     }
 
-    /// Calls `found` with every subscription that `event` passes and whose user may see it: a session that has several
-    /// is found several times.
+    /// Calls `found` with every subscription that `event` matches and whose user may see it. A session with several
+    /// such subscriptions is found several times.
     pub fn matching(&mut self, event: &Event, mut found: impl FnMut(&Subscriber)) {
         self.walks += 1;
         let since = self.walks.is_multiple_of(SAMPLE).then(Instant::now);
@@ -151,8 +152,8 @@ impl Index {
             since,
         };
         self.lists.look(&mut walk);
-        // Subscribers of different filters lie far apart in memory. Asking for the first of each before anything is
-        // done with them lets the waits overlap.
+        // Subscribers of different filters are far apart in memory. Reading the first of each before they are used lets
+        // the cache misses overlap.
         let first =
             |slot: &Slot| self.filters[slot.at()].subscribers.first().map_or(0, |subscriber| subscriber.session);
         black_box(matched.iter().map(first).fold(0, u64::wrapping_add));
@@ -185,8 +186,8 @@ impl Index {
         }
     }
 
-    /// Lets go of what sessions left behind that are not alive any more, of those that it looks at: some of them at a
-    /// time, all of them in turn. Returns how many entries that were, sessions and subscriptions.
+    /// Removes entries of sessions that are not `alive`. A call checks some sessions, and further calls the next ones.
+    /// Returns how many entries it removed, sessions and subscriptions.
     pub fn sweep(&mut self, mut alive: impl FnMut(u64) -> bool) -> usize {
         let mut entries = 0;
         for _ in 0..self.sessions.len().min(SWEEP_SESSIONS) {
@@ -194,7 +195,7 @@ impl Index {
                 self.sweep_at = 0;
             }
             match self.sessions.at(self.sweep_at) {
-                // The last one takes the place of the one that leaves.
+                // The last session takes the place of the removed one.
                 Some(session) if !alive(session) => entries += self.leave(session),
                 _ => self.sweep_at += 1,
             }
@@ -202,13 +203,13 @@ impl Index {
         entries
     }
 
-    /// What the index holds and did.
+    /// Counts of what the index contains and has done.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.statistics
     }
 
-    /// Takes a session out with all that it holds; returns how many entries that were.
+    /// Removes a session with all its subscriptions. Returns how many entries that were.
     fn leave(&mut self, session: u64) -> usize {
         let Some(entry) = self.sessions.take(session) else { return 0 };
         if entry.user.is_some() {
@@ -217,7 +218,7 @@ impl Index {
         let entries = 1 + entry.held.len();
         let mut held = entry.held;
         while let Some(one) = held.pop() {
-            // The session is no longer seated, so its other subscriptions learn here that one has moved.
+            // The session is already removed, so a moved subscription of it must be updated here.
             if let Some(moved) = self.unsubscribe(one)
                 && moved.session == session
                 && let Some(other) = held.iter_mut().find(|other| other.subscription == moved.subscription)
@@ -233,7 +234,7 @@ impl Index {
         self.unsubscribe(held);
     }
 
-    /// Takes a subscription out of its filter's. Returns the one that takes its place there, if one does.
+    /// Removes a subscription from the subscribers of its filter. Returns the one that takes its place, if one does.
     fn unsubscribe(&mut self, held: IndexedSubscription) -> Option<Subscriber> {
         let subscribers = &mut self.filters[held.slot.at()].subscribers;
         subscribers.swap_remove(held.place as usize);

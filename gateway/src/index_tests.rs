@@ -1,4 +1,4 @@
-//! The index against asking every subscription.
+//! The index, compared with a check of every subscription.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ enum Change {
         subscriber: Subscriber,
         filter: Filter,
     },
-    /// A session gives another of its subscriptions a filter that is there already.
+    /// A subscription that gets a filter that the index already has.
     Share {
         subscriber: Subscriber,
         with: usize,
@@ -30,7 +30,7 @@ enum Change {
         session: u64,
         subscription: u32,
     },
-    /// A removal that comes too late: the subscription has another filter by now, or none.
+    /// A removal that is too late: the subscription has another filter now, or none.
     RemoveOther {
         session: u64,
         subscription: u32,
@@ -39,11 +39,11 @@ enum Change {
     Come {
         session: u64,
     },
-    /// A session leaves, with whatever it still has.
+    /// A session is removed with all its subscriptions.
     Go {
         session: u64,
     },
-    /// A session dies, and nobody tells the index.
+    /// A session dies without a removal from the index.
     Die {
         session: u64,
     },
@@ -201,13 +201,13 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The index that asks everyone, beside the one under test.
+/// The index under test, and what a naive index would know.
 #[derive(Default)]
 struct Pair {
     index: Index,
     alive: BTreeSet<u64>,
-    /// Those of the dead that are still seated in the index.
-    left: BTreeSet<u64>,
+    /// Dead sessions that are still in the index.
+    dead: BTreeSet<u64>,
     subscriptions: BTreeMap<(u64, u32), (Arc<Filter>, u16)>,
 }
 
@@ -232,7 +232,7 @@ impl Pair {
                 }
             }
             Change::Come { session } => {
-                if !self.left.contains(&session) {
+                if !self.dead.contains(&session) {
                     self.alive.insert(session);
                     self.index.register(&user(session), session);
                 }
@@ -245,7 +245,7 @@ impl Pair {
             }
             Change::Die { session } => {
                 if self.alive.remove(&session) {
-                    self.left.insert(session);
+                    self.dead.insert(session);
                 }
             }
             Change::Sweep => self.sweep()?,
@@ -265,10 +265,10 @@ impl Pair {
     }
 
     fn sweep(&mut self) -> Result<(), TestCaseError> {
-        let before = self.left.len() + self.subscriptions.len();
+        let before = self.dead.len() + self.subscriptions.len();
         self.subscriptions.retain(|(session, _), _| self.alive.contains(session));
-        self.left.clear();
-        // Who leaves may bring somebody before those not looked at yet, but a sweep that finds nobody looked at all.
+        self.dead.clear();
+        // A removal may move a session to a place that was already checked. But a sweep that removes none checked all.
         let mut swept = 0;
         while let entries @ 1.. = self.index.sweep(|session| self.alive.contains(&session)) {
             swept += entries;
@@ -295,14 +295,14 @@ impl Pair {
         Ok(())
     }
 
-    /// What the statistics say is there is what is there.
+    /// Compares the statistics with the naive index.
     fn count(&self) -> Result<(), TestCaseError> {
         let statistics = self.index.statistics();
         let filters: BTreeSet<String> =
             self.subscriptions.values().map(|(filter, _)| json!(filter).to_string()).collect();
         prop_assert_eq!(statistics.subscriptions, self.subscriptions.len() as u64);
         prop_assert_eq!(statistics.filters, filters.len() as u64);
-        prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.left.len()) as u64);
+        prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.dead.len()) as u64);
         Ok(())
     }
 
@@ -340,18 +340,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 6_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_finds_what_asking_everyone_finds(changes in prop::collection::vec(change(), 1..50)) {
+    fn index_finds_the_same_as_a_check_of_every_subscription(changes in prop::collection::vec(change(), 1..50)) {
         check(changes)?;
     }
 
     #[test]
-    fn many_filters_are_found_as_by_asking_everyone(
+    fn many_filters_are_found_as_by_a_check_of_every_subscription(
         filters in prop::collection::vec(filter(), 18),
         events in prop::collection::vec(event(), 6),
         changes in prop::collection::vec(change(), 0..10),
     ) {
         let add = |(number, filter): (u64, Filter)| Change::Add {
-            subscriber: Subscriber { session: number % SESSIONS, subscription: (number / SESSIONS) as u32, window_ms: 0 },
+            subscriber: subscriber(number % SESSIONS, (number / SESSIONS) as u32),
             filter,
         };
         let events = events.into_iter().map(Change::Match);
@@ -360,13 +360,13 @@ proptest! {
     }
 }
 
-/// A subscription of the session with a number of its own in each.
+/// A subscription of a session.
 fn subscriber(session: u64, subscription: u32) -> Subscriber {
     Subscriber { session, subscription, window_ms: 0 }
 }
 
 #[test]
-fn a_sweep_does_a_piece_at_a_time_and_all_in_turn() {
+fn sweeps_check_a_bounded_number_of_sessions_and_all_in_turn() {
     let mut index = Index::default();
     let filter = Arc::new(Filter::default());
     let sessions = 3 * SWEEP_SESSIONS as u64;
@@ -374,14 +374,14 @@ fn a_sweep_does_a_piece_at_a_time_and_all_in_turn() {
         index.register(&user(session), session);
         index.add(subscriber(session, 1), &filter);
     }
-    let mut looked_at = 0;
+    let mut checked = 0;
     let mut entries = 0;
     for _ in 0..4 {
         entries += index.sweep(|session| {
-            looked_at += 1;
+            checked += 1;
             session.is_multiple_of(2)
         });
-        assert!(looked_at <= 4 * SWEEP_SESSIONS);
+        assert!(checked <= 4 * SWEEP_SESSIONS);
     }
     assert_eq!(entries as u64, sessions, "half of the sessions, each with a subscription");
     assert_eq!(index.statistics().subscriptions, sessions / 2);
@@ -389,7 +389,7 @@ fn a_sweep_does_a_piece_at_a_time_and_all_in_turn() {
 }
 
 #[test]
-fn an_event_for_a_user_asks_that_users_subscriptions_alone() {
+fn event_for_a_user_checks_only_the_subscriptions_of_that_user() {
     let mut index = Index::default();
     let alerts = Arc::new(Filter { kinds: [Kind::Alert].into(), ..Filter::default() });
     for session in 0..300 {
@@ -407,7 +407,7 @@ fn an_event_for_a_user_asks_that_users_subscriptions_alone() {
 }
 
 #[test]
-fn statistics_tell_what_each_dimension_did() {
+fn statistics_count_entries_lookups_and_matches_per_dimension() {
     let mut index = Index::default();
     let of = |value: Value| Arc::new(Filter::parse(&value, &Kinds::default()).unwrap());
     let filters = [
@@ -419,7 +419,7 @@ fn statistics_tell_what_each_dimension_did() {
         index.add(subscriber(1, number), &of(filter));
     }
     let entries = Dimension::ALL.map(|dimension| index.statistics().of(dimension).entries);
-    assert_eq!(entries, [3, 2, 0, 0, 0, 0, 1, 0], "a name is filed once, whatever the kinds");
+    assert_eq!(entries, [3, 2, 0, 0, 0, 0, 1, 0], "one entry for each value, for all kinds together");
     let event = Event {
         symbol: Some(Symbol::new("AAPL").unwrap()),
         rooms: vec![Room::new("desk").unwrap(), Room::new("vip").unwrap()],
@@ -437,14 +437,14 @@ fn statistics_tell_what_each_dimension_did() {
     assert_eq!(
         counted(Dimension::Room),
         (2 * SAMPLE, SAMPLE, SAMPLE),
-        "found under one room, not again under the other"
+        "found in the list of one room, and not again in the other"
     );
     assert_eq!(counted(Dimension::Any), (SAMPLE, 0, 0));
     assert_eq!(statistics.sampled_events, 1);
 }
 
 #[test]
-fn filters_are_told_apart_by_kind_however_many_kinds_there_are() {
+fn filters_are_distinguished_by_kind_with_any_number_of_kinds() {
     let mut index = Index::default();
     let kind = |number: u32| Kind::Other(format!("k{number}").into());
     let filter = |number: u32, symbols: Option<&str>| {

@@ -1,17 +1,17 @@
-//! The edge of the cluster: it holds the sockets and what they subscribed to, and delivers.
+//! A gateway holds the connections of clients and their subscriptions, and delivers events to them.
 //!
-//! The files stand in the order of an event's way in, then of a client's:
+//! The modules, first in the order of an event's way, then of a client's:
 //!
-//! * `edge` takes batches from NATS, decodes them once ([`delivery`]), proves them complete, and hands them on;
-//! * `messages` is what it says to the shards and they to it, through queues that know their bytes (`weighed`);
-//! * `runner` and `shard` deliver: [`index`] finds the sessions, [`outbox`] holds what waits by the rules of delivery,
-//!   [`account`] knows what a user may have (by counts that slide: [`sliding`]) and may ask for ([`budget`]), `timers` when
-//!   windows end, and `socket` writes; `session`, `sessions`, `accounts`, `pulse` and `mistakes` are the state of it
-//!   all;
-//! * `http`, `home`, `capacity`, `admission`, `handshake` and `auth` take a client from the upgrade to its shard as an
-//!   `new_session`; `shard/commands` answers what it asks for.
+//! * `edge` takes batches from NATS, decodes each once ([`delivery`]), checks coverage, and sends events to the shards;
+//! * `messages` defines what the edge and the shards send each other, through queues that count bytes (`byte_queue`);
+//! * `shard` delivers: [`index`] finds the sessions, [`outbox`] holds what waits to be sent, [`limits`] counts what a
+//!   user may receive and request, and `socket` writes;
+//! * [`backfill`] plans the replays for sessions that resume or ask for the past with `since`;
+//! * `http` upgrades a connection, and `handshake` authenticates it and passes it to its shard. `shard/commands.rs`
+//!   answers the client's requests;
+//! * `stats` describes the metrics.
 //!
-//! What decides is pure and public, so that benches can measure it; the clock is passed in.
+//! Code that decides is pure and public, so that benches can measure it. The clock is passed in.
 
 pub mod backfill;
 mod byte_queue;
@@ -50,10 +50,10 @@ use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::shard::{Clocks, Shard, ShardConfig};
 
-/// Runs a gateway until it is told to stop and has drained.
+/// Runs a gateway until a shutdown is requested and the drain is over.
 ///
 /// # Errors
-/// Whatever keeps it from starting, with what to do about it.
+/// The reason why it cannot start, with what to do about it.
 pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
     let failed = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     config.auth.secret().map_err(|error| failed("auth")(error.to_string()))?;
@@ -63,7 +63,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     })?;
     let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
     let node = Node::start(config, Role::Gateway, shutdown).await?;
-    // What was described before metrics are recorded would be forgotten.
+    // The recorder must be installed first: descriptions made before that are lost.
     stats::describe();
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
@@ -89,7 +89,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
             })
             .map_err(|error| failed("shard")(error.to_string()))?;
     }
-    // From here on the shards alone ask the edge, so that it ends when they have.
+    // From here on only shards hold a sender to the edge, so the edge ends when they have ended.
     drop(to_edge);
 
     let inputs = Inputs::open(&node.nats, &node.me, requests, node.membership.view())
@@ -108,16 +108,16 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let (listener, force) = (listener.into_std(), shutdown.force().clone());
     let listener = listener.map_err(|error| failed("gateway.listen")(error.to_string()))?;
     shutdown
-        .spawn_thread("door", move || door(listener, front, &force))
-        .map_err(|error| failed("door")(error.to_string()))?;
+        .spawn_thread("http", move || serve_http(listener, front, &force))
+        .map_err(|error| failed("http")(error.to_string()))?;
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
 }
 
-/// Serves HTTP and names sockets, on a thread of its own: however much is asked for there, what comes from NATS is not
-/// kept waiting behind it.
-fn door(listener: std::net::TcpListener, front: HttpState, force: &CancellationToken) -> io::Result<()> {
+/// Serves HTTP and authenticates connections. It has its own thread, so that many requests do not delay messages from
+/// NATS.
+fn serve_http(listener: std::net::TcpListener, front: HttpState, force: &CancellationToken) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -126,7 +126,7 @@ fn door(listener: std::net::TcpListener, front: HttpState, force: &CancellationT
     })
 }
 
-/// For how many connections there are file descriptors.
+/// How many connections the file descriptors are enough for.
 fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, StartError> {
     let wanted = RequiredCapacity {
         sessions: config.gateway.max_sessions,
@@ -138,7 +138,7 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
     let capacity = Capacity::of(descriptors, wanted).map_err(|least| StartError::Part {
         part: "file descriptors",
         reason: format!(
-            "this process may have {} and needs at least {least}: raise its limit (ulimit -n)",
+            "this process may open {} and needs at least {least}: raise its limit (ulimit -n)",
             descriptors.unwrap_or(0)
         ),
     })?;
@@ -148,7 +148,7 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
             needed,
             sessions = capacity.sessions,
             connections = capacity.connections,
-            "too few file descriptors for gateway.max_sessions and max_connections: fewer are taken; raise the limit (ulimit -n)"
+            "too few file descriptors: fewer than gateway.max_sessions or max_connections accepted; raise ulimit -n"
         );
     }
     Ok(capacity)

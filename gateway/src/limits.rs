@@ -1,5 +1,5 @@
-//! What a user may have and may ask for: `account` holds both, `budget` is a rate with a burst, and `sliding` counts over
-//! a window that slides.
+//! The limits of a user: [`account`] has the counts of a user, [`budget`] is a rate with a burst, and [`sliding`]
+//! counts over a sliding window.
 
 pub mod account;
 pub mod budget;

@@ -1,9 +1,9 @@
-//! What the edge and the shards say to each other.
+//! The messages between the edge and the shards.
 //!
-//! To a shard everything goes through one ordered channel, so that a confirmation stands exactly between the events
-//! before it and those after it. Neither way ever makes its sender wait, and both are bounded in bytes: a shard that is
-//! too far behind is not handed events, which is told to its clients (`edge/outlet`), and while too much waits for the
-//! edge, shards read no commands (`shard/turns`).
+//! A shard gets everything through one ordered channel, so that a confirmation stands exactly between the events before
+//! it and those after it. Neither direction ever makes its sender wait, and both are bounded in bytes: a shard that is
+//! too far behind gets no events, and its clients are notified of a gap (`edge/shard_queue.rs`). While too much waits
+//! for the edge, shards read no commands (`shard/turns.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,20 +19,19 @@ use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
 use crate::handshake::new_session::NewSession;
 
-/// Names a session within its gateway: its shard, and its number there.
+/// Identifies a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId {
-    /// The shard.
     pub(crate) shard: u16,
-    /// Counted up by the shard, never used twice.
+    /// The shard counts it up, and uses no number twice.
     pub(crate) number: u64,
 }
 
-/// What happens to partitions, in order, decoded and shared by all shards.
+/// Coverage events in order, decoded once and shared by all shards.
 #[derive(Debug)]
 pub(crate) struct SharedCoverageEvents {
     pub(crate) steps: Vec<CoverageEvent<Arc<Delivery>>>,
-    /// About how many bytes of memory they hold.
+    /// Approximate memory, in bytes.
     weight: usize,
 }
 
@@ -55,14 +54,14 @@ fn weight(step: &CoverageEvent<Arc<Delivery>>) -> usize {
     size_of_val(step) + events
 }
 
-/// A piece of the past, for those sessions of a gathering that lack it.
+/// A chunk of a backfill, for the sessions of a cohort.
 #[derive(Debug)]
 pub(crate) struct BackfillChunk {
     pub(crate) cohort: u64,
     pub(crate) steps: SharedCoverageEvents,
 }
 
-/// What a shard was not handed of a partition, since it is too far behind.
+/// A range of a partition that a shard did not get, because it was too far behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SkippedRange {
     pub(crate) partition: Partition,
@@ -70,82 +69,82 @@ pub(crate) struct SkippedRange {
     pub(crate) from: Seq,
     /// The range ends with this sequence.
     pub(crate) through: Seq,
-    /// Whether anything in it may be missed.
+    /// Whether the range may contain events.
     pub(crate) is_lost: bool,
 }
 
-/// What a shard is told.
+/// A message to a shard.
 #[derive(Debug)]
 pub(crate) enum ToShard {
-    /// A client has arrived and said who it is.
+    /// A client has connected and authenticated.
     Arrive(Box<NewSession>),
-    /// The edge says something.
+    /// A message from the edge.
     Edge(FromEdge),
 }
 
-/// What the edge says to a shard.
+/// A message from the edge to a shard.
 #[derive(Debug)]
 pub(crate) enum FromEdge {
-    /// Partitions moved on.
+    /// Coverage events of partitions.
     Steps(Arc<SharedCoverageEvents>),
-    /// Partitions moved on while the shard was too far behind to be handed what happened.
+    /// Ranges that were skipped while the shard was too far behind.
     LeftOut(Vec<SkippedRange>),
-    /// All clients are to be told that the cluster does not reach this gateway, and why, or that it does again.
+    /// Notify all clients that an outage has begun, with the reason, or that it is over.
     Upstream(NoticeCode, Option<String>),
-    /// The oldest unconfirmed request of this session is confirmed as of here.
+    /// The oldest unconfirmed request of this session is confirmed from here on.
     Confirmed(u64),
-    /// These sessions are to connect elsewhere.
+    /// These sessions must connect to another gateway.
     SendAway(Vec<u64>),
-    /// What these sessions lack is asked for together, under this number.
+    /// The cohort with this number was formed from these sessions.
     Gathered(u64, Vec<u64>),
-    /// Some of it has come.
+    /// A chunk for a cohort.
     Past(Arc<BackfillChunk>),
-    /// No more of it comes.
+    /// This cohort gets nothing more.
     PastEnds(u64),
-    /// Where in the stream this time stands, for which this session asked: everything up to this sequence is older. `None`
-    /// if NATS did not say for as long as `gateway.give_up_after`.
+    /// The position of a time that this session asked for: everything up to this sequence is older. `None` if NATS did
+    /// not answer for `gateway.give_up_after`.
     Found(u64, Timestamp, Option<Seq>),
 }
 
-/// What a shard asks of the edge.
+/// A request of a shard to the edge.
 #[derive(Debug)]
 pub(crate) enum ToEdge {
-    /// A session wants its user's events to come to this gateway. Confirmed.
+    /// A session has begun: its user's events must come to this gateway. Confirmed.
     Join(SessionId, UserId),
-    /// A session wants what passes any of these. Confirmed once.
+    /// A session adds these filters. Confirmed once.
     Add(SessionId, Vec<Arc<Filter>>),
-    /// A session no longer wants them.
+    /// A session removes a filter.
     Remove(Arc<Filter>),
-    /// A session wants what it lacks of the past.
+    /// A session asks for a backfill.
     CatchUp(SessionId, Box<BackfillRanges>),
-    /// A session takes no more of what it lacked of the past.
+    /// A session leaves the cohorts that it waits in.
     LeavePast(SessionId),
-    /// A shard is done with a piece of this gathering, of so many bytes.
+    /// A shard has processed a chunk of this cohort, of this many bytes.
     Digested(u64, usize),
-    /// A session wants to know where in the stream a time stands.
+    /// A session asks for the position of a time in the stream.
     Find(SessionId, Timestamp),
-    /// A session is gone, and wants none of these any more.
+    /// A session is gone, and its filters with it.
     Leave(SessionId, Vec<Arc<Filter>>),
 }
 
-/// What a session and its socket hold at their arrival, about.
+/// Approximate memory of a new session and its socket, in bytes.
 const ARRIVAL_BYTES: usize = 4 * 1024;
 
-/// What a condition of a filter holds, about.
+/// Approximate memory of a condition of a filter, in bytes.
 const CONDITION_BYTES: usize = 64;
 
 impl Weigh for ToShard {
     fn weigh(&self) -> usize {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
-            Self::Edge(said) => said.held(),
+            Self::Edge(message) => message.held(),
         };
         size_of_val(self) + held
     }
 }
 
 impl FromEdge {
-    /// About how many bytes it holds beside itself.
+    /// Approximate memory beyond the size of the enum itself, in bytes.
     fn held(&self) -> usize {
         match self {
             Self::Steps(steps) => steps.weight(),
@@ -173,7 +172,7 @@ impl Weigh for ToEdge {
     }
 }
 
-/// About how many bytes a filter holds.
+/// Approximate memory of a filter, in bytes.
 fn memory(filter: &Filter) -> usize {
     let Filter { symbols, patterns, tags, rooms, data, .. } = filter;
     let count = |set: Option<usize>| set.unwrap_or(0);

@@ -1,9 +1,10 @@
-//! What waits to be sent to one session, when it is due, and what may leave. Pure: the clock is passed in.
+//! The outbox of one session: what waits to be sent, when it is due, and what may be sent now. Pure: the clock is
+//! passed in.
 //!
-//! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, a busy one gets
-//! its events together at the end of the window. A critical event waits for no window, and takes along what fits into
-//! its frame. `lanes` is the order of leaving, `notices` what has to be told: nothing is let go without a word, and no
-//! position covers what still waits or was not told yet.
+//! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, and a busy one
+//! gets its events together at the end of the window. A critical event waits for no window, and its frame takes other
+//! waiting events along, as far as they fit. `lanes` is the order of sending. `notices` are the pending notices: no
+//! event is dropped without a notice, and no position covers an event that still waits, or whose notice is pending.
 
 mod lanes;
 mod notices;
@@ -31,52 +32,52 @@ pub const FRAME_EVENTS: usize = 50;
 /// How large a frame may grow with a further event, in bytes.
 pub const FRAME_BYTES: usize = 64 * 1024;
 
-/// Stands for the number of a subscription where a notice concerns the whole session.
+/// Used as the number of the subscription in a notice for the whole session.
 pub const OF_SESSION: u32 = u32::MAX;
 
-/// What an outbox is held to; the same for all of a gateway.
+/// The limits of an outbox. They are the same for all outboxes of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
     /// How many bytes of events may wait.
     pub bytes: usize,
-    /// How many critical events a second wait for no window and are held by no rate.
+    /// How many critical events a second wait neither for a window nor for the rate.
     pub critical: u32,
     /// Whether urgent events overtake others.
     pub lanes: bool,
-    /// How long more than `bytes` may come before the client is given up, in milliseconds.
+    /// How long more than `bytes` may arrive before the client is closed, in milliseconds.
     pub patience: u64,
 }
 
-/// How much waits.
+/// The load of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutboxLoad {
-    /// No more than may.
+    /// Not more than allowed waits.
     Fine,
-    /// More than may: what can be sent is to be sent at once, and then [`Outbox::shed_load`] called.
+    /// More than allowed waits: the caller must send what it can at once, and then call [`Outbox::shed_load`].
     Heavy,
 }
 
-/// What became of an outbox in which too much waited.
+/// The result of [`Outbox::shed_load`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedResult {
-    /// It is as light as it may be again.
+    /// The outbox is within its limits again.
     Relieved,
-    /// Nothing helps: the client is to be closed.
+    /// The client must be closed.
     Hopeless,
 }
 
-/// The content of one frame, used again for each.
+/// The content of one frame. It is reused for each.
 #[derive(Debug, Default)]
 pub struct Frame {
     /// Whether its events overtake others that still wait.
     pub early: bool,
-    /// What is told before the events, each with the number of its subscription.
+    /// The notices, which are sent before the events, each with the number of its subscription.
     pub notices: Vec<(u32, Notice)>,
     /// The events.
     pub events: Vec<QueuedEvent>,
-    /// How many of them went before their lane's turn, because they had waited too long.
+    /// How many of them are sent before their lane's turn, because they have waited too long.
     pub promoted: u64,
-    /// What did not leave as it came, found while it was put together: an entry per event.
+    /// The events that were dropped, conflated or delayed while the frame was composed: one entry per event.
     pub dropped: Vec<(NoticeCode, Fate)>,
 }
 
@@ -102,11 +103,11 @@ pub struct Outbox {
     notices: PendingNotices,
     last_sent: Option<Millis>,
     due: Option<Millis>,
-    /// Until when the user's rate holds all that is not exempt.
+    /// Until when the user's rate delays all events that are not exempt.
     held_until: Millis,
-    /// Critical events of the last second that left by their budget; none until the first.
+    /// Critical events of the last second that were sent by their budget; `None` until the first.
     critical: Option<Box<PerSecond>>,
-    /// Since when more comes than the client reads.
+    /// Since when more arrives than the client reads.
     slow_since: Option<Millis>,
 }
 
@@ -131,8 +132,8 @@ impl Outbox {
         }
     }
 
-    /// Adds an event that may wait for a window. One that was just added, for another subscription, is not added
-    /// again: the smaller window holds.
+    /// Adds an event that may wait for a window. An event that was just added for another subscription is not added
+    /// again; the smaller window counts.
     pub fn push(
         &mut self,
         now: Millis,
@@ -160,7 +161,7 @@ impl Outbox {
         if self.lanes.bytes() > limits.bytes { OutboxLoad::Heavy } else { OutboxLoad::Fine }
     }
 
-    /// When what waits is to be sent; `None` if nothing waits.
+    /// When the waiting events must be sent; `None` if nothing waits.
     #[must_use]
     pub fn due(&self) -> Option<Millis> {
         self.due
@@ -184,16 +185,16 @@ impl Outbox {
         self.lanes.bytes()
     }
 
-    /// Whether there is anything to send or to tell.
+    /// Whether events or notices wait.
     #[must_use]
     pub fn wants_out(&self) -> bool {
         self.lanes.len() > 0 || !self.notices.is_empty()
     }
 
-    /// Makes room although the client does not read: first conflates, then lets go of the lowest lane. What went is
-    /// named in `dropped`.
+    /// Makes room although the client does not read: first conflates, then drops events of the lowest lane. Adds these
+    /// events to `dropped`.
     ///
-    /// An eighth more than needed goes, so that this is not done again for the very next event.
+    /// It frees an eighth more than needed, so that the very next event does not need it again.
     pub fn shed_load(
         &mut self,
         now: Millis,
@@ -215,10 +216,11 @@ impl Outbox {
         if self.lanes.bytes() > limits.bytes { ShedResult::Hopeless } else { ShedResult::Relieved }
     }
 
-    /// Puts the next frame together: what is to be told, and the events that may leave at `now`. The caller sends it,
-    /// or, if it is empty, waits until [`Self::due`].
+    /// Composes the next frame: the pending notices, and the events that may be sent at `now`. The caller sends it or,
+    /// if it is empty, waits until [`Self::due`].
     ///
-    /// `quota` takes an event of its subscription's quota; `false` means that it is used up. It holds no critical event.
+    /// `quota` takes an event from its subscription's quota; `false` means that the quota is used up. Critical events
+    /// are sent anyway.
     pub fn compose(
         &mut self,
         now: Millis,
@@ -229,7 +231,7 @@ impl Outbox {
         frame: &mut Frame,
     ) {
         frame.clear();
-        // Most sessions have no critical event waiting, and their budget lies elsewhere in memory.
+        // Most sessions have no critical event waiting, and reading the budget touches other memory.
         let mut budget = if self.lanes.critical() > 0 { self.budget(now, limits) } else { 0 };
         let mut allowance = account.allowance(now);
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
@@ -267,16 +269,16 @@ impl Outbox {
             self.critical.get_or_insert_with(|| Box::new(PerSecond::second())).add(now, exempt);
         }
         if allowance == 0 {
-            // The client reads what it is sent: what waits now waits for the rate.
-            self.reads(frame);
+            // The client reads what is sent: the rest waits for the rate.
+            self.mark_recovered(frame);
             self.throttle(now, account, encoding, limits, &mut frame.dropped);
         }
         self.settle(now, limits, budget, frame);
         frame.early = self.overtakes(&frame.events);
     }
 
-    /// The session's position: that of its shard, held back to before the first event that still waits, or of which
-    /// nothing was told yet.
+    /// The session's position: that of its shard, limited to before the first event that still waits, or whose notice
+    /// is pending.
     #[must_use]
     pub fn hold_back(&self, applied: &Position) -> Position {
         let mut position = applied.clone();
@@ -287,31 +289,31 @@ impl Outbox {
         position
     }
 
-    /// Lets go of everything, for a client that is closed; what went is among [`Self::last_words`].
+    /// Drops all events, for a client that is closed. Their notices are among [`Self::last_words`].
     pub fn drop_all(&mut self, code: NoticeCode) {
         for waiting in std::mem::take(&mut self.lanes).iter() {
             self.notices.count(code, Fate::Dropped, waiting.subscription, &waiting.delivery);
         }
     }
 
-    /// Forgets the events that wait: they are to come again.
+    /// Removes the waiting events without a notice: the caller requests them again, or notifies of them itself.
     pub(crate) fn forget_events(&mut self) {
         self.lanes = Lanes::default();
         self.due = None;
     }
 
-    /// Everything that was not told yet, to be told before the connection is closed.
+    /// Takes the pending notices, which must be sent before the connection is closed.
     pub fn last_words(&mut self) -> Vec<(u32, Notice)> {
         self.notices.take().collect()
     }
 
-    /// How many critical events may leave at `now` without waiting for a window or for the rate.
+    /// How many critical events may be sent at `now` without waiting for a window or the rate.
     fn budget(&mut self, now: Millis, limits: &OutboxLimits) -> u32 {
         limits.critical.saturating_sub(self.critical.as_mut().map_or(0, |sent| sent.count(now)))
     }
 
-    /// The user's rate is used up: what waits is conflated, at most a second's worth of it goes on waiting, and none
-    /// of it for too long.
+    /// The user's rate is used up: conflates what waits, and drops what is more than a second's worth or has waited for
+    /// too long.
     fn throttle(
         &mut self,
         now: Millis,
@@ -325,14 +327,14 @@ impl Outbox {
             return;
         }
         self.conflate(NoticeCode::Throttled, encoding, dropped);
-        let mut gone = Vec::new();
-        self.lanes.expire(now, encoding, |waiting| gone.push(waiting));
+        let mut removed = Vec::new();
+        self.lanes.expire(now, encoding, |waiting| removed.push(waiting));
         while (self.lanes.len() > account.rate as usize || self.lanes.bytes() > limits.bytes)
             && let Some(waiting) = self.lanes.pop_lowest(encoding)
         {
-            gone.push(waiting);
+            removed.push(waiting);
         }
-        for waiting in gone {
+        for waiting in removed {
             self.dropped(NoticeCode::Throttled, Fate::Dropped, &waiting, dropped);
         }
     }
@@ -350,13 +352,13 @@ impl Outbox {
         dropped.push((code, fate));
     }
 
-    /// What follows from a frame that leaves now: what it tells, and when the next is due.
+    /// Adds the pending notices to a frame that is sent now, and computes when the next one is due.
     fn settle(&mut self, now: Millis, limits: &OutboxLimits, budget: u32, frame: &mut Frame) {
         if !self.notices.is_empty() {
             frame.notices.extend(self.notices.take());
         }
         if self.lanes.bytes() <= limits.bytes / 2 {
-            self.reads(frame);
+            self.mark_recovered(frame);
         }
         if !frame.events.is_empty() {
             self.last_sent = Some(now);
@@ -371,14 +373,14 @@ impl Outbox {
         };
     }
 
-    /// The client reads fast enough; it is told so if it did not.
-    fn reads(&mut self, frame: &mut Frame) {
+    /// The client reads fast enough. If it was slow, it gets a notice.
+    fn mark_recovered(&mut self, frame: &mut Frame) {
         if self.slow_since.take().is_some() {
             frame.notices.push((OF_SESSION, Notice::new(NoticeCode::Recovered)));
         }
     }
 
-    /// Whether something that still waits is older, in its partition, than one of these events.
+    /// Whether an event that still waits is older than one of `events` of its partition.
     fn overtakes(&self, events: &[QueuedEvent]) -> bool {
         if self.lanes.len() == 0 || events.is_empty() {
             return false;

@@ -1,4 +1,4 @@
-//! The rules of delivery: by example, and under random load, limits and stalls.
+//! The rules of an outbox: by example, and under random load, limits and stalls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ impl Example {
 }
 
 #[test]
-fn a_quiet_session_is_sent_at_once_and_a_busy_one_at_the_end_of_its_window() {
+fn event_is_sent_at_once_to_a_quiet_session_and_at_the_end_of_the_window_to_a_busy_one() {
     let mut one = Example::new(0, OPEN);
     one.push(1_000, 1, Priority::Low);
     assert_eq!((one.due(), one.send(1_000)), (Some(1_000), vec![1]));
@@ -61,24 +61,24 @@ fn a_quiet_session_is_sent_at_once_and_a_busy_one_at_the_end_of_its_window() {
     one.push(1_025, 2, Priority::Low);
     assert_eq!(one.due(), Some(1_100));
     one.outbox.push(Millis(1_025), &event(3, Priority::Low, 3, 1), 1, WINDOW / 2, JSON, &OPEN);
-    assert_eq!(one.due(), Some(1_050), "the smallest window holds");
+    assert_eq!(one.due(), Some(1_050), "the smallest window counts");
     one.push(1_030, 4, Priority::Critical);
     assert_eq!(one.due(), Some(1_030), "a critical event waits for no window");
-    assert_eq!(one.send(1_030), [4, 2, 3], "and takes the others along");
-    assert!(!one.frame.early, "nothing was overtaken: all left together");
+    assert_eq!(one.send(1_030), [4, 2, 3], "and its frame has the others too");
+    assert!(!one.frame.early, "nothing was overtaken: all were sent together");
     one.push(1_300, 5, Priority::Low);
     assert_eq!(one.due(), Some(1_300));
 }
 
 #[test]
-fn an_event_that_several_subscriptions_want_waits_once() {
+fn event_that_matches_several_subscriptions_waits_once() {
     let (mut outbox, once) = (Outbox::new(), event(1, Priority::Critical, 1, 1));
     let limits = OutboxLimits { critical: 1, ..OPEN };
     for subscription in 1..4 {
         outbox.push(Millis(0), &once, subscription, WINDOW, JSON, &limits);
     }
     assert_eq!(outbox.len(), 1);
-    // It took one of the budget, not three.
+    // It used one unit of the budget, not three.
     assert!(outbox.notices.is_empty());
 }
 
@@ -98,7 +98,7 @@ fn frames_end_at_fifty_events_or_sixty_four_kilobytes() {
 }
 
 #[test]
-fn lanes_leave_by_priority_and_what_overtakes_is_early() {
+fn lanes_are_sent_by_priority_and_a_frame_that_overtakes_is_early() {
     let mut lanes = Example::new(0, OPEN);
     for seq in 1..=60 {
         let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
@@ -121,7 +121,7 @@ fn lanes_leave_by_priority_and_what_overtakes_is_early() {
 }
 
 #[test]
-fn critical_events_beyond_their_budget_wait_and_are_told() {
+fn critical_events_beyond_their_budget_wait_with_a_notice() {
     let mut critical = Example::new(0, OutboxLimits { critical: 2, ..OPEN });
     critical.push(0, 1, Priority::Critical);
     assert_eq!(critical.send(0), [1]);
@@ -136,9 +136,9 @@ fn critical_events_beyond_their_budget_wait_and_are_told() {
 }
 
 #[test]
-fn a_used_up_rate_conflates_then_lets_go_and_critical_events_pass() {
+fn used_up_rate_conflates_then_drops_and_lets_critical_events_pass() {
     let mut user = Example::new(3, OPEN);
-    // Nine events of three keys, after three that went.
+    // Nine events of three keys, after three that were sent.
     for seq in 1..=3 {
         user.push(0, seq, Priority::Low);
     }
@@ -154,7 +154,7 @@ fn a_used_up_rate_conflates_then_lets_go_and_critical_events_pass() {
     assert_eq!((user.due(), user.send(110)), (Some(110), vec![13]));
     assert_eq!(user.send(1_100), [10, 11, 12]);
     assert!(user.frame.events.iter().all(|waiting| waiting.conflated == 2));
-    // High events are never replaced: more of them than a second's worth are let go.
+    // High events are never conflated: more of them than a second's worth are dropped.
     for seq in 20..30 {
         user.push(1_110, seq, Priority::High);
     }
@@ -165,7 +165,7 @@ fn a_used_up_rate_conflates_then_lets_go_and_critical_events_pass() {
 }
 
 #[test]
-fn what_waited_for_five_seconds_goes_first() {
+fn event_that_waited_for_five_seconds_is_sent_first() {
     let mut slow = Example::new(0, OPEN);
     slow.push(0, 1, Priority::Low);
     for seq in 2..=80 {
@@ -177,7 +177,7 @@ fn what_waited_for_five_seconds_goes_first() {
 }
 
 #[test]
-fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
+fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
     let limits = OutboxLimits { bytes: 20_000, ..OPEN };
     let mut slow = Example::new(0, limits);
     let mut dropped = Vec::new();
@@ -193,7 +193,7 @@ fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
     assert!(shed_bytes > 0 && slow.outbox.bytes() <= limits.bytes);
     assert!(
         slow.outbox.lanes.iter().all(|waiting| waiting.delivery.event.priority == Priority::High),
-        "low goes first"
+        "low events are dropped first"
     );
     slow.send(10);
     let codes: Vec<(&str, u64)> =
@@ -213,11 +213,11 @@ fn a_slow_reader_is_warned_then_relieved_then_cleared_or_closed() {
     assert!(over_limit.is_some_and(|at| at >= since + limits.patience), "{over_limit:?}, slow since {since}");
     let mut critical = Example::new(0, limits);
     let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(ShedResult::Hopeless));
-    assert!(closed, "critical events are never let go silently: the connection ends");
+    assert!(closed, "critical events are never dropped: the connection is closed instead");
 }
 
 #[test]
-fn a_quota_holds_no_critical_event_and_a_used_up_one_lets_go() {
+fn used_up_quota_drops_events_but_no_critical_ones() {
     let mut one = Example::new(0, OPEN);
     for (seq, priority) in [(1, Priority::High), (2, Priority::Critical), (3, Priority::High)] {
         one.push(0, seq, priority);
@@ -230,7 +230,7 @@ fn a_quota_holds_no_critical_event_and_a_used_up_one_lets_go() {
 }
 
 #[test]
-fn critical_events_are_told_as_delayed_only_if_they_waited() {
+fn critical_events_count_as_delayed_only_if_they_waited() {
     let mut critical = Example::new(0, OutboxLimits { critical: 2, ..OPEN });
     for seq in 1..=5 {
         critical.push(0, seq, Priority::Critical);
@@ -239,14 +239,14 @@ fn critical_events_are_told_as_delayed_only_if_they_waited() {
 }
 
 #[test]
-fn a_reader_that_only_its_rate_holds_is_not_slow() {
+fn reader_delayed_only_by_its_rate_is_not_slow() {
     let limits = OutboxLimits { bytes: 20_000, ..OPEN };
     let mut held = Example::new(30, limits);
     let push = |held: &mut Example, seq| {
         let event = event(seq, Priority::High, seq as u8, 400);
         held.outbox.push(Millis(0), &event, 1, WINDOW, JSON, &limits) == OutboxLoad::Heavy
     };
-    // It reads nothing until too much waits, and then all that it is sent.
+    // It reads nothing until too much waits, and then everything that is sent.
     let heavy = (1..=200).find(|seq| push(&mut held, *seq)).unwrap();
     held.outbox.shed_load(Millis(0), JSON, &limits, &mut Vec::new());
     assert_eq!(held.send(20).len(), 30.min(heavy as usize - 1));
@@ -255,7 +255,7 @@ fn a_reader_that_only_its_rate_holds_is_not_slow() {
     assert!(codes.contains(&"recovered"), "{codes:?}");
 }
 
-/// What happens to an outbox.
+/// An input of an outbox.
 #[derive(Clone, Debug)]
 enum OutboxAction {
     Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16 },
@@ -263,7 +263,7 @@ enum OutboxAction {
     Stall(bool),
 }
 
-fn happens() -> impl Strategy<Value = OutboxAction> {
+fn action() -> impl Strategy<Value = OutboxAction> {
     let event = (
         prop::sample::select(Priority::ALL.to_vec()),
         0..6u8,
@@ -281,7 +281,7 @@ fn happens() -> impl Strategy<Value = OutboxAction> {
     ]
 }
 
-/// A session that is driven as a shard drives it, and what its client knows.
+/// An outbox that is driven as a shard drives it, and what its client has received.
 struct OutboxRun {
     outbox: Outbox,
     account: Account,
@@ -292,7 +292,7 @@ struct OutboxRun {
     pushed: Vec<Arc<Delivery>>,
     received: Vec<Arc<Delivery>>,
     seen: BTreeSet<Seq>,
-    /// Non-exempt events by the moment of their sending.
+    /// The times at which events that are not exempt were sent.
     sent: Vec<Millis>,
     missing: u64,
     ranges: Vec<tickwire_core::protocol::Range>,
@@ -301,7 +301,7 @@ struct OutboxRun {
 }
 
 impl OutboxRun {
-    fn tell(&mut self, notice: &Notice) {
+    fn take_notice(&mut self, notice: &Notice) {
         self.missing += notice.dropped + notice.conflated;
         if notice.dropped + notice.conflated > 0 {
             self.ranges.extend(&notice.ranges);
@@ -310,7 +310,7 @@ impl OutboxRun {
         assert_eq!(notice.ranges.is_empty(), total == 0, "{notice:?}");
     }
 
-    /// Whether the client has the event or was told a range that holds it.
+    /// Whether the client has the event, or a notice with a range that includes it.
     fn knows(&self, delivery: &Delivery) -> bool {
         self.seen.contains(&delivery.seq)
             || self
@@ -334,7 +334,7 @@ impl OutboxRun {
             let size: usize = frame.events.iter().map(|waiting| waiting.delivery.object(JSON).len()).sum();
             assert!(frame.events.len() <= FRAME_EVENTS && (size <= FRAME_BYTES || frame.events.len() == 1));
             for (_, notice) in &frame.notices {
-                self.tell(notice);
+                self.take_notice(notice);
             }
             for waiting in &frame.events {
                 assert!(self.seen.insert(waiting.delivery.seq), "once");
@@ -343,7 +343,7 @@ impl OutboxRun {
                     self.sent.push(self.now);
                 }
             }
-            // What a frame that is not early gives lets a client move on past all that is older.
+            // A frame that is not early moves the client's position beyond all older events.
             if !frame.early {
                 for waiting in &frame.events {
                     for older in self.pushed.iter().filter(|older| older.partition == waiting.delivery.partition) {
@@ -364,8 +364,8 @@ impl OutboxRun {
         }
     }
 
-    fn happen(&mut self, happens: OutboxAction) {
-        match happens {
+    fn apply(&mut self, action: OutboxAction) {
+        match action {
             OutboxAction::Event { priority, key, size, subscriptions, window } => {
                 let delivery = event(self.pushed.len() as u64 + 1, priority, key, size);
                 self.pushed.push(Arc::clone(&delivery));
@@ -397,7 +397,7 @@ impl OutboxRun {
                 self.flush();
             }
         }
-        // Whatever position the server tells, the client knows of all before it.
+        // The client knows of all events before any position that the server sends.
         let last = self.pushed.len() as u64;
         let applied = Position { epoch_id: EpochId(1), seqs: vec![Seq(last), Seq(last)] };
         let position = self.outbox.hold_back(&applied);
@@ -412,8 +412,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_expected_is_received_or_told(
-        load in prop::collection::vec(happens(), 1..150),
+    fn every_event_is_received_or_covered_by_a_notice(
+        load in prop::collection::vec(action(), 1..150),
         bytes in prop::sample::select(vec![1_500, 6_000, 1 << 20]),
         (rate, quota) in (prop::sample::select(vec![0, 3, 20]), prop::option::of(1..8u32)),
         (critical, lanes) in (prop::sample::select(vec![0, 2, 1_000]), any::<bool>()),
@@ -433,8 +433,8 @@ proptest! {
             ranges: Vec::new(),
             closed: false,
         };
-        for happens in load {
-            run.happen(happens);
+        for action in load {
+            run.apply(action);
             if run.closed {
                 break;
             }
@@ -442,11 +442,11 @@ proptest! {
         if run.closed {
             run.outbox.drop_all(NoticeCode::SlowConsumer);
             for (_, notice) in run.outbox.last_words() {
-                run.tell(&notice);
+                run.take_notice(&notice);
             }
         } else {
-            run.happen(OutboxAction::Stall(false));
-            run.happen(OutboxAction::Pause(60_000));
+            run.apply(OutboxAction::Stall(false));
+            run.apply(OutboxAction::Pause(60_000));
             prop_assert!(!run.outbox.wants_out() && run.outbox.due().is_none());
         }
         prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));

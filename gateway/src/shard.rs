@@ -1,10 +1,16 @@
-//! A delivery shard: it owns its sessions, its part of the index and its timers, on a thread of its own. Nothing here
-//! is locked, and nothing here waits.
+//! A delivery shard: a thread that owns its sessions, its part of the index and its timers. Nothing here is locked, and
+//! nothing here waits.
 //!
-//! Events come in as steps, find their sessions by the index, wait in outboxes, and leave in frames (`flush`).
-//! `turns` is the other direction: whose commands are read next; `commands` answers them. `past` is for those who catch
-//! up. `epoch` is how sessions come and go, `term` how long their tokens let them stay, `maintain` what is done once in a while,
-//! `reset` what is done when another life of the stream begins.
+//! * `runner` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
+//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`pulse`]
+//!   whether the client is alive;
+//! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
+//!   frames, and `gaps` notifies of gaps;
+//! * `backfill` delivers the chunks of cohorts;
+//! * `turns` decides which socket is read next, `commands` answers what clients request, and [`mistakes`] counts their
+//!   malformed frames;
+//! * `reset` begins a new epoch, and `maintenance` cleans up once a second;
+//! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard.
 
 pub(crate) mod accounts;
 pub(crate) mod backfill;
@@ -61,19 +67,19 @@ use crate::shard::turns::CommandRates;
 use crate::socket::Socket;
 use crate::stats::Stats;
 
-/// How finely windows end, in milliseconds.
+/// The resolution of the ends of windows, in milliseconds.
 const FLUSH_SLOT_MS: u64 = 4;
 
-/// How finely heartbeats and deadlines are kept, in milliseconds.
+/// The resolution of heartbeats and deadlines, in milliseconds.
 const ATTENTION_SLOT_MS: u64 = 20;
 
-/// So many times the longest range may be read for a user's sessions that catch up, after none was for long enough.
+/// The burst of a user's backfill rate: the longest range times this.
 const PAST_BURST: u64 = 2;
 
-/// The weight of a session whose token names none.
+/// The weight of a session whose token has no weight.
 pub(crate) const USUAL_WEIGHT: u8 = 1;
 
-/// What every shard of a gateway is given.
+/// What every shard of a gateway gets at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {
     pub(crate) gateway: NodeId,
@@ -84,13 +90,13 @@ pub(crate) struct ShardConfig {
     pub(crate) clocks: Clocks,
 }
 
-/// What a shard reads of the time beside what it is told: how long its work takes, and the time of day of tokens and
-/// events.
+/// The clocks that a shard reads itself, besides the time that is passed in: to measure its work, and to compare with
+/// the times of tokens and events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
     /// The time of day, as the duration since 1970.
     pub(crate) wall: fn() -> Duration,
-    /// A time that only ever grows.
+    /// A time that never goes back.
     pub(crate) monotonic: fn() -> Duration,
 }
 
@@ -103,39 +109,39 @@ pub(crate) struct Shard<S> {
     edge: Sender<ToEdge>,
     sessions: Sessions<S>,
     accounts: Accounts,
-    /// Sessions of another than the usual weight.
+    /// The number of sessions with another weight than the default.
     weighted: usize,
     index: Index,
     index_published: PublishedStatistics,
     applied: Position,
-    /// The last sequence of the life of the stream before this one.
+    /// The last sequence of the epoch before this one.
     before: Seq,
-    /// What clients that come are told, while the cluster does not reach this gateway.
+    /// The notice of the outage, while there is one. New clients get it too.
     outage: Option<Notice>,
     flushes: Timers,
     attention: Timers,
     /// Sessions whose sockets wait to be read, in the order of their turns.
     due: VecDeque<u64>,
-    /// When those that have used up their rate are read again.
+    /// When sessions that have used up their rate are read again.
     pauses: Timers,
-    /// Too much waits for the edge, which is looked at again then.
+    /// While too much waits for the edge: when to check it again.
     edge_full_until: Option<Millis>,
     command_rates: CommandRates,
-    /// Sessions that wait until their users may be given the past again.
+    /// Sessions whose backfill waits for a slot or the budget of their user.
     put_off: Timers,
     past_rate: Rate,
     maintain_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
-    /// The sessions that are given the past together.
+    /// The cohorts with sessions in this shard.
     cohorts: BTreeMap<u64, Cohort>,
-    /// Sessions that catch up and let new events go.
+    /// Sessions with a backfill that dropped new events.
     behind: Vec<u64>,
-    /// An account that nothing is counted for.
+    /// An account without limits.
     unlimited: Account,
-    /// Sessions that were welcomed and whose sockets are to be watched from now on.
+    /// Sessions that were welcomed, and whose sockets must be watched from now on.
     welcomed: Vec<u64>,
-    /// What the next frame says, and its bytes: the memory of both is used again.
+    /// The content of the next frame, and its bytes. Both buffers are reused.
     content: Frame,
     frame: Vec<u8>,
     stats: Stats,
@@ -189,7 +195,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Takes what the edge says.
+    /// Takes a message from the edge.
     pub(crate) fn take(&mut self, now: Millis, message: FromEdge) {
         match message {
             FromEdge::Steps(steps) => {
@@ -206,8 +212,8 @@ impl<S: Socket> Shard<S> {
                 self.flush_touched(now);
                 self.renew(now);
             }
-            FromEdge::LeftOut(ranges) => self.miss(now, &ranges),
-            FromEdge::Upstream(code, reason) => self.tell_upstream(now, code, reason),
+            FromEdge::LeftOut(ranges) => self.skip(now, &ranges),
+            FromEdge::Upstream(code, reason) => self.notify_upstream(now, code, reason),
             FromEdge::Confirmed(session) => self.confirmed(now, session),
             FromEdge::SendAway(sessions) => {
                 for session in sessions {
@@ -221,12 +227,12 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The sessions that were welcomed since the last call, for the caller to watch their sockets.
+    /// The sessions that were welcomed since the last call. The caller must watch their sockets.
     pub(crate) fn welcomed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.welcomed)
     }
 
-    /// When [`Self::turn`] is next to be called.
+    /// When [`Self::turn`] must be called next.
     pub(crate) fn next_turn(&self) -> Millis {
         [self.flushes.next(), self.attention.next(), self.next_pause(), self.put_off.next()]
             .into_iter()
@@ -234,10 +240,10 @@ impl<S: Socket> Shard<S> {
             .fold(self.maintain_at, Millis::min)
     }
 
-    /// Does what is due: windows that end, heartbeats, clients that take too long.
+    /// Does what is due: flushes outboxes whose windows end, sends heartbeats, closes clients that take too long.
     pub(crate) fn turn(&mut self, now: Millis) {
         while let Some((at, mut numbers)) = self.flushes.pop_due(now) {
-            self.order(&mut numbers);
+            self.sort_by_weight(&mut numbers);
             for number in numbers {
                 if self.sessions.get(number).is_some_and(|session| session.flush_at == Some(at)) {
                     self.flush(now, number);
@@ -256,7 +262,7 @@ impl<S: Socket> Shard<S> {
         self.maintain(now);
     }
 
-    /// Adds what was counted to the metrics.
+    /// Adds the counts to the metrics.
     pub(crate) fn publish_stats(&mut self) {
         self.stats.publish();
     }
@@ -270,7 +276,7 @@ impl<S: Socket> Shard<S> {
         SessionId { shard: self.number, number }
     }
 
-    /// The edge outlives its shards; if it is gone, the process is ending.
+    /// Sends a request to the edge. The edge outlives its shards; if it is gone, the process is ending.
     fn ask(&self, request: ToEdge) {
         if !self.edge.send(request) {
             tracing::debug!("the edge has ended");
@@ -286,14 +292,14 @@ impl<S: Socket> Shard<S> {
                 }
                 self.set_applied(*partition, *through);
             }
-            // Told with those that stand beside it.
+            // `take` has sent it, together with its neighbours.
             CoverageEvent::Gap { .. } => {}
             CoverageEvent::Reset { former, epoch } => self.begin_epoch(now, former.is_some(), *epoch),
         }
     }
 
-    /// The shard was too far behind to be handed this.
-    fn miss(&mut self, now: Millis, ranges: &[SkippedRange]) {
+    /// Takes the ranges that the edge skipped because the shard was too far behind.
+    fn skip(&mut self, now: Millis, ranges: &[SkippedRange]) {
         let (lost, empty): (Vec<_>, Vec<_>) = ranges.iter().partition(|range| range.is_lost);
         for SkippedRange { partition, through, .. } in empty {
             self.set_applied(*partition, *through);
@@ -309,7 +315,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Puts an event into the outboxes of the sessions that it concerns.
+    /// Puts an event into the outboxes of the sessions that it matches.
     fn deliver(&mut self, now: Millis, delivery: &Arc<Delivery>) {
         self.stats.events += 1;
         let Self { index, sessions, touched, heavy, limits, .. } = self;
@@ -333,7 +339,7 @@ impl<S: Socket> Shard<S> {
             }
         });
         self.stats.unmatched += u64::from(!matched);
-        // One that several subscriptions found stands there several times.
+        // A session with several matching subscriptions is listed several times.
         self.heavy.sort_unstable();
         self.heavy.dedup();
         for number in std::mem::take(&mut self.heavy) {
@@ -341,9 +347,9 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The cluster does not reach this gateway, or does again. Those that wait for their welcome are told as well: it is
-    /// what they wait for. The end is told to whoever was told of the beginning.
-    fn tell_upstream(&mut self, now: Millis, code: NoticeCode, reason: Option<String>) {
+    /// Notifies sessions that an outage has begun or ended. Sessions that wait for their welcome get the notice too,
+    /// because the outage is what they wait for. The end is sent to all that got the beginning.
+    fn notify_upstream(&mut self, now: Millis, code: NoticeCode, reason: Option<String>) {
         let notice = Notice { msg: reason, ..Notice::new(code) };
         if code == NoticeCode::UpstreamLost {
             self.outage = Some(notice);
@@ -363,7 +369,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Tells a session that the cluster does not reach this gateway, if that is so, and it does not know.
+    /// Notifies a session of the outage, if there is one and it has no notice of it yet.
     fn tell_outage(&mut self, now: Millis, number: u64) {
         let Some(notice) = self.outage.clone() else { return };
         let Some(session) = self.sessions.get_mut(number) else { return };
@@ -379,7 +385,7 @@ impl<S: Socket> Shard<S> {
 
     fn flush_touched(&mut self, now: Millis) {
         let mut touched = std::mem::take(&mut self.touched);
-        self.order(&mut touched);
+        self.sort_by_weight(&mut touched);
         for number in touched.drain(..) {
             let Some(session) = self.sessions.get_mut(number) else { continue };
             session.touched = false;
@@ -389,12 +395,12 @@ impl<S: Socket> Shard<S> {
                 None => {}
             }
         }
-        // Its memory is used again.
+        // The buffer is reused.
         self.touched = touched;
     }
 
-    /// Puts sessions of more weight first.
-    fn order(&self, numbers: &mut [u64]) {
+    /// Puts sessions with more weight first.
+    fn sort_by_weight(&self, numbers: &mut [u64]) {
         if self.weighted > 0 {
             let weight = |number: &u64| self.sessions.get(*number).map_or(0, |session| session.weight);
             numbers.sort_by_key(|number| Reverse(weight(number)));

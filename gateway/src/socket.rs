@@ -1,10 +1,10 @@
-//! A client's socket within its shard: its [`MessageReader`] reads, and data frames are written straight from the bytes that
-//! the shard puts together.
+//! A client's socket within its shard: its [`MessageReader`] reads messages, and data frames are written directly from
+//! the bytes that the shard has composed.
 //!
-//! Bytes that the kernel does not take wait here, and no event is written before they are gone. What a client says is
-//! read meanwhile, as long as the answers that wait are few. One task watches each socket; the socket itself tells it
-//! when there is something else to watch for. What is read in a turn and in a second is bounded by a [`ReadBudget`], and a turn
-//! begins when [`Socket::poll_ready`] says that there is something.
+//! Bytes that the kernel does not accept wait here, and no event is written before they are sent. Meanwhile the
+//! client's messages are read as long as few answers wait. One task watches each socket; the socket wakes it when it
+//! must watch for something else. A [`ReadBudget`] limits what is read in a turn and in a second. A turn begins when
+//! [`Socket::poll_ready`] returns [`Ready::Readable`].
 
 mod pace;
 mod reader;
@@ -34,27 +34,27 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// How much of what a client says in vain is let go at a time.
-const SCRAP: usize = 512;
+/// How many bytes are read and discarded at a time after a fault.
+const DISCARD_BYTES: usize = 512;
 
-/// While so many bytes of answers wait behind others for the kernel, a client is not asked for more.
+/// While at least this many bytes of answers wait behind others for the kernel, nothing is read from the client.
 const WAITING_ANSWERS: usize = 16 * 1024;
 
-/// What a client sent.
+/// A message from a client.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// A message in the encoding agreed on.
     Frame(bytes::Bytes),
-    /// A message of the other WebSocket type than the encoding's.
+    /// A message of the wrong WebSocket type for the encoding.
     WrongType,
-    /// A message that is larger than the limit, and was passed over.
+    /// A message that was larger than the limit, and was skipped.
     TooLarge,
-    /// A sign of life.
+    /// A ping, a pong or a close frame: only a sign of life.
     Alive,
 }
 
 impl Incoming {
-    /// How many bytes a client said.
+    /// The size of the message, in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Frame(bytes) => bytes.len(),
@@ -63,16 +63,16 @@ impl Incoming {
     }
 }
 
-/// Why a socket is of no use any more.
+/// Why a socket cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketEnd {
     /// The client left, or the connection broke.
     Gone,
-    /// It is to be closed with this code.
+    /// It must be closed with this code.
     Refused(CloseCode),
 }
 
-/// A socket between two threads.
+/// A socket on its way to another thread.
 #[derive(Debug)]
 pub(crate) struct DetachedSocket {
     tcp: std::net::TcpStream,
@@ -85,15 +85,15 @@ pub(crate) struct DetachedSocket {
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// There is something to read, if only the end.
+    /// There is something to read, possibly only the end.
     Readable,
-    /// The kernel takes bytes again.
+    /// The kernel accepts bytes again.
     Writable,
-    /// Nothing any more.
+    /// The connection is broken.
     Broken,
 }
 
-/// Whoever waits for a socket to become ready; woken when it is gone.
+/// The task that waits for a socket to become ready. It is woken when the socket is dropped.
 #[derive(Debug, Default)]
 struct Watcher(Option<Waker>);
 
@@ -111,67 +111,68 @@ impl Drop for Watcher {
     }
 }
 
-/// A client's connection, as its shard uses it. [`TcpSocket`] ships; the simulator has one of its own.
+/// A client's connection, as its shard uses it. It is a [`TcpSocket`], except in the simulator, which has its own.
 pub(crate) trait Socket {
-    /// How frames are written.
+    /// The encoding of frames.
     fn encoding(&self) -> Encoding;
 
     /// How many bytes wait for the kernel.
     fn unsent(&self) -> usize;
 
-    /// Whether what the client says is to be read: it takes the answers that it was given, or few of them wait.
+    /// Whether messages of the client should be read: few answers to it wait.
     fn takes_more(&self) -> bool;
 
     /// Whether the client has closed it, or it is broken, as far as is known without reading.
     fn is_gone(&self) -> bool;
 
-    /// Waits until there is something to read, if that is wanted, or, while bytes wait for the kernel, until it takes them.
-    /// Whoever waits is woken as well when it should look again, since that has changed or the socket is gone.
+    /// Waits until there is something to read, if it should be read, or until the kernel accepts bytes, if bytes wait.
+    /// The task is also woken when this has changed, or the socket is dropped, and must then poll again.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready>;
 
-    /// Waits, while bytes wait for the kernel, until it takes them, and reads nothing. Whoever waits is woken as well when
-    /// it should look again.
+    /// Waits until the kernel accepts bytes, if bytes wait; does not wait for reading. The task is also woken when it
+    /// must poll again.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Ready>;
 
-    /// Whoever waits is to look again.
+    /// Wakes the task that waits, so that it polls again.
     fn watch_again(&mut self);
 
-    /// Reads one message; `None` when there is none whole, or the turn is over.
+    /// Reads one message; `None` if none is complete, or the turn is over.
     fn read(&mut self) -> Result<Option<Incoming>, SocketEnd>;
 
-    /// Writes one message whose payload stands in `frame` behind [`HEADER`] bytes of room for its header.
+    /// Writes one message. Its payload is in `frame`, after [`HEADER`] bytes of space for the header.
     fn send(&mut self, frame: &mut [u8]) -> Result<(), SocketEnd>;
 
-    /// Asks the client's WebSocket for a sign of life.
+    /// Sends a ping.
     fn ping(&mut self) -> Result<(), SocketEnd>;
 
-    /// Says goodbye with a code and its reason.
+    /// Sends a close frame with a code and its reason.
     fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd>;
 
-    /// Gives the kernel what waits for it.
+    /// Writes the bytes that wait for the kernel.
     fn flush(&mut self) -> Result<(), SocketEnd>;
 }
 
-/// A socket, its reader, and what the kernel has not taken yet. What every delivery reads stands first.
+/// A TCP socket, its reader, and the bytes that the kernel has not accepted yet. The fields that every delivery reads
+/// are the first ones.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct TcpSocket {
     tcp: TcpStream,
     encoding: Encoding,
-    /// Whether our close frame is on its way, behind which nothing may follow.
+    /// Whether our close frame was written. Nothing may follow it.
     closing: bool,
     unsent: Vec<u8>,
-    /// How much of `unsent` is gone.
+    /// How many bytes of `unsent` are sent.
     sent: usize,
-    /// How much came to wait behind other bytes that waited.
+    /// How many bytes were added behind other waiting bytes.
     behind: usize,
     watcher: Watcher,
     reader: MessageReader,
     pace: ReadBudget,
-    /// While the client has used up its second.
+    /// The pause while the client has used up its budget of a second.
     pause: Option<Pin<Box<Sleep>>>,
-    /// What the reader met after which it cannot go on; what comes then is let go unread, so that the client can still
-    /// read why.
+    /// The error after which the reader cannot continue. Bytes that arrive after it are discarded, so that the client
+    /// can still read the close frame.
     fault: Option<&'static str>,
 }
 
@@ -185,14 +186,14 @@ impl TcpSocket {
         Self { tcp, reader, pace, pause, encoding, unsent, sent: 0, behind: 0, fault: None, closing: false, watcher }
     }
 
-    /// Takes the socket out of its runtime, to be handed to another thread.
+    /// Takes the socket out of its runtime, to move it to another thread.
     pub(crate) fn detach(self) -> io::Result<DetachedSocket> {
         let Self { reader, pace, encoding, .. } = self;
         let unsent = self.unsent[self.sent..].to_vec();
         Ok(DetachedSocket { tcp: self.tcp.into_std()?, reader, pace, encoding, unsent })
     }
 
-    /// Takes a parked socket into this thread's runtime.
+    /// Attaches a detached socket to this thread's runtime.
     pub(crate) fn attach(detached: DetachedSocket) -> io::Result<Self> {
         let DetachedSocket { tcp, reader, pace, encoding, unsent } = detached;
         #[cfg(target_os = "linux")]
@@ -200,19 +201,19 @@ impl TcpSocket {
         Ok(Self { unsent, ..Self::of(TcpStream::from_std(tcp)?, reader, pace, encoding) })
     }
 
-    /// From the next message on, this is the most bytes that one may have.
+    /// Sets the largest size of a message, in bytes, from the next message on.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
         self.reader.set_max_frame_bytes(max_frame_bytes);
     }
 
     fn discard(&mut self) -> Result<Option<Incoming>, SocketEnd> {
-        let mut scrap = [0; SCRAP];
+        let mut buffer = [0; DISCARD_BYTES];
         loop {
-            let most = self.pace.allowance().min(SCRAP);
+            let most = self.pace.allowance().min(DISCARD_BYTES);
             if most == 0 {
                 return Ok(None);
             }
-            match self.tcp.try_read(&mut scrap[..most]) {
+            match self.tcp.try_read(&mut buffer[..most]) {
                 Ok(0) => return Err(SocketEnd::Gone),
                 Ok(read) => self.pace.spend(read, 0),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -270,7 +271,7 @@ impl Socket for TcpSocket {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            // What was read and not looked at, or left for another turn, makes no kernel say so.
+            // The kernel does not report bytes that are already in the reader.
             let waits_here = self.reader.may_have_more() && self.fault.is_none();
             if !waits_here && ready!(self.tcp.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Ready::Broken);
@@ -305,7 +306,7 @@ impl Socket for TcpSocket {
         if self.closing {
             self.unsent.truncate(waiting);
         }
-        // What the reader answered by itself, a pong or a close, stands in `unsent` now.
+        // The reader's own answers, a pong or a close, are in `unsent` now.
         if waited {
             self.behind += self.unsent.len() - waiting;
         } else {
@@ -319,8 +320,8 @@ impl Socket for TcpSocket {
             Ok(Some(_)) => Ok(Some(Incoming::Alive)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => match fault(&error) {
-                Some((code, words)) => {
-                    self.fault = Some(words);
+                Some((code, reason)) => {
+                    self.fault = Some(reason);
                     Err(SocketEnd::Refused(code))
                 }
                 None => Err(SocketEnd::Gone),
@@ -366,7 +367,7 @@ impl Socket for TcpSocket {
     }
 }
 
-/// What the kernel has of a client's bytes.
+/// Reads the bytes that the kernel has received.
 struct Kernel<'a>(&'a TcpStream);
 
 impl Read for Kernel<'_> {
@@ -375,7 +376,7 @@ impl Read for Kernel<'_> {
     }
 }
 
-/// The most bytes that the header of a server's frame has (RFC 6455, 5.2).
+/// The largest size of the header of a server's frame, in bytes (RFC 6455, 5.2).
 pub(crate) const HEADER: usize = 10;
 
 /// Writes the header of an unmasked, final frame right before its payload, which starts at [`HEADER`]. Returns where
@@ -402,9 +403,9 @@ fn put_header(frame: &mut [u8], opcode: u8) -> usize {
     start
 }
 
-/// With what a client is closed whose reader met this, and what it is told; `None` if it has gone.
+/// The close code and the reason for an error of the reader; `None` if the client is gone.
 fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
-    let words = match error {
+    let reason = match error {
         Error::Capacity(_) => return Some((CloseCode::TooBig, CloseCode::TooBig.text())),
         Error::Utf8(_) => return Some((CloseCode::NotUtf8, CloseCode::NotUtf8.text())),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
@@ -424,7 +425,7 @@ fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
         },
         _ => return None,
     };
-    Some((CloseCode::ProtocolError, words))
+    Some((CloseCode::ProtocolError, reason))
 }
 
 #[cfg(test)]
@@ -432,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_those_of_rfc_6455() {
+    fn headers_are_written_as_in_rfc_6455() {
         for (len, expected) in [
             (5, vec![0x81, 5]),
             (125, vec![0x81, 125]),

@@ -1,4 +1,4 @@
-//! What a shard counts: kept in plain numbers while it delivers, and added to the metrics once a turn.
+//! The counts of a shard. They are plain numbers while it delivers, and are added to the metrics once a turn.
 
 use metrics::{Counter, counter, describe_counter};
 use tickwire_core::protocol::codes::NoticeCode;
@@ -9,26 +9,26 @@ use crate::outbox::Fate;
 /// Counts since the last [`Stats::publish`].
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    /// Events that came to this shard.
+    /// Events that this shard received.
     pub(crate) events: u64,
-    /// Events of those that concerned no session here.
+    /// Those of them that matched no session here.
     pub(crate) unmatched: u64,
-    /// Events that a socket took whole.
+    /// Events that were completely written to a socket.
     pub(crate) deliveries: u64,
-    /// Frames that were written.
+    /// Frames written.
     pub(crate) frames: u64,
-    /// Bytes of those.
+    /// Bytes of these frames.
     pub(crate) bytes: u64,
-    /// Frames that overtook what still waited.
+    /// Frames that overtook events of other lanes.
     pub(crate) early: u64,
-    /// Events that went before their lane's turn.
+    /// Events that were sent before their lane's turn.
     pub(crate) promoted: u64,
-    /// Events that still waited for clients that left.
+    /// Events that still waited when their client left.
     pub(crate) unread: u64,
     published: DeliveryMetrics,
 }
 
-/// The metrics, looked up once.
+/// Handles to the metrics, looked up once.
 struct DeliveryMetrics {
     events: Counter,
     unmatched: Counter,
@@ -41,7 +41,7 @@ struct DeliveryMetrics {
 }
 
 impl Stats {
-    /// Adds what was counted to the metrics.
+    /// Adds the counts to the metrics, and resets them.
     pub(crate) fn publish(&mut self) {
         let Self { events, unmatched, deliveries, frames, bytes, early, promoted, unread, published } = self;
         for (count, counter) in [
@@ -82,14 +82,14 @@ impl std::fmt::Debug for DeliveryMetrics {
     }
 }
 
-/// Events were let go that a session should have had.
+/// Counts dropped events that a session should have had.
 pub(crate) fn dropped(reason: &'static str, events: u64) {
     if events > 0 {
         counter!("tickwire_gateway_dropped_events_total", "reason" => reason).increment(events);
     }
 }
 
-/// An event did not leave as it came.
+/// Counts an event that was dropped, conflated or delayed.
 pub(crate) fn count_fate(code: NoticeCode, fate: Fate) {
     let reason = code.as_str();
     match fate {
@@ -99,32 +99,32 @@ pub(crate) fn count_fate(code: NoticeCode, fate: Fate) {
     }
 }
 
-/// Says what the gateway's metrics mean.
+/// Describes the gateway's metrics.
 pub(crate) fn describe() {
     crate::index::metrics::describe();
     crate::http::home::describe();
     crate::shard::backfill::describe();
-    declare_counter!("tickwire_gateway_shard_events_total", "Events handed to a shard, one count per shard");
-    declare_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that concerned no session of a shard");
-    declare_counter!("tickwire_gateway_deliveries_total", "Events that sockets took whole");
+    declare_counter!("tickwire_gateway_shard_events_total", "Events passed to a shard, counted once per shard");
+    declare_counter!("tickwire_gateway_shard_unmatched_events_total", "Events that matched no session of a shard");
+    declare_counter!("tickwire_gateway_deliveries_total", "Events completely written to sockets");
     declare_counter!("tickwire_gateway_frames_total", "WebSocket frames written to sockets");
     declare_counter!("tickwire_gateway_sent_bytes_total", "Bytes of frames written to sockets");
-    declare_counter!("tickwire_gateway_early_frames_total", "Frames that overtook events that still waited");
+    declare_counter!("tickwire_gateway_early_frames_total", "Frames that overtook waiting events of other lanes");
     declare_counter!(
         "tickwire_gateway_promoted_events_total",
-        "Events that left before their lane's turn, since they had waited for long"
+        "Events sent before their lane's turn because they had waited too long"
     );
-    declare_counter!("tickwire_gateway_unread_events_total", "Events that still waited for clients that left");
+    declare_counter!("tickwire_gateway_unread_events_total", "Events that still waited when their client left");
     describe_counter!(
         "tickwire_gateway_dropped_events_total",
-        "Events dropped that a session should have had, by reason; after `closed` a resume brings them"
+        "Dropped events that a session should have had, by reason; after `closed` a resume replays them"
     );
     describe_counter!("tickwire_gateway_conflated_events_total", "Events replaced by newer ones of their key");
-    describe_counter!("tickwire_gateway_delayed_events_total", "Critical events beyond their budget that had to wait");
-    describe_counter!("tickwire_gateway_notices_total", "Notices told to sessions, by code");
-    describe_counter!("tickwire_gateway_gaps_told_total", "Gaps told to sessions, one count per shard");
+    describe_counter!("tickwire_gateway_delayed_events_total", "Critical events delayed by their budget");
+    describe_counter!("tickwire_gateway_notices_total", "Notices sent to sessions, by code");
+    describe_counter!("tickwire_gateway_gaps_told_total", "Gaps notified to sessions, counted once per shard");
     describe_counter!("tickwire_gateway_closes_total", "Sessions closed by the gateway, by close code");
-    declare_counter!("tickwire_gateway_token_renewals_total", "New tokens that sessions went on with");
+    declare_counter!("tickwire_gateway_token_renewals_total", "Sessions that replaced their token");
     declare_counter!("tickwire_gateway_connections_total", "Requests for a WebSocket");
     declare_counter!(
         "tickwire_gateway_refused_upgrades_total",
@@ -133,15 +133,15 @@ pub(crate) fn describe() {
     );
     declare_counter!(
         "tickwire_gateway_displaced_sockets_total",
-        "Sockets that had not said who they are and were closed to make place for new ones"
+        "Unauthenticated sockets closed to make room for new ones"
     );
     declare_counter!(
         "tickwire_gateway_paused_commands_total",
-        "Times that a session, or its user, asked for more than its rate and was read no further for a while"
+        "Times that a session or its user exceeded its command rate and was not read for a while"
     );
     declare_counter!(
         "tickwire_gateway_edge_full_total",
-        "Times that a shard read no more commands since too many waited for the edge"
+        "Times that a shard stopped reading commands because too much waited for the edge"
     );
     describe_counter!("tickwire_gateway_refused_frames_total", "Client frames refused, by error code");
 }

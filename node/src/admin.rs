@@ -1,6 +1,6 @@
-//! The admin server: whether the node lives, whether it is ready and if not what is missing, and its metrics. It has
-//! a port of its own, on loopback unless told otherwise, and goes on answering while the node drains. It has a thread of
-//! its own, too: whatever is asked there, and however often, what the node does for others does not wait behind it.
+//! The admin server: liveness, readiness with what is missing, and metrics. It has a port of its own, on loopback by
+//! default, and still answers while the node drains. It also has a thread of its own: however many requests arrive
+//! there, the rest of the node does not wait for them.
 
 mod readiness;
 mod scrapes;
@@ -31,14 +31,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, info_span, warn};
 
-/// How long the server may take to end once it is told to stop.
+/// How long the server may take to end after the stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// How long its peers may take. Those who scrape come again within a minute.
+/// How long its peers may take. A scraper connects again within a minute.
 const DEADLINES: Deadlines =
     Deadlines { head: Duration::from_secs(5), idle: Duration::from_secs(75), write: Duration::from_secs(10) };
 
-/// The address cannot be listened on.
+/// The server cannot listen on the address.
 #[derive(Debug, Error)]
 #[error("admin.listen = {listen}: cannot listen there: {source}; is another node using it?")]
 pub struct AdminError {
@@ -55,10 +55,10 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens and serves. Once the drain begins the node counts as not ready, so that it is sent nothing new.
+    /// Listens and serves. Once the drain begins the node counts as not ready, so that it gets no new work.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or the system has no thread to give.
+    /// When the server cannot listen on the address, or the system cannot start a thread.
     pub async fn start(
         config: &AdminConfig,
         readiness: Readiness,
@@ -73,43 +73,43 @@ impl Admin {
         let routes = routes(readiness, metrics, shutdown.drain().clone());
         let limits = HttpLimits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
         let listener = listener.into_std().map_err(failed)?;
-        let (stopped, (ends, ended)) = (stop.clone(), oneshot::channel());
+        let (stopped, (result_sender, result)) = (stop.clone(), oneshot::channel());
         let work = move || {
             let served =
                 || info_span!("thread", thread = "admin").in_scope(|| serve(listener, routes, limits, stopped));
-            // Whoever started the node is gone if nobody hears of it.
-            ends.send(catch_unwind(AssertUnwindSafe(served))).ok();
+            // If the receiver is gone, the node itself is gone.
+            result_sender.send(catch_unwind(AssertUnwindSafe(served))).ok();
         };
         thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(failed)?;
         let watched = async move {
-            match ended.await {
+            match result.await {
                 Ok(Ok(Ok(()))) | Err(_) => {}
-                Ok(Ok(Err(failure))) => error!(%failure, "the admin server cannot serve"),
+                Ok(Ok(Err(failure))) => error!(%failure, "admin server failed"),
                 Ok(Err(panic)) => resume_unwind(panic),
             }
         };
         let server = shutdown.spawn_beside("admin", stop.clone(), watched);
-        info!(%address, "admin server listens");
+        info!(%address, "admin server listening");
         Ok(Self { address, stop, server })
     }
 
-    /// The address that it listens on, its port known even if 0 was asked for.
+    /// The address that it listens on; if port 0 was configured, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops listening and waits for the answers that are under way. The last thing that a node does.
+    /// Stops listening and waits for the answers in progress. The last thing that a node does.
     pub async fn stop(self) {
         self.stop.cancel();
         let abort = self.server.abort_handle();
         if timeout(STOP_GRACE, self.server).await.is_err() {
-            warn!("an admin request did not end in time");
+            warn!("admin requests not finished in time, aborted");
             abort.abort();
         }
     }
 }
 
-/// Serves on this thread until told to stop.
+/// Serves on this thread until `stop` is cancelled.
 fn serve(
     listener: std::net::TcpListener,
     routes: Router,

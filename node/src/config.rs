@@ -1,9 +1,9 @@
-//! The configuration: the first thing that a node reads, and fixed from then on.
+//! The configuration: the first thing that a node reads. It does not change afterwards.
 //!
-//! Four layers, the later ones winning: the embedded reference (which *is* the defaults), a file, the environment,
-//! flags. Each layer is checked against the reference before the merge, so that an error can name where the mistake
-//! stands; ranges are checked while the merged whole becomes a [`Config`], and what two keys demand of each other
-//! last. A new key is one commented line in `config/reference.toml` and one field in `sections.rs`.
+//! Four layers, later ones win: the embedded reference (which *is* the defaults), a file, the environment, flags. Each
+//! layer is checked against the reference before the merge, so that an error can name the place of the mistake. Ranges
+//! are checked when the merged table becomes a [`Config`]; rules between keys are checked last. A new key is one
+//! commented line in `config/reference.toml` and one field in `sections.rs`.
 
 mod error;
 mod layer;
@@ -23,19 +23,19 @@ pub use values::Secret;
 use layer::{Layer, LayerEntry, REFERENCE, Schema};
 use std::path::PathBuf;
 
-/// From what a configuration is made, beside the defaults.
+/// The sources of a configuration, beside the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// The file of `--config`, if any.
     pub file: Option<PathBuf>,
-    /// The environment, as (name, value); names that do not start with `TICKWIRE_` are passed over.
+    /// The environment, as (name, value); names that do not start with `TICKWIRE_` are ignored.
     pub env: Vec<(String, String)>,
     /// The pairs of `--set key=value`, as split by [`Config::parse_set`].
     pub sets: Vec<(String, String)>,
 }
 
 impl LoadOptions {
-    /// The options of this process: its own environment, and the file and pairs that its flags named.
+    /// The options of this process: its environment, and the file and pairs of its flags.
     pub fn from_process(file: Option<PathBuf>, sets: Vec<(String, String)>) -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -48,7 +48,7 @@ impl Config {
     /// Reads and checks all layers.
     ///
     /// # Errors
-    /// Whatever is wrong first, with the key, where it stands and what is allowed there.
+    /// The first mistake, with the key, its place and what is allowed there.
     pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
         let schema = Schema::of_reference();
         let mut layers = Vec::new();
@@ -83,8 +83,8 @@ impl Config {
 
     /// The configuration in effect, as TOML, secrets masked.
     pub fn show(&self) -> String {
-        // Serialising fails only for types that TOML lacks, and the tests show that there are none here.
-        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+        // Serialising fails only for types that TOML does not have. The tests show that the configuration has none.
+        toml::to_string(self).unwrap_or_else(|error| format!("# the configuration cannot be shown: {error}\n"))
     }
 
     /// Splits the `key=value` of a `--set` flag.

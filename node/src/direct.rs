@@ -1,29 +1,29 @@
-//! What a server answers to a direct get: a message of a stream, or that there is none.
+//! The answers of a server to a direct get: a message of a stream, or the status that there is none.
 //!
-//! Any server that keeps the stream may answer. It cuts off the last two bytes of the message's own header block, which
-//! should be an empty line, and writes behind the rest which message it is. So what it says stands at the end, and is read
-//! from there: whatever the producer wrote, the same names included, stands before it.
+//! Any server that stores the stream may answer. It cuts off the last two bytes of the message's own header block,
+//! which should be an empty line, and appends its own headers, which identify the message. So the server's headers are
+//! read from the end: everything that the producer wrote, even under the same names, is before them.
 
 use crate::link::{NatsMessage, Status};
 use memchr::memmem;
 
-/// Where the server begins.
+/// The first header of the server.
 const STREAM: &[u8] = b"Nats-Stream: ";
 
-/// The sequence of a message that was stored in a stream, and what else the server says with it.
+/// The headers that the server adds to a stored message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectMessage<'m> {
     /// Its sequence.
     pub seq: u64,
-    /// When it was stored, as RFC 3339.
+    /// The time when it was stored, as RFC 3339.
     pub stored: &'m str,
     /// The subject that it is stored under.
     pub subject: &'m [u8],
-    /// Its own header block without the last two bytes of it, or what the server puts in the place of none.
+    /// Its own header block without the last two bytes, or the server's placeholder if it has none.
     pub headers: &'m [u8],
-    /// In a batch, how many messages that match follow it, on this server.
+    /// In a batch, how many matching messages follow it, on this server.
     pub pending: Option<u64>,
-    /// In a batch, the sequence of the message before it; 0 of the first.
+    /// In a batch, the sequence of the message before it; 0 for the first.
     pub before: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ pub enum DirectAnswer<'m> {
     Message(DirectMessage<'m>),
     /// The batch ends here.
     End {
-        /// How many messages that match follow, on this server.
+        /// How many matching messages follow, on this server.
         pending: Option<u64>,
         /// The sequence of the last message of the batch.
         last: Option<u64>,
@@ -43,7 +43,7 @@ pub enum DirectAnswer<'m> {
     Nothing,
     /// The server refuses.
     Refused(Status<'m>),
-    /// It is nothing that a server says.
+    /// It is not an answer that a server sends.
     Unreadable,
 }
 
@@ -51,9 +51,9 @@ impl<'m> DirectAnswer<'m> {
     /// Reads an answer.
     pub fn read(message: &'m NatsMessage) -> Self {
         let block = message.headers().unwrap_or_default();
-        // A message may carry a status of its producer's making: what the server wrote behind it tells.
-        if let Some(got) = read_got(block) {
-            return Self::Message(got);
+        // A message may carry a status that its producer wrote. Only the server's headers at the end count.
+        if let Some(found) = read_server_headers(block) {
+            return Self::Message(found);
         }
         let number = |name: &str| message.header(name).and_then(|text| text.parse().ok());
         match Status::read(block) {
@@ -67,8 +67,8 @@ impl<'m> DirectAnswer<'m> {
     }
 }
 
-/// Reads what the server wrote at the end of a header block.
-fn read_got(block: &[u8]) -> Option<DirectMessage<'_>> {
+/// Reads the server's headers at the end of a header block.
+fn read_server_headers(block: &[u8]) -> Option<DirectMessage<'_>> {
     let mut end = block.strip_suffix(b"\r\n\r\n")?.len();
     let (mut seq, mut stored, mut subject, mut pending, mut before) = (None, None, None, None, None);
     let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
@@ -77,7 +77,7 @@ fn read_got(block: &[u8]) -> Option<DirectMessage<'_>> {
         let line = &block[begin..end];
         let value = |name: &str| line.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b": "));
         if let Some(subject) = subject {
-            // The first line of the server's. Before it may stand what has no end of its own, and looks like the others.
+            // The server's first line. Text of the producer without a line end may stand before it in the same line.
             let at = begin + memmem::rfind(line, STREAM)?;
             return Some(DirectMessage { seq: seq?, stored: stored?, subject, headers: &block[..at], pending, before });
         } else if let Some(value) = value("Nats-Last-Sequence") {
@@ -103,7 +103,7 @@ mod tests {
         Nats-Time-Stamp: 2026-11-27T12:00:00.123456789Z\r\nNats-Num-Pending: 5\r\nNats-Last-Sequence: 12\r\n\r\n";
 
     #[test]
-    fn what_the_server_says_is_read_behind_whatever_a_producer_wrote() {
+    fn server_headers_are_read_behind_any_producer_headers() {
         let forged = [b"NATS/1.0\r\n", &TAIL[..TAIL.len() - 2]].concat();
         let forged = String::from_utf8_lossy(&forged).replace("17", "99").into_bytes();
         let blocks: [&[u8]; 9] = [
@@ -119,18 +119,18 @@ mod tests {
         ];
         for block in blocks {
             let whole = [block, TAIL].concat();
-            let got = read_got(&whole).unwrap();
-            assert_eq!((got.seq, got.pending, got.before), (17, Some(5), Some(12)));
-            assert_eq!((got.subject, got.stored), (&b"ev.3.a.\xff\rb"[..], "2026-11-27T12:00:00.123456789Z"));
-            assert_eq!(got.headers, block);
+            let found = read_server_headers(&whole).unwrap();
+            assert_eq!((found.seq, found.pending, found.before), (17, Some(5), Some(12)));
+            assert_eq!((found.subject, found.stored), (&b"ev.3.a.\xff\rb"[..], "2026-11-27T12:00:00.123456789Z"));
+            assert_eq!(found.headers, block);
         }
         let single = memmem::rfind(TAIL, b"Nats-Num").unwrap();
         let single = [&TAIL[..single], b"\r\n"].concat();
-        assert_eq!(read_got(&single).map(|got| (got.seq, got.before)), Some((17, None)));
+        assert_eq!(read_server_headers(&single).map(|found| (found.seq, found.before)), Some((17, None)));
     }
 
     #[test]
-    fn what_is_no_message_is_none() {
+    fn answer_without_a_message_gives_none() {
         let none: [&[u8]; 6] = [
             b"",
             b"NATS/1.0 404 Message Not Found\r\n\r\n",
@@ -140,16 +140,17 @@ mod tests {
             b"\r\n\r\n",
         ];
         for block in none {
-            assert_eq!(read_got(block), None, "{}", block.escape_ascii());
+            assert_eq!(read_server_headers(block), None, "{}", block.escape_ascii());
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn any_block_can_be_read(block in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
-            read_got(&block);
+        fn any_bytes_are_read(block in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+            read_server_headers(&block);
             let whole = [&block[..], TAIL].concat();
-            proptest::prop_assert_eq!(read_got(&whole).map(|got| (got.seq, got.headers)), Some((17, &block[..])));
+            let found = read_server_headers(&whole);
+            proptest::prop_assert_eq!(found.map(|found| (found.seq, found.headers)), Some((17, &block[..])));
         }
     }
 }

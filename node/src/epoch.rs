@@ -1,18 +1,19 @@
-//! Which life of the stream of events its sequences belong to. Every claim, floor and position names it.
+//! The epoch of the stream of events. Every section, checkpoint and position names it.
 //!
-//! A stream that was deleted and made anew has another creation time. One that has lost what it had acknowledged (a disk
-//! that was not written to, an older backup) has not, and gives the same sequences again to other events; and one that was
-//! made anew under an older clock seems to have been made before. A router that notices begins another life, after the
-//! last message that it knows, and notes it in the stream's metadata: its number, and after which sequence.
+//! A stream that was deleted and created again has another creation time. A stream that has lost acknowledged messages
+//! (a disk without the last writes, an older backup) has the same creation time, and gives the same sequences to other
+//! events. A stream that was created again under an older clock seems older than it is. A router that detects this
+//! begins another epoch, after the last message that it knows, and records its number and that sequence in the stream's
+//! metadata.
 
 use async_nats::jetstream::stream::Info;
 use tickwire_core::ids::{Epoch, EpochId, Seq};
 
-/// The key of the stream's metadata under which its present life is noted, unless it is the first.
+/// The key of the stream's metadata for the current epoch, unless it is the first.
 pub const METADATA: &str = "tickwire.life";
 
-/// The present life of the stream. The number of a stream's first life is the time at which it was made, in nanoseconds
-/// since 1970; one that is noted is the next after the latest that was known, whatever the clocks say.
+/// The current epoch of the stream. The number of a stream's first epoch is its creation time, in nanoseconds since
+/// 1970. A recorded one is the highest known number plus one, independent of clocks.
 #[must_use]
 pub fn of(info: &Info) -> Epoch {
     let created = u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default();
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_is_read_and_all_else_is_not() {
+    fn recorded_epoch_is_read_back_and_other_text_is_not() {
         let epoch = Epoch { epoch_id: EpochId(1_764_000_000_000_000_001), before: Seq(7) };
         assert_eq!(parse(&noted(epoch)), Some(epoch));
         for other in

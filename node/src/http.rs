@@ -1,9 +1,9 @@
-//! How a node serves HTTP, to clients and to those who look after it: a bounded number of connections, a deadline for
-//! all that a peer can delay, and an owner for everything that runs.
+//! How a node serves HTTP, to clients and to operators: a bounded number of connections, a deadline for everything that
+//! a peer can delay, and an owner for every task.
 //!
-//! Whoever connects when all places are taken displaces the connection that has waited for longest, of the address that
-//! has most of them (`places`): a flood displaces itself, and a request that comes whole is answered before its turn
-//! to go comes. An upgraded connection leaves its place.
+//! A connection that arrives when all slots are taken displaces the one that has waited longest, of the address that
+//! has the most of them (`places`). So a flood displaces itself, and a request that arrives complete is answered before
+//! its connection can be displaced. An upgraded connection leaves its slot.
 
 mod line;
 mod places;
@@ -45,24 +45,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often failures to accept are logged at most.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long one who connects waits for the place of a connection that was displaced.
+/// How long a new connection waits for the slot of a displaced one.
 const PLACE_WAIT: Duration = Duration::from_millis(200);
 
-/// How long answers that are under way may take once the server is told to stop.
+/// How long answers in progress may take after the stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What is said to one for whom there is no place: it has not been read yet, so not by the HTTP server.
+/// The answer when there is no slot. The request has not been read, so the HTTP server cannot answer it.
 const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// What bounds a server.
+/// The limits of a server.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
     /// How many connections it has at most.
     pub connections: usize,
     /// How long a peer may take.
     pub deadlines: Deadlines,
-    /// Who connects for others. They are displaced last.
+    /// Who connects for others. Their connections are displaced last.
     pub proxies: Arc<Proxies>,
 }
 
@@ -83,19 +83,19 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// A server of these routes, which metrics and logs call `name`.
+    /// A server of these routes; `name` is its label in metrics and logs.
     pub fn new(name: &'static str, listener: TcpListener, routes: Router, limits: HttpLimits) -> Self {
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         Self { name, listener, routes, limits, closing, stop }
     }
 
-    /// Once `closing` is cancelled, every answer is the last of its connection, so that its peer goes elsewhere.
+    /// Once `closing` is cancelled, every answer ends its connection, so that the peer connects elsewhere.
     #[must_use]
     pub fn closing(self, closing: CancellationToken) -> Self {
         Self { closing, ..self }
     }
 
-    /// Serves until `stop` is cancelled and the answers that are under way have ended or taken too long.
+    /// Serves until `stop` is cancelled and the answers in progress have ended or taken too long.
     pub async fn run(self, stop: CancellationToken) {
         let server = Self { stop, ..self };
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
@@ -114,7 +114,7 @@ impl HttpServer {
                     counter!("tickwire_http_accept_errors_total", "server" => server.name).increment(1);
                     if logged.is_none_or(|logged| logged.elapsed() >= ACCEPT_LOG_INTERVAL) {
                         logged = Some(Instant::now());
-                        warn!(server = server.name, %error, "a connection could not be accepted");
+                        warn!(server = server.name, %error, "accept failed");
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -124,13 +124,13 @@ impl HttpServer {
         drop(listener);
         tasks.close();
         if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
-            warn!(server = name, requests = tasks.len(), "requests did not end in time");
+            warn!(server = name, requests = tasks.len(), "requests not finished in time, cut");
             cut.cancel();
             tasks.wait().await;
         }
     }
 
-    /// Gives a connection a place, if need be that of another one.
+    /// Gives a connection a slot, if necessary that of another one.
     async fn take(
         &self,
         tasks: &TaskTracker,
@@ -145,7 +145,7 @@ impl HttpServer {
             let displaced = places.displace(clock.now());
             if displaced {
                 counter!("tickwire_http_displaced_connections_total", "server" => self.name).increment(1);
-                // It ends as soon as its task has its turn.
+                // It ends as soon as its task runs.
                 let freed = timeout(PLACE_WAIT, places.freed());
                 if freed.await.is_ok() {
                     taken = places.take(ClientSource::of(peer.ip()), clock.now());
@@ -154,18 +154,18 @@ impl HttpServer {
         }
         let Some(place) = taken else {
             counter!("tickwire_http_refused_connections_total", "server" => self.name).increment(1);
-            // Whether it still reads that is its own affair.
+            // A peer that does not read the answer is ignored.
             tcp.try_write(NO_PLACE).ok();
             return;
         };
         if let Err(error) = tcp.set_nodelay(true) {
-            debug!(server = self.name, %error, "a connection broke at once");
+            debug!(server = self.name, %error, "connection broke at once");
             return;
         }
         tasks.spawn(contain(self.name, self.serve(tcp, peer, place, clock, cut.clone())));
     }
 
-    /// Serves one connection until either side ends it, it becomes something else, or it is displaced.
+    /// Serves one connection until either side ends it, it is upgraded, or it is displaced.
     fn serve(
         &self,
         tcp: TcpStream,
@@ -196,7 +196,7 @@ impl HttpServer {
         });
         let timed = Timed::new(tcp, Arc::clone(&line), self.limits.deadlines);
         let mut http = http1::Builder::new();
-        // A head has a deadline of ours, which does not count the idle time before it.
+        // The deadline for a head is ours (`Timed`); it does not count the idle time before the head.
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(timed), answer).with_upgrades();
         let name = self.name;
@@ -214,42 +214,42 @@ impl HttpServer {
                 }
             };
             if let Err(error) = served {
-                debug!(server = name, %error, "a connection ended");
+                debug!(server = name, %error, "connection ended");
             }
         }
     }
 }
 
-/// Whether a request says once for which host it is, as all of HTTP/1.1 do (RFC 9112, 3.2).
+/// Whether a request has exactly one `Host` header, as HTTP/1.1 demands (RFC 9112, 3.2).
 fn names_host<B>(request: &hyper::Request<B>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
 }
 
-/// The answer to one that does not. What passes it on may take it for another's.
+/// The answer to a request that does not. A proxy could take it for a request to another host.
 fn without_host() -> Response {
-    (StatusCode::BAD_REQUEST, "one Host header is expected\n").into_response()
+    (StatusCode::BAD_REQUEST, "a request must have exactly one Host header\n").into_response()
 }
 
-/// The TCP connection of a request that became something else, and what was read of it beyond the request. `None` if it
-/// is not one of a [`HttpServer`].
+/// The TCP connection of an upgraded request, and what was read from it beyond the request. `None` if the connection
+/// is not one of an [`HttpServer`].
 pub fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Timed<TcpStream>>>().ok()?;
     Some((parts.io.into_inner().into_inner(), parts.read_buf))
 }
 
-/// Says what the metrics of HTTP servers mean.
+/// Registers the help texts of the metrics of HTTP servers.
 pub(crate) fn describe() {
     describe_counter!("tickwire_http_connections_total", "Connections to the HTTP servers, WebSockets included");
     describe_counter!(
         "tickwire_http_displaced_connections_total",
-        "Connections that waited and were ended to make place for new ones"
+        "Waiting connections that were ended to make room for new ones"
     );
     describe_counter!(
         "tickwire_http_refused_connections_total",
-        "Connections that found no place, since all others were being answered"
+        "Connections refused because every other connection was being answered"
     );
-    describe_counter!("tickwire_http_timeouts_total", "Connections that were ended at a deadline, by what was late");
-    describe_counter!("tickwire_http_accept_errors_total", "Connections that the system could not hand over");
+    describe_counter!("tickwire_http_timeouts_total", "Connections ended at a deadline, by what was late");
+    describe_counter!("tickwire_http_accept_errors_total", "Connections that the system could not accept");
 }
 
 #[cfg(test)]

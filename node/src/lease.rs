@@ -1,8 +1,8 @@
-//! Leases in a KV bucket: who does something, agreed on by compare-and-set.
+//! Leases in a KV bucket: nodes agree by compare-and-set which of them does something.
 //!
-//! No clocks are compared between hosts. A lease is stale when its revision has not changed for its time to live *as
-//! observed here*. A refused write means that somebody else has written; an unanswered one means nothing, except that
-//! the next attempt has to find out first whether it took effect.
+//! Clocks of different hosts are not compared. A lease is stale when its revision has not changed for its time to live
+//! *as observed here*. A refused write means that another node has written. After an unanswered write, the next
+//! attempt has to find out first whether the write took effect.
 
 use crate::declare_counter;
 use crate::nats::Nats;
@@ -20,37 +20,37 @@ use tickwire_core::wire::{self, WireError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-/// How long a bucket may be unknown after it was made, and the pause between two looks: the servers of a cluster learn of it
+/// How long a new bucket may be unknown, and the pause between two attempts: the servers of a cluster learn of a bucket
 /// one after the other.
 const SETTLING: Duration = Duration::from_secs(5);
 const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a lease's key holds: its owner, and what the owners hand on to each other.
+/// The content of a lease's key: its owner, and the state that an owner leaves to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord<S> {
-    /// Who has it; `None` when it was given back.
+    /// The owner; `None` when it was given back.
     pub owner: Option<NodeRef>,
-    /// What the last owner wrote down.
+    /// The state that the last owner wrote.
     pub state: S,
 }
 
 /// A lease as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRead<S> {
-    /// The revision of its key, 0 if there never was one.
+    /// The revision of its key, 0 if the key was never written.
     pub revision: u64,
-    /// What it holds, `None` if nothing.
+    /// Its content, `None` if it is empty or cannot be read.
     pub record: Option<LeaseRecord<S>>,
-    /// Whether it holds something that this version cannot read: it is somebody's, until it is stale.
+    /// Whether this version cannot read it, but another version wrote it. It has an owner until it is stale.
     pub is_unreadable: bool,
-    /// Whether it holds something that no version of tickwire writes. That says nothing of whose it is: who has it
-    /// writes over it, and for all others it is as old as it was. NATS itself writes such things: a producer's
-    /// acknowledgement goes to any subject that the producer names, whatever the producer may publish.
+    /// Whether it holds something that no version of tickwire writes. This does not tell who the owner is: the owner
+    /// writes over it, and other nodes still count its age from the last revision. NATS itself writes such things: a
+    /// producer's acknowledgement goes to any subject that the producer names, even one it may not publish to.
     pub is_foreign: bool,
 }
 
 impl<S> LeaseRead<S> {
-    /// Whether `me` may take it without waiting for it to be stale: nobody has it, or `me` has.
+    /// Whether `me` may take it without waiting until it is stale: it has no owner, or `me` is the owner.
     pub fn is_free_for(&self, me: &NodeRef) -> bool {
         let owner = self.record.as_ref().and_then(|record| record.owner.as_ref());
         !self.is_unreadable && !self.is_foreign && owner.is_none_or(|owner| owner == me)
@@ -60,33 +60,33 @@ impl<S> LeaseRead<S> {
 /// Why a lease was not read or written.
 #[derive(Debug, Error)]
 pub enum LeaseError {
-    /// Somebody else has written: the lease is not ours.
+    /// Another node has written: the lease is not ours.
     #[error("the lease {key} was written by another node")]
     Refused {
         /// Its key.
         key: String,
     },
-    /// NATS did not answer, or not with a yes or no. A write may have taken effect nevertheless.
+    /// NATS did not answer, or gave no clear answer. A write may have taken effect nevertheless.
     #[error("the lease {key} cannot be reached: {reason}")]
     Unavailable {
         /// Its key.
         key: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
-    /// Another version of tickwire wrote it, or something else did.
+    /// Another version of tickwire wrote it, or a foreign writer did.
     #[error("the lease {key} cannot be read: {source}")]
     Unreadable {
         /// Its key.
         key: String,
-        /// The revision of it.
+        /// Its revision.
         revision: u64,
-        /// What is wrong with it.
+        /// The error of the decoder.
         source: WireError,
     },
 }
 
-/// Since when a lease has not been written.
+/// Since when a lease has not been written, as observed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observed {
     revision: u64,
@@ -99,7 +99,7 @@ impl Observed {
         Self { revision, since: now }
     }
 
-    /// Seen again. An older revision comes from a server that lags, and tells nothing.
+    /// Notes another observation. An older revision is from a server that lags, and is ignored.
     pub fn see(&mut self, now: Millis, revision: u64) {
         if revision > self.revision {
             *self = Self::new(now, revision);
@@ -123,14 +123,14 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Opens the bucket, and waits a while for one that was just made. Every operation takes at most `deadline`.
+    /// Opens the bucket. It waits a while for a new bucket. Every operation takes at most `deadline`.
     ///
     /// # Errors
     /// [`LeaseError::Unavailable`] if the bucket cannot be reached.
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
         declare_counter!(
             "tickwire_overwritten_leases_total",
-            "How often a lease was found that something else than a node had written over"
+            "Leases found overwritten by something that is not a tickwire node"
         );
         let end = Instant::now() + SETTLING;
         let bucket = loop {
@@ -144,7 +144,7 @@ impl Leases {
         Ok(Self { context, bucket, writes, me, deadline })
     }
 
-    /// Reads a lease, as the server that leads its bucket has it.
+    /// Reads a lease from the server that leads its bucket.
     ///
     /// # Errors
     /// When it cannot be reached.
@@ -152,32 +152,33 @@ impl Leases {
         match self.fetch(key).await {
             Ok((revision, record)) => Ok(LeaseRead { revision, record, is_unreadable: false, is_foreign: false }),
             Err(LeaseError::Unreadable { key, revision, source }) if source.is_other_version() => {
-                warn!(key, revision, %source, "a lease cannot be read; it is another's until it is stale");
+                warn!(key, revision, %source, "lease of another version; treated as owned until stale");
                 Ok(LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false })
             }
             Err(LeaseError::Unreadable { key, revision, source }) => {
                 counter!("tickwire_overwritten_leases_total").increment(1);
-                warn!(key, revision, %source, "something that is no node has written over a lease; its owner writes it again");
+                warn!(key, revision, %source, "lease overwritten by a foreign writer; its owner writes it again");
                 Ok(LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Takes a lease that was read at `revision` and judged to be free.
+    /// Takes a lease that was read at `revision` and found free.
     ///
     /// # Errors
-    /// [`LeaseError::Refused`] if it was written since.
+    /// [`LeaseError::Refused`] if it was written since then.
     pub async fn take<S: Serialize>(&self, key: &str, revision: u64, state: &S) -> Result<Lease, LeaseError> {
         let owner = Some(self.me.clone());
         let revision = self.store(key, revision, &(owner, state)).await?;
         Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, in_doubt: false })
     }
 
-    /// Writes a lease that was read or written at `revision`: as ours, or as given back. Returns its new revision.
+    /// Writes a lease that was read or written at `revision`: as ours, or as given back. Returns the new revision.
     ///
     /// # Errors
-    /// [`LeaseError::Refused`] if it was written since. Any other error may mean that it is written, or will be.
+    /// [`LeaseError::Refused`] if it was written since then. After any other error the write may take effect, now or
+    /// later.
     pub async fn write<S: Serialize>(
         &self,
         key: &str,
@@ -189,33 +190,33 @@ impl Leases {
         self.store(key, revision, &(owner, state)).await
     }
 
-    /// Reads a key that is not a lease but guarded by one, with its revision.
+    /// Reads a key that is not a lease but guarded by one, and its revision.
     ///
     /// # Errors
     /// When it cannot be reached or read.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), LeaseError> {
-        // Not by a direct get, which a server that lags may answer: what is read decides who owns.
+        // Not by a direct get, which a server that lags may answer: this value decides who the owner is.
         let subject = format!("{}{key}", self.bucket.prefix);
         let got = stored::get(&self.context, &self.bucket.stream_name, MessageSelector::LastOf(&subject));
         let got = timeout(self.deadline, got).await.map_err(|error| unavailable(key, error))?;
         match got.map_err(|error| unavailable(key, error))? {
-            // What was deleted leaves an empty message behind.
+            // A deleted key leaves an empty message behind.
             Some(StoredMessage { seq, payload, .. }) if payload.is_empty() => Ok((seq.0, None)),
             Some(StoredMessage { seq, payload, .. }) => Ok((seq.0, Some(decode(key, seq.0, &payload)?))),
             None => Ok((0, None)),
         }
     }
 
-    /// Writes a key that was read at `revision`. Returns its new revision.
+    /// Writes a key that was read at `revision`. Returns the new revision.
     ///
     /// # Errors
-    /// [`LeaseError::Refused`] if it was written since.
+    /// [`LeaseError::Refused`] if it was written since then.
     pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
         let value = wire::encode(value).map_err(|source| unavailable(key, source))?;
         let began = self.writes.now();
         let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
         let written = written.unwrap_or_else(|_| Err(UpdateError::new(UpdateErrorKind::TimedOut)));
-        // Who is refused because of a revision was answered by a bucket that would have stored it.
+        // A write that was refused because of its revision shows that the bucket can store.
         let stored = written.as_ref().map(drop);
         let stored =
             stored.or_else(|error| (error.kind() == UpdateErrorKind::WrongLastRevision).then_some(()).ok_or(error));
@@ -231,7 +232,7 @@ impl Leases {
     }
 }
 
-/// A lease that this node has.
+/// A lease whose owner is this node.
 #[derive(Debug)]
 pub struct Lease {
     leases: Leases,
@@ -242,10 +243,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Keeps the lease, and writes down `state`.
+    /// Renews the lease, and writes `state`.
     ///
     /// # Errors
-    /// [`LeaseError::Refused`] if another node has it now. Any other error leaves it ours until that is seen.
+    /// [`LeaseError::Refused`] if another node has it now. After any other error it is ours until that is known.
     pub async fn renew<S: Serialize + DeserializeOwned>(&mut self, state: &S) -> Result<(), LeaseError> {
         self.write(Some(self.leases.me.clone()), state).await
     }
@@ -253,7 +254,7 @@ impl Lease {
     /// Gives the lease back, so that another node can take it at once.
     ///
     /// # Errors
-    /// When that was refused, or could not be written: then it becomes stale.
+    /// When that was refused, or could not be written: the lease then becomes stale.
     pub async fn free<S: Serialize + DeserializeOwned>(mut self, state: &S) -> Result<(), LeaseError> {
         self.write(None, state).await
     }
@@ -266,7 +267,7 @@ impl Lease {
         if self.in_doubt {
             self.settle::<S>().await?;
         }
-        // So it stays if we are dropped while we wait.
+        // If this future is dropped during the write, the doubt remains.
         self.in_doubt = true;
         let mut written = self.leases.store(&self.key, self.revision, &(&owner, state)).await;
         if matches!(written, Err(LeaseError::Refused { .. })) {
@@ -284,7 +285,7 @@ impl Lease {
     async fn settle<S: DeserializeOwned>(&mut self) -> Result<(), LeaseError> {
         let read = self.leases.read::<S>(&self.key).await?;
         let owner = read.record.and_then(|record| record.owner);
-        // A server that lags shows a revision that we know; then the compare-and-set decides.
+        // A server that lags shows a revision that we know. Then the compare-and-set decides.
         if read.revision > self.revision {
             if !read.is_foreign && owner.as_ref() != Some(&self.leases.me) {
                 return Err(LeaseError::Refused { key: self.key.clone() });
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_stale_when_its_revision_stood_still_for_its_life() {
+    fn lease_is_stale_when_its_revision_has_not_changed_for_its_ttl() {
         let mut observed = Observed::new(Millis(1_000), 5);
         assert!(!observed.is_stale(Millis(2_999), 2_000));
         assert!(observed.is_stale(Millis(3_000), 2_000));
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_written_as_it_is_read() {
+    fn record_is_read_as_it_was_written() {
         let record = LeaseRecord { owner: None, state: 7u64 };
         let bytes = wire::encode(&record).unwrap();
         assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());

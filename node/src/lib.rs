@@ -1,5 +1,5 @@
-//! What every tickwire node stands on, in the order in which a node starts: its configuration, logs and metrics, the
-//! way it stops, the connection to NATS, what it expects to find there, and the admin server that tells how it does.
+//! The foundation of every tickwire node, in the order in which a node uses it: configuration, logs and metrics,
+//! shutdown, the connections to NATS, the state in JetStream, membership, HTTP, and the start itself.
 
 pub mod config;
 
@@ -16,6 +16,8 @@ pub mod nats;
 pub mod link;
 
 pub mod direct;
+
+pub mod stored;
 
 pub mod epoch;
 
@@ -42,4 +44,3 @@ pub mod descriptors;
 pub mod ports;
 
 pub mod start;
-pub mod stored;

@@ -1,16 +1,16 @@
-//! A connection to NATS of our own, for everything that we receive and others can shape.
+//! Our own connection to NATS, for everything that we receive and that other programs can shape.
 //!
-//! Servers forward subjects and header blocks as their producers made them, and the client library ends its connection,
-//! or its process, over some of them. This one takes any bytes: a message is cut out by its control line, its subject
-//! and headers are bytes, and who receives it reads them as leniently as it can. It also costs less than the library: a
-//! message is a slice of what was read, without a map of headers or a copy of its subject.
+//! Servers forward subjects and header blocks as their producers sent them. Some of these end the connection of the
+//! client library, or its process. This one takes any bytes: a message is cut out by its control line, its subject
+//! and headers are bytes, and its receiver reads them leniently. It also costs less than the library: a message is a
+//! slice of the read buffer, without a map of headers or a copy of its subject.
 //!
-//! A [`Link`] is a handle; one task owns the connection, and connects again for ever, with jittered backoff, to any server
-//! that is configured or that another has told of. Subscriptions outlive connections. What waits for a subscriber is
-//! bounded in bytes; beyond that the newest is dropped, and counted. What is published while there is no connection is
-//! refused: it would come late, and in heaps.
+//! A [`Link`] is a handle. One task owns the connection and reconnects forever, with jittered backoff, to any
+//! configured or discovered server. Subscriptions outlive connections. The queue of a subscriber is bounded in bytes.
+//! When it is full, the newest message is dropped and counted. Without a connection a publish is refused: later it
+//! would arrive late and together with many others.
 //!
-//! JetStream's management, KV and what is published in bulk stay with the library: [`Nats`](crate::nats::Nats) has both.
+//! JetStream management, KV and bulk publishing stay with the library: [`Nats`](crate::nats::Nats) has both.
 
 mod dial;
 mod inlet;
@@ -41,28 +41,28 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, error, info_span};
 
-/// The pause after the owner has panicked, which it never should.
+/// The pause after a panic of the owner, which should never happen.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why something cannot be sent or heard.
+/// Why a publish, subscribe or flush failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LinkError {
-    /// There is no connection at this moment.
+    /// There is no connection now.
     #[error("no connection to NATS")]
     Away,
-    /// Too much waits to be sent.
-    #[error("too much waits to be sent to NATS")]
+    /// The queue for sending is full.
+    #[error("too many bytes wait to be sent to NATS")]
     Full,
-    /// The server takes no message of this size.
-    #[error("the message is larger than NATS takes")]
+    /// The server does not accept a message of this size.
+    #[error("the message is larger than the NATS server accepts")]
     TooLarge,
-    /// It is no subject that can be published or subscribed to.
-    #[error("this is no subject")]
+    /// The subject cannot be published or subscribed to.
+    #[error("not a valid subject")]
     Subject,
     /// The server did not answer in time.
     #[error("NATS does not answer")]
     Late,
-    /// The connection was closed for good.
+    /// The connection was closed and does not come back.
     #[error("the connection to NATS was closed")]
     Closed,
 }
@@ -79,10 +79,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects under the name `<role>/<node>`, and tells `standing` from then on whether the connection is there.
+    /// Connects under the name `<role>/<node>`, and keeps `standing` informed about the connection.
     ///
     /// # Errors
-    /// When no server lets us in before `nats.connect_timeout`.
+    /// When no server accepts the login before `nats.connect_timeout`.
     pub(crate) async fn connect(
         config: &NatsConfig,
         role: &str,
@@ -116,11 +116,12 @@ impl Link {
         }
     }
 
-    /// Subscribes; with a `group`, to a share of the messages. Of what comes, `most` bytes may wait; what comes beyond that
-    /// is dropped, and counted under the name of the `queue`.
+    /// Subscribes; with a `group`, to a share of the messages. At most `most` bytes may wait; messages above that are
+    /// dropped, and counted under the name of the `queue`.
     ///
     /// # Errors
-    /// When this is no subject, or the connection was closed. Whether the server allows it shows in [`check`](Self::check).
+    /// When the subject is not valid, or the connection was closed. A refusal by the server shows in
+    /// [`check`](Self::check).
     pub fn subscribe(
         &self,
         queue: &'static str,
@@ -139,57 +140,57 @@ impl Link {
         self.shared.publish(subject.as_ref(), reply.map(str::as_bytes), payload)
     }
 
-    /// Waits until the server has handled all that was sent so far.
+    /// Waits until the server has handled everything that was sent so far.
     ///
     /// # Errors
-    /// When there is no connection, it is lost meanwhile, or the server takes longer than this.
+    /// When there is no connection, it is lost, or the server takes longer than `deadline`.
     pub async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
         let answer = self.shared.ping()?;
         timeout(deadline, answer).await.map_err(|_| LinkError::Late)?.map_err(|_| LinkError::Away)
     }
 
-    /// Makes sure that the server has taken all subscriptions made so far. Returns what it has refused since the start.
+    /// Makes sure that the server has handled all subscriptions so far. Returns its refusals since the start.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn check(&self, deadline: Duration) -> Result<String, LinkError> {
-        // The server answers in order, so that a refusal is here before the answer.
+        // The server answers in order, so a refusal arrives before this answer.
         self.flush(deadline).await?;
         Ok(self.shared.refusals())
     }
 
-    /// A subject of our own for the answer to one question, which nobody can guess.
+    /// A new subject for the answer to one request, which others cannot guess.
     pub fn new_inbox(&self) -> String {
         let [high, low]: [u64; 2] = rand::rng().random();
         format!("{}.{high:016x}{low:016x}", self.inboxes)
     }
 
-    /// Whether the connection is there at this moment.
+    /// Whether there is a connection now.
     pub fn is_up(&self) -> bool {
         self.shared.is_up()
     }
 
-    /// The largest payload that the server takes.
+    /// The largest payload that the server accepts.
     pub fn max_payload(&self) -> usize {
         self.shared.max_payload()
     }
 
-    /// Sends all that was published, and closes the connection, for all handles.
+    /// Sends everything that was published, and closes the connection, for all handles.
     ///
     /// # Errors
-    /// When that takes longer than this.
+    /// When that takes longer than `deadline`.
     pub async fn close(&self, deadline: Duration) -> Result<(), LinkError> {
         self.stop.cancel();
         timeout(deadline, self.ended.cancelled()).await.map_err(|_| LinkError::Late)
     }
 }
 
-/// Runs the owner, and again if it panics: a fault of ours must not leave a node that hears nothing.
+/// Runs the owner, and again if it panics: a bug of ours must not leave a node that receives nothing.
 async fn watch(mut owner: LinkOwner, ended: CancellationToken) {
     let _ended = ended.drop_guard();
     while let Err(panic) = AssertUnwindSafe(owner.run()).catch_unwind().await {
         note("link_panic");
-        error!(panic = panic_text(&*panic), "the reader of NATS panicked; it connects again");
+        error!(panic = panic_text(&*panic), "NATS reader panicked, reconnecting");
         owner.shared.set_down("the reader panicked".to_owned());
         owner.standing.set_link(false);
         sleep(PANIC_PAUSE).await;

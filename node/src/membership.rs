@@ -1,9 +1,10 @@
-//! How nodes know of each other: every node beats over core NATS, one router, the coordinator, folds the beats into a
-//! versioned view in KV, and every node follows that view.
+//! How nodes find each other: every node sends beats over core NATS; one router, the coordinator, turns them into a
+//! versioned view in KV; every node follows that view.
 //!
-//! The cost is N messages a second, not N²: only routers hear the beats, and nodes hear of the view by one small
-//! announcement on change and at every beat. Who misses an announcement sees the next one; who hears none looks into KV
-//! by itself. A node leaves in three steps: it drains (its beats say so at once), ends its work, and says goodbye.
+//! The cost is N messages a second, not N²: only routers receive the beats. Other nodes learn of the view by one small
+//! announcement at every change and every beat. A node that misses an announcement gets the next one; a node that gets
+//! none reads KV by itself. A node leaves in three steps: it drains (its beats show this at once), ends its work, and
+//! says goodbye.
 
 mod beats;
 mod coordinator;
@@ -30,22 +31,22 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The longest that one look into KV, or one write, may take.
+/// The longest time for one read or write in KV.
 const KV_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long a goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What a node says of itself to all routers.
+/// The beat of a node to all routers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// Who it is, and whether it drains.
+    /// The node, and whether it drains.
     pub member: Member,
     /// Whether it ends now.
     pub goodbye: bool,
 }
 
-/// What the coordinator says to all nodes: the view of this version is in KV.
+/// The announcement of the coordinator to all nodes: the view of this version is in KV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Announcement {
     version: u64,
@@ -57,9 +58,9 @@ pub enum MembershipError {
     /// A subscription could not be made.
     #[error("cannot subscribe to {subject}: {reason}")]
     Subscribe {
-        /// To what.
+        /// The subject.
         subject: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
     /// The bucket of the view cannot be opened.
@@ -77,11 +78,11 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Joins: `member` is heard of from now on, until [`leave`](Self::leave) or the force of `shutdown`. When the
-    /// drain begins, it is heard to be draining.
+    /// Joins: `member` sends beats from now on, until [`leave`](Self::leave) or the force of `shutdown`. When the drain
+    /// begins, its beats say that it drains.
     ///
     /// # Errors
-    /// When a subscription or the bucket of the view is not to be had.
+    /// When a subscription or the bucket of the view cannot be opened.
     pub async fn join(
         nats: &Nats,
         config: &MembershipConfig,
@@ -92,7 +93,7 @@ impl Membership {
         let deadline = KV_DEADLINE.min(config.lease_ttl / 2);
         let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
         let (sender, view) = watch::channel(Arc::default());
-        // A node that is forced to stop leaves, too.
+        // A node that is forced to stop leaves as well.
         let (leave, left) = (shutdown.force().child_token(), CancellationToken::new());
         let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender)?;
         let (me, clock) = (member.node.clone(), Clock::start());
@@ -125,7 +126,7 @@ impl Membership {
                 }
             };
             if timeout(LEAVE_DEADLINE, goodbye).await.is_err() {
-                warn!("no goodbye in time; the others will notice our silence");
+                warn!("goodbye not sent in time; other nodes will time us out");
             }
             drop(done);
         };
@@ -133,12 +134,12 @@ impl Membership {
         Ok(Self { member, view, leave, left })
     }
 
-    /// The members, as the newest view that was seen tells them; a view of version 0 before the first.
+    /// The newest view that was received; version 0 before the first.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
     }
 
-    /// What this node joined as.
+    /// The member that this node joined as.
     pub fn member(&self) -> &Member {
         &self.member
     }
@@ -150,13 +151,13 @@ impl Membership {
     }
 }
 
-/// Subscribes to what nodes say to each other: over our own connection, which no bytes can end.
+/// Subscribes to messages between nodes, over our own connection, which no bytes can end.
 fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> Result<Subscriber, MembershipError> {
     let inlet = nats.link.subscribe(queue, &subject, None, most);
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
-/// The members of a view in a line of the log.
+/// The members of a view, for the log.
 fn names_of(view: &View) -> String {
     let name = |member: &Member| format!("{}{}", member.node.id, if member.draining { "(draining)" } else { "" });
     view.members.iter().map(name).collect::<Vec<_>>().join(",")
@@ -172,7 +173,7 @@ fn measure(view: &View) {
 }
 
 fn describe() {
-    declare_counter!("tickwire_beats_refused_total", "Beats of nodes that make no sense");
+    declare_counter!("tickwire_beats_refused_total", "Membership beats refused because their content is not valid");
     describe_counter!("tickwire_nats_events_total", "Events of the connections to NATS, by event");
     describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
     describe_gauge!("tickwire_view_members", "The members of the view, by role");

@@ -4,35 +4,35 @@
 //! |---|---|
 //! | `events.<kind>.<key>` | where producers publish |
 //! | `ev.<p>.<kind>.<key>` | how the stream stores it, `p` being the partition |
-//! | `ev.<p>.tick` | a tick of a partition |
+//! | `ev.<p>.tick` | a partition heartbeat |
 //! | `events.…` *stored* | what the partition transform did not recognise, under its own subject |
 //! | `dead.<reason>` | a dead letter |
 //! | `tw.beat.<role>` | beats of the nodes of a role |
 //! | `tw.view` | the announcement of a new view |
-//! | `tw.storage` | what routers find wrong with what NATS keeps, routers to all nodes |
-//! | `tw.name.<node>` | who bears this name, each node to those of the same name |
+//! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
+//! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest` | interest deltas, gateways to routers |
 //! | `tw.gwbeat` | gateway beats, gateways to routers |
 //! | `tw.snapshot.<gateway>.<nonce>` | requests for a gateway's whole interest |
-//! | `gw.<gateway>.<nonce>` | batches, routers to one boot of one gateway |
+//! | `gw.<gateway>.<nonce>` | batches, routers to one start of one gateway |
 //! | `tw.replay` | requests for replays, gateways to one of the routers |
 //! | `tw.replayed.<gateway>.<nonce>.<ask>` | the answers to one of them |
 
 /// Every subject.
 pub const ALL: &str = ">";
 
-/// What is wrong with a name that [`is_token`] refuses.
+/// The rule for names, which [`is_token`] checks.
 pub const TOKEN_RULE: &str = "must be letters, digits, `_` and `-`, 1 to 64 of them";
 
-/// Whether this can be one token of a subject, the name of a stream, or part of a key, as it stands.
+/// Whether the text can be one token of a subject, the name of a stream, or part of a key, without encoding.
 pub fn is_token(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
-/// All that producers publish.
+/// Everything that producers publish.
 pub const SOURCE_ALL: &str = "events.>";
 
-/// What the partition transform recognises of it.
+/// The part of it that the partition transform recognises.
 pub const SOURCE_EVENTS: &str = "events.*.*";
 
 /// The stream of dead letters.
@@ -50,16 +50,16 @@ pub const COORDINATOR_KEY: &str = "coordinator";
 /// The key, in [`VIEW_BUCKET`], of the view.
 pub const VIEW_KEY: &str = "view";
 
-/// The bucket that holds the partition leases with their floors.
+/// The bucket that holds the partition leases with their checkpoints.
 pub const LEASES_BUCKET: &str = "TICKWIRE_LEASES";
 
-/// The key, in [`LEASES_BUCKET`], of the lease on what the partition transform did not recognise.
+/// The key, in [`LEASES_BUCKET`], of the lease on messages that the partition transform did not recognise.
 pub const CATCH_ALL_KEY: &str = "catchall";
 
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
 
-/// What routers find wrong with what NATS keeps.
+/// Problems with the storage of NATS, from routers.
 pub const STORAGE: &str = "tw.storage";
 
 /// Interest deltas.
@@ -68,16 +68,16 @@ pub const INTEREST: &str = "tw.interest";
 /// Gateway beats.
 pub const GATEWAY_BEAT: &str = "tw.gwbeat";
 
-/// Requests for replays, to whichever router.
+/// Requests for replays, to any router.
 pub const REPLAY: &str = "tw.replay";
 
-/// The queue group of those who answer them: each request goes to one router.
+/// The queue group of the routers that answer them: each request goes to one router.
 pub const REPLAY_GROUP: &str = "routers";
 
-/// The key of the stream's metadata that tells its number of partitions.
+/// The key of the stream's metadata that holds its number of partitions.
 pub const PARTITIONS_METADATA: &str = "tickwire.partitions";
 
-/// Where an event is published. Both parts have to be encoded as one token already.
+/// The subject that an event is published to. Both parts must be encoded as one token already.
 pub fn source(kind: &str, key: &str) -> String {
     format!("events.{kind}.{key}")
 }
@@ -87,17 +87,17 @@ pub fn transform(partitions: u32) -> String {
     format!("ev.{{{{partition({partitions},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}")
 }
 
-/// All that is stored in a partition, ticks included: the one filter of its reader.
+/// Everything that is stored in a partition, heartbeats included: the one filter of its reader.
 pub fn partition(partition: u32) -> String {
     format!("ev.{partition}.>")
 }
 
-/// Where a tick of a partition is published and stored.
+/// The subject that a partition heartbeat is published and stored under.
 pub fn heartbeat(partition: u32) -> String {
     format!("ev.{partition}.tick")
 }
 
-/// What a message of the stream is, by the subject that it is stored under.
+/// The sort of a message of the stream, by the subject that it is stored under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredSubject<'s> {
     /// An event.
@@ -109,12 +109,12 @@ pub enum StoredSubject<'s> {
         /// Its key, still encoded.
         key: &'s str,
     },
-    /// A tick.
+    /// A partition heartbeat.
     Tick {
         /// Its partition.
         partition: u32,
     },
-    /// Something that the partition transform did not recognise.
+    /// A message that the partition transform did not recognise.
     Unrecognised,
 }
 
@@ -135,13 +135,13 @@ pub fn parse_stored(subject: &str) -> StoredSubject<'_> {
     }
 }
 
-/// The partition that a message of the stream is stored in, whatever it is.
+/// The partition that a message of the stream is stored in, of any sort.
 pub fn partition_of(subject: &[u8]) -> Option<u32> {
     let number = subject.strip_prefix(b"ev.")?.split(|byte| *byte == b'.').next()?;
     parse_number(std::str::from_utf8(number).ok()?)
 }
 
-/// Where a dead letter is published. The reason is one of our own words.
+/// The subject that a dead letter is published to. The reason is one of our own words.
 pub fn dead_letter(reason: &str) -> String {
     format!("dead.{reason}")
 }
@@ -166,12 +166,12 @@ pub fn beat(role: &str) -> String {
     format!("tw.beat.{role}")
 }
 
-/// Where nodes of one name tell each other who they are.
+/// The subject on which nodes of one name announce themselves.
 pub fn name(node: &str) -> String {
     format!("tw.name.{node}")
 }
 
-/// Requests for the interest of one boot of one gateway.
+/// Requests for the interest of one start of one gateway.
 pub fn snapshot(gateway: &str, nonce: &str) -> String {
     format!("tw.snapshot.{gateway}.{nonce}")
 }
@@ -181,7 +181,7 @@ pub fn parse_snapshot(subject: &str) -> Option<(&str, &str)> {
     parse_boot(subject, "tw.snapshot.")
 }
 
-/// The batches for one boot of one gateway.
+/// The batches for one start of one gateway.
 pub fn gateway(gateway: &str, nonce: &str) -> String {
     format!("gw.{gateway}.{nonce}")
 }
@@ -191,22 +191,22 @@ pub fn parse_gateway(subject: &str) -> Option<(&str, &str)> {
     parse_boot(subject, "gw.")
 }
 
-/// Requests for replays to one boot of one router.
+/// Requests for replays to one start of one router.
 pub fn replay_of(router: &str, nonce: &str) -> String {
     format!("tw.replay.{router}.{nonce}")
 }
 
-/// The answers to one ask of one boot of one gateway.
+/// The answers to one replay request of one start of one gateway.
 pub fn replayed(gateway: &str, nonce: &str, ask: u64) -> String {
     format!("tw.replayed.{gateway}.{nonce}.{ask}")
 }
 
-/// The answers to all asks of one boot of one gateway.
+/// The answers to all replay requests of one start of one gateway.
 pub fn replayed_all(gateway: &str, nonce: &str) -> String {
     format!("tw.replayed.{gateway}.{nonce}.*")
 }
 
-/// The ask of a subject of answers.
+/// The number of the replay request in a subject of answers.
 pub fn parse_replayed(subject: &str) -> Option<u64> {
     let (boot, ask) = subject.rsplit_once('.')?;
     parse_boot(boot, "tw.replayed.")?;
@@ -214,12 +214,12 @@ pub fn parse_replayed(subject: &str) -> Option<u64> {
     (number.to_string() == ask).then_some(number)
 }
 
-/// Where the server takes requests for messages of a stream.
+/// The subject for direct gets of messages of a stream.
 pub fn direct_get(stream: &str) -> String {
     format!("$JS.API.DIRECT.GET.{stream}")
 }
 
-/// The prefix of a role's inboxes, its own so that permissions can tell the roles apart.
+/// The prefix of a role's inboxes. It differs by role, so that permissions can differ.
 pub fn inbox(role: &str) -> String {
     format!("_INBOX_{role}")
 }
@@ -229,7 +229,7 @@ fn parse_boot<'s>(subject: &'s str, prefix: &str) -> Option<(&'s str, &'s str)> 
     (is_token(gateway) && is_token(nonce)).then_some((gateway, nonce))
 }
 
-/// A number as we write it: digits alone, without a sign or leading zeros.
+/// A number as we write it: only digits, without a sign or leading zeros.
 fn parse_number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stored_subjects_are_told_apart() {
+    fn stored_subjects_are_classified() {
         assert_eq!(
             parse_stored("ev.3.pattern.AAPL"),
             StoredSubject::Event { partition: 3, kind: "pattern", key: "AAPL" }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_parsed_back() {
+    fn built_names_are_parsed_back() {
         assert_eq!(parse_lease_key(&lease_key(17)), Some(17));
         assert_eq!(parse_lease_key("p.x"), None);
         assert_eq!(parse_lease_key("q.1"), None);
@@ -272,17 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn tokens_hold_nothing_that_nats_reads() {
-        for good in ["gw-1", "EVENTS", "a_b", "7", &"x".repeat(64)] {
-            assert!(is_token(good), "{good}");
+    fn tokens_have_no_character_special_to_nats() {
+        for valid in ["gw-1", "EVENTS", "a_b", "7", &"x".repeat(64)] {
+            assert!(is_token(valid), "{valid}");
         }
-        for bad in ["", "a.b", "a b", "a*", ">", "é", &"x".repeat(65)] {
-            assert!(!is_token(bad), "{bad}");
+        for invalid in ["", "a.b", "a b", "a*", ">", "é", &"x".repeat(65)] {
+            assert!(!is_token(invalid), "{invalid}");
         }
     }
 
     #[test]
-    fn the_transform_is_as_nats_writes_it() {
+    fn transform_has_the_syntax_of_nats() {
         assert_eq!(transform(32), "ev.{{partition(32,1,2)}}.{{wildcard(1)}}.{{wildcard(2)}}");
     }
 }

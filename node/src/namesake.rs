@@ -1,6 +1,6 @@
-//! Finds out whether another node bears the name of this one. A configuration that was copied with its `node.id` makes two
-//! nodes one to all others: the view has one of them, and the other does nothing and cannot know why. So each node tells
-//! those of its name who it is, which usually nobody hears.
+//! Detects another node with the same name as this one. A configuration that was copied with its `node.id` makes two
+//! nodes one for all others: the view has one of them, and the other one does nothing and cannot know why. So each node
+//! announces itself to the nodes of its name, and usually there is none.
 
 use crate::admin::Check;
 use crate::clock::Clock;
@@ -22,34 +22,34 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How many others are kept, and how many bytes of each text they tell.
-const OTHERS: usize = 16;
-const TEXT: usize = 128;
+/// How many other nodes are kept, and how many bytes of each text in their announcements.
+const MAX_OTHERS: usize = 16;
+const MAX_TEXT: usize = 128;
 
-/// After so many silent intervals another one has ended.
-const SILENT: u64 = 5;
+/// After this many silent intervals another node counts as ended.
+const SILENT_INTERVALS: u64 = 5;
 
-/// How many bytes of what others tell may wait.
+/// How many bytes of announcements may wait.
 const BYTES: usize = 64 * 1024;
 
-/// The others of one name. Pure.
+/// The other nodes of one name. Pure.
 #[derive(Debug)]
 pub struct Namesakes {
     me: NodeRef,
-    /// How long one may be silent, in milliseconds.
-    patience: u64,
+    /// How long a node may be silent, in milliseconds.
+    timeout: u64,
     others: BTreeMap<Nonce, (Millis, Bearer)>,
 }
 
 impl Namesakes {
-    /// Nobody was heard of. Each tells of itself every `interval` milliseconds.
+    /// No other node is known. Each node announces itself every `interval` milliseconds.
     pub fn new(me: NodeRef, interval: u64) -> Self {
-        Self { me, patience: interval * SILENT, others: BTreeMap::new() }
+        Self { me, timeout: interval * SILENT_INTERVALS, others: BTreeMap::new() }
     }
 
-    /// A node tells who it is. One that is about to end takes nothing from us.
-    pub fn hear(&mut self, now: Millis, mut bearer: Bearer) {
-        self.others.retain(|_, (at, _)| now.since(*at) <= self.patience);
+    /// Notes an announcement. A node that drains does not conflict with us.
+    pub fn note(&mut self, now: Millis, mut bearer: Bearer) {
+        self.others.retain(|_, (at, _)| now.since(*at) <= self.timeout);
         if bearer.node == self.me || bearer.node.id != self.me.id {
             return;
         }
@@ -58,20 +58,20 @@ impl Namesakes {
             return;
         }
         for text in [&mut bearer.host, &mut bearer.admin] {
-            text.truncate(text.floor_char_boundary(TEXT));
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
         }
-        if self.others.len() < OTHERS || self.others.contains_key(&bearer.node.nonce) {
+        if self.others.len() < MAX_OTHERS || self.others.contains_key(&bearer.node.nonce) {
             self.others.insert(bearer.node.nonce, (now, bearer));
         }
     }
 
-    /// Those that are there now.
+    /// The other nodes that are alive now.
     pub fn others(&self, now: Millis) -> impl Iterator<Item = &Bearer> {
-        self.others.values().filter(move |(at, _)| now.since(*at) <= self.patience).map(|(_, bearer)| bearer)
+        self.others.values().filter(move |(at, _)| now.since(*at) <= self.timeout).map(|(_, bearer)| bearer)
     }
 
-    /// What is to be said of them: in words, and whether it keeps this node from its work, since the view has another.
-    pub fn told(&self, now: Millis, view: &View) -> Option<(String, bool)> {
+    /// The warning about them, and whether they keep this node from its work, because the view has one of them.
+    pub fn warning(&self, now: Millis, view: &View) -> Option<(String, bool)> {
         let others: Vec<String> = self.others(now).map(ToString::to_string).collect();
         if others.is_empty() {
             return None;
@@ -88,22 +88,22 @@ impl Namesakes {
     }
 }
 
-/// What a node tells of itself.
+/// The announcement of a node.
 pub fn bearer(node: NodeRef, role: Role, admin: String) -> Bearer {
     Bearer { node, role, host: host(), process: process::id(), admin, draining: false }
 }
 
-/// Hears those of this name from now on.
+/// Subscribes to announcements under this name.
 ///
 /// # Errors
 /// When this node may not subscribe.
 pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Subscriber, LinkError> {
-    describe_gauge!("tickwire_namesakes", "Other nodes that bear the name of this one");
-    declare_counter!("tickwire_namesakes_refused_total", "Messages of nodes of the same name that make no sense");
+    describe_gauge!("tickwire_namesakes", "Other nodes with the name of this one");
+    declare_counter!("tickwire_namesakes_refused_total", "Unreadable messages from nodes of the same name");
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
 }
 
-/// Tells who this node is, and looks for others of its name, until told to stop.
+/// Announces this node, and watches for others of its name, until the drain.
 pub async fn run(
     nats: Nats,
     mut inlet: Subscriber,
@@ -119,39 +119,39 @@ pub async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => tell(&nats, &me),
+            _ = ticks.tick() => announce(&nats, &me),
             message = inlet.next() => {
                 let Some(message) = message else { return };
                 match wire::decode(message.payload()) {
-                    Ok(bearer) => namesakes.hear(clock.now(), bearer),
+                    Ok(bearer) => namesakes.note(clock.now(), bearer),
                     Err(error) => {
                         counter!("tickwire_namesakes_refused_total").increment(1);
-                        debug!(%error, "what a node of the same name tells was refused");
+                        debug!(%error, "unreadable message from a node of the same name");
                     }
                 }
             }
-            () = drain.cancelled() => return tell(&nats, &Bearer { draining: true, ..me }),
+            () = drain.cancelled() => return announce(&nats, &Bearer { draining: true, ..me }),
         }
         let now = clock.now();
         gauge!("tickwire_namesakes").set(namesakes.others(now).count() as f64);
-        let told = namesakes.told(now, &view.borrow());
-        match &told {
+        let warning = namesakes.warning(now, &view.borrow());
+        match &warning {
             Some((text, true)) => check.missing(text.clone()),
             _ => check.ok(),
         }
-        let text = told.map(|(text, _)| text);
+        let text = warning.map(|(text, _)| text);
         if text != logged {
             match &text {
                 Some(reason) => warn!(reason, "two nodes of one name"),
-                None => info!("no other node bears this name any more"),
+                None => info!("the other node of this name is gone"),
             }
             logged = text;
         }
     }
 }
 
-/// Without a connection nobody hears it; the next one says the same.
-fn tell(nats: &Nats, me: &Bearer) {
+/// Without a connection the announcement is dropped; the next one replaces it.
+fn announce(nats: &Nats, me: &Bearer) {
     let sent = match wire::encode(me) {
         Ok(bytes) => {
             nats.link.publish(names::name(me.node.id.as_str()), None, &bytes).map_err(|error| error.to_string())
@@ -159,15 +159,15 @@ fn tell(nats: &Nats, me: &Bearer) {
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = sent {
-        debug!(error, "those of the same name were not told who this is");
+        debug!(error, "name announcement not sent");
     }
 }
 
-/// The name of this host, as the system or its environment tells it.
+/// The name of this host, from the system or the environment.
 fn host() -> String {
-    let told = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let told = told.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    told.or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(|| "unknown".to_owned())
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let hostname = hostname.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    hostname.or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]
@@ -199,37 +199,37 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_the_view_lacks_says_who_else_bears_its_name() {
+    fn node_outside_the_view_names_the_other_node_of_its_name() {
         let mut namesakes = Namesakes::new(node(1), 1_000);
-        namesakes.hear(Millis(0), named(1, "here"));
-        assert_eq!(namesakes.told(Millis(0), &view(1)), None);
-        namesakes.hear(Millis(500), named(2, "host-b"));
-        let (text, is_out) = namesakes.told(Millis(500), &view(2)).unwrap();
+        namesakes.note(Millis(0), named(1, "here"));
+        assert_eq!(namesakes.warning(Millis(0), &view(1)), None);
+        namesakes.note(Millis(500), named(2, "host-b"));
+        let (text, is_out) = namesakes.warning(Millis(500), &view(2)).unwrap();
         assert!(is_out);
         for part in ["the name gw-1", "gateway on host host-b, process 7", "127.0.0.1:9000", "node.id"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert_eq!(namesakes.told(Millis(500), &view(1)).map(|(_, is_out)| is_out), Some(false));
+        assert_eq!(namesakes.warning(Millis(500), &view(1)).map(|(_, is_out)| is_out), Some(false));
     }
 
     #[test]
-    fn one_that_has_ended_or_is_about_to_is_nobody() {
+    fn ended_or_draining_node_does_not_count() {
         let mut namesakes = Namesakes::new(node(1), 1_000);
-        namesakes.hear(Millis(0), named(2, "b"));
+        namesakes.note(Millis(0), named(2, "b"));
         assert_eq!(namesakes.others(Millis(5_000)).count(), 1);
         assert_eq!(namesakes.others(Millis(5_001)).count(), 0);
-        namesakes.hear(Millis(6_000), named(2, "b"));
-        namesakes.hear(Millis(6_500), Bearer { draining: true, ..named(2, "b") });
+        namesakes.note(Millis(6_000), named(2, "b"));
+        namesakes.note(Millis(6_500), Bearer { draining: true, ..named(2, "b") });
         assert_eq!(namesakes.others(Millis(6_500)).count(), 0);
     }
 
     #[test]
-    fn whoever_else_speaks_there_is_kept_within_bounds() {
+    fn number_and_size_of_other_nodes_are_bounded() {
         let mut namesakes = Namesakes::new(node(1), 1_000);
         for nonce in 2..100 {
-            namesakes.hear(Millis(0), named(nonce, &"x".repeat(10_000)));
+            namesakes.note(Millis(0), named(nonce, &"x".repeat(10_000)));
         }
-        assert_eq!(namesakes.others(Millis(0)).count(), OTHERS);
-        assert!(namesakes.told(Millis(0), &view(1)).unwrap().0.len() < OTHERS * 300);
+        assert_eq!(namesakes.others(Millis(0)).count(), MAX_OTHERS);
+        assert!(namesakes.warning(Millis(0), &view(1)).unwrap().0.len() < MAX_OTHERS * 300);
     }
 }

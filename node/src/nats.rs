@@ -1,9 +1,10 @@
-//! The connections to NATS: made within a deadline or refused with what to do, kept up from then on. There are two: the
-//! client library's, for JetStream, KV and what is published; and our own [`Link`], for what others can shape.
+//! The connections to NATS. They are opened within a deadline or refused with an error that tells what to do, and kept
+//! up from then on. There are two: that of the client library, for JetStream, KV and publishing; and our own [`Link`],
+//! for messages that other programs can shape.
 //!
-//! Login errors and an old server are fatal at once; an unreachable server is tried until the deadline. Afterwards the
-//! client reconnects by itself, for ever, with jittered backoff. A denied publish or subscribe shows only as an event of
-//! the connection: [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
+//! A login error and an old server are fatal at once; an unreachable server is tried until the deadline. Afterwards the
+//! client reconnects by itself, forever, with jittered backoff. A denied publish or subscribe shows only as an event of
+//! the connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 mod error;
 mod standing;
@@ -30,23 +31,23 @@ use tracing::{debug, error, info, warn};
 /// How long one attempt at one server may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the try may take that is made when the time is over.
+/// How long the last attempt may take, which is made when the deadline has passed.
 const LAST_TRY: Duration = Duration::from_millis(300);
 
-/// How often a silent server is asked whether it lives; after the third question without an answer we reconnect.
+/// How often a silent server gets a `PING`. After the third without an answer the client reconnects.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The pauses between attempts, before chance shortens them.
+/// The pauses between attempts, before jitter shortens them.
 pub(crate) const BACKOFF: Backoff = Backoff { first: 20, most: 4_000 };
 
-/// How long after the server has answered the event of an earlier refusal may take to be reported by the client.
+/// How long the client may take to report an earlier refusal after the server has answered.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
 
-/// The oldest server that will do.
+/// The oldest supported server.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
 
-/// The largest message that a server must take: an event of the size that is let in, as it travels between nodes, where
-/// numbers may take more bytes than their text does.
+/// The largest message that a server must accept: an event of the allowed size, in the form that nodes exchange, where
+/// numbers may take more bytes than in text.
 pub const LEAST_PAYLOAD: usize = 640 * 1024;
 
 /// The connections to NATS. Clones share them.
@@ -56,9 +57,9 @@ pub struct Nats {
     pub client: Client,
     /// JetStream over the same connection.
     pub jetstream: jetstream::Context,
-    /// For all that is received, and for small things that are published with it.
+    /// For everything that is received, and for small messages that go with it.
     pub link: Link,
-    /// What became of what was published to JetStream.
+    /// The results of publishing to JetStream.
     pub writes: Writes,
     standing: ConnectionHealth,
     refusals: watch::Receiver<Vec<String>>,
@@ -69,8 +70,8 @@ impl Nats {
     /// Connects under the name `<role>/<node>`, with inboxes of the role's own prefix.
     ///
     /// # Errors
-    /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, is too old, or takes too small
-    /// messages only.
+    /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, is too old, or accepts only
+    /// small messages.
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
         let standing = ConnectionHealth::default();
         let of_client = standing.clone();
@@ -106,23 +107,23 @@ impl Nats {
         Ok(Self { client, jetstream, link, writes, standing, refusals, request_timeout: config.request_timeout })
     }
 
-    /// Whether both connections are up at this moment.
+    /// Whether both connections are up now.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected && self.link.is_up()
     }
 
-    /// Tells when the connections come and go. [`is_connected`](Self::is_connected) is the truth behind it.
+    /// Notifies when the connections go up or down. [`is_connected`](Self::is_connected) has the current state.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.standing.both()
     }
 
-    /// Makes sure that the server has taken all subscriptions made so far, and has refused none.
+    /// Makes sure that the server has handled all subscriptions so far, and has refused none.
     ///
     /// # Errors
     /// When it has refused something since the start, or does not answer.
     pub async fn check(&self) -> Result<(), NatsError> {
-        // The server handles what we send in order, so once it has returned a message to us, the refusal of any
-        // subscription before it is on its way to us as well.
+        // The server handles our messages in order. When it returns a message to us, the refusal of any earlier
+        // subscription is on its way to us as well.
         let round_trip = async {
             let inbox = self.client.new_inbox();
             let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
@@ -130,23 +131,23 @@ impl Nats {
             answers.next().await.ok_or("the connection was closed")?;
             Ok::<(), String>(())
         };
-        let (answered, heard) = tokio::join!(self.in_time(round_trip), self.link.check(self.request_timeout));
+        let (answered, link_refusals) = tokio::join!(self.in_time(round_trip), self.link.check(self.request_timeout));
         let failed = |error: LinkError| NatsError::NoAnswer { reason: error.to_string() };
-        let heard = heard.map_err(failed)?;
-        if !heard.is_empty() {
-            return Err(NatsError::Refused { refused: heard });
+        let link_refusals = link_refusals.map_err(failed)?;
+        if !link_refusals.is_empty() {
+            return Err(NatsError::Refused { refused: link_refusals });
         }
         let mut refusals = self.refusals.clone();
-        // Ends early when there is a refusal, which is what is looked at next.
+        // Ends early when there is a refusal, which is checked next.
         timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty())).await.ok();
         let refused = refusals.borrow().join("; ");
         if refused.is_empty() { answered } else { Err(NatsError::Refused { refused }) }
     }
 
-    /// Sends all that was published and closes the connection: what is still buffered when a process exits is lost.
+    /// Sends everything that was published, and closes the connection. Data that is still buffered at exit is lost.
     ///
     /// # Errors
-    /// When the server does not take it within the time of a request.
+    /// When the server does not take it within the request timeout.
     pub async fn close(&self) -> Result<(), NatsError> {
         let closing = async {
             self.client.flush().await.map_err(|error| error.to_string())?;
@@ -164,7 +165,7 @@ impl Nats {
     }
 }
 
-/// The options that hold who we are and whom we trust.
+/// The options for the login and for TLS.
 async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new();
     if let Some(path) = &config.credentials {
@@ -184,7 +185,7 @@ async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
     Ok(options)
 }
 
-/// Tries until it works, until it is hopeless, or until the deadline.
+/// Tries until it works, cannot work, or the deadline has passed.
 async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, NatsError> {
     let url = || config.url.clone();
     let addresses: Result<Vec<ServerAddr>, _> = config.url.split(',').map(|url| url.trim().parse()).collect();
@@ -193,12 +194,12 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
     let mut attempt = 0;
     loop {
         attempt += 1;
-        // The last try is made when the time is over.
+        // The last attempt is made when the deadline has passed.
         let left = config.connect_timeout.saturating_sub(start.elapsed());
         let connecting = timeout(left.max(LAST_TRY), options.clone().connect(addresses.clone()));
         let reason = match connecting.await {
             Ok(Ok(client)) => return Ok(client),
-            Err(_) => "it has not answered".to_owned(),
+            Err(_) => "no answer".to_owned(),
             Ok(Err(error)) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                     return Err(NatsError::Login { url: url(), reason: error.to_string() });
@@ -213,12 +214,12 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         if left.is_zero() {
             return Err(NatsError::Unreachable { url: url(), waited: config.connect_timeout, reason });
         }
-        debug!(attempt, reason, "NATS is not there yet");
+        debug!(attempt, reason, "NATS not reachable yet");
         sleep(backoff(attempt).min(left)).await;
     }
 }
 
-/// The pause after this attempt, minus up to a half, so that many nodes do not come back in step.
+/// The pause after this attempt, minus up to a half, so that many nodes do not reconnect at the same moment.
 pub(crate) fn backoff(attempt: usize) -> Duration {
     let attempt = u32::try_from(attempt.max(1)).unwrap_or(u32::MAX);
     Duration::from_millis(BACKOFF.after(attempt)).mul_f64(rand::rng().random_range(0.5..=1.0))
@@ -247,13 +248,13 @@ fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch
             "closed"
         }
         Event::SlowConsumer(subscription) => {
-            warn!(connection = name, subscription, "a subscription is too slow: messages from NATS were dropped");
+            warn!(connection = name, subscription, "subscription too slow, messages from NATS dropped");
             "slow_consumer"
         }
         Event::ServerError(refusal) => {
-            error!(connection = name, %refusal, "NATS refused something");
+            error!(connection = name, %refusal, "NATS refused a request");
             refusals.send_modify(|seen| {
-                // A node that is refused the same thing again and again must not grow for it.
+                // Repeated refusals must not use ever more memory.
                 if seen.len() < 16 {
                     seen.push(refusal.to_string());
                 }
@@ -261,7 +262,7 @@ fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch
             "server_error"
         }
         Event::ClientError(problem) => {
-            warn!(connection = name, %problem, "trouble with the connection to NATS");
+            warn!(connection = name, %problem, "error on the connection to NATS");
             "client_error"
         }
     };

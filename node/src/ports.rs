@@ -1,4 +1,4 @@
-//! The ports file: what a node listens on, for whoever started it with port 0.
+//! The ports file: the addresses that a node listens on, for a program that started it with port 0.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// Writes a JSON object of name to "ip:port" in place of whatever the file was. A reader sees all of it or none.
+/// Writes a JSON object of name to "ip:port" in place of the old file. A reader sees the complete old or new file.
 ///
 /// # Errors
-/// When the folder cannot be made or written to.
+/// When the folder cannot be created or written to.
 pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_an_object_of_name_to_address() {
+    fn file_is_an_object_of_name_to_address() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run/ports.json");
         let ports =

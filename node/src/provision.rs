@@ -1,9 +1,9 @@
-//! What tickwire keeps in JetStream, made to be there and to be right: the stream of events with its partition
-//! transform, the stream of dead letters, the buckets of the view and of the leases.
+//! Sets up what tickwire keeps in JetStream: the stream of events with its partition transform, the stream of dead
+//! letters, the buckets of the view and of the leases.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
-//! the configuration; what cannot change under a running cluster (the partition count above all, since stored
-//! subjects hold it) is compared and refused.
+//! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
+//! stored subjects hold it) are compared, and a difference is an error.
 
 mod error;
 pub(crate) mod layout;
@@ -24,35 +24,35 @@ use tickwire_core::ids::Epoch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-/// How long to go on trying what a starting cluster of servers may refuse at first.
+/// How long to repeat requests that a starting NATS cluster may refuse at first.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The pause between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What was found or made.
+/// The stream that was found or created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provisioned {
-    /// The life of the stream of events: its sequences mean something only together with this.
+    /// The epoch of the stream of events, which its sequences belong to.
     pub epoch: Epoch,
-    /// Into how many partitions it is spread.
+    /// The number of its partitions.
     pub partitions: u32,
 }
 
 /// Makes sure that streams and buckets exist as configured.
 ///
 /// # Errors
-/// When JetStream is off or full, or when what runs there cannot become what is configured.
+/// When JetStream is off or full, or when an existing stream cannot be changed to the configuration.
 pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
     let context = &nats.jetstream;
     jetstream_is_on(context).await?;
-    let events = settle(context, layout::events(config), |running| layout::check_events(running, config)).await?;
+    let events = ensure(context, layout::events(config), |running| layout::check_events(running, config)).await?;
     for wanted in [
         layout::dead_letters(config),
         layout::bucket(names::VIEW_BUCKET, config),
         layout::bucket(names::LEASES_BUCKET, config),
     ] {
-        settle(context, wanted, |running| layout::check_storage(running, config)).await?;
+        ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }
     Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
 }
@@ -77,22 +77,22 @@ async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {
     }
 }
 
-/// Brings one stream to what is wanted, trying again while others race us or the servers are not ready.
-async fn settle(
+/// Creates or updates one stream, and tries again while other nodes race us or the servers are not ready.
+async fn ensure(
     context: &Context,
     wanted: Config,
     check: impl Fn(&Config) -> Result<(), ProvisionError>,
 ) -> Result<Info, ProvisionError> {
     let end = Instant::now() + DEADLINE;
     loop {
-        let failure = match look(context, &wanted.name).await {
+        let failure = match stream_info(context, &wanted.name).await {
             Ok(found) => {
                 check(&found.config)?;
                 let adapted = layout::adapt(&found.config, &wanted);
                 if adapted == found.config {
                     return Ok(found);
                 }
-                info!(stream = wanted.name, "the limits have changed, updating the stream");
+                info!(stream = wanted.name, "stream settings changed, updating the stream");
                 context.update_stream(&adapted).await
             }
             Err(error) if error.kind() == CreateStreamErrorKind::NotFound => {
@@ -111,13 +111,13 @@ async fn settle(
             None if Instant::now() >= end => {
                 return Err(ProvisionError::NotSettled { stream: wanted.name, reason: error.to_string() });
             }
-            None => debug!(stream = wanted.name, %error, "not settled yet"),
+            None => debug!(stream = wanted.name, %error, "stream not set up yet"),
         }
         sleep(PAUSE).await;
     }
 }
 
-async fn look(context: &Context, stream: &str) -> Result<Info, CreateStreamError> {
+async fn stream_info(context: &Context, stream: &str) -> Result<Info, CreateStreamError> {
     match context.request(format!("STREAM.INFO.{stream}"), &()).await? {
         Response::Ok(info) => Ok(info),
         Response::Err { error } => Err(error.into()),

@@ -1,8 +1,8 @@
 //! How a node stops: in two phases, drain and force.
 //!
-//! Every task and thread of a node is started here, so that each has an owner: one that fails or panics stops the
-//! whole node, with the reason in the log. SIGTERM, SIGINT or a failure begins the drain, in which tasks finish what
-//! they hold and end; a second signal, or the grace running out, begins the force, in which they drop it.
+//! Every task and thread of a node is started here, so that each has an owner: if one fails or panics, the whole node
+//! stops, with the reason in the log. SIGTERM, SIGINT or a failure begins the drain, in which tasks finish their work
+//! and end. A second signal, or the end of the grace, begins the force, in which tasks drop their work.
 
 use futures_util::FutureExt;
 use metrics::{counter, describe_counter};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
-/// How long tasks may take to end once they are forced to. What has not ended then ends with the process.
+/// How long tasks may take to end after the force. Tasks that have not ended then end with the process.
 const FORCE_GRACE: Duration = Duration::from_secs(2);
 
 /// The tasks of a node, and the two tokens that stop them. Clones share both.
@@ -34,10 +34,10 @@ pub struct Shutdown {
     failed: Arc<AtomicBool>,
 }
 
-/// How a node came to its end.
+/// How a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All tasks finished what they held, in time.
+    /// All tasks finished their work, in time.
     Drained,
     /// Some task had to be stopped hard.
     Forced,
@@ -58,17 +58,17 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Cancelled when tasks should take no new work, finish what they hold, and end.
+    /// Cancelled when tasks should take no new work, finish their work, and end.
     pub fn drain(&self) -> &CancellationToken {
         &self.drain
     }
 
-    /// Cancelled when tasks should drop what they hold and end.
+    /// Cancelled when tasks should drop their work and end.
     pub fn force(&self) -> &CancellationToken {
         &self.force
     }
 
-    /// Starts a task. Its error or panic stops the node; its return is its end, and no fault.
+    /// Starts a task. Its error or panic stops the node; its return does not.
     pub fn spawn<F, E>(&self, name: &'static str, task: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -84,8 +84,8 @@ impl Shutdown {
         self.spawn(name, task.map(Ok::<(), Infallible>));
     }
 
-    /// Starts a task that goes on while the others drain, until `stop` is cancelled. The shutdown does not wait for it:
-    /// whoever started it does. Its panic, or an end that nobody asked for, stops the node.
+    /// Starts a task that runs while the others drain, until `stop` is cancelled. The shutdown does not wait for it;
+    /// its starter does. Its panic, or an end before `stop`, stops the node.
     pub fn spawn_beside(
         &self,
         name: &'static str,
@@ -101,10 +101,10 @@ impl Shutdown {
         tokio::spawn(watched.instrument(info_span!("task", task = name)))
     }
 
-    /// Starts a thread, for work with a runtime of its own. What holds for a task holds for it.
+    /// Starts a thread, for work with a runtime of its own. The rules for tasks apply to it.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// When the system cannot start a thread.
     pub fn spawn_thread<E: Display>(
         &self,
         name: &'static str,
@@ -129,7 +129,7 @@ impl Shutdown {
     /// Runs until a signal or a failure begins the drain, then until all tasks have ended or had to be forced.
     ///
     /// # Errors
-    /// When the system lets nobody listen for signals.
+    /// When the system does not allow to listen for signals.
     pub async fn run(&self, grace: Duration) -> io::Result<Outcome> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let next_signal = async || {
@@ -143,7 +143,7 @@ impl Shutdown {
 
     async fn run_with(&self, grace: Duration, mut next_signal: impl AsyncFnMut() -> &'static str) -> Outcome {
         tokio::select! {
-            name = next_signal() => info!(signal = name, "told to stop, draining"),
+            name = next_signal() => info!(signal = name, "signal received, draining"),
             () = self.drain.cancelled() => {}
         }
         self.drain.cancel();
@@ -152,7 +152,7 @@ impl Shutdown {
             biased;
             () = self.tasks.wait() => true,
             name = next_signal() => {
-                warn!(signal = name, tasks = self.tasks.len(), "told to stop again, stopping hard");
+                warn!(signal = name, tasks = self.tasks.len(), "second signal received, stopping hard");
                 false
             }
             () = sleep(grace) => {
@@ -163,7 +163,7 @@ impl Shutdown {
         if !drained {
             self.force.cancel();
             if timeout(FORCE_GRACE, self.tasks.wait()).await.is_err() {
-                warn!(tasks = self.tasks.len(), "some tasks did not end and are left behind");
+                warn!(tasks = self.tasks.len(), "tasks still running after the force, exiting anyway");
             }
         }
         let outcome = match (self.failed.load(Ordering::Relaxed), drained) {
@@ -184,26 +184,23 @@ impl Shutdown {
     }
 }
 
-/// Does what serves one connection alone. Its panic is logged and counted, and ends that connection and nothing else.
+/// Runs the task of one connection. A panic is logged and counted, and ends only that connection.
 pub async fn contain(part: &'static str, work: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
         counter!("tickwire_connection_panics_total", "part" => part).increment(1);
-        error!(part, panic = panic_text(&*panic), "a connection ended by a panic; this is a bug, please report it");
+        error!(part, panic = panic_text(&*panic), "connection ended by a panic; this is a bug, please report it");
     }
 }
 
-/// Says what the metrics of this module mean.
+/// Registers the help texts of the metrics of this module.
 pub(crate) fn describe() {
-    describe_counter!(
-        "tickwire_connection_panics_total",
-        "Connections that ended by a panic, by the part that had them"
-    );
+    describe_counter!("tickwire_connection_panics_total", "Connections that ended by a panic, by part");
 }
 
-/// What a panic says.
+/// The text of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 #[cfg(test)]
@@ -214,7 +211,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(10);
 
-    /// Signals that come when told to.
+    /// Signals that arrive when the sender sends.
     fn signals() -> (tokio::sync::mpsc::UnboundedSender<()>, impl AsyncFnMut() -> &'static str) {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let next = async move || match receiver.recv().await {
@@ -225,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tasks_that_end_in_time_are_drained() {
+    async fn tasks_that_end_in_time_give_outcome_drained() {
         let shutdown = Shutdown::new();
         let (signal, next_signal) = signals();
         let drain = shutdown.drain().clone();
@@ -242,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_outlasts_the_grace_is_forced() {
+    async fn task_that_outlasts_the_grace_is_forced() {
         let shutdown = Shutdown::new();
         let (signal, next_signal) = signals();
         let force = shutdown.force().clone();
@@ -254,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_signal_forces_at_once_and_does_not_wait_for_ever() {
+    async fn second_signal_forces_at_once_with_a_deadline() {
         let shutdown = Shutdown::new();
         let (signal, next_signal) = signals();
         shutdown.spawn_infallible("hangs", pending());
@@ -266,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_stops_the_node() {
+    async fn task_error_stops_the_node() {
         let shutdown = Shutdown::new();
         let (_signal, next_signal) = signals();
         let drain = shutdown.drain().clone();
@@ -276,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_stops_the_node() {
+    async fn task_panic_stops_the_node() {
         let shutdown = Shutdown::new();
         let (_signal, next_signal) = signals();
         shutdown.spawn_infallible("panics", async { panic!("on purpose: {}", 1) });
@@ -299,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_beside_the_others_ends_when_told_and_its_panic_or_early_end_stops_the_node() {
+    async fn task_beside_the_drain_ends_on_stop_and_its_failure_stops_the_node() {
         let (shutdown, stop) = (Shutdown::new(), CancellationToken::new());
         let task = shutdown.spawn_beside("beside", stop.clone(), stop.clone().cancelled_owned());
         stop.cancel();
@@ -314,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_panic_of_a_connection_is_contained() {
+    async fn panic_of_a_connection_is_contained() {
         contain("test", async { panic!("at work") }).await;
     }
 }

@@ -1,5 +1,5 @@
-//! How every node starts and ends, whatever its role: admin server, connection, provisioning, membership; and at the
-//! end, when all of its tasks have ended, the goodbye.
+//! How every node starts and ends, in any role: admin server, connection, provisioning, membership; and at the end,
+//! when all of its tasks have ended, the goodbye.
 
 use crate::admin::{Admin, AdminError, Check, Readiness};
 use crate::config::Config;
@@ -36,62 +36,62 @@ pub enum StartError {
     /// There is no usable connection to NATS.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// JetStream cannot be brought to what is configured.
+    /// JetStream cannot be set up as configured.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
-    /// The node cannot join the others.
+    /// The node cannot join the membership.
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    /// What the node listens on cannot be written down.
+    /// The ports file cannot be written.
     #[error("node.ports_file = {}: cannot be written: {source}", path.display())]
     PortsFile {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A part that only one role has cannot start.
+    /// A part of one role cannot start.
     #[error("{part}: {reason}")]
     Part {
-        /// Which part.
+        /// The part.
         part: &'static str,
-        /// What went wrong, and what to do about it.
+        /// The cause, and what to do about it.
         reason: String,
     },
 }
 
-/// A node that has joined the cluster and does not do anything yet.
+/// A node that has joined the cluster and has no work yet.
 #[derive(Debug)]
 pub struct Node {
-    /// Which node it is, in which life.
+    /// Its name and nonce.
     pub me: NodeRef,
     /// The connection to NATS.
     pub nats: Nats,
-    /// What is in JetStream.
+    /// The streams and buckets in JetStream.
     pub provisioned: Provisioned,
     /// The other nodes.
     pub membership: Membership,
-    /// What keeps NATS from storing events, in one line, as long as anything does.
+    /// Why NATS does not store events, in one line, while that lasts.
     pub stopped: watch::Receiver<Stopped>,
-    /// What `/readyz` tells; parts register their checks here.
+    /// The checks of `/readyz`; parts register theirs here.
     pub readiness: Readiness,
     /// The metrics of the process.
     pub metrics: Metrics,
     /// The admin server.
     pub admin: Admin,
-    /// How many file descriptors this process may have; `None` is any number.
+    /// How many file descriptors this process may have; `None` is no limit.
     pub descriptors: Option<u64>,
     grace: Duration,
     ports_file: Option<PathBuf>,
 }
 
 impl Node {
-    /// Starts what every node has. A node whose configuration names it nothing draws a name here: who wants to know
-    /// the name before, for the logs, draws it with [`NodeConfig::identity`](crate::config::NodeConfig::identity) and
-    /// puts it into the configuration.
+    /// Starts the common parts. A node without a configured name draws one here. A caller that needs the name before,
+    /// for the logs, draws it with [`NodeConfig::identity`](crate::config::NodeConfig::identity) and sets it in the
+    /// configuration.
     ///
     /// # Errors
-    /// Whatever is missing first, with what to do about it.
+    /// The first failure, with what to do about it.
     pub async fn start(config: &Config, role: Role, shutdown: &Shutdown) -> Result<Self, StartError> {
         let name = config.node.identity(role.as_str());
         let me = NodeRef { id: NodeId::new(&name)?, nonce: Nonce(rand::rng().random()) };
@@ -136,7 +136,7 @@ impl Node {
         })
     }
 
-    /// Writes down what this node listens on, if the configuration names a file: its admin server, and `others`.
+    /// Writes the addresses of the admin server and of `others` to the ports file, if one is configured.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -147,10 +147,10 @@ impl Node {
         ports::write(path, &listening).map_err(|source| StartError::PortsFile { path: path.clone(), source })
     }
 
-    /// Runs until the node is told to stop and all of its tasks have ended; then says goodbye.
+    /// Runs until the node has to stop and all of its tasks have ended; then sends the goodbye.
     ///
     /// # Errors
-    /// When the system lets nobody listen for signals.
+    /// When the system does not allow to listen for signals.
     pub async fn run(self, shutdown: &Shutdown) -> std::io::Result<Outcome> {
         let outcome = shutdown.run(self.grace).await;
         self.membership.leave().await;
@@ -159,14 +159,14 @@ impl Node {
     }
 }
 
-/// Tells the readiness check whether there is a connection.
+/// Sets the readiness check of the connection.
 async fn watch_connection(nats: Nats, check: Check, drain: CancellationToken) {
     let mut connected = nats.connected();
     loop {
         connected.mark_unchanged();
         let most = nats.client.max_payload();
         if nats.is_connected() && most < LEAST_PAYLOAD {
-            // Another server of the cluster may be configured otherwise than the first was.
+            // Another server of the cluster may have another configuration than the first one.
             check.missing(format!(
                 "NATS takes messages of {most} bytes only: set max_payload to {LEAST_PAYLOAD} or more"
             ));

@@ -1,16 +1,16 @@
-//! Whether NATS keeps what tickwire needs, and whether it stores what is new: seen by the routers, told to all nodes,
-//! and put right where that is safe.
+//! Whether NATS keeps what tickwire needs, and stores new messages. Routers detect problems, report them to all nodes,
+//! and repair settings where that is safe.
 //!
 //! ```text
-//! kept      what tickwire keeps in JetStream, and what a look at one of the streams shows
-//! judge     from looks, and from what became of writes, to what is wrong    (pure)
-//! watch     a router looks, tells all nodes what is wrong, and mends what it may
-//! board     every node hears it: readiness, metric, log, and for a gateway's clients
+//! kept      the expected streams, and how one is read and compared
+//! judge     from stream settings and write results to a problem    (pure)
+//! watch     a router reads the streams, reports problems to all nodes, and repairs what it may
+//! board     every node collects the reports: readiness, metric, log, and for a gateway's clients
 //! ```
 //!
-//! A server whose disk is full answers every question and stores nothing, and does so until it is started again; an
-//! operator's hand can delete, seal, fill or edit a stream while nodes run. None of that breaks a connection, so nothing
-//! but this shows it before ticks have been missing for long.
+//! A server whose disk is full answers every request and stores nothing until it is restarted. An operator can delete,
+//! seal, fill or edit a stream while nodes run. None of that breaks a connection, so without this module it would show
+//! only after partition heartbeats have been missing for long.
 
 mod board;
 mod judge;

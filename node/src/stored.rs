@@ -1,7 +1,7 @@
-//! Single messages of a stream, as the server that leads it has them.
+//! Single messages of a stream, read from the server that leads it.
 //!
-//! They come as JSON, so no header that a producer has written can break the reading; and from the leader, so what is
-//! read was not out of date when it was asked for, as the answer of a replica to a direct get may be.
+//! They arrive as JSON, so headers of a producer cannot break the parser. They are read from the leader, so they are
+//! current at the time of the request, unlike the answer of a replica to a direct get.
 
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tickwire_core::ids::Seq;
 
-/// Which message.
+/// Selects a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum MessageSelector<'s> {
     /// The one with this sequence.
@@ -26,7 +26,7 @@ pub enum MessageSelector<'s> {
     From {
         /// The sequence.
         seq: u64,
-        /// Of which subjects: all.
+        /// The subjects: all.
         next_by_subj: AllSubjects,
     },
 }
@@ -53,13 +53,13 @@ pub struct StoredMessage {
     pub seq: Seq,
     /// When the server stored it, in milliseconds since 1970.
     pub stored: i64,
-    /// What it holds.
+    /// Its payload.
     pub payload: Vec<u8>,
 }
 
-/// A message could not be had.
+/// A message could not be read.
 #[derive(Debug, Error)]
-#[error("a message of the stream {stream} cannot be had: {reason}")]
+#[error("cannot read a message of the stream {stream}: {reason}")]
 pub struct GetError {
     stream: String,
     reason: String,
@@ -81,7 +81,7 @@ struct GetResult {
 /// Gets a message; `None` if there is none.
 ///
 /// # Errors
-/// When the server does not answer in the time of a request, or refuses.
+/// When the server does not answer within the request timeout, or refuses.
 pub async fn get(
     context: &Context,
     stream: &str,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_as_nats_reads_them() {
+    fn requests_have_the_format_of_nats() {
         let json = |wanted: MessageSelector| serde_json::to_string(&wanted).unwrap();
         assert_eq!(json(MessageSelector::At(7)), r#"{"seq":7}"#);
         assert_eq!(json(MessageSelector::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_whatever_its_headers_are() {
+    fn answer_with_any_headers_is_read() {
         let answer = r#"{"type":"io.nats.jetstream.api.v1.stream_msg_get_response","message":{"subject":"a","seq":3,
             "hdrs":"AP8N","data":"aGk=","time":"2026-11-27T12:00:00.001000001Z"}}"#;
         let Response::Ok(GetAnswer { message }) = serde_json::from_str(answer).unwrap() else { panic!() };

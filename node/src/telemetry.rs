@@ -1,8 +1,8 @@
 //! Logs and metrics, set up once and before anything that could log or count.
 //!
-//! Logs go to standard error, and only the configuration decides what is logged. A JSON line carries the node's role
-//! and name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered when
-//! the admin server is asked. A node's warnings that repeat are one line with a count.
+//! Logs go to standard error, and only the configuration decides what is logged. A JSON line has the node's role and
+//! name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered on a
+//! request to the admin server. Repeated warnings of a node become one line with a count.
 
 mod repeats;
 
@@ -25,16 +25,16 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How often recorded values are folded into their buckets, so that they do not pile up when nobody scrapes.
+/// How often recorded values are moved into their buckets, so that memory stays bounded when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Upper bounds for what is measured in seconds: from half of the router's window to the slowest recovery.
+/// Upper bounds for metrics in seconds: from half of the router's window to the slowest recovery.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Upper bounds for what is measured in bytes.
+/// Upper bounds for metrics in bytes.
 const BYTES: [f64; 9] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
-/// Upper bounds for what is counted, such as the events of a batch.
+/// Upper bounds for counts, such as the events of a batch.
 const COUNTS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20000.0];
 
 /// Why logs or metrics cannot be set up.
@@ -43,27 +43,27 @@ pub enum TelemetryError {
     /// The directives of `log.level` are not valid.
     #[error("log.level: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else in this process has taken the logs.
+    /// Something else in this process has set up logs.
     #[error("logs are set up already: {0}")]
     Logs(#[from] tracing_subscriber::util::TryInitError),
-    /// Something else in this process has taken the metrics.
+    /// Something else in this process has set up metrics.
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
-/// The logs of a node. Dropped, when everything has ended, it writes how often warnings were repeated last.
+/// The logs of a node. Dropped at the end of the process, it logs the last counts of repeated warnings.
 #[derive(Debug)]
 #[must_use]
 pub struct NodeLogs(());
 
 impl Drop for NodeLogs {
     fn drop(&mut self) {
-        repeats::tell_all();
+        repeats::write_all();
     }
 }
 
-/// Sends the logs of a node to standard error, as the configuration says. Warnings that repeat are counted, and
-/// [`Metrics::upkeep`] tells how often they were.
+/// Sends the logs of a node to standard error, as configured. Repeated warnings are counted, and [`Metrics::upkeep`]
+/// logs the counts.
 ///
 /// # Errors
 /// When the directives are not valid, or logs were set up before.
@@ -123,8 +123,8 @@ where
     }
 }
 
-/// Describes a counter, and shows it from 0 on, so that its first count is seen as growth. One with a label is shown for
-/// each of its values: `declare_counter!("name", "help", "reason" => ["lost", "late"])`.
+/// Describes a counter, and exports it as 0, so that its first count shows as growth. A counter with a label is
+/// exported for each of its values: `declare_counter!("name", "help", "reason" => ["lost", "late"])`.
 #[macro_export]
 macro_rules! declare_counter {
     ($name:literal, $help:expr $(,)?) => {{
@@ -146,8 +146,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Starts recording, and records what this process is. Nodes that share a process share its metrics: the second
-    /// call gives the same ones.
+    /// Starts recording, and records the version, role and name of this node. Nodes that share a process share its
+    /// metrics: the second call returns the same ones.
     ///
     /// # Errors
     /// When another recorder has been set for this process.
@@ -165,7 +165,7 @@ impl Metrics {
                 installed.insert(handle).clone()
             }
         };
-        describe_gauge!("tickwire_build_info", "What runs here; always 1");
+        describe_gauge!("tickwire_build_info", "The version, role and name of this node; always 1");
         let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("role", role.into()), ("node", node.into())];
         gauge!("tickwire_build_info", &labels).set(1.0);
         describe_gauge!("tickwire_process_start_time_seconds", "When the node started, in seconds since 1970");
@@ -179,12 +179,12 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Keeps the recorder's memory bounded, and tells how often warnings were repeated, until told to stop. One task per
-    /// process should run this.
+    /// Keeps the recorder's memory bounded, and logs the counts of repeated warnings, until `stop` is cancelled. One
+    /// task per process should run this.
     pub async fn upkeep(self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
             self.handle.run_upkeep();
-            repeats::tell();
+            repeats::write_ended();
         }
     }
 }
@@ -195,7 +195,7 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
-    /// What was logged.
+    /// The captured log.
     #[derive(Clone, Default)]
     pub(super) struct Captured(pub(super) Arc<Mutex<Vec<u8>>>);
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_one_object_with_role_and_node() {
+    fn json_line_is_one_object_with_role_and_node() {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_tell_what_runs_and_use_the_buckets() {
+    fn metrics_have_build_info_and_the_configured_buckets() {
         let metrics = Metrics::install("router", "r1").unwrap();
         Metrics::install("gateway", "g1").unwrap();
         metrics::histogram!("tickwire_test_lag_seconds").record(0.002);

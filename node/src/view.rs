@@ -1,22 +1,22 @@
-//! Who is a member: what a coordinator makes of the beats it hears. Pure; beats and the time come in, views go out.
+//! The membership: how a coordinator turns beats into views. Pure; beats and the time are passed in, views come out.
 //!
-//! * Who beats is in. A node that says goodbye is out at once, one that is silent for the timeout a little later.
-//! * Under one name, the life that was first heard of later counts.
-//! * The silence of a member is measured from [`Roster::restart_silence`] at the earliest: absence means nothing while
-//!   nobody could have been heard. Who is no member comes in by a beat alone, never because silence is forgiven: else a
-//!   node that has died would come back into the view, and what is given to it would have no owner.
-//! * A beat that contradicts itself or what is known of its sender is refused, and takes nothing with it.
-//! * Within a cool-down, silence takes at most half of the members of a role, but always one: if more fall silent at
-//!   once, it is more likely that we are deaf.
+//! * A node that beats is a member. A node that says goodbye is removed at once, a silent one after the timeout.
+//! * If two nodes with one name beat, the one that was first seen later counts.
+//! * The silence of a member is measured from [`Roster::restart_silence`] at the earliest: absence has no meaning while
+//!   no beat could be received. A node that is not a member joins only by a beat, never because silence restarts.
+//!   Otherwise a dead node would return to the view, and its partitions and users would have no live owner.
+//! * A beat that contradicts itself or the known facts about its sender is refused, and changes nothing.
+//! * Within a cool-down, silence removes at most half of the members of a role, but always one: if more fall silent at
+//!   once, it is more likely that this node receives nothing.
 
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeId, NodeRef};
 use tickwire_core::placement::{Member, Role, View};
 
-/// What was heard of one life of one node.
+/// The beats of one start of one node.
 #[derive(Debug, Clone)]
-struct NodeLife {
+struct NodeRecord {
     member: Member,
     first: Millis,
     last: Millis,
@@ -24,126 +24,126 @@ struct NodeLife {
     gone: Option<Millis>,
 }
 
-/// What silence has taken of a role since the cool-down began.
+/// The members of a role that silence has removed since the cool-down began.
 #[derive(Debug, Clone, Copy)]
 struct RoleLosses {
     since: Millis,
     allowed: usize,
 }
 
-/// How many lives of nodes are remembered at most. Beats of further ones are refused until some are forgotten.
-const LIVES: usize = 10_000;
+/// How many starts of nodes are remembered at most. Beats of further ones are refused until some are forgotten.
+const MAX_NODES: usize = 10_000;
 
-/// The highest version of a view that can have come about by counting.
+/// The highest version that a view can have reached by counting.
 const HIGHEST: u64 = 1 << 53;
 
-/// A beat that makes no sense.
+/// An invalid beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BeatError {
-    /// A weight is from 1 to 100.
-    #[error("a weight of {0}, where 1 to 100 are possible")]
+    /// A weight is 1 to 100.
+    #[error("the weight is {0}; it must be 1 to 100")]
     Weight(u8),
-    /// A life of a node has one role.
-    #[error("it says that it is a {said}, and is known as a {known}")]
+    /// A node has one role from start to end.
+    #[error("the beat has the role {beat}, but the node is known as a {known}")]
     Role {
-        /// What it says.
-        said: &'static str,
-        /// What it is known as.
+        /// The role in the beat.
+        beat: &'static str,
+        /// The known role.
         known: &'static str,
     },
-    /// There cannot be so many nodes.
-    #[error("{LIVES} lives of nodes are known already")]
+    /// The limit of known nodes is reached.
+    #[error("{MAX_NODES} nodes are known already")]
     TooMany,
 }
 
-/// All nodes heard of, and since when.
+/// All nodes that have sent beats, and since when.
 #[derive(Debug)]
 pub struct Roster {
     timeout: u64,
-    heard: BTreeMap<NodeRef, NodeLife>,
-    listening_since: Millis,
+    nodes: BTreeMap<NodeRef, NodeRecord>,
+    silence_since: Millis,
     losses: BTreeMap<Role, RoleLosses>,
 }
 
 impl Roster {
-    /// Nobody was heard of. `timeout`, in milliseconds, is how long a member may be silent.
+    /// No node is known. `timeout`, in milliseconds, is how long a member may be silent.
     pub fn new(now: Millis, timeout: u64) -> Self {
-        Self { timeout, heard: BTreeMap::new(), listening_since: now, losses: BTreeMap::new() }
+        Self { timeout, nodes: BTreeMap::new(), silence_since: now, losses: BTreeMap::new() }
     }
 
-    /// A node says that it lives. Returns whether that is news.
+    /// Records a beat. Returns whether it changes the view.
     ///
     /// # Errors
-    /// When the beat makes no sense; then nothing changes.
+    /// When the beat is not valid; then nothing changes.
     pub fn beat(&mut self, now: Millis, member: Member) -> Result<bool, BeatError> {
         if !(1..=100).contains(&member.weight) {
             return Err(BeatError::Weight(member.weight));
         }
-        let Some(heard) = self.heard.get_mut(&member.node) else {
-            if self.heard.len() >= LIVES {
+        let Some(record) = self.nodes.get_mut(&member.node) else {
+            if self.nodes.len() >= MAX_NODES {
                 return Err(BeatError::TooMany);
             }
             let node = member.node.clone();
-            let heard = NodeLife { member, first: now, last: now, gone: None };
-            self.heard.insert(node, heard);
+            let record = NodeRecord { member, first: now, last: now, gone: None };
+            self.nodes.insert(node, record);
             return Ok(true);
         };
-        if heard.member.role != member.role {
-            return Err(BeatError::Role { said: member.role.as_str(), known: heard.member.role.as_str() });
+        if record.member.role != member.role {
+            return Err(BeatError::Role { beat: member.role.as_str(), known: record.member.role.as_str() });
         }
-        // Who goes on beating long after a goodbye has not ended.
-        let is_back = heard.gone.is_some_and(|gone| now.since(gone) > self.timeout);
+        // A node that still beats long after a goodbye has not ended.
+        let is_back = record.gone.is_some_and(|gone| now.since(gone) > self.timeout);
         if is_back {
-            heard.gone = None;
+            record.gone = None;
         }
-        heard.last = now;
-        let is_news = is_back || heard.gone.is_none() && heard.member != member;
-        heard.member = member;
+        record.last = now;
+        let is_news = is_back || record.gone.is_none() && record.member != member;
+        record.member = member;
         Ok(is_news)
     }
 
-    /// A node says that it ends.
+    /// Records a goodbye.
     ///
     /// # Errors
-    /// When that makes no sense; then nothing changes.
+    /// When the beat is not valid; then nothing changes.
     pub fn goodbye(&mut self, now: Millis, member: &Member) -> Result<(), BeatError> {
         self.beat(now, member.clone())?;
-        if let Some(heard) = self.heard.get_mut(&member.node) {
-            heard.gone = heard.gone.or(Some(now));
+        if let Some(record) = self.nodes.get_mut(&member.node) {
+            record.gone = record.gone.or(Some(now));
         }
         Ok(())
     }
 
-    /// When `node` was last heard.
-    pub fn last_heard(&self, node: &NodeRef) -> Option<Millis> {
-        self.heard.get(node).map(|heard| heard.last)
+    /// The time of the last beat of `node`.
+    pub fn last_beat(&self, node: &NodeRef) -> Option<Millis> {
+        self.nodes.get(node).map(|record| record.last)
     }
 
-    /// From now on the silence of members counts, whatever was heard or not heard before.
+    /// From now on the silence of members counts; earlier silence does not.
     pub fn restart_silence(&mut self, now: Millis) {
-        self.listening_since = now;
+        self.silence_since = now;
     }
 
-    /// The view that follows `current`; `None` if nothing changes. No view of a version up to `known` was lost: the next
-    /// one is later than that, too, so that a version never stands for two views.
+    /// The view that follows `current`; `None` if nothing changes. `known` is the highest version that is known to have
+    /// existed: the next version is higher than that, too, so that a version never stands for two views.
     pub fn next_view(&mut self, current: &View, known: u64, now: Millis) -> Option<View> {
         let mut members = self.present(now);
         let mut silent: Vec<&Member> = Vec::new();
         for member in &current.members {
             let replaced = members.contains_key(&member.node.id);
-            let gone = self.heard.get(&member.node).is_some_and(|heard| heard.gone.is_some());
+            let gone = self.nodes.get(&member.node).is_some_and(|record| record.gone.is_some());
             if replaced || gone {
                 continue;
             }
             if self.is_silent(&member.node, now) {
                 silent.push(member);
             } else {
-                // A new coordinator has not had the time to hear it.
+                // A new coordinator has not had the time to receive its beats.
                 members.insert(member.node.id.clone(), member.clone());
             }
         }
-        // The longest silent go first.
-        silent.sort_by_key(|member| self.last_heard(&member.node));
+        // The members with the longest silence are removed first.
+        silent.sort_by_key(|member| self.last_beat(&member.node));
         for member in silent {
             if !self.lose(current, member.role, now) {
                 members.insert(member.node.id.clone(), member.clone());
@@ -151,35 +151,35 @@ impl Roster {
         }
         self.forget(now);
         let members: Vec<Member> = members.into_values().collect();
-        // A version that nobody can have counted to is nonsense, and does not count.
+        // A version above the highest possible one is invalid and ignored.
         let counted = |version: u64| if version > HIGHEST { 0 } else { version };
         let is_odd = current.version > HIGHEST || current.version < counted(known);
         let version = counted(current.version).max(counted(known)) + 1;
         (is_odd || members != current.members).then_some(View { version, members })
     }
 
-    /// The life that counts of each name that was heard within the timeout, unless it said goodbye.
+    /// The nodes that have sent beats within the timeout, without goodbye: for each name the one that counts.
     fn present(&self, now: Millis) -> BTreeMap<NodeId, Member> {
-        let mut newest: BTreeMap<&NodeId, &NodeLife> = BTreeMap::new();
-        for (node, heard) in &self.heard {
-            if heard.gone.is_some() || now.since(heard.last) > self.timeout {
+        let mut newest: BTreeMap<&NodeId, &NodeRecord> = BTreeMap::new();
+        for (node, record) in &self.nodes {
+            if record.gone.is_some() || now.since(record.last) > self.timeout {
                 continue;
             }
-            let best = newest.entry(&node.id).or_insert(heard);
-            if (best.first, best.member.node.nonce) < (heard.first, node.nonce) {
-                *best = heard;
+            let best = newest.entry(&node.id).or_insert(record);
+            if (best.first, best.member.node.nonce) < (record.first, node.nonce) {
+                *best = record;
             }
         }
-        let member = |(id, heard): (&NodeId, &NodeLife)| (id.clone(), heard.member.clone());
+        let member = |(id, record): (&NodeId, &NodeRecord)| (id.clone(), record.member.clone());
         newest.into_iter().map(member).collect()
     }
 
     fn is_silent(&self, node: &NodeRef, now: Millis) -> bool {
-        let heard = self.last_heard(node).unwrap_or_default();
-        now.since(heard.max(self.listening_since)) > self.timeout
+        let last = self.last_beat(node).unwrap_or_default();
+        now.since(last.max(self.silence_since)) > self.timeout
     }
 
-    /// Whether one more member of `role` may be lost to silence now.
+    /// Whether one more member of `role` may be removed for silence now.
     fn lose(&mut self, current: &View, role: Role, now: Millis) -> bool {
         let cool_down = 2 * self.timeout;
         let fresh = || {
@@ -195,10 +195,10 @@ impl Roster {
         may
     }
 
-    /// Drops lives that were silent for so long that they can be in no view that we go on from.
+    /// Forgets nodes that were silent for so long that no view can hold them any more.
     fn forget(&mut self, now: Millis) {
         let limit = 10 * self.timeout;
-        self.heard.retain(|_, heard| now.since(heard.last) <= limit);
+        self.nodes.retain(|_, record| now.since(record.last) <= limit);
     }
 }
 

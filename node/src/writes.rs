@@ -1,6 +1,6 @@
-//! What became of the last writes to each stream: whoever publishes to JetStream and waits for its answer notes it here.
-//! From that follows whether NATS stores at all, which nothing else shows: a server whose disk is full goes on to answer
-//! all questions.
+//! The results of the last writes to each stream: every part that publishes to JetStream and waits for the answer notes
+//! the result here. They tell whether NATS stores at all. Nothing else shows this: a server whose disk is full still
+//! answers all requests.
 
 use crate::clock::Clock;
 use async_nats::jetstream;
@@ -14,35 +14,35 @@ use tickwire_core::ids::Millis;
 /// JetStream's own error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JetStreamRefusal {
-    /// Its number, which is the same whatever the words are.
+    /// Its error code, which does not depend on the text.
     pub code: ErrorCode,
-    /// Its words, with its numbers.
+    /// Its text, which includes the codes.
     pub text: String,
 }
 
-/// Why something was not stored, as far as it is known.
+/// Why a message was not stored, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// JetStream has refused it.
     Refused(JetStreamRefusal),
-    /// Nobody has acknowledged it, or this happened on the way.
+    /// There was no acknowledgement, or another error, which is described.
     Unanswered(String),
 }
 
-/// Writes of which none has succeeded since.
+/// Failed writes, none of which was followed by a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failing {
     /// When the first of them began.
     pub since: Millis,
-    /// When the one that was begun last began.
+    /// When the write with the latest begin began.
     pub began: Millis,
     /// When the last of them ended.
     pub last: Millis,
     /// How many there were.
     pub tries: u32,
-    /// Where the last of them was to go.
+    /// The subject of the last of them.
     pub subject: String,
-    /// How the last of them ended.
+    /// The error of the last of them.
     pub failure: Failure,
 }
 
@@ -61,16 +61,16 @@ impl Default for Writes {
 }
 
 impl Writes {
-    /// The time that writes are noted by.
+    /// The time on the clock of these writes.
     pub fn now(&self) -> Millis {
         self.clock.now()
     }
 
-    /// A write to `subject`, which `stream` takes, began at this time and has ended so.
+    /// Notes the result of a write to `subject` of `stream` that began at `began`.
     pub fn note<E: Error + 'static>(&self, stream: &str, subject: &str, began: Millis, ended: Result<(), &E>) {
         let (now, mut failing) = (self.now(), self.lock());
         let Err(error) = ended else {
-            // What began before the others failed tells of a time that is over.
+            // A write that began before the failures says nothing about the time after them.
             if failing.get(stream).is_some_and(|failing| began >= failing.since) {
                 failing.remove(stream);
             }
@@ -90,7 +90,7 @@ impl Writes {
         (failing.subject, failing.failure) = (subject.to_owned(), Failure::of(error));
     }
 
-    /// The writes to `stream` that have failed since the last that succeeded.
+    /// The writes to `stream` that have failed since the last success.
     pub fn failing(&self, stream: &str) -> Option<Failing> {
         self.lock().get(stream).cloned()
     }
@@ -101,7 +101,7 @@ impl Writes {
 }
 
 impl Failure {
-    /// What an error means, whatever it is wrapped in.
+    /// The failure of an error, however deep JetStream's own error is wrapped.
     pub fn of<E: Error + 'static>(error: &E) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn jetstreams_own_error_is_found_in_whatever_it_is_wrapped_in() {
+    fn jetstream_error_is_found_in_any_wrapper() {
         let refusal = JetStreamRefusal {
             code: ErrorCode::INSUFFICIENT_RESOURCES,
             text: "insufficient resources (code 503, error code 10023)".to_owned(),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_fail_from_the_first_that_failed_to_the_first_that_began_later_and_was_stored() {
+    fn failures_last_until_a_later_write_is_stored() {
         let writes = Writes::default();
         let late = PublishError::new(PublishErrorKind::TimedOut);
         let failed = |at| writes.note("S", "s.1", Millis(at), Err(&late));

@@ -1,13 +1,13 @@
-//! Dead letters: what cannot be read is stored with its reason, so that nothing vanishes.
+//! Dead letters: a message that cannot be read is stored with its reason, so that no message vanishes.
 //!
-//! Each is acknowledged before the engine hears of anything after it, hence before a floor passes it: a crash in
-//! between posts it again, and its message id makes that no second letter. When the stream of dead letters does not
-//! take one before the deadline, it is logged with its sequence and counted, and reading goes on: one full stream must
-//! not stop a partition, and the message itself stays in the stream of events.
+//! Each dead letter is acknowledged before the engine receives anything that follows it, and so before a checkpoint
+//! passes it. After a crash in between it is stored again, and its message id prevents a duplicate. When the stream of
+//! dead letters does not take one before the deadline, it is logged with its sequence and counted, and reading goes on:
+//! one full stream must not stop a partition, and the message itself stays in the stream of events.
 //!
-//! A letter has the payload as it was. Its own headers say what was wrong and what the message was; the message's header
-//! block, which may hold anything, is kept in one of them, in base64, and what could be read of it stands beside that. A
-//! block that is too large for a header stands before the payload.
+//! A dead letter has the original payload. Its own headers tell the reason and identify the message. One of them holds
+//! the message's header block in base64, because the block may hold any bytes; the headers that could be read are
+//! copied as well. A block that is too large for a header is put before the payload.
 
 use crate::reader::{MessageHeaders, StreamMessage};
 use async_nats::HeaderMap;
@@ -26,38 +26,38 @@ use tickwire_node::nats::Nats;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-/// How long to go on trying to post one.
+/// How long to try to store one.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The pause between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How much of a server's largest message our own headers may take.
+/// The part of a server's largest message that is reserved for our own headers.
 const HEADROOM: usize = 16 * 1024;
 
-/// The longest detail told, in bytes.
+/// The longest detail, in bytes.
 const DETAIL: usize = 1024;
 
-/// The most of the original headers that is kept, in bytes.
+/// The most of the original headers that is copied, in bytes.
 const ORIGINAL_HEADERS: usize = 4 * 1024;
 
-/// The largest header block that goes into a header, in bytes: a stream takes 64 KiB of headers. A larger one goes before the
-/// payload.
+/// The largest header block that goes into a header, in bytes: a stream takes 64 KiB of headers. A larger one is put
+/// before the payload.
 const LARGEST_BLOCK: usize = 30 * 1024;
 
-/// The most of a subject that is told, in bytes.
+/// The most of a subject that is copied, in bytes.
 const SUBJECT: usize = 2 * 1024;
 
 /// A message that cannot be read.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {
-    /// Why.
+    /// The reason.
     pub(crate) refusal: Undecodable,
-    /// All of it.
+    /// The original message.
     pub(crate) message: StreamMessage,
 }
 
-/// Posts `dead_letters` and waits until all are stored, or given up.
+/// Stores `dead_letters`, and waits until each is stored or given up.
 pub(crate) async fn post(nats: &Nats, epoch_id: EpochId, dead_letters: Vec<DeadLetter>) {
     join_all(dead_letters.into_iter().map(|dead_letter| post_one(nats, epoch_id, dead_letter))).await;
 }
@@ -95,13 +95,13 @@ async fn post_one(nats: &Nats, epoch_id: EpochId, dead_letter: DeadLetter) {
     }
 }
 
-/// The letter's headers and payload, within what the server takes.
+/// The dead letter's headers and payload, within the server's limit.
 fn compose(epoch_id: EpochId, refusal: &Undecodable, message: &StreamMessage, most: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let mut kept = 0;
-    // A block that cannot be read to its end is kept up to there.
+    // The headers of a block are copied up to the first that cannot be read.
     for (name, value) in message.as_stored().headers.headers().map_while(Result::ok) {
-        // What begins so are orders to the server, and were meant for the first time that it was published.
+        // Headers with this prefix are commands to the server, and were meant for the first publish only.
         if name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("Nats-")) {
             continue;
         }
@@ -143,7 +143,7 @@ fn compose(epoch_id: EpochId, refusal: &Undecodable, message: &StreamMessage, mo
     (headers, payload.slice(..room))
 }
 
-/// A text that can stand in a header, of so many bytes at most.
+/// A text that can stand in a header, of at most `most` bytes.
 fn one_line(text: &str, most: usize) -> String {
     let end = text.floor_char_boundary(most);
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_keeps_what_is_harmless_and_fits() {
+    fn dead_letter_keeps_harmless_headers_that_fit() {
         let large = "x".repeat(ORIGINAL_HEADERS);
         let block = format!(
             "NATS/1.0\r\nProducer: p1\r\nnats-ttl: 1s\r\nNats-Expected-Stream: EVENTS\r\nFold: a\r\n b\r\nLarge: {large}\r\n\r\n"
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_too_large_for_a_header_stands_before_the_payload() {
+    fn header_block_too_large_for_a_header_is_put_before_the_payload() {
         let block = vec![b'h'; LARGEST_BLOCK + 1];
         let message = held(b"ev.3.pattern.A", &block, 3);
         let (headers, payload) = compose(EpochId(5), &refusal(Reason::BadHeaders, "x"), &message, 1_000_000);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_bytes_a_message_had_are_in_its_letter() {
+    fn any_original_bytes_are_in_the_dead_letter() {
         let block = b"NATS/1.0\r\nGood: 1\r\nX: a\rb\xff\r\n\r\n";
         let message = held(b"ev.3.pattern.\xff\r", block, 3);
         let (headers, _) = compose(EpochId(5), &refusal(Reason::BadHeaders, "x"), &message, 1_000_000);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_messages_fit() {
+    fn largest_messages_fit() {
         let most = 1024 * 1024;
         for (block, payload) in
             [(0, most), (10, most - 10), (LARGEST_BLOCK, most - LARGEST_BLOCK), (65_535, most - 65_535)]

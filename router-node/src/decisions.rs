@@ -1,5 +1,5 @@
-//! The router without I/O: what it is given, and what it wants done. [`run`](crate::run) drives it over NATS, and the
-//! simulator of the cluster in a world of its own.
+//! The router without I/O: its inputs and its outputs. [`run`](crate::run) drives it over NATS, and the simulator of
+//! the cluster drives it in a simulated world.
 
 pub use crate::decode::Readable;
 pub use crate::dispatch::RoutedEvent;

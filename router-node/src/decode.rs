@@ -1,7 +1,8 @@
-//! From a message of the stream to what the engine routes: an event with its form for the wire, a tick, or a refusal.
+//! From a message of the stream to what the engine routes: an event with its wire form, a partition heartbeat, or a
+//! refusal.
 //!
-//! The event's wire form is made here too, once for all gateways: of what is live in the intake's task, so that the work
-//! spreads over the cores; of what is read again only when somebody wants it.
+//! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
+//! work is spread over the cores; for replayed events only when a gateway wants them.
 
 pub(crate) mod headers;
 
@@ -21,29 +22,29 @@ use tickwire_node::shutdown::panic_text;
 pub struct Readable {
     /// Its sequence.
     pub seq: Seq,
-    /// What is matched against interest, without the rest of its data.
+    /// The event for the match against interest, without the rest of its data.
     pub event: Event,
-    /// The event in MessagePack, as it travels to gateways.
+    /// The event in MessagePack, as it is sent to gateways.
     pub wire: Bytes,
 }
 
-/// What a message is, that is no dead letter. `W` is the event's form for the wire, if it was made.
+/// A message that is not a dead letter. `W` is the event's wire form, if it was made.
 #[derive(Debug)]
 pub(crate) enum Decoded<W> {
     /// An event.
     Event(Box<Event>, W),
-    /// A tick: it only shows how far the partition was read.
+    /// A partition heartbeat: it only shows how far the partition was read.
     Tick,
 }
 
-/// A message as the stream holds it, however it was read.
+/// A message as it is stored in the stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UndecodedMessage<'m> {
     /// The subject that it is stored under.
     pub(crate) subject: &'m [u8],
     /// Its headers.
     pub(crate) headers: HeaderBlock<'m>,
-    /// All else.
+    /// Its payload.
     pub(crate) payload: &'m [u8],
     /// Its sequence.
     pub(crate) seq: Seq,
@@ -56,35 +57,35 @@ pub(crate) struct UndecodedMessage<'m> {
 pub(crate) struct Decoder {
     /// The stream's name.
     pub(crate) stream: String,
-    /// The kinds that this cluster takes.
+    /// The kinds that this cluster accepts.
     pub(crate) kinds: Kinds,
 }
 
 impl Decoder {
-    /// Reads one message, and encodes its event. A fault of ours makes it a dead letter as well.
+    /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
-        guarded(|| match self.look(&message.as_stored())? {
+        catch_panic(|| match self.decode_stored(&message.as_stored())? {
             Decoded::Tick => Ok(Decoded::Tick),
             Decoded::Event(mut event, ()) => {
                 let wire = to_wire(&event)?;
-                // Nobody is chosen by the rest of its data, which takes ten times its bytes while it waits for the engine.
+                // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
                 event.data = Map::new();
                 Ok(Decoded::Event(event, wire))
             }
         })
     }
 
-    /// Reads one message. A fault of ours makes it a dead letter as well.
+    /// Reads one message. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
-        guarded(|| self.look(&message.as_stored()))
+        catch_panic(|| self.decode_stored(&message.as_stored()))
     }
 
-    fn look(&self, message: &UndecodedMessage<'_>) -> Result<Decoded<()>, Undecodable> {
+    fn decode_stored(&self, message: &UndecodedMessage<'_>) -> Result<Decoded<()>, Undecodable> {
         let UndecodedMessage { subject, headers, payload, seq, stored } = *message;
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
             StoredSubject::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
-            StoredSubject::Tick { .. } => return Err(no_tick()),
+            StoredSubject::Tick { .. } => return Err(not_a_heartbeat()),
             StoredSubject::Event { kind, key, .. } => (kind, key),
             StoredSubject::Unrecognised => return Err(bad_subject(subject)),
         };
@@ -103,31 +104,32 @@ impl Decoder {
     }
 }
 
-/// Reads a message. A reader that panics would else meet the message again, at every try and in every router.
-fn guarded<T>(read: impl FnOnce() -> Result<T, Undecodable>) -> Result<T, Undecodable> {
-    // What a panic leaves half done is dropped with it.
+/// Reads a message. Without this a decoder that panics would get the message again, at every attempt and in every
+/// router.
+fn catch_panic<T>(read: impl FnOnce() -> Result<T, Undecodable>) -> Result<T, Undecodable> {
+    // A panic drops all state that is half changed.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         Err(Undecodable::new(Reason::Unreadable, format!("reading it failed: {}", panic_text(&*panic))))
     })
 }
 
-/// An event in MessagePack, as it travels to gateways.
+/// An event in MessagePack, as it is sent to gateways.
 ///
 /// # Errors
-/// [`Reason::BadMsgPack`] when it has no such form.
+/// [`Reason::BadMsgPack`] when it cannot be encoded.
 pub(crate) fn to_wire(event: &Event) -> Result<Bytes, Undecodable> {
-    let refused = |error| Undecodable::new(Reason::BadMsgPack, format!("it has no form in MessagePack: {error}"));
-    guarded(|| rmp_serde::to_vec(event).map(Bytes::from).map_err(refused))
+    let refused = |error| Undecodable::new(Reason::BadMsgPack, format!("it cannot be encoded in MessagePack: {error}"));
+    catch_panic(|| rmp_serde::to_vec(event).map(Bytes::from).map_err(refused))
 }
 
-/// How much of a subject is shown, in bytes: it may be very long, and stands in the letter by itself.
+/// How much of a subject is shown, in bytes: it may be very long, and the dead letter has it in a header.
 const SHOWN: usize = 64;
 
 fn bad_subject(subject: &str) -> Undecodable {
     let shown = &subject[..subject.floor_char_boundary(SHOWN)];
     let more = if shown.len() < subject.len() { "…" } else { "" };
     let detail = format!(
-        "{shown:?}{more} is not events.<kind>.<key> with one token each; what a token cannot hold is escaped in the key, \
+        "{shown:?}{more} is not events.<kind>.<key> with one token each; escape characters that a token cannot hold, \
          as in BRK=2EB for BRK.B"
     );
     Undecodable::new(Reason::BadSubject, detail)
@@ -139,9 +141,8 @@ fn not_text(subject: &[u8]) -> Undecodable {
     Undecodable::new(Reason::BadSubject, format!("the subject \"{}\"{more} is not UTF-8", shown.escape_ascii()))
 }
 
-fn no_tick() -> Undecodable {
-    let detail =
-        "ticks, which routers store in every partition, hold nothing; events are published to events.<kind>.<key>";
+fn not_a_heartbeat() -> Undecodable {
+    let detail = "a partition heartbeat, which routers store, must be empty; publish events to events.<kind>.<key>";
     Undecodable::new(Reason::BadSubject, detail)
 }
 
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_live_is_refused_when_it_is_read_again() {
+    fn live_and_repeated_reading_refuse_the_same_messages() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
         let subject = b"ev.3.pattern.AAPL";
         let cases: [(&[u8], &[u8], Option<Reason>); 7] = [
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_engine_holds_its_data_once() {
+    fn live_event_holds_its_data_only_in_its_wire_form() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
         let message = StreamMessage {
             payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_holds_nothing_is_a_tick() {
+    fn only_an_empty_message_is_a_heartbeat() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
         let heartbeat =
             StreamMessage { headers: MessageHeaders::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_message_is_short_however_long_it_is() {
+    fn refusal_text_is_short_for_any_message() {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
         let long = |byte: u8| [b"events.a.b.", &vec![byte; 60_000][..]].concat();
         let header = [b"NATS/1.0\r\n", &vec![b'\xff'; 60_000][..], b": 1\r\n\r\n"].concat();
@@ -225,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_panics_makes_a_dead_letter() {
-        let refusal = guarded::<()>(|| panic!("on purpose")).unwrap_err();
+    fn panic_of_the_decoder_makes_a_dead_letter() {
+        let refusal = catch_panic::<()>(|| panic!("on purpose")).unwrap_err();
         assert_eq!((refusal.reason, refusal.detail.as_str()), (Reason::Unreadable, "reading it failed: on purpose"));
     }
 }

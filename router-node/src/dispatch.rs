@@ -1,7 +1,8 @@
-//! What leaves for gateways: sections packed into messages that the server takes, one subject per life of a gateway.
+//! Publishing to gateways: sections are packed into messages within the server's limit, on one subject for each start
+//! of a gateway.
 //!
-//! Publishing is not acknowledged. What is lost on the way, or cannot be sent before the deadline, is a gap in the
-//! gateway's coverage, which the gateway sees and has repaired by a replay.
+//! A publish is not acknowledged. A batch that is lost on the way, or cannot be sent before the deadline, is a gap in
+//! the gateway's coverage. The gateway detects it and requests a repair.
 
 pub(crate) mod pack;
 
@@ -19,7 +20,8 @@ use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 use tracing::warn;
 
-/// How long the client may take to accept a message or to flush. It waits only when the server is slower than we are.
+/// How long the client may take to accept a message or to flush. It waits only when the server is slower than this
+/// router.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// An event on its way to a gateway.
@@ -51,7 +53,7 @@ impl Dispatcher {
         }
     }
 
-    /// Publishes sections to one gateway, in as many messages as it takes.
+    /// Publishes sections to one gateway, in as many messages as necessary.
     pub(crate) async fn send(&self, gateway: &NodeRef, epoch: Epoch, sections: Vec<Section<RoutedEvent>>) {
         let now = wall_clock();
         for (_, event) in sections.iter().flat_map(|section| &section.events) {
@@ -62,7 +64,7 @@ impl Dispatcher {
         for batch in pack::batches(&self.me, epoch, sections, self.nats.client.max_payload()) {
             if let Err(reason) = self.publish(&subject, &batch).await {
                 counter!("tickwire_router_batches_lost_total").increment(1);
-                warn!(%gateway, reason, "a batch was not published; the gateway will see a gap");
+                warn!(%gateway, reason, "batch not published; the gateway will see a gap");
             }
         }
     }
@@ -77,7 +79,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Waits until everything published so far has left this process. Returns whether it has, in time.
+    /// Waits until everything published so far has left this process. Returns whether it has left in time.
     pub(crate) fn flush(&self) -> impl Future<Output = bool> + Send + use<> {
         let client = self.nats.client.clone();
         async move { matches!(timeout(DEADLINE, client.flush()).await, Ok(Ok(()))) }
@@ -90,6 +92,6 @@ fn describe() {
     describe_histogram!("tickwire_router_batch_bytes", "The sizes of batches");
     describe_histogram!(
         "tickwire_router_lag_seconds",
-        "From when the stream stored an event until it was published to a gateway"
+        "The time from when the stream stored an event until it was published to a gateway"
     );
 }

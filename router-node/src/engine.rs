@@ -1,14 +1,14 @@
-//! What a router knows, and every decision that follows from it. Everything that changes it comes here, one thing after
-//! the other: orders of the ownership, what gateways say, what intakes read, the time. No I/O: what is to be done waits
-//! for the [driver](self::driver).
+//! The state of a router's routing, and every decision on it. All inputs arrive here, one after the other: orders of
+//! the ownership, interest messages of gateways, reports of intakes, the time. No I/O: outputs wait for the
+//! [driver](self::driver).
 //!
 //! ```text
-//! intakes ──▶ match ──▶ batch ──▶ dispatch ──▶ checkpoint ──▶ floors, for the leases
+//! intakes ──▶ match ──▶ batch ──▶ dispatch ──▶ publish all ──▶ checkpoints, for the leases
 //! ```
 //!
-//! * A checkpoint tells every gateway how far every partition was read, and hands on the floors when that has left the
-//!   process.
-//! * Without a connection nothing is taken out of the claims: it leaves when NATS is back.
+//! * At each checkpoint every gateway gets how far every partition was read. The checkpoints are passed on when that
+//!   has left the process.
+//! * Without a connection the sections stay in the builder, and are sent when NATS is back.
 
 pub(crate) mod driver;
 mod flush;
@@ -36,24 +36,24 @@ use tickwire_node::clock::millis;
 use tickwire_node::config::RouterConfig;
 use tracing::info;
 
-/// How far each source was read, in its tenure.
+/// How far each source was read, by tenure.
 pub type SourceCheckpoints = BTreeMap<Tenure, SourceProgress>;
 
-/// What the ownership wants of the engine.
+/// An order of the ownership to the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// A tenure begins.
     Own {
-        /// Which.
+        /// The tenure.
         tenure: Tenure,
-        /// After this.
+        /// The source is read after this sequence.
         checkpoint: Seq,
     },
-    /// A tenure has ended: another router owns it.
+    /// A tenure has ended: another router owns the source.
     Disown(Tenure),
-    /// These tenures end: publish what was read, and tell up to where by [`Output::Released`].
+    /// These tenures end: publish everything that was read, and return the checkpoints in [`Output::Released`].
     Release(Vec<Tenure>),
-    /// The stream was made anew, and every tenure has ended.
+    /// A new epoch of the stream has begun, and every tenure has ended.
     Renew(Epoch),
 }
 
@@ -64,48 +64,48 @@ pub enum Output {
     Read {
         /// For this tenure.
         tenure: Tenure,
-        /// In this life of the stream.
+        /// In this epoch.
         epoch_id: EpochId,
-        /// What comes after this.
+        /// Messages after this sequence.
         checkpoint: Seq,
     },
-    /// Read no more for this tenure, if anything was.
+    /// Stop reading for this tenure, if it is read.
     Stop(Tenure),
     /// Publish sections.
     Send {
         /// To this gateway.
         gateway: NodeRef,
-        /// The life of the stream that they are of.
+        /// The epoch of the sections.
         epoch: Epoch,
-        /// What was read.
+        /// The sections.
         sections: Vec<Section<RoutedEvent>>,
     },
-    /// Ask a gateway for its whole interest; then [`Engine::hear_snapshot`].
+    /// Ask a gateway for its whole interest; then call [`Engine::hear_snapshot`].
     AskSnapshot {
-        /// Which.
+        /// The gateway.
         gateway: NodeRef,
-        /// How often that was done in vain.
+        /// How many requests have failed.
         attempts: u32,
     },
-    /// When all that was sent so far has left this process, leases may say so.
+    /// When everything that was sent so far has left this process, leases may hold these checkpoints.
     Checkpoint(SourceCheckpoints),
-    /// When all that was sent so far has left this process, tenures are over.
+    /// When everything that was sent so far has left this process, these tenures are over.
     Released {
-        /// These.
+        /// The tenures.
         tenures: Vec<Tenure>,
-        /// How far they came; what is missing here was not reached for sure.
+        /// Their checkpoints; a tenure without one may not have been published.
         checkpoints: SourceCheckpoints,
     },
 }
 
-/// What the rest of the node is to know of the engine.
+/// The engine's report to the rest of the node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EngineReport {
-    /// The gateways whose interest is not known as new as it is.
+    /// The gateways whose current interest is not known.
     pub lacking: Vec<NodeRef>,
-    /// The sources that are owned and cannot be read, each with the reason.
+    /// The owned sources that cannot be read, each with the reason.
     pub unread: BTreeMap<Source, String>,
-    /// What was read last of sources, and is not in the stream any more.
+    /// The last read messages of sources that are no longer in the stream.
     pub missing: Vec<Checkpoint>,
 }
 
@@ -114,7 +114,7 @@ pub struct EngineReport {
 pub struct Engine {
     routing: Routing,
     epoch: Epoch,
-    /// The gateways that were asked for a snapshot, and how often in vain.
+    /// The gateways with a pending snapshot request, and how many have failed.
     asked: BTreeMap<NodeRef, u32>,
     /// Whether there is a connection to NATS.
     is_connected: bool,
@@ -124,7 +124,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that owns nothing yet, in this life of the stream.
+    /// An engine that owns nothing yet, in this epoch.
     #[must_use]
     pub fn new(config: &RouterConfig, epoch: Epoch) -> Self {
         let flush = Flush::new(millis(config.flush_window), config.batch_rate, config.flush_bytes);
@@ -138,17 +138,17 @@ impl Engine {
         }
     }
 
-    /// Whether there is a connection to NATS. What is published without one would pile up, and come late.
+    /// Sets whether there is a connection to NATS. Batches published without one would pile up and arrive late.
     pub fn set_connected(&mut self, is_connected: bool) {
         self.is_connected = is_connected;
     }
 
-    /// Another view of the members.
+    /// Takes another view of the members.
     pub fn set_view(&mut self, view: Arc<View>) {
         self.routing.set_view(view);
     }
 
-    /// The ownership has decided something.
+    /// Takes an order of the ownership.
     pub fn obey(&mut self, now: Millis, order: Order) {
         match order {
             Order::Own { tenure, checkpoint } => {
@@ -175,30 +175,30 @@ impl Engine {
         self.outputs.push(Output::Stop(tenure));
     }
 
-    /// A gateway said something of its interest.
-    pub fn hear(&mut self, now: Millis, said: InterestMessage) {
-        let needed = self.routing.hear(now, said);
+    /// Takes an interest message of a gateway.
+    pub fn hear(&mut self, now: Millis, message: InterestMessage) {
+        let needed = self.routing.hear(now, message);
         self.ask(needed);
     }
 
-    /// The furthest that a gateway was heard to have come in the stream since the last call.
+    /// The furthest coverage that a gateway has reported since the last call.
     pub fn take_witnessed(&mut self) -> Option<Checkpoint> {
         self.routing.take_witnessed()
     }
 
-    /// A gateway that was asked told its whole interest, or did not.
+    /// Takes the answer to a snapshot request; `None` if there was none.
     pub fn hear_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if let Some(parts) = parts {
             self.routing.hear_snapshot(now, gateway.clone(), parts);
         }
-        // Forgotten, or known by now: nothing more to ask.
+        // Forgotten or known by now: nothing more to ask.
         let Some(attempts) = self.asked.remove(&gateway) else { return };
         if self.routing.lags(&gateway) {
             self.request_snapshot(gateway, attempts.saturating_add(1));
         }
     }
 
-    /// Asks for the snapshot that is needed, unless it was asked for already.
+    /// Requests the needed snapshot, unless it was requested already.
     fn ask(&mut self, needed: Option<NodeRef>) {
         if let Some(gateway) = needed
             && !self.asked.contains_key(&gateway)
@@ -212,37 +212,37 @@ impl Engine {
         self.outputs.push(Output::AskSnapshot { gateway, attempts });
     }
 
-    /// What a gateway wants, as of `least` or later; if that is not known, it is asked for, so that a later inquiry is
-    /// answered.
+    /// The interest of a gateway at revision `least` or later. If it is not known, a snapshot is requested, so that a
+    /// later inquiry can be answered.
     pub fn interest(&mut self, gateway: &NodeRef, least: Revision) -> Option<(Revision, SharedInterest)> {
         let known = self.routing.interest(gateway, least);
-        // Nobody answers for a name that whoever asks has made up.
+        // The sender of a replay request may have invented the gateway, and nobody would answer.
         if known.is_none() && self.routing.is_known(gateway) {
             self.ask(Some(gateway.clone()));
         }
         known
     }
 
-    /// An intake has read something, or cannot.
-    pub fn read(&mut self, heard: IntakeReport) {
-        self.routing.read(heard);
+    /// Takes a report of an intake.
+    pub fn read(&mut self, report: IntakeReport) {
+        self.routing.read(report);
     }
 
-    /// Sends what is due. To be called after anything that was heard.
+    /// Sends what is due. Call it after any input.
     pub fn settle(&mut self, now: Millis) {
         let (ready, next) = self.routing.due(now);
         self.wake = next;
         self.send(now, ready, false);
     }
 
-    /// When something is due next that nothing but time brings, beside checkpoints.
+    /// When the next batch is due, beside checkpoints.
     #[must_use]
     pub fn next_turn(&self) -> Option<Millis> {
         self.wake
     }
 
-    /// Takes what is to be sent to these gateways. Returns whether that is all; what is not waits in the claims for a
-    /// connection.
+    /// Sends the sections for these gateways. Returns whether all were sent; otherwise they stay in the builder until
+    /// there is a connection.
     fn send(&mut self, now: Millis, gateways: Vec<NodeRef>, heartbeat: bool) -> bool {
         if !self.is_connected {
             return gateways.is_empty();
@@ -256,33 +256,33 @@ impl Engine {
         true
     }
 
-    /// Tells every gateway how far everything was read. Returns how far that is; nothing without a connection.
+    /// Publishes to every gateway how far everything was read. Returns the checkpoints; empty without a connection.
     fn publish_all(&mut self, now: Millis) -> SourceCheckpoints {
         let gateways = self.routing.gateways();
         if self.send(now, gateways, true) { self.routing.checkpoints() } else { SourceCheckpoints::new() }
     }
 
-    /// Publishes everything, and hands on the floors when it has left.
+    /// Publishes everything, and passes on the checkpoints when it has left the process.
     pub fn checkpoint(&mut self, now: Millis) {
         for gateway in self.routing.expire(now) {
-            info!(%gateway, "forgot the interest of a gateway that has been silent for too long");
+            info!(%gateway, "gateway silent for too long, interest forgotten");
             self.asked.remove(&gateway);
         }
         let checkpoints = self.publish_all(now);
         self.outputs.push(Output::Checkpoint(checkpoints));
     }
 
-    /// What is to be done since the last call.
+    /// The outputs since the last call.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
 
-    /// What the rest of the node is to know, if it may be something else than at the last call.
+    /// The report, if it may have changed since the last call.
     pub fn take_news(&mut self) -> Option<EngineReport> {
         self.routing.news()
     }
 
-    /// How many times an event matched a gateway since the last call.
+    /// How many times an event has matched a gateway since the last call.
     pub fn take_matches(&mut self) -> u64 {
         self.routing.take_matches()
     }

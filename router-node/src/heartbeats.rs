@@ -1,6 +1,6 @@
-//! Ticks: for every partition that it owns, a router stores a small message now and then. So quiet partitions stay
-//! current, gaps at the end of a burst show, and delivery is proved from end to end. What becomes of them shows whether
-//! NATS stores anything at all.
+//! Partition heartbeats: a router stores a small message at intervals in every partition that it owns. So quiet
+//! partitions stay current, gaps at the end of a burst show, and delivery is proved from end to end. The results of
+//! these writes show whether NATS stores anything at all.
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use futures_util::StreamExt;
@@ -16,23 +16,24 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-/// How long a tick may take on its way to the server beside the time that its acknowledgement has.
+/// How long a heartbeat may take to the server, beside the time for its acknowledgement.
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// How soon another tick follows one that was not stored.
+/// How soon a heartbeat that was not stored is followed by another.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How soon the first tick of a partition follows its taking: gateways wait for it to know that it is read.
+/// How soon the first heartbeat of a partition is stored after its lease was taken: gateways learn from it that the
+/// partition is read.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// A tick follows the one before after this part of the interval at the soonest.
-const SOONEST: f64 = 0.8;
+/// The shortest time between two heartbeats, as a part of the interval.
+const MIN_PART: f64 = 0.8;
 
-/// How many ticks may wait for their acknowledgement. Further ones wait for their turn.
+/// How many heartbeats may wait for their acknowledgement. Further ones wait for their turn.
 const WAITING: usize = 256;
 
-/// Stores ticks of what is owned in `stream`, at least one in each interval `every`, each partition at a time of its own. Ends when the owner
-/// has ended.
+/// Stores heartbeats of the owned partitions in `stream`, at least one in each interval `every`, each partition at a
+/// time of its own. Ends when the owner has ended.
 pub(crate) async fn run(
     nats: Nats,
     stream: String,
@@ -50,14 +51,14 @@ pub(crate) async fn run(
         }
         let room = WAITING.saturating_sub(waiting.len());
         for (partition, at) in due.iter_mut().filter(|(_, at)| **at <= now).take(room) {
-            // Without a connection it would only come late.
+            // Without a connection the heartbeat would only arrive late.
             if nats.is_connected() {
                 waiting.push(store(&nats, &stream, *partition));
             }
-            // They drift apart, however many began together.
-            *at = now + every.mul_f64(rand::rng().random_range(SOONEST..=1.0));
+            // Partitions that began together drift apart.
+            *at = now + every.mul_f64(rand::rng().random_range(MIN_PART..=1.0));
         }
-        // Without partitions only a change of them matters.
+        // Without partitions only a change of the owned ones matters.
         let next = due.values().min().copied().unwrap_or(now + every);
         tokio::select! {
             () = sleep_until(next), if room > 0 => {}
@@ -71,11 +72,11 @@ pub(crate) async fn run(
     }
 }
 
-/// Stores a tick, notes what became of it, and tells whether it is known to be stored. The next tick does not wait for
-/// it.
+/// Stores a heartbeat, notes the result, and returns whether it is known to be stored. The next heartbeat does not wait
+/// for it.
 async fn store(nats: &Nats, stream: &str, partition: Partition) -> (Partition, bool) {
     let (began, subject) = (nats.writes.now(), names::heartbeat(u32::from(partition.0)));
-    // A client that takes nothing for a while must not keep the tick.
+    // A client that accepts nothing for a while must not hold the heartbeat back.
     let published = timeout(DEADLINE, nats.jetstream.publish(subject.clone(), "".into())).await;
     let ended = match published {
         Ok(Ok(acknowledgement)) => acknowledgement.await.map(drop),
@@ -84,7 +85,7 @@ async fn store(nats: &Nats, stream: &str, partition: Partition) -> (Partition, b
     };
     nats.writes.note(stream, &subject, began, ended.as_ref().map(drop));
     if let Err(error) = &ended {
-        debug!(%partition, %error, "a tick was not stored");
+        debug!(%partition, %error, "partition heartbeat not stored");
     }
     (partition, ended.is_ok())
 }

@@ -1,5 +1,5 @@
-//! What gateways say of their interest, on its way to the engine: deltas and beats as they come, and snapshots, which
-//! the engine asks for where it sees that one was missed.
+//! Interest messages of gateways, on their way to the engine: deltas and beats as they arrive, and snapshots, which the
+//! engine requests when it sees that a delta was missed.
 
 use metrics::{counter, describe_counter};
 use serde::de::DeserializeOwned;
@@ -19,13 +19,13 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// How many bytes of deltas may wait for the engine. After one that is lost it asks for a snapshot.
+/// How many bytes of deltas may wait for the engine. After a dropped one it requests a snapshot.
 const DELTA_BYTES: usize = 32 * 1024 * 1024;
 
-/// How many bytes of beats may wait. Each is followed by another.
+/// How many bytes of beats may wait. A dropped one is followed by another.
 const BEAT_BYTES: usize = 4 * 1024 * 1024;
 
-/// What the messages of a snapshot take beside it, while they wait.
+/// The bytes of a snapshot's messages beside the interest, while they wait.
 const BESIDE: usize = 64 * 1024;
 
 /// How long a gateway may take to send its whole interest.
@@ -34,18 +34,19 @@ pub const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(1);
 /// The pauses before further requests for a snapshot.
 pub const SNAPSHOT_BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
-/// Something that a gateway said unasked.
+/// A message that a gateway sends by itself.
 #[derive(Debug)]
 pub enum InterestMessage {
-    /// A step of its interest.
+    /// A change of its interest.
     Delta(Delta),
     /// The revision of its interest.
     Beat(InterestBeat),
-    /// What cannot be read.
+    /// An unreadable message.
     Nothing,
 }
 
-/// A question to the engine: what a gateway wants, as of a revision or a later one. Unanswered, that is not known here.
+/// An inquiry to the engine: the interest of a gateway at a revision or a later one. `None` means that it is not known
+/// here.
 #[derive(Debug)]
 pub(crate) struct InterestInquiry {
     pub(crate) gateway: NodeRef,
@@ -53,7 +54,7 @@ pub(crate) struct InterestInquiry {
     pub(crate) answer: oneshot::Sender<Option<(Revision, SharedInterest)>>,
 }
 
-/// The subscriptions to what gateways say.
+/// The subscriptions to interest messages.
 #[derive(Debug)]
 pub(crate) struct InterestSubscription {
     deltas: Subscriber,
@@ -76,16 +77,16 @@ impl InterestSubscription {
         })
     }
 
-    /// The next thing that a gateway said; `None` when the connection is closed for good. What cannot be read has its turn
-    /// like anything that is said: whoever sends a lot of it must not hold up the rest.
+    /// The next message of a gateway; `None` when the connection is closed. An unreadable message is returned as
+    /// [`InterestMessage::Nothing`], so that a flood of them has turns like any other messages.
     pub(crate) async fn next(&mut self) -> Option<InterestMessage> {
-        // Deltas first: a beat that announces one was sent after it, and would look as if that was missed.
-        let said = tokio::select! {
+        // Deltas first: a beat that announces a delta was sent after it, and would look as if the delta was missed.
+        let message = tokio::select! {
             biased;
             message = self.deltas.next() => read(message?.payload()).map(InterestMessage::Delta),
             message = self.beats.next() => read(message?.payload()).map(InterestMessage::Beat),
         };
-        Some(said.unwrap_or(InterestMessage::Nothing))
+        Some(message.unwrap_or(InterestMessage::Nothing))
     }
 }
 
@@ -94,14 +95,14 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
         Ok(message) => Some(message),
         Err(error) => {
             counter!("tickwire_router_interest_refused_total", "reason" => "unreadable").increment(1);
-            debug!(%error, "a message about interest was refused");
+            debug!(%error, "unreadable interest message refused");
             None
         }
     }
 }
 
-/// Asks a gateway for its whole interest; `None` if it did not come. Before every attempt but the first there is a
-/// pause, which doubles.
+/// Asks a gateway for its whole interest; `None` if it did not arrive. There is a pause before every attempt but the
+/// first, which doubles each time.
 pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
     if attempt > 0 {
         sleep(Duration::from_millis(SNAPSHOT_BACKOFF.after(attempt))).await;
@@ -110,11 +111,11 @@ pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -
     match timeout(SNAPSHOT_DEADLINE, collect(nats, gateway)).await {
         Ok(Ok(parts)) => Some(parts),
         Ok(Err(reason)) => {
-            debug!(%gateway, reason, "no snapshot");
+            debug!(%gateway, reason, "snapshot not received");
             None
         }
         Err(_) => {
-            debug!(%gateway, "no snapshot in time");
+            debug!(%gateway, "snapshot not received in time");
             None
         }
     }
@@ -122,21 +123,21 @@ pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -
 
 async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, String> {
     let inbox = nats.link.new_inbox();
-    let told = |error: LinkError| error.to_string();
-    // What is larger is not taken anyway.
+    let failed = |error: LinkError| error.to_string();
+    // A larger snapshot would be refused anyway.
     let most = TableLimits::default().of_gateway;
-    let mut answers = nats.link.subscribe("snapshots", &inbox, None, most + BESIDE).map_err(told)?;
+    let mut answers = nats.link.subscribe("snapshots", &inbox, None, most + BESIDE).map_err(failed)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
-    nats.link.publish(subject, Some(&inbox), b"").map_err(told)?;
+    nats.link.publish(subject, Some(&inbox), b"").map_err(failed)?;
     let (mut parts, mut numbers, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
     while let Some(answer) = answers.next().await {
         if answer.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
-            return Err("nobody answers for it".to_owned());
+            return Err("no subscriber for the request".to_owned());
         }
         bytes += answer.payload().len();
         if bytes > most {
             note_refused(gateway, InterestRefused::TooLarge);
-            return Err("it is too large".to_owned());
+            return Err("the snapshot is too large".to_owned());
         }
         let part: SnapshotPart = wire::decode(answer.payload()).map_err(|error| error.to_string())?;
         let total = part.parts as usize;
@@ -150,13 +151,16 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
     Err("the connection was closed".to_owned())
 }
 
-/// What a gateway told was not taken.
+/// Logs and counts a refused interest message.
 pub(crate) fn note_refused(gateway: &NodeRef, refused: InterestRefused) {
     counter!("tickwire_router_interest_refused_total", "reason" => refused.as_str()).increment(1);
-    warn!(%gateway, reason = refused.as_str(), "what a gateway told of its interest was refused");
+    warn!(%gateway, reason = refused.as_str(), "interest message of a gateway refused");
 }
 
 pub(crate) fn describe() {
-    describe_counter!("tickwire_router_interest_refused_total", "Messages about interest not taken, by reason");
+    describe_counter!(
+        "tickwire_router_interest_refused_total",
+        "Interest messages of gateways that were refused, by reason"
+    );
     declare_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
 }

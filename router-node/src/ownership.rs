@@ -1,17 +1,18 @@
-//! Who reads what: the ring says who should own a partition, its lease who does. This brings the two together, and
-//! tells the engine. No I/O: what is to be asked waits for the [driver](self::driver).
+//! The ownership of partitions: the ring names the router that should own a partition, its lease names the one that
+//! does. This module brings the two together, and sends orders to the engine. No I/O: requests wait for the
+//! [driver](self::driver).
 //!
 //! ```text
-//! view ──▶ wanted ──look, take──▶ held ──renew with the floor──▶ held
+//! view ──▶ wanted ──read, take──▶ held ──renew with the checkpoint──▶ held
 //!                                   │ another's: disown at once
-//!                                   │ no longer wanted: the engine publishes what it has, then floor and lease go back
+//!                                   │ no longer wanted: the engine publishes everything, then the lease goes back
 //! ```
 //!
-//! * [`placement`] decides, lease by lease, [`continuity`] whether the stream is still the one that was read.
-//! * The floor in a lease is one that the engine has published and flushed up to, in this tenure.
-//! * A stream that was made anew is another life of it. Then every claim is dropped, and what is held is read from that
-//!   life's beginning. One that has lost what was read of it begins another life as well: else the events that get those
-//!   sequences next would be taken for known ones.
+//! * [`placement`] decides for each lease; [`continuity`] decides whether the stream is still the one that was read.
+//! * The checkpoint in a lease is one up to which the engine has published and flushed, in this tenure.
+//! * A stream that was created again has a new epoch. Then all sections are dropped, and held sources are read from the
+//!   beginning of that epoch. A stream that has lost read messages gets a new epoch as well. Otherwise the events that
+//!   get those sequences next would be taken for known ones.
 
 mod continuity;
 pub(crate) mod driver;
@@ -37,41 +38,41 @@ use tickwire_core::placement::View;
 use tickwire_node::lease::LeaseRead;
 use tracing::{debug, error, info, warn};
 
-/// How often the stream is asked whether it is still the same, in milliseconds.
-const LOOKS: u64 = 1_000;
+/// How often the stream is checked, in milliseconds.
+const CHECK_INTERVAL: u64 = 1_000;
 
-/// The pause before another look at a stream that could not be looked at.
-const LOOK_RETRY: u64 = 200;
+/// The pause before another check of a stream that could not be read.
+const CHECK_RETRY: u64 = 200;
 
-/// How long the engine may take to publish what it has of partitions that are given back.
+/// How long the engine may take to publish everything of partitions that are given back.
 const RELEASE_DEADLINE: u64 = 3_000;
 
-/// What is to be done. Each is answered by the method that it names.
+/// What is to be done. Each task is answered by the method that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnershipTask {
     /// Read the lease: [`Ownership::has_read`].
     Read(Source),
     /// Write a lease: [`Ownership::has_written`].
     Write {
-        /// Whose.
+        /// The source of the lease.
         source: Source,
-        /// Over this revision alone.
+        /// The write succeeds only over this revision.
         revision: u64,
         /// Whether it is ours, or given back.
         is_ours: bool,
         /// How far the source was read.
         checkpoint: Checkpoint,
     },
-    /// Look at the stream: [`Ownership::has_looked`].
+    /// Check the stream: [`Ownership::has_looked`].
     Look(Expected),
-    /// Begin another life of the stream: [`Ownership::has_begun`].
+    /// Begin a new epoch: [`Ownership::has_begun`].
     Begin {
-        /// After this one, unless a later one has begun.
+        /// The latest known epoch. If a later one has begun already, nothing is written.
         known: EpochId,
-        /// Of what comes after this sequence.
+        /// The new epoch is for messages after this sequence.
         before: Seq,
     },
-    /// Tell the engine; a release is answered by [`Ownership::released`].
+    /// Send an order to the engine; a release is answered by [`Ownership::released`].
     Order(Order),
 }
 
@@ -80,91 +81,91 @@ pub enum OwnershipTask {
 pub struct Ownership {
     placement: Placement,
     continuity: Continuity,
-    /// The life that the engine reads.
+    /// The epoch that the engine reads.
     epoch: Epoch,
     tasks: Vec<OwnershipTask>,
-    /// When the stream is looked at next; `None` while it is.
-    look_at: Option<Millis>,
-    /// Whether it is to be looked at again right after that.
-    looks_again: bool,
-    /// Whether the last message of every source is to be looked for.
-    is_thorough: bool,
-    /// What intakes did not find any more, and was looked for.
+    /// When the stream is checked next; `None` during a check.
+    check_at: Option<Millis>,
+    /// Whether another check follows right after the current one.
+    checks_again: bool,
+    /// Whether the last message of every source is checked.
+    checks_all: bool,
+    /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
-    /// How far a gateway has come.
+    /// How far the coverage of a gateway has come.
     witnessed: Option<Checkpoint>,
-    /// What the engine was asked to publish, and until when it may take.
+    /// The pending releases, and the deadline of each.
     releases: Vec<(Millis, Vec<Tenure>)>,
 }
 
 impl Ownership {
-    /// Nothing is owned yet. `epoch` is the stream's, as it was when the node started.
+    /// Nothing is owned yet. `epoch` is the stream's epoch at the start of the node.
     #[must_use]
     pub fn new(me: NodeRef, partitions: u16, pace: PlacementTiming, epoch: Epoch) -> Self {
         let mut continuity = Continuity::default();
-        continuity.hear_of(epoch.epoch_id);
+        continuity.note_epoch(epoch.epoch_id);
         Self {
             placement: Placement::new(me, partitions, pace),
             continuity,
             epoch,
             tasks: Vec::new(),
-            look_at: Some(Millis(0)),
-            looks_again: false,
-            is_thorough: false,
+            check_at: Some(Millis(0)),
+            checks_again: false,
+            checks_all: false,
             missing: Vec::new(),
             witnessed: None,
             releases: Vec::new(),
         }
     }
 
-    /// Nothing is taken any more, and everything is given back.
+    /// Takes no more leases, and gives all back.
     pub fn drain(&mut self, now: Millis) {
         self.placement.drain(now);
     }
 
-    /// Whether a drain is over: nothing is owned, and nothing of it is under way.
+    /// Whether a drain is over: nothing is owned, and no lease is being taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.placement.is_empty()
     }
 
-    /// NATS was away. What was read before has to be there still.
+    /// NATS was away. Check that everything that was read is still in the stream.
     pub fn reconnected(&mut self, now: Millis) {
-        self.is_thorough = true;
-        self.look_soon(now);
+        self.checks_all = true;
+        self.check_soon(now);
     }
 
-    /// A gateway has come so far.
+    /// The coverage of a gateway has come this far.
     pub fn witness(&mut self, reached: Checkpoint) {
         self.witnessed = Some(reached);
     }
 
-    /// Decides, by the newest view, what the engine reports, and what it has published.
+    /// Decides, from the newest view, the engine's report, and its checkpoints.
     pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &EngineReport, checkpoints: &SourceCheckpoints) {
-        self.look_for_missing(now, report);
+        self.check_missing(now, report);
         self.placement.set_informed(standing::is_informed(&view, report));
         self.placement.set_view(view);
         self.give_up_releases(now);
         let actions = self.placement.act(now, |tenure| checkpoints.get(&tenure).copied());
         self.perform(now, actions);
-        if self.look_at.is_some_and(|at| now >= at) {
-            self.look_at = None;
+        if self.check_at.is_some_and(|at| now >= at) {
+            self.check_at = None;
             self.note_read();
             self.tasks.push(OwnershipTask::Look(self.continuity.expected()));
         }
     }
 
-    /// What is to be done since the last call.
+    /// The tasks since the last call.
     pub fn take_tasks(&mut self) -> Vec<OwnershipTask> {
         std::mem::take(&mut self.tasks)
     }
 
-    /// What is held: owned, and not being given back.
+    /// The held sources: owned, and not being given back.
     pub fn held(&self) -> impl Iterator<Item = Source> {
         self.placement.held().map(|(tenure, _)| tenure.source)
     }
 
-    /// What the ring gives to this node.
+    /// The sources that the ring gives to this node.
     pub fn wanted(&self) -> impl Iterator<Item = Source> {
         self.placement.wanted()
     }
@@ -178,9 +179,9 @@ impl Ownership {
                 }
                 PlacementAction::Own { tenure, reached: SourceProgress { checkpoint, mark } } => {
                     debug!(source = %tenure.source, %checkpoint, "owned");
-                    // What the last owner has read is to be there.
+                    // The messages that the last owner has read must be in the stream.
                     self.continuity.note(Checkpoint { checkpoint, epoch_id: self.epoch.epoch_id, mark });
-                    self.look_soon(now);
+                    self.check_soon(now);
                     OwnershipTask::Order(Order::Own { tenure, checkpoint })
                 }
                 PlacementAction::Disown(tenure) => {
@@ -198,35 +199,35 @@ impl Ownership {
         }
     }
 
-    /// The engine has published what it had of these tenures, up to there.
+    /// The engine has published everything of these tenures, up to these checkpoints.
     pub fn released(&mut self, tenures: &[Tenure], checkpoints: &SourceCheckpoints) {
         self.releases.retain(|(_, asked)| asked != tenures);
         self.placement.released(tenures, |tenure| checkpoints.get(&tenure).copied());
     }
 
-    /// What the engine does not publish in time goes back with the floor that it has.
+    /// Tenures that the engine does not publish in time are given back with the checkpoint that they have.
     fn give_up_releases(&mut self, now: Millis) {
         for (_, tenures) in self.releases.extract_if(.., |(until, _)| *until <= now) {
-            warn!("what was read of the partitions that are given back may not be published; floors stay");
+            warn!("release not published in time, old checkpoints kept");
             self.placement.released(&tenures, |_| None);
         }
     }
 
-    /// A lease was read; `None` if it could not be.
+    /// A lease was read; `None` if that failed.
     pub fn has_read(&mut self, now: Millis, source: Source, read: Option<LeaseRead<Checkpoint>>) {
         let actions = self.placement.has_read(now, source, read);
         self.note_written(now);
         self.perform(now, actions);
     }
 
-    /// A lease was written, or was not.
+    /// A lease was written, or the write failed.
     pub fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) {
         let actions = self.placement.has_written(now, source, written);
         self.perform(now, actions);
     }
 
-    /// What was read is to be there. While the connection stands the last message of all will do: a server that loses
-    /// something was started again.
+    /// Notes the read messages that must be in the stream. While the connection is up, the last message of all sources
+    /// is enough: a server that loses messages was restarted.
     fn note_read(&mut self) {
         let epoch_id = self.epoch.epoch_id;
         if let Some(witnessed) = self.witnessed {
@@ -237,73 +238,73 @@ impl Ownership {
             epoch_id,
             mark,
         });
-        if std::mem::take(&mut self.is_thorough) {
+        if std::mem::take(&mut self.checks_all) {
             read.for_each(|read| self.continuity.note(read));
         } else if let Some(last) = read.max_by_key(|read| read.mark) {
             self.continuity.note(last);
         }
     }
 
-    /// An intake that does not find what it has read last is stuck until it is known whether the stream has lost it.
-    fn look_for_missing(&mut self, now: Millis, report: &EngineReport) {
+    /// An intake that does not find its last read message is stuck until it is known whether the stream has lost it.
+    fn check_missing(&mut self, now: Millis, report: &EngineReport) {
         if report.missing == self.missing {
             return;
         }
-        report.missing.iter().for_each(|read| self.continuity.doubt(*read));
+        report.missing.iter().for_each(|read| self.continuity.recheck(*read));
         self.missing.clone_from(&report.missing);
-        self.look_soon(now);
+        self.check_soon(now);
     }
 
-    /// A life later than the one that is known is looked for at once.
+    /// If another router has written a later epoch than the known one, the stream is checked at once.
     fn note_written(&mut self, now: Millis) {
         let latest = self.placement.written().map(|written| written.epoch_id).max();
-        if latest.is_some_and(|latest| self.continuity.hear_of(latest)) {
-            self.look_soon(now);
+        if latest.is_some_and(|latest| self.continuity.note_epoch(latest)) {
+            self.check_soon(now);
         }
     }
 
-    fn look_soon(&mut self, now: Millis) {
-        match &mut self.look_at {
+    fn check_soon(&mut self, now: Millis) {
+        match &mut self.check_at {
             Some(at) => *at = now,
-            None => self.looks_again = true,
+            None => self.checks_again = true,
         }
     }
 
-    fn look_after(&mut self, now: Millis, pause: u64) {
-        let pause = if std::mem::take(&mut self.looks_again) { 0 } else { pause };
-        self.look_at = Some(now.plus(pause));
+    fn check_after(&mut self, now: Millis, pause: u64) {
+        let pause = if std::mem::take(&mut self.checks_again) { 0 } else { pause };
+        self.check_at = Some(now.plus(pause));
     }
 
-    /// The stream was looked at; `None` if it could not be.
+    /// The stream was checked; `None` if that failed.
     pub fn has_looked(&mut self, now: Millis, look: Option<StreamLook>) {
         let Some(look) = look else {
             self.continuity.fail();
-            self.is_thorough = true;
-            return self.look_after(now, LOOK_RETRY);
+            self.checks_all = true;
+            return self.check_after(now, CHECK_RETRY);
         };
         match self.continuity.see(now, look) {
-            ContinuityResult::Life(facts) => self.has_begun(now, Some(facts)),
-            ContinuityResult::Doubt => self.look_after(now, LOOK_RETRY),
+            ContinuityResult::Epoch(facts) => self.has_begun(now, Some(facts)),
+            ContinuityResult::Recheck => self.check_after(now, CHECK_RETRY),
             ContinuityResult::Begin { known, before } => {
-                error!(epoch = %known, %before, "the stream lacks what was read of it: NATS has lost events");
+                error!(epoch = %known, %before, "NATS has lost events that were read from the stream");
                 counter!("tickwire_router_stream_losses_total").increment(1);
                 self.tasks.push(OwnershipTask::Begin { known, before });
             }
         }
     }
 
-    /// The life that the stream lives now; `None` if another one could not be begun.
+    /// The current epoch of the stream; `None` if a new one could not be begun.
     pub fn has_begun(&mut self, now: Millis, facts: Option<StreamFacts>) {
-        let Some(facts) = facts else { return self.look_after(now, LOOK_RETRY) };
-        self.look_after(now, LOOKS);
+        let Some(facts) = facts else { return self.check_after(now, CHECK_RETRY) };
+        self.check_after(now, CHECK_INTERVAL);
         let (epoch, last) = (facts.epoch(), facts.last);
-        // A life that is over, as a server that lags tells it.
+        // A server that lags may report a former epoch.
         if epoch.epoch_id < self.epoch.epoch_id {
             return;
         }
         if epoch != self.epoch {
-            warn!(epoch_id = %epoch.epoch_id, before = %epoch.before, end = %last, "another life of the stream");
-            self.continuity.hear_of(epoch.epoch_id);
+            warn!(epoch_id = %epoch.epoch_id, before = %epoch.before, end = %last, "new epoch of the stream");
+            self.continuity.note_epoch(epoch.epoch_id);
             self.epoch = epoch;
             self.tasks.push(OwnershipTask::Order(Order::Renew(epoch)));
         }

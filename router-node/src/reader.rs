@@ -1,15 +1,15 @@
-//! How the stream is read, live and again: whatever bytes a message holds, and all of it.
+//! How the stream is read, live and again: messages with any bytes, and all of them.
 //!
 //! ```text
 //! pull      a consumer, over our own connection: many messages, cheap
-//! delivery  which message it is that a consumer delivered
+//! delivery  the metadata of a message that a consumer delivered
 //! placed    a consumer on the server that leads the stream
 //! leader    one message at a time, from the server that leads the stream, in a form that holds any bytes
 //! ```
 //!
-//! A consumer and a direct get read the copy of whichever server has them. Each server removes by itself what is too old,
-//! and its disk may be damaged, so that one may lack what its leader still keeps: where that can matter, what is read is
-//! the leader's copy, or is compared with it.
+//! A consumer and a direct get read the copy of any server. Each server removes old messages by itself, and its disk
+//! may be damaged, so a server may lack messages that the leader still has. Where that can matter, the leader's copy is
+//! read, or compared.
 
 pub(crate) mod delivery;
 pub(crate) mod leader;
@@ -23,7 +23,7 @@ use tickwire_core::ids::Seq;
 use crate::decode::UndecodedMessage;
 use crate::decode::headers::HeaderBlock;
 
-/// A message as the stream holds it.
+/// A message as it is stored in the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct StreamMessage {
     pub(crate) seq: Seq,
@@ -45,7 +45,7 @@ pub(crate) enum MessageHeaders {
 }
 
 impl StreamMessage {
-    /// For the decoder.
+    /// The form for the decoder.
     pub(crate) fn as_stored(&self) -> UndecodedMessage<'_> {
         let Self { seq, stored, subject, headers, payload } = self;
         let headers = match headers {

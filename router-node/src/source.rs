@@ -1,23 +1,23 @@
-//! What a router can own and read: a partition, or the catch-all, which is what the partition transform did not
-//! recognise. Owner of the catch-all is whose ring share holds partition 0.
+//! What a router can own and read: a partition, or the catch-all: all messages that the partition transform did not
+//! recognise. The owner of partition 0 by the ring also owns the catch-all.
 
 use std::fmt;
 use tickwire_core::ids::Partition;
 use tickwire_node::names;
 
-/// One thing to own and to read, with a lease and a floor of its own.
+/// One thing to own and to read, with a lease and a checkpoint of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A partition.
     Partition(Partition),
-    /// What is in no partition.
+    /// The messages that are in no partition.
     CatchAll,
 }
 
-/// One time of owning a source. What belongs to an earlier time is told apart by the number and dropped.
+/// One time of owning a source. Results of an earlier tenure are recognised by the number and dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenure {
-    /// What is owned.
+    /// The owned source.
     pub source: Source,
     /// Counts up within this process.
     pub number: u64,
@@ -32,7 +32,7 @@ impl Source {
         }
     }
 
-    /// What its consumer filters for.
+    /// The filter of its consumer.
     pub(crate) fn filter(self) -> String {
         match self {
             Self::Partition(partition) => names::partition(u32::from(partition.0)),

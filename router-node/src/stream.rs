@@ -1,5 +1,5 @@
-//! What the stream of events is like at this moment: which life of it, and where it begins and ends; and how another
-//! life of it begins.
+//! The stream of events as it is now: its epoch, its first and last sequence; whether it still has the messages that
+//! were read; and how a new epoch begins.
 
 use crate::ownership::tenancy::Mark;
 use async_nats::jetstream::stream::Info;
@@ -12,36 +12,36 @@ use tickwire_node::nats::Nats;
 use tickwire_node::stored::{self, MessageSelector};
 use tokio::time::timeout;
 
-/// How long one look may take.
+/// How long one request may take.
 pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The stream at the time of a look.
+/// The stream at the time of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamFacts {
-    /// Its life.
+    /// Its epoch.
     pub epoch_id: EpochId,
-    /// The last sequence of the life before.
+    /// The last sequence of the epoch before.
     pub before: Seq,
     /// The sequence of the oldest message that is kept; one past the last if there is none.
     pub first: Seq,
-    /// The sequence of the last message, kept or not.
+    /// The sequence of the last message, even if it is not kept.
     pub last: Seq,
     /// How many servers keep it.
     pub replicas: usize,
 }
 
-/// The stream, and the server that told it: the one that leads it.
+/// The stream, and the server that answered: the one that leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamView {
-    /// What it is like, as that server has it.
+    /// The facts, as that server has them.
     pub(crate) facts: StreamFacts,
-    /// The server's name; `None` where servers form no cluster.
+    /// The server's name; `None` if servers form no cluster.
     pub(crate) leader: Option<String>,
 }
 
-/// The stream could not be looked at.
+/// The stream could not be read.
 #[derive(Debug, Error)]
-#[error("the stream {stream} cannot be looked at: {reason}")]
+#[error("cannot read the state of the stream {stream}: {reason}")]
 pub(crate) struct StreamError {
     stream: String,
     reason: String,
@@ -68,9 +68,9 @@ impl StreamFacts {
         Ok(Self::of(&info(nats, stream).await?))
     }
 
-    /// Begins another life, of what comes after `before`, unless one later than `known` has begun. Its number is the next
-    /// one: no clock tells it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
-    /// same time begin the same one.
+    /// Begins a new epoch, for messages after `before`, unless one later than `known` has begun. Its number is the next
+    /// one. It does not depend on a clock, so it grows with any clocks of servers and nodes, and routers that begin an
+    /// epoch at the same time begin the same one.
     pub(crate) async fn begin_epoch(
         nats: &Nats,
         stream: &str,
@@ -100,60 +100,61 @@ impl StreamFacts {
         }
     }
 
-    /// Its life.
+    /// Its epoch.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch { epoch_id: self.epoch_id, before: self.before }
     }
 
-    /// Up to where the stream has removed everything, of whatever life.
+    /// Up to where the stream has removed everything, of any epoch.
     pub(crate) fn removed(&self) -> Seq {
         Seq(self.first.0.saturating_sub(1))
     }
 
-    /// The sequence before the oldest message that is kept of this life: a floor below which nothing can be read.
+    /// The sequence before the oldest kept message of this epoch: nothing can be read at or below it.
     pub(crate) fn least_checkpoint(&self) -> Seq {
         self.removed().max(self.before)
     }
 }
 
-/// What is known of a stream beside the look at it.
+/// What a check compares the stream with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// The latest life that was heard of.
+    /// The latest known epoch.
     pub(crate) epoch_id: EpochId,
-    /// A sequence that this life has reached.
+    /// A sequence that this epoch has reached.
     pub(crate) reached: Seq,
-    /// Messages of this life that were read and are to be there, the last one first.
-    pub(crate) sought: Vec<Mark>,
-    /// Messages that were there before, the last one first: if something is lost, they tell from where on.
+    /// Messages of this epoch that were read and must be in the stream, the last one first.
+    pub(crate) to_check: Vec<Mark>,
+    /// Messages that were found before, the last one first: if something is lost, they tell from where on.
     pub(crate) known: Vec<Mark>,
 }
 
-/// What a look at the stream has shown.
+/// The result of a check of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamLook {
-    /// What was read is there, or was removed by retention; or another life has begun and is noted.
+    /// Everything that was read is in the stream, or was removed by retention; or a new epoch has begun and is
+    /// recorded.
     Whole(StreamFacts),
-    /// Not all that was read is there.
+    /// Something that was read is not in the stream.
     Lost {
         /// The stream as it is.
         facts: StreamFacts,
-        /// What comes after this was not read.
+        /// Messages after this sequence were not read.
         before: Seq,
     },
 }
 
 impl StreamLook {
-    /// Looks, and compares the messages that were read with those that have their sequences now.
+    /// Reads the stream, and compares the messages that were read with those that have their sequences now.
     pub(crate) async fn at(nats: &Nats, stream: &str, expected: &Expected) -> Result<Self, StreamError> {
         let facts = StreamFacts::look(nats, stream).await?;
         if facts.epoch_id > expected.epoch_id {
             return Ok(Self::Whole(facts));
         }
         let mut lost: Option<Mark> = None;
-        for mark in &expected.sought {
+        for mark in &expected.to_check {
             if facts.has(nats, stream, *mark).await? == Some(false) {
-                // They come in order: this one is the earliest so far.
+                // They are in descending order: this one is the earliest so far.
                 lost = Some(*mark);
             }
         }
@@ -164,7 +165,7 @@ impl StreamLook {
         }
         let mut agreed = None;
         for mark in
-            expected.sought.iter().chain(&expected.known).filter(|mark| lost.is_none_or(|lost| mark.seq < lost.seq))
+            expected.to_check.iter().chain(&expected.known).filter(|mark| lost.is_none_or(|lost| mark.seq < lost.seq))
         {
             if agreed < Some(mark.seq) && facts.has(nats, stream, *mark).await? == Some(true) {
                 agreed = Some(mark.seq);
@@ -172,7 +173,7 @@ impl StreamLook {
         }
         let agreed = agreed.unwrap_or_default();
         let before = match lost {
-            // A stream that was made anew by an older clock, or has lost the note of its life.
+            // A stream that was created again under an older clock, or has lost the record of its epoch.
             _ if is_former => agreed,
             Some(lost) => facts.last_until(nats, stream, agreed, lost).await?,
             None => facts.last,
@@ -194,8 +195,8 @@ impl StreamFacts {
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
-    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what stands
-    /// behind it was stored when `lost` was gone.
+    /// The last message after `agreed` that was stored no later than `lost`, which is no longer there. Messages behind
+    /// it were stored when `lost` was gone.
     async fn last_until(&self, nats: &Nats, stream: &str, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
         let mut low = agreed.0.max(self.first.0.saturating_sub(1));
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
@@ -217,7 +218,7 @@ async fn info(nats: &Nats, stream: &str) -> Result<Info, StreamError> {
     Ok(found.cached_info().clone())
 }
 
-async fn in_time<T, E: Display>(stream: &str, asked: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
-    let answer = timeout(LOOK_DEADLINE, asked).await.map_err(|_| StreamError::late(stream, LOOK_DEADLINE))?;
+async fn in_time<T, E: Display>(stream: &str, response: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
+    let answer = timeout(LOOK_DEADLINE, response).await.map_err(|_| StreamError::late(stream, LOOK_DEADLINE))?;
     answer.map_err(|error| StreamError { stream: stream.to_owned(), reason: error.to_string() })
 }

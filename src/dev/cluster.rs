@@ -1,7 +1,8 @@
-//! The processes of a cluster for development: started one after the other, watched, and stopped in reverse.
+//! The processes of a development cluster: started one after the other, watched, and stopped in reverse order.
 //!
-//! Each has a process group of its own, so that Ctrl-C in a terminal reaches only us and the order of stopping is ours;
-//! and each ends by itself when its standard input does, so that none outlives us even if we are killed.
+//! Each has its own process group, so that Ctrl-C in a terminal reaches only this process, which then stops the others
+//! in order. Each ends by itself when its standard input ends, so that none outlives this process even if that is
+//! killed.
 
 use anstyle::{AnsiColor, Style};
 use futures_util::FutureExt;
@@ -17,14 +18,14 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::progress::Progress;
-use crate::stop;
+use tickwire_command::progress::Progress;
+use tickwire_command::stop;
 
 /// How long one process may take to end.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// How long the last words of a process that has ended may take to arrive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the last output of a process that has ended may take to arrive.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 const COLOURS: [AnsiColor; 5] =
     [AnsiColor::Magenta, AnsiColor::Green, AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Blue];
@@ -35,12 +36,12 @@ struct DevProcess {
     name: &'static str,
     child: Child,
     group: Option<Pid>,
-    /// Held open for as long as the process should live.
+    /// Kept open while the process should run.
     _stdin: Option<ChildStdin>,
     output: Vec<JoinHandle<()>>,
 }
 
-/// All processes, in stages: those of a later one need those of the earlier ones.
+/// All processes, in stages: the processes of a later stage need those of the earlier stages.
 #[derive(Debug)]
 pub(crate) struct DevCluster {
     stages: Vec<Vec<DevProcess>>,
@@ -50,25 +51,25 @@ pub(crate) struct DevCluster {
 
 /// One of the processes has ended by itself.
 #[derive(Debug, thiserror::Error)]
-#[error("{name} has ended by itself ({status}); its last lines above say why")]
+#[error("{name} has ended by itself ({status}); its last lines above have the reason")]
 pub(crate) struct Death {
     name: &'static str,
     status: ExitStatus,
 }
 
 impl DevCluster {
-    /// No processes yet. Their output will go to `screen`.
+    /// Creates a cluster without processes. Their output will go to `screen`.
     pub(crate) fn new(screen: Arc<Progress>) -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { stages: Vec::new(), screen, colours }
     }
 
-    /// What is started from here on needs all that was started before.
+    /// Begins a new stage: later processes need all earlier ones.
     pub(crate) fn next_stage(&mut self) {
         self.stages.push(Vec::new());
     }
 
-    /// Starts this very binary with other arguments.
+    /// Starts this binary with other arguments.
     pub(crate) fn start<A: AsRef<OsStr>>(
         &mut self,
         name: &'static str,
@@ -125,12 +126,12 @@ impl DevProcess {
         if matches!(ended, Ok(None)) {
             screen.say(&format!("{} has not stopped within {GRACE:?}, killing it", self.name));
         }
-        // Whatever is left of it, or was left behind by it. Mostly there is nothing, which is no fault.
+        // Kills the rest of its group. Mostly the group is empty, which is not an error.
         if let Some(group) = self.group {
             kill_process_group(group, Signal::KILL).ok();
         }
         self.child.wait().await.ok();
-        timeout(LAST_WORDS, join_all(&mut self.output)).await.ok();
+        timeout(LAST_OUTPUT, join_all(&mut self.output)).await.ok();
     }
 }
 

@@ -1,5 +1,5 @@
-//! What nodes that run say themselves: what is wrong with the storage, and who they are. The doctor stores nothing, so
-//! whether NATS does, those alone can know who try all the time.
+//! Listens to running nodes: their reports on the storage, and their names. The doctor stores nothing, so only the
+//! nodes know whether NATS stores messages.
 
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
@@ -15,47 +15,47 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{CheckFinding, Verdict};
 
-/// How long nodes are listened to at least.
-const LISTENS: Duration = Duration::from_millis(1_500);
+/// How long to listen at least.
+const LISTENING_TIME: Duration = Duration::from_millis(1_500);
 
-/// How much is heard at most.
+/// How many messages to receive at most.
 const MESSAGES: usize = 10_000;
 
-/// What comes while the other checks are made.
+/// Messages that arrive during the other checks.
 pub(super) enum HeardMessages {
     Listening { until: Instant, storage: async_nats::Subscriber, bearers: async_nats::Subscriber },
     Refused(String),
 }
 
-/// How long nodes are listened to: longer than one takes to say everything once.
-fn listens(beat_interval: Duration) -> Duration {
-    LISTENS.max(beat_interval * 3 / 2)
+/// How long to listen: longer than a node needs to send everything once.
+fn listening_time(beat_interval: Duration) -> Duration {
+    LISTENING_TIME.max(beat_interval * 3 / 2)
 }
 
-/// Listens from now on. Each node says who it is every `beat_interval`.
+/// Starts to listen. Each node sends its name every `beat_interval`.
 pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> HeardMessages {
     let storage = nats.client.subscribe(names::STORAGE).await;
     let bearers = nats.client.subscribe(names::name("*")).await;
     match (storage, bearers) {
         (Ok(storage), Ok(bearers)) => {
-            HeardMessages::Listening { until: Instant::now() + listens(beat_interval), storage, bearers }
+            HeardMessages::Listening { until: Instant::now() + listening_time(beat_interval), storage, bearers }
         }
         (Err(error), _) | (_, Err(error)) => HeardMessages::Refused(error.to_string()),
     }
 }
 
 impl HeardMessages {
-    /// What has been heard in all.
+    /// Waits for the end of the time, and returns the findings.
     pub(super) async fn findings(self) -> Vec<CheckFinding> {
         let (until, mut storage, mut bearers) = match self {
             Self::Refused(reason) => return vec![CheckFinding::new(Verdict::Note, "nodes", reason)],
             Self::Listening { until, storage, bearers } => (until, storage, bearers),
         };
-        let (mut troubles, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut reports, mut nodes) = (BTreeMap::new(), BTreeMap::new());
         for _ in 0..MESSAGES {
             let heard = timeout_at(until, async {
                 tokio::select! {
-                    Some(message) = storage.next() => note_report(&mut troubles, &message.payload),
+                    Some(message) = storage.next() => note_report(&mut reports, &message.payload),
                     Some(message) = bearers.next() => note_bearer(&mut nodes, &message.payload),
                     else => std::future::pending().await,
                 }
@@ -64,14 +64,14 @@ impl HeardMessages {
                 break;
             }
         }
-        judge(&troubles, &nodes)
+        judge(&reports, &nodes)
     }
 }
 
 /// Keeps the last report of each router.
-fn note_report(troubles: &mut BTreeMap<NodeRef, Vec<StorageProblem>>, payload: &[u8]) {
+fn note_report(reports: &mut BTreeMap<NodeRef, Vec<StorageProblem>>, payload: &[u8]) {
     if let Ok(report) = wire::decode::<StorageReport>(payload) {
-        troubles.insert(report.router, report.troubles);
+        reports.insert(report.router, report.troubles);
     }
 }
 
@@ -81,35 +81,32 @@ fn note_bearer(nodes: &mut BTreeMap<NodeRef, Bearer>, payload: &[u8]) {
     }
 }
 
-/// What is wrong, by what was heard.
-fn judge(troubles: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<CheckFinding> {
+/// Turns the received messages into findings.
+fn judge(reports: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
-    let mut told: Vec<&StorageProblem> = troubles.values().flatten().collect();
+    let mut problems: Vec<&StorageProblem> = reports.values().flatten().collect();
     let by_stream = |trouble: &&StorageProblem| (trouble.stream.clone(), trouble.fault);
-    told.sort_by_key(by_stream);
-    told.dedup_by_key(|trouble| by_stream(trouble));
-    findings.extend(told.iter().map(|trouble| CheckFinding::new(Verdict::Fail, "storage", trouble.text.as_str())));
+    problems.sort_by_key(by_stream);
+    problems.dedup_by_key(|trouble| by_stream(trouble));
+    findings.extend(problems.iter().map(|trouble| CheckFinding::new(Verdict::Fail, "storage", trouble.text.as_str())));
     let mut names: BTreeMap<&str, Vec<&Bearer>> = BTreeMap::new();
     for bearer in nodes.values().filter(|bearer| !bearer.draining) {
         names.entry(bearer.node.id.as_str()).or_default().push(bearer);
     }
     for (name, bearers) in names.iter().filter(|(_, bearers)| bearers.len() > 1) {
         let who: Vec<String> = bearers.iter().map(ToString::to_string).collect();
-        let found = format!(
-            "{} nodes bear the name {name}: {}; give each a node.id of its own",
-            bearers.len(),
-            who.join("; and ")
-        );
+        let found =
+            format!("{} nodes bear the name {name}: {}; give each its own node.id", bearers.len(), who.join("; and "));
         findings.push(CheckFinding::new(Verdict::Fail, "names", found));
     }
     let count = |role| names.values().filter(|bearers| bearers.iter().any(|bearer| bearer.role == role)).count();
     let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
     let one_sided = match (routers, gateways) {
         (0, 1..) => Some(format!(
-            "gateways that run: {gateways}, and no router that answers: clients get nothing; start one (tickwire router)"
+            "running gateways: {gateways}, and no router answers: clients get no events; start one (tickwire router)"
         )),
         (1.., 0) => Some(format!(
-            "routers that run: {routers}, and no gateway that answers: no client can connect; start one (tickwire gateway)"
+            "running routers: {routers}, and no gateway answers: no client can connect; start one (tickwire gateway)"
         )),
         _ => None,
     };
@@ -117,12 +114,12 @@ fn judge(troubles: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<Nod
     if findings.is_empty() {
         let found = match names.len() {
             0 => {
-                "no node was heard: none runs, or this user may not subscribe to tw.>; whether NATS stores is not known"
+                "no node answers: none runs, or this user may not subscribe to tw.>; whether NATS stores messages is unknown"
                     .to_owned()
             }
             _ => format!(
-                "routers that run: {routers}, gateways: {gateways}; each has a name of its own, and no router finds the \
-                 storage wrong"
+                "running routers: {routers}, gateways: {gateways}; all names differ, and no router reports a storage \
+                 problem"
             ),
         };
         findings.push(CheckFinding::new(if names.is_empty() { Verdict::Note } else { Verdict::Ok }, "nodes", found));
@@ -147,17 +144,17 @@ mod tests {
     }
 
     #[test]
-    fn what_routers_say_is_told_once_and_so_are_nodes_of_one_name() {
+    fn equal_storage_reports_and_equal_names_are_reported_once() {
         let text = "NATS does not store events".to_owned();
         let trouble =
             StorageProblem { stream: "EVENTS".to_owned(), fault: StorageFault::Sealed, stops_events: true, text };
-        let troubles = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
+        let reports = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
         let nodes = BTreeMap::from([
             bearer(Role::Router, "r1", 1, "a"),
             bearer(Role::Router, "r2", 1, "a"),
             bearer(Role::Router, "r2", 2, "b"),
         ]);
-        let found = judge(&troubles, &nodes);
+        let found = judge(&reports, &nodes);
         let [storage, names, one_sided] = &found[..] else { panic!("{found:?}") };
         assert_eq!((storage.verdict, storage.what.as_str()), (Verdict::Fail, "storage"));
         assert_eq!((names.verdict, names.what.as_str()), (Verdict::Fail, "names"));
@@ -168,13 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_seldom_speak_are_listened_to_for_longer() {
-        let listens = [20, 500, 1_000, 10_000].map(|millis| listens(Duration::from_millis(millis)).as_millis());
-        assert_eq!(listens, [1_500, 1_500, 1_500, 15_000]);
+    fn listening_time_grows_with_the_beat_interval() {
+        let listening_time =
+            [20, 500, 1_000, 10_000].map(|millis| listening_time(Duration::from_millis(millis)).as_millis());
+        assert_eq!(listening_time, [1_500, 1_500, 1_500, 15_000]);
     }
 
     #[test]
-    fn a_healthy_cluster_is_fine_an_absent_one_unknown_and_one_of_one_role_alone_is_not() {
+    fn healthy_cluster_passes_absent_one_is_noted_and_a_single_role_fails() {
         let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
         let router = bearer(Role::Router, "r1", 1, "a");
         assert_eq!(verdicts(BTreeMap::from([router.clone()])), [Verdict::Fail]);

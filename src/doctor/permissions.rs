@@ -1,5 +1,5 @@
-//! Whether the configured user may do what a role does. It is tried out, for what the server allows is known to the
-//! server alone; nothing that is tried has an effect.
+//! Checks whether the configured user has the permissions of a role. It tries them, since only the server knows them;
+//! no try has an effect.
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
 use tickwire_core::placement::Role;
@@ -12,7 +12,7 @@ use super::{CheckFinding, Verdict};
 /// A node that does not exist.
 const NOBODY: &str = "doctor";
 
-/// What a role does.
+/// The subjects that a role uses.
 struct RoleNeeds {
     subscribes: Vec<String>,
     publishes: Vec<String>,
@@ -71,7 +71,7 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
     needs
 }
 
-/// Tries out what a role does, under its own inboxes.
+/// Tries the permissions of a role, with the role's own inboxes.
 pub(super) async fn of(role: Role, config: &Config) -> CheckFinding {
     let what = format!("may be a {role}", role = role.as_str());
     match tried(role, config).await {
@@ -88,7 +88,7 @@ async fn tried(role: Role, config: &Config) -> Result<usize, NatsError> {
     for subject in needs.subscribes {
         subscriptions.push(nats.client.subscribe(subject).await.map_err(|error| failed(&error))?);
     }
-    // No stream is called so: what a stream would take is refused by it, after the server has allowed it.
+    // No stream has this name: the server checks the permission, then the stream refuses the message.
     let mut headers = HeaderMap::new();
     headers.insert(NATS_EXPECTED_STREAM, NOBODY);
     let count = subscriptions.len() + needs.publishes.len();

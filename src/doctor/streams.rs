@@ -1,4 +1,4 @@
-//! JetStream, the streams and the buckets: there, and as configured?
+//! Checks that JetStream, the streams and the buckets exist and are as configured.
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Info, StorageType};
@@ -9,7 +9,7 @@ use tickwire_node::storage::{self, ExpectedStream, StreamSettings};
 
 use super::{CheckFinding, Verdict};
 
-/// Whether there is JetStream for us.
+/// Checks that the account has JetStream.
 pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
     match nats.jetstream.query_account().await {
         Ok(account) => {
@@ -17,32 +17,35 @@ pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
             CheckFinding::new(Verdict::Ok, "jetstream", found)
         }
         Err(error) => {
-            let mend = "start nats-server with -js, or enable JetStream for this account";
-            CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {mend}"))
+            let advice = "start nats-server with -js, or enable JetStream for this account";
+            CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {advice}"))
         }
     }
 }
 
-/// Whether the account has room for at least one event more.
+/// Checks that the account has room for at least one more event.
 pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> CheckFinding {
     let what = "account";
     let account = match nats.jetstream.query_account().await {
         Ok(account) => account,
-        Err(error) => return CheckFinding::new(Verdict::Note, what, format!("not asked: {error}")),
+        Err(error) => return CheckFinding::new(Verdict::Note, what, format!("unknown: {error}")),
     };
     let (used, most) = match config.storage {
         Storage::File => (account.storage, account.limits.max_storage),
         Storage::Memory => (account.memory, account.limits.max_memory),
     };
     let Some(most) = most.and_then(|most| u64::try_from(most).ok()) else {
-        let found = "no limit of storage of its own; what a server allows (max_file_store) cannot be seen from here";
+        let found =
+            "the account has no storage limit; the limit of the server (max_file_store) cannot be checked from here";
         return CheckFinding::new(Verdict::Ok, what, found);
     };
-    let (verdict, mend) = match most.saturating_sub(used) < u64::try_from(config.max_message).unwrap_or_default() {
-        true => (Verdict::Fail, ": NATS refuses what does not fit; raise the account's limit, or delete something"),
+    let (verdict, advice) = match most.saturating_sub(used) < u64::try_from(config.max_message).unwrap_or_default() {
+        true => {
+            (Verdict::Fail, ": NATS refuses events that do not fit; raise the account's limit, or delete something")
+        }
         false => (Verdict::Ok, ""),
     };
-    CheckFinding::new(verdict, what, format!("{used} of {most} bytes used{mend}"))
+    CheckFinding::new(verdict, what, format!("{used} of {most} bytes used{advice}"))
 }
 
 /// The stream of events, the dead letters and the buckets.
@@ -63,13 +66,13 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
         let finding = match look(&nats.jetstream, name).await {
             Ok(None) => {
                 missing.push(findings.len());
-                CheckFinding::new(Verdict::Note, what, "not there yet: the first node that starts makes it")
+                CheckFinding::new(Verdict::Note, what, "does not exist yet: the first node that starts creates it")
             }
             Err(problem) => CheckFinding::new(Verdict::Fail, what, problem),
             Ok(Some(info)) => {
                 let faults = faults(&kept, &info, config, storage);
                 if faults.is_empty() {
-                    CheckFinding::new(Verdict::Ok, what, told(&info))
+                    CheckFinding::new(Verdict::Ok, what, summary(&info))
                 } else {
                     CheckFinding::new(Verdict::Fail, what, faults.join("; "))
                 }
@@ -77,13 +80,13 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
         };
         findings.push(finding);
     }
-    // A node that starts makes all of them.
+    // A node that starts creates all of them.
     if missing.len() < findings.len() {
         for number in missing {
             let finding: &mut CheckFinding = &mut findings[number];
             (finding.verdict, finding.found) = (
                 Verdict::Fail,
-                "not there, though others are: is stream.name right? If it was deleted, routers make it anew, empty"
+                "does not exist, though others do: is stream.name right? If it was deleted, routers create it again, empty"
                     .to_owned(),
             );
         }
@@ -93,10 +96,10 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
 
 async fn look(context: &jetstream::Context, name: &str) -> Result<Option<Info>, String> {
     let answer = storage::look(context, name).await;
-    answer.map_err(|error| format!("cannot be asked for: {error}; is this user permitted to use $JS.API.>?"))
+    answer.map_err(|error| format!("cannot be read: {error}; may this user publish to $JS.API.>?"))
 }
 
-/// What is wrong with a stream, each with what to do. What a starting node puts right by itself is no fault.
+/// The faults of a stream, each with what to do. Settings that a starting node corrects by itself are not faults.
 fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: StorageType) -> Vec<String> {
     let running = &info.config;
     let mut faults = Vec::new();
@@ -105,14 +108,14 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
             StorageType::File => "file",
             StorageType::Memory => "memory",
         };
-        faults.push(format!("not kept as configured: set stream.storage = {kept_in:?}"));
+        faults.push(format!("stored in another place than configured: set stream.storage = {kept_in:?}"));
     }
     if running.name == config.name {
         match running.metadata.get(names::PARTITIONS_METADATA) {
-            None => faults.push("not made by tickwire: set stream.name to another name, or delete it".to_owned()),
+            None => faults.push("not created by tickwire: set stream.name to another name, or delete it".to_owned()),
             Some(count) if *count != config.partitions.to_string() => faults.push(format!(
                 "has {count} partitions, stream.partitions is {}: set stream.partitions = {count}, or stop all nodes and \
-                 delete the stream, with all that it holds",
+                 delete the stream with all its events",
                 config.partitions
             )),
             Some(_) => {}
@@ -124,26 +127,27 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
     let StreamSettings::There { is_sealed, full, edits, replicas, .. } = kept.sight(Some(info)) else { return faults };
     if is_sealed {
         faults.push(
-            "sealed, so that it stores nothing, which cannot be undone: delete it, and routers make it anew".to_owned(),
+            "sealed, so it stores nothing, and this cannot be undone: delete it, and routers create it again"
+                .to_owned(),
         );
     }
     if let Some(limit) = full {
-        faults.push(format!("has reached {limit} and refuses what is new (discard: new): raise the limit"));
+        faults.push(format!("has reached {limit} and refuses new messages (discard: new): raise the limit"));
     }
     if !edits.is_empty() {
-        faults.push(format!("{} not as tickwire needs it: start a router, which puts it right", edits.join(", ")));
+        faults.push(format!("{} not as tickwire needs: start a router, which corrects it", edits.join(", ")));
     }
     if let Some(found) = replicas {
         faults.push(format!(
-            "kept by {found} of the stream.replicas = {} servers: the next node that starts sets it, which fails if NATS is \
-             no cluster of so many",
+            "has {found} copies, but stream.replicas = {}: the next node that starts sets it, which fails if the NATS \
+             cluster has fewer servers",
             kept.replicas()
         ));
     }
     faults
 }
 
-fn told(info: &Info) -> String {
+fn summary(info: &Info) -> String {
     let replicas = match info.config.num_replicas {
         1 => "1 replica".to_owned(),
         replicas => format!("{replicas} replicas"),

@@ -1,4 +1,4 @@
-//! The doctor against healthy and ailing servers.
+//! The doctor with healthy and faulty servers.
 
 use super::*;
 use async_nats::jetstream;
@@ -9,7 +9,7 @@ fn config(server: &NatsServer) -> Config {
     NatsArgs::at(&server.url()).load().unwrap()
 }
 
-/// The verdicts by what was checked, and what was found.
+/// All findings: verdict, name of the check, text.
 async fn verdicts(config: Config) -> Vec<(Verdict, String, String)> {
     let findings = examine(config).await;
     findings.into_iter().map(|CheckFinding { verdict, what, found }| (verdict, what, found)).collect()
@@ -21,7 +21,7 @@ fn of<'f>(findings: &'f [(Verdict, String, String)], wanted: &str) -> (Verdict, 
 }
 
 #[tokio::test]
-async fn a_healthy_server_passes_and_is_left_as_it_was() {
+async fn healthy_server_passes_and_is_not_changed() {
     let server = NatsServer::start();
     let config = config(&server);
     let fresh = verdicts(config.clone()).await;
@@ -42,16 +42,16 @@ async fn a_healthy_server_passes_and_is_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_as_configured_is_told() {
+async fn misconfigured_stream_is_reported() {
     let server = NatsServer::start();
     let mut config = config(&server);
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
     config.stream.partitions = 16;
     let found = verdicts(config.clone()).await;
-    let (verdict, said) = of(&found, "stream EVENTS");
+    let (verdict, text) = of(&found, "stream EVENTS");
     assert_eq!(verdict, Verdict::Fail);
-    assert!(said.contains("set stream.partitions = 32"), "{said}");
+    assert!(text.contains("set stream.partitions = 32"), "{text}");
 
     let others = jetstream::stream::Config { name: "OTHER".to_owned(), ..Default::default() };
     nats.jetstream.create_stream(others).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_stream_that_is_not_as_configured_is_told() {
 }
 
 #[tokio::test]
-async fn a_server_that_will_not_do_is_told() {
+async fn unusable_server_is_reported() {
     let without = NatsServer::start_with(&[]);
     let found = verdicts(config(&without)).await;
     assert_eq!(of(&found, "jetstream").0, Verdict::Fail);
@@ -74,7 +74,7 @@ async fn a_server_that_will_not_do_is_told() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_be_one_role_alone_is_told() {
+async fn missing_permissions_of_a_role_are_reported() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let allowed = r#"publish: { allow: ["tw.>", "$JS.API.>", "_INBOX_router.>", "_INBOX_gateway.>"] }"#;
     write!(file, "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}").unwrap();
@@ -83,16 +83,16 @@ async fn a_user_who_may_be_one_role_alone_is_told() {
     (config.nats.user, config.nats.password) = ("u".to_owned(), tickwire_node::config::Secret::new("p"));
     let found = verdicts(config).await;
     assert_eq!(of(&found, "may be a gateway").0, Verdict::Ok, "{found:?}");
-    let (verdict, said) = of(&found, "may be a router");
+    let (verdict, text) = of(&found, "may be a router");
     assert_eq!(verdict, Verdict::Fail);
     for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES"] {
-        assert!(said.contains(refused), "{said}");
+        assert!(text.contains(refused), "{text}");
     }
     assert_eq!(of(&found, "clock").0, Verdict::Note);
 }
 
 #[test]
-fn clocks_are_compared_within_what_was_seen() {
+fn clock_skew_is_the_smallest_possible_difference() {
     let at = |server, before, after| judge_clock(Timestamp(server), before, after);
     assert_eq!(at(1_000, 900, 1_100).verdict, Verdict::Ok);
     assert_eq!(at(1_000, 1_400, 1_500).verdict, Verdict::Ok);

@@ -1,5 +1,5 @@
-//! Many events from JSON lines. A bad line is told with its number and passed over; when the stream takes nothing any
-//! more, the rest is not tried.
+//! Publishes many events from JSON lines. A bad line is reported with its number and skipped. When the stream does not
+//! acknowledge an event, the rest is not tried.
 
 use serde_json::Value;
 use std::fs::File;
@@ -13,26 +13,26 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 
 use super::{Payload, PublishArgs, PublishCommandError, msg_id};
-use crate::progress::{Meter, Progress, REDRAW_INTERVAL};
-use crate::publisher::{Outgoing, PublishDone, PublishError};
-use crate::stop;
+use tickwire_command::progress::{Meter, Progress, REDRAW_INTERVAL};
+use tickwire_command::publisher::{Outgoing, PublishDone, PublishError};
+use tickwire_command::stop;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 256;
 
-/// How many duplicates are told line by line; all of them are counted.
-const DUPLICATES_TOLD: u64 = 10;
+/// How many duplicates are reported by line. All of them are counted.
+const DUPLICATES_REPORTED: u64 = 10;
 
 /// A line, or why reading ended.
 type InputLine = io::Result<Vec<u8>>;
 
-/// What became of the lines.
+/// The results of the lines.
 struct LineTally<'a> {
     progress: &'a Progress,
     stored: Meter,
     duplicates: u64,
     failed: u64,
-    /// The first line that nobody acknowledged.
+    /// The first line that was not acknowledged.
     first_failed: Option<u64>,
     /// The last line that was tried.
     tried: u64,
@@ -104,7 +104,7 @@ impl PublishArgs {
         }
     }
 
-    /// The event of a line; none if it is blank.
+    /// Returns the event of a line, or none if the line is blank.
     pub(super) fn event(&self, line: &[u8], run: &str, number: u64) -> Result<Option<Outgoing>, String> {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -116,20 +116,21 @@ impl PublishArgs {
         let key = self.key.as_deref().or_else(|| text(field));
         let key = key.filter(|key| !key.is_empty());
         let key =
-            key.ok_or_else(|| format!("no text in the field {field:?}: name another by --key-field, or give --key"))?;
+            key.ok_or_else(|| format!("no text in the field {field:?}: name another with --key-field, or give --key"))?;
         let own = own_id(&payload).map(|(_, id)| id.to_string());
-        // An id that cannot stand in a header makes no event known again.
+        // An id that cannot be a header value is not used to find duplicates.
         let own = own.and_then(|id| msg_id(&id).ok());
         let mut event = Outgoing::new(&self.kind, key, format!("{run}-{number}"), line.to_vec());
         if let Some(id) = own {
-            // The stream compares message ids of all kinds and keys, but an event's id is one among those of its key.
+            // The stream compares message ids across all kinds and keys, but an event's id is only unique within its
+            // key.
             event.msg_id = format!("{}:{id}", event.subject);
         }
         Ok(Some(event))
     }
 }
 
-/// Reads lines on a thread of its own, since a read of standard input cannot be given up.
+/// Reads lines on a thread of its own, since a read of standard input cannot be cancelled.
 fn read(path: &Path) -> io::Result<(mpsc::Receiver<InputLine>, Progress)> {
     let (sender, lines) = mpsc::channel(AHEAD);
     let (reader, progress): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
@@ -158,10 +159,9 @@ impl LineTally<'_> {
         match done {
             Ok(stored) if stored.duplicate => {
                 self.duplicates += 1;
-                if self.duplicates <= DUPLICATES_TOLD {
+                if self.duplicates <= DUPLICATES_REPORTED {
                     let first = format!("{}:{}", stored.stream, stored.sequence);
-                    self.progress
-                        .warn(&format!("line {number}: not stored: its kind, key and id are those of {first}"));
+                    self.progress.warn(&format!("line {number}: not stored: same kind, key and id as {first}"));
                 }
             }
             Ok(_) => self.stored.count += 1,
@@ -194,9 +194,9 @@ impl LineTally<'_> {
             }
         }
         if let Some(why) = &self.given_up {
-            let first = self.first_failed.map(|line| format!("the first that nobody acknowledged is line {line}, "));
+            let first = self.first_failed.map(|line| format!("the first unacknowledged line is {line}, "));
             let first = first.unwrap_or_default();
-            summary += &format!(", {why}: {first}what stands behind line {} was not tried", self.tried);
+            summary += &format!(", {why}: {first}lines after {} were not tried", self.tried);
         }
         summary
     }

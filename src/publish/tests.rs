@@ -1,4 +1,4 @@
-//! The command against a real server, and what it makes of flags and lines.
+//! The command with a real server, and the parsing of flags and lines.
 
 use super::*;
 use crate::cli::{Cli, Command};
@@ -47,7 +47,7 @@ fn wrong_flags_are_refused() {
 }
 
 #[test]
-fn a_kind_that_no_configuration_names_is_noted_and_published() {
+fn unknown_kind_is_noted_and_published() {
     let added = [("news".to_owned(), tickwire_core::event::KindAudience::Public)];
     let events = EventsConfig { kinds: added.into() };
     let note = |kind| parse(&["--key", "k", "--kind", kind]).unwrap().note_of_kind(&events);
@@ -57,7 +57,7 @@ fn a_kind_that_no_configuration_names_is_noted_and_published() {
 }
 
 #[test]
-fn values_below_zero_are_refused_as_values() {
+fn negative_values_are_refused_with_the_allowed_range() {
     for (flag, allowed) in [("--confidence", "from 0 to 1"), ("--deadline", "1..=86400")] {
         let refused = parse(&["--key", "k", "--pattern", "p", flag, "-1"]).unwrap_err().to_string();
         assert!(refused.contains(allowed), "{refused}");
@@ -65,7 +65,7 @@ fn values_below_zero_are_refused_as_values() {
 }
 
 #[test]
-fn what_routers_would_keep_as_a_dead_letter_is_not_published() {
+fn future_dead_letters_are_not_published() {
     let check = |args: &[&str]| {
         let publish = parse(args).unwrap();
         let key = publish.key.clone().unwrap();
@@ -83,7 +83,7 @@ fn what_routers_would_keep_as_a_dead_letter_is_not_published() {
         let refused = check(args).unwrap_err();
         assert!(refused.contains(&format!("dead letter, {reason}: ")), "{refused}");
     }
-    // Routers may know a kind that nobody does here.
+    // Routers may have a kind that this configuration does not have.
     assert!(check(&["--kind", "news", "--key", "AAPL"]).is_ok());
     assert!(check(&["--kind", "alert", "--key", "ann"]).is_ok());
     assert!(parse(&["--key", "AAPL", "--data", r#"{"a":1,"a":2}"#]).is_err());
@@ -100,7 +100,7 @@ fn flags_win_over_data() {
 }
 
 #[test]
-fn lines_become_events_or_are_told() {
+fn lines_become_events_or_errors() {
     let by_symbol = parse(&["-"]).unwrap();
     let event = by_symbol.event(b" {\"symbol\":\"AAPL\"}\r\n", "run", 3).unwrap().unwrap();
     assert_eq!((event.subject.as_str(), event.msg_id.as_str()), ("events.pattern.AAPL", "run-3"));
@@ -116,7 +116,7 @@ fn lines_become_events_or_are_told() {
     for bad in ["{", "[1]", "{}", "{\"symbol\":7}", "{\"symbol\":\"\"}"] {
         assert!(by_symbol.event(bad.as_bytes(), "run", 6).is_err(), "{bad}");
     }
-    // What routers take is published, whatever its id and its names are.
+    // Events that routers can read are published, for any id and names.
     for odd in [r#"{"symbol":"A","id":""}"#, r#"{"symbol":"A","id":"a\n","x":{"$serde_json::private::RawValue":1}}"#] {
         assert_eq!(by_symbol.event(odd.as_bytes(), "run", 7).unwrap().unwrap().msg_id, "run-7");
     }
@@ -137,13 +137,13 @@ async fn one_event_is_stored_once() {
 }
 
 #[tokio::test]
-async fn bad_lines_do_not_hold_up_the_good_ones() {
+async fn bad_lines_are_skipped_and_good_ones_stored() {
     let server = NatsServer::start();
     let stream = events(&server).await;
     let lines: String = (0..1000)
         .map(|n| match n % 100 {
             7 => "{\n".to_owned(),
-            // Routers would keep it as a dead letter.
+            // Routers would store it as a dead letter.
             8 => "{\"symbol\":\"S\"}\n".to_owned(),
             _ => format!("{{\"symbol\":\"S{}\",\"pattern\":\"Doji\",\"n\":{n}}}\n", n % 5),
         })
@@ -155,12 +155,12 @@ async fn bad_lines_do_not_hold_up_the_good_ones() {
     assert_eq!(stream.get_info().await.unwrap().state.messages, 980);
 
     let good = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\",\"id\":\"1\"}\n".repeat(2));
-    let told = parse(&[good.path().to_str().unwrap(), "--nats", &url, "--window", "1"]).unwrap().run().await;
-    assert_eq!(told.unwrap(), "1 stored, 1 duplicates\n");
+    let output = parse(&[good.path().to_str().unwrap(), "--nats", &url, "--window", "1"]).unwrap().run().await;
+    assert_eq!(output.unwrap(), "1 stored, 1 duplicates\n");
 }
 
 #[tokio::test]
-async fn one_id_of_two_symbols_is_two_events_and_of_one_is_one() {
+async fn duplicates_are_found_per_kind_and_key() {
     let server = NatsServer::start();
     let stream = events(&server).await;
     let lines = ["AAPL", "TSLA", "AAPL", "BRK.B"]
@@ -179,7 +179,7 @@ async fn one_id_of_two_symbols_is_two_events_and_of_one_is_one() {
 }
 
 #[tokio::test]
-async fn what_nobody_acknowledges_is_given_up() {
+async fn unacknowledged_event_stops_the_command() {
     let server = NatsServer::start();
     let lines = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\"}\n".repeat(5));
     let url = server.url();
@@ -187,14 +187,14 @@ async fn what_nobody_acknowledges_is_given_up() {
     let Err(PublishCommandError::Incomplete { summary }) = parse(&args).unwrap().run().await else { panic!("stored") };
     assert_eq!(
         summary,
-        "0 stored, 1 failed, given up: the first that nobody acknowledged is line 1, what stands behind line 1 was not tried"
+        "0 stored, 1 failed, given up: the first unacknowledged line is 1, lines after 1 were not tried"
     );
     let missing = parse(&["/no/such/file", "--nats", &url]).unwrap().run().await;
     assert!(matches!(missing, Err(PublishCommandError::Read { .. })), "{missing:?}");
 }
 
 #[tokio::test]
-async fn a_file_that_the_end_of_nats_cuts_off_says_where() {
+async fn summary_names_the_line_where_nats_ended() {
     let mut server = NatsServer::start();
     let mut stream = events(&server).await;
     let lines = file_of(&"{\"symbol\":\"A\",\"pattern\":\"Doji\"}\n".repeat(400_000));
@@ -208,6 +208,6 @@ async fn a_file_that_the_end_of_nats_cuts_off_says_where() {
     server.kill();
     let refused = publishing.await.unwrap();
     let Err(PublishCommandError::Incomplete { summary }) = refused else { panic!("{refused:?}") };
-    assert!(summary.contains("the first that nobody acknowledged is line "), "{summary}");
-    assert!(summary.ends_with(" was not tried"), "{summary}");
+    assert!(summary.contains("the first unacknowledged line is "), "{summary}");
+    assert!(summary.ends_with(" were not tried"), "{summary}");
 }

@@ -1,18 +1,18 @@
-//! How what comes is written: events to standard output, all else to standard error.
+//! Prints messages: events to standard output, everything else to standard error.
 
 use anstyle::{AnsiColor, Style};
+use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use tickwire_client::{Message, ReceivedEvent};
-use tickwire_core::event::{Audience, Event, Priority};
-use tickwire_core::protocol::{Encoding, encode_event};
+use tickwire_core::event::Priority;
 
-/// Writes messages, in one of the two forms.
+/// Prints messages in one of the two formats.
 #[derive(Debug)]
 pub(super) struct Printer {
     json: bool,
     colours: bool,
     headed: bool,
-    /// Whether a reset was told last: one comes for each partition.
+    /// Whether the last message was a reset. The client gets one for each partition, and only the first is printed.
     in_reset: bool,
 }
 
@@ -24,7 +24,7 @@ impl Printer {
 
     /// Writes a message.
     pub(super) fn print(&mut self, message: &Message) -> io::Result<()> {
-        if !self.shows(message) {
+        if !self.is_printed(message) {
             return Ok(());
         }
         match message {
@@ -39,7 +39,7 @@ impl Printer {
                 writeln!(io::stdout(), "{style}{}{style:#}", row(event))
             }
             other => {
-                if let Some(text) = told(other) {
+                if let Some(text) = text_of(other) {
                     eprintln!("{text}");
                 }
                 Ok(())
@@ -49,8 +49,8 @@ impl Printer {
 }
 
 impl Printer {
-    /// Whether a message says anything that the one before has not said.
-    fn shows(&mut self, message: &Message) -> bool {
+    /// Whether to print a message: a reset directly after a reset is not printed.
+    fn is_printed(&mut self, message: &Message) -> bool {
         let is_reset = matches!(message, Message::Gap(gap) if gap.reason == "reset");
         !(std::mem::replace(&mut self.in_reset, is_reset) && is_reset)
     }
@@ -88,41 +88,28 @@ fn row(event: &ReceivedEvent) -> String {
 
 /// The event as a gateway writes it.
 fn json(event: &ReceivedEvent) -> String {
-    let sent = Event {
-        kind: event.kind.clone(),
-        key: event.key.clone().unwrap_or_default(),
-        // These two are not written.
-        audience: Audience::Public,
-        stored: event.ts,
-        id: event.id.clone(),
-        ts: event.ts,
-        session: event.session,
-        symbol: event.symbol.clone(),
-        pattern: event.pattern.clone(),
-        tier: event.tier,
-        confidence: event.confidence,
-        priority: event.priority,
-        regime: event.regime,
-        tags: event.tags.clone(),
-        rooms: event.rooms.clone(),
-        data: event.data.clone(),
-    };
-    let bytes = encode_event(&sent, event.p, event.seq, Encoding::Json);
-    String::from_utf8_lossy(&bytes).into_owned()
+    #[derive(Serialize)]
+    struct EventLine<'a> {
+        #[serde(rename = "T")]
+        object_type: &'static str,
+        #[serde(flatten)]
+        event: &'a ReceivedEvent,
+    }
+    serde_json::to_string(&EventLine { object_type: "event", event }).unwrap_or_default()
 }
 
-/// What is worth telling of anything but an event.
-fn told(message: &Message) -> Option<String> {
+/// The text for a message that is not an event, if it has one.
+fn text_of(message: &Message) -> Option<String> {
     Some(match message {
         Message::Connected { welcome } => format!("connected to {} as {}", welcome.gateway, welcome.user),
-        Message::Interrupted => "events of the time without a connection may be missing".to_owned(),
+        Message::Interrupted => "events from the time without a connection may be missing".to_owned(),
         Message::Restored => "subscribed again".to_owned(),
-        Message::Resumed { complete: true } => "caught up with what was missed".to_owned(),
-        Message::Resumed { complete: false } => "caught up, but for the gaps that were told".to_owned(),
-        Message::Past { complete: true, .. } => "that was the past".to_owned(),
+        Message::Resumed { complete: true } => "resumed: all missed events have arrived".to_owned(),
+        Message::Resumed { complete: false } => "resumed: events are missing, see the gaps above".to_owned(),
+        Message::Past { complete: true, .. } => "end of stored events".to_owned(),
         Message::Past { complete: false, .. } => {
-            "that was the past, but not all of it: gaps have told what is missing, or the connection broke meanwhile; \
-             whoever needs all of it starts again with --since"
+            "end of stored events, but some are missing: see the gaps above, or the connection broke meanwhile; to get \
+             all of them, run the command again with --since"
                 .to_owned()
         }
         Message::SubscriptionLost { name, error } => format!("lost the subscription {}: {}", name.as_str(), error.msg),
@@ -138,8 +125,8 @@ fn told(message: &Message) -> Option<String> {
             format!("notice {}{of}{}{words}", notice.code, counts.concat())
         }
         Message::Gap(gap) if gap.reason == "reset" => {
-            "gap (reset): the stream was made anew, or NATS has lost its end; what was stored after the last events \
-             above and before that is unknown"
+            "gap (reset): the stream was created again, or NATS has lost its end; events stored between the last event \
+             above and that moment are unknown"
                 .to_owned()
         }
         Message::Gap(gap) => {
@@ -147,9 +134,9 @@ fn told(message: &Message) -> Option<String> {
             format!("gap ({}): sequences {first} to {last} of partition {p} may be missing", gap.reason)
         }
         Message::Goaway(goaway) => {
-            format!("the gateway sends us elsewhere ({}), in {} ms", goaway.reason, goaway.reconnect_ms)
+            format!("the gateway asks to reconnect ({}) in {} ms", goaway.reason, goaway.reconnect_ms)
         }
-        Message::Authenticated(said) => format!("a new token, good for {} s", said.expires_ms / 1_000),
+        Message::Authenticated(renewed) => format!("new token accepted, valid for {} s", renewed.expires_ms / 1_000),
         Message::Refused(error) => format!("refused with code {}: {}", error.code, error.msg),
         Message::Unreadable { problem } => problem.clone(),
         Message::Disconnected { reason, retry_in, .. } => match retry_in {
@@ -168,7 +155,8 @@ mod tests {
     use tickwire_core::protocol::{Gap, ServerMessage};
 
     fn received(object: &str) -> ReceivedEvent {
-        let mut messages = ServerMessage::parse(format!("[{object}]").as_bytes(), Encoding::Json).unwrap();
+        let mut messages =
+            ServerMessage::parse(format!("[{object}]").as_bytes(), tickwire_core::protocol::Encoding::Json).unwrap();
         let Some(ServerMessage::Event(event)) = messages.pop() else { panic!("not an event") };
         *event
     }
@@ -185,22 +173,22 @@ mod tests {
     );
 
     #[test]
-    fn an_event_is_printed_as_it_was_received() {
+    fn json_output_equals_the_received_event() {
         assert_eq!(json(&received(PATTERN)), PATTERN);
         assert_eq!(json(&received(MARKET)), MARKET);
     }
 
     #[test]
-    fn a_reset_of_all_partitions_is_told_once_and_again_with_the_next() {
+    fn consecutive_resets_are_printed_once() {
         let gap = |p| Message::Gap(Gap { reason: "reset".into(), p: Partition(p), from: Seq(9), to: Seq(9) });
         let mut printer = Printer::new(false);
-        let mut shown = |message: &Message| printer.shows(message);
+        let mut shown = |message: &Message| printer.is_printed(message);
         assert_eq!([shown(&gap(0)), shown(&gap(1)), shown(&gap(2))], [true, false, false]);
         assert!(shown(&Message::Restored) && shown(&gap(0)));
     }
 
     #[test]
-    fn rows_stand_under_their_heads() {
+    fn columns_align_with_their_titles() {
         let head = line(["TIME (UTC)", "SYMBOL", "WHAT", "TIER", "CONFIDENCE", "PRIORITY"]);
         let (pattern, market) = (row(&received(PATTERN)), row(&received(MARKET)));
         for (title, in_pattern, in_market) in [

@@ -1,8 +1,8 @@
-//! The event that tests and benches begin with.
+//! A minimal event for tests and benches.
 
 use tickwire_core::event::{Audience, Event, Kind, Priority, Timestamp};
 
-/// A public pattern event with nothing in it that need not be there, for the rest to be filled in by struct update.
+/// A public pattern event without optional fields. Tests set the others by struct update.
 pub fn blank_event() -> Event {
     Event {
         kind: Kind::Pattern,

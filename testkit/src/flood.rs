@@ -1,4 +1,4 @@
-//! Somebody who publishes to NATS without end.
+//! A flood: a publisher that sends to NATS without end.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// The pause between two writes of many messages.
+/// The pause between two writes, each of many messages.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A flood of messages, which ends when this is dropped.
+/// A flood of messages. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Flood {
     sent: Arc<AtomicU64>,
@@ -18,8 +18,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Begins to publish these payloads to `subject`, one after the other and so many a second, over a connection of its own
-    /// to the server at this address.
+    /// Starts to publish these payloads to `subject` in turn, `per_second` messages a second, over its own connection
+    /// to the server at `url`.
     pub fn start(url: &str, subject: &str, payloads: &[Vec<u8>], per_second: usize) -> Self {
         let at_once = per_second / (1_000 / PAUSE.as_millis() as usize);
         let address = url.strip_prefix("nats://").expect("the address of a nats-server");
@@ -32,12 +32,12 @@ impl Flood {
         let (sent, stop) = (Arc::clone(&flood.sent), Arc::clone(&flood.stop));
         thread::spawn(move || while answers.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {});
         thread::spawn(move || {
-            let mut goes_on = true;
+            let mut is_open = true;
             let login = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
-            goes_on &= socket.write_all(login).is_ok();
-            while goes_on && !stop.load(Ordering::Relaxed) {
+            is_open &= socket.write_all(login).is_ok();
+            while is_open && !stop.load(Ordering::Relaxed) {
                 thread::sleep(PAUSE);
-                goes_on = socket.write_all(&some).is_ok();
+                is_open = socket.write_all(&some).is_ok();
                 sent.fetch_add(at_once as u64, Ordering::Relaxed);
             }
             socket.shutdown(Shutdown::Both).ok();
@@ -45,7 +45,7 @@ impl Flood {
         flood
     }
 
-    /// How many messages were sent so far.
+    /// The number of messages sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

@@ -1,10 +1,13 @@
-//! What the tests of every tickwire crate stand on: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
-//! waiting for a condition with a deadline ([`eventually`]), an event to begin with ([`blank_event`]), and somebody who
-//! publishes without end ([`Flood`]). Never part of a released binary. Everything here panics with the reason when it cannot do its job, because a test that cannot run
-//! has failed.
+//! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
+//! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), and a flood of
+//! messages ([`Flood`]).
+//!
+//! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
+//! failed.
 
 mod event;
 mod flood;
+pub mod http;
 mod nats_server;
 mod process;
 mod wait;

@@ -1,4 +1,4 @@
-//! A real nats-server for one test: a port of its own, a store of its own, killed and waited for when dropped.
+//! A real nats-server for one test, with its own port and store. It is killed and waited for when dropped.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{SocketAddr, TcpListener};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use tempfile::TempDir;
 
-/// How long a server may take to start before the test fails.
+/// The longest time to start before the test fails.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
-/// A running nats-server that belongs to the test which started it.
+/// A running nats-server, owned by the test that started it.
 #[derive(Debug)]
 pub struct NatsServer {
     child: Child,
@@ -27,14 +27,14 @@ impl NatsServer {
         Self::start_with(&["-js"])
     }
 
-    /// Starts a server on a free port of the loopback address with these flags, and JetStream only if they say so.
+    /// Starts a server on a free port of the loopback address with these flags. JetStream needs the flag `-js`.
     pub fn start_with(flags: &[&str]) -> Self {
         let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
         let store = home.path().join("store");
         Self::launched(home, store, flags)
     }
 
-    /// Starts a server on a free port of the loopback address with these flags, which keeps what it stores in this folder.
+    /// Starts a server on a free port of the loopback address with these flags and this store folder.
     pub fn start_on(store: &Path, flags: &[&str]) -> Self {
         let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
         Self::launched(home, store.to_owned(), flags)
@@ -46,7 +46,7 @@ impl NatsServer {
         Self { child, home, store, flags, port }
     }
 
-    /// Starts servers that form a cluster, each with JetStream. Their names are `n-0`, `n-1` and so on.
+    /// Starts a cluster of servers with JetStream. Their names are `n-0`, `n-1` and so on.
     pub fn start_cluster(count: usize) -> Vec<Self> {
         let known = free_addresses(count);
         let all: Vec<String> = known.iter().map(|address| format!("nats://{address}")).collect();
@@ -54,15 +54,15 @@ impl NatsServer {
         known.iter().enumerate().map(|(number, own)| Self::start_routed(number, *own, &all, &[])).collect()
     }
 
-    /// The same, in which `route` says by which address a server (the first) reaches another (the second), which listens
-    /// at a third address. They have no other way to each other.
+    /// The same, but `route(from, to, address)` gives the address by which server `from` reaches server `to`, which
+    /// listens at `address`. The servers have no other route to each other.
     pub fn start_cluster_by(count: usize, mut route: impl FnMut(usize, usize, SocketAddr) -> SocketAddr) -> Vec<Self> {
         let known = free_addresses(count);
         let start = |(number, own): (usize, &SocketAddr)| {
             let others = known.iter().enumerate().filter(|(other, _)| *other != number);
             let routes = others.map(|(other, address)| format!("nats://{}", route(number, other, *address)));
             let routes: Vec<String> = routes.collect();
-            // Servers tell each other by which address they may be reached. By this one nobody is.
+            // Servers advertise an address to each other. Nothing listens at this one, so only `route` counts.
             Self::start_routed(number, *own, &routes.join(","), &["--cluster_advertise", "127.0.0.1:1"])
         };
         known.iter().enumerate().map(start).collect()
@@ -74,7 +74,7 @@ impl NatsServer {
         Self::start_with(&[&flags, further].concat())
     }
 
-    /// The address clients connect to, such as `nats://127.0.0.1:41235`.
+    /// The address for clients, such as `nats://127.0.0.1:41235`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -84,34 +84,34 @@ impl NatsServer {
         self.child.id()
     }
 
-    /// Kills the server at once (SIGKILL) and waits until it is gone. Its store stays.
+    /// Kills the server (SIGKILL) and waits for its end. Its store stays.
     pub fn kill(&mut self) {
-        // Killing fails only when the server has ended already, and then there is nothing left to do.
+        // `kill` fails only if the server has ended already.
         self.child.kill().ok();
         self.child.wait().expect("nats-server can be waited for");
     }
 
-    /// Asks the server to end (SIGTERM) and waits until it has. Its store stays.
+    /// Asks the server to end (SIGTERM) and waits for it. Its store stays.
     pub fn terminate(&mut self) {
         self.signal(Signal::TERM);
         self.child.wait().expect("nats-server can be waited for");
     }
 
-    /// Stops the server where it stands (SIGSTOP).
+    /// Suspends the server (SIGSTOP).
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a frozen server go on (SIGCONT).
+    /// Resumes a suspended server (SIGCONT).
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a server that runs can be signalled");
+        kill_process(Pid::from_child(&self.child), signal).expect("a running server can be signalled");
     }
 
-    /// Kills the server, and gives a copy of its store.
+    /// Kills the server, and returns a copy of its store.
     pub fn kill_and_save(&mut self) -> TempDir {
         self.kill();
         let saved = TempDir::with_prefix("tickwire-nats-saved-").expect("a temporary folder for a store");
@@ -119,14 +119,14 @@ impl NatsServer {
         saved
     }
 
-    /// Kills the server, and puts a copy of its store in the place of what it has.
+    /// Kills the server, and replaces its store by a copy of `saved`.
     pub fn kill_and_restore(&mut self, saved: &TempDir) {
         self.kill();
         fs::remove_dir_all(&self.store).expect("the store can be removed");
         copy(&saved.path().join("store"), &self.store);
     }
 
-    /// Kills the server, and puts a copy of one of its streams in the place of what it has of that. All else stays.
+    /// Kills the server, and replaces one stream of its store by the copy in `saved`. Everything else stays.
     pub fn kill_and_restore_stream(&mut self, saved: &TempDir, stream: &str) {
         self.kill();
         let of_stream = Path::new("jetstream/$G/streams").join(stream);
@@ -135,7 +135,7 @@ impl NatsServer {
         copy(&saved.path().join("store").join(of_stream), &store);
     }
 
-    /// Where the server keeps the messages of one of its streams.
+    /// The folder with the messages of one of its streams.
     pub fn messages_of(&self, stream: &str) -> PathBuf {
         self.store.join("jetstream/$G/streams").join(stream).join("msgs")
     }
@@ -146,8 +146,8 @@ impl NatsServer {
         (self.child, self.port) = launch(self.home.path(), &self.store, &self.flags, i32::from(self.port));
     }
 
-    /// Kills the server if it still runs, and starts it on its store at another port, where nobody finds it who was
-    /// connected. Gives its address. [`Self::restart`] brings it back.
+    /// Kills the server if it still runs, and starts it on its store at another port, so that former clients cannot
+    /// reach it. Returns its address. [`Self::restart`] returns to the first port.
     pub fn restart_elsewhere(&mut self) -> String {
         self.kill();
         let (child, port) = launch(self.home.path(), &self.store, &self.flags, -1);
@@ -155,7 +155,7 @@ impl NatsServer {
         format!("nats://127.0.0.1:{port}")
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("nats.log")).unwrap_or_default()
     }
@@ -168,8 +168,8 @@ impl Drop for NatsServer {
     }
 }
 
-/// Addresses that are free. The routes between servers have to be known beforehand, and all are free at the same moment, so
-/// they differ.
+/// Free addresses for the routes between servers, which must be known before the start. All listeners are open at the
+/// same time, so the addresses differ.
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
     let free: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     free.iter().map(|listener| listener.local_addr().expect("a listener has an address")).collect()
@@ -180,7 +180,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success(), "{} cannot be copied", from.display());
 }
 
-/// Starts the binary and waits until its ports file names the port that clients can use.
+/// Starts the binary and waits until its ports file has the client port.
 fn launch(home: &Path, store: &Path, flags: &[String], port: i32) -> (Child, u16) {
     let binary = find_binary();
     let log = home.join("nats.log");
@@ -212,14 +212,14 @@ fn launch(home: &Path, store: &Path, flags: &[String], port: i32) -> (Child, u16
         if ended.is_some() || Instant::now() > end {
             child.kill().ok();
             child.wait().ok();
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            panic!("{} {flags:?} did not come up ({ended:?}); its log:\n{said}", binary.display());
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            panic!("{} {flags:?} did not start ({ended:?}); its log:\n{text}", binary.display());
         }
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The client port from the ports file, once the server has written all of it.
+/// The client port in the ports file, once the file is complete.
 fn read_port(folder: &Path) -> Option<u16> {
     let file = fs::read_dir(folder)
         .ok()?
@@ -230,7 +230,7 @@ fn read_port(folder: &Path) -> Option<u16> {
     ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// The nats-server to use: the variable `NATS_SERVER`, else the one on PATH, else the one in the repository's tools.
+/// The nats-server to use: the variable `NATS_SERVER`, else PATH, else the repository's tools.
 fn find_binary() -> PathBuf {
     if let Some(named) = env::var_os("NATS_SERVER") {
         return PathBuf::from(named);
@@ -245,7 +245,7 @@ fn find_binary() -> PathBuf {
         .unwrap_or_else(|| {
             panic!(
                 "no nats-server found: set NATS_SERVER to its path, put version 2.11 or newer on PATH, \
-                 or have one at .tools/bin/nats-server in the repository"
+                 or install one at .tools/bin/nats-server in the repository"
             )
         })
 }

@@ -1,5 +1,5 @@
-//! A process under test: its output kept in files, killed with all that it started when dropped, and shown when the test
-//! fails.
+//! A process under test. Its output goes to files and is shown if the test fails. When dropped, it is killed with all
+//! processes that it started.
 
 use crate::eventually;
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,10 +9,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// How many of the last lines of each output a failing test shows.
+/// How many last lines of each output a failing test shows.
 const SHOWN_LINES: usize = 40;
 
-/// A running process that belongs to the test which started it.
+/// A running process, owned by the test that started it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, with nothing to read. Its output goes to `<name>.out` and `<name>.err` in the folder `home`.
+    /// Starts `command` with an empty input. Its output goes to `<name>.out` and `<name>.err` in the folder `home`.
     pub fn start(name: &str, home: &Path, command: &mut Command) -> Self {
         let path = |extension: &str| home.join(format!("{name}.{extension}"));
         let (stdout, stderr) = (path("out"), path("err"));
@@ -42,14 +42,14 @@ impl Process {
         self.child.id()
     }
 
-    /// How much memory it holds, in KB.
+    /// Its resident memory, in KB.
     pub fn resident_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the memory of a process");
         line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
-    /// How many descriptors it has open.
+    /// The number of its open file descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the descriptors of a process").count()
     }
@@ -64,24 +64,24 @@ impl Process {
         self.signal(Signal::INT);
     }
 
-    /// Stops the process where it stands (SIGSTOP), as a long pause of its machine would.
+    /// Suspends the process (SIGSTOP), like a long pause of its machine.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Resumes a suspended process (SIGCONT).
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Kills the process at once (SIGKILL) and waits until it is gone.
+    /// Kills the process (SIGKILL) and waits for its end.
     pub fn kill(&mut self) {
-        // Killing fails only when the process has ended already, and then there is nothing left to do.
+        // `kill` fails only if the process has ended already.
         self.child.kill().ok();
         self.ended = self.child.wait().ok();
     }
 
-    /// How the process ended, if it has.
+    /// The exit status; `None` while the process runs.
     pub fn exit(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("a child can be waited for");
@@ -95,9 +95,9 @@ impl Process {
         eventually(&what, deadline, async || self.exit()).await
     }
 
-    /// The ids of the processes that it started, and that those started in turn, as far as they run.
+    /// The ids of all running processes that it started, directly or not.
     pub fn descendants(&self) -> Vec<u32> {
-        // A system without /proc shows none.
+        // Without /proc the list is empty.
         let parents = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             Some((pid, status(pid)?.1))
@@ -112,12 +112,12 @@ impl Process {
         family.split_off(1)
     }
 
-    /// What the process has written to its standard output so far.
+    /// The standard output so far.
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).unwrap_or_default()
     }
 
-    /// What the process has written to its standard error so far.
+    /// The standard error so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
@@ -130,7 +130,7 @@ impl Process {
     }
 }
 
-/// Whether a process of this id runs; one that has ended and was not waited for does not.
+/// Whether a process with this id runs. A zombie does not count.
 pub fn is_running(pid: u32) -> bool {
     status(pid).is_some_and(|(state, _)| state != 'Z')
 }
@@ -147,7 +147,7 @@ impl Drop for Process {
         let family = if self.exit().is_none() { self.descendants() } else { Vec::new() };
         self.kill();
         for pid in family.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
-            // One that has ended meanwhile is no fault.
+            // The process may have ended meanwhile.
             kill_process(pid, Signal::KILL).ok();
         }
         if thread::panicking() {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_process_has_started_ends_with_it() {
+    async fn descendants_end_when_the_process_is_dropped() {
         let home = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "sh -c 'sleep 600; true'; true"]);

@@ -1,16 +1,16 @@
-//! The benchmark, small: it counts exactly, whatever it measures.
+//! Small runs of the benchmark: its counts are exact.
 
 use serde_json::Value;
 
 use crate::node::tickwire;
 
 #[test]
-fn a_small_bench_delivers_exactly_what_its_oracle_expects() {
+fn small_bench_delivers_exactly_the_expected_events() {
     for through in ["gateway", "bare"] {
         let args = ["bench", "selective", "--through", through, "--sockets", "20", "--rate", "200", "--seconds", "1"];
         let output = tickwire().args(args).args(["--window", "0", "--json"]).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{through}: {told}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{through}: {errors}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let run = &report["runs"][0];
         assert!(run["expected"].as_u64().unwrap() > 0, "{through}: {run}");
@@ -22,12 +22,12 @@ fn a_small_bench_delivers_exactly_what_its_oracle_expects() {
 }
 
 #[test]
-fn an_idle_session_holds_little_memory() {
+fn idle_session_uses_little_memory() {
     let args = ["bench", "idle", "--sockets", "1000", "--seconds", "8", "--json"];
     let output = tickwire().args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let bytes = report["runs"][0]["rss_per_socket"].as_f64().unwrap();
-    // 4 KB each of 19,000 (docs/benchmarks.md), and 6.5 KB of so few, who share what a gateway takes anyway.
+    // 4 KB each with 19,000 sockets (docs/benchmarks.md). Few sockets show 6.5 KB, since they share the fixed memory.
     assert!(bytes < 8_000.0, "{bytes} bytes");
 }

@@ -16,20 +16,20 @@ use tickwire_core::ids::Seq;
 use tickwire_testkit::NatsServer;
 use tokio::time::{Instant, sleep};
 
-/// The number of partitions that every cluster here has: the default.
+/// The number of partitions of every test cluster: the default.
 pub(crate) const PARTITIONS: u32 = 32;
 
-/// The pause between two looks at whether a cluster is whole.
-const LOOKS: Duration = Duration::from_millis(5);
+/// The pause between two checks whether a cluster is complete.
+const CHECK_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a cluster is to stay ready before it counts as that.
+/// How long a cluster must stay ready before it counts as ready.
 const STEADY: Duration = Duration::from_millis(500);
 
 /// The gauge of the partitions that a router owns.
 pub(crate) const OWNED: &str = "tickwire_router_partitions";
 
-/// What sets the tests' clusters apart from one in production: nodes notice each other sooner, and a machine that is
-/// busy with other tests does not turn a late confirmation into a gap. What publishes fast is not held to rates.
+/// The settings of test clusters: nodes notice each other sooner, a late confirmation on a busy machine causes no gap,
+/// and there are no rates, so that tests can publish fast.
 const SETTINGS: [(&str, &str); 11] = [
     ("auth.mode", "dev"),
     ("gateway.confirm_timeout", "15s"),
@@ -44,16 +44,16 @@ const SETTINGS: [(&str, &str); 11] = [
     ("router.checkpoint_interval", "200ms"),
 ];
 
-/// The secret that signs the tokens of clusters that ship.
+/// The secret that signs the tokens of clusters with the default configuration.
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
-/// How long a token lasts: for the whole of a test, even where a clock is a day ahead.
-const LASTING: Duration = Duration::from_secs(3 * 86_400);
+/// How long a token is valid: for the whole test, even if a clock is a day ahead.
+const VALID_FOR: Duration = Duration::from_secs(3 * 86_400);
 
-/// How long anything may take in a cluster that runs with the defaults that ship: nodes notice each other's death later.
+/// The deadline of any step in a cluster with the default configuration: nodes notice each other's death later.
 const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Where the nodes of a cluster write. It stays if the test fails.
+/// The folder for the files of the nodes. It is kept if the test fails.
 #[derive(Debug)]
 struct Home(TempDir);
 
@@ -61,12 +61,12 @@ impl Drop for Home {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.disable_cleanup(true);
-            eprintln!("what the nodes wrote stays in {}", self.0.path().display());
+            eprintln!("the files of the nodes are kept in {}", self.0.path().display());
         }
     }
 }
 
-/// A running cluster. Nodes are dropped before the nats-server that they talk to.
+/// A running cluster. Nodes are dropped before their nats-server.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// The routers.
@@ -80,11 +80,11 @@ pub(crate) struct Cluster {
     /// The nats-servers.
     pub(crate) nats: Vec<NatsServer>,
     started: usize,
-    /// Whether every node has a line of its own.
+    /// Whether every node has its own line to NATS.
     behind_lines: bool,
-    /// Whether clients reach every gateway by a line.
+    /// Whether clients connect to every gateway over a line.
     behind_doors: bool,
-    /// Whether nothing is set but where NATS is, and the secret that no node ships with.
+    /// Whether the cluster has the default configuration, except for the address of NATS and the secret of the tokens.
     pub(crate) is_shipped: bool,
 }
 
@@ -109,13 +109,13 @@ impl Cluster {
         Self::create(nats, settings).await.filled(routers, gateways).await
     }
 
-    /// Starts a cluster in which every node has a line of its own to NATS.
+    /// Starts a cluster in which every node has its own line to NATS.
     pub(crate) async fn start_behind_lines(routers: usize, gateways: usize, settings: &[(&str, &str)]) -> Self {
         let cluster = Self::create(vec![NatsServer::start()], settings).await;
         Self { behind_lines: true, ..cluster }.filled(routers, gateways).await
     }
 
-    /// A cluster without nodes, which will have no setting but those that say where things are, and who clients are.
+    /// A cluster without nodes, with the default configuration except for addresses and `auth.mode = "dev"`.
     pub(crate) async fn as_shipped() -> Self {
         Self::as_shipped_but_for(&[]).await
     }
@@ -126,18 +126,18 @@ impl Cluster {
         Self::with_settings(vec![NatsServer::start()], &settings).await
     }
 
-    /// One as it ships, on these nats-servers.
+    /// The same on these nats-servers.
     pub(crate) async fn as_shipped_on(nats: Vec<NatsServer>) -> Self {
         Self::with_settings(nats, &[("auth.mode", "dev")]).await
     }
 
-    /// A cluster without nodes, with nothing but the defaults that ship, and without lines.
+    /// A cluster without nodes and without lines, with the default configuration and tokens.
     pub(crate) async fn shipped() -> Self {
         let cluster = Self::with_settings(vec![NatsServer::start()], &[("auth.jwt_secret", SECRET)]).await;
         Self { is_shipped: true, ..cluster }
     }
 
-    /// Starts a cluster with nothing but the defaults that ship, in which every node has a line of its own to NATS.
+    /// Starts a cluster with the default configuration, in which every node has its own line to NATS.
     pub(crate) async fn start_shipped(routers: usize, gateways: usize) -> Self {
         Self { behind_lines: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
@@ -149,7 +149,7 @@ impl Cluster {
         Self { is_shipped: true, ..cluster }.filled(routers, gateways).await
     }
 
-    /// The same on one, in which clients reach every gateway by a line, too.
+    /// The same on one nats-server, in which clients connect to every gateway over a line, too.
     pub(crate) async fn start_shipped_behind_doors(routers: usize, gateways: usize) -> Self {
         Self { behind_lines: true, behind_doors: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
@@ -159,7 +159,7 @@ impl Cluster {
         Self::with_settings(nats, &SETTINGS.iter().chain(settings).copied().collect::<Vec<_>>()).await
     }
 
-    /// A cluster without nodes, with these settings alone.
+    /// A cluster without nodes, with only these settings.
     async fn with_settings(nats: Vec<NatsServer>, settings: &[(&str, &str)]) -> Self {
         let url = urls(&nats).join(",");
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
@@ -211,19 +211,19 @@ impl Cluster {
         self.launch(role, &format!("{role}-{}", self.started), further)
     }
 
-    /// Starts a node of the cluster's own settings, after `ulimit` with these arguments.
+    /// Starts a node with the cluster's settings, after `ulimit` with these arguments.
     pub(crate) fn node_limited(&self, role: &str, id: &str, limit: &str, further: &[(&str, &str)]) -> TestNode {
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(further).collect();
         TestNode::start_with(limit, role, id, self.home.0.path(), &settings)
     }
 
-    /// Starts a node under the name of one that has ended.
+    /// Starts a node with the name of one that has ended.
     pub(crate) fn node_again(&self, role: &str, id: &str) -> TestNode {
         self.launch(role, id, &[])
     }
 
-    /// Starts a node of the cluster's own settings whose clock is wrong by so much; see [`TestNode::start_in`].
+    /// Starts a node with the cluster's settings whose clock is wrong by `offset`; see [`TestNode::start_in`].
     pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> TestNode {
         self.started += 1;
         let id = format!("{role}-{}", self.started);
@@ -240,7 +240,7 @@ impl Cluster {
         node
     }
 
-    /// Waits until every partition has one owner, each router its fair share of them, and every node is ready.
+    /// Waits until every partition has one owner, each router has its fair share, and every node is ready.
     pub(crate) async fn settled(&mut self) {
         let deadline = if self.is_shipped { SHIPPED_DEADLINE } else { DEADLINE };
         let end = Instant::now() + deadline;
@@ -248,33 +248,33 @@ impl Cluster {
             if Instant::now() >= end {
                 panic!("not within {deadline:?}: {}", diagnose(self).await);
             }
-            sleep(LOOKS).await;
+            sleep(CHECK_PAUSE).await;
         }
     }
 
     async fn is_settled(&mut self) -> bool {
         let (fair, owned) = (self.fair_share(), self.owned().await);
-        let is_whole = owned.iter().sum::<u32>() == PARTITIONS;
-        let mut is_settled = is_whole && owned.iter().all(|count| fair.contains(count));
+        let is_owned = owned.iter().sum::<u32>() == PARTITIONS;
+        let mut is_settled = is_owned && owned.iter().all(|count| fair.contains(count));
         for node in self.routers.iter_mut().chain(&mut self.gateways) {
             is_settled &= node.readyz().await.0 == 200;
         }
         is_settled
     }
 
-    /// Waits until every node is ready and stays so, every partition has one owner and nothing is missing anywhere. Gives
-    /// how long that took; fails if it took longer than `deadline`.
+    /// Waits until every node is ready and stays ready, every partition has one owner and no gateway has a gap. Returns
+    /// how long that took. Fails if it took longer than `deadline`.
     pub(crate) async fn ready_within(&mut self, deadline: Duration) -> Duration {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let mut since = None;
         loop {
             let is_ready = self.is_ready().await;
-            let looked = begun.elapsed();
-            since = if is_ready { since.or(Some(looked)) } else { None };
+            let elapsed = started_at.elapsed();
+            since = if is_ready { since.or(Some(elapsed)) } else { None };
             match since {
-                Some(since) if looked - since >= STEADY => return since,
-                None if looked > deadline => panic!("not ready within {deadline:?}: {}", diagnose(self).await),
-                _ => sleep(LOOKS * 10).await,
+                Some(since) if elapsed - since >= STEADY => return since,
+                None if elapsed > deadline => panic!("not ready within {deadline:?}: {}", diagnose(self).await),
+                _ => sleep(CHECK_PAUSE * 10).await,
             }
         }
     }
@@ -301,14 +301,15 @@ impl Cluster {
         owned
     }
 
-    /// How many partitions a router may own when all are spread: its share, at most 15 % more, and what that leaves.
+    /// The range of partitions that a router may own: at most its share plus 15 %, and at least the rest that this
+    /// leaves.
     fn fair_share(&self) -> std::ops::RangeInclusive<u32> {
         let routers = u32::try_from(self.routers.len()).unwrap();
         let most = (PARTITIONS * 115).div_ceil(routers * 100).min(PARTITIONS);
         PARTITIONS.saturating_sub(most * (routers - 1))..=most
     }
 
-    /// Where the clients of each gateway connect.
+    /// The addresses for the clients of each gateway.
     pub(crate) async fn gateway_addresses(&mut self) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for gateway in &mut self.gateways {
@@ -322,7 +323,7 @@ impl Cluster {
         addresses
     }
 
-    /// Where the admin servers are.
+    /// The addresses of the admin servers.
     pub(crate) async fn admin_addresses(&mut self) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for node in self.routers.iter_mut().chain(&mut self.gateways) {
@@ -331,7 +332,7 @@ impl Cluster {
         addresses
     }
 
-    /// Fails unless no node holds more memory and descriptors than what it does can need.
+    /// Fails if a node uses more memory or file descriptors than its work can need.
     pub(crate) fn assert_bounded(&self) {
         const MOST_KB: u64 = 250 * 1024;
         const MOST_DESCRIPTORS: usize = 500;
@@ -342,37 +343,37 @@ impl Cluster {
         }
     }
 
-    /// How `user` says who it is.
+    /// The credentials of `user`.
     pub(crate) fn credentials(&self, user: &str) -> Credentials {
-        if self.is_shipped { Credentials::Token(token(user, LASTING)) } else { Credentials::DevUser(user.to_owned()) }
+        if self.is_shipped { Credentials::Token(token(user, VALID_FOR)) } else { Credentials::DevUser(user.to_owned()) }
     }
 
-    /// The same as the query of an address.
+    /// The same as the query of a URL.
     pub(crate) fn query(&self, user: &str) -> String {
-        if self.is_shipped { Self::query_for(user, LASTING) } else { query(user) }
+        if self.is_shipped { Self::query_for(user, VALID_FOR) } else { query(user) }
     }
 
-    /// The query of an address that has a token which lasts for so long, in a cluster that ships.
-    pub(crate) fn query_for(user: &str, lasting: Duration) -> String {
-        format!("?token={}", token(user, lasting))
+    /// The query of a URL with a token that is valid for this time, in a cluster with the default configuration.
+    pub(crate) fn query_for(user: &str, valid_for: Duration) -> String {
+        format!("?token={}", token(user, valid_for))
     }
 
-    /// How long a client may hear nothing from its gateway.
+    /// How long a gateway may be silent towards a client.
     pub(crate) fn silence(&self) -> Duration {
         Duration::from_secs(if self.is_shipped { 40 } else { 8 })
     }
 
-    /// A producer with a connection of its own.
+    /// A producer with its own connection.
     pub(crate) async fn producer(&self) -> Producer {
         Producer::new(connect(&self.nats).await)
     }
 
-    /// What the stream holds now.
+    /// Reads the stream.
     pub(crate) async fn log(&self) -> Log {
         Log::read(&self.client).await
     }
 
-    /// Has the stream discard everything up to here.
+    /// Makes the stream discard everything up to this sequence.
     pub(crate) async fn discard(&self, up_to: Seq) {
         let stream = async_nats::jetstream::new(self.client.clone()).get_stream("EVENTS").await.unwrap();
         stream.purge().sequence(up_to.0 + 1).await.unwrap();
@@ -393,10 +394,10 @@ impl Cluster {
     }
 }
 
-/// A token that lasts for so long.
-fn token(user: &str, lasting: Duration) -> String {
+/// A token that is valid for this time.
+fn token(user: &str, valid_for: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + lasting.as_secs() });
+    let claims = serde_json::json!({ "sub": user, "iat": now, "exp": now + valid_for.as_secs() });
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
@@ -405,7 +406,7 @@ fn urls(nats: &[NatsServer]) -> Vec<String> {
     nats.iter().map(NatsServer::url).collect()
 }
 
-/// A connection to whichever of these servers there is.
+/// A connection to any of these servers.
 async fn connect(nats: &[NatsServer]) -> async_nats::Client {
     let servers: Vec<async_nats::ServerAddr> = urls(nats).iter().map(|url| url.parse().unwrap()).collect();
     async_nats::connect(servers).await.unwrap()

@@ -1,4 +1,4 @@
-//! The commands that people type, against a running cluster.
+//! The commands of `tickwire` with a running cluster.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -15,24 +15,24 @@ use crate::socket::Socket;
 /// How many lines are published at once.
 const LINES: usize = 500;
 
-/// How long a command may take to end when it is told to; one that is connecting gives up by itself after ten seconds.
+/// How long a command may take to end after a signal. A command that connects gives up by itself after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether a process has said that it means to be told of SIGINT.
+/// Whether a process has a handler for SIGINT.
 fn listens_for_interrupts(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << 1 != 0)
 }
 
-/// Runs a command to its end; gives its exit code, its standard output and its standard error.
+/// Runs a command to its end. Returns its exit code, its standard output and its standard error.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = tickwire().args(args).output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 #[tokio::test]
-async fn what_is_published_is_what_is_watched() {
+async fn watch_prints_exactly_the_published_events() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let nats = cluster.nats_url();
@@ -42,14 +42,14 @@ async fn what_is_published_is_what_is_watched() {
     let watch = ["watch", "--url", &url, "--user", "ann", "--symbols", "BRK.B", "--json"];
     let mut watch = Process::start("watch", cluster.home(), tickwire().args(watch));
 
-    // It does not tell when it has subscribed, so events are published until the first is seen.
+    // `watch` does not print to standard output when it has subscribed, so publish until it prints the first event.
     let mut first = 0;
     eventually("the first event is watched", DEADLINE, async || {
         first += 1;
         let data = json!({ "number": first }).to_string();
         let event = ["--key", "BRK.B", "--pattern", "Doji", "--confidence", "0.87", "--tier", "daily", "--data", &data];
-        let (code, _, told) = run(&[&["publish", "--nats", &nats][..], &event].concat());
-        assert_eq!(code, Some(0), "{told}");
+        let (code, _, errors) = run(&[&["publish", "--nats", &nats][..], &event].concat());
+        assert_eq!(code, Some(0), "{errors}");
         (!watch.stdout().is_empty()).then_some(())
     })
     .await;
@@ -57,14 +57,14 @@ async fn what_is_published_is_what_is_watched() {
     let lines = cluster.home().join("events.jsonl");
     let line = |number| json!({ "symbol": "BRK.B", "pattern": "Hammer", "number": number }).to_string() + "\n";
     fs::write(&lines, (0..LINES).map(line).collect::<String>()).unwrap();
-    let (code, _, told) = run(&["publish", "--nats", &nats, lines.to_str().unwrap()]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, _, errors) = run(&["publish", "--nats", &nats, lines.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{errors}");
 
     let log = cluster.log().await;
     assert_eq!(log.entries.len(), first + LINES);
     socket.catch_up(&log.end()).await;
     assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
-    // The lines that are watched are the objects on the wire, from the first that was seen on.
+    // The printed lines are the objects on the wire, from the first printed one on.
     eventually("every event is watched", DEADLINE, async || {
         let last = socket.objects.last().unwrap();
         let watched = watch.stdout();
@@ -82,7 +82,7 @@ async fn what_is_published_is_what_is_watched() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_connecting_ends_when_it_is_told_to() {
+async fn signal_ends_a_command_that_is_connecting() {
     let mut cluster = Cluster::start(0, 1).await;
     let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
     let nowhere = "nats://127.0.0.1:1";
@@ -93,19 +93,19 @@ async fn a_command_that_is_connecting_ends_when_it_is_told_to() {
         command.interrupt();
         assert_eq!(command.wait(PATIENCE).await.code(), Some(0), "{args:?}: {}", command.stderr());
     }
-    let (code, _, told) = run(&["watch", "--url", &url, "--user", "ann"]);
-    assert_eq!((code, told.contains("no router has reported")), (Some(1), true), "{told}");
-    // The environment says who to be, if no flag does; a gateway in dev mode takes no token.
+    let (code, _, errors) = run(&["watch", "--url", &url, "--user", "ann"]);
+    assert_eq!((code, errors.contains("no router has reported")), (Some(1), true), "{errors}");
+    // The token is from the environment if there is no flag; a gateway in dev mode takes no token.
     let watch = tickwire().args(["watch", "--url", &url]).env("TICKWIRE_TOKEN", "t").output().unwrap();
-    let told = String::from_utf8(watch.stderr).unwrap();
-    assert_eq!((watch.status.code(), told.contains("token")), (Some(1), true), "{told}");
+    let errors = String::from_utf8(watch.stderr).unwrap();
+    assert_eq!((watch.status.code(), errors.contains("token")), (Some(1), true), "{errors}");
 }
 
 #[tokio::test]
-async fn the_doctor_finds_a_healthy_cluster_healthy_and_an_absent_one_absent() {
+async fn doctor_passes_a_healthy_cluster_and_fails_without_nats() {
     let cluster = Cluster::start(1, 1).await;
-    let (code, found, told) = run(&["doctor", "--nats", &cluster.nats_url()]);
-    assert_eq!(code, Some(0), "{found}{told}");
+    let (code, found, errors) = run(&["doctor", "--nats", &cluster.nats_url()]);
+    assert_eq!(code, Some(0), "{found}{errors}");
     let (code, found, _) = run(&["doctor", "--nats", "nats://127.0.0.1:1"]);
     assert_eq!((code, found.contains("127.0.0.1:1")), (Some(1), true), "{found}");
 }

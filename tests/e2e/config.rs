@@ -1,4 +1,4 @@
-//! Configuration that cannot work is refused: exit code 2, with what is wrong and what would be right.
+//! Wrong configuration is refused with exit code 2, the error and a correction.
 
 use std::fs;
 use std::process::Output;
@@ -12,7 +12,7 @@ fn check(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_place_and_its_mend() {
+fn config_error_names_place_and_correction() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("tickwire.toml");
     fs::write(&file, "[gateway]\nlisten = \"127.0.0.1:8080\"\nmax_sesions = 5\n").unwrap();
@@ -25,10 +25,10 @@ fn a_mistake_is_told_with_its_place_and_its_mend() {
         (&["--set", "membership.beat_interval=fast"], &["membership.beat_interval", "fast", "250ms"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
     ];
-    for (args, told) in table {
+    for (args, errors) in table {
         let (code, output) = check(args);
         assert_eq!(code, Some(2), "{args:?}: {output}");
-        for part in told {
+        for part in errors {
             assert!(output.contains(part), "{args:?}: {part:?} is not in: {output}");
         }
     }
@@ -36,27 +36,27 @@ fn a_mistake_is_told_with_its_place_and_its_mend() {
 }
 
 #[test]
-fn the_environment_is_checked_too() {
+fn config_errors_name_environment_variables() {
     let output = tickwire().args(["config", "check"]).env("TICKWIRE_STREAM__PARTITONS", "16").output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     for part in ["TICKWIRE_STREAM__PARTITONS", "stream.partitions"] {
-        assert!(told.contains(part), "{part:?} is not in: {told}");
+        assert!(errors.contains(part), "{part:?} is not in: {errors}");
     }
 }
 
 #[tokio::test]
-async fn another_partition_count_than_the_clusters_is_refused() {
+async fn node_with_another_partition_count_is_refused() {
     let mut cluster = Cluster::start(1, 1).await;
     for role in ["gateway", "router"] {
         let mut node = cluster.node_with(role, &[("stream.partitions", "16")]);
         let status = node.process.wait(DEADLINE).await;
         assert!(status.code().is_some_and(|code| code != 0), "{status:?}");
-        let told = node.process.stderr();
+        let errors = node.process.stderr();
         for part in ["16", "32", "partitions"] {
-            assert!(told.contains(part), "{role}: {part:?} is not in: {told}");
+            assert!(errors.contains(part), "{role}: {part:?} is not in: {errors}");
         }
     }
-    // Those that run are not disturbed.
+    // Running nodes are not affected.
     cluster.settled().await;
 }

@@ -1,4 +1,4 @@
-//! What a confirmation promises: from the answer on the new filters hold, and nothing that matches is missed.
+//! The promise of a confirmation: after the answer the new filters hold, and no matching event is missed.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -15,9 +15,10 @@ use crate::socket::Socket;
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 50;
 
-/// A thousand times: a subscription that changes what the gateway asks for, and an event right after its confirmation.
+/// A thousand times: a subscription that changes the interest of the gateway, and an event right after its
+/// confirmation.
 #[tokio::test]
-async fn an_event_right_after_the_confirmation_is_never_missed() {
+async fn event_right_after_a_confirmation_is_delivered() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let producer = cluster.producer().await;
@@ -28,7 +29,7 @@ async fn an_event_right_after_the_confirmation_is_never_missed() {
             let mut socket = Socket::connect(gateway, &format!("user-{connection}"), encoding).await;
             for round in 0..ROUNDS {
                 let new = format!("{connection}-{round}");
-                // Each asks for what nobody asked for before: another symbol, another pattern, another symbol's kind.
+                // Each subscription needs new interest: another symbol, pattern, or kind of a symbol.
                 let (filter, event) = match round % 3 {
                     0 => (json!({ "symbols": [new] }), Outgoing::json("pattern", &new, &json!({ "pattern": "Doji" }))),
                     1 => (json!({ "patterns": [new] }), Outgoing::json("pattern", "SPY", &json!({ "pattern": new }))),
@@ -51,7 +52,7 @@ async fn an_event_right_after_the_confirmation_is_never_missed() {
 }
 
 #[tokio::test]
-async fn a_filter_is_replaced_between_two_events() {
+async fn replacing_a_filter_splits_events_at_the_confirmed_position() {
     let mut cluster = Cluster::start(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -74,7 +75,7 @@ async fn a_filter_is_replaced_between_two_events() {
     let log = cluster.log().await;
     assert_eq!(log.entries.len(), published);
     socket.catch_up(&log.end()).await;
-    // The filter that holds for an event is the one confirmed last at a position before it.
+    // For each event the filter applies whose confirmation has the last position before it.
     let filters = [filter(&old), filter(&new)];
     let holds = |entry: &&OracleEntry| {
         let confirmed = positions.iter().filter(|position| at(position, entry.partition) < entry.seq).count();
@@ -92,7 +93,7 @@ async fn a_filter_is_replaced_between_two_events() {
 }
 
 #[tokio::test]
-async fn nothing_comes_after_the_answer_to_unsubscribe() {
+async fn no_event_follows_the_answer_to_unsubscribe() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::MsgPack).await;

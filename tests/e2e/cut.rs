@@ -1,8 +1,8 @@
-//! A line that can fail, to the nats-server or to a gateway: whoever is behind it loses what is sent meanwhile, or waits,
-//! or gets it late and in pieces.
+//! A line with faults, to the nats-server or to a gateway: it loses, delays, stalls or splits the bytes that it
+//! carries.
 
 mod carry;
-mod weather;
+mod line_faults;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use self::carry::{carry, until};
-pub(crate) use self::weather::{Way, Weather};
+pub(crate) use self::line_faults::{Direction, LineFaults};
 
 /// How many connections may wait to be taken.
 const BACKLOG: u32 = 1024;
@@ -19,9 +19,9 @@ const BACKLOG: u32 = 1024;
 /// The line. Dropping it cuts it for good.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Where to connect instead.
+    /// The address to connect to instead.
     pub(crate) address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    faults: watch::Sender<LineFaults>,
     /// How many more bytes are carried before every connection breaks, once.
     left: Arc<AtomicUsize>,
 }
@@ -32,20 +32,20 @@ impl Line {
         Self::to_address(url.strip_prefix("nats://").unwrap().parse().unwrap())
     }
 
-    /// A line to whoever listens there, now or later.
+    /// A line to this address, where a process listens now or later.
     pub(crate) fn to_address(far: SocketAddr) -> Self {
-        // This socket never listens. It keeps the port while nobody does.
+        // This socket never listens. It keeps the port while no listener exists.
         let holder = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = holder.local_addr().unwrap();
         let listener = bound(address).listen(BACKLOG).unwrap();
-        let (weather, watched) = watch::channel(Weather::default());
+        let (faults, watched) = watch::channel(LineFaults::default());
         let left = Arc::new(AtomicUsize::new(usize::MAX));
         let budget = Arc::clone(&left);
         tokio::spawn(async move {
-            take(listener, address, far, watched, &budget).await;
+            accept_all(listener, address, far, watched, &budget).await;
             drop(holder);
         });
-        Self { address, weather, left }
+        Self { address, faults, left }
     }
 
     /// The URL of the near end of a line to NATS.
@@ -53,33 +53,33 @@ impl Line {
         format!("nats://{}", self.address)
     }
 
-    /// From now on this is wrong with it, and nothing else.
-    pub(crate) fn suffer(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Replaces all faults of the line.
+    pub(crate) fn set_faults(&self, faults: LineFaults) {
+        self.faults.send_replace(faults);
     }
 
-    /// Ends every connection, and takes none until it is mended.
+    /// Ends every connection, and accepts none until `mend`.
     pub(crate) fn cut(&self) {
-        self.suffer(Weather { is_cut: true, ..Weather::default() });
+        self.set_faults(LineFaults { is_cut: true, ..LineFaults::default() });
     }
 
-    /// Carries nothing until it is mended. No connection ends for that.
+    /// Carries nothing until `mend`. No connection ends.
     pub(crate) fn stall(&self) {
-        self.suffer(Weather { is_stalled: true, ..Weather::default() });
+        self.set_faults(LineFaults { is_stalled: true, ..LineFaults::default() });
     }
 
-    /// Ends the connections after so many bytes more, in the middle of whatever is on its way, and takes new ones.
+    /// Ends the connections after this many more bytes, in the middle of a message, and accepts new ones.
     pub(crate) fn break_after(&self, bytes: usize) {
         self.left.store(bytes, Ordering::Relaxed);
     }
 
-    /// Takes and carries everything again.
+    /// Removes all faults.
     pub(crate) fn mend(&self) {
-        self.suffer(Weather::default());
+        self.set_faults(LineFaults::default());
     }
 }
 
-/// A socket at this address, which others may have bound as well that do not listen.
+/// A socket at this address. Other sockets that do not listen may have the same address.
 fn bound(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -87,27 +87,27 @@ fn bound(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-/// Takes connections until the line is dropped, except while it refuses them.
-async fn take(
+/// Accepts connections until the line is dropped, except while it refuses them.
+async fn accept_all(
     mut listener: TcpListener,
     address: SocketAddr,
     far: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
+    mut faults: watch::Receiver<LineFaults>,
     left: &Arc<AtomicUsize>,
 ) {
     loop {
         let is_there = loop {
-            let mut watched = weather.clone();
+            let mut watched = faults.clone();
             tokio::select! {
                 accepted = listener.accept() => {
                     let Ok((near, _)) = accepted else { continue };
-                    tokio::spawn(carry(near, far, weather.clone(), Arc::clone(left)));
+                    tokio::spawn(carry(near, far, faults.clone(), Arc::clone(left)));
                 }
-                is_there = until(&mut watched, |weather| weather.refuses) => break is_there,
+                is_there = until(&mut watched, |faults| faults.refuses) => break is_there,
             }
         };
         drop(listener);
-        if !is_there || !until(&mut weather, |weather| !weather.refuses).await {
+        if !is_there || !until(&mut faults, |faults| !faults.refuses).await {
             return;
         }
         listener = bound(address).listen(BACKLOG).unwrap();

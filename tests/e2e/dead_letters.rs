@@ -1,4 +1,4 @@
-//! What cannot be read becomes a dead letter with its reason, and everything else flows on.
+//! Unreadable messages become dead letters with a reason, and all other events are delivered.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,27 +14,27 @@ use crate::oracle::{assert_exact, filter, stored};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
-/// At least one message for every reason that a client library lets happen.
+/// At least one message for every reason that a client library can cause.
 fn unreadable() -> Vec<(Reason, Outgoing)> {
     let pattern = |event: Value| Outgoing::json("pattern", "AAPL", &event);
     let market = |event: Value| Outgoing::json("market", "US", &event);
     let health = |event: Value| Outgoing::json("health", "db", &event);
-    let fine = r#"{"pattern":"Doji"}"#;
+    let valid = r#"{"pattern":"Doji"}"#;
     vec![
-        (Reason::BadSubject, Outgoing::raw("events.a.b.c", fine)),
-        (Reason::BadSubject, Outgoing::raw("events.pattern", fine)),
-        (Reason::BadSubject, Outgoing::raw("events.pattern.BRK.B", fine)),
-        (Reason::UnknownKind, Outgoing::raw("events.patern.AAPL", fine)),
-        (Reason::UnknownKind, Outgoing::raw("events.news.AAPL", fine)),
-        (Reason::BadKey, Outgoing::raw("events.pattern.^GSPC", fine)),
-        (Reason::BadKey, Outgoing::raw("events.pattern.=2e", fine)),
+        (Reason::BadSubject, Outgoing::raw("events.a.b.c", valid)),
+        (Reason::BadSubject, Outgoing::raw("events.pattern", valid)),
+        (Reason::BadSubject, Outgoing::raw("events.pattern.BRK.B", valid)),
+        (Reason::UnknownKind, Outgoing::raw("events.patern.AAPL", valid)),
+        (Reason::UnknownKind, Outgoing::raw("events.news.AAPL", valid)),
+        (Reason::BadKey, Outgoing::raw("events.pattern.^GSPC", valid)),
+        (Reason::BadKey, Outgoing::raw("events.pattern.=2e", valid)),
         (Reason::BadKey, Outgoing::raw(format!("events.alert.{}", "u".repeat(129)), "{}")),
         (Reason::TooLarge, pattern(json!({ "pattern": "Doji", "note": "x".repeat(262_144) }))),
         (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "{\"pattern\":")),
         (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "[]")),
         (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "")),
         (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", vec![0xff, 0x00])),
-        (Reason::BadMsgPack, Outgoing::raw("events.pattern.AAPL", fine).content_type("application/msgpack")),
+        (Reason::BadMsgPack, Outgoing::raw("events.pattern.AAPL", valid).content_type("application/msgpack")),
         (Reason::SymbolMismatch, pattern(json!({ "pattern": "Doji", "symbol": "NVDA" }))),
         (Reason::BadSymbol, market(json!({ "symbol": "S".repeat(33) }))),
         (Reason::MissingPattern, pattern(json!({ "confidence": 0.5 }))),
@@ -55,10 +55,10 @@ fn unreadable() -> Vec<(Reason, Outgoing)> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_kept_with_its_reason_while_the_rest_flows() {
+async fn unreadable_messages_become_dead_letters_and_others_are_delivered() {
     let unreadable = unreadable();
     let covered: BTreeSet<_> = unreadable.iter().map(|(reason, _)| reason.as_str()).collect();
-    // No client library sends bad headers (`strange_messages` does), and nothing is known to be unreadable.
+    // No client library sends bad headers (`strange_messages` does), and no known message is `unreadable`.
     let others = [Reason::BadHeaders, Reason::Unreadable];
     let all = Reason::ALL.iter().filter(|reason| !others.contains(reason));
     assert_eq!(covered, all.map(|reason| reason.as_str()).collect());
@@ -72,30 +72,30 @@ async fn what_cannot_be_read_is_kept_with_its_reason_while_the_rest_flows() {
     let producer = cluster.producer().await;
     let mut sent = BTreeMap::new();
     for (number, (reason, message)) in unreadable.iter().enumerate() {
-        // The letter is known by what was sent, so each is sent under an id of its own.
+        // Each message has its own id, or the stream would take equal ones for duplicates.
         let seq = producer.publish(&message.clone().id(format!("bad-{number}"))).await;
         sent.insert(seq, (*reason, message));
         producer.publish(&feed::pattern("AAPL", number)).await;
         producer.publish(&Outgoing::json("health", "db", &json!({ "status": "healthy" }))).await;
     }
 
-    let letters = eventually("every dead letter is stored", DEADLINE, async || {
-        let letters = stored(&cluster.client, names::DEAD_LETTERS).await;
-        (letters.len() >= unreadable.len()).then_some(letters)
+    let dead_letters = eventually("every dead letter is stored", DEADLINE, async || {
+        let dead_letters = stored(&cluster.client, names::DEAD_LETTERS).await;
+        (dead_letters.len() >= unreadable.len()).then_some(dead_letters)
     })
     .await;
-    assert_eq!(letters.len(), unreadable.len());
-    let mut told = BTreeSet::new();
-    for letter in &letters {
-        let headers = letter.headers.as_ref().unwrap();
+    assert_eq!(dead_letters.len(), unreadable.len());
+    let mut seqs = BTreeSet::new();
+    for dead_letter in &dead_letters {
+        let headers = dead_letter.headers.as_ref().unwrap();
         let header = |name: &str| headers.get(name).unwrap_or_else(|| panic!("no {name} in {headers:?}")).as_str();
         let seq: u64 = header("Tickwire-Sequence").parse().unwrap();
         let (reason, message) = sent[&seq];
-        assert_eq!(names::parse_dead_letter(&letter.subject), Some(reason.as_str()), "{message:?}");
+        assert_eq!(names::parse_dead_letter(&dead_letter.subject), Some(reason.as_str()), "{message:?}");
         assert_eq!(header("Tickwire-Reason"), reason.as_str());
         assert!(!header("Tickwire-Detail").is_empty());
-        assert_eq!(letter.payload, message.payload());
-        assert!(told.insert(seq), "{seq} became two letters");
+        assert_eq!(dead_letter.payload, message.payload());
+        assert!(seqs.insert(seq), "{seq} became two dead letters");
     }
 
     let log = cluster.log().await;

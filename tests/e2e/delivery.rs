@@ -1,4 +1,4 @@
-//! The way of an event: from producers through routers and gateways to everybody who asked for it, and nobody else.
+//! The way of an event: from producers through routers and gateways to exactly the clients whose filters match.
 
 use serde_json::Value;
 use tickwire_core::protocol::Encoding;
@@ -14,7 +14,7 @@ const SEED: u64 = 20_250_910;
 const EVENTS: usize = 2_000;
 const CLIENTS: usize = 50;
 
-/// A client with its filters, on a bare socket or through the library.
+/// A client with its filters, on a bare socket or with the client library.
 struct Subscriber {
     name: String,
     user: &'static str,
@@ -28,7 +28,7 @@ enum Receiver {
 }
 
 #[tokio::test]
-async fn fifty_clients_each_get_exactly_what_their_filters_say() {
+async fn fifty_clients_get_exactly_the_matching_events() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let mut feed = Feed::new(SEED);
@@ -37,7 +37,7 @@ async fn fifty_clients_each_get_exactly_what_their_filters_say() {
         let gateway = gateways[number % 2];
         let encoding = Encoding::ALL[number / 2 % 2];
         let user = USERS[number % USERS.len()];
-        // The first client sees all there is to see; every fifth has two subscriptions, which overlap at times.
+        // The first client sees all events; every fifth has two subscriptions, which may overlap.
         let filters = match number {
             0 => vec![serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })],
             _ if number % 5 == 0 => vec![feed.filter(), feed.filter()],
@@ -82,13 +82,13 @@ async fn fifty_clients_each_get_exactly_what_their_filters_say() {
         assert_exact(&client.name, events, gaps, &expected);
         delivered.push(expected.len());
     }
-    // The filters are of use: few clients get nothing, and few get everything.
+    // The filters are selective: few clients get nothing, and few get everything.
     let some = delivered.iter().filter(|count| (1..EVENTS).contains(*count)).count();
     assert!(some >= CLIENTS * 8 / 10, "the filters of this seed tell little: {delivered:?}");
 }
 
 #[tokio::test]
-async fn both_encodings_say_the_same() {
+async fn both_encodings_have_the_same_content() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let everything = serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] });

@@ -1,4 +1,4 @@
-//! `tickwire dev`: a whole cluster from one command, and nothing left of it after Ctrl-C.
+//! `tickwire dev`: starts a whole cluster, and leaves nothing behind after Ctrl-C.
 
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use crate::socket::Socket;
 /// How long seven processes may take to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Held while a cluster starts: each looks for ports that are free before it takes them.
+/// Held while a cluster starts, since each cluster first looks for free ports and then uses them.
 static STARTING: Mutex<()> = Mutex::const_new(());
 
 /// A running development cluster.
@@ -26,13 +26,13 @@ pub(crate) struct Dev {
     pub(crate) process: Process,
     /// The first gateway; the second has the next port.
     pub(crate) gateway: SocketAddr,
-    /// Where NATS is.
+    /// The URL of NATS.
     pub(crate) nats_url: String,
     home: TempDir,
 }
 
 impl Dev {
-    /// Starts it, and waits until it says where things are.
+    /// Starts it, and waits until it prints its addresses.
     pub(crate) async fn start() -> Self {
         let _alone = STARTING.lock().await;
         let home = TempDir::with_prefix("tickwire-e2e-dev-").unwrap();
@@ -40,10 +40,10 @@ impl Dev {
         let mut command = tickwire();
         command.args(["dev", "--port", &gateway.port().to_string(), "--speed", "500"]).env("TMPDIR", home.path());
         let mut process = Process::start("dev", home.path(), &mut command);
-        let nats_url = eventually("the cluster says where NATS is", DEADLINE, async || {
+        let nats_url = eventually("the cluster prints the URL of NATS", DEADLINE, async || {
             assert_eq!(process.exit(), None, "it has ended: {}", process.stderr());
-            let told = process.stdout();
-            let (_, rest) = told.split_once("NATS         ")?;
+            let output = process.stdout();
+            let (_, rest) = output.split_once("NATS         ")?;
             let (url, _) = rest.split_once('\n')?;
             Some(url.to_owned())
         })
@@ -52,7 +52,7 @@ impl Dev {
     }
 }
 
-/// The first of two ports in a row that nobody uses.
+/// The first of two free ports in a row.
 fn free_pair() -> SocketAddr {
     let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let pair = std::iter::repeat_with(|| {
@@ -64,7 +64,7 @@ fn free_pair() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_whole_cluster_runs_until_ctrl_c_and_leaves_nothing_behind() {
+async fn dev_runs_a_cluster_until_ctrl_c_and_leaves_nothing_behind() {
     let mut dev = Dev::start().await;
     for path in ["/", "/app.js", "/style.css"] {
         let (status, text) = get(dev.gateway, path).await;
@@ -91,7 +91,7 @@ async fn a_whole_cluster_runs_until_ctrl_c_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn nothing_outlives_a_command_that_was_killed() {
+async fn all_processes_end_when_dev_is_killed() {
     let mut dev = Dev::start().await;
     let family = dev.process.descendants();
     assert_eq!(family.len(), 6, "{family:?}");

@@ -1,5 +1,5 @@
-//! What a cluster lacks, told when a test that waits for it gives up: which node is not ready and why, which view each
-//! node acts on, and who holds the lease of which partition.
+//! Describes a cluster when a test that waits for it fails: which node is not ready and why, the view of each node, and
+//! the owner of each partition's lease.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,12 +15,12 @@ use tickwire_node::names;
 use crate::cluster::{Cluster, OWNED, PARTITIONS};
 use crate::node::TestNode;
 
-/// How many of the last lines about views and leases are told of each node.
+/// How many of the last log lines about views and leases are shown for each node.
 const LINES: usize = 12;
 
-/// Tells it, in words for a person.
+/// Returns the description as text.
 pub(crate) async fn diagnose(cluster: &mut Cluster) -> String {
-    let mut text = String::from("the cluster is not whole\n");
+    let mut text = String::from("the cluster is not complete\n");
     let bucket = jetstream::new(cluster.client.clone());
     match bucket.get_key_value(names::VIEW_BUCKET).await {
         Ok(bucket) => match bucket.entry(names::VIEW_KEY).await {
@@ -78,8 +78,8 @@ async fn of_node(node: &mut TestNode) -> String {
     let (version, owned) = (metrics.get("tickwire_view_version"), metrics.get(OWNED));
     let mut text = format!("{}: owns {owned}, view version {version}, /readyz {status} {report}\n", node.id);
     let output = node.process.stdout() + &node.process.stderr();
-    let tells = |line: &&str| ["view", "lease", "coordinator", "stream"].iter().any(|word| line.contains(word));
-    let lines: Vec<&str> = output.lines().filter(tells).collect();
+    let is_relevant = |line: &&str| ["view", "lease", "coordinator", "stream"].iter().any(|word| line.contains(word));
+    let lines: Vec<&str> = output.lines().filter(is_relevant).collect();
     for line in &lines[lines.len().saturating_sub(LINES)..] {
         writeln!(text, "    {line}").unwrap();
     }

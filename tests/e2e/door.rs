@@ -1,5 +1,5 @@
-//! How a gateway answers at its door: what proxies, browsers and simple clients expect of HTTP and of an upgrade, while
-//! it serves, while it stops, and when the system gives it little.
+//! The HTTP interface of a gateway: what proxies, browsers and simple clients expect of HTTP and of an upgrade, while
+//! it runs, while it stops, and with few file descriptors.
 
 use serde_json::json;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::wire::{Wire, frame, upgrade};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Far less than the time between two heartbeats, after which a client that is not answered may be looked at again.
+/// Far less than the heartbeat interval, after which a gateway checks a client again anyway.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn text(value: &serde_json::Value) -> Vec<u8> {
@@ -25,7 +25,7 @@ fn text(value: &serde_json::Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_comes_in_one_piece_with_the_upgrade_or_with_auth_is_answered_at_once() {
+async fn frames_sent_with_the_upgrade_or_auth_are_answered_at_once() {
     let settings = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET)];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -35,14 +35,14 @@ async fn what_comes_in_one_piece_with_the_upgrade_or_with_auth_is_answered_at_on
     let subscribe = text(&json!({ "action": "subscribe", "name": "all", "id": 1 }));
     let pings: Vec<u8> = (2..40).flat_map(|id| text(&json!({ "action": "ping", "id": id }))).collect();
 
-    // A token in the upgrade, and frames right behind it.
+    // A token in the upgrade, and frames directly behind it.
     let mut wire = Wire::connect(gateway).await;
     let named = upgrade("", &format!("Authorization: bearer  {}\r\n", token.trim()));
     wire.send([named.as_bytes(), &subscribe, &pings].concat()).await;
     assert_eq!(wire.head().await.unwrap().status, 101);
     wire.until(b"\"T\":\"pong\",\"id\":39", AT_ONCE).await.expect("the last frame is answered");
 
-    // Everything in one segment, or what follows the upgrade in one.
+    // Everything in one segment, or everything after the upgrade in one.
     for apart in [false, true] {
         let mut wire = Wire::connect(gateway).await;
         let (asked, rest) = (upgrade("", ""), [auth.as_slice(), &subscribe, &pings].concat());
@@ -59,11 +59,11 @@ async fn what_comes_in_one_piece_with_the_upgrade_or_with_auth_is_answered_at_on
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_rfcs_ask_for() {
+async fn refusals_have_the_headers_of_the_rfcs() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
-    let good = upgrade("?user=ann", "");
-    let changed = |from: &str, to: &str| good.replace(from, to);
+    let valid = upgrade("?user=ann", "");
+    let changed = |from: &str, to: &str| valid.replace(from, to);
     for (request, status) in [
         ("GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 426),
         (changed("Version: 13", "Version: 8"), 426),
@@ -110,10 +110,10 @@ async fn a_refusal_says_what_rfcs_ask_for() {
             _ => {}
         }
     }
-    // A request in absolute form is one to this server.
+    // A request in absolute form goes to this server.
     let absolute = changed("GET /v1", "GET http://x/v1");
     assert_eq!(Wire::connect(gateway).await.ask(&absolute).await.status, 101);
-    // What is asked of the server itself.
+    // `OPTIONS *` asks the server itself.
     let head = Wire::connect(gateway).await.ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!((head.status, head.get("allow")), (204, Some("GET, HEAD, OPTIONS")));
     // After a refusal the connection serves further requests.
@@ -123,7 +123,7 @@ async fn a_refusal_says_what_rfcs_ask_for() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
+async fn allowed_origins_may_use_the_connect_endpoint() {
     let settings = [
         ("gateway.connect_url", "wss://x/{gateway}/v1/stream"),
         ("gateway.allowed_origins", "https://*.example.com/, HTTPS://App.Example:443"),
@@ -144,7 +144,7 @@ async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
         assert_eq!(head.get("access-control-allow-headers"), Some("authorization"));
         assert!(head.get("access-control-max-age").unwrap().parse::<u32>().unwrap() > 0);
         assert_eq!(head.get("vary"), Some("origin"));
-        // Answers and refusals alike can be read by the page.
+        // The page can read answers and refusals.
         for (method, query, status) in [("GET", "?user=ann", 200), ("GET", "", 401), ("POST", "", 405)] {
             let head = ask(method, query, &from).await;
             assert_eq!((head.status, head.get("access-control-allow-origin")), (status, Some(origin)), "{head:?}");
@@ -157,14 +157,14 @@ async fn pages_of_other_origins_may_ask_for_a_home_if_they_may_connect() {
         assert_eq!((head.status, head.get("access-control-allow-origin")), (403, None), "{head:?}");
         assert_eq!(head.get("vary"), Some("origin"));
     }
-    // Origins are compared at the upgrade alike.
+    // Origins are compared in the same way for an upgrade.
     let origin = |origin: &str| upgrade("?user=ann", &format!("Origin: {origin}\r\n"));
     assert_eq!(Wire::connect(gateway).await.ask(&origin("https://a.example.com")).await.status, 101);
     assert_eq!(Wire::connect(gateway).await.ask(&origin("https://evil.example")).await.status, 403);
 }
 
 #[tokio::test]
-async fn whoever_is_not_believed_is_told_what_would_be() {
+async fn unauthenticated_requests_get_a_challenge() {
     let settings = [
         ("auth.mode", "jwt"),
         ("auth.jwt_secret", SECRET),
@@ -195,17 +195,17 @@ async fn whoever_is_not_believed_is_told_what_would_be() {
                 assert!(challenge.starts_with(&begins) && challenge.ends_with('"'), "{challenge}");
             }
         }
-        // A page of another origin can read all of it.
+        // A page of another origin can read it.
         assert_eq!(head.get("access-control-allow-origin"), Some(origin), "{head:?}");
         assert_eq!(head.get("access-control-expose-headers"), Some("retry-after, www-authenticate"));
     }
-    // What an upgrade says wrongly is told alike.
+    // A wrong upgrade gets the same explanation.
     let head = Wire::connect(gateway).await.ask(&upgrade("", &bearer("a").repeat(2))).await;
     assert!(head.status == 400 && head.get("www-authenticate").unwrap().contains("invalid_request"), "{head:?}");
 }
 
 #[tokio::test]
-async fn a_flood_of_upgrades_uses_up_neither_what_others_have_nor_what_tokens_have() {
+async fn upgrade_flood_leaves_admission_for_others_and_named_clients() {
     let settings = [("gateway.admission_rate", "20"), ("gateway.trusted_proxies", "127.0.0.0/8")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -216,19 +216,19 @@ async fn a_flood_of_upgrades_uses_up_neither_what_others_have_nor_what_tokens_ha
     let full = async |client: &str| {
         eventually("the flood is refused", DEADLINE, async || (status("", client).await == 503).then_some(())).await;
     };
-    // Behind a balancer that is believed each client is one of its own, and what it says of others is not believed.
+    // Behind a trusted balancer each client has its own address, and addresses that the client adds are ignored.
     full("198.51.100.1").await;
     assert_eq!(status("", "198.51.100.2").await, 101, "another address");
     full("198.51.100.1").await;
-    assert_eq!(status("?user=ann", "198.51.100.1").await, 101, "one who says who it is");
+    assert_eq!(status("?user=ann", "198.51.100.1").await, 101, "a named client");
 }
 
 #[tokio::test]
-async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
+async fn stopping_gateway_answers_503_until_its_end() {
     let mut cluster = Cluster::start_with(1, 2, &[("gateway.drain_window", "3s")]).await;
     let gateways = cluster.gateway_addresses().await;
     for (number, gateway) in gateways.into_iter().enumerate() {
-        // One with sessions, and one without.
+        // The first gateway has sessions, the second has none.
         let mut sockets = Vec::new();
         if number == 0 {
             for user in ["ann", "bob", "carl"] {
@@ -241,21 +241,21 @@ async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
         assert_eq!(kept.ask("GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 426);
         let process = &mut cluster.gateways[number].process;
         process.terminate();
-        let (start, mut told) = (Instant::now(), 0);
+        let (start, mut refusals) = (Instant::now(), 0);
         loop {
             let answer = match Wire::try_connect(gateway).await {
                 Some(mut wire) => match wire.try_send(upgrade("?user=dora", "")).await {
                     Ok(()) => wire.head().await,
-                    // The kernel had taken the connection, and the gateway ended before it did.
+                    // The kernel had accepted the connection, and the gateway ended before it did.
                     Err(_) => None,
                 },
                 None => None,
             };
             match answer.map(|head| (head.status, head.get("retry-after").map(str::to_owned))) {
-                // The signal is on its way.
-                Some((101, _)) => assert_eq!(told, 0),
+                // The signal has not arrived yet.
+                Some((101, _)) => assert_eq!(refusals, 0),
                 Some((503, Some(seconds))) => {
-                    told += 1;
+                    refusals += 1;
                     assert!((1..=3).contains(&seconds.parse::<u32>().unwrap()));
                 }
                 other => {
@@ -264,7 +264,7 @@ async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
                 }
             }
         }
-        assert!(told > 0, "gateway {number}");
+        assert!(refusals > 0, "gateway {number}");
         let least = if number == 0 { 2 } else { 1 };
         assert!(start.elapsed() >= Duration::from_secs(least), "gateway {number}: {:?}", start.elapsed());
         assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{}", process.stderr());
@@ -276,7 +276,7 @@ async fn a_gateway_that_stops_answers_who_comes_until_its_end() {
 }
 
 #[tokio::test]
-async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
+async fn few_file_descriptors_limit_sessions_without_blocking() {
     let cluster = Cluster::start(1, 0).await;
     let line = Line::to(&cluster.nats_url());
     let mut gateway = cluster.node_limited("gateway", "small", "-n 256", &[("nats.url", &line.url())]);
@@ -299,7 +299,7 @@ async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
         }
     }
     assert!(taken >= 100 && refused >= 400 - 256, "{taken} taken, {refused} refused");
-    // NATS and the admin server keep theirs.
+    // NATS and the admin server keep their descriptors.
     assert_eq!(get(gateway.address("admin").await, "/livez").await.0, 200);
     line.cut();
     eventually("NATS is away", DEADLINE, async || (gateway.readyz().await.0 == 503).then_some(())).await;
@@ -309,7 +309,7 @@ async fn few_file_descriptors_are_told_and_keep_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn the_limit_of_file_descriptors_is_raised_as_far_as_it_may() {
+async fn file_descriptor_limit_is_raised_to_the_hard_limit() {
     let cluster = Cluster::start(1, 0).await;
     for role in ["router", "gateway"] {
         let mut node = cluster.node_limited(role, &format!("{role}-raised"), "-Sn 128", &[]);

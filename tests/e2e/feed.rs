@@ -1,5 +1,5 @@
-//! Events and filters drawn from a seed: every kind, every form of every field, so that filters of every sort match
-//! some and not others.
+//! Random events and filters from a seed: every kind, and every form of every field, so that each filter matches some
+//! events and not others.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::producer::Outgoing;
 
-/// The symbols that events are about.
+/// The symbols of the events.
 pub(crate) const SYMBOLS: [&str; 8] = ["AAPL", "NVDA", "BRK.B", "^GSPC", "SPY", "ORCL", "GOOG", "YHOO"];
 
 /// The users who get alerts and backtests.
@@ -22,7 +22,7 @@ const TAGS: [&str; 4] = ["earnings", "gap up", "high_confidence", "multi_timefra
 const ROOMS: [&str; 3] = ["desk 1", "vip", "取引"];
 const KINDS: [&str; 5] = ["pattern", "market", "health", "alert", "backtest"];
 
-/// What draws events and filters, the same ones for the same seed.
+/// A generator of events and filters. The same seed gives the same ones.
 #[derive(Debug)]
 pub(crate) struct Feed {
     rng: StdRng,
@@ -90,7 +90,7 @@ impl Feed {
         }
         if self.rng.random_bool(0.2) {
             let conditions = [
-                json!({ "price": { "min": 50, "max": 101.5 }, "source": { "ne": "replay" } }),
+                json!({ "price": { "min": 50, "max": 101.5 }, "source": { "ne": "feed" } }),
                 json!({ "volume": { "in": [7, "7"] } }),
                 json!({ "etf_performance.XLK": { "min": 0.25 } }),
                 json!({ "trades": { "contains": -2.0 }, "result": { "max": 0.75 } }),
@@ -136,7 +136,7 @@ impl Feed {
         (self.pick(&USERS), json!({ "alert_id": self.count, "type": "match", "event": about }))
     }
 
-    /// What events of any kind may have.
+    /// Adds fields that events of any kind may have.
     fn common(&mut self, event: &mut Value) {
         if self.rng.random_bool(0.7) {
             event["tier"] = json!(self.pick(&TIERS));
@@ -177,7 +177,7 @@ impl Feed {
     }
 }
 
-/// The `number`th of a plain run of patterns on one symbol.
+/// The `number`th of a plain series of patterns on one symbol.
 pub(crate) fn pattern(symbol: &str, number: usize) -> Outgoing {
     let event = json!({ "pattern": "BreakoutBO", "confidence": 0.5, "number": number });
     Outgoing::json("pattern", symbol, &event)

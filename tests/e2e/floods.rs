@@ -1,5 +1,5 @@
-//! Nobody's flood is another's delay: while three connections do the worst that they can, another client's events come
-//! in time and a new client is served.
+//! A flood does not delay other clients: while three connections attack, another client's events arrive in time and a
+//! new client is served.
 
 mod attacks;
 
@@ -15,24 +15,24 @@ use crate::cluster::Cluster;
 use crate::feed;
 use crate::node::get;
 use crate::socket::Socket;
-use attacks::{AT_THE_ADMIN_PORT, AT_THE_DOOR, Attack, AttackResult};
+use attacks::{ADMIN_ATTACKS, Attack, AttackResult, GATEWAY_ATTACKS};
 
 /// How many events are timed during a flood.
 const EVENTS: usize = 100;
 
-/// How long the slowest of a hundred may take at most. The bar is 50 ms, on a machine that is not busy with other tests.
+/// The largest allowed latency of a hundred events. The bar is 50 ms, on a machine without other tests.
 const MOST: Duration = Duration::from_secs(1);
 
-/// How many connections flood, or hold many that do.
+/// How many threads attack.
 const FLOODS: usize = 3;
 
-/// Connections that come again when they are ended.
-fn start(attack: Attack, address: SocketAddr, told: &Arc<AttackResult>) -> Vec<JoinHandle<()>> {
+/// Starts threads that repeat an attack whenever its connection ends.
+fn start(attack: Attack, address: SocketAddr, result: &Arc<AttackResult>) -> Vec<JoinHandle<()>> {
     let flood = |_| {
-        let told = Arc::clone(told);
+        let result = Arc::clone(result);
         std::thread::spawn(move || {
-            while !told.is_over() {
-                if attack(address, &told).is_err() {
+            while !result.is_over() {
+                if attack(address, &result).is_err() {
                     std::thread::yield_now();
                 }
             }
@@ -41,62 +41,62 @@ fn start(attack: Attack, address: SocketAddr, told: &Arc<AttackResult>) -> Vec<J
     (0..FLOODS).map(flood).collect()
 }
 
-/// Times a client's events during each of these floods.
+/// Measures the latency of a client's events during each of these floods.
 async fn time_events(mut cluster: Cluster, attacks: &[(&str, Attack)], address: SocketAddr) {
     let gateway = cluster.gateway_addresses().await[0];
     let admin = cluster.gateways[0].address("admin").await;
-    let mut good = Socket::connect(gateway, "good", Encoding::Json).await;
-    good.subscribe("all", &json!({})).await;
+    let mut listener = Socket::connect(gateway, "listener", Encoding::Json).await;
+    listener.subscribe("all", &json!({})).await;
     let producer = cluster.producer().await;
     for (name, attack) in attacks {
-        let told = Arc::new(AttackResult::default());
-        let threads = start(*attack, address, &told);
+        let result = Arc::new(AttackResult::default());
+        let threads = start(*attack, address, &result);
         let mut latencies = Vec::new();
         for number in 0..EVENTS {
-            let (start, known) = (Instant::now(), good.events.len());
+            let (start, known) = (Instant::now(), listener.events.len());
             producer.publish(&feed::pattern("AAPL", number)).await;
-            good.until(known + 1).await;
+            listener.until(known + 1).await;
             latencies.push(start.elapsed());
         }
-        // One who comes now is let in, and so is one who looks after the node.
+        // A new client is admitted, and the admin server answers.
         let others = async {
             let mut new = Socket::connect(gateway, "new", Encoding::Json).await;
             new.subscribe("all", &json!({})).await;
             assert_eq!(get(admin, "/livez").await.0, 200, "{name}");
-            told.end();
+            result.end();
             spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap())).await.unwrap();
         };
-        // A client that is not read answers no pings.
+        // The first client must read meanwhile to answer pings.
         tokio::select! {
             () = others => {}
-            () = good.until_that(|_| false) => unreachable!("what is waited for never comes"),
+            () = listener.until_that(|_| false) => unreachable!("this condition is never true"),
         }
         latencies.sort_unstable();
         let (p50, p99) = (latencies[EVENTS / 2], latencies[EVENTS * 99 / 100 - 1]);
-        println!("{name}: p50 {p50:.1?}, p99 {p99:.1?}, {} connections", told.opened());
+        println!("{name}: p50 {p50:.1?}, p99 {p99:.1?}, {} connections", result.opened());
         assert!(p99 <= MOST, "{name}: {p99:?}");
-        assert_eq!((good.gaps.len(), good.notices.len()), (0, 0), "{name}: nothing is lost");
+        assert_eq!((listener.gaps.len(), listener.notices.len()), (0, 0), "{name}: nothing is lost");
     }
     assert_eq!(cluster.gateways[0].metrics().await.get("tickwire_gateway_dropped_events_total"), 0.0);
 }
 
-/// A cluster with fewer places than the floods take, so that they have to be given up to others. No rate is set, so that
-/// none holds back the events that are timed.
+/// A cluster with fewer slots than the floods use, so that they displace each other. No rate is set, so that none
+/// delays the measured events.
 async fn narrow() -> Cluster {
     let settings = [("gateway.max_connections", "64"), ("gateway.max_unnamed", "64"), ("gateway.window", "0s")];
     Cluster::start_with(1, 1, &settings).await
 }
 
 #[tokio::test]
-async fn while_others_flood_events_come_in_time_and_new_clients_are_served() {
+async fn gateway_floods_delay_neither_events_nor_new_clients() {
     let mut cluster = narrow().await;
     let gateway = cluster.gateway_addresses().await[0];
-    time_events(cluster, AT_THE_DOOR, gateway).await;
+    time_events(cluster, GATEWAY_ATTACKS, gateway).await;
 }
 
 #[tokio::test]
-async fn a_flood_on_the_admin_port_delays_no_event() {
+async fn admin_port_floods_delay_no_event() {
     let mut cluster = narrow().await;
     let admin = cluster.gateways[0].address("admin").await;
-    time_events(cluster, AT_THE_ADMIN_PORT, admin).await;
+    time_events(cluster, ADMIN_ATTACKS, admin).await;
 }

@@ -1,4 +1,4 @@
-//! What clients say wrongly, and who they say they are: every refusal has its code, every close its reason.
+//! Wrong frames and wrong credentials: every refusal has its code, and every close its reason.
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,7 +43,7 @@ fn refused_frames() -> Vec<(Value, ErrorCode)> {
 }
 
 #[tokio::test]
-async fn malformed_frames_are_told_and_the_session_goes_on() {
+async fn malformed_frames_get_errors_and_the_session_continues() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.max_malformed", "1000")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     for encoding in Encoding::ALL {
@@ -52,7 +52,7 @@ async fn malformed_frames_are_told_and_the_session_goes_on() {
             let error = socket.refused(frame.clone()).await;
             assert_eq!((error.code, error.msg.is_empty()), (code.code(), false), "{frame}: {error:?}");
         }
-        // Any number and any short text is an id; what is neither cannot be echoed.
+        // Any number and any short text is an id; other values cannot be echoed.
         for id in [json!(0), json!(-1.5), json!("a text")] {
             socket.send(&json!({ "action": "fly", "id": id })).await;
             let error = socket.error().await;
@@ -74,7 +74,7 @@ async fn malformed_frames_are_told_and_the_session_goes_on() {
         socket.send(&json!([{ "action": "ping" }])).await;
         assert_eq!(socket.error().await.code, ErrorCode::BadFrame.code());
 
-        // After all this the session is as good as new.
+        // The session still works.
         socket.subscribe("all", &json!({})).await;
         cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
         socket.until(1).await;
@@ -83,7 +83,7 @@ async fn malformed_frames_are_told_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn who_goes_on_being_wrong_is_closed() {
+async fn closes_after_max_malformed_frames() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.max_malformed", "5")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -100,12 +100,12 @@ async fn who_goes_on_being_wrong_is_closed() {
     assert_eq!(metrics.get("tickwire_gateway_closes_total"), 1.0);
 }
 
-/// What is said of opcodes that mean nothing.
+/// The close reason for reserved opcodes.
 const RESERVED: &str = "an opcode that RFC 6455 reserves";
 
-/// What WebSocket does not allow ends a connection with its code, and what it does allow, however odd, is answered.
+/// Frames that WebSocket forbids end a connection with their code. Unusual frames that it allows are answered.
 #[tokio::test]
-async fn frames_that_websocket_does_not_allow_are_closed_with_their_code() {
+async fn forbidden_websocket_frames_are_closed_with_their_code() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let broken = |reason| Some((CloseCode::ProtocolError, reason));
@@ -166,9 +166,9 @@ async fn frames_that_websocket_does_not_allow_are_closed_with_their_code() {
     }
 }
 
-/// A session whose `resume` is too large subscribes anew, on the same connection.
+/// A session whose `resume` is too large subscribes again on the same connection.
 #[tokio::test]
-async fn a_frame_larger_than_the_limit_is_told_and_passed_over() {
+async fn too_large_frame_gets_an_error_and_is_skipped() {
     const LIMIT: u64 = 131_072;
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -186,14 +186,14 @@ async fn a_frame_larger_than_the_limit_is_told_and_passed_over() {
         assert!(error.msg.contains(&LIMIT.to_string()), "{}", error.msg);
         assert_eq!(socket.subscribe("a", &desk(0)).await.subscriptions.len(), 1);
         assert_eq!(socket.subscribe("b", &desk(1_000)).await.subscriptions.len(), 2);
-        // What a session may have fits into one resume.
+        // The largest session fits into one resume.
         let subscriptions = json!({ "a": { "filter": desk(0) }, "b": { "filter": desk(1_000) } });
         assert_eq!(socket.resume(gateway, "ann", &subscriptions).await.subscriptions.len(), 2);
     }
 }
 
 #[tokio::test]
-async fn limits_are_told_with_their_numbers() {
+async fn limit_errors_contain_the_limit() {
     let limits = [("gateway.max_subscriptions", "3"), ("gateway.max_symbols", "5")];
     let mut cluster = Cluster::start_with(1, 1, &limits).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -212,7 +212,7 @@ async fn limits_are_told_with_their_numbers() {
     assert!(granted(socket.request(subscribe("c", &[])).await));
     let error = socket.refused(subscribe("d", &[])).await;
     assert_eq!((error.code, error.msg.contains('3')), (ErrorCode::SubscriptionLimit.code(), true), "{error:?}");
-    // Limits are no malformed frames, however often they are met.
+    // Frames beyond a limit do not count as malformed.
     for _ in 0..20 {
         socket.refused(subscribe("d", &[])).await;
     }
@@ -221,20 +221,20 @@ async fn limits_are_told_with_their_numbers() {
 }
 
 #[tokio::test]
-async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
+async fn jwt_mode_accepts_only_tokens() {
     let jwt = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("gateway.auth_timeout", "500ms")];
     let mut cluster = Cluster::start_with(1, 1, &jwt).await;
     let gateway = cluster.gateway_addresses().await[0];
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-    let good = token(SECRET, &json!({ "sub": "bob@x.com", "exp": now + 60 }));
+    let valid = token(SECRET, &json!({ "sub": "bob@x.com", "exp": now + 60 }));
 
-    let mut socket = Socket::open(gateway, &format!("?token={good}"), Encoding::Json).await;
+    let mut socket = Socket::open(gateway, &format!("?token={valid}"), Encoding::Json).await;
     assert_eq!(socket.welcome().await.user.as_str(), "bob@x.com");
     let mut socket = Socket::open(gateway, "", Encoding::MsgPack).await;
-    socket.send(&json!({ "action": "auth", "token": good, "id": 1 })).await;
+    socket.send(&json!({ "action": "auth", "token": valid, "id": 1 })).await;
     assert_eq!(socket.welcome().await.user.as_str(), "bob@x.com");
 
-    // What `tickwire token` makes is one of them.
+    // A token of `tickwire token` is accepted.
     let mut command = tickwire();
     let made = command.args(["token", "--user", "carl", "--secret", SECRET]).output().unwrap();
     assert!(made.status.success(), "{made:?}");
@@ -247,7 +247,7 @@ async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
         format!("?token={}", token(SECRET, &json!({ "sub": "ann" }))),
         format!("?token={}", token(SECRET, &json!({ "exp": now + 60 }))),
         format!("?token={}", token(SECRET, &json!({ "sub": "", "exp": now + 60 }))),
-        format!("?token={good}x"),
+        format!("?token={valid}x"),
         "?token=".to_owned(),
         "?user=ann".to_owned(),
     ] {
@@ -271,7 +271,7 @@ async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
     assert_eq!(socket.error().await.code, ErrorCode::AuthTimeout.code());
     assert_closed(&mut socket, CloseCode::AuthTimeout).await;
 
-    // One that only pings, as fast as it can, and reads nothing, gets no more time.
+    // A connection that only pings as fast as it can, and reads nothing, gets no more time.
     let closes = "tickwire_gateway_closes_total";
     let before = cluster.gateways[0].metrics().await.get(closes);
     let mut socket = Socket::open(gateway, "", Encoding::Json).await;
@@ -281,7 +281,7 @@ async fn in_jwt_mode_a_token_and_nothing_else_is_believed() {
 }
 
 #[tokio::test]
-async fn upgrades_that_cannot_work_are_refused_with_a_status() {
+async fn invalid_upgrades_get_an_http_status() {
     let settings = [("gateway.max_sessions", "1"), ("gateway.allowed_origins", "https://app.example")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -295,12 +295,12 @@ async fn upgrades_that_cannot_work_are_refused_with_a_status() {
 }
 
 #[tokio::test]
-async fn a_crowd_is_told_to_come_again_a_little_later() {
+async fn upgrades_beyond_the_admission_rate_get_retry_after() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.admission_rate", "2")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut crowd = Vec::new();
     let refused = loop {
-        assert!(crowd.len() < 500, "the crowd is never stopped");
+        assert!(crowd.len() < 500, "the gateway admits too many");
         match connect_async(format!("ws://{gateway}/v1/stream?user=ann")).await {
             Ok((socket, _)) => crowd.push(socket),
             Err(Error::Http(answer)) => break answer,
@@ -309,7 +309,7 @@ async fn a_crowd_is_told_to_come_again_a_little_later() {
     };
     let retry_after: u32 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert_eq!((refused.status().as_u16(), (1..=3).contains(&retry_after)), (503, true));
-    eventually("there is room again", DEADLINE, async || {
+    eventually("the gateway admits again", DEADLINE, async || {
         connect_async(format!("ws://{gateway}/v1/stream?user=ann")).await.ok()
     })
     .await;

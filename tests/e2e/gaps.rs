@@ -1,4 +1,4 @@
-//! What a gateway misses is read again for it; what nobody can give is told, exactly.
+//! Routers replay ranges that a gateway missed. Clients get exact gaps for ranges that no router can replay.
 
 use async_nats::jetstream;
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
-/// How far the missing range reaches beyond what was claimed, in sequences.
-const HOLE: u64 = 150;
+/// The length of the missing range, in sequences.
+const MISSING: u64 = 150;
 
-/// A cluster with this many routers and two gateways: one as it is, and one, the second, on a line that can be cut.
+/// A cluster with this many routers and two gateways. The second gateway has a line to NATS that can be cut.
 async fn cluster_with_a_line(routers: usize) -> (Cluster, Line) {
     cluster_with(routers, &[]).await
 }
@@ -37,14 +37,14 @@ async fn cluster_with(routers: usize, settings: &[(&str, &str)]) -> (Cluster, Li
     (cluster, line)
 }
 
-/// Everything up to the end of `log` has left the routers, and so was lost by whoever was cut off.
-async fn has_left(watcher: &mut Socket, log: &Log) {
+/// Waits until the routers have sent everything up to the end of `log`, so that a gateway that is cut off has lost it.
+async fn wait_until_sent(watcher: &mut Socket, log: &Log) {
     watcher.catch_up(&log.end()).await;
 }
 
 /// A gateway is cut off, a router dies meanwhile, and its clients miss nothing.
 #[tokio::test]
-async fn what_a_gateway_missed_comes_all_the_same_once_and_in_order() {
+async fn missed_events_are_replayed_once_and_in_order() {
     let (mut cluster, line) = cluster_with_a_line(2).await;
     let gateways = cluster.gateway_addresses().await;
     let every = json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] });
@@ -63,10 +63,10 @@ async fn what_a_gateway_missed_comes_all_the_same_once_and_in_order() {
     producer.publish_all(&events(200)).await;
     line.cut();
     producer.publish_all(&events(500)).await;
-    has_left(&mut watcher, &cluster.log().await).await;
+    wait_until_sent(&mut watcher, &cluster.log().await).await;
     cluster.routers[0].process.kill();
     producer.publish_all(&events(200)).await;
-    has_left(&mut watcher, &cluster.log().await).await;
+    wait_until_sent(&mut watcher, &cluster.log().await).await;
     line.mend();
     producer.publish_all(&events(200)).await;
 
@@ -83,10 +83,10 @@ async fn what_a_gateway_missed_comes_all_the_same_once_and_in_order() {
     assert!(cluster.routers[1].metrics().await.get("tickwire_router_replays_total") > 0.0);
 }
 
-/// What was missed comes all at once, and more of it than may wait for a session: what does not fit is told.
+/// The missed events arrive at once and exceed the outbox: the session gets notices of events that do not fit.
 #[tokio::test]
-async fn a_repair_larger_than_an_outbox_is_given_or_told() {
-    // More than one frame takes, half sent: who asks for a list meanwhile is not behind with that.
+async fn repair_larger_than_an_outbox_is_delivered_or_noticed() {
+    // Larger than one frame that is partly sent: otherwise `list` alone would make the session slow.
     let (mut cluster, line) = cluster_with(1, &[("gateway.outbox_bytes", "131072")]).await;
     let gateways = cluster.gateway_addresses().await;
     let mut socket = Socket::connect(gateways[1], "ann", Encoding::Json).await;
@@ -102,47 +102,50 @@ async fn a_repair_larger_than_an_outbox_is_given_or_told() {
     };
     cluster.producer().await.publish_all(&(0..2_000).map(event).collect::<Vec<_>>()).await;
     let log = cluster.log().await;
-    has_left(&mut watcher, &log).await;
+    wait_until_sent(&mut watcher, &log).await;
     line.mend();
     socket.catch_up(&log.end()).await;
-    let told: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
-    assert_eq!(socket.events.len() as u64 + told, 2_000, "{:?}", socket.notices);
+    let noticed: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert_eq!(socket.events.len() as u64 + noticed, 2_000, "{:?}", socket.notices);
     assert_eq!(socket.gaps, []);
 }
 
-/// Clients stay, are told, and get what they missed without asking.
+/// Clients stay connected, get notices, and get the missed events without asking.
 #[tokio::test]
-async fn clients_are_told_when_the_cluster_is_away_and_when_it_is_back() {
+async fn clients_get_upstream_lost_and_restored() {
     let (mut cluster, line) = cluster_with_a_line(1).await;
     let gateway = cluster.gateway_addresses().await[1];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
-    let told = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
+    let notices_of = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
     line.cut();
-    socket.until_that(|socket| told(socket) == ["upstream_lost"]).await;
+    socket.until_that(|socket| notices_of(socket) == ["upstream_lost"]).await;
     let producer = cluster.producer().await;
     producer.publish(&feed::pattern("AAPL", 1)).await;
-    assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)), "it is still served");
+    assert!(
+        matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)),
+        "the session is still served"
+    );
     line.mend();
-    socket.until_that(|socket| told(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until_that(|socket| notices_of(socket) == ["upstream_lost", "upstream_restored"]).await;
     socket.until(1).await;
     producer.publish(&feed::pattern("AAPL", 2)).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!((socket.events.len(), socket.gaps.len()), (2, 0));
 }
 
-/// Consumers that give nothing any more are told, though routers live and tell of every change of interest; they are made
-/// anew, and nothing is lost.
+/// Clients get a notice when consumers deliver nothing, although routers run and answer every change of interest. The
+/// consumers are created again, and nothing is lost.
 #[tokio::test]
-async fn clients_are_told_when_nothing_is_read_though_routers_live() {
+async fn clients_get_upstream_lost_when_consumers_stall() {
     let mut cluster = Cluster::start_shipped(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let query = cluster.query("ann");
     let mut socket = Socket::open(gateway, &query, Encoding::Json).await;
     socket.welcome().await;
     socket.subscribe("mine", &json!({})).await;
-    let mut restless = Socket::open(gateway, &query, Encoding::Json).await;
-    restless.welcome().await;
+    let mut changing = Socket::open(gateway, &query, Encoding::Json).await;
+    changing.welcome().await;
     let stream = jetstream::new(cluster.client.clone()).get_stream("EVENTS").await.unwrap();
     let mut names = stream.consumer_names();
     while let Some(name) = names.next().await {
@@ -153,40 +156,40 @@ async fn clients_are_told_when_nothing_is_read_though_routers_live() {
     }
     let producer = cluster.producer().await;
     producer.publish(&feed::pattern("AAPL", 1)).await;
-    let told = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
+    let notices_of = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
     let changes = async {
         for number in 0.. {
-            restless.subscribe("new", &json!({ "symbols": [format!("N{number}")] })).await;
+            changing.subscribe("new", &json!({ "symbols": [format!("N{number}")] })).await;
         }
     };
     tokio::select! {
-        () = changes => unreachable!("it goes on for ever"),
-        () = socket.until_that(|socket| told(socket) == ["upstream_lost"]) => {}
+        () = changes => unreachable!("it never ends"),
+        () = socket.until_that(|socket| notices_of(socket) == ["upstream_lost"]) => {}
     }
     assert!(socket.events.is_empty(), "nothing was read yet");
-    socket.until_that(|socket| told(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until_that(|socket| notices_of(socket) == ["upstream_lost", "upstream_restored"]).await;
     socket.until(1).await;
     assert_eq!(socket.gaps, []);
 }
 
-/// The stream is made anew while a gateway is cut off, and what is stored first has left the routers when it is back: its
-/// sessions, and those that come back to it, are told what they lose and are given all of the new life.
+/// The stream is created again while a gateway is cut off, and the routers have sent the first events before it is
+/// back. Its sessions, and those that resume at it, get a reset and all events of the new epoch.
 #[tokio::test]
-async fn all_of_a_stream_that_was_made_anew_comes_to_who_was_there_and_to_who_comes_back() {
+async fn new_stream_is_delivered_to_live_and_resuming_sessions() {
     let (mut cluster, line) = cluster_with_a_line(1).await;
     let gateways = cluster.gateway_addresses().await;
     let wanted = json!({});
-    let mut there = Socket::connect(gateways[1], "ann", Encoding::Json).await;
-    let mut away = Socket::connect(gateways[1], "bob", Encoding::MsgPack).await;
+    let mut live = Socket::connect(gateways[1], "ann", Encoding::Json).await;
+    let mut resuming = Socket::connect(gateways[1], "bob", Encoding::MsgPack).await;
     let mut watcher = Socket::connect(gateways[0], "watcher", Encoding::Json).await;
     let producer = cluster.producer().await;
     let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
-    for socket in [&mut there, &mut away, &mut watcher] {
+    for socket in [&mut live, &mut resuming, &mut watcher] {
         socket.subscribe("mine", &wanted).await;
     }
     producer.publish_all(&events[..20]).await;
     let log = cluster.log().await;
-    for socket in [&mut there, &mut away, &mut watcher] {
+    for socket in [&mut live, &mut resuming, &mut watcher] {
         socket.catch_up(&log.end()).await;
     }
     line.cut();
@@ -198,21 +201,23 @@ async fn all_of_a_stream_that_was_made_anew_comes_to_who_was_there_and_to_who_co
     watcher.until(60).await;
     line.mend();
 
-    there.until(60).await;
-    assert!(!away.resume(gateways[1], "bob", &json!({ "mine": { "filter": wanted } })).await.subscriptions.is_empty());
-    assert!(!away.caught_up().await.resumed);
+    live.until(60).await;
+    assert!(
+        !resuming.resume(gateways[1], "bob", &json!({ "mine": { "filter": wanted } })).await.subscriptions.is_empty()
+    );
+    assert!(!resuming.caught_up().await.resumed);
     let log = cluster.log().await;
-    for (user, socket) in [("ann", &there), ("bob", &away), ("watcher", &watcher)] {
+    for (user, socket) in [("ann", &live), ("bob", &resuming), ("watcher", &watcher)] {
         assert_exact(user, &socket.events[20..], &[], &log.matching(user, &[filter(&wanted)]));
-        let told: BTreeSet<_> = socket.gaps.iter().map(|gap| (gap.p, gap.reason.as_str())).collect();
-        assert_eq!((told.len(), socket.gaps.len()), (PARTITIONS as usize, PARTITIONS as usize), "{user}");
-        assert!(told.iter().all(|(_, reason)| *reason == "reset"), "{user}: {told:?}");
+        let resets: BTreeSet<_> = socket.gaps.iter().map(|gap| (gap.p, gap.reason.as_str())).collect();
+        assert_eq!((resets.len(), socket.gaps.len()), (PARTITIONS as usize, PARTITIONS as usize), "{user}");
+        assert!(resets.iter().all(|(_, reason)| *reason == "reset"), "{user}: {resets:?}");
     }
 }
 
-/// What retention has passed before it could be read again is told, and not one sequence more.
+/// The stream discards a part of the missed range: clients get a gap for exactly that part.
 #[tokio::test]
-async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
+async fn only_the_discarded_part_of_a_missed_range_is_a_gap() {
     let (mut cluster, line) = cluster_with_a_line(1).await;
     let gateways = cluster.gateway_addresses().await;
     let wanted = json!({});
@@ -231,8 +236,8 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
     line.cut();
     producer.publish_all(&events(200)).await;
     let before = cluster.log().await;
-    has_left(&mut watcher, &before).await;
-    // The stream discards what came first of that.
+    wait_until_sent(&mut watcher, &before).await;
+    // The stream discards the first events of the missed range.
     let discarded = before.entries[before.entries.len() - 80].seq;
     cluster.discard(discarded).await;
     line.mend();
@@ -240,25 +245,24 @@ async fn of_what_a_gateway_missed_the_part_that_is_gone_is_told() {
 
     let mut log = cluster.log().await;
     socket.catch_up(&log.end()).await;
-    // The end of the log says nothing of partitions without events: of those a gap may still be asked for or on its way.
+    // Partitions without events are not in the log: their gaps may still be repaired or on their way.
     cluster.ready_within(DEADLINE).await;
     let counted = cluster.gateways[1].metrics().await.get("tickwire_gateway_gaps_total");
     socket.until_that(|socket| socket.gaps.len() as f64 >= counted).await;
     assert_eq!(socket.gaps.len() as f64, counted);
     let kept = log.entries.split_off(0);
     log.entries = before.entries.into_iter().filter(|entry| entry.seq <= discarded).chain(kept).collect();
-    let told = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&wanted)]));
-    assert_eq!((told, socket.events.len()), (200 - 79, 100 + 79 + 100));
-    // Where a later section says that a partition has had nothing since, its gap ends there.
+    let in_gaps = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&wanted)]));
+    assert_eq!((in_gaps, socket.events.len()), (200 - 79, 100 + 79 + 100));
+    // A gap ends where a later section proves that the partition has no events.
     for gap in &socket.gaps {
         assert!(gap.reason == "retention" && gap.to <= discarded, "{gap:?}, and {discarded} was discarded");
     }
 }
 
-/// Without any router what is missing of what was claimed is told when it was asked for in vain for long enough, to whoever
-/// subscribed.
+/// Without routers, sessions with subscriptions get a gap `lost` after `gateway.give_up_after`.
 #[tokio::test]
-async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed() {
+async fn unrepairable_range_is_a_gap_for_subscribed_sessions() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.give_up_after", "1s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "symbols": ["AAPL"] });
@@ -279,9 +283,10 @@ async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed()
         }
     };
     cluster.routers[0].process.kill();
-    // A claim that leaves out what comes before it, as if a router had said that and it was lost.
+    // A section that leaves out a range before it, as if the section with that range was lost.
     let last = section.through;
-    let claimed = Section { prev: Seq(last.0 + HOLE), through: Seq(last.0 + HOLE + 1), events: Vec::new(), ..section };
+    let claimed =
+        Section { prev: Seq(last.0 + MISSING), through: Seq(last.0 + MISSING + 1), events: Vec::new(), ..section };
     batch.sections = vec![claimed.clone()];
     cluster.client.publish(subject, wire::encode(&batch).unwrap().into()).await.unwrap();
     cluster.client.flush().await.unwrap();
@@ -294,7 +299,7 @@ async fn a_missing_range_that_no_router_can_fill_is_told_to_whoever_subscribed()
     assert_eq!((idle.events.len(), idle.gaps.len()), (0, 0));
     let metrics = cluster.gateways[0].metrics().await;
     assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 1.0);
-    // One that a dying router took, or five with pauses that double from 50 ms.
+    // One ask that a dying router took, or five with pauses that double from 50 ms.
     let asked = metrics.get("tickwire_gateway_replays_asked_total");
     assert!((1.0..=6.0).contains(&asked), "{asked}");
 }

@@ -1,4 +1,4 @@
-//! What one client names, however much, takes nothing from others: not their events, and not the memory of nodes.
+//! Large filters of one client neither delay the events of others nor fill the memory of nodes.
 
 use serde_json::{Value, json};
 use tickwire_core::protocol::codes::ErrorCode;
@@ -10,8 +10,8 @@ use crate::feed;
 use crate::node::{DEADLINE, TestNode};
 use crate::socket::Socket;
 
-/// As it ships, where the tests' clusters differ.
-const SHIPPED: [(&str, &str); 5] = [
+/// The default values of the settings that test clusters change.
+const DEFAULTS: [(&str, &str); 5] = [
     ("gateway.confirm_timeout", "250ms"),
     ("gateway.critical_rate", "20"),
     ("gateway.rate", "100"),
@@ -19,10 +19,10 @@ const SHIPPED: [(&str, &str); 5] = [
     ("gateway.window", "100ms"),
 ];
 
-/// What a gateway's interest takes at most, with the room that its bounds leave.
+/// The largest size of a gateway's interest, with some room for its bounds.
 const INTEREST_BYTES: f64 = 800.0 * 1024.0;
 
-/// A filter of so many kinds, symbols and patterns, all its own.
+/// A filter with its own kinds, symbols and patterns, as many as given.
 fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Value {
     let kinds = &["pattern", "market", "health", "alert", "backtest"][..kinds];
     let symbols: Vec<_> = (0..symbols).map(|symbol| format!("Z{number}-{symbol}")).collect();
@@ -38,8 +38,8 @@ fn resident(node: &TestNode) -> usize {
 }
 
 #[tokio::test]
-async fn a_filter_of_many_symbols_and_patterns_leaves_others_served_and_nodes_small() {
-    let mut cluster = Cluster::start_with(1, 1, &SHIPPED).await;
+async fn large_filter_costs_others_no_event_and_nodes_little_memory() {
+    let mut cluster = Cluster::start_with(1, 1, &DEFAULTS).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut good = Socket::connect(gateway, "ann", Encoding::Json).await;
     good.subscribe("all", &json!({})).await;
@@ -64,8 +64,8 @@ async fn a_filter_of_many_symbols_and_patterns_leaves_others_served_and_nodes_sm
 }
 
 #[tokio::test]
-async fn fifty_greedy_sessions_leave_interest_small_and_it_narrows_when_they_leave() {
-    let mut cluster = Cluster::start_with(1, 1, &SHIPPED).await;
+async fn interest_of_fifty_greedy_sessions_is_bounded_and_shrinks_again() {
+    let mut cluster = Cluster::start_with(1, 1, &DEFAULTS).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut good = Socket::connect(gateway, "ann", Encoding::Json).await;
     good.subscribe("mine", &json!({ "symbols": ["GOOD"] })).await;
@@ -84,7 +84,7 @@ async fn fifty_greedy_sessions_leave_interest_small_and_it_narrows_when_they_lea
     }
     good.until(3).await;
     let after = resident(&cluster.gateways[0]);
-    // The filters themselves take some 60 KB each, twice: for the session and in the index.
+    // Each filter takes about 60 KB twice: for the session and in the index.
     assert!(after < before + 60, "{before} -> {after} MB");
 
     drop(greedy_ones);
@@ -98,13 +98,13 @@ async fn fifty_greedy_sessions_leave_interest_small_and_it_narrows_when_they_lea
 }
 
 #[tokio::test]
-async fn filters_of_one_session_take_a_budget_of_bytes() {
+async fn filters_of_a_session_have_a_byte_budget() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     let subscribe = |name: &str, filter: &Value| json!({ "action": "subscribe", "name": name, "filter": filter });
     let rooms = |count: usize| json!({ "rooms": (0..count).map(|room| format!("{room:r>64}")).collect::<Vec<_>>() });
-    // What is honest fits, and can be replaced by as much.
+    // A normal filter fits, and can be replaced by one of the same size.
     for _ in 0..3 {
         socket.subscribe("honest", &greedy(0, 1, 500, 60)).await;
     }
@@ -118,5 +118,5 @@ async fn filters_of_one_session_take_a_budget_of_bytes() {
     let resume = json!({ "action": "resume", "position": socket.position, "subscriptions": subscriptions });
     assert_eq!(other.refused(resume).await.code, ErrorCode::FilterBudget.code());
     let granted = other.request(subscribe("rooms", &rooms(900))).await;
-    assert!(matches!(granted, ServerMessage::Subscribed(_)), "the session goes on: {granted:?}");
+    assert!(matches!(granted, ServerMessage::Subscribed(_)), "the session continues: {granted:?}");
 }

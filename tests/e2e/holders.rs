@@ -1,5 +1,5 @@
-//! A server that holds consumers dies, while others lead the stream and all that is needed to make consumers: reading goes
-//! on within the time that docs/reliability.md gives.
+//! A server with consumers dies, while other servers lead the stream and the cluster: reading continues within the time
+//! of docs/reliability.md.
 
 use async_nats::jetstream;
 use futures_util::TryStreamExt;
@@ -15,28 +15,28 @@ use crate::node::DEADLINE;
 use crate::producer::{Outgoing, Producer};
 use crate::socket::Socket;
 
-/// How many events are published, one every so often, and after how many of them the server dies.
+/// The number of events, the time between two, and the number after which the server dies.
 const EVENTS: usize = 900;
 const PAUSE: Duration = Duration::from_millis(10);
 const DIES: usize = 100;
 
-/// For how long reading may stand still.
+/// The longest allowed pause of reading.
 const WITHIN: Duration = Duration::from_millis(4_500);
 
 fn number(name: &str) -> usize {
     name.strip_prefix("n-").unwrap().parse().unwrap()
 }
 
-/// The server that leads the cluster of servers, as they log it.
+/// The leader of the NATS cluster, according to the servers' logs.
 fn leader_of_all(servers: &[NatsServer]) -> usize {
     let logs: Vec<String> = servers.iter().map(NatsServer::log).collect();
-    let said = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("new metadata leader: "));
-    let last = said.max().unwrap();
+    let announcements = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("new metadata leader: "));
+    let last = announcements.max().unwrap();
     number(last.rsplit("new metadata leader: ").next().unwrap().split('/').next().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reading_goes_on_soon_after_a_server_that_holds_consumers_has_died() {
+async fn reading_continues_soon_after_a_server_with_consumers_dies() {
     let servers = NatsServer::start_cluster(3);
     eventually("the servers have a leader", DEADLINE, async || {
         servers.iter().any(|server| server.log().contains("new metadata leader: ")).then_some(())
@@ -44,7 +44,7 @@ async fn reading_goes_on_soon_after_a_server_that_holds_consumers_has_died() {
     .await;
     let leader = leader_of_all(&servers);
     let url = servers[leader].url();
-    // Nobody's connection dies with the server that does.
+    // No connection of a node or client is to the server that dies.
     let settings = [("stream.replicas", "3"), ("nats.url", url.as_str())];
     let mut cluster = Cluster::start_on(servers, 1, 1, &settings).await;
     let client = async_nats::connect(&url).await.unwrap();
@@ -86,13 +86,13 @@ async fn reading_goes_on_soon_after_a_server_that_holds_consumers_has_died() {
             producer.publish(&Outgoing::json("pattern", &format!("S{}", number % 200), &event)).await;
         }
     });
-    let mut came = Vec::new();
+    let mut arrived = Vec::new();
     for count in 1..=EVENTS {
         if count == DIES {
             cluster.nats[victim].kill();
         }
         socket.until(count).await;
-        came.push(Instant::now());
+        arrived.push(Instant::now());
     }
     publishing.await.unwrap();
 
@@ -100,13 +100,13 @@ async fn reading_goes_on_soon_after_a_server_that_holds_consumers_has_died() {
     let took = socket
         .events
         .iter()
-        .zip(&came)
-        .map(|(event, came)| came.duration_since(published[event.id.parse::<usize>().unwrap()]));
+        .zip(&arrived)
+        .map(|(event, arrived)| arrived.duration_since(published[event.id.parse::<usize>().unwrap()]));
     let longest = took.max().unwrap();
     println!("{} consumers were lost; the longest that an event took: {longest:?}", holds(victim));
     assert!(longest < WITHIN, "{longest:?}");
     assert_eq!((socket.events.len(), &socket.gaps[..]), (EVENTS, &[][..]));
     let metrics = cluster.routers[0].metrics().await;
     let restarts = metrics.get_labelled("tickwire_router_intake_restarts_total", r#"cause="silence""#);
-    assert!(restarts > 0.0, "consumers were made anew for their silence");
+    assert!(restarts > 0.0, "consumers were created again after silence");
 }

@@ -1,4 +1,4 @@
-//! A gateway is sent what its sessions want, and not what others want.
+//! A gateway receives the events that its own sessions want, and no others.
 
 use serde_json::json;
 use tickwire_core::protocol::Encoding;
@@ -12,7 +12,7 @@ use crate::socket::Socket;
 const RECEIVED: &str = "tickwire_gateway_received_events_total";
 const REVISION: &str = "tickwire_gateway_interest_revision";
 
-/// How many events of the one symbol and of the other.
+/// The number of events of each of the two symbols.
 const SOME: [usize; 2] = [70, 110];
 
 #[tokio::test]
@@ -31,11 +31,11 @@ async fn gateways_with_disjoint_symbols_receive_none_of_each_others_events() {
     two.until(1).await;
     let grown = cluster.gateways[1].metrics().await.get(REVISION);
     two.unsubscribe("former").await;
-    eventually("the interest in X is given up", DEADLINE, async || {
+    eventually("the interest in X is removed", DEADLINE, async || {
         (cluster.gateways[1].metrics().await.get(REVISION) > grown).then_some(())
     })
     .await;
-    // What is confirmed for later interest is confirmed by routers that know of the former.
+    // A confirmation of later interest proves that routers know the earlier interest.
     two.subscribe("later", &json!({ "symbols": ["Z"] })).await;
     one.catch_up(&cluster.log().await.end()).await;
 

@@ -1,11 +1,13 @@
-//! The ledger: a publisher that keeps the list of what it published, two hundred clients that keep what they got, and
-//! everything that can go wrong meanwhile. In the end both sides add up.
+//! The ledger: a publisher records what it published, two hundred clients record what they got, and faults happen
+//! meanwhile. In the end both sides must agree.
 //!
-//! Three of the tests run on the very defaults that ship, with a stranger at every door; the others on settings by which
-//! nodes notice each other sooner.
+//! Three of the tests use the default configuration, with hostile input on every interface. The others use settings
+//! with which nodes notice each other sooner.
 //!
-//! The faults are drawn from a seed, which is printed; one test draws a fresh one each time. `TICKWIRE_CHAOS_SEED` sets it,
-//! and `TICKWIRE_CHAOS_SECONDS` how long the random schedules run: `make chaos` does both.
+//! `faults` has the faults, `book` the publisher and all clients, `reader` one client, `check` the comparison, and
+//! `balancer` a load balancer. The faults are random, from a seed that is printed; one test uses a fresh seed each time.
+//! `TICKWIRE_CHAOS_SEED` sets the seed, and `TICKWIRE_CHAOS_SECONDS` the duration of the random schedules: `make chaos`
+//! sets both.
 
 mod balancer;
 pub(crate) mod book;
@@ -18,13 +20,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_testkit::{NatsServer, eventually};
 
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::ledger::book::{Ledger, Publisher, SHIPPED, one_symbol, seed};
+use crate::ledger::book::{DEFAULTS_CROWD, Ledger, Publisher, one_symbol, seed};
 use crate::ledger::check::assert_adds_up;
-use crate::ledger::faults::{LedgerFault, LedgerTrouble};
+use crate::ledger::faults::{LedgerFault, LineOutage};
 use crate::ledger::reader::{Gateways, Nature, Reader, SETTLE};
 
-/// What a ledger's clusters differ in from those of other tests: outboxes that a slow reader can fill, and what a gateway
-/// missed in a few seconds cannot, and positions that come often.
+/// Settings for the clusters of a ledger: outboxes that a slow reader fills, but not the missed events of a few
+/// seconds, and frequent positions.
 const SETTINGS: [(&str, &str); 4] = [
     ("gateway.outbox_bytes", "524288"),
     ("gateway.heartbeat_interval", "3s"),
@@ -32,12 +34,12 @@ const SETTINGS: [(&str, &str); 4] = [
     ("gateway.slow_deadline", "5s"),
 ];
 
-fn chaos_lasts() -> Duration {
+fn chaos_duration() -> Duration {
     let seconds = std::env::var("TICKWIRE_CHAOS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
-/// Processes die.
+/// Kills processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_nodes_crash() {
     let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
@@ -49,46 +51,46 @@ async fn nothing_is_lost_when_nodes_crash() {
         LedgerFault::KillCoordinator,
         LedgerFault::RestartGateway,
     ];
-    ledger.suffer(&faults).await;
-    ledger.overtake_slow_readers().await;
+    ledger.inject(&faults).await;
+    ledger.publish_until_slow_readers_drop().await;
     let tally = ledger.close().await;
-    assert!(tally.let_go > 0, "slow readers are told that they are slow");
+    assert!(tally.announced_drops > 0, "slow readers get notices");
 }
 
-/// Operators do what operators do, and a router sleeps.
+/// Adds, replaces and removes gateways, and freezes a router.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_nodes_come_and_go() {
+async fn nothing_is_lost_when_nodes_join_leave_and_freeze() {
     let cluster = Cluster::start_with(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("operations", seed(2), cluster).await;
     let faults =
         [LedgerFault::AddGateway, LedgerFault::FreezeRouter, LedgerFault::RollGateways, LedgerFault::RemoveGateway];
-    ledger.suffer(&faults).await;
-    ledger.overtake_slow_readers().await;
+    ledger.inject(&faults).await;
+    ledger.publish_until_slow_readers_drop().await;
     let tally = ledger.close().await;
-    assert!(tally.let_go > 0, "slow readers are told that they are slow");
+    assert!(tally.announced_drops > 0, "slow readers get notices");
 }
 
-/// Lines to NATS are cut, carry nothing, or break in the middle of a message.
+/// Cuts and stalls lines to NATS, and breaks them in the middle of a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_lines_to_nats_break() {
     let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("lines", seed(4), cluster).await;
-    for trouble in LedgerTrouble::ALL {
-        ledger.suffer(&[LedgerFault::LineOfRouter(trouble), LedgerFault::LineOfGateway(trouble)]).await;
+    for trouble in LineOutage::ALL {
+        ledger.inject(&[LedgerFault::LineOfRouter(trouble), LedgerFault::LineOfGateway(trouble)]).await;
     }
     ledger.close().await;
 }
 
-/// The stream discards what a gateway that was cut off has not had.
+/// The stream discards events that a gateway missed while it was cut off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_stream_discards_is_told_and_nothing_else() {
+async fn clients_get_exact_gaps_for_discarded_events() {
     let settings = [&SETTINGS[..], &[("gateway.rebalance_rate", "0")]].concat();
     let cluster = Cluster::start_behind_lines(2, 2, &settings).await;
     let mut ledger = Ledger::start("discarding", seed(7), cluster).await;
     ledger.discard().await;
     ledger.publisher.more(150).await;
     let tally = ledger.close().await;
-    assert!(tally.missing > 0, "there was something to discard");
+    assert!(tally.missing > 0, "some events were discarded");
 }
 
 /// The leader of the stream dies, with two copies left.
@@ -97,19 +99,19 @@ async fn nothing_is_lost_when_the_leader_of_the_stream_dies() {
     let settings = [&SETTINGS[..], &[("stream.replicas", "3")]].concat();
     let cluster = Cluster::start_on(NatsServer::start_cluster(3), 2, 2, &settings).await;
     let mut ledger = Ledger::start("leader", seed(5), cluster).await;
-    ledger.suffer(&[LedgerFault::KillNats, LedgerFault::KillNats]).await;
+    ledger.inject(&[LedgerFault::KillNats, LedgerFault::KillNats]).await;
     ledger.close().await;
 }
 
-/// Two thousand clients of a gateway that dies come back at once, to the only other one.
+/// Two thousand clients of a gateway that dies connect again at once, to the only other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_range() {
+async fn nothing_is_lost_when_2000_clients_return_and_the_range_is_read_once() {
     const CROWD: usize = 2_000;
     let mut cluster = Cluster::start_with(1, 2, &SETTINGS).await;
     let addresses = cluster.gateway_addresses().await;
     let gateways: Gateways = Arc::new(Mutex::new(vec![addresses[0]]));
     let reader = |number: usize| {
-        // Each is a user of its own: what one user's sessions are given of the past at a time is bounded.
+        // Each has its own user, since the backfill of one user is bounded.
         let (user, filter) = (format!("user {number}"), one_symbol(number));
         let delay = Duration::from_millis(number as u64);
         let nature = Nature { delay, ..Nature::of(&cluster, user, filter, number) };
@@ -136,48 +138,48 @@ async fn nothing_is_lost_when_a_crowd_comes_back_and_it_costs_no_more_than_the_r
     }
     let asked = cluster.routers[0].metrics().await.get(requests) - before;
     let cohorts = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
-    eprintln!("{asked} requests for replays of {cohorts} gatherings, for {CROWD} clients");
+    eprintln!("{asked} replay requests of {cohorts} cohorts, for {CROWD} clients");
     assert!(cohorts < 100.0 && asked < f64::from(PARTITIONS) * cohorts + 100.0);
 }
 
-/// The defaults that ship, none softened, and a stranger at every door meanwhile.
+/// The default configuration, with hostile input on every interface.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_with_the_defaults_that_ship_while_a_stranger_tries_every_door() {
+async fn nothing_is_lost_with_default_settings_and_hostile_input() {
     let cluster = Cluster::start_shipped(2, 2).await;
-    let mut ledger = Ledger::start_with("shipped", seed(8), cluster, SHIPPED).await;
-    ledger.invite_stranger(seed(8));
-    let stall = LedgerFault::LineOfGateway(LedgerTrouble::Stall);
-    ledger.suffer(&[LedgerFault::KillGateway, LedgerFault::KillRouter, stall, LedgerFault::KillNats]).await;
+    let mut ledger = Ledger::start_with("shipped", seed(8), cluster, DEFAULTS_CROWD).await;
+    ledger.start_stranger(seed(8));
+    let stall = LedgerFault::LineOfGateway(LineOutage::Stall);
+    ledger.inject(&[LedgerFault::KillGateway, LedgerFault::KillRouter, stall, LedgerFault::KillNats]).await;
     ledger.close().await;
 }
 
-/// Everything, in any order, for a while.
+/// All faults in random order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_whatever_happens_in_any_order() {
+async fn nothing_is_lost_under_random_faults() {
     let cluster = Cluster::start_behind_lines(2, 2, &SETTINGS).await;
     let mut ledger = Ledger::start("chaos", seed(3), cluster).await;
-    ledger.suffer_chaos(chaos_lasts()).await;
+    ledger.inject_random_faults(chaos_duration()).await;
     ledger.close().await;
 }
 
-/// The same with the defaults that ship, and a stranger.
+/// The same with the default configuration and hostile input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_whatever_happens_as_it_ships() {
-    // With this one the stranger once stored what kept every replay from ending.
-    chaos_as_it_ships(seed(1_795_792_934)).await;
+async fn nothing_is_lost_under_random_faults_with_default_settings() {
+    // With this seed the stranger once stored a message that kept every replay from ending.
+    chaos_with_defaults(seed(1_795_792_934)).await;
 }
 
-/// The same from a seed that nobody has tried before.
+/// The same from a fresh seed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_whatever_happens_as_it_ships_and_each_time_it_is_something_else() {
+async fn nothing_is_lost_under_random_faults_from_a_fresh_seed() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    chaos_as_it_ships(seed(now.as_secs())).await;
+    chaos_with_defaults(seed(now.as_secs())).await;
 }
 
-async fn chaos_as_it_ships(seed: u64) {
+async fn chaos_with_defaults(seed: u64) {
     let cluster = Cluster::start_shipped(2, 2).await;
-    let mut ledger = Ledger::start_with("chaos as it ships", seed, cluster, SHIPPED).await;
-    ledger.invite_stranger(seed);
-    ledger.suffer_chaos(chaos_lasts()).await;
+    let mut ledger = Ledger::start_with("chaos with defaults", seed, cluster, DEFAULTS_CROWD).await;
+    ledger.start_stranger(seed);
+    ledger.inject_random_faults(chaos_duration()).await;
     ledger.close().await;
 }

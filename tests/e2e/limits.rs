@@ -1,4 +1,4 @@
-//! What clients are not given for their own good: rates, quotas and slow readers. What is missing is told to the event.
+//! Rates, quotas and slow readers. Notices count every missing event.
 
 use std::collections::BTreeSet;
 
@@ -14,26 +14,26 @@ use crate::socket::Socket;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Low events of their own pattern each, so that none stands for another.
+/// Low events, each with its own pattern, so that none is conflated with another.
 fn distinct(count: u64) -> Vec<Outgoing> {
     let event = |n: u64| json!({ "pattern": format!("P{n}"), "confidence": 0.1, "id": n.to_string() });
     (0..count).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect()
 }
 
-/// What was published and not received is what the notices say: in number, and in place.
-fn assert_told(socket: &Socket, published: u64, code: &str) {
-    let told: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
-    assert_eq!(published - socket.events.len() as u64, told, "{:?}", socket.notices);
+/// Fails unless notices count all events that were published and not received, with the right ranges.
+fn assert_notified(socket: &Socket, published: u64, code: &str) {
+    let noticed: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert_eq!(published - socket.events.len() as u64, noticed, "{:?}", socket.notices);
     assert!(socket.notices.iter().all(|notice| notice.code == code), "{:?}", socket.notices);
     let received: BTreeSet<_> = socket.events.iter().map(|event| event.seq).collect();
     assert_eq!(received.len(), socket.events.len(), "once");
     let ranges = || socket.notices.iter().flat_map(|notice| &notice.ranges);
     let (first, last) = (ranges().map(|range| range.first).min(), ranges().map(|range| range.last).max());
-    assert!(told == 0 || first.is_some() && first <= last);
+    assert!(noticed == 0 || first.is_some() && first <= last);
 }
 
 #[tokio::test]
-async fn a_rate_is_shared_by_the_tabs_of_a_user_and_what_exceeds_it_is_told() {
+async fn sessions_of_a_user_share_a_rate_and_excess_is_noticed() {
     let settings = [("gateway.rate", "40"), ("gateway.critical_rate", "5")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -51,7 +51,7 @@ async fn a_rate_is_shared_by_the_tabs_of_a_user_and_what_exceeds_it_is_told() {
     let end = cluster.log().await.end();
     for tab in &mut tabs {
         tab.catch_up(&end).await;
-        assert_told(tab, 400, "throttled");
+        assert_notified(tab, 400, "throttled");
         assert!(
             tab.notices.iter().all(|notice| notice.subscription.as_ref().is_some_and(|name| name.as_str() == "mine"))
         );
@@ -59,7 +59,7 @@ async fn a_rate_is_shared_by_the_tabs_of_a_user_and_what_exceeds_it_is_told() {
     }
     other.catch_up(&end).await;
     assert_eq!((other.events.len(), other.notices.len()), (2, 0));
-    // What is urgent goes all the same.
+    // Critical events are delivered all the same.
     producer.publish_all(&distinct(100)).await;
     producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
     let urgent =
@@ -72,7 +72,7 @@ async fn a_rate_is_shared_by_the_tabs_of_a_user_and_what_exceeds_it_is_told() {
 }
 
 #[tokio::test]
-async fn newer_events_of_a_key_stand_for_older_ones() {
+async fn newer_events_of_a_key_replace_older_ones() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.rate", "10")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::MsgPack).await;
@@ -82,14 +82,14 @@ async fn newer_events_of_a_key_stand_for_older_ones() {
         .collect();
     cluster.producer().await.publish_all(&same).await;
     socket.catch_up(&cluster.log().await.end()).await;
-    assert_told(&socket, 200, "throttled");
+    assert_notified(&socket, 200, "throttled");
     assert_eq!(socket.events.last().map(|event| event.id.as_str()), Some("199"), "the newest is always given");
     let stood_for: u64 = socket.events.iter().map(|event| u64::from(event.conflated)).sum();
     assert_eq!(stood_for, socket.notices.iter().map(|notice| notice.conflated).sum::<u64>());
 }
 
 #[tokio::test]
-async fn a_quota_is_of_a_subscription_and_told() {
+async fn quota_limits_one_subscription_with_a_notice() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -99,11 +99,11 @@ async fn a_quota_is_of_a_subscription_and_told() {
     cluster.producer().await.publish_all(&distinct(100)).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30);
-    assert_told(&socket, 100, "quota");
+    assert_notified(&socket, 100, "quota");
 }
 
 #[tokio::test]
-async fn a_quota_is_not_shaken_off_by_subscribing_again_and_holds_no_other_subscription() {
+async fn quota_survives_resubscribing_and_limits_no_other_subscription() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -115,17 +115,17 @@ async fn a_quota_is_not_shaken_off_by_subscribing_again_and_holds_no_other_subsc
         producer.publish_all(&distinct(20)).await;
         socket.request(json!({ "action": "ping" })).await;
         let end = cluster.log().await.end();
-        // Some wait for their window when the same is asked for again.
+        // Some events wait for their window when the subscription is replaced.
         if round == 5 {
             socket.catch_up(&end).await;
         }
     }
     assert_eq!(socket.events.len(), 30);
-    assert_told(&socket, 100, "quota");
+    assert_notified(&socket, 100, "quota");
     let named = |notice: &Notice| notice.subscription.as_ref().is_some_and(|name| name.as_str() == "few");
     assert!(socket.notices.iter().all(named), "{:?}", socket.notices);
 
-    // Another subscription that wants the same and has some left, and an urgent event, are not held by it.
+    // It limits neither another subscription to the same events with quota left nor critical events.
     let more = json!({ "action": "subscribe", "name": "more", "filter": {}, "max_events_per_hour": 40 });
     socket.request(more).await;
     producer.publish_all(&distinct(50)).await;
@@ -134,11 +134,11 @@ async fn a_quota_is_not_shaken_off_by_subscribing_again_and_holds_no_other_subsc
     producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30 + 40 + 1);
-    assert_told(&socket, 151, "quota");
+    assert_notified(&socket, 151, "quota");
 }
 
 #[tokio::test]
-async fn a_plan_sets_the_rate_of_its_users() {
+async fn plan_sets_the_rate_of_a_user() {
     let settings =
         [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("gateway.rate", "10"), ("gateway.plans.pro", "0")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
@@ -161,11 +161,11 @@ async fn a_plan_sets_the_rate_of_its_users() {
     usual.catch_up(&end).await;
     assert_eq!((pro.events.len(), pro.notices.len()), (300, 0));
     assert!(usual.events.len() < 150, "{}", usual.events.len());
-    assert_told(&usual, 300, "throttled");
+    assert_notified(&usual, 300, "throttled");
 }
 
 #[tokio::test]
-async fn a_reader_that_stalls_is_told_and_closed_and_others_lose_nothing() {
+async fn stalled_reader_is_notified_and_closed_without_loss_for_others() {
     let settings =
         [("gateway.outbox_bytes", "65536"), ("gateway.slow_deadline", "1s"), ("gateway.max_malformed", "1000")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
@@ -179,10 +179,10 @@ async fn a_reader_that_stalls_is_told_and_closed_and_others_lose_nothing() {
     let event = |n: usize| -> Value { json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() }) };
     let producer = cluster.producer().await;
     let mut published = 0;
-    // Far more than the sockets' buffers hold, until the gateway has given up.
+    // Publish far more than the sockets' buffers hold, until the gateway closes the slow one.
     while cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total") < 1.0 {
         assert!(published < 20_000, "the reader is never closed");
-        // Fewer than fill an outbox: whoever reads need not have read them all in one moment.
+        // Fewer than fill an outbox, so that the fast reader need not read them all at once.
         let some: Vec<_> = (published..published + 5).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
         producer.publish_all(&some).await;
         published += 5;
@@ -193,7 +193,7 @@ async fn a_reader_that_stalls_is_told_and_closed_and_others_lose_nothing() {
     assert_eq!(code, CloseCode::SlowConsumer.code());
     let last = stalled.events.last().map_or(0, |event| event.seq.0);
     assert!(stalled.notices.iter().all(|notice| notice.code == "slow_consumer"), "{:?}", stalled.notices);
-    let told: u64 = stalled.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
-    assert!(told > 0 && last > 0);
-    assert!(stalled.events.len() as u64 + told <= published as u64);
+    let noticed: u64 = stalled.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
+    assert!(noticed > 0 && last > 0);
+    assert!(stalled.events.len() as u64 + noticed <= published as u64);
 }

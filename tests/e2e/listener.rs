@@ -1,4 +1,4 @@
-//! A subscriber through the client library, as a program would have one: it connects again by itself.
+//! A subscriber with the client library, like a real program: it connects again by itself.
 
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tokio::task::unconstrained;
 use crate::node::DEADLINE;
 use crate::oracle::End;
 
-/// Room for everything that a test sends, so that a request never waits for a reader.
+/// Large enough for all messages of a test, so that a request never waits for a reader.
 const BUFFER: usize = 1 << 16;
 
 /// A client and what it received.
@@ -24,9 +24,9 @@ pub(crate) struct Listener {
     messages: Messages,
     /// The events so far.
     pub(crate) events: Vec<ReceivedEvent>,
-    /// The gaps told so far.
+    /// The gaps so far.
     pub(crate) gaps: Vec<Gap>,
-    /// Everything else but heartbeats.
+    /// All other messages, except heartbeats.
     pub(crate) others: Vec<Message>,
 }
 
@@ -41,7 +41,7 @@ impl Listener {
         Self::connect_by(ClientConfig { credentials, ..Self::config(&[gateway], "", encoding) }).await
     }
 
-    /// Connects as `user` to its home, which is asked for at this address.
+    /// Connects as `user` to its home gateway, which this address names.
     pub(crate) async fn connect_home(front: SocketAddr, user: &str, encoding: Encoding) -> Self {
         Self::connect_by(ClientConfig { ask_home: true, ..Self::config(&[front], user, encoding) }).await
     }
@@ -68,22 +68,22 @@ impl Listener {
         self.client.subscribe(name, filter.clone(), SubscribeOptions::default()).await.unwrap();
     }
 
-    /// Reads until everything up to `end` was given or told.
+    /// Reads until the position reaches `end`.
     pub(crate) async fn catch_up(&mut self, end: &End) {
         eventually("the position reaches the end of the stream", DEADLINE, async || {
             let list = self.client.list().await.unwrap();
             end.is_reached(&list.position).then_some(())
         })
         .await;
-        // The answer comes after the events before it, so all of them are in the buffer.
+        // The answer follows the events before it, so all of them are in the buffer.
         while let Some(message) = unconstrained(self.messages.recv()).now_or_never() {
             self.take(message.unwrap());
         }
     }
 
-    /// Reads until this has come.
+    /// Reads until a message meets the condition.
     pub(crate) async fn until(&mut self, what: &str, mut is_it: impl FnMut(&Message) -> bool) {
-        let come = async {
+        let found_message = async {
             loop {
                 let message = self.messages.recv().await.unwrap();
                 let found = is_it(&message);
@@ -93,7 +93,7 @@ impl Listener {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, come).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+        tokio::time::timeout(DEADLINE, found_message).await.unwrap_or_else(|_| panic!("not in time: {what}"));
     }
 
     fn take(&mut self, message: Message) {

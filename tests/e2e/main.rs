@@ -1,11 +1,13 @@
 //! End-to-end tests: real processes of the real binary, a real nats-server, real sockets.
 //!
-//! What the tests stand on comes first: `cluster` runs the processes (`node` is one of them; `cut` is a line to NATS that
-//! can be cut), `producer` publishes,
-//! `socket` and `listener` receive (bare WebSocket and client library), `oracle` says what should have come: it reads
-//! back what the stream holds and evaluates each filter naively. Then the tests, in the order of an event's way.
+//! Helper modules: `cluster` runs the processes, `node` is one process, and `cut` is a line to NATS with faults. `feed`
+//! has events and filters, and `producer` publishes them. `socket` and `listener` receive them, by a bare WebSocket and
+//! by the client library. `oracle` has the expected events: it reads the stream and evaluates each filter naively.
+//! `wire` is a bare HTTP and WebSocket connection, `stranger` sends hostile input, and `diagnosis` explains a failure.
+//!
+//! All other modules are tests. `foreign` runs third-party programs.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, and the place is what tells why")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue has failed, and the line shows the reason")]
 
 mod cluster;
 mod cut;

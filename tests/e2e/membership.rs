@@ -1,4 +1,4 @@
-//! Routers come and go while events flow: partitions change hands, and nobody notices.
+//! Routers join and leave while events flow: partitions change owners, and clients notice nothing.
 
 use serde_json::json;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::socket::Socket;
 /// How many events flow before and after each change.
 const SOME: usize = 200;
 
-/// A client that wants everything of both encodings, and events over all partitions.
+/// Starts a client for each encoding that wants all events, and a flow of events over all partitions.
 async fn watched(cluster: &mut Cluster) -> (Vec<Socket>, Flow) {
     let mut sockets = Vec::new();
     for gateway in cluster.gateway_addresses().await {
@@ -31,7 +31,7 @@ async fn watched(cluster: &mut Cluster) -> (Vec<Socket>, Flow) {
     (sockets, flow)
 }
 
-/// Every client has got everything, once, in order, and was told of no gap.
+/// Fails unless every client has got everything, once, in order, without a gap.
 async fn assert_unnoticed(cluster: &Cluster, sockets: &mut [Socket], published: usize) {
     let log = cluster.log().await;
     assert_eq!(log.entries.len(), published);
@@ -42,7 +42,7 @@ async fn assert_unnoticed(cluster: &Cluster, sockets: &mut [Socket], published: 
 }
 
 #[tokio::test]
-async fn a_second_router_takes_its_share_and_nothing_is_lost_or_doubled() {
+async fn second_router_takes_its_share_without_loss_or_repeats() {
     let mut cluster = Cluster::start(1, 1).await;
     assert_eq!(cluster.owned().await, [PARTITIONS]);
     let (mut sockets, flow) = watched(&mut cluster).await;
@@ -56,7 +56,7 @@ async fn a_second_router_takes_its_share_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test]
-async fn a_router_that_is_told_to_stop_hands_its_partitions_over() {
+async fn stopping_router_hands_over_its_partitions() {
     let mut cluster = Cluster::start(2, 1).await;
     let (mut sockets, flow) = watched(&mut cluster).await;
     let mut leaving = cluster.routers.remove(0);
@@ -70,7 +70,7 @@ async fn a_router_that_is_told_to_stop_hands_its_partitions_over() {
 }
 
 #[tokio::test]
-async fn after_a_router_was_killed_everything_arrives_or_is_told() {
+async fn killed_router_costs_no_event_without_a_gap() {
     let mut cluster = Cluster::start(2, 2).await;
     let (mut sockets, flow) = watched(&mut cluster).await;
     cluster.routers.remove(1).process.kill();
@@ -85,13 +85,13 @@ async fn after_a_router_was_killed_everything_arrives_or_is_told() {
     assert_eq!(log.entries.len(), published);
     for socket in &mut sockets {
         socket.catch_up(&log.end()).await;
-        let told = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
-        assert_eq!(socket.events.len() + told, published);
+        let in_gaps = assert_covered("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+        assert_eq!(socket.events.len() + in_gaps, published);
     }
 }
 
 #[tokio::test]
-async fn a_router_that_froze_and_woke_up_doubles_nothing() {
+async fn thawed_router_causes_no_repeats() {
     let mut cluster = Cluster::start(2, 1).await;
     let (mut sockets, flow) = watched(&mut cluster).await;
     let frozen = cluster.routers.remove(0);

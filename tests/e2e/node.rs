@@ -1,9 +1,5 @@
-//! One process of the binary under test: a gateway or a router, on ports of its own.
+//! One process of the binary under test: a gateway or a router, with its own ports.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +9,14 @@ use std::process::Command;
 use std::time::Duration;
 use tickwire_testkit::{Process, eventually};
 
+pub(crate) use tickwire_testkit::http::get;
+
 use crate::cut::Line;
 
-/// How long anything that takes several processes may take before the test fails.
+/// The deadline of any step that involves several processes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The binary under test, in an environment that sets nothing of its configuration.
+/// The binary under test, without configuration from the environment.
 pub(crate) fn tickwire() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tickwire"));
     for (name, _) in std::env::vars_os() {
@@ -49,9 +47,9 @@ pub(crate) struct TestNode {
     pub(crate) id: String,
     /// Its process.
     pub(crate) process: Process,
-    /// Its line to NATS, if it has one that can fail.
+    /// Its line to NATS, if it has one.
     pub(crate) line: Option<Line>,
-    /// The line by which a gateway's clients reach it, if there is one.
+    /// The line over which a gateway's clients connect, if there is one.
     pub(crate) door: Option<Line>,
     ports: PathBuf,
 }
@@ -66,8 +64,8 @@ impl TestNode {
         Self::start_by(tickwire(), role, id, home, settings)
     }
 
-    /// The same, by a clock that is wrong by so much, as in `-1d`, and a library that makes it so. What passes is measured
-    /// right: a clock that is set wrong does not run wrong.
+    /// The same with a time of day that is wrong by `offset`, such as `-1d`, by this library. The monotonic clock stays
+    /// right: a clock that is set wrong still runs at the right speed.
     pub(crate) fn start_in(
         library: &Path,
         offset: &str,
@@ -88,7 +86,7 @@ impl TestNode {
 
     fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         let ports = home.join(format!("{id}.json"));
-        // A node of this name that was here before had other ports.
+        // An earlier node of this name had other ports.
         fs::remove_file(&ports).ok();
         command.arg(role);
         let own = [
@@ -117,12 +115,12 @@ impl TestNode {
         .await
     }
 
-    /// Where a gateway's clients connect.
+    /// The address for a gateway's clients.
     pub(crate) async fn gateway(&mut self) -> SocketAddr {
         self.address("gateway").await
     }
 
-    /// What `/readyz` says: the status and the report.
+    /// The answer of `/readyz`: status and report.
     pub(crate) async fn readyz(&mut self) -> (u16, Value) {
         let (status, report) = get(self.address("admin").await, "/readyz").await;
         (status, serde_json::from_str(&report).unwrap())
@@ -141,26 +139,15 @@ impl TestNode {
 }
 
 impl NodeMetrics {
-    /// The sum of all series of this name; 0 for what was never counted.
+    /// The sum of all series of this name, or 0 if there is none.
     pub(crate) fn get(&self, name: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
 
-    /// The same of those with this label, as in `event="connected"`.
+    /// The sum of the series with this label, such as `event="connected"`.
     pub(crate) fn get_labelled(&self, name: &str, label: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name) && series.contains(label);
         self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
-}
-
-/// The status and the body of a GET; status 0 when nobody listens.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let Ok(answer) = client.get(format!("http://{address}{path}").parse().unwrap()).await else {
-        return (0, String::new());
-    };
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
 }

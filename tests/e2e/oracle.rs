@@ -1,5 +1,5 @@
-//! What should have come: the stream read back, decoded as a router decodes it, and every filter evaluated on every
-//! event. A session's take is compared with that, exactly.
+//! The expected events: the oracle reads the stream, decodes it like a router, and evaluates every filter on every
+//! event. A session's events must equal the result exactly.
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
@@ -20,18 +20,18 @@ use tickwire_node::names::{self, StoredSubject};
 
 const STREAM: &str = "EVENTS";
 
-/// An event as the stream holds it.
+/// An event of the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct OracleEntry {
     /// Its partition.
     pub(crate) partition: Partition,
     /// Its sequence.
     pub(crate) seq: Seq,
-    /// What it says.
+    /// The event.
     pub(crate) event: Event,
 }
 
-/// All events that the stream held when it was read, in order. What is a dead letter is not among them.
+/// All events that the stream had when it was read, in order, without dead letters.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The events.
@@ -63,7 +63,7 @@ impl Log {
         Self { entries }
     }
 
-    /// The events that `user` is to get for these filters.
+    /// The events that `user` must get for these filters.
     pub(crate) fn matching(&self, user: &str, filters: &[Filter]) -> Vec<&OracleEntry> {
         let user = UserId::new(user).unwrap();
         let wanted = |entry: &&OracleEntry| {
@@ -73,7 +73,7 @@ impl Log {
         self.entries.iter().filter(wanted).collect()
     }
 
-    /// The last event of each partition: a session whose position is there has been given everything.
+    /// The last event of each partition: a session with this position has received everything.
     pub(crate) fn end(&self) -> End {
         End(self.entries.iter().map(|entry| (entry.partition, entry.seq)).collect())
     }
@@ -84,19 +84,19 @@ impl Log {
 pub(crate) struct End(BTreeMap<Partition, Seq>);
 
 impl End {
-    /// Whether a position, as a client was told it, is at the end of every partition.
+    /// Whether a client's position is at the end of every partition.
     pub(crate) fn is_reached(&self, position: &str) -> bool {
         self.0.iter().all(|(partition, seq)| at(position, *partition) >= *seq)
     }
 }
 
-/// How far a position, as a client was told it, is in a partition.
+/// The sequence of a client's position in a partition.
 pub(crate) fn at(position: &str, partition: Partition) -> Seq {
     Position::from_str(position).unwrap().seqs[usize::from(partition.0)]
 }
 
-/// A message of a stream, whatever bytes its headers are of.
-struct OracleSubscription {
+/// A message of a stream, with any bytes in its headers.
+struct StoredMessage {
     subject: String,
     headers: Vec<(String, String)>,
     payload: Bytes,
@@ -104,8 +104,8 @@ struct OracleSubscription {
     stored: Timestamp,
 }
 
-/// All messages of a stream, asked for one by one in JSON: no byte that a producer can store breaks that.
-async fn raw(client: &async_nats::Client, stream: &str) -> Vec<OracleSubscription> {
+/// Reads all messages of a stream one by one as JSON: no stored bytes can break that.
+async fn raw(client: &async_nats::Client, stream: &str) -> Vec<StoredMessage> {
     let state = jetstream::new(client.clone()).get_stream(stream).await.unwrap().cached_info().state.clone();
     let ask = async |seq: u64| {
         let question = serde_json::json!({ "seq": seq }).to_string();
@@ -116,7 +116,7 @@ async fn raw(client: &async_nats::Client, stream: &str) -> Vec<OracleSubscriptio
         let time: jiff::Timestamp = message["time"].as_str().unwrap().parse().unwrap();
         let headers = String::from_utf8_lossy(&bytes("hdrs")).into_owned();
         let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
-        Some(OracleSubscription {
+        Some(StoredMessage {
             subject: message["subject"].as_str().unwrap().to_owned(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect(),
             payload: bytes("data").into(),
@@ -128,7 +128,7 @@ async fn raw(client: &async_nats::Client, stream: &str) -> Vec<OracleSubscriptio
     futures_util::stream::iter(all.map(ask)).buffered(64).filter_map(std::future::ready).collect().await
 }
 
-/// All messages of a stream that holds none that the client cannot read.
+/// Reads all messages of a stream with the client library, which must be able to read them.
 pub(crate) async fn stored(client: &async_nats::Client, stream: &str) -> Vec<Message> {
     let mut stream = jetstream::new(client.clone()).get_stream(stream).await.unwrap();
     let state = &stream.info().await.unwrap().state;
@@ -175,33 +175,34 @@ pub(crate) fn as_received(entry: &OracleEntry) -> ReceivedEvent {
     }
 }
 
-/// Fails unless `received` is exactly `expected`: each once, in order per key and priority, with equal content, and no gap told.
-pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&OracleEntry]) {
-    assert_eq!(told, [], "{who} was told gaps");
-    assert_covered(who, received, told, expected);
+/// Fails unless `received` is exactly `expected`: each once, in order per key and priority, with equal content, and no
+/// gap.
+pub(crate) fn assert_exact(who: &str, received: &[ReceivedEvent], gaps: &[Gap], expected: &[&OracleEntry]) {
+    assert_eq!(gaps, [], "{who} got gaps");
+    assert_covered(who, received, gaps, expected);
 }
 
-/// Fails unless each of `expected` was either received once, in order per key and priority and with equal content, or lies in a
-/// gap that was told, and nothing else was received. Gives how many were told instead of received.
-pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], told: &[Gap], expected: &[&OracleEntry]) -> usize {
+/// Fails unless each of `expected` was either received once, in order per key and priority and with equal content, or
+/// lies in a gap, and no other event was received. Returns the number of events that lie in gaps.
+pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], gaps: &[Gap], expected: &[&OracleEntry]) -> usize {
     let place = |event: &ReceivedEvent| (event.p, event.seq);
     let due: BTreeMap<_, _> = expected.iter().map(|entry| ((entry.partition, entry.seq), *entry)).collect();
-    let had: BTreeSet<_> = received.iter().map(place).collect();
-    let in_gap = |(p, seq): &(Partition, Seq)| told.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
+    let received_at: BTreeSet<_> = received.iter().map(place).collect();
+    let in_gap = |(p, seq): &(Partition, Seq)| gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
 
     let mut twice = BTreeSet::new();
     let doubled: Vec<_> = received.iter().map(place).filter(|at| !twice.insert(*at)).collect();
     assert_eq!(doubled, [], "{who} received events twice");
     let unwanted: Vec<_> = received.iter().filter(|event| !due.contains_key(&place(event))).collect();
-    assert!(unwanted.is_empty(), "{who} received what is not meant for it: {unwanted:#?}");
-    let absent: Vec<_> = due.keys().filter(|at| !had.contains(at)).collect();
+    assert!(unwanted.is_empty(), "{who} received unexpected events: {unwanted:#?}");
+    let absent: Vec<_> = due.keys().filter(|at| !received_at.contains(at)).collect();
     let missed: Vec<_> = absent.iter().filter(|at| !in_gap(at)).map(|at| due[at]).collect();
     assert!(missed.is_empty(), "{who} missed {} of {}: {missed:#?}", missed.len(), due.len());
 
     let mut last = BTreeMap::new();
     for event in received {
         let entry = due[&place(event)];
-        assert_eq!(*event, as_received(entry), "{who} received another content");
+        assert_eq!(*event, as_received(entry), "{who} received different content");
         let before = last.insert((&entry.event.kind, &entry.event.key, event.priority), event.seq);
         assert!(before.is_none_or(|before| before < event.seq), "{who} received {event:?} after {before:?}");
     }

@@ -1,5 +1,5 @@
-//! A message that no consumer delivers: it was stored when NATS took larger ones than now. Reading fails at it three times;
-//! then it is looked at another way and put aside, and replays pass over it as well.
+//! A message that no consumer delivers: it was stored when NATS allowed larger messages. Reading fails at it three
+//! times. Then the router reads it in another way and makes it a dead letter, and replays skip it as well.
 
 use serde_json::json;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::socket::Socket;
 const BEFORE: usize = 8 * 1024 * 1024;
 const NOW: usize = 1024 * 1024;
 
-/// Larger than any request for messages that a router makes with what NATS takes now.
+/// Larger than any pull request of a router with the present limit of NATS.
 const LARGE: usize = 5 * 1024 * 1024;
 
 fn event(number: usize) -> Outgoing {
@@ -29,7 +29,7 @@ fn ids(socket: &Socket) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_at_which_reading_has_failed_three_times_is_put_aside_and_what_follows_flows() {
+async fn undeliverable_message_becomes_a_dead_letter_and_reading_continues() {
     let home = TempDir::with_prefix("tickwire-nats-config-").unwrap();
     let config = home.path().join("nats.conf");
     let takes = |bytes: usize| fs::write(&config, format!("max_payload: {bytes}\n")).unwrap();
@@ -65,17 +65,17 @@ async fn a_message_at_which_reading_has_failed_three_times_is_put_aside_and_what
     let expected = ["0", "1", "2", "3"];
     assert_eq!(ids(&socket), expected);
 
-    let letters = eventually("the dead letter", DEADLINE, async || {
-        let letters = stored(&cluster.client, names::DEAD_LETTERS).await;
-        (!letters.is_empty()).then_some(letters)
+    let dead_letters = eventually("the dead letter", DEADLINE, async || {
+        let dead_letters = stored(&cluster.client, names::DEAD_LETTERS).await;
+        (!dead_letters.is_empty()).then_some(dead_letters)
     })
     .await;
-    assert_eq!(letters.len(), 1);
-    let told = letters[0].headers.as_ref().unwrap();
-    let header = |name: &str| told.get(name).map(|value| value.as_str());
+    assert_eq!(dead_letters.len(), 1);
+    let headers = dead_letters[0].headers.as_ref().unwrap();
+    let header = |name: &str| headers.get(name).map(|value| value.as_str());
     assert_eq!(header("Tickwire-Reason"), Some("too_large"));
     assert_eq!(header("Tickwire-Truncated-From"), Some(large.len().to_string().as_str()));
-    assert!(large.as_bytes().starts_with(&letters[0].payload) && letters[0].payload.len() > NOW / 2);
+    assert!(large.as_bytes().starts_with(&dead_letters[0].payload) && dead_letters[0].payload.len() > NOW / 2);
     let metrics = cluster.routers[0].metrics().await;
     assert_eq!(metrics.get("tickwire_router_rescued_messages_total"), 1.0);
 

@@ -1,4 +1,4 @@
-//! What is addressed to one user goes to where that user sits, and to nobody else.
+//! Events for one user go to the gateways of that user, and to no other user.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
@@ -28,11 +28,11 @@ use crate::socket::Socket;
 
 const ALERTS: usize = 50;
 
-/// What routers publish, listened in on.
+/// Receives everything that routers publish to gateways.
 struct Wiretap(Subscriber);
 
 impl Wiretap {
-    /// Listens from now on: what it says itself has come back.
+    /// Starts to listen, and waits until its own message has arrived.
     async fn new(cluster: &Cluster) -> Self {
         let mut subscriber = cluster.client.subscribe("gw.>").await.unwrap();
         cluster.client.publish("gw.tap", Bytes::new()).await.unwrap();
@@ -40,12 +40,12 @@ impl Wiretap {
         Self(subscriber)
     }
 
-    /// The gateways that each of these alerts, all of one partition, was published to.
+    /// The gateways to which each of these alerts, all of one partition, was published.
     async fn homes(&mut self, partition: Partition, alerts: &BTreeSet<Seq>) -> BTreeMap<Seq, BTreeSet<String>> {
         let mut homes: BTreeMap<Seq, BTreeSet<String>> = BTreeMap::new();
-        let mut past = BTreeSet::new();
-        // What follows the last alert in its partition, a tick at least, ends the list for a gateway.
-        while past.len() < 2 {
+        let mut done = BTreeSet::new();
+        // The first section behind the last alert ends the list for a gateway; a partition heartbeat is enough.
+        while done.len() < 2 {
             let message = self.0.next().await.unwrap();
             let (gateway, _) = names::parse_gateway(&message.subject).unwrap();
             let batch: Batch<Bytes> = wire::decode(&message.payload).unwrap();
@@ -57,7 +57,7 @@ impl Wiretap {
                     assert!(first, "alert {seq} was published to {gateway} twice");
                 }
                 if section.prev >= *alerts.last().unwrap() {
-                    past.insert(gateway.to_owned());
+                    done.insert(gateway.to_owned());
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Wiretap {
     }
 }
 
-/// Publishes alerts to `user`, and gives the gateways that each was published to.
+/// Publishes alerts to `user`, and returns the gateways to which each was published.
 async fn alert(cluster: &Cluster, user: &str, count: usize) -> Vec<BTreeSet<String>> {
     let (producer, mut tap) = (cluster.producer().await, Wiretap::new(cluster).await);
     let mut alerts = BTreeSet::new();
@@ -80,11 +80,11 @@ async fn alert(cluster: &Cluster, user: &str, count: usize) -> Vec<BTreeSet<Stri
 }
 
 #[tokio::test]
-async fn an_alert_goes_to_its_users_home_and_to_where_they_stray() {
+async fn alert_goes_to_the_home_gateway_and_to_gateways_with_strays() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let ids: Vec<String> = cluster.gateways.iter().map(|gateway| gateway.id.clone()).collect();
-    // One user at home at each gateway, and one who sits where they are not at home.
+    // One user with a session at the home gateway for each gateway, and one stray.
     let users: Vec<String> = (0..2).map(|at| user_at(&ids, at, 0)).collect();
     let stray = user_at(&ids, 0, 1);
     let wanted = json!({ "kinds": ["alert"] });
@@ -94,14 +94,14 @@ async fn an_alert_goes_to_its_users_home_and_to_where_they_stray() {
         socket.subscribe("alerts", &wanted).await;
         sockets.push((user.clone(), socket));
     }
-    // Until all agree on who is there, addressed events go to everyone.
+    // Until all nodes have the same view, events for one user go to all gateways.
     eventually("all nodes place users alike", DEADLINE, async || {
         (alert(&cluster, &users[0], 1).await[0].len() == 1).then_some(())
     })
     .await;
     for (user, gateways) in [(&users[0], vec![&ids[0]]), (&users[1], vec![&ids[1]]), (&stray, vec![&ids[0], &ids[1]])] {
-        for carried in alert(&cluster, user, ALERTS).await {
-            assert_eq!(carried.iter().collect::<Vec<_>>(), gateways, "an alert to {user}");
+        for targets in alert(&cluster, user, ALERTS).await {
+            assert_eq!(targets.iter().collect::<Vec<_>>(), gateways, "an alert to {user}");
         }
     }
     let log = cluster.log().await;
@@ -113,7 +113,7 @@ async fn an_alert_goes_to_its_users_home_and_to_where_they_stray() {
 }
 
 #[tokio::test]
-async fn nobody_gets_what_is_addressed_to_another_user() {
+async fn events_for_one_user_reach_no_other_user() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let every_kind = ["pattern", "market", "health", "alert", "backtest"];
@@ -123,7 +123,7 @@ async fn nobody_gets_what_is_addressed_to_another_user() {
         json!({ "kinds": ["backtest"], "symbols": ["AAPL"], "min_priority": "low" }),
         json!({ "kinds": every_kind }),
     ];
-    // Every user sits at both gateways, so that every event comes to both; `mallory` gets nothing.
+    // Every user has sessions at both gateways, so that every event goes to both; `mallory` gets nothing.
     let mut sockets = Vec::new();
     for (at, user) in USERS.into_iter().chain(["mallory"]).enumerate() {
         for gateway in &gateways {
@@ -149,9 +149,9 @@ async fn nobody_gets_what_is_addressed_to_another_user() {
     }
 }
 
-/// Gateways come and go, so that users are at home elsewhere again and again, while events for them flow.
+/// Gateways join and leave, so that the homes of users change again and again, while events for them flow.
 #[tokio::test]
-async fn changes_of_placement_cost_no_alert() {
+async fn no_alert_is_lost_when_homes_change() {
     let mut cluster = Cluster::start(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "kinds": ["alert", "backtest"] });
@@ -185,7 +185,7 @@ async fn changes_of_placement_cost_no_alert() {
     }
 }
 
-/// The `number`th of some users whose home is the gateway `at` of these.
+/// The `number`th user whose home is the gateway `at` of these.
 fn user_at(gateways: &[String], at: usize, number: usize) -> String {
     let member = |id: &String| Member {
         node: NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(0) },
@@ -199,21 +199,21 @@ fn user_at(gateways: &[String], at: usize, number: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_user_is_told_where_home_is() {
+async fn connect_endpoint_names_the_home_gateway() {
     let settings = [("gateway.connect_url", "ws://127.0.0.1/g/{gateway}/v1/stream")];
     let mut cluster = Cluster::start_with(1, 2, &settings).await;
     let gateways = cluster.gateway_addresses().await;
     let mut homes = BTreeSet::new();
     for number in 0..20 {
-        let mut told = Vec::new();
+        let mut answers = Vec::new();
         for gateway in &gateways {
             let (status, text) = get(*gateway, &format!("/v1/connect?user=user-{number}")).await;
             assert_eq!(status, 200, "{text}");
-            told.push(serde_json::from_str::<Value>(&text).unwrap());
+            answers.push(serde_json::from_str::<Value>(&text).unwrap());
         }
-        assert_eq!(told[0], told[1], "every gateway says the same");
-        let home = told[0]["gateway"].as_str().unwrap().to_owned();
-        assert_eq!(told[0]["url"], format!("ws://127.0.0.1/g/{home}/v1/stream"));
+        assert_eq!(answers[0], answers[1], "every gateway has the same answer");
+        let home = answers[0]["gateway"].as_str().unwrap().to_owned();
+        assert_eq!(answers[0]["url"], format!("ws://127.0.0.1/g/{home}/v1/stream"));
         homes.insert(home);
     }
     assert_eq!(homes.len(), 2, "users are spread over both");
@@ -223,7 +223,8 @@ async fn a_user_is_told_where_home_is() {
     assert_eq!(get(other.gateway().await, "/v1/connect?user=ann").await.0, 404);
 }
 
-/// One address for all gateways, by their names in the path: `/g/{gateway}/…` goes to that gateway, all else to the first.
+/// One address for all gateways, by their names in the path: `/g/{gateway}/…` goes to that gateway, everything else to
+/// the first one.
 async fn front(gateways: Arc<Mutex<Vec<(String, SocketAddr)>>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -231,7 +232,7 @@ async fn front(gateways: Arc<Mutex<Vec<(String, SocketAddr)>>>) -> SocketAddr {
         while let Ok((mut near, _)) = listener.accept().await {
             let known = gateways.lock().unwrap().clone();
             tokio::spawn(async move {
-                // A request's first line comes with its first bytes.
+                // The first read contains the request line.
                 let mut head = vec![0; 4096];
                 let read = near.read(&mut head).await.unwrap_or(0);
                 let head = String::from_utf8_lossy(&head[..read]).into_owned();
@@ -250,7 +251,7 @@ async fn front(gateways: Arc<Mutex<Vec<(String, SocketAddr)>>>) -> SocketAddr {
     address
 }
 
-/// A gateway joins: sessions whose home it is go there, a few at a time, and miss nothing.
+/// A gateway joins: the sessions whose home it is move there, a few at a time, and miss nothing.
 #[tokio::test]
 async fn sessions_move_to_a_gateway_that_joins() {
     const CLIENTS: usize = 60;
@@ -274,16 +275,16 @@ async fn sessions_move_to_a_gateway_that_joins() {
     let second = cluster.add_gateway().gateway().await;
     known.lock().unwrap().push((cluster.gateways[1].id.clone(), second));
     eventually("the first gateway is near its share", DEADLINE, async || {
-        let seats = cluster.gateways[0].metrics().await.get("tickwire_gateway_sessions");
-        (seats <= CLIENTS as f64 / 2.0 * 1.2).then_some(())
+        let sessions = cluster.gateways[0].metrics().await.get("tickwire_gateway_sessions");
+        (sessions <= CLIENTS as f64 / 2.0 * 1.2).then_some(())
     })
     .await;
-    eventually("all of them are somewhere", DEADLINE, async || {
-        let mut seats = 0.0;
+    eventually("all of them are connected", DEADLINE, async || {
+        let mut sessions = 0.0;
         for gateway in &mut cluster.gateways {
-            seats += gateway.metrics().await.get("tickwire_gateway_sessions");
+            sessions += gateway.metrics().await.get("tickwire_gateway_sessions");
         }
-        (seats == CLIENTS as f64).then_some(())
+        (sessions == CLIENTS as f64).then_some(())
     })
     .await;
     flow.more(20).await;

@@ -57,7 +57,7 @@ impl Outgoing {
         Self { content_type: Some(content_type), ..self }
     }
 
-    /// What it says.
+    /// Its payload.
     pub(crate) fn payload(&self) -> &Bytes {
         &self.payload
     }
@@ -74,12 +74,12 @@ impl Producer {
         Self { jetstream: jetstream::new(client) }
     }
 
-    /// Publishes one message, and gives its sequence when the stream has it.
+    /// Publishes one message, and returns its sequence when it is acknowledged.
     pub(crate) async fn publish(&self, message: &Outgoing) -> u64 {
         self.send(message).await.await.unwrap().sequence
     }
 
-    /// Publishes one message, and tells whether the stream is known to have it.
+    /// Publishes one message, and returns whether it was acknowledged.
     pub(crate) async fn try_publish(&self, message: &Outgoing) -> bool {
         match self.try_send(message).await {
             Ok(acknowledgement) => acknowledgement.await.is_ok(),
@@ -87,7 +87,7 @@ impl Producer {
         }
     }
 
-    /// Publishes messages in order, and returns when the stream has all.
+    /// Publishes messages in order, and returns when all are acknowledged.
     pub(crate) async fn publish_all(&self, messages: &[Outgoing]) {
         for some in messages.chunks(WINDOW) {
             let mut acknowledgements = Vec::with_capacity(some.len());
@@ -100,7 +100,7 @@ impl Producer {
         }
     }
 
-    /// Goes on publishing the messages that `make` gives for 0, 1, 2, …, one every `pause`, until it is stopped.
+    /// Publishes the messages `make(0)`, `make(1)`, …, one every `pause`, until it is stopped.
     pub(crate) fn flow(&self, pause: Duration, make: impl Fn(usize) -> Outgoing + Send + 'static) -> Flow {
         let (producer, stop, count) = (self.clone(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (stop.clone(), Arc::clone(&count));
@@ -132,7 +132,7 @@ impl Producer {
     }
 }
 
-/// Messages that keep being published.
+/// A running flow of messages.
 #[derive(Debug)]
 pub(crate) struct Flow {
     stop: CancellationToken,
@@ -141,7 +141,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Waits until so many more than now are in the stream.
+    /// Waits until `count` more messages are in the stream.
     pub(crate) async fn more(&self, count: usize) {
         let enough = self.count.load(Ordering::Relaxed) + count;
         eventually("further events are published", DEADLINE, async || {
@@ -150,7 +150,7 @@ impl Flow {
         .await;
     }
 
-    /// Stops, and gives how many were published.
+    /// Stops, and returns how many were published.
     pub(crate) async fn stop(self) -> usize {
         self.stop.cancel();
         self.task.await.unwrap();

@@ -1,4 +1,4 @@
-//! `/readyz`: a node is ready when it can do its work, and says what is missing when it cannot.
+//! `/readyz`: a node is ready when it can work, else the report names what is missing.
 
 use serde_json::Value;
 use tickwire_testkit::eventually;
@@ -6,7 +6,7 @@ use tickwire_testkit::eventually;
 use crate::cluster::Cluster;
 use crate::node::{DEADLINE, get};
 
-/// What is missing according to a report, by check.
+/// The missing conditions of a report, by check.
 fn missing(report: &Value) -> Vec<(&str, &str)> {
     let checks = report["checks"].as_array().unwrap().iter();
     let unmet = checks.filter(|check| check["ok"] == false);
@@ -14,7 +14,7 @@ fn missing(report: &Value) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn a_gateway_without_routers_is_not_ready_and_says_why() {
+async fn gateway_without_routers_is_not_ready_with_the_reason() {
     let mut cluster = Cluster::start(0, 1).await;
     let gateway = &mut cluster.gateways[0];
     let admin = gateway.address("admin").await;

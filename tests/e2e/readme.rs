@@ -1,8 +1,8 @@
-//! The README's commands, run as they stand: every `sh` block between `<!-- run -->` and `<!-- /run -->`.
+//! Runs the README's commands unchanged: every `sh` block between `<!-- run -->` and `<!-- /run -->`.
 //!
-//! They run in the order of the text, each by a bash of its own that ends with the first command that fails, in one
-//! empty folder, beside a development cluster. What they say of `tickwire` is the binary under test, the ports 8080 and
-//! 8081 are those of its gateways, and NATS is found through the environment.
+//! The blocks run in order, each in its own bash that ends with the first failing command, in one empty folder, beside
+//! a development cluster. `tickwire` is the binary under test, the ports 8080 and 8081 are those of its gateways, and
+//! the address of NATS is in the environment.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::dev::Dev;
 /// How long one block may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The `sh` blocks that are marked to be run.
+/// The `sh` blocks with run markers.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let (mut marked, mut block) = (false, None::<String>);
@@ -41,7 +41,7 @@ fn blocks(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_commands_of_the_readme_work() {
+async fn readme_commands_succeed() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let blocks = blocks(&fs::read_to_string(&readme).unwrap());
     assert!(!blocks.is_empty(), "no block of {} is marked to be run", readme.display());
@@ -68,7 +68,7 @@ async fn the_commands_of_the_readme_work() {
 }
 
 #[test]
-fn only_marked_blocks_are_run() {
+fn only_marked_blocks_are_collected() {
     let text =
         "```sh\nno\n```\n<!-- run -->\ntext\n```json\nno\n```\n```sh\none\n  two\n```\n<!-- /run -->\n```sh\nno\n```\n";
     assert_eq!(blocks(text), ["one\n  two\n"]);

@@ -1,4 +1,4 @@
-//! Whoever was connected goes on where it was, at any gateway, and a new subscription can have what was stored before it.
+//! A client resumes at its position, at any gateway, and a new subscription can get earlier events with `since`.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -21,14 +21,14 @@ fn every() -> Value {
     json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })
 }
 
-/// One subscription, as a resume names it.
+/// One subscription, as a field of a resume.
 fn only(name: &str, filter: &Value) -> Value {
     json!({ name: { "filter": filter } })
 }
 
-/// The gateway dies while events flow; its clients go on at the other one, and have every event once and in order.
+/// The gateway dies while events flow; its clients resume at the other one, and get every event once and in order.
 #[tokio::test]
-async fn clients_of_a_gateway_that_was_killed_go_on_elsewhere_without_a_loss() {
+async fn clients_of_a_killed_gateway_resume_elsewhere_without_loss() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let wanted = [every(), json!({ "symbols": ["AAPL", "SPY"] }), json!({ "min_confidence": 0.5 })];
@@ -62,9 +62,9 @@ async fn clients_of_a_gateway_that_was_killed_go_on_elsewhere_without_a_loss() {
     assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 0.0);
 }
 
-/// A crowd that comes back at once costs what the range costs.
+/// A hundred sessions that resume at once cost one reading of the range.
 #[tokio::test]
-async fn a_crowd_that_resumes_is_given_the_past_together() {
+async fn sessions_that_resume_together_share_one_replay() {
     const CROWD: usize = 100;
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -78,9 +78,9 @@ async fn a_crowd_that_resumes_is_given_the_past_together() {
     let before = cluster.routers[0].metrics().await.get("tickwire_router_replay_requests_total");
     let mut frame = first.resume_frame(&only("mine", &wanted));
     let from = Socket::connect(gateway, "bob", Encoding::Json).await.list().await.position;
-    assert_eq!(first.position, from, "nothing came since");
+    assert_eq!(first.position, from, "no event arrived since");
 
-    // Each lacks all that came since a position of before.
+    // Each lacks all events since an earlier position.
     let mut start = Position::from_str(&from).unwrap();
     start.seqs.iter_mut().for_each(|seq| seq.0 = 0);
     (frame["position"], frame["seen"]) = (json!(start.to_string()), json!({}));
@@ -101,12 +101,12 @@ async fn a_crowd_that_resumes_is_given_the_past_together() {
     assert!(asked <= f64::from(PARTITIONS) * 6.0, "{asked} requests for {CROWD} clients");
 }
 
-/// All the sessions of one user come back at once, as those of a trading floor do when a gateway dies: they are given what
-/// they missed together, as sessions of many users are, and another user waits for none of it.
+/// All sessions of one user connect again at once, like those of a trading floor when a gateway dies. They get the
+/// missed events together, like sessions of many users, and another user does not wait for them.
 #[tokio::test]
-async fn five_hundred_sessions_of_one_user_that_resume_at_once_do_not_wait_for_each_other() {
+async fn five_hundred_sessions_of_one_user_resume_at_once_without_waiting() {
     const SESSIONS: usize = 500;
-    /// Four at a time, ten times a second, would take more than twice as long at least.
+    /// Four at a time, ten times a second, would take more than twice as long.
     const MOST: Duration = Duration::from_secs(5);
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -119,12 +119,12 @@ async fn five_hundred_sessions_of_one_user_that_resume_at_once_do_not_wait_for_e
     let log = cluster.log().await;
     other.catch_up(&log.end()).await;
     let frame = json!({ "action": "resume", "position": position, "subscriptions": only("mine", &wanted) });
-    let mut floor = Vec::new();
+    let mut sockets = Vec::new();
     for number in 0..SESSIONS {
-        floor.push(Socket::connect(gateway, "floor", Encoding::ALL[number % 2]).await);
+        sockets.push(Socket::connect(gateway, "floor", Encoding::ALL[number % 2]).await);
     }
     let begun = Instant::now();
-    for socket in &mut floor {
+    for socket in &mut sockets {
         socket.send(&frame).await;
     }
     let mut back = Socket::connect(gateway, "other", Encoding::Json).await;
@@ -133,24 +133,24 @@ async fn five_hundred_sessions_of_one_user_that_resume_at_once_do_not_wait_for_e
     assert!(back.caught_up().await.resumed);
     let alone = begun.elapsed();
     let expected = log.matching("floor", &[filter(&wanted)]);
-    for socket in &mut floor {
+    for socket in &mut sockets {
         socket.next().await;
         assert!(socket.caught_up().await.resumed);
-        assert_exact("one of the floor", &socket.events, &socket.gaps, &expected);
+        assert_exact("one of the sessions", &socket.events, &socket.gaps, &expected);
     }
     let all = begun.elapsed();
-    println!("{SESSIONS} sessions of one user caught up in {all:?}, one of another user meanwhile in {alone:?}");
+    println!("{SESSIONS} sessions of one user resumed in {all:?}, one of another user meanwhile in {alone:?}");
     assert!(all < MOST && alone < MOST, "{all:?}, {alone:?}");
 }
 
-/// The past is larger than what may wait, live events go on meanwhile, and the client reads slowly at first.
+/// The backfill is larger than an outbox, live events continue, and the client reads slowly at first.
 #[tokio::test]
-async fn a_past_larger_than_an_outbox_comes_whole_and_before_what_is_new() {
+async fn backfill_larger_than_an_outbox_is_complete_and_precedes_new_events() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.outbox_bytes", "262144")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
-    // What is new is at most eight outboxes: half as much as is asked for again before any of it is let go.
+    // New events fill at most eight outboxes: half of what is asked for again before any event is dropped.
     let note = "x".repeat(2_000);
     let event = move |n: usize| {
         let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
@@ -165,7 +165,7 @@ async fn a_past_larger_than_an_outbox_comes_whole_and_before_what_is_new() {
     let mut late = Socket::connect(gateway, "ann", Encoding::Json).await;
     let frame = json!({ "action": "resume", "id": 1, "position": from, "subscriptions": only("mine", &json!({})) });
     late.send(&frame).await;
-    // Nobody reads while this goes on.
+    // The client does not read meanwhile.
     producer.publish_all(&(3_000..4_000).map(&event).collect::<Vec<_>>()).await;
     late.next().await;
     assert!(late.caught_up().await.resumed);
@@ -175,8 +175,8 @@ async fn a_past_larger_than_an_outbox_comes_whole_and_before_what_is_new() {
     assert_exact("ann", &late.events, &late.gaps, &log.matching("ann", &[filter(&json!({}))]));
 }
 
-/// Gaps, each joined with the next one of its partition where that begins where it ends: the gateway itself may have been
-/// behind when the stream discarded, and told the later part as its own.
+/// Joins adjacent gaps of a partition: the gateway itself may have been behind when the stream discarded, and then the
+/// later part is a gap of its own.
 fn joined(gaps: &[Gap]) -> Vec<Gap> {
     let mut gaps = gaps.to_vec();
     gaps.sort_by_key(|gap| (gap.p, gap.from));
@@ -190,9 +190,9 @@ fn joined(gaps: &[Gap]) -> Vec<Gap> {
     gaps
 }
 
-/// What the stream does not hold any more is told, and the resume is not called complete.
+/// Discarded events become gaps, and the resume is not complete.
 #[tokio::test]
-async fn what_cannot_be_given_is_told_and_nothing_else() {
+async fn discarded_events_become_exact_gaps() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({});
@@ -207,7 +207,7 @@ async fn what_cannot_be_given_is_told_and_nothing_else() {
     producer.publish_all(&events[100..]).await;
     let before = cluster.log().await;
     let discarded = before.entries[before.entries.len() - 80].seq;
-    // What the gateway has not come to yet, it could still give, whatever the stream discards.
+    // The gateway could still deliver events from live reading although the stream discarded them.
     Socket::connect(gateway, "bob", Encoding::Json).await.catch_up(&before.end()).await;
     cluster.discard(discarded).await;
 
@@ -218,31 +218,31 @@ async fn what_cannot_be_given_is_told_and_nothing_else() {
     late.catch_up(&before.end()).await;
     let expected: Vec<_> = before.matching("ann", &[filter(&wanted)]).split_off(100);
     assert_eq!(assert_covered("ann", &late.events, &late.gaps, &expected), 200 - 79);
-    // A partition that has been quiet since ends before what was discarded does, and so does its gap.
+    // A partition without later events ends before the discarded range does, and so does its gap.
     let goes_on = |p| before.entries.iter().any(|entry| entry.partition == p && entry.seq > discarded);
     let is_exact = |gap: &Gap| gap.to == discarded || !goes_on(gap.p) && gap.to < discarded;
-    let told = joined(&late.gaps);
-    assert!(told.iter().all(|gap| gap.reason == "retention" && is_exact(gap)), "{told:?}");
+    let gaps = joined(&late.gaps);
+    assert!(gaps.iter().all(|gap| gap.reason == "retention" && is_exact(gap)), "{gaps:?}");
 
-    // Of a position of another life of the stream nobody knows what came after it; all of this life is given.
+    // For a position of another epoch the later events are unknown; all of the present epoch is delivered.
     let mut foreign = Position::from_str(&from).unwrap();
     foreign.epoch_id = EpochId(7);
     let mut lost = Socket::connect(gateway, "bob", Encoding::MsgPack).await;
     let frame = json!({ "action": "resume", "position": foreign.to_string(), "subscriptions": only("mine", &wanted) });
     lost.request(frame).await;
     assert!(!lost.caught_up().await.resumed);
-    let (reset, told): (Vec<Gap>, Vec<Gap>) = lost.gaps.drain(..).partition(|gap| gap.reason == "reset");
+    let (reset, gaps): (Vec<Gap>, Vec<Gap>) = lost.gaps.drain(..).partition(|gap| gap.reason == "reset");
     assert_eq!(reset.len(), PARTITIONS as usize);
-    let told = joined(&told);
-    assert!(told.iter().all(|gap| gap.reason == "retention" && gap.from == Seq(0)), "{told:?}");
+    let gaps = joined(&gaps);
+    assert!(gaps.iter().all(|gap| gap.reason == "retention" && gap.from == Seq(0)), "{gaps:?}");
     let all = before.matching("bob", &[filter(&wanted)]);
-    assert_eq!(assert_covered("bob", &lost.events, &told, &all), 300 - 79);
+    assert_eq!(assert_covered("bob", &lost.events, &gaps, &all), 300 - 79);
     producer.publish(&feed::pattern("AAPL", 1)).await;
     lost.until(79 + 1).await;
 }
 
 #[tokio::test]
-async fn a_new_subscription_can_have_what_was_stored_before_it() {
+async fn since_delivers_events_from_before_the_subscription() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.history", "10m")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "symbols": ["AAPL", "SPY"] });
@@ -261,23 +261,23 @@ async fn a_new_subscription_can_have_what_was_stored_before_it() {
     assert_eq!((all.len(), later.len()), (50, 25));
     let after = tickwire_core::event::Timestamp(middle.0 + 1).to_string();
     let cases = [("5m".to_owned(), &all, true), (after, &later, true), (position, &later, true)];
-    // Nothing was stored longer ago than the gateway looks back.
+    // No event is older than `gateway.history`.
     for (since, expected, resumed) in cases.into_iter().chain([("1h".to_owned(), &all, true)]) {
         let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
         let frame = json!({ "action": "subscribe", "name": "mine", "filter": wanted, "since": since });
         socket.request(frame).await;
         assert_eq!(socket.caught_up().await.resumed, resumed, "{since}");
         assert_eq!(socket.gaps, [], "{since}");
-        // What the gateway had not come to when the subscription was confirmed comes after the past.
+        // Events that the gateway had not reached at the confirmation arrive after the backfill.
         socket.catch_up(&log.end()).await;
         assert_exact(&since, &socket.events, &[], expected);
         producer.publish(&feed::pattern("YHOO", 1)).await;
     }
 }
 
-/// Who looks back while NATS cannot be asked waits for it, and is given all.
+/// A `since` waits while NATS cannot be asked, and then gets all events.
 #[tokio::test]
-async fn whoever_looks_back_while_nats_does_not_answer_is_given_all_when_it_does() {
+async fn since_waits_for_nats_and_then_delivers_everything() {
     let mut cluster = Cluster::start_shipped(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let query = cluster.query("ann");
@@ -301,7 +301,7 @@ async fn whoever_looks_back_while_nats_does_not_answer_is_given_all_when_it_does
         }
         socket.request(frame.clone()).await;
         match is_killed {
-            // It is not even asked then.
+            // The gateway does not even ask NATS then.
             true => socket.until_that(|socket| !socket.notices.is_empty()).await,
             false => {
                 let gateway = &mut cluster.gateways[0];
@@ -320,15 +320,15 @@ async fn whoever_looks_back_while_nats_does_not_answer_is_given_all_when_it_does
     }
 }
 
-/// Only what NATS did not say for as long as `gateway.give_up_after` is told as lost.
+/// A `since` that NATS does not answer for `gateway.give_up_after` becomes a gap `lost`.
 #[tokio::test]
-async fn where_nobody_says_where_a_time_stands_all_is_told_as_lost_in_the_end() {
+async fn since_becomes_a_lost_gap_after_give_up_after() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.give_up_after", "1s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
     socket.catch_up(&cluster.log().await.end()).await;
-    // There is nobody any more who could say it.
+    // No server can answer any more.
     jetstream::new(cluster.client.clone()).delete_stream("EVENTS").await.unwrap();
     let begun = Instant::now();
     socket.request(json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "5m" })).await;
@@ -340,9 +340,9 @@ async fn where_nobody_says_where_a_time_stands_all_is_told_as_lost_in_the_end() 
     assert!(socket.gaps.iter().all(|gap| gap.reason == "lost" && gap.from == Seq(0)), "{:?}", socket.gaps);
 }
 
-/// Messages that are missing just where a time stands are told, and not passed over as older.
+/// Messages that are missing right behind the time of `since` become gaps, and do not count as older.
 #[tokio::test]
-async fn what_the_stream_lacks_just_after_the_time_that_is_looked_back_to_is_told() {
+async fn missing_messages_right_after_since_become_gaps() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let producer = cluster.producer().await;
@@ -351,7 +351,7 @@ async fn what_the_stream_lacks_just_after_the_time_that_is_looked_back_to_is_tol
     tokio::time::sleep(Duration::from_millis(20)).await;
     producer.publish_all(&events[30..]).await;
     let log = cluster.log().await;
-    // All of it is past for this gateway.
+    // For this gateway all of it is backfill.
     Socket::connect(gateway, "watcher", Encoding::Json).await.catch_up(&log.end()).await;
     let lacking: Vec<_> = log.entries[30..33].iter().map(|entry| entry.seq).collect();
     let since = log.entries[30].event.stored;
@@ -360,8 +360,8 @@ async fn what_the_stream_lacks_just_after_the_time_that_is_looked_back_to_is_tol
     for seq in &lacking {
         assert!(stream.delete_message(seq.0).await.unwrap());
     }
-    // Routers look again at what they have read already when NATS has come back. It is told to end, and not killed: what
-    // was deleted just before might be there again.
+    // Routers check again what they have read when NATS has restarted. It is stopped and not killed: after a kill the
+    // deleted messages might exist again.
     cluster.nats[0].terminate();
     cluster.nats[0].restart();
     let frame = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": since.to_string() });
@@ -379,9 +379,9 @@ async fn what_the_stream_lacks_just_after_the_time_that_is_looked_back_to_is_tol
     assert!(socket.gaps.iter().all(is_exact), "{:?}, and {lacking:?} is missing", socket.gaps);
 }
 
-/// A second resume on a connection waits until the first has caught up, and is exact then.
+/// A second resume is refused until the first one is complete, and is exact then.
 #[tokio::test]
-async fn who_resumes_again_before_it_has_caught_up_is_refused_and_later_given_all() {
+async fn second_resume_is_refused_until_the_first_is_complete() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({});
@@ -397,7 +397,7 @@ async fn who_resumes_again_before_it_has_caught_up_is_refused_and_later_given_al
     let log = cluster.log().await;
     other.catch_up(&log.end()).await;
 
-    // While the router stands still nothing of the past comes.
+    // While the router is frozen no backfill arrives.
     cluster.routers[0].process.freeze();
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     let resume =
@@ -407,7 +407,7 @@ async fn who_resumes_again_before_it_has_caught_up_is_refused_and_later_given_al
     assert_eq!(socket.refused(resume(&oldest)).await.code, ErrorCode::Unavailable.code());
     cluster.routers[0].process.thaw();
     assert!(socket.caught_up().await.resumed);
-    assert_eq!((socket.events.len(), socket.gaps.len()), (0, 0), "nothing was subscribed to any more");
+    assert_eq!((socket.events.len(), socket.gaps.len()), (0, 0), "there was no subscription any more");
     socket.request(resume(&oldest)).await;
     assert!(socket.caught_up().await.resumed);
     socket.catch_up(&log.end()).await;
@@ -415,7 +415,7 @@ async fn who_resumes_again_before_it_has_caught_up_is_refused_and_later_given_al
 }
 
 #[tokio::test]
-async fn a_resume_that_cannot_be_taken_changes_nothing() {
+async fn refused_resume_changes_nothing() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -429,7 +429,7 @@ async fn a_resume_that_cannot_be_taken_changes_nothing() {
     for number in 0..101 {
         many.insert(format!("s-{number}"), json!({}));
     }
-    // How many there are is looked at before what they are.
+    // The number of subscriptions is checked before their filters.
     let mut worse = many.clone();
     worse.insert("s-7".to_owned(), json!({ "filter": { "symbols": [] } }));
     let mut seen = resume(&position, mine.clone());

@@ -1,4 +1,4 @@
-//! A gateway that is told to stop sends its clients elsewhere, and they go.
+//! A stopping gateway asks its clients to connect elsewhere, and they do.
 
 use serde_json::json;
 use tickwire_client::Message;
@@ -12,7 +12,7 @@ use crate::node::DEADLINE;
 use crate::socket::{Incoming, Socket};
 
 #[tokio::test]
-async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
+async fn stopping_gateway_sends_goaway_and_a_close_code() {
     let mut cluster = Cluster::start(1, 2).await;
     let gateways = cluster.gateway_addresses().await;
     let mut sockets = Vec::new();
@@ -26,7 +26,7 @@ async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
     let producer = cluster.producer().await;
     producer.publish(&feed::pattern("AAPL", 1)).await;
     listener.until("the first event", |message| matches!(message, Message::Event(_))).await;
-    // Each has the event before the end, which their shards would else tell before it came to them.
+    // Each has the event before the stop, or its shard would send `goaway` first.
     for socket in &mut sockets {
         socket.until(1).await;
     }
@@ -42,7 +42,7 @@ async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
     }
     assert_eq!(leaving.process.wait(DEADLINE).await.code(), Some(0), "{}", leaving.process.stderr());
 
-    // A program that uses the client library goes on at the other gateway.
+    // A program with the client library resumes at the other gateway.
     listener.until("it is restored", |message| *message == Message::Restored).await;
     producer.publish(&feed::pattern("AAPL", 2)).await;
     listener.until("the second event", |message| matches!(message, Message::Event(_))).await;
@@ -53,7 +53,7 @@ async fn a_gateway_that_is_told_to_stop_says_goodbye_with_a_code() {
 }
 
 #[tokio::test]
-async fn sessions_leave_one_after_the_other_and_are_served_until_then() {
+async fn draining_gateway_serves_sessions_until_their_turn() {
     let mut cluster = Cluster::start_with(1, 1, &[("gateway.drain_window", "5s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut sockets = Vec::new();
@@ -63,7 +63,7 @@ async fn sessions_leave_one_after_the_other_and_are_served_until_then() {
         sockets.push(socket);
     }
     cluster.gateways[0].process.terminate();
-    // Whoever goes first does so when most are still there, and a new event reaches those.
+    // The first session ends while most others are still connected, and a new event reaches those.
     let first = futures_util::future::select_all(sockets.iter_mut().map(|socket| Box::pin(socket.next()))).await.0;
     assert!(matches!(first, Incoming::Message(ServerMessage::Goaway(_))), "{first:?}");
     cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;

@@ -1,4 +1,4 @@
-//! A slow link is not a dead one.
+//! A client on a slow link is not closed as dead.
 
 use serde_json::json;
 use std::net::SocketAddr;
@@ -12,30 +12,30 @@ use crate::node::DEADLINE;
 use crate::producer::Outgoing;
 use crate::socket::{Socket, query};
 
-/// Bytes of one event.
+/// The size of an event in bytes.
 const EVENT: usize = 20_000;
 
-/// How many events are stored before the client comes: far more than the kernels hold.
+/// How many events are stored before the client connects: far more than the kernels buffer.
 const EVENTS: usize = 400;
 
-/// A cluster whose stream holds far more than a client that comes now is sent at once.
-async fn with_a_past(settings: &[(&str, &str)]) -> (Cluster, SocketAddr) {
+/// A cluster whose stream has far more events than the kernels buffer.
+async fn with_stored_events(settings: &[(&str, &str)]) -> (Cluster, SocketAddr) {
     let mut cluster = Cluster::start_with(1, 1, settings).await;
     let gateway = cluster.gateway_addresses().await[0];
     let note = "x".repeat(EVENT);
     let event = |n: usize| json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
     let events: Vec<_> = (0..EVENTS).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
     cluster.producer().await.publish_all(&events).await;
-    // All of it is the past when the client comes.
+    // All of it is backfill when the client connects.
     let mut other = Socket::connect(gateway, "bob", Encoding::Json).await;
     other.catch_up(&cluster.log().await.end()).await;
-    // It answers no pings from here on.
+    // This socket answers no pings from here on.
     drop(other);
     (cluster, gateway)
 }
 
-/// A client on a narrow link that wants all of the past.
-async fn narrow(gateway: SocketAddr) -> Socket {
+/// A client on a narrow link that asks for all stored events.
+async fn narrow_client(gateway: SocketAddr) -> Socket {
     let mut socket = Socket::open_narrow(gateway, &query("ann"), Encoding::Json).await;
     socket.welcome().await;
     let since = json!({ "action": "subscribe", "name": "all", "filter": {}, "since": "1h" });
@@ -43,19 +43,19 @@ async fn narrow(gateway: SocketAddr) -> Socket {
     socket
 }
 
-/// A client that takes longer than three heartbeats to catch up reads on all the time, and is heard meanwhile.
+/// A client whose backfill takes longer than three heartbeats reads all the time, and its frames are handled meanwhile.
 #[tokio::test]
-async fn a_client_that_reads_steadily_catches_up_however_long_it_takes() {
+async fn slow_but_steady_reader_is_not_closed_during_backfill() {
     let settings = [("gateway.heartbeat_interval", "300ms"), ("gateway.history", "1h")];
-    let (mut cluster, gateway) = with_a_past(&settings).await;
-    let mut socket = narrow(gateway).await;
-    // Some 400 KB a second, for five seconds: five times as long as a client may be silent.
+    let (mut cluster, gateway) = with_stored_events(&settings).await;
+    let mut socket = narrow_client(gateway).await;
+    // About 400 KB a second for five seconds: five times as long as a client may be silent.
     let mut link = interval(Duration::from_millis(50));
     for read in 1..=EVENTS / 4 {
         link.tick().await;
         socket.until(read).await;
     }
-    // What it asks is answered before all that it missed has come.
+    // Its request is answered before the backfill is complete.
     assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)));
     assert!(socket.events.len() < EVENTS, "{} events before the answer", socket.events.len());
     assert!(socket.caught_up().await.resumed);
@@ -63,13 +63,13 @@ async fn a_client_that_reads_steadily_catches_up_however_long_it_takes() {
     assert_eq!(cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total"), 0.0);
 }
 
-/// A client that reads nothing for a while is heard all the same: what it says is done before it has taken what waits.
+/// A client that reads nothing for a while can still send: its frames are handled before it reads the waiting bytes.
 #[tokio::test]
-async fn a_client_that_does_not_read_is_heard() {
-    let (mut cluster, gateway) = with_a_past(&[("gateway.history", "1h")]).await;
-    let mut socket = narrow(gateway).await;
+async fn frames_of_a_client_that_does_not_read_are_handled() {
+    let (mut cluster, gateway) = with_stored_events(&[("gateway.history", "1h")]).await;
+    let mut socket = narrow_client(gateway).await;
     let (mut given, mut looks) = (0.0, 0);
-    eventually("the past waits for the client", DEADLINE, async || {
+    eventually("the backfill waits for the client", DEADLINE, async || {
         let now = cluster.gateways[0].metrics().await.get("tickwire_gateway_past_events_total");
         looks = if now == given { looks + 1 } else { 0 };
         given = now;
@@ -80,5 +80,5 @@ async fn a_client_that_does_not_read_is_heard() {
     let mut subscriptions = async || gateway.metrics().await.get("tickwire_gateway_index_subscriptions");
     eventually("it is subscribed", DEADLINE, async || (subscriptions().await == 1.0).then_some(())).await;
     socket.send(&json!({ "action": "unsubscribe", "name": "all" })).await;
-    eventually("it was heard", DEADLINE, async || (subscriptions().await == 0.0).then_some(())).await;
+    eventually("its frame was handled", DEADLINE, async || (subscriptions().await == 0.0).then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! A bare WebSocket client, for what exactly is on the wire and in which order: nothing is read before it is asked for.
+//! A bare WebSocket client, which shows the exact frames and their order. It reads only on request.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -20,10 +20,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_a
 use crate::node::DEADLINE;
 use crate::oracle::End;
 
-/// How long to leave between two looks at the position.
+/// The pause between two checks of the position.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How much of what was not read a narrow connection's kernel holds, in bytes.
+/// The receive buffer of a narrow connection, in bytes.
 const NARROW: u32 = 16 * 1024;
 
 /// A WebSocket.
@@ -34,47 +34,47 @@ pub(crate) type Ws = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub(crate) struct Socket {
     ws: Ws,
     encoding: Encoding,
-    /// Messages of a frame that were not looked at yet.
+    /// Messages of a frame that were not handled yet.
     queue: VecDeque<ServerMessage>,
     last_id: u64,
     /// The events read so far.
     pub(crate) events: Vec<ReceivedEvent>,
-    /// The gaps told so far.
+    /// The gaps so far.
     pub(crate) gaps: Vec<Gap>,
-    /// The notices told so far.
+    /// The notices so far.
     pub(crate) notices: Vec<Notice>,
-    /// The objects of all events read so far, as they were on the wire.
+    /// The wire objects of all events read so far.
     pub(crate) objects: Vec<Value>,
-    /// The ends of the past so far.
+    /// The `caught_up` messages so far.
     pub(crate) caught_up: Vec<CaughtUp>,
-    /// Events that came early. They may come again after a resume, and are passed over then.
+    /// Events that were `early`. They may be sent again after a resume, and are skipped then.
     early: BTreeSet<(Partition, Seq)>,
-    /// Those of them that came before the last resume.
-    may_come_again: BTreeSet<(Partition, Seq)>,
-    /// The last position told.
+    /// Those of them from before the last resume.
+    may_repeat: BTreeSet<(Partition, Seq)>,
+    /// The last position.
     pub(crate) position: String,
-    /// Per partition the last event that came, not counting early ones.
+    /// Per partition the last event received, except early ones.
     seen: BTreeMap<Partition, Seq>,
 }
 
-/// What is neither an event nor a gap, a notice or a sign of life.
+/// A message for the caller: not an event, gap, notice, heartbeat or `caught_up`.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming {
     /// A message.
     Message(ServerMessage),
-    /// The server's goodbye: code and reason.
+    /// The server's close: code and reason.
     Closed(u16, String),
 }
 
 impl Socket {
-    /// Connects as `user` to a gateway that believes it, and waits for the welcome.
+    /// Connects as `user` to a gateway in dev mode, and waits for the welcome.
     pub(crate) async fn connect(gateway: SocketAddr, user: &str, encoding: Encoding) -> Self {
         let mut socket = Self::open(gateway, &query(user), encoding).await;
         socket.welcome().await;
         socket
     }
 
-    /// Ends the connection by a reset, without a goodbye. Gives the events that came.
+    /// Resets the connection without a close frame. Returns the received events.
     pub(crate) fn abort(mut self) -> Vec<ReceivedEvent> {
         self.drain();
         if let MaybeTlsStream::Plain(tcp) = self.ws.get_ref() {
@@ -83,43 +83,42 @@ impl Socket {
         self.events
     }
 
-    /// Connects again, to this gateway, and goes on where the connection before ended. Gives the answer to the resume;
-    /// the past follows.
+    /// Connects again, to this gateway, and resumes. Returns the answer; the backfill follows.
     pub(crate) async fn resume(&mut self, gateway: SocketAddr, user: &str, subscriptions: &Value) -> Subscriptions {
         self.drain();
-        self.may_come_again.append(&mut self.early);
+        self.may_repeat.append(&mut self.early);
         self.ws = connect(gateway, &query(user), self.encoding).await;
         self.welcome().await;
         let frame = self.resume_frame(subscriptions);
         self.list_after(frame).await
     }
 
-    /// The frame with which the session goes on.
+    /// The `resume` frame of the session.
     pub(crate) fn resume_frame(&self, subscriptions: &Value) -> Value {
         let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
         json!({ "action": "resume", "position": self.position, "seen": seen, "subscriptions": subscriptions })
     }
 
-    /// Reads until another end of the past has come, and gives it.
+    /// Reads until the next `caught_up`, and returns it.
     pub(crate) async fn caught_up(&mut self) -> CaughtUp {
         let known = self.caught_up.len();
         self.until_that(|socket| socket.caught_up.len() > known).await;
         self.caught_up[known].clone()
     }
 
-    /// Connects with this query and waits for nothing.
+    /// Connects with this query, and does not wait for the welcome.
     pub(crate) async fn open(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
         Self::over(connect(gateway, query, encoding).await, encoding)
     }
 
-    /// Connects with this token in a header and waits for nothing.
+    /// Connects with this token in a header, and does not wait for the welcome.
     pub(crate) async fn open_with_bearer(gateway: SocketAddr, token: &str) -> Self {
         let mut request = format!("ws://{gateway}/v1/stream").into_client_request().unwrap();
         request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
         Self::over(connect_async(request).await.unwrap().0, Encoding::Json)
     }
 
-    /// Connects with this query over a socket that holds little of what was not read yet, and waits for nothing.
+    /// Connects with this query over a socket with a small receive buffer, and does not wait for the welcome.
     pub(crate) async fn open_narrow(gateway: SocketAddr, query: &str, encoding: Encoding) -> Self {
         let tcp = TcpSocket::new_v4().unwrap();
         tcp.set_recv_buffer_size(NARROW).unwrap();
@@ -141,7 +140,7 @@ impl Socket {
             objects: Vec::new(),
             caught_up: Vec::new(),
             early: BTreeSet::new(),
-            may_come_again: BTreeSet::new(),
+            may_repeat: BTreeSet::new(),
             position: String::new(),
             seen: BTreeMap::new(),
         }
@@ -161,7 +160,7 @@ impl Socket {
         self.ws.send(message).await.unwrap();
     }
 
-    /// Sends any message, and tells whether the connection took it.
+    /// Sends any message. Returns whether the connection took it.
     pub(crate) async fn try_send(&mut self, message: Message) -> bool {
         self.ws.send(message).await.is_ok()
     }
@@ -182,7 +181,7 @@ impl Socket {
         }
     }
 
-    /// Reads the goodbye.
+    /// Reads the close.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         match self.next().await {
             Incoming::Closed(code, reason) => (code, reason),
@@ -205,7 +204,7 @@ impl Socket {
         self.list_after(json!({ "action": "list" })).await
     }
 
-    /// Sends a frame and gives its refusal.
+    /// Sends a frame and returns its error.
     pub(crate) async fn refused(&mut self, frame: Value) -> ServerError {
         match self.request(frame).await {
             ServerMessage::Error(error) => error,
@@ -213,14 +212,14 @@ impl Socket {
         }
     }
 
-    /// Sends a frame and gives its answer. Events that come before are kept.
+    /// Sends a frame and returns its answer. Events that arrive before are kept.
     pub(crate) async fn request(&mut self, mut frame: Value) -> ServerMessage {
         self.last_id += 1;
         frame["id"] = json!(self.last_id);
         self.send(&frame).await;
         let Incoming::Message(answer) = self.next().await else { panic!("closed instead of an answer to {frame}") };
         let id = match &answer {
-            ServerMessage::Authenticated(said) => &said.id,
+            ServerMessage::Authenticated(renewed) => &renewed.id,
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => &list.id,
             ServerMessage::Pong(pong) => &pong.id,
             ServerMessage::Error(error) => &error.id,
@@ -230,7 +229,7 @@ impl Socket {
         answer
     }
 
-    /// Reads until everything up to `end` was given or told.
+    /// Reads until the position reaches `end`.
     pub(crate) async fn catch_up(&mut self, end: &End) {
         let caught_up = async {
             while !end.is_reached(&self.list().await.position) {
@@ -240,24 +239,24 @@ impl Socket {
         timeout(DEADLINE, caught_up).await.expect("the position reaches the end of the stream");
     }
 
-    /// Reads until so many events have come in all.
+    /// Reads until it has this many events in total.
     pub(crate) async fn until(&mut self, events: usize) {
         self.until_that(|socket| socket.events.len() >= events).await;
     }
 
-    /// Reads events, gaps and heartbeats until what has come meets a condition.
+    /// Reads events, gaps and heartbeats until a condition is met.
     pub(crate) async fn until_that(&mut self, met: impl Fn(&Self) -> bool) {
-        let come = async {
+        let condition = async {
             while !met(self) {
                 if let Some(other) = self.step().await {
                     panic!("{other:?} instead of an event or a gap");
                 }
             }
         };
-        timeout(DEADLINE, come).await.expect("what is waited for comes");
+        timeout(DEADLINE, condition).await.expect("the condition is met in time");
     }
 
-    /// Reads up to what is neither an event nor a gap nor a heartbeat.
+    /// Reads up to the next message for the caller.
     pub(crate) async fn next(&mut self) -> Incoming {
         let other = async {
             loop {
@@ -266,7 +265,7 @@ impl Socket {
                 }
             }
         };
-        timeout(DEADLINE, other).await.expect("the server says something")
+        timeout(DEADLINE, other).await.expect("the server sends a message in time")
     }
 
     async fn list_after(&mut self, frame: Value) -> Subscriptions {
@@ -276,17 +275,17 @@ impl Socket {
         }
     }
 
-    /// Takes in what has been read of the wire. Answers that were not waited for are passed over.
+    /// Handles all messages that were read. Unexpected answers are ignored.
     fn drain(&mut self) {
         while let Some(message) = self.queue.pop_front() {
             self.sort(message);
         }
     }
 
-    /// Takes a message in, or gives it if it is for the caller.
+    /// Records a message, or returns it if it is for the caller.
     fn sort(&mut self, message: ServerMessage) -> Option<ServerMessage> {
         match message {
-            ServerMessage::Event(event) if self.may_come_again.remove(&(event.p, event.seq)) => {}
+            ServerMessage::Event(event) if self.may_repeat.remove(&(event.p, event.seq)) => {}
             ServerMessage::Event(event) => self.events.push(*event),
             ServerMessage::Gap(gap) => self.gaps.push(gap),
             ServerMessage::Notice(notice) => self.notices.push(notice),
@@ -297,7 +296,7 @@ impl Socket {
         None
     }
 
-    /// Takes the next message in, or gives it if it is for the caller.
+    /// Reads the next message, and records it or returns it if it is for the caller.
     async fn step(&mut self) -> Option<Incoming> {
         match self.queue.pop_front() {
             Some(message) => return self.sort(message).map(Incoming::Message),
@@ -308,7 +307,7 @@ impl Socket {
                     return Some(Incoming::Closed(frame.code.into(), frame.reason.to_string()));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                other => panic!("not a frame of the server's: {other:?}"),
+                other => panic!("not a frame of the server: {other:?}"),
             },
         }
         None
@@ -342,17 +341,17 @@ impl Socket {
     }
 }
 
-/// The query that names a user to a gateway that believes it.
+/// The query that names a user to a gateway in dev mode.
 pub(crate) fn query(user: &str) -> String {
     let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
     format!("?user={user}")
 }
 
 async fn connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> Ws {
-    try_connect(gateway, query, encoding).await.expect("the gateway takes the connection")
+    try_connect(gateway, query, encoding).await.expect("the gateway accepts the connection")
 }
 
-/// A connection to a gateway, if it takes one.
+/// Connects to a gateway. Returns `None` if it refuses.
 pub(crate) async fn try_connect(gateway: SocketAddr, query: &str, encoding: Encoding) -> Option<Ws> {
     let mut request = format!("ws://{gateway}/v1/stream{query}").into_client_request().unwrap();
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, encoding.sub_protocol().parse().unwrap());

@@ -1,4 +1,4 @@
-//! Nodes start, stop and come back in any order, with the settings that ship, while clients knock.
+//! Nodes start, stop and restart in any order, with default settings, while clients connect.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -12,13 +12,13 @@ use crate::feed;
 use crate::node::TestNode;
 use crate::socket::{Socket, query};
 
-/// Within so long clients know that a gateway gets no coverage.
-const TOLD: Duration = Duration::from_secs(10);
+/// How soon clients must get a notice that a gateway has no coverage.
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(10);
 
-/// So long after the last missing part is there everyone is served.
-const SERVED: Duration = Duration::from_secs(10);
+/// How soon all clients must be served when the last missing node has started.
+const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How much processor time a process has used.
+/// The processor time of a process.
 fn used(node: &TestNode) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -31,13 +31,13 @@ fn codes(socket: &Socket) -> Vec<&str> {
     socket.notices.iter().map(|notice| notice.code.as_str()).collect()
 }
 
-/// Clients that knock at a gateway without coverage, and are told so.
-async fn knock(gateway: SocketAddr, count: usize) -> Vec<Socket> {
+/// Connects clients to a gateway without coverage, and waits for their notices.
+async fn connect_without_coverage(gateway: SocketAddr, count: usize) -> Vec<Socket> {
     let knocks = (0..count).map(|number| async move {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut socket = Socket::open(gateway, &query(&format!("user-{number}")), Encoding::ALL[number % 2]).await;
         socket.until_that(|socket| codes(socket) == ["upstream_lost"]).await;
-        assert!(begun.elapsed() < TOLD, "told after {:?}", begun.elapsed());
+        assert!(start.elapsed() < NOTIFIED_WITHIN, "notified after {:?}", start.elapsed());
         let reason = socket.notices[0].msg.as_deref().unwrap();
         assert!(reason.contains("is a router running"), "{reason}");
         socket
@@ -45,17 +45,18 @@ async fn knock(gateway: SocketAddr, count: usize) -> Vec<Socket> {
     join_all(knocks).await
 }
 
-/// All of them are served in time: welcomed, subscribed, told that all is well, and given what is stored then.
-async fn served(cluster: &Cluster, mut sockets: Vec<Socket>, since: Instant) -> Vec<Socket> {
+/// Fails unless all clients are served in time: welcomed, subscribed, notified of the end of the outage, and sent new
+/// events.
+async fn assert_served(cluster: &Cluster, mut sockets: Vec<Socket>, since: Instant) -> Vec<Socket> {
     for socket in &mut sockets {
         socket.welcome().await;
         socket.subscribe("mine", &json!({ "symbols": ["AAPL"] })).await;
     }
-    assert!(since.elapsed() < SERVED, "served after {:?}", since.elapsed());
-    goes_on(cluster, sockets).await
+    assert!(since.elapsed() < SERVED_WITHIN, "served after {:?}", since.elapsed());
+    assert_served_again(cluster, sockets).await
 }
 
-async fn goes_on(cluster: &Cluster, mut sockets: Vec<Socket>) -> Vec<Socket> {
+async fn assert_served_again(cluster: &Cluster, mut sockets: Vec<Socket>) -> Vec<Socket> {
     let number = sockets[0].events.len();
     let seq = cluster.producer().await.publish(&feed::pattern("AAPL", number)).await;
     for socket in &mut sockets {
@@ -67,39 +68,40 @@ async fn goes_on(cluster: &Cluster, mut sockets: Vec<Socket>) -> Vec<Socket> {
 }
 
 #[tokio::test]
-async fn gateways_that_start_before_all_routers_serve_when_these_come_and_rest_until_then() {
-    // The first view may name one of them before the other, which is then one that has joined, and is sent clients.
+async fn gateways_started_before_routers_wait_idle_and_serve_later() {
+    // The first view may name only one gateway; the other would then join later and get sessions by a rebalance.
     let mut cluster = Cluster::as_shipped_but_for(&[("gateway.rebalance_rate", "0")]).await;
     cluster.add_gateway();
     cluster.add_gateway();
     let gateways = cluster.gateway_addresses().await;
-    let begun = (Instant::now(), used(&cluster.gateways[0]));
-    let [first, second] = [knock(gateways[0], 3).await, knock(gateways[1], 3).await];
-    let (waited, used) = (begun.0.elapsed(), used(&cluster.gateways[0]) - begun.1);
-    assert!(used < waited / 4, "{used:?} of {waited:?} used while there was nothing to do");
+    let start = (Instant::now(), used(&cluster.gateways[0]));
+    let [first, second] =
+        [connect_without_coverage(gateways[0], 3).await, connect_without_coverage(gateways[1], 3).await];
+    let (waited, used) = (start.0.elapsed(), used(&cluster.gateways[0]) - start.1);
+    assert!(used < waited / 4, "{used:?} of {waited:?} used without work");
 
     let since = Instant::now();
     cluster.add_router();
-    let first = served(&cluster, first, since).await;
-    served(&cluster, second, since).await;
+    let first = assert_served(&cluster, first, since).await;
+    assert_served(&cluster, second, since).await;
 
-    // The router dies, and another comes.
+    // The router dies, and another one starts.
     cluster.routers[0].process.kill();
     let died = Instant::now();
     let mut sockets = first;
     for socket in &mut sockets {
         socket.until_that(|socket| codes(socket).last() == Some(&"upstream_lost")).await;
-        assert!(died.elapsed() < TOLD, "told after {:?}", died.elapsed());
+        assert!(died.elapsed() < NOTIFIED_WITHIN, "notified after {:?}", died.elapsed());
     }
     let mut late = Socket::open(gateways[0], &query("late"), Encoding::Json).await;
     late.until_that(|socket| codes(socket).last() == Some(&"upstream_lost")).await;
-    // Whoever asks for what others here have already is served at once, and told as well.
+    // A client whose interest is confirmed already is served at once, and gets the notice as well.
     let mut again = Socket::open(gateways[0], &query("user-0"), Encoding::Json).await;
     again.welcome().await;
     again.subscribe("mine", &json!({ "symbols": ["AAPL"] })).await;
     again.until_that(|socket| codes(socket) == ["upstream_lost"]).await;
     cluster.add_router();
-    goes_on(&cluster, sockets).await;
+    assert_served_again(&cluster, sockets).await;
     late.welcome().await;
     again.until_that(|socket| codes(socket) == ["upstream_lost", "upstream_restored"]).await;
     for gateway in &mut cluster.gateways {

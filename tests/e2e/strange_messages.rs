@@ -1,5 +1,5 @@
-//! Whatever bytes a producer can get into the stream stop nobody: the message becomes a dead letter with all of its
-//! bytes, and every way of reading passes over it. What strangers say on the subjects between nodes stops nobody either.
+//! No bytes of a producer stop a reader: an unreadable message becomes a dead letter with all its bytes, and every way
+//! of reading skips it. Messages of strangers on the subjects between nodes stop no node either.
 
 use async_nats::jetstream;
 use base64::Engine;
@@ -22,43 +22,43 @@ use crate::oracle::{assert_exact, filter, stored};
 use crate::producer::Outgoing;
 use crate::socket::Socket;
 
-/// A connection to NATS on which anything can be said.
+/// A raw connection to NATS, which can send any bytes.
 struct RawPublisher(TcpStream);
 
 impl RawPublisher {
     fn to(cluster: &Cluster) -> Self {
         let mut raw = Self(TcpStream::connect(cluster.nats_url().strip_prefix("nats://").unwrap()).unwrap());
-        raw.say(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
+        raw.send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n");
         raw
     }
 
-    /// Says it, and waits until the server has read it.
-    fn say(&mut self, bytes: &[u8]) {
+    /// Sends the bytes, and waits until the server has read them.
+    fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(&[bytes, b"PING\r\n"].concat()).unwrap();
-        let (mut said, mut some) = (Vec::new(), [0; 4096]);
-        while !said.ends_with(b"PONG\r\n") {
+        let (mut answer, mut some) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"PONG\r\n") {
             let count = self.0.read(&mut some).unwrap();
-            assert!(count > 0, "the server ended it: {}", said.escape_ascii());
-            said.extend_from_slice(&some[..count]);
+            assert!(count > 0, "the server closed the connection: {}", answer.escape_ascii());
+            answer.extend_from_slice(&some[..count]);
         }
     }
 
     fn publish(&mut self, message: &Strange) {
         let Strange { subject, headers, payload, .. } = message;
         match headers {
-            None => self.say(
+            None => self.send(
                 &[b"PUB ".as_slice(), subject, format!(" {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat(),
             ),
             Some(headers) => {
                 let sizes = format!(" {} {}\r\n", headers.len(), headers.len() + payload.len());
-                self.say(&[b"HPUB ".as_slice(), subject, sizes.as_bytes(), headers, payload, b"\r\n"].concat());
+                self.send(&[b"HPUB ".as_slice(), subject, sizes.as_bytes(), headers, payload, b"\r\n"].concat());
             }
         }
     }
 }
 
 struct Strange {
-    /// Why it is a dead letter; none if it is an event.
+    /// The expected reason of the dead letter, or `None` if it is an event.
     reason: Option<&'static str>,
     subject: Vec<u8>,
     headers: Option<Vec<u8>>,
@@ -67,7 +67,7 @@ struct Strange {
 
 const AAPL: &[u8] = b"events.pattern.AAPL";
 
-/// Messages of every strangeness, each with a payload of its own by which its letter is known.
+/// All strange messages. Each has its own payload, which identifies its dead letter.
 fn strange() -> Vec<Strange> {
     let huge = [b"NATS/1.0\r\nX: \r", &vec![b'y'; 60_000][..], b"\r\n\r\n"].concat();
     let blocks: [&[u8]; 27] = [
@@ -108,7 +108,7 @@ fn strange() -> Vec<Strange> {
         ("bad_key", b"events.pattern.A\x01B"),
         ("bad_key", b"events.pattern.A\rB"),
     ];
-    // The server stores a block without its status, and what is left of these is in order.
+    // The server removes the status before it stores a block, and the rest of these blocks is valid.
     let reason = |block: &[u8]| (!block.starts_with(b"NATS/1.0 ")).then_some("bad_headers");
     let block = |headers: &[u8]| (reason(headers), AAPL.to_vec(), Some(headers.to_vec()));
     let subject = |headers: Option<&[u8]>| {
@@ -119,7 +119,7 @@ fn strange() -> Vec<Strange> {
     let all = all.chain(subjects.into_iter().map(subject(None)));
     let all = all.chain(subjects.into_iter().map(subject(Some(b"NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"))));
     let numbered = |(number, (reason, subject, headers)): (usize, (_, _, Option<Vec<u8>>))| {
-        // An id of its own, or the stream would take it for a duplicate.
+        // Each needs its own id, or the stream takes it for a duplicate.
         let headers = headers.map(|headers| match headers.ends_with(b"Nats-Msg-Id: x\r\n\r\n") {
             true => format!("NATS/1.0\r\nNats-Msg-Id: x{number}\r\n\r\n").into_bytes(),
             false => headers,
@@ -144,7 +144,7 @@ fn now() -> Timestamp {
 }
 
 #[tokio::test]
-async fn no_message_stops_a_reader_live_or_again() {
+async fn strange_message_stops_no_reader() {
     let mut cluster = Cluster::start(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let wanted = json!({ "symbols": ["AAPL", "MSFT"] });
@@ -156,7 +156,7 @@ async fn no_message_stops_a_reader_live_or_again() {
 
     let (producer, mut raw, strange) = (cluster.producer().await, RawPublisher::to(&cluster), strange());
     let mut expected = Vec::new();
-    // The time of every strange message, to look back to.
+    // The time of every strange message, for `since`.
     let mut times = Vec::new();
     for (number, message) in strange.iter().enumerate() {
         times.push((now(), expected.len()));
@@ -179,39 +179,40 @@ async fn no_message_stops_a_reader_live_or_again() {
     assert_eq!(by_key(&ids(&back)), by_key(&expected), "resumed");
     assert_eq!(back.gaps, []);
 
-    // Every message, strange or not, is once the first from a time on.
+    // Each strange message is once the first one of a backfill.
     for (number, (at, first)) in times.iter().enumerate() {
         let mut socket = Socket::connect(gateway, "carl", Encoding::Json).await;
         let frame = json!({ "action": "subscribe", "name": "mine", "filter": wanted, "since": at.to_string() });
         socket.request(frame).await;
         assert!(socket.caught_up().await.resumed, "{number}: {:?}", socket.gaps);
-        let came: BTreeSet<String> = ids(&socket).into_iter().collect();
-        let missing: Vec<_> = expected[*first..].iter().filter(|id| !came.contains(*id)).collect();
+        let arrived: BTreeSet<String> = ids(&socket).into_iter().collect();
+        let missing: Vec<_> = expected[*first..].iter().filter(|id| !arrived.contains(*id)).collect();
         assert_eq!(missing, [""; 0], "since {number}");
     }
 
     let dead = strange.iter().filter(|message| message.reason.is_some()).count();
-    let letters = eventually("every dead letter is stored", DEADLINE, async || {
-        let letters = stored(&cluster.client, names::DEAD_LETTERS).await;
-        (letters.len() >= dead).then_some(letters)
+    let dead_letters = eventually("every dead letter is stored", DEADLINE, async || {
+        let dead_letters = stored(&cluster.client, names::DEAD_LETTERS).await;
+        (dead_letters.len() >= dead).then_some(dead_letters)
     })
     .await;
-    assert_eq!(letters.len(), dead);
-    // A block that is too large for a header stands before the payload.
-    let parts = |letter: async_nats::jetstream::Message| {
-        let bytes = letter.headers.as_ref().unwrap().get("Tickwire-Headers-Bytes").map(|count| count.as_str());
+    assert_eq!(dead_letters.len(), dead);
+    // A block that is too large for a header is in front of the payload.
+    let parts = |dead_letter: async_nats::jetstream::Message| {
+        let bytes = dead_letter.headers.as_ref().unwrap().get("Tickwire-Headers-Bytes").map(|count| count.as_str());
         let block = bytes.map_or(0, |count| count.parse().unwrap());
-        (letter.payload[block..].to_vec(), letter)
+        (dead_letter.payload[block..].to_vec(), dead_letter)
     };
-    let mut letters: BTreeMap<Vec<u8>, _> = letters.into_iter().map(parts).collect();
+    let mut dead_letters: BTreeMap<Vec<u8>, _> = dead_letters.into_iter().map(parts).collect();
     for Strange { reason, subject, headers, payload } in strange.iter().filter(|message| message.reason.is_some()) {
-        let letter = letters.remove(payload).unwrap_or_else(|| panic!("no letter for {}", payload.escape_ascii()));
-        let told = letter.headers.as_ref().unwrap();
-        let header = |name: &str| told.get(name).map(|value| value.as_str());
+        let dead_letter =
+            dead_letters.remove(payload).unwrap_or_else(|| panic!("no dead letter for {}", payload.escape_ascii()));
+        let fields = dead_letter.headers.as_ref().unwrap();
+        let header = |name: &str| fields.get(name).map(|value| value.as_str());
         let bytes = |name: &str| header(name).map(|text| STANDARD.decode(text).unwrap());
         assert_eq!(header("Tickwire-Reason"), *reason, "{}", payload.escape_ascii());
-        let before = letter.payload.len() - payload.len();
-        let block = bytes("Tickwire-Headers-Base64").or((before > 0).then(|| letter.payload[..before].to_vec()));
+        let before = dead_letter.payload.len() - payload.len();
+        let block = bytes("Tickwire-Headers-Base64").or((before > 0).then(|| dead_letter.payload[..before].to_vec()));
         assert_eq!(block.as_ref(), headers.as_ref());
         let kept = bytes("Tickwire-Subject-Base64").unwrap_or_else(|| header("Tickwire-Subject").unwrap().into());
         let tail = subject.rsplit(|byte| *byte == b'.').next().unwrap();
@@ -236,20 +237,23 @@ fn by_key(ids: &[String]) -> BTreeMap<&str, Vec<&str>> {
 }
 
 #[tokio::test]
-async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
+async fn strange_message_between_nodes_stops_no_node() {
     let mut cluster = Cluster::start(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
-    // The names of nodes with their nonces are no secret: whoever may subscribe hears them.
-    let mut boots = BTreeSet::new();
-    let mut heard = cluster.client.subscribe("gw.>").await.unwrap();
-    while boots.is_empty() {
-        let message = tokio::time::timeout(DEADLINE, futures_util::StreamExt::next(&mut heard)).await.unwrap().unwrap();
-        boots.extend(names::parse_gateway(&message.subject).map(|(id, nonce)| (id.to_owned(), nonce.to_owned())));
+    // The names and nonces of nodes are not secret: any subscriber receives them.
+    let mut gateways = BTreeSet::new();
+    let mut gateway_messages = cluster.client.subscribe("gw.>").await.unwrap();
+    while gateways.is_empty() {
+        let message = tokio::time::timeout(DEADLINE, futures_util::StreamExt::next(&mut gateway_messages))
+            .await
+            .unwrap()
+            .unwrap();
+        gateways.extend(names::parse_gateway(&message.subject).map(|(id, nonce)| (id.to_owned(), nonce.to_owned())));
     }
-    // The test's own connection would not survive what follows.
-    drop(heard);
+    // The test's own connection would not survive the following messages.
+    drop(gateway_messages);
     cluster.client.flush().await.unwrap();
     let mut subjects = vec![
         names::INTEREST.to_owned(),
@@ -259,7 +263,7 @@ async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
         names::beat("router"),
         names::beat("gateway"),
     ];
-    for (id, nonce) in &boots {
+    for (id, nonce) in &gateways {
         subjects.extend([names::gateway(id, nonce), names::snapshot(id, nonce), names::replayed(id, nonce, 7)]);
     }
     let mut raw = RawPublisher::to(&cluster);
@@ -299,12 +303,12 @@ async fn no_message_on_the_subjects_between_nodes_stops_a_node() {
     }
 }
 
-/// A producer names where the acknowledgement of what it publishes goes to, and the server sends it there, whatever the
-/// producer may publish itself: to the leases of routers too. Nobody loses one by that.
+/// A producer names the subject of the acknowledgement, and the server publishes it there without checking the
+/// producer's permissions, even to the leases of routers. No owner loses a lease by that.
 #[tokio::test]
-async fn acknowledgements_that_are_sent_to_leases_take_them_from_nobody() {
+async fn acknowledgements_sent_to_leases_take_no_lease() {
     const ROUNDS: usize = 3;
-    // So long that no owner is late, however busy the machine is: a lease that is lost is lost by what was written over it.
+    // Long enough that no owner is late on a busy machine: a lost lease then proves that the overwriting took it.
     let mut cluster = Cluster::start_with(2, 1, &[("membership.lease_ttl", "10s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     cluster.settled().await;
@@ -328,7 +332,7 @@ async fn acknowledgements_that_are_sent_to_leases_take_them_from_nobody() {
             let message = timeout(DEADLINE, written.next()).await.expect("leases are overwritten").unwrap();
             overwritten += usize::from(is_acknowledgement(&message.payload));
         }
-        // Each owner finds that out when it renews its lease, and writes it again.
+        // Each owner detects it when it renews its lease, and writes the lease again.
         for (bucket, key) in &keys {
             let stream = jetstream.get_stream(format!("KV_{bucket}")).await.unwrap();
             let subject = format!("$KV.{bucket}.{key}");

@@ -1,8 +1,8 @@
-//! A stranger: whoever can reach a door and means harm, or knows no better. From a seed it throws bytes at every door at
-//! once, while everything else goes on: at client sockets before and after they say who they are, at the HTTP and admin
-//! servers, at the subjects of producers, and at those between nodes.
+//! A stranger: anyone who can reach an interface and sends hostile or wrong input. From a seed it sends random bytes to
+//! every interface at once, while the test runs: to client sockets before and after authentication, to the HTTP and
+//! admin servers, to the subjects of producers, and to those between nodes.
 //!
-//! Nothing that it stores is a valid event, so that whatever it does changes nothing of what anybody is due.
+//! It stores no valid event, so it does not change the events that clients must get.
 
 mod bytes;
 mod client;
@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::ledger::reader::Gateways;
 
-/// Where admin servers are to be found.
+/// The addresses of the admin servers.
 pub(crate) type Admins = Arc<Mutex<Vec<SocketAddr>>>;
 
-/// How often each door was tried.
+/// How often each interface was tried.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
     sockets: AtomicUsize,
@@ -32,7 +32,7 @@ pub(crate) struct Tried {
     peers: AtomicUsize,
 }
 
-/// A stranger at work. Dropping it ends it.
+/// A running stranger. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Stranger {
     stop: CancellationToken,
@@ -41,7 +41,7 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// Begins. `gateways` and `admins` may change meanwhile; `cluster` gives the address of NATS and a name to use.
+    /// Starts it. `gateways` and `admins` may change meanwhile; `cluster` has the address of NATS and credentials.
     pub(crate) fn start(seed: u64, cluster: &Cluster, gateways: &Gateways, admins: &Admins) -> Self {
         eprintln!("the stranger's seed is {seed}");
         let (stop, tried) = (CancellationToken::new(), Arc::new(Tried::default()));
@@ -63,7 +63,7 @@ impl Stranger {
         Self { stop, tasks, tried }
     }
 
-    /// Ends, and fails unless every door was tried.
+    /// Ends it, and fails unless every interface was tried.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
@@ -72,7 +72,7 @@ impl Stranger {
         eprintln!("the stranger tried {:?}", self.tried);
         let Tried { sockets, requests, events, peers } = &*self.tried;
         let least = [sockets, requests, events, peers].map(|count| count.load(Ordering::Relaxed)).into_iter().min();
-        assert!(least > Some(10), "the stranger came to every door: {:?}", self.tried);
+        assert!(least > Some(10), "the stranger tried every interface: {:?}", self.tried);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who a client is, for how long, and what it is told when that is not believed.
+//! Tokens: authentication, expiry and renewal, and the errors of refused tokens.
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ fn signed(header: &jsonwebtoken::Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, &jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// A token that expires in so many seconds.
+/// A token that expires in `seconds`.
 fn token(user: &str, seconds: f64) -> String {
     signed(&jsonwebtoken::Header::default(), &json!({ "sub": user, "exp": now() + seconds }))
 }
@@ -33,7 +33,7 @@ fn auth(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_is_told_before_its_token_expires_renews_it_or_ends_without_a_loss() {
+async fn session_is_notified_before_expiry_and_renews_or_ends_without_loss() {
     let jwt = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("auth.leeway", "1s")];
     let mut cluster = Cluster::start_with(1, 1, &jwt).await;
     let gateway = cluster.gateway_addresses().await[0];
@@ -47,7 +47,7 @@ async fn a_session_is_told_before_its_token_expires_renews_it_or_ends_without_a_
     let producer = cluster.producer().await;
     producer.publish_all(&(0..20).map(|n| feed::pattern("AAPL", n)).collect::<Vec<_>>()).await;
 
-    // A token that is not good, or another user's, changes nothing.
+    // An invalid token, or one of another user, changes nothing.
     for (bad, code) in [
         (token("ann", -60.0), ErrorCode::AuthFailed),
         (token("bob", 60.0), ErrorCode::AlreadyAuthenticated),
@@ -61,12 +61,12 @@ async fn a_session_is_told_before_its_token_expires_renews_it_or_ends_without_a_
         assert_eq!((notice.code.as_str(), socket.notices.len()), ("token_expiring", 1));
         assert!(notice.expires_ms.is_some_and(|left| (1..=1_000).contains(&left)), "{notice:?}");
     }
-    let ServerMessage::Authenticated(said) = renewed.request(auth(&token("ann", 600.0))).await else {
+    let ServerMessage::Authenticated(renewal) = renewed.request(auth(&token("ann", 600.0))).await else {
         panic!("not renewed")
     };
-    assert!(said.user.as_str() == "ann" && (590_000..=600_000).contains(&said.expires_ms), "{said:?}");
+    assert!(renewal.user.as_str() == "ann" && (590_000..=600_000).contains(&renewal.expires_ms), "{renewal:?}");
 
-    // The other one is given what waits and its position, and is closed; with a new token it goes on there.
+    // The other session gets the waiting events and its position, and is closed; with a new token it resumes there.
     let (code, _) = ending.closed().await;
     assert_eq!(code, CloseCode::TokenExpired.code());
     producer.publish_all(&(20..40).map(|n| feed::pattern("AAPL", n)).collect::<Vec<_>>()).await;
@@ -90,7 +90,7 @@ async fn a_session_is_told_before_its_token_expires_renews_it_or_ends_without_a_
     assert_eq!(metrics.get("tickwire_gateway_token_renewals_total"), 1.0);
 }
 
-/// The refusal of a token, and the close that follows it.
+/// The error for a token, and the close that follows.
 async fn refusal(mut socket: Socket) -> (u16, String, u16) {
     let error = socket.error().await;
     (error.code, error.msg, socket.closed().await.0)
@@ -103,7 +103,7 @@ async fn in_the_first_frame(gateway: SocketAddr, token: &str) -> Socket {
 }
 
 #[tokio::test]
-async fn a_token_is_refused_alike_wherever_it_stands_with_what_is_wrong() {
+async fn token_errors_are_the_same_in_header_query_and_frame() {
     let settings = [
         ("auth.mode", "jwt"),
         ("auth.jwt_secret", SECRET),
@@ -120,12 +120,12 @@ async fn a_token_is_refused_alike_wherever_it_stands_with_what_is_wrong() {
         signed(&jsonwebtoken::Header::default(), &claims)
     };
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.";
-    let good = claims(json!({}));
-    let mut socket = Socket::open(gateway, &format!("?token={good}"), Encoding::Json).await;
+    let valid = claims(json!({}));
+    let mut socket = Socket::open(gateway, &format!("?token={valid}"), Encoding::Json).await;
     assert_eq!(socket.welcome().await.user.as_str(), "ann");
-    assert_eq!(get(gateway, &format!("/v1/connect?token={good}")).await.0, 200);
+    assert_eq!(get(gateway, &format!("/v1/connect?token={valid}")).await.0, 200);
 
-    for (token, says, close) in [
+    for (token, reason, close) in [
         (claims(json!({ "exp": now() - 3_600.0 })), "expired 3", CloseCode::TokenExpired),
         (claims(json!({ "nbf": now() + 3_600.0 })), "not valid for another 3", CloseCode::TokenNotYetValid),
         (claims(json!({ "exp": "tomorrow" })), "`exp`", CloseCode::AuthFailed),
@@ -133,7 +133,7 @@ async fn a_token_is_refused_alike_wherever_it_stands_with_what_is_wrong() {
         (claims(json!({ "aud": "elsewhere" })), "auth.audience", CloseCode::AuthFailed),
         (claims(json!({ "iss": "https://evil.example" })), "auth.issuer", CloseCode::AuthFailed),
         (claims(json!({ "sub": null })), "`sub` is missing", CloseCode::AuthFailed),
-        (format!("{good}x"), "signature", CloseCode::AuthFailed),
+        (format!("{valid}x"), "signature", CloseCode::AuthFailed),
         (unsigned.to_owned(), "none", CloseCode::AuthFailed),
     ] {
         let ways = [
@@ -143,17 +143,17 @@ async fn a_token_is_refused_alike_wherever_it_stands_with_what_is_wrong() {
         ];
         for socket in ways {
             let (code, msg, closed) = refusal(socket).await;
-            assert_eq!((code, closed), (ErrorCode::AuthFailed.code(), close.code()), "{says}: {msg}");
-            assert!(msg.contains(says) && !msg.contains(SECRET), "{says}: {msg}");
+            assert_eq!((code, closed), (ErrorCode::AuthFailed.code(), close.code()), "{reason}: {msg}");
+            assert!(msg.contains(reason) && !msg.contains(SECRET), "{reason}: {msg}");
         }
         let (status, msg) = get(gateway, &format!("/v1/connect?token={token}")).await;
-        assert!(status == 401 && msg.contains(says), "{says}: {msg}");
+        assert!(status == 401 && msg.contains(reason), "{reason}: {msg}");
     }
 }
 
-/// A tab that was frozen while it should have authenticated comes back, and a bare word costs it nothing.
+/// A client that authenticates too late may connect again, and a bare `ping` costs it nothing.
 #[tokio::test]
-async fn what_time_mends_is_not_final() {
+async fn temporary_faults_are_not_final_closes() {
     let jwt = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET), ("gateway.auth_timeout", "200ms")];
     let mut cluster = Cluster::start_with(1, 1, &jwt).await;
     let gateway = cluster.gateway_addresses().await[0];

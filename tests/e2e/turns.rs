@@ -1,5 +1,5 @@
-//! What some clients ask for delays nobody else: each flood comes over three connections while another client's events are
-//! timed, and none of these is missing.
+//! Expensive requests of some clients do not delay others: three connections flood while another client's events are
+//! measured, and none of these is missing.
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
@@ -22,16 +22,16 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::node::{DEADLINE, tickwire};
 
-/// How many events are timed.
+/// How many events are measured.
 const EVENTS: usize = 100;
 
 /// How many connections flood.
 const FLOODS: usize = 3;
 
-/// Far above what is promised, for a machine that is busy with other tests.
+/// The allowed latency: far above the promise, for a machine that is busy with other tests.
 const LATENCY: Duration = Duration::from_millis(250);
 
-/// Floods, each on a thread of its own, so that none of them keeps the test from what it times. They end with this.
+/// Floods, each on a thread of its own, so that they do not delay the test itself. Dropping this ends them.
 struct Floods {
     stop: Option<watch::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -65,13 +65,13 @@ impl Drop for Floods {
     }
 }
 
-/// Sends these frames over and over, each as soon as the connection takes it, and reads whatever is answered.
+/// Sends these frames over and over, each as soon as the connection takes it, and reads all answers.
 async fn flood(gateway: SocketAddr, query: String, first: Vec<Value>, then: Vec<Value>) {
     let ws = try_connect(gateway, &query, Encoding::Json).await.unwrap();
     let (mut write, mut read) = ws.split();
     let text = |frame: &Value| Message::text(frame.to_string());
     let (first, then): (Vec<_>, Vec<_>) = (first.iter().map(text).collect(), then.iter().map(text).collect());
-    let say = async {
+    let send = async {
         for frame in first {
             write.send(frame).await?;
         }
@@ -82,15 +82,15 @@ async fn flood(gateway: SocketAddr, query: String, first: Vec<Value>, then: Vec<
         }
     };
     let listen = async { while let Some(Ok(_)) = read.next().await {} };
-    let said: Result<(), tokio_tungstenite::tungstenite::Error> = tokio::select! {
-        said = say => said,
+    let sent: Result<(), tokio_tungstenite::tungstenite::Error> = tokio::select! {
+        sent = send => sent,
         () = listen => Ok(()),
     };
-    drop(said);
+    drop(sent);
 }
 
-/// Connects, sends a frame, and leaves when what it asks for has come, over and over.
-async fn come_and_go(gateway: SocketAddr, query: String, frame: Value) {
+/// Connects, sends a frame, waits for the answer and disconnects, over and over.
+async fn connect_repeatedly(gateway: SocketAddr, query: String, frame: Value) {
     loop {
         let Some(mut ws) = try_connect(gateway, &query, Encoding::Json).await else {
             tokio::task::yield_now().await;
@@ -107,7 +107,7 @@ async fn come_and_go(gateway: SocketAddr, query: String, frame: Value) {
     }
 }
 
-/// Times the events of a client, one after the other, while others flood, and checks that it misses none.
+/// Measures the events of a client, one after the other, while others flood, and checks that it misses none.
 async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, floods: Floods) {
     let producer = cluster.producer().await;
     let known = socket.events.len();
@@ -127,15 +127,15 @@ async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, flo
     assert!(most < LATENCY, "{what}: {most:?} at p99");
 }
 
-/// A client whose events are timed: each is sent at once.
-async fn good(gateway: SocketAddr) -> Socket {
+/// The client whose events are measured. They are sent at once.
+async fn measured_client(gateway: SocketAddr) -> Socket {
     let mut socket = Socket::connect(gateway, "good", Encoding::Json).await;
     let frame = json!({ "action": "subscribe", "name": "mine", "filter": { "symbols": ["GOOD"] }, "window_ms": 0 });
     socket.request(frame).await;
     socket
 }
 
-/// Who floods, in an address.
+/// The query of a flooding user.
 fn flooding(number: usize) -> String {
     query(&format!("flood-{number}"))
 }
@@ -145,10 +145,10 @@ fn floods(gateway: SocketAddr, first: &[Value], then: &[Value]) -> Floods {
 }
 
 #[tokio::test]
-async fn who_subscribes_or_lists_without_end_delays_nobody() {
+async fn endless_subscribe_and_list_delay_no_other_client() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
-    let mut socket = good(gateway).await;
+    let mut socket = measured_client(gateway).await;
     let subscribe = json!({ "action": "subscribe", "name": "a" });
     time_events(&mut cluster, &mut socket, "pipelined subscribe", floods(gateway, &[], &[subscribe])).await;
 
@@ -157,7 +157,7 @@ async fn who_subscribes_or_lists_without_end_delays_nobody() {
     let list = [json!({ "action": "list" })];
     time_events(&mut cluster, &mut socket, "list of a large filter", floods(gateway, &[large], &list)).await;
 
-    // As much as a session may have.
+    // The largest session allowed.
     let rooms: Vec<String> = (0..1_000).map(|number| format!("{number:x>80}")).collect();
     let largest = json!({ "action": "subscribe", "name": "large", "filter": { "rooms": rooms } });
     let both = [list[0].clone(), largest.clone()];
@@ -177,11 +177,11 @@ async fn who_subscribes_or_lists_without_end_delays_nobody() {
 }
 
 #[tokio::test]
-async fn a_position_of_other_partitions_than_the_streams_is_refused_and_costs_nobody_anything() {
+async fn positions_with_wrong_partition_counts_are_refused_and_delay_no_client() {
     let settings = [("gateway.max_malformed", "1000")];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
-    let mut socket = good(gateway).await;
+    let mut socket = measured_client(gateway).await;
     let of = |partitions: usize| {
         let mut position = Position::from_str(&socket.position).unwrap();
         position.seqs = vec![Seq(0); partitions];
@@ -203,7 +203,7 @@ async fn a_position_of_other_partitions_than_the_streams_is_refused_and_costs_no
     assert!(socket.caught_up().await.resumed);
 
     let frame = json!({ "action": "subscribe", "name": "x", "since": many });
-    // Whoever says nothing else is closed in the end, so each says something else in between.
+    // A client that sends only wrong frames is closed, so each sends a valid one in between.
     let frames = vec![frame, json!({ "action": "ping" })];
     let all = Floods::start(|number| {
         let frames = frames.clone();
@@ -217,10 +217,10 @@ async fn a_position_of_other_partitions_than_the_streams_is_refused_and_costs_no
 }
 
 #[tokio::test]
-async fn who_asks_for_the_past_over_and_over_delays_nobody_and_keeps_no_other_from_the_past() {
+async fn endless_backfill_delays_neither_events_nor_other_backfill() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
-    let mut socket = good(gateway).await;
+    let mut socket = measured_client(gateway).await;
     let events: Vec<Outgoing> = (0..3_000).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
     cluster.producer().await.publish_all(&events).await;
     let nothing = json!({ "action": "subscribe", "name": "s", "filter": { "symbols": ["NONE"] }, "since": "1h" });
@@ -231,27 +231,27 @@ async fn who_asks_for_the_past_over_and_over_delays_nobody_and_keeps_no_other_fr
     position.seqs.iter_mut().for_each(|seq| *seq = Seq(0));
     let subscriptions = json!({ "s": { "filter": { "symbols": ["NONE"] } } });
     let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
-    let resumes = Floods::start(|number| come_and_go(gateway, flooding(number), resume.clone()));
+    let resumes = Floods::start(|number| connect_repeatedly(gateway, flooding(number), resume.clone()));
     time_events(&mut cluster, &mut socket, "resumes in a loop", resumes).await;
 
     let all = floods(gateway, &[], &[nothing]);
-    eventually("the floods ask for the past", DEADLINE, async || {
+    eventually("the floods ask for backfill", DEADLINE, async || {
         let metrics = cluster.gateways[0].metrics().await;
         (metrics.get("tickwire_gateway_put_off_catch_ups_total") > 0.0
             || metrics.get("tickwire_gateway_gatherings_total") > 5.0)
             .then_some(())
     })
     .await;
-    let past = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "1h" });
+    let backfill = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "1h" });
     let known = socket.events.len();
-    socket.request(past).await;
+    socket.request(backfill).await;
     assert!(socket.caught_up().await.resumed);
     assert_eq!(socket.events.len() - known, 3_000 + 2 * EVENTS);
     drop(all);
 }
 
 #[tokio::test]
-async fn who_renews_its_token_without_end_delays_nobody() {
+async fn endless_token_renewals_delay_no_other_client() {
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
     let settings = [("auth.mode", "jwt"), ("auth.jwt_secret", SECRET)];
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
@@ -266,7 +266,7 @@ async fn who_renews_its_token_without_end_delays_nobody() {
     socket.request(frame).await;
     let all = Floods::start(|number| {
         let token = token(&format!("flood-{number}"));
-        // One that is as good as the one before, and one that is as long as it may be.
+        // A valid token, and one of the largest allowed length.
         let wrong = format!("eyJhbGciOiJIUzI1NiJ9.{}.c2ln", "A".repeat(100_000));
         let renew = [&token, &wrong].map(|token| json!({ "action": "auth", "token": token }));
         flood(gateway, format!("?token={token}"), Vec::new(), renew.to_vec())

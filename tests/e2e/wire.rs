@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::node::DEADLINE;
 
-/// A connection, and what was read of it and not looked at.
+/// A connection, and the bytes that were read and not handled.
 #[derive(Debug)]
 pub(crate) struct Wire {
     stream: TcpStream,
@@ -39,7 +39,7 @@ impl Wire {
         Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
     }
 
-    /// Connects, if somebody listens.
+    /// Connects, or returns `None` if no process listens.
     pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
         Some(Self { stream: TcpStream::connect(address).await.ok()?, read: Vec::new() })
     }
@@ -49,12 +49,12 @@ impl Wire {
         self.try_send(bytes).await.unwrap();
     }
 
-    /// Sends bytes in one segment, if the other side has not gone.
+    /// Sends bytes in one segment, or returns an error if the connection has ended.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await
     }
 
-    /// Reads the head of an answer; `None` if the connection ends before.
+    /// Reads the head of an answer. Returns `None` if the connection ends before.
     pub(crate) async fn head(&mut self) -> Option<Head> {
         let end = self.until(b"\r\n\r\n", DEADLINE).await?;
         let text = String::from_utf8(self.read.drain(..end).collect()).unwrap();
@@ -68,9 +68,9 @@ impl Wire {
         self.head().await.expect("an answer")
     }
 
-    /// Waits until these bytes have come, and tells where they end; `None` when the connection ends, or time is up.
+    /// Waits until these bytes have arrived, and returns their end. Returns `None` if the connection or the time ends.
     pub(crate) async fn until(&mut self, wanted: &[u8], deadline: Duration) -> Option<usize> {
-        let come = async {
+        let found = async {
             loop {
                 if let Some(at) = self.read.windows(wanted.len()).position(|window| window == wanted) {
                     return Some(at + wanted.len());
@@ -80,7 +80,7 @@ impl Wire {
                 }
             }
         };
-        timeout(deadline, come).await.ok().flatten()
+        timeout(deadline, found).await.ok().flatten()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The cases of the Autobahn test suite, as PyPI's `kosoku` drives them: all about WebSocket but its speed and its
-//! compression, against a gateway, and against the library that the Rust client stands on.
+//! The cases of the Autobahn test suite, run by PyPI's `kosoku`: all of WebSocket except speed and compression, with a
+//! gateway, and with the library of the Rust client.
 
 mod strip;
 
@@ -33,14 +33,14 @@ const ALL_DEADLINE: Duration = Duration::from_secs(120);
 const CASES: usize = 230;
 const CASES_OF_ECHOES: usize = 16;
 
-/// What was seen in one case.
+/// The result of one case.
 struct Case {
     id: String,
     behavior: String,
     behavior_close: String,
-    /// The code with which the other side closed, if it did.
+    /// The close code of the other side, if it closed.
     code: Option<u64>,
-    /// Whether an echo has to come for this verdict, of those that the case knows.
+    /// Whether the case expects an echo for this verdict.
     wants_echo: BTreeMap<String, bool>,
 }
 
@@ -59,8 +59,8 @@ impl Case {
         }
     }
 
-    /// Whether all is right. `NON-STRICT` is right for a case that would take an echo for more, and for none other: text
-    /// that is not UTF-8, for one, is to be told while it comes.
+    /// Whether the result is right. `NON-STRICT` is only right for a case that wants an echo for `OK`. For other cases
+    /// it is a fault: for example, invalid UTF-8 must be refused while it arrives.
     fn is_right(&self) -> bool {
         let is_strict = self.behavior == "OK";
         let would_take_an_echo = self.behavior == "NON-STRICT" && self.wants_echo.get("OK") == Some(&true);
@@ -72,15 +72,15 @@ impl Case {
     }
 }
 
-/// Whether what a case asks for is an echo of what is allowed, so that a server which echoes nothing cannot do it right.
+/// Whether a case needs an echo of a valid message, so that a server without echo cannot pass it.
 fn needs_echo(id: &str) -> bool {
     match id.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>()[..] {
-        // Messages in fragments as they should be, with pings between them or not.
+        // Valid fragmented messages, with or without pings in between.
         [5, 3..=8 | 19 | 20] => true,
-        // Text that is UTF-8: none, whole, in fragments, each sort of character, the first and the last of each length,
-        // around surrogates, no characters at all, the sign for what is none.
+        // Valid UTF-8: empty, whole, in fragments, each kind of character, the first and the last of each length,
+        // around surrogates, noncharacters, the replacement character.
         [6, 1 | 2 | 5 | 7 | 9 | 22 | 23, _] | [6, 11, 1..=4] => true,
-        // A text of several bytes that grows by one of them, where it ends with a whole character.
+        // A multi-byte text of growing length, where it ends with a whole character.
         [6, 6, 2 | 5 | 7 | 9 | 11] => true,
         // A message before the close.
         [7, 1, 1] => true,
@@ -88,9 +88,9 @@ fn needs_echo(id: &str) -> bool {
     }
 }
 
-/// Whether RFC 6455 leaves open what a case asks for, so that it calls whatever happens `INFORMATIONAL`.
+/// Whether RFC 6455 does not define the expected result of a case, so that every result is `INFORMATIONAL`.
 fn is_open(id: &str) -> bool {
-    // Much to echo right before the close; closes with the codes 5000 and 65535.
+    // A large echo right before the close; closes with the codes 5000 and 65535.
     ["7.1.6", "7.13.1", "7.13.2"].contains(&id)
 }
 
@@ -99,7 +99,7 @@ fn sections(first: u32) -> Vec<String> {
     (first..=7).flat_map(|section| ["-i".to_owned(), format!("{section}.*")]).collect()
 }
 
-/// What was seen, case by case, after the reports are written.
+/// Reads the reports of all cases.
 fn read(folder: &Path) -> Vec<Case> {
     let index: Value = serde_json::from_slice(&fs::read(folder.join("index.json")).unwrap()).unwrap();
     let agents = index.as_object().unwrap().values();
@@ -108,7 +108,7 @@ fn read(folder: &Path) -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn a_gateway_does_all_that_rfc_6455_says_of_servers() {
+async fn gateway_passes_the_autobahn_cases_for_servers() {
     let mut cluster = Cluster::start_shipped(1, 1).await;
     let target = format!("/v1/stream{}", cluster.query("autobahn"));
     let address = strip(cluster.gateways[0].gateway().await, target).await;
@@ -116,7 +116,7 @@ async fn a_gateway_does_all_that_rfc_6455_says_of_servers() {
     let mut command = Command::new(python("kosoku"));
     command.args(sections(2)).args(["-p", &AT_ONCE.to_string(), "-o", "seen", &address.to_string()]);
     let mut kosoku = Process::start("kosoku", home.path(), command.current_dir(home.path()));
-    // It calls all that want an echo failed, and so itself.
+    // The suite fails all cases that want an echo, and so fails itself.
     kosoku.wait(ALL_DEADLINE).await;
     let cases = read(&home.path().join("seen"));
     assert_eq!(cases.len(), CASES, "{}", kosoku.stderr());
@@ -129,7 +129,7 @@ async fn a_gateway_does_all_that_rfc_6455_says_of_servers() {
     let (echoes, others): (Vec<_>, Vec<_>) = judged.into_iter().partition(|case| needs_echo(&case.id));
     let wrong: Vec<_> = others.iter().filter(|case| !case.is_right()).map(|case| case.shown()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // What is allowed is not refused, at least: a close answers that of the other side.
+    // At least, valid messages are not refused: a close only answers that of the other side.
     let refused: Vec<_> = echoes.iter().filter(|case| case.code.is_some_and(|code| code != 1000)).collect();
     assert!(refused.is_empty(), "{:#?}", refused.iter().map(|case| case.shown()).collect::<Vec<_>>());
     let codes: Vec<_> = open.iter().map(|case| (&case.id[..], case.code)).collect();
@@ -143,14 +143,14 @@ async fn a_gateway_does_all_that_rfc_6455_says_of_servers() {
     );
 }
 
-/// The library of the Rust client, as that sets it up, on this connection.
+/// Connects with the library of the Rust client, in the same configuration.
 async fn connect(server: &str, path: &str) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(server).await.unwrap();
     let url = format!("ws://{server}{path}");
     client_async_with_config(url, stream, Some(websocket_limits())).await.unwrap().0
 }
 
-/// Sends back what comes, until the connection ends, however it does.
+/// Echoes messages until the connection ends.
 async fn echo(server: &str, path: &str) {
     let mut socket = connect(server, path).await;
     while let Some(Ok(message)) = socket.next().await {
@@ -161,15 +161,15 @@ async fn echo(server: &str, path: &str) {
 }
 
 #[tokio::test]
-async fn the_library_beneath_the_rust_client_does_all_that_rfc_6455_says_of_clients() {
+async fn client_library_passes_the_autobahn_cases_for_clients() {
     let home = TempDir::with_prefix("tickwire-e2e-autobahn-").unwrap();
     let mut command = Command::new(python("kosoku"));
     command.args(["-m", "fuzzingserver"]).args(sections(1)).args(["-o", "seen", "127.0.0.1:0"]);
     let mut kosoku = Process::start("kosoku", home.path(), command.current_dir(home.path()));
-    let server = eventually("the server says where it listens", DEADLINE, async || {
+    let server = eventually("the server prints its address", DEADLINE, async || {
         assert_eq!(kosoku.exit(), None, "it has ended: {}", kosoku.stderr());
-        let said = kosoku.stderr();
-        Some(said.split_once("ws://")?.1.split_once('\n')?.0.to_owned())
+        let output = kosoku.stderr();
+        Some(output.split_once("ws://")?.1.split_once('\n')?.0.to_owned())
     })
     .await;
     let count = connect(&server, "/getCaseCount").await.next().await.unwrap().unwrap().into_text().unwrap();
@@ -183,7 +183,7 @@ async fn the_library_beneath_the_rust_client_does_all_that_rfc_6455_says_of_clie
     let cases = read(&home.path().join("seen"));
     assert_eq!(cases.len(), CASES + CASES_OF_ECHOES, "{}", kosoku.stderr());
     let (open, judged): (Vec<_>, Vec<_>) = cases.iter().partition(|case| is_open(&case.id));
-    // A client may tell text that is not UTF-8 when a fragment of it is whole, and no earlier.
+    // A client may refuse invalid UTF-8 only when a fragment is complete.
     let is_right = |case: &Case| ["OK", "NON-STRICT"].contains(&&case.behavior[..]) && case.behavior_close == "OK";
     let wrong: Vec<_> = judged.iter().filter(|case| !is_right(case)).map(|case| case.shown()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");

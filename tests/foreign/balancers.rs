@@ -1,4 +1,4 @@
-//! Debian's nginx and HAProxy before two gateways, with the configurations of `docs/balancers.md`.
+//! Debian's nginx and HAProxy in front of two gateways, with the configurations of `docs/balancers.md`.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -23,26 +23,26 @@ use crate::listener::Listener;
 use crate::node::{TestNode, get};
 use crate::oracle::{assert_exact, filter};
 
-/// How many clients come through each balancer, and how many more after a gateway has come back.
+/// How many clients connect through each balancer, and how many more after a gateway has restarted.
 const CLIENTS: usize = 40;
 const LATER: usize = 20;
 
-/// By how much the gateways may differ from their share.
-const LEVEL: f64 = 0.2;
+/// The allowed difference of gateways from their share.
+const MOST_IMBALANCE: f64 = 0.2;
 
-/// How long an idle client is looked at: longer than any limit of a balancer's.
+/// How long an idle client is observed: longer than any limit of a balancer.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How often an idle client is told that its connection lives (`gateway.heartbeat_interval`).
+/// How often an idle client gets a heartbeat, in seconds (`gateway.heartbeat_interval`).
 const HEARTBEAT: u64 = 15;
 
 /// The time between two events.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// How long anything may take here. What ships notices deaths later than what other tests run.
+/// The deadline of any step. Default settings notice deaths later than those of other tests.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// The gateways of the documents' examples: where clients connect, and where the balancer asks for health.
+/// The gateways in the document: the addresses for clients, and the port for health checks.
 const GATEWAYS: [&str; 2] = ["10.0.0.1:8080", "10.0.0.2:8080"];
 const ADMIN_PORT: &str = "port 9090";
 
@@ -69,7 +69,7 @@ enum Sort {
 }
 
 impl Sort {
-    /// Its configuration, as the document has it.
+    /// Its configuration in the document.
     fn configuration(self) -> String {
         let name = match self {
             Self::Nginx => "nginx.conf",
@@ -79,7 +79,7 @@ impl Sort {
     }
 }
 
-/// A balancer that runs.
+/// A running balancer.
 struct Balancer {
     address: SocketAddr,
     _process: Process,
@@ -87,7 +87,7 @@ struct Balancer {
 }
 
 impl Balancer {
-    /// Starts one with the configuration of the document, in which nothing is changed but where things are.
+    /// Starts a balancer with the configuration of the document; only addresses and paths are changed.
     fn start(sort: Sort, home: &Path, gateways: &[BalancerPlace; 2]) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = home.join("clients.log");
@@ -110,7 +110,7 @@ impl Balancer {
             Sort::Nginx => {
                 change("listen 80;", &format!("listen {address};"));
                 change("/var/log/nginx/clients.log", log.to_str().unwrap());
-                // Debian's folders for these belong to root, and to its own service.
+                // Debian's default folders for these belong to root and to the packaged service.
                 let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                     .map(|of| format!("{of}_temp_path {};\n", home.join(of).display()));
                 change("http {\n", &format!("http {{\n{}", temporary.concat()));
@@ -136,7 +136,7 @@ struct BalancedClient {
     user: String,
     wanted: Value,
     listener: Listener,
-    /// The last sequence of the stream when it came; nothing was published at the time.
+    /// The last sequence of the stream when it connected; no event was published at the time.
     since: Seq,
 }
 
@@ -148,7 +148,7 @@ impl BalancedClient {
         Self { user, wanted, listener, since }
     }
 
-    /// Where it is, as far as it has read.
+    /// Its gateway, according to the last welcome that it read.
     fn gateway(&self) -> String {
         let connected = |message: &Message| match message {
             Message::Connected { welcome } => Some(welcome.gateway.to_string()),
@@ -157,7 +157,7 @@ impl BalancedClient {
         self.listener.others.iter().rev().find_map(connected).unwrap()
     }
 
-    /// With which codes its connections have ended.
+    /// The close codes of its connections.
     fn ends(&self) -> Vec<Option<u16>> {
         let end = |message: &Message| match message {
             Message::Disconnected { code, .. } => Some(*code),
@@ -198,7 +198,7 @@ impl Side {
         clients.extend(futures_util::future::join_all(new).await);
     }
 
-    /// Has each read what came so far.
+    /// Makes each client read all messages so far.
     async fn catch_up(&mut self, cluster: &Cluster) {
         let end = cluster.log().await.end();
         for client in &mut self.clients {
@@ -206,7 +206,7 @@ impl Side {
         }
     }
 
-    /// How many of these clients each gateway has.
+    /// The number of these clients at each gateway.
     fn spread(clients: &[BalancedClient]) -> BTreeMap<String, usize> {
         let mut spread = BTreeMap::new();
         for client in clients {
@@ -216,7 +216,7 @@ impl Side {
     }
 }
 
-/// How many sessions these gateways have.
+/// The number of sessions of these gateways.
 async fn sessions(gateways: &mut [TestNode]) -> f64 {
     let mut sessions = 0.0;
     for gateway in gateways {
@@ -225,7 +225,7 @@ async fn sessions(gateways: &mut [TestNode]) -> f64 {
     sessions
 }
 
-/// Waits until so many sessions are at these gateways.
+/// Waits until these gateways have this many sessions.
 async fn until_sessions(gateways: &mut [TestNode], count: usize) {
     eventually(&format!("{count} sessions"), DEADLINE, async || {
         (sessions(gateways).await == count as f64).then_some(())
@@ -250,7 +250,7 @@ fn limits(sort: Sort) -> Vec<u64> {
 }
 
 #[test]
-fn the_balancers_of_the_document_keep_what_is_quiet_between_heartbeats() {
+fn documented_timeouts_exceed_the_heartbeat_interval() {
     let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("node/config/reference.toml");
     let ships = format!("heartbeat_interval = \"{HEARTBEAT}s\"");
     assert!(fs::read_to_string(reference).unwrap().lines().any(|line| line == ships));
@@ -262,7 +262,7 @@ fn the_balancers_of_the_document_keep_what_is_quiet_between_heartbeats() {
 }
 
 #[tokio::test]
-async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
+async fn balancers_spread_clients_and_fail_over() {
     let mut cluster = Cluster::as_shipped().await;
     cluster.add_router();
     for _ in 0..GATEWAYS.len() {
@@ -273,7 +273,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
     let places = [BalancerPlace::of(&mut cluster.gateways[0]).await, BalancerPlace::of(&mut cluster.gateways[1]).await];
     let mut sides = [Side::start(Sort::Nginx, &places).await, Side::start(Sort::Haproxy, &places).await];
 
-    // Idle clients stay, and all others with them, and the gateways are level.
+    // Idle and active clients stay connected, and the gateways are balanced.
     if is_full() {
         sleep(IDLE).await;
     }
@@ -285,16 +285,16 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         let log = cluster.log().await;
         side.idle.listener.catch_up(&log.end()).await;
         side.catch_up(&cluster).await;
-        // Gateways that started one after the other may have sent some to each other; a balancer ends none.
+        // Gateways that started one after the other may rebalance some clients; a balancer ends no connection.
         let ends: Vec<_> = side.clients.iter().chain([&side.idle]).flat_map(BalancedClient::ends).collect();
         assert!(ends.iter().all(|end| *end == Some(CloseCode::Moved.code())), "{:?}: {ends:?}", side.sort);
         let spread = Side::spread(&side.clients);
         let share = CLIENTS as f64 / places.len() as f64;
-        let is_level = |count: &usize| (*count as f64 - share).abs() <= share * LEVEL;
+        let is_level = |count: &usize| (*count as f64 - share).abs() <= share * MOST_IMBALANCE;
         assert!(spread.len() == places.len() && spread.values().all(is_level), "{:?}: {spread:?}", side.sort);
         report(&format!("balancers/{:?}/level", side.sort), &format!("{:?} clients", spread.values()));
     }
-    // A gateway that is told to stop sends its clients away, and they find the other one.
+    // A stopping gateway closes its clients, and they connect to the other one.
     let mut leaving = cluster.gateways.remove(0);
     let left = leaving.id.clone();
     leaving.process.terminate();
@@ -306,7 +306,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         side.catch_up(&cluster).await;
         assert_eq!(Side::spread(&side.clients).len(), 1, "{:?}", side.sort);
         let draining = Some(CloseCode::Draining.code());
-        // Whatever the balancer makes of their next tries.
+        // For any handling of their next attempts by the balancer.
         let ends: Vec<_> = side.clients.iter().map(BalancedClient::ends).collect();
         let drained = ends.iter().filter(|ends| ends.contains(&draining)).count();
         assert_eq!(before.get(&left), Some(&drained), "{:?}: {before:?}, {ends:?}", side.sort);
@@ -315,14 +315,14 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
     let mut published = first.stop().await;
     let since = cluster.log().await.entries.last().unwrap().seq;
 
-    // It comes back under its address, and new clients go there.
+    // It restarts at its address, and new clients connect to it.
     let (clients, admin) = (places[0].clients.to_string(), places[0].admin.to_string());
     let back = cluster.node_with("gateway", &[BEHIND, ("gateway.listen", &clients), ("admin.listen", &admin)]);
     cluster.gateways.insert(0, back);
     cluster.settled().await;
     let mut scouts: Vec<BalancedClient> = Vec::new();
     for side in &mut sides {
-        eventually("the balancer tries the gateway that came back", DEADLINE, async || {
+        eventually("the balancer uses the restarted gateway", DEADLINE, async || {
             let number = scouts.len();
             scouts.push(
                 BalancedClient::connect(&side.balancer, format!("{:?}-scout-{number}", side.sort), 0, since).await,
@@ -336,7 +336,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
     let second = flow();
     second.more(50).await;
 
-    // The other one dies, and all its clients go on where they were.
+    // The other one dies, and all its clients resume.
     cluster.gateways.remove(1).process.kill();
     until_sessions(&mut cluster.gateways, 2 * (CLIENTS + LATER + 1) + scouts.len()).await;
     second.more(50).await;
@@ -357,7 +357,7 @@ async fn balancers_level_gateways_and_bring_clients_to_the_other_one() {
         report(&format!("balancers/{:?}", side.sort), &format!("{published} events, exact through a drain and a kill"));
     }
 
-    // No name and no token of a client is in nginx' log.
+    // The log of nginx has no name and no token of a client.
     let log = fs::read_to_string(&sides[0].balancer.log).unwrap();
     assert!(log.lines().count() > CLIENTS && log.contains("/v1/stream 101") && !log.contains("user="), "{log}");
 }

@@ -1,5 +1,5 @@
-//! The clients and producers that people use, by the programs of `docs/clients.md`: all get the same events, answer pings,
-//! go on after an abrupt end, and leave with 1000.
+//! Third-party clients and producers, with the programs of `docs/clients.md`: all get the same events, answer pings,
+//! resume after an abrupt end, and close with 1000.
 
 mod programs;
 mod tap;
@@ -21,13 +21,13 @@ use crate::producer::Producer;
 use programs::Programs;
 use tap::{PING, TEXT, Tap, are_answered, close_code};
 
-/// How long what all of them do at once may take: two browsers and two Java machines are among them.
+/// The deadline of any step of all programs together, with two browsers and two Java machines.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What every program of the document subscribes to.
+/// The symbols to which every program of the document subscribes.
 const SYMBOLS: [&str; 3] = ["AAPL", "NVDA", "SPY"];
 
-/// What runs a program.
+/// The runtime of a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Node,
@@ -42,9 +42,9 @@ struct Program {
     name: &'static str,
     file: &'static str,
     by: By,
-    /// What of it is something else here, if anything.
+    /// An edit of the program, if any.
     edit: Option<(&'static str, &'static str)>,
-    /// What its upgrade says of extensions.
+    /// The extensions that its upgrade offers.
     offers: Option<&'static str>,
 }
 
@@ -53,14 +53,14 @@ impl Program {
         Self { name: file, file, by, edit: None, offers }
     }
 
-    /// The program of the package `ws`, its sockets made otherwise.
+    /// The program of the package `ws`, with other socket options.
     const fn ws(name: &'static str, edit: &'static str, offers: Option<&'static str>) -> Self {
         let edit = Some((r#"import WebSocket from "ws";"#, edit));
         Self { name, file: "ws-resume.mjs", by: By::Node, edit, offers }
     }
 }
 
-/// Of each client the shortest.
+/// The shortest program of each client.
 static SHORTEST: [Program; 9] = [
     Program::new("ws.mjs", By::Node, Some("permessage-deflate; client_max_window_bits")),
     Program::new("undici.mjs", By::Node, Some("permessage-deflate; client_max_window_bits")),
@@ -73,7 +73,7 @@ static SHORTEST: [Program; 9] = [
     Program::new("wscat.sh", By::Bash, Some("permessage-deflate; client_max_window_bits")),
 ];
 
-/// Of each client the one that goes on after a break. Those of `ws` offer what no gateway takes as well.
+/// The program of each client that resumes after a break. Those of `ws` also offer extensions that no gateway accepts.
 static RESUMING: [Program; 11] = [
     Program::new("ws-resume.mjs", By::Node, Some("permessage-deflate; client_max_window_bits")),
     Program::ws(
@@ -118,7 +118,7 @@ static RESUMING: [Program; 11] = [
     Program::new("Resume.java", By::Java, None),
 ];
 
-/// The producers: what each prints.
+/// The producers, and their output.
 const PRODUCERS: [(&str, By, &str); 4] = [
     ("nats-js.mjs", By::Node, "false\ntrue\n"),
     ("nats_py.py", By::Python, "False\nTrue\n"),
@@ -126,12 +126,12 @@ const PRODUCERS: [(&str, By, &str); 4] = [
     ("nats_py_core.py", By::Python, ""),
 ];
 
-/// What the programs import.
+/// The modules that the programs import.
 const MODULES: [&str; 2] = ["follow.js", "session.py"];
 
-/// What runs a file of this folder.
+/// The command that runs a file of this folder.
 fn command(by: By, folder: &Path, file: &str) -> Command {
-    // Whoever runs the tests in the background has them ignore Ctrl-C.
+    // A shell makes background processes ignore Ctrl-C.
     let mut command = Command::new("env");
     command.arg("--default-signal=INT").current_dir(folder);
     match by {
@@ -150,7 +150,7 @@ fn command(by: By, folder: &Path, file: &str) -> Command {
     command
 }
 
-/// A program that runs, and the line between it and its gateway.
+/// A running program, and the line between it and its gateway.
 struct ForeignClient {
     program: &'static Program,
     user: String,
@@ -158,7 +158,7 @@ struct ForeignClient {
     tap: Tap,
 }
 
-/// What a client has printed.
+/// The output of a client.
 #[derive(Default)]
 struct Printed {
     events: Vec<ReceivedEvent>,
@@ -169,7 +169,7 @@ struct Printed {
 impl ForeignClient {
     async fn start(program: &'static Program, programs: &Programs, home: &Path, cluster: &mut Cluster) -> Self {
         let tap = Tap::to(cluster.gateways[0].gateway().await).await;
-        // The rate of events that ships is each user's.
+        // The default rate of events is per user.
         let user = program.name.replace(['-', '.'], "_");
         let folder = home.join(program.name);
         programs.write(&folder, tap.address, &user, &cluster.nats_url());
@@ -183,7 +183,7 @@ impl ForeignClient {
         Self { program, user, process, tap }
     }
 
-    /// What it has printed in whole lines: a message of the gateway's each, or a frame of several.
+    /// Its output in whole lines: each is a message of the gateway, or a frame with several.
     fn printed(&self) -> Printed {
         let mut printed = Printed::default();
         let text = self.process.stdout();
@@ -205,7 +205,7 @@ impl ForeignClient {
         printed
     }
 
-    /// Waits until it has printed so many events.
+    /// Waits until it has printed this many events.
     async fn until(&mut self, events: usize) {
         let what = format!("{} prints {events} events", self.program.name);
         eventually(&what, DEADLINE, async || {
@@ -215,7 +215,7 @@ impl ForeignClient {
         .await;
     }
 
-    /// Fails unless it has printed what is meant for it, once and in order, and nothing else was told.
+    /// Fails unless it has printed its events, once and in order, without gaps and notices.
     fn assert_exact(&self, log: &Log) {
         let wanted = filter(&serde_json::json!({ "symbols": SYMBOLS }));
         let Printed { events, gaps, notices } = self.printed();
@@ -223,7 +223,7 @@ impl ForeignClient {
         assert_exact(self.program.name, &events, &gaps, &log.matching(&self.user, &[wanted]));
     }
 
-    /// Fails unless its upgrades have offered what they should, and were granted no extension.
+    /// Fails unless its upgrades have offered the expected extensions and got none.
     fn assert_upgrade(&self) {
         let name = self.program.name;
         self.tap.look(|noted| {
@@ -236,7 +236,7 @@ impl ForeignClient {
         });
     }
 
-    /// Fails unless it has gone on by a resume after the break, and left with 1000.
+    /// Fails unless it has resumed after the break and closed with 1000.
     fn assert_resumed(&self) {
         let name = self.program.name;
         self.tap.look(|noted| {
@@ -253,7 +253,7 @@ impl ForeignClient {
         });
     }
 
-    /// Whether pings of both sides were answered, those of the client as it can ask: by WebSocket's, or by the action.
+    /// Whether pings of both sides were answered. The client pings by WebSocket or by the action.
     fn pings_are_answered(&self) -> bool {
         self.tap.look(|noted| {
             let [one] = noted else { return false };
@@ -278,26 +278,26 @@ fn header(head: &str, name: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-/// Publishes so many events, of all sorts.
+/// Publishes `count` events of all kinds.
 async fn publish(producer: &Producer, feed: &mut Feed, count: usize) {
     producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<_>>()).await;
 }
 
-/// How many events of the stream are for all of the clients.
-async fn due(cluster: &Cluster) -> usize {
+/// How many events of the stream match the clients' filters.
+async fn matching_count(cluster: &Cluster) -> usize {
     let wanted = filter(&serde_json::json!({ "symbols": SYMBOLS }));
     cluster.log().await.matching("anybody", &[wanted]).len()
 }
 
 #[test]
-fn every_program_of_the_document_is_run() {
+fn all_documented_programs_are_tested() {
     let programs = SHORTEST.iter().chain(&RESUMING).map(|program| program.file);
     let run: BTreeSet<&str> = programs.chain(PRODUCERS.map(|(file, ..)| file)).chain(MODULES).collect();
     assert_eq!(Programs::read().names().collect::<BTreeSet<_>>(), run);
 }
 
 #[tokio::test]
-async fn clients_of_all_ecosystems_get_the_same_events_and_go_on_after_an_abrupt_end() {
+async fn third_party_clients_get_all_events_and_resume() {
     let mut cluster = Cluster::as_shipped().await;
     cluster.add_router();
     cluster.add_gateway();
@@ -329,19 +329,19 @@ async fn clients_of_all_ecosystems_get_the_same_events_and_go_on_after_an_abrupt
         assert_eq!(process.stdout(), printed, "{file}: {}", process.stderr());
         assert_eq!(cluster.log().await.entries.len(), before + 1, "{file} stores one event");
     }
-    let events = due(&cluster).await;
+    let events = matching_count(&cluster).await;
     for client in &mut clients {
         client.until(events).await;
     }
 
-    // The shortest have shown what they do.
+    // The shortest programs are done.
     let log = cluster.log().await;
     let resuming = clients.split_off(SHORTEST.len());
     for client in &mut clients {
         client.assert_upgrade();
         client.assert_exact(&log);
         if client.program.by == By::Chromium {
-            // Killed, it would leave the folder of its profile behind.
+            // If it was killed, it would leave the folder of its profile behind.
             client.process.interrupt();
             client.process.wait(DEADLINE).await;
         }
@@ -352,13 +352,13 @@ async fn clients_of_all_ecosystems_get_the_same_events_and_go_on_after_an_abrupt
         let what = format!("pings of both sides are answered: {}", client.program.name);
         eventually(&what, DEADLINE, async || client.pings_are_answered().then_some(())).await;
     }
-    // Connections end without a word while events come.
+    // Connections end abruptly while events arrive.
     publish(&producer, &mut feed, 100).await;
     clients.iter().for_each(|client| client.tap.cut());
     publish(&producer, &mut feed, 200).await;
     clients.iter().for_each(|client| client.tap.mend());
     publish(&producer, &mut feed, 100).await;
-    let events = due(&cluster).await;
+    let events = matching_count(&cluster).await;
     for client in &mut clients {
         client.until(events).await;
         client.process.interrupt();

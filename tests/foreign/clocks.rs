@@ -1,6 +1,7 @@
 //! Wrong clocks: no node has the right time of day. A router is a day behind and another an hour ahead, a gateway a day
-//! ahead and another ten minutes behind, by Debian's `faketime`. The ledger judges, while nodes of both roles die and are
-//! replaced by others whose clocks are as wrong. Then what does need a clock is judged: tokens, and `since`.
+//! ahead and another ten minutes behind, by Debian's `faketime`. The ledger checks delivery while nodes of both roles
+//! die and are replaced by others with equally wrong clocks. Then the test checks what does need a clock: tokens and
+//! `since`.
 
 use serde_json::json;
 use std::time::Duration;
@@ -11,21 +12,21 @@ use tickwire_core::protocol::{Encoding, ServerMessage, Subscriptions};
 use super::tools::{debian_library, report};
 use crate::cluster::Cluster;
 use crate::feed::SYMBOLS;
-use crate::ledger::book::{Crowd, Ledger, SHIPPED, seed};
+use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
 use crate::oracle::{at, filter};
 use crate::socket::{Incoming, Socket};
 
 /// How long after a death every node may take to be ready.
 const READY: Duration = Duration::from_secs(15);
 
-const CROWD: Crowd = Crowd { readers: 40, slow: 0, listeners: 4, ..SHIPPED };
+const CROWD: Crowd = Crowd { readers: 40, slow: 0, listeners: 4, ..DEFAULTS_CROWD };
 
 const ROUTERS: [&str; 2] = ["-1d", "+1h"];
 const GATEWAYS: [&str; 2] = ["+1d", "-10m"];
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Starts a node that is wrong by so much.
+/// Starts a node whose clock is wrong by `offset`.
 fn add(cluster: &mut Cluster, role: &str, offset: &str) {
     let library = debian_library("faketime/libfaketimeMT.so.1");
     let node = cluster.node_in(&library, offset, role);
@@ -33,7 +34,7 @@ fn add(cluster: &mut Cluster, role: &str, offset: &str) {
     nodes.push(node);
 }
 
-/// Kills the first node of a role, which is then the last again. Gives how long the cluster takes.
+/// Kills the first node of a role, and adds a new one as the last. Returns how long the cluster takes to be ready.
 async fn replace(ledger: &mut Ledger, role: &str, offset: &str) -> Duration {
     let Ledger { cluster, gateways, publisher, .. } = ledger;
     let nodes = if role == "router" { &mut cluster.routers } else { &mut cluster.gateways };
@@ -46,15 +47,15 @@ async fn replace(ledger: &mut Ledger, role: &str, offset: &str) -> Duration {
     took
 }
 
-/// What a client with a token that lasts for so long is given of the last hour at one of the gateways, and what the stream
-/// has of it; or how it is closed.
-async fn last_hour(cluster: &mut Cluster, gateway: usize, lasting: Duration) -> Result<[Vec<Seq>; 2], u16> {
+/// Connects to a gateway with a token that is valid for this time, and asks for the last hour. Returns the events that
+/// the client gets and those that the stream has, or the close code.
+async fn last_hour(cluster: &mut Cluster, gateway: usize, valid_for: Duration) -> Result<[Vec<Seq>; 2], u16> {
     let address = cluster.gateways[gateway].gateway().await;
-    let mut socket = Socket::open(address, &Cluster::query_for("ann", lasting), Encoding::Json).await;
+    let mut socket = Socket::open(address, &Cluster::query_for("ann", valid_for), Encoding::Json).await;
     match socket.next().await {
         Incoming::Message(ServerMessage::Welcome(_)) => {}
         Incoming::Message(ServerMessage::Error(_)) => return Err(socket.closed().await.0),
-        other => panic!("{other:?} comes first"),
+        other => panic!("{other:?} arrives first"),
     }
     let wanted = json!({ "symbols": [SYMBOLS[0]] });
     let since = json!({ "action": "subscribe", "name": "all", "filter": wanted, "since": "1h" });
@@ -74,7 +75,7 @@ async fn last_hour(cluster: &mut Cluster, gateway: usize, lasting: Duration) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_by_wrong_clocks_and_each_gateway_judges_tokens_and_since_by_its_own() {
+async fn wrong_clocks_lose_no_event_and_affect_only_tokens_and_since() {
     let mut cluster = Cluster::shipped().await;
     for (router, gateway) in ROUTERS.into_iter().zip(GATEWAYS) {
         add(&mut cluster, "router", router);
@@ -89,7 +90,7 @@ async fn nothing_is_lost_by_wrong_clocks_and_each_gateway_judges_tokens_and_sinc
         longest = longest.max(replace(&mut ledger, role, offset).await);
     }
     let Ledger { cluster, .. } = &mut ledger;
-    // For a gateway that is a day ahead a token of an hour has expired, and the last hour has not begun.
+    // For a gateway that is a day ahead, a token of an hour has expired, and the last hour has no events.
     assert_eq!(last_hour(cluster, 0, HOUR).await, Err(CloseCode::TokenExpired.code()));
     let [given, due] = last_hour(cluster, 0, 48 * HOUR).await.unwrap();
     assert!(given.is_empty() && !due.is_empty(), "{given:?} of {due:?}");

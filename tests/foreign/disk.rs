@@ -1,6 +1,6 @@
-//! A disk that fills: NATS on a file system of 48 MB, which is full for a while and then grows. nats-server answers all
-//! questions meanwhile, and stores nothing until it is restarted. Nothing that it has acknowledged is lost, and every node
-//! says in one line what is wrong.
+//! A full disk: NATS on a file system of 48 MB, which is full for a while and then grows. nats-server answers all
+//! requests meanwhile, and stores nothing until it is restarted. No acknowledged event is lost, and every node logs the
+//! fault in one line.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -16,13 +16,13 @@ use super::tools::{is_full, report};
 use crate::cluster::Cluster;
 use crate::node::{DEADLINE, tickwire};
 
-/// How soon clients are told.
-const TOLD: Duration = Duration::from_secs(5);
+/// How soon clients must be notified.
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(5);
 
-/// How soon every node is ready when NATS has been restarted.
+/// How soon every node must be ready after the restart of NATS.
 const READY: Duration = Duration::from_secs(15);
 
-/// How many warnings and errors a node may log of all this.
+/// How many warnings and errors a node may log.
 const WARNINGS: usize = 40;
 
 /// A file system in memory, unmounted when dropped.
@@ -40,7 +40,7 @@ impl Disk {
         mount(&["-o", &format!("remount,size={size}")], self.0.path());
     }
 
-    /// Takes all the room that is left.
+    /// Uses all free space.
     fn fill(&self) {
         let mut ballast = File::create(self.0.path().join("ballast")).unwrap();
         let block = vec![0; 64 * 1024];
@@ -57,24 +57,24 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // The server that was here has ended. What is left is removed with the folder.
+        // The server has ended. Its files are removed with the folder.
         Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
     }
 }
 
 fn mount(args: &[&str], folder: &Path) {
     let mounted = Command::new("mount").args(args).arg(folder).output().expect("mount runs");
-    let said = String::from_utf8_lossy(&mounted.stderr);
-    assert!(mounted.status.success(), "a tmpfs cannot be mounted, which this test needs root for: {said}");
+    let text = String::from_utf8_lossy(&mounted.stderr);
+    assert!(mounted.status.success(), "cannot mount a tmpfs, for which this test needs root: {text}");
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
+async fn full_disk_is_reported_and_no_acknowledged_event_is_lost() {
     let lasting = Duration::from_secs(if is_full() { 30 } else { 6 });
     let disk = Disk::mount("48m");
     let store = disk.0.path().join("store");
     fs::create_dir(&store).unwrap();
-    // By itself the server takes three quarters of a disk and refuses what is beyond; then the disk never fills.
+    // By default the server uses three quarters of a disk and refuses the rest; then the disk never fills.
     let config = disk.0.path().join("nats.conf");
     fs::write(&config, "jetstream { max_file_store: 20GB }\n").unwrap();
     let server = NatsServer::start_on(&store, &["-js", "-c", config.to_str().unwrap()]);
@@ -87,25 +87,26 @@ async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
     let stored = cluster_stops(&flow).await;
     let full = Instant::now();
     for witness in &mut witnesses {
-        let (at, said) = witness.lost(0, "NATS does not store events").await;
-        assert!(at.saturating_duration_since(full) <= TOLD, "told {:?} later: {said}", at - full);
-        assert!(said.contains("disk") && said.contains("restarted"), "{said}");
+        let (at, text) = witness.lost(0, "NATS does not store events").await;
+        assert!(at.saturating_duration_since(full) <= NOTIFIED_WITHIN, "notified after {:?}: {text}", at - full);
+        assert!(text.contains("disk") && text.contains("restarted"), "{text}");
     }
     for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
-        let what = format!("{} says so in one line", node.id);
+        let what = format!("{} reports it in one line", node.id);
         eventually(&what, DEADLINE, async || {
             let (status, report) = node.readyz().await;
             let unmet = missing(&report);
-            let said = unmet.iter().all(|(check, said)| check == "storage" && said.contains("NATS does not store"));
-            (status == 503 && unmet.len() == 1 && said).then_some(())
+            let is_storage =
+                unmet.iter().all(|(check, text)| check == "storage" && text.contains("NATS does not store"));
+            (status == 503 && unmet.len() == 1 && is_storage).then_some(())
         })
         .await;
         assert!(node.metrics().await.get("tickwire_storage_troubles") >= 1.0);
     }
     let doctor = tickwire().args(["doctor", "--nats", &cluster.nats_url()]).output().unwrap();
-    let said = String::from_utf8(doctor.stdout).unwrap();
-    assert_eq!(doctor.status.code(), Some(1), "{said}");
-    assert!(said.lines().any(|line| line.starts_with("FAIL") && line.contains("NATS does not store events")), "{said}");
+    let text = String::from_utf8(doctor.stdout).unwrap();
+    assert_eq!(doctor.status.code(), Some(1), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("FAIL") && line.contains("NATS does not store events")), "{text}");
 
     sleep_until(full + lasting).await;
     disk.grow("96m");
@@ -125,9 +126,9 @@ async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
     }
     let mut most = 0;
     for node in cluster.routers.iter().chain(&cluster.gateways) {
-        let told = node.process.stderr();
+        let log = node.process.stderr();
         let is_warning = |line: &&str| line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"");
-        let warnings: Vec<&str> = told.lines().filter(is_warning).collect();
+        let warnings: Vec<&str> = log.lines().filter(is_warning).collect();
         assert!(warnings.len() <= WARNINGS, "{}: {} warnings: {warnings:#?}", node.id, warnings.len());
         most = most.max(warnings.len());
     }
@@ -141,7 +142,7 @@ async fn a_full_disk_is_told_for_what_it_is_and_nothing_acknowledged_is_lost() {
     drop(cluster);
 }
 
-/// Waits until nothing more is acknowledged; gives how many events were.
+/// Waits until no more events are acknowledged. Returns how many were.
 async fn cluster_stops(flow: &Stubborn) -> usize {
     const STILL: Duration = Duration::from_millis(500);
     let (mut acknowledged, mut since) = (flow.acknowledged(), Instant::now());

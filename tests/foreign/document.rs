@@ -1,10 +1,10 @@
-//! The files that our documents hold: each block of code whose fence names one, as in "```js ws.mjs".
+//! The files in our documents: each code block whose fence has a file name, such as "```js ws.mjs".
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The files of a document, by their names.
+/// The files of a document, by name.
 pub(super) fn files(document: &str) -> BTreeMap<String, String> {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(document);
     blocks(&fs::read_to_string(document).unwrap())
@@ -32,7 +32,7 @@ fn blocks(text: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_blocks_that_name_a_file_are_files() {
+fn blocks_with_a_file_name_are_files() {
     let text = "text\n```sh\nno\n```\n```js a.mjs\none\n\n  two\n```\n```py b.py\nthree\n```\n";
     let expected = [("a.mjs", "one\n\n  two\n"), ("b.py", "three\n")];
     assert_eq!(blocks(text), expected.map(|(name, program)| (name.to_owned(), program.to_owned())).into());

@@ -1,4 +1,4 @@
-//! What proxies of these tests read of WebSocket: heads and frames.
+//! The parts of WebSocket that the proxies of these tests read: heads and frames.
 
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -9,14 +9,14 @@ const LARGEST_HEAD: usize = 16 * 1024;
 /// A frame.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
-    /// It as it came.
+    /// The bytes as received.
     pub(super) bytes: Vec<u8>,
-    /// What it is about, without a mask.
+    /// The payload without the mask.
     pub(super) payload: Vec<u8>,
 }
 
 impl Frame {
-    /// Reads one.
+    /// Reads a frame.
     pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = vec![from.read_u8().await?, from.read_u8().await?];
         let extended = match bytes[1] & 0x7f {
@@ -41,17 +41,17 @@ impl Frame {
         Ok(Self { bytes, payload })
     }
 
-    /// What sort of frame it is (RFC 6455, 5.2).
+    /// Its opcode (RFC 6455, 5.2).
     pub(super) fn opcode(&self) -> u8 {
         self.bytes[0] & 0xf
     }
 
-    /// Whether no further fragment of it comes.
+    /// Whether it is the last fragment.
     pub(super) fn is_last(&self) -> bool {
         self.bytes[0] & 0x80 != 0
     }
 
-    /// Whether it is neither a message nor a further fragment of one.
+    /// Whether it is a control frame.
     pub(super) fn is_control(&self) -> bool {
         self.opcode() > 2
     }

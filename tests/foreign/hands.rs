@@ -1,6 +1,6 @@
-//! Operators' hands, as natscli has them: what they do to streams, buckets and consumers while events flow. What stops
-//! events is said for what it is, to clients within five seconds, and is put right where that is safe; the rest
-//! does not keep anything from being delivered in time.
+//! Operators change streams, buckets and consumers by hand, like with natscli, while events flow. If a change stops
+//! events, clients get the cause within five seconds, and nodes restore the settings where that is safe. Other changes
+//! do not delay delivery.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, SubjectTransform};
 use async_nats::jetstream::{self, Context};
@@ -16,13 +16,13 @@ use super::tools::{is_full, report};
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::node::{DEADLINE, tickwire};
 
-/// How soon clients are told.
-const TOLD: Duration = Duration::from_secs(5);
+/// How soon clients must be notified.
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(5);
 
-/// How much later than usual an event may come where nobody is to notice anything.
+/// The allowed additional latency of events if clients must notice nothing.
 const LATE: Duration = Duration::from_millis(400);
 
-/// A whole cluster as it ships, with events that flow.
+/// A whole cluster with the default configuration and a flow of events.
 struct Rig {
     cluster: Cluster,
     jetstream: Context,
@@ -51,23 +51,23 @@ impl Rig {
         self.jetstream.get_stream(stream).await.unwrap().cached_info().config.clone()
     }
 
-    /// How many notices each client has been told.
+    /// The number of notices of each client.
     fn notices(&self) -> Vec<usize> {
         self.witnesses.iter().map(|witness| witness.seen().notices.len()).collect()
     }
 
-    /// Every client is told in time that this is wrong, and every node is not ready for this one reason.
-    async fn is_told(&mut self, began: Instant, known: &[usize], fault: &str, words: &str) {
+    /// Fails unless every client is notified of this fault in time, and every node is not ready for this one reason.
+    async fn assert_reported(&mut self, started_at: Instant, known: &[usize], fault: &str, words: &str) {
         for (witness, known) in self.witnesses.iter_mut().zip(known) {
             let (at, msg) = witness.lost(*known, words).await;
-            assert!(at - began <= TOLD, "told {:?} later: {msg}", at - began);
+            assert!(at - started_at <= NOTIFIED_WITHIN, "notified after {:?}: {msg}", at - started_at);
         }
         for node in self.cluster.routers.iter_mut().chain(&mut self.cluster.gateways) {
-            let what = format!("{} says {words}", node.id);
+            let what = format!("{} reports {words}", node.id);
             eventually(&what, DEADLINE, async || {
                 let (status, report) = node.readyz().await;
-                let [(check, said)] = &missing(&report)[..] else { return None };
-                (status == 503 && check == "storage" && said.contains(words)).then_some(())
+                let [(check, text)] = &missing(&report)[..] else { return None };
+                (status == 503 && check == "storage" && text.contains(words)).then_some(())
             })
             .await;
             let metrics = node.metrics().await;
@@ -76,23 +76,23 @@ impl Rig {
         }
     }
 
-    /// What the doctor says, which finds something to mend.
+    /// The output of the doctor, which must fail.
     fn doctor(&self) -> String {
         let output = tickwire().args(["doctor", "--nats", &self.cluster.nats_url()]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Every client is told that it is over, and every node is ready.
-    async fn is_over(&mut self, known: &[usize]) {
+    /// Fails unless every client is notified of the end, and every node is ready.
+    async fn assert_recovered(&mut self, known: &[usize]) {
         for (witness, known) in self.witnesses.iter_mut().zip(known) {
             witness.restored(*known).await;
         }
         self.cluster.settled().await;
     }
 
-    /// Every client has got all that was acknowledged so far, and was told of no gap.
-    async fn all_exact(self) -> usize {
+    /// Fails unless every client has got all acknowledged events without a gap.
+    async fn assert_all_exact(self) -> usize {
         let Self { mut witnesses, mut flow, .. } = self;
         let published = flow.stop().await;
         for witness in &mut witnesses {
@@ -102,14 +102,14 @@ impl Rig {
         published
     }
 
-    /// How much later than it was sent an event came at most so far.
+    /// The largest latency of an event so far.
     fn latest(&self) -> Duration {
         self.witnesses.iter().map(|witness| witness.seen().latest).max().unwrap()
     }
 }
 
 #[tokio::test]
-async fn a_stream_or_account_that_refuses_events_is_told_to_all_for_what_it_is_and_nothing_acknowledged_is_lost() {
+async fn refused_events_are_reported_and_no_acknowledged_event_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nats.conf");
     let limit = |bytes: &str| {
@@ -121,59 +121,59 @@ async fn a_stream_or_account_that_refuses_events_is_told_to_all_for_what_it_is_a
     let pid = server.pid().to_string();
     let mut rig = Rig::start(Cluster::as_shipped_on(vec![server]).await).await;
 
-    // Full, and told to refuse what is new.
-    let (known, began) = (rig.notices(), Instant::now());
+    // The stream is full and refuses new messages.
+    let (known, started_at) = (rig.notices(), Instant::now());
     let held = rig.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.messages;
     rig.edit("EVENTS", |config| {
         (config.discard, config.max_messages) = (DiscardPolicy::New, i64::try_from(held).unwrap() + 5);
     })
     .await;
-    rig.is_told(began, &known, "full", "NATS does not store events").await;
+    rig.assert_reported(started_at, &known, "full", "NATS does not store events").await;
     rig.edit("EVENTS", |config| (config.discard, config.max_messages) = (DiscardPolicy::Old, -1)).await;
-    rig.is_over(&known).await;
+    rig.assert_recovered(&known).await;
     rig.flow.more(20).await;
 
-    // Its subjects were edited, so that producers find no stream: put back.
-    let (known, began) = (rig.notices(), Instant::now());
+    // Its subjects were edited, so that producers find no stream: nodes restore them.
+    let (known, started_at) = (rig.notices(), Instant::now());
     rig.edit("EVENTS", |config| config.subjects.retain(|subject| subject != names::SOURCE_ALL)).await;
     for (witness, known) in rig.witnesses.iter_mut().zip(&known) {
         let (at, _) = witness.lost(*known, "the stream EVENTS was edited: subjects").await;
-        assert!(at - began <= TOLD);
+        assert!(at - started_at <= NOTIFIED_WITHIN);
     }
-    rig.is_over(&known).await;
+    rig.assert_recovered(&known).await;
     assert!(rig.config("EVENTS").await.subjects.iter().any(|subject| subject == names::SOURCE_ALL));
     rig.flow.more(20).await;
 
-    // The account has used up what it may.
+    // The account has used up its storage.
     let reload = |bytes: &str| {
         limit(bytes);
         assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     };
-    let (known, began) = (rig.notices(), Instant::now());
+    let (known, started_at) = (rig.notices(), Instant::now());
     reload("10KB");
     let words = "resource limits exceeded for account (code 400, error code 10002)";
-    rig.is_told(began, &known, "over_limit", words).await;
-    let said = rig.doctor();
-    assert!(said.contains(words) && said.contains("bytes used: NATS refuses what does not fit"), "{said}");
+    rig.assert_reported(started_at, &known, "over_limit", words).await;
+    let text = rig.doctor();
+    assert!(text.contains(words) && text.contains("bytes used: NATS refuses events that do not fit"), "{text}");
     reload("10GB");
-    rig.is_over(&known).await;
+    rig.assert_recovered(&known).await;
     rig.flow.more(20).await;
 
-    let published = rig.all_exact().await;
-    let told = "a full stream, edited subjects and an account at its limit told";
-    report("hands: refused", &format!("{told}; {published} events exact"));
+    let published = rig.assert_all_exact().await;
+    let summary = "a full stream, edited subjects and an account at its limit reported";
+    report("hands: refused", &format!("{summary}; {published} events exact"));
 }
 
 #[tokio::test]
-async fn a_stream_that_was_edited_sealed_or_deleted_is_told_put_back_or_made_anew() {
+async fn edited_or_deleted_streams_are_reported_and_restored() {
     let mut rig = Rig::start(Cluster::as_shipped().await).await;
 
-    // Another transform: what is stored meanwhile is in no partition, so nothing is published then.
+    // Another transform: events that are stored meanwhile are in no partition, so none is published then.
     let before = rig.flow.stop().await;
     for witness in &mut rig.witnesses {
         witness.assert_exact(0, 0, before).await;
     }
-    let (known, began) = (rig.notices(), Instant::now());
+    let (known, started_at) = (rig.notices(), Instant::now());
     let other = SubjectTransform {
         source: "events.*.*".to_owned(),
         destination: "x.{{wildcard(1)}}.{{wildcard(2)}}".to_owned(),
@@ -181,42 +181,45 @@ async fn a_stream_that_was_edited_sealed_or_deleted_is_told_put_back_or_made_ane
     rig.edit("EVENTS", |config| config.subject_transform = Some(other)).await;
     for (witness, known) in rig.witnesses.iter_mut().zip(&known) {
         let (at, _) = witness.lost(*known, "the stream EVENTS was edited: subject_transform").await;
-        assert!(at - began <= TOLD);
+        assert!(at - started_at <= NOTIFIED_WITHIN);
     }
-    rig.is_over(&known).await;
+    rig.assert_recovered(&known).await;
     assert_eq!(rig.config("EVENTS").await.subject_transform.unwrap().destination, names::transform(PARTITIONS));
 
-    // Deleted: made anew, and all of the new life comes.
-    let (known, began) = (rig.notices(), Instant::now());
+    // Deleted: the stream is created again, and all of the new epoch is delivered.
+    let (known, started_at) = (rig.notices(), Instant::now());
     rig.jetstream.delete_stream("EVENTS").await.unwrap();
-    rig.is_told(began, &known, "missing", "the stream EVENTS does not exist").await;
-    rig.is_over(&known).await;
-    let anew = began.elapsed();
+    rig.assert_reported(started_at, &known, "missing", "the stream EVENTS does not exist").await;
+    rig.assert_recovered(&known).await;
+    let recovery = started_at.elapsed();
     rig.flow = Stubborn::start(rig.cluster.producer().await, before, rig.clock);
     rig.flow.more(20).await;
     let second = rig.flow.stop().await;
     for witness in &mut rig.witnesses {
         witness.assert_exact(before, before, second).await;
-        assert!(!witness.seen().gaps.is_empty(), "the end of the former life is told");
+        assert!(!witness.seen().gaps.is_empty(), "clients get a gap for the end of the former epoch");
     }
 
-    // Sealed, which nothing can undo: deleted by an operator who has read so.
-    let (known, began) = (rig.notices(), Instant::now());
+    // Sealed, which cannot be undone: the operator deletes it.
+    let (known, started_at) = (rig.notices(), Instant::now());
     rig.edit("EVENTS", |config| config.sealed = true).await;
-    rig.is_told(began, &known, "sealed", "the stream EVENTS is sealed").await;
+    rig.assert_reported(started_at, &known, "sealed", "the stream EVENTS is sealed").await;
     rig.jetstream.delete_stream("EVENTS").await.unwrap();
-    rig.is_over(&known).await;
+    rig.assert_recovered(&known).await;
     rig.flow = Stubborn::start(rig.cluster.producer().await, second, rig.clock);
     rig.flow.more(20).await;
     let third = rig.flow.stop().await;
     for witness in &mut rig.witnesses {
         witness.assert_exact(second, second, third).await;
     }
-    report("hands: anew", &format!("deleted, told, and all well again after {} ms; sealed told", anew.as_millis()));
+    report(
+        "hands: created again",
+        &format!("deletion reported, recovered after {} ms; seal reported", recovery.as_millis()),
+    );
 }
 
 #[tokio::test]
-async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
+async fn edits_of_buckets_and_consumers_and_a_purge_delay_no_event() {
     let mut rig = Rig::start(Cluster::as_shipped().await).await;
     let before = rig.latest();
     let buckets = [names::VIEW_BUCKET, names::LEASES_BUCKET];
@@ -242,10 +245,10 @@ async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
         rig.jetstream.delete_stream(stream).await.unwrap();
     }
     for stream in &streams {
-        eventually("the bucket is made anew", DEADLINE, async || rig.jetstream.get_stream(stream).await.ok()).await;
+        eventually("the bucket is created again", DEADLINE, async || rig.jetstream.get_stream(stream).await.ok()).await;
     }
     let stream = rig.jetstream.get_stream("EVENTS").await.unwrap();
-    // A partition whose lease was deleted may be on its way from one router to another.
+    // A partition whose lease was deleted may be moving between routers.
     let consumers = eventually("every partition has a consumer", DEADLINE, async || {
         let mut consumers = Vec::new();
         let mut found = stream.consumer_names();
@@ -263,7 +266,7 @@ async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
     assert!(latest < before + LATE, "{latest:?} after {before:?}");
     let notices = rig.notices();
     assert_eq!(notices, [0, 0]);
-    // What was on its way to a consumer that is deleted is read again.
+    // Messages on their way to a deleted consumer are read again.
     for consumer in consumers {
         stream.delete_consumer(&consumer).await.ok();
     }
@@ -273,13 +276,13 @@ async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
     stream.purge().keep(10).await.unwrap();
     rig.flow.more(40).await;
     rig.cluster.settled().await;
-    // Nothing is missing: all had been delivered when it was removed. But a router whose consumer of a partition was made
-    // anew a moment before cannot know that what it had not read by then held nothing of it: it finds out with the second
-    // batch, and if the cut is in between, it tells what it has not seen.
+    // No event is missing: all had been delivered before the purge. But a router that has just created the consumer of
+    // a partition again does not know yet that the unread range has no event of the partition. It knows after the
+    // second batch. If the purge is in between, clients get a gap for the unread range.
     let first = stream.get_info().await.unwrap().state.first_sequence;
     let Rig { mut witnesses, mut flow, .. } = rig;
     let published = flow.stop().await;
-    let mut told = 0;
+    let mut gap_count = 0;
     for witness in &mut witnesses {
         witness.assert_exact(0, 0, published).await;
         let gaps = witness.seen().gaps;
@@ -287,17 +290,17 @@ async fn delivery_survives_edits_of_buckets_consumers_and_a_purge() {
             assert_eq!((gap.reason.as_str(), gap.to.0), ("retention", first - 1), "{gap:?}");
         }
         let partitions: BTreeSet<Partition> = gaps.iter().map(|gap| gap.p).collect();
-        assert_eq!(partitions.len(), gaps.len(), "each partition tells it once: {gaps:?}");
-        told = told.max(gaps.len());
+        assert_eq!(partitions.len(), gaps.len(), "each partition has one gap: {gaps:?}");
+        gap_count = gap_count.max(gaps.len());
     }
     report(
         "hands: unnoticed",
-        &format!("buckets, keys, consumers, a cut stream ({told} gaps told): {published} events, latest {latest:?}"),
+        &format!("buckets, keys, consumers, a purged stream ({gap_count} gaps): {published} events, latest {latest:?}"),
     );
 }
 
 #[tokio::test]
-async fn two_nodes_of_one_name_say_who_the_other_is() {
+async fn two_nodes_of_one_name_report_each_other() {
     let mut cluster = Cluster::as_shipped().await;
     for _ in 0..2 {
         cluster.add_router();
@@ -308,23 +311,23 @@ async fn two_nodes_of_one_name_say_who_the_other_is() {
     for role in roles.iter().copied() {
         let nodes = if role == "router" { &cluster.routers } else { &cluster.gateways };
         let id = nodes[0].id.clone();
-        // A configuration that was copied, onto the same host.
+        // A copied configuration on the same host.
         let mut second = cluster.node_with(role, &[("node.id", &id)]);
         let nodes = if role == "router" { &mut cluster.routers } else { &mut cluster.gateways };
         let (first, others) = nodes.split_first_mut().unwrap();
         let pids = [first.process.pid(), second.process.pid()];
-        let said = eventually("the one that the view lacks says why", DEADLINE, async || {
-            // Who was heard of later is the one in the view.
+        let text = eventually("the node outside the view reports the reason", DEADLINE, async || {
+            // The node whose beat arrived later is in the view.
             let (status, report) = first.readyz().await;
-            let said = missing(&report).into_iter().find(|(check, _)| check == "name")?.1;
+            let text = missing(&report).into_iter().find(|(check, _)| check == "name")?.1;
             assert_eq!(status, 503);
-            (second.readyz().await.0 == 200).then_some(said)
+            (second.readyz().await.0 == 200).then_some(text)
         })
         .await;
         let other = format!("another node bears the name {id}: {role} on host ");
         let process = format!("process {}, admin server 127.0.0.1:", pids[1]);
-        assert!(said.starts_with(&other) && said.contains(&process), "{said}");
-        assert!(said.contains("the member view has that one"), "{said}");
+        assert!(text.starts_with(&other) && text.contains(&process), "{text}");
+        assert!(text.contains("the member view has that one"), "{text}");
         for (node, other) in [(&mut *first, pids[1]), (&mut second, pids[0])] {
             assert_eq!(node.metrics().await.get("tickwire_namesakes"), 1.0);
             let log = node.process.stderr();
@@ -333,11 +336,11 @@ async fn two_nodes_of_one_name_say_who_the_other_is() {
         }
         assert_eq!(others[0].metrics().await.get("tickwire_namesakes"), 0.0);
         let output = tickwire().args(["doctor", "--nats", &cluster.nats_url()]).output().unwrap();
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains(&format!("2 nodes bear the name {id}")), "{told}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("2 nodes bear the name {id}")), "{text}");
         second.process.kill();
         cluster.settled().await;
     }
-    report("hands: one name", "a copied configuration is told by both nodes and the doctor");
+    report("hands: one name", "both nodes and the doctor report a copied configuration");
 }

@@ -1,7 +1,7 @@
-//! Other people's suites, clients, proxies, clocks and disks against the binary that ships, with the defaults it ships
-//! with. `README.md` beside this file says what each judges, and how to run one alone.
+//! Third-party suites, clients, proxies, clocks and disks with the `tickwire` binary and its default configuration.
+//! `README.md` in this folder describes what each one checks, and how to run a single one.
 //!
-//! `make test` runs the short form of each; `make foreign` the whole, and prints what each has found.
+//! `make test` runs the short form of each. `make foreign` runs the full form, and prints the results.
 
 mod autobahn;
 mod balancers;

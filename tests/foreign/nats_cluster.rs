@@ -1,7 +1,7 @@
-//! A NATS cluster on bad days: three servers keep three copies of everything, and one after the other dies, stops, hangs, is
-//! cut from the others, leads no more, or all do, while routers and gateways die beside it. The ledger judges.
+//! Faults of a NATS cluster: three servers keep three copies of everything. One or all of them die, stop, hang, are cut
+//! off or lose their leadership, while routers and gateways die too. The ledger checks that no event is lost.
 //!
-//! The days are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it. The short form has few of them.
+//! The faults are random, from a seed that is printed. `TICKWIRE_CHAOS_SEED` sets it. The short form has few of them.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -12,62 +12,62 @@ use tokio::time::sleep;
 
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
-use crate::cut::{Line, Weather};
-use crate::ledger::book::{Crowd, Ledger, SHIPPED, seed};
+use crate::cut::{Line, LineFaults};
+use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
 use crate::node::DEADLINE;
 
-/// How long after the end of a bad day every node may take to be ready.
+/// How long after the end of a fault every node may take to be ready.
 const READY: Duration = Duration::from_secs(15);
 
-/// How many servers there are.
+/// The number of servers.
 const SERVERS: usize = 3;
 
 /// Three servers and their clients share the machine with the nodes.
-const CROWD: Crowd = Crowd { readers: 60, slow: 0, listeners: 4, ..SHIPPED };
+const CROWD: Crowd = Crowd { readers: 60, slow: 0, listeners: 4, ..DEFAULTS_CROWD };
 
-/// What can happen to the servers.
+/// A fault of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Day {
-    /// One is killed (SIGKILL), and comes back after a while.
+enum ServerFault {
+    /// One is killed (SIGKILL), and restarted after a while.
     Killed,
-    /// One is told to stop (SIGTERM), and comes back after a while.
+    /// One is stopped (SIGTERM), and restarted after a while.
     Stopped,
-    /// One stands still for a while (SIGSTOP, SIGCONT).
+    /// One is frozen for a while (SIGSTOP, SIGCONT).
     Frozen,
     /// The leaders of every stream and bucket step down.
     SteppedDown,
-    /// One is cut from the others, and its clients stay.
+    /// One is cut off from the others, and keeps its clients.
     CutOff,
-    /// The same, but no route ends: nothing comes through.
-    Unheard,
-    /// What servers tell each other takes 300 ms.
+    /// The same, but no route ends: no bytes pass.
+    Stalled,
+    /// Messages between servers take 300 ms.
     SlowRoutes,
-    /// All are killed at once, and come back after a while.
+    /// All are killed at once, and restarted after a while.
     AllKilled,
 }
 
-/// Who dies beside that.
+/// The node that dies at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    Nobody,
+enum NodeDeath {
+    None,
     Router,
     Gateway,
 }
 
-impl Day {
+impl ServerFault {
     const ALL: [Self; 8] = [
         Self::Killed,
         Self::Stopped,
         Self::Frozen,
         Self::SteppedDown,
         Self::CutOff,
-        Self::Unheard,
+        Self::Stalled,
         Self::SlowRoutes,
         Self::AllKilled,
     ];
 
-    /// Lets it come and pass.
-    async fn pass(self, cluster: &mut Cluster, routes: &Routes, rng: &mut StdRng) {
+    /// Injects the fault, and ends it.
+    async fn inject(self, cluster: &mut Cluster, routes: &Routes, rng: &mut StdRng) {
         let at = rng.random_range(0..SERVERS);
         let most = if is_full() { 6_000 } else { 3_000 };
         let lasting = Duration::from_millis(rng.random_range(2_000..=most));
@@ -88,11 +88,15 @@ impl Day {
                 cluster.nats[at].thaw();
             }
             Self::SteppedDown => step_down(cluster).await,
-            Self::CutOff => routes.suffer(Some(at), Weather { refuses: true, ..Weather::default() }, lasting).await,
-            Self::Unheard => routes.suffer(Some(at), Weather { is_stalled: true, ..Weather::default() }, lasting).await,
+            Self::CutOff => {
+                routes.set_faults(Some(at), LineFaults { refuses: true, ..LineFaults::default() }, lasting).await
+            }
+            Self::Stalled => {
+                routes.set_faults(Some(at), LineFaults { is_stalled: true, ..LineFaults::default() }, lasting).await
+            }
             Self::SlowRoutes => {
                 let delay = Some((Duration::from_millis(300), Duration::ZERO));
-                routes.suffer(None, Weather { delay, ..Weather::default() }, lasting).await;
+                routes.set_faults(None, LineFaults { delay, ..LineFaults::default() }, lasting).await;
             }
             Self::AllKilled => {
                 cluster.nats.iter_mut().for_each(NatsServer::kill);
@@ -103,21 +107,21 @@ impl Day {
     }
 }
 
-/// The lines by which servers reach each other: from which, to which.
+/// The lines between servers: from which, to which.
 struct Routes(Vec<(usize, usize, Line)>);
 
 impl Routes {
-    /// Lets the routes from and to one server, or all, suffer for so long.
-    async fn suffer(&self, of: Option<usize>, weather: Weather, lasting: Duration) {
-        let is_meant = |from: usize, to: usize| of.is_none_or(|of| of == from || of == to);
-        let meant = || self.0.iter().filter(|(from, to, _)| is_meant(*from, *to)).map(|(.., line)| line);
-        meant().for_each(|line| line.suffer(weather));
+    /// Sets faults on the routes of one server, or of all, for this time.
+    async fn set_faults(&self, of: Option<usize>, faults: LineFaults, lasting: Duration) {
+        let is_affected = |from: usize, to: usize| of.is_none_or(|of| of == from || of == to);
+        let affected = || self.0.iter().filter(|(from, to, _)| is_affected(*from, *to)).map(|(.., line)| line);
+        affected().for_each(|line| line.set_faults(faults));
         sleep(lasting).await;
-        meant().for_each(Line::mend);
+        affected().for_each(Line::mend);
     }
 }
 
-/// Has the leader of every stream and bucket step down.
+/// Makes the leader of every stream and bucket step down.
 async fn step_down(cluster: &Cluster) {
     let jetstream = async_nats::jetstream::new(cluster.client.clone());
     let leader = async |name: &str| {
@@ -134,23 +138,23 @@ async fn step_down(cluster: &Cluster) {
     }
 }
 
-/// Which days come, and who dies beside.
-fn days(rng: &mut StdRng) -> Vec<(Day, Beside)> {
-    let beside = [Beside::Nobody, Beside::Router, Beside::Gateway];
-    let mut days = Day::ALL.to_vec();
-    days.shuffle(rng);
+/// The faults, each with the node that dies at the same time.
+fn fault_plan(rng: &mut StdRng) -> Vec<(ServerFault, NodeDeath)> {
+    let death = [NodeDeath::None, NodeDeath::Router, NodeDeath::Gateway];
+    let mut fault_plan = ServerFault::ALL.to_vec();
+    fault_plan.shuffle(rng);
     if is_full() {
-        // Each once by itself, and once more beside a death.
-        let alone = days.iter().map(|day| (*day, Beside::Nobody));
-        let together = days.iter().enumerate().map(|(at, day)| (*day, beside[1 + at % 2]));
+        // Each once alone, and once more together with a death.
+        let alone = fault_plan.iter().map(|fault| (*fault, NodeDeath::None));
+        let together = fault_plan.iter().enumerate().map(|(at, fault)| (*fault, death[1 + at % 2]));
         return alone.chain(together).collect();
     }
-    days.truncate(2);
-    days.into_iter().map(|day| (day, *beside.choose(rng).unwrap())).collect()
+    fault_plan.truncate(2);
+    fault_plan.into_iter().map(|fault| (fault, *death.choose(rng).unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_on_a_nats_cluster_on_bad_days_and_all_are_ready_soon_after_each() {
+async fn nothing_is_lost_in_a_faulty_nats_cluster_and_nodes_recover() {
     let seed = seed(5);
     let mut routes = Vec::new();
     let servers = NatsServer::start_cluster_by(SERVERS, |from, to, address| {
@@ -163,34 +167,34 @@ async fn nothing_is_lost_on_a_nats_cluster_on_bad_days_and_all_are_ready_soon_af
     let cluster = Cluster::start_shipped_on(servers, 2, 2).await;
     let mut ledger = Ledger::start_with("NATS cluster", seed, cluster, CROWD).await;
     let mut longest = Duration::ZERO;
-    let days = days(&mut ledger.rng);
-    for (day, beside) in &days {
+    let fault_plan = fault_plan(&mut ledger.rng);
+    for (fault, death) in &fault_plan {
         let Ledger { cluster, rng, .. } = &mut ledger;
-        match beside {
-            Beside::Nobody => {}
-            Beside::Router => {
+        match death {
+            NodeDeath::None => {}
+            NodeDeath::Router => {
                 let at = rng.random_range(0..cluster.routers.len());
                 cluster.routers.remove(at).process.kill();
             }
-            Beside::Gateway => {
+            NodeDeath::Gateway => {
                 let at = rng.random_range(0..cluster.gateways.len());
                 cluster.gateways.remove(at).process.kill();
             }
         }
-        day.pass(cluster, &routes, rng).await;
-        match beside {
-            Beside::Nobody => {}
-            Beside::Router => drop(cluster.add_router()),
-            Beside::Gateway => drop(cluster.add_gateway()),
+        fault.inject(cluster, &routes, rng).await;
+        match death {
+            NodeDeath::None => {}
+            NodeDeath::Router => drop(cluster.add_router()),
+            NodeDeath::Gateway => drop(cluster.add_gateway()),
         }
         let took = cluster.ready_within(READY).await;
         let known = cluster.gateway_addresses().await;
         *ledger.gateways.lock().unwrap() = known;
-        eprintln!("{day:?} beside {beside:?}: ready after {took:.1?}");
+        eprintln!("{fault:?} with {death:?}: ready after {took:.1?}");
         longest = longest.max(took);
         ledger.publisher.more(40).await;
     }
     let tally = ledger.close().await;
-    let (count, received) = (days.len(), tally.received);
-    report("NATS cluster", &format!("{received} deliveries exact, {count} bad days, ready after {longest:.1?}"));
+    let (count, received) = (fault_plan.len(), tally.received);
+    report("NATS cluster", &format!("{received} deliveries exact, {count} faults, ready after {longest:.1?}"));
 }

@@ -1,7 +1,7 @@
-//! A bad network: the ledger runs through lines between every node and NATS, and between the clients and every gateway,
-//! and the lines suffer what networks do, one thing at a time and two at once.
+//! A bad network: the ledger runs over lines between every node and NATS, and between the clients and every gateway.
+//! The lines have network faults, one at a time and two at once.
 //!
-//! The faults are drawn from a seed, which is printed. `TICKWIRE_CHAOS_SEED` sets it. The short form has two rounds.
+//! The faults are random, from a seed that is printed. `TICKWIRE_CHAOS_SEED` sets it. The short form has two rounds.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
-use crate::cut::{Line, Way, Weather};
-use crate::ledger::book::{Crowd, Ledger, SHIPPED, seed};
+use crate::cut::{Direction, Line, LineFaults};
+use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
 
 /// How long after the end of a fault every node may take to be ready.
 const READY: Duration = Duration::from_secs(15);
@@ -20,17 +20,17 @@ const READY: Duration = Duration::from_secs(15);
 /// The rounds of two faults in the full form.
 const PAIRS: usize = 12;
 
-/// Nobody reads slowly: what comes through 30 kB a second is slow enough.
-const CROWD: Crowd = Crowd { slow: 0, ..SHIPPED };
+/// No client reads slowly on purpose: 30 kB a second is slow enough.
+const CROWD: Crowd = Crowd { slow: 0, ..DEFAULTS_CROWD };
 
-/// What can happen to a line.
+/// A fault of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NetworkFault {
-    /// 150 ms, give or take 50.
+    /// A delay of 150 ms, plus or minus 50.
     Slow,
-    /// 20 ms, give or take 400: never negative, and in order.
+    /// A delay of 20 ms, plus or minus 400: never negative, and in order.
     Jittery,
-    /// Nothing comes through, and no connection ends.
+    /// No bytes pass, and no connection ends.
     BlackHole,
     /// 30 kB a second.
     Narrow,
@@ -59,19 +59,19 @@ impl NetworkFault {
         Self::Refused,
     ];
 
-    /// The same weather with this on top.
-    fn on(self, weather: Weather, way: Way) -> Weather {
+    /// Adds this fault to others.
+    fn add_to(self, line_faults: LineFaults, direction: Direction) -> LineFaults {
         let ms = Duration::from_millis;
         match self {
-            Self::Slow => Weather { delay: Some((ms(150), ms(50))), ..weather },
-            Self::Jittery => Weather { delay: Some((ms(20), ms(400))), ..weather },
-            Self::BlackHole => Weather { is_stalled: true, ..weather },
-            Self::Narrow => Weather { rate: Some(30_000), ..weather },
-            Self::Sliced => Weather { slice: Some(16), ..weather },
-            Self::Closed => Weather { most: Some(20_000), ..weather },
-            Self::Reset => Weather { resets: Some(ms(2_000)), ..weather },
-            Self::Late => Weather { late: Some((way, ms(3_000))), ..weather },
-            Self::Refused => Weather { refuses: true, ..weather },
+            Self::Slow => LineFaults { delay: Some((ms(150), ms(50))), ..line_faults },
+            Self::Jittery => LineFaults { delay: Some((ms(20), ms(400))), ..line_faults },
+            Self::BlackHole => LineFaults { is_stalled: true, ..line_faults },
+            Self::Narrow => LineFaults { rate: Some(30_000), ..line_faults },
+            Self::Sliced => LineFaults { slice: Some(16), ..line_faults },
+            Self::Closed => LineFaults { most: Some(20_000), ..line_faults },
+            Self::Reset => LineFaults { resets: Some(ms(2_000)), ..line_faults },
+            Self::Late => LineFaults { late: Some((direction, ms(3_000))), ..line_faults },
+            Self::Refused => LineFaults { refuses: true, ..line_faults },
         }
     }
 
@@ -85,7 +85,7 @@ impl NetworkFault {
     }
 }
 
-/// Which lines a fault is on.
+/// The lines of a fault.
 #[derive(Debug, Clone, Copy)]
 enum NetworkPlace {
     /// Those of all nodes to NATS.
@@ -112,27 +112,27 @@ impl NetworkPlace {
     }
 }
 
-/// Lets these faults happen at the same time. Gives how long the nodes took to be ready when they were over.
-async fn suffer(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) -> Duration {
+/// Injects these faults at the same time. Returns how long the nodes took to be ready after their end.
+async fn inject(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) -> Duration {
     let Ledger { cluster, rng, .. } = ledger;
-    let mut suffering: Vec<(&Line, Weather)> = Vec::new();
-    let (seed, way) = (rng.random(), [Way::There, Way::Back][rng.random_range(0..2)]);
+    let mut lines: Vec<(&Line, LineFaults)> = Vec::new();
+    let (seed, direction) = (rng.random(), [Direction::Forward, Direction::Backward][rng.random_range(0..2)]);
     for (fault, place) in faults {
         for line in place.lines(cluster, rng) {
-            let known = suffering.iter().position(|(other, _)| other.address == line.address);
+            let known = lines.iter().position(|(other, _)| other.address == line.address);
             let at = known.unwrap_or_else(|| {
-                suffering.push((line, Weather { seed, ..Weather::default() }));
-                suffering.len() - 1
+                lines.push((line, LineFaults { seed, ..LineFaults::default() }));
+                lines.len() - 1
             });
-            suffering[at].1 = fault.on(suffering[at].1, way);
+            lines[at].1 = fault.add_to(lines[at].1, direction);
         }
     }
     let lasting = faults.iter().map(|(fault, _)| fault.lasts(rng)).max().unwrap();
-    for (line, weather) in &suffering {
-        line.suffer(*weather);
+    for (line, line_faults) in &lines {
+        line.set_faults(*line_faults);
     }
     sleep(lasting).await;
-    for (line, _) in &suffering {
+    for (line, _) in &lines {
         line.mend();
     }
     let took = ledger.cluster.ready_within(READY).await;
@@ -141,8 +141,8 @@ async fn suffer(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) ->
     took
 }
 
-/// What happens in which rounds: each fault at each place, then pairs; or one fault before NATS, and one there beside
-/// another before the gateways.
+/// The faults of each round: each fault at each place, then pairs. The short form has one fault in front of NATS, then
+/// one there together with another in front of the gateways.
 fn rounds(rng: &mut StdRng) -> Vec<Vec<(NetworkFault, NetworkPlace)>> {
     if !is_full() {
         let drawn: Vec<NetworkFault> = NetworkFault::ALL.choose_multiple(rng, 3).copied().collect();
@@ -161,14 +161,14 @@ fn rounds(rng: &mut StdRng) -> Vec<Vec<(NetworkFault, NetworkPlace)>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_on_a_bad_network_and_all_are_ready_soon_after_it() {
+async fn nothing_is_lost_on_a_bad_network_and_nodes_recover() {
     let seed = seed(4);
     let cluster = Cluster::start_shipped_behind_doors(2, 2).await;
     let mut ledger = Ledger::start_with("network", seed, cluster, CROWD).await;
     let rounds = rounds(&mut ledger.rng);
     let mut longest = Duration::ZERO;
     for faults in &rounds {
-        longest = longest.max(suffer(&mut ledger, faults).await);
+        longest = longest.max(inject(&mut ledger, faults).await);
     }
     let tally = ledger.close().await;
     let (count, received) = (rounds.len(), tally.received);

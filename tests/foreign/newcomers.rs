@@ -1,9 +1,10 @@
-//! Endless newcomers: sixty new users a second, each with symbols, names and a pattern that nobody has used before, half of
-//! them cut abruptly, a third coming back, and three hundred events a second on symbols that were never seen. Each gets
-//! exactly its events, and no node holds more in the end than early on.
+//! Endless new users: sixty a second, each with new symbols, names and a new pattern, and three hundred events a second
+//! on new symbols. Half of the users are cut abruptly, and a third of all return. Each gets exactly its events, and no
+//! node uses more memory at the end than early on.
 //!
-//! `make soak` lets them come for ten minutes, or for `TICKWIRE_SOAK_SECONDS`. Nothing is set but that users are believed, and
-//! stay where they are: of the thousand connections a second that a gateway admits as it ships this takes some fifty, so that none is refused.
+//! `make soak` runs this for ten minutes, or for `TICKWIRE_SOAK_SECONDS`. The configuration is the default, except for
+//! `auth.mode = "dev"` and no rebalance. The load is about fifty connections a second, far below the default
+//! `gateway.admission_rate`, so none is refused.
 
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -21,56 +22,56 @@ use crate::node::TestNode;
 use crate::producer::{Outgoing, Producer};
 use crate::socket::Socket;
 
-/// How many users come in a second.
+/// How many users connect in a second.
 const PER_SECOND: u32 = 60;
 
-/// How many symbols each wants, as those of a usual watch list, and of how many there is an event.
+/// How many symbols each wants, like a usual watch list, and for how many of them there is an event.
 const SYMBOLS: usize = 25;
 const EVENTS: usize = 5;
 
-/// How many of them come before some are cut.
+/// How many events arrive before some users are cut.
 const BEFORE: usize = 2;
 
-/// How long a user stays, cut or not.
+/// How long a user exists, cut or not.
 const STAY: Duration = Duration::from_secs(4);
 
-/// How long what a node holds is looked at, of which the median counts.
+/// How long the usage of a node is measured. The median counts.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How much more it may hold in the end.
+/// The allowed growth until the end.
 const GROWTH: f64 = 1.1;
 
-/// How long they come, and when what nodes hold counts as what they need: after two minutes. The short forms have not that
-/// long. In them it is when half is over: by then the first users have gone, and so has the interest that nobody has any
-/// more (`gateway.shrink_delay`, 5 s), and a full house was seen to have all the memory that it needs after twenty seconds.
+/// The duration of the test, and the time of the first measurement: after two minutes, or at half time in the short
+/// forms. By then the first users have left, their interest has been removed (`gateway.shrink_delay`, 5 s), and a fully
+/// loaded node was seen to reach its full memory after twenty seconds.
 fn schedule() -> (Duration, Duration) {
     let asked = std::env::var("TICKWIRE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let lasting = Duration::from_secs(asked.unwrap_or(if is_full() { 90 } else { 45 }));
     (lasting, Duration::from_secs(120).min(lasting / 2))
 }
 
-/// What happens to a user.
+/// How a user ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It stays, and says goodbye.
+enum UserEnd {
+    /// It stays connected, and closes.
     Stays,
-    /// It is cut, and comes back to the other gateway.
+    /// It is cut, and resumes at the other gateway.
     ComesBack,
-    /// It is cut, and never comes back.
+    /// It is cut, and never returns.
     Vanishes,
 }
 
-/// Half are cut, and a third of all come back.
-fn fate(number: u32) -> Fate {
+/// Half are cut, and a third of all return.
+fn end_of_user(number: u32) -> UserEnd {
     match number % 6 {
-        0 | 1 => Fate::ComesBack,
-        2 => Fate::Vanishes,
-        _ => Fate::Stays,
+        0 | 1 => UserEnd::ComesBack,
+        2 => UserEnd::Vanishes,
+        _ => UserEnd::Stays,
     }
 }
 
-/// The life of one user.
-async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until: Instant) -> usize {
+/// Runs one user.
+async fn run_user(number: u32, gateways: [SocketAddr; 2], producer: Producer, until: Instant) -> usize {
     let (user, name) = (format!("newcomer {number}"), format!("what {number} wants"));
     let symbols: Vec<String> = (0..SYMBOLS).map(|at| format!("SYMBOL-{at}-OF-{number}")).collect();
     let filter = json!({ "symbols": symbols, "patterns": [format!("Pattern{number}")] });
@@ -86,11 +87,11 @@ async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until:
     producer.publish_all(first).await;
     socket.until(BEFORE).await;
     let mut before = Vec::new();
-    if fate(number) != Fate::Stays {
+    if end_of_user(number) != UserEnd::Stays {
         let frame = socket.resume_frame(&json!({ &name: { "filter": filter } }));
         before = socket.abort();
         producer.publish_all(rest).await;
-        if fate(number) == Fate::Vanishes {
+        if end_of_user(number) == UserEnd::Vanishes {
             return before.len();
         }
         socket = Socket::connect(gateways[1 - at], &user, encoding).await;
@@ -106,21 +107,21 @@ async fn live(number: u32, gateways: [SocketAddr; 2], producer: Producer, until:
         before.iter().filter_map(|event| event.symbol.as_ref().map(|symbol| symbol.as_str())).collect();
     let wanted: BTreeSet<&str> = symbols[..EVENTS].iter().map(String::as_str).collect();
     assert!(had == wanted && before.len() == EVENTS, "user {number} has each once: {before:?}");
-    // Where the machine is too busy for a while, users are told so; none may be told that something does not come.
+    // On a busy machine users may get notices of an outage, but none of a dropped event.
     let dropped: u64 = socket.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
     assert_eq!((socket.gaps.len(), dropped), (0, 0), "user {number}: {:?}", socket.notices);
     socket.send_message(Message::Close(None)).await;
     EVENTS
 }
 
-/// What a node holds: memory in KB, and descriptors.
+/// The usage of a node: memory in KB, and file descriptors.
 #[derive(Debug, Clone, Copy)]
 struct NodeUsage {
     kb: u64,
     descriptors: usize,
 }
 
-/// The median of what was seen of each node.
+/// The median of the measurements of each node.
 fn median(looks: &[Vec<NodeUsage>]) -> Vec<NodeUsage> {
     let of = |node: usize| {
         let mut kb: Vec<u64> = looks.iter().map(|look| look[node].kb).collect();
@@ -137,7 +138,7 @@ fn look(cluster: &Cluster) -> Vec<NodeUsage> {
     cluster.routers.iter().chain(&cluster.gateways).map(held).collect()
 }
 
-/// How many events a user received; fails if those were not exactly its own.
+/// Returns how many events a user received. Fails if those were not exactly its own.
 async fn exact(cluster: &mut Cluster, user: Result<usize, JoinError>) -> usize {
     match user {
         Ok(received) => received,
@@ -146,11 +147,11 @@ async fn exact(cluster: &mut Cluster, user: Result<usize, JoinError>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() {
+async fn memory_does_not_grow_with_thousands_of_new_users() {
     let mut cluster = Cluster::as_shipped().await;
     for _ in 0..2 {
         cluster.add_router();
-        // A gateway that has just joined is sent some sessions of the other. A user on a bare socket does not follow.
+        // The other gateway would send some sessions to a gateway that has just joined. A bare socket does not follow.
         let gateway = cluster.node_with("gateway", &[("gateway.rebalance_rate", "0")]);
         cluster.gateways.push(gateway);
     }
@@ -165,7 +166,7 @@ async fn nodes_hold_no_more_after_thousands_of_newcomers_than_after_the_first() 
     let (mut early, mut late) = (Vec::new(), Vec::new());
     while begun.elapsed() < lasting {
         let until = due.tick().await + STAY;
-        users.spawn(live(number, gateways, producer.clone(), until));
+        users.spawn(run_user(number, gateways, producer.clone(), until));
         number += 1;
         while let Some(user) = users.try_join_next() {
             received += exact(&mut cluster, user).await;

@@ -1,4 +1,4 @@
-//! Disks that damage what NATS has stored: files of the stream are changed while the server is stopped.
+//! Damaged disks: files of the stream are changed while the NATS server is stopped.
 
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -24,11 +24,11 @@ use crate::socket::Socket;
 /// The file with the stream's first messages.
 const BLOCK: &str = "1.blk";
 
-/// So many events there are.
+/// The number of events.
 const EVENTS: usize = 4_600;
 
-/// Overwrites bytes of the payload of the event of this number, in the file that holds it. (Where the length of a message
-/// is damaged NATS forgets all that follows: the stream has lost its end.)
+/// Overwrites bytes of the payload of this event, in its file. (If the length of a message is damaged, NATS drops all
+/// that follows: the stream has lost its end.)
 fn overwrite(block: &Path, number: usize, bytes: usize, rng: &mut StdRng) {
     let mut content = fs::read(block).unwrap();
     let mark = mark(number);
@@ -50,9 +50,9 @@ fn events(count: usize) -> Vec<Outgoing> {
     (0..count).map(event).collect()
 }
 
-/// A cluster as it ships, the events that its stream holds, and a position before all of them.
-async fn cluster_with_a_past() -> (Cluster, Log, String) {
-    // With one gateway nobody is sent to another one.
+/// A cluster with the default configuration, the events of its stream, and a position before all of them.
+async fn cluster_with_events() -> (Cluster, Log, String) {
+    // With one gateway no session is sent elsewhere.
     let mut cluster = Cluster::start_shipped(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::open(gateway, &cluster.query("ann"), Encoding::Json).await;
@@ -64,16 +64,16 @@ async fn cluster_with_a_past() -> (Cluster, Log, String) {
     (cluster, log, position.to_string())
 }
 
-/// Stops the server of NATS, lets something happen to the stream's files, and waits until all is as it was.
-async fn with_nats_stopped(cluster: &mut Cluster, happen: impl FnOnce(&Path)) {
+/// Stops the NATS server, changes the stream's files, restarts it, and waits until the cluster is ready.
+async fn with_nats_stopped(cluster: &mut Cluster, change: impl FnOnce(&Path)) {
     cluster.nats[0].terminate();
-    happen(&cluster.nats[0].messages_of("EVENTS"));
+    change(&cluster.nats[0].messages_of("EVENTS"));
     cluster.nats[0].restart();
     cluster.settled().await;
 }
 
-/// A session that goes on from a position, or looks back, until it has caught up.
-async fn come_back(gateway: SocketAddr, query: &str, frame: &Value) -> Socket {
+/// Opens a session that resumes or uses `since`, and waits for its `caught_up`.
+async fn reconnect(gateway: SocketAddr, query: &str, frame: &Value) -> Socket {
     let mut socket = Socket::open(gateway, query, Encoding::MsgPack).await;
     socket.welcome().await;
     socket.request(frame.clone()).await;
@@ -85,7 +85,7 @@ fn resume(position: &str) -> Value {
     json!({ "action": "resume", "position": position, "subscriptions": { "mine": { "filter": {} } } })
 }
 
-/// How many sequences all routers miss together.
+/// The number of missing messages that all routers have counted.
 async fn missing(cluster: &mut Cluster) -> f64 {
     let mut missing = 0.0;
     for router in &mut cluster.routers {
@@ -95,13 +95,13 @@ async fn missing(cluster: &mut Cluster) -> f64 {
 }
 
 #[tokio::test]
-async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
-    // Which event, and how many bytes of it: in the middle, the first, the last, two in a row.
+async fn damaged_events_become_gaps_and_all_others_are_delivered() {
+    // The event and the number of damaged bytes: in the middle, the first, the last, two in a row.
     let all = [(2_300, 64), (0, 1), (EVENTS - 1, 64), (1_000, 4), (1_001, 4)];
     let parts = if is_full() { &all[..] } else { &all[..1] };
-    let (mut cluster, log, position) = cluster_with_a_past().await;
+    let (mut cluster, log, position) = cluster_with_events().await;
     let mut rng = StdRng::seed_from_u64(17);
-    let (mut lost, mut told) = (BTreeSet::new(), 0);
+    let (mut lost, mut gap_count) = (BTreeSet::new(), 0);
     for (number, bytes) in parts {
         with_nats_stopped(&mut cluster, |files| overwrite(&files.join(BLOCK), *number, *bytes, &mut rng)).await;
         let there: BTreeSet<Seq> = cluster.log().await.entries.iter().map(|entry| entry.seq).collect();
@@ -115,14 +115,14 @@ async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
         let cases = [("ann", resume(&position), json!({})), ("bob", since, json!({})), ("carl", one, narrow)];
         for (user, frame, wanted) in cases {
             for gateway in &gateways {
-                let socket = come_back(*gateway, &cluster.query(user), &frame).await;
+                let socket = reconnect(*gateway, &cluster.query(user), &frame).await;
                 let expected = log.matching(user, &[filter(&wanted)]);
                 let hit = expected.iter().filter(|entry| lost.contains(&entry.seq)).count();
                 assert_eq!(assert_covered(user, &socket.events, &socket.gaps, &expected), hit, "{user}");
-                // It is told just where it is, and for what it is.
+                // The gap has the right reason and range.
                 let is_exact = |gap: &Gap| gap.reason == "damaged" && lost.contains(&gap.to);
                 assert!(socket.gaps.iter().all(is_exact), "{user}: {:?}", socket.gaps);
-                told += socket.gaps.len();
+                gap_count += socket.gaps.len();
             }
         }
         let all = lost.len() as f64;
@@ -133,10 +133,10 @@ async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
         })
         .await;
     }
-    let said: usize =
+    let log_lines: usize =
         cluster.routers.iter().map(|one| one.process.stderr().matches("the stream lacks messages").count()).sum();
-    assert!((1..=2 * parts.len()).contains(&said), "said {said} times");
-    // What is live goes on without a gap.
+    assert!((1..=2 * parts.len()).contains(&log_lines), "logged {log_lines} times");
+    // Live events continue without a gap.
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::open(gateway, &cluster.query("dora"), Encoding::Json).await;
     socket.welcome().await;
@@ -146,13 +146,13 @@ async fn an_event_whose_storage_is_damaged_is_told_and_all_others_are_given() {
     assert_eq!(socket.gaps, []);
     report(
         "damaged storage",
-        &format!("{} of {EVENTS} events lost by {} damages, {told} gaps told, none silent", lost.len(), parts.len()),
+        &format!("{} of {EVENTS} events lost by {} damages, {gap_count} gaps, no silent loss", lost.len(), parts.len()),
     );
 }
 
 #[tokio::test]
-async fn of_a_stream_that_lost_its_end_all_that_it_still_has_is_given() {
-    let (mut cluster, log, position) = cluster_with_a_past().await;
+async fn stream_that_lost_its_end_delivers_all_remaining_events() {
+    let (mut cluster, log, position) = cluster_with_events().await;
     with_nats_stopped(&mut cluster, |files| {
         let block = fs::OpenOptions::new().write(true).open(files.join(BLOCK)).unwrap();
         block.set_len(block.metadata().unwrap().len() * 4 / 5).unwrap();
@@ -175,7 +175,7 @@ async fn of_a_stream_that_lost_its_end_all_that_it_still_has_is_given() {
         })
         .await;
     }
-    // The position that a session had at the very beginning, and one amid what was lost.
+    // A position from the beginning, and one within the lost range.
     let amid = {
         let mut amid = Position::from_str(&position).unwrap();
         amid.seqs.fill(log.entries[EVENTS - 100].seq);
@@ -183,7 +183,7 @@ async fn of_a_stream_that_lost_its_end_all_that_it_still_has_is_given() {
     };
     for (user, position, begin) in [("ann", &position, Seq(0)), ("bob", &amid, left.entries.last().unwrap().seq)] {
         for gateway in &gateways {
-            let mut socket = come_back(*gateway, &cluster.query(user), &resume(position)).await;
+            let mut socket = reconnect(*gateway, &cluster.query(user), &resume(position)).await;
             socket.catch_up(&now.end()).await;
             let resets: Vec<_> = socket.gaps.iter().filter(|gap| gap.reason == "reset").collect();
             assert_eq!((resets.len(), socket.gaps.len()), (PARTITIONS as usize, PARTITIONS as usize), "{user}");

@@ -1,5 +1,5 @@
-//! A producer that does not give up: what is not acknowledged it publishes again, under the same message id, so that all
-//! it has counted is in the stream once. And a client beside it that compares what comes with that.
+//! A producer that publishes an unacknowledged event again, with the same message id, so that each counted event is in
+//! the stream once. And a client that compares the events that it receives with that.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -24,16 +24,16 @@ use crate::node::DEADLINE;
 use crate::producer::{Outgoing, Producer};
 use crate::socket::Socket;
 
-/// The time between two events: well below the rate that ships.
+/// The time between two events: well below the default rate.
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// How long one acknowledgement may take before the event is published again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long nothing may come before a heartbeat is waited for.
+/// How long the client waits for new events before it expects a heartbeat.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Over so many symbols, hence partitions, events are spread.
+/// The number of symbols, so that events are spread over partitions.
 const SYMBOLS: usize = 97;
 
 /// The producer.
@@ -44,7 +44,7 @@ pub(crate) struct Stubborn {
 }
 
 impl Stubborn {
-    /// Begins with event `first`. Each tells when it was first sent, in milliseconds since `clock`.
+    /// Starts with event `first`. Each event contains the time of its first publish, in milliseconds since `clock`.
     pub(crate) fn start(producer: Producer, first: usize, clock: Instant) -> Self {
         let (stop, acknowledged) = (CancellationToken::new(), Arc::new(AtomicUsize::new(first)));
         let (stopped, count) = (stop.clone(), Arc::clone(&acknowledged));
@@ -59,7 +59,7 @@ impl Stubborn {
                 let event = Outgoing::json("pattern", &format!("S{}", number % SYMBOLS), &event);
                 let event = event.id(format!("n-{number}"));
                 while !timeout(PATIENCE, producer.try_publish(&event)).await.unwrap_or(false) {
-                    // A server that refuses at once is not to be asked all the time.
+                    // Do not ask a server all the time that refuses at once.
                     pace.tick().await;
                 }
                 count.store(number + 1, Ordering::Relaxed);
@@ -68,19 +68,19 @@ impl Stubborn {
         Self { stop, acknowledged, task }
     }
 
-    /// Waits until so many more than now are acknowledged.
+    /// Waits until `count` more events are acknowledged.
     pub(crate) async fn more(&self, count: usize) {
         let enough = self.acknowledged() + count;
         let published = async || (self.acknowledged() >= enough).then_some(());
         eventually("further events are published", DEADLINE, published).await;
     }
 
-    /// How many are acknowledged, from the first of all on.
+    /// The number of acknowledged events, from the first one on.
     pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Ends it when the event that is under way is acknowledged, and gives how many are.
+    /// Ends it when the current event is acknowledged, and returns the number of acknowledged events.
     pub(crate) async fn stop(&mut self) -> usize {
         self.stop.cancel();
         (&mut self.task).await.unwrap();
@@ -88,28 +88,28 @@ impl Stubborn {
     }
 }
 
-/// A client that wants everything, and reads all the time.
+/// A client that wants all events, and reads all the time.
 pub(crate) struct Witness {
     state: watch::Receiver<Seen>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-/// What it has seen.
+/// Everything that it has received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// The events, in the order in which they came.
+    /// The events, in order of arrival.
     pub(crate) events: Vec<ReceivedEvent>,
-    /// The gaps it was told.
+    /// The gaps.
     pub(crate) gaps: Vec<Gap>,
-    /// The notices, and when each came.
+    /// The notices, with their times of arrival.
     pub(crate) notices: Vec<(Instant, Notice)>,
-    /// How much later than it was sent an event came at most.
+    /// The largest latency of an event.
     pub(crate) latest: Duration,
 }
 
 impl Witness {
-    /// Fills a cluster with two nodes of each role, and has a witness at each gateway from this moment on.
+    /// Adds two nodes of each role to a cluster, and starts a witness at each gateway.
     pub(crate) async fn of_two_gateways(cluster: &mut Cluster) -> (Instant, Vec<Self>) {
         for _ in 0..2 {
             cluster.add_router();
@@ -123,7 +123,7 @@ impl Witness {
         (clock, witnesses)
     }
 
-    /// Connects to a gateway, as a user who is at home there, and subscribes.
+    /// Connects to a gateway, as a user whose home it is, and subscribes.
     pub(crate) async fn start(cluster: &mut Cluster, gateway: usize, encoding: Encoding, clock: Instant) -> Self {
         let address = cluster.gateways[gateway].gateway().await;
         let user = at_home(cluster, gateway).await;
@@ -135,7 +135,7 @@ impl Witness {
         let task = tokio::spawn(async move {
             let mut known = (0, 0, 0);
             loop {
-                // A heartbeat is a change, too, where nothing else comes for long.
+                // A heartbeat counts as a change if nothing else arrives for long.
                 let since = Instant::now();
                 let change = socket.until_that(|socket| sizes(socket) != known || since.elapsed() > QUIET);
                 if stopped.run_until_cancelled(change).await.is_none() {
@@ -158,30 +158,30 @@ impl Witness {
         Self { state, stop, task }
     }
 
-    /// What it has seen so far.
+    /// Everything received so far.
     pub(crate) fn seen(&self) -> Seen {
         self.state.borrow().clone()
     }
 
-    /// Waits until what it has seen meets a condition.
+    /// Waits until the received messages meet a condition.
     pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&Seen) -> bool) -> Seen {
         let seen = timeout(DEADLINE, self.state.wait_for(|seen| met(seen))).await;
         seen.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
     }
 
-    /// Waits until it is told `upstream_lost` with these words, from the `known`th notice on. Gives when, and the words.
+    /// Waits for a notice `upstream_lost` with these words, from the `known`th notice on. Returns its time and text.
     pub(crate) async fn lost(&mut self, known: usize, words: &str) -> (Instant, String) {
         let is_it = |(_, notice): &&(Instant, Notice)| {
             notice.code == NoticeCode::UpstreamLost.as_str()
                 && notice.msg.as_ref().is_some_and(|msg| msg.contains(words))
         };
         let what = format!("upstream_lost with {words:?}");
-        let seen = self.until(&what, |seen| seen.notices.iter().skip(known).any(|told| is_it(&told))).await;
+        let seen = self.until(&what, |seen| seen.notices.iter().skip(known).any(|notice| is_it(&notice))).await;
         let (at, notice) = seen.notices.iter().skip(known).find(is_it).unwrap();
         (*at, notice.msg.clone().unwrap())
     }
 
-    /// Waits until it is told `upstream_restored`, from the `known`th notice on.
+    /// Waits for a notice `upstream_restored`, from the `known`th notice on.
     pub(crate) async fn restored(&mut self, known: usize) {
         let met = |seen: &Seen| {
             seen.notices.iter().skip(known).any(|(_, notice)| notice.code == NoticeCode::UpstreamRestored.as_str())
@@ -189,8 +189,8 @@ impl Witness {
         self.until("upstream_restored", met).await;
     }
 
-    /// Fails unless it has got the events from `first` to `end`, each once, in order for each symbol, with its content, and
-    /// nothing else from the `known`th event on.
+    /// Fails unless it has got the events from `first` to `end`, each once, in order for each symbol, with its content,
+    /// and nothing else from the `known`th event on.
     pub(crate) async fn assert_exact(&mut self, known: usize, first: usize, end: usize) {
         let seen =
             self.until(&format!("{} events", end - first), |seen| seen.events.len() >= known + end - first).await;
@@ -204,7 +204,7 @@ impl Witness {
                 (format!("S{}", number % SYMBOLS), "Doji".to_owned())
             );
             assert_eq!(event.id.to_string(), format!("n-{number}"));
-            assert!(last.insert(symbol, number).is_none_or(|before| before < number), "{number} came late");
+            assert!(last.insert(symbol, number).is_none_or(|before| before < number), "{number} is out of order");
             numbers.push(number);
         }
         numbers.sort_unstable();
@@ -241,7 +241,7 @@ fn sizes(socket: &Socket) -> (usize, usize, usize) {
     (socket.events.len(), socket.gaps.len(), socket.notices.len())
 }
 
-/// What is missing according to a report, by check.
+/// The missing conditions of a report, by check.
 pub(crate) fn missing(report: &Value) -> Vec<(String, String)> {
     let checks = report["checks"].as_array().unwrap().iter();
     let unmet = checks.filter(|check| check["ok"] == false);

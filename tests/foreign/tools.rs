@@ -1,27 +1,27 @@
-//! What the foreign tests use of others, where it is, and how much of it they do.
+//! The programs of the foreign tests: their paths, and whether to run the full form.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::{env, fs};
 
-/// Whether the whole of each suite runs, and not its short form: `make foreign` asks for it.
+/// Whether each suite runs in full, and not in its short form: `make foreign` sets it.
 pub(crate) fn is_full() -> bool {
     env::var("TICKWIRE_FOREIGN").is_ok_and(|form| form == "full")
 }
 
-/// A program of Debian's.
+/// A program of Debian.
 pub(crate) fn debian(path: &str) -> PathBuf {
     found(PathBuf::from(path))
 }
 
-/// A library of Debian's: where it is depends on the processor.
+/// A library of Debian. Its path depends on the processor.
 pub(crate) fn debian_library(name: &str) -> PathBuf {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let library = folders.map(|folder| folder.path().join(name)).find(|path| path.exists());
     found(library.unwrap_or_else(|| Path::new("/usr/lib/*").join(name)))
 }
 
-/// A program of one of Python's packages.
+/// A program of a Python package.
 pub(crate) fn python(program: &str) -> PathBuf {
     found(installed().join("venv/bin").join(program))
 }
@@ -36,7 +36,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
     found(root().join("tests/foreign").join(name))
 }
 
-/// Keeps a line about what a suite has found, for the table that `make foreign` prints.
+/// Writes a line with the result of a suite, for the table that `make foreign` prints.
 pub(crate) fn report(suite: &str, found: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
     let _one = WRITING.lock().unwrap();

@@ -1,4 +1,4 @@
-//! The first connection, and the ends of a client.
+//! Tests of the first connection, and of the end of a client.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::scripted::{stage, welcome};
 use crate::{ClientConfig, ClientError, Credentials, Encoding, Message, Reconnect};
 
 #[tokio::test(start_paused = true)]
-async fn a_client_says_who_it_is_and_is_welcomed() {
+async fn client_sends_its_credentials_and_is_welcomed() {
     for (encoding, protocol) in [(Encoding::Json, "tickwire.v1.json"), (Encoding::MsgPack, "tickwire.v1.msgpack")] {
         let (dialler, mut stage) = stage();
         let credentials = Credentials::Token("t0k".into());
@@ -27,7 +27,7 @@ async fn a_client_says_who_it_is_and_is_welcomed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_connection_tries_each_gateway_once() {
+async fn first_connection_tries_each_gateway_once() {
     let (dialler, mut stage) = stage();
     stage.refuse(1);
     let (client, peer) = tokio::join!(connect(dialler, config()), stage.welcome());
@@ -41,11 +41,11 @@ async fn the_first_connection_tries_each_gateway_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_for_good_is_not_taken_to_the_next_gateway() {
+async fn final_refusal_stops_the_first_connection() {
     let (dialler, mut stage) = stage();
     let refuse = async {
         let mut peer = stage.accept().await;
-        peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "forged"))]).await;
+        peer.send(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "forged"))]).await;
         peer
     };
     let (client, _peer) = tokio::join!(connect(dialler, config()), refuse);
@@ -59,7 +59,7 @@ async fn a_refusal_for_good_is_not_taken_to_the_next_gateway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_refusal_is_shown() {
+async fn http_refusal_is_returned_with_its_text() {
     let (dialler, mut stage) = stage();
     let refuse = async {
         let (_, mut io) = stage.arrival().await;
@@ -76,7 +76,7 @@ async fn an_http_refusal_is_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_welcomes_is_given_up() {
+async fn connect_times_out_without_a_welcome() {
     let (dialler, mut stage) = stage();
     let began = Instant::now();
     let silent = async { (stage.accept().await, stage.accept().await) };
@@ -87,23 +87,23 @@ async fn a_server_that_never_welcomes_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_says_that_does_not_welcome_is_why_it_is_given_up() {
+async fn timeout_without_a_welcome_carries_the_last_notice() {
     let (dialler, mut stage) = stage();
     let config = ClientConfig { urls: vec!["ws://one:1".to_owned()], ..config() };
     let notice = Notice { msg: Some("no router".to_owned()), ..Notice::new(NoticeCode::UpstreamLost) };
     let peer = async {
         let mut peer = stage.accept().await;
-        peer.say(&[ServerFrame::Notice(notice)]).await;
+        peer.send(&[ServerFrame::Notice(notice)]).await;
         peer
     };
     let (client, _peer) = tokio::join!(connect(dialler, config), peer);
     let (url, after) = ("ws://one:1".to_owned(), Duration::from_secs(10));
-    let said = "no router".to_owned();
-    assert_eq!(client.unwrap_err(), ClientError::NotWelcomed { url, after, said });
+    let text = "no router".to_owned();
+    assert_eq!(client.unwrap_err(), ClientError::NotWelcomed { url, after, notice: text });
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_work_is_refused() {
+async fn invalid_configuration_is_refused() {
     for config in [ClientConfig { buffer: 0, ..config() }, ClientConfig { urls: Vec::new(), ..config() }] {
         let error = connect(stage().0, config).await.unwrap_err();
         assert!(matches!(error, ClientError::BadConfig { .. }), "{error}");
@@ -111,10 +111,10 @@ async fn a_configuration_that_cannot_work_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_ends_everything_and_keeps_what_was_received() {
+async fn close_ends_the_client_and_keeps_received_messages() {
     let (client, mut messages, _stage, mut peer) = connected(config()).await;
     subscribe(&client, &mut peer, "a").await;
-    peer.say_events(1..=2).await;
+    peer.send_events(1..=2).await;
     assert!(matches!(next(&mut messages).await, Message::Event(event) if event.seq.0 == 1));
     let ((), code) = tokio::join!(client.close(), peer.closed());
     assert_eq!(code, Some(1000));
@@ -132,10 +132,10 @@ async fn dropping_the_messages_ends_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_handle_alone_ends_nothing() {
+async fn dropping_only_the_handle_keeps_the_client() {
     let (client, mut messages, _stage, mut peer) = connected(config()).await;
     drop(client);
-    peer.say_events([1]).await;
+    peer.send_events([1]).await;
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
     drop(messages);
     assert_eq!(peer.closed().await, Some(1000));

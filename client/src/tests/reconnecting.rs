@@ -1,4 +1,4 @@
-//! The end of a session, the pause, and what comes back after it.
+//! Tests of lost sessions: the pause, the reconnect, and the restored subscriptions.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::scripted::{HEARTBEAT_MS, pong, stage, subscribed};
 use crate::{ClientConfig, ClientError, Message, ReconnectDelays, SubscribeOptions};
 
 #[tokio::test(start_paused = true)]
-async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
+async fn reconnect_without_a_position_subscribes_to_everything_again() {
     let (client, mut messages, mut stage, mut peer) = connected(config()).await;
     for name in ["a", "b", "c"] {
         subscribe(&client, &mut peer, name).await;
     }
     let replace = async {
-        let (id, _) = peer.hear().await;
-        peer.say(&[subscribed(id, &["a", "b", "c"])]).await;
-        let (id, _) = peer.hear().await;
-        peer.say(&[subscribed(id, &["a", "b"])]).await;
+        let (id, _) = peer.receive().await;
+        peer.send(&[subscribed(id, &["a", "b", "c"])]).await;
+        let (id, _) = peer.receive().await;
+        peer.send(&[subscribed(id, &["a", "b"])]).await;
     };
     let calls = async {
         let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9), since: None };
@@ -39,9 +39,9 @@ async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
 
     let mut peer = stage.welcome().await;
     assert_eq!((since.elapsed(), peer.authority.as_str()), (pause, "two:2"));
-    let (first, frame) = peer.hear().await;
+    let (first, frame) = peer.receive().await;
     assert!(matches!(frame, ClientFrame::Subscribe { name, .. } if name.as_str() == "a"));
-    let (second, frame) = peer.hear().await;
+    let (second, frame) = peer.receive().await;
     let ClientFrame::Subscribe { name, wanted, since: None } = frame else { panic!("{frame:?}") };
     let filter = json!({ "symbols": ["NVDA"] });
     assert_eq!(
@@ -51,15 +51,15 @@ async fn without_a_position_a_reconnect_subscribes_to_everything_anew() {
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
-    peer.say(&[subscribed(first, &["a"])]).await;
-    peer.say_events([9]).await;
-    peer.say(&[subscribed(second, &["a", "b"])]).await;
+    peer.send(&[subscribed(first, &["a"])]).await;
+    peer.send_events([9]).await;
+    peer.send(&[subscribed(second, &["a", "b"])]).await;
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
     assert_eq!(next(&mut messages).await, Message::Restored);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_full_is_tried_again_when_it_said() {
+async fn full_server_is_retried_after_its_retry_after() {
     let (_client, mut messages, mut stage, peer) = connected(config()).await;
     drop(peer);
     disconnected(&mut messages).await;
@@ -73,31 +73,31 @@ async fn a_server_that_is_full_is_tried_again_when_it_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_subscriptions_nothing_was_interrupted() {
+async fn reconnect_without_subscriptions_is_not_interrupted() {
     let (_client, mut messages, mut stage, peer) = connected(config()).await;
     drop(peer);
     assert_eq!(disconnected(&mut messages).await.0, None);
     let mut peer = stage.welcome().await;
-    peer.say_events([1]).await;
+    peer.send_events([1]).await;
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_codes_decide_whether_and_when() {
+async fn close_code_decides_whether_and_when_to_reconnect() {
     let longest = ReconnectDelays::default().max;
     let known = CloseCode::ALL.iter().map(|code| (code.code(), code.reconnect()));
     for (code, reconnect) in known.chain([(1001, Reconnect::Yes), (4999, Reconnect::Yes)]) {
         let (client, mut messages, mut stage, peer) = connected(config()).await;
         peer.close(code, "because").await;
-        let Message::Disconnected { code: messages_out, reason, retry_in } = next(&mut messages).await else {
+        let Message::Disconnected { code: received, reason, retry_in } = next(&mut messages).await else {
             panic!("{code} ends the session")
         };
-        assert_eq!((messages_out, reason.as_str()), (Some(code), "because"));
+        assert_eq!((received, reason.as_str()), (Some(code), "because"));
         match reconnect {
             Reconnect::Yes => assert!(retry_in.unwrap() <= ReconnectDelays::default().base, "{code}"),
             Reconnect::After => assert!((longest / 2..=longest).contains(&retry_in.unwrap()), "{code}"),
-            // It has no other token.
+            // The client has no other token.
             Reconnect::No | Reconnect::NewToken => {
                 assert_eq!((retry_in, messages.recv().await), (None, None), "{code}");
                 assert_eq!(client.ping().await.unwrap_err(), ClientError::Ended);
@@ -109,7 +109,7 @@ async fn close_codes_decide_whether_and_when() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_reconnects_a_lost_connection_is_the_end() {
+async fn client_without_reconnects_ends_with_the_connection() {
     let (_client, mut messages, _stage, peer) = connected(ClientConfig { reconnect: None, ..config() }).await;
     drop(peer);
     assert_eq!(disconnected(&mut messages).await, (None, None));
@@ -117,40 +117,40 @@ async fn without_reconnects_a_lost_connection_is_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goaway_is_followed_at_its_time_and_events_come_until_then() {
+async fn client_reconnects_at_the_time_of_goaway_and_delivers_events_until_then() {
     let (_client, mut messages, mut stage, mut peer) = connected(config()).await;
     sleep(Duration::from_secs(11)).await;
-    let messages_out = Instant::now();
+    let sent = Instant::now();
     let goaway = Goaway { reason: "rebalance".into(), reconnect_ms: 1840 };
-    peer.say(&[ServerFrame::Goaway(goaway.clone())]).await;
+    peer.send(&[ServerFrame::Goaway(goaway.clone())]).await;
     assert_eq!(next(&mut messages).await, Message::Goaway(goaway));
     sleep(Duration::from_millis(1_800)).await;
-    peer.say_events([1]).await;
+    peer.send_events([1]).await;
     assert!(matches!(next(&mut messages).await, Message::Event(_)));
     assert_eq!(peer.closed().await, Some(1000));
-    assert_eq!(messages_out.elapsed(), Duration::from_millis(1_840));
+    assert_eq!(sent.elapsed(), Duration::from_millis(1_840));
     let (_, retry_in) = disconnected(&mut messages).await;
     assert!(retry_in.unwrap() <= ReconnectDelays::default().base);
     assert_eq!(stage.welcome().await.authority, "two:2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_closes_early_is_waited_out() {
+async fn pause_of_goaway_is_kept_when_the_server_closes_early() {
     let (_client, mut messages, mut stage, mut peer) = connected(config()).await;
-    let messages_out = Instant::now();
+    let sent = Instant::now();
     let goaway = Goaway { reason: "drain".into(), reconnect_ms: 1_840 };
-    peer.say(&[ServerFrame::Goaway(goaway)]).await;
+    peer.send(&[ServerFrame::Goaway(goaway)]).await;
     assert!(matches!(next(&mut messages).await, Message::Goaway(_)));
     sleep(Duration::from_millis(340)).await;
     peer.close(CloseCode::Draining.code(), "bye").await;
     assert_eq!(disconnected(&mut messages).await, (Some(1012), Some(Duration::from_millis(1_500))));
     stage.welcome().await;
-    assert_eq!(messages_out.elapsed(), Duration::from_millis(1_840));
+    assert_eq!(sent.elapsed(), Duration::from_millis(1_840));
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_session_that_stayed_healthy_resets_the_backoff() {
-    // So wide that a pause of at most `base` comes by chance once in 500,000 times.
+async fn only_a_long_session_resets_the_backoff() {
+    // The range is so wide that a random pause is at most `base` once in 500,000 times.
     let backoff = ReconnectDelays { base: Duration::from_millis(1), max: Duration::from_secs(1_000) };
     let (_client, mut messages, mut stage, peer) =
         connected(ClientConfig { reconnect: Some(backoff), ..config() }).await;
@@ -177,39 +177,39 @@ async fn only_a_session_that_stayed_healthy_resets_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_ends_a_session_and_heartbeats_keep_it() {
+async fn silence_ends_a_session_and_heartbeats_keep_it_open() {
     let (_client, mut messages, mut stage, mut peer) = connected(config()).await;
     let idle = Duration::from_millis(u64::from(HEARTBEAT_MS) * 5 / 2);
     for _ in 0..3 {
         sleep(idle - Duration::from_millis(1)).await;
-        peer.say(&[ServerFrame::Heartbeat(Heartbeat { position: "p".into() })]).await;
+        peer.send(&[ServerFrame::Heartbeat(Heartbeat { position: "p".into() })]).await;
         assert!(matches!(next(&mut messages).await, Message::Heartbeat(_)));
     }
-    let heard = Instant::now();
+    let received = Instant::now();
     assert_eq!(peer.closed().await, Some(1000));
-    assert_eq!(heard.elapsed(), idle);
+    assert_eq!(received.elapsed(), idle);
     assert!(disconnected(&mut messages).await.1.is_some());
     stage.welcome().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_survives_a_reconnect_until_its_caller_gives_up() {
+async fn request_survives_a_reconnect_until_its_caller_gives_up() {
     let (client, mut messages, mut stage, mut peer) = connected(config()).await;
     let script = async {
-        let (first, _) = peer.hear().await;
-        let (_, given_up) = peer.hear().await;
+        let (first, _) = peer.receive().await;
+        let (_, given_up) = peer.receive().await;
         assert_eq!(given_up, ClientFrame::List);
         sleep(Duration::from_secs(1)).await;
         drop(peer);
         disconnected(&mut messages).await;
         let mut peer = stage.welcome().await;
-        let (again, frame) = peer.hear().await;
+        let (again, frame) = peer.receive().await;
         assert!(matches!(frame, ClientFrame::Subscribe { .. }));
         assert_eq!(again, first);
-        peer.say(&[subscribed(again, &["a"])]).await;
-        let (id, frame) = peer.hear().await;
+        peer.send(&[subscribed(again, &["a"])]).await;
+        let (id, frame) = peer.receive().await;
         assert_eq!(frame, ClientFrame::Ping);
-        peer.say(&[pong(id)]).await;
+        peer.send(&[pong(id)]).await;
     };
     let calls = async {
         let subscribing = client.subscribe("a", json!({}), SubscribeOptions::default());
@@ -222,7 +222,7 @@ async fn a_request_survives_a_reconnect_until_its_caller_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_refused_after_a_reconnect_is_told_and_gone() {
+async fn subscription_refused_after_a_reconnect_is_reported_and_removed() {
     let (client, mut messages, mut stage, mut peer) = connected(config()).await;
     subscribe(&client, &mut peer, "a").await;
     subscribe(&client, &mut peer, "b").await;
@@ -234,12 +234,12 @@ async fn a_subscription_refused_after_a_reconnect_is_told_and_gone() {
         assert_eq!(next(&mut messages).await, Message::Interrupted);
         assert_eq!(peer.grant().await, granted);
         if let Some(refused) = refused {
-            let (id, _) = peer.hear().await;
+            let (id, _) = peer.receive().await;
             let error = ServerError::new(Some(id), ErrorCode::SymbolLimit, "no");
-            peer.say(&[ServerFrame::Error(error.clone())]).await;
+            peer.send(&[ServerFrame::Error(error.clone())]).await;
             assert!(matches!(
                 next(&mut messages).await,
-                Message::SubscriptionLost { name, error: messages_out } if name.as_str() == refused && messages_out == error
+                Message::SubscriptionLost { name, error: received } if name.as_str() == refused && received == error
             ));
         }
         assert_eq!(next(&mut messages).await, Message::Restored);
@@ -247,15 +247,15 @@ async fn a_subscription_refused_after_a_reconnect_is_told_and_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_cannot_restore_is_left() {
+async fn session_that_cannot_restore_subscriptions_is_ended() {
     let (client, mut messages, mut stage, mut peer) = connected(config()).await;
     subscribe(&client, &mut peer, "a").await;
     drop(peer);
     disconnected(&mut messages).await;
 
     let mut peer = stage.welcome().await;
-    let (id, _) = peer.hear().await;
-    peer.say(&[ServerFrame::Error(ServerError::new(Some(id), ErrorCode::Unavailable, "not now"))]).await;
+    let (id, _) = peer.receive().await;
+    peer.send(&[ServerFrame::Error(ServerError::new(Some(id), ErrorCode::Unavailable, "not now"))]).await;
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
     assert_eq!(peer.closed().await, Some(1000));
@@ -263,7 +263,7 @@ async fn a_session_that_cannot_restore_is_left() {
 
     let mut peer = stage.welcome().await;
     let welcomed = Instant::now();
-    peer.hear().await;
+    peer.receive().await;
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);
     assert_eq!(peer.closed().await, Some(1000));
@@ -275,7 +275,7 @@ async fn a_session_that_cannot_restore_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_the_user_does_not_count_as_the_servers() {
+async fn wait_for_a_slow_reader_does_not_count_as_server_silence() {
     let (client, mut messages, mut stage, mut peer) = connected(ClientConfig { buffer: 1, ..config() }).await;
     subscribe(&client, &mut peer, "a").await;
     drop(peer);

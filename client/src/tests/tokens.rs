@@ -1,4 +1,4 @@
-//! Tokens that expire: a provider is asked again, in place and at each connection.
+//! Tests of tokens that expire: a provider is asked at each connection and for a running session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::{config, connect, connected, disconnected, next, subscribe};
 use crate::scripted::stage;
 use crate::{ClientConfig, ClientError, Credentials, Message, Reconnect, ReconnectDelays, TokenProvider};
 
-/// A provider that counts its tokens, and the configuration with it. It fails where `fails` says so.
+/// A configuration with a provider that numbers its tokens. It fails for the numbers for which `fails` is true.
 fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> ClientConfig {
     let asked = AtomicUsize::new(0);
     let fails = Arc::new(fails);
@@ -30,17 +30,17 @@ fn expiring() -> ServerFrame {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_is_asked_at_each_connection() {
+async fn provider_is_asked_at_each_connection() {
     let (client, mut messages, mut stage, mut peer) = connected(counted(|_| false)).await;
     assert_eq!(peer.headers["authorization"], "Bearer t1");
     subscribe(&client, &mut peer, "a").await;
     peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
     let (code, retry_in) = disconnected(&mut messages).await;
     assert!(code == Some(4009) && retry_in.unwrap() <= ReconnectDelays::default().base);
-    // The next one has expired as well: it is asked again, a little later.
+    // The next token has expired too: the provider is asked again a little later.
     let mut peer = stage.accept().await;
     assert_eq!(peer.headers["authorization"], "Bearer t2");
-    peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "it expired 8 s ago"))]).await;
+    peer.send(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "it expired 8 s ago"))]).await;
     peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
     assert!(disconnected(&mut messages).await.1.is_some());
     let mut peer = stage.welcome().await;
@@ -49,27 +49,27 @@ async fn a_provider_is_asked_at_each_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_renewed_in_place_when_its_token_expires() {
+async fn session_is_renewed_in_place_when_its_token_expires() {
     let (_client, mut messages, _stage, mut peer) = connected(counted(|number| number == 2)).await;
-    peer.say(&[expiring()]).await;
+    peer.send(&[expiring()]).await;
     assert!(matches!(next(&mut messages).await, Message::Notice(_)));
     // The provider fails at first, and is asked again.
-    let said = Instant::now();
-    let (id, frame) = peer.hear().await;
+    let notified = Instant::now();
+    let (id, frame) = peer.receive().await;
     let ClientFrame::Auth { token } = frame else { panic!("{frame:?}") };
-    assert_eq!((token.0.as_str(), said.elapsed()), ("t3", Duration::from_secs(5)));
+    assert_eq!((token.0.as_str(), notified.elapsed()), ("t3", Duration::from_secs(5)));
     let answer = Authenticated { id: Some(id), user: UserId::new("ann").unwrap(), expires_ms: 3_600_000 };
-    peer.say(&[ServerFrame::Authenticated(answer.clone())]).await;
+    peer.send(&[ServerFrame::Authenticated(answer.clone())]).await;
     assert_eq!(next(&mut messages).await, Message::Authenticated(answer));
-    // Once: until the server says so again nothing is renewed.
-    assert!(timeout(Duration::from_secs(30), peer.hear()).await.is_err());
+    // No further renewal without another notice.
+    assert!(timeout(Duration::from_secs(30), peer.receive()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fixed_token_ends_the_client_when_it_has_expired() {
+async fn client_with_a_fixed_token_ends_when_it_has_expired() {
     let fixed = || ClientConfig { credentials: Credentials::Token("t0k".into()), ..config() };
     let (_client, mut messages, _stage, mut peer) = connected(fixed()).await;
-    peer.say(&[expiring()]).await;
+    peer.send(&[expiring()]).await;
     assert!(matches!(next(&mut messages).await, Message::Notice(_)));
     peer.close(CloseCode::TokenExpired.code(), "the token has expired").await;
     assert_eq!(disconnected(&mut messages).await, (Some(4009), None));
@@ -77,13 +77,13 @@ async fn a_fixed_token_ends_the_client_when_it_has_expired() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_token_that_is_refused_is_told_with_its_close() {
+async fn refused_first_token_is_reported_with_its_close_code() {
     for (code, reconnect) in [(4001, Reconnect::No), (4007, Reconnect::After), (4009, Reconnect::NewToken)] {
         let (dialler, mut stage) = stage();
         let refuse = async {
             for _ in 0..if reconnect == Reconnect::After { 2 } else { 1 } {
                 let mut peer = stage.accept().await;
-                peer.say(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "why"))]).await;
+                peer.send(&[ServerFrame::Error(ServerError::new(None, ErrorCode::AuthFailed, "why"))]).await;
                 peer.close(code, "the reason").await;
             }
         };
@@ -95,7 +95,7 @@ async fn a_first_token_that_is_refused_is_told_with_its_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_without_a_token_is_told_and_asked_again() {
+async fn failed_provider_is_reported_and_asked_again() {
     let (dialler, _stage) = stage();
     let error = connect(dialler, counted(|_| true)).await.unwrap_err();
     assert_eq!(error, ClientError::NoToken { problem: "the issuer is away".to_owned() });
@@ -103,7 +103,7 @@ async fn a_provider_without_a_token_is_told_and_asked_again() {
     let (_client, mut messages, mut stage, peer) = connected(counted(|number| number == 2)).await;
     drop(peer);
     disconnected(&mut messages).await;
-    let Message::Disconnected { reason, retry_in, .. } = next(&mut messages).await else { panic!("not told") };
+    let Message::Disconnected { reason, retry_in, .. } = next(&mut messages).await else { panic!("no Disconnected") };
     assert!(reason.contains("the issuer is away") && retry_in.is_some(), "{reason}");
     assert_eq!(stage.welcome().await.headers["authorization"], "Bearer t3");
 }

@@ -1,14 +1,14 @@
-//! Events as they are every day, for benches.
+//! A typical event, for benches.
 
 use serde_json::json;
 use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::ids::Seq;
 
-/// The event that a router makes of what a producer publishes, of about 350 bytes as JSON.
+/// An event that a router decodes from a producer's message of about 350 bytes of JSON.
 ///
 /// # Panics
-/// When the payload below is not what producers may publish.
+/// If the payload below is not valid.
 pub(crate) fn event(seq: Seq) -> Event {
     let symbol = format!("S{:03}", seq.0 % 500);
     let payload = json!({
@@ -35,5 +35,5 @@ pub(crate) fn event(seq: Seq) -> Event {
         seq,
         stored: Timestamp(1_757_514_600_120),
     };
-    decode(&raw, &Kinds::default()).expect("producers may publish this")
+    decode(&raw, &Kinds::default()).expect("the payload is valid")
 }

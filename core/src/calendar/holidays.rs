@@ -1,6 +1,6 @@
-//! The holidays and the half days of the New York Stock Exchange, by rule (NYSE rule 7.2), of any year.
+//! The holidays and half days of the New York Stock Exchange for any year, by rule (NYSE rule 7.2).
 //!
-//! Closings that no rule foretells (a storm, a day of mourning) are not known here.
+//! Unscheduled closings (a storm, a day of mourning) are not included.
 
 use jiff::civil::{Date, Weekday};
 
@@ -9,8 +9,8 @@ pub(crate) fn is_holiday(date: Date) -> bool {
     use Weekday::{Friday, Monday, Thursday};
     let (day, weekday) = (date.day(), date.weekday());
     match date.month() {
-        // New Year's Day on a Saturday is not made up for: 31 December closes the books. Martin Luther King's third
-        // Monday is kept since 1998.
+        // New Year's Day on a Saturday is not moved to the Friday, because the books close on 31 December. Martin
+        // Luther King Day, the third Monday, is a holiday since 1998.
         1 => {
             day == 1
                 || (day == 2 && weekday == Monday)
@@ -30,13 +30,13 @@ pub(crate) fn is_holiday(date: Date) -> bool {
 
 /// Whether the exchange closes at 13:00 on `date`, which must be neither a Saturday or Sunday nor a holiday.
 ///
-/// The day before Independence Day or Christmas is one if it is a trading day and they fall on a weekday: a holiday
-/// that is kept on another day has no half day before it.
+/// The day before Independence Day or Christmas is a half day if it is a trading day and the holiday is on a weekday. A
+/// holiday that is observed on another day has no half day before it.
 pub(crate) fn is_half_day(date: Date) -> bool {
     use Weekday::{Friday, Wednesday};
     let (year, day, weekday) = (date.year(), date.day(), date.weekday());
     match date.month() {
-        // Until 2012 a Thursday's Independence Day had its half day behind it.
+        // Until 2012, if Independence Day was a Thursday, the half day was the Friday after it.
         7 if year < 2013 => {
             year >= 1995 && (day == 3 && !matches!(weekday, Wednesday | Friday) || day == 5 && weekday == Friday)
         }
@@ -47,8 +47,8 @@ pub(crate) fn is_half_day(date: Date) -> bool {
     }
 }
 
-/// Whether a holiday on the `holiday`th of the month closes `date`: a Saturday's is kept on the Friday before, a
-/// Sunday's on the Monday after.
+/// Whether a holiday on the `holiday`th of the month closes `date`. A holiday on a Saturday is observed on the Friday
+/// before, one on a Sunday on the Monday after.
 fn is_observed(date: Date, holiday: i8) -> bool {
     let day = date.day();
     day == holiday
@@ -66,7 +66,8 @@ fn is_good_friday(date: Date) -> bool {
     let to_sunday = (32 + 2 * (century % 4) + 2 * (rest / 4) - epact - rest % 4) % 7;
     let correction = (golden + 11 * epact + 22 * to_sunday) / 451;
     let easter = epact + to_sunday - 7 * correction + 114;
-    // `easter / 31` is its month and the remainder its day less one; counting on from 1 March joins the two months.
+    // `easter / 31` is its month, and the remainder is its day minus one. Days are counted from 1 March across both
+    // months.
     let from_march = |month: i32, day: i32| (month - 3) * 31 + day;
     from_march(i32::from(date.month()), i32::from(date.day())) + 2 == from_march(easter / 31, easter % 31 + 1)
 }
@@ -75,7 +76,7 @@ fn is_good_friday(date: Date) -> bool {
 mod tests {
     use super::*;
 
-    /// The weekdays of a year that are such days, as `MMDD`.
+    /// The weekdays of a year for which `is_such` is true, as `MMDD`.
     fn days_of(year: i16, is_such: impl Fn(Date) -> bool) -> Vec<i32> {
         let first = Date::new(year, 1, 1).unwrap();
         first
@@ -87,9 +88,9 @@ mod tests {
             .collect()
     }
 
-    /// From the calendars that the exchange published; those after 2028 by its rule.
+    /// From the published calendars of the exchange; years after 2028 by its rule.
     #[test]
-    fn whole_years_agree_with_the_calendars_of_the_exchange() {
+    fn holidays_and_half_days_match_the_published_calendars() {
         for (year, holidays, half_days) in [
             (1998, &[101, 119, 216, 410, 525, 703, 907, 1126, 1225][..], &[1127, 1224][..]),
             (2002, &[101, 121, 218, 329, 527, 704, 902, 1128, 1225], &[705, 1129, 1224]),

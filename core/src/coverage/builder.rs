@@ -1,17 +1,17 @@
-//! What a router may claim: it follows, per partition, how far it read everything and, per gateway, how far it
-//! has said so.
+//! Builds a router's sections. It tracks how far the router has read each partition without a gap, and up to where each
+//! gateway has been sent sections.
 //!
-//! A section has one revision: [`SectionBuilder::cut`] closes the open ones before a gateway's interest moves on.
+//! A section has one revision: [`SectionBuilder::cut`] closes the open ones before a gateway's interest changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coverage::section::Section;
 use crate::ids::{NodeRef, Partition, Revision, Seq};
 
-/// The reading of one partition: sequences are sparse, so that a missed message shows only in the consumer's own count.
+/// Detects missed messages of one partition. Sequences are sparse, so only the consumer's own count shows a missed one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contiguity {
-    /// The last message up to which everything was read.
+    /// The sequence up to which everything was read.
     pub last: Seq,
     delivered: u64,
 }
@@ -21,9 +21,9 @@ pub struct Contiguity {
 pub enum Delivered {
     /// It is the next one.
     Next,
-    /// It was read before.
+    /// It was read already.
     Known,
-    /// Something before it is missing: the consumer must be made anew at `last + 1`.
+    /// A message before it is missing: the consumer must be created again at `last + 1`.
     Missed,
 }
 
@@ -48,23 +48,23 @@ impl Contiguity {
     }
 }
 
-/// The claims of one router, to all gateways, on all partitions that it owns.
+/// The sections of one router, for all gateways and all partitions that it owns.
 #[derive(Debug)]
 pub struct SectionBuilder<E> {
     /// How far each owned partition is read.
     read: BTreeMap<Partition, Seq>,
     gateways: BTreeMap<NodeRef, GatewaySections<E>>,
-    /// Those that have events waiting, or something to be told at once.
+    /// The gateways that have events waiting, or need an announcement at once.
     due: BTreeSet<NodeRef>,
 }
 
-/// The claims to one gateway.
+/// The sections for one gateway.
 #[derive(Debug)]
 struct GatewaySections<E> {
     revision: Revision,
     open: BTreeMap<Partition, OpenSection<E>>,
     closed: Vec<Section<E>>,
-    /// Whether the gateway is to hear of every partition, even of one without progress.
+    /// Whether the gateway must be sent a section of every partition, even without progress.
     announce: bool,
     events: usize,
 }
@@ -95,46 +95,46 @@ impl<E> Default for SectionBuilder<E> {
 }
 
 impl<E> SectionBuilder<E> {
-    /// Starts to claim `partition`, from `floor` on.
-    pub fn own(&mut self, partition: Partition, floor: Seq) {
-        self.read.insert(partition, floor);
-        for (gateway, claim) in &mut self.gateways {
-            claim.open.insert(partition, OpenSection::after(floor));
-            claim.announce = true;
+    /// Starts the sections of `partition` after `checkpoint`.
+    pub fn own(&mut self, partition: Partition, checkpoint: Seq) {
+        self.read.insert(partition, checkpoint);
+        for (gateway, pending) in &mut self.gateways {
+            pending.open.insert(partition, OpenSection::after(checkpoint));
+            pending.announce = true;
             self.due.insert(gateway.clone());
         }
     }
 
-    /// Claims no more of `partition`. What was not taken is not claimed.
+    /// Ends the sections of `partition`. What was not taken is not sent.
     pub fn disown(&mut self, partition: Partition) {
         self.read.remove(&partition);
-        for claim in self.gateways.values_mut() {
-            claim.open.remove(&partition);
+        for pending in self.gateways.values_mut() {
+            pending.open.remove(&partition);
         }
     }
 
-    /// The owned partitions, each with how far it is read.
+    /// The owned partitions, each with the sequence up to which it is read.
     pub fn owned(&self) -> impl Iterator<Item = (Partition, Seq)> {
         self.read.iter().map(|(partition, seq)| (*partition, *seq))
     }
 
-    /// `partition` was read up to `seq`; what matched in it was pushed.
+    /// `partition` was read up to `seq`; all matching events were pushed.
     pub fn advance(&mut self, partition: Partition, seq: Seq) {
         if let Some(read) = self.read.get_mut(&partition) {
             *read = seq;
         }
     }
 
-    /// Nothing between what was read of `partition` and `to` can be read any more: the next section starts at `to`,
-    /// and every gateway sees the gap.
+    /// The part of `partition` between the last read sequence and `to` cannot be read any more. The next section starts
+    /// at `to`, and every gateway sees the gap.
     pub fn skip(&mut self, partition: Partition, to: Seq) {
         let Some(read) = self.read.get_mut(&partition) else {
             return;
         };
         let through = std::mem::replace(read, to);
-        for (gateway, claim) in &mut self.gateways {
-            if let Some(open) = claim.open.get_mut(&partition) {
-                claim.closed.push(open.close(partition, claim.revision, through));
+        for (gateway, pending) in &mut self.gateways {
+            if let Some(open) = pending.open.get_mut(&partition) {
+                pending.closed.push(open.close(partition, pending.revision, through));
                 open.prev = to;
                 self.due.insert(gateway.clone());
             }
@@ -143,13 +143,13 @@ impl<E> SectionBuilder<E> {
 
     /// Adds a matching event to the open section of `partition` for `gateway`.
     pub fn push(&mut self, gateway: &NodeRef, partition: Partition, seq: Seq, event: E) {
-        let Some(claim) = self.gateways.get_mut(gateway) else {
+        let Some(pending) = self.gateways.get_mut(gateway) else {
             return;
         };
-        if let Some(open) = claim.open.get_mut(&partition) {
+        if let Some(open) = pending.open.get_mut(&partition) {
             open.events.push((seq, event));
-            claim.events += 1;
-            if claim.events == 1 {
+            pending.events += 1;
+            if pending.events == 1 {
                 self.due.insert(gateway.clone());
             }
         }
@@ -157,66 +157,66 @@ impl<E> SectionBuilder<E> {
 
     /// Closes the open sections of `gateway`, because its interest is about to change.
     pub fn cut(&mut self, gateway: &NodeRef) {
-        let Some(claim) = self.gateways.get_mut(gateway) else {
+        let Some(pending) = self.gateways.get_mut(gateway) else {
             return;
         };
-        for (partition, open) in &mut claim.open {
+        for (partition, open) in &mut pending.open {
             if let Some(through) = self.read.get(partition)
                 && (*through > open.prev)
             {
-                claim.closed.push(open.close(*partition, claim.revision, *through));
+                pending.closed.push(open.close(*partition, pending.revision, *through));
             }
         }
-        if !claim.closed.is_empty() {
+        if !pending.closed.is_empty() {
             self.due.insert(gateway.clone());
         }
     }
 
-    /// `gateway`'s interest is known at `revision`. One that is new to this router is claimed to from here on.
+    /// `gateway`'s interest is known at `revision`. Sections for a new gateway start here.
     pub fn revise(&mut self, gateway: &NodeRef, revision: Revision) {
         let read = &self.read;
-        let claim = self.gateways.entry(gateway.clone()).or_insert_with(|| GatewaySections {
+        let pending = self.gateways.entry(gateway.clone()).or_insert_with(|| GatewaySections {
             revision,
             open: read.iter().map(|(partition, seq)| (*partition, OpenSection::after(*seq))).collect(),
             closed: Vec::new(),
             announce: true,
             events: 0,
         });
-        claim.revision = revision;
-        claim.announce = true;
+        pending.revision = revision;
+        pending.announce = true;
         self.due.insert(gateway.clone());
     }
 
-    /// Claims nothing to `gateway` any more.
+    /// Ends the sections for `gateway`.
     pub fn forget(&mut self, gateway: &NodeRef) {
         self.gateways.remove(gateway);
         self.due.remove(gateway);
     }
 
-    /// The gateways that are claimed to.
+    /// The gateways that sections are built for.
     pub fn gateways(&self) -> impl Iterator<Item = &NodeRef> {
         self.gateways.keys()
     }
 
-    /// The gateways that have events waiting, or something to be told at once.
+    /// The gateways that have events waiting, or need an announcement at once.
     pub fn due(&self) -> impl Iterator<Item = &NodeRef> {
         self.due.iter()
     }
 
-    /// Takes what is to be sent to `gateway`: sections with events and, if `heartbeat` or something is to be
-    /// announced, also those of partitions without. Sections of one partition are in order.
+    /// Takes the sections to send to `gateway`: those with events. `heartbeat` adds partitions with progress, a pending
+    /// announcement adds all partitions. Sections of one partition are in order.
     pub fn take(&mut self, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<E>> {
-        let Some(claim) = self.gateways.get_mut(gateway) else {
+        let Some(pending) = self.gateways.get_mut(gateway) else {
             return Vec::new();
         };
         self.due.remove(gateway);
-        claim.events = 0;
-        let announce = std::mem::take(&mut claim.announce);
-        let mut sections = std::mem::take(&mut claim.closed);
-        for (partition, open) in &mut claim.open {
+        pending.events = 0;
+        let announce = std::mem::take(&mut pending.announce);
+        let mut sections = std::mem::take(&mut pending.closed);
+        for (partition, open) in &mut pending.open {
             let Some(through) = self.read.get(partition) else { continue };
             if announce || !open.events.is_empty() || (heartbeat && *through > open.prev) {
-                sections.push(open.close(*partition, claim.revision, *through));
+                sections.push(open.close(*partition, pending.revision, *through));
             }
         }
         sections

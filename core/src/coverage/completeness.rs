@@ -1,18 +1,18 @@
-//! Whether the stream still has every message that it ever gave a sequence to.
+//! Finds missing ranges: sequences of the stream that no message has any more.
 //!
-//! A stream gives its messages the sequences 1, 2, 3 and so on, and removes from the front alone. So a sequence behind the
-//! front that no message has is one whose message is gone: its storage is damaged, or somebody deleted it. Whoever reads one
-//! partition alone does not notice, since the sequences of a partition are sparse; and of which partition it was nobody
-//! can say any more. So the stream is walked as a whole, once for all who read the same part of it, and what is missing
-//! is missing in every partition.
+//! A stream numbers its messages 1, 2, 3 and so on, and its limits remove messages only from the front. If a later
+//! sequence has no message, the storage is damaged or somebody deleted the message. A reader of one partition does not
+//! notice this, since the sequences of a partition are sparse, and the partition of a missing message is unknown. So
+//! the whole stream is walked, once for all readers of the same part, and a missing range counts as missing in every
+//! partition.
 //!
 //! Pure: [`Walk`]s of the stream go in, [`MissingRange`]s come out.
 
 use crate::ids::Seq;
 
-/// So many missing ranges are known at most. Of more the earliest are forgotten, with what was known of the part before
-/// them, which is walked again when somebody reads there.
-const MOST_MISSING: usize = 65_536;
+/// The most missing ranges that are remembered. Beyond that the earliest are forgotten, and the part of the stream up
+/// to them counts as not walked.
+const MAX_MISSING: usize = 65_536;
 
 /// Sequences that no message has any more: `(after, through]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub struct MissingRange {
 }
 
 impl MissingRange {
-    /// What of it lies in `(after, through]`.
+    /// The part of it in `(after, through]`.
     #[must_use]
     pub fn within(self, after: Seq, through: Seq) -> Option<Self> {
         let part = Self { after: self.after.max(after), through: self.through.min(through) };
@@ -41,7 +41,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins behind `after`.
+    /// Begins after the sequence `after`.
     #[must_use]
     pub fn after(after: Seq) -> Self {
         Self { after, through: after, missing: Vec::new() }
@@ -55,7 +55,7 @@ impl Walk {
         self.through = self.through.max(seq);
     }
 
-    /// The stream has given sequences up to `last`, and no further message came.
+    /// The walk is over: the last sequence of the stream is `last`, and no further message was received.
     pub fn end(&mut self, last: Seq) {
         if last > self.through {
             self.missing.push(MissingRange { after: self.through, through: last });
@@ -63,14 +63,14 @@ impl Walk {
         }
     }
 
-    /// Up to where it came.
+    /// The last sequence of the walk so far.
     #[must_use]
     pub fn through(&self) -> Seq {
         self.through
     }
 }
 
-/// What is known of the stream: which part of it was walked, and what is missing in it.
+/// What is known of the stream: which parts were walked, and what is missing in them.
 #[derive(Clone, Debug, Default)]
 pub struct Completeness {
     walked: Vec<MissingRange>,
@@ -93,14 +93,14 @@ impl Completeness {
         (from < to).then_some((from, to))
     }
 
-    /// The missing ranges in `(after, through]`, as far as it was walked, in order.
+    /// The missing ranges in the walked parts of `(after, through]`, in order.
     pub fn missing(&self, after: Seq, through: Seq) -> impl Iterator<Item = MissingRange> {
         let begin = self.missing.partition_point(|range| range.through <= after);
         self.missing.iter().skip(begin).map_while(move |range| range.within(after, through))
     }
 
-    /// Takes a walk, after which the stream was seen to have removed everything up to `removed`. What it has removed is no
-    /// range. Returns what of the missing ranges was not known before.
+    /// Takes a walk. After the walk, the limits of the stream had removed everything up to `removed`; that part is not
+    /// missing. Returns the missing ranges, or parts of them, that are new.
     pub fn take(&mut self, walk: Walk, removed: Seq) -> Vec<MissingRange> {
         let Walk { after, through, missing } = walk;
         let found: Vec<MissingRange> = missing.into_iter().filter_map(|range| range.within(removed, through)).collect();
@@ -112,22 +112,22 @@ impl Completeness {
         cut(&mut self.missing, Seq(0), removed);
         cut(&mut self.walked, Seq(0), removed);
         add(&mut self.walked, MissingRange { after: Seq(0), through: removed });
-        if self.missing.len() > MOST_MISSING {
-            let forgotten = self.missing[self.missing.len() - MOST_MISSING - 1].through;
+        if self.missing.len() > MAX_MISSING {
+            let forgotten = self.missing[self.missing.len() - MAX_MISSING - 1].through;
             cut(&mut self.missing, Seq(0), forgotten);
             cut(&mut self.walked, removed, forgotten);
         }
         new
     }
 
-    /// What was walked may have changed: the server that keeps it was away. A range that is found again is
-    /// not new.
+    /// The stream may have changed, because its server was away: everything must be walked again. A missing range that
+    /// is found again is not new.
     pub fn doubt(&mut self) {
         self.walked.clear();
     }
 }
 
-/// Adds a range to ranges in order that neither overlap nor touch.
+/// Adds a range to sorted ranges that neither overlap nor touch.
 fn add(ranges: &mut Vec<MissingRange>, MissingRange { after, through }: MissingRange) {
     if after >= through {
         return;
@@ -140,7 +140,7 @@ fn add(ranges: &mut Vec<MissingRange>, MissingRange { after, through }: MissingR
     ranges.splice(begin..end, [MissingRange { after, through }]);
 }
 
-/// Takes a range out of them.
+/// Removes a range from sorted ranges.
 fn cut(ranges: &mut Vec<MissingRange>, after: Seq, through: Seq) {
     if after >= through {
         return;
@@ -172,66 +172,67 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_no_message_has_shows_wherever_it_stands() {
-        let mut whole = Completeness::default();
-        let new = whole.take(walk(10, [12, 13, 17], 19), Seq(0));
+    fn walk_finds_missing_ranges_at_any_place() {
+        let mut known = Completeness::default();
+        let new = known.take(walk(10, [12, 13, 17], 19), Seq(0));
         let missing = [range(10, 11), range(13, 16), range(17, 19)];
         assert_eq!(new, missing);
-        assert_eq!(whole.missing(Seq(0), Seq(99)).collect::<Vec<_>>(), missing);
-        assert_eq!(whole.missing(Seq(14), Seq(18)).collect::<Vec<_>>(), [range(14, 16), range(17, 18)]);
-        assert_eq!(whole.unknown(Seq(10), Seq(19)), None);
-        assert_eq!(whole.unknown(Seq(8), Seq(25)), Some((Seq(8), Seq(10))));
-        assert_eq!(whole.unknown(Seq(12), Seq(25)), Some((Seq(19), Seq(25))));
+        assert_eq!(known.missing(Seq(0), Seq(99)).collect::<Vec<_>>(), missing);
+        assert_eq!(known.missing(Seq(14), Seq(18)).collect::<Vec<_>>(), [range(14, 16), range(17, 18)]);
+        assert_eq!(known.unknown(Seq(10), Seq(19)), None);
+        assert_eq!(known.unknown(Seq(8), Seq(25)), Some((Seq(8), Seq(10))));
+        assert_eq!(known.unknown(Seq(12), Seq(25)), Some((Seq(19), Seq(25))));
     }
 
     #[test]
-    fn what_retention_has_taken_is_not_missing() {
-        let mut whole = Completeness::default();
-        assert_eq!(whole.take(walk(10, [15, 17], 17), Seq(14)), [range(15, 16)]);
-        assert_eq!(whole.unknown(Seq(0), Seq(17)), None, "nobody will ever read there");
-        assert_eq!(whole.take(walk(17, [18], 18), Seq(16)), []);
-        assert_eq!(whole.missing(Seq(0), Seq(99)).count(), 0);
+    fn messages_removed_by_retention_are_not_missing() {
+        let mut known = Completeness::default();
+        assert_eq!(known.take(walk(10, [15, 17], 17), Seq(14)), [range(15, 16)]);
+        assert_eq!(known.unknown(Seq(0), Seq(17)), None, "nobody will ever read there");
+        assert_eq!(known.take(walk(17, [18], 18), Seq(16)), []);
+        assert_eq!(known.missing(Seq(0), Seq(99)).count(), 0);
     }
 
     #[test]
-    fn a_missing_range_that_is_found_again_is_not_new_and_one_that_is_filled_is_none() {
-        let mut whole = Completeness::default();
-        assert_eq!(whole.take(walk(0, [1, 3], 3), Seq(0)), [range(1, 2)]);
-        whole.doubt();
-        assert_eq!(whole.unknown(Seq(0), Seq(3)), Some((Seq(0), Seq(3))));
-        assert_eq!(whole.take(walk(0, [1, 4], 4), Seq(0)), [range(2, 3)], "it has grown");
-        whole.doubt();
-        assert_eq!(whole.take(walk(0, [1, 4], 4), Seq(0)), []);
-        assert_eq!(whole.take(walk(0, [1, 2, 3, 4], 4), Seq(0)), []);
-        assert_eq!(whole.missing(Seq(0), Seq(9)).count(), 0);
+    fn missing_range_found_again_is_not_new_and_a_filled_one_is_gone() {
+        let mut known = Completeness::default();
+        assert_eq!(known.take(walk(0, [1, 3], 3), Seq(0)), [range(1, 2)]);
+        known.doubt();
+        assert_eq!(known.unknown(Seq(0), Seq(3)), Some((Seq(0), Seq(3))));
+        assert_eq!(known.take(walk(0, [1, 4], 4), Seq(0)), [range(2, 3)], "it has grown");
+        known.doubt();
+        assert_eq!(known.take(walk(0, [1, 4], 4), Seq(0)), []);
+        assert_eq!(known.take(walk(0, [1, 2, 3, 4], 4), Seq(0)), []);
+        assert_eq!(known.missing(Seq(0), Seq(9)).count(), 0);
     }
 
     #[test]
-    fn of_too_many_missing_ranges_the_earliest_are_forgotten_and_walked_again() {
-        let mut whole = Completeness::default();
-        let many = MOST_MISSING as u64 + 10;
-        whole.take(walk(0, (1..=many).map(|number| 2 * number), 2 * many), Seq(0));
-        assert_eq!(whole.missing.len(), MOST_MISSING);
-        assert_eq!(whole.unknown(Seq(0), Seq(2 * many)), Some((Seq(0), Seq(19))));
-        assert_eq!(whole.missing(Seq(0), Seq(20)).count(), 0);
+    fn earliest_of_too_many_missing_ranges_are_forgotten() {
+        let mut known = Completeness::default();
+        let many = MAX_MISSING as u64 + 10;
+        known.take(walk(0, (1..=many).map(|number| 2 * number), 2 * many), Seq(0));
+        assert_eq!(known.missing.len(), MAX_MISSING);
+        assert_eq!(known.unknown(Seq(0), Seq(2 * many)), Some((Seq(0), Seq(19))));
+        assert_eq!(known.missing(Seq(0), Seq(20)).count(), 0);
     }
 
     proptest! {
-        /// Against a set of sequences: whatever is walked in whatever order, while messages vanish and retention goes on.
+        /// The oracle is a set of sequences. Walks run in any order while messages vanish and retention goes on.
         #[test]
-        fn what_is_known_is_what_the_walks_have_shown(
+        fn completeness_equals_what_the_walks_saw(
             steps in proptest::collection::vec((0_u64..40, 0_u64..40, 0_u64..40, 0_u64..8), 0..30),
         ) {
             let (mut stored, mut removed): (BTreeSet<u64>, u64) = ((1..=40).collect(), 0);
-            let (mut whole, mut seen): (Completeness, Vec<Option<bool>>) = (Completeness::default(), vec![None; 41]);
+            let (mut known, mut seen): (Completeness, Vec<Option<bool>>) = (Completeness::default(), vec![None; 41]);
             for (from, through, vanishing, retention) in steps {
                 stored.remove(&vanishing);
                 if retention == 0 {
                     removed = removed.max(from / 2);
                     stored.retain(|seq| *seq > removed);
                 }
-                let walk = walk(from, stored.iter().copied().filter(|seq| *seq > from && *seq <= through), through.max(from));
-                whole.take(walk, Seq(removed));
+                let walked = stored.iter().copied().filter(|seq| *seq > from && *seq <= through);
+                let walk = walk(from, walked, through.max(from));
+                known.take(walk, Seq(removed));
                 for seq in 1..=40 {
                     if seq > from && seq <= through {
                         seen[seq as usize] = Some(stored.contains(&seq));
@@ -241,11 +242,12 @@ mod tests {
                     }
                 }
                 for seq in 1..=40_u64 {
-                    let is_known = whole.unknown(Seq(seq - 1), Seq(seq)).is_none();
-                    let is_missing = whole.missing(Seq(seq - 1), Seq(seq)).count() == 1;
-                    prop_assert_eq!((is_known, is_missing), (seen[seq as usize].is_some(), seen[seq as usize] == Some(false)), "{}", seq);
+                    let is_known = known.unknown(Seq(seq - 1), Seq(seq)).is_none();
+                    let is_missing = known.missing(Seq(seq - 1), Seq(seq)).count() == 1;
+                    let expected = (seen[seq as usize].is_some(), seen[seq as usize] == Some(false));
+                    prop_assert_eq!((is_known, is_missing), expected, "{}", seq);
                 }
-                for ranges in [&whole.walked, &whole.missing] {
+                for ranges in [&known.walked, &known.missing] {
                     prop_assert!(ranges.iter().all(|range| range.after < range.through));
                     prop_assert!(ranges.windows(2).all(|pair| pair[0].through < pair[1].after));
                 }

@@ -1,31 +1,31 @@
-//! When a subscription may be confirmed: once every partition's coverage carries a revision that includes it.
+//! Decides when a subscription is confirmed: when the coverage of every partition has a revision that includes it.
 //!
-//! Safety comes from [`Coverage::require`] alone: after it no older revision proves anything. Waiting only spares the
-//! gap that would follow, so a partition of which nothing comes does not hold the confirmation for longer than a deadline.
+//! [`Coverage::require`] alone gives safety: after it, sections of older revisions are invalid. Waiting only avoids the
+//! gap that would follow. So a partition that sends nothing delays a confirmation only up to a first deadline.
 //!
-//! What is on its way is older: the answer to a request for a replay, what came behind a gap and is held, what a router
-//! sends that lags. All of that would have to be read again. So a confirmation waits longer for it, for another deadline:
-//! otherwise subscriptions that change faster than routers answer would keep gaps open for ever, and a router that is a
-//! little late because it has much to do would be given the more to do.
+//! Sections on their way have older revisions: pending replays, sections held behind a gap, sections of a router that
+//! lags. A confirmation would make them invalid, and they would have to be read again. So a confirmation waits for them
+//! up to a second deadline. Otherwise subscriptions that change faster than routers answer would keep gaps open for
+//! ever, and would give even more work to a busy router.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::coverage::{Coverage, Weight};
 use crate::ids::{Millis, Revision};
 
-/// What waits to be confirmed. `T` is what the asker wants back. What still has to wait costs nothing when others are
-/// confirmed.
+/// The pending confirmations. `T` is a token that the caller gets back. The cost of a call does not depend on those
+/// that stay pending.
 #[derive(Debug)]
 pub struct Confirmations<T> {
     timeout: u64,
     patience: u64,
-    /// By number, in the order of asking, which is that of the deadlines.
+    /// All, by number: in the order of asking, which is also the order of the deadlines.
     waiting: BTreeMap<u64, PendingConfirmation<T>>,
-    /// The same by what they wait for.
+    /// All, by the revision that they wait for.
     by_revision: BTreeSet<(Revision, u64)>,
-    /// The numbers of those whose first deadline has not passed, in order. Some may be confirmed already.
+    /// The numbers of those before their first deadline, in order. Some may be confirmed already.
     early: VecDeque<u64>,
-    /// Those whose first deadline has passed, and which would outdate something that is on its way.
+    /// Those after their first deadline, which wait for sections that are on their way.
     late: BTreeSet<(Revision, u64)>,
     asked: u64,
 }
@@ -33,14 +33,14 @@ pub struct Confirmations<T> {
 #[derive(Debug)]
 struct PendingConfirmation<T> {
     revision: Revision,
-    /// Whatever lags, it is confirmed by then if it outdates nothing that is on its way.
+    /// The first deadline: then it is confirmed if that makes no section on its way invalid.
     deadline: Millis,
     token: T,
 }
 
 impl<T> Confirmations<T> {
-    /// Nothing waits. `timeout`, in milliseconds, is how long a partition of which nothing comes may hold a confirmation,
-    /// and `patience` for how much longer one may of which something is on its way that it would outdate.
+    /// No confirmations yet. `timeout` is how long a silent partition may delay one, in milliseconds. `patience` is how
+    /// much longer sections on their way may delay it.
     #[must_use]
     pub fn new(timeout: u64, patience: u64) -> Self {
         Self {
@@ -54,8 +54,8 @@ impl<T> Confirmations<T> {
         }
     }
 
-    /// Something waits that is part of every revision from `revision` on. Who asks twice and wants the answers in
-    /// order asks with a revision that never falls.
+    /// Adds a confirmation of something that is part of every revision from `revision` on. Confirmations come in the
+    /// order of asking if the revisions never fall.
     pub fn ask(&mut self, now: Millis, revision: Revision, token: T) {
         self.asked += 1;
         self.by_revision.insert((revision, self.asked));
@@ -63,14 +63,15 @@ impl<T> Confirmations<T> {
         self.waiting.insert(self.asked, PendingConfirmation { revision, deadline: now.plus(self.timeout), token });
     }
 
-    /// Takes out what is confirmed now, in the order of asking. Nothing is while a partition's history has not begun.
+    /// Takes what is confirmed now, in the order of asking. Nothing is confirmed before every partition's history has
+    /// begun.
     pub fn take<E: Weight>(&mut self, now: Millis, coverage: &mut Coverage<E>) -> Vec<T> {
         if self.waiting.is_empty() || !coverage.is_complete() {
             return Vec::new();
         }
-        self.see_deadlines(now);
+        self.move_late(now);
         let mut taken = BTreeMap::new();
-        // What is outdated by one holds the others no longer.
+        // Sections that one confirmation makes invalid no longer delay the others.
         loop {
             let due = self.due(now, coverage);
             if due.is_empty() {
@@ -85,11 +86,11 @@ impl<T> Confirmations<T> {
                 }
             }
         }
-        self.see_deadlines(now);
+        self.move_late(now);
         taken.into_values().collect()
     }
 
-    /// The numbers of those that are confirmed now.
+    /// The numbers of the confirmations that are due now.
     fn due<E: Weight>(&self, now: Millis, coverage: &Coverage<E>) -> BTreeSet<u64> {
         let harmless = self.harmless(now, coverage);
         let up_to = |most: Revision| move |(revision, _): &&(Revision, u64)| *revision <= most;
@@ -99,8 +100,8 @@ impl<T> Confirmations<T> {
         carried.chain(late).map(|(_, number)| *number).chain(last.map(|(number, _)| *number)).collect()
     }
 
-    /// Those whose first deadline has passed are late from now on; those that are confirmed are passed over.
-    fn see_deadlines(&mut self, now: Millis) {
+    /// Moves those whose first deadline has passed from `early` to `late`. Confirmed ones are removed.
+    fn move_late(&mut self, now: Millis) {
         let Self { waiting, early, late, .. } = self;
         let is_over = |number: &mut u64| waiting.get(number).is_none_or(|waiting| waiting.deadline <= now);
         while let Some(number) = early.pop_front_if(is_over) {
@@ -108,13 +109,13 @@ impl<T> Confirmations<T> {
         }
     }
 
-    /// By then it is confirmed, whatever that outdates.
+    /// The second deadline: then it is confirmed in any case.
     fn last_deadline(&self, waiting: &PendingConfirmation<T>) -> Millis {
         waiting.deadline.plus(self.patience)
     }
 
-    /// When [`Self::take`] is next to be called, if nothing comes before that: when a deadline passes, or what lags counts
-    /// as what nothing comes of. While a partition's history has not begun, no time confirms anything, and there is none.
+    /// When to call [`Self::take`] next if nothing is received before: when a deadline passes, or when a partition that
+    /// lags counts as silent. `None` before every partition's history has begun.
     #[must_use]
     pub fn next_deadline<E: Weight>(&self, coverage: &Coverage<E>) -> Option<Millis> {
         let (_, first) = self.waiting.first_key_value()?;
@@ -127,7 +128,7 @@ impl<T> Confirmations<T> {
         early.into_iter().chain(late).chain([self.last_deadline(first)]).min()
     }
 
-    /// The highest revision that outdates nothing which is on its way.
+    /// The highest revision that can be required without making sections on their way invalid.
     fn harmless<E: Weight>(&self, now: Millis, coverage: &Coverage<E>) -> Revision {
         let since = Millis(now.0.saturating_sub(self.timeout));
         coverage.coming_revision(since).unwrap_or(Revision(u64::MAX))

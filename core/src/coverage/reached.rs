@@ -1,5 +1,5 @@
-//! How far a gateway has come in the stream of events. It tells this to the routers, for they may know less of the stream
-//! than it does: after all of them were started again, on leases that have lost as much as the stream.
+//! What a gateway reports to routers of its coverage. Routers may know less of the stream than the gateway: after all
+//! routers were restarted with leases that have lost as much as the stream.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +10,17 @@ use crate::ids::{EpochId, Seq};
 /// What a gateway has been given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayCoverage {
-    /// The life of the stream.
+    /// The epoch of the stream.
     pub epoch_id: EpochId,
-    /// The highest sequence up to which any partition was given.
+    /// The highest sequence up to which any partition is covered.
     pub through: Seq,
-    /// The last event that was given: its sequence, and when the stream stored it. Both together tell it from another that
-    /// a stream which has lost its tail gives this sequence.
+    /// The last event that was given: its sequence, and when the stream stored it. If the stream loses its end and
+    /// gives the sequence again, the time differs.
     pub last: Option<(Seq, Timestamp)>,
 }
 
 impl GatewayCoverage {
-    /// A step is handed to the sessions; `stored` tells when the stream stored an event.
+    /// Follows an event that is handed to the sessions. `stored` returns when the stream stored an event.
     pub fn see<E>(&mut self, step: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
         match step {
             CoverageEvent::Apply { through, events, .. } => {
@@ -41,7 +41,7 @@ mod tests {
     use crate::ids::{Epoch, Partition};
 
     #[test]
-    fn only_what_was_given_counts_and_another_life_begins_anew() {
+    fn only_given_ranges_count_and_a_new_epoch_starts_from_zero() {
         let mut reached = GatewayCoverage::default();
         let (partition, from) = (Partition(0), Seq(0));
         let mut see = |step: CoverageEvent<i64>| {

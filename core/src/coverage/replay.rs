@@ -1,8 +1,8 @@
-//! What gateways and routers say to each other to repair a gap: a range of one partition is asked for, and read again
-//! from the stream by whichever router takes the request.
+//! The messages of a replay: a gateway asks for a range of one partition, and the router that takes the request reads
+//! the range again from the stream.
 //!
-//! An answer claims what it carries like any section does, with a range and a revision: what comes twice is trimmed,
-//! and what an outdated interest was matched against proves nothing. So answers may be lost, late or doubled.
+//! An answer has sections with a range and a revision, like a live batch: overlaps are trimmed, and sections of an
+//! outdated revision are invalid. So answers may be lost, late or duplicated.
 
 use std::collections::VecDeque;
 
@@ -13,10 +13,10 @@ use crate::coverage::section::Section;
 use crate::ids::{EpochId, NodeRef, Partition, Revision, Seq};
 use crate::interest::{Interest, SnapshotPart};
 
-/// "Everything in `(from, to]` of this partition that this interest wants."
+/// A request for every event in `(from, to]` of a partition that matches this interest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayRequest {
-    /// The gateway that asks. What is addressed to users at home there is wanted by it.
+    /// The gateway that asks. Events for users whose home gateway it is match too.
     pub gateway: NodeRef,
     /// The partition.
     pub partition: Partition,
@@ -24,27 +24,27 @@ pub struct ReplayRequest {
     pub from: Seq,
     /// The range ends with this sequence.
     pub to: Seq,
-    /// The life of the stream that the sequences belong to.
+    /// The epoch of the sequences.
     pub epoch_id: EpochId,
-    /// What is wanted.
+    /// The interest to match against.
     pub interest: ReplayInterest,
-    /// What it is for.
+    /// The purpose of the replay.
     #[serde(default, skip_serializing_if = "Purpose::is_repair")]
     pub purpose: Purpose,
 }
 
-/// What a replay is for. Repairs come first, for all that is new waits behind the gap.
+/// The purpose of a replay. Repairs have priority, because all new events wait behind the gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// To close a gap in what is live.
+    /// Repair: it closes a gap in live delivery.
     #[default]
     Repair,
-    /// To give sessions of the past.
+    /// Backfill: for sessions that resume or use `since`.
     CatchUp,
 }
 
 impl Purpose {
-    /// Whether it closes a gap in what is live.
+    /// Whether it is a repair.
     #[must_use]
     pub fn is_repair(&self) -> bool {
         *self == Self::Repair
@@ -54,33 +54,33 @@ impl Purpose {
 /// The interest that a replay is matched against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplayInterest {
-    /// What the gateway told the routers that it wants, as of this revision or a later one.
+    /// The interest that the router knows of the gateway, at this revision or a later one.
     Told(Revision),
-    /// This one: a snapshot of a single part. It need not be the gateway's own.
+    /// This interest, as a snapshot in a single part. It may differ from the gateway's own interest.
     Carried(SnapshotPart),
 }
 
-/// One message of the answer to a request. Those of one answer are in order, and the last one says so.
+/// One message of the answer to a request. The messages of an answer are in order, and `last` marks the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayAnswer<E> {
-    /// Who answers.
+    /// The router that answers.
     pub router: NodeRef,
-    /// The life of the stream that was read.
+    /// The epoch of the stream that was read.
     pub epoch_id: EpochId,
-    /// What it says.
+    /// The content.
     pub part: ReplayPart<E>,
-    /// Whether nothing more comes for this request. The range may not be exhausted: what is still missing is to be
-    /// asked for again.
+    /// Whether this is the last message for the request. The range may be incomplete: the gateway then asks for the
+    /// rest again.
     pub last: bool,
 }
 
-/// What one message of an answer says.
+/// The content of one message of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplayPart<E> {
-    /// "Here is everything in this section's range which is wanted."
+    /// All matching events in the section's range.
     Events(Section<E>),
-    /// Nothing that was wanted of this range can be read any more: retention has taken it, or it is `damaged`, and what
-    /// stands between two places that are was not wanted.
+    /// No matching event of this range can be read any more: retention has removed it, or it is `damaged`. Messages
+    /// between two damaged places, if any, did not match.
     Removed {
         /// The partition.
         partition: Partition,
@@ -88,34 +88,34 @@ pub enum ReplayPart<E> {
         from: Seq,
         /// The range ends with this sequence.
         through: Seq,
-        /// If no limit of the stream has removed it: the revision of the interest by which nothing that stands in
-        /// between was wanted.
+        /// Set if no limit of the stream has removed the range: the revision of the interest that the messages in
+        /// between did not match.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         damaged: Option<Revision>,
     },
-    /// Nothing can be said here now; a later request, or another router, may fare better.
+    /// The router cannot answer. A later request or another router may succeed.
     Refused(ReplayRefusal),
 }
 
 /// Why a router does not answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReplayRefusal {
-    /// It has as many replays to do as it takes on.
+    /// It has reached its limit of replays.
     Busy,
-    /// It does not know the gateway's interest at the revision asked for.
+    /// It does not know the gateway's interest at the requested revision.
     UnknownInterest,
-    /// The stream that it can read is another life of it than the one asked for.
+    /// It reads another epoch of the stream than the requested one.
     OtherStream,
-    /// What it could read of the stream ends before the range goes on.
+    /// The stream that it can read ends before the range, for example at a replica that lags.
     NotThere,
     /// The stream could not be read.
     Unreadable,
-    /// The request makes no sense.
+    /// The request is invalid.
     Malformed,
 }
 
 impl ReplayRefusal {
-    /// For metrics and logs.
+    /// The name in metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,7 +130,8 @@ impl ReplayRefusal {
 }
 
 impl ReplayInterest {
-    /// What `gateway` wants at `revision`: carried, if it has at most `entries` entries of either sort, else named.
+    /// The interest of `gateway` at `revision`: carried if it has at most `entries` wants and strays each, else by
+    /// revision.
     #[must_use]
     pub fn of(gateway: &NodeRef, revision: Revision, interest: &Interest, entries: usize) -> Self {
         if interest.wants.len() > entries || interest.strays.len() > entries {
@@ -143,10 +144,10 @@ impl ReplayInterest {
     }
 }
 
-/// What a router has read for a request, and what it may say of it.
+/// Collects what a router reads for a request, and builds the answer.
 ///
-/// A partition's sequences are sparse, and what is read may end before the range does, at a replica that lags. So the
-/// range is claimed only up to a message that was read itself; one at or beyond the range's end completes it.
+/// The sequences of a partition are sparse, and a replica that lags may end before the range does. So the answer
+/// reaches only to the last message that was read; a message at or beyond the range's end completes it.
 #[derive(Debug)]
 pub struct ReplayBuilder<E> {
     partition: Partition,
@@ -159,14 +160,14 @@ pub struct ReplayBuilder<E> {
 }
 
 impl<E> ReplayBuilder<E> {
-    /// Nothing of the range is read yet. `revision` is that of the interest it is matched against.
+    /// Nothing is read yet. `revision` is that of the interest to match against.
     #[must_use]
     pub fn new(request: &ReplayRequest, revision: Revision) -> Self {
         let ReplayRequest { partition, from, to, .. } = *request;
         Self { partition, revision, from, to, through: from, events: Vec::new() }
     }
 
-    /// Up to where the range was read.
+    /// The sequence up to which the range was read.
     #[must_use]
     pub fn through(&self) -> Seq {
         self.through
@@ -178,7 +179,7 @@ impl<E> ReplayBuilder<E> {
         self.through >= self.to
     }
 
-    /// The partition's next message was read: an event that is wanted, or something else.
+    /// The partition's next message was read. `wanted` is its event if that matches.
     pub fn read(&mut self, seq: Seq, wanted: Option<E>) {
         if seq > self.through && seq <= self.to {
             self.events.extend(wanted.map(|event| (seq, event)));
@@ -186,9 +187,9 @@ impl<E> ReplayBuilder<E> {
         self.through = self.through.max(seq.min(self.to));
     }
 
-    /// What may be said, when the stream was seen, after the reading, to have discarded everything up to `discarded`, and
-    /// was walked up to `walked` with these missing ranges. What was read of what is discarded is not told: whether it was
-    /// all there is not known. Nor is what was not walked.
+    /// Builds the answer. After the reading, the stream had discarded everything up to `discarded`, and was walked up
+    /// to `walked` with these missing ranges. The discarded part is reported as removed even if some of it was read,
+    /// since it may have been incomplete then. The part that was not walked is left out.
     #[must_use]
     pub fn finish(self, discarded: Seq, walked: Seq, missing: &[MissingRange]) -> Vec<ReplayPart<E>> {
         let Self { partition, revision, from, to, through, events } = self;
@@ -203,7 +204,7 @@ impl<E> ReplayBuilder<E> {
         let begin = prev;
         let mut missing = missing.iter().filter_map(|range| range.within(begin, through)).peekable();
         while let Some(mut range) = missing.next() {
-            // What lies between missing ranges and is not wanted by anyone need not be told apart from them.
+            // Missing ranges with no matching event between them are reported as one.
             let next = events.iter().map(|(seq, _)| *seq).find(|seq| *seq > range.after);
             while let Some(further) = missing.next_if(|further| next.is_none_or(|next| next > further.through)) {
                 range.through = further.through;

@@ -1,12 +1,12 @@
-//! What a router sends a gateway: sections, each of which claims to be complete for a range of one partition.
+//! The messages of a router to a gateway: sections, each complete for a range of one partition, in batches.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, EpochId, NodeRef, Partition, Revision, Seq};
 
-/// "Here is everything in `(prev, through]` of this partition that matches your interest as of this revision."
+/// All events in `(prev, through]` of a partition that match the gateway's interest at a revision.
 ///
-/// Without events it is a heartbeat. With `prev == through` it only tells the revision.
+/// Without events it is a heartbeat. With `prev == through` it only announces the revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section<E> {
     /// The partition.
@@ -22,8 +22,8 @@ pub struct Section<E> {
 }
 
 impl<E> Section<E> {
-    /// Whether it may be what it says: a range that does not end before it starts, with events in it, in order. One that
-    /// is not was changed on its way, or comes from no router.
+    /// Whether it is consistent: the range does not end before it starts, and its events are in the range and in order.
+    /// An inconsistent section was changed on its way, or is not from a router.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let mut last = self.prev;
@@ -32,22 +32,22 @@ impl<E> Section<E> {
     }
 }
 
-/// The sections of all partitions of one router that travel to one gateway in one message.
+/// One message with the sections of all partitions of one router for one gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch<E> {
-    /// Who claims it.
+    /// The router that sends it.
     pub router: NodeRef,
-    /// The life of the stream that the sequences belong to.
+    /// The epoch of the sequences.
     pub epoch_id: EpochId,
     /// The sections, those of one partition in order.
     pub sections: Vec<Section<E>>,
-    /// The last sequence of the life before. It is left out of the message where there is none.
+    /// The last sequence of the epoch before; left out of the message if it is 0.
     #[serde(default, skip_serializing_if = "is_beginning")]
     pub before: Seq,
 }
 
 impl<E> Batch<E> {
-    /// The life of the stream that the sequences belong to.
+    /// The epoch of the sequences.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         Epoch { epoch_id: self.epoch_id, before: self.before }

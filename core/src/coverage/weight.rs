@@ -1,4 +1,4 @@
-//! What it costs to hold what waits behind a gap, in bytes, about. It is reckoned only when something is held.
+//! The approximate size of sections held behind a gap, in bytes. It is computed only when a section is held.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::coverage::section::Section;
 use crate::event::Event;
 use crate::ids::Seq;
 
-/// What it costs to hold an event.
+/// The size of an event in memory.
 pub trait Weight {
-    /// In bytes, about.
+    /// The approximate size in bytes.
     fn weight(&self) -> usize;
 }
 
@@ -49,7 +49,7 @@ fn of_value(value: &Value) -> usize {
     size_of::<Value>() + inner
 }
 
-/// What a section counts against the bound of what is held.
+/// The size of a held section, counted against the limit.
 pub(super) fn weight<E: Weight>(section: &Section<E>) -> usize {
     let of_event = |(_, event): &(Seq, E)| size_of::<(Seq, E)>() + event.weight();
     size_of::<Section<E>>() + section.events.iter().map(of_event).sum::<usize>()

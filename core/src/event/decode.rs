@@ -1,9 +1,8 @@
-//! From what a producer published to an [`Event`], or to the reason why it is a dead letter.
+//! Decodes a producer's message into an [`Event`], or into the reason why it is a dead letter.
 //!
-//! This is a pure function of the message and the configured kinds, so that a replay reads an event as it was read
-//! the first time. Fields that the event has a place for are taken out of the payload; the rest is its `data`.
-//! Where a field has two names, the one named first here wins and the other stays in `data`; JSON `null` counts as
-//! absent.
+//! Decoding is a pure function of the message and the configured kinds, so a replay decodes an event exactly as the
+//! first reading did. Fields of [`Event`] are taken out of the payload; the rest is its `data`. Where a field has two
+//! names, the first one in this table wins and the other stays in `data`. JSON `null` counts as absent.
 //!
 //! | field | taken from | absent |
 //! |---|---|---|
@@ -11,9 +10,9 @@
 //! | symbol | the subject's key for kind `pattern`, else `symbol` | none |
 //! | tier | `tier` | `daily` for kind `pattern`, else none |
 //! | confidence | `confidence`; for kind `market` also `regime_confidence` | none |
-//! | time | `timestamp`, `ts` | when the stream stored it |
+//! | time | `timestamp`, `ts` | the time at which the stream stored it |
 //! | priority | `priority` | from the confidence |
-//! | id | `id`, `event_id`, if text of 1 to 128 bytes or a whole number | `Nats-Msg-Id`, else `<stream>:<sequence>` |
+//! | id | `id`, `event_id`: text of 1 to 128 bytes or a whole number | `Nats-Msg-Id`, else `<stream>:<sequence>` |
 //! | tags | `tags` | those derived |
 //! | rooms | `rooms` | none |
 //! | regime | `regime`, for kind `market` | none |
@@ -40,31 +39,31 @@ use crate::hint::{hint, quoted};
 use crate::ids::{Confidence, Pattern, Seq, Symbol, UserId};
 use fields::Fields;
 
-/// The largest payload taken, in bytes.
+/// The largest payload that is accepted, in bytes.
 pub const MAX_PAYLOAD: usize = 262_144;
 
-/// The largest event taken, in bytes of MessagePack, as it travels between nodes: what every server of NATS that nodes
-/// accept can carry.
+/// The largest event that is accepted, in bytes of MessagePack as sent between nodes. Every NATS server that nodes
+/// accept can carry it.
 pub const MAX_EVENT: usize = 600 * 1024;
 
-/// How many times as many bytes as in its payload an event takes at most: a timestamp of MessagePack of 6 bytes becomes a
-/// text of 21.
-const MOST_GROWTH: usize = 4;
+/// The most that an event grows from its payload to MessagePack, as a factor: a MessagePack timestamp of 6 bytes
+/// becomes a text of 21 bytes.
+const MAX_GROWTH: usize = 4;
 
-/// The longest event id taken, in bytes.
+/// The longest event id that is accepted, in bytes.
 pub const MAX_ID: usize = 128;
 
-/// The most rooms one event is sent to.
+/// The most rooms of one event.
 pub const MAX_ROOMS: usize = 64;
 
-/// A message as the stream holds it.
+/// A message as stored in the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMessage<'a> {
     /// The subject's token for the kind.
     pub kind_token: &'a str,
     /// The subject's token for the key, encoded as [`key::encode`] does.
     pub key_token: &'a str,
-    /// The header `Content-Type`. MessagePack is read if it says so, JSON otherwise.
+    /// The header `Content-Type`. It selects MessagePack; the default is JSON.
     pub content_type: Option<&'a str>,
     /// The header `Nats-Msg-Id`.
     pub msg_id: Option<&'a str>,
@@ -78,7 +77,7 @@ pub struct RawMessage<'a> {
     pub stored: Timestamp,
 }
 
-/// Reads a message.
+/// Decodes a message.
 ///
 /// # Errors
 /// [`Undecodable`] with the reason under which the message is a dead letter.
@@ -90,7 +89,7 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
         let detail = format!("this cluster takes no events of kind {}; {hint}", quoted(raw.kind_token));
         return Err(Undecodable::new(Reason::UnknownKind, detail));
     };
-    // The stream chooses the partition by the token as it is written: two spellings would be two partitions.
+    // The stream derives the partition from the token as written: two spellings would be two partitions.
     if kind.as_str() != raw.kind_token {
         let (token, kind) = (quoted(raw.kind_token), kind.as_str());
         let detail = format!("kinds are written in lower case: publish to events.{kind}.<key>, not {token}");
@@ -183,9 +182,9 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
     Ok(event)
 }
 
-/// Refuses an event that has grown too large to travel between nodes: it would stop its partition.
+/// Refuses an event that is too large to be sent between nodes: it would stop its partition.
 fn check_size(event: &Event, payload: usize) -> Result<(), Undecodable> {
-    if payload <= MAX_EVENT / MOST_GROWTH {
+    if payload <= MAX_EVENT / MAX_GROWTH {
         return Ok(());
     }
     let bytes = rmp_serde::to_vec(event).map_err(|e| Undecodable::new(Reason::BadMsgPack, e.to_string()))?.len();
@@ -216,7 +215,7 @@ fn is_msgpack(content_type: Option<&str>) -> bool {
         .any(|name| essence.eq_ignore_ascii_case(name))
 }
 
-/// The symbol of a pattern is its subject's key; what the payload says must agree with it.
+/// The symbol of a pattern is its subject's key. A symbol in the payload must be the same.
 fn symbol_of_key(own: &mut Fields, key: &str) -> Result<Symbol, Undecodable> {
     if let Some(found) = own.take(&["symbol"])
         && found.value.as_str() != Some(key)
@@ -234,7 +233,7 @@ fn optional_symbol(own: &mut Fields, nested: &mut Fields) -> Result<Option<Symbo
     Symbol::new(text).map(Some).map_err(|e| found.refuse(Reason::BadSymbol, e))
 }
 
-/// An id never makes an event a dead letter: one that cannot serve stays in the data, and the next in line is taken.
+/// A bad id never makes an event a dead letter: it stays in `data`, and the next source of an id is used.
 fn take_id(own: &mut Fields, raw: &RawMessage<'_>) -> CompactString {
     if let Some((name, id)) = own_id(&own.rest) {
         own.rest.remove(name);
@@ -250,14 +249,14 @@ fn is_id(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len())
 }
 
-/// The id that an event says it has, with the name of the field that says so.
+/// The id in the payload, with the name of its field.
 #[must_use]
 pub fn own_id(payload: &serde_json::Map<String, Value>) -> Option<(&'static str, CompactString)> {
     ["id", "event_id"].into_iter().find_map(|name| {
         let id = match payload.get(name)? {
             Value::String(text) if is_id(text) => CompactString::from(text.as_str()),
             Value::Number(number) if !number.is_f64() => number.to_compact_string(),
-            number @ Value::Number(_) => object::whole(number)?.to_compact_string(),
+            number @ Value::Number(_) => object::whole_number(number)?.to_compact_string(),
             _ => return None,
         };
         Some((name, id))

@@ -1,8 +1,8 @@
-//! Any text as one token of a NATS subject, and back: `BRK.B` is published to `events.pattern.BRK=2EB`.
+//! Encodes any text as one token of a NATS subject, and back: `BRK.B` is published to `events.pattern.BRK=2EB`.
 //!
-//! ASCII letters and digits, `-` and `_` stand for themselves; every other byte of the text's UTF-8 is written `=`
-//! and two upper-case hex digits. The encoding is canonical: a token that another spelling would have is refused,
-//! so that a key has one subject, hence one partition, hence one order.
+//! ASCII letters, digits, `-` and `_` are written as they are. Every other byte of the UTF-8 text is written as `=` and
+//! two upper-case hex digits. The encoding is canonical and any other spelling is refused, so a key has one subject,
+//! one partition and one order.
 
 use compact_str::CompactString;
 
@@ -15,27 +15,27 @@ pub enum KeyError {
     #[error("the key is empty")]
     Empty,
     /// It holds a character that must be escaped.
-    #[error("the key token {token:?} holds {found:?} as it is; written right it is {encoded:?}")]
+    #[error("the key token {token:?} contains {found:?} without escape; write {encoded:?}")]
     Unescaped {
-        /// The token as it came, or its begin if it is long.
+        /// The token as received, or its beginning if it is long.
         token: String,
         /// The first such character.
         found: char,
-        /// How the token, taken for the key itself, is written.
+        /// The encoding of the token, if the token was meant as the key.
         encoded: CompactString,
     },
     /// An `=` is not followed by two upper-case hex digits.
-    #[error("the key token {token:?} has a bad escape at byte {at}: '=' takes two upper-case hex digits")]
+    #[error("the key token {token:?} has a bad escape at byte {at}: write two upper-case hex digits after '='")]
     BadEscape {
-        /// The token as it came, or its begin if it is long.
+        /// The token as received, or its beginning if it is long.
         token: String,
-        /// Where the `=` stands, from 0.
+        /// The offset of the `=`, from 0.
         at: usize,
     },
-    /// It escapes a character that stands for itself.
-    #[error("the key token {token:?} escapes {found:?}, which stands for itself")]
+    /// It escapes a character that needs no escape.
+    #[error("the key token {token:?} escapes {found:?}, which needs no escape")]
     NeedlessEscape {
-        /// The token as it came, or its begin if it is long.
+        /// The token as received, or its beginning if it is long.
         token: String,
         /// The character.
         found: char,
@@ -43,18 +43,18 @@ pub enum KeyError {
     /// Its bytes are not UTF-8.
     #[error("the key token {token:?} is not UTF-8 when unescaped")]
     NotUtf8 {
-        /// The token as it came, or its begin if it is long.
+        /// The token as received, or its beginning if it is long.
         token: String,
     },
 }
 
-/// Writes `key` as one subject token. An empty key gives an empty token, which [`decode`] and NATS both refuse.
+/// Encodes `key` as one subject token. An empty key gives an empty token, which [`decode`] and NATS both refuse.
 #[must_use]
 pub fn encode(key: &str) -> CompactString {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut token = CompactString::with_capacity(key.len());
     for byte in key.bytes() {
-        if stands_for_itself(byte) {
+        if is_unescaped(byte) {
             token.push(char::from(byte));
         } else {
             token.push('=');
@@ -65,10 +65,10 @@ pub fn encode(key: &str) -> CompactString {
     token
 }
 
-/// Reads a subject token back into the key.
+/// Decodes a subject token into the key.
 ///
 /// # Errors
-/// [`KeyError`] if `token` is not what [`encode`] writes for some key that is not empty.
+/// [`KeyError`] unless [`encode`] gives `token` for some key that is not empty.
 pub fn decode(token: &str) -> Result<CompactString, KeyError> {
     if token.is_empty() {
         return Err(KeyError::Empty);
@@ -82,11 +82,11 @@ pub fn decode(token: &str) -> Result<CompactString, KeyError> {
                 return Err(KeyError::BadEscape { token: clipped(token), at });
             };
             let byte = high << 4 | low;
-            if stands_for_itself(byte) {
+            if is_unescaped(byte) {
                 return Err(KeyError::NeedlessEscape { token: clipped(token), found: char::from(byte) });
             }
             key.push(byte);
-        } else if stands_for_itself(byte) {
+        } else if is_unescaped(byte) {
             key.push(byte);
         } else {
             let found = token[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -96,7 +96,7 @@ pub fn decode(token: &str) -> Result<CompactString, KeyError> {
     CompactString::from_utf8(key).map_err(|_| KeyError::NotUtf8 { token: clipped(token) })
 }
 
-fn stands_for_itself(byte: u8) -> bool {
+fn is_unescaped(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 

@@ -1,9 +1,9 @@
-//! Reads what strangers send, JSON or MessagePack, into one kind of map, and helps to say what is wrong with it.
+//! Reads JSON or MessagePack from untrusted senders into one type of map.
 //!
-//! Both encodings get the same limits, so that whatever is taken in one can be given out in the other: at most
-//! [`MAX_DEPTH`] levels, names that are text and stand once in their object, and values that JSON has too.
-//! MessagePack's timestamps become texts in RFC 3339, its NaN and infinities the texts `NaN`, `inf` and `-inf`, so that
-//! a field that wants a number refuses them instead of losing them.
+//! Both encodings have the same limits, so a value read from one can be written in the other: at most [`MAX_DEPTH`]
+//! levels, names that are text and unique in their object, and values that JSON can express. MessagePack timestamps
+//! become RFC 3339 texts. NaN and infinities become the texts `NaN`, `inf` and `-inf`, so that a numeric field refuses
+//! them.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ use serde_json::map::Entry;
 use crate::event::time;
 use crate::hint::{quoted, type_of};
 
-/// Levels of lists and objects. It leaves room for the levels that frames add below the 128 of common JSON parsers.
+/// The most levels of lists and objects. Frames add some levels; common JSON parsers stop at 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// From here on two whole numbers can be one float, and none of them is what was sent for sure.
+/// 2^53: from here on two whole numbers can be the same float, so the number that was sent is not known.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
 
-/// MessagePack's type of extension for timestamps.
+/// MessagePack's extension type for timestamps.
 const TIMESTAMP: i8 = -1;
 
 /// A map from text to any value.
@@ -36,10 +36,10 @@ pub enum ObjectError {
     /// Not MessagePack, or MessagePack beyond the limits.
     #[error("not MessagePack: {0}")]
     MsgPack(#[from] rmp_serde::decode::Error),
-    /// So many bytes follow the value.
+    /// This many bytes follow the value.
     #[error("not MessagePack: {0} bytes follow the value")]
     Trailing(usize),
-    /// A value, but no object.
+    /// A value that is not an object.
     #[error("expected an object, found {0}")]
     NotAnObject(&'static str),
 }
@@ -47,7 +47,7 @@ pub enum ObjectError {
 /// Reads one JSON object and nothing after it.
 ///
 /// # Errors
-/// If it is none, or beyond the limits.
+/// If it is not an object, or beyond the limits.
 pub fn from_json(bytes: &[u8]) -> Result<Object, ObjectError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = LimitedDepth(MAX_DEPTH).deserialize(&mut reader)?;
@@ -65,9 +65,8 @@ pub(crate) fn from_msgpack(bytes: &[u8]) -> Result<Object, ObjectError> {
     }
 }
 
-/// Reads an object that stands in something else, by the same rules. The map's own reader has others: it takes an object
-/// whose first name is `$serde_json::private::RawValue` for JSON that is yet to be read, so what was taken from a producer
-/// could not be read between nodes.
+/// Reads an object inside another value by the same rules. `serde_json`'s own reader treats an object whose first name
+/// is `$serde_json::private::RawValue` as raw JSON, so nodes could not read what a producer had sent.
 pub(crate) fn deserialize<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
     object(LimitedDepth(MAX_DEPTH).deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -79,20 +78,20 @@ fn object(value: Value) -> Result<Object, ObjectError> {
     }
 }
 
-/// A whole number from 0 on, in whatever way it was written: JSON has one type of numbers, and MessagePack's writers
-/// choose theirs by taste.
-pub(crate) fn whole(value: &Value) -> Option<u64> {
+/// A whole number ≥ 0, written as an integer or as a float: JSON has one type for numbers, and MessagePack writers
+/// differ in the type that they use.
+pub(crate) fn whole_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let float = value.as_f64()?;
         (float.fract() == 0.0 && (0.0..INEXACT).contains(&float)).then_some(float as u64)
     })
 }
 
-/// Reads a value of at most so many levels.
+/// Reads a value with at most this many levels.
 struct LimitedDepth(usize);
 
 impl LimitedDepth {
-    /// The levels left inside of a list or an object.
+    /// The levels left inside a list or an object.
     fn inside<E: de::Error>(&self) -> Result<usize, E> {
         self.0.checked_sub(1).ok_or_else(|| E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
     }
@@ -145,7 +144,7 @@ impl<'de> Visitor<'de> for LimitedDepth {
         Err(E::custom("binary data (type bin) has no place here; send text or a list of numbers"))
     }
 
-    /// This is how MessagePack's extensions come.
+    /// `rmp_serde` passes extensions this way.
     fn visit_newtype_struct<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let (extension, ExtensionBytes(bytes)) = <(i8, ExtensionBytes)>::deserialize(deserializer)?;
         if extension != TIMESTAMP {
@@ -172,7 +171,7 @@ impl<'de> Visitor<'de> for LimitedDepth {
                 Entry::Vacant(place) => {
                     place.insert(access.next_value_seed(LimitedDepth(inside))?);
                 }
-                // Which of two values is meant, two readers would answer in two ways.
+                // Two readers could choose different values.
                 Entry::Occupied(place) => {
                     return Err(de::Error::custom(format_args!("the name {} stands twice", quoted(place.key()))));
                 }
@@ -182,7 +181,7 @@ impl<'de> Visitor<'de> for LimitedDepth {
     }
 }
 
-/// A field's name: text, and not bytes that could pass for text.
+/// A field's name. It must be text; bytes are refused even if they are UTF-8.
 struct FieldName(String);
 
 impl<'de> Deserialize<'de> for FieldName {
@@ -205,7 +204,7 @@ impl<'de> Deserialize<'de> for FieldName {
     }
 }
 
-/// What an extension of MessagePack holds.
+/// The bytes of a MessagePack extension.
 struct ExtensionBytes(Vec<u8>);
 
 impl<'de> Deserialize<'de> for ExtensionBytes {
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_a_parser_uses_for_itself_is_a_name_like_any_other() {
+    fn private_names_of_parsers_are_ordinary_names() {
         for name in ["$serde_json::private::RawValue", "$serde_json::private::Number", "$__toml_private_datetime"] {
             for value in [json!("]]"), json!("1"), json!(1), json!([[]]), json!({ "a": "]]" })] {
                 let mut inner = Object::new();
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded_alike() {
+    fn both_encodings_have_the_same_depth_limit() {
         assert!(from_json(nested(MAX_DEPTH).as_bytes()).is_ok());
         assert!(matches!(from_json(nested(MAX_DEPTH + 1).as_bytes()), Err(ObjectError::Json(_))));
         let pack = |levels: usize| [[0x81, 0xa1, b'a'].repeat(levels - 1), vec![0x80]].concat();
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_lacks_is_refused_or_shown() {
+    fn values_that_json_lacks_are_refused_or_become_text() {
         let nan = [vec![0x81, 0xa1, b'a', 0xcb], f64::NAN.to_be_bytes().to_vec()].concat();
         assert_eq!(from_msgpack(&nan).unwrap()["a"], "NaN");
         for refused in [
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_of_msgpack_is_a_text_wherever_it_stands() {
+    fn msgpack_timestamps_become_text_at_any_depth() {
         let stamp = [0xd6, 0xff, 0x68, 0xc1, 0x8b, 0xa8];
         let bytes = [&[0x81, 0xa1, b'a', 0x92][..], &stamp, &[0x81, 0xa1, b'b'], &stamp].concat();
         let text = "2025-09-10T14:31:04Z";
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_once_in_its_object() {
+    fn duplicate_names_in_an_object_are_refused() {
         assert!(from_json(br#"{"a":{"x":1},"b":{"x":1}}"#).is_ok());
         for twice in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":null}"#, r#"{"o":[{"a":1,"b":2,"a":3}]}"#] {
             let error = from_json(twice.as_bytes()).unwrap_err().to_string();
@@ -314,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_one_however_it_is_written() {
+    fn whole_numbers_are_read_from_integers_and_floats() {
         for (text, number) in [("100", 100), ("100.0", 100), ("1e2", 100), ("0.0", 0), ("-0.0", 0), ("-0", 0)] {
-            assert_eq!(whole(&serde_json::from_str(text).unwrap()), Some(number), "{text}");
+            assert_eq!(whole_number(&serde_json::from_str(text).unwrap()), Some(number), "{text}");
         }
-        assert_eq!(whole(&json!(u64::MAX)), Some(u64::MAX));
-        assert_eq!(whole(&json!(9_007_199_254_740_991.0)), Some(9_007_199_254_740_991));
+        assert_eq!(whole_number(&json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(whole_number(&json!(9_007_199_254_740_991.0)), Some(9_007_199_254_740_991));
         for refused in [json!(0.5), json!(-1), json!(-1.0), json!(9_007_199_254_740_992.0), json!(1e300), json!("1")] {
-            assert_eq!(whole(&refused), None, "{refused}");
+            assert_eq!(whole_number(&refused), None, "{refused}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Times as producers and clients write them: RFC 3339, a day, a number since 1970, or MessagePack's timestamp. One
-//! moment means the same in all of them, and what is refused is refused alike, from the begin of 1970 to the end of
-//! the year 9999.
+//! Times as producers and clients write them: RFC 3339, a day, a number since 1970, or a MessagePack timestamp. All
+//! forms have the same range: from the beginning of 1970 to the end of the year 9999.
 //!
-//! A number says its unit by its size: it is seconds if that lies before the year 10000, else milliseconds,
-//! microseconds or nanoseconds likewise. Fractions of a millisecond are cut off.
+//! The size of a number gives its unit: seconds if that lies before the year 10000, else milliseconds, microseconds or
+//! nanoseconds by the same test. Fractions of a millisecond are cut off.
 
 use std::borrow::Cow;
 
@@ -15,10 +14,10 @@ use serde_json::{Number, Value};
 use crate::event::Timestamp;
 use crate::hint::type_of;
 
-/// Seconds since 1970 of the begin of the year 10000.
+/// The beginning of the year 10000, in seconds since 1970.
 const END: i64 = 253_402_300_800;
 
-/// Milliseconds of the last moment taken.
+/// The last moment that is accepted, in milliseconds since 1970.
 pub(crate) const LAST: i64 = END * 1_000 - 1;
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
@@ -28,20 +27,20 @@ const SECONDS_A_DAY: i64 = 86_400;
 /// The longest text that can be a time, in bytes.
 const MAX_TEXT: usize = 64;
 
-/// The units of numbers, each with how many make a second.
+/// The units of numbers, each with its number per second.
 const UNITS: [(&str, u64); 4] =
     [("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
 
-/// When something happened.
+/// A parsed time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
-    /// The moment; for a day its midnight, UTC.
+    /// The moment; for a day its midnight in UTC.
     pub(crate) ts: Timestamp,
-    /// Whether only the day is known.
+    /// Whether the text was a day without a time.
     pub(crate) is_day: bool,
 }
 
-/// Why a value is no time.
+/// Why a value is not a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{problem}; expected RFC 3339 with a zone (2025-09-10T14:30:00Z), a day (2025-09-10), or a number of seconds, \
@@ -55,7 +54,7 @@ pub struct TimeError {
 /// What is wrong with a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeProblem {
-    /// It looks like none.
+    /// It does not look like a time.
     #[error("not a time")]
     Unknown,
     /// It is neither text nor a number.
@@ -64,13 +63,13 @@ pub enum TimeProblem {
     /// It is a number in quotes.
     #[error("a number in quotes; send it without them")]
     QuotedNumber,
-    /// It could be the time of any zone.
+    /// It has no time zone.
     #[error("no time zone; end it with Z or an offset such as -04:00")]
     NoZone,
-    /// It is written as a time, but no calendar has that day, or no clock that hour.
+    /// It is written as a time, but that day, hour, minute or second does not exist.
     #[error("no such day or hour")]
     NotInCalendar,
-    /// It has a second 60 where no leap second can be.
+    /// It has a second 60 that is not the last second of a day (UTC).
     #[error("a second 60 stands at the end of a day alone (23:59:60 UTC)")]
     NoLeapSecond,
     /// It lies before 1970.
@@ -104,13 +103,14 @@ pub(crate) fn read(value: &Value) -> Result<Moment, TimeError> {
 
 /// Reads a time written as text.
 pub(crate) fn from_text(text: &str) -> Result<Moment, TimeError> {
-    let problem = if text.len() > MAX_TEXT || !text.is_ascii() { Some(TimeProblem::Unknown) } else { misread(text) };
+    let problem =
+        if text.len() > MAX_TEXT || !text.is_ascii() { Some(TimeProblem::Unknown) } else { common_mistake(text) };
     if let Some(problem) = problem {
         return Err(problem.into());
     }
-    let written = nanoseconds_at_most(text);
+    let written = cut_fraction(text);
     let Ok(pieces) = Pieces::parse(&*written) else {
-        let problem = if is_in_no_calendar(text) { TimeProblem::NotInCalendar } else { TimeProblem::Unknown };
+        let problem = if is_nonexistent_date_or_time(text) { TimeProblem::NotInCalendar } else { TimeProblem::Unknown };
         return Err(problem.into());
     };
     let (moment, is_day) = match (pieces.time(), pieces.to_numeric_offset()) {
@@ -130,8 +130,8 @@ pub(crate) fn from_text(text: &str) -> Result<Moment, TimeError> {
     }
 }
 
-/// What people write for a time, but is none, and deserves a better word than "not a time".
-fn misread(text: &str) -> Option<TimeProblem> {
+/// Finds common mistakes that deserve a better error than "not a time".
+fn common_mistake(text: &str) -> Option<TimeProblem> {
     let (sign, rest) = match text.as_bytes().first()? {
         b'-' => (-1, &text[1..]),
         b'+' => (1, &text[1..]),
@@ -140,7 +140,7 @@ fn misread(text: &str) -> Option<TimeProblem> {
     if rest.starts_with(|c: char| c.is_ascii_digit()) && rest.parse::<f64>().is_ok() {
         return Some(TimeProblem::QuotedNumber);
     }
-    // A year of more than four digits, with the month behind it.
+    // A year of more than four digits, followed by the month.
     let year = rest.split_once('-').map(|(year, _)| year).filter(|year| year.bytes().all(|b| b.is_ascii_digit()))?;
     match year.trim_start_matches('0').len() {
         _ if sign < 0 && year.len() >= 4 => Some(TimeProblem::Early),
@@ -154,8 +154,8 @@ fn is_date(text: Option<&str>) -> bool {
     text.is_some_and(|text| text.len() == 10 && text.bytes().enumerate().all(digit_or_dash))
 }
 
-/// The text with no more digits of a fraction than the library reads. RFC 3339 has as many as one likes.
-fn nanoseconds_at_most(text: &str) -> Cow<'_, str> {
+/// Cuts the fraction to 9 digits, the most that the library reads. RFC 3339 sets no limit.
+fn cut_fraction(text: &str) -> Cow<'_, str> {
     let Some((whole, rest)) = text.split_once(['.', ',']) else { return Cow::Borrowed(text) };
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     match digits {
@@ -164,8 +164,8 @@ fn nanoseconds_at_most(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether `text`, which is no time, is written like one, with a day that no calendar has, or an hour that no clock has.
-fn is_in_no_calendar(text: &str) -> bool {
+/// Whether `text`, which is not a time, is written like one but has a day, hour, minute or second that does not exist.
+fn is_nonexistent_date_or_time(text: &str) -> bool {
     if !is_date(text.get(..10)) {
         return false;
     }
@@ -177,7 +177,7 @@ fn is_in_no_calendar(text: &str) -> bool {
         || is_timed && (exceeds(11..13, 23) || exceeds(14..16, 59) || exceeds(17..19, 60))
 }
 
-/// Whether the time of day in `text`, which is one, has the second 60. It was read as 59.
+/// Whether the time of day in `text`, a valid time, has the second 60. The library has read it as 59.
 fn has_second_60(text: &str) -> bool {
     let Some((_, time)) = text.split_once(['T', 't', ' ']) else { return false };
     let end = time.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(time.len());
@@ -189,7 +189,7 @@ fn is_last_second_of_a_day(millis: i64) -> bool {
     millis.div_euclid(1_000).rem_euclid(SECONDS_A_DAY) == SECONDS_A_DAY - 1
 }
 
-/// Milliseconds since 1970 of a number since 1970.
+/// Converts a number in any of the units to milliseconds since 1970.
 fn since_1970(number: &Number) -> Result<i64, TimeError> {
     if let Some(whole) = number.as_u64() {
         let fits = |per_second: u64| u128::from(whole) < END as u128 * u128::from(per_second);
@@ -207,22 +207,21 @@ fn since_1970(number: &Number) -> Result<i64, TimeError> {
     Ok((cut(millis) as i64).min(LAST))
 }
 
-/// The whole part of a number that was written in decimals: what lies below a whole number only because no float is
-/// nearer to the decimals is that number.
+/// Rounds down. A number that is below a whole number only by the rounding error of floats counts as that whole number.
 fn cut(millis: f64) -> f64 {
     let nearest = millis.round();
     if (millis - nearest).abs() <= nearest * 2.0 * f64::EPSILON { nearest } else { millis.floor() }
 }
 
-/// The time of day and calendar, UTC, of milliseconds since 1970.
+/// The date and time in UTC of milliseconds since 1970.
 pub(crate) fn civil(millis: i64) -> Option<DateTime> {
     EPOCH.checked_add(SignedDuration::from_millis(millis)).ok()
 }
 
-/// MessagePack's timestamp extension as text in RFC 3339. What lies beyond the years -9999 to 9999 becomes a text that
+/// A MessagePack timestamp extension as RFC 3339 text. A time outside the years -9999 to 9999 becomes a text that
 /// [`from_text`] refuses as too early or too late.
 ///
-/// Its three forms stand at <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
+/// Its three forms: <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>.
 pub(crate) fn from_extension(bytes: &[u8]) -> Result<String, String> {
     let (seconds, nanos) = if let Ok(seconds) = <[u8; 4]>::try_from(bytes) {
         (i64::from(u32::from_be_bytes(seconds)), 0)

@@ -1,4 +1,4 @@
-//! Times in every spelling.
+//! Tests of every spelling of times.
 
 use super::*;
 use serde_json::json;
@@ -10,7 +10,7 @@ fn ms(value: &Value) -> Result<i64, TimeProblem> {
 }
 
 #[test]
-fn one_moment_is_the_same_in_every_form() {
+fn all_forms_of_a_moment_give_the_same_milliseconds() {
     for (millis, forms) in [
         (
             1_757_514_600_123_i64,
@@ -70,14 +70,14 @@ fn one_moment_is_the_same_in_every_form() {
 }
 
 #[test]
-fn only_a_day_is_a_day() {
+fn is_day_only_for_a_date_without_time() {
     for (text, is_day) in [("2025-09-10", true), ("9999-12-31", true), ("2025-09-10T00:00:00Z", false)] {
         assert_eq!(read(&json!(text)).map(|moment| moment.is_day), Ok(is_day), "{text}");
     }
 }
 
 #[test]
-fn what_is_refused_is_told_why() {
+fn bad_times_are_refused_with_their_problem() {
     use TimeProblem::*;
     for (value, problem) in [
         (json!(-1), Negative("seconds")),
@@ -103,7 +103,7 @@ fn what_is_refused_is_told_why() {
         (json!("2025-09-10T23:59:61Z"), NotInCalendar),
         (json!("2025-13-01T00:00:00Z"), NotInCalendar),
         (json!("2025-09-10 14:60:00Z"), NotInCalendar),
-        // Written in another way than it should be, whatever it means.
+        // Wrong spellings.
         (json!("2025-09-10T14:30:00 Z"), Unknown),
         (json!("2025-09-10 14:30:00 +0000 UTC"), Unknown),
         (json!("2025-09-10T14:30:00.Z"), Unknown),
@@ -135,7 +135,7 @@ fn what_is_refused_is_told_why() {
 }
 
 #[test]
-fn the_timestamp_extension_is_a_time_in_each_of_its_forms() {
+fn timestamp_extension_is_read_in_all_three_forms() {
     let of_32 = 1_757_514_600_u32.to_be_bytes();
     assert_eq!(from_extension(&of_32).unwrap(), "2025-09-10T14:30:00Z");
     let of_64 = (123_987_654_u64 << 34 | 1_757_514_600).to_be_bytes();

@@ -1,4 +1,4 @@
-//! What a filter asks of an event's `data`: by path, one condition or several, all of which must hold.
+//! Conditions of a filter on an event's `data`: by path, one or several. All must hold.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use super::scalar::{Number, Scalar, Scalars};
 use crate::event::object::Object;
 use crate::ids::NameError;
 
-/// What is asked of each path; empty if nothing is asked.
+/// The condition of each path.
 pub type Conditions = BTreeMap<DataPath, Condition>;
 
-/// Where in an event's data a value stands: the names of nested objects with dots between them, such as
+/// The path of a value in an event's data: the names of nested objects with dots between them, such as
 /// `levels.support`. A field whose own name has a dot cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "CompactString")]
 pub struct DataPath(CompactString);
 
 impl DataPath {
-    /// The longest path taken, in bytes.
+    /// The longest path that is accepted, in bytes.
     pub const MAX: usize = 128;
 
     /// Takes a path of 1 to [`Self::MAX`] bytes whose names are not empty.
     ///
     /// # Errors
-    /// [`NameError`] if it is, or one of its names is, empty, or if it is longer.
+    /// [`NameError`] if the path or one of its names is empty, or if it is longer.
     pub fn new(text: &str) -> Result<Self, NameError> {
         if text.len() > Self::MAX {
             return Err(NameError::TooLong { what: "path", len: text.len(), max: Self::MAX });
@@ -37,7 +37,7 @@ impl DataPath {
         Ok(Self(CompactString::from(text)))
     }
 
-    /// The value that stands there. JSON's null counts as none.
+    /// The value at the path. JSON's null counts as absent.
     #[must_use]
     pub fn find<'a>(&self, data: &'a Object) -> Option<&'a Value> {
         let mut names = self.0.split('.');
@@ -57,29 +57,29 @@ impl TryFrom<CompactString> for DataPath {
     }
 }
 
-/// What is asked of one value. At least one operator is there, and all that are must hold; a value that is missing
-/// passes none, `ne` among them.
+/// The condition on one value. It has at least one operator, and all of them must hold. A missing value passes no
+/// operator, not even `ne`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Condition {
-    /// It is this.
+    /// The value is equal to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eq: Option<Scalar>,
-    /// It is there, and is not this.
+    /// The value is present and not equal to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ne: Option<Scalar>,
-    /// It is one of these.
+    /// The value is one of these.
     #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
     pub one_of: Option<Scalars>,
-    /// It is a text that has this text within, or a list that has this element.
+    /// The value is a text that contains this text, or a list with this element.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contains: Option<Scalar>,
-    /// It is a text that begins with this.
+    /// The value is a text that begins with this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<CompactString>,
-    /// It is a number, and at least this.
+    /// The value is a number ≥ this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<Number>,
-    /// It is a number, and at most this.
+    /// The value is a number ≤ this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<Number>,
 }

@@ -1,5 +1,5 @@
-//! Reads a filter as a client writes it. Whatever is not exactly right is refused with its path, so that nobody
-//! waits for events that a misspelt condition keeps away.
+//! Parses a client's filter. Any mistake is refused with its path, so that nobody waits for events that a misspelt
+//! condition excludes.
 
 mod data;
 
@@ -16,16 +16,16 @@ use crate::ids::{Confidence, NameError, Pattern, Room, Symbol};
 
 pub use data::{MAX_CONDITIONS, MAX_TEXT};
 
-/// The most symbols a filter may name. A gateway's own limit comes on top.
+/// The most symbols of a filter. A gateway may have a lower limit.
 pub const MAX_SYMBOLS: usize = 10_000;
 
-/// The most entries any other list may have.
+/// The most entries of any other list.
 pub const MAX_LIST: usize = 1_000;
 
-/// The longest tag taken, in bytes.
+/// The longest tag that is accepted, in bytes.
 pub const MAX_TAG: usize = 128;
 
-/// The entry of a list that stands for everything, as if the list were left out; of kinds, for all of them.
+/// The entry of a list that means any value, as if the list were left out. In `kinds` it means all kinds.
 const ANY: &str = "*";
 
 const FIELDS: [&str; 11] = [
@@ -42,20 +42,20 @@ const FIELDS: [&str; 11] = [
     "data",
 ];
 
-/// A filter that cannot be taken: where it is wrong, and how.
+/// Why a filter was refused: the place and the problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct FilterError {
     /// The place, such as `filter.tiers[1]`.
     pub path: String,
-    /// What is wrong there.
+    /// The problem there.
     pub problem: FilterProblem,
 }
 
 /// What is wrong with a part of a filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterProblem {
-    /// There is no such field.
+    /// The field does not exist.
     #[error("unknown field; {hint}")]
     UnknownField {
         /// The nearest field, or all.
@@ -64,9 +64,9 @@ pub enum FilterProblem {
     /// The value is of another type.
     #[error("expected {expected}, found {found}")]
     WrongType {
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
-        /// What it is.
+        /// The type that was found.
         found: &'static str,
     },
     /// The list is empty.
@@ -77,42 +77,42 @@ pub enum FilterProblem {
     TooMany {
         /// Its length.
         len: usize,
-        /// The most it may have.
+        /// The most entries allowed.
         max: usize,
     },
     /// The text is not a value of the enumeration.
     #[error(transparent)]
     UnknownValue(#[from] UnknownValue),
-    /// This cluster does not take events of this kind.
+    /// This cluster does not accept events of this kind.
     #[error("unknown kind {found:?}; {hint}")]
     UnknownKind {
-        /// The kind as written, or its begin if it is long.
+        /// The kind as written, or its beginning if it is long.
         found: String,
         /// The nearest kind, or all.
         hint: String,
     },
-    /// The text cannot be such a name.
+    /// The text is not a valid name.
     #[error(transparent)]
     BadName(#[from] NameError),
-    /// The text looks like many names, and would match that one alone.
-    #[error("{found} has a wildcard, and names are compared as written; name each, or leave the list out to mean any")]
+    /// The text has a wildcard, but would match only that exact name.
+    #[error("{found} has a wildcard, but names are compared as written; list each name, or omit the list to mean any")]
     Wildcard {
-        /// The text in quotes, or its begin if it is long.
+        /// The text in quotes, or its beginning if it is long.
         found: String,
     },
-    /// The text has white space at an end, which no name has that it could match.
-    #[error("{found} begins or ends with white space, and names are compared as written")]
+    /// The text begins or ends with white space, so it would match no name.
+    #[error("{found} begins or ends with white space, but names are compared as written; remove it")]
     Padded {
-        /// The text in quotes, or its begin if it is long.
+        /// The text in quotes, or its beginning if it is long.
         found: String,
     },
-    /// A condition asks nothing.
-    #[error("no condition; it takes any of {known}")]
+    /// A condition has no operator.
+    #[error("no operator; use one or more of {known}")]
     NoOperator {
         /// The operators.
         known: String,
     },
-    /// No number is within both bounds.
+    /// The lower bound is above the upper bound.
     #[error("no number is at least {min} and at most {max}")]
     EmptyRange {
         /// The lower bound.
@@ -129,11 +129,11 @@ pub enum FilterProblem {
 }
 
 impl Filter {
-    /// Reads a filter from the object that a client sent. An absent field, like one that is null, means any; absent
-    /// `kinds` mean `pattern`. `*` among a list means any.
+    /// Parses a filter from a client's object. An absent or null field means any; absent `kinds` mean `pattern`. `*` in
+    /// a list means any.
     ///
     /// # Errors
-    /// [`FilterError`] for the first field, in alphabetical order, that is not right.
+    /// [`FilterError`] for the first wrong field, in alphabetical order.
     pub fn parse(value: &Value, kinds: &Kinds) -> Result<Self, FilterError> {
         let object = value.as_object().ok_or_else(|| wrong_type("filter".to_owned(), "an object", value))?;
         let mut filter = Self::default();
@@ -177,7 +177,7 @@ fn wrong_type(path: String, expected: &'static str, found: &Value) -> FilterErro
     FilterError { path, problem: FilterProblem::WrongType { expected, found: type_of(found) } }
 }
 
-/// Reads a list; none if [`ANY`] is among it.
+/// Reads a list; `None` if it contains [`ANY`].
 fn set<T: Ord>(
     path: String,
     value: &Value,
@@ -208,9 +208,9 @@ fn set<T: Ord>(
     Ok((!is_any).then_some(set))
 }
 
-/// A text that is compared as written, so far as it can be one that somebody means.
+/// Refuses names that are surely a mistake: with a wildcard, or with white space at an end.
 fn name_of(text: &str) -> Result<&str, FilterProblem> {
-    // `>` alone is the wildcard of NATS; within a name it is a character like others.
+    // `>` alone is the wildcard of NATS; inside a name it is an ordinary character.
     if text.contains('*') || text == ">" {
         return Err(FilterProblem::Wildcard { found: quoted(text) });
     }
@@ -220,7 +220,7 @@ fn name_of(text: &str) -> Result<&str, FilterProblem> {
     Ok(text)
 }
 
-/// No exchange has a question mark in its symbols, so it is meant as a wildcard.
+/// No symbol of an exchange has a question mark, so it is meant as a wildcard.
 fn symbol(text: &str) -> Result<Symbol, FilterProblem> {
     if text.contains('?') {
         return Err(FilterProblem::Wildcard { found: quoted(text) });

@@ -1,7 +1,7 @@
-//! The values that conditions on an event's data compare with: texts, numbers and booleans.
+//! The values of conditions on an event's data: texts, numbers and booleans.
 //!
-//! Numbers compare by what they are and not by how they were written: `1`, `1.0` and `1e0` are one number, and an
-//! integer is never rounded to be compared.
+//! Numbers compare by value, not by spelling: `1`, `1.0` and `1e0` are equal. An integer is never rounded for a
+//! comparison.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
@@ -10,7 +10,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A value that is not made of others.
+/// A value that is not a list or an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {
@@ -34,18 +34,18 @@ impl Scalar {
         }
     }
 
-    /// Whether `value` is this one.
+    /// Whether `value` is equal to this one.
     #[must_use]
     pub fn is(&self, value: &Value) -> bool {
         self.compare(value) == Some(Ordering::Equal)
     }
 
-    /// How this value stands to `value` in the order of scalars, if that is one. Nothing is copied.
+    /// Compares with `value` in the order of scalars, without a copy; `None` if `value` is not a scalar.
     fn compare(&self, value: &Value) -> Option<Ordering> {
         Some(match (self, value) {
-            (Self::Bool(mine), Value::Bool(other)) => mine.cmp(other),
-            (Self::Number(mine), Value::Number(other)) => mine.cmp(&Number::from(other)),
-            (Self::Text(mine), Value::String(other)) => mine.as_str().cmp(other.as_str()),
+            (Self::Bool(this), Value::Bool(other)) => this.cmp(other),
+            (Self::Number(this), Value::Number(other)) => this.cmp(&Number::from(other)),
+            (Self::Text(this), Value::String(other)) => this.as_str().cmp(other.as_str()),
             (Self::Bool(_), Value::Number(_) | Value::String(_)) | (Self::Number(_), Value::String(_)) => {
                 Ordering::Less
             }
@@ -55,7 +55,7 @@ impl Scalar {
     }
 }
 
-/// Several scalars, sorted, each once.
+/// Several scalars, sorted, without duplicates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Scalar>")]
 pub struct Scalars(Vec<Scalar>);
@@ -64,7 +64,7 @@ impl Scalars {
     /// Whether `value` is one of them.
     #[must_use]
     pub fn contain(&self, value: &Value) -> bool {
-        // What is no scalar stands behind all, and is not found.
+        // A value that is not a scalar sorts after all of them, and is not found.
         self.0.binary_search_by(|scalar| scalar.compare(value).unwrap_or(Ordering::Less)).is_ok()
     }
 }
@@ -77,7 +77,7 @@ impl From<Vec<Scalar>> for Scalars {
     }
 }
 
-/// A finite number. What is whole and fits is kept as an integer, so that equal numbers are equal in order and hash.
+/// A finite number. Whole numbers that fit are stored as integers, so that equal numbers have equal order and hash.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(from = "serde_json::Number", into = "serde_json::Number")]
 pub struct Number(NumberRepr);
@@ -91,7 +91,7 @@ enum NumberRepr {
 }
 
 const LEAST_WHOLE: f64 = i64::MIN as f64;
-/// The first float that no `u64` reaches.
+/// The first float above all `u64`.
 const BEYOND_WHOLE: f64 = u64::MAX as f64;
 
 impl From<&serde_json::Number> for Number {
@@ -102,7 +102,7 @@ impl From<&serde_json::Number> for Number {
         if let Some(whole) = number.as_u64() {
             return Self(NumberRepr::Whole(whole.into()));
         }
-        // A number that is neither of the two integers is a float, and JSON has no others than finite ones.
+        // Any other number is a float, and JSON has only finite ones.
         let float = number.as_f64().unwrap_or_default();
         if float.fract() == 0.0 && (LEAST_WHOLE..BEYOND_WHOLE).contains(&float) {
             Self(NumberRepr::Whole(float as i128))
@@ -120,11 +120,11 @@ impl From<serde_json::Number> for Number {
 
 impl From<Number> for serde_json::Number {
     fn from(number: Number) -> Self {
-        let made = match number.0 {
+        let converted = match number.0 {
             NumberRepr::Whole(whole) => Self::from_i128(whole),
             NumberRepr::Float(float) => Self::from_f64(float),
         };
-        made.unwrap_or_else(|| Self::from(0))
+        converted.unwrap_or_else(|| Self::from(0))
     }
 }
 
@@ -145,9 +145,9 @@ impl Ord for Number {
     }
 }
 
-/// The two are never equal: a float that is kept as one has a fraction, or lies beyond all integers that are kept.
+/// The two are never equal: a stored float has a fraction, or is outside the range of stored integers.
 fn whole_to_float(whole: i128, float: f64) -> Ordering {
-    // The cast stops at the ends of `i128`, which is on the same side of every integer that is kept.
+    // The cast saturates at the ends of `i128`, which are outside the range of stored integers too.
     if whole <= float.floor() as i128 { Ordering::Less } else { Ordering::Greater }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_in_the_order_of_what_they_are() {
+    fn numbers_are_ordered_by_value() {
         let ascending = [
             json!(-1e300),
             json!(-1e19),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn one_number_is_equal_however_it_was_written() {
+    fn spellings_of_a_number_are_equal_with_equal_hash() {
         use std::hash::BuildHasher;
         let hasher = std::hash::RandomState::new();
         for (a, b) in [("1", "1.0"), ("0", "-0.0"), ("1000", "1e3"), ("9223372036854775808", "9223372036854775808.0")] {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn comparing_without_a_copy_is_comparing() {
+    fn compare_agrees_with_the_order_of_scalars() {
         let values = [json!(false), json!(true), json!(-2), json!(0.5), json!(7), json!(""), json!("a"), json!("b")];
         for a in &values {
             for b in &values {

@@ -1,9 +1,9 @@
-//! The gateway's side of interest: it counts what sessions want, cuts revisions, and knows from which revision on
-//! a thing has been part of every one.
+//! The gateway's side of interest: it counts the filters of sessions, creates revisions, and knows the first revision
+//! that includes a filter or a user.
 //!
-//! Interest grows with the next revision and shrinks late, so that a reconnect or a replaced filter does not make
-//! the routers forget and learn again. It stays within [`Bounds`] whatever sessions want, and no call takes longer than
-//! the filter at hand is large: what is left to be forgotten waits for the next turn.
+//! Interest grows with the next revision and shrinks later, so that a reconnect or a replaced filter does not make the
+//! routers forget and learn again. It always stays within [`Bounds`]. The work of a call is bounded by the size of its
+//! filter; removals that are left over wait for the next turn.
 
 mod held;
 mod topics;
@@ -17,23 +17,23 @@ use crate::interest::{Delta, Interest, NAMES_BYTES};
 use crate::placement::{View, ViewId};
 use topics::{FiledFilter, FiledTopics};
 
-/// After so many steps of forgetting others have their turn.
+/// The steps of removal in one turn. Then other work of the task runs.
 const TURN_STEPS: u64 = 8 * 1024;
 
-/// For so long, in milliseconds.
+/// The pause between two turns, in milliseconds.
 const REST_MS: u64 = 20;
 
-/// How large interest may grow, in bytes of messages. What would be larger is widened: to any name, any symbol, or any
+/// The largest size of interest, in bytes of messages. Beyond a bound it is widened: to any name, any symbol, or any
 /// user.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Of one set of patterns or rooms.
+    /// One set of patterns or rooms.
     pub names: usize,
-    /// Of all wants, those that are alike counted once.
+    /// All wants; equal ones count once.
     pub wants: usize,
-    /// Of all topics that have a symbol.
+    /// All topics with a symbol.
     pub topics: usize,
-    /// Of all users who are strays.
+    /// All strays.
     pub strays: usize,
 }
 
@@ -43,14 +43,14 @@ impl Default for Bounds {
     }
 }
 
-/// The interest of one gateway, and how it came to be.
+/// The interest of one gateway, with the filters and users that it consists of.
 #[derive(Debug)]
 pub struct InterestLog {
     gateway: NodeRef,
     shrink_delay: u64,
     revision: Revision,
     filters: HashMap<Arc<Filter>, Counted>,
-    /// How many filters there were so far.
+    /// The number of filters added so far.
     filed: u64,
     topics: FiledTopics,
     wide: Wide,
@@ -61,29 +61,29 @@ pub struct InterestLog {
     view_since: Revision,
     changed_users: BTreeSet<UserId>,
     leaving: VecDeque<(Millis, Leaving)>,
-    /// Nothing is forgotten before.
+    /// Nothing is removed before this time.
     rest_until: Millis,
-    /// What the routers were last told.
+    /// The interest that was last sent to the routers.
     sent: Interest,
 }
 
 /// A filter that sessions want.
 #[derive(Debug)]
 struct Counted {
-    /// How many of them.
+    /// The number of these sessions.
     sessions: usize,
-    /// Tells it from all others.
+    /// Identifies the filter.
     number: u64,
     filed: FiledFilter,
-    /// The revision from which on it is part of every one.
+    /// The first revision that includes it; all later ones do too.
     since: Revision,
 }
 
-/// The filters for whose symbols there was no room, by number.
+/// The filters whose symbols found no room, by number.
 #[derive(Debug, Default)]
 struct Wide {
     filters: BTreeMap<u64, Arc<Filter>>,
-    /// Which is tried next, while all are tried again.
+    /// The next filter to try, while all are tried again.
     trying: Option<u64>,
 }
 
@@ -92,15 +92,15 @@ struct Wide {
 struct LoggedUser {
     sessions: usize,
     stray: bool,
-    /// The revision from which on the routers send this user's events here.
+    /// The first revision at which the routers send this user's events here.
     since: Revision,
 }
 
-/// How many bytes all strays take in messages.
+/// The bytes that all strays take in messages.
 #[derive(Debug, Default)]
 struct Strays {
     bytes: usize,
-    /// Whether they are too many to be named: then every addressed event is wanted.
+    /// Whether they are too many to be listed: then every addressed event is wanted.
     is_any: bool,
 }
 
@@ -127,7 +127,7 @@ impl InterestLog {
             strays: Strays::default(),
             view,
             view_id,
-            // The first revision tells the view.
+            // The first revision includes the view.
             view_since: Revision(1),
             changed_users: BTreeSet::new(),
             leaving: VecDeque::new(),
@@ -136,13 +136,13 @@ impl InterestLog {
         }
     }
 
-    /// The last revision cut.
+    /// The last revision.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// The view by which users are placed.
+    /// The view that gives home gateways.
     #[must_use]
     pub fn view(&self) -> &View {
         &self.view
@@ -160,14 +160,13 @@ impl InterestLog {
         &self.sent
     }
 
-    /// How many bytes the interest takes in messages, at most.
+    /// The most bytes that the interest takes in messages.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.topics.encoded() + if self.strays.is_any { 0 } else { self.strays.bytes }
     }
 
-    /// A session wants `filter`. Returns the revision from which on every one includes it: the last one, an older
-    /// one, or the next.
+    /// A session wants `filter`. Returns the first revision that includes it: an older one, the last one, or the next.
     pub fn add(&mut self, filter: &Arc<Filter>) -> Revision {
         if let Some(counted) = self.filters.get_mut(filter) {
             counted.sessions += 1;
@@ -182,12 +181,12 @@ impl InterestLog {
         since
     }
 
-    /// A session no longer wants `filter`, which was added before. It is forgotten after the shrink delay.
+    /// A session no longer wants `filter`, which was added before. It is removed after the shrink delay.
     pub fn remove(&mut self, now: Millis, filter: Arc<Filter>) {
         self.leaving.push_back((now.plus(self.shrink_delay), Leaving::Filter(filter)));
     }
 
-    /// A session of `user` sits down. Returns the revision from which on the routers send the user's events here.
+    /// A session of `user` begins. Returns the first revision at which the routers send the user's events here.
     pub fn add_user(&mut self, user: &UserId) -> Revision {
         if let Some(entry) = self.users.get_mut(user) {
             entry.sessions += 1;
@@ -203,12 +202,12 @@ impl InterestLog {
         since
     }
 
-    /// A session of `user`, added before, is gone.
+    /// A session of `user`, added before, has ended.
     pub fn remove_user(&mut self, now: Millis, user: UserId) {
         self.leaving.push_back((now.plus(self.shrink_delay), Leaving::User(user)));
     }
 
-    /// Places users by another view from the next revision on.
+    /// Uses another view from the next revision on.
     pub fn set_view(&mut self, view: View) {
         let view_id = view.id();
         self.view = view;
@@ -232,16 +231,16 @@ impl InterestLog {
         }
     }
 
-    /// When something is next to be forgotten.
+    /// When to call [`Self::cut`] next for removals.
     #[must_use]
     pub fn next_shrink(&self) -> Option<Millis> {
-        let is_under_way = self.topics.is_stale() || self.wide.trying.is_some();
+        let is_unfinished = self.topics.is_stale() || self.wide.trying.is_some();
         let due = self.leaving.front().map(|(due, _)| *due);
-        let next = if is_under_way { Some(Millis(0)) } else { due };
+        let next = if is_unfinished { Some(Millis(0)) } else { due };
         next.map(|next| next.max(self.rest_until))
     }
 
-    /// Forgets what left long enough ago, and cuts a revision if anything changed since the last.
+    /// Removes what is due, and creates a revision if anything has changed since the last one.
     pub fn cut(&mut self, now: Millis) -> Option<Delta> {
         if self.rest_until <= now {
             self.shrink(now);
@@ -272,21 +271,21 @@ impl InterestLog {
         delta.want(&wanted);
         let changed_users = std::mem::take(&mut self.changed_users);
         if !is_any {
-            // Those who were too many to be named are all named now.
-            let unnamed = self.users.iter().filter(|(_, entry)| self.strays.is_any && entry.stray);
-            let unnamed: BTreeSet<UserId> = unnamed.map(|(user, _)| user.clone()).collect();
-            for user in changed_users.into_iter().filter(|user| !unnamed.contains(user)) {
+            // The strays were too many to be listed before, so all of them are listed now.
+            let unlisted = self.users.iter().filter(|(_, entry)| self.strays.is_any && entry.stray);
+            let unlisted: BTreeSet<UserId> = unlisted.map(|(user, _)| user.clone()).collect();
+            for user in changed_users.into_iter().filter(|user| !unlisted.contains(user)) {
                 let stray = self.users.get(&user).is_some_and(|entry| entry.stray);
                 if stray { delta.strays.push(user) } else { delta.settled.push(user) }
             }
-            delta.strays.extend(unnamed);
+            delta.strays.extend(unlisted);
         }
         self.strays.is_any = is_any;
         self.sent.apply(&delta);
         Some(delta)
     }
 
-    /// Forgets what is due, and narrows what is wanted less for it, until it has taken long enough.
+    /// Removes what is due and narrows the unions, for one turn.
     fn shrink(&mut self, now: Millis) {
         let until = self.topics.steps() + TURN_STEPS;
         while self.topics.steps() < until
@@ -304,7 +303,7 @@ impl InterestLog {
         }
     }
 
-    /// Files those filters by their symbols for which there was no room before.
+    /// Files wide filters by their symbols if there is room now.
     fn file_again(&mut self, until: u64) {
         let Self { wide, topics, filters, revision, .. } = self;
         if wide.trying.is_none() && !wide.filters.is_empty() && topics.has_room_again() {
@@ -357,13 +356,14 @@ impl InterestLog {
 }
 
 impl Strays {
-    /// Whether they are too many to be named; once they are, until they are fewer by a quarter.
+    /// Whether they are too many to be listed. Once they are, this stays so until they are below three quarters of the
+    /// bound.
     fn is_too_many(&self, most: usize) -> bool {
         self.bytes > if self.is_any { most / 4 * 3 } else { most }
     }
 }
 
-/// What a stray takes in messages, at most.
+/// The most bytes that a stray takes in messages.
 fn stray_bytes(user: &UserId) -> usize {
     user.as_str().len() + 2
 }

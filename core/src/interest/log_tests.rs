@@ -1,4 +1,4 @@
-//! Interest against a naive oracle, within its bounds, and what it costs, counted.
+//! Tests of interest: against a naive oracle, its bounds, and its cost in counted steps.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use crate::interest::{SnapshotPart, Topic, Want};
 use crate::placement::{Homes, Member, Role};
 use crate::wire;
 
-/// Hardly anything fits.
+/// Bounds in which hardly anything fits.
 const TINY: Bounds = Bounds { names: 20, wants: 120, topics: 60, strays: 12 };
 
-/// Everything fits that the oracle makes up.
+/// Bounds in which everything that the tests generate fits.
 const AMPLE: Bounds = Bounds { names: 1 << 20, wants: 1 << 20, topics: 1 << 20, strays: 1 << 20 };
 
 const KINDS: [Kind; 3] = [Kind::Pattern, Kind::Market, Kind::Health];
@@ -40,7 +40,7 @@ fn room(number: usize) -> Room {
     Room::new(&format!("room-{number}")).unwrap()
 }
 
-/// A filter like the one that takes a 17 KB frame: so many kinds, symbols and patterns, all its own.
+/// A filter as large as a 17 KB frame, with this many kinds, symbols and patterns that no other filter has.
 fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Arc<Filter> {
     let kinds = [Kind::Pattern, Kind::Market, Kind::Health, Kind::Alert, Kind::Backtest].into_iter().take(kinds);
     let symbols = (0..symbols).map(|symbol| Symbol::new(&format!("Z{number}-{symbol}")).unwrap());
@@ -57,8 +57,8 @@ fn of_symbol(name: &str) -> Arc<Filter> {
     Arc::new(Filter { symbols: Some([Symbol::new(name).unwrap()].into()), ..Filter::default() })
 }
 
-/// Lets all the time pass that forgetting takes, and gives each step.
-fn settle(log: &mut InterestLog, now: &mut Millis) -> Vec<Delta> {
+/// Advances the time until all removals are done, and returns the deltas.
+fn finish_removals(log: &mut InterestLog, now: &mut Millis) -> Vec<Delta> {
     let mut deltas: Vec<Delta> = log.cut(*now).into_iter().collect();
     while let Some(next) = log.next_shrink() {
         *now = next.max(*now);
@@ -107,7 +107,7 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Clone, Debug)]
 enum Action {
     Add(Arc<Filter>),
-    /// One of those that are there.
+    /// Removes one of the present filters.
     Remove(usize),
     Cut,
 }
@@ -122,75 +122,76 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 }
 
 proptest! {
-    /// Whatever is added and removed: every revision that is to include a filter admits what the filter passes, a router
-    /// that follows knows the same, all stays within bounds, and what is left at the end is as if nothing else had been.
+    /// For any additions and removals: a revision that includes a filter admits what the filter passes, a router that
+    /// follows the deltas has the same interest, all stays within bounds, and at the end only the present filters
+    /// count.
     #[test]
-    fn interest_never_says_no_wrongly_stays_small_and_narrows_again(
+    fn interest_admits_all_wanted_events_within_bounds_and_narrows_again(
         actions in actions(),
         events in prop::collection::vec(event(), 20),
         is_tiny: bool,
     ) {
         let bounds = if is_tiny { TINY } else { AMPLE };
-        let (mut log, mut told, mut now) = (log(bounds), Interest::default(), Millis(0));
-        // While somebody holds what it started from, its steps gather.
+        let (mut log, mut followed, mut now) = (log(bounds), Interest::default(), Millis(0));
+        // While another holder has the base, deltas are collected.
         let mut held = SharedInterest::default();
         let _holder = held.clone();
-        let mut there: Vec<(Arc<Filter>, Revision)> = Vec::new();
+        let mut present: Vec<(Arc<Filter>, Revision)> = Vec::new();
         for action in actions.into_iter().chain([Action::Cut]) {
             now = now.plus(1);
             match action {
                 Action::Add(filter) => {
                     let included = log.add(&filter);
-                    there.push((filter, included));
+                    present.push((filter, included));
                 }
-                Action::Remove(_) if there.is_empty() => {}
+                Action::Remove(_) if present.is_empty() => {}
                 Action::Remove(pick) => {
-                    let (filter, _) = there.swap_remove(pick % there.len());
+                    let (filter, _) = present.swap_remove(pick % present.len());
                     log.remove(now, filter);
                 }
                 Action::Cut => {
                     if let Some(delta) = log.cut(now) {
                         prop_assert!(wire::encode(&delta).unwrap().len() <= delta.encoded());
-                        told.apply(&delta);
+                        followed.apply(&delta);
                         held.step(Arc::new(delta));
                     }
-                    prop_assert_eq!(&told, log.sent());
+                    prop_assert_eq!(&followed, log.sent());
                     let latest = held.clone().held();
                     for event in &events {
                         let is_admitted = latest.admits(event, &node("gw"), &mut Homes::default());
-                        prop_assert_eq!(is_admitted, admits(&told, event), "{:?}", event);
+                        prop_assert_eq!(is_admitted, admits(&followed, event), "{:?}", event);
                     }
-                    for (filter, included) in &there {
+                    for (filter, included) in &present {
                         prop_assert!(*included <= log.revision());
                         for event in events.iter().filter(|event| filter.matches(event)) {
-                            prop_assert!(admits(&told, event), "{:?} is wanted by {:?}", event, filter);
+                            prop_assert!(admits(&followed, event), "{:?} is wanted by {:?}", event, filter);
                         }
                     }
-                    let of_symbols = told.wants.keys().filter(|topic| topic.symbol.is_some());
+                    let of_symbols = followed.wants.keys().filter(|topic| topic.symbol.is_some());
                     prop_assert!(of_symbols.map(Topic::encoded).sum::<usize>() <= bounds.topics);
                     prop_assert!(log.topics.wants_bytes() <= bounds.wants + Want::default().encoded());
                 }
             }
         }
-        settle(&mut log, &mut now);
+        finish_removals(&mut log, &mut now);
         let mut fresh = InterestLog::new(node("gw"), View::default(), 0, bounds);
-        for (filter, _) in &there {
+        for (filter, _) in &present {
             fresh.add(filter);
         }
         fresh.cut(now);
         if !is_tiny {
             prop_assert_eq!(&fresh.sent().wants, &log.sent().wants);
         }
-        for (filter, _) in there.drain(..) {
+        for (filter, _) in present.drain(..) {
             log.remove(now, filter);
         }
-        settle(&mut log, &mut now);
+        finish_removals(&mut log, &mut now);
         prop_assert!(log.sent().wants.is_empty() && log.filters.is_empty() && log.topics.is_empty());
     }
 
-    /// A snapshot is cut by the bytes that its parts take, and put together is what it was.
+    /// The parts of a snapshot are within the size limit, and give the same interest when assembled.
     #[test]
-    fn a_snapshot_is_cut_by_bytes_and_comes_back_whole(
+    fn snapshot_parts_fit_the_limit_and_reassemble(
         filters in prop::collection::vec(filter(), 0..20),
         users in prop::collection::btree_set(0..50u8, 0..20),
         most in 320..2_000usize,
@@ -217,11 +218,11 @@ proptest! {
 }
 
 #[test]
-fn one_want_of_many_topics_is_told_and_held_once() {
+fn want_shared_by_many_topics_is_sent_and_held_once() {
     let mut log = log(Bounds::default());
     let filter = greedy(0, 5, 500, 200);
     log.add(&filter);
-    assert!(log.topics.steps() <= 2_500, "each topic is looked at once: {}", log.topics.steps());
+    assert!(log.topics.steps() <= 2_500, "each topic is visited once: {}", log.topics.steps());
     let delta = log.cut(Millis(0)).unwrap();
     let [shared] = &delta.shared[..] else { panic!("one want, {} shared", delta.shared.len()) };
     assert_eq!((shared.topics.len(), delta.set.len()), (2_500, 0));
@@ -232,7 +233,7 @@ fn one_want_of_many_topics_is_told_and_held_once() {
 }
 
 #[test]
-fn many_greedy_sessions_leave_interest_small_and_others_served() {
+fn greedy_sessions_do_not_exceed_bounds_or_hide_other_filters() {
     let (mut log, mut now) = (log(Bounds::default()), Millis(0));
     let aapl = Event { symbol: Some(Symbol::new("AAPL").unwrap()), ..blank_event() };
     log.add(&of_symbol("AAPL"));
@@ -247,13 +248,13 @@ fn many_greedy_sessions_leave_interest_small_and_others_served() {
     let parts = log.sent().parts(&node("gw"), log.revision(), 128 * 1024);
     assert!(parts.iter().all(|part| wire::encode(part).unwrap().len() <= 128 * 1024) && parts.len() < 10);
     greedy.into_iter().for_each(|filter| log.remove(now, filter));
-    settle(&mut log, &mut now);
+    finish_removals(&mut log, &mut now);
     assert_eq!(log.sent().wants.len(), 1, "what was widened for them is narrow again");
     assert!(!admits(log.sent(), &blank_event()) && admits(log.sent(), &aapl));
 }
 
 #[test]
-fn rooms_of_many_sessions_widen_to_any_and_narrow_again() {
+fn too_many_rooms_widen_to_any_and_narrow_again() {
     let (mut log, mut now) = (log(Bounds::default()), Millis(0));
     let of_rooms = |from: usize| {
         let rooms = (from..from + 900).map(|number| Room::new(&format!("{number:a>100}")).unwrap());
@@ -272,12 +273,12 @@ fn rooms_of_many_sessions_widen_to_any_and_narrow_again() {
     for number in 0..20 {
         log.remove(now, of_rooms(number * 900));
     }
-    settle(&mut log, &mut now);
+    finish_removals(&mut log, &mut now);
     assert!(!admits(log.sent(), &elsewhere) && admits(log.sent(), &Event { rooms: vec![room(1)], ..blank_event() }));
 }
 
 #[test]
-fn filters_beyond_the_room_for_topics_are_filed_by_kind_until_there_is_room() {
+fn filters_beyond_the_topic_bound_are_filed_by_kind_until_there_is_room() {
     let bounds = Bounds { topics: 100, ..AMPLE };
     let (mut log, mut now) = (log(bounds), Millis(0));
     let large = greedy(0, 1, 5, 1);
@@ -285,19 +286,19 @@ fn filters_beyond_the_room_for_topics_are_filed_by_kind_until_there_is_room() {
     assert_eq!(log.add(&large), Revision(1));
     assert_eq!(log.add(&small), Revision(1));
     log.cut(now);
-    assert!(admits(log.sent(), &blank_event()), "AAPL found no room");
+    assert!(admits(log.sent(), &blank_event()), "no room for AAPL");
     log.remove(now, large);
-    settle(&mut log, &mut now);
+    finish_removals(&mut log, &mut now);
     assert!(!admits(log.sent(), &blank_event()));
     let aapl = Topic { kind: Kind::Pattern, symbol: Some(Symbol::new("AAPL").unwrap()) };
     assert_eq!(log.sent().wants.keys().collect::<Vec<_>>(), [&aapl]);
 }
 
-/// How many steps it takes until so many sessions are forgotten that have left.
+/// The steps that it takes to remove this many sessions.
 fn steps_to_forget(sessions: usize, at_once: bool) -> u64 {
     let (mut log, mut now) = (log(Bounds::default()), Millis(0));
     let filter = |number: usize| {
-        // Each differs from all others, and all want the same few symbols.
+        // All filters are different, and all want the same few symbols.
         let min_confidence = Confidence::new(number as f64 / 100_000.0);
         let symbols = (0..5).map(|offset| symbol((number + offset) % 20)).collect();
         Arc::new(Filter { symbols: Some(symbols), min_confidence, ..Filter::default() })
@@ -314,23 +315,23 @@ fn steps_to_forget(sessions: usize, at_once: bool) -> u64 {
         }
         log.remove(now, filter(number));
     }
-    settle(&mut log, &mut now);
+    finish_removals(&mut log, &mut now);
     assert!(log.sent().wants.is_empty());
     log.topics.steps() - before
 }
 
 #[test]
-fn a_crowd_that_leaves_costs_what_it_held() {
+fn removal_cost_is_linear_in_sessions() {
     let [few, many] = [5_000, 10_000].map(|sessions| steps_to_forget(sessions, true));
     assert!(many <= 2 * few + few / 5, "{few} steps for 5,000, {many} for 10,000");
     assert!(many <= 10_000 * 5 * 4, "{many} steps for 50,000 topics");
-    // One after the other as well: what is narrowed in vain is bounded by the turns.
+    // The same if they leave one after the other: useless narrowing is bounded by the turns.
     let [few, many] = [5_000, 10_000].map(|sessions| steps_to_forget(sessions, false));
     assert!(many <= 3 * few, "{few} steps for 5,000, {many} for 10,000");
 }
 
 #[test]
-fn no_turn_of_forgetting_is_long() {
+fn each_removal_turn_is_bounded() {
     let (mut log, mut now) = (log(Bounds::default()), Millis(0));
     let filters: Vec<_> = (0..40).map(|number| greedy(number % 5, 5, 400 + number, 3)).collect();
     for filter in &filters {
@@ -340,7 +341,7 @@ fn no_turn_of_forgetting_is_long() {
     filters.into_iter().for_each(|filter| log.remove(now, filter));
     let mut turns = 0;
     while let Some(next) = log.next_shrink() {
-        assert!(turns == 0 || next > now, "others have their turn in between");
+        assert!(turns == 0 || next > now, "no pause between two turns");
         now = next.max(now);
         let before = log.topics.steps();
         log.cut(now);
@@ -351,19 +352,19 @@ fn no_turn_of_forgetting_is_long() {
 }
 
 #[test]
-fn strays_beyond_the_bound_are_not_named_until_they_are_few_again() {
+fn strays_beyond_the_bound_are_not_listed_until_they_are_few_again() {
     let alone = View {
         version: 1,
         members: vec![Member { node: node("other"), role: Role::Gateway, weight: 1, draining: false }],
     };
     let mut log = InterestLog::new(node("gw"), alone.clone(), 0, Bounds { strays: 20, ..AMPLE });
     let user = |number: u8| UserId::new(&format!("u{number}")).unwrap();
-    let mut told = Interest::default();
+    let mut followed = Interest::default();
     let mut cut = |log: &mut InterestLog| {
         let delta = log.cut(Millis(0)).unwrap();
-        told.apply(&delta);
-        assert_eq!(&told, log.sent());
-        (delta.view, told.strays.len())
+        followed.apply(&delta);
+        assert_eq!(&followed, log.sent());
+        (delta.view, followed.strays.len())
     };
     for number in 0..5 {
         log.add_user(&user(number));
@@ -379,7 +380,7 @@ fn strays_beyond_the_bound_are_not_named_until_they_are_few_again() {
 }
 
 #[test]
-fn of_what_ordinary_filters_let_through_nearly_all_is_wanted() {
+fn nearly_all_admitted_events_are_wanted_for_ordinary_filters() {
     let mut random = (0..).scan(7u64, |state, _: u64| {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Some((*state >> 33) as usize)
@@ -396,8 +397,8 @@ fn of_what_ordinary_filters_let_through_nearly_all_is_wanted() {
         filters.insert(number, filter);
     }
     log.cut(Millis(0));
-    // Each field is united by itself, so that of an event which passes the union some field may be of no one's filter:
-    // these are the events of what is wanted most.
+    // Each field of a union is computed separately, so the union admits some events that no filter passes. The events
+    // here have the confidence that most filters want.
     let (mut admitted, mut wanted) = (0, 0);
     for _ in 0..1_000 {
         let confidence = Confidence::new((95 + next(5)) as f64 / 100.0);

@@ -1,4 +1,4 @@
-//! Interest cut into messages, by the bytes that they take.
+//! Cuts interest into messages of a limited size.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::{Interest, SharedWant, SnapshotPart, Topic, Want};
 use crate::ids::{NodeRef, Revision, UserId};
 
-/// What a message takes beside topics, wants and users, at most: who, which revision, and the headers of the lists.
+/// The most bytes of a message besides topics, wants and users: gateway, revision, and the headers of the lists.
 pub(super) const ENVELOPE: usize = 192;
 
-/// What the header of a list takes, and that of what is shared.
+/// The most bytes of the header of a list or of a shared want.
 const LIST: usize = 6;
 
-/// What is wanted of which topics: each want once.
+/// Groups topics by their want.
 pub(super) fn shared<'a>(
     wanted: impl Iterator<Item = (&'a Topic, &'a Arc<Want>)>,
 ) -> Vec<(&'a Arc<Want>, Vec<&'a Topic>)> {
@@ -27,7 +27,7 @@ pub(super) fn shared<'a>(
     shared
 }
 
-/// The most bytes that these topics take together.
+/// The most bytes that a want and these topics take together.
 pub(super) fn weight<'a>(want: &Want, topics: impl IntoIterator<Item = &'a Topic>) -> usize {
     LIST + want.encoded() + topics.into_iter().map(Topic::encoded).sum::<usize>()
 }
@@ -37,19 +37,20 @@ pub(super) fn user(user: &UserId) -> usize {
     LIST + user.as_str().len()
 }
 
-/// Parts under way.
+/// Builds the parts of a snapshot.
 #[derive(Debug)]
 struct PartsBuilder {
     empty: SnapshotPart,
     most: usize,
     parts: Vec<SnapshotPart>,
-    /// How many bytes the last part takes, at most.
+    /// The most bytes that the last part takes.
     size: usize,
 }
 
 impl PartsBuilder {
-    /// Makes room for so many bytes; returns whether that took another part. A part holds one thing at least.
-    fn room(&mut self, bytes: usize) -> bool {
+    /// Reserves `bytes` in the last part, or in a new one if it is full. Returns whether a part was added. A part has
+    /// at least one entry.
+    fn reserve(&mut self, bytes: usize) -> bool {
         let is_full = self.size + bytes > self.most && self.size > ENVELOPE;
         if is_full {
             self.parts.push(self.empty.clone());
@@ -65,8 +66,8 @@ impl PartsBuilder {
 }
 
 impl Interest {
-    /// Cuts the interest into parts that take at most `most` bytes each in a message, at least one part. One entry that
-    /// is larger alone makes a larger part.
+    /// Cuts the interest into parts of at most `most` bytes each in a message. There is at least one part. A single
+    /// entry that is larger gives a larger part.
     #[must_use]
     pub fn parts(&self, gateway: &NodeRef, revision: Revision, most: usize) -> Vec<SnapshotPart> {
         let empty = SnapshotPart {
@@ -84,7 +85,7 @@ impl Interest {
             cut.add(want, &topics);
         }
         for stray in &self.strays {
-            cut.room(user(stray));
+            cut.reserve(user(stray));
             if let Some(part) = cut.part() {
                 part.strays.push(stray.clone());
             }
@@ -101,24 +102,24 @@ impl Interest {
 impl PartsBuilder {
     fn add(&mut self, want: &Arc<Want>, topics: &[&Topic]) {
         if let [topic] = topics {
-            self.room(weight(want, [*topic]));
+            self.reserve(weight(want, [*topic]));
             if let Some(part) = self.part() {
                 part.wants.push(((*topic).clone(), Arc::clone(want)));
             }
             return;
         }
-        // A want stands again in each part that has topics of it.
-        let (mut stands, again) = (false, weight(want, []));
+        // The want is repeated in each part that has topics of it.
+        let (mut is_written, want_bytes) = (false, weight(want, []));
         for topic in topics {
-            let needed = topic.encoded() + if stands { 0 } else { again };
-            if self.room(needed) && stands {
-                stands = false;
-                self.size += again;
+            let needed = topic.encoded() + if is_written { 0 } else { want_bytes };
+            if self.reserve(needed) && is_written {
+                is_written = false;
+                self.size += want_bytes;
             }
             let Some(part) = self.part() else { return };
-            if !stands {
+            if !is_written {
                 part.shared.push(SharedWant { want: Arc::clone(want), topics: Vec::new() });
-                stands = true;
+                is_written = true;
             }
             if let Some(shared) = part.shared.last_mut() {
                 shared.topics.push((*topic).clone());

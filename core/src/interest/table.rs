@@ -1,8 +1,11 @@
-//! The router's side of interest: what every gateway wants, arranged so that an event finds its gateways by looking
-//! up its topic, or its user, not by asking each gateway; and a beat of a gateway concerns that gateway alone.
+//! The router's side of interest: what every gateway wants. An event finds its gateways by a lookup of its topic or its
+//! user, not by a test of each gateway. A beat of a gateway costs work for that gateway only.
 //!
-//! What gateways tell is held within [`TableLimits`], and what they announce is believed only until they say otherwise: anyone
-//! who can reach NATS can say that it is a gateway.
+//! The interest of gateways is held within [`TableLimits`], and an announced revision is dropped if snapshots do not
+//! confirm it: everybody who can reach NATS can pretend to be a gateway.
+//!
+//! `known` is one gateway's interest, `shared` lets others hold it while it changes, `topics` finds gateways by topic,
+//! and `addressed` finds them by user.
 
 mod addressed;
 mod known;
@@ -22,22 +25,23 @@ use topics::TopicTable;
 
 pub use crate::interest::table::shared::{LatestInterest, SharedInterest};
 
-/// How many deltas are kept for a gateway while its snapshot is awaited; beyond it a newer snapshot is asked for.
+/// How many deltas are kept for a gateway while a snapshot is awaited. Beyond that they are dropped for a newer
+/// snapshot.
 const AWAITING_LIMIT: usize = 4096;
 
-/// An interest is measured anew when deltas have said as much as it took before, and at least this many bytes.
+/// An interest is measured again when its deltas have doubled its size, and it has at least this many bytes.
 const MEASURED_BYTES: usize = 64 * 1024;
 
-/// How much is held of what gateways tell.
+/// How much interest is held.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
-    /// Gateways that are in the view.
+    /// The most gateways of the view.
     pub members: usize,
-    /// Gateways that are not, or not yet.
+    /// The most gateways outside the view, or not yet in it.
     pub strangers: usize,
-    /// Bytes of one gateway's interest, as it takes in messages, and as many of deltas that await a snapshot.
+    /// The most bytes of one gateway's interest in messages; also the most bytes of its deltas that await a snapshot.
     pub of_gateway: usize,
-    /// Bytes of all together.
+    /// The most bytes of all gateways together.
     pub in_all: usize,
 }
 
@@ -52,9 +56,9 @@ impl Default for TableLimits {
 pub struct InterestTable {
     limits: TableLimits,
     gateways: BTreeMap<NodeRef, GatewayInterest>,
-    /// Those of them whose interest is not known as new as was announced.
+    /// The gateways whose known interest is older than the announced revision.
     lagging: BTreeSet<NodeRef>,
-    /// How many of them are not in the view.
+    /// The number of gateways that are not in the view.
     strangers: usize,
     /// The gateways of the view.
     members: BTreeSet<NodeRef>,
@@ -64,28 +68,28 @@ pub struct InterestTable {
     bytes: usize,
 }
 
-/// What follows from something heard of a gateway.
+/// The result of a gateway's message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterestUpdate {
-    /// The gateway's interest has moved on to this revision.
+    /// The gateway's interest has advanced to this revision.
     pub advanced: Option<Revision>,
-    /// A delta was missed, or there is nothing to begin with: ask the gateway for a snapshot.
+    /// A delta was missed, or no snapshot was received yet: ask the gateway for a snapshot.
     pub needs_snapshot: bool,
-    /// It is more than is held, and was not taken.
+    /// The message was refused because it exceeds a limit.
     pub refused: Option<InterestRefused>,
 }
 
-/// Why something that a gateway told was not taken.
+/// Why a gateway's message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterestRefused {
-    /// There are as many gateways as are taken on.
+    /// The number of gateways is at its limit.
     TooManyGateways,
-    /// The interest is larger than any may be, or all together are.
+    /// The interest, or all interests together, would exceed the limit.
     TooLarge,
 }
 
 impl InterestRefused {
-    /// For metrics and logs.
+    /// The name in metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,47 +100,47 @@ impl InterestRefused {
 }
 
 impl InterestTable {
-    /// A table that knows nobody, and holds so much at most.
+    /// An empty table with these limits.
     #[must_use]
     pub fn new(limits: TableLimits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// Whether `gateway`'s interest is known, as new as was announced.
+    /// Whether `gateway`'s interest is known at the announced revision.
     #[must_use]
     pub fn knows(&self, gateway: &NodeRef) -> bool {
         self.gateways.get(gateway).is_some_and(GatewayInterest::is_current)
     }
 
-    /// Whether `gateway` was heard of, but its interest is not known as new as was announced.
+    /// Whether `gateway` has sent messages, but its interest is not known at the announced revision.
     #[must_use]
     pub fn lags(&self, gateway: &NodeRef) -> bool {
         self.lagging.contains(gateway)
     }
 
-    /// The gateways whose interest is known, each with its revision.
+    /// The gateways whose interest is known, each with the known revision.
     pub fn known(&self) -> impl Iterator<Item = (&NodeRef, Revision)> {
         self.gateways.iter().filter_map(|(gateway, known)| Some((gateway, known.interest.as_ref()?.0)))
     }
 
-    /// The interest of `gateway`, at the revision that is known.
+    /// The interest of `gateway` at the known revision.
     #[must_use]
     pub fn interest(&self, gateway: &NodeRef) -> Option<&(Revision, SharedInterest)> {
         self.gateways.get(gateway)?.interest.as_ref()
     }
 
-    /// The gateways that were heard of, but whose interest is not known as new as was announced.
+    /// The gateways that have sent messages, but whose interest is not known at the announced revision.
     pub fn lagging(&self) -> impl Iterator<Item = &NodeRef> {
         self.lagging.iter()
     }
 
-    /// Whether this boot of a gateway is in the view.
+    /// Whether this gateway, with this nonce, is in the view.
     #[must_use]
     pub fn is_member(&self, gateway: &NodeRef) -> bool {
         self.members.contains(gateway)
     }
 
-    /// Another view of the members, by which users are placed from now on.
+    /// Uses another view for members and home gateways from now on.
     pub fn set_view(&mut self, view: Arc<View>) {
         let gateways = view.members.iter().filter(|member| member.role == Role::Gateway);
         self.members = gateways.map(|member| member.node.clone()).collect();
@@ -144,9 +148,9 @@ impl InterestTable {
         self.addressed.set_view(view);
     }
 
-    /// A gateway told its revision.
+    /// Takes a gateway's beat with its revision.
     pub fn beat(&mut self, now: Millis, beat: &InterestBeat) -> InterestUpdate {
-        let Some(known) = self.hear(now, &beat.gateway) else {
+        let Some(known) = self.touch(now, &beat.gateway) else {
             return InterestUpdate::refused(InterestRefused::TooManyGateways);
         };
         known.announce(beat.revision);
@@ -154,10 +158,10 @@ impl InterestTable {
         InterestUpdate { needs_snapshot, ..InterestUpdate::default() }
     }
 
-    /// A gateway told a step of its interest. The caller has cut the gateway's open sections before.
+    /// Takes a gateway's delta. The caller has closed the gateway's open sections before.
     pub fn delta(&mut self, now: Millis, delta: Delta) -> InterestUpdate {
         let (gateway, size, limits) = (delta.gateway.clone(), delta.encoded(), self.limits);
-        let Some(known) = self.hear(now, &gateway) else {
+        let Some(known) = self.touch(now, &gateway) else {
             return InterestUpdate::refused(InterestRefused::TooManyGateways);
         };
         known.announce(delta.revision);
@@ -182,11 +186,11 @@ impl InterestTable {
             self.note_lag(&gateway);
             return InterestUpdate { needs_snapshot: false, ..InterestUpdate::refused(InterestRefused::TooLarge) };
         }
-        self.catch_up(&gateway)
+        self.apply_waiting(&gateway)
     }
 
-    /// A gateway's whole interest came. An older one than is known changes nothing. The caller has cut the gateway's
-    /// open sections before.
+    /// Takes a gateway's snapshot. A snapshot older than the known revision changes nothing. The caller has closed the
+    /// gateway's open sections before.
     pub fn snapshot(&mut self, now: Millis, parts: Vec<SnapshotPart>) -> InterestUpdate {
         let Some(gateway) = parts.first().map(|part| part.gateway.clone()) else {
             return InterestUpdate::default();
@@ -195,14 +199,14 @@ impl InterestTable {
             return InterestUpdate { needs_snapshot: true, ..InterestUpdate::default() };
         };
         let limits = self.limits;
-        let Some(known) = self.hear(now, &gateway) else {
+        let Some(known) = self.touch(now, &gateway) else {
             return InterestUpdate::refused(InterestRefused::TooManyGateways);
         };
         known.announce(revision);
-        let have = known.interest.as_ref().map(|(have, _)| *have);
-        if have.is_some_and(|have| revision <= have) {
-            // One that is older than what is known tells nothing of what was announced since.
-            let needs_snapshot = have == Some(revision) && self.doubt(&gateway);
+        let current = known.interest.as_ref().map(|(current, _)| *current);
+        if current.is_some_and(|current| revision <= current) {
+            // An older snapshot does not show whether the announced revision exists.
+            let needs_snapshot = current == Some(revision) && self.doubt(&gateway);
             self.note_lag(&gateway);
             return InterestUpdate { needs_snapshot, ..InterestUpdate::default() };
         }
@@ -215,14 +219,14 @@ impl InterestTable {
         for (topic, want) in &interest.wants {
             self.topics.set(&gateway, topic, want);
         }
-        self.addressed.see(&gateway, interest.view);
+        self.addressed.set_view_of(&gateway, interest.view);
         interest.strays.iter().for_each(|user| self.addressed.stray(&gateway, user));
         if let Some(known) = self.gateways.get_mut(&gateway) {
             known.interest = Some((revision, SharedInterest::new(interest)));
             (known.bytes, known.measured) = (bytes, bytes);
             self.bytes += bytes;
         }
-        let InterestUpdate { advanced, refused, .. } = self.take_steps(&gateway);
+        let InterestUpdate { advanced, refused, .. } = self.apply_deltas(&gateway);
         let needs_snapshot = self.doubt(&gateway);
         self.note_lag(&gateway);
         match refused {
@@ -231,12 +235,12 @@ impl InterestTable {
         }
     }
 
-    /// Forgets gateways not heard of for `retention` milliseconds, and names them.
+    /// Removes gateways that have sent nothing for `retention` milliseconds, and returns them.
     pub fn expire(&mut self, now: Millis, retention: u64) -> Vec<NodeRef> {
         let silent: Vec<NodeRef> = self
             .gateways
             .iter()
-            .filter(|(_, known)| now.since(known.heard) > retention)
+            .filter(|(_, known)| now.since(known.last_seen) > retention)
             .map(|(gateway, _)| gateway.clone())
             .collect();
         for gateway in &silent {
@@ -250,10 +254,10 @@ impl InterestTable {
         silent
     }
 
-    /// Calls `found` with every gateway that is to get `event`, each once.
+    /// Calls `found` once for every gateway that must get `event`.
     ///
-    /// An event for one user goes to the user's home and to where they stray; a gateway that places users by another
-    /// view gets every such event until both agree.
+    /// An event for one user goes to the home gateway and to gateways where the user is a stray. A gateway with another
+    /// view gets every such event until its view is the same.
     pub fn matching(&mut self, event: &Event, found: impl FnMut(&NodeRef)) {
         match &event.audience {
             Audience::User(user) => self.addressed.matching(user, found),
@@ -261,8 +265,8 @@ impl InterestTable {
         }
     }
 
-    /// What is known of a gateway that is heard; nothing if it is one too many.
-    fn hear(&mut self, now: Millis, gateway: &NodeRef) -> Option<&mut GatewayInterest> {
+    /// The entry of a gateway that has sent a message; `None` if there are too many gateways.
+    fn touch(&mut self, now: Millis, gateway: &NodeRef) -> Option<&mut GatewayInterest> {
         if !self.gateways.contains_key(gateway) {
             let is_member = self.members.contains(gateway);
             let has_room = match is_member {
@@ -276,23 +280,23 @@ impl InterestTable {
             self.gateways.insert(gateway.clone(), GatewayInterest::new(now));
         }
         let known = self.gateways.get_mut(gateway)?;
-        known.heard = now;
+        known.last_seen = now;
         Some(known)
     }
 
     /// Applies the deltas that follow the known revision, each on the one before.
-    fn catch_up(&mut self, gateway: &NodeRef) -> InterestUpdate {
-        let heard = self.take_steps(gateway);
+    fn apply_waiting(&mut self, gateway: &NodeRef) -> InterestUpdate {
+        let update = self.apply_deltas(gateway);
         self.note_lag(gateway);
-        heard
+        update
     }
 
-    fn take_steps(&mut self, gateway: &NodeRef) -> InterestUpdate {
+    fn apply_deltas(&mut self, gateway: &NodeRef) -> InterestUpdate {
         let Self { gateways, topics, addressed, bytes, limits, .. } = self;
         let Some(known) = gateways.get_mut(gateway) else {
             return InterestUpdate::default();
         };
-        let Some((revision, told)) = &mut known.interest else {
+        let Some((revision, shared)) = &mut known.interest else {
             return InterestUpdate { needs_snapshot: true, ..InterestUpdate::default() };
         };
         let mut advanced = None;
@@ -301,7 +305,7 @@ impl InterestTable {
         *bytes -= former;
         known.ahead.retain(|leads_to, _| leads_to > revision);
         while let Some(delta) = known.ahead.remove(&revision.next()) {
-            // What was held apart becomes part of the interest, which is at most as much more.
+            // The waiting delta becomes part of the interest, which grows by at most its size.
             known.ahead_bytes -= delta.encoded();
             known.bytes += delta.encoded();
             for topic in &delta.unset {
@@ -310,20 +314,20 @@ impl InterestTable {
             for (topic, want) in delta.wanted() {
                 topics.set(gateway, topic, want);
             }
-            // A gateway that places users by no view has no strays.
+            // A gateway that wants every addressed event has no strays.
             let clears = delta.view == ViewId::ANY && addressed.view_of(gateway) != Some(ViewId::ANY);
-            let cleared = if clears { told.strays() } else { Vec::new() };
+            let cleared = if clears { shared.strays() } else { Vec::new() };
             cleared.iter().chain(&delta.settled).for_each(|user| addressed.settle(gateway, user));
             delta.strays.iter().for_each(|user| addressed.stray(gateway, user));
-            addressed.see(gateway, delta.view);
+            addressed.set_view_of(gateway, delta.view);
             *revision = delta.revision;
-            told.step(Arc::new(delta));
+            shared.step(Arc::new(delta));
             advanced = Some(*revision);
         }
         let needs_snapshot = !known.ahead.is_empty();
-        // Deltas say again what was known, so what the interest takes is less by now.
+        // Deltas may repeat what was known, so the real size may be smaller.
         if known.bytes > MEASURED_BYTES.max(2 * known.measured) {
-            let measured = told.clone().latest().encoded();
+            let measured = shared.clone().latest().encoded();
             *bytes = *bytes - known.bytes + measured;
             (known.bytes, known.measured) = (measured, measured);
             if measured > limits.of_gateway {
@@ -334,9 +338,9 @@ impl InterestTable {
         InterestUpdate { advanced, needs_snapshot, refused: None }
     }
 
-    /// A snapshot told what the gateway's revision is. Returns whether it is to be asked once more: if more was announced,
-    /// the snapshot may have been on its way meanwhile. A second one that tells no more was asked for later than that, so
-    /// the gateway never announced it: someone else did.
+    /// Compares a snapshot with the announced revision. Returns whether to ask for another one: a higher revision may
+    /// have been announced while the snapshot was on its way. If a second snapshot, requested after that, has no
+    /// higher revision either, the announcement was not from the gateway and is dropped.
     fn doubt(&mut self, gateway: &NodeRef) -> bool {
         let Some(known) = self.gateways.get_mut(gateway) else { return false };
         let Some((revision, _)) = &known.interest else { return false };
@@ -349,7 +353,7 @@ impl InterestTable {
         known.doubted
     }
 
-    /// Notes whether the gateway's interest is known as new as was announced; returns whether it is not.
+    /// Updates `lagging` for the gateway; returns whether it lags.
     fn note_lag(&mut self, gateway: &NodeRef) -> bool {
         let lags = self.gateways.get(gateway).is_some_and(|known| !known.is_current());
         if lags && !self.lagging.contains(gateway) {
@@ -362,10 +366,10 @@ impl InterestTable {
 
     fn forget_interest(&mut self, gateway: &NodeRef) {
         let Some(known) = self.gateways.get_mut(gateway) else { return };
-        let Some((_, told)) = known.interest.take() else { return };
+        let Some((_, shared)) = known.interest.take() else { return };
         self.bytes -= std::mem::take(&mut known.bytes);
         self.topics.forget(gateway);
-        self.addressed.forget(gateway, &told.latest().strays);
+        self.addressed.forget(gateway, &shared.latest().strays);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What gateways tell, held within limits, and where addressed events go.
+//! Tests of the table's limits, of lagging gateways, and of the routing of addressed events.
 
 use super::*;
 use crate::event::{Kind, blank_event};
@@ -29,7 +29,7 @@ fn want(symbols: std::ops::Range<usize>) -> Interest {
     }
 }
 
-fn tell(table: &mut InterestTable, gateway: &str, revision: u64, interest: &Interest) -> InterestUpdate {
+fn snapshot(table: &mut InterestTable, gateway: &str, revision: u64, interest: &Interest) -> InterestUpdate {
     table.snapshot(Millis(0), interest.parts(&node(gateway), Revision(revision), 10_000))
 }
 
@@ -56,7 +56,7 @@ fn found(table: &mut InterestTable, event: &Event) -> Vec<String> {
 }
 
 #[test]
-fn an_addressed_event_goes_home_and_to_where_its_user_strays_and_to_gateways_of_another_view() {
+fn addressed_event_goes_to_home_gateway_strays_and_gateways_of_another_view() {
     let both = view(&["a", "b"]);
     let user = |home: &str| {
         let mut names = (0..).map(|number| UserId::new(&format!("u{number}")).unwrap());
@@ -72,18 +72,18 @@ fn an_addressed_event_goes_home_and_to_where_its_user_strays_and_to_gateways_of_
             log.add_user(&at_a);
         }
         log.cut(Millis(0));
-        tell(&mut table, name, 1, log.sent());
+        snapshot(&mut table, name, 1, log.sent());
     }
-    assert_eq!(found(&mut table, &addressed(&at_a)), ["a", "b"], "home, and where they stray");
+    assert_eq!(found(&mut table, &addressed(&at_a)), ["a", "b"], "home gateway, and where the user is a stray");
     assert_eq!(found(&mut table, &addressed(&at_b)), ["b"]);
-    // The router learns another view: all gateways place users otherwise, each is told once.
+    // The router gets another view: all gateways differ from it, and each is found once.
     table.set_view(view(&["a"]));
     assert_eq!(found(&mut table, &addressed(&at_a)), ["a", "b", "c"]);
     table.set_view(Arc::clone(&both));
     assert_eq!(found(&mut table, &addressed(&at_b)), ["b"]);
-    // One whose strays are too many to be named gets all.
+    // A gateway with too many strays to list gets all addressed events.
     let any = Interest { view: ViewId::ANY, ..Interest::default() };
-    tell(&mut table, "c", 2, &any);
+    snapshot(&mut table, "c", 2, &any);
     assert_eq!(found(&mut table, &addressed(&at_b)), ["b", "c"]);
     let settled = Delta { revision: Revision(2), view: both.id(), settled: vec![at_a.clone()], ..delta("b", 2, 0..0) };
     assert_eq!(table.delta(Millis(0), settled).advanced, Some(Revision(2)));
@@ -93,7 +93,7 @@ fn an_addressed_event_goes_home_and_to_where_its_user_strays_and_to_gateways_of_
 }
 
 #[test]
-fn strangers_are_taken_up_to_a_number_and_members_all_the_same() {
+fn gateways_outside_the_view_are_limited_apart_from_members() {
     let mut table = InterestTable::new(TableLimits { members: 2, strangers: 3, ..TableLimits::default() });
     let refused = |table: &mut InterestTable, name: &str| table.beat(Millis(0), &beat(name, 1)).refused;
     for number in 0..3 {
@@ -109,21 +109,21 @@ fn strangers_are_taken_up_to_a_number_and_members_all_the_same() {
 }
 
 #[test]
-fn interests_are_held_up_to_so_many_bytes_and_let_go_with_their_gateways() {
+fn interests_are_bounded_in_bytes_and_freed_with_their_gateways() {
     let limits = TableLimits { of_gateway: 4_000, in_all: 6_000, ..TableLimits::default() };
     let mut table = InterestTable::new(limits);
-    assert_eq!(tell(&mut table, "a", 1, &want(0..1_000)).refused, Some(InterestRefused::TooLarge));
-    assert_eq!(tell(&mut table, "a", 1, &want(0..100)).advanced, Some(Revision(1)));
-    assert_eq!(tell(&mut table, "b", 1, &want(0..100)).advanced, Some(Revision(1)));
+    assert_eq!(snapshot(&mut table, "a", 1, &want(0..1_000)).refused, Some(InterestRefused::TooLarge));
+    assert_eq!(snapshot(&mut table, "a", 1, &want(0..100)).advanced, Some(Revision(1)));
+    assert_eq!(snapshot(&mut table, "b", 1, &want(0..100)).advanced, Some(Revision(1)));
     assert_eq!(
-        tell(&mut table, "c", 1, &want(0..200)).refused,
+        snapshot(&mut table, "c", 1, &want(0..200)).refused,
         Some(InterestRefused::TooLarge),
         "too large for all together"
     );
     assert!(table.lags(&node("c")) && table.bytes <= limits.in_all);
     let event = Event { symbol: Some(Symbol::new("S7").unwrap()), ..blank_event() };
     assert_eq!(found(&mut table, &event), ["a", "b"]);
-    // Deltas that come for ever new revisions are not held for ever.
+    // Deltas of ever new revisions are held within the limit.
     for revision in 3..200 {
         table.delta(Millis(0), delta("a", revision, 0..40));
         assert!(table.bytes <= limits.in_all);
@@ -133,7 +133,7 @@ fn interests_are_held_up_to_so_many_bytes_and_let_go_with_their_gateways() {
 }
 
 #[test]
-fn a_revision_that_a_gateway_never_had_is_forgotten_when_two_snapshots_do_not_have_it() {
+fn forged_revision_is_dropped_after_two_snapshots_without_it() {
     let future = u64::MAX;
     let forge: [fn(&mut InterestTable, u64) -> InterestUpdate; 2] = [
         |table, revision| table.beat(Millis(0), &beat("a", revision)),
@@ -141,17 +141,17 @@ fn a_revision_that_a_gateway_never_had_is_forgotten_when_two_snapshots_do_not_ha
     ];
     for forge in forge {
         let mut table = InterestTable::default();
-        // Before anything is known, and when all is.
+        // Before the first snapshot, and after it.
         assert!(forge(&mut table, future).needs_snapshot);
-        let first = tell(&mut table, "a", 5, &want(0..10));
+        let first = snapshot(&mut table, "a", 5, &want(0..10));
         assert_eq!((first.advanced, first.needs_snapshot), (Some(Revision(5)), true));
         assert!(table.lags(&node("a")));
-        assert_eq!(tell(&mut table, "a", 5, &want(0..10)), InterestUpdate::default());
+        assert_eq!(snapshot(&mut table, "a", 5, &want(0..10)), InterestUpdate::default());
         assert!(table.knows(&node("a")) && !table.lags(&node("a")));
         assert!(forge(&mut table, future - 1).needs_snapshot && table.lags(&node("a")));
-        assert!(tell(&mut table, "a", 5, &want(0..10)).needs_snapshot);
-        assert!(!tell(&mut table, "a", 5, &want(0..10)).needs_snapshot && table.knows(&node("a")));
-        // The gateway goes on as if nothing had been.
+        assert!(snapshot(&mut table, "a", 5, &want(0..10)).needs_snapshot);
+        assert!(!snapshot(&mut table, "a", 5, &want(0..10)).needs_snapshot && table.knows(&node("a")));
+        // The gateway continues as if there had been no forgery.
         let next = table.delta(Millis(0), delta("a", 6, 20..21));
         assert_eq!(next, InterestUpdate { advanced: Some(Revision(6)), ..InterestUpdate::default() });
         assert!(table.knows(&node("a")) && table.bytes < 2_000, "{} bytes", table.bytes);
@@ -159,65 +159,64 @@ fn a_revision_that_a_gateway_never_had_is_forgotten_when_two_snapshots_do_not_ha
 }
 
 #[test]
-fn what_was_announced_while_a_snapshot_was_on_its_way_is_asked_for_again() {
+fn revision_announced_during_a_snapshot_is_asked_for_again() {
     let mut table = InterestTable::default();
     assert!(table.beat(Millis(0), &beat("a", 8)).needs_snapshot);
-    // What the snapshot does not know was announced later than it was asked for: by a beat, or by a delta behind one
-    // that was missed.
-    for (announced, told, then) in [(10, 8, 10), (13, 11, 13)] {
+    // A higher revision was announced after the snapshot was requested: by a beat, or by a delta behind a missed one.
+    for (announced, first, then) in [(10, 8, 10), (13, 11, 13)] {
         assert!(table.beat(Millis(0), &beat("a", announced)).needs_snapshot);
-        assert!(tell(&mut table, "a", told, &want(0..1)).needs_snapshot && table.lags(&node("a")));
-        assert!(!tell(&mut table, "a", then, &want(0..1)).needs_snapshot && table.knows(&node("a")));
+        assert!(snapshot(&mut table, "a", first, &want(0..1)).needs_snapshot && table.lags(&node("a")));
+        assert!(!snapshot(&mut table, "a", then, &want(0..1)).needs_snapshot && table.knows(&node("a")));
     }
     assert!(table.delta(Millis(0), delta("a", 16, 7..8)).needs_snapshot);
-    assert!(tell(&mut table, "a", 14, &want(0..1)).needs_snapshot);
+    assert!(snapshot(&mut table, "a", 14, &want(0..1)).needs_snapshot);
     let event = Event { symbol: Some(Symbol::new("S7").unwrap()), ..blank_event() };
     assert!(found(&mut table, &event).is_empty() && table.lags(&node("a")));
     let filled = table.delta(Millis(0), delta("a", 15, 3..4));
     assert_eq!(filled, InterestUpdate { advanced: Some(Revision(16)), ..InterestUpdate::default() });
     assert_eq!((found(&mut table, &event), table.knows(&node("a"))), (vec!["a".to_owned()], true));
-    // Every announcement starts the count anew, and an old snapshot counts for nothing.
+    // Every announcement resets the count, and an old snapshot does not count.
     assert!(table.beat(Millis(0), &beat("a", 20)).needs_snapshot);
-    assert!(tell(&mut table, "a", 17, &want(0..1)).needs_snapshot);
+    assert!(snapshot(&mut table, "a", 17, &want(0..1)).needs_snapshot);
     assert!(table.beat(Millis(0), &beat("a", 21)).needs_snapshot);
-    assert!(tell(&mut table, "a", 18, &want(0..1)).needs_snapshot);
+    assert!(snapshot(&mut table, "a", 18, &want(0..1)).needs_snapshot);
     for old in [8, 17] {
-        assert_eq!(tell(&mut table, "a", old, &want(0..1)), InterestUpdate::default());
+        assert_eq!(snapshot(&mut table, "a", old, &want(0..1)), InterestUpdate::default());
     }
     assert!(table.lags(&node("a")));
-    assert!(!tell(&mut table, "a", 21, &want(0..1)).needs_snapshot && table.knows(&node("a")));
+    assert!(!snapshot(&mut table, "a", 21, &want(0..1)).needs_snapshot && table.knows(&node("a")));
 }
 
 #[test]
-fn nothing_advances_of_an_interest_that_is_let_go_because_it_is_too_large() {
-    // A router that went on at a revision whose interest it does not hold would claim that nothing is wanted.
+fn dropped_oversized_interest_does_not_advance() {
+    // A router that advanced to a revision without its interest would send empty sections.
     let limits = TableLimits { of_gateway: 400_000, ..TableLimits::default() };
     let step = |revision: u64| delta("a", revision, 10_000 * revision as usize..10_000 * revision as usize + 3_500);
     let mut table = InterestTable::new(limits);
-    assert_eq!(tell(&mut table, "a", 1, &want(0..11_000)).advanced, Some(Revision(1)));
-    let mut heard = InterestUpdate::default();
+    assert_eq!(snapshot(&mut table, "a", 1, &want(0..11_000)).advanced, Some(Revision(1)));
+    let mut update = InterestUpdate::default();
     for revision in 2..20 {
-        heard = table.delta(Millis(0), step(revision));
+        update = table.delta(Millis(0), step(revision));
         if table.interest(&node("a")).is_none() {
             break;
         }
-        assert_eq!((heard.advanced, heard.refused), (Some(Revision(revision)), None));
+        assert_eq!((update.advanced, update.refused), (Some(Revision(revision)), None));
     }
-    assert_eq!(heard, InterestUpdate::refused(InterestRefused::TooLarge));
+    assert_eq!(update, InterestUpdate::refused(InterestRefused::TooLarge));
     assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")) && table.bytes < limits.of_gateway);
-    // The same of deltas that were there before the snapshot.
+    // The same for deltas received before the snapshot.
     let mut table = InterestTable::new(limits);
     for revision in [2, 3, 4] {
         assert_eq!(table.delta(Millis(0), step(revision)).refused, None);
     }
-    assert_eq!(tell(&mut table, "a", 1, &want(0..4_000)), InterestUpdate::refused(InterestRefused::TooLarge));
+    assert_eq!(snapshot(&mut table, "a", 1, &want(0..4_000)), InterestUpdate::refused(InterestRefused::TooLarge));
     assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")));
 }
 
 #[test]
-fn deltas_that_say_again_what_was_said_do_not_add_up() {
+fn repeated_deltas_do_not_add_up_in_bytes() {
     let mut table = InterestTable::default();
-    tell(&mut table, "a", 1, &want(0..100));
+    snapshot(&mut table, "a", 1, &want(0..100));
     for revision in 2..2_000 {
         assert_eq!(table.delta(Millis(0), delta("a", revision, 0..50)).advanced, Some(Revision(revision)));
     }
@@ -225,9 +224,9 @@ fn deltas_that_say_again_what_was_said_do_not_add_up() {
 }
 
 #[test]
-fn who_holds_an_interest_sees_it_as_it_was_and_costs_no_copy_for_each_step() {
+fn holder_keeps_its_revision_without_a_copy_per_delta() {
     let mut table = InterestTable::default();
-    tell(&mut table, "a", 1, &want(0..1_000));
+    snapshot(&mut table, "a", 1, &want(0..1_000));
     let base = |table: &InterestTable| Arc::as_ptr(&table.interest(&node("a")).unwrap().1.clone().base()).addr();
     let (held, place) = (table.interest(&node("a")).unwrap().1.clone(), base(&table));
     for revision in 2..50 {
@@ -237,14 +236,14 @@ fn who_holds_an_interest_sees_it_as_it_was_and_costs_no_copy_for_each_step() {
     assert_eq!(base(&table), place, "nothing was copied");
     assert_eq!(held.latest().wants.len(), 1_000);
     assert_eq!(table.interest(&node("a")).unwrap().1.clone().latest().wants.len(), 1_048);
-    // When nobody else holds it, steps are taken at once.
+    // When nobody else holds it, deltas are applied at once.
     table.delta(Millis(0), delta("a", 50, 0..1));
     assert_eq!(base(&table), place);
     assert_eq!(table.interest(&node("a")).unwrap().1.clone().latest().wants.len(), 1_048);
 }
 
 #[test]
-fn a_filter_of_a_gateway_is_found_by_its_symbol_or_any() {
+fn gateway_is_found_by_symbol_and_by_any_symbol() {
     let mut table = InterestTable::default();
     let mut log = InterestLog::new(node("a"), View::default(), 0, Bounds::default());
     let filter = |symbols: Option<&str>| Filter {
@@ -253,7 +252,7 @@ fn a_filter_of_a_gateway_is_found_by_its_symbol_or_any() {
     };
     log.add(&Arc::new(filter(Some("AAPL"))));
     log.cut(Millis(0));
-    tell(&mut table, "a", 1, log.sent());
+    snapshot(&mut table, "a", 1, log.sent());
     let of = |symbol: &str| Event { symbol: Some(Symbol::new(symbol).unwrap()), ..blank_event() };
     assert_eq!((found(&mut table, &of("AAPL")), found(&mut table, &of("MSFT"))), (vec!["a".to_owned()], vec![]));
     log.add(&Arc::new(filter(None)));

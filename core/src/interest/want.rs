@@ -1,4 +1,4 @@
-//! What is wanted of a topic, and how much of it is kept: a set of names that takes too many bytes is widened to any.
+//! The want of a topic: the fields that its filters test. A set of names with too many bytes is widened to any name.
 
 use std::collections::BTreeSet;
 
@@ -8,24 +8,24 @@ use crate::event::{Event, Kind, Priority, Tier};
 use crate::filter::Filter;
 use crate::ids::{Confidence, Pattern, Room, Symbol};
 
-/// The most bytes that a set of names takes before it is widened to any.
+/// The most bytes of a set of names. A larger set is widened to any name.
 pub const NAMES_BYTES: usize = 16 * 1024;
 
-/// What a text takes in MessagePack beside its own bytes, at most.
+/// The most bytes that a text takes in MessagePack besides its own.
 const TEXT: usize = 3;
 
-/// What a list, a tier, a confidence and a priority take at most.
+/// The most bytes of a list's header, a tier, a confidence and a priority.
 const LIST: usize = 5;
 const TIER: usize = 9;
 const CONFIDENCE: usize = 9;
 const PRIORITY: usize = 9;
 
-/// What interest is keyed by: a kind, and a symbol or any.
+/// The key of interest: a kind, and a symbol or any symbol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Topic {
     /// The kind.
     pub kind: Kind,
-    /// The symbol, `None` for any and for events without one.
+    /// The symbol; `None` for any symbol and for events without one.
     pub symbol: Option<Symbol>,
 }
 
@@ -37,18 +37,18 @@ impl Topic {
     }
 }
 
-/// What is wanted of a topic. `None` means any.
+/// The want of a topic. `None` means any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Want {
     /// Tiers.
     pub tiers: Option<BTreeSet<Tier>>,
     /// Patterns.
     pub patterns: Option<BTreeSet<Pattern>>,
-    /// The lowest confidence; `None` admits events without one as well.
+    /// The lowest confidence; `None` also admits events without one.
     pub min_confidence: Option<Confidence>,
     /// The lowest priority.
     pub min_priority: Option<Priority>,
-    /// Rooms, any of which is enough.
+    /// Rooms; one of them is enough.
     #[serde(default)]
     pub rooms: Option<BTreeSet<Room>>,
 }
@@ -76,19 +76,19 @@ impl Want {
             && self.min_priority.is_none_or(|least| event.priority >= least)
     }
 
-    /// The least want that admits whatever either admits field by field.
+    /// The smallest want that admits, in each field, what one of the two admits.
     #[must_use]
     pub fn union(mut self, other: &Self) -> Self {
         self.tiers = union(self.tiers, other.tiers.as_ref());
         self.patterns = union(self.patterns, other.patterns.as_ref());
         self.rooms = union(self.rooms, other.rooms.as_ref());
-        // `None` orders before every value, and stands for "no lower bound".
+        // `None` sorts before every value, and means "no lower bound".
         self.min_confidence = self.min_confidence.min(other.min_confidence);
         self.min_priority = self.min_priority.min(other.min_priority);
         self
     }
 
-    /// The same, but any pattern or room where the set of them takes more than `bytes`.
+    /// The same, but a set of patterns or rooms with more than `bytes` becomes any.
     #[must_use]
     pub fn bounded(mut self, bytes: usize) -> Self {
         self.patterns = self.patterns.filter(|set| names(set, Pattern::as_str) <= bytes);
@@ -96,13 +96,13 @@ impl Want {
         self
     }
 
-    /// The same, but of any pattern and any room.
+    /// The same, but with any pattern and any room.
     #[must_use]
     pub fn without_names(&self) -> Self {
         Self { patterns: None, rooms: None, tiers: self.tiers.clone(), ..*self }
     }
 
-    /// How many steps it takes to unite it with another: one, and one for each name.
+    /// The steps of a union with another want: one, and one for each name.
     #[must_use]
     pub fn weight(&self) -> usize {
         1 + self.patterns.as_ref().map_or(0, BTreeSet::len) + self.rooms.as_ref().map_or(0, BTreeSet::len)
@@ -119,7 +119,7 @@ impl Want {
     }
 }
 
-/// The topics that `filter` is about: each of its kinds with each of its symbols, or with any.
+/// The topics of `filter`: each of its kinds with each of its symbols, or with any symbol.
 pub fn topics(filter: &Filter) -> impl Iterator<Item = Topic> + '_ {
     filter.kinds.iter().flat_map(move |kind| {
         let any = filter.symbols.is_none().then_some(None);
@@ -133,12 +133,12 @@ fn names<T>(set: &BTreeSet<T>, text: impl Fn(&T) -> &str) -> usize {
     set.iter().map(|name| TEXT + text(name).len()).sum()
 }
 
-fn union<T: Ord + Clone>(mine: Option<BTreeSet<T>>, other: Option<&BTreeSet<T>>) -> Option<BTreeSet<T>> {
-    let (mut mine, other) = (mine?, other?);
+fn union<T: Ord + Clone>(left: Option<BTreeSet<T>>, other: Option<&BTreeSet<T>>) -> Option<BTreeSet<T>> {
+    let (mut left, other) = (left?, other?);
     for value in other {
-        if !mine.contains(value) {
-            mine.insert(value.clone());
+        if !left.contains(value) {
+            left.insert(value.clone());
         }
     }
-    Some(mine)
+    Some(left)
 }

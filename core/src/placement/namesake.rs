@@ -1,5 +1,5 @@
-//! Who bears a name, as nodes tell it to those that bear the same: two nodes of one name, by a copied configuration, are
-//! one to all others, so that one of them does nothing.
+//! The message by which a node finds others with its name. Two nodes with the same name, from a copied configuration,
+//! look like one node to all others, so one of them gets no work.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -7,20 +7,20 @@ use std::fmt;
 use crate::ids::NodeRef;
 use crate::placement::Role;
 
-/// A node, so that people find it.
+/// A node with its name, described so that people can find it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bearer {
-    /// Its name, in this life of it.
+    /// Its name and nonce.
     pub node: NodeRef,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// The name of its host.
     pub host: String,
-    /// The number of its process there.
+    /// Its process id there.
     pub process: u32,
-    /// Where its admin server listens.
+    /// The address of its admin server.
     pub admin: String,
-    /// Whether it is about to end.
+    /// Whether it drains.
     pub draining: bool,
 }
 

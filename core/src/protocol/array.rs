@@ -1,9 +1,9 @@
-//! Messages of the server, put together from objects that are encoded already. Nothing is looked into but the header
-//! of an object that gets a field of one session's own.
+//! Builds the server's messages from encoded objects. Objects are copied unread, except for the header of an object
+//! that gets an extra field for one session.
 
 use super::Encoding;
 
-/// The field that an event carries when it stands for others, in MessagePack: a text of nine bytes.
+/// The name of the field `conflated` in MessagePack: a text of nine bytes.
 const CONFLATED_MSGPACK: &[u8] = b"\xa9conflated";
 
 /// Appends an array of encoded objects to `bytes`.
@@ -20,12 +20,12 @@ pub fn write_array<'a>(bytes: &mut Vec<u8>, objects: impl ExactSizeIterator<Item
 pub struct ArrayWriter<'b> {
     bytes: &'b mut Vec<u8>,
     encoding: Encoding,
-    /// Whether nothing was written yet.
+    /// Whether no object was written yet.
     first: bool,
 }
 
 impl<'b> ArrayWriter<'b> {
-    /// Begins an array that will have exactly `len` objects.
+    /// Begins an array of exactly `len` objects.
     pub fn new(bytes: &'b mut Vec<u8>, len: usize, encoding: Encoding) -> Self {
         match encoding {
             Encoding::Json => bytes.push(b'['),
@@ -45,13 +45,13 @@ impl<'b> ArrayWriter<'b> {
         Self { bytes, encoding, first: true }
     }
 
-    /// Appends an object as it is.
+    /// Appends an object unchanged.
     pub fn object(&mut self, object: &[u8]) {
         self.separate();
         self.bytes.extend_from_slice(object);
     }
 
-    /// Appends an object of fewer than 65,535 fields that stands for `conflated` older ones as well.
+    /// Appends an object that replaces `conflated` older ones. It must have fewer than 65,535 fields.
     pub fn conflated(&mut self, object: &[u8], conflated: u32) {
         self.separate();
         match (self.encoding, object) {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_of_any_size_takes_one_more_field() {
+    fn conflated_field_is_added_to_objects_of_any_size() {
         for fields in [1, 14, 15, 16, 40] {
             let object: Map<String, Value> = (0..fields).map(|n| (format!("f{n}"), json!(n))).collect();
             let plain = Value::Object(object.clone());

@@ -1,5 +1,5 @@
-//! What a client says: one object with an `action`. Reading is strict, so that a misspelt field is told and not
-//! passed over; every refusal carries the frame's id if that much could be read.
+//! The frames of a client: one object with an `action`. Parsing is strict, so that a misspelt field is an error and not
+//! ignored. An error carries the frame's id if it could be read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ pub const MAX_WINDOW_MS: u16 = 1_000;
 /// The largest quota a subscription may ask for, in events per hour.
 pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
 
-/// The actions, each with the fields that it takes beside `action` and `id`.
+/// The actions, each with its fields besides `action` and `id`.
 const ACTIONS: [(&str, &[&str]); 6] = [
     ("auth", &["token"]),
     ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour", "since"]),
@@ -36,64 +36,64 @@ const ACTIONS: [(&str, &[&str]); 6] = [
 /// The fields of a subscription within `resume`.
 const WANTED: &[&str] = &["filter", "window_ms", "max_events_per_hour"];
 
-/// What a subscription asks for, as it came.
+/// A subscription as the client requested it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubscriptionRequest {
     /// The filter, for [`Filter::parse`](crate::filter::Filter::parse); an empty object unless given.
     pub filter: Value,
     /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
     pub window_ms: Option<u16>,
-    /// At most so many events in any hour.
+    /// The most events in any hour.
     pub max_events_per_hour: Option<u32>,
 }
 
-/// What a client wants.
+/// A frame of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientFrame {
-    /// To say who it is.
+    /// Authentication.
     Auth {
-        /// The proof.
+        /// The token.
         token: Token,
     },
-    /// A new subscription, or another filter for one that exists.
+    /// A new subscription, or a new filter for an existing one.
     Subscribe {
         /// Its name, `default` unless given.
         name: SubscriptionName,
-        /// What it asks for.
+        /// The filter, window and quota.
         wanted: SubscriptionRequest,
-        /// From where on what was stored before is wanted as well.
+        /// Where backfill starts, if the client wants stored events too.
         since: Option<Since>,
     },
-    /// To go on where an earlier session ended, on whatever gateway that was.
+    /// Continues an earlier session, on the same or another gateway.
     Resume {
-        /// The last position that the client was told.
+        /// The last position that the client received.
         position: Position,
-        /// Per partition the last event that it received since, not counting early ones.
+        /// For each partition, the last event that it received since then, without early ones.
         seen: BTreeMap<Partition, Seq>,
         /// All subscriptions of that session.
         subscriptions: BTreeMap<SubscriptionName, SubscriptionRequest>,
     },
-    /// An end to subscriptions.
+    /// Ends subscriptions.
     Unsubscribe {
-        /// Which.
+        /// The subscriptions to end.
         chosen: SubscriptionSelector,
     },
-    /// The list of its subscriptions.
+    /// Requests the list of subscriptions.
     List,
-    /// An answer, to see that the connection works.
+    /// Requests an answer, to test the connection.
     Ping,
 }
 
-/// Which subscriptions an action is about.
+/// The subscriptions that an action applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionSelector {
-    /// The one of this name.
+    /// The one with this name.
     One(SubscriptionName),
     /// All of them, written `*`.
     All,
 }
 
-/// An authentication token. It shows itself in no log.
+/// An authentication token. Its `Debug` output hides the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(pub String);
 
@@ -104,7 +104,7 @@ impl fmt::Debug for Token {
 }
 
 impl ClientFrame {
-    /// Reads a frame, with the id to be echoed.
+    /// Parses a frame. Returns its id for the answer, and the frame.
     ///
     /// # Errors
     /// [`FrameError`] with the code for the client.
@@ -123,13 +123,13 @@ impl ClientFrame {
         }
     }
 
-    /// Writes the frame, as a client does.
+    /// Encodes the frame, for clients.
     #[must_use]
     pub fn encode(&self, id: Option<&Id>, encoding: Encoding) -> Vec<u8> {
         let mut object = match self {
             Self::Auth { token } => json!({ "action": "auth", "token": token.0 }),
             Self::Subscribe { name, wanted, since } => {
-                let mut frame = wanted.shown();
+                let mut frame = wanted.to_json();
                 frame["action"] = json!("subscribe");
                 frame["name"] = json!(name);
                 if let Some(since) = since {
@@ -139,7 +139,7 @@ impl ClientFrame {
             }
             Self::Resume { position, seen, subscriptions } => {
                 let subscriptions: Object =
-                    subscriptions.iter().map(|(name, wanted)| (name.as_str().to_owned(), wanted.shown())).collect();
+                    subscriptions.iter().map(|(name, wanted)| (name.as_str().to_owned(), wanted.to_json())).collect();
                 let seen: Object = seen.iter().map(|(p, seq)| (p.to_string(), json!(seq))).collect();
                 let position = position.to_string();
                 json!({ "action": "resume", "position": position, "seen": seen, "subscriptions": subscriptions })
@@ -159,15 +159,15 @@ impl ClientFrame {
 }
 
 impl SubscriptionRequest {
-    fn shown(&self) -> Value {
-        let mut shown = json!({ "filter": self.filter });
+    fn to_json(&self) -> Value {
+        let mut to_json = json!({ "filter": self.filter });
         if let Some(window_ms) = self.window_ms {
-            shown["window_ms"] = json!(window_ms);
+            to_json["window_ms"] = json!(window_ms);
         }
         if let Some(most) = self.max_events_per_hour {
-            shown["max_events_per_hour"] = json!(most);
+            to_json["max_events_per_hour"] = json!(most);
         }
-        shown
+        to_json
     }
 }
 
@@ -177,9 +177,9 @@ fn bad_field(name: &str, problem: impl fmt::Display) -> FrameProblem {
     (ErrorCode::BadField, format!("{}: {problem}", clipped(name)))
 }
 
-/// What an error message adds where the frame is nothing but the name of an action, such as `ping`, quoted or not.
+/// The hint for a frame that is only the name of an action, such as `ping`, quoted or not.
 fn bare_word(bytes: &[u8]) -> String {
-    // A short text of MessagePack begins with its length.
+    // A short MessagePack text begins with its length.
     let bytes = match bytes {
         [first @ 0xa0..=0xbf, text @ ..] if usize::from(first & 0x1f) == text.len() => text,
         _ => bytes,
@@ -231,7 +231,7 @@ fn read(mut object: Object) -> Result<ClientFrame, FrameProblem> {
         "resume" => ClientFrame::Resume {
             position: match text("position", take("position"))? {
                 Some(text) => text.parse().map_err(|e| bad_field("position", e))?,
-                None => return Err(bad_field("position", "missing; without one, subscribe")),
+                None => return Err(bad_field("position", "missing; use `subscribe` if you have no position")),
             },
             seen: seen(take("seen"))?,
             subscriptions: subscriptions(take("subscriptions"))?,
@@ -251,9 +251,9 @@ fn read(mut object: Object) -> Result<ClientFrame, FrameProblem> {
 fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<SubscriptionRequest, FrameProblem> {
     Ok(SubscriptionRequest {
         filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
-        window_ms: take("window_ms").map(|value| whole("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
+        window_ms: take("window_ms").map(|value| whole_number("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
         max_events_per_hour: take("max_events_per_hour")
-            .map(|value| whole("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
+            .map(|value| whole_number("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
             .transpose()?,
     })
 }
@@ -266,13 +266,14 @@ fn entries(name: &str, value: Option<Value>) -> Result<Object, FrameProblem> {
     }
 }
 
-/// Each partition stands once, so its number has one spelling.
+/// Reads `seen`. Only the canonical spelling of a partition's number is accepted, so no partition can occur twice.
 fn seen(value: Option<Value>) -> Result<BTreeMap<Partition, Seq>, FrameProblem> {
     let mut seen = BTreeMap::new();
     for (partition, value) in entries("seen", value)? {
         let number = partition.parse::<u16>().ok().filter(|number| number.to_string() == partition);
-        let number = number.ok_or_else(|| bad_field("seen", format_args!("{} is no partition", quoted(&partition))))?;
-        let seq = object::whole(&value).ok_or_else(|| {
+        let number =
+            number.ok_or_else(|| bad_field("seen", format_args!("{} is not a partition", quoted(&partition))))?;
+        let seq = object::whole_number(&value).ok_or_else(|| {
             let expected = "expected a sequence, a whole number from 0";
             bad_field("seen", format_args!("{number}: {expected}, found {}", found(&value)))
         })?;
@@ -295,7 +296,7 @@ fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Subs
         subscriptions.insert(name, wanted);
     }
     if subscriptions.is_empty() {
-        return Err(bad_field("subscriptions", "missing; name all that are to go on"));
+        return Err(bad_field("subscriptions", "missing; list all subscriptions to continue"));
     }
     Ok(subscriptions)
 }
@@ -313,12 +314,12 @@ fn token(value: Option<Value>) -> Result<Token, FrameProblem> {
     token.map(Token).ok_or_else(|| bad_field("token", "missing"))
 }
 
-fn whole<N: TryFrom<u64> + PartialOrd + fmt::Display>(
+fn whole_number<N: TryFrom<u64> + PartialOrd + fmt::Display>(
     name: &str,
     value: &Value,
     allowed: RangeInclusive<N>,
 ) -> Result<N, FrameProblem> {
-    let number = object::whole(value).and_then(|number| N::try_from(number).ok());
+    let number = object::whole_number(value).and_then(|number| N::try_from(number).ok());
     number.filter(|number| allowed.contains(number)).ok_or_else(|| {
         let (start, end) = (allowed.start(), allowed.end());
         bad_field(name, format_args!("expected a whole number from {start} to {end}, found {}", found(value)))

@@ -1,21 +1,21 @@
 //! The codes of the client protocol: error codes of refused frames, notices about delivery, and close codes of ended
 //! connections.
 //!
-//! Each stands in one table here; `docs/protocol.md` shows the same tables and a test compares them. Error codes
-//! below 407 mean what market-data users know them to mean.
+//! Each kind of code has one table here. `docs/protocol.md` has the same tables, and a test compares them. Error codes
+//! below 407 have the usual meaning of market-data APIs.
 
 use std::fmt;
 
 /// Whether a client should connect again after a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
-    /// At once, with the usual jittered backoff.
+    /// Yes, with the usual jittered backoff.
     Yes,
-    /// Not until the cause is mended: it would end the same way.
+    /// Not before the cause is fixed: the connection would be closed again.
     No,
-    /// After a pause: the one that a `goaway` frame told, else some seconds.
+    /// After a pause: that of the `goaway` frame, else some seconds.
     After,
-    /// Like [`Reconnect::Yes`], with a new token: with the same one it would end the same way.
+    /// Like [`Reconnect::Yes`], but with a new token: with the same one the connection would be closed again.
     NewToken,
 }
 
@@ -50,13 +50,13 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code),+ }
             }
 
-            /// What it means, in a few words.
+            /// The meaning, in a few words.
             #[must_use]
             pub fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// The code of this number, if there is one.
+            /// The code with this number, if there is one.
             #[must_use]
             pub fn from_code(code: u16) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
@@ -72,33 +72,33 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Why a client's frame was refused, as an `error` frame says it. The connection stays open.
+    /// Why a client's frame was refused: the code of an `error` frame. The connection stays open.
     ErrorCode {
-        BadFrame = 400, "not one object in the encoding agreed on";
+        BadFrame = 400, "not one object in the negotiated encoding";
         NotAuthenticated = 401, "authenticate first";
         AuthFailed = 402, "authentication failed";
         AlreadyAuthenticated = 403, "already authenticated";
         AuthTimeout = 404, "authentication took too long";
         SymbolLimit = 405, "too many symbols on this connection";
-        BadFilter = 410, "a filter that cannot be taken";
+        BadFilter = 410, "invalid filter";
         UnknownAction = 411, "no such action";
         UnknownSubscription = 412, "no subscription of this name";
-        ResumeNotFirst = 413, "a resume that is not the first request of its connection";
+        ResumeNotFirst = 413, "resume must be the first request of a connection";
         SubscriptionLimit = 414, "too many subscriptions on this connection";
-        BadField = 415, "a field that is missing, unknown or wrong";
+        BadField = 415, "a field is missing, unknown or wrong";
         FilterBudget = 416, "filters too large for one connection";
-        FrameTooLarge = 417, "a frame larger than the limit, which was passed over";
+        FrameTooLarge = 417, "a frame larger than the limit, which was skipped";
         Unavailable = 503, "not possible at the moment; try again";
     }
 }
 
 codes! {
-    /// Why a connection was closed. What RFC 6455 (7.4.1) names has its code, so that browsers, proxies and dashboards know
-    /// it; the rest is from 4000 on.
+    /// Why a connection was closed. Causes of RFC 6455 (7.4.1) have its codes, which browsers, proxies and dashboards
+    /// know. The others are from 4000 on.
     CloseCode {
-        ProtocolError = 1002, "something that WebSocket does not allow";
+        ProtocolError = 1002, "a violation of the WebSocket protocol";
         NotUtf8 = 1007, "text that is not UTF-8";
-        TooBig = 1009, "a message too large to be passed over";
+        TooBig = 1009, "a message too large to be skipped";
         Draining = 1012, "this gateway is shutting down";
         AuthFailed = 4001, "authentication failed";
         AuthTimeout = 4002, "authentication took too long";
@@ -112,7 +112,7 @@ codes! {
     }
 }
 
-/// What a `notice` tells about delivery.
+/// The subject of a `notice` about delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NoticeCode {
     /// The client reads too slowly.
@@ -123,11 +123,11 @@ pub enum NoticeCode {
     Throttled,
     /// The quota of a subscription is used up.
     Quota,
-    /// More critical events came than go at once.
+    /// More critical events than can be sent at once.
     CriticalBudget,
-    /// Nothing new comes to the gateway.
+    /// The gateway may not receive new events.
     UpstreamLost,
-    /// New events come again.
+    /// The gateway receives new events again.
     UpstreamRestored,
     /// The token expires soon.
     TokenExpiring,
@@ -161,20 +161,21 @@ impl NoticeCode {
         }
     }
 
-    /// What it means, in a few words.
+    /// The meaning, in a few words.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::SlowConsumer => "the client reads too slowly; if that goes on, it is closed with 4008",
+            Self::SlowConsumer => "the client reads too slowly; if this continues, the connection is closed with 4008",
             Self::Recovered => "the client reads fast enough again",
             Self::Throttled => "the rate of this user is used up",
             Self::Quota => "the hourly quota of this subscription on this gateway is used up",
-            Self::CriticalBudget => "more critical events than go at once; these waited for their window",
+            Self::CriticalBudget => "more critical events than can be sent at once; these waited for their window",
             Self::UpstreamLost => {
-                "the cluster does not reach this gateway, or not with all partitions, or events cannot be stored: something new may not come for now; stay connected"
+                "this gateway does not reach the cluster or some partitions, or events cannot be stored: new events \
+                 may not arrive for now; stay connected"
             }
             Self::UpstreamRestored => {
-                "what `upstream_lost` told of is over; what was missed has come, or is on its way"
+                "the outage reported by `upstream_lost` is over; missed events were sent or will be sent"
             }
             Self::TokenExpiring => "the token expires soon; send `auth` with a new one",
         }
@@ -189,8 +190,8 @@ impl CloseCode {
             Self::ProtocolError | Self::NotUtf8 | Self::AuthFailed | Self::TooManyBadFrames => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
             Self::TokenExpired => Reconnect::NewToken,
-            // A tab that was frozen authenticates when it wakes, a token becomes valid, and a session whose `resume` was
-            // too large can subscribe anew.
+            // A browser tab that was frozen can authenticate when it wakes, a token becomes valid, and a client whose
+            // `resume` was too large can subscribe instead.
             Self::AuthTimeout
             | Self::TooBig
             | Self::TokenNotYetValid
@@ -201,7 +202,7 @@ impl CloseCode {
     }
 }
 
-/// All tables in Markdown, as `docs/protocol.md` shows them.
+/// All tables in Markdown, as in `docs/protocol.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = String::from("| error | meaning |\n|---|---|\n");

@@ -1,7 +1,8 @@
-//! A client's position: up to where it has been given everything, or told otherwise. Opaque to clients.
+//! A client's position: for each partition, the sequence up to which it was given everything or notified of what is
+//! missing. Opaque to clients.
 //!
-//! As text: unpadded URL-safe base64 of a layout byte, the incarnation (8 bytes, big-endian), and LEB128 numbers: the
-//! count of partitions, the highest sequence, and for each partition how far it is below that.
+//! The text is unpadded URL-safe base64 of a layout byte, the epoch's id (8 bytes, big-endian), and LEB128 numbers: the
+//! count of partitions, the highest sequence, and for each partition how far it is below the highest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,26 +15,26 @@ use crate::ids::{EpochId, Partition, Seq};
 /// The layout written by this build.
 const LAYOUT: u8 = 1;
 
-/// The last that a later build may write. A text that begins with more than that is something else.
+/// The last layout that later builds may use. A text with a higher first byte is not a position.
 const LAST_LAYOUT: u8 = 15;
 
-/// The most bytes of a position: its layout, incarnation, count and highest sequence, and a number for each partition.
+/// The most bytes of a position: layout, epoch id, count, highest sequence, and a number for each partition.
 const MAX_BYTES: usize = 1 + 8 + 10 * (2 + Position::MAX_PARTITIONS);
 
-/// One sequence per partition, of one life of the stream.
+/// One sequence for each partition, all of one epoch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The life of the stream.
+    /// The epoch of the stream.
     pub epoch_id: EpochId,
-    /// For each partition, the last sequence that was given or told.
+    /// For each partition, the last sequence that the client was given or notified of.
     pub seqs: Vec<Seq>,
 }
 
 impl Position {
-    /// The most partitions that a stream has: what names more was given to nobody.
+    /// The most partitions of a stream. A position with more was not written by a gateway.
     pub const MAX_PARTITIONS: usize = 1_024;
 
-    /// Holds the position back so that it does not cover this event.
+    /// Lowers the position so that it does not cover this event.
     pub fn hold_before(&mut self, partition: Partition, seq: Seq) {
         if let Some(held) = self.seqs.get_mut(usize::from(partition.0)) {
             *held = (*held).min(Seq(seq.0.saturating_sub(1)));
@@ -44,17 +45,17 @@ impl Position {
 /// Why a text is not a position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
-    /// It is not base64, or ends too early, or goes on too long.
+    /// It is not base64, or is too short or too long.
     #[error("not a position: send back the text of a heartbeat or of `subscribed` unchanged")]
     Malformed,
-    /// It names more partitions than any stream has.
-    #[error("it names {found} partitions, and no stream has more than {}", Position::MAX_PARTITIONS)]
+    /// It has more partitions than any stream.
+    #[error("it has {found} partitions; a stream has at most {}", Position::MAX_PARTITIONS)]
     Partitions {
-        /// How many it names.
+        /// The number of its partitions.
         found: u64,
     },
-    /// A later or earlier build wrote it.
-    #[error("position layout {found} is not known here: another version of the server gave it")]
+    /// A later or an earlier build wrote it.
+    #[error("unknown position layout {found}: another version of the server wrote it")]
     Layout {
         /// Its layout byte.
         found: u8,
@@ -79,7 +80,7 @@ impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        // A text that names many partitions is refused by its first bytes, before the others cost anything.
+        // Too many partitions are refused by the first bytes, before the rest is decoded.
         let head = text.as_bytes().get(..HEAD).unwrap_or(text.as_bytes());
         check_head(&URL_SAFE_NO_PAD.decode(head).map_err(|_| PositionError::Malformed)?)?;
         if text.len() > MAX_BYTES.div_ceil(3) * 4 {
@@ -90,7 +91,8 @@ impl FromStr for Position {
             bytes.get(1..).and_then(<[u8]>::split_first_chunk::<8>).ok_or(PositionError::Malformed)?;
         let partitions = take_number(&mut rest)?;
         let highest = take_number(&mut rest)?;
-        // A partition takes at least a byte, so a larger count is a lie, told before anything is allocated for it.
+        // A partition takes at least one byte, so a larger count is wrong. It is refused before memory is allocated for
+        // it.
         if partitions > rest.len().min(Self::MAX_PARTITIONS) as u64 {
             return Err(PositionError::Malformed);
         }
@@ -104,11 +106,11 @@ impl FromStr for Position {
     }
 }
 
-/// How much of the text holds the layout, the incarnation and the count of partitions: 19 bytes at most, in groups of
-/// four characters for three bytes.
+/// The characters that hold the layout, the epoch's id and the count of partitions: at most 19 bytes, in groups of four
+/// characters for three bytes.
 const HEAD: usize = 28;
 
-/// What can be said of a position by its first bytes.
+/// Checks the first bytes of a position.
 fn check_head(bytes: &[u8]) -> Result<(), PositionError> {
     let (layout, rest) = bytes.split_first().ok_or(PositionError::Malformed)?;
     if *layout == 0 || *layout > LAST_LAYOUT {

@@ -1,24 +1,21 @@
-//! What a client makes of what the server says. Types and fields that it does not know are passed over, so that an
-//! old client goes on with a new server.
+//! The server's frames as a client reads them. Unknown types and fields are ignored, so that an old client works with a
+//! new server.
 
-use compact_str::CompactString;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use super::Encoding;
+use super::event::ReceivedEvent;
 use super::server::{
     Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome,
 };
-use crate::event::object;
-use crate::event::{Kind, Priority, Regime, Tier, Timestamp, TradingSession};
-use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 
-/// One object of the server's.
+/// One object of the server.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "T", rename_all = "lowercase")]
 pub enum ServerMessage {
     /// The session is ready.
     Welcome(Welcome),
-    /// The session goes on with a new token.
+    /// The session continues with a new token.
     Authenticated(Authenticated),
     /// A change of subscriptions is confirmed.
     Subscribed(Subscriptions),
@@ -26,18 +23,18 @@ pub enum ServerMessage {
     Subscriptions(Subscriptions),
     /// An event that a subscription matches.
     Event(Box<ReceivedEvent>),
-    /// The connection lives.
+    /// The connection works; carries the position.
     Heartbeat(Heartbeat),
-    /// What was asked for of the past has been given.
+    /// The backfill is complete.
     #[serde(rename = "caught_up")]
     CaughtUp(CaughtUp),
-    /// The events of this message overtake others, and come again after a resume.
+    /// The events of this message are ahead of others, and may be sent again after a resume.
     Early,
-    /// Something about delivery.
+    /// A notice about delivery.
     Notice(Notice),
     /// Events that may be missing.
     Gap(Gap),
-    /// The client should connect again, elsewhere.
+    /// The client should connect to another gateway.
     Goaway(Goaway),
     /// A frame was refused.
     Error(ServerError),
@@ -48,51 +45,7 @@ pub enum ServerMessage {
     Unknown,
 }
 
-/// An event as a client gets it. Its fields are those of [`Event`](crate::event::Event).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct ReceivedEvent {
-    /// What it is about.
-    pub kind: Kind,
-    /// The decoded key of its subject, where it has no symbol.
-    pub key: Option<CompactString>,
-    /// The symbol it concerns.
-    pub symbol: Option<Symbol>,
-    /// The pattern that was found.
-    pub pattern: Option<Pattern>,
-    /// In which bars.
-    pub tier: Option<Tier>,
-    /// How sure the producer is.
-    pub confidence: Option<Confidence>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// The market's state.
-    pub regime: Option<Regime>,
-    /// When it happened.
-    #[serde(deserialize_with = "from_text")]
-    pub ts: Timestamp,
-    /// The producer's id for it.
-    pub id: CompactString,
-    /// The partition that holds it.
-    pub p: Partition,
-    /// Its sequence; with the partition it identifies the event.
-    pub seq: Seq,
-    /// Labels.
-    #[serde(default)]
-    pub tags: Vec<CompactString>,
-    /// The rooms that it was sent to.
-    #[serde(default)]
-    pub rooms: Vec<Room>,
-    /// The part of the trading day of `ts`.
-    pub session: Option<TradingSession>,
-    /// So many older events of the same kind, key, pattern and tier were replaced by this one.
-    #[serde(default)]
-    pub conflated: u32,
-    /// Everything else that the producer sent.
-    #[serde(default, deserialize_with = "object::deserialize")]
-    pub data: serde_json::Map<String, serde_json::Value>,
-}
-
-/// A message that is not an array of the server's objects.
+/// A message that is not a valid array of server objects.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableMessage {
     /// As JSON.
@@ -104,19 +57,14 @@ pub enum UnreadableMessage {
 }
 
 impl ServerMessage {
-    /// Reads a whole message.
+    /// Parses a whole message.
     ///
     /// # Errors
-    /// [`UnreadableMessage`] if it is not an array of objects, or an object of a known type lacks what that type has.
+    /// [`UnreadableMessage`] if it is not an array of objects, or an object of a known type lacks a field.
     pub fn parse(bytes: &[u8], encoding: Encoding) -> Result<Vec<Self>, UnreadableMessage> {
         Ok(match encoding {
             Encoding::Json => serde_json::from_slice(bytes)?,
             Encoding::MsgPack => rmp_serde::from_slice(bytes)?,
         })
     }
-}
-
-fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-    let text = CompactString::deserialize(deserializer)?;
-    text.parse().map_err(de::Error::custom)
 }

@@ -1,4 +1,4 @@
-//! From where on a new subscription wants what was stored before it: a position, a time, or how long ago.
+//! The start of a subscription's backfill: a position, a time, or how long ago.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,41 +10,42 @@ use crate::event::time;
 use crate::event::{TimeError, TimeProblem, Timestamp};
 use crate::protocol::position::{Position, PositionError};
 
-/// The units of a length of time, each with its seconds.
+/// The units of durations, each in seconds.
 const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
 
-/// The begin of what is wanted of the past.
+/// The start of a backfill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// What was stored after a position.
+    /// Events stored after a position.
     Position(Position),
-    /// What was stored from so long ago on, in whole seconds.
+    /// Events stored since this long ago, in whole seconds.
     Ago(Duration),
-    /// What was stored from this time on.
+    /// Events stored since this time.
     Time(Timestamp),
 }
 
-/// Why a text is none of these.
+/// Why a text is not a valid start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinceError {
-    /// It looks like nothing that is known.
+    /// It has none of the known forms.
     #[error(
-        "expected a position, a time like 2026-11-23T14:30:00Z, a day like 2026-11-23, or a length of time like 90s, 5m, 1h or 1d"
+        "expected a position, a time like 2026-11-23T14:30:00Z, a day like 2026-11-23, or a duration like 90s, 5m, 1h \
+         or 1d"
     )]
     Unknown,
-    /// It is a time that is not taken.
+    /// It is an invalid time.
     #[error(transparent)]
     Time(TimeError),
-    /// It is a position of another build, or of more partitions than a stream has.
+    /// It is a position with an unknown layout or too many partitions.
     #[error(transparent)]
     Position(PositionError),
 }
 
 impl Since {
-    /// Reads a text, or a number since 1970 as the times of events have it.
+    /// Reads a text, or a number since 1970 like the times of events.
     ///
     /// # Errors
-    /// If it is none of what there is.
+    /// [`SinceError`] if it has none of the forms.
     pub fn read(value: &Value) -> Result<Self, SinceError> {
         match value {
             Value::String(text) => text.parse(),
@@ -62,7 +63,7 @@ impl FromStr for Since {
         }
         match text.parse::<Timestamp>() {
             Ok(time) => return Ok(Self::Time(time)),
-            // A text that is meant for a time is no position.
+            // A text that looks like a time is not tried as a position.
             Err(error) if error.problem != TimeProblem::Unknown => {
                 return Err(SinceError::Time(error));
             }
@@ -86,7 +87,7 @@ impl fmt::Display for Since {
     }
 }
 
-/// A length of time: digits and a unit.
+/// A duration: digits and a unit.
 fn ago(text: &str) -> Option<Duration> {
     let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
     let digits = text.strip_suffix(unit)?;
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them_is_refused() {
+    fn other_texts_are_refused_with_their_problem() {
         let large = ["99999999999999999999d", "18446744073709551615d"];
         let words = ["5min", "5mins", "300sec", "1hour", "yesterday", "five-minutes-ago", "a-position"];
         for text in ["", "m", "-5m", "5 m", "1.5h"].into_iter().chain(large).chain(words) {

@@ -1,20 +1,22 @@
-//! When subscriptions are confirmed.
+//! Tests of when subscriptions are confirmed.
 
 use tickwire_core::coverage::confirmations::Confirmations;
 use tickwire_core::coverage::{RepairLimits, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 
-use crate::made::{GRACE, LIFE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, asks, coverage, offer, section};
+use crate::fixtures::{
+    EPOCH_ID, GRACE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, asks, coverage, offer, section,
+};
 use tickwire_core::coverage::replay::ReplayPart;
 
 #[test]
-fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
+fn confirmation_waits_for_every_partition_up_to_a_deadline() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     confirmations.ask(Millis(0), Revision(2), "subscription");
     offer(&mut coverage, 0, section(0, 2, 0, 1, &[]));
-    assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "a partition was never heard of");
-    assert_eq!(confirmations.next_deadline(&coverage), None, "no time changes that");
+    assert!(confirmations.take(Millis(1_000), &mut coverage).is_empty(), "one partition has not started");
+    assert_eq!(confirmations.next_deadline(&coverage), None, "no deadline changes that");
     offer(&mut coverage, 0, section(1, 1, 0, 1, &[]));
     assert!(confirmations.take(Millis(249), &mut coverage).is_empty());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(250)));
@@ -23,7 +25,7 @@ fn a_confirmation_waits_for_every_partition_but_not_for_ever() {
 }
 
 #[test]
-fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
+fn confirmations_come_in_the_order_of_asking() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     for (at, revision, token) in [(0, 5, "late"), (10, 2, "b"), (20, 9, "waits"), (30, 1, "a"), (30, 2, "c")] {
@@ -39,9 +41,9 @@ fn confirmations_come_in_the_order_of_asking_and_those_that_wait_stay() {
     assert_eq!(confirmations.next_deadline(&coverage), None);
 }
 
-/// Otherwise no answer would prove anything by the time that it comes, nor what came behind the gap meanwhile.
+/// Otherwise every answer, and every section held behind the gap, would be outdated when it is needed.
 #[test]
-fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
+fn gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
     let mut coverage = asking_within(RepairLimits { hold_bytes: 100_000, ..LIMITS });
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
@@ -49,9 +51,9 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
     assert_eq!(
         confirmations.take(Millis(GRACE), &mut coverage),
         [1],
-        "all that closes the gap is matched against that"
+        "the answer that closes the gap has this revision"
     );
-    // Every 10 ms another subscription, of which every partition has heard 10 ms later.
+    // A new subscription every 10 ms. Every partition has its revision 10 ms later.
     let mut now = GRACE;
     for revision in 2..40 {
         now += 10;
@@ -62,15 +64,15 @@ fn a_gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
         assert!(confirmations.next_deadline(&coverage) > Some(Millis(now)));
     }
-    let (offered, steps) = answer(&mut coverage, now, 1, ReplayPart::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
-    assert_eq!((offered, &steps[0]), (SectionOutcome::Applied, &apply(0, 0, 5, &[(2, "a")])));
-    assert_eq!(coverage.gaps(), 0, "all that was held is given");
+    let (outcome, steps) = answer(&mut coverage, now, 1, ReplayPart::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
+    assert_eq!((outcome, &steps[0]), (SectionOutcome::Applied, &apply(0, 0, 5, &[(2, "a")])));
+    assert_eq!(coverage.gaps(), 0, "all held sections are given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));
 }
 
 #[test]
-fn a_gap_that_nobody_closes_holds_a_confirmation_for_no_longer_than_an_answer_is_waited_for() {
+fn unrepaired_gap_delays_a_confirmation_up_to_the_second_deadline() {
     let mut coverage = asking();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 1, 0, 1, &[]));
@@ -84,50 +86,50 @@ fn a_gap_that_nobody_closes_holds_a_confirmation_for_no_longer_than_an_answer_is
 }
 
 #[test]
-fn a_confirmation_waits_for_the_answer_alone_where_nothing_is_held() {
+fn confirmation_waits_for_a_pending_answer() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     for partition in [0, 1] {
         offer(&mut coverage, 0, section(partition, 5, 0, 1, &[]));
     }
-    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(4));
+    coverage.unreadable(Millis(0), EPOCH_ID, Partition(0), Seq(4));
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 1, 4)]);
-    confirmations.ask(Millis(GRACE), Revision(2), "later than the question");
+    confirmations.ask(Millis(GRACE), Revision(2), "newer than the ask");
     assert!(confirmations.take(Millis(GRACE), &mut coverage).is_empty());
     answer(&mut coverage, GRACE + 5, 1, ReplayPart::Events(section(0, 1, 1, 4, &[])), true);
-    assert_eq!(confirmations.take(Millis(GRACE + 5), &mut coverage), ["later than the question"]);
+    assert_eq!(confirmations.take(Millis(GRACE + 5), &mut coverage), ["newer than the ask"]);
 }
 
 #[test]
-fn a_confirmation_waits_for_what_is_held_alone_where_the_answer_is_newer() {
+fn confirmation_waits_for_held_sections() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, 0, section(0, 0, 0, 0, &[]));
     offer(&mut coverage, 0, section(0, 0, 5, 7, &[(6, "b")]));
     offer(&mut coverage, 0, section(1, 2, 0, 1, &[]));
-    // What is asked for is matched against 1.
+    // The ask is matched against revision 1.
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 0, 5)]);
-    confirmations.ask(Millis(GRACE), Revision(1), "later than what is held");
+    confirmations.ask(Millis(GRACE), Revision(1), "newer than the held sections");
     assert!(confirmations.take(Millis(GRACE + 251), &mut coverage).is_empty());
     answer(&mut coverage, GRACE + 251, 1, ReplayPart::Events(section(0, 1, 0, 5, &[])), true);
-    assert_eq!(coverage.gaps(), 0, "what was held is given");
-    assert_eq!(confirmations.take(Millis(GRACE + 251), &mut coverage), ["later than what is held"]);
+    assert_eq!(coverage.gaps(), 0, "held sections are given");
+    assert_eq!(confirmations.take(Millis(GRACE + 251), &mut coverage), ["newer than the held sections"]);
 }
 
 #[test]
-fn what_is_outdated_already_holds_no_confirmation() {
+fn outdated_sections_do_not_delay_a_confirmation() {
     let mut coverage = asking();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     offer(&mut coverage, GRACE, section(1, 3, 0, 1, &[]));
     coverage.require(Revision(3));
     offer(&mut coverage, GRACE, section(0, 3, 7, 9, &[]));
-    confirmations.ask(Millis(GRACE), Revision(3), "as another before it");
-    assert_eq!(confirmations.take(Millis(GRACE), &mut coverage), ["as another before it"]);
+    confirmations.ask(Millis(GRACE), Revision(3), "same revision as confirmed");
+    assert_eq!(confirmations.take(Millis(GRACE), &mut coverage), ["same revision as confirmed"]);
 }
 
-/// Otherwise all that it sends would have to be read again, while it has too much to do already.
+/// Otherwise a busy router would have to read again all that it sends.
 #[test]
-fn a_router_that_lags_holds_a_confirmation_for_longer_than_one_of_which_nothing_comes() {
+fn lagging_router_delays_a_confirmation_longer_than_a_silent_one() {
     let mut coverage = coverage();
     let mut confirmations = Confirmations::new(250, TIMEOUT);
     let mut through = 0;
@@ -143,20 +145,20 @@ fn a_router_that_lags_holds_a_confirmation_for_longer_than_one_of_which_nothing_
         lags(&mut coverage, now, 1);
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
         let next = if now < 350 { 350 } else { now + 250 };
-        assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(next)), "if nothing comes");
+        assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(next)), "if nothing is received");
     }
     lags(&mut coverage, 600, 2);
     assert_eq!(confirmations.take(Millis(600), &mut coverage), ["held"]);
-    // It stops.
-    confirmations.ask(Millis(610), Revision(3), "deserted");
+    // The router stops.
+    confirmations.ask(Millis(610), Revision(3), "silent router");
     assert!(confirmations.take(Millis(859), &mut coverage).is_empty());
-    assert_eq!(confirmations.take(Millis(860), &mut coverage), ["deserted"]);
-    // It never comes up.
-    confirmations.ask(Millis(900), Revision(4), "given up");
+    assert_eq!(confirmations.take(Millis(860), &mut coverage), ["silent router"]);
+    // The router never reaches the revision.
+    confirmations.ask(Millis(900), Revision(4), "second deadline");
     let last = 900 + 250 + TIMEOUT;
     for now in (1_000..last).step_by(100) {
         lags(&mut coverage, now, 3);
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
     }
-    assert_eq!(confirmations.take(Millis(last), &mut coverage), ["given up"]);
+    assert_eq!(confirmations.take(Millis(last), &mut coverage), ["second deadline"]);
 }

@@ -1,20 +1,20 @@
-//! What becomes of promises when another life of the stream begins.
+//! Tests of a new epoch of the stream.
 
 use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
 use tickwire_core::coverage::{CoverageEvent, SectionOutcome};
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
 
-use crate::made::{GRACE, LIFE, answer, apply, asking, asks, coverage, epoch, offer, section};
+use crate::fixtures::{EPOCH_ID, GRACE, answer, apply, asking, asks, coverage, epoch, offer, section};
 
 #[test]
-fn who_was_promised_something_is_given_the_next_life_of_the_stream_from_its_beginning() {
+fn complete_coverage_starts_a_new_epoch_at_its_beginning() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
     offer(&mut coverage, 0, section(1, 1, 0, 91, &[]));
     let (mut steps, next) = (Vec::new(), epoch(EpochId(8), 60));
     coverage.offer(Millis(0), next, section(0, 1, 62, 65, &[(64, "new")]), &mut steps);
     let adopt = |partition| CoverageEvent::Adopt { partition: Partition(partition), at: Seq(60) };
-    let reset = CoverageEvent::Reset { former: Some(LIFE), epoch: next };
+    let reset = CoverageEvent::Reset { former: Some(EPOCH_ID), epoch: next };
     assert_eq!(steps, [reset, adopt(0), adopt(1)]);
     assert_eq!(coverage.position().unwrap().seqs, [Seq(60), Seq(60)]);
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 60, 62)]);
@@ -26,40 +26,40 @@ fn who_was_promised_something_is_given_the_next_life_of_the_stream_from_its_begi
 }
 
 #[test]
-fn who_was_promised_nothing_yet_begins_where_routers_do() {
+fn incomplete_coverage_starts_a_new_epoch_at_the_first_section() {
     let mut coverage = coverage();
-    // Of partition 1 nothing was heard, so that nothing can have been confirmed.
+    // Partition 1 has not started, so nothing can have been confirmed.
     offer(&mut coverage, 0, section(0, 1, 0, 90, &[]));
     let (mut steps, next) = (Vec::new(), epoch(EpochId(8), 0));
     coverage.offer(Millis(0), next, section(0, 1, 2, 3, &[(3, "new")]), &mut steps);
-    let reset = CoverageEvent::Reset { former: Some(LIFE), epoch: next };
+    let reset = CoverageEvent::Reset { former: Some(EPOCH_ID), epoch: next };
     let adopt = CoverageEvent::Adopt { partition: Partition(0), at: Seq(2) };
     assert_eq!(steps, [reset, adopt, apply(0, 2, 3, &[(3, "new")])]);
     assert!(!coverage.is_complete());
 }
 
 #[test]
-fn nobody_begins_before_the_life_of_the_stream_does() {
+fn coverage_starts_no_earlier_than_the_epoch() {
     let (mut coverage, mut steps) = (coverage(), Vec::new());
-    let claimed = section(0, 1, 50, 62, &[(55, "of the former life"), (61, "new")]);
-    coverage.offer(Millis(0), epoch(LIFE, 60), claimed, &mut steps);
-    let reset = CoverageEvent::Reset { former: None, epoch: epoch(LIFE, 60) };
+    let offered = section(0, 1, 50, 62, &[(55, "of the former epoch"), (61, "new")]);
+    coverage.offer(Millis(0), epoch(EPOCH_ID, 60), offered, &mut steps);
+    let reset = CoverageEvent::Reset { former: None, epoch: epoch(EPOCH_ID, 60) };
     let adopt = CoverageEvent::Adopt { partition: Partition(0), at: Seq(60) };
     assert_eq!(steps, [reset, adopt, apply(0, 60, 62, &[(61, "new")])]);
 }
 
 #[test]
-fn a_life_that_no_other_could_follow_is_not_believed() {
+fn epoch_beyond_the_last_valid_id_is_refused() {
     let (mut coverage, mut steps) = (coverage(), Vec::new());
     offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
-    let claimed = section(0, 1, 0, 9, &[]);
-    let offered = coverage.offer(Millis(0), epoch(EpochId(u64::MAX), 0), claimed, &mut steps);
-    assert_eq!((offered, steps), (SectionOutcome::Foreign, vec![]));
+    let offered = section(0, 1, 0, 9, &[]);
+    let outcome = coverage.offer(Millis(0), epoch(EpochId(u64::MAX), 0), offered, &mut steps);
+    assert_eq!((outcome, steps), (SectionOutcome::Foreign, vec![]));
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 4, 5, &[])).1, [apply(0, 4, 5, &[])]);
 }
 
 #[test]
-fn a_stream_made_anew_ends_every_repair() {
+fn new_epoch_ends_every_repair() {
     let mut coverage = asking();
     let mut steps = Vec::new();
     coverage.offer(Millis(30), epoch(EpochId(8), 0), section(0, 1, 0, 2, &[]), &mut steps);

@@ -1,4 +1,4 @@
-//! What gateways tell of what they want.
+//! Tests of a gateway's interest.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use tickwire_core::interest::log::{Bounds, InterestLog};
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_testkit::blank_event;
 
-use crate::made::node;
+use crate::fixtures::node;
 
 #[test]
-fn interest_grows_with_the_next_revision_and_shrinks_late() {
+fn interest_grows_with_the_next_revision_and_shrinks_after_a_delay() {
     let mut log = InterestLog::new(node("gw"), View::default(), 1_000, Bounds::default());
     let narrow = Filter {
         symbols: Some([Symbol::new("AAPL").unwrap()].into()),
@@ -23,20 +23,20 @@ fn interest_grows_with_the_next_revision_and_shrinks_late() {
     let narrow = Arc::new(narrow);
     assert_eq!(log.add(&wide), Revision(1));
     assert_eq!(log.cut(Millis(0)).unwrap().set.len(), 1);
-    assert_eq!(log.add(&narrow), Revision(1), "what is asked for already is part of every revision since");
+    assert_eq!(log.add(&narrow), Revision(1), "a want that is covered already has the old revision");
     assert_eq!(log.cut(Millis(0)), None);
     log.remove(Millis(0), wide.clone());
     assert_eq!(log.cut(Millis(999)), None);
     let shrunk = log.cut(Millis(1_000)).unwrap();
     assert_eq!((shrunk.revision, shrunk.set[0].1.min_confidence), (Revision(2), Confidence::new(0.8)));
-    assert_eq!(log.add(&wide), Revision(3), "what grew again is part of the next revision only");
+    assert_eq!(log.add(&wide), Revision(3), "a want that grows again has the next revision");
     log.remove(Millis(2_000), wide);
     log.remove(Millis(2_000), narrow);
     assert_eq!(log.cut(Millis(3_000)).unwrap().unset.len(), 1);
 }
 
 #[test]
-fn who_wants_a_room_is_not_sent_what_is_not_in_it() {
+fn room_filter_excludes_events_outside_the_room() {
     let room = |name: &str| Room::new(name).unwrap();
     let of_rooms =
         |names: &[&str]| Filter { rooms: Some(names.iter().map(|name| room(name)).collect()), ..Filter::default() };
@@ -53,11 +53,11 @@ fn who_wants_a_room_is_not_sent_what_is_not_in_it() {
     log.remove(Millis(0), Arc::new(of_rooms(&["vip"])));
     assert!(!admits(&mut log, &["vip"]));
     log.add(&Arc::new(Filter::default()));
-    assert!(admits(&mut log, &[]), "another wants all of the kind");
+    assert!(admits(&mut log, &[]), "another filter wants the whole kind");
 }
 
 #[test]
-fn only_users_away_from_home_are_named() {
+fn only_strays_are_listed() {
     let view = |names: &[&str]| {
         let member = |name: &&str| Member { node: node(name), role: Role::Gateway, weight: 1, draining: false };
         View { version: 1, members: names.iter().map(member).collect() }
@@ -70,7 +70,7 @@ fn only_users_away_from_home_are_named() {
     let (at_home, stray) = (user("gw-1"), user("gw-2"));
     let mut log = InterestLog::new(node("gw-1"), both.clone(), 0, Bounds::default());
     log.cut(Millis(0)).unwrap();
-    assert_eq!(log.add_user(&at_home), Revision(1), "the routers know by the ring");
+    assert_eq!(log.add_user(&at_home), Revision(1), "the ring names the home gateway");
     assert_eq!(log.cut(Millis(0)), None);
     assert_eq!(log.add_user(&stray), Revision(2));
     assert_eq!(log.cut(Millis(0)).unwrap().strays, std::slice::from_ref(&stray));

@@ -1,10 +1,10 @@
-//! Coverage, claims and interest by example: each rule once, small enough to read. The simulator tries them together.
+//! Coverage, sections and interest by example: a small test for each rule. The simulator tests them together.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
-mod claims;
+mod builder;
 mod confirmations;
 mod epochs;
+mod fixtures;
 mod interest;
-mod made;
 mod repairs;
 mod sections;

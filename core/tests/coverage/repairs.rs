@@ -1,33 +1,33 @@
-//! How gaps are repaired: what is asked for, when, and what becomes of the answers.
+//! Tests of repairs: the asks, their times, and the answers.
 
 use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
 use tickwire_core::coverage::{Coverage, GapReason, Repaired, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 
-use crate::made::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
+use crate::fixtures::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
 
 #[test]
-fn a_gap_is_asked_for_when_its_grace_is_over_and_holds_no_other_partition() {
+fn gap_is_asked_for_after_its_grace_and_delays_no_other_partition() {
     let mut coverage = asking();
     offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
     assert_eq!(offer(&mut coverage, GRACE, section(1, 1, 0, 8, &[])).1, [apply(1, 0, 8, &[])]);
-    // An answer of two messages: what is held follows at once.
+    // An answer of two messages. The held section follows at once.
     let first = answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 1, 0, 3, &[(2, "a")])), false);
     assert_eq!(first, (SectionOutcome::Applied, vec![apply(0, 0, 3, &[(2, "a")])]));
     let rest = answer(&mut coverage, 40, 1, ReplayPart::Events(section(0, 1, 3, 5, &[])), true);
     assert_eq!(rest.1, [apply(0, 3, 5, &[]), apply(0, 5, 7, &[(6, "b")])]);
     assert_eq!(coverage.next_expiry(), None);
-    let told: Vec<Repaired> = coverage.repaired().collect();
+    let reported: Vec<Repaired> = coverage.repaired().collect();
     let repaired = Repaired { partition: Partition(0), from: Seq(0), through: Seq(7), lasted: 40, asks: 1 };
-    assert_eq!(told, [repaired]);
+    assert_eq!(reported, [repaired]);
 }
 
 #[test]
-fn an_answer_may_come_in_pieces_out_of_order_twice_and_after_its_time() {
+fn answer_may_be_split_reordered_duplicated_and_late() {
     let mut coverage = asking();
     let piece = |prev, through| ReplayPart::Events(section(0, 1, prev, through, &[(through, "x")]));
     assert_eq!(answer(&mut coverage, 30, 1, piece(3, 5), true), (SectionOutcome::Held, vec![]));
-    // Only what is still missing is asked for again, after a pause.
+    // Only the range that is still missing is asked for again, after a pause.
     assert_eq!(asks(&mut coverage, 30), (vec![], vec![]));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 3)]);
     let late = answer(&mut coverage, 90, 1, piece(0, 3), false);
@@ -37,30 +37,30 @@ fn an_answer_may_come_in_pieces_out_of_order_twice_and_after_its_time() {
 }
 
 #[test]
-fn an_answer_that_ends_early_is_followed_by_the_next_ask_at_once() {
+fn incomplete_answer_is_followed_by_the_next_ask_at_once() {
     let mut coverage = asking();
     answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 1, 0, 2, &[])), true);
     assert_eq!(asks(&mut coverage, 30).0, [(2, 0, 2, 5)]);
 }
 
 #[test]
-fn a_gap_is_told_when_it_was_asked_for_in_vain_for_too_long() {
+fn gap_is_reported_after_asks_failed_for_too_long() {
     let mut coverage = asking();
-    // Refused: after a pause. Not answered: at once. The time of both counts.
+    // After a refusal the next ask follows after a pause, after a timeout at once. Both times count.
     answer(&mut coverage, 30, 1, ReplayPart::Refused(ReplayRefusal::UnknownInterest), true);
     assert_eq!(coverage.next_expiry(), Some(Millis(80)));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 0, 5)]);
     assert_eq!(coverage.next_expiry(), Some(Millis(80 + TIMEOUT)));
     assert_eq!(asks(&mut coverage, 80 + TIMEOUT).0, [(3, 0, 0, 5)]);
-    // A late word on an earlier ask says nothing of this one.
+    // A late answer to an earlier ask does not affect this one.
     assert_eq!(answer(&mut coverage, 1_200, 2, ReplayPart::Refused(ReplayRefusal::Busy), true).1, []);
-    let told = asks(&mut coverage, 80 + 2 * TIMEOUT);
-    assert_eq!(told, (vec![], vec![gap(0, 0, 5, GapReason::Lost), apply(0, 5, 7, &[(6, "b")])]));
+    let reported = asks(&mut coverage, 80 + 2 * TIMEOUT);
+    assert_eq!(reported, (vec![], vec![gap(0, 0, 5, GapReason::Lost), apply(0, 5, 7, &[(6, "b")])]));
     assert_eq!((coverage.next_expiry(), coverage.repaired().count()), (None, 0));
 }
 
 #[test]
-fn whatever_moves_a_partition_on_starts_the_counting_of_time_anew() {
+fn progress_resets_the_time_of_failed_asks() {
     let mut coverage = asking();
     let mut now = GRACE;
     for (number, through) in [(1, 1), (4, 2), (7, 3)] {
@@ -75,7 +75,7 @@ fn whatever_moves_a_partition_on_starts_the_counting_of_time_anew() {
 }
 
 #[test]
-fn a_router_that_is_busy_is_asked_again_after_growing_pauses_and_however_often() {
+fn busy_router_is_asked_again_without_limit_after_growing_pauses() {
     let mut coverage = asking();
     let mut now = GRACE;
     for (number, pause) in (1..).zip([50, 100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000, 2_000]) {
@@ -90,7 +90,7 @@ fn a_router_that_is_busy_is_asked_again_after_growing_pauses_and_however_often()
 }
 
 #[test]
-fn an_ask_tells_how_many_before_it_were_not_answered() {
+fn ask_counts_the_unanswered_asks_before_it() {
     let mut coverage = asking();
     let mut steps = Vec::new();
     let mut next = |coverage: &mut Coverage<&'static str>, now| {
@@ -99,13 +99,13 @@ fn an_ask_tells_how_many_before_it_were_not_answered() {
     };
     assert_eq!(next(&mut coverage, GRACE + TIMEOUT), Some(1));
     assert_eq!(next(&mut coverage, GRACE + 2 * TIMEOUT), Some(2));
-    // An answer is an answer, whatever it says.
+    // A refusal counts as an answer.
     answer(&mut coverage, GRACE + 2 * TIMEOUT, 3, ReplayPart::Refused(ReplayRefusal::Busy), true);
     assert_eq!(next(&mut coverage, GRACE + 3 * TIMEOUT), Some(0));
 }
 
 #[test]
-fn the_time_of_an_ask_that_could_not_be_sent_does_not_count() {
+fn time_of_an_unsent_ask_does_not_count() {
     let mut coverage = asking();
     let mut now = GRACE;
     for number in 1..10 {
@@ -117,7 +117,7 @@ fn the_time_of_an_ask_that_could_not_be_sent_does_not_count() {
 }
 
 #[test]
-fn what_the_stream_discarded_is_told_and_no_more_than_that() {
+fn exactly_the_discarded_range_is_reported_as_a_gap() {
     let mut coverage = asking();
     let removed = |from, through| ReplayPart::Removed {
         partition: Partition(0),
@@ -125,10 +125,10 @@ fn what_the_stream_discarded_is_told_and_no_more_than_that() {
         through: Seq(through),
         damaged: None,
     };
-    // What came after all while it was asked for is given.
+    // A section received while the ask is pending is given.
     offer(&mut coverage, 25, section(0, 1, 2, 3, &[(3, "x")]));
-    let told = answer(&mut coverage, 30, 1, removed(0, 4), false);
-    assert_eq!(told.1, [gap(0, 0, 2, GapReason::Retention), apply(0, 2, 3, &[(3, "x")])]);
+    let reported = answer(&mut coverage, 30, 1, removed(0, 4), false);
+    assert_eq!(reported.1, [gap(0, 0, 2, GapReason::Retention), apply(0, 2, 3, &[(3, "x")])]);
     let again = answer(&mut coverage, 30, 1, removed(0, 4), true);
     assert_eq!(again, (SectionOutcome::Applied, vec![gap(0, 3, 4, GapReason::Retention)]));
     assert_eq!(answer(&mut coverage, 30, 1, removed(0, 4), true), (SectionOutcome::Duplicate, vec![]));
@@ -136,7 +136,7 @@ fn what_the_stream_discarded_is_told_and_no_more_than_that() {
 }
 
 #[test]
-fn of_a_gap_that_is_too_long_the_older_part_is_told() {
+fn older_part_of_a_too_long_gap_is_reported() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     offer(&mut coverage, 0, section(0, 1, 1_500, 1_501, &[]));
@@ -144,7 +144,7 @@ fn of_a_gap_that_is_too_long_the_older_part_is_told() {
 }
 
 #[test]
-fn only_so_many_replays_are_under_way_and_the_longest_due_goes_first() {
+fn concurrent_replays_are_limited_and_the_longest_due_is_first() {
     let mut coverage = Coverage::new(3, LIMITS);
     for partition in [2, 0, 1] {
         offer(&mut coverage, 0, section(partition, 1, 0, 0, &[]));
@@ -159,7 +159,7 @@ fn only_so_many_replays_are_under_way_and_the_longest_due_goes_first() {
 }
 
 #[test]
-fn an_answer_tells_nothing_of_what_routers_do_at_present() {
+fn answer_does_not_count_as_live_reading() {
     let mut coverage = coverage();
     assert_eq!(
         answer(&mut coverage, 0, 1, ReplayPart::Events(section(0, 9, 0, 5, &[])), true),

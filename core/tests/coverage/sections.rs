@@ -1,13 +1,13 @@
-//! What becomes of sections: applied, held, trimmed, or asked for again because they prove nothing.
+//! Tests of offered sections: applied, held, trimmed, or asked for again because they are invalid.
 
 use tickwire_core::coverage::SectionOutcome;
 use tickwire_core::coverage::replay::ReplayPart;
 use tickwire_core::ids::{EpochId, Millis, Partition, Revision, Seq};
 
-use crate::made::{GRACE, LIFE, answer, apply, asking, asks, coverage, offer, section};
+use crate::fixtures::{EPOCH_ID, GRACE, answer, apply, asking, asks, coverage, offer, section};
 
 #[test]
-fn coverage_applies_what_follows_and_trims_what_is_known() {
+fn coverage_applies_new_ranges_and_trims_known_ones() {
     let mut coverage = coverage();
     let first = offer(&mut coverage, 0, section(0, 1, 10, 12, &[(12, "a")]));
     assert_eq!(first, (SectionOutcome::Applied, vec![apply(0, 10, 12, &[(12, "a")])]));
@@ -18,7 +18,7 @@ fn coverage_applies_what_follows_and_trims_what_is_known() {
 }
 
 #[test]
-fn coverage_puts_sections_in_order_within_the_grace() {
+fn coverage_reorders_sections_within_the_grace() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 5, 7, &[(6, "b")])), (SectionOutcome::Held, vec![]));
@@ -28,13 +28,13 @@ fn coverage_puts_sections_in_order_within_the_grace() {
 }
 
 #[test]
-fn coverage_holds_within_a_bound_and_asks_for_what_it_lets_go() {
+fn held_sections_are_bounded_and_dropped_ones_are_asked_for() {
     let mut coverage = asking();
     offer(&mut coverage, 20, section(0, 1, 7, 9, &[(8, "c"), (9, "d")]));
     let full = coverage.held_bytes();
     assert_eq!(offer(&mut coverage, 20, section(0, 1, 9, 10, &[(10, "e")])), (SectionOutcome::Held, vec![]));
     assert_eq!((full, coverage.held_bytes()), (187, 187), "two sections of 56 bytes, three events of 25");
-    // What others need does not hinder one that needs little.
+    // A partition that holds little is not affected by others that hold much.
     offer(&mut coverage, 20, section(1, 1, 0, 0, &[]));
     offer(&mut coverage, 20, section(1, 1, 1, 2, &[(2, "f")]));
     assert_eq!(coverage.held_bytes(), 187 + 81);
@@ -46,18 +46,18 @@ fn coverage_holds_within_a_bound_and_asks_for_what_it_lets_go() {
 }
 
 #[test]
-fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
+fn sections_older_than_a_confirmed_revision_are_outdated() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 3, 0, 4, &[]));
     coverage.require(Revision(4));
-    // No other section need come: what one tells of that proves nothing is asked for.
+    // The range of an outdated section is asked for without another section.
     assert_eq!(offer(&mut coverage, 0, section(0, 3, 4, 6, &[(5, "a")])), (SectionOutcome::Outdated, vec![]));
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
     offer(&mut coverage, GRACE, section(0, 4, 6, 7, &[]));
     let old = answer(&mut coverage, 30, 1, ReplayPart::Events(section(0, 3, 4, 6, &[])), true);
     assert_eq!(old, (SectionOutcome::Outdated, vec![]));
     assert_eq!(asks(&mut coverage, 80).0, [(2, 0, 4, 6)]);
-    // What waits loses its proof as well.
+    // Held sections become outdated too.
     coverage.require(Revision(5));
     let new = answer(&mut coverage, 90, 2, ReplayPart::Events(section(0, 5, 4, 6, &[(5, "a")])), true);
     assert_eq!(new.1, [apply(0, 4, 6, &[(5, "a")])]);
@@ -65,18 +65,18 @@ fn coverage_takes_no_proof_from_a_revision_older_than_what_was_confirmed() {
 }
 
 #[test]
-fn the_range_of_a_section_that_cannot_be_read_is_asked_for() {
+fn range_of_an_undecodable_section_is_asked_for() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 4, &[]));
     coverage.unreadable(Millis(0), EpochId(6), Partition(0), Seq(9));
-    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(3));
+    coverage.unreadable(Millis(0), EPOCH_ID, Partition(0), Seq(3));
     assert_eq!(coverage.next_expiry(), None);
-    coverage.unreadable(Millis(0), LIFE, Partition(0), Seq(6));
+    coverage.unreadable(Millis(0), EPOCH_ID, Partition(0), Seq(6));
     assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 4, 6)]);
 }
 
 #[test]
-fn a_section_that_contradicts_itself_proves_nothing_and_is_asked_for() {
+fn unsound_section_is_refused_and_its_range_asked_for() {
     let out_of_order = section(0, 1, 4, 9, &[(6, "a"), (5, "b")]);
     let twice = section(0, 1, 4, 9, &[(6, "a"), (6, "a")]);
     let before = section(0, 1, 4, 9, &[(4, "a")]);
@@ -92,7 +92,7 @@ fn a_section_that_contradicts_itself_proves_nothing_and_is_asked_for() {
 }
 
 #[test]
-fn a_section_that_ends_before_it_starts_leaves_no_deadline_behind() {
+fn section_with_reversed_range_leaves_no_deadline() {
     let mut coverage = coverage();
     offer(&mut coverage, 0, section(0, 1, 0, 3, &[]));
     assert_eq!(offer(&mut coverage, 0, section(0, 1, 10, 5, &[])), (SectionOutcome::Unsound, vec![]));

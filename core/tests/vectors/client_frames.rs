@@ -1,4 +1,4 @@
-//! What clients say.
+//! Vectors of the frames of clients.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -62,15 +62,15 @@ fn tokens_stay_out_of_logs() {
 }
 
 #[test]
-fn a_bare_word_is_answered_with_how_it_is_written() {
-    let told = |bytes: &[u8], encoding| ClientFrame::parse(bytes, encoding).unwrap_err().message;
+fn bare_action_name_is_answered_with_its_frame() {
+    let message_of = |bytes: &[u8], encoding| ClientFrame::parse(bytes, encoding).unwrap_err().message;
     for bare in ["ping", "PING\r\n", "\"ping\"", " 'ping' "] {
-        let message = told(bare.as_bytes(), Encoding::Json);
+        let message = message_of(bare.as_bytes(), Encoding::Json);
         assert!(message.ends_with("; write it as {\"action\":\"ping\"}"), "{bare:?}: {message}");
     }
-    let message = told(b"\xa4ping", Encoding::MsgPack);
+    let message = message_of(b"\xa4ping", Encoding::MsgPack);
     assert!(message.ends_with("; write it as {\"action\":\"ping\"}"), "{message}");
     for other in ["pong", "", "[\"ping\"]", &"ping".repeat(10_000)] {
-        assert!(!told(other.as_bytes(), Encoding::Json).contains("write it as"), "{other:.20}");
+        assert!(!message_of(other.as_bytes(), Encoding::Json).contains("write it as"), "{other:.20}");
     }
 }

@@ -1,4 +1,4 @@
-//! Messages and the events, or dead letters, that they are.
+//! Vectors of messages, with the events or dead letters that they give.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(crate) struct EventCase {
     payload_size: Option<usize>,
     event: Option<Value>,
     reason: Option<String>,
-    /// A text that the refusal's detail has.
+    /// A text that the error's detail contains.
     detail: Option<String>,
 }
 
@@ -45,12 +45,12 @@ impl EventCase {
                 let frame = r#"{"pad":""}"#;
                 frame.replace("\"\"", &format!("\"{}\"", "x".repeat(size - frame.len()))).into_bytes()
             }
-            _ => panic!("{}: one payload, please", self.name),
+            _ => panic!("{}: exactly one payload is needed", self.name),
         }
     }
 }
 
-/// An event as the vectors write it.
+/// An event in the form of the vectors.
 fn shown(event: &Event) -> Value {
     let mut shown = json!({
         "kind": event.kind, "key": event.key, "id": event.id, "ts": event.ts.to_string(), "priority": event.priority,
@@ -108,7 +108,7 @@ fn events() {
     }
 }
 
-/// The event of a case that is sure to be one.
+/// The event of a case that is expected to decode.
 pub(crate) fn decoded(case: &EventCase) -> Event {
     let raw = RawMessage {
         kind_token: &case.kind,

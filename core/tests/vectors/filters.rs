@@ -1,4 +1,4 @@
-//! Filters as clients write them, and what passes them.
+//! Vectors of filters, and of the events that pass them.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +89,8 @@ fn lists_are_bounded() {
     let rooms = |n: usize| json!({ "rooms": (0..n).map(|i| i.to_string()).collect::<Vec<_>>() });
     assert_eq!(Filter::parse(&rooms(1_000), &kinds()).unwrap().rooms.unwrap().len(), 1_000);
     assert!(Filter::parse(&rooms(1_001), &kinds()).is_err());
-    let paths = |n: usize| json!({ "data": (0..n).map(|i| (i.to_string(), json!({ "eq": i }))).collect::<serde_json::Map<_, _>>() });
+    let condition = |i: usize| (i.to_string(), json!({ "eq": i }));
+    let paths = |n: usize| json!({ "data": (0..n).map(condition).collect::<serde_json::Map<_, _>>() });
     assert_eq!(Filter::parse(&paths(16), &kinds()).unwrap().data.len(), 16);
     let error = Filter::parse(&paths(17), &kinds()).unwrap_err();
     assert_eq!(error.problem, FilterProblem::TooMany { len: 17, max: 16 });

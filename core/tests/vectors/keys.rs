@@ -1,4 +1,4 @@
-//! Keys as subject tokens.
+//! Vectors of keys as subject tokens.
 
 use serde::Deserialize;
 use tickwire_core::event::key;

@@ -1,6 +1,6 @@
-//! The golden vectors: every wire format as it is written down in this folder, for other languages as well.
+//! The golden vectors: every wire format as files in this folder, also for other languages.
 //!
-//! Each module reads the file of its name and holds the crate against it; `protocol` holds the documentation against
+//! Each module reads the file of its name and compares the crate with it. `protocol` compares the documentation with
 //! the files.
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The messages between nodes, and positions, byte by byte.
+//! Vectors of the messages between nodes and of positions, byte by byte.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ struct NodeVectors {
 
 #[derive(Deserialize)]
 struct MessageVector {
-    /// Which type of message it is.
+    /// The type of message.
     message: String,
     /// The message as JSON, field by field.
     value: serde_json::Value,
@@ -34,7 +34,7 @@ struct MessageVector {
 
 #[derive(Deserialize)]
 struct PositionVector {
-    incarnation: u64,
+    epoch_id: u64,
     seqs: Vec<u64>,
     text: String,
 }
@@ -66,7 +66,7 @@ fn messages_between_nodes() {
 }
 
 #[test]
-fn what_is_not_a_message_of_this_version_is_refused() {
+fn empty_malformed_and_other_version_messages_are_refused() {
     assert!(matches!(wire::decode::<View>(&[]), Err(WireError::Empty)));
     assert!(matches!(wire::decode::<View>(&[2, 0x92, 0, 0x90]), Err(WireError::Version { found: 2 })));
     assert!(matches!(wire::decode::<View>(&[1, 0xc1]), Err(WireError::Malformed(_))));
@@ -78,14 +78,14 @@ fn what_is_not_a_message_of_this_version_is_refused() {
 fn positions() {
     for vector in vectors::<NodeVectors>("nodes.json").positions {
         let position =
-            Position { epoch_id: EpochId(vector.incarnation), seqs: vector.seqs.into_iter().map(Seq).collect() };
+            Position { epoch_id: EpochId(vector.epoch_id), seqs: vector.seqs.into_iter().map(Seq).collect() };
         assert_eq!(position.to_string(), vector.text);
         assert_eq!(vector.text.parse(), Ok(position));
     }
 }
 
 #[test]
-fn what_is_not_a_position_is_refused() {
+fn malformed_positions_are_refused() {
     for text in vectors::<NodeVectors>("nodes.json").bad_positions {
         assert_eq!(text.parse::<Position>(), Err(PositionError::Malformed), "{text}");
     }
@@ -93,24 +93,24 @@ fn what_is_not_a_position_is_refused() {
 }
 
 #[test]
-fn a_position_of_more_partitions_than_a_stream_has_is_refused_by_its_first_bytes() {
+fn position_with_too_many_partitions_is_refused_by_its_first_bytes() {
     let of = |partitions: usize| Position { epoch_id: EpochId(1), seqs: vec![Seq(0); partitions] }.to_string();
     assert_eq!(of(1024).parse::<Position>().unwrap().seqs.len(), 1024);
     assert_eq!(of(1025).parse::<Position>(), Err(PositionError::Partitions { found: 1025 }));
-    // What follows the count is not even looked at.
+    // The bytes after the count are not decoded.
     let text = format!("{}{}", &of(49_000)[..40], "!".repeat(65_000));
     assert_eq!(text.parse::<Position>(), Err(PositionError::Partitions { found: 49_000 }));
 }
 
 proptest::proptest! {
     #[test]
-    fn a_position_comes_back_as_it_went(incarnation: u64, seqs: Vec<u64>) {
-        let position = Position { epoch_id: EpochId(incarnation), seqs: seqs.into_iter().map(Seq).collect() };
+    fn positions_round_trip(epoch_id: u64, seqs: Vec<u64>) {
+        let position = Position { epoch_id: EpochId(epoch_id), seqs: seqs.into_iter().map(Seq).collect() };
         proptest::prop_assert_eq!(position.to_string().parse(), Ok(position));
     }
 
     #[test]
-    fn any_text_is_a_position_or_refused(text in "[A-Za-z0-9_=-]{0,60}") {
+    fn any_text_is_parsed_as_a_position_or_refused(text in "[A-Za-z0-9_=-]{0,60}") {
         if let Ok(position) = text.parse::<Position>() {
             proptest::prop_assert_eq!(position.to_string().parse(), Ok(position));
         }

@@ -1,4 +1,4 @@
-//! The documentation of the protocol shows what the vectors and the tables of codes say.
+//! Compares the documentation of the protocol with the vectors and the tables of codes.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::client_frames::ClientFrames;
 use crate::read::{file, vectors};
 use crate::server_frames::ServerFrames;
 
-/// Every line of the protocol's documentation that shows a frame is a line of the vectors.
+/// Every line of the protocol's documentation with a frame is a line of the vectors.
 #[test]
 fn documented_frames_are_those_of_the_vectors() {
     let client: ClientFrames = vectors("client_frames.json");
@@ -32,9 +32,9 @@ fn documented_codes_are_those_of_the_tables() {
     assert_eq!(table.trim(), tickwire_core::protocol::codes::markdown().trim());
 }
 
-/// The page has the table once more, since it has no other way to know it.
+/// The web page has a copy of the table.
 #[test]
-fn the_page_reconnects_as_the_table_says() {
+fn web_page_has_the_reconnect_table() {
     let page = file("../web/app.js");
     let (_, rest) = page.split_once("const RECONNECT = {\n").unwrap();
     let (table, _) = rest.split_once("};").unwrap();
@@ -43,9 +43,9 @@ fn the_page_reconnects_as_the_table_says() {
     assert_eq!(table, expected);
 }
 
-/// Only what a client itself must mend is final: time, a pause or another session mend everything else.
+/// Only causes that the client itself must fix are final. Time, a pause or a new session fix all others.
 #[test]
-fn clients_come_back_after_all_but_these_closes() {
+fn clients_reconnect_after_all_but_these_close_codes() {
     let words = |word| CloseCode::ALL.iter().filter(move |code| code.reconnect() == word).map(|code| code.code());
     assert_eq!(words(Reconnect::No).collect::<Vec<_>>(), [1002, 1007, 4001, 4003]);
     assert_eq!(words(Reconnect::NewToken).collect::<Vec<_>>(), [4009]);

@@ -1,4 +1,4 @@
-//! What all vectors are read with.
+//! Reads the vectors.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }
 
-/// The kinds of the cluster that the vectors are about.
+/// The kinds of the cluster in the vectors.
 pub(crate) fn kinds() -> Kinds {
     Kinds::new([(Kind::from("news"), KindAudience::Public), (Kind::from("note"), KindAudience::User)])
 }

@@ -1,4 +1,4 @@
-//! Where the ring places partitions and users: it must agree between processes, versions and languages.
+//! Vectors of the ring: processes, versions and languages must agree on owners and home gateways.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ struct RingVector {
     view: View,
     /// The view's id, in hexadecimal digits.
     id: String,
-    /// Users, each with the name of the gateway that is their home.
+    /// Users, each with the name of the home gateway.
     homes: BTreeMap<String, String>,
     /// The routers that should own partitions 0, 1, 2 ….
     owners: Vec<String>,
@@ -60,7 +60,7 @@ fn users_spread_evenly_and_few_move_when_a_gateway_joins() {
         *homes.entry(before.home(&user).unwrap().clone()).or_default() += 1;
         if before.home(&user) != after.home(&user) {
             moved += 1;
-            assert_eq!(after.home(&user).unwrap().id.as_str(), "gateway-4", "users move to the newcomer alone");
+            assert_eq!(after.home(&user).unwrap().id.as_str(), "gateway-4", "users move only to the new gateway");
         }
     }
     assert!(homes.values().all(|users| (2_250..2_750).contains(users)), "{homes:?}");
@@ -68,12 +68,12 @@ fn users_spread_evenly_and_few_move_when_a_gateway_joins() {
 }
 
 #[test]
-fn a_view_is_known_by_the_gateways_that_take_users() {
+fn view_id_depends_only_on_gateways_that_do_not_drain() {
     let base = view(2, 3);
     let mut other = base.clone();
     other.version = 9;
     other.members.retain(|member| member.role == Role::Gateway);
-    assert_eq!(base.id(), other.id(), "neither routers nor the version place users");
+    assert_eq!(base.id(), other.id(), "routers and the version do not affect home gateways");
     for change in [
         |member: &mut Member| member.node.nonce = Nonce(99),
         |member: &mut Member| member.weight = 2,
@@ -87,7 +87,7 @@ fn a_view_is_known_by_the_gateways_that_take_users() {
 }
 
 #[test]
-fn a_draining_node_is_given_nothing_new() {
+fn draining_node_gets_no_users_or_partitions() {
     let mut drained = view(3, 3);
     for member in &mut drained.members {
         member.draining = member.node.id.as_str().ends_with("-1");
@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn weights_count(weight in 2..6u8) {
+    fn share_of_users_follows_the_weight(weight in 2..6u8) {
         let mut heavy = view(0, 2);
         heavy.members[0].weight = weight;
         let to_heavy = users(4_000).filter(|user| heavy.home(user).unwrap().id.as_str() == "gateway-0").count();

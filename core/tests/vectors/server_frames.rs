@@ -1,4 +1,4 @@
-//! What the server says, byte by byte.
+//! Vectors of the frames of the server, byte by byte.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -215,7 +215,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
 }
 
 #[test]
-fn clients_pass_over_what_they_do_not_know() {
+fn unknown_types_and_fields_are_ignored() {
     let json = br#"[{"T":"later","x":[{}]},{"T":"pong","id":"a","new":{"b":1}}]"#;
     let expected = [ServerMessage::Unknown, ServerMessage::Pong(Pong { id: Some(Id::Text("a".into())) })];
     assert_eq!(ServerMessage::parse(json, Encoding::Json).unwrap(), expected);

@@ -1,7 +1,7 @@
-//! Where in the stream a time stands: a few questions to the server for messages, of which only their sequence and their
-//! time matter, whatever they hold. Any server that keeps the stream answers each, so that one may know more than another.
+//! Finds the position of a time in the stream: it asks the NATS server for a few messages, and looks only at their
+//! sequences and times. Any server with a replica of the stream may answer, so one answer may know more than another.
 //!
-//! Each search is a task that ends by its deadline. One that panics was not answered.
+//! Each search is a task that ends by its deadline. A search that panics counts as not answered.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,14 +22,14 @@ use tracing::{error, warn};
 /// How long a search may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The last moment that the server can compare with: it counts nanoseconds in 64 bits, and takes a later one for one
+/// The last time that the server can compare with. It counts nanoseconds in 64 bits, and a later time overflows to one
 /// long ago.
 const LAST: Timestamp = Timestamp(9_223_372_036_854);
 
-/// How many bytes of an answer may wait; one message is taken whatever its size.
+/// How many bytes of an answer may wait. The first message is accepted with any size.
 const ANSWER_BYTES: usize = 1024;
 
-/// The searches that are under way.
+/// The searches that run.
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
     running: JoinSet<Option<Seq>>,
@@ -37,14 +37,14 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
-    /// Begins a search for a time.
+    /// Starts a search for a time.
     pub(crate) fn begin(&mut self, time: Timestamp, search: impl Future<Output = Option<Seq>> + Send + 'static) {
         let id = self.running.spawn(search).id();
         self.times.insert(id, time);
     }
 
-    /// Waits until a search has ended: the time, and where it stands. `None` if none is under way. Nothing is lost if this
-    /// is not waited for to its end.
+    /// Waits until a search has ended. Returns the time and its position; `None` if no search runs. Cancel safe:
+    /// nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<(Timestamp, Option<Seq>)> {
         loop {
             let (id, seq) = ended(self.running.join_next_with_id().await?);
@@ -58,26 +58,26 @@ impl Finder {
 fn ended(ended: Result<(Id, Option<Seq>), JoinError>) -> (Id, Option<Seq>) {
     ended.unwrap_or_else(|failure| {
         counter!("tickwire_gateway_failed_searches_total").increment(1);
-        error!(%failure, "a search for a time has failed; this is a bug, please report it");
+        error!(%failure, "search for a time panicked; this is a bug, please report it");
         (failure.id(), None)
     })
 }
 
 pub(crate) fn describe() {
-    declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that have panicked");
+    declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that panicked");
 }
 
-/// The sequence of the last message that was stored before `time`, as any server that keeps the stream has it; what is
-/// missing behind that may be newer. If the stream does not reach back so far, that is 0, so that what is gone shows as a
-/// gap. `None` if nobody could say in time.
+/// The sequence of the last message that was stored before `time`, on any server with a replica of the stream. Missing
+/// messages after it may be newer. If the stream does not reach back that far, the result is 0, so that the removed
+/// messages show as a gap. `None` if no server answered in time.
 pub(crate) async fn find(nats: Nats, stream: String, time: Timestamp) -> Option<Seq> {
     let server = TimeIndex { nats: &nats, stream: &stream };
     let found = timeout(DEADLINE, server.before(time)).await;
     let found = found.unwrap_or_else(|_| Err(format!("no answer within {DEADLINE:?}")));
-    found.inspect_err(|reason| warn!(reason, %time, "a time cannot be found in the stream; searching again")).ok()
+    found.inspect_err(|reason| warn!(reason, %time, "search for a time failed, it is repeated")).ok()
 }
 
-/// Whoever answers for the stream.
+/// The servers that answer for the stream.
 #[derive(Debug)]
 struct TimeIndex<'n> {
     nats: &'n Nats,
@@ -98,17 +98,17 @@ impl TimeIndex<'_> {
             let last = self.ask(&json!({ "last_by_subj": ">" })).await?;
             return match last.filter(|last| last.at < time) {
                 Some(last) => Ok(Seq(last.seq)),
-                None => Err("one server has messages that another one does not have yet".to_owned()),
+                None => Err("one server has messages that another does not have yet".to_owned()),
             };
         };
-        let mut search = Bisection { time, before: oldest.seq, newer: newer.seq, is_torn: false };
+        let mut search = Bisection { time, before: oldest.seq, newer: newer.seq, has_missing: false };
         while let Some(seq) = search.next() {
             search.take(seq, self.ask(&from(seq)).await?);
         }
         Ok(Seq(search.before))
     }
 
-    /// The message that the server answers; `None` if there is none.
+    /// The message with which the server answers; `None` if there is none.
     async fn ask(&self, question: &serde_json::Value) -> Result<Option<IndexedMessage>, String> {
         let answer = request(self.nats, self.stream, question).await.map_err(|error| error.to_string())?;
         match DirectAnswer::read(&answer) {
@@ -132,32 +132,32 @@ fn first_from(time: Timestamp) -> serde_json::Value {
     json!({ "start_time": time.min(LAST).to_string(), "next_by_subj": ">" })
 }
 
-/// The search for the last message before a time. As a rule it stands just before the first one from that time on; where
-/// messages are missing, it is looked for in halves.
+/// The search for the last message before a time. Usually it is just before the first message from that time on. If
+/// messages are missing there, the search bisects.
 #[derive(Debug)]
 struct Bisection {
     time: Timestamp,
     /// A message that was stored before the time.
     before: u64,
-    /// No message from here on was.
+    /// No message from here on was stored before it.
     newer: u64,
-    /// Whether one is missing just before that.
-    is_torn: bool,
+    /// Whether messages are missing just before `newer`.
+    has_missing: bool,
 }
 
 impl Bisection {
-    /// From where on the next message is to be asked for; `None` when it is found.
+    /// The sequence from which the next message must be asked for; `None` if the search is done.
     fn next(&self) -> Option<u64> {
         let range = self.newer.saturating_sub(self.before);
-        (range > 1).then(|| if self.is_torn { self.before + range / 2 } else { self.newer - 1 })
+        (range > 1).then(|| if self.has_missing { self.before + range / 2 } else { self.newer - 1 })
     }
 
-    /// The first message from `seq` on.
+    /// Takes the answer: the first message from `seq` on.
     fn take(&mut self, seq: u64, first: Option<IndexedMessage>) {
         match first.filter(|first| (seq..self.newer).contains(&first.seq)) {
             Some(first) if first.at < self.time => self.before = first.seq,
             Some(first) => self.newer = first.seq,
-            None => (self.newer, self.is_torn) = (seq, true),
+            None => (self.newer, self.has_missing) = (seq, true),
         }
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_search_that_panics_has_found_nothing_and_the_others_go_on() {
+    async fn search_that_panics_finds_nothing_and_others_continue() {
         let mut finder = Finder::default();
         finder.begin(Timestamp(10), async { panic!("at work") });
         assert_eq!(finder.next().await, Some((Timestamp(10), None)));
@@ -184,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_message_before_a_time_is_found_wherever_messages_are_missing() {
-        // Of messages 1 to 60, stored ten milliseconds apart, these are there.
+    fn last_message_before_a_time_is_found_with_any_messages_missing() {
+        // The stream has these of the messages 1 to 60, which were stored ten milliseconds apart.
         let streams: [&[u64]; 7] = [
             &[1, 2, 3, 4, 5],
             &[1, 60],
@@ -205,7 +205,7 @@ mod tests {
                 let before = stream.iter().copied().rfind(|seq| at(*seq) < time);
                 let newer = stream.iter().copied().find(|seq| at(*seq) >= time);
                 let (Some(before), Some(newer)) = (before, newer) else { continue };
-                let mut search = Bisection { time, before: stream[0], newer, is_torn: false };
+                let mut search = Bisection { time, before: stream[0], newer, has_missing: false };
                 let mut asks = 0;
                 while let Some(seq) = search.next() {
                     search.take(seq, first(seq));
@@ -218,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_contradicts_itself_ends_no_search_late() {
+    fn search_ends_soon_even_if_the_server_contradicts_itself() {
         for seq in [0, 3, 50, 99, 100, u64::MAX] {
-            let mut search = Bisection { time: Timestamp(5), before: 1, newer: 100, is_torn: false };
+            let mut search = Bisection { time: Timestamp(5), before: 1, newer: 100, has_missing: false };
             let mut asks = 0;
             while let Some(asked) = search.next() {
                 search.take(asked, Some(IndexedMessage { seq, at: Timestamp(i64::from(asks)) }));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_asked_for_that_the_server_cannot_count() {
+    fn time_beyond_the_range_of_the_server_is_capped() {
         let asked = |time: &str| first_from(time.parse().unwrap())["start_time"].as_str().unwrap().to_owned();
         assert_eq!(asked("2026-11-23T14:30:00Z"), "2026-11-23T14:30:00.000Z");
         for later in ["2262-04-11T23:47:16.854Z", "2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z"] {

@@ -1,10 +1,11 @@
-//! Sessions that lack something of the past, gathered: those that come within a short time and lack about as much are
-//! given it together, so that a crowd that connects again costs what the range costs and not what the crowd does. Pure.
+//! Cohorts: sessions that ask within a short time for about the same range get it together. So the cost of many clients
+//! that reconnect at once depends on the range, not on the number of clients. Pure.
 //!
-//! "About as much" is a power of four, from 4,096 on, in sequences of the stream, in the same place of it ([`CohortKey`]):
-//! nobody reads much more than it lacks itself, and one that was away for long delays nobody. Of each such class one
-//! gathering runs at a time, unless its clients read slowly; who comes meanwhile gathers for the next. A gathering is
-//! coverage of a range: asked for, held, trimmed and told as the live one is.
+//! "About the same" is a [`CohortKey`]: a size that is a power of four sequences, from 4,096 on, and a place in the
+//! stream. So no session gets much more than it lacks, and one that was away for long delays no other. One cohort of a
+//! key runs at a time, unless its clients read slowly; sessions that arrive meanwhile wait for the next one. A cohort
+//! has a coverage of its range, which works as the live one does: it asks for gaps, and holds, trims and reports
+//! events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,29 +21,29 @@ use crate::delivery::Delivery;
 use crate::edge::replay::is_carried;
 use crate::messages::{SessionId, SharedCoverageEvents};
 
-/// How long sessions gather, in milliseconds.
+/// How long a cohort waits for further sessions before it begins, in milliseconds.
 const GATHER_MS: u64 = 50;
 
-/// The numbers of a gathering's asks begin with its own number; those of live coverage do not come up to here.
+/// The number of a cohort's ask has the cohort's number above these bits. The ask numbers of live coverage are smaller.
 const ASK_BITS: u32 = 32;
 
-/// With so many pieces that shards have not digested, or so many bytes of them, no more is asked for.
+/// While shards have this many unprocessed chunks, or this many bytes of them, the cohort asks for nothing more.
 const UNDIGESTED: usize = 8;
 const UNDIGESTED_BYTES: usize = 2 * 1024 * 1024;
 
-/// How many gatherings may run. Of each class one does, and further ones where clients read slowly.
+/// How many cohorts may run. There is one of each key, and further ones if clients read slowly.
 const RUNNING: usize = 32;
 
-/// What each gathering may hold is this part of what the gateway holds of live coverage.
+/// A cohort may hold the bytes that live coverage may hold, divided by this.
 const HOLD_SHARE: usize = RUNNING;
 
-/// How many replays may be under way for one: routers read those of many partitions in one pass.
+/// How many replays may run for one cohort. Routers read those of many partitions in one pass.
 const REPLAYS: usize = 32;
 
-/// How many may be under way for all together. Each that runs has an equal part of them.
+/// How many replays may run for all cohorts together. Each running cohort gets an equal part.
 const ALL_REPLAYS: usize = 64;
 
-/// Those of a class that will be asked for together.
+/// A cohort that has not begun.
 #[derive(Debug)]
 struct WaitingCohort {
     due: Millis,
@@ -53,42 +54,42 @@ struct WaitingCohort {
     sessions: BTreeSet<SessionId>,
 }
 
-/// Those that are asked for.
+/// A cohort that has begun.
 #[derive(Debug)]
 struct RunningCohort {
-    class: CohortKey,
+    key: CohortKey,
     coverage: Coverage<Arc<Delivery>>,
     sought: Interest,
     sessions: BTreeSet<SessionId>,
     steps: Vec<CoverageEvent<Arc<Delivery>>>,
-    /// Pieces that shards have yet to digest.
+    /// Chunks that shards have not processed yet.
     unprocessed: usize,
-    undigested_bytes: usize,
+    unprocessed_bytes: usize,
 }
 
-/// What came of a gathering since the last time.
+/// What a cohort has received since the last call of [`Cohorts::take`].
 #[derive(Debug)]
 pub(crate) struct CohortProgress {
     pub(crate) cohort: u64,
     pub(crate) steps: SharedCoverageEvents,
-    /// Whether that is all.
+    /// Whether the cohort has ended.
     pub(crate) ends: bool,
 }
 
-/// All of them.
+/// All cohorts of a gateway.
 #[derive(Debug)]
 pub(crate) struct Cohorts {
     limits: RepairLimits,
     waiting: BTreeMap<CohortKey, WaitingCohort>,
     running: BTreeMap<u64, RunningCohort>,
-    /// Where each session waits, so that one that leaves is not looked for.
+    /// The cohorts of each session, so that a session that leaves is found without a search.
     places: HashMap<SessionId, Vec<CohortPlace>>,
     last: u64,
-    /// Whether nothing is asked for, because live repairs go first.
+    /// Whether cohorts ask for nothing, because live repairs have precedence.
     gives_way: bool,
 }
 
-/// Where a session waits.
+/// A cohort in which a session waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CohortPlace {
     Waiting(CohortKey),
@@ -96,7 +97,7 @@ enum CohortPlace {
 }
 
 impl Cohorts {
-    /// None. `limits` are those of live coverage.
+    /// No cohorts yet. `limits` are those of live coverage.
     pub(crate) fn new(limits: RepairLimits) -> Self {
         let limits = RepairLimits { grace: 0, replays: REPLAYS, hold_bytes: limits.hold_bytes / HOLD_SHARE, ..limits };
         Self {
@@ -109,10 +110,10 @@ impl Cohorts {
         }
     }
 
-    /// A session lacks something.
+    /// Adds a session to the waiting cohort of its key.
     pub(crate) fn add(&mut self, now: Millis, session: SessionId, ranges: BackfillRanges, view: ViewId) {
-        let class = CohortKey::of(&ranges.from, &ranges.to);
-        let waiting = self.waiting.entry(class).or_insert_with(|| WaitingCohort {
+        let key = CohortKey::of(&ranges.from, &ranges.to);
+        let waiting = self.waiting.entry(key).or_insert_with(|| WaitingCohort {
             due: now.plus(GATHER_MS),
             epoch_id: ranges.epoch_id,
             from: ranges.from.clone(),
@@ -122,7 +123,7 @@ impl Cohorts {
         });
         waiting.from.iter_mut().zip(ranges.from).for_each(|(from, other)| *from = other.min(*from));
         waiting.to.iter_mut().zip(ranges.to).for_each(|(to, other)| *to = other.max(*to));
-        // One that is too large to travel grows no further: in its place the gateway's own is named.
+        // An interest too large for a request grows no further: the request names the gateway's revision instead.
         for filter in &ranges.filters {
             if is_carried(&waiting.sought) {
                 waiting.sought.add(filter);
@@ -132,21 +133,21 @@ impl Cohorts {
             waiting.sought.strays.insert(ranges.user);
         }
         if waiting.sessions.insert(session) {
-            self.places.entry(session).or_default().push(CohortPlace::Waiting(class));
+            self.places.entry(session).or_default().push(CohortPlace::Waiting(key));
         }
     }
 
-    /// A session is gone. What nobody waits for any more is not asked for.
+    /// Removes a session. A cohort without sessions ends.
     pub(crate) fn leave(&mut self, session: SessionId) {
         for place in self.places.remove(&session).unwrap_or_default() {
             match place {
-                CohortPlace::Waiting(class) => {
-                    let left = self.waiting.get_mut(&class).map(|waiting| {
+                CohortPlace::Waiting(key) => {
+                    let left = self.waiting.get_mut(&key).map(|waiting| {
                         waiting.sessions.remove(&session);
                         waiting.sessions.len()
                     });
                     if left == Some(0) {
-                        self.waiting.remove(&class);
+                        self.waiting.remove(&key);
                     }
                 }
                 CohortPlace::Running(cohort) => {
@@ -162,51 +163,51 @@ impl Cohorts {
         }
     }
 
-    /// Sequences mean something else from now on.
+    /// Ends all cohorts, because a new epoch has begun.
     pub(crate) fn forget_all(&mut self) {
         self.waiting.clear();
         self.running.clear();
         self.places.clear();
     }
 
-    /// Begins what is due, and tells for each number whose it is. What was matched against an interest older than `need`
-    /// proves nothing: these sessions may not have been part of it.
+    /// Begins the cohorts that are due. Returns the number and the sessions of each. Sections that were matched against
+    /// a revision older than `need` prove nothing, because these sessions may not have been part of it.
     pub(crate) fn begin(&mut self, now: Millis, need: Revision) -> Vec<(u64, Vec<SessionId>)> {
         let Self { waiting, running, places, limits, last, .. } = self;
-        let mut gaps = Vec::new();
-        // One at a time: each that begins counts against what the next may.
-        while let Some(entry) = waiting.iter().find(|(class, one)| one.due <= now && is_free(running, **class))
-            && let class = *entry.0
-            && let Some(WaitingCohort { epoch_id, from, to, sought, sessions, .. }) = waiting.remove(&class)
+        let mut begun = Vec::new();
+        // One at a time, because each that begins counts for the limits of the next.
+        while let Some(entry) = waiting.iter().find(|(key, one)| one.due <= now && is_free(running, **key))
+            && let key = *entry.0
+            && let Some(WaitingCohort { epoch_id, from, to, sought, sessions, .. }) = waiting.remove(&key)
         {
             *last += 1;
             for session in &sessions {
                 for place in places.get_mut(session).into_iter().flatten() {
-                    if *place == CohortPlace::Waiting(class) {
+                    if *place == CohortPlace::Waiting(key) {
                         *place = CohortPlace::Running(*last);
                     }
                 }
             }
-            gaps.push((*last, sessions.iter().copied().collect()));
+            begun.push((*last, sessions.iter().copied().collect()));
             let ranges = from.into_iter().zip(to);
             let mut coverage = Coverage::of_ranges(now, epoch_id, ranges, *last << ASK_BITS, *limits);
             coverage.require(need);
             let (steps, unprocessed) = (Vec::new(), 0);
-            let begun = RunningCohort { class, coverage, sought, sessions, steps, unprocessed, undigested_bytes: 0 };
-            running.insert(*last, begun);
+            let cohort = RunningCohort { key, coverage, sought, sessions, steps, unprocessed, unprocessed_bytes: 0 };
+            running.insert(*last, cohort);
         }
-        if !gaps.is_empty() {
-            self.share();
+        if !begun.is_empty() {
+            self.share_replays();
         }
-        gaps
+        begun
     }
 
-    /// Whether live repairs find the routers busy: then they go first, and nothing is asked for until they are answered.
+    /// Sets whether live repairs find the routers busy. While they do, cohorts ask for nothing.
     pub(crate) fn give_way(&mut self, gives_way: bool) {
         self.gives_way = gives_way;
     }
 
-    /// What is to be asked for now, each with the interest it is asked for with.
+    /// The asks that are due now, each with its interest.
     pub(crate) fn asks(&mut self, now: Millis) -> Vec<(Ask, &Interest)> {
         let mut asks = Vec::new();
         for running in self.running.values_mut() {
@@ -214,33 +215,33 @@ impl Cohorts {
             let RunningCohort { coverage, sought, steps, .. } = running;
             coverage.expire(now, steps);
             if !is_clogged && !self.gives_way {
-                // Nothing is confirmed by this coverage, so nothing waits for its answers.
+                // This coverage confirms nothing, so no revision is needed.
                 asks.extend(coverage.asks(now, Revision(0), steps).into_iter().map(|ask| (ask, &*sought)));
             }
         }
         asks
     }
 
-    /// Whether an ask of this number is one of a gathering's.
+    /// Whether the ask with this number belongs to a cohort.
     pub(crate) fn is_asked(ask: u64) -> bool {
         ask >> ASK_BITS > 0
     }
 
-    /// That ask could not be sent.
+    /// The ask could not be sent.
     pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
         if let Some(running) = self.running.get_mut(&(ask >> ASK_BITS)) {
             running.coverage.unsent(now, ask);
         }
     }
 
-    /// Nobody answers that ask.
+    /// No router is subscribed to the subject of the ask.
     pub(crate) fn refused(&mut self, now: Millis, ask: u64) {
         if let Some(RunningCohort { coverage, steps, .. }) = self.running.get_mut(&(ask >> ASK_BITS)) {
             coverage.refused(now, ask, steps);
         }
     }
 
-    /// Takes a message of the answer to that ask.
+    /// Takes a message of the answer to the ask.
     pub(crate) fn answer(&mut self, now: Millis, ask: u64, answer: ReplayAnswer<Arc<Delivery>>) -> SectionOutcome {
         match self.running.get_mut(&(ask >> ASK_BITS)) {
             Some(RunningCohort { coverage, steps, .. }) => coverage.answer(now, ask, answer, steps),
@@ -248,18 +249,18 @@ impl Cohorts {
         }
     }
 
-    /// What came. The pieces count as undigested by so many shards; what ends is forgotten.
+    /// What the cohorts have received. A chunk counts as unprocessed once for each shard. Cohorts that end are removed.
     pub(crate) fn take(&mut self, shards: usize) -> Vec<CohortProgress> {
-        let mut came = Vec::new();
+        let mut progress = Vec::new();
         let Self { running, places, .. } = self;
         running.retain(|cohort, running| {
             let (steps, ends) = (std::mem::take(&mut running.steps), running.coverage.gaps() == 0);
-            let pieces = if steps.is_empty() { 0 } else { shards };
-            if pieces > 0 || ends {
+            let chunks = if steps.is_empty() { 0 } else { shards };
+            if chunks > 0 || ends {
                 let steps = SharedCoverageEvents::new(steps);
-                running.unprocessed += pieces;
-                running.undigested_bytes += pieces * steps.weight();
-                came.push(CohortProgress { cohort: *cohort, steps, ends });
+                running.unprocessed += chunks;
+                running.unprocessed_bytes += chunks * steps.weight();
+                progress.push(CohortProgress { cohort: *cohort, steps, ends });
             }
             for session in running.sessions.iter().filter(|_| ends) {
                 if let Some(of_session) = places.get_mut(session) {
@@ -271,45 +272,45 @@ impl Cohorts {
             }
             !ends
         });
-        if came.iter().any(|came| came.ends) {
-            self.share();
+        if progress.iter().any(|one| one.ends) {
+            self.share_replays();
         }
-        came
+        progress
     }
 
-    /// Gives each that runs its part of the replays that may be under way.
-    fn share(&mut self) {
+    /// Gives each running cohort an equal part of the replays.
+    fn share_replays(&mut self) {
         let share = (ALL_REPLAYS / self.running.len().max(1)).clamp(1, REPLAYS);
         self.running.values_mut().for_each(|running| running.coverage.set_replays(share));
     }
 
-    /// A shard is done with a piece of so many bytes.
+    /// A shard has processed a chunk of `bytes`.
     pub(crate) fn processed(&mut self, cohort: u64, bytes: usize) {
         if let Some(running) = self.running.get_mut(&cohort) {
             running.unprocessed = running.unprocessed.saturating_sub(1);
-            running.undigested_bytes = running.undigested_bytes.saturating_sub(bytes);
+            running.unprocessed_bytes = running.unprocessed_bytes.saturating_sub(bytes);
         }
     }
 
-    /// When something is next due.
+    /// When something is due next.
     pub(crate) fn next_turn(&self) -> Option<Millis> {
-        let is_free = |class: &&CohortKey| is_free(&self.running, **class);
-        let begins = self.waiting.iter().filter(|(class, _)| is_free(class)).map(|(_, waiting)| waiting.due);
+        let is_free = |key: &&CohortKey| is_free(&self.running, **key);
+        let begins = self.waiting.iter().filter(|(key, _)| is_free(key)).map(|(_, waiting)| waiting.due);
         let asks = self.running.values().filter(|running| !running.is_clogged() && !self.gives_way);
         begins.chain(asks.filter_map(|running| running.coverage.next_expiry())).min()
     }
 }
 
 impl RunningCohort {
-    /// Whether it goes on as its clients read.
+    /// Whether it must wait for its clients to read.
     fn is_clogged(&self) -> bool {
-        self.unprocessed >= UNDIGESTED || self.undigested_bytes >= UNDIGESTED_BYTES
+        self.unprocessed >= UNDIGESTED || self.unprocessed_bytes >= UNDIGESTED_BYTES
     }
 }
 
-/// Whether a gathering of this class may begin.
-fn is_free(running: &BTreeMap<u64, RunningCohort>, class: CohortKey) -> bool {
-    running.len() < RUNNING && running.values().all(|other| other.class != class || other.is_clogged())
+/// Whether a cohort of this key may begin.
+fn is_free(running: &BTreeMap<u64, RunningCohort>, key: CohortKey) -> bool {
+    running.len() < RUNNING && running.values().all(|other| other.key != key || other.is_clogged())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A deadline of gatherings does something when it has passed, or is none: after all that is due was done, nothing is.
+//! Deadlines of cohorts: after a turn nothing is due, so a passed deadline has always had an effect.
 
 use proptest::prelude::*;
 use tickwire_core::coverage::replay::ReplayRefusal;
@@ -16,7 +16,7 @@ enum CohortInput {
         len: u64,
     },
     Leave(u64),
-    /// To one of the asks made last.
+    /// An answer to one of the last asks.
     Answer {
         back: usize,
         prev: u64,
@@ -34,7 +34,8 @@ enum CohortInput {
 fn input() -> impl Strategy<Value = CohortInput> {
     prop_oneof![
         4 => (0..400u64).prop_map(CohortInput::Pass),
-        5 => (0..12u64, 0..2_000u64, 0..300u64).prop_map(|(session, from, len)| CohortInput::Add { session, from, len }),
+        5 => (0..12u64, 0..2_000u64, 0..300u64)
+            .prop_map(|(session, from, len)| CohortInput::Add { session, from, len }),
         1 => (0..12u64).prop_map(CohortInput::Leave),
         6 => (0..4usize, 0..2_000u64, 0..200u64, any::<bool>()).prop_map(|(back, prev, len, last)| {
             CohortInput::Answer { back, prev, len, last }
@@ -48,7 +49,7 @@ fn input() -> impl Strategy<Value = CohortInput> {
     ]
 }
 
-/// Does what the edge does in each turn of its loop, and keeps the numbers of what was asked.
+/// Does what the edge does in each turn of its loop, and records the asks.
 fn turn(cohorts: &mut Cohorts, now: u64, asked: &mut Vec<(u64, u64)>) {
     loop {
         begin(cohorts, now);
@@ -59,7 +60,7 @@ fn turn(cohorts: &mut Cohorts, now: u64, asked: &mut Vec<(u64, u64)>) {
     }
 }
 
-/// Has shards digest all that has come.
+/// Lets the shards process all chunks.
 fn process(cohorts: &mut Cohorts) {
     for cohort in 1..=cohorts.last {
         while cohorts.running.get(&cohort).is_some_and(|running| running.unprocessed > 0) {
@@ -72,7 +73,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_deadline_of_a_gathering_outlives_its_time(inputs in prop::collection::vec(input(), 1..80)) {
+    fn next_deadline_of_cohorts_is_never_in_the_past(inputs in prop::collection::vec(input(), 1..80)) {
         let mut cohorts = Cohorts::new(LIMITS);
         let (mut now, mut asked) = (0, Vec::new());
         for input in inputs {
@@ -83,7 +84,7 @@ proptest! {
                 CohortInput::Leave(session) => cohorts.leave(id(session)),
                 CohortInput::Answer { back, prev, len, last } => {
                     let (ask, from) = at(back);
-                    // Some of the time what was asked for comes.
+                    // Half of the answers begin where the ask does.
                     let prev = if prev % 2 == 0 { from } else { prev };
                     let section = tickwire_core::coverage::section::Section {
                         partition: Partition(0),
@@ -92,7 +93,8 @@ proptest! {
                         through: Seq(prev + len),
                         events: Vec::new(),
                     };
-                    let answer = ReplayAnswer { router: node("r"), epoch_id: LIFE, part: ReplayPart::Events(section), last };
+                    let part = ReplayPart::Events(section);
+                    let answer = ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last };
                     cohorts.answer(Millis(now), ask, answer);
                 }
                 CohortInput::Busy(back) => {
@@ -110,7 +112,7 @@ proptest! {
             let next = cohorts.next_turn();
             prop_assert!(next.is_none_or(|at| at > Millis(now)), "{:?} at {}: {:#?}", next, now, cohorts);
         }
-        // Every wait ends: all are given what they lack, or told that nobody can give it.
+        // Every wait ends: each session gets its range, or a gap.
         cohorts.give_way(false);
         process(&mut cohorts);
         turn(&mut cohorts, now, &mut asked);
@@ -118,7 +120,7 @@ proptest! {
             now = next.0;
             turn(&mut cohorts, now, &mut asked);
             process(&mut cohorts);
-            prop_assert!(now < 1_000_000, "somebody waits for ever: {cohorts:#?}");
+            prop_assert!(now < 1_000_000, "a session waits for ever: {cohorts:#?}");
         }
         prop_assert!(cohorts.running.is_empty() && cohorts.waiting.is_empty() && cohorts.places.is_empty());
     }

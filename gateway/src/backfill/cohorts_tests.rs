@@ -1,4 +1,4 @@
-//! Gatherings: their rules by example. `crowd` tries them together, `deadlines` looks at what they wait for.
+//! The rules of cohorts by example. `crowd` tests them in random combinations, and `deadlines` tests their deadlines.
 
 use tickwire_core::coverage::replay::ReplayPart;
 use tickwire_core::filter::Filter;
@@ -15,7 +15,7 @@ mod deadlines;
 
 const LIFE: EpochId = EpochId(7);
 const TIMEOUT: u64 = 200;
-/// Three asks that are not answered.
+/// The time of three asks that are not answered.
 const GIVE_UP: u64 = 3 * TIMEOUT;
 const LIMITS: RepairLimits = RepairLimits {
     grace: 100,
@@ -29,10 +29,10 @@ const LIMITS: RepairLimits = RepairLimits {
 /// How many messages a router reads for one part of its answer.
 const PART: usize = 3;
 
-/// How many events the model of a shard digests at a time.
+/// How many events the model of a shard processes at a time.
 const BITE: usize = 2;
 
-/// How long those who read wait for those who do not, as shards have it.
+/// How long sessions that read wait for those that do not, as in shards.
 const PATIENCE: u64 = 500;
 
 fn node(name: &str) -> NodeRef {
@@ -66,13 +66,13 @@ fn add(cohorts: &mut Cohorts, now: u64, session: u64, ranges: BackfillRanges) {
     cohorts.add(Millis(now), id(session), ranges, View::default().id());
 }
 
-/// What begins now: the sessions of each gathering.
+/// Begins what is due. Returns the sessions of each cohort.
 fn begin(cohorts: &mut Cohorts, now: u64) -> Vec<Vec<u64>> {
     let begun = cohorts.begin(Millis(now), Revision(0)).into_iter();
     begun.map(|(_, sessions)| sessions.into_iter().map(|session| session.number).collect()).collect()
 }
 
-/// What is asked for now: number, from and to.
+/// The asks that are due now: number, from and to.
 fn asks(cohorts: &mut Cohorts, now: u64) -> Vec<(u64, u64, u64)> {
     cohorts.asks(Millis(now)).into_iter().map(|(ask, _)| (ask.number, ask.from.0, ask.to.0)).collect()
 }
@@ -91,7 +91,7 @@ fn cover(cohorts: &mut Cohorts, now: u64, ask: u64, (prev, through): (u64, u64))
     cohorts.answer(Millis(now), ask, ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last: true })
 }
 
-/// Has pieces come that no shard digests, until nothing more is asked for. Returns how far the answers came.
+/// Answers with chunks that no shard processes, until nothing more is asked for. Returns how far the answers reached.
 fn clog(cohorts: &mut Cohorts, now: u64, from: u64) -> u64 {
     let mut through = from;
     while let Some((ask, ..)) = asks(cohorts, now).pop() {
@@ -103,7 +103,7 @@ fn clog(cohorts: &mut Cohorts, now: u64, from: u64) -> u64 {
 }
 
 #[test]
-fn those_who_come_within_fifty_milliseconds_begin_together() {
+fn sessions_that_ask_within_fifty_milliseconds_share_a_cohort() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(100, 120));
     add(&mut cohorts, 49, 2, ranges(105, 125));
@@ -111,25 +111,28 @@ fn those_who_come_within_fifty_milliseconds_begin_together() {
     assert!(begin(&mut cohorts, 49).is_empty() && asks(&mut cohorts, 49).is_empty());
     assert_eq!(begin(&mut cohorts, 50), [[1, 2]]);
     let [(ask, 100, 125)] = asks(&mut cohorts, 50)[..] else { panic!("one ask for what either lacks") };
-    // Who comes now waits for the next one of its class, which waits for this one.
+    // A session that arrives now waits for the next cohort of its key, which waits for this one.
     add(&mut cohorts, 60, 3, ranges(110, 130));
     assert!(begin(&mut cohorts, 200).is_empty());
     assert_eq!(cohorts.next_turn(), Some(Millis(50 + TIMEOUT)), "there is nothing to do before that");
     cover(&mut cohorts, 200, ask, (100, 125));
-    let came = cohorts.take(1);
-    assert!(matches!(&came[..], [CohortProgress { steps, ends: true, .. }] if steps.steps.len() == 1), "{came:?}");
+    let progress = cohorts.take(1);
+    assert!(
+        matches!(&progress[..], [CohortProgress { steps, ends: true, .. }] if steps.steps.len() == 1),
+        "{progress:?}"
+    );
     assert_eq!(begin(&mut cohorts, 200), [[3]]);
 }
 
 #[test]
-fn classes_are_powers_of_four_from_4096_on() {
+fn size_classes_are_powers_of_four_from_4096_on() {
     let mut cohorts = Cohorts::new(LIMITS);
     let last = (1 << 20) - 1;
     for (session, missing) in (0..).zip([0, 1, 4_095, 4_096, 16_383, 16_384, 65_535, 65_536]) {
         add(&mut cohorts, 0, session, ranges(last - missing, last));
     }
     assert_eq!(begin(&mut cohorts, 50), [vec![0, 1, 2], vec![3, 4], vec![5, 6], vec![7]]);
-    // Of several partitions the one that lacks most counts.
+    // With several partitions the one that lacks most counts.
     let mut two = Cohorts::new(LIMITS);
     for (session, missing) in [(1, [1, 4_096]), (2, [16_383, 0]), (3, [4_095, 4_095])] {
         let from = missing.map(|missing| Seq(last - missing)).into();
@@ -139,7 +142,7 @@ fn classes_are_powers_of_four_from_4096_on() {
 }
 
 #[test]
-fn who_lacks_as_much_of_another_time_is_not_asked_for_together() {
+fn equal_sizes_in_distant_places_are_not_asked_for_together() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(900, 1_000));
     add(&mut cohorts, 0, 2, ranges(1_999_900, 2_000_000));
@@ -149,7 +152,7 @@ fn who_lacks_as_much_of_another_time_is_not_asked_for_together() {
 }
 
 #[test]
-fn a_gathering_waits_for_none_of_another_class() {
+fn cohort_does_not_wait_for_one_of_another_key() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100_000));
     assert_eq!(begin(&mut cohorts, 50), [[1]]);
@@ -159,30 +162,30 @@ fn a_gathering_waits_for_none_of_another_class() {
     assert_eq!(begin(&mut cohorts, 110), [[2]]);
     let [(ask, 99_990, 100_000)] = asks(&mut cohorts, 110)[..] else { panic!("asked for alone") };
     cover(&mut cohorts, 120, ask, (99_990, 100_000));
-    let came = cohorts.take(1);
-    assert_eq!(came.iter().map(|came| (came.cohort, came.ends)).collect::<Vec<_>>(), [(2, true)]);
-    assert_eq!(cohorts.running.len(), 1, "the other one goes on");
+    let progress = cohorts.take(1);
+    assert_eq!(progress.iter().map(|one| (one.cohort, one.ends)).collect::<Vec<_>>(), [(2, true)]);
+    assert_eq!(cohorts.running.len(), 1, "the other one continues");
 }
 
 #[test]
-fn a_clogged_gathering_asks_for_nothing_and_lets_others_of_its_class_begin() {
+fn clogged_cohort_asks_for_nothing_and_lets_others_of_its_key_begin() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     begin(&mut cohorts, 50);
     add(&mut cohorts, 50, 2, ranges(0, 100));
-    assert!(begin(&mut cohorts, 100).is_empty(), "one of a class at a time");
+    assert!(begin(&mut cohorts, 100).is_empty(), "one of a key at a time");
     assert_eq!(clog(&mut cohorts, 100, 0), UNDIGESTED as u64);
     assert_eq!(cohorts.next_turn(), Some(Millis(100)), "the other one may begin");
     assert_eq!(begin(&mut cohorts, 100), [[2]]);
-    let [(ask, 0, 100)] = asks(&mut cohorts, 100)[..] else { panic!("the other one alone asks") };
+    let [(ask, 0, 100)] = asks(&mut cohorts, 100)[..] else { panic!("only the other one asks") };
     assert_eq!(ask >> ASK_BITS, 2);
     cohorts.processed(1, usize::MAX);
-    let [(ask, from, 100)] = asks(&mut cohorts, 101)[..] else { panic!("it goes on") };
+    let [(ask, from, 100)] = asks(&mut cohorts, 101)[..] else { panic!("it continues") };
     assert_eq!((ask >> ASK_BITS, from), (1, UNDIGESTED as u64));
 }
 
 #[test]
-fn each_shard_has_to_digest_a_piece() {
+fn chunk_counts_until_every_shard_has_processed_it() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     begin(&mut cohorts, 50);
@@ -190,13 +193,13 @@ fn each_shard_has_to_digest_a_piece() {
     cover(&mut cohorts, 50, ask, (0, 1));
     assert_eq!(cohorts.take(UNDIGESTED).len(), 1);
     assert!(asks(&mut cohorts, 50).is_empty());
-    assert!(cohorts.take(UNDIGESTED).is_empty(), "nothing came: there is nothing to digest");
+    assert!(cohorts.take(UNDIGESTED).is_empty(), "nothing was received, so there is nothing to process");
     cohorts.processed(1, usize::MAX);
     assert_eq!(asks(&mut cohorts, 50).len(), 1);
 }
 
 #[test]
-fn a_bounded_number_of_gatherings_run() {
+fn number_of_running_cohorts_is_bounded() {
     let mut cohorts = Cohorts::new(LIMITS);
     for session in 1..RUNNING as u64 {
         add(&mut cohorts, 0, session, ranges(0, 100));
@@ -211,7 +214,7 @@ fn a_bounded_number_of_gatherings_run() {
 }
 
 #[test]
-fn nothing_is_asked_for_that_nobody_waits_for() {
+fn cohort_without_sessions_asks_for_nothing() {
     let mut cohorts = Cohorts::new(LIMITS);
     for session in [1, 2] {
         add(&mut cohorts, 0, session, ranges(0, 100));
@@ -220,12 +223,12 @@ fn nothing_is_asked_for_that_nobody_waits_for() {
     let (ask, ..) = asks(&mut cohorts, 50)[0];
     cover(&mut cohorts, 60, ask, (0, 50));
     cohorts.leave(id(1));
-    let [(ask, 50, 100)] = asks(&mut cohorts, 60)[..] else { panic!("the other one waits yet") };
+    let [(ask, 50, 100)] = asks(&mut cohorts, 60)[..] else { panic!("the other one still waits") };
     cohorts.leave(id(2));
     assert!(asks(&mut cohorts, 60 + TIMEOUT).is_empty() && cohorts.next_turn().is_none());
     assert_eq!(cover(&mut cohorts, 70, ask, (50, 100)), SectionOutcome::Foreign);
     assert!(cohorts.take(1).is_empty());
-    // Nor does anything begin for those who left before.
+    // A cohort whose sessions all left does not begin.
     for session in [3, 4] {
         add(&mut cohorts, 300, session, ranges(0, 100));
     }
@@ -236,7 +239,7 @@ fn nothing_is_asked_for_that_nobody_waits_for() {
 }
 
 #[test]
-fn another_life_of_the_stream_ends_all() {
+fn new_epoch_ends_all_cohorts() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     begin(&mut cohorts, 50);
@@ -248,7 +251,7 @@ fn another_life_of_the_stream_ends_all() {
 }
 
 #[test]
-fn numbers_of_asks_tell_gatherings_from_live_coverage() {
+fn ask_numbers_distinguish_cohorts_from_live_coverage() {
     let mut cohorts = Cohorts::new(LIMITS);
     for (session, missing) in (1..).zip([1, 5_000, 20_000, 100_000]) {
         add(&mut cohorts, 0, session, ranges(0, missing));
@@ -271,7 +274,7 @@ fn numbers_of_asks_tell_gatherings_from_live_coverage() {
 }
 
 #[test]
-fn live_repairs_go_first_where_routers_are_busy() {
+fn cohorts_ask_for_nothing_while_live_repairs_find_routers_busy() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     cohorts.give_way(true);
@@ -282,12 +285,12 @@ fn live_repairs_go_first_where_routers_are_busy() {
 }
 
 #[test]
-fn an_ask_that_could_not_be_sent_is_made_again() {
+fn unsent_ask_is_repeated() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     begin(&mut cohorts, 50);
     let mut now = 50;
-    // For longer than asks may bring nothing.
+    // For longer than asks may stay unanswered.
     while now < 50 + 2 * GIVE_UP {
         let [(ask, 0, 100)] = asks(&mut cohorts, now)[..] else { panic!("asked for again") };
         cohorts.unsent(Millis(now), ask);
@@ -300,7 +303,7 @@ fn an_ask_that_could_not_be_sent_is_made_again() {
 }
 
 #[test]
-fn sessions_that_leave_are_let_go_of_wherever_they_wait() {
+fn session_that_leaves_is_removed_from_all_its_cohorts() {
     let mut cohorts = Cohorts::new(LIMITS);
     for number in 0..100 {
         add(&mut cohorts, 0, number, ranges(0, 4_u64.pow((number % 9) as u32)));
@@ -311,13 +314,13 @@ fn sessions_that_leave_are_let_go_of_wherever_they_wait() {
         add(&mut cohorts, 60, number, ranges(0, 50));
     }
     let places: usize = cohorts.places.values().map(Vec::len).sum();
-    assert_eq!(places, 200, "who asks again waits twice");
+    assert_eq!(places, 200, "a session that asks again waits twice");
     (0..150).for_each(|number| cohorts.leave(id(number)));
     assert!(cohorts.places.is_empty() && cohorts.waiting.is_empty() && cohorts.running.is_empty());
 }
 
 #[test]
-fn what_is_too_large_to_travel_is_not_gathered() {
+fn interest_of_a_cohort_stops_growing_when_it_is_too_large_for_a_request() {
     let mut cohorts = Cohorts::new(LIMITS);
     for number in 0..50 {
         let filters = vec![of_symbols(Some((0..20).map(|symbol| symbol + 20 * (number % 10) as u8).collect()))];
@@ -325,7 +328,7 @@ fn what_is_too_large_to_travel_is_not_gathered() {
     }
     begin(&mut cohorts, 50);
     let asked = cohorts.asks(Millis(50));
-    let [(ask, sought)] = &asked[..] else { panic!("one gathering") };
+    let [(ask, sought)] = &asked[..] else { panic!("one cohort") };
     assert!(sought.wants.len() > 64 && sought.wants.len() <= 84, "{}", sought.wants.len());
     let request = crate::edge::replay::request(
         &node("g"),

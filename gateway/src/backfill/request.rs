@@ -1,7 +1,8 @@
-//! A session that catches up: what it lacks of the past, what of it has come, and what waits meanwhile. Pure.
+//! The backfill of one session: what it lacks, what it has received, and what waits to be sent. Pure.
 //!
-//! The past comes first, in an outbox of its own, while new events wait in the session's. Either has a bound: what
-//! exceeds it is let go here and asked for again, so that nothing is lost and nobody waits for one who reads slowly.
+//! Backfill events are sent first, from an outbox of their own, while new events wait in the session's outbox. Both
+//! have a bound. Events beyond it are dropped here and requested again later, so that nothing is lost, and no session
+//! waits for one that reads slowly.
 
 use std::sync::Arc;
 
@@ -16,104 +17,104 @@ use crate::outbox::{Outbox, OutboxLimits};
 
 pub(crate) use crate::backfill::slots::{BackfillSlot, BackfillSlots};
 
-/// How often new events that were too many are asked for again. After that they are let go and told, as those of any
-/// session that does not keep up.
+/// How often dropped new events become part of the backfill. After that they are dropped with a notice, as for any
+/// session that reads too slowly.
 const RENEWALS: u32 = 16;
 
-/// Whose past it is.
+/// What the backfill is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BackfillTarget {
-    /// Of all subscriptions: the session goes on where another one ended, and its position moves with what it gets.
+    /// All subscriptions of a session that resumes. The session's position moves with the backfill.
     Session,
-    /// Of this subscription alone, beside what the session gets anyway.
+    /// Only this subscription. The session gets new events as well, and its position does not depend on the backfill.
     Subscription(u32),
 }
 
-/// How far the asking is.
+/// The progress of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BackfillStage {
-    /// Where the past begins is not known yet: where this time stands in the stream. What is older than that was wanted as
-    /// well if it `is_cut`.
+    /// The position of this time, where the backfill begins, is being searched for. `is_cut`: the client asked for
+    /// older events too.
     Finding { time: Timestamp, is_cut: bool },
-    /// Nothing is under way.
+    /// Nothing is requested.
     Idle,
-    /// It was asked for.
+    /// The ranges are requested from the edge.
     Asked,
-    /// It comes with this gathering.
+    /// The session is in this cohort.
     Gathered(u64),
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BackfillAction {
-    /// Wait: for what was asked for, or for the client to read.
+    /// Wait for the cohort, or for the client to read.
     Wait,
-    /// There is room for more of this gathering.
+    /// Take more of this cohort: the outbox has room.
     Read(u64),
     /// Ask for what is still lacking.
     Ask,
-    /// The session has caught up.
+    /// The backfill is complete.
     Done,
 }
 
-/// The state of it.
+/// The backfill of one session.
 #[derive(Debug)]
 pub(crate) struct Backfill {
-    /// The id of the frame that asked.
+    /// The id of the client's frame that asked for it.
     pub(crate) id: Option<Id>,
-    /// Whether nothing of the past is missing so far.
+    /// Whether nothing was lost so far.
     pub(crate) complete: bool,
     pub(crate) since: Millis,
-    /// What of the past has come and is on its way to the client.
+    /// The events received for the backfill that wait to be sent.
     pub(crate) outbox: Outbox,
-    of: BackfillTarget,
-    /// The newest subscription that it is for.
-    newest: u32,
+    target: BackfillTarget,
+    /// The newest subscription that it includes.
+    newest_subscription: u32,
     stage: BackfillStage,
     epoch_id: EpochId,
-    /// Per partition, up to where it has come.
+    /// Per partition, the sequence up to which it has received everything.
     reached: Vec<Seq>,
-    /// Per partition, where it ends and what is new begins.
+    /// Per partition, the sequence at which it ends. Later events are new.
     to: Vec<Seq>,
-    /// Per partition, where it ended when it was asked for. What has become past since may have gone by in its gathering.
+    /// Per partition, `to` at the time of the request. If `to` moves later, the cohort may already be beyond it.
     asked_to: Vec<Seq>,
-    /// What else comes of this gathering is let go.
+    /// Whether it drops everything more from this cohort.
     is_full: bool,
-    /// New events were let go: the past is to reach beyond them.
+    /// Whether new events were dropped, so that `to` must move beyond them.
     is_behind: bool,
     renewals: u32,
-    /// Its place among those of its user that are asked for, while it is.
-    place: Option<BackfillSlot>,
-    /// Sequences that it has come on by since then, all partitions together.
-    come_on: u64,
-    /// Events that it was given and that are not paid for.
-    given: u64,
-    /// What is to be paid beside that, in sequences.
-    owed: u64,
-    /// Whether it waits for its user to have a place again, or to have read less of late.
+    /// Its slot among those of the user, while it is requested.
+    slot: Option<BackfillSlot>,
+    /// By how many sequences it has advanced since it has the slot, all partitions together.
+    advanced: u64,
+    /// Events that it has received and that are not paid for.
+    unpaid_events: u64,
+    /// What else is not paid for, in sequences.
+    unpaid_sequences: u64,
+    /// Whether it waits for a slot of its user, or for the user's budget.
     pub(crate) is_put_off: bool,
 }
 
-/// So much of the past is paid for when it is asked for, in sequences of the stream: whoever leaves before it comes has
-/// had it read all the same.
+/// Up to this many sequences are paid for at the request: routers read them even if the session leaves before they
+/// arrive.
 const PAID_AHEAD: u64 = 65_536;
 
-/// Of a large event so many bytes count as an event more.
+/// A large event counts as one more event for each of these bytes.
 const LARGE: usize = 4096;
 
-/// So many events that a session is given of the past cost as much as one sequence that is read for it.
-const GIVEN_PER_SEQUENCE: u64 = 8;
+/// This many events that a session receives cost as much as one sequence that is read for it.
+const EVENTS_PER_SEQUENCE: u64 = 8;
 
 impl Backfill {
-    /// A session that was given everything up to `reached`, and is to get what comes from there up to `to`.
-    pub(crate) fn new(now: Millis, id: Option<Id>, of: BackfillTarget, reached: Vec<Seq>, to: &Position) -> Self {
+    /// The backfill of the range `(reached, to]` of each partition.
+    pub(crate) fn new(now: Millis, id: Option<Id>, target: BackfillTarget, reached: Vec<Seq>, to: &Position) -> Self {
         Self {
             id,
             complete: true,
             since: now,
             outbox: Outbox::new(),
-            of,
-            newest: u32::MAX,
+            target,
+            newest_subscription: u32::MAX,
             stage: BackfillStage::Idle,
             epoch_id: to.epoch_id,
             reached,
@@ -122,28 +123,28 @@ impl Backfill {
             is_full: false,
             is_behind: false,
             renewals: 0,
-            place: None,
-            come_on: 0,
-            given: 0,
-            owed: 0,
+            slot: None,
+            advanced: 0,
+            unpaid_events: 0,
+            unpaid_sequences: 0,
             is_put_off: false,
         }
     }
 
-    /// Subscriptions that come later have no part in it.
+    /// Excludes subscriptions newer than `newest`.
     pub(crate) fn up_to(mut self, newest: u32) -> Self {
-        self.newest = newest;
+        self.newest_subscription = newest;
         self
     }
 
-    /// Where it begins is not known yet: where this time stands. What is older was wanted as well if it `is_cut`.
+    /// It begins at this time, whose position must be searched for. `is_cut`: the client asked for older events too.
     pub(crate) fn finding(mut self, time: Timestamp, is_cut: bool) -> Self {
         self.stage = BackfillStage::Finding { time, is_cut };
         self
     }
 
-    /// Everything up to `seq` is older than this time. If that was waited for, returns where the past begins, per partition,
-    /// and whether what is older was wanted as well.
+    /// Everything up to `seq` is older than this time. If this backfill waits for that, returns where it begins, per
+    /// partition, and whether the client asked for older events too.
     pub(crate) fn found(&mut self, time: Timestamp, seq: Seq) -> Option<(&[Seq], bool)> {
         let BackfillStage::Finding { time: awaited, is_cut } = self.stage else { return None };
         if time != awaited {
@@ -154,67 +155,67 @@ impl Backfill {
         Some((&self.reached, is_cut))
     }
 
-    /// Whose past it is.
+    /// What the backfill is for.
     pub(crate) fn of(&self) -> BackfillTarget {
-        self.of
+        self.target
     }
 
-    /// What is lacking, per partition: the life of the stream, after which sequence, and up to which.
+    /// What it lacks: the epoch, and per partition the range `(from, to]`.
     pub(crate) fn ranges(&self) -> (EpochId, Vec<Seq>, Vec<Seq>) {
         let from = self.reached.iter().zip(&self.to).map(|(reached, to)| *reached.min(to)).collect();
         (self.epoch_id, from, self.to.clone())
     }
 
-    /// How much of the stream is read for what is lacking, in sequences.
+    /// How many sequences of the stream are read for what it lacks.
     fn length(&self) -> u64 {
         let lacking = self.reached.iter().zip(&self.to).map(|(reached, to)| to.0.saturating_sub(reached.0));
         lacking.max().unwrap_or(0)
     }
 
-    /// With whom it would be asked for.
+    /// The key of its cohort.
     pub(crate) fn class(&self) -> CohortKey {
         let (_, from, to) = self.ranges();
         CohortKey::of(&from, &to)
     }
 
-    /// It is asked for at this place. Returns what is to be paid for at once, in sequences.
+    /// Takes this slot for a request. Returns what must be paid at once, in sequences.
     pub(crate) fn take_place(&mut self, place: BackfillSlot) -> u64 {
         let due = place.pay(self.length().min(PAID_AHEAD));
-        (self.place, self.come_on) = (Some(place), 0);
+        (self.slot, self.advanced) = (Some(place), 0);
         due
     }
 
-    /// What was read and given for it and is not paid for, in sequences.
+    /// What was read and received for it and is not paid for yet, in sequences. It counts as paid then.
     pub(crate) fn unpaid(&mut self) -> u64 {
         self.settle();
-        let given = self.given / GIVEN_PER_SEQUENCE;
-        self.given %= GIVEN_PER_SEQUENCE;
-        std::mem::take(&mut self.owed) + given
+        let events = self.unpaid_events / EVENTS_PER_SEQUENCE;
+        self.unpaid_events %= EVENTS_PER_SEQUENCE;
+        std::mem::take(&mut self.unpaid_sequences) + events
     }
 
-    /// Takes over from its place what is to be paid for what was read.
+    /// Adds what its slot must pay for the sequences that were read.
     fn settle(&mut self) {
-        let read = self.come_on / (self.reached.len().max(1) as u64);
-        self.owed += self.place.as_ref().map_or(0, |place| place.pay(read));
+        let read = self.advanced / (self.reached.len().max(1) as u64);
+        self.unpaid_sequences += self.slot.as_ref().map_or(0, |slot| slot.pay(read));
     }
 
-    /// It was asked for.
+    /// It was requested from the edge.
     pub(crate) fn asked(&mut self) {
         (self.stage, self.is_full) = (BackfillStage::Asked, false);
         self.asked_to.clone_from(&self.to);
     }
 
-    /// It comes with this gathering.
+    /// The session is in this cohort now.
     pub(crate) fn gathered(&mut self, cohort: u64) {
         if self.stage == BackfillStage::Asked {
             self.stage = BackfillStage::Gathered(cohort);
-            if let Some(place) = &mut self.place {
-                place.gathered(cohort);
+            if let Some(slot) = &mut self.slot {
+                slot.gathered(cohort);
             }
         }
     }
 
-    /// The gathering with which it comes.
+    /// The cohort that the session is in.
     pub(crate) fn cohort(&self) -> Option<u64> {
         match self.stage {
             BackfillStage::Gathered(cohort) => Some(cohort),
@@ -222,15 +223,15 @@ impl Backfill {
         }
     }
 
-    /// No more of this gathering comes.
+    /// This cohort has ended.
     pub(crate) fn ended(&mut self, cohort: u64) {
         if self.stage == BackfillStage::Gathered(cohort) {
             self.settle();
-            (self.stage, self.place) = (BackfillStage::Idle, None);
+            (self.stage, self.slot) = (BackfillStage::Idle, None);
         }
     }
 
-    /// Takes an event of a gathering that this subscription of the session wants. Returns whether it was lacking.
+    /// Takes an event of a cohort that matches this subscription of the session. Returns whether it was lacking.
     pub(crate) fn take(
         &mut self,
         now: Millis,
@@ -241,8 +242,8 @@ impl Backfill {
     ) -> bool {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
         let is_mine = self.stage == BackfillStage::Gathered(cohort) && !self.is_full;
-        let is_wanted = match self.of {
-            BackfillTarget::Session => subscription <= self.newest,
+        let is_wanted = match self.target {
+            BackfillTarget::Session => subscription <= self.newest_subscription,
             BackfillTarget::Subscription(mine) => subscription == mine,
         };
         let is_lacking = self.reached[at] < seq && seq <= self.asked_to[at];
@@ -250,26 +251,26 @@ impl Backfill {
             return false;
         }
         self.outbox.push(now, delivery, subscription, 0, encoding, limits);
-        self.given += 1 + (delivery.bytes() / LARGE) as u64;
+        self.unpaid_events += 1 + (delivery.bytes() / LARGE) as u64;
         true
     }
 
-    /// Takes no more of its gathering, which others wait for; what it lacks then is asked for again.
+    /// Takes nothing more from its cohort, so that others need not wait for it. The rest is requested again later.
     pub(crate) fn give_way(&mut self) {
         self.is_full = true;
     }
 
-    /// Everything of a gathering up to `through` has come.
+    /// The cohort has received everything up to `through`.
     pub(crate) fn reach(&mut self, cohort: u64, partition: Partition, through: Seq) {
         let at = usize::from(partition.0);
         if self.stage == BackfillStage::Gathered(cohort) && !self.is_full {
             let reached = self.reached[at].max(through.min(self.asked_to[at]));
-            self.come_on += reached.0 - self.reached[at].0;
+            self.advanced += reached.0 - self.reached[at].0;
             self.reached[at] = reached;
         }
     }
 
-    /// Nobody can give `(from, through]`. Returns the part of it that is lacking here.
+    /// No router can give `(from, through]`. Returns the part of it that this backfill lacks.
     pub(crate) fn miss(&mut self, cohort: u64, partition: Partition, from: Seq, through: Seq) -> Option<(Seq, Seq)> {
         let at = usize::from(partition.0);
         let (from, through) = (from.max(self.reached[at]), through.min(self.asked_to[at]));
@@ -280,13 +281,13 @@ impl Backfill {
         Some((from, through))
     }
 
-    /// More new events wait than may. Returns whether they are to be let go, and with them what comes until
-    /// [`Self::renew`]: they will come as the past does.
+    /// Too many new events wait. Returns whether to drop them, and further ones until [`Self::renew`]: then they become
+    /// part of the backfill.
     pub(crate) fn fall_behind(&mut self) -> bool {
         if self.is_behind {
             return true;
         }
-        if self.of != BackfillTarget::Session || self.renewals == RENEWALS {
+        if self.target != BackfillTarget::Session || self.renewals == RENEWALS {
             return false;
         }
         self.renewals += 1;
@@ -294,24 +295,24 @@ impl Backfill {
         true
     }
 
-    /// Whether new events are let go at the moment.
+    /// Whether new events are dropped now.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }
 
-    /// The past reaches up to `applied` from now on, if new events were let go.
+    /// Extends the backfill up to `applied` if new events were dropped.
     pub(crate) fn renew(&mut self, applied: &Position) {
         if std::mem::take(&mut self.is_behind) {
             self.to.clone_from(&applied.seqs);
         }
     }
 
-    /// Another life of the stream begins, when the former was given up to `ends`. What it keeps of the former is lacking
-    /// still; the rest of that cannot be had any more. Of the new one nothing is lacking, for all of it comes as new. Returns
-    /// what is lost.
+    /// A new epoch begins; the former one was received up to `ends`. What the stream keeps of the former epoch is still
+    /// lacking, and the rest of it is lost. Nothing of the new epoch is lacking, because all of it arrives as new
+    /// events. Returns the lost ranges.
     pub(crate) fn reset(&mut self, epoch: Epoch, ends: &[Seq]) -> Vec<(Partition, Seq, Seq)> {
         let is_unknown = matches!(self.stage, BackfillStage::Finding { .. });
-        // What has come and not left is lacking again.
+        // Events that wait in the outbox are lacking again.
         let reached = Position { epoch_id: self.epoch_id, seqs: std::mem::take(&mut self.reached) };
         self.reached = self.outbox.hold_back(&reached).seqs;
         self.outbox.forget_events();
@@ -334,7 +335,7 @@ impl Backfill {
         lost
     }
 
-    /// What is to be done, now that something has changed.
+    /// What to do next, after a change.
     pub(crate) fn next(&self, limits: &OutboxLimits) -> BackfillAction {
         let lacks = self.reached.iter().zip(&self.to).any(|(reached, to)| reached < to);
         let has_room = self.outbox.bytes() <= limits.bytes / 2;
@@ -348,9 +349,9 @@ impl Backfill {
         }
     }
 
-    /// Holds a position back to what has come of the past, if positions move with it.
+    /// Limits a position to what the client has received, if the position moves with this backfill.
     pub(crate) fn hold_back(&self, position: &mut Position) {
-        if self.of != BackfillTarget::Session {
+        if self.target != BackfillTarget::Session {
             return;
         }
         *position = self.outbox.hold_back(position);

@@ -1,6 +1,7 @@
-//! Searches for where in the stream a time stands: a few at a time, each for all who ask for the same time, the others in
-//! the order of asking. One that NATS does not answer is made again after a growing pause, and given up when it was not
-//! answered for a long time, in which NATS was there. Pure: who drives this makes the searches.
+//! Schedules the searches for the position of a time in the stream. A few run at once, each for all sessions that ask
+//! for the same time; the others wait in the order of the requests. A search that NATS does not answer is repeated
+//! after a growing pause. It is given up after a long time without an answer; only time with NATS connected counts.
+//! Pure: the driver of the edge makes the searches.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,23 +12,23 @@ use tickwire_core::ids::Millis;
 
 use crate::messages::SessionId;
 
-/// How many searches may be under way.
+/// How many searches may run at once.
 const SEARCHES: usize = 64;
 
 /// The pauses after searches that were not answered.
 const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
-/// Times that are searched for, and who waits for them. A session waits for one at most.
+/// Times to search for, and the sessions that wait for them. A session waits for one at most.
 #[derive(Debug)]
 pub(crate) struct Searches {
     give_up_after: u64,
     times: HashMap<SessionId, Timestamp>,
     searches: BTreeMap<Timestamp, Search>,
-    /// Those that are to be made: when, and in which order.
+    /// The scheduled searches: when, and in which order.
     due: BTreeSet<(Millis, u64, Timestamp)>,
-    /// The place in the order of the next that is to be made.
+    /// The order number of the next scheduled search.
     next: u64,
-    under_way: usize,
+    running: usize,
 }
 
 /// The search for one time.
@@ -35,22 +36,22 @@ pub(crate) struct Searches {
 struct Search {
     sessions: BTreeSet<SessionId>,
     /// How long it was not answered, in milliseconds: its attempts, and the pauses before them.
-    vain: u64,
-    /// How often in a row.
+    unanswered_ms: u64,
+    /// How many attempts in a row were not answered.
     attempts: u32,
     state: SearchState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SearchState {
-    /// It is to be made then, in this place.
+    /// It is scheduled for this time, with this order number.
     Due(Millis, u64),
-    /// It was begun then.
-    UnderWay(Millis),
+    /// It runs since this time.
+    Running(Millis),
 }
 
 impl Searches {
-    /// None yet. `give_up_after` is how long a search may go unanswered, in milliseconds.
+    /// No searches yet. `give_up_after` is how long a search may go unanswered, in milliseconds.
     pub(crate) fn new(give_up_after: u64) -> Self {
         Self {
             give_up_after,
@@ -58,43 +59,43 @@ impl Searches {
             searches: BTreeMap::new(),
             due: BTreeSet::new(),
             next: 0,
-            under_way: 0,
+            running: 0,
         }
     }
 
-    /// A session asks where a time stands.
+    /// A session asks for the position of a time.
     pub(crate) fn ask(&mut self, now: Millis, session: SessionId, time: Timestamp) {
         self.leave(session);
         self.times.insert(session, time);
         match self.searches.entry(time) {
             Entry::Occupied(mut search) => drop(search.get_mut().sessions.insert(session)),
             Entry::Vacant(free) => {
-                let state = put(&mut self.due, &mut self.next, now, time);
-                free.insert(Search { sessions: BTreeSet::from([session]), vain: 0, attempts: 0, state });
+                let state = schedule(&mut self.due, &mut self.next, now, time);
+                free.insert(Search { sessions: BTreeSet::from([session]), unanswered_ms: 0, attempts: 0, state });
             }
         }
     }
 
-    /// The next search to begin, if one is due and may be under way.
+    /// The next search to begin, if one is due and may run.
     pub(crate) fn begin(&mut self, now: Millis) -> Option<Timestamp> {
-        if self.under_way == SEARCHES {
+        if self.running == SEARCHES {
             return None;
         }
         let next = self.due.first().filter(|(at, ..)| *at <= now).copied()?;
         self.due.remove(&next);
         let (_, _, time) = next;
         let search = self.searches.get_mut(&time)?;
-        search.state = SearchState::UnderWay(now);
-        self.under_way += 1;
+        search.state = SearchState::Running(now);
+        self.running += 1;
         Some(time)
     }
 
-    /// When [`Self::begin`] is next to be called, if nothing changes.
+    /// When [`Self::begin`] must be called next, if nothing changes.
     pub(crate) fn next_turn(&self) -> Option<Millis> {
-        self.due.first().filter(|_| self.under_way < SEARCHES).map(|(at, ..)| *at)
+        self.due.first().filter(|_| self.running < SEARCHES).map(|(at, ..)| *at)
     }
 
-    /// A session does not wait any more. What nobody waits for is not searched for.
+    /// A session no longer waits. A search without sessions is not made.
     pub(crate) fn leave(&mut self, session: SessionId) {
         let Some(time) = self.times.remove(&session) else { return };
         let Some(search) = self.searches.get_mut(&time) else { return };
@@ -107,11 +108,11 @@ impl Searches {
         }
     }
 
-    /// The search for this time was answered. Returns who waits for it.
+    /// The search for this time was answered. Returns the sessions that wait for it.
     pub(crate) fn found(&mut self, time: Timestamp) -> BTreeSet<SessionId> {
         let Some(search) = self.searches.remove(&time) else { return BTreeSet::new() };
         match search.state {
-            SearchState::UnderWay(_) => self.under_way -= 1,
+            SearchState::Running(_) => self.running -= 1,
             SearchState::Due(at, order) => drop(self.due.remove(&(at, order, time))),
         }
         for session in &search.sessions {
@@ -120,28 +121,28 @@ impl Searches {
         search.sessions
     }
 
-    /// The search for this time was not answered; `counts` is whether NATS was there. Returns whom to tell that nobody can
-    /// say where it stands.
+    /// The search for this time was not answered; `counts` is whether NATS was connected. If the search is given up,
+    /// returns the sessions to inform.
     pub(crate) fn unanswered(&mut self, now: Millis, time: Timestamp, counts: bool) -> BTreeSet<SessionId> {
         let Some(search) = self.searches.get_mut(&time) else { return BTreeSet::new() };
-        let SearchState::UnderWay(since) = search.state else { return BTreeSet::new() };
+        let SearchState::Running(since) = search.state else { return BTreeSet::new() };
         if counts {
             let paused = BACKOFF.after(search.attempts);
-            search.vain = search.vain.saturating_add(now.since(since)).saturating_add(paused);
+            search.unanswered_ms = search.unanswered_ms.saturating_add(now.since(since)).saturating_add(paused);
         }
         search.attempts = search.attempts.saturating_add(1);
-        if search.sessions.is_empty() || search.vain >= self.give_up_after {
+        if search.sessions.is_empty() || search.unanswered_ms >= self.give_up_after {
             return self.found(time);
         }
-        self.under_way -= 1;
+        self.running -= 1;
         let due = now.plus(BACKOFF.after(search.attempts));
-        search.state = put(&mut self.due, &mut self.next, due, time);
+        search.state = schedule(&mut self.due, &mut self.next, due, time);
         BTreeSet::new()
     }
 }
 
-/// Puts a search where it is made at its time, behind those that are due then.
-fn put(due: &mut BTreeSet<(Millis, u64, Timestamp)>, next: &mut u64, at: Millis, time: Timestamp) -> SearchState {
+/// Schedules a search for its time, after those that are due at the same time.
+fn schedule(due: &mut BTreeSet<(Millis, u64, Timestamp)>, next: &mut u64, at: Millis, time: Timestamp) -> SearchState {
     let order = *next;
     *next += 1;
     due.insert((at, order, time));
@@ -162,7 +163,7 @@ mod tests {
         numbers.iter().map(|number| session(*number)).collect()
     }
 
-    /// Searches for these times, each of a session that is named like it.
+    /// Searches for these times. Each is asked for by a session with the same number.
     fn asked(times: impl IntoIterator<Item = i64>) -> Searches {
         let mut searches = Searches::new(GIVE_UP);
         for time in times {
@@ -176,19 +177,19 @@ mod tests {
     }
 
     fn is_empty(searches: &Searches) -> bool {
-        let Searches { times, searches, due, under_way, .. } = searches;
-        times.is_empty() && searches.is_empty() && due.is_empty() && *under_way == 0
+        let Searches { times, searches, due, running, .. } = searches;
+        times.is_empty() && searches.is_empty() && due.is_empty() && *running == 0
     }
 
     #[test]
-    fn who_asks_for_the_same_time_is_told_together_and_who_left_is_not() {
+    fn sessions_that_ask_for_the_same_time_share_a_search_until_they_leave() {
         let mut searches = Searches::new(GIVE_UP);
         for (number, time) in [(1, 10), (2, 20), (3, 10), (4, 10)] {
             searches.ask(Millis(0), session(number), Timestamp(time));
         }
         searches.leave(session(3));
         assert_eq!(begun(&mut searches, 0), [10, 20]);
-        // Who asks while a search is under way gets what it finds.
+        // A session that asks while a search runs gets its result.
         searches.ask(Millis(0), session(5), Timestamp(20));
         assert_eq!(begun(&mut searches, 0), [0; 0]);
         assert_eq!(searches.found(Timestamp(10)), sessions(&[1, 4]));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_and_asks_again_while_the_search_is_under_way_is_told_once() {
+    fn session_that_leaves_and_asks_again_during_a_search_gets_one_answer() {
         let mut searches = asked([10]);
         assert_eq!(begun(&mut searches, 0), [10]);
         searches.leave(session(10));
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_may_be_under_way_wait_in_the_order_of_asking() {
+    fn searches_beyond_the_limit_wait_in_the_order_of_requests() {
         let all = 2 * SEARCHES as i64;
         let mut searches = asked(0..all);
         let (first, rest): (Vec<i64>, Vec<i64>) = (0..all).partition(|time| *time < SEARCHES as i64);
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_that_is_not_answered_is_made_again_after_a_pause_and_others_go_first_meanwhile() {
+    fn unanswered_search_is_repeated_after_a_pause_and_others_go_first() {
         let mut searches = asked([10]);
         assert_eq!(begun(&mut searches, 0), [10]);
         assert_eq!(searches.unanswered(Millis(2_000), Timestamp(10), true), sessions(&[]));
@@ -235,7 +236,7 @@ mod tests {
         assert!(is_empty(&searches));
     }
 
-    /// Makes searches that are not answered for two seconds each, and returns when somebody is told.
+    /// Runs searches that are not answered for two seconds each. Returns when the search is given up.
     fn given_up(searches: &mut Searches, mut now: u64, counts: bool, until: u64) -> Option<u64> {
         while now < until {
             assert_eq!(begun(searches, now), [10]);
@@ -249,12 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn only_time_in_which_nats_was_there_counts_until_a_search_is_given_up() {
+    fn only_time_with_nats_connected_counts_until_a_search_is_given_up() {
         let mut searches = asked([10]);
         assert_eq!(given_up(&mut searches, 0, false, 100 * GIVE_UP), None);
         let since = searches.next_turn().unwrap().0;
         let given_up = given_up(&mut searches, since, true, u64::MAX).unwrap();
-        // The pause before the first that counts does as well.
+        // The pause before the first attempt that counts is included.
         assert!((GIVE_UP - 2_000..GIVE_UP + 4_000).contains(&(given_up - since)), "{}", given_up - since);
         let mut searches = asked([10]);
         assert!(self::given_up(&mut searches, 0, true, u64::MAX).unwrap() >= GIVE_UP);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_not_searched_for() {
+    fn search_without_waiting_sessions_is_not_made() {
         let mut searches = asked([10, 20]);
         searches.leave(session(20));
         assert_eq!(begun(&mut searches, 0), [10]);

@@ -1,5 +1,5 @@
-//! The past, for sessions that go on after a break or want what was stored before they subscribed: they are gathered,
-//! what they lack is asked of the routers, and what comes is handed to the shards in pieces.
+//! Backfill, for sessions that resume or ask for the past with `since`: sessions are put into cohorts, routers are
+//! asked for what a cohort lacks, and the answers are passed to the shards in chunks.
 
 use std::sync::Arc;
 
@@ -17,13 +17,14 @@ use crate::messages::{BackfillChunk, FromEdge, SessionId};
 
 impl Edge {
     pub(super) fn take_backfill(&mut self, now: Millis, session: SessionId, ranges: BackfillRanges) {
-        // The shard learns of another life of the stream in its own turn, and asks for nothing of the former.
+        // The ranges of another epoch are ignored: the shard gets the `Reset` too, and asks again in the new epoch.
         if self.coverage.epoch().is_some_and(|epoch| epoch.epoch_id == ranges.epoch_id) {
             self.cohorts.add(now, session, ranges, self.log.view_id());
         }
     }
 
-    /// Where that time stands, for those sessions that asked for it; `None` if NATS did not say, which is asked again.
+    /// Passes the position of a time to the sessions that asked for it. `None` means that NATS did not answer; then the
+    /// search is repeated.
     pub(crate) fn take_found(&mut self, now: Millis, time: Timestamp, seq: Option<Seq>) {
         let sessions = match seq {
             Some(_) => self.searches.found(time),
@@ -39,7 +40,7 @@ impl Edge {
         }
     }
 
-    /// Begins gatherings that are due, and asks for what they lack.
+    /// Begins the cohorts that are due, and asks for what they lack.
     pub(super) fn backfill(&mut self, now: Millis) {
         for (cohort, sessions) in self.cohorts.begin(now, self.log.revision()) {
             counter!("tickwire_gateway_gatherings_total").increment(1);
@@ -59,19 +60,19 @@ impl Edge {
         }
     }
 
-    /// Hands the shards what came of the past. Returns whether anything did.
+    /// Passes the shards what was received for cohorts. Returns whether there was anything.
     pub(super) fn hand_past(&mut self) -> bool {
-        let came = self.cohorts.take(self.shards.len());
-        let is_any = !came.is_empty();
-        for CohortProgress { cohort, steps, ends } in came {
+        let progress = self.cohorts.take(self.shards.len());
+        let is_any = !progress.is_empty();
+        for CohortProgress { cohort, steps, ends } in progress {
             let events =
                 |step: &CoverageEvent<_>| if let CoverageEvent::Apply { events, .. } = step { events.len() } else { 0 };
             let count: usize = steps.steps.iter().map(events).sum();
             counter!("tickwire_gateway_past_events_total").increment(count as u64);
-            let past = (!steps.steps.is_empty()).then(|| Arc::new(BackfillChunk { cohort, steps }));
+            let chunk = (!steps.steps.is_empty()).then(|| Arc::new(BackfillChunk { cohort, steps }));
             for shard in &mut self.shards {
-                if let Some(past) = &past {
-                    shard.say(FromEdge::Past(Arc::clone(past)));
+                if let Some(chunk) = &chunk {
+                    shard.say(FromEdge::Past(Arc::clone(chunk)));
                 }
                 if ends {
                     shard.say(FromEdge::PastEnds(cohort));
@@ -83,11 +84,11 @@ impl Edge {
 }
 
 pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_gatherings_total", "Groups of sessions that were given the past together");
-    declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays that gatherings made");
+    declare_counter!("tickwire_gateway_gatherings_total", "Cohorts of sessions whose backfill has begun");
+    declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays made for cohorts");
     declare_counter!(
         "tickwire_gateway_unanswered_searches_total",
-        "Searches for a time that NATS did not answer, and that are made again"
+        "Searches for a time that NATS did not answer; each is repeated"
     );
-    declare_counter!("tickwire_gateway_past_events_total", "Events that came for gatherings");
+    declare_counter!("tickwire_gateway_past_events_total", "Events received for cohorts");
 }

@@ -1,4 +1,4 @@
-//! Waits for what concerns the edge, lets it decide, and sends what it wants sent.
+//! The task of the edge: waits for inputs, lets the edge decide, and sends its messages.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::inputs::{FloodableInput, Inputs};
 use super::{Edge, NatsConnection, Outgoing};
 use crate::backfill::bisection::{Finder, find};
 
-/// How long a message to NATS may wait for room while the connection is down.
+/// How long a message to NATS may wait for space in the send buffer while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long a request for a replay may. It is made again, so waiting longer gains nothing.
+/// How long a request for a replay may wait. It is repeated anyway, so a longer wait gains nothing.
 const ASK_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The task of the edge.
@@ -40,25 +40,25 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A task for this edge, which reads times in this stream. `stopped` is what keeps NATS from storing events.
+    /// A task for this edge, which searches for times in this stream. `stopped` is why NATS does not store events.
     pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
         super::describe();
         Self { edge, nats, stream, stopped, clock: Clock::start(), finder: Finder::default() }
     }
 
-    /// Runs until told to stop, or until NATS or the shards are gone for good.
+    /// Runs until `stop` is cancelled, or until all shards or a subscription to NATS have ended.
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> Result<(), EdgeError> {
         let (mut connected, mut stopped) = (self.nats.connected(), self.stopped.clone());
         let mut turns = Turns::default();
         let mut requests = Vec::new();
         loop {
             let wake = self.clock.at(turns.next(self.edge.next_turn()));
-            // After each turn of the clock all that waits to be read has one, whatever is due.
+            // After each turn of the clock all waiting inputs are read once, even if another turn is due.
             let is_inputs = turns.is_inputs();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                // First what is rare and what time brings, so that no flood delays it.
+                // Rare inputs and the clock come first, so that no flood delays them.
                 Ok(()) = inputs.view.changed() => {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
                     self.edge.take_view(self.now(), &view);
@@ -71,7 +71,7 @@ impl Driver {
                 },
                 () = sleep_until(wake), if !is_inputs => {
                     let begun = self.now();
-                    self.see();
+                    self.update_standing();
                     self.edge.turn(begun);
                     turns.took(begun);
                 }
@@ -79,7 +79,9 @@ impl Driver {
                 flood = inputs.floods.next(&mut requests) => match flood {
                     FloodableInput::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
                     FloodableInput::Answer(Some(message)) => self.take_answer(&message),
-                    FloodableInput::Batch(None) | FloodableInput::Answer(None) => return Err(EdgeError::SubscriptionEnded),
+                    FloodableInput::Batch(None) | FloodableInput::Answer(None) => {
+                        return Err(EdgeError::SubscriptionEnded);
+                    }
                     FloodableInput::Requests(0) => return Ok(()),
                     FloodableInput::Requests(_) => {
                         let now = self.now();
@@ -93,7 +95,7 @@ impl Driver {
             self.search();
             if turns.just_taken().is_some_and(|begun| self.edge.next_turn() <= begun) {
                 counter!("tickwire_gateway_vain_turns_total").increment(1);
-                debug!("something is due that a turn does not change");
+                debug!("deadline still due after a turn");
             }
         }
     }
@@ -102,13 +104,13 @@ impl Driver {
         self.clock.now()
     }
 
-    /// Lets the edge see how NATS is.
-    fn see(&mut self) {
+    /// Passes the state of NATS to the edge.
+    fn update_standing(&mut self) {
         self.edge.take_standing(NatsConnection::of(&self.nats), self.stopped.borrow().clone());
     }
 
     fn look_upstream(&mut self) {
-        self.see();
+        self.update_standing();
         self.edge.look_upstream(self.now());
     }
 
@@ -124,7 +126,7 @@ impl Driver {
 
     async fn send(&mut self) {
         for Outgoing { subject, reply, payload, ask } in self.edge.take_outgoing() {
-            // Without a connection a request would leave late, and with all others.
+            // Without a connection the request would be sent late, in a burst with all others.
             if let Some(ask) = ask
                 && !self.nats.is_connected()
             {
@@ -146,13 +148,13 @@ impl Driver {
                 (false, Some(ask)) => self.edge.unsent(self.now(), ask),
                 (false, None) => {
                     counter!("tickwire_gateway_unpublished_total", "reason" => "no_room").increment(1);
-                    debug!("a message to the routers found no room; the next beat makes up for it");
+                    debug!("send buffer full, message to routers dropped; the next beat repairs it");
                 }
             }
         }
     }
 
-    /// Begins the searches that the edge wants.
+    /// Starts the searches that the edge wants.
     fn search(&mut self) {
         while let Some(time) = self.edge.next_search(self.now()) {
             self.finder.begin(time, find(self.nats.clone(), self.stream.clone(), time));
@@ -161,15 +163,15 @@ impl Driver {
 }
 
 impl NatsConnection {
-    /// As it is at this moment.
+    /// Its state at this moment.
     pub(crate) fn of(nats: &Nats) -> Self {
         Self { is_up: nats.is_connected(), max_payload: nats.client.max_payload() }
     }
 }
 
-/// Why the edge cannot go on.
+/// Why the edge cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EdgeError {
-    #[error("a subscription to NATS has ended")]
+    #[error("a subscription of the edge to NATS has ended")]
     SubscriptionEnded,
 }

@@ -1,5 +1,5 @@
-//! What the edge listens to. Three of its inputs may come as a flood: batches, answers to what was asked for again, and
-//! requests of the sessions. They take turns, a bounded one each, so that none holds up another for longer than that.
+//! The inputs of the edge. Three of them can be flooded: batches, answers to requests for replays, and requests of the
+//! sessions. They take turns of bounded length, so that none blocks another for longer than one turn.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use crate::messages::ToEdge;
 /// How many requests are taken in one turn.
 const TURN_REQUESTS: usize = 16;
 
-/// How many bytes of batches and of answers may wait; what is dropped shows as a gap, or is asked for again.
+/// How many bytes of batches and of answers may wait. A dropped batch shows as a gap, and a dropped answer is requested
+/// again.
 const BATCH_BYTES: usize = 64 * 1024 * 1024;
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// How many bytes of requests for snapshots may wait; who gets none asks again.
+/// How many bytes of requests for snapshots may wait. A router that gets no answer asks again.
 const REQUEST_BYTES: usize = 64 * 1024;
 
-/// What the edge listens to, from the moment of its start on.
+/// The inputs of the edge.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(super) floods: FloodableInputs,
@@ -34,7 +35,7 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Subscribes to what routers send this boot of this gateway.
+    /// Subscribes to what routers send to this gateway and nonce.
     pub(crate) fn open(
         nats: &Nats,
         gateway: &NodeRef,
@@ -52,51 +53,51 @@ impl Inputs {
     }
 }
 
-/// What may come as a flood.
+/// The inputs that can be flooded.
 #[derive(Debug)]
 pub(super) struct FloodableInputs {
     batches: Subscriber,
     answers: Subscriber,
     requests: Receiver<ToEdge>,
-    /// Whose turn it is.
+    /// The number of the input whose turn it is.
     turn: usize,
 }
 
-/// What has come.
+/// One input.
 #[derive(Debug)]
 pub(super) enum FloodableInput {
-    /// A batch of a router; `None` if no more come.
+    /// A batch from a router; `None` if the subscription has ended.
     Batch(Option<NatsMessage>),
-    /// An answer of a router; `None` if no more come.
+    /// An answer from a router; `None` if the subscription has ended.
     Answer(Option<NatsMessage>),
-    /// So many requests were put where they were wanted; 0 if no more come.
+    /// The number of requests that were added to the caller's list; 0 if all shards have ended.
     Requests(usize),
 }
 
 impl FloodableInputs {
-    /// Waits for the next that comes, which is taken from whichever has waited for its turn for longest. Nothing is lost
-    /// if this is not waited for to its end.
+    /// Waits for the next input. If several are ready, the one that has waited longest for its turn is taken.
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub(super) async fn next(&mut self, requests: &mut Vec<ToEdge>) -> FloodableInput {
         let Self { batches, answers, requests: asked, turn } = self;
         let (mut batch, mut answer) = (pin!(batches.next()), pin!(answers.next()));
         let mut taken = pin!(asked.take(requests, TURN_REQUESTS));
-        let come = std::future::poll_fn(|cx| {
+        let next = std::future::poll_fn(|cx| {
             in_turn(*turn, |which| match which {
                 0 => batch.as_mut().poll(cx).map(FloodableInput::Batch),
                 1 => taken.as_mut().poll(cx).map(FloodableInput::Requests),
                 _ => answer.as_mut().poll(cx).map(FloodableInput::Answer),
             })
         });
-        let (served, flood) = come.await;
+        let (served, flood) = next.await;
         *turn = served + 1;
         flood
     }
 }
 
-/// How many take turns.
+/// How many inputs take turns.
 const ALL: usize = 3;
 
-/// Asks each in turn, from the one whose turn it is on, until one has something.
+/// Asks each input in turn, starting with number `turn`, until one is ready.
 fn in_turn<T>(turn: usize, mut ask: impl FnMut(usize) -> Poll<T>) -> Poll<(usize, T)> {
     for which in (turn..turn + ALL).map(|which| which % ALL) {
         if let Poll::Ready(found) = ask(which) {
@@ -110,7 +111,7 @@ fn in_turn<T>(turn: usize, mut ask: impl FnMut(usize) -> Poll<T>) -> Poll<(usize
 mod tests {
     use super::*;
 
-    /// Who is served in so many turns, where these always have something.
+    /// Which inputs are served in `turns` turns if those in `ready` always have something.
     fn served(ready: [bool; ALL], turns: usize) -> Vec<usize> {
         let mut turn = 0;
         let mut served = Vec::new();
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn floods_are_served_in_turn_and_none_waits_for_one_that_has_nothing() {
+    fn inputs_are_served_in_turn_and_empty_ones_are_skipped() {
         assert_eq!(served([true; 3], 6), [0, 1, 2, 0, 1, 2]);
         assert_eq!(served([true, false, true], 4), [0, 2, 0, 2]);
         assert_eq!(served([false, true, false], 3), [1, 1, 1]);

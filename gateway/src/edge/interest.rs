@@ -1,4 +1,5 @@
-//! What the routers are told: interest, as deltas and snapshots, and beats that show what they may have missed.
+//! What the gateway sends to all routers: interest, as deltas and snapshots, and beats that show which revision they
+//! may have missed.
 
 use std::borrow::Cow;
 
@@ -18,10 +19,11 @@ use super::{Edge, Outgoing, refused};
 /// The largest part of a snapshot, in bytes.
 const PART_BYTES: usize = 128 * 1024;
 
-/// The largest delta, in bytes. Beyond that routers are told of the revision alone, and ask for a snapshot.
+/// The largest delta, in bytes. Instead of a larger one only a beat with the revision is sent, and routers ask for a
+/// snapshot.
 const DELTA_BYTES: usize = 256 * 1024;
 
-/// When coverage does not carry our revision after so long, the routers are told again, in milliseconds.
+/// While coverage does not have our revision yet, a beat is sent this often, in milliseconds.
 const LAG: u64 = 100;
 
 impl Edge {
@@ -37,12 +39,12 @@ impl Edge {
         }
     }
 
-    /// The largest message of a sort: well below what the server takes.
+    /// `bytes`, or half of what the server accepts if that is less.
     fn at_most(&self, bytes: usize) -> usize {
         bytes.min(self.connection.max_payload / 2)
     }
 
-    /// Cuts a revision if anything has changed, and tells it.
+    /// Cuts a revision if the interest has changed, and publishes it.
     pub(super) fn cut(&mut self, now: Millis) {
         self.cut_at = None;
         if let Some(delta) = self.log.cut(now) {
@@ -72,13 +74,13 @@ impl Edge {
                     format!("a message of {bytes} bytes to the routers is too large for NATS, which takes {most}");
                 self.ready.missing(format!("{reason}: set max_payload in the server's configuration"));
             }
-            // Why NATS does not store events stands in a check of its own.
+            // Another check reports why NATS does not store events.
             (None, None | Some(Outage::NotStored)) => self.ready.ok(),
             (None, Some(outage)) => self.ready.missing(outage.to_string()),
         }
     }
 
-    /// Publishes to the routers. What is lost is told again with the next beat.
+    /// Publishes to the routers. The next beat repairs a loss.
     fn publish<T: serde::Serialize>(&mut self, subject: Cow<'static, str>, message: &T) {
         let payload = match wire::encode(message) {
             Ok(payload) => payload,
@@ -87,7 +89,7 @@ impl Edge {
         let (size, most) = (payload.len(), self.connection.max_payload);
         if size > most {
             counter!("tickwire_gateway_unpublished_total", "reason" => "too_large").increment(1);
-            error!(%subject, size, most, "a message to the routers is larger than NATS takes: set its max_payload");
+            error!(%subject, size, most, "message to routers exceeds max_payload of the NATS server, not sent");
             self.too_large = Some(size);
             return;
         }
@@ -98,7 +100,8 @@ impl Edge {
     }
 }
 
-/// Whether a router waits for an answer there: a gateway may publish where whoever asks it may not.
+/// Whether the reply subject is a router's inbox. A gateway may publish to subjects that the sender of a request may
+/// not, so it must not answer anywhere else.
 fn is_routers(reply: &str) -> bool {
     let inbox = reply.strip_prefix(&names::inbox(Role::Router.as_str())).and_then(|rest| rest.strip_prefix('.'));
     inbox.is_some_and(names::is_token)
@@ -106,11 +109,11 @@ fn is_routers(reply: &str) -> bool {
 
 pub(super) fn describe() {
     declare_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
-    declare_counter!("tickwire_gateway_large_deltas_total", "Changes of interest told by a snapshot, being too large");
+    declare_counter!("tickwire_gateway_large_deltas_total", "Changes of interest too large for a delta");
     describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that were not sent, by reason");
-    describe_gauge!("tickwire_gateway_interest_bytes", "What the interest takes in messages to routers, at most");
-    describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that routers were told");
-    describe_gauge!("tickwire_gateway_silent_partitions", "Partitions of which no router tells anything");
+    describe_gauge!("tickwire_gateway_interest_bytes", "Largest size of the interest in messages to routers, in bytes");
+    describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that was last sent to routers");
+    describe_gauge!("tickwire_gateway_silent_partitions", "Partitions that no router reports anything of");
 }
 
 #[cfg(test)]
@@ -118,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn snapshots_go_to_routers_and_nowhere_else() {
+    fn snapshots_are_sent_only_to_inboxes_of_routers() {
         assert!(is_routers("_INBOX_router.00112233445566778899aabbccddeeff"));
         for other in
             ["_INBOX_router", "_INBOX_router.", "_INBOX_router.a.b", "_INBOX_router.>", "_INBOX_gateway.a", "$KV.X.y"]

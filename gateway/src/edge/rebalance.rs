@@ -1,10 +1,10 @@
-//! Rebalance: when a gateway joins, sessions whose home it has become are sent away, few at a time, until this gateway has
-//! no more than a fifth above its share. Pure: the clock is passed in.
+//! Rebalance: when a gateway joins, sessions whose home it has become are sent away, a few at a time, until this
+//! gateway has at most a fifth more than its share. Pure: the clock is passed in.
 //!
-//! What its share is follows from what it had when they joined: gateways that were even before are even again when each
-//! has given the newcomers their part. Who has come since could have gone to them, and counts for nothing: a balancer
-//! that levels has levelled those. A view that changes again begins the wait anew, so that a member that comes and goes
-//! moves nobody.
+//! The share is computed from the sessions that the gateway had when the new one joined: gateways with equal load have
+//! equal load again when each has given the new ones their part. Sessions that arrived later do not count, since a load
+//! balancer could already send them to the new gateway. When the view changes again, the wait starts again, so that a
+//! member that joins and leaves at once moves no session.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -16,42 +16,42 @@ use crate::messages::SessionId;
 /// How often sessions are sent away, in milliseconds.
 const TURN_MS: u64 = 1_000;
 
-/// At least so many a turn.
+/// At least this many sessions are sent away in a turn.
 const LEAST: usize = 10;
 
 /// How far above its share a gateway may stay, in percent of it.
 const TOLERANCE: usize = 20;
 
-/// What is under way.
+/// The state of a rebalance.
 #[derive(Debug)]
 pub(super) struct Rebalance {
-    /// How much of the sessions leave in a turn, in percent; 0 is never any.
+    /// The percentage of the sessions that leave in a turn; 0 switches rebalancing off.
     rate: usize,
     cooldown: u64,
     /// Gateways that have joined since the last rebalance.
     joined: BTreeSet<NodeRef>,
-    /// How many sessions were here when the first of them did.
-    had: usize,
-    /// When something is next to be done.
+    /// How many sessions were here when the first of them joined.
+    sessions_before: usize,
+    /// When the next turn is due.
     at: Option<Millis>,
-    /// Who is to leave, once that is known, and with how many sessions it is enough.
+    /// After the first turn: the sessions that may leave, and the number of sessions at which to stop.
     leaving: Option<(VecDeque<SessionId>, usize)>,
 }
 
 impl Rebalance {
-    /// Nothing is under way. `cooldown` is how long the members have to stay the same, in milliseconds.
+    /// No rebalance runs. `cooldown` is how long the members must stay the same before it begins, in milliseconds.
     pub(super) fn new(rate: u32, cooldown: u64) -> Self {
-        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), had: 0, at: None, leaving: None }
+        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), sessions_before: 0, at: None, leaving: None }
     }
 
-    /// The view has changed, while so many sessions were here. Whoever finds itself new in it has nothing to give.
+    /// The view has changed, with `count` sessions here. A gateway that is new in the view itself sends nobody away.
     pub(super) fn see(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View, count: usize) {
         let (before, after) = (gateways(before), gateways(after));
         if self.rate == 0 || before == after || !before.contains(me) {
             return;
         }
         if self.joined.is_empty() {
-            self.had = count;
+            self.sessions_before = count;
         }
         self.joined.extend(after.difference(&before).cloned());
         self.joined.retain(|node| after.contains(node));
@@ -59,12 +59,12 @@ impl Rebalance {
         self.at = (!self.joined.is_empty()).then(|| now.plus(self.cooldown));
     }
 
-    /// When [`Self::turn`] is next to be called.
+    /// When [`Self::turn`] must be called next.
     pub(super) fn next_turn(&self) -> Option<Millis> {
         self.at
     }
 
-    /// The sessions that are to leave now, of all that are here.
+    /// The sessions that must leave now, out of all `sessions`.
     pub(super) fn turn<'a>(
         &mut self,
         now: Millis,
@@ -75,10 +75,10 @@ impl Rebalance {
         if self.at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let Self { joined, had, leaving, .. } = self;
+        let Self { joined, sessions_before, leaving, .. } = self;
         let (queue, enough) = leaving.get_or_insert_with(|| {
             let all = gateways(view).len().max(1);
-            let stayed = count.min(*had);
+            let stayed = count.min(*sessions_before);
             let share = stayed * (all - joined.len().min(all)) / all;
             let moved = |user: &UserId| view.home(user).is_some_and(|home| joined.contains(home));
             let queue = sessions.filter(|(_, user)| moved(user)).map(|(session, _)| session).collect();
@@ -120,7 +120,7 @@ mod tests {
         (0..count).map(registration).collect()
     }
 
-    /// Lets all turns pass, and gives how many left in each.
+    /// Runs all turns. Returns how many sessions left in each.
     fn run(rebalance: &mut Rebalance, view: &View, registrations: &mut Vec<(SessionId, UserId)>) -> Vec<usize> {
         let mut turns = Vec::new();
         while let Some(at) = rebalance.next_turn() {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_home_moved_leave_at_the_rate_until_the_share_is_near() {
+    fn sessions_whose_home_moved_leave_at_the_rate_until_the_share_is_near() {
         let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
         rebalance.see(Millis(5), &node("gw-1"), &two, &three, 3_000);
@@ -153,19 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn those_who_came_after_a_gateway_joined_are_not_counted_among_what_it_is_due() {
+    fn sessions_that_arrived_after_the_join_do_not_count_for_the_share() {
         let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
-        for (had, came, left) in [(0, 300, 300), (300, 0, 240), (300, 100, 340), (300, -100, 159)] {
+        for (before, arrived, left) in [(0, 300, 300), (300, 0, 240), (300, 100, 340), (300, -100, 159)] {
             let mut rebalance = Rebalance::new(2, 10_000);
-            rebalance.see(Millis(0), &node("gw-1"), &two, &three, had);
-            let mut all = registrations((had as i64 + came) as u64);
+            rebalance.see(Millis(0), &node("gw-1"), &two, &three, before);
+            let mut all = registrations((before as i64 + arrived) as u64);
             run(&mut rebalance, &three, &mut all);
-            assert_eq!(all.len(), left, "{had} when it joined, and {came} since");
+            assert_eq!(all.len(), left, "{before} when it joined, and {arrived} since");
         }
     }
 
     #[test]
-    fn a_member_that_comes_and_goes_moves_nobody_and_a_newcomer_gives_nothing() {
+    fn member_that_joins_and_leaves_moves_nobody_and_a_new_gateway_sends_nobody_away() {
         let (one, two) = (view(&["gw-1"]), view(&["gw-1", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
         rebalance.see(Millis(0), &node("gw-1"), &one, &two, 60);

@@ -1,6 +1,6 @@
-//! Gaps out: what coverage misses is asked of the routers, and what became of it is told to the operator.
+//! Repair of gaps: routers are asked to replay what the coverage lacks, and the result is logged and counted.
 //!
-//! While NATS is away nothing is asked, and no try is lost: what is missing waits for the connection.
+//! While NATS is disconnected nothing is asked, and no attempt is used up: gaps wait for the connection.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::{Edge, Outgoing, refused};
 use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
 
-/// The most entries of interest that travel in a request. A larger interest is named by its revision.
+/// The most entries of an interest that a request contains. A larger interest is named by its revision.
 pub(super) const CARRIED_ENTRIES: usize = 64;
 
-/// The largest request that carries its interest, in bytes.
+/// The largest interest that a request contains, in bytes.
 const CARRIED_BYTES: usize = 32 * 1024;
 
 impl Edge {
-    /// Asks for what is due to be asked for, and tells what was repaired.
+    /// Asks for the gaps that are due, and logs those that were repaired.
     pub(super) fn repair(&mut self, now: Millis) {
         let revision = self.log.revision();
         for ask in self.coverage.asks(now, revision, &mut self.steps) {
@@ -37,32 +37,32 @@ impl Edge {
         for Repaired { partition, from, through, lasted, asks } in self.coverage.repaired() {
             counter!("tickwire_gateway_gaps_repaired_total").increment(1);
             histogram!("tickwire_gateway_repair_seconds").record(lasted as f64 / 1000.0);
-            info!(%partition, %from, %through, asks, milliseconds = lasted, "a gap was repaired");
+            info!(%partition, %from, %through, asks, milliseconds = lasted, "gap repaired");
         }
     }
 
-    /// Tells the operator how much waits.
+    /// Updates the metrics of open gaps.
     pub(super) fn tell_open_gaps(&self) {
         gauge!("tickwire_gateway_open_gaps").set(self.open_gaps() as f64);
         gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
     }
 
-    /// How many partitions wait for something that is missing.
+    /// The number of partitions with an open gap.
     pub(crate) fn open_gaps(&self) -> usize {
         self.coverage.gaps()
     }
 
-    /// Sends a request for a replay. Without a connection it is made again later, and no try is lost.
+    /// Sends a request for a replay. Without a connection it is repeated later, and no attempt is used up.
     pub(super) fn ask(&mut self, now: Millis, ask: &Ask, request: Option<Vec<u8>>) {
         let Some(payload) = request.filter(|_| self.connection.is_up) else { return self.unsent(now, ask.number) };
-        debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "asking for a replay");
+        debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "replay requested");
         let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
         let reply = Some(names::replayed(id, &nonce, ask.number));
         let subject = select_router(self.log.view(), ask);
         self.outgoing.push(Outgoing { subject, reply, payload, ask: Some(ask.number) });
     }
 
-    /// That request has left.
+    /// The request was sent.
     pub(crate) fn sent(ask: u64) {
         match Cohorts::is_asked(ask) {
             true => counter!("tickwire_gateway_catch_up_asks_total").increment(1),
@@ -70,7 +70,7 @@ impl Edge {
         }
     }
 
-    /// That request has not left.
+    /// The request could not be sent.
     pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
         match Cohorts::is_asked(ask) {
             true => self.cohorts.unsent(now, ask),
@@ -79,21 +79,21 @@ impl Edge {
     }
 }
 
-/// Any router, of NATS's choosing; if one did not answer, each of those in the view in turn. A router that stands still
-/// is still connected, and NATS goes on choosing it.
+/// The subject for a request: first any router that NATS chooses; after an unanswered request each router of the view
+/// in turn. A router that hangs is still connected, so NATS would keep choosing it.
 fn select_router(view: &View, ask: &Ask) -> Cow<'static, str> {
     let routers: Vec<_> = view.takers(Role::Router).collect();
     if ask.unanswered == 0 || routers.is_empty() {
         return Cow::Borrowed(names::REPLAY);
     }
-    // Not of one router first for all partitions, and of another for each further try.
+    // Different partitions start with different routers, and each further attempt takes the next one.
     let turn = usize::from(ask.partition.0) + ask.unanswered as usize;
     let router = &routers[turn % routers.len()].node;
     names::replay_of(router.id.as_str(), &router.nonce.to_string()).into()
 }
 
-/// The request for what `interest` wants, in its form for the wire. One that is too large to travel is part of what the
-/// routers know of the gateway since `revision` or before.
+/// The encoded request for the events of `interest`. If the interest is too large for a request, the request has
+/// `revision` instead: the interest is part of the gateway's interest at that revision.
 pub(crate) fn request(
     gateway: &NodeRef,
     ask: &Ask,
@@ -114,22 +114,22 @@ pub(crate) fn request(
     wire::encode(&request).inspect_err(refused).ok()
 }
 
-/// Whether an interest has few enough entries to travel in a request.
+/// Whether an interest has few enough entries for a request to contain it.
 pub(crate) fn is_carried(interest: &Interest) -> bool {
     interest.wants.len() <= CARRIED_ENTRIES && interest.strays.len() <= CARRIED_ENTRIES
 }
 
-/// Tells the operator of steps that lose something.
+/// Logs and counts coverage events that lose something.
 pub(super) fn note(step: &CoverageEvent<Arc<Delivery>>) {
     match step {
         CoverageEvent::Gap { partition, from, through, reason } => {
             let reason = reason.as_str();
             counter!("tickwire_gateway_gaps_total", "reason" => reason).increment(1);
-            warn!(%partition, %from, %through, reason, "events may be missing, and clients are told so");
+            warn!(%partition, %from, %through, reason, "gap reported to clients");
         }
         CoverageEvent::Reset { former: Some(former), epoch } => {
             let (epoch_id, before) = (epoch.epoch_id, epoch.before);
-            warn!(%former, %epoch_id, %before, "another life of the stream; all positions start again");
+            warn!(%former, %epoch_id, %before, "new epoch of the stream, all positions reset");
         }
         CoverageEvent::Reset { former: None, .. } | CoverageEvent::Adopt { .. } | CoverageEvent::Apply { .. } => {}
     }
@@ -139,13 +139,13 @@ pub(super) fn describe() {
     declare_counter!("tickwire_gateway_replays_asked_total", "Requests for replays, sent to the routers");
     declare_counter!(
         "tickwire_gateway_gaps_total",
-        "Ranges of a partition that nobody could give, by reason",
+        "Ranges of a partition that no router could give, by reason",
         "reason" => GapReason::ALL.map(GapReason::as_str)
     );
-    declare_counter!("tickwire_gateway_gaps_repaired_total", "Gaps that replays have closed");
-    describe_gauge!("tickwire_gateway_open_gaps", "Partitions that wait for something that is missing");
-    describe_gauge!("tickwire_gateway_held_bytes", "What waits behind gaps, about, in bytes");
-    describe_histogram!("tickwire_gateway_repair_seconds", "From when a gap was seen until a replay had closed it");
+    declare_counter!("tickwire_gateway_gaps_repaired_total", "Gaps closed by replays");
+    describe_gauge!("tickwire_gateway_open_gaps", "Partitions with an open gap");
+    describe_gauge!("tickwire_gateway_held_bytes", "Approximate size of the events that wait behind gaps, in bytes");
+    describe_histogram!("tickwire_gateway_repair_seconds", "Time from the detection of a gap until a replay closed it");
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_answered_asks_every_router_before_any_again() {
+    fn unanswered_request_goes_to_every_router_before_any_router_twice() {
         for routers in 1..5 {
             let view = view(routers);
             assert_eq!(asked(&view, 1, 0), names::REPLAY);

@@ -1,5 +1,5 @@
-//! Sections in: of the batches that routers send as events come, and of the answers to what was asked for again. Each
-//! is decoded once for all shards, and coverage says what it is worth.
+//! Sections from routers: in batches, and in answers to requests for replays. Each is decoded once for all shards, and
+//! offered to the coverage, which decides what to do with it.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Edge {
         let epoch = batch.epoch();
         for section in batch.sections {
             let (partition, through) = (section.partition, section.through);
-            // A section of which one event cannot be read proves nothing; its range is asked for again.
+            // A section with an unreadable event proves nothing. Its range is requested again.
             let section = match decode_section(section) {
                 Ok(section) => section,
                 Err(error) => {
@@ -43,7 +43,7 @@ impl Edge {
         }
     }
 
-    /// The server itself says that no router listens to what that ask was sent to.
+    /// The NATS server answers that no router is subscribed to the subject of this ask.
     pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
         counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
         match Cohorts::is_asked(ask) {
@@ -52,14 +52,14 @@ impl Edge {
         }
     }
 
-    /// Takes a message of an answer. What cannot be read changes nothing: the ask it belongs to ends by its deadline.
+    /// Takes a message of an answer. An unreadable one changes nothing: its ask ends by its deadline.
     pub(crate) fn take_answer(&mut self, now: Millis, ask: u64, payload: &[u8]) {
         let answer: ReplayAnswer<Bytes> = match wire::decode(payload) {
             Ok(answer) => answer,
             Err(error) => return refused(&error),
         };
         let ReplayAnswer { router, epoch_id, part, last } = answer;
-        let (part, said) = match part {
+        let (part, reason) = match part {
             ReplayPart::Events(section) => match decode_section(section) {
                 Ok(section) => {
                     counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
@@ -69,8 +69,8 @@ impl Edge {
                 Err(error) => return refused(&error),
             },
             ReplayPart::Removed { partition, from, through, damaged } => {
-                let said = damaged.map_or("removed", |_| "damaged");
-                (ReplayPart::Removed { partition, from, through, damaged }, Some(said))
+                let reason = damaged.map_or("removed", |_| "damaged");
+                (ReplayPart::Removed { partition, from, through, damaged }, Some(reason))
             }
             ReplayPart::Refused(refusal) => (ReplayPart::Refused(refusal), Some(refusal.as_str())),
         };
@@ -79,7 +79,7 @@ impl Edge {
             true => self.cohorts.answer(now, ask, answer),
             false => self.coverage.answer(now, ask, answer, &mut self.steps),
         };
-        let outcome = said.unwrap_or(label(offered));
+        let outcome = reason.unwrap_or(label(offered));
         counter!("tickwire_gateway_replay_answers_total", "outcome" => outcome).increment(1);
     }
 }
@@ -107,12 +107,12 @@ fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wir
 
 pub(super) fn describe() {
     declare_counter!("tickwire_gateway_batches_total", "Batches from routers");
-    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by what became of them");
-    declare_counter!("tickwire_gateway_received_events_total", "Events in sections, before duplicates are let go");
+    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by outcome");
+    declare_counter!("tickwire_gateway_received_events_total", "Events in sections, duplicates included");
     describe_counter!(
         "tickwire_gateway_replay_answers_total",
-        "Messages that answer requests for replays, by what became of them or why they refuse"
+        "Messages that answer requests for replays, by outcome or reason of the refusal"
     );
-    declare_counter!("tickwire_gateway_replayed_events_total", "Events in answers, before duplicates are let go");
-    declare_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers that carry events");
+    declare_counter!("tickwire_gateway_replayed_events_total", "Events in answers of replays, duplicates included");
+    declare_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers with events");
 }

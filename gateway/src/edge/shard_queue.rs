@@ -1,6 +1,5 @@
-//! The way to one shard. It never makes the edge wait: a shard that is too far behind is handed no events until it has
-//! worked off half of what waits for it, and its clients are told a gap then, while beats, repairs and all other shards go
-//! on.
+//! The queue to one shard. It never makes the edge wait, so beats, repairs and other shards continue. A shard that is
+//! too far behind gets no events until it has processed half of what may wait. Its clients are then notified of a gap.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tracing::{debug, info, warn};
 use crate::byte_queue::Sender;
 use crate::messages::{FromEdge, SharedCoverageEvents, SkippedRange, ToShard};
 
-/// The way to one shard.
+/// The queue to one shard.
 #[derive(Debug)]
 pub(super) struct ShardQueue {
     number: usize,
@@ -22,75 +21,75 @@ pub(super) struct ShardQueue {
     /// How many bytes may wait.
     most: usize,
     is_behind: bool,
-    left_out: SkippedRanges,
+    skipped: SkippedRanges,
 }
 
 impl ShardQueue {
     pub(super) fn new(number: usize, shard: Sender<ToShard>, most: usize) -> Self {
-        Self { number, shard, most, is_behind: false, left_out: SkippedRanges::default() }
+        Self { number, shard, most, is_behind: false, skipped: SkippedRanges::default() }
     }
 
-    /// Hands on what happened to partitions, unless too much waits for the shard.
+    /// Sends coverage events, unless too much waits for the shard.
     pub(super) fn steps(&mut self, steps: &Arc<SharedCoverageEvents>) {
         self.look();
         let waiting = self.shard.waiting();
-        // What begins a partition's history, or another life of the stream, is rare, and never left out.
-        let is_usual =
+        // `Adopt` and `Reset` begin a partition or an epoch. They are rare, and never skipped.
+        let may_skip =
             steps.steps.iter().all(|step| matches!(step, CoverageEvent::Apply { .. } | CoverageEvent::Gap { .. }));
         if !self.is_behind && waiting > 0 && waiting.saturating_add(steps.weight()) > self.most {
             self.is_behind = true;
-            warn!(shard = self.number, waiting, "a shard is too far behind; events are left out and told as gaps");
+            warn!(shard = self.number, waiting, "shard too far behind, skipping events");
         }
-        if self.is_behind && is_usual {
-            let events = self.left_out.add(&steps.steps);
+        if self.is_behind && may_skip {
+            let events = self.skipped.add(&steps.steps);
             counter!("tickwire_gateway_shard_skipped_events_total").increment(events);
         } else {
             self.say(FromEdge::Steps(Arc::clone(steps)));
         }
     }
 
-    /// Says anything else, behind what was left out.
+    /// Sends any other message, after the ranges that were skipped before it.
     pub(super) fn say(&mut self, message: FromEdge) {
-        self.tell_left_out();
+        self.send_skipped();
         self.send(message);
     }
 
-    /// Tells what was left out, once the shard has caught up.
+    /// Checks whether the shard has caught up. If so, sends the skipped ranges.
     pub(super) fn look(&mut self) {
         if self.is_behind && self.shard.waiting() <= self.most / 2 {
             self.is_behind = false;
-            info!(shard = self.number, "a shard has caught up");
-            self.tell_left_out();
+            info!(shard = self.number, "shard has caught up");
+            self.send_skipped();
         }
     }
 
-    fn tell_left_out(&mut self) {
-        let ranges = self.left_out.take();
+    fn send_skipped(&mut self) {
+        let ranges = self.skipped.take();
         if !ranges.is_empty() {
             self.send(FromEdge::LeftOut(ranges));
         }
     }
 
-    /// A shard that has ended has nobody left to tell; why it ended is judged where it was started.
+    /// Sends a message. An ended shard has no sessions left, and the code that started it handles the reason.
     fn send(&self, message: FromEdge) {
         if !self.shard.send(ToShard::Edge(message)) {
-            debug!(shard = self.number, "a shard has ended");
+            debug!(shard = self.number, "message to an ended shard dropped");
         }
     }
 }
 
-/// What a shard was not handed. Pure.
+/// The ranges that a shard did not get, one for each partition. Pure.
 #[derive(Debug, Default)]
 struct SkippedRanges(BTreeMap<Partition, SkippedRange>);
 
 impl SkippedRanges {
-    /// These are left out. Returns how many events they hold.
+    /// Adds the ranges of these coverage events. Returns how many events are in them.
     fn add<E>(&mut self, steps: &[CoverageEvent<E>]) -> u64 {
-        let mut left_out = 0;
+        let mut skipped_events = 0;
         for step in steps {
             let (partition, from, through, is_lost) = match step {
                 CoverageEvent::Apply { partition, from, through, events } => {
-                    left_out += events.len() as u64;
+                    skipped_events += events.len() as u64;
                     (*partition, *from, *through, !events.is_empty())
                 }
                 CoverageEvent::Gap { partition, from, through, .. } => (*partition, *from, *through, true),
@@ -100,10 +99,10 @@ impl SkippedRanges {
             range.through = range.through.max(through);
             range.is_lost |= is_lost;
         }
-        left_out
+        skipped_events
     }
 
-    /// What is to be told for it, once.
+    /// Takes all ranges.
     fn take(&mut self) -> Vec<SkippedRange> {
         std::mem::take(&mut self.0).into_values().collect()
     }
@@ -112,7 +111,7 @@ impl SkippedRanges {
 pub(super) fn describe() {
     declare_counter!(
         "tickwire_gateway_shard_skipped_events_total",
-        "Events that a shard was not handed since it is too far behind; its clients are told a gap"
+        "Events skipped because a shard was too far behind; its clients are notified of a gap"
     );
 }
 
@@ -136,60 +135,60 @@ mod tests {
         SkippedRange { partition: Partition(partition), from: Seq(from), through: Seq(through), is_lost }
     }
 
-    /// Takes all that waits: the range of each step, and what was left out.
+    /// Takes all messages that wait, as text.
     async fn taken(inbox: &mut Receiver<ToShard>) -> Vec<String> {
         let mut messages = Vec::new();
         inbox.take(&mut messages, 100).await;
-        let said = messages.iter().map(|message| match message {
+        let texts = messages.iter().map(|message| match message {
             ToShard::Edge(FromEdge::Steps(steps)) => format!("steps {}", steps.steps.len()),
             ToShard::Edge(FromEdge::LeftOut(ranges)) => format!("left out {ranges:?}"),
             ToShard::Edge(FromEdge::Confirmed(session)) => format!("confirmed {session}"),
             other => panic!("{other:?}"),
         });
-        said.collect()
+        texts.collect()
     }
 
     #[test]
-    fn what_is_left_out_becomes_one_range_a_partition_and_no_gap_where_nothing_was() {
-        let mut left_out = SkippedRanges::default();
-        assert_eq!(left_out.add(&[apply(3, 0, 5, Some(1)), apply(1, 2, 9, None)]), 1);
-        assert_eq!(left_out.add(&[apply(3, 5, 6, Some(1)), apply(3, 6, 8, None)]), 1);
-        let told: CoverageEvent<()> =
+    fn skipped_events_become_one_range_per_partition_which_is_lost_only_if_it_had_events() {
+        let mut ranges = SkippedRanges::default();
+        assert_eq!(ranges.add(&[apply(3, 0, 5, Some(1)), apply(1, 2, 9, None)]), 1);
+        assert_eq!(ranges.add(&[apply(3, 5, 6, Some(1)), apply(3, 6, 8, None)]), 1);
+        let gap: CoverageEvent<()> =
             CoverageEvent::Gap { partition: Partition(2), from: Seq(1), through: Seq(4), reason: GapReason::Lost };
-        assert_eq!(left_out.add(&[told]), 0);
-        assert_eq!(left_out.take(), [skipped(1, 2, 9, false), skipped(2, 1, 4, true), skipped(3, 0, 8, true)]);
-        assert_eq!(left_out.take(), []);
+        assert_eq!(ranges.add(&[gap]), 0);
+        assert_eq!(ranges.take(), [skipped(1, 2, 9, false), skipped(2, 1, 4, true), skipped(3, 0, 8, true)]);
+        assert_eq!(ranges.take(), []);
     }
 
     #[tokio::test]
-    async fn a_shard_that_is_too_far_behind_holds_nobody_and_is_told_what_it_missed_once_it_has_caught_up() {
+    async fn shard_that_was_too_far_behind_gets_the_skipped_ranges_after_it_has_caught_up() {
         let (sender, mut inbox) = byte_queue::channel();
-        let mut outlet = ShardQueue::new(0, sender, 100_000);
+        let mut queue = ShardQueue::new(0, sender, 100_000);
         let large = |seq: u64| Arc::new(SharedCoverageEvents::new(vec![apply(0, seq - 1, seq, Some(20_000))]));
         for seq in 1..=9 {
-            outlet.steps(&large(seq));
+            queue.steps(&large(seq));
         }
-        // A confirmation stands between the events before it and those after it, left out or not.
-        outlet.say(FromEdge::Confirmed(7));
-        outlet.steps(&large(10));
+        // A confirmation keeps its place between the events before and after it, also if these are skipped.
+        queue.say(FromEdge::Confirmed(7));
+        queue.steps(&large(10));
         let left_out = |from, through| format!("left out {:?}", [skipped(0, from, through, true)]);
         let first = ["steps 1".to_owned(), "steps 1".to_owned()].into_iter();
         let expected: Vec<String> = first.chain([left_out(2, 9), "confirmed 7".to_owned()]).collect();
         assert_eq!(taken(&mut inbox).await, expected);
-        // What it has taken counts until it asks for more.
-        outlet.look();
-        assert!(outlet.is_behind);
-        outlet.shard.send(ToShard::Edge(FromEdge::Confirmed(8)));
+        // What the shard has taken counts until it asks for more.
+        queue.look();
+        assert!(queue.is_behind);
+        queue.shard.send(ToShard::Edge(FromEdge::Confirmed(8)));
         assert_eq!(taken(&mut inbox).await, ["confirmed 8"]);
-        outlet.steps(&large(11));
+        queue.steps(&large(11));
         assert_eq!(taken(&mut inbox).await, [left_out(9, 10), "steps 1".to_owned()]);
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_all_that_may_wait_goes_alone() {
+    async fn message_larger_than_the_bound_is_sent_if_the_queue_is_empty() {
         let (sender, mut inbox) = byte_queue::channel();
-        let mut outlet = ShardQueue::new(0, sender, 1_000);
-        outlet.steps(&Arc::new(SharedCoverageEvents::new(vec![apply(0, 0, 1, Some(20_000))])));
+        let mut queue = ShardQueue::new(0, sender, 1_000);
+        queue.steps(&Arc::new(SharedCoverageEvents::new(vec![apply(0, 0, 1, Some(20_000))])));
         assert_eq!(taken(&mut inbox).await, ["steps 1"]);
     }
 }

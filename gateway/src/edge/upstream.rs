@@ -1,5 +1,4 @@
-//! Whether clients are told that the cluster does not reach this gateway, for whatever reason. Pure: the clock is passed
-//! in.
+//! Decides when clients are notified that the gateway gets no new events, for any reason. Pure: the clock is passed in.
 
 use std::fmt;
 
@@ -7,31 +6,32 @@ use tickwire_core::coverage::{Coverage, Weight};
 use tickwire_core::ids::{Millis, Partition};
 use tickwire_core::protocol::codes::NoticeCode;
 
-/// How long NATS may be away before clients are told, in milliseconds: most breaks are over sooner, and what was missed
-/// is repaired without a word.
+/// How long NATS may be disconnected before clients are notified, in milliseconds. Most breaks are shorter, and the
+/// gaps are repaired without a notice.
 const AWAY_MS: u64 = 1_000;
 
-/// How long the routers may take to tell a gateway that has just started of every partition, in milliseconds.
+/// How long the routers may take to report every partition to a gateway that has just started, in milliseconds.
 const BEGIN_MS: u64 = 3_000;
 
-/// How much later than routers mean to tell of a tick that may come, in milliseconds: a new owner begins, a node is busy.
+/// How much later than planned a partition heartbeat may be reported, in milliseconds: the partition gets a new owner,
+/// or a node is busy.
 const LATE_MS: u64 = 1_000;
 
-/// How long what is missing may take to come, in milliseconds. What follows it waits for it.
+/// How long a gap may stay open, in milliseconds. The events after it wait for it.
 const STUCK_MS: u64 = 10_000;
 
-/// Why clients are not given what is new.
+/// Why clients do not get new events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outage {
     /// There is no connection to NATS.
     Disconnected,
-    /// Routers say that events cannot be stored; why, they say in words.
+    /// Routers report that events cannot be stored. They also send the reason as text.
     NotStored,
-    /// No router has ever told anything of these partitions.
-    Unheard(Partitions),
-    /// No router has told anything of these for so many milliseconds, though their ticks are due.
+    /// No router has ever reported anything of these partitions.
+    NeverReported(Partitions),
+    /// No router has reported anything of these for this many milliseconds, although their heartbeats are due.
     Silent(Partitions, u64),
-    /// Something of these is missing, and no router gives it.
+    /// These have a gap, and no router closes it.
     Stuck(Partitions),
 }
 
@@ -54,50 +54,50 @@ impl Partitions {
 }
 
 impl Outage {
-    /// What is wrong now, if anything is. Every partition has a tick every `heartbeat` milliseconds, of which its router tells
-    /// within `notified` more. What does not come is waited for from `since` on.
+    /// The outage now, if there is one. Every partition has a heartbeat every `heartbeat` milliseconds, and its router
+    /// reports it within `report` more. Time before `since` does not count.
     pub(super) fn of<E: Weight>(
         now: Millis,
         (connected, is_stored): (bool, bool),
         coverage: &Coverage<E>,
-        (heartbeat, notified): (u64, u64),
+        (heartbeat, report): (u64, u64),
         since: Millis,
     ) -> Option<Self> {
         if !connected {
             return Some(Self::Disconnected);
         }
-        // It explains what else is wrong.
+        // If nothing is stored, that explains all other outages.
         if !is_stored {
             return Some(Self::NotStored);
         }
         if let Some(partitions) = Partitions::of(coverage.unheard()) {
-            return Some(Self::Unheard(partitions));
+            return Some(Self::NeverReported(partitions));
         }
-        // Where all are silent, no router is left. One alone may be on its way from one router to another.
+        // If all are silent, no router is left. A single one may be moving to another router, so it gets longer.
         let before = |ms: u64| now.0.checked_sub(ms).filter(|before| since.0 <= *before).map(Millis);
         let silent = |ms: u64| Some((Partitions::of(coverage.silent(before(ms)?))?, ms));
-        let all = silent(heartbeat + notified + LATE_MS)
-            .filter(|(partitions, _)| partitions.count() == coverage.partitions());
-        if let Some((partitions, ms)) = all.or_else(|| silent(2 * heartbeat + notified + LATE_MS)) {
+        let all =
+            silent(heartbeat + report + LATE_MS).filter(|(partitions, _)| partitions.count() == coverage.partitions());
+        if let Some((partitions, ms)) = all.or_else(|| silent(2 * heartbeat + report + LATE_MS)) {
             return Some(Self::Silent(partitions, ms));
         }
         Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
     }
 
-    /// How many partitions of which no router tells anything.
+    /// The number of partitions that no router reports anything of.
     pub(super) fn silent(&self) -> usize {
         match self {
-            Self::Unheard(partitions) | Self::Silent(partitions, _) => partitions.count(),
+            Self::NeverReported(partitions) | Self::Silent(partitions, _) => partitions.count(),
             Self::Disconnected | Self::NotStored | Self::Stuck(_) => 0,
         }
     }
 
-    /// How long it may last before clients are told.
+    /// How long it may last before clients are notified.
     fn grace(&self) -> u64 {
         match self {
             Self::Disconnected => AWAY_MS,
-            Self::Unheard(_) => BEGIN_MS,
-            // Routers have made sure of it before they say so.
+            Self::NeverReported(_) => BEGIN_MS,
+            // These have already lasted: routers report `NotStored` late, and the others have deadlines of their own.
             Self::NotStored | Self::Silent(..) | Self::Stuck(_) => 0,
         }
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Outage {
         match self {
             Self::Disconnected => f.write_str("no connection to NATS"),
             Self::NotStored => f.write_str("NATS does not store events"),
-            Self::Unheard(partitions) => {
+            Self::NeverReported(partitions) => {
                 write!(f, "no router has reported {partitions} yet: is a router running, and can it read the stream?")
             }
             Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for more than {} s", ms / 1_000),
@@ -127,19 +127,20 @@ impl fmt::Display for Partitions {
     }
 }
 
-/// What clients know of it.
+/// Which outage clients were notified of.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    /// Since when there is an outage, and how long it may last before clients are told.
+    /// Since when there is an outage, and how long it may last before clients are notified.
     outage: Option<(Millis, u64)>,
     notified: bool,
-    /// Since when there is a way for events to come: NATS is there, and stores them.
+    /// Since when NATS is connected and stores events.
     open_since: Option<Millis>,
 }
 
 impl Upstream {
-    /// From when on is waited for what does not come. What came last before NATS was away says nothing of the routers;
-    /// but clients that know of an outage are told of its end when all of it is over.
+    /// Since when silence counts. Silence while NATS was disconnected says nothing about the routers, so it does not
+    /// count. After clients were notified of an outage all silence counts, so that its end is sent only when all
+    /// partitions are reported again.
     pub(super) fn waits_since(&mut self, now: Millis, (connected, is_stored): (bool, bool)) -> Millis {
         if !(connected && is_stored) {
             self.open_since = None;
@@ -149,7 +150,7 @@ impl Upstream {
         if self.notified { Millis(0) } else { since }
     }
 
-    /// Takes what is wrong now, and gives what clients are to be told.
+    /// Takes the outage of now, and returns the notice for clients, if one is due.
     pub(super) fn see(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
         let Some(outage) = outage else {
             self.outage = None;
@@ -164,7 +165,7 @@ impl Upstream {
         Some(NoticeCode::UpstreamLost)
     }
 
-    /// When to look again, if nothing changes.
+    /// When to check again, if nothing changes.
     pub(super) fn next_look(&self) -> Option<Millis> {
         self.outage.filter(|_| !self.notified).map(|(since, grace)| since.plus(grace))
     }

@@ -1,10 +1,10 @@
-//! How many connections a second become sessions. A crowd that comes back at once is spread by the gateway, not by luck,
-//! and one who floods spends what is its own.
+//! Limits how many connections a second become sessions. When many clients reconnect at once, the gateway spreads them
+//! over time. A caller that floods uses up only its own share.
 //!
-//! Those who say who they are in the request (a valid token) and the unnamed are counted apart: while there are named
-//! ones, the unnamed have what those leave. Beyond the rate there is a reserve that only light callers may use, users or
-//! addresses that have just taken few: one address that takes all there is keeps out itself alone, and a crowd behind
-//! one balancer, which looks the same, still has the whole rate.
+//! Named callers (with a valid token in the request) and unnamed ones are counted separately: the unnamed get what the
+//! named leave of the rate. Beyond the rate there is a reserve for light callers: users or addresses that were admitted
+//! only a few times in the last second. So one address that takes the whole rate keeps out only itself. Many clients
+//! behind one balancer look like one address, and they still get the whole rate.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,32 +17,32 @@ use tickwire_node::http::ClientSource;
 
 use crate::limits::sliding::PerSecond;
 
-/// The longest that a client is asked to wait, in seconds. Each is given its own time, so that they do not all come back
-/// at the same moment.
+/// The longest time that a client is asked to wait, in seconds. Each client gets a random time, so that they do not all
+/// retry at the same moment.
 const MOST_RETRY_SECONDS: u32 = 3;
 
-/// Which part of the rate is the reserve of light callers, for named and unnamed ones each.
+/// The reserve of light callers is the rate divided by this, once for named and once for unnamed callers.
 const RESERVE: u32 = 4;
 
-/// Which part of the rate a caller may take in a second and still be light.
+/// A caller is light if it takes less than the rate divided by this in a second.
 const LIGHT: u32 = 50;
 
-/// Who wants to connect, as far as it is known.
+/// Who wants to connect.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Caller<'a> {
-    /// One whose token is valid.
+    /// A user with a valid token.
     User(&'a UserId),
-    /// Anyone else.
+    /// Any other client, by its address.
     Unnamed(ClientSource),
 }
 
-/// The door of a gateway.
+/// Decides which connections a gateway admits now.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Connections a second; 0 is any number.
+    /// Connections a second; 0 means no limit.
     rate: u32,
     clock: Clock,
-    // Held to count one connection.
+    // The lock is held only while one connection is counted.
     counts: Mutex<Counts>,
 }
 
@@ -56,10 +56,10 @@ impl Admission {
         self.clock.now()
     }
 
-    /// Takes one connection.
+    /// Admits one connection.
     ///
     /// # Errors
-    /// After how many seconds the client should come again.
+    /// After how many seconds the client should retry.
     pub(crate) fn admit(&self, caller: Caller<'_>) -> Result<(), u32> {
         if self.rate == 0 {
             return Ok(());
@@ -77,7 +77,7 @@ impl Admission {
 struct Counts {
     named: PerSecond,
     unnamed: PerSecond,
-    /// Those among them who came by the reserve.
+    /// Callers admitted from the reserve.
     named_reserve: PerSecond,
     unnamed_reserve: PerSecond,
     callers: Callers,
@@ -113,12 +113,12 @@ impl Counts {
     }
 }
 
-/// How often each caller was admitted in this second and the one before. There are no more callers than were admitted.
+/// How often each caller was admitted in this second and the one before. Refused callers take no memory.
 #[derive(Debug, Default)]
 struct Callers {
     hasher: RandomState,
     second: u64,
-    // By hash, since a name would have to be copied. Two callers of one hash are rare, and none of them could choose it.
+    // By hash, since a name would have to be copied. Collisions are rare, and no caller can provoke one.
     now: HashMap<u64, u32>,
     before: HashMap<u64, u32>,
 }
@@ -158,22 +158,22 @@ mod tests {
         Caller::Unnamed(ClientSource::of(n.to_be_bytes().into()))
     }
 
-    /// How many of so many are admitted in one millisecond.
+    /// How many of `callers` are admitted in one millisecond.
     fn admitted(counts: &mut Counts, now: u64, callers: impl Iterator<Item = Caller<'static>>) -> u32 {
         callers.map(|caller| u32::from(counts.admit(Millis(now), caller, RATE))).sum()
     }
 
     #[test]
-    fn no_more_than_the_rate_is_admitted_and_who_is_not_is_told_when_to_come() {
+    fn callers_beyond_the_rate_are_refused_with_a_retry_time() {
         let admission = Admission::new(3);
-        let told: Vec<_> = (0..5).map(|_| admission.admit(address(1))).collect();
-        assert_eq!(told[..3], [Ok(()); 3]);
-        assert!(told[3..].iter().all(|told| matches!(told, Err(1..=MOST_RETRY_SECONDS))), "{told:?}");
+        let answers: Vec<_> = (0..5).map(|_| admission.admit(address(1))).collect();
+        assert_eq!(answers[..3], [Ok(()); 3]);
+        assert!(answers[3..].iter().all(|answer| matches!(answer, Err(1..=MOST_RETRY_SECONDS))), "{answers:?}");
         assert!((0..5_000).all(|_| Admission::new(0).admit(address(1)).is_ok()));
     }
 
     #[test]
-    fn a_crowd_behind_one_balancer_has_the_whole_rate() {
+    fn many_clients_behind_one_balancer_get_the_whole_rate() {
         let mut counts = Counts::new();
         for second in 0..5 {
             let crowd: u32 =
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_floods_keeps_out_itself_alone() {
+    fn flooding_address_keeps_out_only_itself() {
         let mut counts = Counts::new();
         for second in 0..5 {
             let start = second * 1_000;
@@ -196,21 +196,21 @@ mod tests {
             }
             assert_eq!(others, 200, "in second {second}");
         }
-        // What is kept of callers does not grow with those who are refused, or with time.
+        // The counts per caller do not grow with refused callers, or with time.
         admitted(&mut counts, 5_500, (0..100_000).map(address));
         assert!(counts.callers.now.len() + counts.callers.before.len() <= 4 * RATE as usize);
     }
 
     #[test]
-    fn the_unnamed_cannot_use_up_what_the_named_need() {
+    fn unnamed_callers_cannot_use_up_the_rate_of_named_ones() {
         let ann = Box::leak(Box::new(UserId::new("ann").unwrap()));
         let mut counts = Counts::new();
         assert_eq!(admitted(&mut counts, 0, (0..100_000).map(address)), RATE + RATE / RESERVE);
         assert_eq!(admitted(&mut counts, 1, (0..2_000).map(|_| Caller::User(ann))), RATE);
-        // Nor can a user who floods use up what other users need.
+        // A user who floods cannot use up what other users need.
         let bob = Box::leak(Box::new(UserId::new("bob").unwrap()));
         assert_eq!(admitted(&mut counts, 2, (0..5).map(|_| Caller::User(bob))), 5);
-        // While the named take all, light addresses have their reserve.
+        // While named callers take the whole rate, light addresses have their reserve.
         let mut counts = Counts::new();
         admitted(&mut counts, 0, (0..2_000).map(|_| Caller::User(ann)));
         assert_eq!(admitted(&mut counts, 1, (0..2_000).map(|_| address(1))), RATE / LIGHT);

@@ -1,7 +1,7 @@
-//! Who a client is: a signed token or, in development alone, whatever name it gives itself.
+//! Who a client is: a signed token proves it or, in development only, the client names itself.
 //!
-//! The library proves that a token was signed with the secret; [`claims`] looks at what it says, against a time that is
-//! passed in, so that a refusal can name what was wrong.
+//! The library checks that a token was signed with the secret. [`claims`] checks its claims against a time that is
+//! passed in, so that a refusal can name what is wrong. `term` tracks when the token of a session expires.
 
 mod claims;
 mod term;
@@ -20,10 +20,10 @@ use crate::shard::USUAL_WEIGHT;
 
 pub(crate) use term::{TermDue, TokenTerm};
 
-/// How much of what a token says is repeated to who sent it, in characters.
+/// How many characters of a claim an error repeats.
 const SHOWN: usize = 40;
 
-/// What a client offers to say who it is.
+/// What a client sends to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// A signed token.
@@ -36,22 +36,22 @@ pub(crate) enum Credentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) user: UserId,
-    /// The plan that sets the user's rate, `None` for the usual one.
+    /// The plan that sets the user's rate; `None` for the default.
     pub(crate) plan: Option<String>,
-    /// Sessions of more weight are served first.
+    /// Sessions with more weight are served first.
     pub(crate) weight: u8,
     /// When the token expires, since 1970; `None` for a bare name.
     pub(crate) expires: Option<Duration>,
 }
 
-/// Why a client is not believed.
+/// Why credentials are refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthError {
-    #[error("this is no signed token (JWT): {0}")]
+    #[error("this is not a signed token (JWT): {0}")]
     Malformed(&'static str),
-    #[error("the token is signed with {0}, and HS256 alone is taken")]
+    #[error("the token is signed with {0}, and only HS256 is accepted")]
     Algorithm(String),
-    #[error("the token's signature is wrong: another secret made it, or it was changed since")]
+    #[error("the token's signature is wrong: it was signed with another secret, or changed afterwards")]
     Signature,
     #[error("the token expired {} ago by this gateway's clock", seconds(*.0))]
     Expired(Duration),
@@ -59,16 +59,16 @@ pub(crate) enum AuthError {
     NotYetValid(Duration),
     #[error("the token's `{claim}` {problem}")]
     Claim { claim: &'static str, problem: String },
-    #[error("?user= is taken in development alone (auth.mode = \"dev\"): send a token")]
+    #[error("?user= is accepted only in development (auth.mode = \"dev\"): send a token")]
     NameRefused,
-    #[error("?user= is not a user: {0}")]
+    #[error("?user= is not a valid user name: {0}")]
     Name(NameError),
-    #[error("this gateway has no auth.jwt_secret, so it can check no token: use ?user=name")]
+    #[error("this gateway has no auth.jwt_secret, so it cannot check tokens: use ?user=name")]
     NoSecret,
 }
 
 impl AuthError {
-    /// With which code a connection is closed for it. What time or a new token mends is not final.
+    /// The code with which the connection is closed. What time or a new token mends is not final.
     pub(crate) fn close_code(&self) -> CloseCode {
         match self {
             Self::Expired(_) => CloseCode::TokenExpired,
@@ -97,12 +97,12 @@ impl Authenticator {
         Self { config: config.clone(), key }
     }
 
-    /// For how long after its expiry a token is still taken.
+    /// For how long after its expiry a token is still accepted.
     pub(crate) fn leeway(&self) -> Duration {
         self.config.leeway
     }
 
-    /// Whom the credentials prove at `now`, since 1970.
+    /// The identity that the credentials prove at `now`, since 1970.
     pub(crate) fn check(&self, now: Duration, credentials: &Credentials) -> Result<Identity, AuthError> {
         match credentials {
             Credentials::Token(token) => self.check_token(now, token.trim()),
@@ -120,11 +120,12 @@ impl Authenticator {
         let key = self.key.as_ref().ok_or(AuthError::NoSecret)?;
         let (signed, signature) = token.rsplit_once('.').unwrap_or_default();
         let Some((header, claims)) = signed.split_once('.').filter(|(_, claims)| !claims.contains('.')) else {
-            let problem = if token.is_empty() { "it is empty" } else { "it has not three parts with dots between" };
+            let problem =
+                if token.is_empty() { "it is empty" } else { "it does not have three parts with dots between them" };
             return Err(AuthError::Malformed(problem));
         };
         check_header(header)?;
-        // A signature that is not even base64 is as wrong as any other.
+        // A signature that is not base64 is an error of `verify`, and as wrong as any other.
         if !crypto::verify(signature, signed.as_bytes(), key, Algorithm::HS256).unwrap_or_default() {
             return Err(AuthError::Signature);
         }
@@ -133,7 +134,7 @@ impl Authenticator {
     }
 }
 
-/// Refuses a token whose header asks for what is not done here.
+/// Refuses a token whose header names another algorithm or an extension.
 fn check_header(header: &str) -> Result<(), AuthError> {
     let header = object(header).ok_or(AuthError::Malformed("its first part is not a JSON object in base64"))?;
     match header.get("alg") {
@@ -141,10 +142,10 @@ fn check_header(header: &str) -> Result<(), AuthError> {
         Some(algorithm) => return Err(AuthError::Algorithm(shown(algorithm))),
         None => return Err(AuthError::Malformed("its header names no algorithm (alg)")),
     }
-    // RFC 7515, 4.1.11: what must be understood and is not makes a token invalid.
+    // RFC 7515, 4.1.11: a token is invalid if it lists an extension that is not supported. None are supported.
     match header.get("crit") {
         None => Ok(()),
-        Some(_) => Err(AuthError::Malformed("its header demands extensions (crit) that are not known here")),
+        Some(_) => Err(AuthError::Malformed("its header requires extensions (crit) that are not supported")),
     }
 }
 
@@ -152,7 +153,7 @@ fn object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-/// The beginning of a value, for who sent it.
+/// The beginning of a value, for an error message to its sender.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN) {
@@ -161,7 +162,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A time in whole seconds, rounded up: what is past or to come is never shown as nothing.
+/// A time in whole seconds, rounded up, so that a short time is not shown as 0.
 fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }

@@ -33,7 +33,7 @@ fn check_by(authenticator: &Authenticator, claims: &Value) -> Result<Identity, A
     authenticator.check(Duration::from_secs(NOW), &token)
 }
 
-/// Checks a token that is fine but for these claims.
+/// Checks a valid token to which `more` claims were added.
 fn check(settings: &[(&str, &str)], more: Value) -> Result<Identity, AuthError> {
     let mut claims = json!({ "sub": "ann", "exp": NOW + 60 });
     let Value::Object(more) = more else { panic!("{more}") };
@@ -49,14 +49,14 @@ fn claim(result: Result<Identity, AuthError>) -> &'static str {
 }
 
 #[test]
-fn without_an_audience_of_our_own_any_token_is_for_us() {
+fn any_audience_is_accepted_if_none_is_configured() {
     for aud in [json!("app"), json!(["app", "other"]), json!([]), json!(7), Value::Null] {
         check(&[], json!({ "aud": aud, "iss": "https://id.example" })).unwrap();
     }
 }
 
 #[test]
-fn an_audience_and_an_issuer_are_asked_for_where_they_are_configured() {
+fn configured_audience_and_issuer_are_required() {
     for (key, name) in [("audience", "aud"), ("issuer", "iss")] {
         let settings = [(key, "tickwire,app")];
         for good in [json!("app"), json!(["other", "tickwire"])] {
@@ -70,7 +70,7 @@ fn an_audience_and_an_issuer_are_asked_for_where_they_are_configured() {
 }
 
 #[test]
-fn a_token_is_good_from_nbf_to_exp_with_the_leeway_on_both_sides() {
+fn token_is_valid_from_nbf_to_exp_with_leeway_on_both_sides() {
     let leeway = [("leeway", "5")];
     let exp = |exp: Value| check(&leeway, json!({ "exp": exp })).map(|identity| identity.expires);
     let nbf = |nbf: Value| check(&leeway, json!({ "nbf": nbf }));
@@ -84,7 +84,7 @@ fn a_token_is_good_from_nbf_to_exp_with_the_leeway_on_both_sides() {
 }
 
 #[test]
-fn times_are_numbers_of_any_kind_and_nothing_else() {
+fn time_claims_must_be_numbers_of_any_size() {
     let exp = |exp: Value| check(&[], json!({ "exp": exp }));
     assert_eq!(exp(json!(NOW as f64 + 0.5)).unwrap().expires, Some(Duration::from_millis(NOW * 1_000 + 500)));
     for huge in [json!(u64::MAX), json!(1e300)] {
@@ -106,7 +106,7 @@ fn times_are_numbers_of_any_kind_and_nothing_else() {
 }
 
 #[test]
-fn a_token_grants_its_user_a_plan_and_a_weight() {
+fn token_grants_its_user_a_plan_and_a_weight() {
     let expires = Some(Duration::from_secs(NOW + 60));
     let user = UserId::new("ann").unwrap();
     let granted = check(&[], json!({ "plan": "pro", "weight": 2.0 })).unwrap();
@@ -122,7 +122,7 @@ fn a_token_grants_its_user_a_plan_and_a_weight() {
 }
 
 #[test]
-fn what_is_wrong_with_a_token_is_told_and_the_secret_is_not() {
+fn errors_name_what_is_wrong_with_a_token_and_never_the_secret() {
     let authenticator = authenticator(&[]);
     let refused = |token: &str| {
         let error = authenticator.check(Duration::from_secs(NOW), &Credentials::Token(token.to_owned())).unwrap_err();
@@ -153,6 +153,6 @@ fn what_is_wrong_with_a_token_is_told_and_the_secret_is_not() {
     }
     let codes = [AuthError::Signature, AuthError::Expired(Duration::ZERO), AuthError::NotYetValid(Duration::ZERO)];
     assert_eq!(codes.map(|error| error.close_code().code()), [4001, 4009, 4007]);
-    // White space around it is a copied token's, not a fault.
+    // White space around a copied token is ignored.
     authenticator.check(Duration::from_secs(NOW), &Credentials::Token(format!(" {good}\n"))).unwrap();
 }

@@ -1,20 +1,20 @@
-//! For how many connections there are file descriptors. Sessions and requests take what the configuration allows, or what
-//! the system leaves: NATS, the admin server and files always keep theirs. Pure.
+//! How many connections the file descriptors are enough for. Sessions and requests may have what the configuration
+//! allows, or what is left of the process's limit: NATS, the admin server and files always keep theirs. Pure.
 
-/// Descriptors that a gateway opens for itself: standard streams, listeners, signals, timers, NATS, files. Twice what was
-/// counted, for what NATS opens while it connects again.
+/// Descriptors that a gateway opens for itself: standard streams, listeners, signals, timers, NATS, files. It is twice
+/// what was counted, because NATS opens more while it reconnects.
 const OWN: u64 = 40;
 
 /// Descriptors of a shard's runtime.
 const PER_SHARD: u64 = 4;
 
-/// The fewest descriptors for clients with which it makes sense to start.
+/// With fewer descriptors for clients a gateway does not start.
 const LEAST: u64 = 16;
 
-/// Connections are not made fewer than that, or than a quarter of what there is.
+/// HTTP connections keep at least this many descriptors, or a quarter of those for clients if that is less.
 const FEWEST_CONNECTIONS: usize = 256;
 
-/// What is wanted of connections.
+/// How many connections the configuration asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequiredCapacity {
     pub(crate) sessions: usize,
@@ -26,21 +26,21 @@ pub(crate) struct RequiredCapacity {
     pub(crate) shards: u16,
 }
 
-/// What there is.
+/// How many connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capacity {
     pub(crate) sessions: usize,
     pub(crate) unnamed: usize,
     pub(crate) connections: usize,
-    /// How many descriptors all that is wanted needs, if there are fewer.
+    /// How many descriptors the configured numbers need, if the process has fewer.
     pub(crate) missing: Option<u64>,
 }
 
 impl Capacity {
-    /// What so many descriptors are enough for; `None` is any number of them.
+    /// What `descriptors` are enough for; `None` means no limit.
     ///
     /// # Errors
-    /// How many it takes at least.
+    /// How many descriptors a gateway needs at least.
     pub(crate) fn of(descriptors: Option<u64>, wanted: RequiredCapacity) -> Result<Self, u64> {
         let own = OWN + PER_SHARD * u64::from(wanted.shards) + wanted.admin as u64;
         let needed = own + wanted.connections as u64 + wanted.sessions as u64;
@@ -52,7 +52,7 @@ impl Capacity {
             return Err(own + LEAST);
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        // A connection becomes a session soon or waits for nothing, so sessions come first.
+        // An HTTP connection soon becomes a session or ends, so sessions have precedence.
         let fewest = (left / 4).min(FEWEST_CONNECTIONS);
         let connections = wanted.connections.min(left.saturating_sub(wanted.sessions).max(fewest));
         let sessions = left - connections;
@@ -60,7 +60,7 @@ impl Capacity {
     }
 
     fn with(wanted: RequiredCapacity, sessions: usize, connections: usize, missing: Option<u64>) -> Self {
-        // Those who do not say who they are leave places for those who do.
+        // Unnamed connections get half of the places at most.
         Self { sessions, unnamed: wanted.unnamed.min(sessions.div_ceil(2)), connections, missing }
     }
 }
@@ -73,7 +73,7 @@ mod tests {
         RequiredCapacity { sessions: 20_000, unnamed: 2_000, connections: 2_048, admin: 32, shards: 2 };
 
     #[test]
-    fn enough_descriptors_change_nothing() {
+    fn enough_descriptors_allow_the_configured_numbers() {
         let all = Capacity { sessions: 20_000, unnamed: 2_000, connections: 2_048, missing: None };
         for descriptors in [None, Some(1 << 20), Some(40 + 8 + 32 + 2_048 + 20_000)] {
             assert_eq!(Capacity::of(descriptors, WANTED), Ok(all));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_are_shared_and_enough_are_kept_back() {
+    fn too_few_descriptors_are_shared_and_the_gateway_keeps_its_own() {
         for descriptors in (96..22_128).step_by(7) {
             let Capacity { sessions, unnamed, connections, missing } = Capacity::of(Some(descriptors), WANTED).unwrap();
             assert!(sessions + connections <= descriptors as usize - 80, "{descriptors}");

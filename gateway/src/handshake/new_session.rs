@@ -1,4 +1,4 @@
-//! A connection that has become a session: upgraded, named, and about to be handed to the shard of its user.
+//! A connection that becomes a session: upgraded, authenticated, and on its way to the shard of its user.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,18 +8,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::handshake::auth::Identity;
 use crate::socket::DetachedSocket;
 
-/// What a shard needs to take a client over.
+/// What a shard needs to start a session.
 #[derive(Debug)]
 pub(crate) struct NewSession {
-    /// The socket.
     pub(crate) socket: DetachedSocket,
     /// Who the client is.
     pub(crate) identity: Identity,
-    /// Its place among the sessions that this gateway takes, free again when it is dropped.
+    /// Its place among the sessions that this gateway accepts. The place is free again when this is dropped.
     pub(crate) place: OwnedSemaphorePermit,
 }
 
-/// The shard of a user, of `shards`: all sessions of a user share one, so that limits per user need no lock.
+/// The number of a user's shard among `shards`. All sessions of a user share one, so that limits per user need no lock.
 pub(crate) fn shard_of(user: &UserId, shards: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     user.hash(&mut hasher);

@@ -1,7 +1,7 @@
-//! Which pages of other origins may ask for a user's home, as browsers want to be told (Fetch, 3.2).
+//! The headers that let pages of other origins ask for a user's home gateway (CORS; Fetch, 3.2).
 //!
-//! What is told depends on the origin, so every answer says so to caches; pages whose origin may not connect are told
-//! nothing.
+//! The answer depends on the origin, so every answer has `Vary: origin` for caches. A page whose origin may not connect
+//! gets no CORS headers.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use axum::response::{IntoResponse, Response};
 
 use super::{HttpState, check_origin};
 
-/// For how long a browser may remember the answer to a preflight, in seconds. Most keep to two hours at most.
+/// For how long a browser may cache the answer to a preflight, in seconds. Most browsers cap it at two hours.
 const MAX_AGE: &str = "7200";
 
-/// The headers of an answer that a page may read beside those that it may always.
+/// The headers of an answer that a page may read besides those that it may always read.
 const EXPOSED: &str = "retry-after, www-authenticate";
 
 /// The methods of `/v1/connect`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// Answers the question before a request that carries a header of its own, such as `Authorization`.
+/// Answers the preflight that precedes a request with a header such as `Authorization`.
 pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = match check_origin(&headers, &front.allowed_origins) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -38,14 +38,14 @@ pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: Head
     response
 }
 
-/// Answers what is neither asked nor preflown.
+/// Answers a method that `/v1/connect` does not have.
 pub(super) async fn wrong_method(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
     tell(&front, &headers, &mut response);
     response
 }
 
-/// Lets the page that asked read the answer, whatever it is, if its origin may connect.
+/// Adds the headers that let the page read the answer, also an error, if its origin may connect.
 pub(crate) fn tell(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
     let headers_out = response.headers_mut();
     headers_out.append(header::VARY, HeaderValue::from_static("origin"));

@@ -1,5 +1,5 @@
-//! `GET /v1/connect`: which gateway is a user's home. A client that connects there spares the cluster an announcement
-//! and every alert a detour; one that does not is served as well.
+//! `GET /v1/connect`: which gateway is a user's home. A client that connects to it saves the cluster an announcement,
+//! and every alert a detour. A client that connects elsewhere is served as well.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors, 
 /// When to ask again if no gateway is known, in seconds.
 const RETRY_SECONDS: u32 = 1;
 
-/// What stands for the gateway's name in `gateway.connect_url`.
-const PLACE: &str = "{gateway}";
+/// The placeholder for the gateway's name in `gateway.connect_url`.
+const PLACEHOLDER: &str = "{gateway}";
 
 /// Where to connect.
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ struct Home {
     url: String,
 }
 
-/// Names the home of the user that the credentials prove. Pages of other origins may ask, if they may connect.
+/// Names the home gateway of the user that the credentials prove. Pages of other origins may ask if they may connect.
 pub(crate) async fn connect(
     State(front): State<Arc<HttpState>>,
     query: CredentialsQuery,
@@ -45,11 +45,11 @@ pub(crate) async fn connect(
 fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Result<Home, HttpRefusal> {
     check_origin(headers, &front.allowed_origins)?;
     if front.connect_url.is_empty() {
-        let message = "this cluster names no homes (gateway.connect_url); connect to /v1/stream here";
+        let message = "this cluster has no gateway.connect_url, so it names no home; connect to /v1/stream here";
         return Err(HttpRefusal::new(StatusCode::NOT_FOUND, message));
     }
     let Some(credentials) = offered_credentials(headers, read_query(query)?)? else {
-        return Err(HttpRefusal::unnamed("say who you are: Authorization: Bearer <token>, or ?token="));
+        return Err(HttpRefusal::unnamed("credentials are missing: send Authorization: Bearer <token>, or ?token="));
     };
     let unauthenticated = |error: AuthError| match &credentials {
         Credentials::Token(_) => HttpRefusal::unauthenticated(error.to_string()),
@@ -60,10 +60,13 @@ fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Resu
     let Some(home) = view.home(&identity.user) else {
         return Err(HttpRefusal::later("no gateway is known at the moment; try again", RETRY_SECONDS));
     };
-    let url = front.connect_url.replace(PLACE, home.id.as_str());
+    let url = front.connect_url.replace(PLACEHOLDER, home.id.as_str());
     Ok(Home { gateway: home.id.clone(), url })
 }
 
 pub(crate) fn describe() {
-    describe_counter!("tickwire_gateway_home_requests_total", "Questions for a user's home, by status of the answer");
+    describe_counter!(
+        "tickwire_gateway_home_requests_total",
+        "Requests for a user's home gateway, by status of the answer"
+    );
 }

@@ -1,45 +1,45 @@
-//! A request that is refused: with which status, why, and what its sender may do about it.
+//! The refusal of a request: its status, the reason, and what the client may do about it.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-/// Whom a token is asked for. RFC 6750 wants at least one parameter behind the scheme.
+/// The challenge. RFC 6750 requires at least one parameter after the scheme.
 const CHALLENGE: &str = "Bearer realm=\"tickwire\"";
 
-/// The longest reason that a header repeats, in bytes.
+/// The longest reason in a header, in bytes.
 const LONGEST_REASON: usize = 200;
 
-/// A request that does not become what it asks for.
+/// A refused request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HttpRefusal {
     pub(crate) status: StatusCode,
     message: String,
-    /// What the status asks for beside the reason.
+    /// The header that belongs to the status, such as `Retry-After`.
     advice: Option<(HeaderName, HeaderValue)>,
 }
 
 impl HttpRefusal {
-    /// Refused with this status, and what to do about it.
+    /// A refusal with this status. The message says what to do about it.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), advice: None }
     }
 
-    /// One that does not say who it is (RFC 6750, 3.1: without an error code).
+    /// The request has no credentials (RFC 6750, 3.1: the challenge has no error code then).
     pub(crate) fn unnamed(message: impl Into<String>) -> Self {
         Self::challenged(StatusCode::UNAUTHORIZED, message.into(), None)
     }
 
-    /// One whose token is not taken.
+    /// The request's token is not valid.
     pub(crate) fn unauthenticated(message: impl Into<String>) -> Self {
         Self::challenged(StatusCode::UNAUTHORIZED, message.into(), Some("invalid_token"))
     }
 
-    /// One that says wrongly who it is.
+    /// The request's credentials are malformed.
     pub(crate) fn unreadable_credentials(message: impl Into<String>) -> Self {
         Self::challenged(StatusCode::BAD_REQUEST, message.into(), Some("invalid_request"))
     }
 
-    /// One that may come again after so many seconds.
+    /// The client may retry after `seconds`.
     pub(crate) fn later(message: impl Into<String>, seconds: u32) -> Self {
         let advice = Some((header::RETRY_AFTER, seconds.into()));
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.into(), advice }
@@ -50,7 +50,7 @@ impl HttpRefusal {
             || CHALLENGE.to_owned(),
             |error| format!("{CHALLENGE}, error=\"{error}\", error_description=\"{}\"", described(&message)),
         );
-        // A description of plain characters makes a value of a header always.
+        // The description has plain characters only, so it is always a valid header value.
         let challenge = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static(CHALLENGE));
         Self { status, message, advice: Some((header::WWW_AUTHENTICATE, challenge)) }
     }
@@ -64,7 +64,8 @@ impl IntoResponse for HttpRefusal {
     }
 }
 
-/// A reason in the characters that a description may have (RFC 6750, 3): printable ASCII without quotes and backslashes.
+/// A reason in the characters that a description may have (RFC 6750, 3): printable ASCII without quotes and
+/// backslashes. It is cut at [`LONGEST_REASON`].
 fn described(reason: &str) -> String {
     let plain = |c: char| match c {
         '"' | '`' => '\'',
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn every_challenge_says_what_rfc_6750_asks_for() {
+    fn challenge_has_the_parameters_of_rfc_6750() {
         let realm = "Bearer realm=\"tickwire\"";
         assert_eq!(challenge(HttpRefusal::unnamed("who are you?")), (401, realm.to_owned()));
         let expired = challenge(HttpRefusal::unauthenticated("the token's `exp` is \"x\\\u{e9}…\""));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_come_again_is_told_when() {
+    fn refused_client_is_told_when_to_retry() {
         let response = HttpRefusal::later("full", 5).into_response();
         assert_eq!(
             (response.status().as_u16(), &response.headers()[header::RETRY_AFTER]),

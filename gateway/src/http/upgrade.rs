@@ -1,4 +1,4 @@
-//! What a request must be to become a WebSocket (RFC 6455, 4.2), and what is answered.
+//! Checks that a request is a WebSocket upgrade (RFC 6455, 4.2), and answers it.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,10 +14,10 @@ use tungstenite::handshake::derive_accept_key;
 use super::{HttpRefusal, OfferedCredentials};
 use crate::handshake::auth::Credentials;
 
-/// How many bytes the key of a client stands for.
+/// How many bytes the decoded key of a client has.
 const KEY_BYTES: usize = 16;
 
-/// How a key is written. The last character of one that was drawn at random may stand for bits that no byte has.
+/// The encoding of a key. Some clients draw the characters at random, so the last one may have bits that no byte uses.
 const KEY_CODE: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -25,7 +25,7 @@ const KEY_CODE: GeneralPurpose =
 const SHOWN: usize = 4;
 const SHOWN_LENGTH: usize = 20;
 
-/// The version of WebSocket that is spoken here.
+/// The supported version of WebSocket.
 const VERSION: &str = "13";
 
 /// The client's key, if the request is a WebSocket upgrade.
@@ -35,17 +35,17 @@ pub(super) fn check(request: &Request) -> Result<&str, HttpRefusal> {
     let has = |name: HeaderName, word: &str| {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| lists(value, word))
     };
-    // An upgrade in HTTP/1.0 is to be ignored (RFC 9110, 7.8).
+    // An upgrade in HTTP/1.0 must be ignored (RFC 9110, 7.8).
     let is_upgrade = request.method() == Method::GET && request.version() == Version::HTTP_11;
     if !is_upgrade || !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
         return refused(StatusCode::UPGRADE_REQUIRED, "connect with a WebSocket client");
     }
     if !has(header::SEC_WEBSOCKET_VERSION, VERSION) {
-        return refused(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here");
+        return refused(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
     }
-    // Its bytes would be taken for frames.
+    // The bytes of a body would be read as frames.
     if !request.body().is_end_stream() {
-        return refused(StatusCode::BAD_REQUEST, "an upgrade has no body");
+        return refused(StatusCode::BAD_REQUEST, "an upgrade must not have a body");
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
@@ -75,7 +75,7 @@ pub(super) fn accept(key: &str, encoding: Option<Encoding>) -> Response {
     response
 }
 
-/// Adds to a refusal what a client may look for to do it better.
+/// Adds the headers to a refusal that show a client what would be accepted.
 pub(super) fn explain(response: &mut Response) {
     let status = response.status();
     let headers = response.headers_mut();
@@ -93,8 +93,8 @@ pub(super) fn explain(response: &mut Response) {
     }
 }
 
-/// The first sub-protocol offered that is spoken here; `None` if none was offered, which means JSON. An empty list, or an
-/// empty place in one, offers nothing (RFC 9110, 5.6.1).
+/// The first offered sub-protocol that is supported; `None` if none was offered, which means JSON. An empty list or an
+/// empty entry offers nothing (RFC 9110, 5.6.1).
 pub(super) fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, HttpRefusal> {
     let offers: Vec<&str> = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -107,14 +107,14 @@ pub(super) fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, H
         None if !offers.is_empty() => {
             let known = Encoding::ALL.map(Encoding::sub_protocol).join(", ");
             let shown: Vec<String> = offers.iter().take(SHOWN).map(|name| clipped(name, SHOWN_LENGTH)).collect();
-            let message = format!("no known sub-protocol among {}; there are: {known}", shown.join(", "));
+            let message = format!("no known sub-protocol among {}; supported: {known}", shown.join(", "));
             Err(HttpRefusal::new(StatusCode::BAD_REQUEST, message))
         }
         chosen => Ok(chosen),
     }
 }
 
-/// Who a client says it is, in the request itself.
+/// The credentials in the header `Authorization`, or else in the query.
 pub(crate) fn offered_credentials(
     headers: &HeaderMap,
     offered: OfferedCredentials,
@@ -125,17 +125,17 @@ pub(crate) fn offered_credentials(
         (Some(value), None) if bearer(value).is_some() => {
             Ok(bearer(value).map(|token| Credentials::Token(token.to_owned())))
         }
-        _ => Err(HttpRefusal::unreadable_credentials("Authorization: Bearer <token> is expected, once")),
+        _ => Err(HttpRefusal::unreadable_credentials("Authorization must be `Bearer <token>`, and sent once")),
     }
 }
 
-/// The token of `Bearer <token>`: the scheme is written in any case, with spaces behind it (RFC 9110, 11.1 and 11.4).
+/// The token of `Bearer <token>`. The scheme may have any case, and spaces follow it (RFC 9110, 11.1 and 11.4).
 fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, token) = value.to_str().ok()?.trim().split_once([' ', '\t'])?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// The beginning of what a stranger sent.
+/// The first `most` characters of a text from a client.
 pub(super) fn clipped(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -154,7 +154,7 @@ mod tests {
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-    /// The status with which a request is refused that differs from a good one in these headers; 101 if it is good.
+    /// The status of a request that differs from a valid one in these headers. It is 101 if the request is valid.
     fn status(changes: &[(&str, &str)]) -> u16 {
         let good = [
             ("upgrade", "websocket"),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_what_rfc_6455_says() {
+    fn upgrade_is_checked_as_rfc_6455_requires() {
         for (changes, expected) in [
             (&[][..], 101),
             (&[("upgrade", "WebSocket")], 101),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_be_taken() {
+    fn refusal_has_headers_that_show_what_is_accepted() {
         for (status, headers) in [
             (426, vec![("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]),
             (400, vec![("sec-websocket-version", "13")]),
@@ -216,13 +216,13 @@ mod tests {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             explain(&mut response);
-            let said: Vec<_> = response.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
-            assert_eq!(said, headers, "{status}");
+            let added: Vec<_> = response.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+            assert_eq!(added, headers, "{status}");
         }
     }
 
     #[test]
-    fn the_first_sub_protocol_that_is_spoken_here_is_chosen_and_an_empty_list_offers_none() {
+    fn first_supported_sub_protocol_is_chosen_and_an_empty_list_offers_none() {
         let chosen = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_however_its_scheme_is_written() {
+    fn bearer_token_is_read_with_any_case_and_spacing_of_the_scheme() {
         let token = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -1,8 +1,8 @@
-//! A list of filters, with what an event can be told from without looking at the filters themselves.
+//! A list of filters in a compact form that rejects most events without reading the filters themselves.
 //!
-//! Everything about a filter that is small stands in the list: the thresholds, the small sets as bits, and for the
-//! patterns a mask that may say yes wrongly, never no wrongly. A list is sorted by confidence, so that an event
-//! reads it up to its own confidence and no further; what passes all of that is nearly always a match.
+//! The compact form has the thresholds, the small sets as bits, and for the patterns a mask with false positives, but
+//! no false negatives. A list is sorted by confidence, so that an event reads it only up to its own confidence. A
+//! filter that passes all of that is nearly always a match.
 
 use std::hash::BuildHasher;
 
@@ -11,10 +11,10 @@ use tickwire_core::filter::{Filter, in_market_hours};
 
 use super::{Hasher, Slot};
 
-/// Stands for "no lower bound", and for the confidence of an event that has none: below every confidence.
+/// Means "no lower bound" in a filter, and "no confidence" in an event. It is below every confidence.
 const NO_CONFIDENCE: f64 = -1.0;
 
-/// The bit of an event that lacks what a set is about. No set has it, but the one that means any.
+/// The bit of an event without the field of a set. Only the set that means "any" has it.
 const LACKING: u8 = 1 << 7;
 
 /// A filter in a list.
@@ -31,7 +31,7 @@ pub(super) struct Candidate {
     pub(super) remaining: Remaining,
 }
 
-/// What of a filter is neither in the list nor known from the list's place: asked of the filter itself.
+/// The fields of a filter that neither the compact form nor the list's key covers. They must be checked in the filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Remaining {
     kinds: bool,
@@ -41,7 +41,7 @@ pub(super) struct Remaining {
     data: bool,
 }
 
-/// An event as lists look at it.
+/// The compact form of an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     confidence: f64,
@@ -54,7 +54,7 @@ pub(super) struct Probe {
 }
 
 impl Candidate {
-    /// A filter as it stands in every list that it is filed in.
+    /// The compact form of a filter. It is the same in all lists.
     pub(super) fn new(filter: &Filter, slot: Slot, kinds: u16, remaining: Remaining, hasher: &Hasher) -> Self {
         let patterns = filter.patterns.as_ref();
         Self {
@@ -87,7 +87,7 @@ impl Candidate {
 }
 
 impl Remaining {
-    /// What remains of `filter` when it is found by the first of these that it names: symbol, room, pattern, tag.
+    /// What remains of `filter` when it is found by the first of these fields that it has: symbol, room, pattern, tag.
     pub(super) fn of(filter: &Filter) -> Self {
         let by_symbol = filter.symbols.is_some();
         let by_room = !by_symbol && filter.rooms.is_some();
@@ -102,7 +102,7 @@ impl Remaining {
         }
     }
 
-    /// The kinds remain to be asked as well: there are more of them than bits.
+    /// The kinds must be checked as well, because there are more of them than bits.
     pub(super) fn with_kinds(self) -> Self {
         Self { kinds: true, ..self }
     }
@@ -111,7 +111,7 @@ impl Remaining {
         self == Self::default()
     }
 
-    /// Whether `event` passes what remains of `filter`.
+    /// Whether `event` matches what remains of `filter`.
     pub(super) fn admits(self, filter: &Filter, event: &Event) -> bool {
         (!self.kinds || filter.kinds.contains(&event.kind))
             && (!self.patterns || filter.admits_pattern(event))
@@ -122,12 +122,12 @@ impl Remaining {
 }
 
 impl Probe {
-    /// An event, whose kind has this bit.
+    /// The compact form of an event whose kind has this bit.
     pub(super) fn new(event: &Event, kind: u16, hasher: &Hasher) -> Self {
         Self {
             kind,
             confidence: event.confidence.map_or(NO_CONFIDENCE, |confidence| confidence.get()),
-            // Without a pattern only "any" is right; who names one is asked in the end.
+            // An event without a pattern matches only "any". A filter with patterns may pass here; `admits` rejects it.
             pattern: event.pattern.as_ref().map_or(1, |pattern| bit_of(pattern, hasher)),
             tier: event.tier.map_or(LACKING, |tier| bit(tier as u8)),
             regime: event.regime.map_or(LACKING, |regime| bit(regime as u8)),
@@ -147,8 +147,8 @@ fn bit_of<T: std::hash::Hash>(value: &T, hasher: &Hasher) -> u64 {
     1 << (hasher.hash_one(value) >> 58)
 }
 
-/// The filters that are found in one place. Inserting moves what stands behind: of 10,000 filters a quarter of a
-/// megabyte at most, which takes some microseconds.
+/// The filters of one key. An insert moves those behind it: with 10,000 filters a quarter of a megabyte at most, which
+/// takes some microseconds.
 #[derive(Debug, Default)]
 pub(super) struct List(Vec<Candidate>);
 
@@ -172,7 +172,7 @@ impl List {
         self.0.is_empty()
     }
 
-    /// The filters that the event may pass, as far as the list tells.
+    /// The filters that the event may match, according to their compact form.
     pub(super) fn candidates(&self, probe: &Probe) -> impl Iterator<Item = &Candidate> {
         self.0
             .iter()

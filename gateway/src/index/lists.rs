@@ -1,5 +1,6 @@
-//! Where filters are filed: a filter stands under every value of the first dimension that it names, in the order of how
-//! much that dimension tells apart, or else with those of its kinds. An event looks into the lists of its own values.
+//! The lists of an index. A filter is in the list of each value of one of its fields: the first one that it has, in the
+//! order of selectivity. A filter without such a field is in the lists of its kinds. An event reads the lists of its
+//! own values.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -16,10 +17,10 @@ use super::{Hasher, Slot};
 
 type ByValue<K> = HashMap<K, List, Hasher>;
 
-/// The bit that all kinds share which find no bit of their own.
+/// The bit that the kinds share for which no other bit is left.
 const SHARED_BIT: u32 = u16::BITS - 1;
 
-/// All lists of an index. A filter stands once under each name, whatever its kinds: these are bits.
+/// All lists of an index. A filter is once in the list of each value, with all its kinds, since these are bits.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     kinds: HashMap<Kind, OfKind, Hasher>,
@@ -30,14 +31,14 @@ pub(super) struct Lists {
     hasher: Hasher,
 }
 
-/// The filters that ask for one kind, and name nothing.
+/// The filters of one kind without symbols, rooms, patterns and tags.
 #[derive(Debug, Default)]
 struct OfKind {
-    /// The kind's bit. The kinds of a cluster are configured, so none is ever given back.
+    /// The kind's bit. The kinds of a cluster are configured, so a bit is never freed.
     bit: u16,
     regimes: [List; Regime::ALL.len()],
     tiers: [List; Tier::ALL.len()],
-    /// Those that name none of these.
+    /// The filters without regimes and tiers.
     any: List,
 }
 
@@ -48,21 +49,21 @@ enum ListChange {
 }
 
 impl Lists {
-    /// Files a filter that is not filed.
+    /// Adds a filter that is in no list yet.
     pub(super) fn file(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
         let candidate = self.candidate(filter, slot);
         let (dimension, entries) = self.change(filter, candidate, ListChange::Insert);
         statistics.of_mut(dimension).entries += entries;
     }
 
-    /// Takes a filter out that was filed in this slot.
+    /// Removes the filter with this slot.
     pub(super) fn unfile(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
         let candidate = self.candidate(filter, slot);
         let (dimension, entries) = self.change(filter, candidate, ListChange::Remove);
         statistics.of_mut(dimension).entries -= entries;
     }
 
-    /// A filter as it stands in every list that it is filed in.
+    /// The compact form of a filter.
     fn candidate(&mut self, filter: &Filter, slot: Slot) -> Candidate {
         let kinds = filter.kinds.iter().fold(0, |bits, kind| bits | self.of_kind(kind).bit);
         let remaining = Remaining::of(filter);
@@ -75,13 +76,13 @@ impl Lists {
         self.kinds.entry(kind.clone()).or_insert_with(|| OfKind { bit: 1 << next, ..OfKind::default() })
     }
 
-    /// An event as the lists look at it.
+    /// The compact form of an event.
     pub(super) fn probe(&self, event: &Event) -> Probe {
         let kind = self.kinds.get(&event.kind).map_or(0, |of_kind| of_kind.bit);
         Probe::new(event, kind, &self.hasher)
     }
 
-    /// Looks into every list that may have a filter which the event of `walk` passes.
+    /// Reads every list that may have a filter that the event of `walk` matches.
     pub(super) fn look(&self, walk: &mut MatchWalk<'_>) {
         let event = walk.event;
         let Some(of_kind) = self.kinds.get(&event.kind) else { return };
@@ -117,7 +118,7 @@ impl Lists {
         walk.lap(Dimension::Any);
     }
 
-    /// Changes every list that the filter belongs into; tells how many, and of which dimension. The order is that of
+    /// Changes every list of the filter. Returns how many, and of which dimension. The order of the fields is that of
     /// [`Remaining::of`].
     fn change(&mut self, filter: &Filter, candidate: Candidate, change: ListChange) -> (Dimension, u64) {
         let (dimension, lists) = if let Some(symbols) = &filter.symbols {
@@ -143,7 +144,7 @@ impl Lists {
 }
 
 impl OfKind {
-    /// Changes the lists of a filter that names nothing.
+    /// Changes the lists of a filter without symbols, rooms, patterns and tags.
     fn change(&mut self, filter: &Filter, candidate: Candidate, change: ListChange) -> (Dimension, usize) {
         let of_each = |lists: &mut [List], numbers: &mut dyn Iterator<Item = usize>| {
             numbers.map(|number| change_list(&mut lists[number], candidate, change)).count()
@@ -171,7 +172,7 @@ fn change_list(list: &mut List, candidate: Candidate, change: ListChange) {
     }
 }
 
-/// Changes the list of each name; a list that is empty is not kept.
+/// Changes the list of each value, and removes lists that are empty.
 fn change_named<K: Clone + Eq + Hash>(
     lists: &mut ByValue<K>,
     names: &BTreeSet<K>,

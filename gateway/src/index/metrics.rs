@@ -1,16 +1,16 @@
-//! What an index tells the metrics: once in a while, what changed since the last time.
+//! The metrics of an index. From time to time they are updated with what has changed since the last time.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_node::declare_counter;
 
 use super::{Dimension, Statistics};
 
-/// What was published last. Shards share the metrics, so that each adds its difference.
+/// The statistics that were published last. Shards share the metrics, so each adds its difference.
 #[derive(Debug, Default)]
 pub(crate) struct PublishedStatistics(Statistics);
 
 impl PublishedStatistics {
-    /// Brings the metrics up to `now`.
+    /// Updates the metrics to `now`.
     pub(crate) fn update(&mut self, now: Statistics) {
         let before = std::mem::replace(&mut self.0, now);
         let difference = |now: u64, before: u64| now as f64 - before as f64;
@@ -27,35 +27,29 @@ impl PublishedStatistics {
             counter!("tickwire_gateway_index_matches_total", "dimension" => name)
                 .increment(now.matches - before.matches);
             let sampled = now.sampled - before.sampled;
-            // Counters count whole things alone, and times are told in seconds.
+            // A gauge, since counters are integers, and this is in seconds.
             gauge!("tickwire_gateway_index_sampled_seconds", "dimension" => name).increment(sampled.as_secs_f64());
         }
     }
 }
 
-/// A sweep found entries of sessions that are gone.
+/// Counts entries of dead sessions that a sweep removed.
 pub(crate) fn swept(entries: usize) {
     counter!("tickwire_gateway_index_swept_total").increment(entries as u64);
 }
 
-/// Says what the index's metrics mean.
+/// Describes the metrics of the index.
 pub(crate) fn describe() {
-    describe_gauge!("tickwire_gateway_index_filters", "Different filters of subscriptions, one count per shard");
-    describe_gauge!("tickwire_gateway_index_subscriptions", "Subscriptions in the indices of all shards");
-    describe_gauge!(
-        "tickwire_gateway_index_entries",
-        "Places that filters stand in, by the dimension that finds them; of users, sessions"
-    );
-    describe_counter!("tickwire_gateway_index_lookups_total", "Values of events that were looked up, by dimension");
+    describe_gauge!("tickwire_gateway_index_filters", "Different filters of subscriptions, counted once per shard");
+    describe_gauge!("tickwire_gateway_index_subscriptions", "Subscriptions in the indexes of all shards");
+    describe_gauge!("tickwire_gateway_index_entries", "Entries of filters in lists, by dimension; for users, sessions");
+    describe_counter!("tickwire_gateway_index_lookups_total", "Lookups of values of events, by dimension");
     describe_counter!("tickwire_gateway_index_hits_total", "Lookups that found a match, by dimension");
     describe_counter!("tickwire_gateway_index_matches_total", "Filters that matched an event, by dimension");
     declare_counter!("tickwire_gateway_index_sampled_events_total", "Events whose lookups were timed");
     describe_gauge!(
         "tickwire_gateway_index_sampled_seconds",
-        "The time that lookups took so far, of the events that were timed, by dimension"
+        "Total time of lookups for the timed events, by dimension"
     );
-    declare_counter!(
-        "tickwire_gateway_index_swept_total",
-        "Entries found that dead sessions left; 0 unless there is a bug"
-    );
+    declare_counter!("tickwire_gateway_index_swept_total", "Entries of dead sessions found in the index; any is a bug");
 }

@@ -1,5 +1,5 @@
-//! Who sits in a shard, and where each of their subscriptions stands in the index: what makes leaving, and events for
-//! one user, cheap.
+//! The sessions of a shard, and where each of their subscriptions is in the index. This makes the removal of a session,
+//! and events for one user, cheap.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ pub(super) struct IndexedSessions {
 /// One session.
 #[derive(Debug, Default)]
 pub(super) struct IndexedSession {
-    /// Whose it is; `None` until that is told.
+    /// Its user; `None` before it is registered.
     pub(super) user: Option<UserId>,
     pub(super) held: Vec<IndexedSubscription>,
 }
 
-/// Where a subscription stands.
+/// Where a subscription is in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexedSubscription {
     pub(super) subscription: u32,
@@ -33,7 +33,7 @@ pub(super) struct IndexedSubscription {
 }
 
 impl IndexedSessions {
-    /// Returns whether the session was not seated before.
+    /// Registers a session of `user`. Returns whether it was not registered before.
     pub(super) fn register(&mut self, user: &UserId, session: u64) -> bool {
         let entry = self.sessions.entry(session).or_default();
         if entry.user.is_some() {
@@ -44,18 +44,18 @@ impl IndexedSessions {
         true
     }
 
-    /// Whose session it is, if that was told.
+    /// The user of a session, if it is registered.
     pub(super) fn user(&self, session: u64) -> Option<&UserId> {
         self.sessions.get(&session)?.user.as_ref()
     }
 
-    /// Takes a session out, with what it still holds.
+    /// Removes a session, and returns it with its subscriptions.
     pub(super) fn take(&mut self, session: u64) -> Option<IndexedSession> {
         let entry = self.sessions.swap_remove(&session)?;
         if let Some(user) = &entry.user
             && let Some(sessions) = self.users.get_mut(user)
         {
-            sessions.retain(|seated| *seated != session);
+            sessions.retain(|other| *other != session);
             if sessions.is_empty() {
                 self.users.remove(user);
             }
@@ -63,13 +63,13 @@ impl IndexedSessions {
         Some(entry)
     }
 
-    /// Where a subscription stands, if it does.
+    /// Where a subscription is, if it exists.
     pub(super) fn held(&self, session: u64, subscription: u32) -> Option<IndexedSubscription> {
         let entry = self.sessions.get(&session)?;
         entry.held.iter().find(|held| held.subscription == subscription).copied()
     }
 
-    /// A subscription stands somewhere from now on.
+    /// Adds a subscription.
     pub(super) fn hold(&mut self, session: u64, held: IndexedSubscription) {
         let entry = self.sessions.entry(session).or_default();
         if entry.held.is_empty() {
@@ -78,10 +78,10 @@ impl IndexedSessions {
         entry.held.push(held);
     }
 
-    /// A subscription stands at another place among those of its filter.
+    /// A subscription has another place among those of its filter now.
     pub(super) fn moved(&mut self, session: u64, subscription: u32, place: u32) {
         let held = self.sessions.get_mut(&session).and_then(|entry| {
-            // They are few; only a session that is full makes this longer than the lookup.
+            // A session has few subscriptions, so this is rarely slower than the lookup.
             entry.held.iter_mut().find(|held| held.subscription == subscription)
         });
         if let Some(held) = held {
@@ -89,7 +89,7 @@ impl IndexedSessions {
         }
     }
 
-    /// A subscription stands nowhere any more.
+    /// Removes a subscription.
     pub(super) fn release(&mut self, session: u64, subscription: u32) {
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         if let Some(at) = entry.held.iter().position(|held| held.subscription == subscription) {
@@ -100,18 +100,18 @@ impl IndexedSessions {
         }
     }
 
-    /// What the sessions of `user` hold.
+    /// The subscriptions of all sessions of `user`.
     pub(super) fn held_by(&self, user: &UserId) -> impl Iterator<Item = &IndexedSubscription> {
         let sessions = self.users.get(user).into_iter().flatten();
         sessions.filter_map(|session| self.sessions.get(session)).flat_map(|entry| &entry.held)
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// The session at a place; places change when sessions leave.
+    /// The session at a place. Places change when sessions are removed.
     pub(super) fn at(&self, place: usize) -> Option<u64> {
         self.sessions.get_index(place).map(|(session, _)| *session)
     }

@@ -1,30 +1,30 @@
-//! What an index holds and did, dimension by dimension.
+//! Counts of what an index contains and has done, by dimension.
 
 use std::time::Duration;
 
-/// By what a filter is found.
+/// The field by which a filter is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// By each of its symbols.
     Symbol,
-    /// By each of its rooms; it names no symbol.
+    /// By each of its rooms; it has no symbols.
     Room,
-    /// By each of its patterns; it names none of the above.
+    /// By each of its patterns; it has none of the above.
     Pattern,
-    /// By each of its tags; it names none of the above.
+    /// By each of its tags; it has none of the above.
     Tag,
-    /// By each of its regimes; it names none of the above.
+    /// By each of its regimes; it has none of the above.
     Regime,
-    /// By each of its tiers; it names none of the above.
+    /// By each of its tiers; it has none of the above.
     Tier,
-    /// By its kind alone.
+    /// Only by its kinds.
     Any,
-    /// Not by what it names: the event is for one user, and that user's subscriptions are asked.
+    /// By its user: the event is for one user, and that user's subscriptions are checked.
     User,
 }
 
 impl Dimension {
-    /// Every dimension, in the order in which an event looks through them.
+    /// Every dimension, in the order in which an event is looked up.
     pub const ALL: [Self; 8] =
         [Self::Symbol, Self::Room, Self::Pattern, Self::Tag, Self::Regime, Self::Tier, Self::Any, Self::User];
 
@@ -44,7 +44,7 @@ impl Dimension {
     }
 }
 
-/// What an index holds, and what it did since it was made.
+/// What an index contains, and what it has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Different filters.
@@ -56,23 +56,23 @@ pub struct Statistics {
     dimensions: [Tally; Dimension::ALL.len()],
 }
 
-/// The part of one dimension.
+/// The counts of one dimension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Places that filters stand in: a filter of two kinds and three symbols stands in six. Of users, sessions.
+    /// Entries of filters in lists: a filter with three symbols has three. For users, sessions.
     pub entries: u64,
     /// Values of events that were looked up.
     pub lookups: u64,
     /// Lookups that found a match.
     pub hits: u64,
-    /// Filters that matched. Of users, subscriptions.
+    /// Filters that matched. For users, subscriptions.
     pub matches: u64,
-    /// The time that lookups took, of the events that were timed.
+    /// The total time of lookups for the timed events.
     pub sampled: Duration,
 }
 
 impl Statistics {
-    /// The part of `dimension`.
+    /// The counts of `dimension`.
     #[must_use]
     pub fn of(&self, dimension: Dimension) -> &Tally {
         &self.dimensions[dimension as usize]

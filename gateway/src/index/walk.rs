@@ -1,4 +1,4 @@
-//! One event's walk through the lists: it notes the filters that match, each once, and counts.
+//! The walk of one event through the lists: it collects the filters that match, each once, and counts lookups.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::list::{List, Probe};
 use super::statistics::{Dimension, Statistics};
 use super::{Interned, Slot};
 
-/// A walk under way.
+/// The state of a walk.
 #[derive(Debug)]
 pub(super) struct MatchWalk<'a> {
     pub(super) event: &'a Event,
@@ -18,19 +18,19 @@ pub(super) struct MatchWalk<'a> {
     /// The filters that match so far.
     pub(super) matched: &'a mut Vec<Slot>,
     pub(super) statistics: &'a mut Statistics,
-    /// Tells this walk from all others.
+    /// The number of this walk, which no other has.
     pub(super) number: u64,
-    /// When the part under way began, if this walk is one of those that are timed.
+    /// When the current part began, if this walk is timed.
     pub(super) since: Option<Instant>,
 }
 
 impl MatchWalk<'_> {
-    /// Notes what matches in the list of one value of the event, if there is such a list.
+    /// Collects the matches in the list of one value of the event, if there is such a list.
     pub(super) fn look(&mut self, dimension: Dimension, list: Option<&List>) {
         let tally = self.statistics.of_mut(dimension);
         tally.lookups += 1;
         let Some(list) = list else { return };
-        // A filter may stand under several of an event's rooms or tags.
+        // A filter may be in the lists of several of an event's rooms or tags.
         let again = match dimension {
             Dimension::Room => self.event.rooms.len() > 1,
             Dimension::Tag => self.event.tags.len() > 1,
@@ -55,7 +55,7 @@ impl MatchWalk<'_> {
         tally.hits += u64::from(matches > 0);
     }
 
-    /// A dimension has been looked through.
+    /// Ends the timing of a dimension.
     pub(super) fn lap(&mut self, dimension: Dimension) {
         if let Some(since) = &mut self.since {
             let now = Instant::now();

@@ -1,4 +1,5 @@
-//! What a user may have in a time, shared by all sessions of the user on this gateway. Pure: the clock is passed in.
+//! The account of a user: what was sent and requested, by all sessions of the user on this gateway. Pure: the clock is
+//! passed in.
 
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::SubscriptionName;
@@ -7,32 +8,33 @@ use crate::backfill::request::BackfillSlots;
 use crate::limits::budget::Budget;
 use crate::limits::sliding::{PerHour, PerSecond};
 
-/// How many names of subscriptions with a quota are counted apart in an hour; further ones share a count.
+/// How many names of subscriptions with a quota have their own counts in an hour. Further ones share one.
 const QUOTA_NAMES: usize = 256;
 
-/// A user with sessions here. What every delivery reads stands first.
+/// The account of a user. The fields that every delivery reads are the first ones.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Account {
-    /// How many events a second are sent to the user; 0 means any number.
+    /// How many events a second may be sent to the user; 0 means no limit.
     pub rate: u32,
-    /// How many sessions of the user are here.
+    /// The number of the user's sessions on this gateway.
     pub sessions: u32,
     sent: PerSecond,
-    /// What the user's sessions may ask for.
+    /// The budget for commands of the user's sessions.
     pub commands: Budget,
-    /// What may be read of the stream for the user's sessions that catch up, in sequences.
+    /// The budget for backfills of the user's sessions, in sequences of the stream.
     pub past: Budget,
-    /// The places of those of the user's sessions that catch up.
+    /// The slots for backfills of the user's sessions.
     pub(crate) places: BackfillSlots,
-    /// What was sent of subscriptions with a quota, by name. A name with several quotas, in several sessions, has one count.
+    /// What was sent of subscriptions with a quota, by name. A name has one count, even with several quotas in several
+    /// sessions.
     quotas: Vec<(SubscriptionName, PerHour)>,
-    /// What was sent of those for whose names there was no place.
+    /// What was sent of subscriptions whose names have no count of their own.
     others: Option<Box<PerHour>>,
 }
 
 impl Account {
-    /// A user without sessions, who may have so many events a second; 0 means any number.
+    /// A user without sessions, with a rate in events a second; 0 means no limit.
     #[must_use]
     pub fn new(rate: u32) -> Self {
         let (commands, past, places) = (Budget::default(), Budget::default(), BackfillSlots::default());
@@ -40,7 +42,7 @@ impl Account {
         Self { sessions: 0, rate, commands, past, places, sent: PerSecond::second(), quotas, others }
     }
 
-    /// How many more events the user may have at `now`.
+    /// How many more events may be sent to the user at `now`.
     pub fn allowance(&mut self, now: Millis) -> u32 {
         match self.rate {
             0 => u32::MAX,
@@ -48,13 +50,13 @@ impl Account {
         }
     }
 
-    /// When there is more, after [`Self::allowance`] was 0.
+    /// When more may be sent, after [`Self::allowance`] was 0.
     #[must_use]
     pub fn next_allowance(&self, now: Millis) -> Millis {
         self.sent.next_fall().map_or(now, |at| at.max(now.plus(1)))
     }
 
-    /// The user was sent so many events.
+    /// Counts events that were sent to the user.
     pub fn sent(&mut self, now: Millis, events: u32) {
         if self.rate > 0 {
             self.sent.add(now, events);
@@ -66,7 +68,7 @@ impl Account {
         let find = |quotas: &[(SubscriptionName, PerHour)]| quotas.binary_search_by(|(known, _)| known.cmp(name));
         let mut found = find(&self.quotas).ok();
         if found.is_none() {
-            // Clients choose names: without an end to them a quota would be none, and its count would grow.
+            // Clients choose names. Without a bound they could evade a quota with new names, and the counts would grow.
             if self.quotas.len() >= QUOTA_NAMES {
                 self.quotas.retain_mut(|(_, sent)| sent.count(now) > 0);
             }
@@ -87,11 +89,11 @@ impl Account {
         left
     }
 
-    /// Whether nothing would be forgotten with this account that a session of the next minutes should be held to.
+    /// Whether the account may be removed: it has no sessions, and none of its counts would limit a new one.
     pub fn is_forgettable(&mut self, now: Millis) -> bool {
-        let is_owed = self.commands.is_full(now) && self.past.is_full(now);
+        let are_budgets_full = self.commands.is_full(now) && self.past.is_full(now);
         self.sessions == 0
-            && is_owed
+            && are_budgets_full
             && self.sent.count(now) == 0
             && self.quotas.iter_mut().all(|(_, sent)| sent.count(now) == 0)
             && self.others.as_mut().is_none_or(|sent| sent.count(now) == 0)
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_second_holds_more_than_the_rate() {
+    fn no_second_has_more_events_than_the_rate() {
         let mut account = Account::new(10);
         let mut sent = Vec::new();
         for ms in (0..5_000).step_by(7) {
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_of_an_hour_and_of_one_name() {
+    fn quota_holds_for_one_hour_and_one_name() {
         let mut account = Account::new(0);
         assert_eq!(account.allowance(Millis(0)), u32::MAX);
         let at = |minute: u64| Millis(minute * 60_000);
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn many_names_share_a_count() {
+    fn names_beyond_the_limit_share_a_count() {
         let mut account = Account::new(0);
         let taken = |account: &mut Account, now, names: usize| {
             (0..names).filter(|n| account.take_quota(now, &name(&format!("s{n}")), 1)).count()

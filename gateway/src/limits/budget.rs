@@ -1,50 +1,50 @@
-//! A budget that fills up again: so much a second, and a burst that is saved up. Pure: the clock is passed in.
+//! A budget with a rate and a burst (GCRA). Pure: the clock is passed in.
 //!
-//! All that is kept is the moment at which everything that was spent is earned again. Whoever has something left may
-//! spend more than that: the debt delays what comes next.
+//! It only stores the time at which it is full again. As long as a unit is left, more than that may be spent: the debt
+//! delays the next spending.
 
 use tickwire_core::ids::Millis;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// How fast a budget fills up, and how much is saved up at most.
+/// How fast a budget fills up, and its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// What one unit takes to be earned, in nanoseconds.
+    /// The time in which one unit is added, in nanoseconds.
     each: u64,
-    /// What a full budget took to be earned, in nanoseconds.
+    /// The time in which an empty budget becomes full, in nanoseconds.
     full: u64,
 }
 
 impl Rate {
-    /// So many units a second, 0 being any number, and at most `burst` of them saved up.
+    /// `per_second` units a second (0 means no limit), and `burst` units at most at once.
     #[must_use]
     pub fn new(per_second: u32, burst: u64) -> Self {
         let each = NANOS_PER_SECOND.checked_div(u64::from(per_second)).unwrap_or(0);
         Self { each, full: each.saturating_mul(burst.max(1)) }
     }
 
-    /// The same for so many who share it.
+    /// The rate of a budget that `count` share: `count` times as fast, with a burst `count` times as large.
     #[must_use]
     pub fn times(self, count: u32) -> Self {
         Self { each: self.each / u64::from(count.max(1)), full: self.full }
     }
 
-    /// The price of so many units.
+    /// The price of `count` units.
     #[must_use]
     pub fn units(&self, count: u64) -> Price {
         Price(self.each.saturating_mul(count))
     }
 
-    /// The price of a part of a unit.
+    /// The price of `count / of` of a unit.
     #[must_use]
     pub fn part(&self, count: u64, of: u64) -> Price {
         Price((u128::from(self.each) * u128::from(count) / u128::from(of.max(1))).try_into().unwrap_or(u64::MAX))
     }
 }
 
-/// What something costs, as the time in which it is earned.
+/// A price, as the time in which the budget gains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price(u64);
 
@@ -56,18 +56,18 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Spends, into debt if need be.
+    /// Spends a price, even if the budget has less.
     pub fn spend(&mut self, now: Millis, Price(price): Price) {
         self.full_at = self.full_at.max(now.0.saturating_mul(NANOS_PER_MS)).saturating_add(price);
     }
 
-    /// When there is a unit to spend: not after `now` if there is one at once.
+    /// When the budget has a unit. It is not later than now if it has one already.
     #[must_use]
     pub fn free_at(&self, rate: &Rate) -> Millis {
         Millis(self.full_at.saturating_sub(rate.full.saturating_sub(rate.each)).div_ceil(NANOS_PER_MS))
     }
 
-    /// Whether nothing would be forgotten with it.
+    /// Whether the budget is full at `now`.
     #[must_use]
     pub fn is_full(&self, now: Millis) -> bool {
         self.full_at <= now.0.saturating_mul(NANOS_PER_MS)
@@ -78,7 +78,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// How many units are spent in a time, by one who spends whatever there is.
+    /// How many units can be spent in a time.
     fn spent(rate: &Rate, budget: &mut Budget, ms: std::ops::Range<u64>) -> u64 {
         let mut spent = 0;
         for now in ms.map(Millis) {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_at_once_and_then_the_rate() {
+    fn burst_can_be_spent_at_once_and_then_the_rate_holds() {
         let (rate, mut budget) = (Rate::new(50, 200), Budget::default());
         assert_eq!(spent(&rate, &mut budget, 5_000..5_001), 200);
         assert_eq!(spent(&rate, &mut budget, 5_001..15_001), 500);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_more_than_there_is_delays_what_follows() {
+    fn debt_delays_the_next_spending() {
         let (rate, mut budget) = (Rate::new(10, 5), Budget::default());
         budget.spend(Millis(1_000), rate.units(25));
         assert_eq!(budget.free_at(&rate), Millis(1_000 + 2_500 - 400));
@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn those_who_share_have_as_much_together() {
+    fn shared_rate_and_burst_are_multiplied() {
         let (rate, mut budget) = (Rate::new(50, 200).times(4), Budget::default());
         assert_eq!(spent(&rate, &mut budget, 0..1), 800);
         assert_eq!(spent(&rate, &mut budget, 1..1_001), 200);
     }
 
     #[test]
-    fn a_rate_of_zero_is_any_number() {
+    fn rate_of_zero_means_no_limit() {
         let (rate, mut budget) = (Rate::new(0, 1), Budget::default());
         budget.spend(Millis(7), rate.units(u64::MAX));
         assert!(budget.free_at(&rate) <= Millis(7) && budget.is_full(Millis(7)));

@@ -1,31 +1,29 @@
-//! A count of what happened within a span of time that slides along: for rates and quotas. Pure: the clock is passed
-//! in.
+//! A count over a sliding window, for rates and quotas. Pure: the clock is passed in.
 //!
-//! The span is cut into `N - 1` slots, and one more is filled at the moment: what is counted reaches back at least a
-//! whole span and at most a slot more. So no span, wherever it begins, ever holds more than the limit that
-//! [`SlidingCount::count`] is held against.
+//! The window has `N - 1` complete slots and the current one, so it is at least as long as the span, and at most one
+//! slot longer. A caller that keeps [`SlidingCount::count`] within a limit therefore never exceeds it in any span.
 
 use tickwire_core::ids::Millis;
 
-/// How many things happened of late.
+/// A count over a sliding window of `N` slots.
 #[derive(Clone, Debug)]
 pub struct SlidingCount<const N: usize> {
-    /// How long a slot is, in milliseconds.
+    /// The length of a slot, in milliseconds.
     slot_ms: u64,
-    /// The number of the slot that is filled at the moment, counted from the epoch of the clock.
+    /// The number of the current slot, counted from time 0 of the clock.
     slot: u64,
     total: u32,
     slots: [u32; N],
 }
 
-/// Of a second, in tenths.
+/// A count per second, in slots of a tenth.
 pub type PerSecond = SlidingCount<11>;
 
-/// Of an hour, in minutes.
+/// A count per hour, in slots of a minute.
 pub type PerHour = SlidingCount<61>;
 
 impl PerSecond {
-    /// Nothing happened yet.
+    /// An empty count.
     #[must_use]
     pub fn second() -> Self {
         Self::new(100)
@@ -33,7 +31,7 @@ impl PerSecond {
 }
 
 impl PerHour {
-    /// Nothing happened yet.
+    /// An empty count.
     #[must_use]
     pub fn hour() -> Self {
         Self::new(60_000)
@@ -45,20 +43,20 @@ impl<const N: usize> SlidingCount<N> {
         Self { slot_ms, slot: 0, total: 0, slots: [0; N] }
     }
 
-    /// `count` things happened at `now`.
+    /// Adds `count` at `now`.
     pub fn add(&mut self, now: Millis, count: u32) {
         self.slide(now);
         self.slots[self.slot as usize % N] += count;
         self.total += count;
     }
 
-    /// How many happened within the span that ends at `now`, or a little before it.
+    /// The count in the window that ends at `now`.
     pub fn count(&mut self, now: Millis) -> u32 {
         self.slide(now);
         self.total
     }
 
-    /// When the count is next to fall, if nothing more happens; `None` if nothing is counted.
+    /// When the count falls next, if nothing is added; `None` if it is 0.
     #[must_use]
     pub fn next_fall(&self) -> Option<Millis> {
         let oldest = (self.slot + 1).saturating_sub(N as u64);
@@ -92,11 +90,11 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_counts_at_least_a_span_and_at_most_a_slot_more(
-            happened in prop::collection::vec((0..400u64, 1..5u32), 1..60),
+        fn window_is_at_least_a_span_and_at_most_a_slot_longer(
+            additions in prop::collection::vec((0..400u64, 1..5u32), 1..60),
         ) {
             let (mut sliding, mut now, mut all) = (PerSecond::second(), Millis(0), Vec::new());
-            for (pause, count) in happened {
+            for (pause, count) in additions {
                 now = now.plus(pause);
                 sliding.add(now, count);
                 all.push((now, count));

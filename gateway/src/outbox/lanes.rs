@@ -1,5 +1,5 @@
-//! The events that wait for one session, in four lanes by priority. Order of leaving: what waited too long, critical,
-//! high, medium, low. Within a lane the order of coming holds always.
+//! The events that wait for one session, in four lanes by priority. Critical events are sent first, then events that
+//! have waited too long, then high, medium and low ones. Within a lane events keep their order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tickwire_core::protocol::Encoding;
 
 use crate::delivery::Delivery;
 
-/// What waits for so long goes before all but critical events, or is let go, in milliseconds.
+/// An event that has waited for this time is sent before all but critical events, or dropped, in milliseconds.
 pub const PATIENCE_MS: u64 = 5_000;
 
 /// An event that waits.
@@ -20,11 +20,11 @@ pub struct QueuedEvent {
     pub delivery: Arc<Delivery>,
     /// Since when it waits.
     pub since: Millis,
-    /// The number, within its session, of the subscription that wants it.
+    /// The number of the subscription that it matched, within the session.
     pub subscription: u32,
-    /// So many older events were replaced by it.
+    /// How many older events it replaced.
     pub conflated: u32,
-    /// Whether it left by the budget of critical events, which no rate holds.
+    /// Whether it is sent by the budget of critical events, and does not count for the user's rate.
     pub exempt: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Lanes {
     critical: u32,
 }
 
-/// Events of one key are versions of one thing: the newest tells all.
+/// Events with the same conflation key are versions of the same thing, so the newest is enough.
 #[derive(PartialEq, Eq, Hash)]
 struct ConflationKey<'e> {
     kind: &'e Kind,
@@ -67,7 +67,7 @@ impl Lanes {
         self.bytes
     }
 
-    /// Puts an event behind those of its lane.
+    /// Adds an event at the end of a lane.
     pub(crate) fn push(&mut self, lane: usize, waiting: QueuedEvent, encoding: Encoding) {
         self.len += 1;
         self.critical += u32::from(waiting.is_critical());
@@ -75,12 +75,12 @@ impl Lanes {
         self.lanes[lane].push_back(waiting);
     }
 
-    /// The event that came last into a lane, if it still waits.
+    /// The last event of a lane.
     pub(crate) fn last_mut(&mut self, lane: usize) -> Option<&mut QueuedEvent> {
         self.lanes[lane].back_mut()
     }
 
-    /// The lane whose first event leaves next, and whether that is before its turn.
+    /// The lane whose first event is sent next, and whether that is before its turn.
     pub(crate) fn next(&self, now: Millis) -> Option<(usize, bool)> {
         let [low, medium, high, critical] = &self.lanes;
         if !critical.is_empty() {
@@ -96,9 +96,9 @@ impl Lanes {
         Some(impatient.map_or((turn, false), |(_, lane)| (lane, lane != turn)))
     }
 
-    /// The lane whose first event leaves next where only critical ones may.
+    /// The lane whose first event is sent next if only critical ones may be sent.
     pub(crate) fn next_critical(&self) -> Option<(usize, bool)> {
-        // With lanes switched off, critical events stand among all others, and keep their place.
+        // With lanes switched off, critical events are among all others, and keep their place.
         let lane = [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(QueuedEvent::is_critical))?;
         Some((lane, false))
     }
@@ -108,36 +108,36 @@ impl Lanes {
         self.lanes[lane].front()
     }
 
-    /// Takes out the first event of a lane.
+    /// Removes the first event of a lane.
     pub(crate) fn pop(&mut self, lane: usize, encoding: Encoding) -> Option<QueuedEvent> {
         let waiting = self.lanes[lane].pop_front()?;
-        self.note_gone(&waiting, encoding);
+        self.count_removed(&waiting, encoding);
         Some(waiting)
     }
 
-    /// Takes out the oldest event of the lowest lane that has any but critical ones.
+    /// Removes the oldest event that is not critical from the lowest lane that has one.
     pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<QueuedEvent> {
         let droppable = |waiting: &QueuedEvent| !waiting.is_critical();
         let (lane, at) =
             (0..).zip(&self.lanes).find_map(|(lane, waiting)| Some((lane, waiting.iter().position(droppable)?)))?;
         let waiting = self.lanes[lane as usize].remove(at)?;
-        self.note_gone(&waiting, encoding);
+        self.count_removed(&waiting, encoding);
         Some(waiting)
     }
 
-    /// Takes out, through `gone`, what has waited for [`PATIENCE_MS`] and is not critical.
-    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut gone: impl FnMut(QueuedEvent)) {
+    /// Removes events that have waited for [`PATIENCE_MS`] and are not critical, and passes them to `removed`.
+    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
         let expired = |waiting: &QueuedEvent| !waiting.is_critical() && now.since(waiting.since) >= PATIENCE_MS;
         for lane in 0..self.lanes.len() {
             while let Some(waiting) = self.lanes[lane].pop_front_if(|first| expired(first)) {
-                self.note_gone(&waiting, encoding);
-                gone(waiting);
+                self.count_removed(&waiting, encoding);
+                removed(waiting);
             }
         }
     }
 
-    /// Replaces low and medium events by newer ones of their key; the older ones go through `gone`.
-    pub(crate) fn conflate(&mut self, encoding: Encoding, mut gone: impl FnMut(QueuedEvent)) {
+    /// Replaces low and medium events by newer ones of their key, and passes the older ones to `removed`.
+    pub(crate) fn conflate(&mut self, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
         let mut newest: HashMap<ConflationKey<'_>, (Seq, usize)> = HashMap::new();
         for (at, waiting) in self.iter().enumerate() {
             if let Some(key) = conflation_key(&waiting.delivery.event) {
@@ -145,23 +145,23 @@ impl Lanes {
                 newest.entry(key).and_modify(|known| *known = (*known).max(found)).or_insert(found);
             }
         }
-        // For each event the number of those that it stands for from now on, `None` if another stands for it.
-        let mut stands_for = vec![Some(0); self.len];
+        // For each event how many others it replaces; `None` if another one replaces it.
+        let mut replaces = vec![Some(0); self.len];
         for (at, waiting) in self.iter().enumerate() {
-            let heir =
+            let replacement =
                 conflation_key(&waiting.delivery.event).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
-            if heir != at {
-                stands_for[heir] = stands_for[heir].map(|count| count + 1 + waiting.conflated);
-                stands_for[at] = None;
+            if replacement != at {
+                replaces[replacement] = replaces[replacement].map(|count| count + 1 + waiting.conflated);
+                replaces[at] = None;
             }
         }
-        let (mut len, mut bytes, mut verdicts) = (self.len, self.bytes, stands_for.into_iter());
+        let (mut len, mut bytes, mut replaces) = (self.len, self.bytes, replaces.into_iter());
         for lane in &mut self.lanes {
             lane.retain_mut(|waiting| {
-                let Some(Some(count)) = verdicts.next() else {
+                let Some(Some(count)) = replaces.next() else {
                     len -= 1;
                     bytes -= waiting.delivery.object(encoding).len();
-                    gone(waiting.clone());
+                    removed(waiting.clone());
                     return false;
                 };
                 waiting.conflated += count;
@@ -171,16 +171,16 @@ impl Lanes {
         (self.len, self.bytes) = (len, bytes);
     }
 
-    /// Everything that waits.
+    /// All waiting events.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &QueuedEvent> {
         self.lanes.iter().flatten()
     }
 
-    fn note_gone(&mut self, waiting: &QueuedEvent, encoding: Encoding) {
+    fn count_removed(&mut self, waiting: &QueuedEvent, encoding: Encoding) {
         self.len -= 1;
         self.critical -= u32::from(waiting.is_critical());
         self.bytes -= waiting.delivery.object(encoding).len();
-        // A lane that once was long does not keep its memory.
+        // Frees the memory of lanes that were long.
         if self.len == 0 {
             for lane in self.lanes.iter_mut().filter(|lane| lane.capacity() > 16) {
                 lane.shrink_to(4);
@@ -189,7 +189,8 @@ impl Lanes {
     }
 }
 
-/// `None` for events that replace no other: urgent ones, and those that are each a message of their own.
+/// The conflation key of an event; `None` for events that are never conflated: urgent ones, and those that are not the
+/// state of something.
 fn conflation_key(event: &Event) -> Option<ConflationKey<'_>> {
     let is_state = event.symbol.is_some() || matches!(event.kind, Kind::Market | Kind::Health);
     let replaceable =

@@ -1,4 +1,4 @@
-//! What a session did not get, or not in time, until it has been told. Every event that is let go is counted here once.
+//! The pending notices of a session: what it did not get, or not in time. Every dropped event is counted here once.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use tickwire_core::protocol::{Notice, Range};
 
 use crate::delivery::Delivery;
 
-/// What became of an event.
+/// What happened to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was let go.
+    /// It was dropped.
     Dropped,
     /// A newer one took its place.
     Conflated,
-    /// It waits although it should have gone at once.
+    /// It had to wait although it is critical.
     Delayed,
 }
 
-/// What is still to be told: per code and subscription how many events, and per partition between which sequences.
+/// The pending notices: per code and subscription the number of events, and per partition the first and last sequence.
 #[derive(Debug, Default)]
 pub(crate) struct PendingNotices {
     of: BTreeMap<(NoticeCode, u32), PendingNotice>,
@@ -39,7 +39,7 @@ impl PendingNotices {
         self.of.is_empty()
     }
 
-    /// An event of a subscription met its fate.
+    /// Counts an event of a subscription.
     pub(crate) fn count(&mut self, code: NoticeCode, fate: Fate, subscription: u32, delivery: &Delivery) {
         let pending = self.of.entry((code, subscription)).or_default();
         match fate {
@@ -51,7 +51,7 @@ impl PendingNotices {
         (*first, *last) = ((*first).min(delivery.seq), (*last).max(delivery.seq));
     }
 
-    /// Everything, each with the number of its subscription, to be told now.
+    /// Takes all notices, each with the number of its subscription.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = (u32, Notice)> + use<> {
         std::mem::take(&mut self.of).into_iter().map(|((code, subscription), pending)| {
             let range = |(p, (first, last))| Range { p, first, last };
@@ -66,7 +66,7 @@ impl PendingNotices {
         })
     }
 
-    /// Holds a position back to before the first event of which nothing was told yet.
+    /// Limits a position to before the first event whose notice is pending.
     pub(crate) fn hold_back(&self, position: &mut Position) {
         for (partition, (first, _)) in self.of.values().flat_map(|pending| &pending.ranges) {
             position.hold_before(*partition, *first);

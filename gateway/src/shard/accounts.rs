@@ -1,5 +1,5 @@
-//! The accounts of a shard's users: one for all sessions of a user, kept for as long as it holds the next session to
-//! something.
+//! The accounts of a shard's users: one for all sessions of a user. It is kept after the last session as long as its
+//! counts still limit the user.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -9,20 +9,20 @@ use tickwire_core::ids::{Millis, UserId};
 
 use crate::limits::account::Account;
 
-/// How many accounts without sessions are looked at in one [`Accounts::tidy`].
+/// How many accounts without sessions one [`Accounts::tidy`] checks.
 const TIDY: usize = 256;
 
-/// Accounts by place, which a session remembers, and by user.
+/// Accounts by their place, which sessions store, and by user.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     places: Slab<(UserId, Account)>,
     by_user: HashMap<UserId, usize>,
-    /// Those without a session, which may be forgotten one day.
+    /// The places of accounts without sessions, which may be removed later.
     idle: VecDeque<usize>,
 }
 
 impl Accounts {
-    /// A session of `user` is here, by a token that grants `rate` events a second. Returns the account's place.
+    /// Adds a session of `user` with a rate of `rate` events a second. Returns the account's place.
     pub(crate) fn join(&mut self, user: &UserId, rate: u32) -> usize {
         let at = match self.by_user.get(user) {
             Some(at) => *at,
@@ -38,7 +38,7 @@ impl Accounts {
         at
     }
 
-    /// A session is gone.
+    /// Removes a session from the account at this place.
     pub(crate) fn leave(&mut self, now: Millis, at: usize) {
         self[at].sessions -= 1;
         if self[at].sessions == 0 {
@@ -47,7 +47,7 @@ impl Accounts {
         }
     }
 
-    /// Forgets accounts without sessions that would hold the next one to nothing.
+    /// Removes accounts without sessions that no longer limit their user.
     pub(crate) fn tidy(&mut self, now: Millis) {
         for _ in 0..self.idle.len().min(TIDY) {
             let Some(at) = self.idle.pop_front() else { return };
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_outlives_its_sessions_as_long_as_it_matters() {
+    fn account_outlives_its_sessions_while_its_counts_matter() {
         let (ann, bob) = (UserId::new("ann").unwrap(), UserId::new("bob").unwrap());
         let mut accounts = Accounts::default();
         let at = accounts.join(&ann, 10);
@@ -90,7 +90,7 @@ mod tests {
         accounts[at].sent(Millis(0), 20);
         accounts.leave(Millis(0), at);
         accounts.leave(Millis(0), at);
-        // Coming back does not make the user's rate anew.
+        // A new session does not reset the user's rate.
         let again = accounts.join(&ann, 20);
         assert_eq!((again, accounts[again].allowance(Millis(500))), (at, 0));
         accounts.leave(Millis(500), again);

@@ -1,5 +1,5 @@
-//! The past for sessions that catch up: it comes in pieces for all sessions of a gathering, finds them by the index as
-//! new events do, and is digested a little at a time, so that what is new does not wait behind it.
+//! Delivery of backfills: chunks arrive for all sessions of a cohort, and their events find the sessions by the index,
+//! as new events do. They are processed a little at a time, so that new events do not wait for them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -25,41 +25,42 @@ use crate::outbox::{Outbox, OutboxLimits};
 use crate::shard::session::BackfillBegin;
 use crate::socket::Socket;
 
-/// How long a shard digests before what is new has its turn.
-const BITE: Duration = Duration::from_millis(1);
+/// How long a shard processes chunks before new events have their turn.
+const PROCESS_TIME: Duration = Duration::from_millis(1);
 
-/// How long the sessions of a gathering wait for those that have enough to read, in milliseconds.
+/// How long the sessions of a cohort wait for those whose outboxes are full, in milliseconds.
 const PATIENCE_MS: u64 = 500;
 
-/// How long the sessions of a gathering that all have enough to read keep it, in milliseconds. Others wait for its place.
-const SLEEP_MS: u64 = 5_000;
+/// After this time a cohort is abandoned if the outboxes of all its sessions are full, in milliseconds. Other cohorts
+/// wait for its place.
+const ABANDON_MS: u64 = 5_000;
 
-/// When one that waits for its user looks again, in milliseconds.
+/// How long a backfill that waits for its user waits at least before it tries again, in milliseconds.
 const PUT_OFF_MS: u64 = 100;
 
-/// How often a session that goes on after a break is told its position while it is given the past, in milliseconds: if it
-/// breaks again, it goes on from there.
+/// How often a session gets its position during a backfill, in milliseconds. If its connection breaks again, it resumes
+/// from there.
 pub(super) const CATCH_UP_BEAT_MS: u64 = 1_000;
 
-/// How many events are looked at between two looks at the clock.
-const BITE_EVENTS: usize = 32;
+/// How many events are processed between two checks of the clock.
+const PROCESS_EVENTS: usize = 32;
 
-/// Sessions that are given the past together, and what of it has come.
+/// The sessions of a cohort in this shard, and the chunks that they have not processed.
 #[derive(Debug, Default)]
 pub(super) struct Cohort {
     sessions: BTreeSet<u64>,
     items: VecDeque<CohortItem>,
-    /// Those of them that have enough to read for now, and since when all others wait for them.
+    /// The sessions whose outboxes are full, and since when all others wait for them.
     backpressured: BTreeSet<u64>,
     backpressured_since: Millis,
 }
 
-/// What is to be digested, in order.
+/// What a cohort must process, in order.
 #[derive(Debug)]
 pub(super) enum CohortItem {
-    /// A piece, from this event of this step on.
+    /// A chunk, from this event of this step on.
     Piece { past: Arc<BackfillChunk>, step: usize, event: usize },
-    /// The end.
+    /// The end of the cohort.
     End,
 }
 
@@ -69,16 +70,16 @@ impl Cohort {
     }
 }
 
-/// What the past is held to: no lanes, no budgets, no rates. It was due long ago.
+/// The limits of a backfill's outbox: no lanes and no budget for critical events, since the events are old anyway.
 pub(super) fn limits_of_past(limits: &OutboxLimits) -> OutboxLimits {
     OutboxLimits { critical: u32::MAX, lanes: false, ..*limits }
 }
 
 impl<S: Socket> Shard<S> {
-    /// A session goes on after `from`, where an earlier one ended. What cannot be given is told to it once it has its
-    /// answer.
+    /// A session resumes after `from`, where an earlier one ended. Returns the gaps that no backfill can close. They
+    /// must be sent after the answer.
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
-        // What waits belongs to subscriptions that have ended. From `from` on all is given; before it, the client has it.
+        // What waits belongs to ended subscriptions. The client has everything up to `from`, and gets the rest.
         self.flush(now, number);
         let (backfill, gaps) = self.begin_at(now, id, BackfillTarget::Session, from, &self.applied);
         let applied = &self.applied;
@@ -92,9 +93,9 @@ impl<S: Socket> Shard<S> {
         gaps
     }
 
-    /// Where the past begins that somebody asks for now. It may be long until it is given.
+    /// Where the backfill begins that a client asks for now. It is fixed now, since it may start much later.
     pub(super) fn begin_of(&self, since: Since) -> BackfillBegin {
-        // The time of day is read once: by a later one the history would begin after as long a time ago.
+        // The time of day is read once: with a later reading for `oldest` an `ago` equal to the history would be cut.
         let wall = (self.settings.clocks.wall)();
         let oldest = before(wall, self.settings.config.history);
         let from = |time: Timestamp| BackfillBegin::From { time: time.max(oldest), is_cut: time < oldest };
@@ -105,7 +106,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// A subscription of a session wants what was stored before it.
+    /// Begins the backfill of a subscription. Returns the gaps that it cannot close.
     pub(super) fn look_back(
         &mut self,
         now: Millis,
@@ -128,8 +129,8 @@ impl<S: Socket> Shard<S> {
         gaps
     }
 
-    /// Up to where nothing comes to a session as new: its gateway has come so far, or the session was further when it came,
-    /// and is given nothing of what it had.
+    /// The position up to which a session gets nothing as new events: the position of the gateway, or of the session if
+    /// it was further when it resumed.
     fn end_of_past(&self, number: u64) -> Position {
         let mut end = self.applied.clone();
         if let Some(session) = self.sessions.get(number) {
@@ -138,8 +139,8 @@ impl<S: Socket> Shard<S> {
         end
     }
 
-    /// The past from a position on, up to `to`. Of one of another life of the stream what this life keeps is given, and
-    /// nobody knows what came after that; this life is given from its beginning.
+    /// The backfill from a position up to `to`. If the position is of an earlier epoch, the backfill has what the
+    /// stream keeps of it and all of this epoch. What the earlier epoch had beyond that is unknown: returned as gaps.
     fn begin_at(
         &self,
         now: Millis,
@@ -166,7 +167,7 @@ impl<S: Socket> Shard<S> {
         (backfill, (0..).zip(&from.seqs).map(reset).collect())
     }
 
-    /// The time that a session asked for stands behind `found`; `None` if NATS did not say for too long.
+    /// The time that a session asked for is after `found`; `None` if NATS did not answer for too long.
     pub(super) fn found(&mut self, now: Millis, number: u64, time: Timestamp, found: Option<Seq>) {
         let Some(backfill) = self.sessions.backfill_mut(number) else { return };
         let Some((begins, is_cut)) = backfill.found(time, found.unwrap_or(Seq(u64::MAX))) else { return };
@@ -175,16 +176,16 @@ impl<S: Socket> Shard<S> {
             Some(_) if is_cut => Some("too_long"),
             Some(_) => None,
         };
-        // Where nothing was stored before, nothing is missing.
+        // A partition without earlier events has no gap.
         let missing = (0..).zip(begins).filter(|(_, to)| **to > Seq(0));
-        let tell = |reason| missing.map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect();
-        let gaps: Vec<Gap> = reason.map(tell).unwrap_or_default();
+        let to_gaps = |reason| missing.map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect();
+        let gaps: Vec<Gap> = reason.map(to_gaps).unwrap_or_default();
         backfill.complete = gaps.is_empty();
         self.tell_gaps(now, number, gaps);
         self.catch_on(now, number);
     }
 
-    /// These sessions are given what they lack together.
+    /// These sessions form a cohort.
     pub(super) fn gathered(&mut self, cohort: u64, sessions: Vec<u64>) {
         for number in &sessions {
             if let Some(backfill) = self.sessions.backfill_mut(*number) {
@@ -197,7 +198,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// A session no longer takes what comes.
+    /// Removes a session from the cohort of its backfill.
     pub(super) fn leave_cohort(&mut self, number: u64, backfill: &Backfill) {
         let Some(number_of_cohort) = backfill.cohort() else { return };
         let Some(cohort) = self.cohorts.get_mut(&number_of_cohort) else { return };
@@ -207,48 +208,48 @@ impl<S: Socket> Shard<S> {
             && let Some(cohort) = self.cohorts.remove(&number_of_cohort)
         {
             for item in cohort.items {
-                self.pass_over(number_of_cohort, &item);
+                self.discard(number_of_cohort, &item);
             }
         }
     }
 
-    /// A piece of the past has come, or the end of it.
+    /// Takes a chunk for a cohort, or its end.
     pub(super) fn enqueue_item(&mut self, cohort: u64, item: CohortItem) {
         match self.cohorts.get_mut(&cohort) {
             Some(cohort) => cohort.items.push_back(item),
-            None => self.pass_over(cohort, &item),
+            None => self.discard(cohort, &item),
         }
     }
 
-    /// Nobody here takes this.
-    fn pass_over(&self, cohort: u64, item: &CohortItem) {
+    /// Discards an item that no session here takes. To the edge it counts as processed.
+    fn discard(&self, cohort: u64, item: &CohortItem) {
         if let CohortItem::Piece { past, .. } = item {
             self.ask(ToEdge::Digested(cohort, past.steps.weight()));
         }
     }
 
-    /// Whether there is something to digest.
+    /// Whether a cohort has something to process.
     pub(crate) fn has_past(&self) -> bool {
         self.cohorts.values().any(Cohort::wants_items)
     }
 
-    /// Digests the past for about as long as what is new may wait: a little of each gathering in turn.
+    /// Processes items for about as long as new events may wait: a few of each cohort in turn.
     pub(crate) fn process(&mut self, now: Millis) {
         let begun = (self.settings.clocks.monotonic)();
-        let mut hungry: VecDeque<u64> =
+        let mut ready: VecDeque<u64> =
             self.cohorts.iter().filter(|(_, cohort)| cohort.wants_items()).map(|(number, _)| *number).collect();
-        while self.spent(begun) < BITE
-            && let Some(number) = hungry.pop_front()
+        while self.spent(begun) < PROCESS_TIME
+            && let Some(number) = ready.pop_front()
         {
-            self.bite(now, number);
+            self.process_item(now, number);
             if self.cohorts.get(&number).is_some_and(Cohort::wants_items) {
-                hungry.push_back(number);
+                ready.push_back(number);
             }
         }
     }
 
-    /// Digests a little of a gathering.
-    fn bite(&mut self, now: Millis, number: u64) {
+    /// Processes one step of a cohort, or a part of it.
+    fn process_item(&mut self, now: Millis, number: u64) {
         let Some(cohort) = self.cohorts.get_mut(&number) else { return };
         let (past, step, event) = match cohort.items.pop_front() {
             Some(CohortItem::Piece { past, step, event }) => (past, step, event),
@@ -259,8 +260,8 @@ impl<S: Socket> Shard<S> {
         match past.steps.steps.get(step) {
             None => return self.ask(ToEdge::Digested(number, past.steps.weight())),
             Some(CoverageEvent::Apply { partition, through, events, .. }) => {
-                let end = events.len().min(event + BITE_EVENTS);
-                self.give_again(now, number, &events[event..end]);
+                let end = events.len().min(event + PROCESS_EVENTS);
+                self.deliver_to_cohort(now, number, &events[event..end]);
                 let mut reached = *through;
                 if end < events.len() {
                     next = (step, end);
@@ -285,9 +286,9 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Whoever has had others wait for too long gives way to them.
+    /// Sessions that made others of their cohort wait for too long leave it.
     pub(super) fn hurry_past(&mut self, now: Millis) {
-        self.wake_sleepers(now);
+        self.abandon_stalled(now);
         for cohort in self.cohorts.values_mut() {
             let waits = cohort.backpressured.len() < cohort.sessions.len() && !cohort.backpressured.is_empty();
             if waits && now.since(cohort.backpressured_since) >= PATIENCE_MS {
@@ -300,17 +301,17 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// A gathering of which nobody reads is given up: what they lack they ask for when they read again.
-    fn wake_sleepers(&mut self, now: Millis) {
-        let sleeps = |cohort: &Cohort| {
+    /// Abandons cohorts of which no session reads. The sessions ask again when they read again.
+    fn abandon_stalled(&mut self, now: Millis) {
+        let is_stalled = |cohort: &Cohort| {
             let all_backpressured =
                 !cohort.backpressured.is_empty() && cohort.backpressured.len() >= cohort.sessions.len();
-            all_backpressured && now.since(cohort.backpressured_since) >= SLEEP_MS
+            all_backpressured && now.since(cohort.backpressured_since) >= ABANDON_MS
         };
-        let asleep = self.cohorts.extract_if(.., |_, cohort| sleeps(cohort));
-        for (number, cohort) in asleep.collect::<Vec<_>>() {
+        let stalled = self.cohorts.extract_if(.., |_, cohort| is_stalled(cohort));
+        for (number, cohort) in stalled.collect::<Vec<_>>() {
             counter!("tickwire_gateway_abandoned_gatherings_total").increment(1);
-            cohort.items.iter().for_each(|item| self.pass_over(number, item));
+            cohort.items.iter().for_each(|item| self.discard(number, item));
             for session in cohort.sessions {
                 let backfill = self.sessions.backfill_mut(session);
                 if let Some(backfill) = backfill.filter(|backfill| backfill.cohort() == Some(number)) {
@@ -332,7 +333,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Does something with each session of a gathering; those that are gone are forgotten.
+    /// Calls `act` for each session of a cohort, and removes those that are gone.
     fn each_in_cohort(&mut self, cohort: u64, mut act: impl FnMut(u64, &mut Backfill)) {
         let Self { cohorts, sessions, .. } = self;
         let Some(cohort) = cohorts.get_mut(&cohort) else { return };
@@ -346,26 +347,26 @@ impl<S: Socket> Shard<S> {
         });
     }
 
-    /// Gives events to those sessions of a gathering that lack them.
-    fn give_again(&mut self, now: Millis, cohort: u64, events: &[(Seq, Arc<Delivery>)]) {
-        let mut fed = Vec::new();
+    /// Puts events into the outboxes of those sessions of a cohort that lack them.
+    fn deliver_to_cohort(&mut self, now: Millis, cohort: u64, events: &[(Seq, Arc<Delivery>)]) {
+        let mut receivers = Vec::new();
         let limits = limits_of_past(&self.limits);
         for (_, delivery) in events {
             let Self { index, sessions, .. } = self;
             index.matching(&delivery.event, |subscriber| {
                 let Some(session) = sessions.get_mut(subscriber.session) else { return };
                 let encoding = session.socket.encoding();
-                let asker = (cohort, subscriber.subscription);
+                let source = (cohort, subscriber.subscription);
                 if let Some(backfill) = &mut session.backfill
-                    && backfill.take(now, asker, delivery, encoding, &limits)
+                    && backfill.take(now, source, delivery, encoding, &limits)
                 {
-                    fed.push(subscriber.session);
+                    receivers.push(subscriber.session);
                 }
             });
         }
-        fed.sort_unstable();
-        fed.dedup();
-        for number in fed {
+        receivers.sort_unstable();
+        receivers.dedup();
+        for number in receivers {
             self.flush(now, number);
             let backfill = self.sessions.get(number).and_then(|session| session.backfill.as_ref());
             let is_full = backfill.is_some_and(|backfill| backfill.outbox.bytes() > limits.bytes);
@@ -378,7 +379,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Goes on with a session that catches up: asks for what it still lacks, or lets what is new come.
+    /// Continues the backfill of a session: asks for what it still lacks or, if it is complete, ends it.
     pub(super) fn catch_on(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let Some(backfill) = &mut session.backfill else { return };
@@ -394,16 +395,16 @@ impl<S: Socket> Shard<S> {
                 let account = &mut self.accounts[session.account];
                 account.past.spend(now, self.past_rate.units(backfill.unpaid()));
                 let free_at = account.past.free_at(&self.past_rate);
-                let class = backfill.class();
-                let place = account.places.join(class);
-                let place = place.or_else(|| if free_at <= now { account.places.take(class) } else { None });
-                let Some(place) = place else {
+                let key = backfill.class();
+                let slot = account.places.join(key);
+                let slot = slot.or_else(|| if free_at <= now { account.places.take(key) } else { None });
+                let Some(slot) = slot else {
                     counter!("tickwire_gateway_put_off_catch_ups_total").increment(1);
                     backfill.is_put_off = true;
                     let again = self.put_off.round(free_at.max(now.plus(PUT_OFF_MS)));
                     return self.put_off.set(again, number);
                 };
-                account.past.spend(now, self.past_rate.units(backfill.take_place(place)));
+                account.past.spend(now, self.past_rate.units(backfill.take_place(slot)));
                 backfill.asked();
                 let (epoch_id, from, to) = backfill.ranges();
                 let of = backfill.of();
@@ -429,7 +430,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Those that waited for their users look again whether they may be given the past.
+    /// Backfills that waited for their users try again.
     pub(super) fn end_put_off(&mut self, now: Millis) {
         while let Some((_, numbers)) = self.put_off.pop_due(now) {
             for number in numbers {
@@ -441,7 +442,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// New events that were too many for sessions that catch up belong to the past of these from now on.
+    /// Extends the backfills of sessions that dropped new events, so that they include these events.
     pub(super) fn renew(&mut self, now: Millis) {
         for number in std::mem::take(&mut self.behind) {
             if let Some(backfill) = self.sessions.backfill_mut(number) {
@@ -452,26 +453,23 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// The time that was so long before `wall`.
+/// The time that is `ago` before `wall`.
 fn before(wall: Duration, ago: Duration) -> Timestamp {
     Timestamp(i64::try_from(millis(wall.saturating_sub(ago))).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn describe() {
-    describe_counter!(
-        "tickwire_gateway_caught_up_total",
-        "Sessions that have caught up, by whether nothing was missing"
-    );
+    describe_counter!("tickwire_gateway_caught_up_total", "Completed backfills, by whether nothing was missing");
     declare_counter!(
         "tickwire_gateway_put_off_catch_ups_total",
-        "Times that a session had to wait for the past since its user had too much of it read of late"
+        "Times that a backfill had to wait because its user had used up its slots or its budget"
     );
     declare_counter!(
         "tickwire_gateway_abandoned_gatherings_total",
-        "Groups of sessions that were given up since none of them read what had come"
+        "Cohorts abandoned in a shard because none of their sessions read"
     );
     describe_histogram!(
         "tickwire_gateway_catch_up_seconds",
-        "From a resume, or a look back, until all of it was given"
+        "Time from the start of a backfill until it was completely sent"
     );
 }

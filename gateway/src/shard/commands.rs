@@ -1,4 +1,4 @@
-//! What clients ask for: their frames, answered in the order of asking.
+//! The commands of clients. They are answered in the order of their arrival.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::messages::ToEdge;
 use crate::shard::session::{Request, symbols};
 use crate::socket::{Incoming, Socket};
 
-/// What only a faulty client sends. Limits that are reached, and what is not possible at the moment, befall good ones.
+/// Errors that only a faulty client causes. A correct client may reach limits, or ask for what is not possible now.
 const MALFORMED: [ErrorCode; 4] =
     [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
 
-/// How many of a session's subscriptions an error names.
+/// How many of a session's subscriptions an error lists.
 const NAMED: usize = 8;
 
 impl<S: Socket> Shard<S> {
-    /// Takes what a client said.
+    /// Takes a message of a client.
     pub(super) fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
         let Some(session) = self.sessions.get(number) else { return };
         let encoding = session.socket.encoding();
@@ -41,7 +41,7 @@ impl<S: Socket> Shard<S> {
             }
             Incoming::TooLarge => {
                 let most = self.settings.config.max_frame_bytes;
-                let message = format!("a frame larger than {most} bytes was passed over (gateway.max_frame_bytes)");
+                let message = format!("a frame larger than {most} bytes was skipped (gateway.max_frame_bytes)");
                 Err(ServerError::new(None, ErrorCode::FrameTooLarge, message))
             }
             Incoming::Frame(bytes) => match ClientFrame::parse(bytes, encoding) {
@@ -67,15 +67,15 @@ impl<S: Socket> Shard<S> {
                 if let Some(Since::Position(position)) = &since {
                     self.check_partitions(&id, "since", position)?;
                 }
-                let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
-                // What costs little is looked at first.
+                let session = self.sessions.get(number).ok_or_else(|| session_ending(id.clone()))?;
+                // Cheap checks first.
                 self.check_subscriptions(&id, session.wanted_subscriptions(&name))?;
                 let subscription = self.granted(&id, &name, &wanted)?;
                 self.check_symbols(&id, session.wanted(&name, &subscription.filter, symbols))?;
                 let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
                 self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
                 if since.is_some() && (session.backfill.is_some() || session.requests.iter().any(Request::wants_past)) {
-                    let message = "the past is being given already; ask for more of it after caught_up";
+                    let message = "a backfill is already running; send `since` again after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 let filter = Arc::clone(&subscription.filter);
@@ -85,14 +85,14 @@ impl<S: Socket> Shard<S> {
                 Ok(())
             }
             ClientFrame::Resume { position, seen, subscriptions } => {
-                let from = self.place(&id, position, seen)?;
-                let session = self.sessions.get(number).ok_or_else(|| gone(id.clone()))?;
+                let from = self.resume_position(&id, position, seen)?;
+                let session = self.sessions.get(number).ok_or_else(|| session_ending(id.clone()))?;
                 if !session.subscriptions.is_empty() || session.requests.iter().any(Request::is_confirmed) {
-                    let message = "resume comes before anything is subscribed to, with all subscriptions";
+                    let message = "resume must be sent before any subscribe, with all subscriptions";
                     return Err(ServerError::new(id, ErrorCode::ResumeNotFirst, message));
                 }
                 if session.backfill.is_some() {
-                    let message = "the past is being given already; resume after caught_up";
+                    let message = "a backfill is already running; resume after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 self.check_subscriptions(&id, subscriptions.len())?;
@@ -111,7 +111,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// What the configuration makes of what a client asks for.
+    /// The subscription that a client gets for its request, within the limits of the configuration.
     fn granted(
         &self,
         id: &Option<Id>,
@@ -130,8 +130,8 @@ impl<S: Socket> Shard<S> {
         Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour })
     }
 
-    /// Where a session goes on: at the position that it was told, or beyond it where it has seen more.
-    fn place(
+    /// Where a session resumes: at the position that it names, or beyond it where it has seen more.
+    fn resume_position(
         &self,
         id: &Option<Id>,
         mut position: Position,
@@ -141,11 +141,11 @@ impl<S: Socket> Shard<S> {
         self.check_partitions(id, "position", &position)?;
         for (partition, seq) in seen {
             let Some(at) = position.seqs.get_mut(usize::from(partition.0)) else {
-                return Err(refused(format!("seen: partition {partition} is none of the position's")));
+                return Err(refused(format!("seen: the position has no partition {partition}")));
             };
             *at = (*at).max(seq);
         }
-        // A gateway may lag, but not as far as that. Whoever claims to have seen the future would wait for it in vain.
+        // A gateway may lag, but not by more than `beyond`. A client with a position of the future would wait in vain.
         let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
         let beyond = known.saturating_add(self.settings.config.replay_range);
         let is_behind = position.epoch_id > self.applied.epoch_id && self.outage.is_some();
@@ -154,19 +154,20 @@ impl<S: Socket> Shard<S> {
             return Ok(position);
         }
         if self.outage.is_some() {
-            let message = "position: this gateway has lost its cluster, and is not as far; resume later, or elsewhere";
+            let message = "position: this gateway is behind, because of an outage; resume later, or elsewhere";
             return Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message));
         }
         Err(refused("position: it lies beyond the end of the stream".to_owned()))
     }
 
-    /// A position names the stream's partitions, no more and no fewer. Of any other there is nothing to go on from.
+    /// Checks that a position has exactly the partitions of the stream. From any other a session cannot resume.
     fn check_partitions(&self, id: &Option<Id>, field: &str, position: &Position) -> Result<(), ServerError> {
         let (named, partitions) = (position.seqs.len(), usize::from(self.settings.partitions));
         if named == partitions {
             return Ok(());
         }
-        let message = format!("{field}: it names {named} partitions, and the stream has {partitions}; subscribe anew");
+        let message =
+            format!("{field}: it has {named} partitions, but the stream has {partitions}; subscribe without it");
         Err(ServerError::new(id.clone(), ErrorCode::BadField, message))
     }
 
@@ -179,28 +180,28 @@ impl<S: Socket> Shard<S> {
         check_count(id, "symbol", symbols, self.settings.config.max_symbols, ErrorCode::SymbolLimit)
     }
 
-    /// Checks what the filters of a session take in bytes: those that it will have, and those that it waits for.
+    /// Checks the size of a session's filters: those that it will have, and those in requests that wait.
     fn check_bytes(&self, id: &Option<Id>, wanted: usize, asked: usize) -> Result<(), ServerError> {
         let most = self.settings.config.max_filter_bytes;
         if wanted > most {
             let message =
-                format!("filters may take {most} bytes per connection, these take {wanted}; name less in them");
+                format!("filters may take {most} bytes per connection, these take {wanted}; use smaller filters");
             return Err(ServerError::new(id.clone(), ErrorCode::FilterBudget, message));
         }
         if asked > most {
-            let message = format!("filters of {most} bytes wait for their answers; send more when they have come");
+            let message = format!("filters of {most} bytes wait for their answers; send more after these");
             return Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message));
         }
         Ok(())
     }
 
-    /// Queues a request behind those that wait, and answers it at once if none does.
+    /// Queues a request after those that wait, and answers it at once if it is the first and needs no confirmation.
     fn request(&mut self, now: Millis, number: u64, request: Request) -> Result<(), ServerError> {
         let limit = self.settings.config.max_subscriptions;
-        let session = self.sessions.get_mut(number).ok_or_else(|| gone(None))?;
+        let session = self.sessions.get_mut(number).ok_or_else(|| session_ending(None))?;
         if session.requests.len() >= limit {
             let id = request.into_id();
-            let message = format!("{limit} requests wait for their answers; send more when they have come");
+            let message = format!("{limit} requests wait for their answers; send more after these");
             return Err(ServerError::new(id, ErrorCode::Unavailable, message));
         }
         session.requests.push_back(request);
@@ -208,12 +209,12 @@ impl<S: Socket> Shard<S> {
         Ok(())
     }
 
-    /// The oldest request that waits for it is confirmed.
+    /// The oldest request is confirmed.
     pub(super) fn grant(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let (id, gaps) = match session.requests.pop_front() {
             Some(Request::Subscribe { id, name, subscription, past }) => {
-                let Some(subscription) = self.put_in_force(number, name, subscription) else { return };
+                let Some(subscription) = self.activate(number, name, subscription) else { return };
                 let gaps = past.map(|begin| {
                     self.flush(now, number);
                     self.look_back(now, (number, subscription), id.clone(), &begin)
@@ -222,7 +223,7 @@ impl<S: Socket> Shard<S> {
             }
             Some(Request::Resume { id, from, subscriptions }) => {
                 for (name, subscription) in subscriptions {
-                    self.put_in_force(number, name, subscription);
+                    self.activate(number, name, subscription);
                 }
                 let gaps = self.go_on(now, number, id.clone(), &from);
                 (id, Some(gaps))
@@ -232,7 +233,7 @@ impl<S: Socket> Shard<S> {
         match gaps {
             None => self.answer(now, number, id, ServerFrame::Subscribed),
             Some(gaps) => {
-                // The answer goes before anything of the past.
+                // The answer is sent before anything of the backfill.
                 self.show(now, number, id, ServerFrame::Subscribed);
                 self.tell_gaps(now, number, gaps);
                 self.catch_on(now, number);
@@ -241,8 +242,8 @@ impl<S: Socket> Shard<S> {
         self.answer_waiting(now, number);
     }
 
-    /// Puts a subscription in force, and gives its number.
-    fn put_in_force(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
+    /// Activates a subscription, and returns its number.
+    fn activate(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
         let session = self.sessions.get_mut(number)?;
         let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
         let (subscription, former) = session.hold(name, subscription);
@@ -254,7 +255,7 @@ impl<S: Socket> Shard<S> {
         Some(subscription)
     }
 
-    /// Answers what waits for nothing but its turn.
+    /// Answers the first requests of the queue that need no confirmation.
     fn answer_waiting(&mut self, now: Millis, number: u64) {
         while let Some(session) = self.sessions.get_mut(number) {
             match session.requests.pop_front_if(|request| !request.is_confirmed()) {
@@ -266,7 +267,7 @@ impl<S: Socket> Shard<S> {
     }
 
     fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: SubscriptionSelector) {
-        // What waits leaves while its subscription's name and quota are known.
+        // Waiting events are sent first, while their subscription's name and quota are known.
         self.flush(now, number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         let ended = match chosen {
@@ -278,7 +279,7 @@ impl<S: Socket> Shard<S> {
                     let known = session.subscriptions.iter().take(NAMED).map(|held| held.name.as_str());
                     let known = known.chain((count > NAMED).then_some("…")).collect::<Vec<_>>().join(", ");
                     let known = if count == 0 { "none".to_owned() } else { format!("{count}: {known}") };
-                    let message = format!("no subscription is named {:?}; there are {known}", name.as_str());
+                    let message = format!("no subscription is named {:?}; existing ones: {known}", name.as_str());
                     self.refuse(now, number, ServerError::new(id, ErrorCode::UnknownSubscription, message));
                     return;
                 }
@@ -291,7 +292,7 @@ impl<S: Socket> Shard<S> {
         self.answer(now, number, id, ServerFrame::Subscribed);
     }
 
-    /// Answers with the full list, and the position as of which it is in force.
+    /// Answers with the full list of subscriptions, and the position from which on it is active.
     fn answer(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
         self.flush(now, number);
         self.show(now, number, id, frame);
@@ -304,13 +305,13 @@ impl<S: Socket> Shard<S> {
         self.answer_with(now, number, &frame(Subscriptions::new(id, subscriptions, position)));
     }
 
-    /// Sends an answer, which its session pays for by its bytes.
+    /// Sends an answer. Its bytes count for the session's command rate.
     fn answer_with(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
         self.reply(now, number, frame);
         self.spend_bytes(now, number, self.frame.len());
     }
 
-    /// Tells what was wrong, and closes on a client that goes on being wrong.
+    /// Answers with an error, and closes a client that sends too many malformed frames.
     fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
         counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
@@ -322,7 +323,7 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Refuses more of something than a connection may have.
+/// Checks a count against its limit per connection.
 fn check_count(id: &Option<Id>, what: &str, count: usize, most: usize, code: ErrorCode) -> Result<(), ServerError> {
     if count <= most {
         return Ok(());
@@ -330,6 +331,6 @@ fn check_count(id: &Option<Id>, what: &str, count: usize, most: usize, code: Err
     Err(ServerError::new(id.clone(), code, format!("{what} limit is {most} per connection")))
 }
 
-fn gone(id: Option<Id>) -> ServerError {
+fn session_ending(id: Option<Id>) -> ServerError {
     ServerError::new(id, ErrorCode::Unavailable, "the session is ending")
 }

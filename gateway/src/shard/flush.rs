@@ -1,4 +1,4 @@
-//! How what waits leaves: frames are put together from objects that are encoded already, and written by one call each.
+//! Sends what waits in outboxes: frames are composed of encoded events, and written with one call each.
 
 use std::task::{Context, Poll};
 
@@ -18,7 +18,7 @@ use crate::socket::{HEADER, Ready, Socket, SocketEnd};
 use crate::stats::count_fate;
 
 impl<S: Socket> Shard<S> {
-    /// Sends what waits, as far as the socket takes it and the user's rate allows.
+    /// Sends what waits, as far as the socket and the user's rate allow.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
         let Self { sessions, accounts, limits, content, frame, stats, unlimited, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
@@ -34,11 +34,11 @@ impl<S: Socket> Shard<S> {
                 !*has_quotas || take_quota(account, now, subscriptions, waiting)
             };
             match backfill {
-                // What is new waits for the past. Of that only a quota holds anything.
+                // New events wait for the backfill, which only quotas limit.
                 Some(backfill) => {
                     let quota = |_: &mut Account, waiting: &QueuedEvent| quota(account, waiting);
                     backfill.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
-                    // The past of a subscription says nothing of how far the session is.
+                    // Events of a subscription's backfill do not move the session's position.
                     content.early |= backfill.of() != BackfillTarget::Session && !content.events.is_empty();
                 }
                 None => outbox.compose(now, account, encoding, limits, quota, content),
@@ -62,19 +62,19 @@ impl<S: Socket> Shard<S> {
                 stats.deliveries += u64::from(events);
             }
         }
-        // Events are shared by all sessions: none is kept here longer than it takes.
+        // Events are shared by all sessions, so none is kept in memory here longer than needed.
         content.events.clear();
         if let Err(ended) = ended {
             self.end(now, number, ended);
             return;
         }
-        // What a blocked socket does not take goes when it is writable again.
+        // The rest is sent when the socket is writable again.
         if session.socket.unsent() > 0 {
             return;
         }
         match session.outbox.due() {
             _ if session.backfill.is_some() => self.catch_on(now, number),
-            // What this turn did not send waits for another, whatever is due.
+            // The rest waits for the next turn, even if it is due now.
             Some(due) => self.flush_later(number, due.max(now.plus(1))),
             None => {}
         }
@@ -89,7 +89,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Too much waits for a session: what can be sent is sent, then room is made.
+    /// Too much waits for a session: sends what it can, then sheds load.
     pub(super) fn shed_load(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
         let Self { sessions, limits, content, behind, .. } = self;
@@ -106,7 +106,7 @@ impl<S: Socket> Shard<S> {
                 behind.push(number);
                 return;
             }
-            // It is the past that what is new waits for, not the client.
+            // New events wait for the backfill, not for the client, so the client is not too slow.
             limits.patience = u64::MAX;
         }
         content.dropped.clear();
@@ -119,7 +119,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Waits until this session's socket is ready for what it is needed for; `None` when the session is gone.
+    /// Waits until this session's socket can be read, if it should be, or written; `None` if the session is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
         match self.sessions.get_mut(number) {
             Some(session) if session.reading == SocketReading::Awaited => session.socket.poll_ready(cx).map(Some),
@@ -128,12 +128,12 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The socket takes bytes again.
+    /// The socket is writable again.
     pub(crate) fn writable(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
-        let waited = session.socket.unsent();
+        let unsent_before = session.socket.unsent();
         let flushed = session.socket.flush();
-        session.pulse.took(now, waited - session.socket.unsent());
+        session.pulse.took(now, unsent_before - session.socket.unsent());
         match flushed {
             Err(ended) => self.end(now, number, ended),
             Ok(()) if session.socket.unsent() == 0 => {
@@ -165,8 +165,7 @@ impl<S: Socket> Shard<S> {
         sent
     }
 
-    /// Sends a message that is written, unless the session was told that it ends; tells how many bytes wait for the socket
-    /// then.
+    /// Sends an encoded message, unless the session is closing. Returns how many bytes wait for the socket afterwards.
     pub(super) fn post(&mut self, number: u64, message: &mut [u8]) -> Result<usize, SocketEnd> {
         let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage != SessionStage::Closing)
         else {
@@ -177,7 +176,7 @@ impl<S: Socket> Shard<S> {
         session.socket.send(message).map(|()| session.socket.unsent())
     }
 
-    /// A session for which more waits than may is closed.
+    /// Closes a session if sending failed, or if more bytes wait for its socket than allowed.
     pub(super) fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, SocketEnd>) {
         match sent {
             Err(ended) => self.end(now, number, ended),
@@ -189,7 +188,7 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Writes a message of these frames behind the room for its header.
+/// Writes a message of these frames, after the space for its header.
 pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encoding: Encoding) {
     bytes.clear();
     bytes.resize(HEADER, 0);
@@ -200,7 +199,8 @@ pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encodin
     array.end();
 }
 
-/// Takes an event of a quota. One that several subscriptions want is held by none that has no quota or has some left.
+/// Takes an event from a quota. An event that matches several subscriptions is sent if one of them has no quota, or has
+/// some of it left.
 fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscription], waiting: &QueuedEvent) -> bool {
     let wanting = || {
         let others = subscriptions.iter().filter(|other| {
@@ -214,7 +214,7 @@ fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscri
         })
 }
 
-/// Writes a frame behind the room for its header.
+/// Writes a frame, after the space for its header.
 fn write_frame(
     bytes: &mut Vec<u8>,
     content: &Frame,
@@ -243,7 +243,7 @@ fn write_frame(
     array.end();
 }
 
-/// Gives a notice its subscription's name, and words where they say more than the code.
+/// Adds the subscription's name to a notice, and a message for a code that needs one.
 pub(super) fn worded(
     mut notice: Notice,
     subscription: u32,

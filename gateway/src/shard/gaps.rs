@@ -1,5 +1,5 @@
-//! Gaps, told to those whom they concern. Those of a moment go in one message, which is written once for all sessions:
-//! when many partitions are missing something, a shard has least time to spare.
+//! Notifies sessions of gaps. Gaps of the same moment are sent in one message, which is encoded once for all sessions:
+//! when many partitions have gaps, a shard is busy anyway.
 
 use compact_str::CompactString;
 use metrics::counter;
@@ -11,8 +11,8 @@ use super::flush::write_message;
 use crate::socket::Socket;
 
 impl<S: Socket> Shard<S> {
-    /// Tells these to every session that subscribes to anything, and moves on behind them: no position covers what was
-    /// not told.
+    /// Notifies every session with a subscription of these gaps, and then moves the positions beyond them: no position
+    /// covers a gap that was not notified.
     pub(super) fn tell_all(&mut self, now: Millis, gaps: &[Gap]) {
         if gaps.is_empty() {
             return;
@@ -36,7 +36,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Tells one session of gaps.
+    /// Notifies one session of gaps.
     pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
         if !gaps.is_empty() {
             count(&gaps);

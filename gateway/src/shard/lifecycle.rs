@@ -1,4 +1,4 @@
-//! A session's life in its shard: it arrives, is welcomed, is sent heartbeats, and ends with a code.
+//! The lifecycle of a session in its shard: it arrives, is welcomed, gets heartbeats, and ends with a code.
 
 use std::collections::VecDeque;
 
@@ -25,31 +25,31 @@ use crate::shard::turns::SocketReading;
 use crate::socket::{Socket, SocketEnd};
 use crate::stats::dropped;
 
-/// How long a session may wait for its welcome before it is told to try elsewhere, in milliseconds.
+/// How long a session may wait for its welcome before it is closed to try elsewhere, in milliseconds.
 const JOIN_TIMEOUT_MS: u64 = 10_000;
 
-/// How often it is looked at meanwhile, in milliseconds: its socket is not watched before the welcome, and a client that has
-/// gone keeps its place until then.
+/// How often a session is checked before its welcome, in milliseconds. Its socket is not watched until then, so only
+/// this check frees the place of a client that has left.
 const JOIN_LOOK_MS: u64 = 1_000;
 
-/// How long it may wait while clients are told that the cluster does not reach this gateway, in milliseconds.
+/// How long a session may wait for its welcome during an outage, in milliseconds.
 const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
 
-/// When a session that has arrived is told why it waits, in milliseconds: its socket is not ready to be written at once.
+/// When a new session is notified of an outage, in milliseconds after its arrival. Its socket is not writable at once.
 const OUTAGE_NOTICE_MS: u64 = 100;
 
-/// When a client that showed no sign of life is looked at again, in milliseconds.
+/// When a client without a sign of life is checked again, in milliseconds.
 const SECOND_LOOK_MS: u64 = 1_000;
 
 /// How long a client may take to read its close frame, in milliseconds.
 const CLOSE_GRACE_MS: u64 = 5_000;
 
-/// How long a client that is sent away waits at most before it connects elsewhere, in milliseconds. Each is told its own
-/// time.
+/// The longest time that a client that is sent away waits before it connects elsewhere, in milliseconds. Each client
+/// gets a random time.
 const RECONNECT_JITTER_MS: u32 = 1_000;
 
 impl<S: Socket> Shard<S> {
-    /// A client has arrived and said who it is. `place` is its place among the sessions that this gateway takes.
+    /// Starts the session of an authenticated client. `place` is its place among the sessions of this gateway.
     pub(crate) fn arrive(&mut self, now: Millis, socket: S, identity: Identity, place: OwnedSemaphorePermit) {
         let Identity { user, plan, weight, expires } = identity;
         let session = Session {
@@ -93,7 +93,7 @@ impl<S: Socket> Shard<S> {
         match self.sessions.get(number).map(|session| session.stage) {
             Some(SessionStage::Joining) => self.welcome(now, number),
             Some(SessionStage::Open) => self.grant(now, number),
-            // It left while it was being confirmed.
+            // It ended before the confirmation.
             Some(SessionStage::Closing) | None => {}
         }
     }
@@ -118,13 +118,13 @@ impl<S: Socket> Shard<S> {
         };
         self.reply(now, number, &ServerFrame::Welcome(welcome));
         self.tell_outage(now, number);
-        // While the gateway drains its turn to go stands.
+        // During a drain the timer for its turn to leave must stay.
         if !self.draining {
             self.remind_of_next(now, number);
         }
     }
 
-    /// Looks after a session whose time has come.
+    /// Serves a session whose timer is due.
     pub(super) fn on_timer(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number) else { return };
         match session.stage {
@@ -136,7 +136,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Looks after a session that is served.
+    /// Serves an open session: checks its token and its pulse, and sends a heartbeat if one is due.
     fn look_after(&mut self, now: Millis, number: u64) {
         if !self.look_at_term(now, number) {
             return;
@@ -146,7 +146,7 @@ impl<S: Socket> Shard<S> {
         if session.beat_at <= now {
             let pause = if session.backfill.is_some() { heartbeat.min(CATCH_UP_BEAT_MS) } else { heartbeat };
             session.beat_at = now.plus(pause);
-            // What waits to be read is a sign of life, whatever keeps it from being read.
+            // Unread bytes are a sign of life, whatever the reason that they are not read yet.
             if session.reading != SocketReading::Awaited {
                 session.pulse.heard(now);
             }
@@ -160,7 +160,7 @@ impl<S: Socket> Shard<S> {
         self.remind_of_next(now, number);
     }
 
-    /// Sees to it that the session is looked at when it is next due a heartbeat, or its token is about to expire.
+    /// Sets the timer for the next heartbeat of the session, or for its token if that is earlier.
     pub(super) fn remind_of_next(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
@@ -172,7 +172,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
         let Some(session) = self.sessions.get_mut(number) else { return };
-        // A blocked socket has enough to do; its client knows the connection by the frames it is still reading.
+        // A blocked socket gets no heartbeat: its client still receives frames, so it knows that the connection works.
         if session.socket.unsent() > 0 {
             return;
         }
@@ -181,15 +181,15 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
-        // A ping that waits is sent when what stands before it has gone; what moves until then is a sign of life.
+        // If the ping must wait in the socket, the bytes that are sent before it are signs of life.
         session.pulse.pinged(now);
         if let Err(ended) = session.socket.ping() {
             self.end(now, number, ended);
         }
     }
 
-    /// A session has waited so long for its welcome. While clients are told that the cluster does not reach this gateway,
-    /// it may wait for longer, and is told so.
+    /// Checks a session that has `waited` for its welcome, in milliseconds. During an outage it may wait longer, and
+    /// gets the notice.
     fn on_joining_timer(&mut self, now: Millis, number: u64, waited: u64) {
         let patience = if self.outage.is_some() { OUTAGE_JOIN_TIMEOUT_MS } else { JOIN_TIMEOUT_MS };
         if self.sessions.get_mut(number).is_some_and(|session| session.socket.is_gone()) {
@@ -209,7 +209,8 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get(number) else { return compact_str::format_compact!("{}", self.applied) };
         let mut position = session.outbox.hold_back(&self.applied);
         session.raise(&mut position);
-        // What waits of a former life holds nothing back in this one; what this one keeps of it does, until it has come.
+        // Waiting events of an earlier epoch do not limit the position in this one. The backfill limits it to what the
+        // client has received of the earlier epoch.
         position.seqs.iter_mut().for_each(|seq| *seq = self.before.max(*seq));
         if let Some(backfill) = &session.backfill {
             backfill.hold_back(&mut position);
@@ -228,13 +229,13 @@ impl<S: Socket> Shard<S> {
         millis(self.settings.config.heartbeat_interval)
     }
 
-    /// The socket broke.
+    /// The socket is broken.
     pub(crate) fn gone(&mut self, now: Millis, number: u64) {
         self.remove(now, number);
     }
 
-    /// Sends every client away, one after the other over the drain window, so that they do not all arrive elsewhere at
-    /// the same moment. Until its turn comes a session is served like always.
+    /// Sends all clients away, one after the other over the drain window, so that they do not all connect elsewhere at
+    /// the same moment. Until its turn a session is served as usual.
     pub(crate) fn drain(&mut self, now: Millis) {
         self.draining = true;
         let window = millis(self.settings.config.drain_window);
@@ -245,7 +246,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The last that a client hears: what still waits for it, how far it is, and when to connect elsewhere.
+    /// Sends a client what still waits for it, its position, and when to connect elsewhere. Then closes it.
     pub(super) fn send_away(&mut self, now: Millis, number: u64, reason: &'static str, code: CloseCode) {
         if self.sessions.get(number).is_none_or(|session| session.stage != SessionStage::Open) {
             return;
@@ -266,10 +267,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Says goodbye. The session takes no events any more, and goes when the client has read it, or time is up.
+    /// Sends the close frame. The session takes no more events. It is removed when the client has answered, or after
+    /// [`CLOSE_GRACE_MS`].
     ///
-    /// What still waits is let go, counted; no position that the client was told covers it. To one that reads too slowly
-    /// it is told as well, like all that it did not get before.
+    /// Events that still wait are dropped and counted; no position that the client got covers them. Pending notices are
+    /// sent. A client that reads too slowly gets a notice of the dropped events as well.
     pub(super) fn close(&mut self, now: Millis, number: u64, code: CloseCode) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.stage == SessionStage::Closing {
@@ -291,7 +293,7 @@ impl<S: Socket> Shard<S> {
             for (subscription, notice) in outbox.last_words() {
                 let Some(session) = self.sessions.get(number) else { return };
                 let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
-                // Whether it still reaches the client shows in the close that follows.
+                // A failure is ignored here: the close that follows fails as well.
                 self.send(number, &[ServerFrame::Notice(notice)]).ok();
             }
         }
@@ -323,7 +325,7 @@ impl<S: Socket> Shard<S> {
         let unsent = session.outbox.len() as u64 + past as u64 + u64::from(session.half_sent);
         match session.stage {
             SessionStage::Closing => dropped("closed", unsent),
-            // Nobody is there any more who should have had it.
+            // The client has left, so this is no drop.
             SessionStage::Joining | SessionStage::Open => self.stats.unread += unsent,
         }
         self.ask(ToEdge::Leave(self.id(number), session.filters()));

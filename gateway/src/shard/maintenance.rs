@@ -1,6 +1,5 @@
-//! What a shard does beside its work, once in a while: it forgets accounts that hold nobody to anything, lets no slow
-//! session keep others from the past, looks for what dead sessions left in the index, a piece at a time, and tells the
-//! metrics what the index holds and did.
+//! The regular maintenance of a shard: it removes accounts that limit nobody, stops slow sessions from blocking their
+//! cohorts, checks a part of the index for entries of dead sessions, and updates the metrics of the index.
 
 use tickwire_core::ids::Millis;
 use tracing::error;
@@ -9,8 +8,8 @@ use super::Shard;
 use crate::index::metrics;
 use crate::socket::Socket;
 
-/// How often, in milliseconds. A thousand sessions are looked at each time, so that all of a shard's are within a minute
-/// or so.
+/// The interval, in milliseconds. A thousand sessions are checked each time, so that all of a shard's are checked
+/// within about a minute.
 pub(super) const INTERVAL_MS: u64 = 1_000;
 
 impl<S: Socket> Shard<S> {
@@ -27,7 +26,7 @@ impl<S: Socket> Shard<S> {
             error!(
                 swept,
                 shard = self.number,
-                "dead sessions had left entries in the index; this is a bug, please report it"
+                "entries of dead sessions found in the index; this is a bug, please report it"
             );
         }
         metrics::swept(swept);

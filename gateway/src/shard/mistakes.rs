@@ -1,30 +1,29 @@
-//! How many malformed frames a client has sent of late. Pure.
+//! Counts the recent malformed frames of a client. Pure.
 //!
-//! What is wrong once in a while, over hours, is no attack: a client may make so many mistakes in any minute, and old ones
-//! are forgiven at that pace.
+//! A few mistakes over hours are no attack: a client may make a number of mistakes in any minute, and old ones expire
+//! at that rate.
 
 use tickwire_core::ids::Millis;
 
-/// In which time the mistakes of a client that has made all it may are forgiven, in milliseconds.
-const FORGIVEN_MS: u64 = 60_000;
+/// The time in which the largest allowed number of mistakes expires, in milliseconds.
+const EXPIRY_MS: u64 = 60_000;
 
 /// The mistakes of one client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mistakes {
-    /// In units of which a mistake is [`FORGIVEN_MS`], and of which each millisecond takes away as many as a client may
-    /// make mistakes.
+    /// A mistake adds [`EXPIRY_MS`], and each millisecond subtracts the number of allowed mistakes.
     weight: u64,
     at: Millis,
 }
 
 impl Mistakes {
-    /// Counts another one. `true` if that is more than `most` a minute.
+    /// Counts a mistake. `true` if there are now more than `most` a minute.
     pub(crate) fn add(&mut self, now: Millis, most: u32) -> bool {
         let most = u64::from(most);
-        let forgiven = now.since(self.at).saturating_mul(most);
-        self.weight = self.weight.saturating_sub(forgiven) + FORGIVEN_MS;
+        let expired = now.since(self.at).saturating_mul(most);
+        self.weight = self.weight.saturating_sub(expired) + EXPIRY_MS;
         self.at = now;
-        self.weight > FORGIVEN_MS * most
+        self.weight > EXPIRY_MS * most
     }
 }
 
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_too_much_and_what_comes_once_in_a_while_never_is() {
+    fn burst_exceeds_the_limit_and_a_slow_rate_never_does() {
         for most in [1, 7, 10, 1_000] {
             let mut mistakes = Mistakes::default();
             let count = (1..).find(|_| mistakes.add(Millis(5), most));

@@ -1,5 +1,5 @@
-//! Another life of the stream begins: its sequences mean something else. Sessions are told what they lose of the former
-//! life, and are given the new one from its beginning.
+//! A new epoch begins: sequences now mean other messages. Sessions are notified of what they lose of the former epoch,
+//! and get the new one from its beginning.
 
 use tickwire_core::ids::{Epoch, Millis, Partition};
 use tickwire_core::protocol::{Heartbeat, ServerFrame};
@@ -12,7 +12,7 @@ use crate::socket::Socket;
 use crate::stats::dropped;
 
 impl<S: Socket> Shard<S> {
-    /// Sequences are those of `epoch` from here on. The edge covers all of it for whoever was promised something before.
+    /// Begins `epoch`. The edge covers all of it for subscriptions that were confirmed before.
     pub(super) fn begin_epoch(&mut self, now: Millis, has_former: bool, epoch: Epoch) {
         if has_former {
             self.end_epoch(now, epoch);
@@ -20,7 +20,7 @@ impl<S: Socket> Shard<S> {
             let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
             self.tell_all(now, &gaps);
         }
-        // Not before: a position that is told meanwhile is still one of the former life, and never lies further back.
+        // Only now: positions that were sent until here are of the former epoch, and must not go back.
         for number in self.sessions.numbers(|session| session.ahead.is_some()) {
             if let Some(session) = self.sessions.get_mut(number) {
                 session.ahead = None;
@@ -32,7 +32,7 @@ impl<S: Socket> Shard<S> {
         if !has_former {
             return;
         }
-        // Nobody is to go on from a position of the former life, or take what is told of this one for something of that.
+        // No client may resume from a position of the former epoch, or read gaps of this epoch as gaps of the former.
         for number in self.sessions.numbers(is_concerned) {
             let position = self.position(number);
             self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
@@ -42,8 +42,8 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// What sessions lack of the former life cannot be had any more, and what still waits for them is dropped: it would come
-    /// behind the reset, under sequences that mean something else by then.
+    /// What sessions lack of the former epoch is lost. Events that still wait for them are dropped: they would be sent
+    /// after the reset, with sequences that then mean other messages.
     fn end_epoch(&mut self, now: Millis, epoch: Epoch) {
         self.cohorts.clear();
         for number in self.sessions.numbers(is_concerned) {
@@ -80,8 +80,8 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Whether it is told of another life. One that has given up all its subscriptions may still catch up, and waits for the
-/// end of that.
+/// Whether a session is notified of the new epoch. A session without subscriptions may still have a backfill, and waits
+/// for its end.
 fn is_concerned<S>(session: &Session<S>) -> bool {
     !session.subscriptions.is_empty() || session.backfill.is_some()
 }

@@ -1,4 +1,4 @@
-//! A shard with real sockets and a clock that the test moves, for tests of what happens when.
+//! A shard with real sockets and a clock that the test moves, for tests of timing.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -35,17 +35,17 @@ pub(super) const PARTITIONS: u16 = 3;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const TEXT: u8 = 0x81;
 
-/// How long the kernel may take to bring a client what was written.
+/// How long the kernel may take to deliver to a client what was written.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A shard as it ships, and its clients. To be used within a runtime.
+/// A shard with the default configuration, and its clients. It needs a runtime.
 pub(super) struct Rig {
     pub(super) shard: Shard<TcpSocket>,
     pub(super) now: Millis,
     /// The clients by the numbers of their sessions.
     pub(super) clients: Vec<(u64, TcpStream)>,
     listener: TcpListener,
-    /// What the shard asks.
+    /// The requests of the shard.
     edge: Receiver<ToEdge>,
     /// The last time that each session asked for.
     times: HashMap<u64, Timestamp>,
@@ -76,7 +76,7 @@ impl Rig {
         rig
     }
 
-    /// A client arrives, with a token that is good for so many seconds, or with none.
+    /// A client arrives, with a token that is valid for `token` seconds, or with none.
     pub(super) fn arrive(&mut self, token: Option<u64>) -> u64 {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (tcp, _) = self.listener.accept().unwrap();
@@ -110,7 +110,7 @@ impl Rig {
         number
     }
 
-    /// The time that this session asked for last, if it ever did, stands here.
+    /// Answers the last search of this session, if it made one, with `seq`.
     pub(super) fn found(&mut self, number: u64, seq: Option<Seq>) {
         let mut asked = Vec::new();
         while self.edge.take(&mut asked, usize::MAX).now_or_never().is_some_and(|taken| taken > 0) {}
@@ -128,12 +128,12 @@ impl Rig {
         self.shard.take(self.now, message);
     }
 
-    /// Partitions move on.
+    /// The edge sends coverage events.
     pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = CoverageEvent<Arc<Delivery>>>) {
         self.take(FromEdge::Steps(Arc::new(SharedCoverageEvents::new(steps.into_iter().collect()))));
     }
 
-    /// So many events come in a partition.
+    /// The edge sends `count` events of a partition.
     pub(super) fn events(&mut self, partition: u16, count: u64) {
         let (partition, from) = (Partition(partition), Seq(self.stored));
         self.stored += count;
@@ -145,12 +145,12 @@ impl Rig {
         self.steps([CoverageEvent::Apply { partition, from, through: Seq(self.stored), events }]);
     }
 
-    /// A client says something.
-    pub(super) fn say(&mut self, number: u64, said: &Value) {
-        self.send(number, &frame(TEXT, said.to_string().as_bytes()));
+    /// A client sends a frame.
+    pub(super) fn say(&mut self, number: u64, content: &Value) {
+        self.send(number, &frame(TEXT, content.to_string().as_bytes()));
     }
 
-    /// A client sends bytes. One that has left, or whom nobody reads, does not.
+    /// A client sends bytes, unless it has left or its socket is full.
     pub(super) fn send(&mut self, number: u64, bytes: &[u8]) {
         if let Some((_, client)) = self.clients.iter_mut().find(|(of, _)| *of == number) {
             client.set_nonblocking(true).unwrap();
@@ -158,37 +158,37 @@ impl Rig {
         }
     }
 
-    /// Reads what comes to a client until this has come.
+    /// Reads what a client receives, until it contains `what`.
     pub(super) fn hears(&mut self, number: u64, what: &str) {
         let (_, client) = self.clients.iter_mut().find(|(of, _)| *of == number).unwrap();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
-        let (mut heard, mut some) = (String::new(), [0; 4096]);
-        while !heard.contains(what) {
-            let count = client.read(&mut some).unwrap_or_else(|error| panic!("{error} after {heard:?}"));
-            heard += &String::from_utf8_lossy(&some[..count]);
+        let (mut received, mut buffer) = (String::new(), [0; 4096]);
+        while !received.contains(what) {
+            let count = client.read(&mut buffer).unwrap_or_else(|error| panic!("{error} after {received:?}"));
+            received += &String::from_utf8_lossy(&buffer[..count]);
         }
     }
 
-    /// A new token, good for so many seconds.
+    /// An `auth` frame with a new token, valid for `seconds`.
     pub(super) fn token(seconds: u64) -> Value {
         let claims = json!({ "sub": "ann", "exp": (wall_clock() + Duration::from_secs(seconds)).as_secs() });
         let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
         json!({ "action": "auth", "token": token.unwrap() })
     }
 
-    /// What is due is done, as the thread of the shard does it.
+    /// Does what is due, as the thread of the shard does.
     pub(super) fn turn(&mut self) {
         if self.shard.next_turn() <= self.now {
             self.shard.turn(self.now);
         }
     }
 
-    /// Sockets that are ready have their turns.
+    /// Serves the sockets that are ready.
     pub(super) async fn settle(&mut self) {
         self.shard.welcomed();
         for _ in 0..3 {
-            // The runtime looks at its sockets when nothing else is to be done.
+            // The runtime polls its sockets when it has nothing else to do.
             tokio::task::yield_now().await;
             for number in self.shard.sessions.numbers(|session| session.stage != SessionStage::Joining) {
                 let ready = poll_fn(|cx| Poll::Ready(self.shard.poll_ready(cx, number))).await;
@@ -204,7 +204,7 @@ impl Rig {
         }
     }
 
-    /// How far a session is; `None` if it is gone.
+    /// The stage of a session; `None` if it is gone.
     pub(super) fn stage(&self, number: u64) -> Option<SessionStage> {
         self.shard.sessions.get(number).map(|session| session.stage)
     }

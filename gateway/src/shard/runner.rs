@@ -1,7 +1,7 @@
 //! The thread of a shard: it waits for the edge, for sockets and for the clock, and lets the shard decide.
 //!
-//! The thread owns the tasks that watch sockets. One that panics may have left the shard in the middle of something, so
-//! the thread ends with it, and its own owner stops the node.
+//! The thread owns the tasks that watch sockets. A task that panics may leave the shard in an inconsistent state, so
+//! the thread panics as well, and its owner stops the node.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -25,7 +25,7 @@ use crate::messages::ToShard;
 use crate::shard::Shard;
 use crate::socket::{Ready, TcpSocket};
 
-/// How many messages of the edge are taken before sockets have their turn.
+/// How many messages from the edge are taken before sockets have their turn.
 const TURN_MESSAGES: usize = 64;
 
 /// Runs a shard until it is forced to end, or has drained.
@@ -40,7 +40,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-// The shard is borrowed between waits only, never across one, so that its tasks take turns without a lock.
+// The shard is never borrowed across an `await`, so that the tasks share it without a lock.
 async fn serve(
     shard: Rc<RefCell<Shard<TcpSocket>>>,
     mut inbox: Receiver<ToShard>,
@@ -58,7 +58,7 @@ async fn serve(
             let shard = shard.borrow();
             (clock.at(turns.next(shard.next_turn())), shard.has_past() || shard.has_commands())
         };
-        // After each turn of the clock the edge has one, however much is due.
+        // After each turn of the clock the edge has one, even if another turn is due.
         let is_inputs = turns.is_inputs();
         tokio::select! {
             biased;
@@ -81,10 +81,10 @@ async fn serve(
                 for message in messages.drain(..) {
                     let now = clock.now();
                     match message {
-                        ToShard::Edge(said) => shard.take(now, said),
+                        ToShard::Edge(message) => shard.take(now, message),
                         ToShard::Arrive(new_session) => {
                             let NewSession { socket, identity, place } = *new_session;
-                            // One that cannot be taken over is closed by that.
+                            // A socket that cannot be attached is closed by its drop.
                             if let Ok(socket) = TcpSocket::attach(socket) {
                                 shard.arrive(now, socket, identity, place);
                             }
@@ -97,8 +97,8 @@ async fn serve(
         }
         let welcomed = {
             let mut shard = shard.borrow_mut();
-            // These have a short turn each time, so that a steady stream of events does not keep them waiting, nor a
-            // flood of commands the events.
+            // Sockets and backfills have a short turn each time, so that a stream of events does not block them, and a
+            // flood of commands does not block the events.
             shard.read_sockets(clock.now());
             shard.process(clock.now());
             shard.publish_stats();
@@ -110,28 +110,28 @@ async fn serve(
         if draining && shard.borrow().is_empty() {
             return;
         }
-        // Sockets that became ready have their turn even under a steady stream of events.
+        // Lets the tasks of ready sockets run, even under a steady stream of events.
         tokio::task::yield_now().await;
     }
 }
 
-/// What a task panicked with.
+/// The payload of a panic.
 type Panic = Box<dyn Any + Send>;
 
-/// Starts a task whose panic its owner hears of.
+/// Starts a task whose panic is sent to its owner.
 fn spawn_owned(task: impl Future<Output = ()> + 'static, fault: Sender<Panic>) {
-    // Put together without an `async` block, which would keep room for the task twice.
+    // Without an `async` block, whose future would have space for the task twice.
     spawn_local(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
         if let Err(panic) = ended {
-            // One panic is enough to end the thread: where another one waits already, this one changes nothing.
+            // One panic is enough to end the thread, so the channel may already be full.
             fault.try_send(panic).ok();
         }
     }));
 }
 
-/// Tells the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
+/// Calls the shard when a session's socket can be read or, if bytes wait, written. Ends with the session.
 ///
-/// There is one such task for every socket, so it holds as little as it can: the socket stays with its session.
+/// There is one such task for every socket, so it holds little memory: the socket stays in its session.
 async fn watch(shard: Rc<RefCell<Shard<TcpSocket>>>, clock: Clock, number: u64, has_commands: Rc<Notify>) {
     while let Some(ready) = poll_fn(|cx| shard.borrow_mut().poll_ready(cx, number)).await {
         let now = clock.now();
@@ -146,7 +146,7 @@ async fn watch(shard: Rc<RefCell<Shard<TcpSocket>>>, clock: Clock, number: u64, 
                 Ready::Broken => shard.gone(now, number),
             }
         }
-        // A client that always has more to say gives way to events and to the other sockets after every turn.
+        // A client that always sends more yields to events and to other sockets after every turn.
         tokio::task::yield_now().await;
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_noticed_by_its_owner() {
+    async fn panic_of_a_task_reaches_its_owner() {
         let (fault, mut faults) = mpsc::channel(1);
         let tasks = LocalSet::new();
         let noticed = tasks.run_until(async {

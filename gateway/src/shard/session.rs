@@ -1,4 +1,4 @@
-//! One session: who it is, what it subscribed to, what it asked for and awaits, and what waits to be sent to it.
+//! One session: its user, its subscriptions, the requests that wait for answers, and what waits to be sent to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::shard::mistakes::Mistakes;
 use crate::shard::pulse::Pulse;
 use crate::shard::turns::SocketReading;
 
-/// What a session asked for and is answered in the order of asking.
+/// A request that waits for its answer. Requests are answered in the order of their arrival.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Waits until it is confirmed.
@@ -32,24 +32,24 @@ pub(crate) enum Request {
     List { id: Option<Id> },
 }
 
-/// Where the past begins that a subscription is asked for with.
+/// Where the backfill of a subscription begins.
 #[derive(Clone, Debug)]
 pub(crate) enum BackfillBegin {
     /// After this position.
     At(Position),
-    /// From this time on; what is older was wanted as well if it `is_cut`.
+    /// From this time on. `is_cut`: the client asked for older events too.
     From { time: Timestamp, is_cut: bool },
 }
 
 impl Request {
-    /// The id of the frame that asked.
+    /// The id of the client's frame.
     pub(crate) fn into_id(self) -> Option<Id> {
         let (Self::Subscribe { id, .. } | Self::Resume { id, .. } | Self::Unsubscribe { id, .. } | Self::List { id }) =
             self;
         id
     }
 
-    /// What it subscribes to.
+    /// The subscriptions that it asks for.
     fn wanted(&self) -> Vec<(&SubscriptionName, &Subscription)> {
         match self {
             Self::Subscribe { name, subscription, .. } => vec![(name, subscription)],
@@ -58,29 +58,29 @@ impl Request {
         }
     }
 
-    /// Whether it waits for a confirmation.
+    /// Whether it needs a confirmation.
     pub(crate) fn is_confirmed(&self) -> bool {
         matches!(self, Self::Subscribe { .. } | Self::Resume { .. })
     }
 
-    /// Whether it wants the past.
+    /// Whether it asks for a backfill.
     pub(crate) fn wants_past(&self) -> bool {
         matches!(self, Self::Subscribe { past: Some(_), .. } | Self::Resume { .. })
     }
 }
 
-/// How far a session has come.
+/// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionStage {
-    /// Its user's events are not yet sure to come here.
+    /// It is not confirmed yet that its user's events arrive here.
     Joining,
     /// It was welcomed.
     Open,
-    /// It was told that it ends; what it sends is not looked at.
+    /// Its close frame was sent. What it sends is ignored.
     Closing,
 }
 
-/// A subscription that is in force.
+/// An active subscription.
 #[derive(Debug)]
 pub(crate) struct ActiveSubscription {
     pub(crate) name: SubscriptionName,
@@ -91,57 +91,57 @@ pub(crate) struct ActiveSubscription {
 
 /// A session and its socket, owned by its shard.
 ///
-/// In the order of its fields, and the ones that every delivery reads stand together: what a delivery costs beside the
-/// system call is mostly the memory that it has to wait for.
+/// `repr(C)` keeps the order of the fields, so that those that every delivery reads are next to each other: besides the
+/// system call, a delivery spends most time waiting for memory.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Session<S> {
     pub(crate) stage: SessionStage,
-    /// Whether the shard already means to look at its outbox in this turn.
+    /// Whether the shard will flush its outbox in this turn.
     pub(crate) touched: bool,
     /// Whether any of its subscriptions has a quota.
     pub(crate) has_quotas: bool,
-    /// Whether it was told of an outage of the cluster whose end it has yet to be told of.
+    /// Whether it was notified of an outage, and not yet of its end.
     pub(crate) knows_outage: bool,
     pub(crate) reading: SocketReading,
-    /// Sessions of more weight are served first.
+    /// Sessions with more weight are served first.
     pub(crate) weight: u8,
-    /// Events of the frame that the socket has not wholly taken yet.
+    /// The number of events in a frame that the socket has not completely accepted.
     pub(crate) half_sent: u32,
-    /// The user's account among those of the shard.
+    /// The place of the user's account in the shard.
     pub(crate) account: usize,
-    /// What it lacks of the past, until it has caught up.
+    /// Its backfill, while it has one.
     pub(crate) backfill: Option<Box<Backfill>>,
-    /// Per partition, up to where an earlier session was given everything, while this gateway is not as far itself.
+    /// Per partition, the sequence up to which an earlier session got everything, if this gateway was behind it.
     pub(crate) ahead: Option<Box<[Seq]>>,
-    /// When its outbox is due, as the shard's timers know it.
+    /// When its outbox is due, as set in the shard's timers.
     pub(crate) flush_at: Option<Millis>,
     pub(crate) outbox: Outbox,
     pub(crate) socket: S,
-    /// What is in force, by name.
+    /// The active subscriptions, sorted by name.
     pub(crate) subscriptions: Vec<ActiveSubscription>,
     pub(crate) last_subscription: u32,
     pub(crate) user: UserId,
-    /// What it may ask for.
+    /// The budget for its commands.
     pub(crate) commands: Budget,
     pub(crate) requests: VecDeque<Request>,
-    /// Its malformed frames of late.
+    /// Its recent malformed frames.
     pub(crate) mistakes: Mistakes,
     /// Its signs of life.
     pub(crate) pulse: Pulse,
-    /// How long its token is good for; `None` for one that came without.
+    /// The validity of its token; `None` for a session without a token.
     pub(crate) term: Option<TokenTerm>,
-    /// When its next heartbeat is due; until it is welcomed, when it came.
+    /// When its next heartbeat is due; before the welcome, when it arrived.
     pub(crate) beat_at: Millis,
-    /// When it is next to be looked at: joined too late, due a heartbeat, its token about to expire, or closing too long.
+    /// When its timer fires: for its welcome, a heartbeat, the expiry of its token, or the end of its close.
     pub(crate) attention: Millis,
-    /// Its place among the sessions that this gateway takes.
+    /// Its place among the sessions that this gateway accepts.
     pub(crate) _place: OwnedSemaphorePermit,
 }
 
 impl<S> Session<S> {
-    /// Puts a subscription in force. It has the number of the one of this name that it replaces, so that what still
-    /// waits for that one counts for this; returns both.
+    /// Activates a subscription. It gets the number of the one of the same name that it replaces, so that events that
+    /// wait for that one count for it. Returns the number, and the replaced subscription.
     pub(crate) fn hold(&mut self, name: SubscriptionName, subscription: Subscription) -> (u32, Option<Subscription>) {
         let held = match self.subscriptions.binary_search_by(|other| other.name.cmp(&name)) {
             Ok(at) => {
@@ -159,25 +159,25 @@ impl<S> Session<S> {
         held
     }
 
-    /// Whether an event that comes now is not for the outbox: an earlier session had it, or it will come as the past does.
+    /// Whether a new event is not for the outbox: an earlier session got it, or the backfill will include it.
     pub(crate) fn is_given(&self, delivery: &Delivery) -> bool {
         let had = self.ahead.as_ref().is_some_and(|ahead| delivery.seq <= ahead[usize::from(delivery.partition.0)]);
         had || self.backfill.as_ref().is_some_and(|backfill| backfill.is_behind())
     }
 
-    /// Moves a position on to where an earlier session was, if that was further than its gateway.
+    /// Moves a position forward to that of the earlier session, if the gateway is behind it.
     pub(crate) fn raise(&self, position: &mut Position) {
         if let Some(ahead) = &self.ahead {
             position.seqs.iter_mut().zip(ahead).for_each(|(seq, ahead)| *seq = (*ahead).max(*seq));
         }
     }
 
-    /// Whether there is anything that may be sent or told now: while it catches up, of the past.
+    /// Whether events or notices may be sent now. During a backfill only the backfill's outbox counts.
     pub(crate) fn wants_out(&self) -> bool {
         self.backfill.as_ref().map_or_else(|| self.outbox.wants_out(), |backfill| backfill.outbox.wants_out())
     }
 
-    /// Takes a subscription out of force.
+    /// Removes a subscription.
     pub(crate) fn release(&mut self, name: &SubscriptionName) -> Option<ActiveSubscription> {
         let at = self.subscriptions.binary_search_by(|held| held.name.cmp(name)).ok()?;
         let released = self.subscriptions.remove(at);
@@ -185,25 +185,25 @@ impl<S> Session<S> {
         Some(released)
     }
 
-    /// Takes all subscriptions out of force.
+    /// Removes all subscriptions.
     pub(crate) fn release_all(&mut self) -> Vec<ActiveSubscription> {
         self.has_quotas = false;
         std::mem::take(&mut self.subscriptions)
     }
 
-    /// Keeps, in place of a subscription's filter, an equal one that others share.
+    /// Replaces a subscription's filter with an equal one that is shared with others.
     pub(crate) fn share(&mut self, number: u32, filter: Arc<Filter>) {
         if let Some(held) = self.subscriptions.iter_mut().find(|held| held.number == number) {
             held.subscription.filter = filter;
         }
     }
 
-    /// The subscriptions as a client is shown them.
+    /// The subscriptions, as they are sent to the client.
     pub(crate) fn shown(&self) -> BTreeMap<SubscriptionName, Subscription> {
         self.subscriptions.iter().map(|held| (held.name.clone(), held.subscription.clone())).collect()
     }
 
-    /// The number of subscriptions, were all requests granted.
+    /// The number of subscriptions after all requests are granted.
     pub(crate) fn wanted_subscriptions(&self, added: &SubscriptionName) -> usize {
         let mut names: Vec<&SubscriptionName> = self.subscriptions.iter().map(|held| &held.name).collect();
         names.extend(self.requests.iter().flat_map(Request::wanted).map(|(name, _)| name));
@@ -213,7 +213,7 @@ impl<S> Session<S> {
         names.len()
     }
 
-    /// How much its filters are together by some measure, were all requests granted and `name` given `filter`.
+    /// The sum of `measure` over all filters, after all requests are granted and `name` has `filter`.
     pub(crate) fn wanted(&self, name: &SubscriptionName, filter: &Filter, measure: impl Fn(&Filter) -> usize) -> usize {
         let mut wanted: BTreeMap<&SubscriptionName, usize> =
             self.subscriptions.iter().map(|held| (&held.name, measure(&held.subscription.filter))).collect();
@@ -224,7 +224,7 @@ impl<S> Session<S> {
         wanted.values().sum()
     }
 
-    /// How many bytes the filters take that it waits for.
+    /// The size of the filters in requests that wait, in bytes.
     pub(crate) fn asked_bytes(&self) -> usize {
         self.requests.iter().flat_map(Request::wanted).map(|(_, wanted)| wanted.filter.bytes()).sum()
     }
@@ -233,7 +233,7 @@ impl<S> Session<S> {
         self.has_quotas = self.subscriptions.iter().any(|held| held.subscription.max_events_per_hour.is_some());
     }
 
-    /// Every filter that the edge counts for this session.
+    /// All filters that the edge has of this session.
     pub(crate) fn filters(&self) -> Vec<Arc<Filter>> {
         let held = self.subscriptions.iter().map(|held| Arc::clone(&held.subscription.filter));
         let asked = self.requests.iter().flat_map(Request::wanted).map(|(_, wanted)| Arc::clone(&wanted.filter));
@@ -241,12 +241,12 @@ impl<S> Session<S> {
     }
 }
 
-/// The subscription of this number among those of a session.
+/// The subscription with this number.
 pub(crate) fn held(subscriptions: &[ActiveSubscription], number: u32) -> Option<&ActiveSubscription> {
     subscriptions.iter().find(|held| held.number == number)
 }
 
-/// How many symbols a filter names.
+/// The number of symbols of a filter.
 pub(crate) fn symbols(filter: &Filter) -> usize {
     filter.symbols.as_ref().map_or(0, std::collections::BTreeSet::len)
 }

@@ -1,23 +1,23 @@
-//! The sessions of a shard by their numbers. A number leads to its session in one step, and is never used twice, so
-//! that what still comes for a session that is gone finds nobody.
+//! The sessions of a shard by their numbers. A lookup is one step. A number is never used twice, so that messages for a
+//! session that is gone find no session.
 
 use slab::Slab;
 
 use crate::backfill::request::Backfill;
 use crate::shard::session::Session;
 
-/// How many bits of a number are the place in the table; the others count who sat there before.
+/// How many bits of a number are the place in the table. The others count all sessions.
 const PLACE_BITS: u32 = 24;
 
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Sessions<S> {
     places: Slab<SessionEntry<S>>,
-    /// How many sessions there ever were.
+    /// How many sessions were ever inserted.
     arrivals: u64,
 }
 
-/// A place in the table: the number first, for it is looked at first.
+/// A place in the table. The number is the first field, since it is read first.
 #[derive(Debug)]
 #[repr(C)]
 struct SessionEntry<S> {
@@ -32,7 +32,7 @@ impl<S> Default for Sessions<S> {
 }
 
 impl<S> Sessions<S> {
-    /// Takes a session in and gives it a number.
+    /// Inserts a session, and returns its number.
     pub(crate) fn insert(&mut self, session: Session<S>) -> u64 {
         self.arrivals += 1;
         let place = self.places.vacant_entry();
@@ -50,7 +50,7 @@ impl<S> Sessions<S> {
         found.map(|place| &mut place.session)
     }
 
-    /// What a session lacks of the past, if it is here and catches up.
+    /// The backfill of a session, if it exists and has one.
     pub(crate) fn backfill_mut(&mut self, number: u64) -> Option<&mut Backfill> {
         self.get_mut(number)?.backfill.as_deref_mut()
     }
@@ -64,9 +64,9 @@ impl<S> Sessions<S> {
         Some(session)
     }
 
-    /// The numbers of the sessions that are so.
-    pub(crate) fn numbers(&self, so: impl Fn(&Session<S>) -> bool) -> Vec<u64> {
-        self.places.iter().filter(|(_, place)| so(&place.session)).map(|(_, place)| place.number).collect()
+    /// The numbers of the sessions that match `predicate`.
+    pub(crate) fn numbers(&self, predicate: impl Fn(&Session<S>) -> bool) -> Vec<u64> {
+        self.places.iter().filter(|(_, place)| predicate(&place.session)).map(|(_, place)| place.number).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,4 +1,4 @@
-//! What a shard waits for: a deadline does something when it has passed, or is none, and every wait ends.
+//! The deadlines of a shard: after a turn nothing is due, and every wait ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::messages::{BackfillChunk, FromEdge, SharedCoverageEvents, SkippedRang
 use crate::shard::session::SessionStage;
 use crate::socket::frame;
 
-/// How long a session may last once its shard drains, beyond the window: its goodbye, and a turn.
+/// How long a session may last beyond the drain window: the close, and a turn.
 const GOODBYE_MS: u64 = 5_100;
 
 const PONG: u8 = 0x8a;
@@ -29,7 +29,7 @@ enum TurnInput {
     Pass(u64),
     Arrive(Option<u64>),
     Confirm(usize),
-    Say(usize, HeardFrames),
+    Say(usize, SentFrame),
     Leave(usize),
     Events(u16, u64),
     Gap(u16),
@@ -46,7 +46,7 @@ enum TurnInput {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum HeardFrames {
+enum SentFrame {
     Subscribe(u16),
     SubscribeFew,
     Since,
@@ -60,8 +60,8 @@ enum HeardFrames {
 }
 
 fn input() -> impl Strategy<Value = TurnInput> {
-    use HeardFrames::{Auth, Flood, Garbage, List, Ping, Resume, Since, Subscribe, SubscribeFew, Unsubscribe};
-    let said = prop_oneof![
+    use SentFrame::{Auth, Flood, Garbage, List, Ping, Resume, Since, Subscribe, SubscribeFew, Unsubscribe};
+    let frame = prop_oneof![
         (0..1_000u16).prop_map(Subscribe),
         prop::sample::select(vec![SubscribeFew, Since, Resume, Unsubscribe, List, Garbage, Ping, Flood]),
         (0..100u64).prop_map(Auth),
@@ -72,7 +72,7 @@ fn input() -> impl Strategy<Value = TurnInput> {
         2 => (0..30_000u64).prop_map(TurnInput::Pass),
         3 => token.prop_map(TurnInput::Arrive),
         5 => any::<usize>().prop_map(TurnInput::Confirm),
-        8 => (any::<usize>(), said).prop_map(|(session, said)| TurnInput::Say(session, said)),
+        8 => (any::<usize>(), frame).prop_map(|(session, frame)| TurnInput::Say(session, frame)),
         1 => any::<usize>().prop_map(TurnInput::Leave),
         4 => (0..PARTITIONS, 1..60u64).prop_map(|(partition, count)| TurnInput::Events(partition, count)),
         1 => (0..PARTITIONS).prop_map(TurnInput::Gap),
@@ -89,19 +89,19 @@ fn input() -> impl Strategy<Value = TurnInput> {
     ]
 }
 
-/// What a client says, as it is sent.
-fn spoken(said: HeardFrames) -> Value {
+/// The frame that a client sends.
+fn to_json(frame: SentFrame) -> Value {
     let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(3); PARTITIONS.into()] }.to_string();
-    match said {
-        HeardFrames::Subscribe(window) => json!({ "action": "subscribe", "name": "some", "window_ms": window }),
-        HeardFrames::SubscribeFew => json!({ "action": "subscribe", "name": "few", "max_events_per_hour": 3 }),
-        HeardFrames::Since => json!({ "action": "subscribe", "name": "past", "since": "1h" }),
-        HeardFrames::Resume => json!({ "action": "resume", "position": position, "subscriptions": { "some": {} } }),
-        HeardFrames::Unsubscribe => json!({ "action": "unsubscribe", "name": "*" }),
-        HeardFrames::List => json!({ "action": "list" }),
-        HeardFrames::Auth(seconds) => Rig::token(seconds),
-        HeardFrames::Garbage => json!([]),
-        HeardFrames::Ping | HeardFrames::Flood => json!({ "action": "ping" }),
+    match frame {
+        SentFrame::Subscribe(window) => json!({ "action": "subscribe", "name": "some", "window_ms": window }),
+        SentFrame::SubscribeFew => json!({ "action": "subscribe", "name": "few", "max_events_per_hour": 3 }),
+        SentFrame::Since => json!({ "action": "subscribe", "name": "past", "since": "1h" }),
+        SentFrame::Resume => json!({ "action": "resume", "position": position, "subscriptions": { "some": {} } }),
+        SentFrame::Unsubscribe => json!({ "action": "unsubscribe", "name": "*" }),
+        SentFrame::List => json!({ "action": "list" }),
+        SentFrame::Auth(seconds) => Rig::token(seconds),
+        SentFrame::Garbage => json!([]),
+        SentFrame::Ping | SentFrame::Flood => json!({ "action": "ping" }),
     }
 }
 
@@ -109,7 +109,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Lets all this happen, and checks after each that nothing is due that was done.
+/// Applies all inputs, and checks after each that nothing is due.
 async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
     let mut rig = Rig::new();
     let mut drained = None;
@@ -126,10 +126,10 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
             TurnInput::Confirm(which) => {
                 pick(which).into_iter().for_each(|number| rig.take(FromEdge::Confirmed(number)))
             }
-            TurnInput::Say(which, said) => {
-                let count = if matches!(said, HeardFrames::Flood) { 300 } else { 1 };
+            TurnInput::Say(which, frame) => {
+                let count = if matches!(frame, SentFrame::Flood) { 300 } else { 1 };
                 for number in pick(which).into_iter().flat_map(|number| vec![number; count]) {
-                    rig.say(number, &spoken(said));
+                    rig.say(number, &to_json(frame));
                 }
             }
             TurnInput::Leave(which) => {
@@ -177,7 +177,7 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
         let (now, next) = (rig.now, rig.shard.next_turn());
         prop_assert!(next > now, "{next:?} is due at {now:?} after {input:?}");
     }
-    // Every wait ends, whatever clients do: who is not gone by itself is sent away, and who comes then is not let in.
+    // Every wait ends, whatever clients do: sessions that do not leave are sent away, and new ones are refused.
     drain(&mut rig, &mut drained);
     let window = u64::try_from(rig.shard.settings.config.drain_window.as_millis()).unwrap();
     let end = drained.unwrap_or(rig.now).plus(window).max(rig.now).plus(GOODBYE_MS);
@@ -190,7 +190,7 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The gateway is told to stop, once.
+/// Starts the drain, once.
 fn drain(rig: &mut Rig, drained: &mut Option<Millis>) {
     if drained.is_none() {
         *drained = Some(rig.now);
@@ -202,7 +202,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_deadline_of_a_shard_outlives_its_time_and_one_that_drains_is_soon_empty(
+    fn next_deadline_of_a_shard_is_never_in_the_past_and_a_drained_shard_is_soon_empty(
         inputs in prop::collection::vec(input(), 1..60),
     ) {
         runtime().block_on(run(inputs))?;
@@ -210,7 +210,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn who_is_welcomed_while_the_gateway_drains_is_sent_away_in_its_turn() {
+async fn session_welcomed_during_a_drain_is_sent_away_in_its_turn() {
     let mut rig = Rig::new();
     let waits = rig.arrive(None);
     rig.shard.drain(rig.now);
@@ -222,9 +222,9 @@ async fn who_is_welcomed_while_the_gateway_drains_is_sent_away_in_its_turn() {
     assert_eq!(rig.stage(waits), Some(SessionStage::Closing));
 }
 
-/// A process that stood still for minutes finds the answers of its clients unread.
+/// After a process was suspended for minutes, the answers of its clients are unread.
 #[tokio::test]
-async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
+async fn client_whose_answer_is_unread_is_not_given_up() {
     let mut rig = Rig::new();
     let (answers, silent) = (rig.welcome().await, rig.welcome().await);
     let beat = rig.shard.next_turn().max(Millis(15_020));
@@ -243,7 +243,7 @@ async fn a_client_whose_answer_was_not_read_yet_is_not_given_up() {
     assert_eq!((rig.stage(answers), rig.stage(silent)), (Some(SessionStage::Open), Some(SessionStage::Closing)));
 }
 
-/// A session goes on at this sequence of every partition, and is confirmed.
+/// A session resumes at this sequence of every partition, and is confirmed.
 async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
     let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
@@ -253,9 +253,9 @@ async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
     position
 }
 
-/// Whoever breaks again before it has the whole past goes on from there, and not from the beginning.
+/// A connection that breaks again during a backfill resumes from there, and not from the beginning.
 #[tokio::test]
-async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
+async fn session_gets_its_position_every_second_during_a_backfill() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     rig.events(0, 5);
@@ -268,9 +268,9 @@ async fn a_session_that_is_given_the_past_is_told_its_position_every_second() {
     }
 }
 
-/// It is the gateway that is behind, and another one may be as far.
+/// The gateway is behind, and another one may not be.
 #[tokio::test]
-async fn who_is_far_ahead_of_a_gateway_that_has_lost_its_cluster_is_told_to_come_again() {
+async fn resume_far_ahead_of_a_gateway_with_an_outage_is_refused_with_retry_later() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     let far = Seq(rig.shard.settings.config.replay_range + 1_000);
@@ -296,9 +296,9 @@ async fn who_is_far_ahead_of_a_gateway_that_has_lost_its_cluster_is_told_to_come
     rig.hears(number, "\"reason\":\"reset\"");
 }
 
-/// Otherwise it takes what is told of that life for something of the one before.
+/// Otherwise it reads gaps of the new epoch as gaps of the former one.
 #[tokio::test]
-async fn whoever_catches_up_is_told_of_another_life_even_if_it_has_given_up_its_subscriptions() {
+async fn session_with_a_backfill_is_notified_of_a_new_epoch_even_without_subscriptions() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     rig.events(0, 5);
@@ -313,7 +313,7 @@ async fn whoever_catches_up_is_told_of_another_life_even_if_it_has_given_up_its_
 }
 
 #[tokio::test]
-async fn whoever_leaves_while_it_waits_for_its_welcome_frees_its_place() {
+async fn client_that_leaves_before_its_welcome_frees_its_place() {
     let mut rig = Rig::new();
     let [stays, closes] = [rig.arrive(None), rig.arrive(None)];
     rig.say(closes, &json!({ "action": "ping" }));
@@ -327,7 +327,7 @@ async fn whoever_leaves_while_it_waits_for_its_welcome_frees_its_place() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcomed() {
+async fn session_whose_token_ends_before_its_welcome_is_not_welcomed() {
     let mut rig = Rig::new();
     let [looked_at, confirmed] = [rig.arrive(Some(60)), rig.arrive(Some(60))];
     for number in [looked_at, confirmed] {
@@ -340,9 +340,9 @@ async fn whoever_waits_for_its_welcome_beyond_the_end_of_its_token_is_not_welcom
     assert_eq!([rig.stage(looked_at), rig.stage(confirmed)], [Some(SessionStage::Closing); 2]);
 }
 
-/// What it had before it came is no past of a subscription that is new: that wants all of it, though the gateway lags.
+/// The backfill of a new subscription includes what the session got before it resumed, although the gateway lags.
 #[tokio::test]
-async fn the_past_of_a_new_subscription_reaches_to_where_its_session_was_before() {
+async fn backfill_of_a_new_subscription_reaches_to_the_resume_position_of_its_session() {
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     let position = resume(&mut rig, number, 15).await;

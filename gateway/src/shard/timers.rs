@@ -1,14 +1,13 @@
-//! When sessions are to be looked at. Moments near each other share a slot, so that a thousand windows that end in the
-//! same milliseconds cost one wake-up, and their sockets are written one right after the other.
+//! Timers of sessions. Times close to each other share a slot, so that a thousand windows that end in the same
+//! milliseconds cost one wake-up, and their sockets are written right after each other.
 
 use std::collections::BTreeMap;
 
 use tickwire_core::ids::Millis;
 
-/// Sessions by the slot in which their time comes.
+/// Sessions by the slot of their timer.
 ///
-/// A session is taken out of no slot: whoever gets a number from [`Timers::pop_due`] asks the session whether it still
-/// waits for that moment.
+/// Timers are not cancelled: the caller of [`Timers::pop_due`] must check whether the session still waits for it.
 #[derive(Debug)]
 pub(crate) struct Timers {
     slot_ms: u64,
@@ -16,27 +15,27 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// No timers, in slots of `slot_ms` milliseconds: no timer fires early, and none later than that.
+    /// No timers yet. Slots have `slot_ms` milliseconds: no timer fires early, and none is later than that.
     pub(crate) fn new(slot_ms: u64) -> Self {
         Self { slot_ms, slots: BTreeMap::new() }
     }
 
-    /// The moment at which a timer for `at` fires.
+    /// The time at which a timer for `at` fires.
     pub(crate) fn round(&self, at: Millis) -> Millis {
         Millis(at.0.next_multiple_of(self.slot_ms))
     }
 
-    /// A session is to be looked at. `at` was rounded.
+    /// Sets a timer for a session. `at` must be rounded.
     pub(crate) fn set(&mut self, at: Millis, number: u64) {
         self.slots.entry(at.0).or_default().push(number);
     }
 
-    /// When [`Self::pop_due`] next has something.
+    /// When [`Self::pop_due`] has something next.
     pub(crate) fn next(&self) -> Option<Millis> {
         self.slots.first_key_value().map(|(at, _)| Millis(*at))
     }
 
-    /// The first slot whose time has come: its moment, and the sessions.
+    /// Removes the first slot that is due. Returns its time and its sessions.
     pub(crate) fn pop_due(&mut self, now: Millis) -> Option<(Millis, Vec<u64>)> {
         let first = self.slots.first_entry().filter(|slot| *slot.key() <= now.0)?;
         let (at, numbers) = first.remove_entry();
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timers_of_a_slot_fire_together_and_never_early() {
+    fn timers_of_a_slot_fire_together_and_not_early() {
         let mut timers = Timers::new(4);
         assert_eq!([0, 1, 4, 5].map(|at| timers.round(Millis(at)).0), [0, 4, 4, 8]);
         for (at, number) in [(1, 1), (4, 2), (5, 3)] {

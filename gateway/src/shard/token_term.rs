@@ -1,5 +1,5 @@
-//! How long a session goes on with its token: the end is announced, a new token is taken in place, and without one the
-//! session ends in a way that loses nothing.
+//! The expiry of a session's token: the client is notified before it, may replace the token in the open session, and
+//! otherwise the session is closed without a loss.
 
 use metrics::counter;
 use tickwire_core::ids::Millis;
@@ -11,11 +11,11 @@ use super::{Shard, USUAL_WEIGHT};
 use crate::handshake::auth::{Credentials, Identity, TermDue};
 use crate::socket::Socket;
 
-/// The largest whole number that every JSON parser reads exactly.
+/// The largest integer that every JSON parser reads exactly.
 const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 impl<S: Socket> Shard<S> {
-    /// Does what the session's token makes due. `false` if that was its end.
+    /// Does what is due for the session's token. `false` if the session was closed.
     pub(super) fn look_at_term(&mut self, now: Millis, number: u64) -> bool {
         let leeway = self.settings.authenticator.leeway();
         let Some(session) = self.sessions.get_mut(number) else { return false };
@@ -48,22 +48,22 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Whether the session's token is not good any more.
+    /// Whether the session's token is no longer valid.
     pub(super) fn is_over(&self, number: u64) -> bool {
         let (wall, leeway) = ((self.settings.clocks.wall)(), self.settings.authenticator.leeway());
         self.sessions.get(number).and_then(|session| session.term).is_some_and(|term| term.is_over(wall, leeway))
     }
 
-    /// When the session's token makes something due, if the clock goes on as it is.
+    /// When something is due for the session's token, if nobody sets the wall clock.
     pub(super) fn term_due(&self, now: Millis, number: u64) -> Option<Millis> {
         let term = self.sessions.get(number)?.term?;
-        // A millisecond later, so that a part of one is over: what is not due when it is looked at is due later than now.
+        // One millisecond more, because the wait is rounded down: what is not due now must get a later time than now.
         Some(now.plus(
             millis(term.wait((self.settings.clocks.wall)(), self.settings.authenticator.leeway())).saturating_add(1),
         ))
     }
 
-    /// A session goes on with a new token of the same user, and with what that grants.
+    /// Replaces the token of a session with a new one of the same user, and applies what it grants.
     pub(super) fn authenticate(
         &mut self,
         now: Millis,
@@ -74,7 +74,7 @@ impl<S: Socket> Shard<S> {
         let refused = |code, message: String| ServerError::new(id.clone(), code, message);
         let Some(session) = self.sessions.get_mut(number) else { return Ok(()) };
         let Some(term) = &mut session.term else {
-            let message = "this connection has no token to renew; open another one with a token";
+            let message = "this connection has no token to renew; open a new connection with a token";
             return Err(refused(ErrorCode::AlreadyAuthenticated, message.to_owned()));
         };
         let wall = (self.settings.clocks.wall)();
@@ -82,7 +82,7 @@ impl<S: Socket> Shard<S> {
         let Identity { user, plan, weight, expires } =
             identity.map_err(|error| refused(ErrorCode::AuthFailed, error.to_string()))?;
         if user != session.user {
-            let message = "the token is another user's; this connection stays as it is: open another one for that user";
+            let message = "the token is of another user, so it was ignored; open a new connection for that user";
             return Err(refused(ErrorCode::AlreadyAuthenticated, message.to_owned()));
         }
         if let Some(expires) = expires {

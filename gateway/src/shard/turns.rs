@@ -1,6 +1,6 @@
-//! Whose commands are read next. Sockets that have something to say stand in a row, and are read a little each when
-//! sockets have their turn, for about as long as events may wait for it. Who asks for more than its rate, or than its
-//! user's, is read no further until there is some again: what it sends then waits in its own connection.
+//! Decides whose commands are read next. Sockets with something to read are in a queue. When sockets have their turn, a
+//! few messages of each are read, for about as long as events may wait. A session that exceeds its command rate, or its
+//! user's, is paused until it has budget again; what it sends waits in its connection.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ const TURN: Duration = Duration::from_micros(500);
 /// How many messages of one client are read before others have their turn.
 const TURN_MESSAGES: usize = 8;
 
-/// So many bytes, of what a client asks or of what it is answered, cost as much as a command.
+/// This many bytes, of a client's commands or of the answers, cost as much as one command.
 const COMMAND_BYTES: u64 = 16 * 1024;
 
-/// So many sessions of a user may do as much as they may do alone; more share that.
+/// A user may send commands at this many times the rate of a session. Its sessions share that.
 const USER_SHARE: u32 = 4;
 
-/// When so many bytes of requests wait for the edge, no more commands are read.
+/// While more bytes of requests than this wait for the edge, no commands are read.
 const EDGE_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long a pause lasts at most before the session is looked at again, in milliseconds.
+/// The longest pause before the session is checked again, in milliseconds.
 const PAUSE_MS: u64 = 5_000;
 
-/// How long until the edge is looked at again then, in milliseconds.
+/// While too much waits for the edge, it is checked again after this time, in milliseconds.
 const EDGE_PAUSE_MS: u64 = 4;
 
-/// How fast commands may come.
+/// The rates of commands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommandRates {
     session: Rate,
@@ -41,38 +41,38 @@ pub(super) struct CommandRates {
 }
 
 impl CommandRates {
-    /// So many commands a second of a session, and at most `burst` of them saved up.
+    /// `per_second` commands a second for a session, with bursts of up to `burst`.
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let session = Rate::new(per_second, u64::from(burst));
         Self { session, user: session.times(USER_SHARE) }
     }
 }
 
-/// Whether a session's socket is read.
+/// The state of reading a session's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketReading {
-    /// As soon as it has something.
+    /// It has nothing to read. It is read when it has.
     Awaited,
-    /// It has something, and stands in the row.
+    /// It has something to read, and is in the queue.
     Due,
-    /// It has something, and its rate is used up.
+    /// It has something to read, and its rate is used up.
     Paused,
 }
 
-/// What became of a turn.
+/// The result of a turn.
 enum Turn {
-    /// There is nothing more for now.
+    /// There is nothing more to read now.
     Done,
-    /// There may be more.
+    /// There may be more to read.
     More,
-    /// There may be more, and its rate is used up until then.
+    /// There may be more to read, and the rate is used up until this time.
     Pause(Millis),
     /// The session is gone.
     Gone,
 }
 
 impl<S: Socket> Shard<S> {
-    /// The socket of a session has something to read, which is done when it is its turn.
+    /// The socket of a session has something to read. Puts it into the queue.
     pub(crate) fn readable(&mut self, number: u64) {
         if let Some(session) = self.sessions.get_mut(number) {
             session.reading = SocketReading::Due;
@@ -80,7 +80,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Whether sockets wait to be read that may be.
+    /// Whether sockets wait to be read, and may be.
     pub(crate) fn has_commands(&self) -> bool {
         !self.due.is_empty() && self.edge_full_until.is_none()
     }
@@ -109,7 +109,7 @@ impl<S: Socket> Shard<S> {
                 Turn::Pause(until) => {
                     counter!("tickwire_gateway_paused_commands_total").increment(1);
                     session.reading = SocketReading::Paused;
-                    // What waits in its connection is a sign of life, though it is not read.
+                    // Unread bytes are a sign of life too.
                     session.pulse.heard(now);
                     self.pauses.set(self.pauses.round(until.min(now.plus(PAUSE_MS))), number);
                 }
@@ -121,7 +121,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Those whose pause is over stand in the row again.
+    /// Puts sessions whose pause is over into the queue again.
     pub(super) fn end_pauses(&mut self, now: Millis) {
         if self.edge_full_until.is_some_and(|until| until <= now) {
             self.edge_full_until = None;
@@ -133,22 +133,22 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// When [`Self::end_pauses`] is next to be called.
+    /// When [`Self::end_pauses`] must be called next.
     pub(super) fn next_pause(&self) -> Option<Millis> {
         [self.pauses.next(), self.edge_full_until].into_iter().flatten().min()
     }
 
-    /// How long work has taken that has begun then.
+    /// The time since `begun`.
     pub(super) fn spent(&self, begun: Duration) -> Duration {
         (self.settings.clocks.monotonic)().saturating_sub(begun)
     }
 
-    /// Reads what one session may say before others have their turn.
+    /// Reads messages of one session, up to the limits of a turn.
     fn read(&mut self, now: Millis, number: u64, begun: Duration) -> Turn {
         for _ in 0..TURN_MESSAGES {
             let Self { sessions, accounts, command_rates, .. } = self;
             let Some(session) = sessions.get_mut(number) else { return Turn::Gone };
-            // A client that does not read its answers is not asked for more.
+            // No more is read from a client that does not read its answers.
             if !session.socket.takes_more() && session.stage == SessionStage::Open {
                 return Turn::Done;
             }
@@ -181,13 +181,13 @@ impl<S: Socket> Shard<S> {
         Turn::More
     }
 
-    /// A command of so many bytes has come.
+    /// Counts a command of `bytes`.
     fn spend_command(&mut self, now: Millis, number: u64, bytes: usize) {
         self.spend(now, number, |rate| rate.units(1));
         self.spend_bytes(now, number, bytes);
     }
 
-    /// A client has been answered in so many bytes.
+    /// Counts an answer of `bytes`.
     pub(super) fn spend_bytes(&mut self, now: Millis, number: u64, bytes: usize) {
         self.spend(now, number, |rate| rate.part(bytes as u64, COMMAND_BYTES));
     }

@@ -1,19 +1,19 @@
-//! How much of what a client says is looked at: in a turn, before others have theirs, and in a second. What goes beyond
-//! that waits in the client's own connection, where TCP slows the client down.
+//! The limits of what is read from a client: in a turn, before other clients have theirs, and in a second. Bytes beyond
+//! them wait in the client's connection, where TCP slows the client down.
 //!
-//! Pure: the time is passed in. Whoever drives the socket begins a turn when there is something to read.
+//! Pure: the time is passed in. The driver of the socket begins a turn when there is something to read.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most bytes that are read in a turn.
+/// How many bytes are read in a turn at most.
 const TURN_BYTES: u32 = 16 * 1024;
 
 /// After how many frames no more bytes are read in a turn.
 const TURN_FRAMES: u32 = 64;
 
-/// For how long the bytes and frames of a client are counted together.
+/// The period of a rate.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a client may send in a second.
@@ -23,11 +23,11 @@ pub(crate) struct ReadRate {
     pub(crate) bytes: u32,
 }
 
-/// What of a client's budget is used up.
+/// The budget of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadBudget {
     rate: ReadRate,
-    /// When the present second began.
+    /// When the current second began.
     since: Instant,
     /// What may still be read in it.
     left: ReadRate,
@@ -36,7 +36,7 @@ pub(crate) struct ReadBudget {
 }
 
 impl ReadBudget {
-    /// A client that has sent nothing yet, and whose turn it is not.
+    /// The budget of a client that has sent nothing yet, outside of a turn.
     pub(crate) fn new(rate: ReadRate, now: Instant) -> Self {
         Self { rate, since: now, left: rate, turn: ReadRate { frames: 0, bytes: 0 } }
     }
@@ -44,7 +44,7 @@ impl ReadBudget {
     /// Begins a turn.
     ///
     /// # Errors
-    /// When the client has used up its second: from when on it may be read again.
+    /// When the client has used up its budget of a second. The error is the time from which on it may be read again.
     pub(crate) fn begin(&mut self, now: Instant) -> Result<(), Instant> {
         if now.saturating_duration_since(self.since) >= PERIOD {
             (self.since, self.left) = (now, self.rate);
@@ -61,7 +61,7 @@ impl ReadBudget {
         if self.turn.frames == 0 { 0 } else { self.turn.bytes as usize }
     }
 
-    /// So much was read.
+    /// Counts what was read.
     pub(super) fn spend(&mut self, bytes: usize, frames: u32) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         for budget in [&mut self.left, &mut self.turn] {
@@ -73,7 +73,7 @@ impl ReadBudget {
 
 #[cfg(test)]
 impl ReadBudget {
-    /// A turn that ends after so many frames or bytes.
+    /// A turn that ends after `frames` or `bytes`.
     pub(super) fn of_a_turn(frames: u32, bytes: u32) -> Self {
         let turn = ReadRate { frames, bytes };
         Self { rate: turn, since: Instant::now(), left: turn, turn }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_ends_and_a_second_does_and_both_begin_again() {
+    fn limits_of_a_turn_and_of_a_second_both_hold_and_are_renewed() {
         let start = Instant::now();
         let rate = ReadRate { frames: 100, bytes: 40_000 };
         let mut pace = ReadBudget::new(rate, start);

@@ -1,13 +1,13 @@
 //! The reading side of a client's socket: tungstenite (limits, fragments, ping, close, UTF-8), which exists only while
-//! a client is saying something.
+//! a message arrives.
 //!
-//! At any time nearly all clients are silent, so what a silent one holds is what counts. [`FramePosition`] follows the headers
-//! of frames as bytes go by and knows when nothing of a message is left; the reader is let go then, and made anew with
-//! the next bytes. Once the client has said goodbye it stays, since what may follow depends on that.
+//! At any time nearly all clients are silent, so the memory of a silent one is what counts. [`FramePosition`] follows
+//! the headers of frames in the bytes, and knows when no message is incomplete. Then tungstenite's state is dropped. It
+//! is created again with the next bytes. After a close frame it stays, because it decides what may follow.
 //!
-//! tungstenite reads on over fragments until a message is whole, so the end of a turn is kept where it gets its bytes,
-//! in [`Paced`]: beyond the client's [`ReadBudget`] there are none for now. What is too large never reaches it: the [`OversizeFilter`]
-//! before it takes that out.
+//! tungstenite reads across fragments until a message is complete. So [`Paced`], from which it reads, enforces the end
+//! of a turn: beyond the client's [`ReadBudget`] it has no bytes. Too large messages never reach tungstenite, because
+//! the [`OversizeFilter`] removes them before.
 
 mod sieve;
 
@@ -21,60 +21,60 @@ use super::TEXT;
 use super::pace::ReadBudget;
 use sieve::{Header, LONGEST_HEADER, OversizeFilter};
 
-/// How much is read from a socket at a time. Clients send little.
+/// How many bytes are read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
 
-/// The most fragments that a message may come in. Without an end to them a message of empty ones would have none.
+/// How many fragments a message may have. Without this limit a message of empty fragments could be endless.
 const MAX_FRAGMENTS: u32 = 1024;
 
-/// Reads messages from whatever bytes are there.
+/// Reads messages from the bytes that have arrived.
 #[derive(Debug)]
 pub(crate) struct MessageReader {
     max_frame_bytes: usize,
-    /// Whether that is the limit for all that comes.
+    /// Whether this limit holds for all further messages.
     is_final: bool,
-    under_way: Option<Box<PartialMessage>>,
-    /// Whether the stream has said that it has nothing more for now. Until it has, nobody else says that there is more:
-    /// bytes may wait here, or in a stream whose turn was over.
-    dry: bool,
+    partial: Option<Box<PartialMessage>>,
+    /// Whether the stream has reported that it has nothing more for now. Until then bytes may wait here, or in a stream
+    /// whose turn was over, and the kernel does not report them.
+    is_drained: bool,
 }
 
-/// A message that has begun, or may have.
+/// The state while a message is incomplete, or may be.
 #[derive(Debug)]
 struct PartialMessage {
-    sieve: OversizeFilter,
+    filter: OversizeFilter,
     context: WebSocketContext,
-    seam: FramePosition,
+    position: FramePosition,
 }
 
 impl MessageReader {
-    /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade. It is copied, since
-    /// the server's buffer is large, and would stay as long as the session. `max_frame_bytes` holds until
-    /// [`Self::set_max_frame_bytes`] says otherwise, for what is read by then.
+    /// The reading side of a server's socket. `read` is what the HTTP server read beyond the upgrade. It is copied,
+    /// since the server's buffer is large and would be kept as long as the session. `max_frame_bytes` holds for
+    /// messages that are read before [`Self::set_max_frame_bytes`].
     pub(crate) fn new(read: &[u8], max_frame_bytes: usize) -> Self {
-        let dry = read.is_empty();
-        let under_way = (!dry).then(|| Box::new(PartialMessage::new(max_frame_bytes, false, read)));
-        Self { max_frame_bytes, is_final: false, under_way, dry }
+        let is_drained = read.is_empty();
+        let partial = (!is_drained).then(|| Box::new(PartialMessage::new(max_frame_bytes, false, read)));
+        Self { max_frame_bytes, is_final: false, partial, is_drained }
     }
 
-    /// Whether there may be more to read, though the stream may never say so.
+    /// Whether there may be more to read that the kernel does not report.
     pub(super) fn may_have_more(&self) -> bool {
-        !self.dry
+        !self.is_drained
     }
 
-    /// From the next message on, this is the most bytes that one may have.
+    /// Sets the largest size of a message, in bytes, from the next message on.
     pub(crate) fn set_max_frame_bytes(&mut self, max_frame_bytes: usize) {
         (self.max_frame_bytes, self.is_final) = (max_frame_bytes, true);
-        if let Some(under_way) = &mut self.under_way {
-            under_way.sieve.set_max(max_frame_bytes);
-            under_way.context.set_config(|config| {
+        if let Some(partial) = &mut self.partial {
+            partial.filter.set_max(max_frame_bytes);
+            partial.context.set_config(|config| {
                 (config.max_message_size, config.max_frame_size) = (Some(max_frame_bytes), Some(max_frame_bytes));
             });
         }
     }
 
-    /// Reads one message, as [`WebSocketContext::read`] does, as far as `pace` allows; `None` stands for one that was too
-    /// large and is passed over. What it answers by itself is added to `answers`.
+    /// Reads one message, as [`WebSocketContext::read`] does, as far as `pace` allows. `None` means a message that was
+    /// too large and is skipped. The reader's own answers are added to `answers`.
     pub(super) fn read(
         &mut self,
         stream: impl Read,
@@ -82,22 +82,21 @@ impl MessageReader {
         pace: &mut ReadBudget,
     ) -> Result<Option<Message>, Error> {
         let Self { max_frame_bytes, is_final, .. } = *self;
-        let under_way =
-            self.under_way.get_or_insert_with(|| Box::new(PartialMessage::new(max_frame_bytes, is_final, &[])));
-        self.dry = false;
-        let read = under_way.read(Paced { stream, pace, dry: &mut self.dry }, answers);
+        let partial = self.partial.get_or_insert_with(|| Box::new(PartialMessage::new(max_frame_bytes, is_final, &[])));
+        self.is_drained = false;
+        let read = partial.read(Paced { stream, pace, is_drained: &mut self.is_drained }, answers);
         if is_all(&read) {
-            let PartialMessage { sieve, context, seam } = &mut **under_way;
-            if sieve.take_too_large() {
-                // What came of it before is forgotten with the rest.
-                if !seam.closed {
-                    (*context, *seam) = (new_context(max_frame_bytes), FramePosition::default());
+            let PartialMessage { filter, context, position } = &mut **partial;
+            if filter.take_too_large() {
+                // The part of the message that tungstenite already has is dropped too.
+                if !position.closed {
+                    (*context, *position) = (new_context(max_frame_bytes), FramePosition::default());
                 }
                 return Ok(None);
             }
-            // All that came has been taken; if it ends with a message, the reader knows nothing that a new one would not.
-            if seam.is_clean() && sieve.is_clean() {
-                self.under_way = None;
+            // All bytes are processed. If they end with a message, the state is the same as that of a new reader.
+            if position.is_clean() && filter.is_clean() {
+                self.partial = None;
             }
         }
         read.map(Some)
@@ -106,26 +105,26 @@ impl MessageReader {
 
 impl PartialMessage {
     fn new(max_frame_bytes: usize, is_final: bool, read: &[u8]) -> Self {
-        let sieve = OversizeFilter::new(max_frame_bytes, is_final, read.to_vec());
-        Self { sieve, context: new_context(max_frame_bytes), seam: FramePosition::default() }
+        let filter = OversizeFilter::new(max_frame_bytes, is_final, read.to_vec());
+        Self { filter, context: new_context(max_frame_bytes), position: FramePosition::default() }
     }
 
     fn read(&mut self, stream: Paced<'_, impl Read>, answers: &mut Vec<u8>) -> Result<Message, Error> {
-        let Self { sieve, context, seam } = self;
-        let read = context.read(&mut BufferedSocket { stream, answers, seam, sieve });
-        if seam.shredded || sieve.gives_up() {
-            let (size, max_size) = (seam.fragments as usize, MAX_FRAGMENTS as usize);
+        let Self { filter, context, position } = self;
+        let read = context.read(&mut BufferedSocket { stream, answers, position, filter });
+        if position.has_too_many_fragments || filter.gives_up() {
+            let (size, max_size) = (position.fragments as usize, MAX_FRAGMENTS as usize);
             return Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size }));
         }
-        // The messages before it come first.
-        if seam.garbled && (is_all(&read) || matches!(read, Err(Error::Utf8(_)))) {
-            return Err(Error::Utf8("a text is none".to_owned()));
+        // The messages before the invalid text are returned first.
+        if position.is_not_utf8 && (is_all(&read) || matches!(read, Err(Error::Utf8(_)))) {
+            return Err(Error::Utf8("a text message is not UTF-8".to_owned()));
         }
         read
     }
 }
 
-/// Whether there is nothing more for now.
+/// Whether nothing more has arrived yet.
 fn is_all(read: &Result<Message, Error>) -> bool {
     matches!(read, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock)
 }
@@ -139,34 +138,34 @@ fn new_context(max_frame_bytes: usize) -> WebSocketContext {
     WebSocketContext::new(Role::Server, Some(config))
 }
 
-/// How tungstenite sees the socket: it reads what is there, and what it answers waits its turn.
+/// The socket that tungstenite uses: it reads what has arrived, and its answers are collected.
 struct BufferedSocket<'a, S> {
     stream: Paced<'a, S>,
     answers: &'a mut Vec<u8>,
-    seam: &'a mut FramePosition,
-    sieve: &'a mut OversizeFilter,
+    position: &'a mut FramePosition,
+    filter: &'a mut OversizeFilter,
 }
 
 impl<S: Read> Read for BufferedSocket<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stream.pace.allowance() == 0 || self.seam.shredded || self.seam.garbled {
+        if self.stream.pace.allowance() == 0 || self.position.has_too_many_fragments || self.position.is_not_utf8 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let read = self.sieve.read(&mut self.stream, buffer)?;
-        self.seam.pass(&buffer[..read]);
+        let read = self.filter.read(&mut self.stream, buffer)?;
+        self.position.advance(&buffer[..read]);
         Ok(read)
     }
 }
 
-/// A stream within the pace of its client.
+/// A stream, limited by the budget of its client.
 struct Paced<'a, S> {
     stream: S,
     pace: &'a mut ReadBudget,
-    dry: &'a mut bool,
+    is_drained: &'a mut bool,
 }
 
 impl<S> Paced<'_, S> {
-    /// So many frames have begun in what was read.
+    /// Counts the frames that have begun in what was read.
     fn count(&mut self, frames: u32) {
         self.pace.spend(0, frames);
     }
@@ -179,7 +178,7 @@ impl<S: Read> Read for Paced<'_, S> {
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.stream.read(&mut buffer[..most]);
-        *self.dry = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        *self.is_drained = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
         let read = read?;
         self.pace.spend(read, 0);
         Ok(read)
@@ -197,22 +196,22 @@ impl<S> Write for BufferedSocket<'_, S> {
     }
 }
 
-/// What masks a frame (RFC 6455, 5.3).
+/// The size of a frame's mask, in bytes (RFC 6455, 5.3).
 const MASK: usize = 4;
 
-/// UTF-8 as it comes, byte by byte (RFC 3629, 4).
+/// Checks UTF-8 byte by byte (RFC 3629, 4).
 #[derive(Debug, Default)]
 struct Utf8 {
-    /// How many bytes of a character are still to come.
+    /// How many bytes of the current character are missing.
     left: u8,
-    /// Between what the next of them must be.
+    /// The range of the next byte.
     from: u8,
     to: u8,
 }
 
 impl Utf8 {
-    /// Whether the text may go on with this byte.
-    fn takes(&mut self, byte: u8) -> bool {
+    /// Whether this byte may be the next one.
+    fn accepts(&mut self, byte: u8) -> bool {
         if self.left > 0 {
             let fits = (self.from..=self.to).contains(&byte);
             (self.left, self.from, self.to) = (self.left - 1, 0x80, 0xbf);
@@ -233,64 +232,64 @@ impl Utf8 {
     }
 }
 
-/// Where a client's stream of frames stands.
+/// The position in a client's stream of frames.
 #[derive(Debug, Default)]
 struct FramePosition {
     header: [u8; LONGEST_HEADER],
-    /// How much of a header has gone by.
-    headed: usize,
-    /// How much of a frame, its mask included, is still to come.
+    /// How many bytes of the header were read.
+    header_len: usize,
+    /// How many bytes of the frame, its mask included, are missing.
     left: u64,
-    /// What masks it, as far as that has come.
+    /// The mask of the frame, as far as it was read.
     mask: [u8; MASK],
-    /// How much of its mask and payload has gone by.
-    gone: usize,
-    /// The text that is under way.
+    /// How many bytes of the mask and the payload of text were read.
+    passed: usize,
+    /// The current text message.
     text: Option<Utf8>,
-    /// Whether the frame belongs to it.
+    /// Whether the frame belongs to the text message.
     is_text: bool,
-    /// Whether a text was none. tungstenite says so when a fragment is whole, which may be never.
-    garbled: bool,
-    /// Whether further fragments of a message are to come.
+    /// Whether a text is not UTF-8. tungstenite reports this only when a fragment is complete, which may never happen.
+    is_not_utf8: bool,
+    /// Whether further fragments of a message are missing.
     fragmented: bool,
-    /// How many of it have come.
+    /// How many fragments of it have begun.
     fragments: u32,
-    /// Whether a message had too many.
-    shredded: bool,
-    /// Whether the client has said goodbye.
+    /// Whether a message has too many fragments.
+    has_too_many_fragments: bool,
+    /// Whether the client has sent a close frame.
     closed: bool,
 }
 
 impl FramePosition {
-    /// These bytes come next.
-    fn pass(&mut self, mut bytes: &[u8]) {
+    /// Moves the position over these bytes.
+    fn advance(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
                 let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
                 if self.is_text {
-                    self.spell(&bytes[..passed]);
+                    self.check_text(&bytes[..passed]);
                 }
                 self.left -= passed as u64;
                 bytes = &bytes[passed..];
                 continue;
             }
-            self.header[self.headed] = *first;
-            self.headed += 1;
+            self.header[self.header_len] = *first;
+            self.header_len += 1;
             bytes = rest;
-            let Some(header) = Header::read(&self.header[..self.headed]) else { continue };
-            (self.headed, self.left, self.gone, self.is_text) = (0, header.follows(), 0, false);
+            let Some(header) = Header::read(&self.header[..self.header_len]) else { continue };
+            (self.header_len, self.left, self.passed, self.is_text) = (0, header.follows(), 0, false);
             match header.opcode {
                 opcode @ 0x0..=0x2 => {
                     let begins = opcode != 0;
                     if begins {
                         self.text = (opcode == TEXT).then(Utf8::default);
                     }
-                    // What is wrong in another way is told so, whatever it spells.
+                    // A frame with another error gets that error, even if it is not UTF-8.
                     let is_due = header.is_data && header.masked && begins != self.fragmented && !self.closed;
                     self.is_text = is_due && self.text.is_some();
                     self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
                     self.fragmented = !header.is_last;
-                    self.shredded |= self.fragments > MAX_FRAGMENTS;
+                    self.has_too_many_fragments |= self.fragments > MAX_FRAGMENTS;
                 }
                 0x8 => self.closed = true,
                 _ => {}
@@ -298,23 +297,23 @@ impl FramePosition {
         }
     }
 
-    /// These bytes of a masked text come next.
-    fn spell(&mut self, bytes: &[u8]) {
+    /// Checks the next bytes of a masked text.
+    fn check_text(&mut self, bytes: &[u8]) {
         let Some(text) = &mut self.text else { return };
         for byte in bytes {
-            let at = self.gone;
-            self.gone += 1;
+            let at = self.passed;
+            self.passed += 1;
             if at < MASK {
                 self.mask[at] = *byte;
             } else {
-                self.garbled |= !text.takes(byte ^ self.mask[at % MASK]);
+                self.is_not_utf8 |= !text.accepts(byte ^ self.mask[at % MASK]);
             }
         }
     }
 
-    /// Whether nothing of a message is under way.
+    /// Whether no message is incomplete, and the client has not closed.
     fn is_clean(&self) -> bool {
-        self.headed == 0 && self.left == 0 && !self.fragmented && !self.closed
+        self.header_len == 0 && self.left == 0 && !self.fragmented && !self.closed
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::pieces::{Pieces, frame};
 
-/// More than any message here has, but for those that are to be too large.
+/// Larger than any message here, except for those that must be too large.
 const MAX: usize = 300_000;
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
@@ -33,7 +33,7 @@ fn message() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop_oneof![3 => data, 1 => control().prop_map(|frame| vec![frame])]
 }
 
-/// Bytes that go wrong, or that say goodbye, at the end of everything.
+/// Bytes at the end of a stream: an error, a close frame, or nothing.
 fn ending() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => Just(Vec::new()),
@@ -47,7 +47,7 @@ fn ending() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What came of all that is there: messages, and why there are no more.
+/// Reads everything that has arrived: messages, answers, and why there are no more.
 fn all(mut read: impl FnMut(&mut Vec<u8>) -> Result<Option<Message>, Error>) -> (Vec<Message>, Vec<u8>, String) {
     let (mut messages, mut answers) = (Vec::new(), Vec::new());
     loop {
@@ -58,16 +58,16 @@ fn all(mut read: impl FnMut(&mut Vec<u8>) -> Result<Option<Message>, Error>) -> 
     }
 }
 
-/// What came of all that is there, in turns of so many frames or of ten times as many bytes.
+/// Reads everything that has arrived, in turns of `turn` frames or ten times as many bytes.
 fn all_turns(reader: &mut MessageReader, stream: &mut Pieces, turn: u32) -> (Vec<Message>, Vec<u8>, String) {
-    let mut came = (Vec::new(), Vec::new(), String::new());
+    let mut result = (Vec::new(), Vec::new(), String::new());
     loop {
         let mut pace = ReadBudget::of_a_turn(turn, turn.saturating_mul(10));
         let (messages, answers, why) = all(|answers| reader.read(&mut *stream, answers, &mut pace));
-        came.0.extend(messages);
-        came.1.extend(answers);
+        result.0.extend(messages);
+        result.1.extend(answers);
         if why != would_block() || !reader.may_have_more() {
-            return (came.0, came.1, why);
+            return (result.0, result.1, why);
         }
     }
 }
@@ -78,9 +78,9 @@ fn unbounded() -> ReadBudget {
 }
 
 proptest! {
-    /// Letting the reader go between messages, and ending its turns anywhere, changes nothing: messages, answers and faults are those of one that stays.
+    /// Messages, answers and errors are the same as those of a reader that is never dropped and has no turns.
     #[test]
-    fn a_reader_that_comes_and_goes_reads_as_one_that_stays(
+    fn reader_dropped_between_messages_reads_the_same_as_one_that_is_kept(
         messages in prop::collection::vec(message(), 0..6),
         ending in ending(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
@@ -94,30 +94,30 @@ proptest! {
         pieces.retain(|piece| !piece.is_empty());
         let read = if beyond { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
 
-        let mut staying = PartialMessage::new(MAX, false, &read);
+        let mut kept = PartialMessage::new(MAX, false, &read);
         let mut reader = MessageReader::new(&read, MAX);
         let mut pieces = pieces.into_iter();
         loop {
             let piece: VecDeque<Vec<u8>> = pieces.next().into_iter().collect();
             let over = piece.is_empty();
             let mut stream = Pieces(piece.clone());
-            let (mut pace, mut dry) = (unbounded(), false);
+            let (mut pace, mut is_drained) = (unbounded(), false);
             let expected = all(|answers| {
-                let stream = Paced { stream: &mut stream, pace: &mut pace, dry: &mut dry };
-                staying.read(stream, answers).map(Some)
+                let stream = Paced { stream: &mut stream, pace: &mut pace, is_drained: &mut is_drained };
+                kept.read(stream, answers).map(Some)
             });
             let mut stream = Pieces(piece);
-            let came = all_turns(&mut reader, &mut stream, turn);
-            prop_assert_eq!(&came, &expected);
+            let result = all_turns(&mut reader, &mut stream, turn);
+            prop_assert_eq!(&result, &expected);
             if over || !matches!(expected.2.as_str(), text if text == would_block()) {
                 break;
             }
         }
     }
 
-    /// It is let go exactly where a message ends.
+    /// The state is dropped exactly at the end of a message.
     #[test]
-    fn a_reader_is_held_only_while_a_message_is_under_way(messages in prop::collection::vec(message(), 1..5)) {
+    fn reader_is_kept_only_while_a_message_is_incomplete(messages in prop::collection::vec(message(), 1..5)) {
         let mut reader = MessageReader::new(&[], MAX * 4);
         for frames in messages {
             let bytes = frames.concat();
@@ -130,17 +130,17 @@ proptest! {
                 let mut stream = Pieces(VecDeque::from([bytes[from..through].to_vec()]));
                 let (_, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
                 prop_assert_eq!(why, would_block());
-                // The beginning of a header is held by the sieve.
-                prop_assert!(through < bytes.len() || reader.under_way.is_none());
+                // The filter holds the beginning of a header.
+                prop_assert!(through < bytes.len() || reader.partial.is_none());
                 from = through;
             }
         }
     }
 }
 
-/// What is too large, in one frame or in fragments, is told where it stood, and what comes behind it is read.
+/// A message that is too large, in one frame or in fragments, is reported at its place, and what follows it is read.
 #[test]
-fn what_is_too_large_is_passed_over() {
+fn message_that_is_too_large_is_skipped() {
     let text = |text: &[u8]| frame(0x81, text);
     let bytes = [
         text(b"a"),
@@ -154,20 +154,20 @@ fn what_is_too_large_is_passed_over() {
     ];
     let mut reader = MessageReader::new(&[], MAX);
     let mut stream = Pieces(VecDeque::from([bytes.concat()]));
-    let (mut answers, mut came) = (Vec::new(), Vec::new());
+    let (mut answers, mut messages) = (Vec::new(), Vec::new());
     while let Ok(read) = reader.read(&mut stream, &mut answers, &mut unbounded()) {
-        came.push(read.map(|message| message.into_data().to_vec()));
+        messages.push(read.map(|message| message.into_data().to_vec()));
     }
-    let said = |text: &[u8]| Some(text.to_vec());
-    assert_eq!(came, [said(b"a"), None, said(b"b"), said(b"p"), None, said(b"c")]);
-    assert!(reader.under_way.is_none());
+    let message = |text: &[u8]| Some(text.to_vec());
+    assert_eq!(messages, [message(b"a"), None, message(b"b"), message(b"p"), None, message(b"c")]);
+    assert!(reader.partial.is_none());
 }
 
 fn would_block() -> String {
     Error::Io(ErrorKind::WouldBlock.into()).to_string()
 }
 
-/// A stream that has an empty fragment whenever it is asked, and counts what it gave.
+/// A stream of endless empty fragments that counts the bytes read from it.
 struct Fragments(usize);
 
 impl Read for Fragments {
@@ -182,16 +182,16 @@ impl Read for Fragments {
 
 #[test]
 fn endless_empty_fragments_end_the_turn_and_then_the_message() {
-    // Of a message, and of one that is passed over.
-    for (first, passed_over) in [(Vec::new(), 0), (vec![b'x'; MAX + 1], 1)] {
+    // In a message, and in one that is skipped.
+    for (first, skipped) in [(Vec::new(), 0), (vec![b'x'; MAX + 1], 1)] {
         let mut reader = MessageReader::new(&frame(0x01, &first), MAX);
         let mut stream = Fragments(0);
-        let (mut turns, mut told) = (0, 0);
+        let (mut turns, mut too_large) = (0, 0);
         let error = loop {
             turns += 1;
             let before = stream.0;
             match reader.read(&mut stream, &mut Vec::new(), &mut ReadBudget::of_a_turn(64, 16_384)) {
-                Ok(None) => told += 1,
+                Ok(None) => too_large += 1,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
                 other => break other.unwrap_err(),
             }
@@ -199,32 +199,32 @@ fn endless_empty_fragments_end_the_turn_and_then_the_message() {
             assert!(reader.may_have_more());
         };
         assert!(matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. })), "{error}");
-        assert!((2..64).contains(&turns) && told == passed_over, "{turns} turns, told {told} times");
+        assert!((2..64).contains(&turns) && too_large == skipped, "{turns} turns, {too_large} too large");
     }
 }
 
-/// What a client sends right behind saying who it is may be as large as what it sends later.
+/// A message that a client sends right after it has authenticated may be as large as later ones.
 #[test]
-fn what_follows_a_message_is_held_to_the_limit_that_is_set_by_then() {
+fn message_after_a_change_of_the_limit_has_the_new_limit_even_if_it_arrived_before() {
     let large = vec![b'x'; 20_000];
     for between in [Vec::new(), frame(0x8a, b"p")] {
         let bytes = [frame(0x81, b"auth"), between, frame(0x81, &large), frame(0x81, b"next")].concat();
-        for came in [0, 8, bytes.len()] {
-            let mut reader = MessageReader::new(&bytes[..came], 1_000);
-            let rest = [bytes[came..].to_vec()].into_iter().filter(|rest| !rest.is_empty());
+        for read in [0, 8, bytes.len()] {
+            let mut reader = MessageReader::new(&bytes[..read], 1_000);
+            let rest = [bytes[read..].to_vec()].into_iter().filter(|rest| !rest.is_empty());
             let mut stream = Pieces(rest.collect());
             let first = reader.read(&mut stream, &mut Vec::new(), &mut unbounded()).unwrap();
             assert_eq!(first.unwrap().into_data(), b"auth"[..]);
             reader.set_max_frame_bytes(MAX);
             let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
-            let said: Vec<_> = messages.iter().filter(|message| message.is_text()).map(Message::len).collect();
-            assert_eq!((said, why), (vec![large.len(), 4], would_block()));
+            let sizes: Vec<_> = messages.iter().filter(|message| message.is_text()).map(Message::len).collect();
+            assert_eq!((sizes, why), (vec![large.len(), 4], would_block()));
         }
     }
 }
 
 #[test]
-fn as_many_fragments_as_are_allowed_are_a_message() {
+fn message_with_the_largest_number_of_fragments_is_read() {
     let mut bytes = frame(0x01, b"a");
     for _ in 2..MAX_FRAGMENTS {
         bytes.extend(frame(0x00, b"b"));
@@ -242,33 +242,34 @@ fn as_many_fragments_as_are_allowed_are_a_message() {
 }
 
 proptest! {
-    /// A text is judged as it comes: what of it may still become UTF-8 is waited for, and no byte beyond.
+    /// The error is reported at the first byte after which the text cannot become UTF-8.
     #[test]
-    fn a_text_that_cannot_become_utf_8_ends_before_it_is_whole(
+    fn text_that_cannot_become_utf_8_is_refused_before_it_is_complete(
         text in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0xc0_u8, 0xe0..0xf5_u8], 0..12),
         more in any::<bool>(),
     ) {
         let bytes = frame(if more { 0x01 } else { 0x81 }, &[text.as_slice(), b"and so on"].concat());
-        let may_go_on = |text: &[u8]| std::str::from_utf8(text).map_or_else(|error| error.error_len().is_none(), |_| true);
+        let may_continue =
+            |text: &[u8]| std::str::from_utf8(text).map_or_else(|error| error.error_len().is_none(), |_| true);
         let mut reader = MessageReader::new(&[], MAX);
-        // Behind the header of two bytes comes the mask of four.
+        // The header has two bytes, and the mask four.
         for (at, byte) in bytes.iter().enumerate().take(6 + text.len()) {
             let mut stream = Pieces(VecDeque::from([vec![*byte]]));
             let (messages, _, why) = all(|answers| reader.read(&mut stream, answers, &mut unbounded()));
             prop_assert!(messages.is_empty());
-            let came = &text[..(at + 1).saturating_sub(6)];
-            if !may_go_on(came) {
-                prop_assert!(why.contains("UTF-8"), "{} after {:?}", why, came);
+            let received = &text[..(at + 1).saturating_sub(6)];
+            if !may_continue(received) {
+                prop_assert!(why.contains("UTF-8"), "{} after {:?}", why, received);
                 return Ok(());
             }
-            prop_assert_eq!(why, would_block(), "after {:?}", came);
+            prop_assert_eq!(why, would_block(), "after {:?}", received);
         }
     }
 }
 
-/// A frame that is wrong in another way than its spelling is told so, in whatever pieces it comes.
+/// A frame with another error gets that error, in any pieces.
 #[test]
-fn a_frame_that_is_not_allowed_is_no_text_that_is_not_utf_8() {
+fn frame_that_breaks_the_protocol_is_not_reported_as_invalid_utf_8() {
     let unmasked = [&[0x00, 20][..], &[0; 8], &[0xff; 12]].concat();
     let reserved = frame(0xb0, &[0xff; 20]);
     let within = [frame(0x01, b"a"), frame(0x81, &[0xff; 20])].concat();

@@ -1,10 +1,10 @@
-//! Whether the node is ready: named checks, each set by the component that knows, and each starting out unmet.
+//! Whether the node is ready: named checks, each set by the component that it is about. A new check is not met.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is missing, per check; `None` when nothing is.
+/// What is missing, for each check; `None` when nothing is.
 type Checks = BTreeMap<&'static str, Option<String>>;
 
 /// All checks of a node. Clones share them.
@@ -14,14 +14,14 @@ pub struct Readiness {
     checks: Arc<Mutex<Checks>>,
 }
 
-/// One check, in the hands of the component that knows. It keeps its last state when dropped.
+/// One check, held by its component. It keeps its last state when the handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Check {
     readiness: Readiness,
     name: &'static str,
 }
 
-/// What `/readyz` tells.
+/// The answer of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReadinessReport {
     /// Whether nothing is missing.
@@ -30,7 +30,7 @@ pub struct ReadinessReport {
     pub checks: Vec<CheckReport>,
 }
 
-/// What `/readyz` tells of one check.
+/// The result of one check in `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// Its name.
@@ -43,14 +43,14 @@ pub struct CheckReport {
 }
 
 impl Readiness {
-    /// Adds a check, unmet until its component says otherwise.
+    /// Adds a check. It is not met until its component sets it.
     pub fn register(&self, name: &'static str) -> Check {
         self.lock().insert(name, Some("not started yet".to_owned()));
         Check { readiness: self.clone(), name }
     }
 
-    /// Every check. A node without any is not ready, for it has not come to the point of knowing what it needs; nor
-    /// is one that drains.
+    /// Every check. A node without checks is not ready, because it has not started its parts yet. A node that drains
+    /// is not ready either.
     pub fn report(&self, draining: bool) -> ReadinessReport {
         let report = |(name, missing): (&&'static str, &Option<String>)| CheckReport {
             name,
@@ -75,7 +75,7 @@ impl Check {
         self.set(None);
     }
 
-    /// This is missing, in words for an operator.
+    /// Something is missing, described for an operator.
     pub fn missing(&self, what: impl Into<String>) {
         self.set(Some(what.into()));
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_is_when_every_check_is_met_and_nothing_drains() {
+    fn ready_only_when_all_checks_pass_and_no_drain() {
         let readiness = Readiness::default();
         assert!(!readiness.report(false).ready);
         let nats = readiness.register("nats");

@@ -1,5 +1,5 @@
-//! The metrics for all who ask: one rendering at a time, shared by those who asked before it began, and a pause after
-//! each, so that however many ask, and however fast, they take a small part of one processor and nothing else waits.
+//! The rendered metrics. One rendering at a time, shared by all requests that arrived before it began, and then a pause
+//! after it. So any number of requests uses a small part of one processor, and nothing else waits.
 
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,19 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The pause after a rendering is so many times as long as that took.
+/// The pause after a rendering is this many times as long as the rendering.
 const PAUSE: u32 = 9;
 
-/// The longest pause. Who scrapes by the rules of Prometheus waits for ten seconds.
+/// The longest pause. Prometheus waits ten seconds for a scrape by default.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Renders metrics for those who ask.
+/// Renders metrics for requests.
 #[derive(Debug)]
 pub(super) struct Scrapes<R> {
     render: R,
-    /// How many have asked.
+    /// The number of requests so far.
     asked: AtomicU64,
-    // Held while it is rendered, and for the pause before that.
+    // Locked during a rendering, and during the pause before it.
     last: Mutex<Rendered>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Scrapes<R> {
 #[derive(Debug)]
 struct Rendered {
     text: Bytes,
-    /// How many had asked when it began: for them it is new.
+    /// The number of requests when the rendering began: for those it is new.
     asked: u64,
     /// When the next may begin.
     next: Instant,
@@ -39,7 +39,7 @@ impl<R: Fn() -> String> Scrapes<R> {
         Self { render, asked: AtomicU64::new(0), last: Mutex::new(last) }
     }
 
-    /// What a rendering gives that began after this was called.
+    /// The text of a rendering that began after this call.
     pub(super) async fn text(&self) -> Bytes {
         let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let mut last = self.last.lock().await;
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use futures_util::future::join_all;
 
-    /// Renders how often it has rendered, and takes so long for it.
+    /// Renders the number of renderings so far, and takes the time `took` for each.
     fn counting(took: Duration) -> Scrapes<impl Fn() -> String> {
         let count = AtomicU64::new(0);
         Scrapes::new(move || {
@@ -72,16 +72,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_while_one_is_rendered_share_the_next() {
+    async fn requests_during_a_rendering_share_the_next_one() {
         let scrapes = counting(Duration::from_millis(1));
         assert_eq!(scrapes.text().await, "1");
         let texts = join_all((0..1_000).map(|_| scrapes.text())).await;
-        assert!(texts.iter().all(|text| text == "2"), "all had asked when the second began");
-        assert_eq!(scrapes.text().await, "3", "nobody is given what was rendered before");
+        assert!(texts.iter().all(|text| text == "2"), "all requests arrived before the second rendering");
+        assert_eq!(scrapes.text().await, "3", "a new request gets a new rendering");
     }
 
     #[tokio::test]
-    async fn who_asks_without_end_takes_a_tenth_of_a_processor() {
+    async fn endless_requests_use_a_tenth_of_a_processor() {
         const TOOK: Duration = Duration::from_millis(2);
         let scrapes = counting(TOOK);
         let begun = Instant::now();
@@ -92,11 +92,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_goes_before_its_turn_leaves_it_to_the_next() {
+    async fn cancelled_request_leaves_its_turn_to_the_next() {
         let scrapes = counting(Duration::from_millis(5));
         scrapes.text().await;
-        let gone = tokio::time::timeout(Duration::from_millis(1), scrapes.text()).await;
-        assert!(gone.is_err(), "it waits for the pause to end");
+        let cancelled = tokio::time::timeout(Duration::from_millis(1), scrapes.text()).await;
+        assert!(cancelled.is_err(), "it waits for the pause to end");
         assert_eq!(scrapes.text().await, "2");
     }
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, each told with the place where it stands and what to do.
+//! What can be wrong with a configuration. Each error names the place of the mistake and what to do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The file is not TOML.
@@ -44,7 +44,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where it goes wrong.
+        /// The position of the mistake.
         source: Box<toml::de::Error>,
     },
     /// A `--set` flag is not `key=value`.
@@ -55,7 +55,7 @@ pub enum ConfigError {
     },
     /// There is no such key.
     #[error(
-        "unknown key {key} in {origin}; the nearest known one is {nearest} (`tickwire config reference` lists all)"
+        "unknown key {key} in {origin}; the nearest known key is {nearest} (`tickwire config reference` lists all)"
     )]
     UnknownKey {
         /// The key as given.
@@ -65,7 +65,7 @@ pub enum ConfigError {
         /// The key that was probably meant.
         nearest: String,
     },
-    /// The value is of another type than the key takes.
+    /// The value has the wrong type for the key.
     #[error("{key} = {value} in {origin}: expected {expected}")]
     WrongType {
         /// The key.
@@ -74,7 +74,7 @@ pub enum ConfigError {
         value: String,
         /// Where.
         origin: Origin,
-        /// The type that it takes.
+        /// The type that the key takes.
         expected: &'static str,
     },
     /// The value is of the right type, but not allowed.
@@ -89,7 +89,7 @@ pub enum ConfigError {
         /// What is allowed.
         reason: String,
     },
-    /// Values that are each allowed do not go together.
+    /// Each value is allowed, but not together.
     #[error("{keys}: {reason}")]
     Conflict {
         /// The keys, with commas between.

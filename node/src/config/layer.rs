@@ -1,5 +1,5 @@
-//! One layer of the configuration, brought into the common form (dotted key, value, origin) and checked against the
-//! reference: a key that is unknown or of the wrong type is refused here, where its origin is still known.
+//! One layer of the configuration as entries (dotted key, value, origin), checked against the reference. A key that is
+//! unknown or of the wrong type is refused here, where its origin is still known.
 
 use super::error::{ConfigError, Origin};
 use crate::names;
@@ -12,7 +12,7 @@ pub(super) const REFERENCE: &str = include_str!("../../config/reference.toml");
 
 const ENV_PREFIX: &str = "TICKWIRE_";
 
-/// What keys there are, and a value of the type of each.
+/// All keys, with a value of the type of each.
 #[derive(Debug)]
 pub(super) struct Schema {
     leaves: BTreeMap<String, toml::Value>,
@@ -61,8 +61,8 @@ impl Schema {
         known.max_by_key(likeness).unwrap_or_default()
     }
 
-    /// Refuses an entry whose key is unknown, whose type is another than the reference's, or whose chosen name would
-    /// not do as a token of a subject.
+    /// Refuses an entry whose key is unknown, whose type differs from the reference, or whose chosen name cannot be a
+    /// token of a subject.
     fn check(&self, entry: &LayerEntry) -> Result<(), ConfigError> {
         let Some(example) = self.example(&entry.key) else {
             let nearest = self.nearest(&entry.key).to_owned();
@@ -77,7 +77,7 @@ impl Schema {
         }
     }
 
-    /// A text where a list is expected is a list of one.
+    /// A text in place of a list is a list of one.
     fn listed(&self, key: &str, value: toml::Value) -> toml::Value {
         match (self.example(key), value) {
             (Some(toml::Value::Array(_)), toml::Value::String(text)) => toml::Value::Array(vec![text.into()]),
@@ -85,8 +85,8 @@ impl Schema {
         }
     }
 
-    /// Turns the text of a variable or flag into the type that its key takes. What does not fit stays text, to be
-    /// refused by [`check`](Self::check) like any other value.
+    /// Turns the text of a variable or flag into the type of its key. A text that does not fit stays text, and
+    /// [`check`](Self::check) refuses it like any other value.
     fn read_text(&self, key: &str, text: &str) -> toml::Value {
         let as_text = || toml::Value::String(text.to_owned());
         match self.example(key) {
@@ -100,7 +100,7 @@ impl Schema {
     }
 }
 
-/// One value, with where it was given.
+/// One value and its origin.
 #[derive(Debug, Clone)]
 pub(super) struct LayerEntry {
     key: String,
@@ -129,7 +129,7 @@ impl LayerEntry {
     }
 }
 
-/// All that one source says.
+/// All entries of one source.
 #[derive(Debug, Clone)]
 pub(super) struct Layer(Vec<LayerEntry>);
 
@@ -167,8 +167,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Takes the variables `TICKWIRE_<SECTION>__<KEY>`. Others that start with `TICKWIRE_` are not ours to refuse (a
-    /// Kubernetes service named `tickwire` makes some), unless one underscore too few is all that is wrong with them.
+    /// Takes the variables `TICKWIRE_<SECTION>__<KEY>`. Other names with `TICKWIRE_` are ignored (a Kubernetes service
+    /// named `tickwire` sets some), except a name that is a key with only one underscore: that is an error.
     pub(super) fn from_env(schema: &Schema, env: &[(String, String)]) -> Result<Self, ConfigError> {
         let mut layer = Self(Vec::new());
         for (name, text) in env {

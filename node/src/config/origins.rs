@@ -1,4 +1,4 @@
-//! Web origins (RFC 6454) as the configuration lists them: one, all subdomains of one, or any.
+//! Web origins (RFC 6454) in the configuration: one, all subdomains of one, or any.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -9,9 +9,9 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum WebOrigin {
-    /// Any of them.
+    /// Any origin.
     Any,
-    /// Pages without an origin of their own, such as files, which say `null`.
+    /// Pages without an origin, such as files, which send `null`.
     Null,
     /// This one.
     One(WebAddress),
@@ -19,7 +19,7 @@ pub enum WebOrigin {
     Below(WebAddress),
 }
 
-/// Scheme, host and port, each spelled in the one way that makes equal ones the same.
+/// Scheme, host and port in a normal form, so that equal addresses compare equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebAddress {
     scheme: String,
@@ -28,7 +28,7 @@ pub struct WebAddress {
 }
 
 impl WebOrigin {
-    /// Whether this is the origin, or one of those, that a browser calls `origin`.
+    /// Whether the browser's `origin` is this origin, or one of these.
     pub fn has(&self, origin: &str) -> bool {
         let is = |matches: fn(&WebAddress, &WebAddress) -> bool, place: &WebAddress| {
             WebAddress::parse(origin).is_some_and(|origin| matches(&origin, place))
@@ -43,8 +43,8 @@ impl WebOrigin {
 }
 
 impl WebAddress {
-    /// Reads what has the form of an origin, with a slash behind it or not. Hosts are compared in lower case, and the
-    /// scheme's own port is none.
+    /// Reads an origin, with or without a slash at its end. Hosts are in lower case. The default port of the scheme is
+    /// `None`.
     fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let bare = url.username().is_empty() && url.password().is_none() && matches!(url.path(), "" | "/");
@@ -81,7 +81,7 @@ impl FromStr for WebOrigin {
             None => (false, rest),
         };
         if rest.contains('*') || scheme.contains('*') {
-            return refused("has a * elsewhere than in place of whole subdomains");
+            return refused("has a * that does not stand for whole subdomains");
         }
         match WebAddress::parse(&format!("{scheme}://{rest}")) {
             Some(place) if below => Ok(Self::Below(place)),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_compared_as_browsers_mean_them() {
+    fn origins_match_as_in_browsers() {
         for (listed, origin, has) in [
             ("*", "https://a.example", true),
             ("*", "null", true),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_match_no_page_is_refused() {
+    fn origins_that_match_no_page_are_refused() {
         for text in [
             "",
             "app.example.com",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_shown_as_it_can_be_read() {
+    fn origin_is_shown_in_the_form_that_can_be_parsed() {
         for text in ["*", "null", "https://a.example", "https://*.a.example:8443"] {
             assert_eq!(text.parse::<WebOrigin>().unwrap().to_string(), text);
         }

@@ -1,4 +1,4 @@
-//! What keys demand of each other, beyond the range of each.
+//! Rules between keys, beyond the range of each.
 
 use tickwire_core::event::{Kind, Kinds};
 
@@ -10,7 +10,7 @@ use super::values::Secret;
 const LEAST_SECRET_BYTES: usize = 32;
 
 impl AuthConfig {
-    /// The secret that tokens are checked with, or none in `dev` mode. Only nodes that take clients need to ask.
+    /// The secret to check tokens with, or none in `dev` mode. Only nodes with clients need it.
     ///
     /// # Errors
     /// When the mode is `jwt` and the secret is missing or too short.
@@ -32,20 +32,20 @@ impl AuthConfig {
 }
 
 impl EventsConfig {
-    /// The kinds that a cluster takes: the built-in ones, and these.
+    /// The kinds that a cluster accepts: the built-in ones, and the configured ones.
     pub fn taken(&self) -> Kinds {
         Kinds::new(self.kinds.iter().map(|(kind, audience)| (Kind::from(kind.as_str()), *audience)))
     }
 }
 
-/// What a `resume` takes for each subscription beside its filter's names: its own name, its fields and their numbers.
+/// The bytes of a `resume` for each subscription beside its filter's names: the subscription's name, fields, numbers.
 const SUBSCRIPTION_BYTES: usize = 256;
 
-/// What a `resume` takes for each partition: its part of the position, and what was seen of it.
+/// The bytes of a `resume` for each partition: its part of the position, and the last seen sequence.
 const PARTITION_BYTES: usize = 32;
 
 impl Config {
-    /// How large the `resume` of a session becomes that has all that a session may have.
+    /// The size of the `resume` of a session that uses all its limits.
     fn largest_resume(&self) -> usize {
         let Self { gateway, stream, .. } = self;
         let partitions = stream.partitions as usize * PARTITION_BYTES;
@@ -53,7 +53,7 @@ impl Config {
         gateway.max_filter_bytes.saturating_add(subscriptions).saturating_add(partitions)
     }
 
-    /// Checks what keys demand of each other.
+    /// Checks the rules between keys.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let Self { events, membership, stream, nats, gateway, .. } = self;
         let logins = [!nats.user.is_empty(), !nats.token.is_empty(), nats.credentials.is_some()]

@@ -1,5 +1,5 @@
-//! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. What a key
-//! means, its unit and default stand in that file; here stand its type and range (durations in milliseconds).
+//! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. That file
+//! explains the meaning, unit and default of a key; this one has its type and range (durations in milliseconds).
 
 use super::origins::WebOrigin;
 use super::values::{self, Secret};
@@ -27,13 +27,13 @@ pub struct Config {
     pub events: EventsConfig,
     /// The admin server.
     pub admin: AdminConfig,
-    /// How nodes know of each other.
+    /// How nodes find each other.
     pub membership: MembershipConfig,
     /// The router's engine.
     pub router: RouterConfig,
     /// The gateway's engine and limits.
     pub gateway: GatewayConfig,
-    /// How clients say who they are.
+    /// How clients authenticate.
     pub auth: AuthConfig,
 }
 
@@ -53,7 +53,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The node's name: the configured one, else the role and eight random digits. To be called once at the start.
+    /// The node's name: the configured one, or the role and eight random digits. Call it once, at the start.
     pub fn identity(&self, role: &str) -> String {
         self.id.clone().unwrap_or_else(|| format!("{role}-{:08x}", rand::rng().random::<u32>()))
     }
@@ -63,9 +63,9 @@ impl NodeConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// One object a line, or for people.
+    /// JSON lines, or text for people.
     pub format: LogFormat,
-    /// The directives that say what is logged.
+    /// The log directives.
     #[serde(deserialize_with = "values::log_level")]
     pub level: String,
 }
@@ -76,7 +76,7 @@ pub struct LogConfig {
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// For people.
+    /// Text for people.
     Pretty,
 }
 
@@ -178,16 +178,16 @@ pub struct AdminConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MembershipConfig {
-    /// The time between two beats.
+    /// The time between two membership beats.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<20, 10_000, _>")]
     pub beat_interval: Duration,
-    /// The silence after which a node is out of the view.
+    /// The silence after which a node is removed from the view.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 300_000, _>")]
     pub timeout: Duration,
     /// How long a lease lasts unless it is renewed.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<1_000, 60_000, _>")]
     pub lease_ttl: Duration,
-    /// The time between two ticks of a partition.
+    /// The time between two partition heartbeats.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
     pub tick_interval: Duration,
 }
@@ -196,16 +196,16 @@ pub struct MembershipConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouterConfig {
-    /// How long a batch is gathered.
+    /// How long a batch is collected.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub flush_window: Duration,
     /// Batches a second before windows grow.
     #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
     pub batch_rate: u32,
-    /// How large a batch grows.
+    /// The largest size of a batch.
     #[serde(deserialize_with = "values::within::<1_024, 524_288, _, _>")]
     pub flush_bytes: usize,
-    /// The time between two checkpoints of a floor.
+    /// The time between two checkpoints of a partition.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<20, 60_000, _>")]
     pub checkpoint_interval: Duration,
     /// How long the interest of a silent gateway is kept.
@@ -217,7 +217,7 @@ pub struct RouterConfig {
     /// Messages read for replays in a second; every 4 KiB of a large one count as one more.
     #[serde(deserialize_with = "values::within::<100, 10_000_000, _, _>")]
     pub replay_rate: u32,
-    /// How large an answer grows.
+    /// The largest size of an answer.
     #[serde(deserialize_with = "values::within::<65_536, 3_670_016, _, _>")]
     pub replay_bytes: usize,
 }
@@ -249,28 +249,28 @@ pub struct GatewayConfig {
     /// How long a client may take to read an answer.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub write_timeout: Duration,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     #[serde(deserialize_with = "values::networks")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Sockets that have not said who they are.
+    /// WebSockets that are not authenticated yet.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_unnamed: usize,
-    /// How long a connection may stay unnamed.
+    /// How long a connection may stay unauthenticated.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 60_000, _>")]
     pub auth_timeout: Duration,
     /// The largest frame from a client.
     #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
     pub max_frame_bytes: usize,
-    /// Frames a second that are read of a client.
+    /// Frames a second that are read from a client.
     #[serde(deserialize_with = "values::within::<10, 1_000_000, _, _>")]
     pub read_frames: u32,
-    /// Bytes a second that are read of a client.
+    /// Bytes a second that are read from a client.
     #[serde(deserialize_with = "values::within::<65_536, 1_073_741_824, _, _>")]
     pub read_bytes: u32,
     /// Malformed frames in a minute before the close.
     #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
     pub max_malformed: u32,
-    /// Commands a second of a session; 0 is any number.
+    /// Commands a second of a session; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub command_rate: u32,
     /// Commands of a session at once.
@@ -291,17 +291,17 @@ pub struct GatewayConfig {
     /// How long a session may be slow.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 600_000, _>")]
     pub slow_deadline: Duration,
-    /// Whether there are windows.
+    /// Whether events are collected in windows.
     pub batching: bool,
-    /// Whether urgent events overtake.
+    /// Whether urgent events overtake others.
     pub lanes: bool,
-    /// Events a second of a user; 0 is any number.
+    /// Events a second of a user; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub rate: u32,
-    /// Critical events a second of a session that wait for nothing.
+    /// Critical events a second of a session that do not wait.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub critical_rate: u32,
-    /// Events an hour of a subscription; 0 is any number.
+    /// Events an hour of a subscription; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000_000, _, _>")]
     pub max_events_per_hour: u32,
     /// The rates of plans.
@@ -310,63 +310,63 @@ pub struct GatewayConfig {
     /// The default window.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub window: Duration,
-    /// How long unwanted interest is kept.
+    /// How long interest is kept that no session needs.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub shrink_delay: Duration,
-    /// How long interest deltas are gathered.
+    /// How long interest deltas are collected.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 1_000, _>")]
     pub delta_window: Duration,
-    /// How long a partition of which nothing comes may hold up a confirmation.
+    /// How long a partition from which nothing arrives may delay a confirmation.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<10, 60_000, _>")]
     pub confirm_timeout: Duration,
-    /// How long a gap may close by itself.
+    /// How long a gap may stay open before it is requested again.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 10_000, _>")]
     pub gap_grace: Duration,
     /// Bytes of events held behind gaps.
     #[serde(deserialize_with = "values::within::<65_536, 17_179_869_184, _, _>")]
     pub hold_bytes: usize,
-    /// Replays under way at the same time.
+    /// Replays in progress at the same time.
     #[serde(deserialize_with = "values::within::<1, 1_024, _, _>")]
     pub replays: usize,
-    /// How long an answering router may be silent.
+    /// How long a router may be silent during an answer.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<50, 60_000, _>")]
     pub replay_timeout: Duration,
-    /// How long a gap is asked for in vain before it is told.
+    /// How long a gap is requested without success before it is reported as lost.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<1_000, 86_400_000, _>")]
     pub give_up_after: Duration,
-    /// The longest range asked for.
+    /// The longest range of a request.
     #[serde(deserialize_with = "values::within::<1_000, 1_000_000_000, _, _>")]
     pub replay_range: u64,
-    /// How far back the past of a new subscription may reach.
+    /// How far back the backfill of a new subscription may reach.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 2_592_000_000, _>")]
     pub history: Duration,
-    /// Sequences of the past a second of a user; 0 is any number.
+    /// Sequences a second for the backfill of a user; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000_000, _, _>")]
     pub catch_up_rate: u32,
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,
-    /// Connections admitted in a second; 0 is any number.
+    /// Connections admitted in a second; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub admission_rate: u32,
-    /// Over how long a drain sends sessions away.
+    /// The time over which a drain sends sessions away.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub drain_window: Duration,
-    /// Percent of the sessions sent to newcomers in a second; 0 is none.
+    /// Percent of the sessions sent to gateways that joined, in a second; 0 is none.
     #[serde(deserialize_with = "values::within::<0, 100, _, _>")]
     pub rebalance_rate: u32,
-    /// How long the members must stay the same before that.
+    /// How long the members must stay the same before a rebalance.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub rebalance_cooldown: Duration,
-    /// Where clients reach a gateway by name; empty where they cannot.
+    /// The address of a gateway by name; empty if there is none.
     #[serde(deserialize_with = "values::connect_url")]
     pub connect_url: String,
-    /// The web origins that may connect; none listed is any.
+    /// The web origins that may connect; an empty list allows any.
     pub allowed_origins: Vec<WebOrigin>,
 }
 
 impl GatewayConfig {
-    /// How many events a second a user of `plan` is sent; 0 is any number.
+    /// How many events a second a user of `plan` is sent; 0 is no limit.
     #[must_use]
     pub fn rate_of(&self, plan: Option<&str>) -> u32 {
         plan.and_then(|plan| self.plans.get(plan)).copied().unwrap_or(self.rate)
@@ -377,25 +377,25 @@ impl GatewayConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// By token, or for development.
+    /// Tokens, or `dev`.
     pub mode: AuthMode,
-    /// What signs the tokens.
+    /// The secret that signs the tokens.
     pub jwt_secret: Secret,
-    /// Whom tokens may be for; none listed is anyone.
+    /// The allowed audiences of tokens; an empty list allows any.
     pub audience: Vec<String>,
-    /// Who may have issued tokens; none listed is anyone.
+    /// The allowed issuers of tokens; an empty list allows any.
     pub issuer: Vec<String>,
-    /// How long tokens are taken beyond their times.
+    /// How long tokens are valid before and after their times.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub leeway: Duration,
 }
 
-/// How clients say who they are.
+/// How clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// By a signed token.
     Jwt,
-    /// By `?user=name`, believed.
+    /// By `?user=name`, which is trusted.
     Dev,
 }

@@ -1,5 +1,5 @@
 //! How single values are read and written: durations as people write them, ranges, tokens, paths that may be empty,
-//! secrets. Each refuses what it does not allow with a text that tells what it does.
+//! secrets. The error of each names what is allowed.
 
 use crate::names;
 use ipnet::IpNet;
@@ -49,7 +49,7 @@ where
     allowed.and_then(|found| T::try_from(found).ok()).ok_or_else(refusal)
 }
 
-/// Reads rates by name, each 0 to 1,000,000. From flags and the environment they come as text.
+/// Reads rates by name, each 0 to 1,000,000. Values from flags and the environment are text.
 pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -69,7 +69,7 @@ pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeM
     written.into_iter().map(read).collect()
 }
 
-/// Reads the address of a gateway with a place for its name, or none.
+/// Reads the address of a gateway with a placeholder for its name, or an empty text.
 pub(super) fn connect_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let is_url = ["ws://", "wss://"].iter().any(|scheme| text.starts_with(scheme));
@@ -89,13 +89,13 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
 }
 
-/// Reads a name that has to be one token of a subject.
+/// Reads a name that must be one token of a subject.
 pub(super) fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if names::is_token(&text) { Ok(text) } else { Err(D::Error::custom(names::TOKEN_RULE)) }
 }
 
-/// Reads a name as [`token`] does, or none.
+/// Reads a name as [`token`] does; empty is `None`.
 pub(super) fn optional_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_str() {
@@ -110,7 +110,7 @@ pub(super) fn show_optional<S: Serializer>(value: &Option<String>, serializer: S
     serializer.serialize_str(value.as_deref().unwrap_or_default())
 }
 
-/// Reads a path, or none when it is empty.
+/// Reads a path; empty is `None`.
 pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok((!text.is_empty()).then(|| text.into()))
@@ -121,7 +121,7 @@ pub(super) fn show_path<S: Serializer>(value: &Option<PathBuf>, serializer: S) -
     value.as_deref().unwrap_or(Path::new("")).serialize(serializer)
 }
 
-/// Reads the directives that say what is logged.
+/// Reads the log directives.
 pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     match tracing_subscriber::EnvFilter::builder().parse(&text) {
@@ -132,22 +132,22 @@ pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
     }
 }
 
-/// Reads a list of NATS addresses. Names and passwords have keys of their own, which keeps them out of logs.
+/// Reads a list of NATS addresses. User and password have keys of their own, which keeps them out of logs.
 pub(super) fn nats_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.contains('@') {
         return Err(D::Error::custom("must not hold a user or password: use nats.user and nats.password"));
     }
-    let good =
+    let valid =
         text.split(',').all(|url| !url.trim().is_empty() && url.trim().parse::<async_nats::ServerAddr>().is_ok());
-    if good {
+    if valid {
         Ok(text)
     } else {
         Err(D::Error::custom("must be NATS addresses with commas between, such as nats://127.0.0.1:4222"))
     }
 }
 
-/// A text that is never shown: not in logs, errors or the configuration in effect.
+/// A text that is never shown: not in logs, errors or the shown configuration.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
@@ -162,7 +162,7 @@ impl Secret {
         &self.0
     }
 
-    /// Whether none is given.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

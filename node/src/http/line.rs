@@ -1,8 +1,8 @@
-//! One connection, as its deadlines see it: it waits for a request, a request is coming, or an answer is leaving.
+//! The deadlines of one connection, by its phase: it waits for a request, receives a request, or sends an answer.
 //!
-//! [`Timed`] is how the HTTP server sees the connection. It knows by what passes through it in which phase the
-//! connection is, and ends it when that lasts too long. So the time between two requests and the time that a head takes
-//! are different things, and an answer that nobody reads has an end.
+//! [`Timed`] wraps the connection for the HTTP server. It sees the phase by the bytes that pass through it, and ends
+//! the connection when a phase lasts too long. So the time between two requests and the time of a head have separate
+//! limits, and an answer that the peer does not read ends.
 
 use super::places::ConnectionSlot;
 use crate::clock::Clock;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// To send the head of a request, from its first byte on; of the first request, from the connection on.
+    /// To send the head of a request, from its first byte; for the first request, from the start of the connection.
     pub head: Duration,
     /// To send another request.
     pub idle: Duration,
@@ -38,14 +38,14 @@ impl Deadlines {
     }
 }
 
-/// What a connection is about.
+/// What a connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// A request is coming.
+    /// A request is arriving.
     Head,
-    /// An answer is leaving.
+    /// An answer is being sent.
     Answering,
-    /// The next request is waited for.
+    /// The connection waits for the next request.
     Idle,
 }
 
@@ -59,7 +59,7 @@ impl Phase {
     }
 }
 
-/// What the parts of a connection know together: its place, and its phase and since when.
+/// What the parts of a connection share: its slot, its phase and the start of the phase.
 #[derive(Debug)]
 pub(super) struct ConnectionDeadline {
     clock: Clock,
@@ -69,7 +69,7 @@ pub(super) struct ConnectionDeadline {
 }
 
 impl ConnectionDeadline {
-    /// A new connection, whose first request is coming.
+    /// A new connection, whose first request is arriving.
     pub(super) fn new(clock: Clock, place: ConnectionSlot) -> Self {
         let line = Self { clock, place, phase: AtomicU64::new(0) };
         line.enter(Phase::Head);
@@ -94,7 +94,7 @@ impl ConnectionDeadline {
         (phase, Millis(packed >> 2))
     }
 
-    /// Waits until another connection needs the place.
+    /// Waits until the slot is given to another connection.
     pub(super) async fn displaced(&self) {
         self.place.displaced().await;
     }
@@ -119,7 +119,7 @@ impl<S> Timed<S> {
         self.stream
     }
 
-    /// Nothing moves at the moment: waits for the deadline, too.
+    /// The stream is pending: also waits for the deadline.
     fn check(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let (phase, since) = self.line.phase();
         let deadline = self.line.clock.at(since) + self.deadlines.of(phase);
@@ -132,7 +132,7 @@ impl<S> Timed<S> {
         })
     }
 
-    /// What was polled, unless it waits and time is up.
+    /// The poll result, or a timeout if it is pending and the time is up.
     fn timed<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Pending => self.check(cx).map(Err),
@@ -140,7 +140,7 @@ impl<S> Timed<S> {
         }
     }
 
-    /// Something is written: an answer, if only to a request that could not be read.
+    /// Notes that an answer is written, even if only to a request that could not be read.
     fn writes(&self) {
         if self.line.phase().0 != Phase::Answering {
             self.line.enter(Phase::Answering);
@@ -180,7 +180,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.stream.is_write_vectored()
     }
 
-    // The HTTP server flushes when it has written all that it has.
+    // The HTTP server flushes when it has written everything.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(polled, Poll::Ready(Ok(()))) && self.line.phase().0 == Phase::Answering {

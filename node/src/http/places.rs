@@ -1,5 +1,5 @@
-//! A bounded number of places, and who goes when they are all taken: of the source that has most of them, the one that
-//! has waited for longest. So a source that floods displaces itself, and others find a place.
+//! A bounded number of slots. When all are taken, a new connection displaces the one that has waited longest, of the
+//! source that has the most slots. So a source that floods displaces itself, and others get a slot.
 
 use super::source::{ClientSource, Proxies};
 use slab::Slab;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tickwire_core::ids::Millis;
 use tokio::sync::Notify;
 
-/// How long one who is being served is left in peace, in milliseconds; then it counts as one who waits, as it is the
-/// peer that does not take its answer.
-const PEACE_MS: u64 = 1_000;
+/// How long a connection that is being served cannot be displaced, in milliseconds. After that it counts as waiting,
+/// because its peer does not read the answer.
+const PROTECTED_MS: u64 = 1_000;
 
-/// The places. Clones share them.
+/// The slots. Clones share them.
 #[derive(Debug, Clone)]
 pub struct ConnectionSlots(Arc<SharedSlots>);
 
@@ -21,7 +21,7 @@ pub struct ConnectionSlots(Arc<SharedSlots>);
 struct SharedSlots {
     most: usize,
     proxies: Arc<Proxies>,
-    // Held to count, and to look through the places when all are taken.
+    // Locked to count, and to search the slots when all are taken.
     taken: Mutex<TakenSlots>,
     freed: Notify,
 }
@@ -32,17 +32,17 @@ struct TakenSlots {
     by_source: HashMap<ClientSource, usize>,
 }
 
-/// Who has a place, as far as it is known here.
+/// The state of the holder of a slot, as seen from the other side.
 #[derive(Debug)]
 struct SlotHolder {
-    /// Since when it waits or is served, in milliseconds.
+    /// The time from which it waits or is served, in milliseconds.
     since: AtomicU64,
     served: AtomicBool,
     displaced: Notify,
     gone: AtomicBool,
 }
 
-/// A taken place, free again when it is dropped.
+/// A taken slot, free again when it is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     at: usize,
@@ -51,18 +51,18 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    /// So many places.
+    /// Slots, at most `most`.
     pub fn new(most: usize, proxies: Arc<Proxies>) -> Self {
         Self(Arc::new(SharedSlots { most, proxies, taken: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// A place, unless all are taken.
+    /// A slot, unless all are taken.
     pub fn take(&self, source: ClientSource, now: Millis) -> Option<ConnectionSlot> {
         let mut taken = self.0.lock();
         (taken.places.len() < self.0.most).then(|| self.insert(&mut taken, source, now))
     }
 
-    /// The place of one that waits. Until that one has gone there is one more than there should be. `None` if nobody waits.
+    /// The slot of a waiting connection. Until that one has ended there is one too many. `None` if nobody waits.
     pub fn take_over(&self, source: ClientSource, now: Millis) -> Option<ConnectionSlot> {
         self.displace(now).then(|| self.insert(&mut self.0.lock(), source, now))
     }
@@ -79,23 +79,23 @@ impl ConnectionSlots {
         ConnectionSlot { at, holder, shared: Arc::clone(&self.0) }
     }
 
-    /// Tells one that waits to go. `false` if there is none.
+    /// Notifies a waiting connection that it has to end. `false` if none waits.
     pub fn displace(&self, now: Millis) -> bool {
         let taken = self.0.lock();
         let waits = |holder: &SlotHolder| {
             let since = holder.since.load(Ordering::Relaxed);
-            let in_peace = holder.served.load(Ordering::Relaxed) && now.0.saturating_sub(since) < PEACE_MS;
-            !in_peace && !holder.gone.load(Ordering::Relaxed)
+            let is_protected = holder.served.load(Ordering::Relaxed) && now.0.saturating_sub(since) < PROTECTED_MS;
+            !is_protected && !holder.gone.load(Ordering::Relaxed)
         };
         let weight = |(source, count): &(&ClientSource, &usize)| (!self.0.proxies.has(source.address()), **count);
         let heaviest = taken.by_source.iter().max_by_key(weight).map(|(source, _)| *source);
         let longest = |of: Option<ClientSource>| {
-            let those = taken
+            let candidates = taken
                 .places
                 .iter()
                 .map(|(_, place)| place)
                 .filter(|(source, holder)| of.is_none_or(|of| of == *source) && waits(holder));
-            those.min_by_key(|(_, holder)| holder.since.load(Ordering::Relaxed))
+            candidates.min_by_key(|(_, holder)| holder.since.load(Ordering::Relaxed))
         };
         let chosen = longest(heaviest).or_else(|| longest(None));
         if let Some((_, holder)) = chosen {
@@ -105,7 +105,7 @@ impl ConnectionSlots {
         chosen.is_some()
     }
 
-    /// Waits until a place is left. To be called after [`Self::displace`], by one at a time.
+    /// Waits until a slot is free. Call it after [`Self::displace`], and only from one task at a time.
     pub async fn freed(&self) {
         loop {
             let freed = self.0.freed.notified();
@@ -124,13 +124,13 @@ impl SharedSlots {
 }
 
 impl ConnectionSlot {
-    /// From now on it waits or is served.
+    /// Notes that it is served, or waits, from `now` on.
     pub fn is_served(&self, now: Millis, served: bool) {
         self.holder.since.store(now.0, Ordering::Relaxed);
         self.holder.served.store(served, Ordering::Relaxed);
     }
 
-    /// Waits until another one needs the place.
+    /// Waits until another connection needs the slot.
     pub async fn displaced(&self) {
         self.holder.displaced.notified().await;
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_displaces_itself_the_longest_waiting_first() {
+    fn flood_displaces_its_own_longest_waiting_connection() {
         let places = ConnectionSlots::new(4, Arc::default());
         let honest = places.take(source(1), Millis(0)).unwrap();
         let flood: Vec<ConnectionSlot> = (1..4).map(|at| places.take(source(2), Millis(at)).unwrap()).collect();
@@ -173,7 +173,7 @@ mod tests {
         flood[0].is_served(Millis(5), true);
         assert!(places.displace(Millis(9)));
         assert_eq!(flood.iter().map(is_displaced).collect::<Vec<_>>(), [false, true, false]);
-        // The same one is not told twice.
+        // The same connection is not displaced twice.
         assert!(places.displace(Millis(9)) && is_displaced(&flood[2]) && !is_displaced(&honest));
         drop(flood);
         assert!(places.freed().now_or_never().is_some());
@@ -181,19 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn one_who_is_served_is_left_in_peace_for_a_while() {
+    fn served_connection_cannot_be_displaced_for_a_while() {
         let places = ConnectionSlots::new(1, Arc::default());
         let place = places.take(source(1), Millis(0)).unwrap();
         place.is_served(Millis(10), true);
-        assert!(!places.displace(Millis(10 + PEACE_MS - 1)) && !is_displaced(&place));
-        assert!(places.displace(Millis(10 + PEACE_MS)) && is_displaced(&place));
-        assert!(!places.displace(Millis(10 + PEACE_MS)));
+        assert!(!places.displace(Millis(10 + PROTECTED_MS - 1)) && !is_displaced(&place));
+        assert!(places.displace(Millis(10 + PROTECTED_MS)) && is_displaced(&place));
+        assert!(!places.displace(Millis(10 + PROTECTED_MS)));
         drop(place);
         assert!(places.0.lock().by_source.is_empty());
     }
 
     #[test]
-    fn a_proxy_is_displaced_last() {
+    fn connections_of_a_proxy_are_displaced_last() {
         let proxies = Proxies::new(vec!["192.0.2.1/32".parse().unwrap()]);
         let places = ConnectionSlots::new(3, Arc::new(proxies));
         let proxied: Vec<ConnectionSlot> = (0..2).map(|at| places.take(source(1), Millis(at)).unwrap()).collect();

@@ -1,14 +1,14 @@
-//! Where a request comes from, as far as it is counted: an address or, of IPv6, the network of a subscriber.
+//! The source of a request, as it is counted: an IPv4 address, or the network of a subscriber for IPv6.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// One who connects: an IPv4 address, or the /64 of an IPv6 one, which one subscriber has all of.
+/// A source: an IPv4 address, or the /64 of an IPv6 address, which belongs to one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientSource(IpAddr);
 
 impl ClientSource {
-    /// The source of an address. An IPv4 address may be written as an IPv6 one.
+    /// The source of an address. An IPv4 address may be mapped into IPv6.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(v6) => {
@@ -25,7 +25,7 @@ impl ClientSource {
     }
 }
 
-/// The load balancers and proxies whose word about their clients is believed.
+/// The load balancers and proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies(Vec<IpNet>);
 
@@ -35,14 +35,14 @@ impl Proxies {
         Self(networks)
     }
 
-    /// Whether this is one of them.
+    /// Whether the address is in one of them.
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Who sent a request: the peer or, if that is a proxy, the last in `X-Forwarded-For` that is none. Whatever stands
-    /// before that was written by the client itself.
+    /// The client of a request: the peer or, if it is a proxy, the last address in `X-Forwarded-For` that is not a
+    /// proxy. Entries before that one were written by the client itself.
     pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a str>) -> IpAddr {
         if !self.has(peer) {
             return peer;
@@ -60,7 +60,7 @@ impl Proxies {
     }
 }
 
-/// An address of `X-Forwarded-For`, which some proxies write with a port.
+/// An address of `X-Forwarded-For`. Some proxies add a port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim();
     let bare = hop.strip_prefix('[').and_then(|hop| hop.split(']').next()).unwrap_or(hop);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_is_one_source_whatever_of_its_addresses_it_uses() {
+    fn all_addresses_of_a_subscriber_are_one_source() {
         assert_eq!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:2:ffff::9")));
         assert_ne!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:3::1")));
         assert_eq!(ClientSource::of(ip("::ffff:192.0.2.7")), ClientSource::of(ip("192.0.2.7")));
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_believed_and_nobody_else() {
+    fn only_proxies_are_trusted_for_the_client_address() {
         let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         let client = |peer: &str, headers: &[&str]| proxies.client(ip(peer), headers.iter().copied()).to_string();
         assert_eq!(client("192.0.2.1", &["198.51.100.1"]), "192.0.2.1", "not a proxy");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        // What the client wrote itself stands before what the proxies added.
+        // Entries of the client stand before those of the proxies.
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("fd00::1", &["[2001:db8::1]:4711"]), "2001:db8::1");

@@ -3,14 +3,14 @@ use super::*;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long anything here may take.
+/// The deadline for any step of these tests.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const HEAD: Duration = Duration::from_millis(300);
 const IDLE: Duration = Duration::from_millis(1200);
 const WRITE: Duration = Duration::from_millis(300);
 
-/// A server, where it listens, and how it is told to close and to stop.
+/// A server, its address, and the tokens that close and stop it.
 struct Running {
     address: SocketAddr,
     closing: CancellationToken,
@@ -39,7 +39,7 @@ impl Running {
     }
 }
 
-/// Sends a request and reads its answer.
+/// Sends a request and reads the answer.
 async fn ask(client: &mut TcpStream) -> String {
     client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -49,17 +49,17 @@ async fn ask(client: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Reads to the end, and tells how long that took.
+/// Reads to the end, and returns how long that took.
 async fn end(client: &mut TcpStream) -> Duration {
     let start = Instant::now();
     let mut rest = Vec::new();
-    // A connection that is reset has ended, too.
+    // A reset connection has ended, too.
     timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the server ends the connection").ok();
     start.elapsed()
 }
 
 #[tokio::test]
-async fn a_head_has_a_deadline_from_its_first_byte_and_the_time_between_requests_another() {
+async fn head_and_idle_time_have_separate_deadlines() {
     let server = start(8).await;
     let mut silent = server.connect().await;
     assert!((HEAD..IDLE).contains(&end(&mut silent).await));
@@ -78,7 +78,7 @@ async fn a_head_has_a_deadline_from_its_first_byte_and_the_time_between_requests
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_has_a_deadline() {
+async fn unread_answer_has_a_deadline() {
     let server = start(8).await;
     let mut client = server.connect().await;
     let flood = async {
@@ -90,7 +90,7 @@ async fn an_answer_that_nobody_reads_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_say_once_for_which_host_it_is_is_refused() {
+async fn request_without_exactly_one_host_is_refused() {
     let server = start(8).await;
     for (head, status) in [
         ("GET / HTTP/1.1\r\n\r\n", "400"),
@@ -107,16 +107,16 @@ async fn a_request_that_does_not_say_once_for_which_host_it_is_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_waits_makes_place_for_one_who_comes() {
+async fn waiting_connection_makes_room_for_a_new_one() {
     let server = start(2).await;
     let mut waiting = [server.connect().await, server.connect().await];
     ask(&mut waiting[0]).await;
     ask(&mut waiting[1]).await;
     let mut third = server.connect().await;
     ask(&mut third).await;
-    assert!(end(&mut waiting[0]).await < IDLE / 2, "the one that has waited for longest");
+    assert!(end(&mut waiting[0]).await < IDLE / 2, "the one that has waited longest");
     ask(&mut waiting[1]).await;
-    // Hundreds that say nothing keep nobody out.
+    // Hundreds of silent connections do not keep others out.
     let mut flood = Vec::new();
     for round in 0..300 {
         flood.push(server.connect().await);
@@ -127,7 +127,7 @@ async fn whoever_waits_makes_place_for_one_who_comes() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_its_connection_and_no_other() {
+async fn panic_ends_only_its_own_connection() {
     let server = start(8).await;
     let mut other = server.connect().await;
     ask(&mut other).await;
@@ -138,7 +138,7 @@ async fn a_panic_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_answers_and_one_that_stops_ends() {
+async fn closing_server_still_answers_and_stopped_server_ends() {
     let server = start(8).await;
     let (mut early, mut idle) = (server.connect().await, server.connect().await);
     assert!(!ask(&mut early).await.contains("connection: close"));

@@ -1,4 +1,4 @@
-//! Making a connection: which server, TCP, TLS, and the first words.
+//! Opening a connection: choice of the server, TCP, TLS, and login.
 
 use super::login::{self, ServerInfo};
 use super::parse::{Op, Parser};
@@ -21,27 +21,27 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// How long one attempt at one server may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many servers are remembered that others have told of.
+/// How many discovered servers are remembered.
 const DISCOVERED: usize = 64;
 
-/// A connection that the server has let in.
+/// A connection whose login the server has accepted.
 pub(super) struct LinkConnection {
     pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
     pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
-    /// What was read and not looked at.
+    /// Bytes that were read but not parsed yet.
     pub(super) buffer: BytesMut,
     pub(super) parser: Parser,
     pub(super) info: ServerInfo,
 }
 
-/// The servers, and how to get in.
+/// The servers, and the login.
 #[derive(Debug)]
 pub(super) struct Dialer {
     config: NatsConfig,
     name: String,
     configured: Vec<ServerAddr>,
     discovered: Vec<ServerAddr>,
-    /// Those that are still to be tried in this round.
+    /// The servers that are still to be tried in this round.
     round: Vec<ServerAddr>,
 }
 
@@ -51,7 +51,7 @@ impl Dialer {
         Ok(Self { config: config.clone(), name, configured, discovered: Vec::new(), round: Vec::new() })
     }
 
-    /// Remembers the servers that another has told of, in place of those that were told of before.
+    /// Remembers the servers that a server has listed, in place of those that were listed before.
     pub(super) fn discover(&mut self, info: &ServerInfo) {
         if info.connect_urls.is_empty() {
             return;
@@ -64,7 +64,7 @@ impl Dialer {
         self.discovered = found.filter(other).take(DISCOVERED).collect();
     }
 
-    /// Tries the next server: all of them in an order of chance, then all again.
+    /// Tries the next server: all of them in random order, then all again.
     pub(super) async fn dial(&mut self) -> Result<LinkConnection, String> {
         if self.round.is_empty() {
             self.round = self.configured.iter().chain(&self.discovered).cloned().collect();
@@ -74,7 +74,7 @@ impl Dialer {
         let attempt = ATTEMPT_TIMEOUT.min(self.config.connect_timeout);
         match timeout(attempt, self.attempt(&server)).await {
             Ok(Ok(connection)) => {
-                // The next loss begins a round of its own.
+                // After the next loss a new round begins.
                 self.round.clear();
                 self.discover(&connection.info);
                 Ok(connection)
@@ -91,7 +91,7 @@ impl Dialer {
         let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         let info: ServerInfo = match next(&mut stream, &mut parser, &mut buffer).await? {
             Op::Info(info) => serde_json::from_slice(&info).map_err(|error| error.to_string())?,
-            other => return Err(format!("it says {other:?} where it should say what it is")),
+            other => return Err(format!("expected INFO from the server, received {other:?}")),
         };
         let tls = self.config.tls_ca.is_some() || server.tls_required() || info.tls_required;
         if tls {
@@ -99,7 +99,7 @@ impl Dialer {
             let host = ServerName::try_from(server.host().to_owned()).map_err(|error| error.to_string())?;
             let stream = TlsConnector::from(config).connect(host, stream).await.map_err(text)?;
             let (reader, writer) = tokio::io::split(stream);
-            // What came in plain is not to be trusted.
+            // Plain text from before TLS cannot be trusted.
             return self.log_in(Box::new(reader), Box::new(writer), info, tls).await;
         }
         let (reader, writer) = stream.into_split();
@@ -126,7 +126,7 @@ impl Dialer {
         }
     }
 
-    /// Whom to trust and who we are, read anew for each connection: certificates are renewed.
+    /// The authorities and our certificate, read again for each connection, because certificates are renewed.
     async fn tls_config(&self) -> Result<Arc<ClientConfig>, String> {
         let config = self.config.clone();
         let built = tokio::task::spawn_blocking(move || tls_config(&config)).await;
@@ -150,7 +150,7 @@ fn tls_config(config: &NatsConfig) -> Result<Arc<ClientConfig>, String> {
         None => {
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
-                return Err(format!("no authorities of the system: {:?}", found.errors));
+                return Err(format!("no certificate authorities found on this system: {:?}", found.errors));
             }
             roots.add_parsable_certificates(found.certs);
         }
@@ -168,14 +168,14 @@ fn tls_config(config: &NatsConfig) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(built))
 }
 
-/// The next thing that the server says.
+/// The next operation of the server.
 async fn next(reader: &mut (impl AsyncRead + Unpin), parser: &mut Parser, buffer: &mut BytesMut) -> Result<Op, String> {
     loop {
         if let Some(op) = parser.next(buffer).map_err(|broken| broken.to_string())? {
             return Ok(op);
         }
         if reader.read_buf(buffer).await.map_err(|error| error.to_string())? == 0 {
-            return Err("it closed the connection".to_owned());
+            return Err("the server closed the connection".to_owned());
         }
     }
 }
@@ -192,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_others_tell_of_are_known_until_others_are_told_of() {
+    fn newly_listed_servers_replace_older_ones() {
         let mut dialer = dialer("nats://127.0.0.1:1,127.0.0.1:2");
-        let told = |urls: &[&str]| ServerInfo {
+        let listing = |urls: &[&str]| ServerInfo {
             connect_urls: urls.iter().map(ToString::to_string).collect(),
             ..ServerInfo::default()
         };
-        dialer.discover(&told(&["127.0.0.1:2", "10.0.0.1:4222", "not an address:x"]));
+        dialer.discover(&listing(&["127.0.0.1:2", "10.0.0.1:4222", "not an address:x"]));
         let ports = |dialer: &Dialer| dialer.discovered.iter().map(ServerAddr::port).collect::<Vec<_>>();
         assert_eq!(ports(&dialer), [4222]);
-        dialer.discover(&told(&[]));
+        dialer.discover(&listing(&[]));
         assert_eq!(ports(&dialer), [4222]);
-        dialer.discover(&told(&["10.0.0.2:4333", "[::1]:4444"]));
+        dialer.discover(&listing(&["10.0.0.2:4333", "[::1]:4444"]));
         assert_eq!(ports(&dialer), [4333, 4444]);
     }
 

@@ -1,4 +1,4 @@
-//! What waits between the connection and who subscribed: messages, bounded by their bytes.
+//! The queue between the connection and a subscriber: messages, bounded by their bytes.
 
 use super::message::NatsMessage;
 use super::shared::LinkShared;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
-/// What a message that waits costs beside its bytes.
+/// What a waiting message costs beside its bytes.
 const OVERHEAD: usize = 96;
 
-/// From so many bytes on, what waits is taken out of the buffer that it came in: who lags must not keep more than is
-/// counted. Larger messages have a buffer nearly for themselves.
+/// Above this many waiting bytes, messages are copied out of their read buffer, because a subscriber that lags must not
+/// keep more memory than is counted. Larger messages have a buffer nearly for themselves.
 const LAGGING: usize = 64 * 1024;
 const SMALL: usize = 16 * 1024;
 
-/// Both ends of a queue: what the connection's owner holds, and what the subscriber is given.
+/// Both ends of a queue: one for the connection's owner, one for the subscriber.
 pub(super) fn queue(
     name: &'static str,
     most: usize,
@@ -34,7 +34,7 @@ struct Gauge {
     dropped: AtomicU64,
 }
 
-/// Where the connection's owner puts messages.
+/// The end into which the connection's owner puts messages.
 #[derive(Debug)]
 pub(super) struct SubscriberSender {
     name: &'static str,
@@ -44,7 +44,8 @@ pub(super) struct SubscriberSender {
 }
 
 impl SubscriberSender {
-    /// Enqueues a message, or drops it if too much waits. One that is larger than the bound is taken when it is alone.
+    /// Enqueues a message, or drops it if the queue is full. A message above the bound is accepted when the
+    /// queue is empty.
     pub(super) fn offer(&self, mut message: NatsMessage) {
         let waiting = self.gauge.bytes.load(Ordering::Relaxed);
         let size = message.size() + OVERHEAD;
@@ -56,14 +57,14 @@ impl SubscriberSender {
         if waiting > LAGGING && size < SMALL {
             message.detach();
         }
-        // Only this side adds, so that the bound holds without an order between the two.
+        // Only this side adds, so the bound holds without ordering between the two sides.
         self.gauge.bytes.fetch_add(size, Ordering::Relaxed);
-        // It fails when the subscriber has gone, whose subscription is about to end.
+        // It fails when the subscriber was dropped, whose subscription is about to end.
         self.sender.send(message).ok();
     }
 }
 
-/// A subscription. Dropping it ends it.
+/// A subscription. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscriber {
     receiver: mpsc::UnboundedReceiver<NatsMessage>,
@@ -73,20 +74,20 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// The next message; `None` when the connection is closed for good. Nothing is lost if this is dropped.
+    /// The next message; `None` when the connection is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<NatsMessage> {
         let message = self.receiver.recv().await?;
-        self.taken(&message);
+        self.note_taken(&message);
         Some(message)
     }
 
-    /// Waits for a message, and takes with it what else is there, up to `most` in all. Returns how many came: none when
-    /// the connection is closed for good. Nothing is lost if this is dropped.
+    /// Waits for a message, and takes further queued ones, up to `most` in all. Returns the number of messages:
+    /// 0 when the connection is closed. Cancel safe.
     pub async fn next_many(&mut self, messages: &mut Vec<NatsMessage>, most: usize) -> usize {
         let before = messages.len();
         let count = self.receiver.recv_many(messages, most).await;
         for message in &messages[before..] {
-            self.taken(message);
+            self.note_taken(message);
         }
         count
     }
@@ -96,7 +97,7 @@ impl Subscriber {
         self.gauge.dropped.load(Ordering::Relaxed)
     }
 
-    fn taken(&self, message: &NatsMessage) {
+    fn note_taken(&self, message: &NatsMessage) {
         self.gauge.bytes.fetch_sub(message.size() + OVERHEAD, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! Who we are, as the server wants to be told.
+//! The login to a NATS server.
 
 use crate::config::NatsConfig;
 use base64::Engine;
@@ -7,20 +7,20 @@ use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// What a server says of itself.
+/// The `INFO` of a server.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ServerInfo {
     pub(super) max_payload: usize,
     pub(super) tls_required: bool,
     pub(super) nonce: String,
-    /// Where the other servers of its cluster are.
+    /// The addresses of the other servers of its cluster.
     pub(super) connect_urls: Vec<String>,
-    /// Whether it is about to stop.
+    /// Whether it is about to stop ("lame duck mode").
     pub(super) ldm: bool,
 }
 
-/// What the server is told first.
+/// The `CONNECT` to a server.
 #[derive(Serialize)]
 struct Connect<'c> {
     verbose: bool,
@@ -45,7 +45,7 @@ struct Connect<'c> {
     sig: Option<String>,
 }
 
-/// The line that logs in to a server which has said this of itself.
+/// The line that logs in to a server with this `INFO`.
 pub(super) async fn line(config: &NatsConfig, name: &str, info: &ServerInfo, tls: bool) -> Result<String, String> {
     let mut connect = Connect {
         verbose: false,
@@ -76,17 +76,17 @@ pub(super) async fn line(config: &NatsConfig, name: &str, info: &ServerInfo, tls
     Ok(format!("CONNECT {connect}\r\n"))
 }
 
-/// The user's token from a credentials file, and what the server wants to be signed, with the seed of that file.
+/// The user's token from a credentials file, and the server's nonce signed with the seed of that file.
 async fn sign(path: &Path, nonce: &str) -> Result<(String, String), String> {
     let failed = |reason: String| format!("nats.credentials = {}: {reason}", path.display());
     let text = tokio::fs::read_to_string(path).await.map_err(|error| failed(error.to_string()))?;
-    let (jwt, seed) = parse_credentials(&text).ok_or_else(|| failed("it holds no token with a seed".to_owned()))?;
+    let (jwt, seed) = parse_credentials(&text).ok_or_else(|| failed("no token with a seed found".to_owned()))?;
     let pair = KeyPair::from_seed(seed).map_err(|error| failed(error.to_string()))?;
     let signature = pair.sign(nonce.as_bytes()).map_err(|error| failed(error.to_string()))?;
     Ok((jwt.to_owned(), URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// The two things between lines of dashes in a credentials file: a token, and behind it a seed.
+/// The two blocks between lines of dashes in a credentials file: a token, then a seed.
 fn parse_credentials(text: &str) -> Option<(&str, &str)> {
     let is_mark = |line: &&str| line.starts_with("---");
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -108,14 +108,14 @@ mod tests {
         -----BEGIN USER NKEY SEED-----\r\nSUAM\r\n------END USER NKEY SEED------\n";
 
     #[test]
-    fn a_credentials_file_holds_a_token_and_a_seed() {
+    fn credentials_file_has_a_token_and_a_seed() {
         assert_eq!(parse_credentials(CREDENTIALS), Some(("eyJ0.e30.x-_y", "SUAM")));
         assert_eq!(parse_credentials("-----BEGIN-----\nx\n-----END-----\n"), None);
         assert_eq!(parse_credentials(""), None);
     }
 
     #[tokio::test]
-    async fn the_seed_signs_what_the_server_asks() {
+    async fn seed_signs_the_nonce_of_the_server() {
         let pair = KeyPair::new_user();
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("node.creds");

@@ -1,19 +1,19 @@
-//! A message as it came: its bytes, and where in them its parts stand.
+//! A message as it was received: its bytes, and the places of its parts in them.
 //!
-//! A subject and a header block are whatever their producer made of them. So they are bytes here, and headers are read
-//! leniently, one by one and on demand: what cannot be read is not there.
+//! A producer may put any bytes into a subject and a header block. So they are bytes here, and headers are read
+//! leniently, one by one and on demand: a header that cannot be read counts as missing.
 
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Where the parts of a message stand in its bytes.
+/// The places of the parts of a message in its bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) subject: (u32, u32),
-    /// Nothing, if there is none.
+    /// Empty if there is none.
     pub(super) reply: (u32, u32),
-    /// Behind the control line: the headers, if this is not where the payload begins.
+    /// The end of the control line. The headers are between here and `payload`.
     pub(super) body: u32,
     pub(super) payload: u32,
 }
@@ -32,7 +32,7 @@ impl NatsMessage {
         Self { frame, layout, has_headers }
     }
 
-    /// The subject that it was published to, of any bytes but spaces, tabs and line feeds.
+    /// The subject that it was published to: any bytes except spaces, tabs and line feeds.
     pub fn subject(&self) -> &[u8] {
         let (begin, end) = self.layout.subject;
         &self.frame[begin as usize..end as usize]
@@ -44,18 +44,18 @@ impl NatsMessage {
         self.frame.slice(begin as usize..end as usize)
     }
 
-    /// The subject as text. What is no text shows as replacement characters, which no subject of ours has.
+    /// The subject as text. Invalid UTF-8 becomes replacement characters, which no subject of ours has.
     pub fn subject_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.subject())
     }
 
-    /// Where an answer is wanted.
+    /// The subject for the answer.
     pub fn reply(&self) -> Option<&[u8]> {
         let (begin, end) = self.layout.reply;
         (begin < end).then(|| &self.frame[begin as usize..end as usize])
     }
 
-    /// The header block, whatever it holds.
+    /// The header block, unparsed.
     pub fn headers(&self) -> Option<&[u8]> {
         self.has_headers.then(|| &self.frame[self.layout.body as usize..self.layout.payload as usize])
     }
@@ -75,31 +75,31 @@ impl NatsMessage {
         self.frame.slice(self.layout.payload as usize..)
     }
 
-    /// A part that was found in this message, shared.
+    /// A slice of this message, shared.
     ///
     /// # Panics
-    /// If it is not a part of this message.
+    /// If `part` is not a slice of this message.
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.frame.slice_ref(part)
     }
 
-    /// How many bytes it has in all.
+    /// How many bytes it has in all, control line included.
     pub fn size(&self) -> usize {
         self.frame.len()
     }
 
-    /// The first header of this name, in any case of letters.
+    /// The first header with this name, compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().and_then(|block| header(block, name))
     }
 
-    /// What the server itself says in the place of an answer. A message that a producer has made can look the same: ask
-    /// only where nobody but the server answers, or of messages that are not of a stream.
+    /// The status that the server sends in place of an answer. A producer can make a message that looks the same: use
+    /// this only where only the server answers, or for messages that are not from a stream.
     pub fn status(&self) -> Option<Status<'_>> {
         self.headers().and_then(Status::read)
     }
 
-    /// Takes it out of the buffer that it came in, which it would else keep alive as long as it waits.
+    /// Copies it out of its read buffer, which it would otherwise keep alive while it waits.
     pub(super) fn detach(&mut self) {
         self.frame = Bytes::copy_from_slice(&self.frame);
     }
@@ -116,17 +116,17 @@ impl fmt::Debug for NatsMessage {
     }
 }
 
-/// A status of the server, such as 503 for "nobody listens there".
+/// A status of the server, such as 503 for "no responders".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status<'m> {
-    /// As HTTP has them.
+    /// As in HTTP.
     pub code: u16,
-    /// For people.
+    /// Text for people.
     pub description: &'m str,
 }
 
 impl Status<'_> {
-    /// Nobody listens on the subject that was published to.
+    /// Nobody listens on the subject of the request.
     pub const NO_RESPONDERS: u16 = 503;
 
     pub(crate) fn read(block: &[u8]) -> Option<Status<'_>> {
@@ -145,7 +145,7 @@ impl fmt::Display for Status<'_> {
     }
 }
 
-/// The first header of this name in a block.
+/// The first header with this name in a block.
 fn header<'b>(block: &'b [u8], name: &str) -> Option<&'b str> {
     let mut rest = block;
     while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
@@ -166,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn statuses_are_read_where_there_are_any() {
+    fn status_is_read_only_from_status_lines() {
         let read = |block: &[u8]| Status::read(block).map(|status| status.to_string());
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(read(b"NATS/1.0 503\r\n\r\n"), some("503 "));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_found_among_whatever_else_there_is() {
+    fn header_is_found_between_unreadable_lines() {
         let block = b"NATS/1.0 408 Timeout\r\nno colon\r\n: none\r\nA b: 1\r\nx\xff: 2\r\nLone: a\rb\r\n\r\nKEY:  7 \r\nkey: 8\r\n\r\n";
         assert_eq!(header(block, "Key"), Some("7"));
         assert_eq!(header(block, "lone"), Some("a\rb"));
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_block_can_be_looked_into(block in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn any_header_block_can_be_searched(block in proptest::collection::vec(any::<u8>(), 0..60)) {
             Status::read(&block);
             header(&block, "Key");
         }

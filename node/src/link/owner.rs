@@ -1,4 +1,4 @@
-//! The one task that has the connection: it reads, writes, notices silence, and connects again.
+//! The one task that owns the connection: it reads, writes, detects silence, and reconnects.
 
 use super::dial::{Dialer, LinkConnection};
 use super::login::ServerInfo;
@@ -16,25 +16,25 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-/// How often the connection is looked at. A pause of this process counts as one look.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the connection is checked. A pause of this process counts as one check.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After so many looks without a byte the server is asked whether it lives, and after so many it is taken to be gone.
+/// The number of checks without a byte after which the server gets a `PING`, and after which it counts as gone.
 const SILENT_ASK: u32 = 2;
 const SILENT_GONE: u32 = 6;
 
-/// After so many looks at which the server has taken nothing of what waits for it, it is taken to be gone.
+/// The number of checks after which a server that takes no byte of the waiting data counts as gone.
 const STUCK_GONE: u32 = 10;
 
-/// How much room there is for a read: a buffer that messages are cut from is not used again before all of them are gone.
+/// The room for a read: a buffer that messages are cut from can be used again only when all of them are dropped.
 const READ: usize = 64 * 1024;
-const LEAST_ROOM: usize = 4 * 1024;
+const MIN_ROOM: usize = 4 * 1024;
 
-/// The most room that is made at a time for a large message.
-const MOST_ROOM: usize = 1024 * 1024;
+/// The most room that is reserved at a time for a large message.
+const MAX_ROOM: usize = 1024 * 1024;
 
-/// What is kept of a buffer for sending.
-const KEPT_OUT: usize = 256 * 1024;
+/// The capacity that a send buffer keeps.
+const SEND_BUFFER: usize = 256 * 1024;
 
 pub(super) struct LinkOwner {
     pub(super) dialer: Dialer,
@@ -46,14 +46,14 @@ pub(super) struct LinkOwner {
 
 /// Why a connection ends.
 enum LinkEnd {
-    /// We are done.
+    /// We have stopped.
     Stopped,
-    /// Something went wrong: for the metric, and for people.
+    /// A failure: the label for the metric, and a text for people.
     Lost(&'static str, String),
 }
 
 impl LinkOwner {
-    /// Works until told to stop. What was published before that is sent.
+    /// Works until `stop` is cancelled. Everything that was published before that is sent.
     pub(super) async fn run(&mut self) {
         let mut attempt = 0;
         loop {
@@ -79,7 +79,7 @@ impl LinkOwner {
                     }
                 }
                 Err(reason) => {
-                    debug!(connection = self.name, attempt, reason, "NATS cannot be reached for reading");
+                    debug!(connection = self.name, attempt, reason, "cannot reach NATS for reading");
                     self.shared.set_down(reason);
                 }
             }
@@ -94,19 +94,19 @@ impl LinkOwner {
     async fn serve(&mut self, connection: LinkConnection) -> LinkEnd {
         let LinkConnection { mut reader, mut writer, mut buffer, mut parser, .. } = connection;
         let shared = Arc::clone(&self.shared);
-        let (mut looks, mut silent, mut stuck) = (interval(LOOK), 0, 0);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut out, mut sent, mut came) = (Vec::new(), 0, Vec::new());
+        let (mut checks, mut silent, mut stuck) = (interval(CHECK_INTERVAL), 0, 0);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut out, mut sent, mut received) = (Vec::new(), 0, Vec::new());
         let mut stopping = false;
         loop {
-            // What came with the login is looked at first, and what came before the end is still handed out.
-            if let Err(end) = self.take(&mut parser, &mut buffer, &mut came) {
+            // Bytes from the login are parsed first, and messages before the end are still handed out.
+            if let Err(end) = self.take(&mut parser, &mut buffer, &mut received) {
                 return end;
             }
             make_room(&parser, &mut buffer);
             if sent == out.len() {
                 (sent, stuck) = (0, 0);
-                out.shrink_to(KEPT_OUT);
+                out.shrink_to(SEND_BUFFER);
                 shared.take_out(&mut out);
                 if stopping && out.is_empty() {
                     return match writer.flush().await {
@@ -134,21 +134,25 @@ impl LinkOwner {
                 },
                 () = shared.wake.notified(), if out.is_empty() => {}
                 () = self.stop.cancelled(), if !stopping => stopping = true,
-                _ = looks.tick() => {
+                _ = checks.tick() => {
                     silent += 1;
                     stuck += u32::from(!out.is_empty());
                     match silent {
                         SILENT_ASK => shared.keep_alive(),
-                        SILENT_GONE.. => return LinkEnd::Lost("link_silent", format!("nothing came for {:?}", LOOK * silent)),
+                        SILENT_GONE.. => {
+                            let reason = format!("nothing received for {:?}", CHECK_INTERVAL * silent);
+                            return LinkEnd::Lost("link_silent", reason);
+                        }
                         _ => {}
                     }
                     if stuck >= STUCK_GONE {
-                        return LinkEnd::Lost("link_stuck", format!("nothing was taken for {:?}", LOOK * stuck));
+                        let reason = format!("nothing sent for {:?}", CHECK_INTERVAL * stuck);
+                        return LinkEnd::Lost("link_stuck", reason);
                     }
                 }
             }
             if sent == out.len() && !out.is_empty() {
-                // What is encrypted may wait for more.
+                // TLS may hold back encrypted bytes.
                 if let Err(error) = writer.flush().await {
                     return LinkEnd::Lost("link_error", error.to_string());
                 }
@@ -158,29 +162,29 @@ impl LinkOwner {
         }
     }
 
-    /// Takes what the buffer holds, and hands out the messages among it.
+    /// Parses the buffer, and hands out the messages in it.
     fn take(
         &mut self,
         parser: &mut Parser,
         buffer: &mut BytesMut,
-        came: &mut Vec<(u64, NatsMessage)>,
+        received: &mut Vec<(u64, NatsMessage)>,
     ) -> Result<(), LinkEnd> {
         let end = loop {
             match parser.next(buffer) {
-                Ok(Some(Op::Message(number, message))) => came.push((number, message)),
-                Ok(Some(other)) => self.hear(&other),
+                Ok(Some(Op::Message(number, message))) => received.push((number, message)),
+                Ok(Some(other)) => self.handle(&other),
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(LinkEnd::Lost(broken.label(), broken.to_string())),
             }
         };
-        if !came.is_empty() {
-            self.shared.hand_out(came);
+        if !received.is_empty() {
+            self.shared.hand_out(received);
         }
         end
     }
 
-    /// Takes what is no message.
-    fn hear(&mut self, op: &Op) {
+    /// Handles an operation that is not a message.
+    fn handle(&mut self, op: &Op) {
         match op {
             Op::Ping => self.shared.answer_ping(),
             Op::Pong => self.shared.pong(),
@@ -196,28 +200,28 @@ impl LinkOwner {
                 }
                 Err(error) => {
                     note("link_unknown");
-                    debug!(%error, "what the server says of itself cannot be read");
+                    debug!(%error, "unreadable INFO from NATS server");
                 }
             },
             Op::Refusal(refusal) => {
                 let refusal = String::from_utf8_lossy(refusal).into_owned();
                 note("link_refusal");
-                error!(connection = self.name, refusal, "NATS refused something");
+                error!(connection = self.name, refusal, "NATS refused a request");
                 self.shared.refuse(refusal);
             }
             Op::Unknown(line) => {
                 note("link_unknown");
-                debug!(line = %line.escape_ascii(), "a line of the server means nothing to us");
+                debug!(line = %line.escape_ascii(), "unknown line from NATS server");
             }
         }
     }
 }
 
-/// Makes room for a read, and more for a message that is known to be large.
+/// Reserves room for a read, and more if a large message is being received.
 fn make_room(parser: &Parser, buffer: &mut BytesMut) {
     let missing = parser.missing(buffer);
-    if buffer.capacity() - buffer.len() < missing.clamp(LEAST_ROOM, READ) {
-        buffer.reserve(missing.clamp(READ, MOST_ROOM));
+    if buffer.capacity() - buffer.len() < missing.clamp(MIN_ROOM, READ) {
+        buffer.reserve(missing.clamp(READ, MAX_ROOM));
     }
 }
 

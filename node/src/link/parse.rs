@@ -1,47 +1,47 @@
-//! From the bytes of a connection to what the server says. Pure.
+//! From the bytes of a connection to the operations of the server. Pure.
 //!
-//! A server forwards subjects and header blocks as their producers sent them, so both may hold any bytes. Nothing here
-//! looks into them: where a message begins and ends follows from its control line alone. The server lets no space, tab
-//! or line feed into a subject, so that a line ends at the first line feed, and its words are what spaces part.
+//! A server forwards subjects and header blocks as their producers sent them, so they may hold any bytes. The parser
+//! does not look into them: only the control line tells where a message begins and ends. The server allows no space,
+//! tab or line feed in a subject. So a line ends at the first line feed, and spaces separate its words.
 
 use super::message::{Layout, NatsMessage};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-/// The longest control line. The server's own limit for what clients send is 4 KiB by default, and the stream keeps no
-/// subject of more than 64 KiB; what a server says of itself and its cluster may be longer.
+/// The longest control line. The server's own limit for lines from clients is 4 KiB by default, and the stream keeps no
+/// subject of more than 64 KiB. The `INFO` of a server and its cluster may be longer.
 const LONGEST_LINE: usize = 1024 * 1024;
 
-/// The largest message: the most that a server can be configured to take, and what it adds to the headers.
+/// The largest message: the most that a server can be configured to take, plus what it adds to the headers.
 const LARGEST_MESSAGE: usize = 65 * 1024 * 1024;
 
-/// Something that the server said.
+/// An operation from the server.
 #[derive(Debug)]
 pub(super) enum Op {
-    /// What the server is like, as JSON.
+    /// The server's description of itself, as JSON.
     Info(Bytes),
-    /// It asks whether we live.
+    /// It asks whether we are alive.
     Ping,
-    /// It lives.
+    /// It is alive.
     Pong,
-    /// It has done what it was told.
+    /// It has done what we asked.
     Ok,
-    /// It refuses something.
+    /// It refuses a request.
     Refusal(Bytes),
     /// A message for the subscription of this number.
     Message(u64, NatsMessage),
-    /// A line that means nothing to us.
+    /// A line that we do not know.
     Unknown(Bytes),
 }
 
-/// Why what follows cannot be told apart any more, so that the connection has to be made anew.
+/// Why the bytes that follow cannot be parsed, so that a new connection is necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum Broken {
     #[error("a control line is longer than {LONGEST_LINE} bytes")]
     LongLine,
     #[error("a message is larger than {LARGEST_MESSAGE} bytes")]
     LargeMessage,
-    #[error("the control line of a message cannot be read")]
+    #[error("the control line of a message is not valid")]
     Line,
     #[error("a message does not end where its control line says")]
     End,
@@ -62,9 +62,9 @@ impl Broken {
 /// Reads one operation after the other.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
-    /// How much of the buffer is known to hold no line feed.
+    /// How many bytes of the buffer are known to hold no line feed.
     searched: usize,
-    /// The message whose line was read, and whose body is still to come.
+    /// The message whose control line was read, and whose body is still incomplete.
     head: Option<Head>,
 }
 
@@ -72,12 +72,12 @@ pub(super) struct Parser {
 struct Head {
     subscription: u64,
     layout: Layout,
-    /// All of it: line, body, and the end of line behind it.
+    /// The size of all parts: line, body, and the line end behind it.
     total: usize,
 }
 
 impl Parser {
-    /// The next operation, if all of it is there.
+    /// The next operation, if it is complete.
     pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Op>, Broken> {
         if self.head.is_none() {
             let Some(feed) = memchr::memchr(b'\n', &buffer[self.searched..]) else {
@@ -108,14 +108,14 @@ impl Parser {
         }
     }
 
-    /// How many bytes are missing at least.
+    /// How many bytes are missing, at least.
     pub(super) fn missing(&self, buffer: &BytesMut) -> usize {
         self.head.map_or(1, |head| head.total.saturating_sub(buffer.len()))
     }
 }
 
 /// Reads the control line of a message: `MSG <subject> <sid> [reply] <size>`, or `HMSG` with the size of the headers
-/// before that of all. `None` if it is another line.
+/// before the total size. `None` if it is another line.
 fn read_head(line: &[u8]) -> Result<Option<Head>, Broken> {
     let has_headers = match line {
         [b'M' | b'm', b'S' | b's', b'G' | b'g', b' ', ..] => false,
@@ -153,7 +153,7 @@ fn read_head(line: &[u8]) -> Result<Option<Head>, Broken> {
     Ok(Some(Head { subscription, layout, total: line.len() + size + 2 }))
 }
 
-/// Where the words of a line stand.
+/// The places of the words of a line.
 struct Words<'l> {
     text: &'l [u8],
     at: usize,
@@ -171,7 +171,7 @@ impl Iterator for Words<'_> {
     }
 }
 
-/// Digits alone, as many as the server takes.
+/// Reads a number: only digits, at most as many as the server accepts.
 fn read_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 {
         return None;
@@ -179,7 +179,7 @@ fn read_number(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0_u64, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0')))
 }
 
-/// Any other line.
+/// Reads any other line.
 fn plain(line: &Bytes) -> Op {
     let trimmed = line.trim_ascii_end().len();
     let line = line.slice(..trimmed);
@@ -201,9 +201,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All that is read when the bytes come in pieces of these sizes.
+    /// All operations from bytes that arrive in pieces of these sizes.
     fn read(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Option<Broken>) {
-        let (mut parser, mut buffer, mut said) = (Parser::default(), BytesMut::new(), Vec::new());
+        let (mut parser, mut buffer, mut ops) = (Parser::default(), BytesMut::new(), Vec::new());
         let (mut at, mut sizes) = (0, pieces.iter().cycle());
         while at < bytes.len() {
             let end = sizes.next().map_or(bytes.len(), |size| bytes.len().min(at + size.max(&1)));
@@ -211,14 +211,14 @@ mod tests {
             at = end;
             loop {
                 match parser.next(&mut buffer) {
-                    Ok(Some(op)) => said.push(shown(&op)),
+                    Ok(Some(op)) => ops.push(shown(&op)),
                     Ok(None) => break,
-                    Err(broken) => return (said, Some(broken)),
+                    Err(broken) => return (ops, Some(broken)),
                 }
             }
             assert!(parser.missing(&buffer) > 0);
         }
-        (said, None)
+        (ops, None)
     }
 
     fn shown(op: &Op) -> String {
@@ -239,13 +239,13 @@ mod tests {
 
     fn one(bytes: &[u8]) -> Result<String, Option<Broken>> {
         match read(bytes, &[usize::MAX >> 1]) {
-            (said, None) if said.len() == 1 => Ok(said[0].clone()),
+            (ops, None) if ops.len() == 1 => Ok(ops[0].clone()),
             (_, broken) => Err(broken),
         }
     }
 
     #[test]
-    fn messages_are_cut_where_their_line_says_whatever_they_hold() {
+    fn messages_are_cut_by_their_control_line() {
         let cases: [(&[u8], &str); 10] = [
             (b"MSG a.b 7 3\r\nabc\r\n", "7 a.b None None abc"),
             (b"MSG a 7 r.1 0\r\n\r\n", "7 a Some(\"r.1\") None "),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_told_apart() {
+    fn other_lines_are_recognised() {
         let cases: [(&[u8], &str); 8] = [
             (b"PING\r\n", "Ping"),
             (b"PONG \r\n", "Pong"),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_is_broken() {
+    fn invalid_lines_and_sizes_are_errors() {
         let cases: [(&[u8], Broken); 10] = [
             (b"MSG a 7\r\n", Broken::Line),
             (b"MSG a 7 r s 0\r\n", Broken::Line),
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(read(&vec![b'x'; LONGEST_LINE + 1], &[4096]).1, Some(Broken::LongLine));
     }
 
-    /// A message as a server sends it, of any subject, reply, headers and payload that it lets through.
+    /// A message as a server sends it, with any subject, reply, headers and payload that it lets through.
     fn sent() -> impl Strategy<Value = (Vec<u8>, String)> {
         let word = || {
             let byte = any::<u8>().prop_filter("no separator", |byte| !b" \t\n".contains(byte));
@@ -337,7 +337,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_in_no_pieces_make_it_panic(
+        fn no_bytes_make_the_parser_panic(
             bytes in proptest::collection::vec(prop_oneof![
                 3 => any::<u8>().prop_map(|byte| vec![byte]),
                 1 => Just(b"\r\n".to_vec()),
@@ -352,7 +352,7 @@ mod tests {
         }
 
         #[test]
-        fn every_message_is_what_was_sent_and_the_next_begins_behind_it(
+        fn messages_in_pieces_are_read_back_in_order(
             messages in proptest::collection::vec(sent(), 1..6),
             pieces in proptest::collection::vec(1_usize..20, 1..8),
         ) {

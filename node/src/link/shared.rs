@@ -1,7 +1,7 @@
-//! What the handles of a connection and its owner share: the subscriptions, and what is to be sent.
+//! The state that the handles of a connection and its owner share: the subscriptions, and the bytes to send.
 //!
-//! One lock guards both, since a subscription is two things at once: an entry, and a line for the server. It is held for
-//! as long as it takes to append a few bytes, or to hand out what one read has brought.
+//! One lock guards both, because a subscription is both an entry and a line to the server. It is held only to append
+//! a few bytes, or to hand out the messages of one read.
 
 use super::LinkError;
 use super::inlet::{Subscriber, SubscriberSender, queue};
@@ -11,33 +11,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 /// How many bytes may wait to be sent.
-const MOST_OUT: usize = 4 * 1024 * 1024;
+const MAX_OUT: usize = 4 * 1024 * 1024;
 
-/// The longest subject that is published to: a server refuses lines of more than 4 KiB, and ends the connection.
+/// The longest subject that can be published to: a server refuses lines of more than 4 KiB, and ends the connection.
 const LONGEST_SUBJECT: usize = 1024;
 
 /// The largest payload that a server can be configured to take.
 const LARGEST_PAYLOAD: usize = 64 * 1024 * 1024;
 
-/// How many refusals are remembered: a node that is refused the same thing again and again must not grow for it.
+/// How many refusals are remembered: repeated refusals must not use ever more memory.
 const REFUSALS: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct LinkShared {
     state: Mutex<LinkState>,
-    /// There is something to send.
+    /// Notified when there is something to send.
     pub(super) wake: Notify,
 }
 
 #[derive(Debug, Default)]
 struct LinkState {
     up: bool,
-    /// No owner is left.
+    /// Whether the owner has ended.
     closed: bool,
     next: u64,
     subscriptions: BTreeMap<u64, LinkSubscription>,
     out: Vec<u8>,
-    /// Who waits for the server's next answers to `PING`, in order.
+    /// The callers that wait for the server's next answers to `PING`, in order.
     pongs: VecDeque<Option<oneshot::Sender<()>>>,
     refusals: Vec<String>,
     max_payload: usize,
@@ -53,7 +53,7 @@ struct LinkSubscription {
 
 impl LinkShared {
     fn lock(&self) -> MutexGuard<'_, LinkState> {
-        // A panic in between leaves at worst half a line, and the connection is made anew after one.
+        // A panic leaves at worst half a line, and the connection is opened again after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,7 +103,7 @@ impl LinkShared {
         if payload.len() > state.max_payload {
             return Err(LinkError::TooLarge);
         }
-        if state.out.len() + payload.len() > MOST_OUT {
+        if state.out.len() + payload.len() > MAX_OUT {
             return Err(LinkError::Full);
         }
         let out = &mut state.out;
@@ -120,7 +120,7 @@ impl LinkShared {
         Ok(())
     }
 
-    /// Asks the server for an answer, which it gives when it has handled all that was sent before.
+    /// Sends a `PING`, which the server answers when it has handled everything before it.
     pub(super) fn ping(&self) -> Result<oneshot::Receiver<()>, LinkError> {
         let mut state = self.lock();
         if !state.up {
@@ -132,43 +132,43 @@ impl LinkShared {
         Ok(receiver)
     }
 
-    /// Asks the server whether it lives.
+    /// Asks the server whether it is alive.
     pub(super) fn keep_alive(&self) {
         self.lock().ask(None);
     }
 
-    /// The server's answer to a `PING`.
+    /// Handles the server's answer to a `PING`.
     pub(super) fn pong(&self) {
         if let Some(Some(waiting)) = self.lock().pongs.pop_front() {
-            // Who waited may have given up.
+            // The caller may have given up.
             waiting.send(()).ok();
         }
     }
 
-    /// Answers the server's question whether we live.
+    /// Answers a `PING` of the server.
     pub(super) fn answer_ping(&self) {
         self.lock().out.extend_from_slice(b"PONG\r\n");
     }
 
-    /// Hands out what came, and empties `messages`.
+    /// Hands out the messages, and empties `messages`.
     pub(super) fn hand_out(&self, messages: &mut Vec<(u64, NatsMessage)>) {
         let state = self.lock();
         for (number, message) in messages.drain(..) {
-            // What comes for one that has ended was on its way.
+            // A message for an ended subscription was on its way.
             if let Some(subscription) = state.subscriptions.get(&number) {
                 subscription.feed.offer(message);
             }
         }
     }
 
-    /// Takes what is to be sent, unless nothing is.
+    /// Takes the bytes to send, if any.
     pub(super) fn take_out(&self, into: &mut Vec<u8>) {
         let mut state = self.lock();
         into.clear();
         std::mem::swap(into, &mut state.out);
     }
 
-    /// A connection is there: all subscriptions are to be made again.
+    /// The connection is up: all subscriptions are sent again.
     pub(super) fn set_up(&self, max_payload: usize) {
         let mut state = self.lock();
         state.out.clear();
@@ -179,7 +179,7 @@ impl LinkShared {
         state.up = true;
     }
 
-    /// The connection is lost, for this reason.
+    /// The connection is lost, with the reason.
     pub(super) fn set_down(&self, failure: String) {
         let mut state = self.lock();
         state.up = false;
@@ -188,7 +188,7 @@ impl LinkShared {
         state.pongs.clear();
     }
 
-    /// There will be no other connection.
+    /// There will be no further connection.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.up = false;
@@ -221,7 +221,7 @@ impl LinkShared {
         self.lock().max_payload = most.min(LARGEST_PAYLOAD);
     }
 
-    /// Why there was no connection, last.
+    /// The last reason why there was no connection.
     pub(super) fn failure(&self) -> String {
         self.lock().failure.clone()
     }
@@ -243,7 +243,7 @@ impl LinkSubscription {
     }
 }
 
-/// Whether this can stand in a line: a subject that someone else has chosen could else say more than a subject.
+/// Whether this can stand in a control line: a subject that others have chosen could otherwise inject a line.
 fn is_subject(subject: &[u8]) -> bool {
     (1..=LONGEST_SUBJECT).contains(&subject.len()) && !subject.iter().any(|byte| b" \t\r\n\0".contains(byte))
 }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn subscriptions_are_made_again_on_every_connection() {
+    fn subscriptions_are_sent_again_on_every_connection() {
         let shared = Arc::new(LinkShared::default());
         let early = shared.subscribe("q", "a.>", None, 100).unwrap();
         assert_eq!((out(&shared).as_str(), shared.publish(b"x", None, b"")), ("", Err(LinkError::Away)));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn no_subject_says_more_than_a_subject() {
+    fn subject_cannot_inject_a_line() {
         let shared = Arc::new(LinkShared::default());
         shared.set_up(100);
         let long = vec![b'x'; LONGEST_SUBJECT + 1];
@@ -295,28 +295,28 @@ mod tests {
             assert_eq!(shared.publish(b"x", Some(bad), b""), Err(LinkError::Subject));
         }
         assert_eq!(shared.publish(b"x", None, &[0; 101]), Err(LinkError::TooLarge));
-        shared.set_max_payload(MOST_OUT);
-        shared.publish(b"x", None, &vec![0; MOST_OUT]).unwrap();
+        shared.set_max_payload(MAX_OUT);
+        shared.publish(b"x", None, &vec![0; MAX_OUT]).unwrap();
         assert_eq!(shared.publish(b"x", None, b"1"), Err(LinkError::Full));
     }
 
     #[tokio::test]
-    async fn a_queue_is_bounded_by_its_bytes_and_drops_what_comes_last() {
+    async fn queue_is_bounded_in_bytes_and_drops_the_newest() {
         let shared = Arc::new(LinkShared::default());
         shared.set_up(100);
         let mut inlet = shared.subscribe("q", "a", None, 1_000).unwrap();
         let mut stranger = shared.subscribe("q", "b", None, 1_000).unwrap();
-        let mut came =
+        let mut received =
             vec![(1, message(400)), (1, message(401)), (2, message(5_000)), (1, message(402)), (7, message(1))];
-        shared.hand_out(&mut came);
-        assert!(came.is_empty());
+        shared.hand_out(&mut received);
+        assert!(received.is_empty());
         assert_eq!(inlet.dropped(), 1);
         assert_eq!(inlet.next().await.unwrap().size(), 400);
         shared.hand_out(&mut vec![(1, message(403))]);
         let mut taken = Vec::new();
         assert_eq!(inlet.next_many(&mut taken, 10).await, 2);
         assert_eq!(taken.iter().map(NatsMessage::size).collect::<Vec<_>>(), [401, 403]);
-        assert_eq!((stranger.next().await.unwrap().size(), stranger.dropped()), (5_000, 0), "alone, it is taken");
+        assert_eq!((stranger.next().await.unwrap().size(), stranger.dropped()), (5_000, 0), "queue empty");
         shared.close();
         assert!(inlet.next().await.is_none());
         assert_eq!(inlet.next_many(&mut taken, 10).await, 0);

@@ -1,4 +1,4 @@
-//! A node's own beats: at every interval, and at once when something changes.
+//! A node's own beats: at every interval, and at once when the drain begins.
 
 use super::Beat;
 use crate::names;
@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Beats until dropped; from the drain on, as draining.
+/// Sends beats until dropped; from the drain on, as draining.
 pub(super) async fn send(nats: &Nats, every: Duration, member: &Member, drain: &CancellationToken) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,17 +26,17 @@ pub(super) async fn send(nats: &Nats, every: Duration, member: &Member, drain: &
     }
 }
 
-/// Says goodbye, and waits until that has left this process.
+/// Sends the goodbye, and waits until it has left this process.
 pub(super) async fn goodbye(nats: &Nats, member: &Member) {
     let member = Member { draining: true, ..member.clone() };
     beat(nats, member, true).await;
     if let Err(error) = nats.client.flush().await {
-        warn!(%error, "the goodbye was not sent");
+        warn!(%error, "goodbye not sent");
     }
 }
 
 async fn beat(nats: &Nats, member: Member, goodbye: bool) {
-    // What waits while the connection is down would come late and in heaps; the next beat says the same.
+    // A beat that waits for the connection would arrive late and together with others. The next beat replaces it.
     if !nats.is_connected() {
         return;
     }
@@ -44,9 +44,9 @@ async fn beat(nats: &Nats, member: Member, goodbye: bool) {
     match wire::encode(&Beat { member, goodbye }) {
         Ok(bytes) => {
             if let Err(error) = nats.client.publish(subject, bytes.into()).await {
-                warn!(%error, "a beat was not sent");
+                warn!(%error, "beat not sent");
             }
         }
-        Err(error) => warn!(%error, "a beat was not sent"),
+        Err(error) => warn!(%error, "beat not sent"),
     }
 }

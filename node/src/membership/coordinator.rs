@@ -1,11 +1,10 @@
-//! The coordinator's duty, which every router is ready for: one of them, the holder of the coordinator's lease, writes
-//! the view.
+//! The coordinator: one router, the holder of the coordinator's lease, writes the view. Every router is ready to do it.
 //!
-//! Every router folds all beats all the time, so that a new coordinator knows what the old one knew. Absence counts
-//! only while this node can be expected to hear: not while KV fails, not while its own beats do not come back nor until
-//! every other node had time to connect again after that, and not after it stood still itself. Views are written by
-//! compare-and-set; who is refused is not the coordinator. Now and then the coordinator reads back what it wrote: KV may
-//! have lost it.
+//! Every router records all beats all the time, so that a new coordinator knows what the old one knew. A node's absence
+//! counts only while this node can be expected to receive beats: not while KV fails; not while its own beats do not
+//! come back, nor until every other node had time to reconnect after that; and not after this process itself was
+//! paused. Views are written by compare-and-set; a node whose write is refused is not the coordinator. At intervals the
+//! coordinator reads back what it wrote, because KV may have lost it.
 
 use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
@@ -25,11 +24,11 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-/// How many bytes of beats may wait: some thousands. Who is not heard is heard at the next.
+/// How many bytes of beats may wait: some thousands. A dropped beat is replaced by the next.
 const BEAT_BYTES: usize = 1024 * 1024;
 
-/// How many beats are heard before a round that is due has its turn.
-const HEARD: u32 = 64;
+/// How many beats are handled before a round that is due has its turn.
+const BEATS_IN_A_ROW: u32 = 64;
 
 /// After how many rounds the coordinator reads the view again.
 const REVIEW: u32 = 8;
@@ -45,22 +44,22 @@ pub(super) struct Coordinator {
     lease_ttl: u64,
     leases: Leases,
     observed: Option<Observed>,
-    office: Option<Office>,
-    /// The view that this node follows: versions up to its own are taken.
+    term: Option<Term>,
+    /// The view that this node follows: its versions are in use.
     followed: watch::Receiver<Arc<View>>,
     last_round: Millis,
-    /// Until when absence does not count, because other nodes may still be waiting to connect again.
+    /// Until when absence does not count, because other nodes may still wait to reconnect.
     lenient_until: Millis,
 }
 
-/// What the holder of the lease has beside it.
-struct Office {
+/// What the coordinator keeps beside its lease.
+struct Term {
     lease: Lease,
     /// The view in KV with its revision; `None` when it has to be read again.
     view: Option<(u64, View)>,
-    /// The highest version that it has seen or written.
+    /// The highest version that was read or written.
     version: u64,
-    /// How many rounds ago the view was read or written.
+    /// The number of rounds since the view was read or written.
     age: u32,
 }
 
@@ -90,54 +89,54 @@ impl Coordinator {
             lease_ttl: millis(config.lease_ttl),
             leases,
             observed: None,
-            office: None,
+            term: None,
             followed,
             last_round: now,
             lenient_until: now,
         })
     }
 
-    /// Does the duty until dropped, or until the connection is closed for good.
+    /// Works until dropped, or until the connection is closed.
     pub(super) async fn run(&mut self) {
-        let mut heard = 0;
+        let mut handled = 0;
         loop {
-            // Who sends a lot of beats must not keep this from its rounds.
-            let heard_before = std::mem::replace(&mut heard, 0);
+            // A flood of beats must not keep this loop from its rounds.
+            let handled_before = std::mem::replace(&mut handled, 0);
             tokio::select! {
                 biased;
-                message = self.beats.next(), if heard_before < HEARD => {
-                    heard = heard_before + 1;
+                message = self.beats.next(), if handled_before < BEATS_IN_A_ROW => {
+                    handled = handled_before + 1;
                     let Some(message) = message else { return };
-                    if self.hear(&message.subject_text(), message.payload()) {
+                    if self.record(&message.subject_text(), message.payload()) {
                         self.write_view().await;
                     }
                 }
                 _ = self.rounds.tick() => self.round().await,
-                () = ready(()), if heard_before >= HEARD => {}
+                () = ready(()), if handled_before >= BEATS_IN_A_ROW => {}
             }
         }
     }
 
-    /// The coordinator's own goodbye: the last view that it writes is without it, and another can follow at once.
+    /// The coordinator's own goodbye: it writes a last view without itself, and another router can take over at once.
     pub(super) async fn leave(mut self, member: &Member) {
         if let Err(error) = self.roster.goodbye(self.clock.now(), member) {
-            warn!(%error, "the own goodbye was refused");
+            warn!(%error, "own goodbye refused");
         }
         self.write_view().await;
-        if let Some(office) = self.office.take()
-            && let Err(error) = office.lease.free(&()).await
+        if let Some(term) = self.term.take()
+            && let Err(error) = term.lease.free(&()).await
         {
-            debug!(%error, "the coordinator's lease was not given back");
+            debug!(%error, "coordinator's lease not given back");
         }
         gauge!("tickwire_coordinator").set(0.0);
     }
 
-    /// Folds a beat in. Returns whether it is news. One that makes no sense changes nothing.
-    fn hear(&mut self, subject: &str, payload: &[u8]) -> bool {
+    /// Records a beat. Returns whether it changes the view. An invalid beat changes nothing.
+    fn record(&mut self, subject: &str, payload: &[u8]) -> bool {
         let now = self.clock.now();
         let folded = match wire::decode::<Beat>(payload) {
             Ok(beat) if names::beat(beat.member.role.as_str()) != subject => {
-                Err("of another role's subject".to_owned())
+                Err("the subject is of another role".to_owned())
             }
             Ok(Beat { member, goodbye: true }) => self.roster.goodbye(now, &member).map(|()| true).map_err(text),
             Ok(Beat { member, goodbye: false }) => self.roster.beat(now, member).map_err(text),
@@ -145,57 +144,57 @@ impl Coordinator {
         };
         folded.unwrap_or_else(|error| {
             counter!("tickwire_beats_refused_total").increment(1);
-            debug!(subject, error, "a beat was refused");
+            debug!(subject, error, "beat refused");
             false
         })
     }
 
     async fn round(&mut self) {
         let now = self.clock.now();
-        let stood_still = now.since(self.last_round) > self.timeout / 2;
-        let deaf = now.since(self.roster.last_heard(&self.me).unwrap_or_default()) > self.timeout / 2;
-        if deaf {
+        let was_paused = now.since(self.last_round) > self.timeout / 2;
+        let is_cut_off = now.since(self.roster.last_beat(&self.me).unwrap_or_default()) > self.timeout / 2;
+        if is_cut_off {
             self.be_lenient(now);
         }
-        if stood_still || now < self.lenient_until {
+        if was_paused || now < self.lenient_until {
             self.roster.restart_silence(now);
         }
         self.last_round = now;
-        match &mut self.office {
-            None => self.run_for_office().await,
-            Some(office) => {
-                office.age += 1;
-                if office.age >= REVIEW {
-                    office.view = None;
+        match &mut self.term {
+            None => self.try_lease().await,
+            Some(term) => {
+                term.age += 1;
+                if term.age >= REVIEW {
+                    term.view = None;
                 }
-                if let Err(error) = office.lease.renew(&()).await {
-                    self.trouble(&error);
+                if let Err(error) = term.lease.renew(&()).await {
+                    self.handle_failure(&error);
                 }
             }
         }
-        // A question that was answered late may have waited for a connection, and beats wait behind it.
+        // A request that was answered late may have waited for a connection, and then beats were delayed as well.
         let answered = self.clock.now();
         if answered.since(now) > self.timeout / 2 {
             self.be_lenient(answered);
         }
         self.write_view().await;
         self.announce().await;
-        // Time spent on KV is no time in which we stood still.
+        // Time spent on KV does not count as a pause of this process.
         self.last_round = self.clock.now();
     }
 
-    /// What cut this node off cut others off too, and chance may make their pauses between two tries longer: until they
-    /// had time to connect again, absence does not count.
+    /// What cut this node off also cut others off, and their backoff may be longer. Absence does not count until they
+    /// had time to reconnect.
     fn be_lenient(&mut self, now: Millis) {
         self.lenient_until = now.plus(BACKOFF.most);
         self.roster.restart_silence(now);
     }
 
-    /// Looks at the lease, and takes it if nobody has it.
-    async fn run_for_office(&mut self) {
+    /// Reads the lease, and takes it if it is free or stale.
+    async fn try_lease(&mut self) {
         let read = match self.leases.read::<()>(names::COORDINATOR_KEY).await {
             Ok(read) => read,
-            Err(error) => return debug!(%error, "the coordinator's lease cannot be read"),
+            Err(error) => return debug!(%error, "coordinator's lease not read"),
         };
         let now = self.clock.now();
         let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
@@ -207,54 +206,54 @@ impl Coordinator {
         }
         match self.leases.take(names::COORDINATOR_KEY, read.revision, &()).await {
             Ok(lease) => {
-                info!("this node is the coordinator now");
+                info!("became the coordinator");
                 gauge!("tickwire_coordinator").set(1.0);
-                // It has listened all the time, and looked after its own pauses as a coordinator does: what it has not
-                // heard counts at once, so that a coordinator's death is not noticed later than any other.
-                self.office = Some(Office { lease, view: None, version: 0, age: 0 });
+                // This node has recorded beats all the time, and accounted for its own pauses. So absence counts at
+                // once, and the death of a coordinator is detected as early as that of any other node.
+                self.term = Some(Term { lease, view: None, version: 0, age: 0 });
             }
-            Err(error) => debug!(%error, "the coordinator's lease was not taken"),
+            Err(error) => debug!(%error, "coordinator's lease not taken"),
         }
     }
 
-    /// Writes the view that follows from what was heard, if it is another one and this node is the coordinator.
+    /// Writes the view that follows from the beats, if it has changed and this node is the coordinator.
     async fn write_view(&mut self) {
-        let Some(office) = &mut self.office else { return };
-        let (revision, current) = match office.view.take() {
+        let Some(term) = &mut self.term else { return };
+        let (revision, current) = match term.view.take() {
             Some(known) => known,
             None => match self.leases.fetch::<View>(names::VIEW_KEY).await {
                 Ok((revision, view)) => {
-                    office.age = 0;
+                    term.age = 0;
                     (revision, view.unwrap_or_default())
                 }
-                // What nobody can read is written over.
+                // An unreadable view is overwritten.
                 Err(LeaseError::Unreadable { revision, source, .. }) => {
-                    warn!(%source, "the member view in KV makes no sense, writing another");
+                    warn!(%source, "unreadable member view in KV, writing a new one");
                     (revision, View::default())
                 }
-                Err(error) => return self.trouble(&error),
+                Err(error) => return self.handle_failure(&error),
             },
         };
-        office.version = office.version.max(self.followed.borrow().version);
-        let Some(next) = self.roster.next_view(&current, office.version, self.clock.now()) else {
-            office.view = Some((revision, current));
+        term.version = term.version.max(self.followed.borrow().version);
+        let Some(next) = self.roster.next_view(&current, term.version, self.clock.now()) else {
+            term.view = Some((revision, current));
             return;
         };
         match self.leases.store(names::VIEW_KEY, revision, &next).await {
             Ok(revision) => {
                 info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
-                office.version = next.version;
-                (office.view, office.age) = (Some((revision, next)), 0);
+                term.version = next.version;
+                (term.view, term.age) = (Some((revision, next)), 0);
                 self.announce().await;
             }
-            // The next round finds out by the lease whether another node is the coordinator.
+            // The next round finds out from the lease whether another node is the coordinator.
             Err(LeaseError::Refused { .. }) => debug!("another node wrote the view"),
-            Err(error) => self.trouble(&error),
+            Err(error) => self.handle_failure(&error),
         }
     }
 
     async fn announce(&self) {
-        let Some((_, view)) = self.office.as_ref().and_then(|office| office.view.as_ref()) else { return };
+        let Some((_, view)) = self.term.as_ref().and_then(|term| term.view.as_ref()) else { return };
         if !self.nats.is_connected() {
             return;
         }
@@ -262,20 +261,20 @@ impl Coordinator {
         match wire::encode(&announcement) {
             Ok(bytes) => {
                 if let Err(error) = self.nats.client.publish(names::VIEW, bytes.into()).await {
-                    warn!(%error, "the view was not announced");
+                    warn!(%error, "view not announced");
                 }
             }
-            Err(error) => warn!(%error, "the view was not announced"),
+            Err(error) => warn!(%error, "view not announced"),
         }
     }
 
-    /// KV failed, so that absence does not count; or it said that another node has the lease.
-    fn trouble(&mut self, error: &LeaseError) {
+    /// Handles a failure: KV failed, so absence does not count; or another node has the lease.
+    fn handle_failure(&mut self, error: &LeaseError) {
         if matches!(error, LeaseError::Refused { .. }) {
             self.roster.restart_silence(self.clock.now());
-            info!("another node is the coordinator now");
+            info!("lost the coordinator's lease to another node");
             gauge!("tickwire_coordinator").set(0.0);
-            (self.office, self.observed) = (None, None);
+            (self.term, self.observed) = (None, None);
         } else {
             self.be_lenient(self.clock.now());
             warn!(%error, "the coordinator cannot reach KV");

@@ -1,5 +1,5 @@
-//! A node's copy of the view: fetched from KV when another version is announced, when nothing is announced, and now and
-//! then in any case, for a KV that has lost its last writes may hold another view under a version that is known.
+//! A node's copy of the view. It is read from KV when another version is announced, when nothing is announced, and at
+//! long intervals in any case: a KV that has lost its last writes may hold another view under a known version.
 
 use super::{Announcement, MembershipError, measure};
 use crate::lease::Leases;
@@ -14,16 +14,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
-/// After how many silent beat intervals a node looks by itself.
-const PATIENCE: u32 = 3;
+/// After how many silent beat intervals a node reads the view by itself.
+const SILENT_INTERVALS: u32 = 3;
 
-/// How many bytes of announcements may wait. Each says what the one before said, or more.
+/// How many bytes of announcements may wait. Each one replaces those before it.
 const ANNOUNCEMENT_BYTES: usize = 64 * 1024;
 
-/// How long it waits between two looks, however often another view is announced.
+/// The shortest pause between two reads, however often another view is announced.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 
-/// After how many beat intervals a node looks although all seems well.
+/// After how many beat intervals a node reads the view in any case.
 const REVIEW: u32 = 15;
 
 pub(super) struct Follower {
@@ -44,11 +44,11 @@ impl Follower {
         Ok(Self { announcements, interval, leases, view })
     }
 
-    /// Follows until dropped, or until the connection is closed for good.
+    /// Follows until dropped, or until the connection is closed.
     pub(super) async fn run(mut self) {
-        let mut look_at = Instant::now();
+        let mut read_at = Instant::now();
         let mut review_at = Instant::now();
-        let (mut announced, mut looked_at) = (None, Instant::now());
+        let (mut announced, mut last_read) = (None, Instant::now());
         loop {
             tokio::select! {
                 message = self.announcements.next() => {
@@ -56,42 +56,42 @@ impl Follower {
                     match wire::decode::<Announcement>(message.payload()) {
                         Ok(announcement) => announced = Some(announcement.version),
                         Err(error) => {
-                            debug!(%error, "an announcement of the view was refused");
+                            debug!(%error, "unreadable view announcement refused");
                             continue;
                         }
                     }
-                    look_at = if announced == Some(self.view.borrow().version) {
-                        review_at.min(Instant::now() + self.interval * PATIENCE)
+                    read_at = if announced == Some(self.view.borrow().version) {
+                        review_at.min(Instant::now() + self.interval * SILENT_INTERVALS)
                     } else {
-                        Instant::now().max(looked_at + LEAST_PAUSE)
+                        Instant::now().max(last_read + LEAST_PAUSE)
                     };
                 }
-                () = sleep_until(look_at) => {
-                    let arrived = self.look(announced).await;
-                    looked_at = Instant::now();
+                () = sleep_until(read_at) => {
+                    let arrived = self.read(announced).await;
+                    last_read = Instant::now();
                     if arrived {
                         review_at = Instant::now() + self.interval * REVIEW;
                     }
-                    // A server that lags behind the announcement has it a moment later.
-                    let pause = if arrived { self.interval * PATIENCE } else { self.interval / 4 };
-                    (look_at, announced) = (Instant::now() + pause, announced.filter(|_| !arrived));
+                    // A server that lags behind the announcement has the view a moment later.
+                    let pause = if arrived { self.interval * SILENT_INTERVALS } else { self.interval / 4 };
+                    (read_at, announced) = (Instant::now() + pause, announced.filter(|_| !arrived));
                 }
             }
         }
     }
 
-    /// Fetches the view. Returns whether what is there is what was announced, if anything was.
-    async fn look(&self, announced: Option<u64>) -> bool {
+    /// Reads the view. Returns whether it has the announced version, if one was announced.
+    async fn read(&self, announced: Option<u64>) -> bool {
         let view: View = match self.leases.fetch(names::VIEW_KEY).await {
             Ok((_, Some(view))) => view,
             Ok((_, None)) => return announced.is_none(),
             Err(error) => {
-                debug!(%error, "the view cannot be fetched");
+                debug!(%error, "view not read");
                 return false;
             }
         };
         let arrived = announced.is_none_or(|version| version == view.version);
-        // An older one is taken only if that is what the coordinator goes on from.
+        // An older view is taken only if the coordinator has announced that version.
         let is_news = {
             let mine = self.view.borrow();
             let is_other = view.version != mine.version || view.members != mine.members;

@@ -7,44 +7,43 @@ use thiserror::Error;
 /// Why there is no usable connection to NATS.
 #[derive(Debug, Error)]
 pub enum NatsError {
-    /// The addresses cannot be read.
+    /// The addresses are not valid.
     #[error("nats.url = {url}: {reason}")]
     Address {
-        /// What is configured.
+        /// The configured value.
         url: String,
-        /// What is wrong with it.
+        /// The error in it.
         reason: String,
     },
     /// No server answered before the deadline.
     #[error(
-        "cannot reach NATS at {url} within {waited:?}: {reason}; if no \
-         nats-server runs there, start one, or set nats.url (TICKWIRE_NATS__URL) to where it is; if one does, it hangs or \
-         is shut off by the network"
+        "cannot reach NATS at {url} within {waited:?}: {reason}; if no nats-server runs there, start one, or set \
+         nats.url (TICKWIRE_NATS__URL) to its address; if one runs, it hangs or the network blocks it"
     )]
     Unreachable {
-        /// What is configured.
+        /// The configured addresses.
         url: String,
-        /// For how long it was to be tried.
+        /// How long it was tried.
         waited: Duration,
         /// The last failure.
         reason: String,
     },
-    /// The server does not know us.
+    /// The server refused the login.
     #[error(
         "NATS at {url} refused the login: {reason}; check nats.user and nats.password, nats.token or nats.credentials"
     )]
     Login {
-        /// What is configured.
+        /// The configured addresses.
         url: String,
-        /// What the server said.
+        /// The server's text.
         reason: String,
     },
     /// The certificates cannot be used.
     #[error("no secure connection to NATS at {url}: {reason}; check nats.tls_ca, nats.tls_cert and nats.tls_key")]
     Tls {
-        /// What is configured.
+        /// The configured addresses.
         url: String,
-        /// What is wrong with them.
+        /// The error in them.
         reason: String,
     },
     /// The credentials file cannot be used.
@@ -52,34 +51,34 @@ pub enum NatsError {
     Credentials {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in it.
         source: std::io::Error,
     },
-    /// The server lacks what we stand on.
+    /// The server is too old.
     #[error("the NATS server is version {version}; tickwire needs {major}.{minor} or newer")]
     OldServer {
-        /// What runs there.
+        /// The server's version.
         version: String,
-        /// The least major version.
+        /// The lowest major version.
         major: i64,
-        /// The least minor version of it.
+        /// The lowest minor version of that.
         minor: i64,
     },
-    /// The server takes smaller messages than nodes send each other.
+    /// The server accepts only smaller messages than nodes exchange.
     #[error(
-        "the NATS server takes messages of {most} bytes at most; tickwire needs {least}: set max_payload to that or more \
-         in the server's configuration (its default is 1MB)"
+        "the NATS server accepts messages of {most} bytes at most; tickwire needs {least}: set max_payload to that or \
+         more in the server's configuration (its default is 1MB)"
     )]
     SmallPayload {
-        /// What it takes.
+        /// What the server accepts.
         most: usize,
-        /// What it has to take.
+        /// What it must accept.
         least: usize,
     },
     /// The server denied a publish or subscribe.
     #[error("NATS refused: {refused}; grant this node's user what its role publishes and subscribes to")]
     Refused {
-        /// What the server said, with semicolons between.
+        /// The server's texts, separated by semicolons.
         refused: String,
     },
     /// The server did not return a message that we sent to ourselves.

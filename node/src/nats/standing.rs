@@ -1,9 +1,9 @@
-//! Whether the connections are there.
+//! Whether the connections are up.
 
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// What is known of both connections. Clones share it.
+/// The state of both connections. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionHealth {
     client: Arc<watch::Sender<bool>>,
@@ -29,18 +29,18 @@ impl ConnectionHealth {
         self.fold();
     }
 
-    /// Whether our own connection is there.
+    /// Whether our own connection is up.
     pub(crate) fn link(&self) -> watch::Receiver<bool> {
         self.link.subscribe()
     }
 
-    /// Whether both are there.
+    /// Whether both are up.
     pub(crate) fn both(&self) -> watch::Receiver<bool> {
         self.both.subscribe()
     }
 
     fn fold(&self) {
-        // Both are read while the result is locked, so that whoever comes last writes what holds.
+        // Both are read while the result is locked, so that the last caller writes the current state.
         self.both.send_if_modified(|both| {
             let now = *self.client.borrow() && *self.link.borrow();
             std::mem::replace(both, now) != now

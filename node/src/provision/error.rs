@@ -1,17 +1,17 @@
-//! Why JetStream cannot be brought to what is configured, and what to do about it.
+//! Why JetStream cannot be set up as configured, and what to do about it.
 
 use super::is_off;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use thiserror::Error;
 
-/// Why JetStream cannot be brought to what is configured.
+/// Why JetStream cannot be set up as configured.
 #[derive(Debug, Error)]
 pub enum ProvisionError {
-    /// The server has no JetStream for us.
+    /// The server has no JetStream for this account.
     #[error("the NATS server has no JetStream for this account: start it with -js, or enable it for the account")]
     JetStreamOff,
-    /// A stream of this name was made by somebody else.
+    /// A stream of this name exists that another program created.
     #[error(
         "the stream {stream} exists but was not made by tickwire; set stream.name to another name, or delete the stream"
     )]
@@ -19,7 +19,7 @@ pub enum ProvisionError {
         /// Its name.
         stream: String,
     },
-    /// The partition count differs from what runs.
+    /// The partition count differs from that of the running stream.
     #[error(
         "the stream {stream} has {running} partitions, but stream.partitions is {configured}; the count is fixed once \
          events are stored: set stream.partitions = {running}, or stop all nodes and delete the stream, with all that it holds"
@@ -27,17 +27,17 @@ pub enum ProvisionError {
     Partitions {
         /// The stream's name.
         stream: String,
-        /// How many it has.
+        /// The running count.
         running: u32,
-        /// How many are configured.
+        /// The configured count.
         configured: u32,
     },
-    /// The stream is kept elsewhere than configured.
+    /// The storage of the stream differs from the configured one.
     #[error("the stream {stream} is stored in {running}, which cannot be changed: set stream.storage = \"{running}\"")]
     Storage {
         /// Its name.
         stream: String,
-        /// Where it is kept.
+        /// Where it is stored.
         running: String,
     },
     /// There is not enough room for the configured limits.
@@ -48,15 +48,15 @@ pub enum ProvisionError {
     NoRoom {
         /// The stream.
         stream: String,
-        /// What the server said.
+        /// The server's text.
         reason: String,
     },
-    /// There are not as many servers as configured copies.
+    /// There are fewer servers than configured copies.
     #[error("the stream {stream} cannot have that many replicas: {reason}; lower stream.replicas, or add NATS servers")]
     Replicas {
         /// The stream.
         stream: String,
-        /// What the server said.
+        /// The server's text.
         reason: String,
     },
     /// Another stream takes the same subjects.
@@ -64,7 +64,7 @@ pub enum ProvisionError {
     Overlap {
         /// The stream.
         stream: String,
-        /// What the server said.
+        /// The server's text.
         reason: String,
     },
     /// The server refuses for another reason.
@@ -72,10 +72,10 @@ pub enum ProvisionError {
     Refused {
         /// The stream.
         stream: String,
-        /// What the server said.
+        /// The server's text.
         reason: String,
     },
-    /// Tried until the deadline.
+    /// The deadline has passed.
     #[error("{stream} could not be set up in time: {reason}; is this node permitted to use $JS.API.>?")]
     NotSettled {
         /// The stream.
@@ -86,7 +86,7 @@ pub enum ProvisionError {
 }
 
 impl ProvisionError {
-    /// What a failed request means, or `None` when it may work the next time.
+    /// The error of a refused request, or `None` when the next attempt may succeed.
     pub(super) fn of_refusal(stream: &str, error: &CreateStreamError) -> Option<Self> {
         let refusal = match error.kind() {
             CreateStreamErrorKind::JetStream(refusal) => refusal,

@@ -1,4 +1,4 @@
-//! How each stream and bucket is to look, and how one that runs already is brought there.
+//! The settings of each stream and bucket, and how an existing one is changed to them.
 
 use super::error::ProvisionError;
 use crate::config::{Storage, StreamConfig};
@@ -13,8 +13,8 @@ const DEAD_LETTERS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many bytes of dead letters are kept.
 const DEAD_LETTERS_BYTES: i64 = 256 * 1024 * 1024;
 
-/// The stream of events. No limits per subject and no life per message: what is between the first and the last
-/// sequence is there, so that a router may claim what it has read.
+/// The stream of events. It has no limit per subject and no TTL per message: nothing is missing between the first and
+/// the last sequence, so a router can send sections for the ranges that it has read.
 pub(crate) fn events(config: &StreamConfig) -> Config {
     Config {
         name: config.name.clone(),
@@ -33,8 +33,8 @@ pub(crate) fn events(config: &StreamConfig) -> Config {
     }
 }
 
-/// What producers publish, and the ticks of each partition that there is. Nobody would read the tick of another: whoever
-/// publishes to it is told that there is no stream for it.
+/// The subjects that producers publish to, and the heartbeats of each configured partition. A heartbeat of any other
+/// partition would have no reader, so a publisher gets an error that no stream takes it.
 fn subjects(config: &StreamConfig) -> Vec<String> {
     [names::SOURCE_ALL.to_owned()].into_iter().chain((0..config.partitions).map(names::heartbeat)).collect()
 }
@@ -51,7 +51,7 @@ pub(crate) fn dead_letters(config: &StreamConfig) -> Config {
     }
 }
 
-/// A bucket, laid out as NATS' clients expect a bucket.
+/// A bucket, with the settings that NATS' clients expect.
 pub(crate) fn bucket(name: &str, config: &StreamConfig) -> Config {
     Config {
         name: format!("KV_{name}"),
@@ -65,7 +65,7 @@ pub(crate) fn bucket(name: &str, config: &StreamConfig) -> Config {
     }
 }
 
-/// What all of them have in common.
+/// The settings that all of them share.
 fn kept(config: &StreamConfig) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
@@ -81,8 +81,8 @@ fn kept(config: &StreamConfig) -> Config {
     }
 }
 
-/// The running configuration with what follows ours put right, and all else (placement, compression, what the server
-/// has added) left as it is.
+/// The running configuration with the settings that follow ours, and all others (placement, compression, additions of
+/// the server) unchanged.
 pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
     let duplicate_window =
         if wanted.duplicate_window.is_zero() { running.duplicate_window } else { wanted.duplicate_window };
@@ -101,9 +101,9 @@ pub(super) fn adapt(running: &Config, wanted: &Config) -> Config {
 }
 
 /// The running configuration with our own settings restored: those that tickwire relies on and that no configuration
-/// key sets, so that all nodes agree on them. Of a bucket that is its limits as well. Also the names of those that
-/// differed.
-pub(crate) fn put_right(running: &Config, wanted: &Config, is_bucket: bool) -> (Config, Vec<&'static str>) {
+/// key sets, so that all nodes agree on them. For a bucket this includes its limits. Also returns the names of the
+/// settings that differed.
+pub(crate) fn restore_settings(running: &Config, wanted: &Config, is_bucket: bool) -> (Config, Vec<&'static str>) {
     let (mut config, mut edits) = (running.clone(), Vec::new());
     let mut put = |name, differs: bool| {
         if differs {
@@ -138,11 +138,11 @@ pub(crate) fn put_right(running: &Config, wanted: &Config, is_bucket: bool) -> (
     (config, edits)
 }
 
-/// Refuses a running stream of events that is not ours, or not spread or kept as configured.
+/// Refuses a running stream of events that is not ours, or whose partitions or storage differ from the configuration.
 pub(super) fn check_events(running: &Config, config: &StreamConfig) -> Result<(), ProvisionError> {
     let stream = || running.name.clone();
-    let told = running.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse::<u32>().ok());
-    match told {
+    let recorded = running.metadata.get(names::PARTITIONS_METADATA).and_then(|count| count.parse::<u32>().ok());
+    match recorded {
         None => Err(ProvisionError::NotOurs { stream: stream() }),
         Some(running) if running != config.partitions => {
             Err(ProvisionError::Partitions { stream: stream(), running, configured: config.partitions })
@@ -151,7 +151,7 @@ pub(super) fn check_events(running: &Config, config: &StreamConfig) -> Result<()
     }
 }
 
-/// Refuses a running stream that is kept elsewhere than configured.
+/// Refuses a running stream whose storage differs from the configuration.
 pub(super) fn check_storage(running: &Config, config: &StreamConfig) -> Result<(), ProvisionError> {
     if running.storage == storage(config) {
         Ok(())

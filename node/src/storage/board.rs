@@ -1,5 +1,5 @@
-//! What all routers say is wrong with the storage, as one node has heard it: for its readiness, its metrics, its log, and
-//! the clients of a gateway.
+//! The storage problems that all routers report, as this node has received them: for its readiness, its metrics, its
+//! log, and the clients of a gateway.
 
 use crate::admin::Check;
 use crate::clock::Clock;
@@ -19,10 +19,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long what a router has said holds, in milliseconds: three times as long as it takes to say it again.
-const HOLDS: u64 = 3_000;
+/// How long a report is valid, in milliseconds: three report intervals.
+const VALID_MS: u64 = 3_000;
 
-/// How many routers are listened to, how many troubles of each are kept, and how many bytes of each text of a trouble.
+/// How many routers are recorded, how many problems of each, and how many bytes of each text of a problem.
 const ROUTERS: usize = 1_000;
 const TROUBLES: usize = 8;
 const TEXT: usize = 512;
@@ -30,38 +30,38 @@ const TEXT: usize = 512;
 /// How many bytes of reports may wait.
 const BYTES: usize = 256 * 1024;
 
-/// How often what is no longer said is looked for.
-const LOOKS: Duration = Duration::from_millis(500);
+/// How often expired reports are looked for.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What was heard. Pure.
+/// The reports. Pure.
 #[derive(Debug, Default)]
 pub struct Board {
-    heard: BTreeMap<NodeRef, (Millis, Vec<StorageProblem>)>,
+    reports: BTreeMap<NodeRef, (Millis, Vec<StorageProblem>)>,
 }
 
 impl Board {
-    /// A router says what is wrong.
-    pub fn hear(&mut self, now: Millis, report: StorageReport) {
-        self.heard.retain(|_, (at, _)| now.since(*at) < HOLDS);
+    /// Records a router's report.
+    pub fn record(&mut self, now: Millis, report: StorageReport) {
+        self.reports.retain(|_, (at, _)| now.since(*at) < VALID_MS);
         let StorageReport { router, mut troubles } = report;
         troubles.truncate(TROUBLES);
         for trouble in &mut troubles {
             for text in [&mut trouble.text, &mut trouble.stream] {
                 text.truncate(text.floor_char_boundary(TEXT));
-                // What was cut off would stay in memory.
+                // Without this the cut text would stay in memory.
                 text.shrink_to_fit();
             }
         }
         if troubles.is_empty() {
-            self.heard.remove(&router);
-        } else if self.heard.len() < ROUTERS || self.heard.contains_key(&router) {
-            self.heard.insert(router, (now, troubles));
+            self.reports.remove(&router);
+        } else if self.reports.len() < ROUTERS || self.reports.contains_key(&router) {
+            self.reports.insert(router, (now, troubles));
         }
     }
 
-    /// What is wrong now: one of each fault of each stream, what stops events and what is worst first.
+    /// The current problems: one of each fault of each stream; first those that stop events, then by severity.
     pub fn troubles(&self, now: Millis) -> Vec<&StorageProblem> {
-        let fresh = self.heard.values().filter(|(at, _)| now.since(*at) < HOLDS);
+        let fresh = self.reports.values().filter(|(at, _)| now.since(*at) < VALID_MS);
         let mut troubles: Vec<&StorageProblem> = fresh.flat_map(|(_, troubles)| troubles).collect();
         troubles.sort_by(|one, other| rank(one).cmp(&rank(other)));
         troubles.dedup_by(|one, other| rank(one) == rank(other));
@@ -69,15 +69,15 @@ impl Board {
     }
 }
 
-/// What comes first: what stops events, then what is worst.
+/// The sort order: problems that stop events first, then by severity.
 fn rank(trouble: &StorageProblem) -> (bool, StorageFault, &str) {
     (!trouble.stops_events, trouble.fault, &trouble.stream)
 }
 
-/// What stops events, in one line, as long as anything does.
+/// Why NATS does not store events, in one line, while that lasts.
 pub type Stopped = Option<Arc<str>>;
 
-/// Listens from now on.
+/// Subscribes to the reports.
 ///
 /// # Errors
 /// When this node may not subscribe.
@@ -86,8 +86,8 @@ pub fn subscribe(link: &Link) -> Result<Subscriber, LinkError> {
     link.subscribe("storage", names::STORAGE, None, BYTES)
 }
 
-/// Listens, and tells the rest of the node, until told to stop. A gateway is ready as long as events come, whatever becomes
-/// of the buckets that routers have.
+/// Collects reports, and informs the rest of the node, until `stop` is cancelled. A gateway is ready as long as events
+/// arrive, whatever the state of the routers' buckets is.
 pub async fn listen(
     mut inlet: Subscriber,
     role: Role,
@@ -96,8 +96,8 @@ pub async fn listen(
     stop: CancellationToken,
 ) {
     let (clock, mut board, mut known) = (Clock::start(), Board::default(), BTreeMap::new());
-    let mut looks = interval(LOOKS);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = clock.now();
         let troubles = board.troubles(now);
@@ -117,17 +117,17 @@ pub async fn listen(
         }
         let first = troubles.first().filter(|trouble| trouble.stops_events);
         let text: Stopped = first.map(|trouble| trouble.text.as_str().into());
-        stopped.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
+        stopped.send_if_modified(|current| std::mem::replace(current, text.clone()) != text);
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = looks.tick() => {}
+            _ = checks.tick() => {}
             message = inlet.next() => {
                 let Some(message) = message else { return };
                 match wire::decode(message.payload()) {
-                    Ok(report) => board.hear(clock.now(), report),
+                    Ok(report) => board.record(clock.now(), report),
                     Err(error) => {
                         counter!("tickwire_storage_reports_refused_total").increment(1);
-                        debug!(%error, "what a router says of the storage was refused");
+                        debug!(%error, "unreadable storage report refused");
                     }
                 }
             }
@@ -135,7 +135,7 @@ pub async fn listen(
     }
 }
 
-/// Logs what has begun and what is over, once each.
+/// Logs the beginning and the end of each problem once.
 fn log(now: Millis, known: &mut BTreeMap<(String, StorageFault), Millis>, troubles: &[&StorageProblem]) {
     for StorageProblem { stream, fault, text, .. } in troubles {
         known.entry((stream.clone(), *fault)).or_insert_with(|| {
@@ -147,18 +147,15 @@ fn log(now: Millis, known: &mut BTreeMap<(String, StorageFault), Millis>, troubl
         let lasts = troubles.iter().any(|trouble| trouble.stream == *stream && trouble.fault == *fault);
         if !lasts {
             let seconds = now.since(*since) / 1_000;
-            info!(stream, fault = fault.as_str(), seconds, "the trouble with the storage of NATS is over");
+            info!(stream, fault = fault.as_str(), seconds, "storage of NATS recovered");
         }
         lasts
     });
 }
 
 fn describe() {
-    describe_gauge!("tickwire_storage_troubles", "Streams of NATS with which something is wrong, by fault");
-    declare_counter!(
-        "tickwire_storage_reports_refused_total",
-        "Messages of routers on the storage of NATS that make no sense"
-    );
+    describe_gauge!("tickwire_storage_troubles", "Streams of NATS with a storage problem, by fault");
+    declare_counter!("tickwire_storage_reports_refused_total", "Unreadable storage reports from routers");
 }
 
 #[cfg(test)]
@@ -182,40 +179,40 @@ mod tests {
     }
 
     #[test]
-    fn what_routers_say_holds_until_they_take_it_back_or_fall_silent() {
+    fn report_holds_until_its_router_withdraws_it_or_is_silent() {
         let mut board = Board::default();
-        board.hear(Millis(0), report("r1", &[("EVENTS", StorageFault::Sealed, true)]));
-        board.hear(
+        board.record(Millis(0), report("r1", &[("EVENTS", StorageFault::Sealed, true)]));
+        board.record(
             Millis(500),
             report("r2", &[("L", StorageFault::Missing, false), ("EVENTS", StorageFault::Sealed, true)]),
         );
         let both = [("EVENTS".to_owned(), StorageFault::Sealed), ("L".to_owned(), StorageFault::Missing)];
         assert_eq!(seen(&board, 2_999), both);
-        board.hear(Millis(3_000), report("r1", &[]));
+        board.record(Millis(3_000), report("r1", &[]));
         assert_eq!(seen(&board, 3_499), both);
         assert_eq!(seen(&board, 3_500), []);
-        board.hear(Millis(4_000), report("r1", &[("EVENTS", StorageFault::Full, true)]));
+        board.record(Millis(4_000), report("r1", &[("EVENTS", StorageFault::Full, true)]));
         assert_eq!(seen(&board, 4_000), [("EVENTS".to_owned(), StorageFault::Full)]);
-        board.hear(Millis(4_001), report("r1", &[]));
+        board.record(Millis(4_001), report("r1", &[]));
         assert_eq!(seen(&board, 4_001), []);
     }
 
     #[test]
-    fn who_says_a_lot_is_kept_within_bounds() {
+    fn number_and_size_of_reported_problems_are_bounded() {
         let mut board = Board::default();
         let mut long = report("r1", &[("EVENTS", StorageFault::Full, true); 100]);
         for trouble in &mut long.troubles {
             (trouble.text, trouble.stream) = ("ä".repeat(10_000), "ä".repeat(100_000));
         }
-        board.hear(Millis(0), long);
-        let (_, kept) = board.heard.values().next().unwrap();
+        board.record(Millis(0), long);
+        let (_, kept) = board.reports.values().next().unwrap();
         assert_eq!(kept.len(), TROUBLES);
         for text in kept.iter().flat_map(|trouble| [&trouble.text, &trouble.stream]) {
             assert_eq!((text.len(), text.capacity() <= 2 * TEXT), (TEXT, true));
         }
         for number in 0..2 * ROUTERS {
-            board.hear(Millis(1), report(&format!("x{number}"), &[("EVENTS", StorageFault::Full, true)]));
+            board.record(Millis(1), report(&format!("x{number}"), &[("EVENTS", StorageFault::Full, true)]));
         }
-        assert_eq!(board.heard.len(), ROUTERS);
+        assert_eq!(board.reports.len(), ROUTERS);
     }
 }

@@ -1,15 +1,15 @@
-//! What is wrong with one stream, from looks at it and from what became of writes to it, and what a router does about it.
-//! Pure: the time comes in.
+//! Judges one stream by its settings and by the results of writes to it: its problem, and what a router does about it.
+//! Pure: the time is passed in.
 //!
-//! * A refusal by JetStream counts at once: it names its cause. A write that nobody acknowledges may have met a stream
-//!   that changes its leader, which is over in seconds and which looks show as well, since nobody answers them either. So
-//!   such writes count when a look is answered although they have failed for a while, and looks were answered since before
-//!   the last of them began.
-//! * Clients have events whatever becomes of buckets and dead letters. These are made anew or mended before anybody is
-//!   told, which is why they have longer.
-//! * What is missing is made anew, and what was edited is put back, as every node that starts does it. The stream of
-//!   events is missing for a while before: a look may be answered by a server that does not know it yet, and those who
-//!   wait for it are to be told what has happened.
+//! * A refusal by JetStream counts at once: it names its cause. A write without an acknowledgement may have met a
+//!   change of the stream's leader, which is over in seconds; reads of the stream are not answered either meanwhile. So
+//!   such writes count only when a read of the stream is answered although writes have failed for a while, and all
+//!   reads were answered since before the last of these writes began.
+//! * Clients get events whatever the state of buckets and dead letters is. These are created again or repaired before
+//!   their problem is reported, so they have more time.
+//! * A missing stream is created again, and edited settings are restored, as every starting node does it. The stream of
+//!   events must be missing for a while before: a server that does not know it yet may have answered, and clients that
+//!   wait for events must be notified of what has happened.
 
 use super::kept::{ExpectedStream, StreamSettings};
 use crate::writes::{Failing, Failure};
@@ -17,58 +17,58 @@ use async_nats::jetstream::ErrorCode;
 use tickwire_core::ids::Millis;
 use tickwire_core::storage::{StorageFault, StorageProblem};
 
-/// How long writes have failed without an answer when a look is answered, in milliseconds. A server that stands still
-/// answers none: one look fails, or what was written last is stored when it goes on.
+/// How long writes must have failed without an answer when a read is answered, in milliseconds. A paused server answers
+/// none: one read fails, or the last writes are stored when the server goes on.
 const UNANSWERED: u64 = 1_500;
 
-/// How many of them there must be.
+/// How many failed writes are necessary.
 const TRIES: u32 = 2;
 
-/// After so many milliseconds without a further write, one that failed says nothing any more: twice the longest time between
-/// two tries as it ships (`membership.tick_interval`).
+/// After how many milliseconds without a further write a failed one does not count any more: twice the longest default
+/// interval between two writes (`membership.tick_interval`).
 const RECENT: u64 = 10_000;
 
-/// How long anything may be wrong that does not stop events before it is told, in milliseconds.
-const PATIENCE: u64 = 5_000;
+/// How long a problem that does not stop events must last before it is reported, in milliseconds.
+const REPORT_DELAY: u64 = 5_000;
 
-/// How long the stream of events is missing before it is made anew, in milliseconds.
+/// How long the stream of events must be missing before it is created again, in milliseconds.
 const EVENTS_MISSING: u64 = 3_000;
 
-/// How long anything else is, in milliseconds: two looks.
+/// The same for other streams, in milliseconds: two reads.
 const MISSING: u64 = 1_000;
 
-/// How long an edit that was put back is told at least, in milliseconds: it is over within milliseconds, and all are to
-/// hear of it.
+/// How long a restored edit is reported at least, in milliseconds: it is over within milliseconds, and all nodes should
+/// learn of it.
 const EDITED: u64 = 2_000;
 
-/// What a router is to do.
+/// The repair by a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// Make the stream.
-    Make,
-    /// Put back what was edited.
-    PutBack,
+    /// Create the stream.
+    Create,
+    /// Restore edited settings.
+    Restore,
 }
 
-/// What is known of one stream.
+/// The known state of one stream.
 #[derive(Debug)]
 pub struct StreamHealth {
     kept: ExpectedStream,
-    sight: Option<StreamSettings>,
-    /// Since when the last look has shown the same fault.
+    settings: Option<StreamSettings>,
+    /// Since when reads have shown the same fault.
     since: Millis,
-    /// Since when every look was answered.
+    /// Since when every read was answered.
     answered_since: Option<Millis>,
-    /// When the last one was.
+    /// The time of the last answered read.
     answered: Millis,
-    /// When the last edit was seen, and what it was.
+    /// The time of the last edit, and its description.
     edited: Option<(Millis, String)>,
 }
 
 impl StreamHealth {
     /// Nothing is known yet.
     pub fn new(kept: ExpectedStream) -> Self {
-        Self { kept, sight: None, since: Millis(0), answered_since: None, answered: Millis(0), edited: None }
+        Self { kept, settings: None, since: Millis(0), answered_since: None, answered: Millis(0), edited: None }
     }
 
     /// The stream.
@@ -76,25 +76,25 @@ impl StreamHealth {
         &self.kept
     }
 
-    /// A look at it; `None` if nobody has answered.
-    pub fn see(&mut self, now: Millis, sight: Option<StreamSettings>) {
-        let Some(sight) = sight else {
+    /// Records a read of the stream; `None` if nobody answered.
+    pub fn see(&mut self, now: Millis, settings: Option<StreamSettings>) {
+        let Some(settings) = settings else {
             self.answered_since = None;
             return;
         };
         self.answered_since.get_or_insert(now);
         self.answered = now;
-        let differs = |known: &StreamSettings| (seen(known), replicas(known)) != (seen(&sight), replicas(&sight));
-        if self.sight.as_ref().is_none_or(differs) {
+        let differs = |known: &StreamSettings| (seen(known), replicas(known)) != (seen(&settings), replicas(&settings));
+        if self.settings.as_ref().is_none_or(differs) {
             self.since = now;
         }
-        self.sight = Some(sight);
+        self.settings = Some(settings);
         if let Some((StorageFault::Edited, since, what)) = self.shown() {
             self.edited = Some((since, what));
         }
     }
 
-    /// What is wrong, if it is to be told.
+    /// The problem to report, if any.
     pub fn trouble(&self, now: Millis, failing: Option<&Failing>) -> Option<StorageProblem> {
         let refused = failing.filter(|failing| now.since(failing.last) < RECENT);
         let (fault, since, what) = self
@@ -105,7 +105,7 @@ impl StreamHealth {
             .or_else(|| Some((StorageFault::Replicas, self.since, self.replicas()?)))?;
         let ms = now.since(since);
         let waits = fault == StorageFault::Replicas || !self.kept.stops_events();
-        if waits && ms < PATIENCE {
+        if waits && ms < REPORT_DELAY {
             return None;
         }
         let (stream, keeps) = (self.kept.name().to_owned(), self.kept.keeps.what());
@@ -122,57 +122,59 @@ impl StreamHealth {
         })
     }
 
-    /// What is to be done now.
-    pub fn mend(&self, now: Millis) -> Option<Remedy> {
-        match self.sight.as_ref().map(seen)? {
+    /// The repair to make now, if any.
+    pub fn remedy(&self, now: Millis) -> Option<Remedy> {
+        match self.settings.as_ref().map(seen)? {
             Some(StorageFault::Missing) => {
-                let enough = if self.kept.stops_events() { EVENTS_MISSING } else { MISSING };
-                let is_sure = self.answered_since.is_some_and(|answered| now.since(answered) >= enough);
-                (is_sure && now.since(self.since) >= enough).then_some(Remedy::Make)
+                let least = if self.kept.stops_events() { EVENTS_MISSING } else { MISSING };
+                let is_sure = self.answered_since.is_some_and(|answered| now.since(answered) >= least);
+                (is_sure && now.since(self.since) >= least).then_some(Remedy::Create)
             }
-            Some(StorageFault::Edited) => Some(Remedy::PutBack),
+            Some(StorageFault::Edited) => Some(Remedy::Restore),
             _ => None,
         }
     }
 
-    /// The last sequence that a look has shown.
+    /// The last sequence of the stream in the last read.
     pub fn last(&self) -> Option<u64> {
-        match self.sight {
+        match self.settings {
             Some(StreamSettings::There { last, .. }) => Some(last),
             _ => None,
         }
     }
 
-    /// What the last look has shown.
+    /// The fault in the last read.
     fn shown(&self) -> Option<(StorageFault, Millis, String)> {
-        let (sight, name) = (self.sight.as_ref()?, self.kept.name());
-        let fault = seen(sight)?;
-        let what = match (fault, sight) {
+        let (settings, name) = (self.settings.as_ref()?, self.kept.name());
+        let fault = seen(settings)?;
+        let what = match (fault, settings) {
             (StorageFault::Missing, _) => {
-                format!("the stream {name} does not exist; if it was deleted, routers make it anew, empty")
+                format!("the stream {name} does not exist; if it was deleted, routers create it again, empty")
             }
             (StorageFault::Sealed, _) => {
                 format!(
-                    "the stream {name} is sealed, which cannot be undone: delete it, and routers make it anew, empty"
+                    "the stream {name} is sealed, which cannot be undone: delete it, and routers create it again, empty"
                 )
             }
             (StorageFault::Full, StreamSettings::There { full: Some(limit), .. }) => {
-                format!("the stream {name} has reached {limit} and refuses what is new (discard: new): raise the limit")
+                format!(
+                    "the stream {name} has reached {limit} and refuses new messages (discard: new): raise the limit"
+                )
             }
             (_, StreamSettings::There { edits, .. }) => {
-                format!("the stream {name} was edited: {} differ from what tickwire needs; put back", edits.join(", "))
+                format!("the stream {name} was edited: {} differ from what tickwire needs; restored", edits.join(", "))
             }
             (_, StreamSettings::Missing) => return None,
         };
         Some((fault, self.since, what))
     }
 
-    /// What JetStream has refused with its own words.
+    /// A refusal by JetStream, with its text.
     fn refused(&self, failing: Option<&Failing>) -> Option<(StorageFault, Millis, String)> {
         let failing = failing?;
         let Failure::Refused(refusal) = &failing.failure else { return None };
         let (name, subject) = (self.kept.name(), &failing.subject);
-        let refused = format!("what is published to {subject} is refused: {}", refusal.text);
+        let refused = format!("messages to {subject} are refused: {}", refusal.text);
         let (fault, what) = match refusal.code {
             ErrorCode::STREAM_SEALED => (
                 StorageFault::Sealed,
@@ -190,7 +192,7 @@ impl StreamHealth {
             | ErrorCode::MEMORY_RESOURCES_EXCEEDED => (
                 StorageFault::OverLimit,
                 format!(
-                    "{refused}; the server has used up its storage: look at its disk, raise max_file_store, and restart \
+                    "{refused}; the server has used up its storage: check its disk, raise max_file_store, and restart \
                      nats-server if it goes on"
                 ),
             ),
@@ -200,7 +202,7 @@ impl StreamHealth {
         Some((fault, failing.since, what))
     }
 
-    /// Writes that fail while questions are answered.
+    /// Writes that fail while reads are answered.
     fn unanswered(&self, failing: Option<&Failing>) -> Option<(StorageFault, Millis, String)> {
         let Failing { since, began, tries, subject, failure, .. } = failing?;
         let answered_since = self.answered_since?;
@@ -212,28 +214,28 @@ impl StreamHealth {
         Some((StorageFault::NotStoring, *since, what))
     }
 
-    /// What was edited, and put back, a moment ago.
+    /// An edit that was restored a moment ago.
     fn edited(&self, now: Millis) -> Option<(StorageFault, Millis, String)> {
         let (at, what) = self.edited.as_ref()?;
         (now.since(*at) < EDITED).then(|| (StorageFault::Edited, *at, what.clone()))
     }
 
     fn replicas(&self) -> Option<String> {
-        let found = self.sight.as_ref().and_then(replicas)?;
+        let found = self.settings.as_ref().and_then(replicas)?;
         let (name, wanted) = (self.kept.name(), self.kept.replicas());
         Some(format!(
-            "the stream {name} has {found} replicas where stream.replicas is {wanted}: the next node that starts sets it"
+            "the stream {name} has {found} replicas, but stream.replicas is {wanted}: the next starting node sets it"
         ))
     }
 }
 
-/// What to do about a server that does not store.
+/// The advice for a server that does not store.
 const DISK: &str =
-    "look at the disk and the log of nats-server; one whose disk was full stores nothing until it is restarted";
+    "look at the disk and the log of nats-server; after a full disk it stores nothing until it is restarted";
 
-/// What a look shows at once.
-fn seen(sight: &StreamSettings) -> Option<StorageFault> {
-    match sight {
+/// The fault that a read shows at once.
+fn seen(settings: &StreamSettings) -> Option<StorageFault> {
+    match settings {
         StreamSettings::Missing => Some(StorageFault::Missing),
         StreamSettings::There { is_sealed: true, .. } => Some(StorageFault::Sealed),
         StreamSettings::There { edits, .. } if !edits.is_empty() => Some(StorageFault::Edited),
@@ -242,9 +244,9 @@ fn seen(sight: &StreamSettings) -> Option<StorageFault> {
     }
 }
 
-/// How many copies there are, if not as many as configured.
-fn replicas(sight: &StreamSettings) -> Option<usize> {
-    match sight {
+/// The number of copies, if it differs from the configured one.
+fn replicas(settings: &StreamSettings) -> Option<usize> {
+    match settings {
         StreamSettings::Missing => None,
         StreamSettings::There { replicas, .. } => *replicas,
     }

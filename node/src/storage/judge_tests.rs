@@ -1,4 +1,4 @@
-//! What is told of a stream and when, by example.
+//! Examples of the problems of a stream, and when they are reported.
 
 use super::*;
 use crate::config::{Storage, StreamConfig};
@@ -27,7 +27,7 @@ fn there() -> StreamSettings {
 }
 
 fn failing(since: u64, last: u64, tries: u32, failure: Failure) -> Failing {
-    // The last one began half a second before it ended, or is the only one.
+    // The last write began half a second before it ended, or is the only one.
     let began = Millis(last.saturating_sub(500).max(since));
     Failing { since: Millis(since), began, last: Millis(last), tries, subject: "ev.3.tick".to_owned(), failure }
 }
@@ -40,74 +40,77 @@ fn refused(code: ErrorCode, text: &str) -> Failing {
     failing(1_000, 1_000, 1, Failure::Refused(JetStreamRefusal { code, text: text.to_owned() }))
 }
 
-fn told(judge: &StreamHealth, now: u64, failing: Option<&Failing>) -> Option<(StorageFault, bool, String)> {
+fn reported(judge: &StreamHealth, now: u64, failing: Option<&Failing>) -> Option<(StorageFault, bool, String)> {
     judge.trouble(Millis(now), failing).map(|trouble| (trouble.fault, trouble.stops_events, trouble.text))
 }
 
 #[test]
-fn a_server_that_answers_and_does_not_store_is_told_within_seconds_with_what_failed() {
+fn server_that_answers_but_does_not_store_is_reported_within_seconds() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
     for look in [1_500, 2_499] {
         judge.see(Millis(look), Some(there()));
-        assert_eq!(told(&judge, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
+        assert_eq!(reported(&judge, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
     }
     judge.see(Millis(2_500), Some(there()));
-    assert_eq!(told(&judge, 3_000, Some(&late(1_000, 2_000, 1))), None);
-    let (fault, stops, text) = told(&judge, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
+    assert_eq!(reported(&judge, 3_000, Some(&late(1_000, 2_000, 1))), None);
+    let (fault, stops, text) = reported(&judge, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
     assert_eq!((fault, stops), (StorageFault::NotStoring, true));
     for part in ["NATS does not store events, for 7 s", "9 writes", "ev.3.tick", "timed out", "disk", "restarted"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    // Nothing was tried since.
-    assert_eq!(told(&judge, 23_000, Some(&late(1_000, 8_000, 9))), None);
+    // No further write was tried.
+    assert_eq!(reported(&judge, 23_000, Some(&late(1_000, 8_000, 9))), None);
 }
 
 #[test]
-fn a_stream_that_nobody_leads_is_not_one_that_does_not_store() {
+fn stream_without_a_leader_is_not_reported_as_not_storing() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
     judge.see(Millis(1_500), None);
-    assert_eq!(told(&judge, 9_000, Some(&late(1_000, 8_500, 9))), None);
+    assert_eq!(reported(&judge, 9_000, Some(&late(1_000, 8_500, 9))), None);
     for look in [9_000, 10_499] {
         judge.see(Millis(look), Some(there()));
-        assert_eq!(told(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
+        assert_eq!(reported(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
     }
     judge.see(Millis(10_500), Some(there()));
-    assert_eq!(told(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|told| told.0), Some(StorageFault::NotStoring));
+    assert_eq!(
+        reported(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|reported| reported.0),
+        Some(StorageFault::NotStoring)
+    );
 }
 
 #[test]
-fn writes_that_nobody_acknowledged_while_nats_was_away_say_nothing_of_it_once_it_is_back() {
+fn writes_that_failed_during_an_outage_do_not_count_after_it() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
     judge.see(Millis(4_000), None);
     judge.see(Millis(5_000), Some(there()));
-    // All of them were under way while it was away, and ended when it was back.
+    // All of them began while NATS was away, and ended when it was back.
     let away = Failing { began: Millis(4_900), ..late(1_000, 8_900, 17) };
     for now in [7_000, 8_000, 18_000] {
         judge.see(Millis(now), Some(there()));
-        assert_eq!(told(&judge, now, Some(&away)), None);
+        assert_eq!(reported(&judge, now, Some(&away)), None);
     }
     let since = Failing { began: Millis(5_000), tries: 18, ..away };
-    assert_eq!(told(&judge, 9_000, Some(&since)).map(|told| told.0), Some(StorageFault::NotStoring));
+    assert_eq!(reported(&judge, 9_000, Some(&since)).map(|reported| reported.0), Some(StorageFault::NotStoring));
 }
 
 #[test]
-fn a_server_that_stands_still_between_two_looks_is_not_one_that_does_not_store() {
+fn paused_server_is_not_reported_as_not_storing() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
-    // It stands still from 1 s on; the next look is still waited for.
+    // The server is paused from 1 s on; the next read is still unanswered.
     for now in [3_000, 3_300, 3_600] {
-        assert_eq!(told(&judge, now, Some(&late(1_000, now, 9))), None);
+        assert_eq!(reported(&judge, now, Some(&late(1_000, now, 9))), None);
     }
     judge.see(Millis(3_700), None);
     judge.see(Millis(4_900), Some(there()));
-    assert_eq!(told(&judge, 5_000, Some(&late(1_000, 3_600, 9))), None);
+    assert_eq!(reported(&judge, 5_000, Some(&late(1_000, 3_600, 9))), None);
 }
 
 #[test]
-fn what_jetstream_refuses_is_told_at_once_in_its_words() {
+fn refusal_by_jetstream_is_reported_at_once_with_its_text() {
     let mut judge = judge(EVENTS);
     judge.see(Millis(500), Some(there()));
     let cases = [
@@ -118,20 +121,20 @@ fn what_jetstream_refuses_is_told_at_once_in_its_words() {
         (ErrorCode::INSUFFICIENT_RESOURCES, "insufficient resources", StorageFault::OverLimit),
     ];
     for (code, words, wanted) in cases {
-        let (fault, stops, text) = told(&judge, 1_001, Some(&refused(code, words))).unwrap();
+        let (fault, stops, text) = reported(&judge, 1_001, Some(&refused(code, words))).unwrap();
         assert_eq!((fault, stops), (wanted, true), "{words}");
         assert!(text.starts_with("NATS does not store events: ") && text.contains(words), "{text}");
     }
-    // While a cluster has no leader it refuses in words, too.
-    assert_eq!(told(&judge, 1_001, Some(&refused(ErrorCode::CLUSTER_NOT_AVAILABLE, "unavailable"))), None);
+    // A cluster without a leader refuses with a text, too.
+    assert_eq!(reported(&judge, 1_001, Some(&refused(ErrorCode::CLUSTER_NOT_AVAILABLE, "unavailable"))), None);
 }
 
 #[test]
-fn what_a_look_shows_is_told_and_over_with_the_next() {
+fn fault_in_a_read_is_reported_until_the_next_read() {
     let mut judge = judge(EVENTS);
     let mut see = |at, sight| {
         judge.see(Millis(at), Some(sight));
-        told(&judge, at, None).map(|(fault, stops, _)| (fault, stops))
+        reported(&judge, at, None).map(|(fault, stops, _)| (fault, stops))
     };
     let StreamSettings::There { last, .. } = there() else { panic!() };
     let clean = || (false, None, vec![], None);
@@ -143,52 +146,55 @@ fn what_a_look_shows_is_told_and_over_with_the_next() {
     assert_eq!(see(4_000, StreamSettings::Missing), Some((StorageFault::Missing, true)));
     assert_eq!(see(5_000, of(clean())), None);
     assert_eq!(see(5_100, of((false, None, vec!["subjects"], None))), Some((StorageFault::Edited, true)));
-    // It was put back before anybody can have heard of it.
+    // It was restored before any node could learn of it.
     assert_eq!(see(5_101, of(clean())), Some((StorageFault::Edited, true)));
     assert_eq!(see(5_200, StreamSettings::Missing), Some((StorageFault::Missing, true)));
     assert_eq!(see(7_100, of(clean())), None);
-    // Fewer copies stop nothing, and may be on their way.
+    // Fewer copies stop nothing, and may be in progress.
     assert_eq!(see(8_000, of((false, None, vec![], Some(1)))), None);
     assert_eq!(see(12_999, of((false, None, vec![], Some(1)))), None);
     assert_eq!(see(13_000, of((false, None, vec![], Some(1)))), Some((StorageFault::Replicas, false)));
 }
 
 #[test]
-fn the_stream_of_events_is_made_anew_after_three_seconds_and_a_bucket_after_two_looks() {
+fn missing_events_stream_is_created_after_three_seconds_and_a_bucket_after_two_reads() {
     for (of, enough) in [(EVENTS, 3_000), (LEASES, 1_000)] {
         let mut judge = judge(of);
         judge.see(Millis(0), Some(there()));
         judge.see(Millis(1_000), Some(StreamSettings::Missing));
-        assert_eq!(judge.mend(Millis(1_000 + enough - 1)), None);
+        assert_eq!(judge.remedy(Millis(1_000 + enough - 1)), None);
         judge.see(Millis(1_500), None);
-        assert_eq!(judge.mend(Millis(1_000 + enough)), None, "somebody has to have said it all the while");
+        assert_eq!(judge.remedy(Millis(1_000 + enough)), None, "all reads must have been answered");
         judge.see(Millis(2_000), Some(StreamSettings::Missing));
-        assert_eq!(judge.mend(Millis(2_000 + enough)), Some(Remedy::Make));
+        assert_eq!(judge.remedy(Millis(2_000 + enough)), Some(Remedy::Create));
         judge.see(Millis(9_000), Some(there()));
-        assert_eq!(judge.mend(Millis(20_000)), None);
+        assert_eq!(judge.remedy(Millis(20_000)), None);
     }
 }
 
 #[test]
-fn what_was_edited_is_put_back_at_once_and_a_seal_cannot_be() {
+fn edited_settings_are_restored_at_once_but_a_seal_is_not() {
     let mut judge = judge(EVENTS);
     let of = |is_sealed, edits| StreamSettings::There { is_sealed, full: None, edits, replicas: None, last: 7 };
     judge.see(Millis(0), Some(of(false, vec!["subject_transform"])));
-    assert_eq!(judge.mend(Millis(0)), Some(Remedy::PutBack));
+    assert_eq!(judge.remedy(Millis(0)), Some(Remedy::Restore));
     judge.see(Millis(1_000), Some(of(true, vec!["subject_transform"])));
-    assert_eq!(judge.mend(Millis(1_000)), None);
+    assert_eq!(judge.remedy(Millis(1_000)), None);
 }
 
 #[test]
-fn a_bucket_that_is_mended_soon_is_not_told() {
+fn bucket_that_is_repaired_soon_is_not_reported() {
     let mut judge = judge(LEASES);
     judge.see(Millis(0), Some(there()));
     judge.see(Millis(1_000), Some(StreamSettings::Missing));
-    assert_eq!(told(&judge, 5_999, None), None);
-    let (fault, stops, text) = told(&judge, 6_000, None).unwrap();
+    assert_eq!(reported(&judge, 5_999, None), None);
+    let (fault, stops, text) = reported(&judge, 6_000, None).unwrap();
     assert_eq!((fault, stops), (StorageFault::Missing, false));
     assert!(text.starts_with("NATS does not store leases, for 5 s: the stream KV_TICKWIRE_LEASES"), "{text}");
     judge.see(Millis(6_500), Some(there()));
-    assert_eq!(told(&judge, 7_000, Some(&late(2_500, 6_900, 5))), None);
-    assert_eq!(told(&judge, 8_500, Some(&late(2_500, 8_400, 7))).map(|told| told.0), Some(StorageFault::NotStoring));
+    assert_eq!(reported(&judge, 7_000, Some(&late(2_500, 6_900, 5))), None);
+    assert_eq!(
+        reported(&judge, 8_500, Some(&late(2_500, 8_400, 7))).map(|reported| reported.0),
+        Some(StorageFault::NotStoring)
+    );
 }

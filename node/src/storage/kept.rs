@@ -1,4 +1,4 @@
-//! What tickwire keeps in JetStream, and what a look at it shows.
+//! The streams that tickwire keeps in JetStream, and how one is read, compared and repaired.
 
 use super::judge::Remedy;
 use crate::config::StreamConfig;
@@ -10,7 +10,7 @@ use async_nats::jetstream::context::{CreateStreamError, RequestError};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 
-/// What a stream keeps.
+/// The use of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamUse {
     /// Events.
@@ -24,7 +24,7 @@ pub enum StreamUse {
 }
 
 impl StreamUse {
-    /// In words.
+    /// As text.
     pub fn what(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -35,35 +35,35 @@ impl StreamUse {
     }
 }
 
-/// One of the streams, as it should be.
+/// One of the streams, with its expected settings.
 #[derive(Debug, Clone)]
 pub struct ExpectedStream {
-    /// What it keeps.
+    /// Its use.
     pub keeps: StreamUse,
     wanted: Config,
 }
 
-/// A stream as a look has shown it.
+/// The settings of a stream that a read has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamSettings {
     /// It does not exist.
     Missing,
-    /// It does.
+    /// It exists.
     There {
-        /// Whether it takes nothing any more.
+        /// Whether it is sealed, so that it takes no messages any more.
         is_sealed: bool,
-        /// The limit that it has reached, if it refuses what is new because of that.
+        /// The limit that it has reached, if it refuses new messages because of that.
         full: Option<&'static str>,
-        /// What was edited of all that tickwire relies on, and that no key of the configuration chooses.
+        /// The edited settings among those that tickwire relies on and that no configuration key sets.
         edits: Vec<&'static str>,
-        /// How many copies there are, if not as many as configured.
+        /// The number of copies, if it differs from the configured one.
         replicas: Option<usize>,
         /// The last sequence.
         last: u64,
     },
 }
 
-/// All that tickwire keeps.
+/// All streams that tickwire keeps.
 pub fn kept(config: &StreamConfig) -> [ExpectedStream; 4] {
     let bucket = |name| layout::bucket(name, config);
     [
@@ -80,7 +80,7 @@ impl ExpectedStream {
         &self.wanted.name
     }
 
-    /// How many copies are configured.
+    /// The configured number of copies.
     pub fn replicas(&self) -> usize {
         self.wanted.num_replicas
     }
@@ -90,7 +90,7 @@ impl ExpectedStream {
         self.keeps == StreamUse::Events
     }
 
-    /// What a look shows.
+    /// Compares a stream that was read with its expected settings.
     pub fn sight(&self, found: Option<&Info>) -> StreamSettings {
         let Some(Info { config, state, .. }) = found else { return StreamSettings::Missing };
         let refuses = config.discard == DiscardPolicy::New;
@@ -107,65 +107,65 @@ impl ExpectedStream {
         StreamSettings::There {
             is_sealed: config.sealed,
             full,
-            edits: self.put_right(config).1,
+            edits: self.restore_settings(config).1,
             replicas,
             last: state.last_sequence,
         }
     }
 
-    /// The running configuration as it is to be, and what differs.
-    fn put_right(&self, running: &Config) -> (Config, Vec<&'static str>) {
+    /// The running configuration with our settings restored, and what differed.
+    fn restore_settings(&self, running: &Config) -> (Config, Vec<&'static str>) {
         let is_bucket = matches!(self.keeps, StreamUse::View | StreamUse::Leases);
-        layout::put_right(running, &self.wanted, is_bucket)
+        layout::restore_settings(running, &self.wanted, is_bucket)
     }
 
-    /// Makes it anew, or puts back what was edited, by a look of its own: an older one would take back what operators
-    /// have changed since. `None` if there is nothing to do: somebody else was first.
-    pub(super) async fn mend(&self, context: &Context, mend: Remedy) -> Result<Option<Mended>, MendError> {
+    /// Creates the stream, or restores its edited settings. It reads the stream first: an older read would undo what
+    /// operators have changed since. `None` if there is nothing to do, because another router was first.
+    pub(super) async fn repair(&self, context: &Context, remedy: Remedy) -> Result<Option<Repaired>, RepairError> {
         let found = look(context, self.name()).await?;
-        Ok(match (mend, found) {
-            (Remedy::Make, None) => {
+        Ok(match (remedy, found) {
+            (Remedy::Create, None) => {
                 context.create_stream(self.wanted.clone()).await?;
-                Some(Mended::Made)
+                Some(Repaired::Created)
             }
-            (Remedy::PutBack, Some(found)) => {
-                let (config, edits) = self.put_right(&found.config);
+            (Remedy::Restore, Some(found)) => {
+                let (config, edits) = self.restore_settings(&found.config);
                 if edits.is_empty() {
                     return Ok(None);
                 }
                 let info = context.update_stream(config).await?;
-                Some(Mended::PutBack { through: info.state.last_sequence })
+                Some(Repaired::Restored { through: info.state.last_sequence })
             }
             _ => None,
         })
     }
 }
 
-/// What was mended.
+/// A repair that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mended {
-    /// It was made.
-    Made,
-    /// What was edited is as it was.
-    PutBack {
-        /// The last sequence that was stored before.
+pub(super) enum Repaired {
+    /// The stream was created.
+    Created,
+    /// The settings were restored.
+    Restored {
+        /// The last sequence that was stored before that.
         through: u64,
     },
 }
 
-/// Why it was not mended.
+/// Why a repair failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MendError {
+pub(super) enum RepairError {
     #[error("{0}")]
     Look(#[from] RequestError),
     #[error("{0}")]
     Write(#[from] CreateStreamError),
 }
 
-/// Looks at one of them; `None` if it does not exist.
+/// Reads the settings and state of a stream; `None` if it does not exist.
 ///
 /// # Errors
-/// When nobody answers, or not about the stream.
+/// When nobody answers, or the server refuses.
 pub async fn look(context: &Context, name: &str) -> Result<Option<Info>, RequestError> {
     match context.request(format!("STREAM.INFO.{name}"), &()).await? {
         Response::Ok(info) => Ok(Some(info)),
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// A stream of this configuration that holds so much.
+    /// A stream of this configuration with this many messages and bytes.
     fn info(config: &Config, messages: u64, bytes: u64) -> Info {
         let time = "2026-11-27T12:00:00Z";
         let state = serde_json::json!({ "messages": messages, "bytes": bytes, "first_seq": 1, "first_ts": time,
@@ -214,16 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_as_it_was_made_has_nothing_wrong() {
+    fn new_stream_has_no_faults() {
         for kept in kept(&config()) {
-            let sight = kept.sight(Some(&info(&kept.wanted, 7, 700)));
+            let settings = kept.sight(Some(&info(&kept.wanted, 7, 700)));
             let clean = StreamSettings::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
-            assert_eq!((sight, kept.sight(None)), (clean, StreamSettings::Missing), "{}", kept.name());
+            assert_eq!((settings, kept.sight(None)), (clean, StreamSettings::Missing), "{}", kept.name());
         }
     }
 
     #[test]
-    fn what_tickwire_relies_on_is_compared_and_limits_that_operators_choose_are_not() {
+    fn own_settings_are_compared_but_the_limits_of_operators_are_not() {
         let [events, _, _, leases] = kept(&config());
         let wanted = || events.wanted.clone();
         let limits = Config { max_messages: 10, max_bytes: 5, max_age: Duration::ZERO, ..wanted() };
@@ -234,34 +234,34 @@ mod tests {
         assert_eq!(edits(&events, &plain), ["subject_transform", "allow_direct"]);
         let one = Config { max_messages_per_subject: 1, metadata: Default::default(), ..wanted() };
         assert_eq!(edits(&events, &one), ["max_msgs_per_subject", "metadata"]);
-        // Metadata of others, and of the life of the stream, stays.
+        // Metadata of others, and of the stream's epoch, stays.
         let mut noted = wanted();
         noted.metadata.insert("tickwire.life".to_owned(), "7@8".to_owned());
         assert_eq!(edits(&events, &noted), [] as [&str; 0]);
         let full = Config { max_messages: 1, ..leases.wanted.clone() };
         assert_eq!(edits(&leases, &full), ["max_msgs"]);
-        assert_eq!(leases.put_right(&full).0, leases.wanted);
+        assert_eq!(leases.restore_settings(&full).0, leases.wanted);
     }
 
     #[tokio::test]
-    async fn what_is_mended_is_decided_by_the_stream_as_it_is_then_and_by_one_router() {
+    async fn repair_reads_the_stream_first_and_only_one_router_makes_it() {
         let server = NatsServer::start();
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
         let [events, ..] = kept(&config());
-        let mend = async |mend| events.mend(&context, mend).await.unwrap();
-        assert_eq!(mend(Remedy::PutBack).await, None, "what is gone is not put back");
-        assert_eq!(mend(Remedy::Make).await, Some(Mended::Made));
-        assert_eq!(mend(Remedy::Make).await, None, "another router was first");
+        let repair = async |repair| events.repair(&context, repair).await.unwrap();
+        assert_eq!(repair(Remedy::Restore).await, None, "a missing stream is not restored");
+        assert_eq!(repair(Remedy::Create).await, Some(Repaired::Created));
+        assert_eq!(repair(Remedy::Create).await, None, "another router was first");
         let raised = Config { max_bytes: 2 << 30, ..events.wanted.clone() };
         context.update_stream(Config { allow_direct: false, ..raised.clone() }).await.unwrap();
-        assert_eq!(mend(Remedy::PutBack).await, Some(Mended::PutBack { through: 0 }));
-        assert_eq!(mend(Remedy::PutBack).await, None, "another router was first");
+        assert_eq!(repair(Remedy::Restore).await, Some(Repaired::Restored { through: 0 }));
+        assert_eq!(repair(Remedy::Restore).await, None, "another router was first");
         let found = look(&context, events.name()).await.unwrap().unwrap().config;
         assert_eq!((found.max_bytes, found.allow_direct), (raised.max_bytes, true), "limits are the operator's");
     }
 
     #[test]
-    fn a_stream_is_full_when_it_refuses_what_is_beyond_its_limit() {
+    fn stream_is_full_when_its_limit_makes_it_refuse_messages() {
         let [events, ..] = kept(&config());
         let full = |config: &Config, messages, bytes| match events.sight(Some(&info(config, messages, bytes))) {
             StreamSettings::There { full, .. } => full,

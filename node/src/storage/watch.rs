@@ -1,10 +1,10 @@
-//! The router's part: it looks at each stream once a second, tells all nodes what is wrong, and mends what it may.
+//! The router's part: it reads each stream once a second, reports problems to all nodes, and repairs what it may.
 //!
-//! Every router does so, since any of them may be the only one. Each looks again before it mends, so that mostly one of
-//! them does; what two do at once has no effect the second time.
+//! Every router does this, because any of them may be the only one. Each reads the stream again before a repair, so
+//! that mostly one of them makes it; a repair that two make at once has no effect the second time.
 
 use super::judge::StreamHealth;
-use super::kept::{self, ExpectedStream, MendError, Mended, StreamSettings};
+use super::kept::{self, ExpectedStream, RepairError, Repaired, StreamSettings};
 use crate::config::StreamConfig;
 use crate::declare_counter;
 use crate::names;
@@ -25,39 +25,39 @@ use tracing::{debug, info, warn};
 /// The pace of this task.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// The pause between two looks at a stream, and between two tries to mend it, in milliseconds.
+/// The pause between two reads of a stream, and between two attempts to repair it, in milliseconds.
 const PAUSE: u64 = 1_000;
 
-/// How often what is wrong is said again, in milliseconds.
-const AGAIN: u64 = 1_000;
+/// How often problems are reported again, in milliseconds.
+const REPORT_INTERVAL: u64 = 1_000;
 
 /// One stream.
 struct Watched {
     judge: StreamHealth,
-    /// The last sequence that was seen while nothing was edited.
+    /// The last sequence that was seen without edits.
     sound_until: u64,
-    is_looked_at: bool,
-    is_mended: bool,
-    look_at: Millis,
-    mend_at: Millis,
+    is_reading: bool,
+    is_repairing: bool,
+    read_at: Millis,
+    repair_at: Millis,
 }
 
-/// What was waited for, of the stream of this number.
+/// A finished operation on the stream with this number.
 enum WatchResult {
-    Looked(usize, Option<Option<Box<Info>>>),
-    Mended(usize, Result<Option<Mended>, MendError>),
+    Read(usize, Option<Option<Box<Info>>>),
+    Repaired(usize, Result<Option<Repaired>, RepairError>),
 }
 
-/// Watches until told to stop.
+/// Watches until `stop` is cancelled.
 pub async fn watch(nats: Nats, me: NodeRef, config: StreamConfig, stop: CancellationToken) {
-    declare_counter!("tickwire_storage_mended_total", "Streams that this router has made anew or put right");
+    declare_counter!("tickwire_storage_mended_total", "Streams that this router has created again or repaired");
     let mut watcher = StorageWatcher::new(nats, me, &config);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            Some(done) = watcher.under_way.next() => watcher.hear(done),
+            Some(done) = watcher.under_way.next() => watcher.handle(done),
             _ = rounds.tick() => {}
         }
         watcher.act();
@@ -68,11 +68,11 @@ struct StorageWatcher {
     nats: Nats,
     me: NodeRef,
     streams: Vec<Watched>,
-    /// At most one look and one mend for each stream.
+    /// At most one read and one repair for each stream.
     under_way: FuturesUnordered<BoxFuture<'static, WatchResult>>,
-    /// What was said last, and when.
-    said: Vec<(String, StorageFault)>,
-    said_at: Millis,
+    /// The last report, and when it was sent.
+    reported: Vec<(String, StorageFault)>,
+    reported_at: Millis,
 }
 
 impl StorageWatcher {
@@ -81,13 +81,13 @@ impl StorageWatcher {
         let watched = |kept: ExpectedStream| Watched {
             judge: StreamHealth::new(kept),
             sound_until: 0,
-            is_looked_at: false,
-            is_mended: false,
-            look_at: now,
-            mend_at: now,
+            is_reading: false,
+            is_repairing: false,
+            read_at: now,
+            repair_at: now,
         };
         let streams = kept::kept(config).into_iter().map(watched).collect();
-        Self { nats, me, streams, under_way: FuturesUnordered::new(), said: Vec::new(), said_at: now }
+        Self { nats, me, streams, under_way: FuturesUnordered::new(), reported: Vec::new(), reported_at: now }
     }
 
     fn act(&mut self) {
@@ -96,61 +96,61 @@ impl StorageWatcher {
             self.streams.iter_mut().for_each(|watched| watched.judge.see(now, None));
             return;
         }
-        self.say(now);
+        self.report_problems(now);
         for (number, watched) in self.streams.iter_mut().enumerate() {
             let (context, kept) = (self.nats.jetstream.clone(), watched.judge.kept().clone());
-            if !watched.is_looked_at && watched.look_at <= now {
-                watched.is_looked_at = true;
+            if !watched.is_reading && watched.read_at <= now {
+                watched.is_reading = true;
                 self.under_way.push(Box::pin(async move {
-                    let looked = kept::look(&context, kept.name()).await;
-                    let looked =
-                        looked.inspect_err(|error| debug!(stream = kept.name(), %error, "no look at a stream"));
-                    WatchResult::Looked(number, looked.ok().map(|info| info.map(Box::new)))
+                    let info = kept::look(&context, kept.name()).await;
+                    let info = info.inspect_err(|error| debug!(stream = kept.name(), %error, "stream not read"));
+                    WatchResult::Read(number, info.ok().map(|info| info.map(Box::new)))
                 }));
                 continue;
             }
-            let Some(mend) = watched.judge.mend(now) else { continue };
-            if watched.is_mended || watched.mend_at > now {
+            let Some(remedy) = watched.judge.remedy(now) else { continue };
+            if watched.is_repairing || watched.repair_at > now {
                 continue;
             }
-            watched.is_mended = true;
-            self.under_way.push(Box::pin(async move { WatchResult::Mended(number, kept.mend(&context, mend).await) }));
+            watched.is_repairing = true;
+            self.under_way
+                .push(Box::pin(async move { WatchResult::Repaired(number, kept.repair(&context, remedy).await) }));
         }
     }
 
-    fn hear(&mut self, done: WatchResult) {
+    fn handle(&mut self, done: WatchResult) {
         let now = self.nats.writes.now();
         match done {
-            WatchResult::Looked(number, looked) => {
+            WatchResult::Read(number, info) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
-                (watched.is_looked_at, watched.look_at) = (false, now.plus(PAUSE));
-                let sight = looked.as_ref().map(|info| watched.judge.kept().sight(info.as_deref()));
-                if let Some(StreamSettings::There { edits, last, .. }) = &sight
+                (watched.is_reading, watched.read_at) = (false, now.plus(PAUSE));
+                let settings = info.as_ref().map(|info| watched.judge.kept().sight(info.as_deref()));
+                if let Some(StreamSettings::There { edits, last, .. }) = &settings
                     && edits.is_empty()
                 {
                     watched.sound_until = *last;
                 }
-                watched.judge.see(now, sight);
+                watched.judge.see(now, settings);
             }
-            WatchResult::Mended(number, done) => {
+            WatchResult::Repaired(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
-                (watched.is_mended, watched.mend_at, watched.look_at) = (false, now.plus(PAUSE), now);
+                (watched.is_repairing, watched.repair_at, watched.read_at) = (false, now.plus(PAUSE), now);
                 let stream = watched.judge.kept().name();
                 match done {
-                    Err(error) => warn!(stream, %error, "a stream cannot be put right"),
+                    Err(error) => warn!(stream, %error, "stream repair failed"),
                     Ok(None) => {}
-                    Ok(Some(Mended::Made)) => {
+                    Ok(Some(Repaired::Created)) => {
                         counter!("tickwire_storage_mended_total").increment(1);
-                        warn!(stream, "a stream that was missing is made anew, empty");
+                        warn!(stream, "missing stream created again, empty");
                     }
-                    Ok(Some(Mended::PutBack { through })) => {
+                    Ok(Some(Repaired::Restored { through })) => {
                         counter!("tickwire_storage_mended_total").increment(1);
                         let after = watched.sound_until;
                         warn!(
                             stream,
                             after,
                             through,
-                            "what was edited is put back; messages in between may be stored under other subjects"
+                            "edited stream settings restored; messages in between may be stored under other subjects"
                         );
                     }
                 }
@@ -158,16 +158,16 @@ impl StorageWatcher {
         }
     }
 
-    /// Says what is wrong: at once when it changes, and again while it lasts.
-    fn say(&mut self, now: Millis) {
+    /// Reports the problems: at once when they change, and again while they last.
+    fn report_problems(&mut self, now: Millis) {
         let judged = |watched: &Watched| {
             let judge = &watched.judge;
             judge.trouble(now, self.nats.writes.failing(judge.kept().name()).as_ref())
         };
         let troubles: Vec<StorageProblem> = self.streams.iter().filter_map(judged).collect();
-        let said: Vec<(String, StorageFault)> =
+        let reported: Vec<(String, StorageFault)> =
             troubles.iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect();
-        if said == self.said && (said.is_empty() || now.since(self.said_at) < AGAIN) {
+        if reported == self.reported && (reported.is_empty() || now.since(self.reported_at) < REPORT_INTERVAL) {
             return;
         }
         let report = StorageReport { router: self.me.clone(), troubles };
@@ -176,8 +176,8 @@ impl StorageWatcher {
             Err(error) => Err(error.to_string()),
         };
         match sent {
-            Ok(()) => (self.said, self.said_at) = (said, now),
-            Err(error) => info!(error, "what is wrong with the storage was not said"),
+            Ok(()) => (self.reported, self.reported_at) = (reported, now),
+            Err(error) => info!(error, "storage report not sent"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Warnings that repeat are one line with a count. While NATS is away, or does not store, dozens of sources meet the same
-//! trouble every second; what an operator needs is the first of each sort, and how many there were.
+//! Repeated warnings become one line with a count. While NATS is away, or does not store, dozens of sources fail in the
+//! same way every second. An operator needs the first line of each sort, and the number of the others.
 //!
-//! Within a window the first lines of one place in the code are written as they are, each text once; the others are
-//! counted, and told in one line when the window is over or the node has ended. Only nodes do so.
+//! Within a window the first lines of one place in the code are written, each text once. The others are counted, and
+//! the count is written in one line when the window is over or the node has ended. Only nodes do this.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -14,35 +14,35 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, warn};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// How long repeated lines are gathered.
+/// The length of a window.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How many different lines of one place are written within that.
+/// How many different lines of one place are written within a window.
 const LINES: usize = 6;
 
-/// The place of our own lines, which are never held back.
+/// The target of our own lines, which are never held back.
 const TARGET: &str = "tickwire_node::repeated";
 
 /// The lines of this process.
 static REPEATS: LazyLock<Mutex<Repeats>> = LazyLock::new(Mutex::default);
 
-/// What was written of each place in the code. Pure. There are only so many places.
+/// The current window of each place in the code. Pure. The number of places is bounded.
 #[derive(Debug, Default)]
 struct Repeats(HashMap<Identifier, RepeatWindow>);
 
 #[derive(Debug)]
 struct RepeatWindow {
     since: Instant,
-    /// What was written.
+    /// The hashes of the written lines.
     lines: Vec<u64>,
-    /// How many lines were not.
+    /// How many lines were not written.
     repeated: u64,
-    /// What they say.
+    /// Their message.
     message: String,
 }
 
 impl Repeats {
-    /// Whether a line of this place is to be written now.
+    /// Whether a line of this place is written now.
     fn admit(&mut self, now: Instant, place: Identifier, line: u64, message: &str) -> bool {
         let fresh = || RepeatWindow { since: now, lines: Vec::new(), repeated: 0, message: message.to_owned() };
         let window = self.0.entry(place).or_insert_with(fresh);
@@ -58,7 +58,8 @@ impl Repeats {
         is_new
     }
 
-    /// Ends the windows that have lasted for `least`. Gives what was repeated in them, how often, and for how long.
+    /// Ends the windows that have lasted for `least`. Returns the repeated message of each, its count, and the
+    /// duration.
     fn end(&mut self, now: Instant, least: Duration) -> Vec<(String, u64, Duration)> {
         let mut over = Vec::new();
         self.0.retain(|_, window| {
@@ -97,18 +98,18 @@ impl<S: Subscriber> Filter<S> for Once {
     }
 }
 
-/// Writes how often lines were repeated, of windows that are over. To be called now and then.
-pub(super) fn tell() {
+/// Writes the counts of windows that are over. Call it at intervals.
+pub(super) fn write_ended() {
     write(WINDOW);
 }
 
-/// Writes how often lines were repeated and nobody was told yet, at the end of the process.
-pub(super) fn tell_all() {
+/// Writes the counts that were not written yet, at the end of the process.
+pub(super) fn write_all() {
     write(Duration::ZERO);
 }
 
 fn write(least: Duration) {
-    // The lock is free again before anything is written, which asks for it.
+    // The lock is released before anything is written, because writing takes it again.
     let over = lock().end(Instant::now(), least);
     for (message, count, lasted) in over {
         warn!(target: TARGET, count, seconds = lasted.as_secs(), "repeated: {message}");
@@ -128,7 +129,7 @@ struct LogLine {
 
 impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // A text takes whatever is written.
+        // Writing to a `String` cannot fail.
         write!(self.text, "{}={value:?};", field.name()).ok();
         if field.name() == "message" {
             self.message = format!("{value:?}");
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_text_is_written_once_and_only_so_many_and_the_rest_is_counted_in_one_line() {
+    fn each_text_is_written_once_up_to_a_limit_and_the_rest_is_counted() {
         let (mut repeats, place, start) = (Repeats::default(), place(), Instant::now());
         let mut written = 0;
         for number in 0..100_u64 {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_repeated_last_is_not_lost_when_the_process_ends() {
+    fn last_repeats_are_written_when_the_process_ends() {
         let (mut repeats, place, start) = (Repeats::default(), place(), Instant::now());
         for _ in 0..5 {
             repeats.admit(start, place.clone(), 1, "no KV");
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_held_back_and_told_at_the_end_and_what_is_no_warning_never() {
+    fn repeated_warnings_are_held_back_but_other_levels_are_not() {
         let captured = Captured::default();
         let writer = captured.clone();
         let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone()).with_filter(Once);
@@ -189,7 +190,7 @@ mod tests {
                 tracing::warn!(error = "timed out", "KV cannot be reached");
                 tracing::info!("all is well");
             }
-            tell_all();
+            write_all();
         });
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();

@@ -1,4 +1,4 @@
-//! What a roster promises, case by case and for whatever comes.
+//! The rules of a roster, case by case and as a property test.
 
 use super::*;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn step(roster: &mut Roster, view: &mut View, now: u64) {
 }
 
 #[test]
-fn who_beats_is_in_and_who_drains_stays() {
+fn node_that_beats_is_a_member_even_while_it_drains() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     assert!(roster.beat(Millis(10), member("r2", 1)).unwrap());
     assert!(roster.beat(Millis(10), member("g1", 1)).unwrap());
@@ -46,7 +46,7 @@ fn who_beats_is_in_and_who_drains_stays() {
 }
 
 #[test]
-fn the_later_life_of_a_name_counts() {
+fn later_start_of_a_name_counts() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     roster.beat(Millis(0), member("g1", 9)).unwrap();
     step(&mut roster, &mut view, 0);
@@ -59,7 +59,7 @@ fn the_later_life_of_a_name_counts() {
 }
 
 #[test]
-fn a_new_coordinator_drops_nobody_before_one_timeout() {
+fn new_coordinator_removes_no_member_before_one_timeout() {
     let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)] };
     let mut roster = Roster::new(Millis(0), TIMEOUT);
     roster.restart_silence(Millis(50_000));
@@ -71,7 +71,7 @@ fn a_new_coordinator_drops_nobody_before_one_timeout() {
 }
 
 #[test]
-fn silence_takes_half_at_most_before_the_cool_down() {
+fn silence_removes_at_most_half_within_the_cool_down() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     for name in ["g1", "g2", "g3", "g4", "g5", "r1"] {
         roster.beat(Millis(0), member(name, 1)).unwrap();
@@ -89,7 +89,7 @@ fn silence_takes_half_at_most_before_the_cool_down() {
 }
 
 #[test]
-fn the_dead_do_not_come_back_into_the_view_when_silence_is_forgiven() {
+fn dead_node_does_not_return_when_silence_restarts() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     roster.beat(Millis(0), member("r1", 1)).unwrap();
     roster.beat(Millis(0), member("r2", 1)).unwrap();
@@ -98,7 +98,7 @@ fn the_dead_do_not_come_back_into_the_view_when_silence_is_forgiven() {
     roster.beat(Millis(TIMEOUT + 1), member("r1", 1)).unwrap();
     step(&mut roster, &mut view, TIMEOUT + 1);
     assert_eq!(names(&view), ["r1"]);
-    // Nobody can be heard for a while: r1 stays, and r2 stays away.
+    // No beats arrive for a while: r1 stays, and r2 stays away.
     for now in [5_000, 6_000, 7_000, 8_000] {
         roster.restart_silence(Millis(now));
         step(&mut roster, &mut view, now);
@@ -110,7 +110,7 @@ fn the_dead_do_not_come_back_into_the_view_when_silence_is_forgiven() {
 }
 
 #[test]
-fn a_beat_that_makes_no_sense_is_refused_and_changes_nothing() {
+fn invalid_beat_is_refused_and_changes_nothing() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     roster.beat(Millis(0), member("r1", 1)).unwrap();
     step(&mut roster, &mut view, 0);
@@ -119,10 +119,10 @@ fn a_beat_that_makes_no_sense_is_refused_and_changes_nothing() {
         assert_eq!(odd, Err(BeatError::Weight(weight)));
     }
     let odd = Member { role: Role::Gateway, ..member("r1", 1) };
-    assert_eq!(roster.beat(Millis(1), odd.clone()), Err(BeatError::Role { said: "gateway", known: "router" }));
-    assert_eq!(roster.goodbye(Millis(1), &odd), Err(BeatError::Role { said: "gateway", known: "router" }));
+    assert_eq!(roster.beat(Millis(1), odd.clone()), Err(BeatError::Role { beat: "gateway", known: "router" }));
+    assert_eq!(roster.goodbye(Millis(1), &odd), Err(BeatError::Role { beat: "gateway", known: "router" }));
     assert_eq!(roster.next_view(&view, 0, Millis(1)), None);
-    for nonce in 1..LIVES as u64 {
+    for nonce in 1..MAX_NODES as u64 {
         roster.beat(Millis(2), member("g1", nonce)).unwrap();
     }
     assert_eq!(roster.beat(Millis(2), member("g2", 1)), Err(BeatError::TooMany));
@@ -130,7 +130,7 @@ fn a_beat_that_makes_no_sense_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn who_goes_on_beating_after_a_goodbye_comes_back() {
+fn node_that_beats_long_after_a_goodbye_returns() {
     let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
     roster.beat(Millis(0), member("r1", 1)).unwrap();
     roster.goodbye(Millis(0), &member("r1", 1)).unwrap();
@@ -145,7 +145,7 @@ fn who_goes_on_beating_after_a_goodbye_comes_back() {
 }
 
 #[test]
-fn a_version_stands_for_one_view_even_when_kv_has_lost_some_and_whatever_it_holds() {
+fn version_never_stands_for_two_views_even_after_kv_lost_writes() {
     let mut roster = Roster::new(Millis(0), TIMEOUT);
     roster.beat(Millis(0), member("r1", 1)).unwrap();
     let members = vec![member("r1", 1)];
@@ -180,8 +180,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// Whatever happens, views are sorted, hold every node that was just heard, never lose more than half of a
-    /// role to silence at once, and end up with exactly those who beat.
+    /// In any order of events, views are sorted, hold every node that has just sent a beat, never lose more than half
+    /// of a role to silence at once, and in the end hold exactly the nodes that still beat.
     #[test]
     fn views_follow_the_rules(acts in prop::collection::vec(act(), 1..120)) {
         let (mut now, mut nonces) = (0, [1u64; 8]);
@@ -209,8 +209,8 @@ proptest! {
             step(&mut roster, &mut view, now);
             for member in &view.members {
                 let was_there = before.members.iter().any(|other| other.node == member.node);
-                let was_heard = roster.last_heard(&member.node).is_some_and(|last| now - last.0 <= TIMEOUT);
-                prop_assert!(was_there || was_heard, "{} came back from the dead", member.node);
+                let has_beaten = roster.last_beat(&member.node).is_some_and(|last| now - last.0 <= TIMEOUT);
+                prop_assert!(was_there || has_beaten, "{} came back from the dead", member.node);
             }
             prop_assert!(view.members.is_sorted_by(|a, b| a.node.id < b.node.id));
             if let Some(member) = beaten && !gone.contains(&member.node) {

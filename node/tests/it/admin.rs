@@ -1,24 +1,13 @@
 //! The admin server over real HTTP.
 
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use std::net::SocketAddr;
 use tickwire_node::admin::{Admin, Readiness};
 use tickwire_node::config::{Config, LoadOptions};
 use tickwire_node::shutdown::Shutdown;
 use tickwire_node::telemetry::Metrics;
-
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let client: Client<_, Empty<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.get(format!("http://{address}{path}").parse().unwrap()).await.unwrap();
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
-}
+use tickwire_testkit::http::get;
 
 #[tokio::test]
-async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
+async fn admin_server_answers_until_it_is_stopped() {
     let readiness = Readiness::default();
     let (nats, coverage) = (readiness.register("nats"), readiness.register("coverage"));
     let shutdown = Shutdown::new();
@@ -57,7 +46,7 @@ async fn it_tells_life_readiness_and_metrics_until_it_is_stopped() {
     let taken = Admin::start(&config, Readiness::default(), metrics, &shutdown).await.unwrap_err();
     assert!(taken.to_string().contains(&address.to_string()), "{taken}");
 
-    // Connections that say nothing keep out nobody who asks.
+    // Silent connections do not keep others out.
     let mut silent = Vec::new();
     for _ in 0..200 {
         silent.push(tokio::net::TcpStream::connect(address).await.unwrap());

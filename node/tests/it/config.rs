@@ -1,4 +1,4 @@
-//! The layers of the configuration: which wins, and how a mistake is told.
+//! The layers of the configuration: which one wins, and how a mistake is reported.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn from_sets(sets: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::load(&LoadOptions { sets: pairs(sets), ..LoadOptions::default() })
 }
 
-/// Loads a file of this text; also gives the path, for comparing origins.
+/// Loads a file with this text; also returns its path, to compare origins.
 fn from_file(text: &str) -> (Result<Config, ConfigError>, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("tickwire.toml");
@@ -37,7 +37,7 @@ fn keys(prefix: &str, table: &toml::Table, into: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_reference_and_the_fields_are_the_same_keys_and_values() {
+fn reference_and_fields_have_the_same_keys_and_values() {
     let reference: toml::Table = Config::reference().parse().unwrap();
     let shown: toml::Table = from_env(&[]).unwrap().show().parse().unwrap();
     assert_eq!(reference, shown);
@@ -96,7 +96,7 @@ fn later_layers_win() {
 }
 
 #[test]
-fn an_unknown_key_names_its_source_and_the_nearest_key() {
+fn unknown_key_names_its_source_and_the_nearest_key() {
     let unknown = |result: Result<Config, ConfigError>| match result {
         Err(ConfigError::UnknownKey { key, origin, nearest }) => (key, origin, nearest),
         other => panic!("{other:?}"),
@@ -113,7 +113,7 @@ fn an_unknown_key_names_its_source_and_the_nearest_key() {
 }
 
 #[test]
-fn one_underscore_too_few_is_told_but_variables_of_others_are_left_alone() {
+fn single_underscore_is_reported_but_variables_of_others_are_ignored() {
     let name = "TICKWIRE_NATS_URL";
     match from_env(&[(name, "nats://127.0.0.1:1")]) {
         Err(ConfigError::UnknownKey { key, origin, nearest }) => {
@@ -126,7 +126,7 @@ fn one_underscore_too_few_is_told_but_variables_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_wrong_type_names_key_value_and_what_is_expected() {
+fn wrong_type_names_key_value_and_expected_type() {
     let wrong = |result: Result<Config, ConfigError>| match result {
         Err(ConfigError::WrongType { key, value, expected, .. }) => (key, value, expected),
         other => panic!("{other:?}"),
@@ -143,7 +143,7 @@ fn a_wrong_type_names_key_value_and_what_is_expected() {
 }
 
 #[test]
-fn a_value_out_of_range_names_key_value_source_and_range() {
+fn value_out_of_range_names_key_value_source_and_range() {
     let invalid = |key: &str, value: &str| match from_sets(&[(key, value)]) {
         Err(ConfigError::Invalid { key: found, value, origin, reason }) => {
             assert_eq!((found.as_str(), origin), (key, Origin::Flag));
@@ -182,7 +182,7 @@ fn a_value_out_of_range_names_key_value_source_and_range() {
 }
 
 #[test]
-fn keys_that_do_not_go_together_are_refused() {
+fn keys_that_conflict_are_refused() {
     for sets in [
         &[("membership.beat_interval", "2s"), ("membership.timeout", "3s")][..],
         &[("events.kinds.alert", "public")],
@@ -190,7 +190,7 @@ fn keys_that_do_not_go_together_are_refused() {
         &[("nats.user", "a"), ("nats.token", "b")],
         &[("nats.password", "a")],
         &[("nats.tls_cert", "/a.pem")],
-        // What a session may have would not fit into one resume.
+        // The largest session would not fit into one resume.
         &[("gateway.max_frame_bytes", "65536")],
         &[("gateway.max_filter_bytes", "131072")],
         &[("gateway.max_subscriptions", "1000")],
@@ -200,7 +200,7 @@ fn keys_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn files_that_are_not_there_or_not_toml_are_told() {
+fn missing_and_malformed_files_are_reported() {
     let missing = LoadOptions { file: Some("/nowhere/tickwire.toml".into()), ..LoadOptions::default() };
     assert!(matches!(Config::load(&missing), Err(ConfigError::Read { .. })));
     assert!(matches!(from_file("[stream\n").0, Err(ConfigError::Syntax { .. })));
@@ -209,7 +209,7 @@ fn files_that_are_not_there_or_not_toml_are_told() {
 }
 
 #[test]
-fn secrets_are_used_but_not_shown() {
+fn secrets_are_available_but_not_shown() {
     let secret = "s".repeat(32);
     let config = from_env(&[("TICKWIRE_AUTH__JWT_SECRET", &secret), ("TICKWIRE_NATS__TOKEN", &secret)]).unwrap();
     assert_eq!(config.auth.secret().unwrap().unwrap().expose(), secret);
@@ -219,7 +219,7 @@ fn secrets_are_used_but_not_shown() {
 }
 
 #[test]
-fn tokens_need_a_secret_and_development_needs_none() {
+fn jwt_mode_needs_a_secret_and_dev_mode_does_not() {
     assert_eq!(from_env(&[]).unwrap().auth.mode, AuthMode::Jwt);
     assert!(matches!(from_env(&[]).unwrap().auth.secret(), Err(ConfigError::Conflict { .. })));
     let short = from_sets(&[("auth.jwt_secret", "short")]).unwrap();
@@ -228,7 +228,7 @@ fn tokens_need_a_secret_and_development_needs_none() {
 }
 
 #[test]
-fn a_node_without_a_name_gets_one_of_its_own() {
+fn node_without_a_name_draws_a_unique_one() {
     let config = from_env(&[]).unwrap();
     let (first, second) = (config.node.identity("gateway"), config.node.identity("gateway"));
     assert!(first.starts_with("gateway-") && first.len() == "gateway-".len() + 8, "{first}");
@@ -237,7 +237,7 @@ fn a_node_without_a_name_gets_one_of_its_own() {
 }
 
 #[test]
-fn a_text_where_a_list_is_expected_is_a_list_of_one() {
+fn text_in_place_of_a_list_is_a_list_of_one() {
     let (result, _) = from_file("[auth]\naudience = 'tickwire'\nissuer = ['a', 'b']\n");
     let auth = result.unwrap().auth;
     assert_eq!((auth.audience, auth.issuer), (vec!["tickwire".to_owned()], vec!["a".to_owned(), "b".to_owned()]));

@@ -1,4 +1,4 @@
-//! Our own connection against a real nats-server: bytes that nobody expects, coming back, logins, refusals.
+//! Our own connection against a real nats-server: unusual bytes, reconnects, logins, refusals.
 
 use crate::load;
 use crate::nats::{SOON, certificates, config};
@@ -18,7 +18,7 @@ use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::timeout;
 
-/// What a producer may send over a connection of its own.
+/// A producer with a raw connection, which can send any bytes.
 struct RawPeer(TcpStream);
 
 impl RawPeer {
@@ -28,16 +28,16 @@ impl RawPeer {
         raw
     }
 
-    /// Sends, and waits until the server has read it all.
+    /// Sends, and waits until the server has read all of it.
     fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
         self.0.write_all(b"PING\r\n").unwrap();
-        let mut said = Vec::new();
-        while !said.ends_with(b"PONG\r\n") {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"PONG\r\n") {
             let mut some = [0; 4096];
             let count = self.0.read(&mut some).unwrap();
-            assert!(count > 0, "the server closed the connection: {}", said.escape_ascii());
-            said.extend_from_slice(&some[..count]);
+            assert!(count > 0, "the server closed the connection: {}", answer.escape_ascii());
+            answer.extend_from_slice(&some[..count]);
         }
     }
 
@@ -52,7 +52,7 @@ async fn next(inlet: &mut Subscriber) -> NatsMessage {
 }
 
 #[tokio::test]
-async fn any_subject_and_headers_that_the_server_lets_through_are_read() {
+async fn any_subject_and_headers_that_the_server_accepts_are_read() {
     let server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let mut all = nats.link.subscribe("test", "x.>", None, 1 << 20).unwrap();
@@ -92,7 +92,7 @@ async fn any_subject_and_headers_that_the_server_lets_through_are_read() {
 }
 
 #[tokio::test]
-async fn subscriptions_and_what_is_asked_outlive_a_server() {
+async fn subscriptions_outlive_a_server() {
     let mut server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let mut all = nats.link.subscribe("test", "x.>", None, 1 << 20).unwrap();
@@ -122,7 +122,7 @@ async fn subscriptions_and_what_is_asked_outlive_a_server() {
 }
 
 #[tokio::test]
-async fn what_is_published_before_the_close_arrives_and_a_slow_subscriber_costs_no_other() {
+async fn publishes_before_close_arrive_and_a_slow_subscriber_does_not_affect_others() {
     let server = NatsServer::start();
     let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let receiver = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1").await.unwrap();
@@ -145,7 +145,7 @@ async fn what_is_published_before_the_close_arrives_and_a_slow_subscriber_costs_
 }
 
 #[tokio::test]
-async fn a_denied_subscription_fails_the_check_and_the_connection_goes_on() {
+async fn denied_subscription_fails_the_check_but_the_connection_stays_up() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("nats.conf");
     let user = r#"{ user: bob, password: p, permissions: { subscribe: { deny: ["gw.>"] } } }"#;
@@ -162,7 +162,7 @@ async fn a_denied_subscription_fails_the_check_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn certificates_are_used_as_by_the_other_connection() {
+async fn certificates_are_used_as_by_the_library_connection() {
     let home = tempfile::tempdir().unwrap();
     certificates(home.path());
     let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
@@ -179,7 +179,7 @@ async fn certificates_are_used_as_by_the_other_connection() {
 }
 
 #[tokio::test]
-async fn a_lease_that_a_stranger_wrote_is_read_like_any_and_kept_by_its_owner() {
+async fn overwritten_lease_is_readable_and_kept_by_its_owner() {
     let server = NatsServer::start();
     let config = load(&[("nats.url", &server.url())]);
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
@@ -211,11 +211,11 @@ async fn a_lease_that_a_stranger_wrote_is_read_like_any_and_kept_by_its_owner() 
     assert!(nats.is_connected());
 }
 
-/// What reading a message costs this process, by the client library and by our own connection, from the same stream. Run
-/// it with `--release -- --ignored --nocapture`.
+/// The cost of reading a message for this process, with the client library and with our own connection, from the same
+/// stream. Run it with `--release -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "it measures, and tells nothing else"]
-async fn what_reading_costs() {
+#[ignore = "a measurement without assertions"]
+async fn cost_of_reading() {
     const COUNT: u64 = 200_000;
     let server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
@@ -246,7 +246,7 @@ async fn what_reading_costs() {
                 read = message.info().unwrap().consumer_sequence;
             }
         }
-        tell("library", turn, COUNT, start, before);
+        print_cost("library", turn, COUNT, start, before);
 
         let mut consumer = kept.create_consumer(config()).await.unwrap();
         let name = consumer.info().await.unwrap().name.clone();
@@ -254,20 +254,20 @@ async fn what_reading_costs() {
         let inbox = nats.link.new_inbox();
         let mut inlet = nats.link.subscribe("test", &inbox, None, 16 << 20).unwrap();
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.S.{name}");
-        let (mut read, mut asked, mut came) = (0, 0, Vec::new());
+        let (mut read, mut asked, mut received) = (0, 0, Vec::new());
         while read < COUNT {
             while asked <= read + 128 {
                 nats.link.publish(&subject, Some(&inbox), br#"{"batch":256,"expires":30000000000}"#).unwrap();
                 asked += 256;
             }
-            inlet.next_many(&mut came, 256).await;
-            for message in came.drain(..) {
+            inlet.next_many(&mut received, 256).await;
+            for message in received.drain(..) {
                 bytes += message.payload().len() + message.headers().unwrap().len();
                 let reply = String::from_utf8_lossy(message.reply().unwrap()).into_owned();
                 read = reply.rsplit('.').nth(2).unwrap().parse().unwrap();
             }
         }
-        tell("link", turn, COUNT, start, before);
+        print_cost("link", turn, COUNT, start, before);
         assert!(bytes > 0);
     }
 }
@@ -277,11 +277,11 @@ fn cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<u64> =
         text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
-    // The state is no number, so that these are the 14th and 15th fields; a tick is 10 ms.
+    // The state field is not a number, so these are the 14th and 15th fields; a tick is 10 ms.
     Duration::from_millis((fields[10] + fields[11]) as u64 * 10)
 }
 
-fn tell(what: &str, turn: u32, count: u64, start: Instant, before: Duration) {
+fn print_cost(what: &str, turn: u32, count: u64, start: Instant, before: Duration) {
     let (wall, used) = (start.elapsed(), cpu() - before);
     let (rate, each) = (count as f64 / wall.as_secs_f64(), used.as_secs_f64() * 1e6 / count as f64);
     println!("{what} {turn}: {rate:.0} messages/s, {each:.2} us of processor time each");

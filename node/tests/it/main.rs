@@ -1,4 +1,4 @@
-//! The node's parts against the real things: files, HTTP, signals, nats-server.
+//! The parts of a node with real files, HTTP, signals and nats-server.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -53,7 +53,7 @@ async fn start(server: &NatsServer, name: &str, role: Role) -> Running {
     Running { shutdown, view, end }
 }
 
-/// A test that fails leaves no node running, which would keep the test's runtime waiting for ever.
+/// Stops the node when a test fails, because a running node would keep the test's runtime waiting forever.
 impl Drop for Running {
     fn drop(&mut self) {
         self.shutdown.drain().cancel();
@@ -81,7 +81,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn nodes_join_drain_leave_and_are_missed() {
+async fn nodes_join_drain_leave_and_time_out() {
     let server = NatsServer::start();
     let first = start(&server, "r1", Role::Router).await;
     first.sees(&[("r1", false)]).await;
@@ -91,7 +91,7 @@ async fn nodes_join_drain_leave_and_are_missed() {
         node.sees(&[("g1", false), ("r1", false), ("r2", false)]).await;
     }
 
-    // A node that goes on with a task of its own while it drains.
+    // A node that still has a task of its own while it drains.
     let hold = tokio_util::sync::CancellationToken::new();
     let held = hold.clone();
     gateway.shutdown.spawn_infallible("last work", async move { held.cancelled().await });
@@ -101,11 +101,11 @@ async fn nodes_join_drain_leave_and_are_missed() {
     first.sees(&[("r1", false), ("r2", false)]).await;
     assert_eq!(gateway.stop().await, Outcome::Drained);
 
-    // The coordinator leaves: the other one follows it.
+    // The coordinator leaves, and the other router takes over.
     assert_eq!(first.stop().await, Outcome::Drained);
     second.sees(&[("r2", false)]).await;
 
-    // A node that ends without a word is missed.
+    // A node that ends without a goodbye times out.
     let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
     let member = Member { node: node("g3", 1), role: Role::Gateway, weight: 1, draining: false };
     let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
@@ -116,7 +116,7 @@ async fn nodes_join_drain_leave_and_are_missed() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_vanishes_is_replaced_when_its_lease_is_stale() {
+async fn vanished_coordinator_is_replaced_when_its_lease_is_stale() {
     let server = NatsServer::start();
     let nats = Nats::connect(&config(&server, "ghost").nats, "router", "ghost").await.unwrap();
     provision(&nats, &config(&server, "ghost").stream).await.unwrap();
@@ -137,7 +137,7 @@ async fn membership_survives_the_loss_of_nats() {
     second.sees(&[("g1", false), ("r1", false)]).await;
     let version = second.view.borrow().version;
     server.kill();
-    // Longer than the timeout: nobody is dropped for what nobody could hear.
+    // Longer than the timeout: no member is removed while no beats can arrive.
     let mut changed = first.view.clone();
     changed.mark_unchanged();
     assert!(tokio::time::timeout(Duration::from_millis(800), changed.changed()).await.is_err());
@@ -150,9 +150,9 @@ async fn membership_survives_the_loss_of_nats() {
     }
 }
 
-/// The servers of a cluster learn one after the other of a bucket that another node has just made.
+/// The servers of a cluster learn one after the other of a new bucket.
 #[tokio::test]
-async fn a_bucket_that_is_not_known_yet_is_waited_for() {
+async fn unknown_bucket_is_waited_for() {
     let server = NatsServer::start();
     let config = config(&server, "r1");
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
@@ -164,7 +164,7 @@ async fn a_bucket_that_is_not_known_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_not_answered_is_looked_up() {
+async fn unanswered_write_is_checked_before_the_next() {
     let server = NatsServer::start();
     let config = config(&server, "r1");
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
@@ -172,7 +172,7 @@ async fn a_write_that_was_not_answered_is_looked_up() {
     let leases = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON).await.unwrap();
     let other = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 2), SOON).await.unwrap();
     let mut mine = leases.take("p.1", 0, &1u64).await.unwrap();
-    // Given up before the answer comes, though the write takes effect.
+    // Given up before the answer arrives, but the write takes effect.
     assert!(mine.renew(&2u64).now_or_never().is_none());
     eventually("the unanswered write", SOON, async || {
         let record = leases.read::<u64>("p.1").await.unwrap().record?;
@@ -189,16 +189,16 @@ async fn a_write_that_was_not_answered_is_looked_up() {
     assert_eq!((freed.owner, freed.state), (None, 7));
 }
 
-/// Whoever sends beats in heaps keeps no coordinator from its rounds: it renews its lease, and writes the view.
+/// A flood of beats does not keep the coordinator from its rounds: it renews its lease, and writes the view.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_coordinator_goes_on_while_a_peer_floods_it_with_beats() {
+async fn coordinator_keeps_its_lease_during_a_flood_of_beats() {
     let server = NatsServer::start();
     let first = start(&server, "r1", Role::Router).await;
     first.sees(&[("r1", false)]).await;
     let nats = Nats::connect(&config(&server, "test").nats, "router", "test").await.unwrap();
     let leases = Leases::open(&nats, names::VIEW_BUCKET, node("test", 1), SOON).await.unwrap();
     let revision = async || leases.read::<()>(names::COORDINATOR_KEY).await.unwrap().revision;
-    // Each is news, for which the coordinator writes another view.
+    // Each beat is a change, for which the coordinator writes another view.
     let beat = |draining: bool| {
         let member = Member { node: node("r9", 1), role: Role::Router, weight: 1, draining };
         wire::encode(&Beat { member, goodbye: false }).unwrap()

@@ -1,4 +1,4 @@
-//! The connection against a real nats-server: deadlines, logins, certificates, refusals, and coming back.
+//! The connection to a real nats-server: deadlines, logins, certificates, refusals, and reconnects.
 
 use crate::load;
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ pub(crate) fn config(url: &str, sets: &[(&str, &str)]) -> NatsConfig {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_given_up_at_the_deadline() {
+async fn unreachable_server_is_given_up_at_the_deadline() {
     let mut server = NatsServer::start();
     server.kill();
     let start = Instant::now();
@@ -30,7 +30,7 @@ async fn an_unreachable_server_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_up_before_the_deadline_is_reached() {
+async fn server_that_starts_before_the_deadline_is_reached() {
     let mut server = NatsServer::start();
     server.kill();
     let config = config(&server.url(), &[("nats.connect_timeout", "30s")]);
@@ -41,7 +41,7 @@ async fn a_server_that_comes_up_before_the_deadline_is_reached() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_too_small_messages_is_refused_with_what_to_set() {
+async fn server_with_small_max_payload_is_refused_with_what_to_set() {
     let home = tempfile::TempDir::with_prefix("tickwire-nats-conf-").unwrap();
     let file = home.path().join("nats.conf");
     for (most, is_enough) in [(LEAST_PAYLOAD - 1, false), (LEAST_PAYLOAD, true)] {
@@ -58,7 +58,7 @@ async fn a_server_that_takes_too_small_messages_is_refused_with_what_to_set() {
 }
 
 #[tokio::test]
-async fn the_connection_comes_back_and_both_are_counted() {
+async fn connection_is_restored_and_events_are_counted() {
     let metrics = Metrics::install("router", "r1").unwrap();
     let mut server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
@@ -85,7 +85,7 @@ async fn the_connection_comes_back_and_both_are_counted() {
 }
 
 #[tokio::test]
-async fn the_login_is_used_and_a_wrong_one_is_told_at_once() {
+async fn login_is_used_and_a_wrong_one_fails_at_once() {
     let server = NatsServer::start_with(&["-js", "--user", "bob", "--pass", "right"]);
     let bob = |password| config(&server.url(), &[("nats.user", "bob"), ("nats.password", password)]);
     Nats::connect(&bob("right"), "router", "r1").await.unwrap().check().await.unwrap();
@@ -103,7 +103,7 @@ async fn the_login_is_used_and_a_wrong_one_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_denied_subscription_fails_the_check() {
+async fn denied_subscription_fails_the_check() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("nats.conf");
     let user = r#"{ user: bob, password: p, permissions: { subscribe: { deny: ["gw.>"] } } }"#;
@@ -122,7 +122,7 @@ async fn a_denied_subscription_fails_the_check() {
 }
 
 #[tokio::test]
-async fn what_was_published_before_the_close_arrives() {
+async fn publishes_before_close_arrive() {
     let server = NatsServer::start();
     let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
     let receiver = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1").await.unwrap();
@@ -138,7 +138,7 @@ async fn what_was_published_before_the_close_arrives() {
     assert!(sender.close().await.is_err());
 }
 
-/// An authority, and a certificate of it for 127.0.0.1, as PEM files in this folder.
+/// Writes an authority, and a certificate of it for 127.0.0.1, as PEM files into this folder.
 pub(crate) fn certificates(home: &Path) {
     let write = |name: &str, text: String| std::fs::write(home.join(name), text).unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();

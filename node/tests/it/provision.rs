@@ -1,4 +1,4 @@
-//! Provisioning against a real nats-server: what is made, what it does, what is updated and what is refused.
+//! Provisioning on a real nats-server: what is created, how it works, what is updated and what is refused.
 
 use crate::load;
 use async_nats::jetstream::context::PublishErrorKind;
@@ -25,7 +25,7 @@ async fn publish(nats: &Nats, subject: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_subject() {
+async fn events_are_stored_by_partition_and_unrecognised_subjects_unchanged() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
@@ -58,7 +58,7 @@ async fn what_is_published_is_stored_by_partition_and_the_rest_under_its_own_sub
 }
 
 #[tokio::test]
-async fn the_unrecognised_can_be_read_by_one_filter() {
+async fn unrecognised_messages_can_be_read_by_one_filter() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
@@ -74,9 +74,9 @@ async fn the_unrecognised_can_be_read_by_one_filter() {
     assert_eq!(consumer.cached_info().num_pending, 2);
 }
 
-/// What nobody would read is no message of the stream, and its publisher is told so.
+/// A message that no node would read is not a message of the stream, and its publisher gets an error.
 #[tokio::test]
-async fn ticks_of_partitions_that_there_are_not_are_refused_also_by_a_stream_that_took_them() {
+async fn heartbeats_of_unknown_partitions_are_refused_even_by_a_stream_that_accepted_them() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
@@ -89,15 +89,15 @@ async fn ticks_of_partitions_that_there_are_not_are_refused_also_by_a_stream_tha
     for number in [0, 31] {
         publish(&nats, &names::heartbeat(number)).await;
     }
-    for nobodys in ["ev.x.tick", "ev.32.tick", "ev.03.tick", "ev.3.pattern.AAPL", "ev.3.tick.AAPL"] {
-        let sent = nats.jetstream.publish(nobodys, "{}".into()).await.unwrap();
-        assert_eq!(sent.await.unwrap_err().kind(), PublishErrorKind::StreamNotFound, "{nobodys}");
+    for unread in ["ev.x.tick", "ev.32.tick", "ev.03.tick", "ev.3.pattern.AAPL", "ev.3.tick.AAPL"] {
+        let sent = nats.jetstream.publish(unread, "{}".into()).await.unwrap();
+        assert_eq!(sent.await.unwrap_err().kind(), PublishErrorKind::StreamNotFound, "{unread}");
     }
     publish(&nats, "events.pattern.A").await;
 }
 
 #[tokio::test]
-async fn nodes_that_race_each_other_all_succeed_with_the_same_incarnation() {
+async fn nodes_that_race_each_other_all_succeed_with_the_same_epoch() {
     let server = NatsServer::start();
     let config = stream(&[]);
     let mut nodes = Vec::new();
@@ -116,7 +116,7 @@ async fn nodes_that_race_each_other_all_succeed_with_the_same_incarnation() {
 }
 
 #[tokio::test]
-async fn changed_limits_are_updated_and_all_else_is_left() {
+async fn changed_limits_are_updated_and_other_settings_kept() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let made = provision(&nats, &stream(&[])).await.unwrap();
@@ -141,7 +141,7 @@ async fn changed_limits_are_updated_and_all_else_is_left() {
 }
 
 #[tokio::test]
-async fn a_provisioned_cluster_is_only_looked_at() {
+async fn provisioned_cluster_is_not_changed() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_provisioned_cluster_is_only_looked_at() {
 }
 
 #[tokio::test]
-async fn the_buckets_compare_and_set() {
+async fn buckets_support_compare_and_set() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
@@ -169,7 +169,7 @@ async fn the_buckets_compare_and_set() {
 }
 
 #[tokio::test]
-async fn another_partition_count_is_refused_with_both_numbers() {
+async fn other_partition_count_is_refused_with_both_numbers() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[("stream.partitions", "16")])).await.unwrap();
@@ -180,7 +180,7 @@ async fn another_partition_count_is_refused_with_both_numbers() {
 }
 
 #[tokio::test]
-async fn what_cannot_become_what_is_configured_is_refused_at_once() {
+async fn stream_that_cannot_match_the_configuration_is_refused_at_once() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let foreign = async_nats::jetstream::stream::Config {
@@ -202,7 +202,7 @@ async fn what_cannot_become_what_is_configured_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_without_jetstream_is_told() {
+async fn server_without_jetstream_is_reported() {
     let server = NatsServer::start_with(&[]);
     let nats = connect(&server).await;
     assert!(matches!(provision(&nats, &stream(&[])).await, Err(ProvisionError::JetStreamOff)));

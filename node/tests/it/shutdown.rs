@@ -12,7 +12,7 @@ async fn sigterm_begins_the_drain() {
     let drain = shutdown.drain().clone();
     shutdown.spawn_infallible("worker", async move { drain.cancelled().await });
     let mut run = pin!(shutdown.run(Duration::from_secs(10)));
-    // Polled once, it listens for signals, and the signal no longer ends this process.
+    // After the first poll it listens for signals, and the signal no longer ends this process.
     assert!(run.as_mut().now_or_never().is_none());
     let own_id = std::process::id().to_string();
     assert!(Command::new("kill").args(["-TERM", &own_id]).status().unwrap().success());

@@ -1,12 +1,12 @@
-//! The header block of a stored message: what of it can be read, or why it cannot be read as headers. Pure.
+//! The header block of a stored message: its headers, or why the block is refused. Pure.
 //!
-//! Producers, not we, write these blocks, and servers store whatever is in them. What follows the rules of NATS is read:
-//! a first line `NATS/1.0`, then lines of a name of visible ASCII, a colon and a text, which further lines that begin with
-//! white space carry on, each ended by CR LF. Everything else makes the message a dead letter: what one reader takes for a
-//! header another may not, and a status would be an order to the client.
+//! Producers write these blocks, and servers store any bytes in them. A block that follows the rules of NATS is read: a
+//! first line `NATS/1.0`, then lines with a name of visible ASCII, a colon and a text. Further lines that begin with
+//! white space continue the text. Each line ends with CR LF. Any other block makes the message a dead letter: one
+//! parser may take for a header what another does not, and a status would be a command to the client.
 //!
-//! The last two bytes of a block, which should be an empty line, are not looked at. A server that answers a direct get
-//! has cut them off, and a message must be the same event however it is read.
+//! The last two bytes of a block, which should be an empty line, are ignored. A server that answers a direct get has
+//! cut them off, and a message must be the same event on every way of reading it.
 
 use tickwire_core::event::decode::{Reason, Undecodable};
 
@@ -16,11 +16,11 @@ const VERSION: &[u8] = b"NATS/1.0";
 /// The header block of a message.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeaderBlock<'m> {
-    /// Without the last two bytes; nothing, if there are no headers.
+    /// Without the last two bytes; empty if there are no headers.
     lines: &'m [u8],
 }
 
-/// What the decoder looks for among the headers.
+/// The headers that the decoder uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct EventHeaders<'m> {
     pub(super) content_type: Option<&'m str>,
@@ -33,7 +33,7 @@ impl<'m> HeaderBlock<'m> {
         Self { lines: &block[..block.len().saturating_sub(2)] }
     }
 
-    /// As a direct get gives it.
+    /// As a direct get returns it.
     pub(crate) fn cut(lines: &'m [u8]) -> Self {
         Self { lines }
     }
@@ -66,15 +66,15 @@ impl<'m> HeaderBlock<'m> {
     }
 }
 
-/// A line, and what follows it.
+/// A line, and the bytes behind it.
 type SplitLine<'m> = (&'m [u8], &'m [u8]);
 
-/// Lines that each end with CR LF.
+/// Lines, each with CR LF at its end.
 #[derive(Clone, Copy)]
 struct Lines<'m>(&'m [u8]);
 
 impl<'m> Lines<'m> {
-    /// The next line, and what follows it.
+    /// The next line, and the bytes behind it.
     fn peek(&self) -> Option<Result<SplitLine<'m>, Undecodable>> {
         if self.0.is_empty() {
             return None;
@@ -101,11 +101,11 @@ impl<'m> Iterator for Lines<'m> {
     }
 }
 
-/// Headers, each with the lines that carry it on.
+/// Headers, each with its continuation lines.
 struct HeaderIter<'m>(Lines<'m>);
 
 impl<'m> HeaderIter<'m> {
-    /// The header of a first line. Those that carry it on are part of its text, ends of lines included.
+    /// The header that begins with this line. Continuation lines are part of its text, with their line ends.
     fn read(&mut self, line: &'m [u8], from: &'m [u8]) -> Result<(&'m str, &'m str), Undecodable> {
         if line.is_empty() {
             return Err(refuse("an empty line before the end"));
@@ -142,14 +142,14 @@ impl<'m> Iterator for HeaderIter<'m> {
             Err(refusal) => Err(refusal),
         };
         if header.is_err() {
-            // What follows cannot be told apart.
+            // Bytes behind a broken line cannot be parsed.
             self.0.0 = &[];
         }
         Some(header)
     }
 }
 
-/// Refuses text that one reader may take for the end of a line or a text, and another not.
+/// Refuses text that one parser may take for the end of a line or a text, and another not.
 fn check(text: &[u8], name: &[u8]) -> Result<(), Undecodable> {
     match text.iter().find(|byte| b"\r\n\0".contains(byte)) {
         Some(b'\0') => Err(refuse(format!("the value of {} holds a NUL", name.escape_ascii()))),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_rules_is_read() {
+    fn blocks_that_follow_the_rules_are_read() {
         type Case<'c> = (&'c [u8], &'c [(&'c str, &'c str)]);
         let cases: [Case<'_>; 9] = [
             (b"", &[]),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_is_refused_with_what_is_wrong() {
+    fn other_blocks_are_refused_with_the_broken_rule() {
         let cases: [(&[u8], &str); 22] = [
             (b"NATS/1.0\r\nX: a\rb\r\n\r\n", "lone carriage return"),
             (b"NATS/1.0\r\nX: a\nb: 1\r\n\r\n", "line feed without"),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_looked_for_is_found_in_any_case_and_the_first_counts() {
+    fn header_names_ignore_case_and_the_first_of_a_name_counts() {
         let block = b"NATS/1.0\r\ncontent-type: a\r\nNATS-MSG-ID:  7 \r\nContent-Type: b\r\n\r\n";
         let found = HeaderBlock::whole(block).read().unwrap();
         assert_eq!(found, EventHeaders { content_type: Some("a"), msg_id: Some("7") });
@@ -253,14 +253,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_it_is_read_it_is_read_alike(block in proptest::collection::vec(prop_oneof![
+        fn whole_and_cut_blocks_are_read_alike(block in proptest::collection::vec(prop_oneof![
             2 => any::<u8>().prop_map(|byte| vec![byte]),
             2 => Just(b"\r\n".to_vec()),
             1 => Just(b"NATS/1.0\r\n".to_vec()),
             1 => Just(b"A: 1\r\n".to_vec()),
         ], 0..12)) {
             let block = block.concat();
-            // As a server writes it in the answer to a direct get.
+            // As a server writes it in its answer to a direct get.
             let cut: &[u8] = if block.len() > 2 { &block[..block.len() - 2] } else { b"NATS/1.0\r\n" };
             prop_assert_eq!(HeaderBlock::whole(&block).read().is_ok(), HeaderBlock::cut(cut).read().is_ok());
         }

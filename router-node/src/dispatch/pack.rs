@@ -1,21 +1,22 @@
-//! Sections into messages: as many as fit, in order; one that is too large is split at its events. Pure.
+//! Packs sections into messages: as many as fit, in order. A section that is too large is split between its events.
+//! Pure.
 
 use super::RoutedEvent;
 use bytes::Bytes;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::ids::{Epoch, NodeRef, Seq};
 
-/// What a section takes in MessagePack beside its events, at most.
+/// The most bytes of a section in MessagePack beside its events.
 const SECTION: usize = 48;
 
-/// What an event takes beside its own bytes, at most: its sequence, and the headers of the pair and of the bytes.
+/// The most bytes of an event beside its own: its sequence, and the headers of the pair and of the bytes.
 const EVENT: usize = 16;
 
-/// What the batch around the sections takes of a message, at most.
+/// The most bytes of a message around the sections.
 pub(crate) const ENVELOPE: usize = 256;
 
-/// Packs what `router` has read in this life of the stream into batches well below `max_payload`, the bytes that the server
-/// takes in a message. Only an event that alone is larger makes a larger one.
+/// Packs the sections of `router` in this epoch into batches well below `max_payload`, the server's limit for a message
+/// in bytes. Only a single event above the limit makes a larger batch.
 pub fn batches(
     router: &NodeRef,
     epoch: Epoch,
@@ -27,7 +28,7 @@ pub fn batches(
     groups.map(move |sections| Batch { router: router.clone(), epoch_id, sections, before })
 }
 
-/// Packs `sections` into groups of at most `most` bytes. Only an event that alone is larger makes a larger group.
+/// Packs `sections` into groups of at most `most` bytes. Only a single event above that makes a larger group.
 pub(crate) fn pack(sections: Vec<Section<RoutedEvent>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
     let (mut groups, mut group, mut size) = (Vec::new(), Vec::new(), 0);
     for piece in sections.into_iter().flat_map(|section| split(section, most)) {
@@ -100,10 +101,10 @@ mod tests {
     }
 
     proptest! {
-        /// Put together again, the pieces are what was packed: same order, contiguous ranges, nothing more; and no
-        /// message is larger than allowed, unless it holds a single event.
+        /// Joined again, the pieces equal the input: same order, contiguous ranges, nothing more. No message is larger
+        /// than allowed, unless it holds a single event.
         #[test]
-        fn packing_changes_nothing_but_the_cuts(
+        fn pieces_join_to_the_packed_sections(
             sections in prop::collection::vec(section(), 0..6),
             most in 64..2_000usize,
         ) {

@@ -1,8 +1,9 @@
-//! Waits for what concerns the engine, lets it decide, and does what it wants done.
+//! Waits for inputs of the engine, lets it decide, and performs its outputs.
 //!
-//! * A turn handles all that is there to be read, and only then sends: the leading edge of a burst carries all of it.
-//! * What gateways say comes before what was read, in turns: who says a lot holds up no events.
-//! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave, but for a release.
+//! * A turn handles everything that was read, and only then sends: the first batch of a burst carries all of it.
+//! * Messages of gateways come before what was read, but in turns: a gateway that sends a lot does not hold up events.
+//! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave the process, but for a
+//!   release.
 
 use super::{Engine, EngineReport, Order, Output, SourceCheckpoints};
 use crate::dispatch::Dispatcher;
@@ -30,13 +31,13 @@ use tracing::debug;
 /// How many chunks one turn handles.
 const TURN: usize = 64;
 
-/// How many things that gateways say, or ask for, are heard before what was read has a turn.
-const SAYINGS: u32 = 16;
+/// How many messages and inquiries are handled before read events have a turn.
+const MESSAGES: u32 = 16;
 
-/// How many answers to requests for snapshots may wait.
+/// How many answers to snapshot requests may wait.
 const SNAPSHOTS: usize = 16;
 
-/// What the driver is given.
+/// The inputs of the driver.
 #[derive(Debug)]
 pub(crate) struct EngineSetup {
     pub(crate) nats: Nats,
@@ -52,9 +53,9 @@ pub(crate) struct EngineSetup {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Sender<Arc<EngineReport>>,
-    /// How far gateways have come in the stream.
+    /// How far the coverage of gateways has come.
     pub(crate) witnessed: watch::Sender<Option<Checkpoint>>,
-    /// To the ownership: what is released.
+    /// To the ownership: released tenures.
     pub(crate) released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
 }
 
@@ -74,13 +75,13 @@ pub(crate) struct EngineDriver {
 impl EngineDriver {
     /// A task for this engine.
     pub(crate) fn new(engine: Engine, setup: EngineSetup) -> Self {
-        declare_counter!("tickwire_router_matches_total", "How many times an event matched the interest of a gateway");
+        declare_counter!("tickwire_router_matches_total", "Matches of an event and the interest of a gateway");
         let mut checkpoints = interval(setup.checkpoint_interval);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { engine, readers: BTreeMap::new(), snapshots: mpsc::channel(SNAPSHOTS), checkpoints, setup }
     }
 
-    /// Runs until the ownership has ended, or forced.
+    /// Runs until the ownership has ended, or until the force.
     pub(crate) async fn run(mut self) {
         let force = self.setup.shutdown.force().clone();
         tokio::select! {
@@ -92,7 +93,7 @@ impl EngineDriver {
 
     async fn work(&mut self) {
         let mut connected = self.setup.nats.connected();
-        let (mut heard, mut sayings) = (Vec::with_capacity(TURN), 0);
+        let (mut heard, mut messages) = (Vec::with_capacity(TURN), 0);
         let mut is_over = false;
         while !is_over {
             let now = self.now();
@@ -104,7 +105,7 @@ impl EngineDriver {
             tokio::select! {
                 biased;
                 order = self.setup.orders.recv() => {
-                    self.see();
+                    self.update_connection();
                     match order {
                         Some(order) => self.engine.obey(self.now(), order),
                         None => {
@@ -116,44 +117,44 @@ impl EngineDriver {
                 Some((gateway, parts)) = self.snapshots.1.recv() => {
                     self.engine.hear_snapshot(self.now(), gateway, parts);
                 }
-                said = self.setup.feed.next(), if sayings < SAYINGS => match said {
-                    Some(said) => {
-                        sayings += 1;
-                        self.engine.hear(self.now(), said);
+                message = self.setup.feed.next(), if messages < MESSAGES => match message {
+                    Some(message) => {
+                        messages += 1;
+                        self.engine.hear(self.now(), message);
                         if let Some(witnessed) = self.engine.take_witnessed() {
                             self.setup.witnessed.send_replace(Some(witnessed));
                         }
                     }
-                    None => return debug!("the connection to NATS was closed"),
+                    None => return debug!("connection to NATS closed"),
                 },
-                Some(inquiry) = self.setup.inquiries.recv(), if sayings < SAYINGS => {
-                    sayings += 1;
-                    self.inform(inquiry);
+                Some(inquiry) = self.setup.inquiries.recv(), if messages < MESSAGES => {
+                    messages += 1;
+                    self.answer_inquiry(inquiry);
                 }
                 Ok(()) = self.setup.view.changed() => {
                     let view = self.setup.view.borrow_and_update().clone();
                     self.engine.set_view(view);
                 }
                 _ = self.checkpoints.tick() => {
-                    self.see();
+                    self.update_connection();
                     self.checkpoint();
                 }
                 Ok(()) = connected.changed() => {}
                 () = wake(self.engine.next_turn()) => {}
                 _ = self.setup.heard.recv_many(&mut heard, TURN) => {
-                    sayings = 0;
+                    messages = 0;
                     news = heard.iter().any(|heard| heard.what.is_news());
                     for heard in heard.drain(..) {
                         self.engine.read(heard);
                     }
                 }
-                () = ready(()), if sayings >= SAYINGS => sayings = 0,
+                () = ready(()), if messages >= MESSAGES => messages = 0,
             }
-            self.see();
+            self.update_connection();
             self.engine.settle(self.now());
             self.perform().await;
             if news {
-                self.tell();
+                self.publish_report();
             }
         }
     }
@@ -162,8 +163,8 @@ impl EngineDriver {
         self.setup.clock.now()
     }
 
-    /// Lets the engine see how NATS is.
-    fn see(&mut self) {
+    /// Tells the engine the state of the connection.
+    fn update_connection(&mut self) {
         self.engine.set_connected(self.setup.nats.is_connected());
     }
 
@@ -172,7 +173,7 @@ impl EngineDriver {
         counter!("tickwire_router_matches_total").increment(self.engine.take_matches());
     }
 
-    /// Does what the engine wants done.
+    /// Performs the outputs of the engine.
     async fn perform(&mut self) {
         for output in self.engine.take_outputs() {
             match output {
@@ -192,29 +193,29 @@ impl EngineDriver {
                 }
                 Output::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
                 Output::Checkpoint(checkpoints) => {
-                    let (left, known) = (self.setup.dispatcher.flush(), self.setup.checkpoints.clone());
+                    let (flushed, known) = (self.setup.dispatcher.flush(), self.setup.checkpoints.clone());
                     self.setup.shutdown.spawn_infallible("checkpoint", async move {
-                        if left.await {
+                        if flushed.await {
                             known.send_replace(Arc::new(checkpoints));
                         }
                     });
                 }
                 Output::Released { tenures, checkpoints } => {
-                    let left = self.setup.dispatcher.flush().await;
-                    let checkpoints = if left { checkpoints } else { SourceCheckpoints::new() };
+                    let flushed = self.setup.dispatcher.flush().await;
+                    let checkpoints = if flushed { checkpoints } else { SourceCheckpoints::new() };
                     if self.setup.released.send((tenures, checkpoints)).await.is_err() {
-                        debug!("the ownership has ended");
+                        debug!("ownership has ended");
                     }
                 }
             }
         }
     }
 
-    /// Says what a gateway wants.
-    fn inform(&mut self, inquiry: InterestInquiry) {
+    /// Answers with the interest of a gateway.
+    fn answer_inquiry(&mut self, inquiry: InterestInquiry) {
         let InterestInquiry { gateway, least, answer } = inquiry;
         if answer.send(self.engine.interest(&gateway, least)).is_err() {
-            debug!("informed too late");
+            debug!("inquiry answered too late");
         }
     }
 
@@ -222,15 +223,15 @@ impl EngineDriver {
         let (nats, answers) = (self.setup.nats.clone(), self.snapshots.0.clone());
         let drain = self.setup.shutdown.drain().clone();
         self.setup.shutdown.spawn_infallible("snapshot", async move {
-            let asked = drain.run_until_cancelled(ask_snapshot(&nats, &gateway, attempts)).await;
-            let Some(parts) = asked else { return };
+            let answered = drain.run_until_cancelled(ask_snapshot(&nats, &gateway, attempts)).await;
+            let Some(parts) = answered else { return };
             if answers.send((gateway, parts)).await.is_err() {
-                debug!("the engine has ended");
+                debug!("engine has ended");
             }
         });
     }
 
-    fn tell(&mut self) {
+    fn publish_report(&mut self) {
         let Some(report) = self.engine.take_news() else { return };
         self.setup.report.send_if_modified(|known| {
             let changed = **known != report;

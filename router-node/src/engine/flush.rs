@@ -1,15 +1,15 @@
-//! When a gateway's batch leaves: at once after a quiet window, else at the end of the window, when it is large enough,
-//! or when something in it is urgent. Pure.
+//! When a gateway's batch is sent: at once after a quiet window, otherwise at the end of the window, when it is large
+//! enough, or when something in it is urgent. Pure.
 //!
-//! Every gateway costs every router a batch a window, so that the messages of a cluster grow with the product of the
-//! two. A router that has many gateways makes its window longer instead, up to [`LONGEST_WINDOW`].
+//! Every gateway costs every router a batch in each window, so the number of messages grows with the product of the
+//! two. So a router with many gateways makes its window longer, up to [`LONGEST_WINDOW`].
 
 use std::collections::HashMap;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_node::clock::millis;
 
-/// How long the window of a router that has many gateways becomes.
+/// The longest window of a router with many gateways.
 pub const LONGEST_WINDOW: Duration = Duration::from_millis(50);
 
 /// The windows of all gateways.
@@ -23,16 +23,16 @@ pub(crate) struct Flush {
 
 #[derive(Debug, Default)]
 struct GatewayWindow {
-    /// When the last batch left; `None` if none has.
+    /// When the last batch was sent; `None` if none was.
     sent: Option<Millis>,
-    /// What waits.
+    /// The bytes that wait.
     bytes: usize,
     urgent: bool,
 }
 
 impl Flush {
-    /// `window` in milliseconds, longer with more gateways than get `rate` batches in a second; a batch of `most` bytes
-    /// does not wait.
+    /// `window` is in milliseconds; it is longer with more gateways than `rate` batches in a second allow. A batch of
+    /// `most` bytes does not wait.
     pub(crate) fn new(window: u64, rate: u32, most: usize) -> Self {
         Self { window, rate: u64::from(rate.max(1)), most, gateways: HashMap::new() }
     }
@@ -42,7 +42,7 @@ impl Flush {
         self.window.max(fair.min(millis(LONGEST_WINDOW)))
     }
 
-    /// Something was added to what waits for `gateway`.
+    /// Notes that something was added for `gateway`.
     pub(crate) fn added(&mut self, gateway: &NodeRef, bytes: usize, urgent: bool) {
         if let Some(window) = self.gateways.get_mut(gateway) {
             window.bytes += bytes;
@@ -53,7 +53,7 @@ impl Flush {
         }
     }
 
-    /// When what waits for `gateway` is to leave; not after `now` if at once.
+    /// When the batch for `gateway` is due; not after `now` if at once.
     pub(crate) fn due(&self, gateway: &NodeRef, now: Millis) -> Millis {
         match self.gateways.get(gateway) {
             Some(window) if !window.urgent && window.bytes < self.most => {
@@ -63,7 +63,7 @@ impl Flush {
         }
     }
 
-    /// A batch has left.
+    /// Notes that a batch was sent.
     pub(crate) fn sent(&mut self, gateway: &NodeRef, now: Millis) {
         let window = GatewayWindow { sent: Some(now), ..GatewayWindow::default() };
         if let Some(known) = self.gateways.get_mut(gateway) {
@@ -73,7 +73,7 @@ impl Flush {
         }
     }
 
-    /// The gateway is gone.
+    /// Forgets a gateway.
     pub(crate) fn forget(&mut self, gateway: &NodeRef) {
         self.gateways.remove(gateway);
     }
@@ -85,7 +85,7 @@ mod tests {
     use tickwire_core::ids::{NodeId, Nonce};
 
     #[test]
-    fn the_first_leaves_at_once_the_next_at_the_end_of_the_window() {
+    fn first_batch_is_sent_at_once_and_the_next_at_the_end_of_the_window() {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
         let mut flush = Flush::new(2, 10_000, 100);
         flush.added(&gateway, 10, false);
@@ -101,7 +101,7 @@ mod tests {
         flush.added(&gateway, 1, true);
         assert_eq!(flush.due(&gateway, Millis(51)), Millis(51));
         flush.sent(&gateway, Millis(51));
-        // After a quiet window the time is over already.
+        // After a quiet window the batch is due already.
         assert!(flush.due(&gateway, Millis(60)) <= Millis(60));
         flush.forget(&gateway);
         assert_eq!(flush.due(&gateway, Millis(60)), Millis(60));
@@ -115,7 +115,7 @@ mod tests {
             (0..gateways).for_each(|number| flush.sent(&named(number), Millis(0)));
             flush.added(&named(0), 10, false);
             assert_eq!(flush.due(&named(0), Millis(1)), Millis(window), "{gateways}");
-            // A window that is configured to be longer stays.
+            // A longer configured window is kept.
             flush.window = 100;
             assert_eq!(flush.due(&named(0), Millis(1)), Millis(100));
         }

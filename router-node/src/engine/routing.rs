@@ -1,5 +1,5 @@
-//! The engine's state and every decision on it: what is claimed, who wants what, what leaves when. Pure: what was
-//! read, what gateways said, and the time come in.
+//! The engine's state and every decision on it: sections, interest, and when batches are sent. Pure: reports of
+//! intakes, interest messages and the time are passed in.
 //!
 //! `events ──▶ rules ──▶ enrich ──▶ match ──▶ batch`: rules and enrichment have their place between the reading of an
 //! event and [`InterestTable::matching`], in [`Routing::route`].
@@ -24,27 +24,27 @@ use tickwire_core::interest::table;
 use tickwire_core::interest::table::{InterestTable, SharedInterest, TableLimits};
 use tickwire_core::placement::{Role, View};
 
-/// What the engine knows.
+/// The state.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    claims: SectionBuilder<RoutedEvent>,
+    builder: SectionBuilder<RoutedEvent>,
     table: InterestTable,
     view: Arc<View>,
     flush: Flush,
     retention: u64,
     sources: Sources,
     matches: u64,
-    /// The furthest that a gateway has come, until it is told.
+    /// The furthest coverage that a gateway has reported, until it is taken.
     witnessed: Option<Checkpoint>,
-    /// Whether the report may say something else than before.
+    /// Whether the report may have changed.
     is_news: bool,
 }
 
 impl Routing {
-    /// Nothing is owned and nobody wants anything. `retention` is in milliseconds.
+    /// Nothing is owned and no interest is known. `retention` is in milliseconds.
     pub(crate) fn new(flush: Flush, retention: u64) -> Self {
         Self {
-            claims: SectionBuilder::default(),
+            builder: SectionBuilder::default(),
             table: InterestTable::new(TableLimits::default()),
             view: Arc::default(),
             flush,
@@ -56,55 +56,55 @@ impl Routing {
         }
     }
 
-    /// A tenure begins.
+    /// Begins a tenure.
     pub(crate) fn own(&mut self, tenure: Tenure, checkpoint: Seq) {
         if let Source::Partition(partition) = tenure.source {
-            self.claims.own(partition, checkpoint);
+            self.builder.own(partition, checkpoint);
         }
         self.sources.own(tenure, checkpoint);
         self.is_news = true;
     }
 
-    /// A tenure ends. Returns whether it was the present one.
+    /// Ends a tenure. Returns whether it was the current one.
     pub(crate) fn disown(&mut self, tenure: Tenure) -> bool {
         if !self.sources.disown(tenure) {
             return false;
         }
         self.is_news = true;
         if let Source::Partition(partition) = tenure.source {
-            self.claims.disown(partition);
+            self.builder.disown(partition);
         }
         true
     }
 
-    /// The stream was made anew: every tenure ends, and nothing is claimed.
+    /// A new epoch has begun: every tenure ends, and all sections are dropped.
     pub(crate) fn renew(&mut self) {
         self.sources.clear();
         self.is_news = true;
-        self.claims = SectionBuilder::default();
+        self.builder = SectionBuilder::default();
         for (gateway, revision) in self.table.known() {
-            self.claims.revise(gateway, revision);
+            self.builder.revise(gateway, revision);
         }
     }
 
-    /// Another view of the members.
+    /// Takes another view of the members.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
         self.table.set_view(Arc::clone(&view));
         self.view = view;
         self.is_news = true;
     }
 
-    /// A gateway said something of its interest. Returns the gateway if its snapshot is needed.
-    pub(crate) fn hear(&mut self, now: Millis, said: InterestMessage) -> Option<NodeRef> {
-        match said {
+    /// Takes an interest message of a gateway. Returns the gateway if its snapshot is needed.
+    pub(crate) fn hear(&mut self, now: Millis, message: InterestMessage) -> Option<NodeRef> {
+        match message {
             InterestMessage::Delta(delta) => {
                 let gateway = delta.gateway.clone();
-                self.claims.cut(&gateway);
+                self.builder.cut(&gateway);
                 self.revise(gateway, |table| table.delta(now, delta))
             }
             InterestMessage::Beat(beat) => {
                 let gateway = beat.gateway.clone();
-                // Whoever is no member is not believed: what it says could begin another life of the stream.
+                // Only members are trusted, because this report could begin a new epoch of the stream.
                 if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
                     self.witness(Checkpoint::of(reached));
                 }
@@ -116,61 +116,61 @@ impl Routing {
 
     fn witness(&mut self, reached: Checkpoint) {
         let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
-        if reached.makes_sense() && self.witnessed.as_ref().map(order) < Some(order(&reached)) {
+        if reached.is_possible() && self.witnessed.as_ref().map(order) < Some(order(&reached)) {
             self.witnessed = Some(reached);
         }
     }
 
-    /// The furthest that a gateway was heard to have come since the last call.
+    /// The furthest coverage that a gateway has reported since the last call.
     pub(crate) fn take_witnessed(&mut self) -> Option<Checkpoint> {
         self.witnessed.take()
     }
 
-    /// A gateway told its whole interest. Returns the gateway if another snapshot is needed.
+    /// Takes the whole interest of a gateway. Returns the gateway if another snapshot is needed.
     pub(crate) fn hear_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Vec<SnapshotPart>) -> Option<NodeRef> {
-        // What does not speak of the gateway that was asked could change another's interest under open sections.
+        // Parts of another gateway could change that gateway's interest under open sections.
         if parts.iter().any(|part| part.gateway != gateway) {
             return Some(gateway);
         }
-        self.claims.cut(&gateway);
+        self.builder.cut(&gateway);
         self.revise(gateway, |table| table.snapshot(now, parts))
     }
 
-    /// Something was heard of a gateway. Costs the same however many gateways there are.
+    /// Updates the interest of a gateway. The cost does not depend on the number of gateways.
     fn revise(
         &mut self,
         gateway: NodeRef,
-        hear: impl FnOnce(&mut InterestTable) -> table::InterestUpdate,
+        update: impl FnOnce(&mut InterestTable) -> table::InterestUpdate,
     ) -> Option<NodeRef> {
         let known = |table: &InterestTable| (table.lags(&gateway), table.knows(&gateway));
         let before = known(&self.table);
-        let heard = hear(&mut self.table);
+        let update = update(&mut self.table);
         self.is_news |= known(&self.table) != before;
-        if let Some(refused) = heard.refused {
+        if let Some(refused) = update.refused {
             note_refused(&gateway, refused);
-            // Nothing may be claimed to it as long as it is not known what it wants.
+            // No section may be made for it as long as its interest is not known.
             if self.table.interest(&gateway).is_none() {
-                self.claims.forget(&gateway);
+                self.builder.forget(&gateway);
                 self.flush.forget(&gateway);
             }
         }
-        if let Some(revision) = heard.advanced {
-            self.claims.revise(&gateway, revision);
+        if let Some(revision) = update.advanced {
+            self.builder.revise(&gateway, revision);
         }
-        heard.needs_snapshot.then_some(gateway)
+        update.needs_snapshot.then_some(gateway)
     }
 
-    /// What `gateway` wants, if it is known as of `least` or later.
+    /// The interest of `gateway`, if it is known at revision `least` or later.
     pub(crate) fn interest(&self, gateway: &NodeRef, least: Revision) -> Option<(Revision, SharedInterest)> {
         self.table.interest(gateway).filter(|(revision, _)| *revision >= least).cloned()
     }
 
-    /// Whether anything is to be heard of this gateway: it is a member, or has spoken for itself.
+    /// Whether this gateway may exist: it is a member, or has sent messages of its own.
     pub(crate) fn is_known(&self, gateway: &NodeRef) -> bool {
         self.table.is_member(gateway) || self.table.knows(gateway)
     }
 
-    /// Whether the gateway's interest is still not known as new as was announced.
+    /// Whether the known interest of the gateway is older than announced.
     pub(crate) fn lags(&self, gateway: &NodeRef) -> bool {
         self.table.lags(gateway)
     }
@@ -180,16 +180,16 @@ impl Routing {
         let silent = self.table.expire(now, self.retention);
         self.is_news |= !silent.is_empty();
         for gateway in &silent {
-            self.claims.forget(gateway);
+            self.builder.forget(gateway);
             self.flush.forget(gateway);
         }
         silent
     }
 
-    /// Something was read. What belongs to a former tenure changes nothing.
-    pub(crate) fn read(&mut self, heard: IntakeReport) {
-        let Some(reader) = self.sources.get_mut(heard.tenure) else { return };
-        match heard.what {
+    /// Takes a report of an intake. A report of a former tenure changes nothing.
+    pub(crate) fn read(&mut self, report: IntakeReport) {
+        let Some(reader) = self.sources.get_mut(report.tenure) else { return };
+        match report.what {
             IntakeEvent::Flowing => {
                 (reader.stuck, reader.missing) = (None, None);
                 self.is_news = true;
@@ -204,39 +204,39 @@ impl Routing {
             }
             IntakeEvent::Skip(to) => {
                 reader.reached.checkpoint = to;
-                if let Source::Partition(partition) = heard.tenure.source {
-                    self.claims.skip(partition, to);
+                if let Source::Partition(partition) = report.tenure.source {
+                    self.builder.skip(partition, to);
                 }
             }
             IntakeEvent::Events { through, mark, events } => {
                 reader.reached = SourceProgress { checkpoint: through, mark: mark.or(reader.reached.mark) };
-                if let Source::Partition(partition) = heard.tenure.source {
+                if let Source::Partition(partition) = report.tenure.source {
                     for event in events {
                         self.route(partition, event);
                     }
-                    self.claims.advance(partition, through);
+                    self.builder.advance(partition, through);
                 }
             }
         }
     }
 
-    /// An event's way: (rules, enrichment,) match, batch.
+    /// The way of an event: (rules, enrichment,) match, batch.
     fn route(&mut self, partition: Partition, readable: Readable) {
-        let Self { claims, table, flush, matches, .. } = self;
+        let Self { builder, table, flush, matches, .. } = self;
         let Readable { seq, event, wire } = readable;
         let urgent = event.priority == Priority::Critical;
         table.matching(&event, |gateway| {
             let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);
-            claims.push(gateway, partition, seq, routed);
+            builder.push(gateway, partition, seq, routed);
             *matches += 1;
         });
     }
 
-    /// The gateways whose batches leave now, and when the next one does.
+    /// The gateways whose batches are due now, and when the next one is due.
     pub(crate) fn due(&self, now: Millis) -> (Vec<NodeRef>, Option<Millis>) {
         let (mut ready, mut next) = (Vec::new(), None::<Millis>);
-        for gateway in self.claims.due() {
+        for gateway in self.builder.due() {
             let due = self.flush.due(gateway, now);
             if due <= now {
                 ready.push(gateway.clone());
@@ -247,38 +247,38 @@ impl Routing {
         (ready, next)
     }
 
-    /// Every gateway that is claimed to.
+    /// Every gateway that gets sections.
     pub(crate) fn gateways(&self) -> Vec<NodeRef> {
-        self.claims.gateways().cloned().collect()
+        self.builder.gateways().cloned().collect()
     }
 
-    /// Takes what is to be sent to `gateway`; with `heartbeat`, also how far everything without events was read.
+    /// Takes the sections for `gateway`; with `heartbeat`, also how far partitions without events were read.
     pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<RoutedEvent>> {
         self.flush.sent(gateway, now);
-        self.claims.take(gateway, heartbeat)
+        self.builder.take(gateway, heartbeat)
     }
 
-    /// How far everything was read. Once that is published and flushed, these are floors.
+    /// How far everything was read. Once that is published and flushed, these are the checkpoints.
     pub(crate) fn checkpoints(&self) -> SourceCheckpoints {
         self.sources.checkpoints()
     }
 
-    /// What the rest of the node is to know, if it may be something else than at the last call.
+    /// The report, if it may have changed since the last call.
     pub(crate) fn news(&mut self) -> Option<EngineReport> {
         std::mem::take(&mut self.is_news).then(|| self.report())
     }
 
     fn report(&self) -> EngineReport {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
-        let unheard = of_view.filter(|gateway| !self.table.knows(gateway));
+        let unknown = of_view.filter(|gateway| !self.table.knows(gateway));
         EngineReport {
-            lacking: self.table.lagging().chain(unheard).cloned().collect(),
+            lacking: self.table.lagging().chain(unknown).cloned().collect(),
             unread: self.sources.unread(),
             missing: self.sources.missing(),
         }
     }
 
-    /// How many times an event matched a gateway since the last call.
+    /// How many times an event has matched a gateway since the last call.
     pub(crate) fn take_matches(&mut self) -> u64 {
         std::mem::take(&mut self.matches)
     }

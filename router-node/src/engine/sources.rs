@@ -1,4 +1,4 @@
-//! How far each source was read in its present tenure, and what keeps it from being read. Pure.
+//! How far each source was read in its current tenure, and why it cannot be read. Pure.
 
 use super::SourceCheckpoints;
 use crate::ownership::SourceProgress;
@@ -7,41 +7,41 @@ use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
 use tickwire_core::ids::Seq;
 
-/// The sources that are owned.
+/// The owned sources.
 #[derive(Debug, Default)]
 pub(super) struct Sources(BTreeMap<Source, SourceReader>);
 
-/// A source in the present tenure.
+/// A source in its current tenure.
 #[derive(Debug)]
 pub(super) struct SourceReader {
     number: u64,
-    /// How far it was read; of a partition, claims know.
+    /// How far it was read.
     pub(super) reached: SourceProgress,
     /// Why it cannot be read.
     pub(super) stuck: Option<String>,
-    /// The last message that was read, if the stream does not have it any more.
+    /// The last read message, if it is no longer in the stream.
     pub(super) missing: Option<Checkpoint>,
 }
 
 impl Sources {
-    /// A tenure begins.
+    /// Begins a tenure.
     pub(super) fn own(&mut self, tenure: Tenure, checkpoint: Seq) {
         let reached = SourceProgress { checkpoint, mark: None };
-        let stuck = Some("its reading has not begun".to_owned());
+        let stuck = Some("reading has not begun".to_owned());
         self.0.insert(tenure.source, SourceReader { number: tenure.number, reached, stuck, missing: None });
     }
 
-    /// A tenure ends. Returns whether it was the present one.
+    /// Ends a tenure. Returns whether it was the current one.
     pub(super) fn disown(&mut self, tenure: Tenure) -> bool {
         self.get_mut(tenure).is_some() && self.0.remove(&tenure.source).is_some()
     }
 
-    /// Every tenure ends.
+    /// Ends every tenure.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// What is known of a tenure, if it is the present one.
+    /// The reader of a tenure, if it is the current one.
     pub(super) fn get_mut(&mut self, tenure: Tenure) -> Option<&mut SourceReader> {
         self.0.get_mut(&tenure.source).filter(|reader| reader.number == tenure.number)
     }
@@ -55,12 +55,12 @@ impl Sources {
         self.0.iter().map(checkpoint).collect()
     }
 
-    /// What cannot be read, each with the reason.
+    /// The sources that cannot be read, each with the reason.
     pub(super) fn unread(&self) -> BTreeMap<Source, String> {
         self.0.iter().filter_map(|(source, reader)| Some((*source, reader.stuck.clone()?))).collect()
     }
 
-    /// What was read last and is not there any more.
+    /// The last read messages that are no longer in the stream.
     pub(super) fn missing(&self) -> Vec<Checkpoint> {
         self.0.values().filter_map(|reader| reader.missing).collect()
     }

@@ -1,4 +1,4 @@
-//! Asks KV, the stream and the engine what the ownership wants to know, and waits for none of them alone.
+//! Performs the tasks of the ownership on KV, the stream and the engine, all at the same time.
 
 use super::standing::RouterStatus;
 use super::tenancy::Checkpoint;
@@ -25,21 +25,21 @@ use tracing::debug;
 /// The pace of this task.
 pub const ROUND: Duration = Duration::from_millis(50);
 
-/// The longest that one look at a lease, or one write, may take.
+/// The longest time for one read or write of a lease.
 const LEASE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long one look at the stream may take, with all that is compared.
+/// How long one check of the stream may take, with all comparisons.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many orders may wait for the engine, beyond which nothing more is decided.
+/// How many orders may wait for the engine. At this limit no further decisions are made.
 const ORDERS: usize = 256;
 
-/// How long one look at a lease, or one write, may take where leases live for `ttl`.
+/// The deadline for one read or write of a lease with time to live `ttl`.
 pub fn lease_deadline(ttl: Duration) -> Duration {
     LEASE_DEADLINE.min(ttl / 2)
 }
 
-/// What this task is given.
+/// The inputs of the driver.
 #[derive(Debug)]
 pub(crate) struct OwnershipSetup {
     pub(crate) nats: Nats,
@@ -55,7 +55,7 @@ pub(crate) struct OwnershipSetup {
     pub(crate) standing: RouterStatus,
 }
 
-/// Something that was waited for.
+/// The result of a task.
 enum OwnershipInput {
     Read(Source, Result<LeaseRead<Checkpoint>, LeaseError>),
     Written(Source, Result<u64, LeaseError>),
@@ -67,7 +67,7 @@ enum OwnershipInput {
 pub(crate) struct OwnershipDriver {
     ownership: Ownership,
     setup: OwnershipSetup,
-    /// What is under way: at most one thing for each lease, and one look at the stream.
+    /// The tasks in progress: at most one for each lease, and one check of the stream.
     under_way: FuturesUnordered<BoxFuture<'static, OwnershipInput>>,
     orders: VecDeque<Order>,
 }
@@ -79,7 +79,7 @@ impl OwnershipDriver {
         Self { ownership, under_way: FuturesUnordered::new(), orders: VecDeque::new(), setup }
     }
 
-    /// Runs until the drain is over, or forced. The engine ends with it.
+    /// Runs until the drain is over, or until the force. The engine ends with it.
     pub(crate) async fn run(mut self, drain: CancellationToken, force: CancellationToken) {
         tokio::select! {
             () = self.work(drain) => {}
@@ -98,7 +98,7 @@ impl OwnershipDriver {
             }
             self.turn();
             self.perform();
-            self.tell();
+            self.update_status();
             if drain.is_cancelled() && self.ownership.is_empty() && self.orders.is_empty() {
                 return;
             }
@@ -109,7 +109,7 @@ impl OwnershipDriver {
                         permit.send(order);
                     }
                 }
-                Some(done) = self.under_way.next() => self.hear(done),
+                Some(done) = self.under_way.next() => self.handle(done),
                 Some((tenures, checkpoints)) = self.setup.released.recv() => self.ownership.released(&tenures, &checkpoints),
                 _ = rounds.tick() => {}
                 changed = self.setup.view.changed() => if changed.is_err() { return },
@@ -134,7 +134,7 @@ impl OwnershipDriver {
         for task in self.ownership.take_tasks() {
             let (nats, stream) = (self.setup.nats.clone(), self.setup.stream.clone());
             let leases = self.setup.leases.clone();
-            let asked: BoxFuture<'static, OwnershipInput> = match task {
+            let task: BoxFuture<'static, OwnershipInput> = match task {
                 OwnershipTask::Order(order) => {
                     self.orders.push_back(order);
                     continue;
@@ -156,15 +156,15 @@ impl OwnershipDriver {
                     OwnershipInput::Begun(StreamFacts::begin_epoch(&nats, &stream, known, before).await)
                 }),
             };
-            self.under_way.push(asked);
+            self.under_way.push(task);
         }
     }
 
-    fn hear(&mut self, done: OwnershipInput) {
+    fn handle(&mut self, done: OwnershipInput) {
         let now = self.setup.clock.now();
         match done {
             OwnershipInput::Read(source, read) => {
-                let read = read.inspect_err(|error| debug!(%source, %error, "a lease cannot be read")).ok();
+                let read = read.inspect_err(|error| debug!(%source, %error, "lease not read")).ok();
                 self.ownership.has_read(now, source, read);
             }
             OwnershipInput::Written(source, written) => {
@@ -172,31 +172,31 @@ impl OwnershipDriver {
                     Ok(revision) => WriteOutcome::At(revision),
                     Err(LeaseError::Refused { .. }) => WriteOutcome::Refused,
                     Err(error) => {
-                        debug!(%source, %error, "whether a lease was written is not known");
+                        debug!(%source, %error, "lease write not answered");
                         WriteOutcome::Unanswered
                     }
                 };
                 self.ownership.has_written(now, source, written);
             }
             OwnershipInput::Looked(look) => {
-                let look = look.inspect_err(|error| debug!(%error, "whether the stream is the same is not known"));
+                let look = look.inspect_err(|error| debug!(%error, "stream check failed"));
                 self.ownership.has_looked(now, look.ok());
             }
             OwnershipInput::Begun(facts) => {
-                let facts = facts.inspect_err(|error| debug!(%error, "another life of the stream has not begun"));
+                let facts = facts.inspect_err(|error| debug!(%error, "new epoch not begun"));
                 self.ownership.has_begun(now, facts.ok());
             }
         }
     }
 
-    fn tell(&self) {
+    fn update_status(&self) {
         let (view, report) = (self.setup.view.borrow().clone(), self.setup.report.borrow().clone());
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
-        self.setup.standing.tell(&view, &report, &wanted, self.ownership.held());
+        self.setup.standing.publish(&view, &report, &wanted, self.ownership.held());
     }
 }
 
 fn describe() {
     declare_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
-    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost what was read of it");
+    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost messages that were read");
 }

@@ -1,14 +1,16 @@
-//! Every decision on leases: what to read, take, renew and give back, and when. Pure: the view, the time and the answers
-//! of KV come in, actions go out; each lease goes its own way, so that a slow answer for one holds up no other.
+//! Every decision on leases: what to read, take, renew and give back, and when. Pure: the view, the time and the
+//! answers of KV are passed in, actions come out. Each lease has its own state, so that a slow answer for one does not
+//! delay others.
 //!
-//! * The ring says who should own a source. Who should takes it when it is free, or stale.
-//! * A view may be wrong: it may name the dead, or differ between routers. So what has been free or stale for a little
-//!   longer is taken by whoever sees it, its heir first: the router that the ring would name without the one that does
-//!   not do its part. A source that is owned against the ring is kept for a while before it is given back, so that two
-//!   views that go on differing do not leave it without an owner again and again.
-//! * A refused write says that somebody wrote. Who it was is read before anything is given up: it may have been this
-//!   router, by a write that was not answered; and a KV that has lost its tail refuses as well.
-//! * An unanswered renewal changes nothing: until another's lease is seen we go on, for coverage makes two owners safe.
+//! * The ring names the router that should own a source. That router takes the lease when it is free or stale.
+//! * A view may be wrong: it may contain dead nodes, or differ between routers. So a lease that has been free or stale
+//!   for a little longer is taken by any router, first by its heir: the router that the ring would name without the one
+//!   that does not act. A source that is owned against the ring is kept for a while before it is given back. So two
+//!   views that keep differing do not leave it without an owner again and again.
+//! * A refused write means that some node has written. Which one is read before anything is given up: it may have been
+//!   this router, by a write that was not answered; and a KV that has lost its end refuses as well.
+//! * An unanswered renewal changes nothing. The router goes on until it sees another owner, because coverage makes two
+//!   owners safe.
 
 mod desk;
 
@@ -25,13 +27,13 @@ use tickwire_core::placement::View;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::LeaseRead;
 
-/// How long a draining router waits for a view that gives its partitions to others, before it lets go of them.
+/// How long a draining router waits for a view that gives its partitions to others, before it gives them back anyway.
 const HAND_OVER_PATIENCE: u64 = 1_000;
 
-/// How far a source was read and published, and the last message of that.
+/// How far a source was read and published, and the last message of that range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceProgress {
-    /// Everything up to here.
+    /// Everything up to this sequence.
     pub checkpoint: Seq,
     /// The last message that was read; `None` if none was.
     pub mark: Option<Mark>,
@@ -44,36 +46,36 @@ pub(super) enum PlacementAction {
     Read(Source),
     /// Write the lease over `revision`, as ours or as given back.
     Write { source: Source, revision: u64, is_ours: bool, checkpoint: Checkpoint },
-    /// A tenure begins where the last one has come to.
+    /// A tenure begins where the last one has ended.
     Own { tenure: Tenure, reached: SourceProgress },
     /// A tenure has ended.
     Disown(Tenure),
-    /// Publish what was read of these, and tell up to where by [`Placement::released`].
+    /// Publish everything of these, and return the checkpoints with [`Placement::released`].
     Release(Vec<Tenure>),
 }
 
-/// How a write ended.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It is in KV, at this revision.
     At(u64),
-    /// Somebody had written before.
+    /// Another write was before it.
     Refused,
-    /// It was not answered: it may be in KV, or come to be.
+    /// It was not answered: it may have taken effect, or still will.
     Unanswered,
 }
 
-/// How long things take, in milliseconds.
+/// The times of leases, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct PlacementTiming {
-    /// For how long a lease that is not written is its owner's.
+    /// How long a lease belongs to its owner without a write.
     pub(super) ttl: u64,
     /// How often a lease is renewed.
     pub(super) renew: u64,
 }
 
 impl PlacementTiming {
-    /// Leases that live for `ttl` and are renewed at each checkpoint, but twice in their life at least.
+    /// Leases with time to live `ttl` that are renewed at each checkpoint, and at least twice in that time.
     #[must_use]
     pub fn new(ttl: Duration, checkpoint_interval: Duration) -> Self {
         let ttl = millis(ttl);
@@ -92,7 +94,7 @@ pub(super) struct Placement {
     /// Whether the interest of every gateway is known.
     is_informed: bool,
     draining_since: Option<Millis>,
-    /// The stream as it was last seen; nothing is taken before.
+    /// The last known facts of the stream; nothing is taken before the first.
     facts: Option<StreamFacts>,
     tenures: u64,
 }
@@ -115,25 +117,25 @@ impl Placement {
         }
     }
 
-    /// Another view of the members.
+    /// Takes another view of the members.
     pub(super) fn set_view(&mut self, view: Arc<View>) {
         if !Arc::ptr_eq(self.shares.view(), &view) {
             self.shares = Shares::new(view, self.partitions);
         }
     }
 
-    /// Whether the interest of every gateway is known.
+    /// Sets whether the interest of every gateway is known.
     pub(super) fn set_informed(&mut self, is_informed: bool) {
         self.is_informed = is_informed;
     }
 
-    /// Nothing is taken any more, and everything is given back.
+    /// Takes no more leases, and gives all back.
     pub(super) fn drain(&mut self, now: Millis) {
         self.draining_since.get_or_insert(now);
     }
 
-    /// The stream was looked at. If that is another life of it than the one before, every tenure ends and another begins
-    /// at that life's beginning.
+    /// Takes the facts of the stream. If its epoch has changed, every tenure ends and another begins at the beginning
+    /// of that epoch.
     pub(super) fn see_stream(&mut self, now: Millis, facts: StreamFacts) -> Vec<PlacementAction> {
         let former = self.facts.replace(facts);
         if former.is_none_or(|former| former.epoch() == facts.epoch()) {
@@ -153,7 +155,7 @@ impl Placement {
         actions
     }
 
-    /// What is to be done now. `reached` tells how far tenures were read and published.
+    /// What is to be done now. `reached` returns how far a tenure was read and published.
     pub(super) fn act(
         &mut self,
         now: Millis,
@@ -168,7 +170,7 @@ impl Placement {
             let source = *source;
             let owner = shares.owner(source);
             let (is_wanted, is_others) = (owner == Some(me), owner.is_some_and(|owner| owner != me));
-            desk.want(now, is_wanted && !is_draining);
+            desk.set_wanted(now, is_wanted && !is_draining);
             if let LeaseHold::Held(held) = &mut desk.hold
                 && let Some(reached) = reached(held.tenure)
             {
@@ -208,8 +210,8 @@ impl Placement {
                     let start = free.zip(facts).and_then(|(seen, facts)| start(seen, &facts));
                     if let Some((revision, start)) = start {
                         (KvOperation::Taking(start), write(revision, true, start.reached))
-                    } else if desk.is_look_due(now, *pace) {
-                        (KvOperation::Looking, PlacementAction::Read(source))
+                    } else if desk.is_read_due(now, *pace) {
+                        (KvOperation::Reading, PlacementAction::Read(source))
                     } else {
                         continue;
                     }
@@ -225,7 +227,7 @@ impl Placement {
         actions
     }
 
-    /// A lease was read; `None` if it could not be.
+    /// A lease was read; `None` if that failed.
     pub(super) fn has_read(
         &mut self,
         now: Millis,
@@ -239,7 +241,7 @@ impl Placement {
             desk.retry(now);
             return Vec::new();
         };
-        // What no node has written takes nothing from anyone.
+        // An overwrite by a foreign writer does not change the owner.
         let is_ours = read.is_free_for(&me) || read.is_foreign;
         let revision = read.revision;
         desk.see(now, read, pace);
@@ -261,7 +263,7 @@ impl Placement {
         }
     }
 
-    /// A lease was written, or was not.
+    /// A lease was written, or the write failed.
     pub(super) fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) -> Vec<PlacementAction> {
         let facts = self.facts;
         let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
@@ -269,7 +271,7 @@ impl Placement {
             (Some(KvOperation::Taking(reached)), WriteOutcome::At(revision)) => {
                 self.tenures += 1;
                 let tenure = Tenure { source, number: self.tenures };
-                // Another life may have begun since.
+                // A new epoch may have begun since.
                 let is_same = facts.is_some_and(|facts| reached.is_of(&facts));
                 let reached = facts.filter(|_| !is_same).map_or(reached.reached, |facts| beginning(&facts));
                 desk.take(now, OwnedLease::new(tenure, revision, reached, now.plus(self.pace.renew)));
@@ -290,17 +292,18 @@ impl Placement {
             }
             (Some(KvOperation::Freeing), _) => {
                 desk.hold = LeaseHold::Away;
-                desk.look_at = now;
+                desk.read_at = now;
                 Vec::new()
             }
             _ => {
-                desk.look_at = now;
+                desk.read_at = now;
                 Vec::new()
             }
         }
     }
 
-    /// The engine has published what it had of these tenures, up to where it says; what it does not name stays as it was.
+    /// The engine has published everything of these tenures, up to `reached`. A tenure without a result keeps its old
+    /// checkpoint.
     pub(super) fn released(&mut self, tenures: &[Tenure], reached: impl Fn(Tenure) -> Option<SourceProgress>) {
         for tenure in tenures {
             let Some(desk) = self.desks.get_mut(&tenure.source) else { continue };
@@ -315,7 +318,7 @@ impl Placement {
         }
     }
 
-    /// What is held: owned, and not being given back.
+    /// The held sources: owned, and not being given back.
     pub(super) fn held(&self) -> impl Iterator<Item = (Tenure, SourceProgress)> {
         self.desks.values().filter_map(|desk| match &desk.hold {
             LeaseHold::Held(held) => Some((held.tenure, held.reached)),
@@ -323,46 +326,46 @@ impl Placement {
         })
     }
 
-    /// What the ring gives to this node.
+    /// The sources that the ring gives to this node.
     pub(super) fn wanted(&self) -> impl Iterator<Item = Source> {
         let sources = self.desks.keys().copied();
         sources.filter(|source| self.draining_since.is_none() && self.shares.owner(*source) == Some(&self.me))
     }
 
-    /// What owners have written down, as far as it was read.
+    /// The checkpoints of all owners, as far as they were read.
     pub(super) fn written(&self) -> impl Iterator<Item = Checkpoint> {
         self.desks.values().filter_map(|desk| desk.seen.as_ref()?.written())
     }
 
-    /// Whether a drain is over: nothing is owned, and nothing of it is under way.
+    /// Whether a drain is over: nothing is owned, and no lease is being taken.
     pub(super) fn is_empty(&self) -> bool {
         self.desks
             .values()
             .all(|desk| matches!(desk.hold, LeaseHold::Away) && !matches!(desk.busy, Some(KvOperation::Taking(_))))
     }
 
-    /// How it stands with one lease.
+    /// The state of one lease, for the log of a test.
     #[cfg(test)]
     pub(super) fn standing(&self, source: Source) -> String {
         let desk = &self.desks[&source];
         format!("the ring names {:?}; {desk:?}", self.shares.owner(source).map(|owner| &owner.id))
     }
 
-    /// Whether a drain has waited long enough for the others.
+    /// Whether a drain has waited long enough for other routers.
     fn gives_up(&self, now: Millis) -> bool {
         self.draining_since.is_some_and(|since| now.since(since) >= HAND_OVER_PATIENCE)
     }
 }
 
-/// At which revision a lease is to be taken, and where to go on from what the last owner wrote; `None` if that is of a
-/// later life than the one that is known.
+/// The revision at which a lease is to be taken, and where to start after the last owner; `None` if the lease is of a
+/// later epoch than the known one.
 fn start(seen: &SeenLease, facts: &StreamFacts) -> Option<(u64, TenureStart)> {
     let reached = match seen.written() {
         Some(Checkpoint { epoch_id, .. }) if epoch_id > facts.epoch_id => return None,
         Some(Checkpoint { checkpoint, epoch_id, mark }) if epoch_id == facts.epoch_id => {
             SourceProgress { checkpoint, mark }
         }
-        // Nobody has read this life of the stream: it is read from its first message.
+        // No router has read this epoch yet: it is read from its first message.
         _ => beginning(facts),
     };
     Some((seen.read.revision, TenureStart { reached, epoch_id: facts.epoch_id }))

@@ -1,4 +1,4 @@
-//! Who should own what, as one view tells it, and who should take over what an owner leaves. Pure.
+//! The owners of sources by the ring of one view, and the heirs of owners that fail. Pure.
 
 use crate::source::Source;
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ pub(super) struct Shares {
     view: Arc<View>,
     partitions: u16,
     ring: Ring,
-    /// The ring without one of the routers, made when it is asked for.
+    /// The ring without one of the routers, computed on demand.
     without: RefCell<BTreeMap<NodeRef, Arc<Ring>>>,
 }
 
@@ -28,13 +28,13 @@ impl Shares {
         &self.view
     }
 
-    /// Who should own `source`.
+    /// The owner of `source` by the ring.
     pub(super) fn owner(&self, source: Source) -> Option<&NodeRef> {
         self.ring.get(&key(source))
     }
 
-    /// Whether `me` should take over `source` when `former`, or else its owner by the ring, does not do its part. Where
-    /// the ring names nobody, anyone should.
+    /// Whether `me` should take over `source` when `former`, or otherwise its owner by the ring, does not act. If the
+    /// ring names no owner, any router should.
     pub(super) fn is_heir(&self, me: &NodeRef, source: Source, former: Option<&NodeRef>) -> bool {
         let Some(former) = former.or(self.owner(source)) else { return true };
         let mut without = self.without.borrow_mut();
@@ -46,7 +46,7 @@ impl Shares {
     }
 }
 
-/// The catch-all goes with partition 0.
+/// The owner of partition 0 also owns the catch-all.
 fn key(source: Source) -> Partition {
     match source {
         Source::Partition(partition) => partition,

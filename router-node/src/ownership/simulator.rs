@@ -1,7 +1,7 @@
-//! Routers, their leases and a KV in one thread. KV lags, fails, answers too late, and loses its tail; routers freeze,
-//! are cut off, die and drain; views come late, go back, name the dead, and differ. All of it at random, by a seed. No
-//! partition may be without an owner for longer than a lease's life and a second while a router lives that can reach KV;
-//! and when all is well again, every partition has one owner, the one that the ring names.
+//! Routers, their leases and a KV in one thread. KV lags, fails, answers too late, and loses its end; routers are
+//! paused, cut off, killed and drained; views arrive late, go back, contain dead nodes, and differ. All of this is
+//! random, by a seed. No partition may be without an owner for longer than a lease's time to live plus a second, while
+//! a live router can reach KV. At the end, without faults, every partition has exactly one owner: the one of the ring.
 //!
 //! `TICKWIRE_SIM_RUNS` sets the number of seeds.
 
@@ -29,17 +29,17 @@ const DEADLINE: u64 = 1_000;
 const SLOW: u64 = 100;
 const STEP: u64 = 50;
 const STORM: u64 = 15_000;
-/// Longer than anything is kept against the ring.
+/// Longer than any source is kept against the ring.
 const CALM: u64 = 24_000;
-/// How many routers live at once, at most.
-const MOST: usize = 5;
+/// How many routers are alive at the same time, at most.
+const MAX_ROUTERS: usize = 5;
 
 /// One key of KV.
 #[derive(Debug, Clone)]
 struct Entry {
     revision: u64,
     record: LeaseRecord<Checkpoint>,
-    /// Whether something else than a node has written over it since.
+    /// Whether a foreign writer has written over it since.
     is_foreign: bool,
 }
 
@@ -47,11 +47,11 @@ struct Entry {
 struct Kv {
     entries: BTreeMap<Source, Entry>,
     last: u64,
-    /// Until when nobody is answered.
+    /// Until when KV answers nobody.
     away_until: u64,
 }
 
-/// An operation on its way: when it takes effect, if it does, and when its answer comes.
+/// An operation in progress: when it takes effect, if it does, and when its answer arrives.
 #[derive(Debug)]
 struct Flight {
     action: PlacementAction,
@@ -70,16 +70,16 @@ struct PlacedRouter {
     me: NodeRef,
     placement: Placement,
     flights: Vec<Flight>,
-    /// When the engine has published what is to be given back.
+    /// When the engine will have published each release.
     releases: Vec<(u64, Vec<Tenure>)>,
     is_alive: bool,
     is_draining: bool,
     frozen_until: u64,
-    /// Until when it does not reach KV.
+    /// Until when it cannot reach KV.
     cut_until: u64,
-    /// Since when nothing has been wrong with it.
+    /// Since when it has had no fault.
     well_since: u64,
-    /// Until when KV was slow to answer it about a lease, or did not.
+    /// Until when KV was slow to answer it about a lease, or did not answer.
     slow_until: BTreeMap<Source, u64>,
     view: usize,
 }
@@ -144,7 +144,7 @@ impl PlacementWorld {
         });
     }
 
-    /// The coordinator writes who lives, or who it believes to.
+    /// The coordinator writes a view of the live routers, which may be wrong during the storm.
     fn publish_view(&mut self) {
         let chance = if self.now < STORM { 0.15 } else { 0.0 };
         let member = |router: &PlacedRouter| Member {
@@ -165,11 +165,11 @@ impl PlacementWorld {
         self.views.push(Arc::new(View { version, members }));
     }
 
-    fn say(&mut self, what: &str) {
+    fn note(&mut self, what: &str) {
         self.log.push(format!("{:>6} {what}", self.now));
     }
 
-    /// Something goes wrong.
+    /// A random fault.
     fn fault(&mut self) {
         let living: Vec<usize> = (0..self.routers.len()).filter(|at| self.routers[*at].is_alive).collect();
         let Some(at) = living.choose(&mut self.rng).copied() else { return self.boot() };
@@ -178,43 +178,43 @@ impl PlacementWorld {
         match self.rng.random_range(0..9) {
             0 if living.len() > 1 => {
                 self.routers[at].is_alive = false;
-                self.say(&format!("{name} dies"));
+                self.note(&format!("{name} dies"));
                 if self.rng.random_bool(0.7) {
                     self.boot();
                 }
             }
-            1 if living.len() > 1 && living.len() < MOST => {
+            1 if living.len() > 1 && living.len() < MAX_ROUTERS => {
                 self.routers[at].is_draining = true;
-                self.say(&format!("{name} drains"));
+                self.note(&format!("{name} drains"));
                 self.boot();
             }
             2 => {
                 self.routers[at].frozen_until = long;
-                self.say(&format!("{name} stands still until {long}"));
+                self.note(&format!("{name} is paused until {long}"));
             }
             3 => {
                 self.routers[at].cut_until = long;
-                self.say(&format!("{name} is cut off until {long}"));
+                self.note(&format!("{name} is cut off until {long}"));
             }
             4 => {
                 self.kv.away_until = long;
-                self.say(&format!("KV is away until {long}"));
+                self.note(&format!("KV is away until {long}"));
             }
             5 => {
-                // Its revisions are given again.
+                // Lost revisions are used again.
                 self.kv = Kv { away_until: self.now + 500, ..self.backups.choose(&mut self.rng).unwrap().clone() };
-                self.say("KV loses its tail");
+                self.note("KV loses its end");
             }
             6 => {
                 let view = self.rng.random_range(0..self.views.len());
                 self.routers[at].view = view;
-                self.say(&format!("{name} goes back to view {view}"));
+                self.note(&format!("{name} goes back to view {view}"));
             }
             7 => {
                 self.kv.overwrite();
-                self.say("a stranger writes over every lease");
+                self.note("a foreign writer overwrites every lease");
             }
-            _ if living.len() < MOST => self.boot(),
+            _ if living.len() < MAX_ROUTERS => self.boot(),
             _ => {}
         }
     }
@@ -242,14 +242,14 @@ impl PlacementWorld {
         if !self.routers[at].is_alive || now < self.routers[at].frozen_until || !reaches_kv {
             self.routers[at].well_since = now;
         }
-        // What was sent before may take effect whatever has become of the sender.
+        // A request that was sent before may take effect whatever has happened to its sender.
         let Self { kv, routers, rng, unowned_since, .. } = self;
         let router = &mut routers[at];
         for flight in &mut router.flights {
             if flight.applies_at.is_some_and(|applies| applies <= now && now >= kv.away_until) {
                 flight.applies_at = None;
                 let answer = kv.apply(&router.me, &flight.action);
-                // A lease's life begins with each write, though nobody may be there any more to hear that it was done.
+                // The time to live of a lease begins with each write, even if its writer is dead by then.
                 if let (
                     PlacementAnswer::Written(WriteOutcome::At(_)),
                     PlacementAction::Write { source, is_ours: true, .. },
@@ -281,10 +281,10 @@ impl PlacementWorld {
             }
         }
         let mut actions = Vec::new();
-        let (come, flying) =
+        let (arrived, flying) =
             std::mem::take(&mut router.flights).into_iter().partition(|flight: &Flight| flight.answer_at <= now);
         router.flights = flying;
-        for Flight { action, applied, .. } in come {
+        for Flight { action, applied, .. } in arrived {
             actions.extend(match action {
                 PlacementAction::Read(source) => {
                     let read = applied.and_then(|answer| match answer {
@@ -318,7 +318,7 @@ impl PlacementWorld {
                         rng.random_range(1..40)
                     };
                     let is_lost = !reaches_kv || is_storm && rng.random_bool(0.01);
-                    // An answer that is lost or late: the operation may take effect long after it was given up.
+                    // The answer is lost or late: the operation may take effect long after it was given up.
                     let applies_at = (!is_lost || rng.random_bool(0.5)).then_some(now + lag);
                     let answer_at =
                         now + if is_lost { DEADLINE } else { (lag + rng.random_range(1..10)).min(DEADLINE) };
@@ -333,7 +333,7 @@ impl PlacementWorld {
         }
     }
 
-    /// A partition has an owner if a router that lives and reaches NATS reads it.
+    /// Checks that each partition has an owner: a live router that reaches NATS and holds it.
     fn check(&mut self) {
         let now = self.now;
         let is_serving = |router: &&PlacedRouter| {
@@ -362,7 +362,7 @@ impl PlacementWorld {
         }
     }
 
-    /// What has happened, and how it stands with one lease.
+    /// The log of the run, and the state of one lease.
     fn story(&self, source: Source) -> String {
         let mut lines = self.log.clone();
         lines.push(format!("KV: {:?}", self.kv.entries.get(&source)));
@@ -373,7 +373,7 @@ impl PlacementWorld {
         lines.join("\n")
     }
 
-    /// When all is well, owners are as the ring tells, and each is alone.
+    /// Checks that each source has exactly the owner of the ring.
     fn check_calm(&self) {
         let view = self.views.last().unwrap();
         let ring = view.owners(PARTITIONS);
@@ -389,7 +389,7 @@ impl PlacementWorld {
 }
 
 impl Kv {
-    /// Something that is no node writes every key.
+    /// A foreign writer writes every key.
     fn overwrite(&mut self) {
         for entry in self.entries.values_mut() {
             self.last += 1;
@@ -418,7 +418,7 @@ impl Kv {
                 },
                 None => LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false },
             }),
-            other => unreachable!("{other:?} is nothing for KV"),
+            other => unreachable!("{other:?} is not for KV"),
         }
     }
 }
@@ -432,7 +432,7 @@ fn simulate(seed: u64) {
 }
 
 #[test]
-fn no_partition_is_without_an_owner_for_longer_than_a_lease_and_a_second_in_any_schedule() {
+fn every_partition_has_an_owner_again_within_a_lease_ttl_and_a_second() {
     let runs = std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000);
     for seed in 0..runs {
         let run = std::panic::catch_unwind(|| simulate(seed));

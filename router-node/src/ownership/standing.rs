@@ -1,4 +1,4 @@
-//! How the router stands, for the rest of the node and for `/readyz`: what it owns, and what is missing.
+//! The status of the router, for the rest of the node and for `/readyz`: what it owns, and what is missing.
 
 use crate::engine::EngineReport;
 use crate::source::Source;
@@ -11,19 +11,19 @@ use tickwire_node::admin::{Check, Readiness};
 use tickwire_node::storage::Stopped;
 use tokio::sync::watch;
 
-/// Tells how the router stands.
+/// Publishes the status.
 #[derive(Debug)]
 pub(crate) struct RouterStatus {
     me: NodeRef,
     owned: watch::Sender<Arc<BTreeSet<Partition>>>,
     partitions: Check,
     interest: Check,
-    /// What keeps NATS from storing anything.
+    /// Why NATS does not store events, while that lasts.
     stopped: watch::Receiver<Stopped>,
 }
 
 impl RouterStatus {
-    /// Registers the checks. `owned` follows what is owned.
+    /// Registers the checks. `owned` is updated with the owned partitions.
     pub(crate) fn new(
         me: NodeRef,
         readiness: &Readiness,
@@ -35,8 +35,8 @@ impl RouterStatus {
         Self { me, owned, partitions, interest, stopped }
     }
 
-    /// Tells what is `held`, and what is missing of it.
-    pub(super) fn tell(
+    /// Publishes what is `held`, and what is missing.
+    pub(super) fn publish(
         &self,
         view: &View,
         report: &EngineReport,
@@ -50,7 +50,7 @@ impl RouterStatus {
             })
             .collect();
         gauge!("tickwire_router_partitions").set(held.len() as f64);
-        // What cannot be stored cannot be read; the cause stands in a check of its own.
+        // While nothing is stored nothing can be read; the `storage` check has the cause.
         let is_stopped = self.stopped.borrow().is_some();
         set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, wanted.len(), held.len()));
         set(&self.interest, missing_interest(view, report));
@@ -81,7 +81,7 @@ fn missing_partitions(
 ) -> Option<String> {
     if !view.members.iter().any(|member| member.role == Role::Router && member.node == *me) {
         let version = view.version;
-        // Why, a check of its own says.
+        // The `name` check has the cause.
         return Some(match view.members.iter().find(|member| member.node.id == me.id) {
             Some(other) => format!("the member view (version {version}) has another node of this name, {}", other.node),
             None => format!("this router is not in the member view yet (version {version})"),
@@ -102,19 +102,19 @@ fn missing_partitions(
 
 /// Whether the interest of every gateway is known.
 pub(super) fn is_informed(view: &View, report: &EngineReport) -> bool {
-    lacking(view, report).next().is_none()
+    members_without_interest(view, report).next().is_none()
 }
 
-/// Of a gateway that is no member nothing is missing, though its interest is kept for a while; nor of one that is none at
-/// all, whoever speaks for it.
-fn lacking<'a>(view: &'a View, report: &'a EngineReport) -> impl Iterator<Item = &'a NodeRef> {
+/// The members among the gateways whose interest is not known. A gateway that is not a member does not count, even
+/// though its interest is kept for a while.
+fn members_without_interest<'a>(view: &'a View, report: &'a EngineReport) -> impl Iterator<Item = &'a NodeRef> {
     let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
     report.lacking.iter().filter(is_member)
 }
 
 fn missing_interest(view: &View, report: &EngineReport) -> Option<String> {
-    let lacking: Vec<String> = lacking(view, report).map(ToString::to_string).collect();
-    (!lacking.is_empty()).then(|| format!("the interest of these gateways is not known: {}", lacking.join(", ")))
+    let names: Vec<String> = members_without_interest(view, report).map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| format!("the interest of these gateways is not known: {}", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_parts_are_named() {
         let (router, gateway, gone) =
             (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
         let view = View { version: 3, members: vec![gateway.clone(), router.clone()] };

@@ -1,12 +1,12 @@
-//! What is known of one lease: what it holds, and for how long nobody has written it. Pure.
+//! One lease as it was read: its content, and how long it has not been written. Pure.
 
 use serde::{Deserialize, Serialize};
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::ids::{EpochId, Millis, Seq};
 use tickwire_node::lease::{LeaseRead, LeaseRecord};
 
-/// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. Both
-/// together tell it from any other message that a stream which has lost its tail may give this sequence later.
+/// A message of the stream that was read: its sequence, and when the server stored it, in milliseconds since 1970. A
+/// stream that has lost its end may give the sequence to another message, but not with the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
     /// Its sequence.
@@ -15,54 +15,54 @@ pub struct Mark {
     pub stored: i64,
 }
 
-/// What owners hand on: up to where everything was published, in which life of the stream.
+/// The state in a lease: up to where everything was published, in which epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The floor: a new owner reads what comes after it.
+    /// A new owner reads messages after this sequence.
     pub checkpoint: Seq,
-    /// The life of the stream that the floor belongs to.
+    /// The epoch of that sequence.
     pub epoch_id: EpochId,
-    /// The last message that was read up to the floor. Checkpoints of older versions have none.
+    /// The last message that was read up to there. Checkpoints of older versions have none.
     #[serde(default)]
     pub mark: Option<Mark>,
 }
 
 impl Checkpoint {
-    /// What a gateway has come to, as if it were written down.
+    /// The coverage of a gateway, in the form of a checkpoint.
     pub(crate) fn of(reached: GatewayCoverage) -> Self {
         let GatewayCoverage { epoch_id, through, last } = reached;
         Self { checkpoint: through, epoch_id, mark: last.map(|(seq, stored)| Mark { seq, stored: stored.0 }) }
     }
 
-    /// Whether it can have been written by a router that knew what it did.
-    pub(crate) fn makes_sense(&self) -> bool {
+    /// Whether its values are possible.
+    pub(crate) fn is_possible(&self) -> bool {
         self.epoch_id <= EpochId::LAST && self.mark.is_none_or(|mark| mark.seq <= self.checkpoint)
     }
 }
 
-/// A lease that is not ours, as it was last seen.
+/// A lease that is not ours, as it was last read.
 #[derive(Debug)]
 pub(super) struct SeenLease {
     pub(super) read: LeaseRead<Checkpoint>,
-    /// For how long it was seen not to be written, in milliseconds: the time between looks that were answered. While KV
-    /// does not answer, the owner cannot write either, and no time passes.
+    /// For how long it was not written, in milliseconds: the time between answered reads. While KV does not answer, the
+    /// owner cannot write either, and this time does not count.
     pub(super) quiet: u64,
     last: Millis,
 }
 
 impl SeenLease {
-    /// The first look.
+    /// The first read.
     pub(super) fn new(now: Millis, read: LeaseRead<Checkpoint>) -> Self {
-        Self { read: sane(read), quiet: 0, last: now }
+        Self { read: checked(read), quiet: 0, last: now }
     }
 
-    /// Another look. Between two looks, at most `longest` milliseconds count. Any other revision means that it was
-    /// written, a lower one too: a KV that has lost its tail gives revisions again. One that was given back late, when it
-    /// had not been renewed for longer than half of its life `ttl`, has been without an owner for the rest.
+    /// Another read. Between two reads, at most `longest` milliseconds count. Any other revision means that it was
+    /// written, also a lower one: a KV that has lost its end uses revisions again. A lease that was given back late,
+    /// after more than half of its `ttl` without a renewal, has been without an owner for the rest.
     pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
         if read.is_foreign {
-            // No owner has written, and who it is was seen before.
+            // The owner has not written, and is known from an earlier read.
             (self.read.revision, self.quiet, self.last) = (read.revision, quiet, now);
             return;
         }
@@ -72,22 +72,22 @@ impl SeenLease {
             false if is_given_back => self.quiet.saturating_sub(ttl / 2),
             false => 0,
         };
-        (self.read, self.last) = (sane(read), now);
+        (self.read, self.last) = (checked(read), now);
     }
 
-    /// What the last owner wrote down.
+    /// The checkpoint that the last owner wrote.
     pub(super) fn written(&self) -> Option<Checkpoint> {
         self.read.record.as_ref().map(|record| record.state)
     }
 }
 
-/// A record that makes no sense is one that cannot be read: somebody's until it is stale, and without a floor.
-fn sane(read: LeaseRead<Checkpoint>) -> LeaseRead<Checkpoint> {
+/// An impossible record counts as unreadable: it has an owner until it is stale, and no checkpoint.
+fn checked(read: LeaseRead<Checkpoint>) -> LeaseRead<Checkpoint> {
     match read {
-        LeaseRead { revision, record: Some(LeaseRecord { state, .. }), .. } if !state.makes_sense() => {
+        LeaseRead { revision, record: Some(LeaseRecord { state, .. }), .. } if !state.is_possible() => {
             LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }
-        // Somebody's: whose it is was not seen before.
+        // It has an owner, who is not known.
         LeaseRead { revision, is_foreign: true, .. } => {
             LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_time_between_answered_looks_counts_and_any_other_revision_ends_it() {
+    fn only_time_between_answered_reads_counts_and_a_new_revision_resets_it() {
         let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
         seen.see(Millis(400), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 400);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_node_has_written_makes_a_lease_neither_younger_nor_anothers() {
+    fn foreign_overwrite_changes_neither_age_nor_owner() {
         let foreign = |revision| LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true };
         let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
         for number in 1..=4 {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_an_older_version_is_read() {
+    fn checkpoint_of_an_older_version_is_read() {
         let old = wire::encode(&(Seq(7), EpochId(3))).unwrap();
         assert_eq!(wire::decode::<Checkpoint>(&old).unwrap(), checkpoint(3));
         let mark = Some(Mark { seq: Seq(5), stored: 9 });
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_makes_no_sense_is_as_one_that_cannot_be_read() {
+    fn impossible_checkpoint_counts_as_unreadable() {
         let beyond = Checkpoint { mark: Some(Mark { seq: Seq(8), stored: 9 }), ..checkpoint(3) };
         for odd in [checkpoint(u64::MAX), beyond] {
             let seen = SeenLease::new(Millis(0), read(5, odd));

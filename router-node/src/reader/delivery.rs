@@ -1,21 +1,21 @@
-//! Which message it is that a consumer delivered: its subject for acknowledgements says so. Pure.
+//! The metadata of a delivered message, from its subject for acknowledgements. Pure.
 //!
 //! `$JS.ACK.<stream>.<consumer>.<times>.<seq>.<number>.<nanoseconds>.<pending>`, or since server 2.15
-//! `$JS.ACK.<domain>.<account>.<stream>.<consumer>.…` with the same end, to which servers may add.
+//! `$JS.ACK.<domain>.<account>.<stream>.<consumer>.…` with the same end. Servers may append to it.
 
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 
-/// What a consumer says of a message.
+/// The metadata of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConsumerDelivery {
     /// Its sequence in the stream.
     pub(crate) seq: Seq,
-    /// The how-manieth of its consumer it is.
+    /// Its number among the messages of the consumer.
     pub(crate) number: u64,
     /// When it was stored.
     pub(crate) stored: Timestamp,
-    /// How many follow.
+    /// How many messages follow.
     pub(crate) pending: u64,
 }
 
@@ -24,7 +24,7 @@ impl ConsumerDelivery {
     pub(crate) fn read(reply: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(reply.strip_prefix(b"$JS.ACK.")?).ok()?;
         let words = text.split('.').count();
-        // Seven behind the prefix, or with domain and account at least nine.
+        // Seven words behind the prefix, or at least nine with domain and account.
         let skipped = match words {
             7 => 3,
             9.. => 5,
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_delivery() {
+    fn other_subjects_are_not_deliveries() {
         for odd in [
             &b""[..],
             b"$JS.ACK.",

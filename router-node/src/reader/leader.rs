@@ -1,5 +1,5 @@
-//! One message, from the server that leads the stream, as JSON with headers and payload in base64: dear, but no bytes
-//! that a message holds can harm whoever reads it, and no server that lags answers.
+//! One message, from the server that leads the stream, as JSON with headers and payload in base64. This is expensive,
+//! but no bytes of a message can break the parser, and no server that lags answers.
 
 use super::{MessageHeaders, StreamMessage};
 use async_nats::jetstream::response::Response;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// How long the leader may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The code of the error that says that there is no such message.
+/// The code of the error that there is no such message.
 const NOT_FOUND: usize = 404;
 
 #[derive(Debug, Deserialize)]
@@ -36,16 +36,17 @@ struct LeaderMessage {
     time: String,
 }
 
-/// The first message behind `after` that the filter selects, if there is one.
+/// The first message behind `after` that matches the filter, if there is one.
 pub(crate) async fn first_after(
     nats: &Nats,
     stream: &str,
     after: Seq,
     filter: &str,
 ) -> Result<Option<StreamMessage>, String> {
-    let question = json!({ "seq": after.0.saturating_add(1), "next_by_subj": filter });
-    let asked = nats.jetstream.request(format!("STREAM.MSG.GET.{stream}"), &question);
-    let answer = timeout(DEADLINE, asked).await.map_err(|_| format!("the leader says nothing within {DEADLINE:?}"))?;
+    let request = json!({ "seq": after.0.saturating_add(1), "next_by_subj": filter });
+    let response = nats.jetstream.request(format!("STREAM.MSG.GET.{stream}"), &request);
+    let answer =
+        timeout(DEADLINE, response).await.map_err(|_| format!("the leader did not answer within {DEADLINE:?}"))?;
     let answer: Response<LeaderReply> = answer.map_err(|error| error.to_string())?;
     match answer {
         Response::Ok(LeaderReply { message }) => read(message).map(Some),
@@ -67,7 +68,7 @@ fn read(message: LeaderMessage) -> Result<StreamMessage, String> {
     })
 }
 
-/// The milliseconds of a time as RFC 3339.
+/// The time of an RFC 3339 text, in milliseconds.
 pub(crate) fn read_time(text: &str) -> Result<Timestamp, String> {
     let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     Ok(Timestamp(time.as_millisecond()))
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_bytes_come_whole() {
+    fn messages_with_any_bytes_are_complete() {
         let message = LeaderMessage {
             subject: "ev.3.pattern.\u{fffd}".to_owned(),
             seq: 7,

@@ -1,18 +1,18 @@
 //! A consumer on the server that leads the stream.
 //!
-//! NATS puts a consumer of one copy on any of the servers that keep the stream, and takes no wish. So one is made again
-//! until it is where it should be, a few times; each costs a few milliseconds.
+//! NATS puts a consumer with one copy on any of the servers of the stream, and takes no preference. So consumers are
+//! created until one is on the leader, a few times; each costs a few milliseconds.
 
 use super::pull::{Pull, PullError, PullPlan};
 use crate::stream::{StreamError, StreamView};
 use thiserror::Error;
 use tickwire_node::nats::Nats;
 
-/// How many are made at most. Of three servers, each as likely as the others, one of 17 readings finds the right one in none
-/// of them; there is another way to read.
+/// How many are created at most. With three equally likely servers, one of 17 readings gets none on the leader; then
+/// there is another way to read.
 const ATTEMPTS: u32 = 7;
 
-/// Why there is none.
+/// Why there is no consumer.
 #[derive(Debug, Error)]
 pub(crate) enum PlaceError {
     #[error(transparent)]
@@ -21,7 +21,7 @@ pub(crate) enum PlaceError {
     Stream(#[from] StreamError),
 }
 
-/// Makes it, by the plan for each attempt; `None` if none came to be there.
+/// Creates the consumer, with the plan for each attempt; `None` if none was on the leader.
 pub(crate) async fn open<'p>(
     nats: &Nats,
     stream: &str,

@@ -1,8 +1,8 @@
-//! A consumer that is pulled from over our own connection.
+//! A pull consumer over our own connection.
 //!
-//! What is asked for is bounded in messages and bytes, so that what is on its way fits into the queue that waits for it.
-//! While there is nothing to deliver the server says once a second that it still looks: when it has been silent for twice
-//! that, it is gone, or has forgotten the consumer. It also says how many it has delivered, so that the loss of the last
+//! A request is bounded in messages and bytes, so that all messages on their way fit into the queue. While there is
+//! nothing to deliver, the server sends a heartbeat once a second. When it has been silent for twice that, it is gone,
+//! or has forgotten the consumer. The heartbeat also has the number of delivered messages, so that the loss of the last
 //! one shows.
 
 use super::delivery::ConsumerDelivery;
@@ -18,50 +18,50 @@ use tickwire_node::nats::Nats;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-/// How long making or deleting a consumer may take.
+/// How long creating or deleting a consumer may take.
 const CONSUMER_DEADLINE: Duration = Duration::from_secs(1);
 
-/// After how long the server may delete a consumer that nobody pulls from, should we not do it.
+/// After how long the server may delete a consumer that nobody pulls from, if we have not deleted it.
 const INACTIVE: Duration = Duration::from_secs(30);
 
-/// How often the server says that it has nothing, and how long it may be silent.
+/// How often an idle server sends a heartbeat, and how long it may be silent.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(crate) const SILENCE: Duration = Duration::from_millis(2_200);
 
-/// How long one request for messages is good for.
+/// How long one request for messages is valid.
 const EXPIRES: Duration = Duration::from_secs(30);
 
-/// What a message may have beside what the server counts when it looks whether another fits.
+/// The bytes of a message that the server does not count when it checks whether another message fits.
 const ROOM: usize = 64 * 1024;
 
 /// What to read.
 #[derive(Debug)]
 pub(crate) struct PullPlan<'p> {
     pub(crate) stream: &'p str,
-    /// The consumer's name, a new one for every consumer: one that is stuck must not stand in the way of the next.
+    /// The consumer's name, a new one for every consumer: a stuck consumer must not block the next.
     pub(crate) name: String,
     pub(crate) description: String,
-    /// What comes behind this.
+    /// Read messages behind this sequence.
     pub(crate) after: Seq,
-    /// Of which subjects; empty for all.
+    /// The subjects; empty for all.
     pub(crate) filter: String,
-    /// How many messages to ask for at a time, and how many bytes of them. One message may be larger.
+    /// How many messages a request asks for, and how many bytes of them. One message may be larger.
     pub(crate) batch: u64,
     pub(crate) bytes: usize,
 }
 
-/// Why no more comes.
+/// Why the reading has ended.
 #[derive(Debug, Clone, Error)]
 pub(crate) enum PullError {
     #[error("no consumer within {CONSUMER_DEADLINE:?}")]
     Late,
     #[error("no consumer: {0}")]
     NoConsumer(String),
-    #[error("the server of the consumer says nothing any more")]
+    #[error("the server of the consumer is silent")]
     Silent,
-    #[error("the server has delivered more than came")]
+    #[error("the server has delivered more messages than were received")]
     Missed,
-    #[error("the server ends it: {0}")]
+    #[error("the server ended the request: {0}")]
     Ended(String),
     #[error("a delivery cannot be read: {0}")]
     Unreadable(String),
@@ -69,7 +69,7 @@ pub(crate) enum PullError {
     Link(#[from] LinkError),
 }
 
-/// A message that came.
+/// A delivered message.
 #[derive(Debug)]
 pub(crate) struct PulledMessage {
     pub(crate) delivery: ConsumerDelivery,
@@ -77,7 +77,7 @@ pub(crate) struct PulledMessage {
 }
 
 impl PulledMessage {
-    /// As the stream holds it.
+    /// The message as it is stored in the stream.
     pub(crate) fn held(&self) -> StreamMessage {
         let ConsumerDelivery { seq, stored, .. } = self.delivery;
         StreamMessage {
@@ -90,24 +90,24 @@ impl PulledMessage {
     }
 }
 
-/// A consumer, and what comes of it.
+/// A consumer and its deliveries.
 #[derive(Debug)]
 pub(crate) struct Pull {
     nats: Nats,
     stream: String,
     name: String,
-    /// How many messages the stream held for it when it was made.
+    /// How many messages waited for it in the stream when it was created.
     pub(crate) pending: u64,
-    /// The server that has it; `None` where servers form no cluster.
+    /// The server that has it; `None` if the servers form no cluster.
     pub(crate) server: Option<String>,
     inbox: String,
     inlet: Subscriber,
-    /// Where it is asked for messages, and with what.
+    /// The subject of requests, and their payload.
     subject: String,
     request: Vec<u8>,
-    asked: PullCredit,
-    came: Vec<NatsMessage>,
-    /// What ended it behind messages that were still given.
+    credit: PullCredit,
+    received: Vec<NatsMessage>,
+    /// The failure behind messages that were still returned.
     end: Option<PullError>,
 }
 
@@ -120,19 +120,19 @@ struct PullRequest {
     idle_heartbeat: u64,
 }
 
-/// How many messages are on their way, and how many came.
+/// How many messages are on their way, and the number of the last one.
 #[derive(Debug, Clone, Copy)]
 struct PullCredit {
     batch: u64,
     outstanding: u64,
-    /// The last message's number.
+    /// The number of the last received message.
     last: u64,
-    /// When the server last said that it has nothing.
+    /// When the server last reported that it is idle.
     idle_at: Option<Instant>,
 }
 
 impl Pull {
-    /// Makes the consumer, and asks it for messages.
+    /// Creates the consumer.
     pub(crate) async fn open(nats: &Nats, plan: PullPlan<'_>) -> Result<Self, PullError> {
         let PullPlan { stream, name, description, after, filter, batch, bytes } = plan;
         let max_bytes = bytes.max(nats.link.max_payload() + ROOM);
@@ -167,32 +167,32 @@ impl Pull {
             inbox,
             inlet,
             request,
-            asked: PullCredit { batch, outstanding: 0, last: 0, idle_at: None },
-            came: Vec::new(),
+            credit: PullCredit { batch, outstanding: 0, last: 0, idle_at: None },
+            received: Vec::new(),
             end: None,
         })
     }
 
-    /// The next messages, at least one. Nothing is lost if this is dropped.
+    /// The next messages, at least one. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Vec<PulledMessage>, PullError> {
         loop {
             if let Some(end) = self.end.take() {
                 return Err(end);
             }
-            if self.asked.is_due() {
+            if self.credit.is_due() {
                 self.nats.link.publish(&self.subject, Some(&self.inbox), &self.request)?;
-                self.asked.again();
+                self.credit.requested();
             }
-            let most = usize::try_from(self.asked.batch).unwrap_or(usize::MAX);
-            let count = timeout(SILENCE, self.inlet.next_many(&mut self.came, most)).await;
+            let most = usize::try_from(self.credit.batch).unwrap_or(usize::MAX);
+            let count = timeout(SILENCE, self.inlet.next_many(&mut self.received, most)).await;
             match count {
                 Ok(0) => return Err(PullError::Link(LinkError::Closed)),
                 Ok(_) => {}
                 Err(_) => return Err(PullError::Silent),
             }
-            let mut pulled = Vec::with_capacity(self.came.len());
-            for message in self.came.drain(..) {
-                match take(message, self.inbox.as_bytes(), &mut self.asked) {
+            let mut pulled = Vec::with_capacity(self.received.len());
+            for message in self.received.drain(..) {
+                match take(message, self.inbox.as_bytes(), &mut self.credit) {
                     Ok(Some(delivered)) => pulled.push(delivered),
                     Ok(None) => {}
                     Err(end) => {
@@ -207,12 +207,12 @@ impl Pull {
         }
     }
 
-    /// When the server last said that nothing was left to be delivered, if it has.
+    /// When the server last reported that nothing was left to deliver, if it has.
     pub(crate) fn idle_at(&self) -> Option<Instant> {
-        self.asked.idle_at
+        self.credit.idle_at
     }
 
-    /// Deletes the consumer. The server would do so by itself, if later.
+    /// Deletes the consumer. Otherwise the server would do this by itself, later.
     pub(crate) async fn close(self) {
         let Self { nats, stream, name, inlet, .. } = self;
         drop(inlet);
@@ -222,44 +222,44 @@ impl Pull {
         let deletion = nats.jetstream.delete_consumer_from_stream(&name, &stream);
         match timeout(CONSUMER_DEADLINE, deletion).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => debug!(name, %error, "the consumer was not deleted"),
-            Err(late) => debug!(name, %late, "the consumer was not deleted"),
+            Ok(Err(error)) => debug!(name, %error, "consumer not deleted"),
+            Err(late) => debug!(name, %late, "consumer not deleted"),
         }
     }
 }
 
-/// What one message is: one of the stream, or a word of the server.
-fn take(message: NatsMessage, inbox: &[u8], asked: &mut PullCredit) -> Result<Option<PulledMessage>, PullError> {
-    // A message of the stream bears the subject that it is stored under, whatever status its producer wrote into it.
+/// Classifies one received message: a message of the stream, or a status of the server.
+fn take(message: NatsMessage, inbox: &[u8], credit: &mut PullCredit) -> Result<Option<PulledMessage>, PullError> {
+    // A message of the stream has the subject that it is stored under, even if its producer wrote a status into it.
     if message.subject() != inbox {
         let delivery = message.reply().and_then(ConsumerDelivery::read);
         let delivery = delivery.ok_or_else(|| PullError::Unreadable(format!("{message:?}")))?;
-        asked.delivered(delivery.number);
+        credit.delivered(delivery.number);
         return Ok(Some(PulledMessage { delivery, message }));
     }
     let number = |name: &str| message.header(name).and_then(|text| text.parse::<u64>().ok());
     let status = message.status().ok_or_else(|| PullError::Unreadable(format!("{message:?}")))?;
     match (status.code, number("Nats-Pending-Messages")) {
         (100, _) => match number("Nats-Last-Consumer") {
-            Some(delivered) if delivered > asked.last => Err(PullError::Missed),
+            Some(delivered) if delivered > credit.last => Err(PullError::Missed),
             _ => {
-                asked.idle_at = Some(Instant::now());
+                credit.idle_at = Some(Instant::now());
                 Ok(None)
             }
         },
-        (408 | 409, Some(pending)) => asked.ended(pending, status).map(|()| None),
-        (Status::NO_RESPONDERS, _) => Err(PullError::Ended("nobody has the consumer".to_owned())),
+        (408 | 409, Some(pending)) => credit.ended(pending, status).map(|()| None),
+        (Status::NO_RESPONDERS, _) => Err(PullError::Ended("no server has the consumer".to_owned())),
         _ => Err(PullError::Ended(status.to_string())),
     }
 }
 
 impl PullCredit {
-    /// Whether more should be asked for, so that there is always something on its way.
+    /// Whether to request more, so that messages are always on their way.
     fn is_due(&self) -> bool {
         self.outstanding <= self.batch / 2
     }
 
-    fn again(&mut self) {
+    fn requested(&mut self) {
         self.outstanding += self.batch;
     }
 
@@ -268,10 +268,10 @@ impl PullCredit {
         self.last = self.last.max(number);
     }
 
-    /// A request has ended with so many messages not delivered.
+    /// A request has ended with `pending` messages not delivered.
     fn ended(&mut self, pending: u64, status: Status<'_>) -> Result<(), PullError> {
         self.outstanding = self.outstanding.saturating_sub(pending);
-        // One that ended at its limit of bytes goes on with the next, unless the first message is too large for any.
+        // After an end at the limit of bytes the next request goes on, unless the first message is too large for any.
         let full = status.code == 409 && status.description.contains("MaxBytes");
         if full && pending >= self.batch { Err(PullError::Ended(status.to_string())) } else { Ok(()) }
     }
@@ -281,35 +281,35 @@ impl PullCredit {
 mod tests {
     use super::*;
 
-    fn asked() -> PullCredit {
+    fn credit() -> PullCredit {
         PullCredit { batch: 100, outstanding: 0, last: 0, idle_at: None }
     }
 
     #[test]
-    fn more_is_asked_for_when_half_of_it_came() {
-        let mut asked = asked();
-        assert!(asked.is_due());
-        asked.again();
-        (1..50).for_each(|number| asked.delivered(number));
-        assert!(!asked.is_due());
-        asked.delivered(50);
-        assert!(asked.is_due());
-        asked.again();
-        assert_eq!(asked.outstanding, 150);
+    fn more_is_requested_when_half_was_received() {
+        let mut credit = credit();
+        assert!(credit.is_due());
+        credit.requested();
+        (1..50).for_each(|number| credit.delivered(number));
+        assert!(!credit.is_due());
+        credit.delivered(50);
+        assert!(credit.is_due());
+        credit.requested();
+        assert_eq!(credit.outstanding, 150);
         let over = Status { code: 408, description: "Request Timeout" };
-        asked.ended(50, over).unwrap();
-        asked.ended(100, over).unwrap();
-        assert_eq!(asked.outstanding, 0);
+        credit.ended(50, over).unwrap();
+        credit.ended(100, over).unwrap();
+        assert_eq!(credit.outstanding, 0);
     }
 
     #[test]
-    fn a_request_that_is_full_goes_on_and_a_message_that_fits_into_none_ends_it() {
+    fn request_at_its_byte_limit_goes_on_but_a_too_large_message_ends_it() {
         let full = Status { code: 409, description: "Message Size Exceeds MaxBytes" };
-        let mut asked = asked();
-        asked.again();
-        asked.delivered(1);
-        asked.ended(99, full).unwrap();
-        asked.again();
-        assert!(matches!(asked.ended(100, full), Err(PullError::Ended(_))));
+        let mut credit = credit();
+        credit.requested();
+        credit.delivered(1);
+        credit.ended(99, full).unwrap();
+        credit.requested();
+        assert!(matches!(credit.ended(100, full), Err(PullError::Ended(_))));
     }
 }

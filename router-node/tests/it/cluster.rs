@@ -1,4 +1,4 @@
-//! A nats-server with routers on it, in this process, paced for tests.
+//! A nats-server and routers on it, in this process, with short intervals for tests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
-/// Long enough for anything that is to happen.
+/// Long enough for any expected event.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The configuration of a node of this name, with everything in its way sped up.
+/// The configuration of a node with this name, with short intervals.
 pub(crate) fn config(server: &NatsServer, name: &str) -> Config {
     config_at(&server.url(), name)
 }
@@ -38,7 +38,7 @@ fn config_at(url: &str, name: &str) -> Config {
     Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap()
 }
 
-/// A connection of the test's own, with streams and buckets there.
+/// A connection of the test itself; the streams and buckets exist.
 pub(crate) async fn connect(server: &NatsServer) -> Nats {
     connect_to(&server.url()).await
 }
@@ -50,10 +50,10 @@ pub(crate) async fn connect_to(url: &str) -> Nats {
     nats
 }
 
-/// What a router writes into a lease: the floor, the life of the stream, and the last message's sequence and time.
+/// The state that a router writes into a lease: the checkpoint, the epoch, and the last message's sequence and time.
 pub(crate) type State = (u64, u64, Option<(u64, i64)>);
 
-/// The owners of all partitions, by name, as the leases tell them.
+/// The owners of all partitions, by name, as in the leases.
 pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
     let me = NodeRef { id: NodeId::new("test").unwrap(), nonce: Nonce(0) };
     let leases = Leases::open(nats, names::LEASES_BUCKET, me, SOON).await.unwrap();
@@ -70,7 +70,7 @@ pub(crate) async fn owners(nats: &Nats) -> BTreeMap<u32, String> {
 /// A running router.
 pub(crate) struct TestRouter {
     shutdown: Shutdown,
-    /// A test that fails must not wait for its routers.
+    /// Stops the router when a test fails, so that the test does not wait for it.
     _end: [DropGuard; 2],
     readiness: tickwire_node::admin::Readiness,
     end: JoinHandle<Outcome>,
@@ -104,7 +104,7 @@ impl TestRouter {
         assert_eq!(self.end.await.unwrap(), Outcome::Drained);
     }
 
-    /// Stops it without letting it hand anything over.
+    /// Stops it without handing anything over.
     pub(crate) async fn abandon(self) {
         self.shutdown.force().cancel();
         self.shutdown.drain().cancel();

@@ -1,5 +1,5 @@
-//! A stream of several copies, one of which lacks what the others have: a server has removed more than its leader, or its
-//! disk was damaged. Nothing of a replay is missing for that, whichever server is read from.
+//! A stream of several copies, one of which lacks messages that the others have: a server has removed more than
+//! its leader, or its disk was damaged. A replay is complete nevertheless, from any server.
 
 use crate::cluster::{SOON, TestRouter};
 use crate::replay::{read_all, request};
@@ -48,9 +48,9 @@ async fn publish(nats: &Nats) {
     }
 }
 
-/// The servers other than the leader of the stream, when all of them have all of it.
+/// The servers other than the leader of the stream, when every copy is complete.
 async fn followers(nats: &Nats, servers: &[NatsServer]) -> Vec<usize> {
-    eventually("every copy is whole", SOON, async || {
+    eventually("every copy is complete", SOON, async || {
         let stream = nats.jetstream.get_stream("EVENTS").await.ok()?;
         let cluster = stream.cached_info().cluster.clone()?;
         let leader = cluster.leader?;
@@ -71,8 +71,8 @@ fn blocks(server: &NatsServer) -> Vec<PathBuf> {
     blocks
 }
 
-/// Waits until the server's files have what it has taken in, which it writes a moment later.
-async fn has_written(nats: &Nats, server: &NatsServer) {
+/// Waits until the server's files hold everything that it has accepted, which it writes a moment later.
+async fn wait_until_written(nats: &Nats, server: &NatsServer) {
     eventually("everything is in the server's files", SOON, async || {
         let bytes = nats.jetstream.get_stream("EVENTS").await.ok()?.cached_info().state.bytes;
         let written: u64 =
@@ -83,7 +83,7 @@ async fn has_written(nats: &Nats, server: &NatsServer) {
 }
 
 /// How many messages a consumer on this server would deliver.
-async fn has(nats: &Nats, server: usize) -> u64 {
+async fn count_on(nats: &Nats, server: usize) -> u64 {
     eventually("a consumer on the server", SOON, async || {
         let stream = nats.jetstream.get_stream("EVENTS").await.ok()?;
         let config = pull::Config { num_replicas: 1, memory_storage: true, ..pull::Config::default() };
@@ -96,28 +96,28 @@ async fn has(nats: &Nats, server: usize) -> u64 {
     .await
 }
 
-/// One copy lacks the blocks that `which` chooses; what is asked for comes all the same.
-async fn nothing_is_missing_where_a_copy_lacks(which: impl Fn(usize, usize) -> bool) {
+/// One copy lacks the blocks that `which` selects; replays are complete nevertheless.
+async fn replay_is_complete_without_blocks(which: impl Fn(usize, usize) -> bool) {
     let mut servers = NatsServer::start_cluster(3);
     let config = config(&servers, "r1");
     let nats = Nats::connect(&config.nats, "router", "test").await.unwrap();
-    // A stream that is made small is kept in many files, also when it grows.
+    // A stream that is created small is stored in many files, even when it grows.
     let small = StreamConfig { max_bytes: 100_000, ..config.stream.clone() };
     provision(&nats, &small).await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
     publish(&nats).await;
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let damaged = followers(&nats, &servers).await[0];
-    has_written(&nats, &servers[damaged]).await;
+    wait_until_written(&nats, &servers[damaged]).await;
     servers[damaged].kill();
     let blocks = blocks(&servers[damaged]);
-    let lacking: Vec<_> = blocks.iter().enumerate().filter(|(number, _)| which(*number, blocks.len())).collect();
-    assert!(!lacking.is_empty() && lacking.len() < blocks.len(), "{blocks:?}");
-    lacking.iter().for_each(|(_, block)| fs::remove_file(block).unwrap());
+    let removed: Vec<_> = blocks.iter().enumerate().filter(|(number, _)| which(*number, blocks.len())).collect();
+    assert!(!removed.is_empty() && removed.len() < blocks.len(), "{blocks:?}");
+    removed.iter().for_each(|(_, block)| fs::remove_file(block).unwrap());
     fs::remove_file(servers[damaged].messages_of("EVENTS").join("index.db")).ok();
     servers[damaged].restart();
     assert_eq!(followers(&nats, &servers).await.len(), 2);
-    assert!(has(&nats, damaged).await < last, "the copy lacks messages");
+    assert!(count_on(&nats, damaged).await < last, "the copy lacks messages");
 
     let router = TestRouter::start_as(&config).await;
     router.ready().await;
@@ -126,12 +126,12 @@ async fn nothing_is_missing_where_a_copy_lacks(which: impl Fn(usize, usize) -> b
     let of = |number: u16, from: u64, to: u64| {
         read_all(&nats, ReplayRequest { partition: Partition(number), from: Seq(from), to: Seq(to), ..one.clone() })
     };
-    let is_whole = |what: &str, mut got: Vec<String>| {
-        got.sort_by_key(|id| id.parse::<usize>().unwrap());
-        assert_eq!((what, got.len()), (what, EVENTS));
-        assert_eq!(got, expected, "{what}");
+    let is_whole = |what: &str, mut ids: Vec<String>| {
+        ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+        assert_eq!((what, ids.len()), (what, EVENTS));
+        assert_eq!(ids, expected, "{what}");
     };
-    // All partitions in one pass, each by itself, and short ranges.
+    // All partitions in one pass, each partition by itself, and short ranges.
     for _ in 0..3 {
         is_whole("together", join_all((0..32).map(|number| of(number, 0, last))).await.concat());
     }
@@ -152,11 +152,11 @@ async fn nothing_is_missing_where_a_copy_lacks(which: impl Fn(usize, usize) -> b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_has_removed_before_its_leader_is_read_all_the_same() {
-    nothing_is_missing_where_a_copy_lacks(|number, count| number < count / 2).await;
+async fn replay_is_complete_when_a_server_removed_more_than_its_leader() {
+    replay_is_complete_without_blocks(|number, count| number < count / 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_has_lost_in_the_middle_is_read_all_the_same() {
-    nothing_is_missing_where_a_copy_lacks(|number, count| number > 0 && number + 1 < count).await;
+async fn replay_is_complete_when_a_server_lost_messages_in_the_middle() {
+    replay_is_complete_without_blocks(|number, count| number > 0 && number + 1 < count).await;
 }

@@ -1,5 +1,5 @@
-//! Lives of the stream that routers have to find out by themselves: a tail that was lost and filled up again, a stream
-//! that was made anew under an older clock.
+//! Epochs of the stream that routers must detect by themselves: an end of the stream that was lost and filled up again,
+//! a stream that was created again under an older clock.
 
 use crate::cluster::{SOON, TestRouter, config, connect, connect_to};
 use crate::gateway::{Gateway, one_of_each};
@@ -13,7 +13,7 @@ use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
 
-/// A life that begins in the year 2096.
+/// An epoch that begins in the year 2096.
 const FAR: u64 = 4_000_000_000_000_000_000;
 
 fn numbered(range: Range<usize>) -> Vec<String> {
@@ -43,9 +43,9 @@ async fn refill(nats: &Nats, mut number: usize, longer_than: u64) -> usize {
     number
 }
 
-/// Everything up to this number has come, each event once, after so many resets.
-async fn has_come(gateway: &Gateway, count: usize, resets: usize) {
-    eventually("everything has come", SOON, async || {
+/// Waits until every event up to this number was received once, after `resets` resets.
+async fn received_once(gateway: &Gateway, count: usize, resets: usize) {
+    eventually("every event is received", SOON, async || {
         let state = gateway.state.lock().unwrap();
         (state.events.len() >= count && state.resets >= resets).then_some(())
     })
@@ -55,9 +55,9 @@ async fn has_come(gateway: &Gateway, count: usize, resets: usize) {
     assert_eq!((ids, gateway.state.lock().unwrap().resets), (numbered(0..count), resets));
 }
 
-/// Everything up to this number has come, each event at least once, after one reset.
-async fn has_come_again(gateway: &Gateway, count: usize) {
-    eventually("everything has come", SOON, async || {
+/// Waits until every event up to this number was received at least once, after one reset.
+async fn received_at_least_once(gateway: &Gateway, count: usize) {
+    eventually("every event is received", SOON, async || {
         let state = gateway.state.lock().unwrap();
         (state.events.len() >= count && state.resets == 1).then_some(())
     })
@@ -69,7 +69,7 @@ async fn has_come_again(gateway: &Gateway, count: usize) {
 }
 
 /// A cluster that has had 150 events, and a copy of its store from when it had 50.
-async fn with_a_past() -> (NatsServer, Nats, TestRouter, Gateway, TempDir) {
+async fn with_saved_store() -> (NatsServer, Nats, TestRouter, Gateway, TempDir) {
     let (mut server, nats, router, gateway) = one_of_each().await;
     publish_all(&nats, 0..50).await;
     gateway.settle(&nats).await;
@@ -82,77 +82,77 @@ async fn with_a_past() -> (NatsServer, Nats, TestRouter, Gateway, TempDir) {
 }
 
 #[tokio::test]
-async fn a_tail_that_was_lost_and_filled_up_again_is_noticed_by_routers_that_start_after_that() {
-    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+async fn lost_and_refilled_end_is_detected_by_routers_that_start_later() {
+    let (mut server, nats, router, gateway, saved) = with_saved_store().await;
     let before = end(&nats).await;
     router.stop().await;
     server.kill_and_restore_stream(&saved, "EVENTS");
     server.restart();
     let count = refill(&nats, 150, before).await;
     let router = TestRouter::start(&server, "r2").await;
-    has_come(&gateway, count, 1).await;
+    received_once(&gateway, count, 1).await;
     router.ready().await;
     gateway.stop().await;
     router.stop().await;
 }
 
 #[tokio::test]
-async fn a_tail_that_was_lost_and_filled_up_again_at_once_is_noticed_by_routers_that_were_there() {
-    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+async fn lost_and_refilled_end_is_detected_by_running_routers() {
+    let (mut server, nats, router, gateway, saved) = with_saved_store().await;
     let before = end(&nats).await;
     server.kill_and_restore_stream(&saved, "EVENTS");
-    // It is filled up before any router is connected again, and may see that it was short.
+    // It is filled up before any router is connected again and can see that it was short.
     let hidden = connect_to(&server.restart_elsewhere()).await;
     let count = refill(&hidden, 150, before).await;
     drop(hidden);
     server.restart();
-    has_come_again(&gateway, count).await;
+    received_at_least_once(&gateway, count).await;
     router.ready().await;
     gateway.stop().await;
     router.stop().await;
 }
 
-/// Nobody but gateways knows what was there: the leases have lost as much as the stream, and no router remembers.
+/// Only gateways know the lost messages: the leases have lost as much as the stream, and no router remembers.
 #[tokio::test]
-async fn a_tail_that_was_lost_with_the_leases_and_filled_up_again_is_noticed_by_what_gateways_have_had() {
-    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+async fn refilled_end_lost_together_with_leases_is_detected_from_gateways() {
+    let (mut server, nats, router, gateway, saved) = with_saved_store().await;
     let before = end(&nats).await;
     router.stop().await;
     server.kill_and_restore(&saved);
     server.restart();
     let count = refill(&nats, 150, before).await;
     let router = TestRouter::start(&server, "r2").await;
-    has_come(&gateway, count, 1).await;
+    received_once(&gateway, count, 1).await;
     router.ready().await;
     gateway.stop().await;
     router.stop().await;
 }
 
-/// The same before it is filled up: the gateways are ahead of the stream.
+/// The same before the stream is filled up: the gateways are ahead of the stream.
 #[tokio::test]
-async fn a_tail_that_was_lost_with_the_leases_is_noticed_by_gateways_that_are_ahead_of_the_stream() {
-    let (mut server, nats, router, gateway, saved) = with_a_past().await;
+async fn end_lost_together_with_leases_is_detected_from_gateways_ahead_of_the_stream() {
+    let (mut server, nats, router, gateway, saved) = with_saved_store().await;
     router.stop().await;
     server.kill_and_restore(&saved);
     server.restart();
     let router = TestRouter::start(&server, "r2").await;
-    eventually("another life", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(())).await;
+    eventually("a new epoch", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(())).await;
     publish_all(&nats, 150..160).await;
-    has_come(&gateway, 160, 1).await;
+    received_once(&gateway, 160, 1).await;
     gateway.stop().await;
     router.stop().await;
 }
 
-/// What was read after the last checkpoint is known to nobody but who has read it.
+/// Only the intake itself knows what it has read after the last checkpoint.
 #[tokio::test]
-async fn an_intake_reads_on_only_where_the_last_message_that_it_has_read_is_there_still() {
+async fn intake_resumes_only_where_its_last_read_message_still_exists() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let mut config = config(&server, "r1");
     config.router.checkpoint_interval = Duration::from_secs(60);
     let router = TestRouter::start_as(&config).await;
     let gateway = Gateway::start(&server, "g1").await;
-    gateway.state.lock().unwrap().tells_reached = false;
+    gateway.state.lock().unwrap().reports_coverage = false;
     router.ready().await;
     gateway.subscribe(&Filter::default()).await;
     let has = async |count: usize| {
@@ -170,38 +170,38 @@ async fn an_intake_reads_on_only_where_the_last_message_that_it_has_read_is_ther
     server.kill_and_restore_stream(&saved, "EVENTS");
     server.restart();
     let count = refill(&nats, 150, before).await;
-    has_come_again(&gateway, count).await;
+    received_at_least_once(&gateway, count).await;
     gateway.stop().await;
     router.stop().await;
 }
 
-/// Has the stream live a life of the far future, and everyone know of it.
-async fn live_in_the_future(nats: &Nats, gateway: &Gateway) {
+/// Begins an epoch in the far future, and waits until the gateway knows it.
+async fn begin_future_epoch(nats: &Nats, gateway: &Gateway) {
     let stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
     let mut config = stream.cached_info().config.clone();
     let before = stream.cached_info().state.last_sequence;
     config.metadata.insert(METADATA.to_owned(), format!("{FAR}@{before}"));
     nats.jetstream.update_stream(config).await.unwrap();
-    eventually("the life of the future", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(()))
+    eventually("the epoch of the future", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(()))
         .await;
 }
 
-async fn make_anew(server: &NatsServer, nats: &Nats) {
+async fn create_again(server: &NatsServer, nats: &Nats) {
     nats.jetstream.delete_stream("EVENTS").await.unwrap();
     provision(nats, &config(server, "test").stream).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_stream_made_anew_under_an_older_clock_is_a_later_life_for_routers_that_start_after_that() {
+async fn stream_created_again_under_an_older_clock_has_a_later_epoch_for_new_routers() {
     let (server, nats, router, gateway) = one_of_each().await;
-    live_in_the_future(&nats, &gateway).await;
+    begin_future_epoch(&nats, &gateway).await;
     publish_all(&nats, 0..50).await;
-    has_come(&gateway, 50, 1).await;
+    received_once(&gateway, 50, 1).await;
     router.stop().await;
-    make_anew(&server, &nats).await;
+    create_again(&server, &nats).await;
     publish_all(&nats, 50..100).await;
     let router = TestRouter::start(&server, "r2").await;
-    has_come(&gateway, 100, 2).await;
+    received_once(&gateway, 100, 2).await;
     let again = connect(&server).await;
     assert!(provision(&again, &config(&server, "test").stream).await.unwrap().epoch.epoch_id.0 > FAR);
     gateway.stop().await;
@@ -209,14 +209,14 @@ async fn a_stream_made_anew_under_an_older_clock_is_a_later_life_for_routers_tha
 }
 
 #[tokio::test]
-async fn a_stream_made_anew_under_an_older_clock_is_read_from_its_beginning_by_routers_that_were_there() {
+async fn stream_created_again_under_an_older_clock_is_read_from_its_beginning_by_running_routers() {
     let (server, nats, router, gateway) = one_of_each().await;
-    live_in_the_future(&nats, &gateway).await;
+    begin_future_epoch(&nats, &gateway).await;
     publish_all(&nats, 0..50).await;
-    has_come(&gateway, 50, 1).await;
-    make_anew(&server, &nats).await;
+    received_once(&gateway, 50, 1).await;
+    create_again(&server, &nats).await;
     publish_all(&nats, 50..100).await;
-    has_come(&gateway, 100, 2).await;
+    received_once(&gateway, 100, 2).await;
     router.ready().await;
     gateway.stop().await;
     router.stop().await;

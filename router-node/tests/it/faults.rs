@@ -1,4 +1,4 @@
-//! Crashes, stolen leases, a server that goes away, a stream that is made anew, retention that passes.
+//! Crashes, stolen leases, a server outage, a stream that is created again, and retention that overtakes a reader.
 
 use crate::cluster::{SOON, State, TestRouter, config, connect, owners};
 use crate::gateway::{Gateway, one_of_each};
@@ -18,7 +18,7 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_a_vanished_router_had_is_taken_over_from_its_floors() {
+async fn partitions_of_a_vanished_router_are_taken_over_from_their_checkpoints() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let (first, second) = (TestRouter::start(&server, "r1").await, TestRouter::start(&server, "r2").await);
@@ -42,14 +42,14 @@ async fn what_a_vanished_router_had_is_taken_over_from_its_floors() {
 }
 
 #[tokio::test]
-async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
+async fn router_that_lost_a_lease_stops_and_takes_over_again() {
     let (_server, nats, router, gateway) = one_of_each().await;
     let thief = NodeRef { id: NodeId::new("thief").unwrap(), nonce: Nonce(1) };
     let leases = Leases::open(&nats, names::LEASES_BUCKET, thief, SOON).await.unwrap();
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
     }
-    // The thief reads nothing and gives nothing back: the lease becomes stale with the floor as it was.
+    // The thief reads nothing and gives nothing back: the lease becomes stale with its old checkpoint.
     let key = names::lease_key(7);
     eventually("the lease is stolen", SOON, async || {
         let read = leases.read::<State>(&key).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_router_whose_lease_was_taken_stops_and_takes_over_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_missing_after_the_server_was_away() {
+async fn nothing_is_missing_after_a_server_outage() {
     let (mut server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
@@ -91,7 +91,7 @@ async fn nothing_is_missing_after_the_server_was_away() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning() {
+async fn stream_that_was_created_again_is_a_reset_and_is_read_from_its_beginning() {
     let (server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
@@ -113,9 +113,9 @@ async fn a_stream_that_was_made_anew_is_a_reset_and_is_read_from_its_beginning()
     router.stop().await;
 }
 
-/// NATS comes back with an older store: the same sequences are given again, to other events.
+/// NATS restarts with an older store: the same sequences are given to other events.
 #[tokio::test]
-async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_for_known() {
+async fn stream_that_lost_events_is_a_reset_and_new_events_are_not_taken_for_known() {
     let (mut server, nats, router, gateway) = one_of_each().await;
     for id in numbered(0..50) {
         publish(&nats, &format!("S{id}"), &id).await;
@@ -138,12 +138,12 @@ async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_f
     for id in numbered(500..550) {
         publish(&nats, &format!("S{id}"), &id).await;
     }
-    eventually("what is new, after a reset", SOON, async || {
+    eventually("the new events, after a reset", SOON, async || {
         let state = gateway.state.lock().unwrap();
         (state.events.len() == 550 && state.resets == 1).then_some(())
     })
     .await;
-    // Their sequences are those of others before them.
+    // Other events had the same sequences before.
     let mut ids = gateway.ids();
     ids.sort_by_key(|id| id.parse::<usize>().unwrap());
     assert_eq!((ids, gateway.gaps()), (numbered(0..550), vec![]));
@@ -153,7 +153,7 @@ async fn a_stream_that_has_lost_events_is_a_reset_and_what_is_new_is_not_taken_f
 }
 
 #[tokio::test]
-async fn what_retention_removed_unread_is_a_gap() {
+async fn unread_events_removed_by_retention_are_a_gap() {
     let (server, nats, router, gateway) = one_of_each().await;
     publish(&nats, "A", "first").await;
     gateway.settle(&nats).await;
@@ -175,7 +175,7 @@ async fn what_retention_removed_unread_is_a_gap() {
         .collect();
     assert_eq!(gateway.ids(), expected);
     let gaps = gateway.gaps();
-    assert_eq!(gaps.len(), 32, "every partition is told what could not be read");
+    assert_eq!(gaps.len(), 32, "every partition reports what could not be read");
     assert!(
         gaps.iter().all(|(_, from, through, reason)| from < through
             && through.0 == last - 5
@@ -186,7 +186,7 @@ async fn what_retention_removed_unread_is_a_gap() {
 }
 
 #[tokio::test]
-async fn a_router_alone_waits_for_nobody() {
+async fn single_router_is_ready_without_waiting_for_others() {
     let server = NatsServer::start();
     let router = TestRouter::start(&server, "r1").await;
     let start = tokio::time::Instant::now();

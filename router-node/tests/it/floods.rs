@@ -1,4 +1,4 @@
-//! What peers send in heaps on the subjects between nodes holds up nothing.
+//! A flood of messages on the subjects between nodes does not hold up events.
 
 use crate::gateway::one_of_each;
 use crate::routing::publish;
@@ -12,7 +12,7 @@ use tickwire_core::wire;
 use tickwire_node::names;
 use tickwire_testkit::{Flood, eventually};
 
-/// A large step of the interest of a gateway that nobody knows.
+/// A large change of the interest of an unknown gateway.
 fn delta() -> Vec<u8> {
     let stranger = NodeRef { id: NodeId::new("stranger").unwrap(), nonce: Nonce(1) };
     let mut log = InterestLog::new(stranger, View::default(), 0, Bounds::default());
@@ -21,16 +21,16 @@ fn delta() -> Vec<u8> {
     wire::encode(&log.cut(Millis(0)).unwrap()).unwrap()
 }
 
-/// More deltas come all the time than a router can read.
+/// More deltas arrive all the time than a router can read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_flow_while_a_peer_floods_what_gateways_say() {
+async fn events_flow_during_a_flood_of_interest_deltas() {
     const WITHIN: Duration = Duration::from_secs(4);
     let (server, nats, router, gateway) = one_of_each().await;
     let flood = Flood::start(&server.url(), names::INTEREST, &[delta()], 2_000);
     eventually("the flood has begun", WITHIN, async || (flood.sent() > 4_000).then_some(())).await;
     for count in 1..=5 {
         publish(&nats, "AAPL", &count.to_string()).await;
-        eventually("the event comes", WITHIN, async || {
+        eventually("the event arrives", WITHIN, async || {
             (gateway.state.lock().unwrap().events.len() == count).then_some(())
         })
         .await;

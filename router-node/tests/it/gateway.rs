@@ -1,4 +1,4 @@
-//! A gateway as routers see one: it tells its interest and follows its coverage.
+//! A gateway as routers see it: it sends its interest and tracks its coverage.
 
 use crate::cluster::{SOON, TestRouter, config, connect};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::interval;
 use tokio_util::sync::DropGuard;
 
-/// What came to the gateway.
+/// What the gateway has received.
 pub(crate) struct GatewayState {
     pub(crate) log: InterestLog,
     pub(crate) coverage: Coverage<Event>,
@@ -36,18 +36,18 @@ pub(crate) struct GatewayState {
     pub(crate) events: Vec<(Partition, Seq, Event)>,
     pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
     pub(crate) resets: usize,
-    /// The events that came in any section, also such that the coverage knew already.
+    /// The events in all sections, also those that the coverage knew already.
     pub(crate) received: usize,
     /// The gaps that replays have closed.
     pub(crate) repaired: usize,
-    /// Batches that still get lost on their way.
-    pub(crate) loses: bool,
-    /// Interests of more entries than this are named in requests for replays, not carried.
+    /// Whether batches still get lost on their way.
+    pub(crate) drops_batches: bool,
+    /// Interests of more entries than this are named in replay requests, not carried.
     pub(crate) carried: usize,
-    /// Whether beats tell how far it has come.
-    pub(crate) tells_reached: bool,
-    /// Whether deltas are told; if not, routers have to ask for snapshots.
-    pub(crate) tells_deltas: bool,
+    /// Whether beats report its coverage.
+    pub(crate) reports_coverage: bool,
+    /// Whether deltas are sent; if not, routers have to request snapshots.
+    pub(crate) sends_deltas: bool,
     position: BTreeMap<Partition, Seq>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Gateway {
     end: JoinHandle<Outcome>,
 }
 
-/// A server, a connection to it, a router that is ready, and a gateway that wants everything.
+/// A server, a connection to it, a router that is ready, and a gateway that is subscribed to everything.
 pub(crate) async fn one_of_each() -> (NatsServer, Nats, TestRouter, Gateway) {
     let server = NatsServer::start();
     let nats = connect(&server).await;
@@ -95,10 +95,10 @@ impl Gateway {
             resets: 0,
             received: 0,
             repaired: 0,
-            loses: false,
+            drops_batches: false,
             carried: 64,
-            tells_reached: true,
-            tells_deltas: true,
+            reports_coverage: true,
+            sends_deltas: true,
             position: BTreeMap::new(),
         }));
         let nonce = me.nonce.to_string();
@@ -135,7 +135,8 @@ impl Gateway {
                     _ = beats.tick() => {
                         let beat = {
                             let state = shared.lock().unwrap();
-                            let (revision, reached) = (state.log.revision(), state.tells_reached.then_some(state.reached));
+                            let revision = state.log.revision();
+                            let reached = state.reports_coverage.then_some(state.reached);
                             InterestBeat { gateway: own.clone(), revision, reached }
                         };
                         publish(&nats, names::GATEWAY_BEAT.into(), &beat).await;
@@ -145,7 +146,7 @@ impl Gateway {
                             let mut state = shared.lock().unwrap();
                             let asks = state.turn(&own, clock.now());
                             let delta = state.log.cut(clock.now());
-                            (asks, delta.filter(|_| state.tells_deltas))
+                            (asks, delta.filter(|_| state.sends_deltas))
                         };
                         for (ask, request) in asks {
                             let reply = names::replayed(own.id.as_str(), &own.nonce.to_string(), ask.number);
@@ -172,7 +173,7 @@ impl Gateway {
         self.confirmed(revision).await;
     }
 
-    /// Seats a user, likewise.
+    /// Adds a user, in the same way.
     pub(crate) async fn seat(&self, user: &str) {
         let revision = self.state.lock().unwrap().log.add_user(&UserId::new(user).unwrap());
         self.confirmed(revision).await;
@@ -187,11 +188,12 @@ impl Gateway {
         .await;
     }
 
-    /// Waits until every partition was heard of after now, so that whatever was stored before has come.
+    /// Waits until every partition's coverage is beyond the end of the stream, so that everything stored before was
+    /// received.
     pub(crate) async fn settle(&self, nats: &Nats) {
         let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
         let last = stream.info().await.unwrap().state.last_sequence;
-        eventually("coverage beyond all that was stored", SOON, async || {
+        eventually("coverage beyond the end of the stream", SOON, async || {
             let state = self.state.lock().unwrap();
             let position = state.coverage.position()?;
             position.seqs.iter().all(|seq| seq.0 > last).then_some(())
@@ -227,23 +229,23 @@ impl Gateway {
 
 impl GatewayState {
     fn offer(&mut self, now: Millis, batch: Batch<Bytes>) {
-        if self.loses {
+        if self.drops_batches {
             return;
         }
-        let mut steps = Vec::new();
+        let mut coverage_events = Vec::new();
         let epoch = batch.epoch();
         for section in batch.sections {
             let section = decode(section);
             self.received += section.events.len();
-            self.coverage.offer(now, epoch, section, &mut steps);
+            self.coverage.offer(now, epoch, section, &mut coverage_events);
         }
-        self.take(steps);
+        self.take(coverage_events);
     }
 
     fn answer(&mut self, now: Millis, message: &async_nats::Message) {
-        let (mut steps, ask) = (Vec::new(), names::parse_replayed(&message.subject).unwrap());
+        let (mut coverage_events, ask) = (Vec::new(), names::parse_replayed(&message.subject).unwrap());
         if message.status.is_some() {
-            self.coverage.refused(now, ask, &mut steps);
+            self.coverage.refused(now, ask, &mut coverage_events);
         } else {
             let ReplayAnswer { router, epoch_id, part, last } = wire::decode(&message.payload).unwrap();
             let part = match part {
@@ -254,18 +256,18 @@ impl GatewayState {
                 ReplayPart::Refused(refusal) => ReplayPart::Refused(refusal),
             };
             let answer = ReplayAnswer { router, epoch_id, part, last };
-            self.coverage.answer(now, ask, answer, &mut steps);
+            self.coverage.answer(now, ask, answer, &mut coverage_events);
         }
-        self.take(steps);
+        self.take(coverage_events);
     }
 
-    /// What time brings. Gives the requests for replays that are to be made.
+    /// Handles the time. Returns the replay requests to send.
     fn turn(&mut self, me: &NodeRef, now: Millis) -> Vec<(Ask, ReplayRequest)> {
-        let mut steps = Vec::new();
-        self.coverage.expire(now, &mut steps);
-        let asks = self.coverage.asks(now, self.log.revision(), &mut steps);
+        let mut coverage_events = Vec::new();
+        self.coverage.expire(now, &mut coverage_events);
+        let asks = self.coverage.asks(now, self.log.revision(), &mut coverage_events);
         self.repaired += self.coverage.repaired().count();
-        self.take(steps);
+        self.take(coverage_events);
         let request = |ask: Ask| ReplayRequest {
             gateway: me.clone(),
             partition: ask.partition,
@@ -278,10 +280,10 @@ impl GatewayState {
         asks.into_iter().map(|ask| (ask, request(ask))).collect()
     }
 
-    fn take(&mut self, steps: Vec<CoverageEvent<Event>>) {
-        for step in steps {
-            self.reached.see(&step, |event| event.stored);
-            match step {
+    fn take(&mut self, coverage_events: Vec<CoverageEvent<Event>>) {
+        for coverage_event in coverage_events {
+            self.reached.see(&coverage_event, |event| event.stored);
+            match coverage_event {
                 CoverageEvent::Adopt { partition, at } => {
                     self.position.insert(partition, at);
                 }

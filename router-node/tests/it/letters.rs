@@ -1,4 +1,4 @@
-//! What cannot be read is stored with its reason, once, while the rest flows.
+//! Messages that cannot be read are stored with their reason, once, while others are delivered.
 
 use crate::cluster::{SOON, TestRouter};
 use crate::gateway::one_of_each;
@@ -9,7 +9,7 @@ use tickwire_node::names;
 use tickwire_testkit::eventually;
 
 #[tokio::test]
-async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
+async fn bad_events_become_dead_letters_with_their_reason_while_others_are_delivered() {
     let (server, nats, router, gateway) = one_of_each().await;
 
     let bad = [
@@ -35,17 +35,17 @@ async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
     let good: Vec<String> = (0..bad.len()).map(|number| format!("good {number}")).collect();
     assert_eq!(gateway.ids(), good);
 
-    let letters = nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap();
-    let count = async || letters.get_info().await.unwrap().state.messages;
+    let dead_letters = nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap();
+    let count = async || dead_letters.get_info().await.unwrap().state.messages;
     eventually("all dead letters", SOON, async || (count().await == bad.len() as u64).then_some(())).await;
     let events = nats.jetstream.get_stream("EVENTS").await.unwrap();
     for number in 1..=bad.len() as u64 {
-        let letter = letters.direct_get(number).await.unwrap();
-        let header = |name: &str| letter.headers.get(name).map(ToString::to_string).unwrap_or_default();
+        let dead_letter = dead_letters.direct_get(number).await.unwrap();
+        let header = |name: &str| dead_letter.headers.get(name).map(ToString::to_string).unwrap_or_default();
         let sequence: u64 = header("Tickwire-Sequence").parse().unwrap();
         let reason = header("Tickwire-Reason");
-        assert_eq!(letter.subject.as_str(), format!("dead.{reason}"));
-        let found = (std::str::from_utf8(&letter.payload).unwrap(), reason.as_str());
+        assert_eq!(dead_letter.subject.as_str(), format!("dead.{reason}"));
+        let found = (std::str::from_utf8(&dead_letter.payload).unwrap(), reason.as_str());
         assert_eq!(expected.remove(&sequence), Some(found));
         let stored = events.direct_get(sequence).await.unwrap().subject;
         assert_eq!(header("Tickwire-Subject"), stored.as_str());
@@ -54,7 +54,7 @@ async fn bad_events_are_dead_letters_with_their_reason_while_the_rest_flows() {
         assert!(!header("Tickwire-Detail").is_empty());
     }
 
-    // Another router goes on behind what was posted: no letter comes twice.
+    // Another router reads on behind the dead letters: none is stored twice.
     router.stop().await;
     let router = TestRouter::start(&server, "r2").await;
     router.ready().await;

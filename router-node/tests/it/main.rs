@@ -1,4 +1,4 @@
-//! Routers against a real nats-server, with gateways that speak their side of the protocol by the types of the core.
+//! Routers with a real nats-server, and with gateways that implement their side of the protocol with the core's types.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! Replays: what a gateway asks for again is answered from the stream, exactly, or refused.
+//! Replays: a request is answered from the stream, exactly, or refused.
 
 use crate::cluster::{SOON, TestRouter, config, connect};
 use crate::gateway::Gateway;
@@ -25,7 +25,7 @@ use tickwire_node::nats::Nats;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::time::{sleep, timeout};
 
-/// Asks made so far.
+/// The number of the next request.
 static ASKS: AtomicU64 = AtomicU64::new(1);
 
 /// One message of an answer.
@@ -35,7 +35,7 @@ fn node(name: &str) -> NodeRef {
     NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
 }
 
-/// A request of a gateway that wants every pattern, as of revision 7, for `(from, to]` of the partition of `symbol`.
+/// A request of a gateway with interest in every pattern, at revision 7, for `(from, to]` of the partition of `symbol`.
 pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest {
     let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
     let created = stream.info().await.unwrap().created;
@@ -55,7 +55,7 @@ pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> Re
     }
 }
 
-/// Asks any router, and gives all messages of the answer.
+/// Asks any router, and returns all messages of the answer.
 async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<ReplayAnswers> {
     ask_at(nats, names::REPLAY, request).await
 }
@@ -82,7 +82,7 @@ fn refusal(answers: &[ReplayAnswers]) -> Option<ReplayRefusal> {
 }
 
 /// The ranges of an answer, and the ids of its events.
-fn claimed(answers: Vec<ReplayAnswers>) -> (Vec<(u64, u64)>, Vec<String>) {
+fn ranges_and_ids(answers: Vec<ReplayAnswers>) -> (Vec<(u64, u64)>, Vec<String>) {
     let (mut ranges, mut ids) = (Vec::new(), Vec::new());
     for answer in answers {
         let ReplayPart::Events(section) = answer.part else { panic!("{answer:?}") };
@@ -101,9 +101,9 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// What the gateway loses is given by replays, whether the interest travels in the request or is only named there.
+/// Batches that the gateway loses are replayed, whether the request carries the interest or only names it.
 #[tokio::test]
-async fn what_a_gateway_lost_is_replayed_exactly() {
+async fn lost_batches_are_replayed_exactly() {
     for carried in [64, 0] {
         let server = NatsServer::start();
         let nats = connect(&server).await;
@@ -117,7 +117,7 @@ async fn what_a_gateway_lost_is_replayed_exactly() {
         gateway.seat("ann").await;
         let mut expected = Vec::new();
         for round in 0..3 {
-            gateway.state.lock().unwrap().loses = round == 1;
+            gateway.state.lock().unwrap().drops_batches = round == 1;
             for number in 0..60 {
                 let id = format!("{round}-{number}");
                 publish(&nats, ["A", "B", "C"][number % 3], &id).await;
@@ -129,7 +129,7 @@ async fn what_a_gateway_lost_is_replayed_exactly() {
             let sent = nats.jetstream.publish(names::source("alert", "ann"), alert.into()).await.unwrap();
             sent.await.unwrap();
             expected.push(format!("alert {round}"));
-            // What is lost must have left the router before the losing ends; it sends to this one first.
+            // The lost batches must have left the router before the losing ends; it sends to this gateway first.
             if round == 1 {
                 other.settle(&nats).await;
             }
@@ -144,7 +144,7 @@ async fn what_a_gateway_lost_is_replayed_exactly() {
 }
 
 #[tokio::test]
-async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
+async fn answer_is_bounded_and_the_rest_is_requested() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     for id in numbered(0..30) {
@@ -159,7 +159,7 @@ async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
         let answers = ask(&nats, &next).await;
         asks += 1;
         assert!(answers.len() > 1, "each message of an answer is far smaller than the server's largest");
-        let (ranges, ids) = claimed(answers);
+        let (ranges, ids) = ranges_and_ids(answers);
         for (prev, through) in ranges {
             assert_eq!(prev, next.from.0, "ranges are contiguous");
             next.from = Seq(through);
@@ -171,7 +171,7 @@ async fn an_answer_is_bounded_and_the_rest_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_passed_over_and_is_no_second_dead_letter() {
+async fn replay_skips_unreadable_messages_without_a_second_dead_letter() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let router = TestRouter::start(&server, "r1").await;
@@ -179,7 +179,7 @@ async fn what_cannot_be_read_is_passed_over_and_is_no_second_dead_letter() {
     publish(&nats, "A", "0").await;
     let sent = nats.jetstream.publish(names::source("pattern", "A"), "{broken".into()).await.unwrap();
     sent.await.unwrap();
-    // Headers that look like the server's own do not lead astray.
+    // Headers that look like the server's own do not mislead the reader.
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Sequence", "1");
     headers.insert("Nats-Subject", "ev.0.pattern.OTHER");
@@ -188,17 +188,18 @@ async fn what_cannot_be_read_is_passed_over_and_is_no_second_dead_letter() {
     let sent =
         nats.jetstream.publish_with_headers(names::source("pattern", "A"), headers, payload.into()).await.unwrap();
     let last = sent.await.unwrap().sequence;
-    let letters = async || nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap().cached_info().state.messages;
-    eventually("the dead letter", SOON, async || (letters().await == 1).then_some(())).await;
+    let dead_letters =
+        async || nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap().cached_info().state.messages;
+    eventually("the dead letter", SOON, async || (dead_letters().await == 1).then_some(())).await;
     let answers = ask(&nats, &request(&nats, "A", 0, last).await).await;
-    assert_eq!(claimed(answers), (vec![(0, last)], numbered(0..2)));
+    assert_eq!(ranges_and_ids(answers), (vec![(0, last)], numbered(0..2)));
     publish(&nats, "A", "2").await;
     router.stop().await;
-    assert_eq!(letters().await, 1);
+    assert_eq!(dead_letters().await, 1);
 }
 
 #[tokio::test]
-async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
+async fn range_removed_by_retention_is_reported_and_the_rest_is_returned() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     for id in numbered(0..20) {
@@ -210,7 +211,7 @@ async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
     let mut answers = ask(&nats, &whole).await;
     let (partition, from, through) = (whole.partition, Seq(3), Seq(10));
     assert_eq!(answers.remove(0).part, ReplayPart::Removed { partition, from, through, damaged: None });
-    assert_eq!(claimed(answers), (vec![(10, 20)], numbered(10..20)));
+    assert_eq!(ranges_and_ids(answers), (vec![(10, 20)], numbered(10..20)));
     let gone = ask(&nats, &ReplayRequest { to: Seq(9), ..whole }).await;
     assert_eq!(gone[0].part, ReplayPart::Removed { partition, from, through: Seq(9), damaged: None });
     assert_eq!(gone.len(), 1);
@@ -218,7 +219,7 @@ async fn what_retention_has_passed_is_said_and_the_rest_is_given() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_answered_is_refused_with_its_reason() {
+async fn requests_that_cannot_be_answered_are_refused_with_a_reason() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     publish(&nats, "A", "0").await;
@@ -243,7 +244,7 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     let ReplayInterest::Carried(part) = good.interest.clone() else { panic!("it is small") };
     let half = ReplayInterest::Carried(tickwire_core::interest::SnapshotPart { parts: 2, ..part });
     assert_eq!(refused(ReplayRequest { interest: half, ..good.clone() }).await, Some(ReplayRefusal::Malformed));
-    // What is no request at all harms nothing.
+    // An invalid request does no harm.
     for junk in [&[][..], &[1], &[2, 0x90], b"\x01\xc1"] {
         let inbox = nats.client.new_inbox();
         nats.client.publish_with_reply(names::REPLAY, inbox, Bytes::copy_from_slice(junk)).await.unwrap();
@@ -252,16 +253,17 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     router.stop().await;
 }
 
-/// Of a partition in which nothing is stored, or nothing more, nothing can be said. That is believed when it is said for so
-/// long: a router that looks for another way past a message that it is not given says the same until it has found one.
-const IN_VAIN: Duration = Duration::from_secs(3);
+/// For a partition in which nothing (more) is stored there is no answer. Only after this time of such refusals is it
+/// believed: a router that looks for a way past a message that no consumer delivers refuses as well, until it has found
+/// one.
+const NO_RESULT: Duration = Duration::from_secs(3);
 
-/// How long to leave between two requests of which nothing came.
+/// The pause after a request without a result.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
-    let (mut all, mut got) = (Vec::new(), Instant::now());
-    while next.from < next.to && got.elapsed() < IN_VAIN {
+    let (mut all, mut last_result) = (Vec::new(), Instant::now());
+    while next.from < next.to && last_result.elapsed() < NO_RESULT {
         let answers = ask(nats, &next).await;
         if refusal(&answers) == Some(ReplayRefusal::Busy) {
             continue;
@@ -270,12 +272,12 @@ pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String
             sleep(PAUSE).await;
             continue;
         }
-        got = Instant::now();
+        last_result = Instant::now();
         for answer in &answers {
             let ReplayPart::Events(section) = &answer.part else { panic!("{answer:?}") };
             assert_eq!(section.partition, next.partition);
         }
-        let (ranges, ids) = claimed(answers);
+        let (ranges, ids) = ranges_and_ids(answers);
         for (prev, through) in ranges {
             assert_eq!(prev, next.from.0, "ranges are contiguous");
             next.from = Seq(through);
@@ -285,10 +287,10 @@ pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String
     all
 }
 
-/// Who has missed everything asks for all partitions at once, and is answered by one pass over the stream; a long one is
-/// read another way than a short one.
+/// A gateway that has missed everything requests all partitions at once, and one pass over the stream answers them. A
+/// long pass reads in another way than a short one.
 #[tokio::test]
-async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() {
+async fn many_partitions_are_read_in_one_pass_and_answered_separately() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let router = TestRouter::start(&server, "r1").await;
@@ -303,12 +305,12 @@ async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() 
         let one = request(&nats, "S0", 0, last).await;
         let reads =
             (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
-        let mut got = join_all(reads).await.concat();
-        got.sort_by_key(|id| id.parse::<usize>().unwrap());
-        assert_eq!(got, numbered(0..events));
+        let mut ids = join_all(reads).await.concat();
+        ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+        assert_eq!(ids, numbered(0..events));
     }
-    // What was made for a long reading is not left behind.
-    eventually("no consumer but those of the sources", SOON, async || {
+    // The consumers of a long pass are deleted.
+    eventually("only the consumers of the sources", SOON, async || {
         let consumers = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.consumer_count;
         (consumers == 33).then_some(())
     })
@@ -316,9 +318,9 @@ async fn many_partitions_are_read_in_one_pass_and_each_is_answered_for_itself() 
     router.stop().await;
 }
 
-/// What one pass over the stream does not come to is read by the next, and nothing is said to be gone for that.
+/// Requests that one pass does not reach are read by the next, and are not reported as removed.
 #[tokio::test]
-async fn what_a_pass_does_not_come_to_waits_for_the_next() {
+async fn requests_that_a_pass_does_not_reach_wait_for_the_next() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let mut config = config(&server, "r1");
@@ -338,13 +340,13 @@ async fn what_a_pass_does_not_come_to_waits_for_the_next() {
     let refused = join_all(requests.iter().map(|request| ask(&nats, request))).await;
     let refused: Vec<_> = refused.iter().filter_map(|answers| refusal(answers)).collect();
     assert!(refused.iter().all(|refusal| *refusal == ReplayRefusal::Busy), "{refused:?}");
-    assert!(refused.len() < requests.len() / 2, "{} of {} are put off", refused.len(), requests.len());
+    assert!(refused.len() < requests.len() / 2, "{} of {} are refused", refused.len(), requests.len());
     router.stop().await;
 }
 
-/// Who got no answer asks one router after the other.
+/// A gateway without an answer asks one router after the other.
 #[tokio::test]
-async fn a_router_answers_to_its_name() {
+async fn router_answers_requests_to_its_name() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let (one, other) = (TestRouter::start(&server, "r1").await, TestRouter::start(&server, "r2").await);
@@ -354,7 +356,7 @@ async fn a_router_answers_to_its_name() {
     publish(&nats, "AAPL", "0").await;
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let wanted = request(&nats, "AAPL", 0, last).await;
-    // Both are asked this way before long.
+    // Both are reached in this way soon.
     let mut known = BTreeMap::new();
     while known.len() < 2 {
         let NodeRef { id, nonce } = ask(&nats, &wanted).await[0].router.clone();
@@ -363,16 +365,16 @@ async fn a_router_answers_to_its_name() {
     for (id, nonce) in known {
         let answers = ask_at(&nats, &names::replay_of(&id, &nonce), &wanted).await;
         assert!(answers.iter().all(|answer| answer.router.id.as_str() == id));
-        assert_eq!(claimed(answers).1, ["0"]);
+        assert_eq!(ranges_and_ids(answers).1, ["0"]);
     }
     one.stop().await;
     other.stop().await;
 }
 
-/// A message that was stored when NATS took larger ones than now, and that no consumer delivers, in the middle of what
-/// all partitions ask for.
+/// A message that was stored when NATS accepted larger ones than now, and that no consumer delivers, in the middle of a
+/// range that is requested for all partitions.
 #[tokio::test]
-async fn a_long_replay_passes_over_a_message_that_no_consumer_delivers() {
+async fn long_replay_skips_a_message_that_no_consumer_delivers() {
     let home = tempfile::TempDir::with_prefix("tickwire-nats-config-").unwrap();
     let file = home.path().join("nats.conf");
     let takes = |bytes: usize| std::fs::write(&file, format!("max_payload: {bytes}\n")).unwrap();
@@ -397,10 +399,10 @@ async fn a_long_replay_passes_over_a_message_that_no_consumer_delivers() {
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let one = request(&nats, "S0", 0, last).await;
     let reads = (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
-    let mut got = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
-    got.sort_by_key(|id| id.parse::<usize>().unwrap());
-    assert_eq!(got, numbered(0..2_200));
-    // What begins right behind the large message of its partition is read past it as well.
+    let mut ids = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
+    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    assert_eq!(ids, numbered(0..2_200));
+    // A range that begins right behind the large message of its partition is read as well.
     let behind = read_all(&nats, ReplayRequest { from: Seq(1_101), ..one }).await;
     assert_eq!(behind.iter().find(|id| id.parse::<usize>().unwrap() % 40 == 0).unwrap(), "1120");
     router.stop().await;

@@ -1,4 +1,4 @@
-//! An event's way through routers to the gateways that want it, and to no other.
+//! The way of an event through routers to the gateways that want it, and to no other.
 
 use crate::cluster::{SOON, TestRouter, connect, owners};
 use crate::gateway::Gateway;
@@ -22,7 +22,7 @@ pub(crate) async fn publish(nats: &Nats, symbol: &str, id: &str) {
 }
 
 #[tokio::test]
-async fn events_come_to_who_wants_them_once_and_in_order() {
+async fn events_arrive_once_and_in_order_where_they_are_wanted() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     publish(&nats, "AAPL", "before anyone asked").await;
@@ -45,10 +45,10 @@ async fn events_come_to_who_wants_them_once_and_in_order() {
     assert_eq!(one.ids(), expected(&|symbol| ["AAPL", "TSLA"].contains(&symbol)));
     assert_eq!(all.ids(), expected(&|_| true));
     assert_eq!((one.gaps(), all.gaps()), (vec![], vec![]));
-    // Not only was nothing else applied: nothing else came.
+    // Not only was nothing else applied: nothing else was received.
     assert_eq!(one.received(), one.ids().len());
 
-    // What nobody wants any more is not sent any more.
+    // Events outside the reduced interest are not sent any more.
     one.unsubscribe(symbols(&["AAPL", "TSLA"]));
     one.subscribe(&symbols(&["SPY"])).await;
     let before = one.received();
@@ -69,11 +69,11 @@ async fn events_come_to_who_wants_them_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn interest_that_was_missed_is_asked_for() {
+async fn missed_interest_is_requested_as_a_snapshot() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let gateway = Gateway::start(&server, "g1").await;
-    gateway.state.lock().unwrap().tells_deltas = false;
+    gateway.state.lock().unwrap().sends_deltas = false;
     let router = TestRouter::start(&server, "r1").await;
     gateway.subscribe(&symbols(&["A", "B", "C", "D", "E", "F", "G"])).await;
     gateway.subscribe(&symbols(&["H"])).await;
@@ -87,7 +87,7 @@ async fn interest_that_was_missed_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_alert_goes_to_one_gateway_subject_when_its_user_is_at_home() {
+async fn alert_is_sent_only_to_the_home_gateway_of_its_user() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let router = TestRouter::start(&server, "r1").await;
@@ -123,7 +123,7 @@ async fn an_alert_goes_to_one_gateway_subject_when_its_user_is_at_home() {
     }
     assert_eq!(gateways.iter().map(Gateway::received).sum::<usize>(), users.len());
 
-    // A user away from home is sent for to both places.
+    // The alerts of a stray user go to the home gateway and to the gateway of the session.
     let home = view.home(&tickwire_core::ids::UserId::new("user0").unwrap()).unwrap().clone();
     let away = gateways.iter().find(|gateway| gateway.me != home).unwrap();
     away.seat("user0").await;

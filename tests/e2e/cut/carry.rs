@@ -1,4 +1,4 @@
-//! Carries what comes over one connection of a line.
+//! Carries the bytes of one connection of a line.
 
 use rand::Rng;
 use std::io;
@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::weather::{Delays, Way, Weather};
+use super::line_faults::{Delays, Direction, LineFaults};
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const CHUNK: usize = 16 * 1024;
 
 /// How many chunks of a direction may be under way.
@@ -23,10 +23,10 @@ const UNDER_WAY: usize = 64;
 pub(super) async fn carry(
     mut near: TcpStream,
     far: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
+    mut faults: watch::Receiver<LineFaults>,
     left: Arc<AtomicUsize>,
 ) {
-    if weather.borrow_and_update().is_cut {
+    if faults.borrow_and_update().is_cut {
         return;
     }
     let Ok(mut far) = TcpStream::connect(far).await else { return };
@@ -34,11 +34,11 @@ pub(super) async fn carry(
     far.set_nodelay(true).ok();
     let (near_in, near_out) = near.split();
     let (far_in, far_out) = far.split();
-    let (there, back, resets) = (weather.clone(), weather.clone(), weather.clone());
+    let (there, back, resets) = (faults.clone(), faults.clone(), faults.clone());
     let is_reset = tokio::select! {
-        _ = direction(Way::There, near_in, far_out, there, &left) => false,
-        _ = direction(Way::Back, far_in, near_out, back, &left) => false,
-        _ = until(&mut weather, |weather| weather.is_cut || weather.refuses) => false,
+        _ = direction(Direction::Forward, near_in, far_out, there, &left) => false,
+        _ = direction(Direction::Backward, far_in, near_out, back, &left) => false,
+        _ = until(&mut faults, |faults| faults.is_cut || faults.refuses) => false,
         () = reset(resets) => true,
     };
     if is_reset {
@@ -47,18 +47,18 @@ pub(super) async fn carry(
     }
 }
 
-/// Waits until the weather is like this. Gives whether it is; not if the line is gone.
-pub(super) async fn until(weather: &mut watch::Receiver<Weather>, is: impl FnMut(&Weather) -> bool) -> bool {
-    weather.wait_for(is).await.is_ok()
+/// Waits until the faults meet a condition. Returns false if the line was dropped.
+pub(super) async fn until(faults: &mut watch::Receiver<LineFaults>, is: impl FnMut(&LineFaults) -> bool) -> bool {
+    faults.wait_for(is).await.is_ok()
 }
 
 /// Waits for the moment at which the connection is reset.
-async fn reset(mut weather: watch::Receiver<Weather>) {
-    while until(&mut weather, |weather| weather.resets.is_some()).await {
-        let within = weather.borrow().resets.unwrap_or_default();
+async fn reset(mut faults: watch::Receiver<LineFaults>) {
+    while until(&mut faults, |faults| faults.resets.is_some()).await {
+        let within = faults.borrow().resets.unwrap_or_default();
         let after = within.mul_f64(rand::rng().random());
         sleep(after).await;
-        if weather.borrow().resets.is_some() {
+        if faults.borrow().resets.is_some() {
             return;
         }
     }
@@ -66,14 +66,14 @@ async fn reset(mut weather: watch::Receiver<Weather>) {
 
 /// Carries one direction.
 async fn direction(
-    way: Way,
+    way: Direction,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut faults: watch::Receiver<LineFaults>,
     left: &AtomicUsize,
 ) -> io::Result<()> {
     let (queue, mut queued) = mpsc::channel(UNDER_WAY);
-    let seen = weather.clone();
+    let seen = faults.clone();
     let read = async move {
         let mut delays = Delays::new(way);
         loop {
@@ -81,7 +81,7 @@ async fn direction(
             let count = from.read(&mut bytes).await.unwrap_or(0);
             bytes.truncate(count);
             let due = delays.due(Instant::now(), &seen.borrow());
-            // The end comes in its turn as well.
+            // The end of the connection waits its turn as well.
             if queue.send((due, bytes)).await.is_err() || count == 0 {
                 return std::future::pending().await;
             }
@@ -94,15 +94,15 @@ async fn direction(
                 sleep_until(due).await;
             }
             if bytes.is_empty() {
-                until(&mut weather, |weather| !weather.is_stalled).await;
+                until(&mut faults, |faults| !faults.is_stalled).await;
                 return Ok(());
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                if !until(&mut weather, |weather| !weather.is_stalled).await {
+                if !until(&mut faults, |faults| !faults.is_stalled).await {
                     return Ok(());
                 }
-                let now = *weather.borrow();
+                let now = *faults.borrow();
                 let (mut piece, after) = rest.split_at(now.piece(rest.len()));
                 rest = after;
                 let mut is_last = spend(left, &mut piece);
@@ -127,7 +127,7 @@ async fn direction(
     }
 }
 
-/// Takes a piece from what the line carries before it breaks, once. Gives whether it breaks with this.
+/// Takes a piece from the bytes that are left before the line breaks, once. Returns whether it breaks with this piece.
 fn spend(left: &AtomicUsize, piece: &mut &[u8]) -> bool {
     let before = left.load(Ordering::Relaxed);
     if before == usize::MAX {

@@ -1,5 +1,4 @@
-//! The worst that a connection can do at a gateway's door, or at its admin port: before a client says who it is, and
-//! after.
+//! The worst that a connection can do to a gateway's port or to its admin port, before and after authentication.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Result, Write};
@@ -9,13 +8,13 @@ use std::time::Duration;
 
 use crate::wire::{frame, upgrade};
 
-/// How long a connection of a flood waits for anything.
+/// How long a connection of a flood waits for any operation.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What one connection of a flood does until it breaks, or time is up.
+/// What one connection of a flood does until it breaks, or the flood ends.
 pub(super) type Attack = fn(SocketAddr, &AttackResult) -> Result<()>;
 
-/// What floods and the test tell each other.
+/// The state that floods and the test share.
 #[derive(Debug, Default)]
 pub(super) struct AttackResult {
     over: AtomicBool,
@@ -24,7 +23,7 @@ pub(super) struct AttackResult {
 }
 
 impl AttackResult {
-    /// Floods are to end.
+    /// Ends all floods.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -37,9 +36,9 @@ impl AttackResult {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// A connection, and what is asked of it first.
+    /// Opens a connection and sends the first request.
     fn open(&self, address: SocketAddr, request: &str) -> Result<TcpStream> {
-        // Nobody waits for ever, not even to be heard, or for a place.
+        // Every operation has a timeout, even connecting and writing.
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -49,7 +48,7 @@ impl AttackResult {
         Ok(stream)
     }
 
-    /// A connection whose answers are read and passed over until it ends.
+    /// Opens a connection whose answers are read and ignored until it ends.
     fn open_read(&self, address: SocketAddr, request: &str) -> Result<PoorReader> {
         let stream = self.open(address, request)?;
         let mut reading = stream.try_clone()?;
@@ -66,7 +65,7 @@ impl AttackResult {
         Ok(PoorReader(stream))
     }
 
-    /// Writes the same over and over, whether or not it is read.
+    /// Writes the same bytes over and over, even if the peer does not read them.
     fn write(&self, stream: &mut TcpStream, bytes: &[u8]) -> Result<()> {
         while !self.is_over() {
             match stream.write(bytes) {
@@ -78,7 +77,7 @@ impl AttackResult {
         Ok(())
     }
 
-    /// Opens connections that ask for this and say nothing more, and holds so many of them.
+    /// Opens connections that send this request and nothing more, and keeps up to `most` of them open.
     fn hold(&self, address: SocketAddr, request: &str, most: usize) -> Result<()> {
         let mut held = VecDeque::new();
         while !self.is_over() {
@@ -91,7 +90,7 @@ impl AttackResult {
     }
 }
 
-/// A connection that is read by a thread, which ends with it.
+/// A connection whose answers a thread reads. The thread ends with it.
 struct PoorReader(TcpStream);
 
 impl Drop for PoorReader {
@@ -104,103 +103,105 @@ fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Endless fragments of a message that begins with this frame.
-fn fragments(address: SocketAddr, query: &str, begin: &[u8], told: &AttackResult) -> Result<()> {
-    let mut stream = told.open(address, &upgrade(query, ""))?;
+/// Sends endless fragments of a message that begins with this frame.
+fn fragments(address: SocketAddr, query: &str, begin: &[u8], result: &AttackResult) -> Result<()> {
+    let mut stream = result.open(address, &upgrade(query, ""))?;
     stream.write_all(begin)?;
-    told.write(&mut stream, &frame(0x00, b"").repeat(20_000))
+    result.write(&mut stream, &frame(0x00, b"").repeat(20_000))
 }
 
-/// Frames that are answered, or not, and whose answers are read.
-fn frames(address: SocketAddr, query: &str, frame: &[u8], told: &AttackResult) -> Result<()> {
-    let mut stream = told.open_read(address, &upgrade(query, ""))?;
-    told.write(&mut stream.0, &frame.repeat(65_536 / frame.len() + 1))
+/// Sends the same frame over and over, and reads any answers.
+fn frames(address: SocketAddr, query: &str, frame: &[u8], result: &AttackResult) -> Result<()> {
+    let mut stream = result.open_read(address, &upgrade(query, ""))?;
+    result.write(&mut stream.0, &frame.repeat(65_536 / frame.len() + 1))
 }
 
-fn asked_and_read(address: SocketAddr, request: &str, told: &AttackResult) -> Result<()> {
-    let mut stream = told.open_read(address, "")?;
-    told.write(&mut stream.0, &format!("GET {request} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes().repeat(1_000))
+fn request_and_read(address: SocketAddr, request: &str, result: &AttackResult) -> Result<()> {
+    let mut stream = result.open_read(address, "")?;
+    result.write(&mut stream.0, &format!("GET {request} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes().repeat(1_000))
 }
 
-/// The beginning of a message that is larger than any that is taken.
+/// The first fragment of a message that is larger than the limit.
 fn too_large() -> Vec<u8> {
     [&[0x01, 0x80 | 127][..], &200_000_u64.to_be_bytes(), &[0; 4], &vec![b'x'; 200_000]].concat()
 }
 
-/// What is done at the door.
-pub(super) const AT_THE_DOOR: &[(&str, Attack)] = &[
-    ("empty fragments of a session", |address, told| fragments(address, "?user=eve", &frame(0x01, b""), told)),
-    ("empty fragments before authentication", |address, told| fragments(address, "", &frame(0x01, b""), told)),
-    ("empty binary fragments of a session", |address, told| fragments(address, "?user=eve", &frame(0x02, b""), told)),
-    ("empty fragments of a message that is passed over", |address, told| {
-        fragments(address, "?user=eve", &too_large(), told)
+/// Attacks on the gateway's port.
+pub(super) const GATEWAY_ATTACKS: &[(&str, Attack)] = &[
+    ("empty fragments of a session", |address, result| fragments(address, "?user=eve", &frame(0x01, b""), result)),
+    ("empty fragments before authentication", |address, result| fragments(address, "", &frame(0x01, b""), result)),
+    ("empty binary fragments of a session", |address, result| {
+        fragments(address, "?user=eve", &frame(0x02, b""), result)
     }),
-    ("messages that are too large, one after the other", |address, told| {
+    ("empty fragments of a message that is skipped", |address, result| {
+        fragments(address, "?user=eve", &too_large(), result)
+    }),
+    ("too large messages, one after the other", |address, result| {
         let mut last = too_large();
         last[0] |= 0x80;
-        frames(address, "?user=eve", &last, told)
+        frames(address, "?user=eve", &last, result)
     }),
-    ("pings of a session", |address, told| frames(address, "?user=eve", &frame(0x89, b"are you there?"), told)),
-    ("pings before authentication", |address, told| frames(address, "", &frame(0x89, b"are you there?"), told)),
-    ("pongs of a session", |address, told| frames(address, "?user=eve", &frame(0x8a, b""), told)),
-    ("pongs before authentication", |address, told| frames(address, "", &frame(0x8a, b""), told)),
-    ("frames that are no WebSocket's", |address, told| {
-        let mut stream = told.open(address, &upgrade("?user=eve", ""))?;
-        told.write(&mut stream, &[0xff; 65_536])
+    ("pings of a session", |address, result| frames(address, "?user=eve", &frame(0x89, b"are you there?"), result)),
+    ("pings before authentication", |address, result| frames(address, "", &frame(0x89, b"are you there?"), result)),
+    ("pongs of a session", |address, result| frames(address, "?user=eve", &frame(0x8a, b""), result)),
+    ("pongs before authentication", |address, result| frames(address, "", &frame(0x8a, b""), result)),
+    ("invalid WebSocket frames", |address, result| {
+        let mut stream = result.open(address, &upgrade("?user=eve", ""))?;
+        result.write(&mut stream, &[0xff; 65_536])
     }),
-    ("frames that are no JSON", |address, told| frames(address, "?user=eve", &frame(0x81, b"[[[["), told)),
-    ("names and actions of 60,000 characters", |address, told| {
+    ("frames without JSON", |address, result| frames(address, "?user=eve", &frame(0x81, b"[[[["), result)),
+    ("names and actions of 60,000 characters", |address, result| {
         let long = "x".repeat(60_000);
         let action = frame(0x81, format!("{{\"action\":\"{long}\"}}").as_bytes());
         let field = frame(0x81, format!("{{\"action\":\"list\",\"{long}\":1}}").as_bytes());
-        frames(address, "?user=eve", &[action, field].concat(), told)
+        frames(address, "?user=eve", &[action, field].concat(), result)
     }),
-    ("bytes one at a time", |address, told| {
-        let mut stream = told.open_read(address, &upgrade("?user=eve", ""))?;
+    ("bytes one at a time", |address, result| {
+        let mut stream = result.open_read(address, &upgrade("?user=eve", ""))?;
         let ping = frame(0x81, b"{\"action\":\"ping\"}");
-        while !told.is_over() {
+        while !result.is_over() {
             for byte in &ping {
                 stream.0.write_all(&[*byte])?;
             }
         }
         Ok(())
     }),
-    ("a page asked for and never read", |address, told| {
-        let mut stream = told.open(address, "")?;
-        told.write(&mut stream, &b"GET /app.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000))
+    ("page requests whose answers are not read", |address, result| {
+        let mut stream = result.open(address, "")?;
+        result.write(&mut stream, &b"GET /app.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000))
     }),
-    ("a page asked for and read", |address, told| asked_and_read(address, "/app.js", told)),
-    ("a home asked for with a wrong token", |address, told| {
-        asked_and_read(address, "/v1/connect?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", told)
+    ("page requests whose answers are read", |address, result| request_and_read(address, "/app.js", result)),
+    ("requests for a home with a wrong token", |address, result| {
+        request_and_read(address, "/v1/connect?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", result)
     }),
-    ("upgrades that say nothing more", |address, told| told.hold(address, &upgrade("", ""), 100)),
-    ("upgrades with a wrong token", |address, told| {
-        told.hold(address, &upgrade("?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", ""), 100)
+    ("upgrades without further frames", |address, result| result.hold(address, &upgrade("", ""), 100)),
+    ("upgrades with a wrong token", |address, result| {
+        result.hold(address, &upgrade("?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", ""), 100)
     }),
-    ("connections that say nothing", |address, told| told.hold(address, "GET /", 200)),
-    ("heads that come a byte at a time", |address, told| {
+    ("silent connections", |address, result| result.hold(address, "GET /", 200)),
+    ("request heads sent a byte at a time", |address, result| {
         let mut held: Vec<TcpStream> = Vec::new();
         let head = upgrade("", "X-Slow: very\r\n");
         for byte in head.as_bytes()[..head.len() - 4].iter().cycle() {
-            if told.is_over() {
+            if result.is_over() {
                 return Ok(());
             }
             held.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
             if held.len() < 100 {
-                held.push(told.open(address, "GET / HTTP/1.1\r\nX-Slow: ")?);
+                held.push(result.open(address, "GET / HTTP/1.1\r\nX-Slow: ")?);
             }
         }
         Ok(())
     }),
 ];
 
-/// What is done at the admin port.
-pub(super) const AT_THE_ADMIN_PORT: &[(&str, Attack)] = &[
-    ("connections to the admin port", |address, told| told.hold(address, "GET /", 200)),
-    ("metrics asked for and read", |address, told| asked_and_read(address, "/metrics", told)),
-    ("metrics asked for and never read", |address, told| {
-        let mut stream = told.open(address, "")?;
-        told.write(&mut stream, &b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000))
+/// Attacks on the admin port.
+pub(super) const ADMIN_ATTACKS: &[(&str, Attack)] = &[
+    ("connections to the admin port", |address, result| result.hold(address, "GET /", 200)),
+    ("metrics requests whose answers are read", |address, result| request_and_read(address, "/metrics", result)),
+    ("metrics requests whose answers are not read", |address, result| {
+        let mut stream = result.open(address, "")?;
+        result.write(&mut stream, &b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000))
     }),
-    ("readiness asked for and read", |address, told| asked_and_read(address, "/readyz", told)),
+    ("readiness requests whose answers are read", |address, result| request_and_read(address, "/readyz", result)),
 ];

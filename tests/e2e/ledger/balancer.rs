@@ -1,4 +1,4 @@
-//! A load balancer: one address for whatever gateways there are.
+//! A load balancer: one address for all gateways.
 
 use rand::seq::IndexedRandom;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::reader::Gateways;
 
-/// Takes connections from now on, each for a gateway drawn at random. Ends with the test's runtime.
+/// Accepts connections, each for a random gateway. Ends with the test's runtime.
 pub(crate) async fn balance(gateways: Gateways) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! The two sides of the ledger: who publishes and keeps the list, and who receives and keeps what came.
+//! The two sides of the ledger: the publisher with its list, and the clients with their records.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -29,30 +29,30 @@ use crate::stranger::{Admins, Stranger};
 /// The user whose clients read slowly.
 const SLOW_USER: &str = "slow";
 
-/// How many come while a router stands still.
+/// How many readers are added while a router is frozen.
 const LATE: usize = 12;
 
-/// One event of so many is large, so that what a slow reader leaves unread soon is too much.
+/// One event in this many is large, so that the unread events of a slow reader soon exceed its outbox.
 const LARGE_EACH: usize = 16;
 
-/// Who takes part, and how often something is published.
+/// The number of clients, and the time between events.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crowd {
-    /// How many clients there are on bare sockets.
+    /// Clients on bare sockets.
     pub(crate) readers: usize,
-    /// How many of them read slowly.
+    /// How many of these read slowly.
     pub(crate) slow: usize,
-    /// How many further clients use the library.
+    /// Further clients, which use the library.
     pub(crate) listeners: usize,
     /// The time between two events.
     pub(crate) pause: Duration,
 }
 
-/// Two hundred clients of a few users, whom no rate holds.
-pub(super) const USUAL: Crowd = Crowd { readers: 190, slow: 4, listeners: 10, pause: Duration::from_millis(4) };
+/// Two hundred clients of a few users, without rates.
+pub(super) const USUAL_CROWD: Crowd = Crowd { readers: 190, slow: 4, listeners: 10, pause: Duration::from_millis(4) };
 
-/// Clients that are held to the rate that ships: each is a user of its own, but for those who are sent alerts.
-pub(crate) const SHIPPED: Crowd = Crowd { readers: 90, slow: 2, listeners: 6, pause: Duration::from_millis(25) };
+/// Clients with the default rate: each has its own user, except those that get alerts.
+pub(crate) const DEFAULTS_CROWD: Crowd = Crowd { readers: 90, slow: 2, listeners: 6, pause: Duration::from_millis(25) };
 
 /// A cluster under test with its publisher and its clients.
 pub(crate) struct Ledger {
@@ -62,22 +62,22 @@ pub(crate) struct Ledger {
     listeners: Vec<(&'static str, Value, Listener)>,
     pub(crate) publisher: Publisher,
     gone: Option<Gone>,
-    /// Where the admin servers of its nodes are, and who else comes to them.
+    /// The admin servers of its nodes, which the stranger attacks too.
     admins: Admins,
     stranger: Option<Stranger>,
     pub(crate) rng: StdRng,
 }
 
-/// What the stream has discarded.
+/// The discarded part of the stream.
 struct Gone {
     entries: Vec<OracleEntry>,
-    /// The last sequence that is gone.
+    /// The last discarded sequence.
     up_to: Seq,
-    /// The readers whose gateway had not had all of it.
+    /// The readers whose gateway had not received all of it.
     readers: BTreeSet<usize>,
 }
 
-/// Publishes one event after the other, each until the stream has it.
+/// Publishes one event after the other, each until it is acknowledged.
 pub(crate) struct Publisher {
     stop: CancellationToken,
     published: Arc<AtomicUsize>,
@@ -98,7 +98,7 @@ impl Publisher {
                 let number = count.load(Ordering::Relaxed);
                 let event = if has_large && number % LARGE_EACH == 0 { large(number) } else { feed.event() };
                 let event = event.id(format!("n-{number}"));
-                // What was published and not acknowledged is published again, and known by its id.
+                // An unacknowledged event is published again; the stream recognises its id.
                 while !producer.try_publish(&event).await {}
                 count.store(number + 1, Ordering::Relaxed);
             }
@@ -106,7 +106,7 @@ impl Publisher {
         Self { stop, published, task }
     }
 
-    /// Waits until so many more than now are in the stream.
+    /// Waits until `count` more events are in the stream.
     pub(crate) async fn more(&self, count: usize) {
         let enough = self.published.load(Ordering::Relaxed) + count;
         let published = async || (self.published.load(Ordering::Relaxed) >= enough).then_some(());
@@ -122,7 +122,7 @@ impl Publisher {
 
 impl Ledger {
     pub(super) async fn start(name: &str, seed: u64, cluster: Cluster) -> Self {
-        Self::start_with(name, seed, cluster, USUAL).await
+        Self::start_with(name, seed, cluster, USUAL_CROWD).await
     }
 
     pub(crate) async fn start_with(name: &str, seed: u64, mut cluster: Cluster, crowd: Crowd) -> Self {
@@ -156,28 +156,28 @@ impl Ledger {
         Self { cluster, gateways, readers, listeners, publisher, gone: None, admins, stranger: None, rng }
     }
 
-    /// Lets faults happen one after the other, with events in between.
-    pub(crate) async fn suffer(&mut self, faults: &[LedgerFault]) {
+    /// Injects faults one after the other, with events in between.
+    pub(crate) async fn inject(&mut self, faults: &[LedgerFault]) {
         for fault in faults {
             eprintln!("fault: {fault:?}");
             if *fault == LedgerFault::FreezeRouter {
                 self.add_readers();
             }
-            fault.happen(&mut self.cluster, &self.gateways, &mut self.rng).await;
+            fault.inject(&mut self.cluster, &self.gateways, &mut self.rng).await;
             *self.admins.lock().unwrap() = self.cluster.admin_addresses().await;
             self.publisher.more(150).await;
         }
     }
 
-    /// Publishes on until a gateway has let go of something that its slow readers do not take, however slowly that comes.
-    pub(super) async fn overtake_slow_readers(&mut self) {
-        let let_go = ["tickwire_gateway_dropped_events_total", "tickwire_gateway_conflated_events_total"];
+    /// Publishes until a gateway has dropped or conflated events of its slow readers.
+    pub(super) async fn publish_until_slow_readers_drop(&mut self) {
+        let announced_drops = ["tickwire_gateway_dropped_events_total", "tickwire_gateway_conflated_events_total"];
         let Self { cluster, publisher, .. } = self;
-        eventually("slow readers are told that they are slow", SETTLE, async || {
+        eventually("events of slow readers are dropped", SETTLE, async || {
             publisher.more(50).await;
             for gateway in &mut cluster.gateways {
                 let metrics = gateway.metrics().await;
-                if let_go.iter().any(|name| metrics.get_labelled(name, r#"reason="slow_consumer""#) > 0.0) {
+                if announced_drops.iter().any(|name| metrics.get_labelled(name, r#"reason="slow_consumer""#) > 0.0) {
                     return Some(());
                 }
             }
@@ -186,22 +186,22 @@ impl Ledger {
         .await;
     }
 
-    /// Lets a stranger come to every door from now on.
-    pub(super) fn invite_stranger(&mut self, seed: u64) {
+    /// Starts a stranger that attacks every interface.
+    pub(super) fn start_stranger(&mut self, seed: u64) {
         self.stranger = Some(Stranger::start(seed, &self.cluster, &self.gateways, &self.admins));
     }
 
-    /// Lets faults happen in any order for so long.
-    pub(super) async fn suffer_chaos(&mut self, lasting: Duration) {
+    /// Injects random faults for this time.
+    pub(super) async fn inject_random_faults(&mut self, lasting: Duration) {
         let end = tokio::time::Instant::now() + lasting;
         while tokio::time::Instant::now() < end {
             let fault = LedgerFault::any(&self.cluster, &mut self.rng);
-            self.suffer(&[fault]).await;
+            self.inject(&[fault]).await;
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Some clients more, who subscribe in the course of the next seconds.
+    /// Adds clients that subscribe during the next seconds.
     fn add_readers(&mut self) {
         let mut feed = Feed::new(self.rng.random());
         for number in 0..LATE {
@@ -211,18 +211,20 @@ impl Ledger {
         }
     }
 
-    /// Cuts a gateway off, lets the stream discard some of what only the others have had, and mends the line.
+    /// Cuts a gateway off, lets the stream discard events that only the other gateways have received, and repairs the
+    /// line.
     pub(super) async fn discard(&mut self) {
         let gateway = self.cluster.gateways.choose(&mut self.rng).unwrap();
         let line = gateway.line.as_ref().unwrap();
         line.cut();
-        let is_there = |reader: &Reader| reader.look(|record| record.gateway == gateway.id);
-        let (cut_off, others): (Vec<_>, _) = self.readers.iter().enumerate().partition(|(_, reader)| is_there(reader));
+        let is_connected = |reader: &Reader| reader.look(|record| record.gateway == gateway.id);
+        let (cut_off, others): (Vec<_>, _) =
+            self.readers.iter().enumerate().partition(|(_, reader)| is_connected(reader));
         self.publisher.more(300).await;
         let before = self.cluster.log().await;
         let end = before.end();
         for (number, reader) in others.into_iter().filter(|(_, reader)| !reader.nature.is_slow) {
-            reader.reach(&end, &format!("reader {number} has what was published meanwhile")).await;
+            reader.reach(&end, &format!("reader {number} has all events so far")).await;
         }
         let up_to = before.entries[before.entries.len() - 100].seq;
         self.cluster.discard(up_to).await;
@@ -233,7 +235,7 @@ impl Ledger {
         self.cluster.settled().await;
     }
 
-    /// Stops the publisher, waits until everything has come, and checks each client's record.
+    /// Stops the publisher, waits until all events have arrived, and checks each client's record.
     pub(crate) async fn close(mut self) -> Tally {
         if let Some(stranger) = self.stranger.take() {
             stranger.stop().await;
@@ -241,13 +243,13 @@ impl Ledger {
             self.cluster.assert_bounded();
         }
         let published = self.publisher.stop().await;
-        let began = tokio::time::Instant::now();
+        let stopped_at = tokio::time::Instant::now();
         self.readers.iter().for_each(Reader::hurry);
         let mut log = self.cluster.log().await;
         if let Some(gone) = &mut self.gone {
             log.entries.splice(..0, gone.entries.drain(..));
         }
-        assert_eq!(log.entries.len(), published, "the stream holds what was published");
+        assert_eq!(log.entries.len(), published, "the stream has all published events");
         let end = log.end();
         for (number, reader) in self.readers.iter().enumerate() {
             reader.reach(&end, &format!("reader {number} has everything")).await;
@@ -260,7 +262,7 @@ impl Ledger {
             total.received += tally.received;
             total.missing += tally.missing;
             total.repeats += tally.repeats;
-            total.let_go += tally.let_go;
+            total.announced_drops += tally.announced_drops;
         }
         for (user, wanted, listener) in &mut self.listeners {
             listener.catch_up(&end).await;
@@ -272,23 +274,23 @@ impl Ledger {
                 assert_exact(user, &listener.events, &listener.gaps, &due);
             }
         }
-        eprintln!("{published} published; {total:?}; the last was read {:.1?} after the last event", began.elapsed());
-        assert!(total.received > published, "the filters of this seed match little");
+        eprintln!("{published} published; {total:?}; the last event was read after {:.1?}", stopped_at.elapsed());
+        assert!(total.received > published, "the filters of this seed match too few events");
         total
     }
 }
 
-/// A reader that reads fast. Where rates hold users, every other one is sent so little that none ever can.
+/// A reader that reads fast. With default rates, every other one has a filter that never reaches its rate.
 fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
     if !cluster.is_shipped {
         return Nature::of(cluster, USERS[number % USERS.len()].to_owned(), feed.filter(), number);
     }
-    let may_be_held = number.is_multiple_of(2);
-    let filter = if may_be_held { feed.filter() } else { one_symbol(number) };
-    Nature { may_be_held, ..Nature::of(cluster, format!("user {number}"), filter, number) }
+    let may_be_rate_limited = number.is_multiple_of(2);
+    let filter = if may_be_rate_limited { feed.filter() } else { one_symbol(number) };
+    Nature { may_be_rate_limited, ..Nature::of(cluster, format!("user {number}"), filter, number) }
 }
 
-/// A filter whose events no rate ever holds.
+/// A filter whose events never reach a rate.
 fn narrow(cluster: &Cluster, feed: &mut Feed, number: usize) -> Value {
     if cluster.is_shipped { one_symbol(number) } else { feed.filter() }
 }
@@ -301,7 +303,7 @@ fn every() -> Value {
     serde_json::json!({ "kinds": ["pattern", "market", "health", "alert", "backtest"] })
 }
 
-/// An event of 120 KB for slow readers alone: the kernel holds megabytes for them before a gateway has to.
+/// An event of 120 KB only for slow readers: the kernel buffers megabytes for them before the gateway must.
 fn large(number: usize) -> Outgoing {
     let priorities = ["low", "medium", "high", "critical"];
     let event = serde_json::json!({

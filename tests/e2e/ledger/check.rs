@@ -1,6 +1,6 @@
-//! What a reader must have got: its filter over everything that was published, exactly once, in order per key and lane,
-//! but for what it was told of. Of those that read fast only they may be told of anything whose gateway had not had what
-//! the stream has discarded since.
+//! Checks the record of a reader. It must have all published events that match its filter, exactly once, in order per
+//! key and lane, except those of which it was notified. A fast reader may only get gaps if the stream discarded events
+//! that its gateway had not received.
 
 use std::collections::{BTreeMap, BTreeSet};
 use tickwire_core::ids::{Partition, Seq};
@@ -9,21 +9,21 @@ use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
 use super::reader::{LedgerRecord, Reader};
 use crate::oracle::{Log, OracleEntry, as_received, at, filter};
 
-/// What became of a reader's events.
+/// Counts of a reader's events.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tally {
-    /// How many it got.
+    /// Events that it got.
     pub(crate) received: usize,
-    /// How many it did not get, and was told of.
+    /// Events that it did not get, with a notice.
     pub(crate) missing: usize,
-    /// How many came early, and again after a resume.
+    /// Events that were sent `early`, and again after a resume.
     pub(crate) repeats: usize,
-    /// How many it was told that it would not get as they came; a resume may have given them after all.
-    pub(crate) let_go: u64,
+    /// Drops and conflations in notices. A resume may have delivered those events later.
+    pub(crate) announced_drops: u64,
 }
 
-/// Fails unless a reader's record adds up. `gone` is the last sequence that the stream had discarded before the reader's
-/// gateway had it, if it did.
+/// Fails unless a reader's record adds up. `gone` is the last sequence that the stream had discarded before the
+/// reader's gateway had it, if it did.
 pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log, gone: Option<Seq>) -> Tally {
     let nature = &reader.nature;
     let wanted = log.matching(&nature.user, &[filter(&nature.filter)]);
@@ -32,30 +32,30 @@ pub(crate) fn assert_adds_up(name: &str, reader: &Reader, log: &Log, gone: Optio
         let due = wanted.into_iter().filter(|entry| entry.seq > at(begin, entry.partition));
         let due: BTreeMap<(Partition, Seq), &OracleEntry> =
             due.map(|entry| ((entry.partition, entry.seq), entry)).collect();
-        let is_held = nature.is_slow || nature.may_be_held;
+        let is_held = nature.is_slow || nature.may_be_rate_limited;
         let repeats = assert_once_and_in_order(name, record, &due, is_held);
         let had: BTreeSet<_> = record.events.iter().map(|got| (got.event.p, got.event.seq)).collect();
         let missing: Vec<_> = due.keys().filter(|place| !had.contains(place)).collect();
-        let told = assert_told(name, record, &missing);
+        let notified = assert_notified(name, record, &missing);
         assert_counted(name, record, &due);
         if !nature.is_slow {
-            assert_eq!(record.incomplete, 0, "{name} reads fast, and was told {:?}", record.gaps);
+            assert_eq!(record.incomplete, 0, "{name} reads fast, and got gaps {:?}", record.gaps);
             if let Some(gone) = gone {
                 assert_gone(name, &record.gaps, record.events.iter().map(|got| &got.event), gone);
             } else {
                 assert_eq!(record.gaps, [], "{name} reads fast");
-                assert!(is_held || told == 0, "{name} reads fast, and is told that {told} do not come");
+                assert!(is_held || notified == 0, "{name} reads fast, and got notices of {notified} missing events");
                 let rate = |notice: &Notice| ["throttled", "critical_budget"].contains(&notice.code.as_str());
                 let other: Vec<_> = record.notices().filter(|notice| count(notice) > 0 && !rate(notice)).collect();
-                assert!(other.is_empty(), "{name} reads fast, and is told {other:?}");
+                assert!(other.is_empty(), "{name} reads fast, and got notices {other:?}");
             }
         }
-        let let_go = record.notices().map(count).sum();
-        Tally { received: had.len(), missing: told, repeats, let_go }
+        let announced_drops = record.notices().map(count).sum();
+        Tally { received: had.len(), missing: notified, repeats, announced_drops }
     })
 }
 
-/// Fails unless each gap is of what the stream has discarded up to `gone`, and no event came that lies in one.
+/// Fails unless each gap lies in the discarded range up to `gone`, and no received event lies in a gap.
 pub(crate) fn assert_gone<'a>(
     name: &str,
     gaps: &[Gap],
@@ -63,14 +63,15 @@ pub(crate) fn assert_gone<'a>(
     gone: Seq,
 ) {
     let is_gone = |gap: &Gap| gap.reason == "retention" && gap.to <= gone;
-    assert!(gaps.iter().all(is_gone), "{name} was told more than what is gone up to {gone}: {gaps:?}");
+    assert!(gaps.iter().all(is_gone), "{name} got gaps beyond the discarded range up to {gone}: {gaps:?}");
     let is_in = |event: &ReceivedEvent, gap: &Gap| gap.p == event.p && gap.from < event.seq && event.seq <= gap.to;
     for event in received {
-        assert!(!gaps.iter().any(|gap| is_in(event, gap)), "{name} was told that it would not get {event:?}: {gaps:?}");
+        assert!(!gaps.iter().any(|gap| is_in(event, gap)), "{name} got {event:?}, which lies in a gap: {gaps:?}");
     }
 }
 
-/// Every event is one that is due, as it was published, and comes again only if it came early before. Gives how many do.
+/// Fails unless every event is expected, has the published content, and is repeated only if it was `early` before.
+/// Returns the number of repeats.
 fn assert_once_and_in_order(
     name: &str,
     record: &LedgerRecord,
@@ -81,10 +82,10 @@ fn assert_once_and_in_order(
     let mut last = BTreeMap::new();
     for got in &record.events {
         let place = (got.event.p, got.event.seq);
-        let entry = due.get(&place).unwrap_or_else(|| panic!("{name} got what is not meant for it: {got:?}"));
+        let entry = due.get(&place).unwrap_or_else(|| panic!("{name} got an unexpected event: {got:?}"));
         let mut expected = as_received(entry);
         expected.conflated = got.event.conflated;
-        assert_eq!(got.event, expected, "{name} received another content");
+        assert_eq!(got.event, expected, "{name} received different content");
         assert!(is_held || got.event.conflated == 0, "{name} reads fast: {got:?}");
         let is_new = had.insert(place);
         if !is_new {
@@ -96,7 +97,7 @@ fn assert_once_and_in_order(
             );
             repeats += 1;
         } else {
-            // Of what such a reader was told it may get some after a resume, behind what came before.
+            // A resume may deliver events to such a reader after newer ones.
             let session = if is_held { got.session } else { 0 };
             let lane = (&entry.event.kind, &entry.event.key, got.event.priority, session);
             let before = last.insert(lane, got.event.seq);
@@ -109,8 +110,8 @@ fn assert_once_and_in_order(
     repeats
 }
 
-/// Each missing event lies in a gap, or is one of those that notices count. Gives how many are missing.
-fn assert_told(name: &str, record: &LedgerRecord, missing: &[&(Partition, Seq)]) -> usize {
+/// Fails unless each missing event lies in a gap or in a range of a notice. Returns the number of missing events.
+fn assert_notified(name: &str, record: &LedgerRecord, missing: &[&(Partition, Seq)]) -> usize {
     let in_gap =
         |(p, seq): &(Partition, Seq)| record.gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
     let noticed = |(p, seq): &(Partition, Seq)| {
@@ -118,13 +119,13 @@ fn assert_told(name: &str, record: &LedgerRecord, missing: &[&(Partition, Seq)])
         ranges.any(|range| range.p == *p && range.first <= *seq && *seq <= range.last)
     };
     let silent: Vec<_> = missing.iter().filter(|place| !in_gap(place) && !noticed(place)).collect();
-    assert!(silent.is_empty(), "{name} misses, without a word, {silent:?} of {} missing", missing.len());
+    assert!(silent.is_empty(), "{name} misses without a notice {silent:?}, of {} missing", missing.len());
     missing.len()
 }
 
-/// In each session, what was due and did not come is what notices counted, exactly. Of a session that broke off, a
-/// notice may also count what came in the next one, since no position covered it: so that count is a bound there, and
-/// exact again in the last session.
+/// Fails unless the notices of each session count exactly the missing events. If a session broke off, a notice may also
+/// count events that were delivered in the next session, since no position covered them. So the count is a bound there,
+/// and exact in the last session.
 fn assert_counted(name: &str, record: &LedgerRecord, due: &BTreeMap<(Partition, Seq), &OracleEntry>) {
     for (number, session) in record.sessions.iter().enumerate() {
         let end = record.sessions.get(number + 1).map(|next| &next.begin);
@@ -136,9 +137,10 @@ fn assert_counted(name: &str, record: &LedgerRecord, due: &BTreeMap<(Partition, 
         let in_gap = |(p, seq): &(Partition, Seq)| {
             record.gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to)
         };
-        let came = record.events.iter().filter(|got| got.session == number);
-        let came: BTreeSet<_> = came.map(|got| (got.event.p, got.event.seq)).collect();
-        let missing = due.keys().filter(|place| is_in(place) && !in_gap(place) && !came.contains(place)).count() as u64;
+        let received = record.events.iter().filter(|got| got.session == number);
+        let received: BTreeSet<_> = received.map(|got| (got.event.p, got.event.seq)).collect();
+        let missing =
+            due.keys().filter(|place| is_in(place) && !in_gap(place) && !received.contains(place)).count() as u64;
         let ends_within =
             |range: &Range| end.is_none_or(|end| end.get(usize::from(range.p.0)).is_some_and(|end| range.last <= *end));
         let whole = session.notices.iter().filter(|notice| notice.ranges.iter().all(ends_within));
@@ -146,12 +148,12 @@ fn assert_counted(name: &str, record: &LedgerRecord, due: &BTreeMap<(Partition, 
         let notices = &session.notices;
         assert!(
             (least..=most).contains(&missing),
-            "{name} misses {missing} in session {number} and was told of {least} to {most}: {notices:?}"
+            "{name} misses {missing} in session {number}, and its notices count {least} to {most}: {notices:?}"
         );
     }
 }
 
-/// How many events a notice says that do not come.
+/// The number of missing events in a notice.
 fn count(notice: &Notice) -> u64 {
     notice.dropped + notice.conflated
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with a cluster, or be done to it.
+//! Faults of a cluster, and operations on it.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -11,31 +11,31 @@ use super::reader::Gateways;
 use crate::cluster::Cluster;
 use crate::node::{DEADLINE, TestNode};
 
-/// How long a frozen router sleeps: others take its partitions meanwhile.
-const SLEEP: Duration = Duration::from_secs(10);
+/// How long a router is frozen: others take its partitions meanwhile.
+const FROZEN: Duration = Duration::from_secs(10);
 
-/// How long a nats-server is away, or a line is out of order.
+/// How long a nats-server or a line is down.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// What happens to a line.
+/// An outage of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LedgerTrouble {
-    /// It is cut for a while.
+pub(crate) enum LineOutage {
+    /// Cut for a while.
     Cut,
-    /// It carries nothing for a while.
+    /// Stalled for a while.
     Stall,
-    /// It breaks after some bytes.
+    /// Broken after some bytes.
     Break,
 }
 
-impl LedgerTrouble {
+impl LineOutage {
     pub(crate) const ALL: [Self; 3] = [Self::Cut, Self::Stall, Self::Break];
 
     fn any(rng: &mut StdRng) -> Self {
         Self::ALL.choose(rng).copied().unwrap()
     }
 
-    async fn happen(self, to: Option<&TestNode>) {
+    async fn inject(self, to: Option<&TestNode>) {
         let line = to.and_then(|node| node.line.as_ref()).expect("every node has a line");
         match self {
             Self::Cut => line.cut(),
@@ -47,37 +47,37 @@ impl LedgerTrouble {
     }
 }
 
-/// One of them. Afterwards there are as many nodes as before, unless its name says otherwise.
+/// A fault. Afterwards the number of nodes is the same, except for `AddGateway` and `RemoveGateway`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LedgerFault {
-    /// A gateway is killed; another takes its place.
+    /// A gateway is killed and replaced.
     KillGateway,
-    /// A router is killed; another takes its place.
+    /// A router is killed and replaced.
     KillRouter,
     /// A gateway and a router are killed at the same time.
     KillBoth,
     /// The router that is the coordinator is killed.
     KillCoordinator,
-    /// A gateway is killed and started again under its name.
+    /// A gateway is killed and started again with the same name.
     RestartGateway,
-    /// A router stands still for ten seconds and goes on with what it knew.
+    /// A router is frozen for ten seconds and then continues.
     FreezeRouter,
-    /// Each gateway is told to stop and replaced, one after the other.
+    /// Each gateway is stopped by SIGTERM and replaced, one after the other.
     RollGateways,
-    /// There is one gateway more.
+    /// A gateway is added.
     AddGateway,
-    /// A gateway is told to stop, and there is one less.
+    /// A gateway is stopped by SIGTERM and not replaced.
     RemoveGateway,
-    /// The nats-server that leads the stream, or the only one, is killed, and comes back after a while.
+    /// The nats-server that leads the stream, or the only one, is killed and restarted after a while.
     KillNats,
-    /// The line of a router to NATS is out of order for a while.
-    LineOfRouter(LedgerTrouble),
-    /// The line of a gateway.
-    LineOfGateway(LedgerTrouble),
+    /// The line of a router to NATS has a fault for a while.
+    LineOfRouter(LineOutage),
+    /// The line of a gateway to NATS has a fault for a while.
+    LineOfGateway(LineOutage),
 }
 
 impl LedgerFault {
-    /// Any that can happen to a cluster of two or three gateways behind lines, of which two or three are left.
+    /// A random fault for a cluster behind lines, which has two or three gateways before and after.
     pub(crate) fn any(cluster: &Cluster, rng: &mut StdRng) -> Self {
         let grows = cluster.gateways.len() < 3;
         let all = [
@@ -90,14 +90,14 @@ impl LedgerFault {
             Self::RollGateways,
             if grows { Self::AddGateway } else { Self::RemoveGateway },
             Self::KillNats,
-            Self::LineOfRouter(LedgerTrouble::any(rng)),
-            Self::LineOfGateway(LedgerTrouble::any(rng)),
+            Self::LineOfRouter(LineOutage::any(rng)),
+            Self::LineOfGateway(LineOutage::any(rng)),
         ];
         all.choose(rng).copied().unwrap()
     }
 
-    /// Lets it happen, and returns when the cluster is whole again.
-    pub(crate) async fn happen(self, cluster: &mut Cluster, gateways: &Gateways, rng: &mut StdRng) {
+    /// Injects the fault, and returns when the cluster is complete again.
+    pub(crate) async fn inject(self, cluster: &mut Cluster, gateways: &Gateways, rng: &mut StdRng) {
         match self {
             Self::KillGateway => {
                 kill_gateway(cluster, rng);
@@ -128,34 +128,34 @@ impl LedgerFault {
             Self::FreezeRouter => {
                 let at = rng.random_range(0..cluster.routers.len());
                 cluster.routers[at].process.freeze();
-                sleep(SLEEP).await;
+                sleep(FROZEN).await;
                 cluster.routers[at].process.thaw();
             }
             Self::RollGateways => {
                 for _ in 0..cluster.gateways.len() {
                     cluster.add_gateway().gateway().await;
-                    tell(cluster, gateways).await;
-                    leave(cluster, gateways).await;
+                    publish_addresses(cluster, gateways).await;
+                    stop_oldest_gateway(cluster, gateways).await;
                 }
             }
             Self::AddGateway => drop(cluster.add_gateway().gateway().await),
-            Self::RemoveGateway => leave(cluster, gateways).await,
+            Self::RemoveGateway => stop_oldest_gateway(cluster, gateways).await,
             Self::KillNats => {
                 let at = stream_leader(cluster).await;
                 cluster.nats[at].kill();
                 sleep(AWAY).await;
                 cluster.nats[at].restart();
             }
-            Self::LineOfRouter(trouble) => trouble.happen(cluster.routers.choose(rng)).await,
-            Self::LineOfGateway(trouble) => trouble.happen(cluster.gateways.choose(rng)).await,
+            Self::LineOfRouter(trouble) => trouble.inject(cluster.routers.choose(rng)).await,
+            Self::LineOfGateway(trouble) => trouble.inject(cluster.gateways.choose(rng)).await,
         }
-        tell(cluster, gateways).await;
+        publish_addresses(cluster, gateways).await;
         cluster.settled().await;
     }
 }
 
-/// The clients learn where gateways are.
-async fn tell(cluster: &mut Cluster, gateways: &Gateways) {
+/// Gives the clients the addresses of the gateways.
+async fn publish_addresses(cluster: &mut Cluster, gateways: &Gateways) {
     let known = cluster.gateway_addresses().await;
     *gateways.lock().unwrap() = known;
 }
@@ -170,8 +170,8 @@ fn kill_router(cluster: &mut Cluster, rng: &mut StdRng) {
     cluster.routers.remove(at).process.kill();
 }
 
-/// The oldest gateway is told to stop, and ends by itself.
-async fn leave(cluster: &mut Cluster, gateways: &Gateways) {
+/// Stops the oldest gateway by SIGTERM, and waits for its end.
+async fn stop_oldest_gateway(cluster: &mut Cluster, gateways: &Gateways) {
     let mut leaving = cluster.gateways.remove(0);
     let address = leaving.gateway().await;
     gateways.lock().unwrap().retain(|known| *known != address);

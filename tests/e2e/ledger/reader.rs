@@ -1,5 +1,5 @@
-//! A client on a bare socket that is there for as long as the test: it connects again whenever it must, goes on where it
-//! was, and keeps everything that it got.
+//! A client on a bare socket that runs during the whole test: it connects again after a break, resumes, and records
+//! everything that it got.
 
 use futures_util::{SinkExt, StreamExt};
 use rand::rngs::StdRng;
@@ -25,45 +25,44 @@ use crate::cluster::Cluster;
 use crate::oracle::End;
 use crate::socket::{Ws, try_connect};
 
-/// How long a connection may take.
+/// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How long the clients have in the end to get what is still under way.
+/// How long the clients may take at the end to get the last events.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 
 /// The longest pause before another attempt, in milliseconds.
 const PAUSE_MS: u64 = 300;
 
-/// How often a reader that is about to be done asks where it is: heartbeats tell that too, but not often where they come as
-/// they ship.
+/// How often a reader asks for its position at the end. Heartbeats have it too, but not often with default settings.
 const ASKING: Duration = Duration::from_secs(1);
 
-/// How long a slow reader takes for a message.
+/// How long a slow reader waits after each message.
 const SLOWNESS: Duration = Duration::from_millis(800);
 
-/// Where gateways are to be found, as a load balancer would know.
+/// The addresses of the gateways, as a load balancer knows them.
 pub(crate) type Gateways = Arc<Mutex<Vec<SocketAddr>>>;
 
-/// What a reader is like.
+/// The properties of a reader.
 #[derive(Debug, Clone)]
 pub(crate) struct Nature {
     pub(crate) user: String,
-    /// The query of the address with which it connects, which says who it is.
+    /// The query of its URL, which names the user.
     pub(crate) query: String,
     /// How long a connection may be silent.
     pub(crate) silence: Duration,
     pub(crate) filter: Value,
     pub(crate) encoding: Encoding,
-    /// Whether it reads too slowly, until it is told to hurry.
+    /// Whether it reads too slowly, until `hurry` is called.
     pub(crate) is_slow: bool,
-    /// Whether the rate of its user may hold events that were late, so that it is told of some that it does not get.
-    pub(crate) may_be_held: bool,
-    /// How long after its start it comes.
+    /// Whether the rate of its user may drop late events, so that it gets notices of drops.
+    pub(crate) may_be_rate_limited: bool,
+    /// How long after its start it connects.
     pub(crate) delay: Duration,
 }
 
 impl Nature {
-    /// One that reads fast and comes at once.
+    /// A reader that reads fast and connects at once.
     pub(crate) fn of(cluster: &Cluster, user: String, filter: Value, number: usize) -> Self {
         Self {
             query: cluster.query(&user),
@@ -72,13 +71,13 @@ impl Nature {
             filter,
             encoding: Encoding::ALL[number % 2],
             is_slow: false,
-            may_be_held: false,
+            may_be_rate_limited: false,
             delay: Duration::ZERO,
         }
     }
 }
 
-/// An event, whether it came early, and in which of the reader's sessions.
+/// An event, whether it was `early`, and the number of the reader's session.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceivedRecord {
     pub(crate) event: ReceivedEvent,
@@ -86,18 +85,18 @@ pub(crate) struct ReceivedRecord {
     pub(crate) session: usize,
 }
 
-/// What a reader got.
+/// Everything that a reader got.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerRecord {
     pub(crate) events: Vec<ReceivedRecord>,
     pub(crate) gaps: Vec<Gap>,
-    /// The gateway that it was connected to last.
+    /// The gateway of its last connection.
     pub(crate) gateway: String,
-    /// The position as of which it first subscribed.
+    /// The position of its first subscription.
     pub(crate) begin: Option<String>,
-    /// The last position told.
+    /// The last position.
     pub(crate) position: Option<String>,
-    /// One after the other.
+    /// All its sessions, in order.
     pub(crate) sessions: Vec<LedgerSession>,
     /// Resumes that were not complete.
     pub(crate) incomplete: u32,
@@ -107,9 +106,9 @@ pub(crate) struct LedgerRecord {
 /// One session of a reader that was welcomed.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerSession {
-    /// Per partition, where it began: everything up to here the reader had, or was told of.
+    /// Per partition, where it began: the reader had every event up to here, or a notice of it.
     pub(crate) begin: Vec<Seq>,
-    /// What it was told of delivery.
+    /// The notices of the session.
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -128,7 +127,7 @@ impl Reader {
         let record = Arc::new(Mutex::new(LedgerRecord::default()));
         let hurry = Arc::new(AtomicBool::new(!nature.is_slow));
         let asks = Arc::new(AtomicBool::new(false));
-        let life = ReaderEpoch {
+        let task = ReaderTask {
             nature: nature.clone(),
             gateways,
             record: Arc::clone(&record),
@@ -136,22 +135,23 @@ impl Reader {
             asks: Arc::clone(&asks),
             rng: StdRng::seed_from_u64(seed),
         };
-        Self { nature, record, hurry, asks, task: tokio::spawn(life.live()) }
+        Self { nature, record, hurry, asks, task: tokio::spawn(task.run()) }
     }
 
-    /// Looks at what it has so far.
+    /// Reads the record so far.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&LedgerRecord) -> T) -> T {
         assert!(!self.task.is_finished(), "a reader has failed");
         at(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until it has been given everything up to here.
+    /// Waits until it has received everything up to `end`.
     pub(crate) async fn reach(&self, end: &End, what: &str) {
-        let is_there = |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
-        eventually(what, SETTLE, async || self.look(|record| is_there(&record.position)).then_some(())).await;
+        let has_reached =
+            |position: &Option<String>| position.as_deref().is_some_and(|position| end.is_reached(position));
+        eventually(what, SETTLE, async || self.look(|record| has_reached(&record.position)).then_some(())).await;
     }
 
-    /// Reads as fast as it can from now on, and asks where it is.
+    /// Makes it read as fast as it can, and ask for its position.
     pub(crate) fn hurry(&self) {
         self.hurry.store(true, Ordering::Relaxed);
         self.asks.store(true, Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl Drop for Reader {
     }
 }
 
-struct ReaderEpoch {
+struct ReaderTask {
     nature: Nature,
     gateways: Gateways,
     record: Arc<Mutex<LedgerRecord>>,
@@ -173,8 +173,8 @@ struct ReaderEpoch {
     rng: StdRng,
 }
 
-impl ReaderEpoch {
-    async fn live(mut self) {
+impl ReaderTask {
+    async fn run(mut self) {
         sleep(self.nature.delay).await;
         loop {
             let known = self.gateways.lock().unwrap().clone();
@@ -188,7 +188,7 @@ impl ReaderEpoch {
         }
     }
 
-    /// One connection, to its end, however that comes.
+    /// Runs one connection until it ends.
     async fn session(&mut self, mut ws: Ws) -> Option<()> {
         let mut ask = interval(ASKING);
         let (mut has_opened, mut silent_since) = (false, Instant::now());
@@ -232,7 +232,7 @@ impl ReaderEpoch {
         }
     }
 
-    /// What it says first.
+    /// The first frame of a session.
     fn opening(&self) -> Value {
         let mut record = self.record.lock().unwrap();
         let begin = record.reached();
@@ -255,7 +255,7 @@ impl LedgerRecord {
         self.sessions.iter().flat_map(|session| &session.notices)
     }
 
-    /// Per partition, up to where it has everything, or was told of it; empty before it has subscribed.
+    /// Per partition, up to where it has every event or a notice of it. Empty before the first subscription.
     fn reached(&self) -> Vec<Seq> {
         let mut seqs = self.position.as_ref().map_or_else(Vec::new, |text| text.parse::<Position>().unwrap().seqs);
         for (partition, seq) in &self.seen {
@@ -265,13 +265,13 @@ impl LedgerRecord {
         seqs
     }
 
-    /// The session that is under way, with its number.
+    /// The current session, with its number.
     fn session(&mut self) -> (usize, &mut LedgerSession) {
         let number = self.sessions.len() - 1;
         (number, &mut self.sessions[number])
     }
 
-    /// Takes a message of the server's; `None` if the connection is of no use.
+    /// Records the messages of the server. Returns `None` if the connection must end.
     fn take(&mut self, messages: Vec<ServerMessage>) -> Option<()> {
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in messages {

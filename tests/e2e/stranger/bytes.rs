@@ -1,21 +1,21 @@
-//! What a stranger says: bytes drawn at random, and what others say with something wrong about it.
+//! The input of a stranger: random bytes, and valid messages with faults.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 use serde_json::{Value, json};
 
-/// The longest that is drawn at once.
+/// The largest length of random bytes.
 const MOST: usize = 4_096;
 
-/// Any bytes.
+/// Random bytes.
 pub(super) fn any(rng: &mut StdRng) -> Vec<u8> {
     let mut bytes = vec![0; rng.random_range(0..MOST)];
     rng.fill_bytes(&mut bytes);
     bytes
 }
 
-/// Bytes with something changed, cut out, doubled or put in.
+/// The bytes with something changed, removed, doubled or inserted.
 pub(super) fn spoiled(rng: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..rng.random_range(1..4) {
         if bytes.is_empty() {
@@ -34,7 +34,7 @@ pub(super) fn spoiled(rng: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A frame that a client may send, or might think that it may.
+/// A frame of a client, valid or not.
 pub(super) fn action(rng: &mut StdRng) -> Value {
     let text = |rng: &mut StdRng, most: usize| "x".repeat(rng.random_range(0..most));
     let names: Vec<String> = (0..rng.random_range(0..200)).map(|number| format!("S{number}")).collect();
@@ -70,7 +70,7 @@ pub(super) fn action(rng: &mut StdRng) -> Value {
     actions.choose(rng).cloned().unwrap()
 }
 
-/// A header block as a producer may send it, readable or not.
+/// A header block of a producer, readable or not.
 pub(super) fn headers(rng: &mut StdRng) -> Vec<u8> {
     let known: [&[u8]; 20] = [
         b"NATS/1.0\r\nX: a\rb\r\n\r\n",

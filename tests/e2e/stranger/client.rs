@@ -1,4 +1,4 @@
-//! At the doors for clients: sockets before and after the upgrade and the name, and plain HTTP.
+//! Attacks on the interfaces of clients: sockets before and after upgrade and authentication, and plain HTTP.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -20,20 +20,20 @@ const KEPT_MS: u64 = 200;
 /// The pause between two connections, in milliseconds.
 const PAUSE_MS: u64 = 20;
 
-/// Opens one socket after the other: some never say a word of HTTP, some never say who they are, some do and go on.
+/// Opens one socket after the other: some never send HTTP, some never authenticate, some authenticate and continue.
 pub(super) async fn sockets(mut rng: StdRng, gateways: Arc<Mutex<Vec<SocketAddr>>>, query: String, tried: Arc<Tried>) {
     loop {
         let gateway = gateways.lock().unwrap().choose(&mut rng).copied();
         if let Some(gateway) = gateway {
             tried.sockets.fetch_add(1, Ordering::Relaxed);
-            let said = talk(&mut rng, &query);
-            converse(&mut rng, gateway, said).await;
+            let pieces = socket_pieces(&mut rng, &query);
+            send_pieces(&mut rng, gateway, pieces).await;
         }
         sleep(Duration::from_millis(rng.random_range(0..PAUSE_MS))).await;
     }
 }
 
-/// Sends one heap of requests after the other, and often reads nothing.
+/// Sends one batch of requests after the other, and often reads no answer.
 pub(super) async fn requests(mut rng: StdRng, servers: Arc<Mutex<Vec<SocketAddr>>>, tried: Arc<Tried>) {
     const PATHS: [&str; 12] = [
         "/",
@@ -54,21 +54,21 @@ pub(super) async fn requests(mut rng: StdRng, servers: Arc<Mutex<Vec<SocketAddr>
         let server = servers.lock().unwrap().choose(&mut rng).copied();
         if let Some(server) = server {
             tried.requests.fetch_add(1, Ordering::Relaxed);
-            let mut said = Vec::new();
+            let mut pieces = Vec::new();
             for _ in 0..rng.random_range(1..200) {
                 let (method, path) = (METHODS.choose(&mut rng).unwrap(), PATHS.choose(&mut rng).unwrap());
                 let headers = "Host: x\r\nOrigin: http://x\r\nAuthorization: bearer x\r\nX-Forwarded-For: 1.2.3.4\r\n";
-                said.extend(format!("{method} {path} HTTP/1.1\r\n{headers}\r\n").into_bytes());
+                pieces.extend(format!("{method} {path} HTTP/1.1\r\n{headers}\r\n").into_bytes());
             }
-            let said = if rng.random_bool(0.4) { bytes::spoiled(&mut rng, said) } else { said };
-            converse(&mut rng, server, vec![said]).await;
+            let pieces = if rng.random_bool(0.4) { bytes::spoiled(&mut rng, pieces) } else { pieces };
+            send_pieces(&mut rng, server, vec![pieces]).await;
         }
         sleep(Duration::from_millis(rng.random_range(0..PAUSE_MS))).await;
     }
 }
 
-/// What is said on a socket, in pieces.
-fn talk(rng: &mut StdRng, query: &str) -> Vec<Vec<u8>> {
+/// The bytes to send on a socket, in pieces.
+fn socket_pieces(rng: &mut StdRng, query: &str) -> Vec<Vec<u8>> {
     if rng.random_bool(0.1) {
         return vec![bytes::any(rng)];
     }
@@ -79,14 +79,14 @@ fn talk(rng: &mut StdRng, query: &str) -> Vec<Vec<u8>> {
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
     );
     let upgrade = upgrade.into_bytes();
-    let mut said = vec![if rng.random_bool(0.1) { bytes::spoiled(rng, upgrade) } else { upgrade }];
+    let mut pieces = vec![if rng.random_bool(0.1) { bytes::spoiled(rng, upgrade) } else { upgrade }];
     for _ in 0..rng.random_range(0..40) {
-        said.push(frame(rng));
+        pieces.push(frame(rng));
     }
-    said
+    pieces
 }
 
-/// A frame of WebSocket, right or wrong.
+/// A WebSocket frame, valid or not.
 fn frame(rng: &mut StdRng) -> Vec<u8> {
     let payload = match rng.random_range(0..6) {
         0 => bytes::any(rng),
@@ -116,21 +116,21 @@ fn frame(rng: &mut StdRng) -> Vec<u8> {
         }
     }
     if mask != 0 {
-        // A mask of zeros leaves the payload as it is.
+        // A mask of zeros does not change the payload.
         frame.extend([0; 4]);
     }
     frame.extend(payload);
     frame
 }
 
-/// Says all that, reads some of the answers or none, and leaves without a word.
-async fn converse(rng: &mut StdRng, server: SocketAddr, said: Vec<Vec<u8>>) {
+/// Sends all pieces, reads some of the answers or none, and ends without a close.
+async fn send_pieces(rng: &mut StdRng, server: SocketAddr, pieces: Vec<Vec<u8>>) {
     let (reads, kept) = (rng.random_bool(0.5), Duration::from_millis(rng.random_range(0..KEPT_MS)));
     let exchange = async {
         let Ok(mut tcp) = TcpStream::connect(server).await else { return };
         let (mut from, mut to) = tcp.split();
         let speak = async {
-            for piece in said {
+            for piece in pieces {
                 if to.write_all(&piece).await.is_err() {
                     break;
                 }
@@ -138,8 +138,8 @@ async fn converse(rng: &mut StdRng, server: SocketAddr, said: Vec<Vec<u8>>) {
             sleep(kept).await;
         };
         let listen = async {
-            let mut heard = vec![0; 16 * 1024];
-            while reads && from.read(&mut heard).await.is_ok_and(|count| count > 0) {}
+            let mut answer = vec![0; 16 * 1024];
+            while reads && from.read(&mut answer).await.is_ok_and(|count| count > 0) {}
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -147,6 +147,6 @@ async fn converse(rng: &mut StdRng, server: SocketAddr, said: Vec<Vec<u8>>) {
             () = listen => {}
         }
     };
-    // Whether anybody answers is nothing to a stranger.
+    // The stranger ignores whether there is an answer.
     timeout(Duration::from_secs(2), exchange).await.ok();
 }

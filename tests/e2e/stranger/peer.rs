@@ -1,4 +1,4 @@
-//! At the doors of NATS: what producers may store, and what nodes say to each other.
+//! Attacks over NATS: messages of producers, and messages between nodes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -18,10 +18,10 @@ use super::{Tried, bytes};
 /// The pause between two messages, in milliseconds.
 const PAUSE_MS: u64 = 20;
 
-/// The pause before NATS is tried again.
+/// The pause before the next attempt to connect to NATS.
 const AWAY: Duration = Duration::from_millis(300);
 
-/// Stores what nobody can read.
+/// Stores unreadable messages.
 pub(super) async fn events(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
     const SUBJECTS: [&[u8]; 12] = [
         b"events.pattern.AAPL",
@@ -42,7 +42,8 @@ pub(super) async fn events(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
             loop {
                 tried.events.fetch_add(1, Ordering::Relaxed);
                 let subject = SUBJECTS.choose(&mut rng).unwrap();
-                // Never an event: an opening brace alone is no JSON, and nothing here is MessagePack with a pattern.
+                // Never a valid event: an opening brace alone is not JSON, and no payload here is MessagePack with a
+                // pattern.
                 let payload = [b"{".to_vec(), bytes::any(&mut rng)].concat();
                 if peer.publish(&mut rng, subject, &payload).await.is_none() {
                     break;
@@ -54,18 +55,18 @@ pub(super) async fn events(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
     }
 }
 
-/// Says nonsense to nodes, by every subject that it has heard them use, and by those that it knows of.
+/// Sends invalid messages to nodes, on every subject that it has seen them use, and on those that it knows.
 pub(super) async fn subjects(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
     let known = [names::INTEREST, names::GATEWAY_BEAT, names::REPLAY, names::VIEW];
     let known = known.map(str::to_owned).into_iter().chain([names::beat("router"), names::beat("gateway")]);
-    let heard = Arc::new(Mutex::new(known.collect::<BTreeSet<String>>()));
+    let seen = Arc::new(Mutex::new(known.collect::<BTreeSet<String>>()));
     loop {
         if let Some(mut peer) = StrangerPeer::connect(&nats).await
-            && peer.listen(Arc::clone(&heard)).await.is_some()
+            && peer.listen(Arc::clone(&seen)).await.is_some()
         {
             loop {
                 tried.peers.fetch_add(1, Ordering::Relaxed);
-                let subjects: Vec<String> = heard.lock().unwrap().iter().cloned().collect();
+                let subjects: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
                 let subject = subjects.choose(&mut rng).unwrap().clone();
                 let payload = bytes::any(&mut rng);
                 if peer.publish(&mut rng, subject.as_bytes(), &payload).await.is_none() {
@@ -78,7 +79,7 @@ pub(super) async fn subjects(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
     }
 }
 
-/// A connection to NATS that speaks its protocol and no more of it than it must.
+/// A connection to NATS with a minimal client.
 struct StrangerPeer {
     tcp: TcpStream,
 }
@@ -92,8 +93,8 @@ impl StrangerPeer {
         Some(Self { tcp })
     }
 
-    /// Remembers what subjects nodes use. Needs a connection of its own, for this one is not read.
-    async fn listen(&mut self, heard: Arc<Mutex<BTreeSet<String>>>) -> Option<()> {
+    /// Records the subjects that nodes use, on a connection of its own, since this one is not read.
+    async fn listen(&mut self, seen: Arc<Mutex<BTreeSet<String>>>) -> Option<()> {
         let Self { mut tcp } = Self::connect(&self.tcp.peer_addr().ok()?.to_string()).await?;
         tcp.write_all(b"SUB tw.> 1\r\nSUB gw.> 2\r\n").await.ok()?;
         tokio::spawn(async move {
@@ -107,7 +108,7 @@ impl StrangerPeer {
                 let text = String::from_utf8_lossy(&line);
                 let words: Vec<&str> = text.split_whitespace().collect();
                 if let ["MSG" | "HMSG", subject, .., length] = &words[..] {
-                    heard.lock().unwrap().insert((*subject).to_owned());
+                    seen.lock().unwrap().insert((*subject).to_owned());
                     body.resize(length.parse::<usize>().unwrap_or(0) + 2, 0);
                     if from.read_exact(&mut body).await.is_err() {
                         return;
@@ -120,7 +121,7 @@ impl StrangerPeer {
         Some(())
     }
 
-    /// Publishes with headers or without, perhaps asking for an answer; `None` when the connection is gone.
+    /// Publishes with or without headers and reply subject. Returns `None` when the connection has ended.
     async fn publish(&mut self, rng: &mut StdRng, subject: &[u8], payload: &[u8]) -> Option<()> {
         let reply: &[u8] = if rng.random_bool(0.2) { b" nobody.here" } else { b"" };
         let message = if rng.random_bool(0.6) {
@@ -132,7 +133,7 @@ impl StrangerPeer {
             [b"PUB ", subject, reply, &size, payload, b"\r\nPING\r\n"].concat()
         };
         self.tcp.write_all(&message).await.ok()?;
-        // The server's answers are read and thrown away; it closes the connection where it will not take something.
+        // The server's answers are read and ignored. The server closes the connection if it refuses a message.
         let mut answers = vec![0; 4_096];
         match self.tcp.read(&mut answers).await {
             Ok(1..) => Some(()),

@@ -1,6 +1,6 @@
-//! A proxy before a gateway, by which it can be judged though it echoes nothing: whatever path a client asks for, it is
-//! brought to the stream of events, and the messages of the gateway are kept from it. What is left is what the protocol
-//! alone makes a server say: pongs and closes.
+//! A proxy in front of a gateway, so that the suite can test it although it echoes nothing: any path of a client leads
+//! to the stream of events, and the proxy removes the messages of the gateway. The protocol frames remain: pongs and
+//! closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::foreign::frames::{Frame, head};
 
-/// Starts the proxy, and gives where it listens. `target` is what it asks the gateway for.
+/// Starts the proxy, and returns its address. `target` is the path that it requests from the gateway.
 pub(super) async fn strip(gateway: SocketAddr, target: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let target = target.clone();
-            // A connection that breaks is what some of the cases are about.
+            // Some cases break the connection on purpose.
             tokio::spawn(async move { carry(client, gateway, &target).await.ok() });
         }
     });
@@ -38,7 +38,7 @@ async fn carry(mut client: TcpStream, gateway: SocketAddr, target: &str) -> io::
         to_server.shutdown().await
     };
     let back = async {
-        // The frames end with the connection.
+        // Frames end with the connection.
         while let Ok(frame) = Frame::read(&mut from_server).await {
             if frame.is_control() {
                 to_client.write_all(&frame.bytes).await?;

@@ -1,12 +1,11 @@
-// Opens a page in headless Chromium that runs one script of a folder, and prints what that logs, until it is told to stop
-// by SIGINT. usage: node chromium.mjs CHROMIUM FOLDER SCRIPT
+// Opens a page in headless Chromium that runs one script of a folder, and prints its log until SIGINT. Usage: node chromium.mjs CHROMIUM FOLDER SCRIPT
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
 
 const [executablePath, folder, script] = process.argv.slice(2);
-const told = new Promise((resolve) => process.once("SIGINT", resolve));
+const interrupted = new Promise((resolve) => process.once("SIGINT", resolve));
 
 // Modules are loaded from servers only, and a page of a server has an origin.
 const server = createServer(async ({ url }, answer) => {
@@ -20,16 +19,16 @@ const server = createServer(async ({ url }, answer) => {
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 
-// Nothing but the page is to be loaded, whatever the machine can reach.
+// The browser must load nothing except the page, on any machine.
 const quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"];
 const args = ["--no-sandbox", "--disable-gpu", "--disable-sync", ...quiet];
 const browser = await chromium.launch({ executablePath, headless: true, args, handleSIGINT: false });
 const page = await browser.newPage();
-// What the page itself prints; the browser complains there of connections that failed, too.
+// The output of the page itself. The browser also logs failed connections there.
 page.on("console", (message) => (message.type() === "log" ? console.log : console.error)(message.text()));
 page.on("pageerror", (error) => console.error(error));
 await page.goto(`http://127.0.0.1:${server.address().port}/`);
-await told;
+await interrupted;
 await page.goto("about:blank");
 await browser.close();
 server.close();

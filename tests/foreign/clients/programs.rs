@@ -8,23 +8,23 @@ use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 
 use crate::foreign::document::files;
 
-/// What the programs say of where a gateway is and who they are, and of where NATS is.
+/// The addresses of the gateway (with the user) and of NATS in the programs.
 const GATEWAY: &str = "ws://127.0.0.1:8080/v1/stream?user=ann";
 const NATS: &str = "nats://127.0.0.1:4222";
 
-/// A module that the document has for browsers, and tells users of Node to save under another name.
+/// A module of the document for browsers, which users of Node save with another name.
 const RENAMED: (&str, &str) = ("follow.js", "follow.mjs");
 
-/// The programs and modules, by the names of their files.
+/// The programs and modules, by file name.
 pub(super) struct Programs(BTreeMap<String, String>);
 
 impl Programs {
-    /// Those of the document.
+    /// Reads them from the document.
     pub(super) fn read() -> Self {
         Self(files("clients.md"))
     }
 
-    /// The names of all.
+    /// All file names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -51,7 +51,7 @@ fn listed(program: &str, name: &str) -> BTreeSet<u16> {
 }
 
 #[test]
-fn the_programs_come_back_after_a_close_as_its_code_says() {
+fn documented_programs_reconnect_as_the_close_table_says() {
     let of = |wanted: &[Reconnect]| -> BTreeSet<u16> {
         let codes = CloseCode::ALL.iter().filter(|code| wanted.contains(&code.reconnect()));
         codes.map(|code| code.code()).collect()
@@ -59,7 +59,7 @@ fn the_programs_come_back_after_a_close_as_its_code_says() {
     let programs = Programs::read();
     for name in ["follow.js", "session.py", "Resume.java"] {
         let program = &programs.0[name];
-        // A new token would have to come from somewhere.
+        // The programs cannot get a new token.
         assert_eq!(listed(program, "FINAL"), of(&[Reconnect::No, Reconnect::NewToken]), "{name}");
         assert_eq!(listed(program, "AFTER"), of(&[Reconnect::After]), "{name}");
     }

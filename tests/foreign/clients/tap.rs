@@ -1,4 +1,4 @@
-//! A line between one client and a gateway that notes what both say, and that can be cut.
+//! A line between one client and a gateway that records both directions, and can be cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ pub(super) const PONG: u8 = 0xa;
 
 /// The line.
 pub(super) struct Tap {
-    /// Where the client connects.
+    /// The address for the client.
     pub(super) address: SocketAddr,
     is_cut: watch::Sender<bool>,
     noted: Arc<Mutex<Vec<Noted>>>,
 }
 
-/// What was said on one connection.
+/// The record of one connection.
 #[derive(Default)]
 pub(super) struct Noted {
     /// The head of the request for it, and of the answer.
@@ -36,7 +36,7 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    /// What the client said, its fragments put together.
+    /// The texts of the client, with joined fragments.
     pub(super) fn texts(&self) -> Vec<String> {
         let mut texts = Vec::new();
         let mut text = Vec::new();
@@ -49,14 +49,14 @@ impl Noted {
         texts
     }
 
-    /// Whether the gateway has confirmed what the client asked for.
+    /// Whether the gateway has confirmed the subscription.
     pub(super) fn is_subscribed(&self) -> bool {
         let confirmed = br#""T":"subscribed""#;
         self.gateway.iter().any(|frame| frame.payload.windows(confirmed.len()).any(|bytes| bytes == confirmed))
     }
 }
 
-/// Whether each ping among these frames has its pong among those, in order; and there is one.
+/// Whether there is a ping, and each one has its pong, in order.
 pub(super) fn are_answered(pings: &[Frame], pongs: &[Frame]) -> bool {
     let payloads = |frames: &[Frame], opcode: u8| -> Vec<Vec<u8>> {
         frames.iter().filter(|frame| frame.opcode() == opcode).map(|frame| frame.payload.clone()).collect()
@@ -82,7 +82,7 @@ impl Tap {
             while let Ok((client, _)) = listener.accept().await {
                 let (mut is_cut, notes) = (watched.clone(), Arc::clone(&notes));
                 tokio::spawn(async move {
-                    // Both ends are dropped without a word.
+                    // Both ends are dropped without a close.
                     tokio::select! {
                         _ = is_cut.wait_for(|is_cut| *is_cut) => {}
                         _ = carry(client, gateway, &notes) => {}
@@ -98,12 +98,12 @@ impl Tap {
         self.is_cut.send_replace(true);
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub(super) fn mend(&self) {
         self.is_cut.send_replace(false);
     }
 
-    /// Looks at what was said so far, on each connection that became a WebSocket.
+    /// Reads the records of all connections that became WebSockets.
     pub(super) fn look<T>(&self, look: impl FnOnce(&[Noted]) -> T) -> T {
         look(&self.noted.lock().unwrap())
     }
@@ -128,8 +128,8 @@ async fn carry(mut client: TcpStream, gateway: SocketAddr, notes: &Mutex<Vec<Not
     tokio::try_join!(there, back).map(|((), ())| ())
 }
 
-/// Notes frames, and passes them on, until they end. In this order, so that whatever an end has done upon a frame, the frame
-/// is noted.
+/// Records frames and forwards them, until they end. In this order, so that a frame is recorded before its receiver can
+/// react to it.
 async fn pass(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin, note: impl Fn(Frame)) -> io::Result<()> {
     while let Ok(frame) = Frame::read(&mut from).await {
         let bytes = frame.bytes.clone();

@@ -1,4 +1,4 @@
-//! The payload's fields on their way out of it: each is taken by name and read as what it should be.
+//! Takes fields out of the payload by name, and checks their types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,13 +16,13 @@ use crate::ids::{Confidence, Room};
 /// An object that fields are taken out of.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
-    /// Where it stands in the payload: nothing, or the name of the object it is and a dot.
+    /// The path in the payload for error texts: empty, or the object's name and a dot.
     prefix: &'static str,
-    /// What has not been taken.
+    /// The fields that were not taken.
     pub(crate) rest: Object,
 }
 
-/// A field that was there.
+/// A field that is present.
 #[derive(Debug)]
 pub(crate) struct FoundField {
     prefix: &'static str,
@@ -35,7 +35,7 @@ impl Fields {
         Self { prefix, rest }
     }
 
-    /// Takes the first of `names` that is there and not null. Nulls met on the way are let go.
+    /// Takes the first of `names` that is present and not null. Nulls before it are removed.
     pub(crate) fn take(&mut self, names: &[&'static str]) -> Option<FoundField> {
         let prefix = self.prefix;
         names.iter().find_map(|name| {
@@ -52,7 +52,7 @@ impl Fields {
 }
 
 impl FoundField {
-    /// Refuses the field: names it, shows it and says what is wrong.
+    /// An error with the field's name, its value and the problem.
     pub(crate) fn refuse(&self, reason: Reason, problem: impl fmt::Display) -> Undecodable {
         let shown = clipped(&self.value.to_string());
         Undecodable::new(reason, format!("{}{}: {shown}: {problem}", self.prefix, self.name))
@@ -73,7 +73,7 @@ impl FoundField {
             .map_err(|e: UnknownValue| self.refuse(reason, format_args!("expected one of {}", e.allowed)))
     }
 
-    /// Reads a number from 0 to 1, or a text that is one.
+    /// Reads a number from 0 to 1, also as text.
     pub(crate) fn confidence(&self) -> Result<Confidence, Undecodable> {
         let number = match &self.value {
             Value::String(text) => text.trim().parse().ok(),

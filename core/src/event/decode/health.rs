@@ -1,4 +1,4 @@
-//! Reports of services about themselves: checked, and made uniform where they say the same in different ways.
+//! Checks and normalises the health reports of services.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::reason::{Reason, Undecodable};
 
 const STATUSES: [&str; 3] = ["healthy", "warning", "error"];
 
-/// Checks a health report. Its status is left in lower case; a report that names no service is of the subject's key.
+/// Checks a health report. The status is changed to lower case; the default service is the subject's key.
 pub(crate) fn check(fields: &mut Fields, key: &str) -> Result<(), Undecodable> {
     if let Some(found) = fields.peek("status") {
         let text = found.text(Reason::BadStatus)?;

@@ -1,4 +1,4 @@
-//! Events about the state of the market: their numbers are checked, and told in a sentence as well.
+//! Checks market events, and adds a summary in words.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ use crate::event::Regime;
 use crate::hint::clipped;
 use crate::ids::Confidence;
 
-/// How far from 0 the risk score must be to lean to a side.
+/// The distance from 0 at which the risk score counts as risk on or off.
 const RISK_LEANS: f64 = 0.2;
 
 const VOLATILITY_REGIMES: [&str; 3] = ["low", "normal", "high"];
 
-/// What an event has a place for.
+/// The fields that the event takes.
 #[derive(Debug)]
 pub(crate) struct MarketFields {
     pub(crate) regime: Option<Regime>,
@@ -49,7 +49,7 @@ pub(crate) fn read(fields: &mut Fields, confidence: Option<Confidence>) -> Resul
     Ok(MarketFields { regime, confidence })
 }
 
-/// Reads the volatility regime in any case and leaves it in lower case.
+/// Reads the volatility regime in any case and stores it in lower case.
 fn volatility(fields: &mut Fields) -> Result<Option<&'static str>, Undecodable> {
     let Some(found) = fields.peek("volatility_regime") else {
         return Ok(None);
@@ -62,13 +62,13 @@ fn volatility(fields: &mut Fields) -> Result<Option<&'static str>, Undecodable> 
     Ok(Some(known))
 }
 
-/// The highest of `etf_performance`; of equals the first in the alphabet.
+/// The highest of `etf_performance`; among equals the first in the alphabet.
 fn best_performer(fields: &Fields) -> Result<Option<(String, f64)>, Undecodable> {
     let Some(found) = fields.peek("etf_performance") else {
         return Ok(None);
     };
     let best = found.numbers(Reason::BadMarket)?.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0)));
-    // It stands in the event twice more.
+    // The event will hold the symbol two more times.
     Ok(best.map(|(symbol, change)| (clipped(symbol), change)))
 }
 

@@ -26,26 +26,26 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The subject is not `events.<kind>.<key>` with exactly one token each, or is not UTF-8, or is that of a tick, which
-    /// holds nothing.
+    /// The subject is not `events.<kind>.<key>` with exactly one token each, or is not UTF-8, or is that of a partition
+    /// heartbeat but the message is not empty.
     BadSubject = "bad_subject",
-    /// The header block is not one by the rules of NATS, or holds a status, which only servers may send.
+    /// The header block breaks the rules of NATS, or has a status, which only servers may send.
     BadHeaders = "bad_headers",
     /// The kind is neither built in nor configured, or is not written in lower case.
     UnknownKind = "unknown_kind",
-    /// The key is not encoded as it should be, or does not name what keys of its kind name.
+    /// The key is not encoded correctly, or is not a valid symbol or user where its kind needs one.
     BadKey = "bad_key",
-    /// The payload is larger than [`MAX_PAYLOAD`](super::MAX_PAYLOAD), or the event than [`MAX_EVENT`](super::MAX_EVENT).
+    /// The payload is over [`MAX_PAYLOAD`](super::MAX_PAYLOAD), or the event is over [`MAX_EVENT`](super::MAX_EVENT).
     TooLarge = "too_large",
     /// The payload is not one JSON object, or an object in it has a name twice.
     BadJson = "bad_json",
-    /// The payload is not one MessagePack map of what JSON has too, timestamps apart, or a map in it has a name twice.
+    /// The payload is not one MessagePack map of values that JSON has (or timestamps), or a map in it has a name twice.
     BadMsgPack = "bad_msgpack",
-    /// The symbol of a pattern is not the one that the subject's key names.
+    /// The symbol of a pattern is not the subject's key.
     SymbolMismatch = "symbol_mismatch",
     /// The symbol of another kind is not text of 1 to 32 bytes.
     BadSymbol = "bad_symbol",
-    /// An event of kind `pattern` names none, or not with text of 1 to 64 bytes.
+    /// An event of kind `pattern` has no pattern, or the pattern is not text of 1 to 64 bytes.
     MissingPattern = "missing_pattern",
     /// The pattern of another kind is not text of 1 to 64 bytes.
     BadPattern = "bad_pattern",
@@ -70,7 +70,7 @@ reasons! {
     BadStatus = "bad_status",
     /// Another field of a health report (`service`, `message`, `metrics`, `error_counts`) has the wrong type.
     BadHealth = "bad_health",
-    /// Reading it failed in a way that it never should: a fault of ours.
+    /// Decoding failed unexpectedly: a bug of tickwire.
     Unreadable = "unreadable",
 }
 
@@ -91,7 +91,7 @@ pub struct Undecodable {
 }
 
 impl Undecodable {
-    /// What was wrong, shortened: a stranger's text in it may be of any length.
+    /// Shortens `detail`: it may quote a sender's text of any length.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: bounded(detail.into()) }

@@ -1,4 +1,4 @@
-//! Reads the conditions on an event's data: an object of paths, each with an object of operators.
+//! Parses the conditions on an event's data: an object of paths, each with an object of operators.
 
 use compact_str::CompactString;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use crate::filter::scalar::{Number, Scalar, Scalars};
 use crate::hint::{clipped, hint};
 use crate::ids::NameError;
 
-/// The most paths that conditions may be on.
+/// The most paths with conditions.
 pub const MAX_CONDITIONS: usize = 16;
 
-/// The longest text that data may be compared with, in bytes.
+/// The longest text in a condition, in bytes.
 pub const MAX_TEXT: usize = 256;
 
 const OPERATORS: [&str; 7] = ["eq", "ne", "in", "contains", "prefix", "min", "max"];
@@ -30,7 +30,7 @@ pub(super) fn conditions(at: String, value: &Value) -> Result<Conditions, Filter
     object
         .iter()
         .map(|(name, value)| {
-            // A path that is too long to be taken is too long to be shown.
+            // A path that is too long is not shown in the error.
             let path = DataPath::new(name).map_err(|e| FilterError { path: at.clone(), problem: e.into() })?;
             Ok((path, condition(format!("{at}.{name}"), value)?))
         })
@@ -87,7 +87,7 @@ fn scalars(path: String, value: &Value) -> Result<Scalars, FilterError> {
     Ok(Scalars::from(scalars?))
 }
 
-/// What a list or a text is to contain. Every text contains the empty one, so nobody means that.
+/// Reads the operand of `contains`. The empty text is refused: every text contains it, so it is a mistake.
 fn part(path: String, value: &Value) -> Result<Scalar, FilterError> {
     match value {
         Value::String(text) if text.is_empty() => Err(empty(path, "text to be contained")),

@@ -1,4 +1,4 @@
-//! Wants that are held once however often they are used: those of filters by number, and unions within a budget.
+//! Stores each want once, with a count of its uses: the wants of filters by number, and unions within a byte budget.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::interest::Want;
 
-/// What filters want, by number.
+/// The wants of filters, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
     held: Slab<(Arc<Want>, u32)>,
@@ -15,7 +15,7 @@ pub(crate) struct Wants {
 }
 
 impl Wants {
-    /// Another filter wants this.
+    /// Adds a use of `want`.
     pub(crate) fn hold(&mut self, want: Want) -> u32 {
         if let Some(number) = self.numbers.get(&want) {
             self.held[*number as usize].1 += 1;
@@ -36,7 +36,7 @@ impl Wants {
         &self.held[number as usize].0
     }
 
-    /// A filter that wanted this is gone.
+    /// Removes a use of a want.
     pub(crate) fn release(&mut self, number: u32) {
         let (want, count) = &mut self.held[number as usize];
         *count -= 1;
@@ -47,11 +47,11 @@ impl Wants {
     }
 }
 
-/// Unions, each held once for all topics that are wanted alike. Together they take so many bytes in messages at most.
+/// Unions, each held once for all topics that share it. Together they take at most `most` bytes in messages.
 #[derive(Debug)]
 pub(crate) struct Unions {
     held: HashSet<Arc<Want>>,
-    /// How many topics are wanted so, by where the union stands.
+    /// The number of topics of each union, by its address.
     counts: HashMap<usize, usize>,
     bytes: usize,
     most: usize,
@@ -62,10 +62,10 @@ impl Unions {
         Self { held: HashSet::new(), counts: HashMap::new(), bytes: 0, most }
     }
 
-    /// A topic is wanted so; where there is no room for that, of any pattern and room; and where there is none for that
-    /// either, it is wanted whole.
+    /// Adds a topic with this union. If there is no room, the union is widened to any pattern and room; if there is
+    /// still no room, to everything of the topic.
     pub(crate) fn hold(&mut self, union: &Arc<Want>) -> Arc<Want> {
-        // A fifth is kept for those that have no names.
+        // A fifth of the budget is reserved for unions without names.
         if let Some(held) = self.hold_within(union, self.most - self.most / 5) {
             return held;
         }
@@ -89,12 +89,12 @@ impl Unions {
         Some(held)
     }
 
-    /// Another topic is wanted so: as one that [`Self::hold`] gave.
+    /// Adds another topic with a union that [`Self::hold`] returned.
     pub(crate) fn hold_again(&mut self, held: &Arc<Want>) {
         *self.counts.entry(place(held)).or_default() += 1;
     }
 
-    /// A topic is not wanted so any more.
+    /// Removes a topic of this union.
     pub(crate) fn release(&mut self, held: &Arc<Want>) {
         let Some(count) = self.counts.get_mut(&place(held)) else { return };
         *count -= 1;
@@ -105,18 +105,18 @@ impl Unions {
         }
     }
 
-    /// How many bytes all take in messages, at most.
+    /// The most bytes that all unions take in messages.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is room again for what was widened.
+    /// Whether there is enough room to try widened unions again.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < self.most * 3 / 5
     }
 }
 
-/// Where a want stands, which tells it from every other that is held.
+/// The address of a want. It is unique among those that are held.
 pub(crate) fn place(want: &Arc<Want>) -> usize {
     Arc::as_ptr(want).addr()
 }

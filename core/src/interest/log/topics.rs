@@ -1,9 +1,9 @@
-//! What all filters together want, by topic, within bounds.
+//! The wants of all filters together, by topic, within bounds.
 //!
-//! A topic's union grows at once, and never says no wrongly. Where a bound is reached it is widened: a set of names to
-//! any name, a union for which the budget has no room to one without names, a filter whose topics find no room to one
-//! without symbols. What filters want is counted exactly all the while, so that unions narrow again when filters go:
-//! that is done a bounded number of steps at a time.
+//! A topic's union grows at once, so that it always admits what a filter wants. At a bound it is widened: a set of
+//! names to any name, a union without room in the budget to one without names, and a filter without room for its topics
+//! to one without symbols. The wants of filters are still counted exactly, so unions narrow again when filters are
+//! removed, in a bounded number of steps at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,48 +14,48 @@ use crate::filter::Filter;
 use crate::ids::Revision;
 use crate::interest::{Topic, Want, topics};
 
-/// A topic whose filters want more than so many different names keeps its union until they want fewer.
+/// A topic whose filters want more different names than this is not narrowed.
 const NARROWED_WEIGHT: usize = 16 * 1024;
 
-/// What filters want, and how a filter is filed.
+/// The topics of all filters.
 #[derive(Debug)]
 pub(crate) struct FiledTopics {
     bounds: Bounds,
     wants: Wants,
     unions: Unions,
     entries: HashMap<Topic, TopicEntry>,
-    /// How many bytes the topics with symbols take in messages, at most.
+    /// The most bytes that the topics with symbols take in messages.
     bytes: usize,
-    /// How many these were when all filters were tried again that had found no room.
+    /// The value of `bytes` when all wide filters were last tried again.
     tried: usize,
     changed: BTreeSet<Topic>,
-    /// Topics whose union may say more than their filters want.
+    /// Topics whose union may admit more than their filters want.
     stale: BTreeSet<Topic>,
-    /// Topics whose union found no room as it is.
+    /// Topics whose union was widened for lack of room.
     widened: BTreeSet<Topic>,
-    /// Whether room came free since the widened ones were tried.
+    /// Whether room was freed since the widened topics were last tried.
     has_freed: bool,
-    /// How many steps were taken so far: a topic of a filter looked at, a name united.
+    /// The steps so far. A step is a visited topic of a filter, or a name in a union.
     steps: u64,
 }
 
-/// Where a filter is filed.
+/// How a filter is filed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FiledFilter {
     want: u32,
-    /// Whether it is filed under its kinds alone: there was no room for its symbols.
+    /// Whether it is filed under its kinds only, for lack of room for its symbols.
     pub(crate) is_wide: bool,
 }
 
-/// What is wanted of one topic.
+/// The wants of one topic.
 #[derive(Debug)]
 struct TopicEntry {
-    /// The wants of filters, by number, each with how many of them.
+    /// The wants of filters, by number, each with the number of filters.
     wants: BTreeMap<u32, u32>,
-    /// How many steps it takes to unite these.
+    /// The steps to compute their union.
     weight: usize,
     union: Arc<Want>,
-    /// The revision that last made the union grow. What is in the union now was in all since then.
+    /// The revision in which the union last grew. All revisions since then include it.
     since: Revision,
 }
 
@@ -76,7 +76,7 @@ impl FiledTopics {
         }
     }
 
-    /// Files a filter. Tells from which revision on it is part of every one: an older one, or `next`.
+    /// Files a filter. Returns the first revision that includes it: an older one, or `next`.
     pub(crate) fn add(&mut self, filter: &Filter, next: Revision) -> (FiledFilter, Revision) {
         let want = self.wants.hold(Want::of(filter).bounded(self.bounds.names));
         let filed = FiledFilter { want, is_wide: !self.has_room(filter) };
@@ -86,13 +86,13 @@ impl FiledTopics {
         (filed, self.file(filter, filed, next))
     }
 
-    /// Takes a filter out.
+    /// Removes a filter.
     pub(crate) fn remove(&mut self, filter: &Filter, filed: FiledFilter) {
         self.unfile(filter, filed);
         self.wants.release(filed.want);
     }
 
-    /// Files a filter by its symbols for which there was no room before, if there is now.
+    /// Files a wide filter by its symbols if there is room now.
     pub(crate) fn refile(&mut self, filter: &Filter, filed: FiledFilter, next: Revision) -> FiledFilter {
         self.steps += 1;
         if !filed.is_wide || !self.has_room(filter) {
@@ -104,18 +104,17 @@ impl FiledTopics {
         narrow
     }
 
-    /// Whether a filter may find room for its symbols that found none: a quarter of it is free, and more than when all
-    /// were tried last.
+    /// Whether to try wide filters again: a quarter of the room is free, and more than at the last try.
     pub(crate) fn has_room_again(&self) -> bool {
         self.bytes < self.tried.min(self.bounds.topics / 4 * 3)
     }
 
-    /// All filters that found no room for their symbols were tried again.
+    /// All wide filters were tried again.
     pub(crate) fn tried(&mut self) {
         self.tried = self.bytes;
     }
 
-    /// Narrows unions that say more than is wanted, one at least, until `until` steps have been taken.
+    /// Narrows stale unions until `until` steps have been taken.
     pub(crate) fn narrow(&mut self, until: u64) {
         if self.has_freed && self.unions.has_room() {
             self.has_freed = false;
@@ -137,7 +136,7 @@ impl FiledTopics {
         self.steps
     }
 
-    /// A step was taken elsewhere.
+    /// Counts a step of the caller.
     pub(crate) fn step(&mut self) {
         self.steps += 1;
     }
@@ -150,7 +149,7 @@ impl FiledTopics {
         !self.changed.is_empty()
     }
 
-    /// How many bytes topics and unions take in messages, at most.
+    /// The most bytes that topics and unions take in messages.
     pub(crate) fn encoded(&self) -> usize {
         self.bytes + self.unions.bytes()
     }
@@ -165,7 +164,8 @@ impl FiledTopics {
         self.entries.is_empty() && self.bytes == 0 && self.unions.bytes() == 0 && self.wants.is_empty()
     }
 
-    /// The topics that are wanted differently since the last call, each with what is wanted, if anything.
+    /// The topics that have changed since the last call, each with its union; `None` if the topic is not wanted any
+    /// more.
     pub(crate) fn take_changed(&mut self) -> Vec<(Topic, Option<Arc<Want>>)> {
         let changed = std::mem::take(&mut self.changed).into_iter();
         changed
@@ -178,7 +178,7 @@ impl FiledTopics {
 
     fn has_room(&self, filter: &Filter) -> bool {
         let Some(symbols) = &filter.symbols else { return true };
-        // Most filters are small; what is known already needs no room.
+        // A quick upper bound is enough for most filters. Known topics need no room.
         let symbols: usize = symbols.iter().map(|symbol| symbol.as_str().len() + TOPIC).sum();
         let most: usize = filter.kinds.iter().map(|kind| kind.as_str().len()).sum::<usize>();
         let most = most * filter.symbols.as_ref().map_or(0, BTreeSet::len) + symbols * filter.kinds.len();
@@ -199,7 +199,7 @@ impl FiledTopics {
         included
     }
 
-    /// A filter wants a topic. Tells since which revision what it wants is part of every one.
+    /// Adds a want to a topic. Returns the first revision that includes it.
     fn want(&mut self, topic: Topic, grown: &mut Grown, next: Revision) -> Revision {
         let known = self.entries.get_mut(&topic);
         if let Some(entry) = &known
@@ -277,7 +277,7 @@ impl FiledTopics {
         }
         let held = unions.hold(&union);
         let is_widened = held != union;
-        // What found no room as it is may have become wider than it was, which nobody has been told yet.
+        // Without room, the union may have become wider than the one that the routers know. Then it stays as it is.
         if is_widened && Want::clone(&held).union(&entry.union) != *entry.union {
             unions.release(&held);
             self.widened.insert(topic);
@@ -285,7 +285,7 @@ impl FiledTopics {
         }
         let former = std::mem::replace(&mut entry.union, held);
         unions.release(&former);
-        // What is still wider than it should be is tried again when more room comes free.
+        // A union that is still widened is tried again when more room is free.
         if is_widened {
             self.widened.insert(topic.clone());
         } else {
@@ -298,13 +298,13 @@ impl FiledTopics {
     }
 }
 
-/// The unions that grow by one want, each looked up once, however many topics share it.
+/// The unions that grow by one want. Each is computed once for all topics that share it.
 #[derive(Debug)]
 struct Grown {
     number: u32,
     want: Arc<Want>,
-    /// By where the former union stands, or 0 for none: what it becomes, and whether it is wider than it should be. A
-    /// topic is looked at once, so what is looked up was there before, and nothing else stood where it stands.
+    /// By the address of the former union, 0 for none: the new union, and whether it was widened. The addresses stay
+    /// unique, since every topic is visited once and the former unions are alive until then.
     known: HashMap<usize, (Arc<Want>, bool)>,
 }
 
@@ -313,7 +313,7 @@ impl Grown {
         Self { number, want, known: HashMap::new() }
     }
 
-    /// Holds what a union becomes by this want.
+    /// Holds the union of `former` and this want.
     fn of(&mut self, former: Option<&Arc<Want>>, unions: &mut Unions, names: usize) -> (Arc<Want>, bool) {
         let key = former.map_or(0, place);
         if let Some((union, is_widened)) = self.known.get(&key) {
@@ -331,10 +331,10 @@ impl Grown {
     }
 }
 
-/// What a topic takes in messages beside its names, at most.
+/// The most bytes that a topic takes in messages besides its names.
 const TOPIC: usize = 8;
 
-/// What a topic takes of the budget: those without symbols are as few as there are kinds.
+/// The bytes of a topic that count for the bound. Topics without symbols are as few as the kinds, and do not count.
 fn bytes(topic: &Topic) -> usize {
     topic.symbol.as_ref().map_or(0, |_| topic.encoded())
 }

@@ -1,5 +1,5 @@
-//! Where events for one user go: to the user's home, to where they stray, and to every gateway that places users by
-//! another view. Asking for one user costs what there is to be found, not what there are of gateways.
+//! Finds the gateways for an event of one user: the home gateway, gateways where the user is a stray, and every gateway
+//! with another view. The cost of a lookup is the number of gateways found, not of all gateways.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 use crate::ids::{NodeRef, UserId};
 use crate::placement::{Homes, View, ViewId};
 
-/// What is known of users.
+/// The view of each gateway, and the strays.
 #[derive(Debug, Default)]
 pub(crate) struct Addressed {
     homes: Homes,
-    /// By which view each gateway places users.
+    /// The view of each gateway.
     views: HashMap<NodeRef, ViewId>,
-    /// The gateways whose view is another.
+    /// The gateways whose view differs from the router's.
     others: BTreeSet<NodeRef>,
     strays: HashMap<UserId, BTreeSet<NodeRef>>,
 }
 
 impl Addressed {
-    /// Places users by this view from now on.
+    /// Sets the router's view.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
         let homes = Homes::new(view);
         let id = homes.id();
@@ -30,8 +30,8 @@ impl Addressed {
         }
     }
 
-    /// `gateway` places users by this view.
-    pub(crate) fn see(&mut self, gateway: &NodeRef, view: ViewId) {
+    /// `gateway` uses this view.
+    pub(crate) fn set_view_of(&mut self, gateway: &NodeRef, view: ViewId) {
         if self.views.get(gateway) == Some(&view) {
             return;
         }
@@ -43,12 +43,12 @@ impl Addressed {
         }
     }
 
-    /// By which view `gateway` places users.
+    /// The view of `gateway`.
     pub(crate) fn view_of(&self, gateway: &NodeRef) -> Option<ViewId> {
         self.views.get(gateway).copied()
     }
 
-    /// A user who is at home elsewhere sits at `gateway`.
+    /// `user` is a stray at `gateway`.
     pub(crate) fn stray(&mut self, gateway: &NodeRef, user: &UserId) {
         if let Some(gateways) = self.strays.get_mut(user) {
             gateways.insert(gateway.clone());
@@ -57,7 +57,7 @@ impl Addressed {
         }
     }
 
-    /// A user does not stray to `gateway` any more.
+    /// `user` is no longer a stray at `gateway`.
     pub(crate) fn settle(&mut self, gateway: &NodeRef, user: &UserId) {
         if let Some(gateways) = self.strays.get_mut(user) {
             gateways.remove(gateway);
@@ -67,14 +67,14 @@ impl Addressed {
         }
     }
 
-    /// `gateway` is not known any more.
+    /// Removes `gateway`.
     pub(crate) fn forget<'u>(&mut self, gateway: &NodeRef, strays: impl IntoIterator<Item = &'u UserId>) {
         strays.into_iter().for_each(|user| self.settle(gateway, user));
         self.views.remove(gateway);
         self.others.remove(gateway);
     }
 
-    /// Calls `found` with every gateway that is to get what is addressed to `user`, each once.
+    /// Calls `found` once for every gateway that must get an event addressed to `user`.
     pub(crate) fn matching(&mut self, user: &UserId, mut found: impl FnMut(&NodeRef)) {
         let Self { homes, views, others, strays } = self;
         let home = homes.of(user).filter(|home| views.contains_key(*home) && !others.contains(*home));

@@ -1,4 +1,4 @@
-//! What a router knows of one gateway.
+//! What a router knows of one gateway's interest.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,25 @@ use super::SharedInterest;
 use crate::ids::{Millis, Revision};
 use crate::interest::Delta;
 
-/// What is known of one gateway.
+/// The interest of one gateway, and its announced revision.
 #[derive(Debug)]
 pub(crate) struct GatewayInterest {
-    /// Its interest at a revision; `None` until a snapshot came.
+    /// Its interest at a revision; `None` until a snapshot was received.
     pub(crate) interest: Option<(Revision, SharedInterest)>,
-    /// The most bytes that the interest takes, counting what deltas have said since it was measured.
+    /// The most bytes that the interest takes, including all deltas since it was measured.
     pub(crate) bytes: usize,
-    /// What it took when it was measured.
+    /// Its bytes when it was measured.
     pub(crate) measured: usize,
-    /// The highest revision it was heard to have.
+    /// The highest announced revision.
     pub(crate) announced: Revision,
-    /// Whether a snapshot told less than was announced since that was heard.
+    /// Whether a snapshot received after the announcement had a lower revision.
     pub(crate) doubted: bool,
-    /// Deltas beyond one that was missed, by the revision that they lead to.
+    /// Deltas that wait behind a missed one, by their revision.
     pub(crate) ahead: BTreeMap<Revision, Delta>,
     /// The most bytes that these take.
     pub(crate) ahead_bytes: usize,
-    pub(crate) heard: Millis,
+    /// When its last message was received.
+    pub(crate) last_seen: Millis,
 }
 
 impl GatewayInterest {
@@ -36,11 +37,11 @@ impl GatewayInterest {
             doubted: false,
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
-            heard: now,
+            last_seen: now,
         }
     }
 
-    /// The gateway was heard to have this revision.
+    /// The gateway announces this revision.
     pub(crate) fn announce(&mut self, revision: Revision) {
         if revision > self.announced {
             (self.announced, self.doubted) = (revision, false);
@@ -51,7 +52,7 @@ impl GatewayInterest {
         self.interest.as_ref().is_some_and(|(revision, _)| *revision >= self.announced)
     }
 
-    /// Lets go of the deltas that await a snapshot. Returns how many bytes they took.
+    /// Drops the waiting deltas. Returns their bytes.
     pub(crate) fn clear_ahead(&mut self) -> usize {
         self.ahead.clear();
         std::mem::take(&mut self.ahead_bytes)

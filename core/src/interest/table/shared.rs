@@ -1,5 +1,5 @@
-//! What one gateway told of its interest, kept so that others may hold it while it moves on: nothing is copied for
-//! them where it is told.
+//! One gateway's interest, stored so that replays can hold a revision while the interest advances, without a copy for
+//! each delta.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,34 +9,33 @@ use crate::ids::{NodeRef, UserId};
 use crate::interest::{Delta, Interest, InterestLookup, Topic, Want};
 use crate::placement::{Homes, ViewId};
 
-/// The most steps that gather. Everyone who holds the interest holds them too.
-const STEPS: usize = 64;
+/// The most deltas that are collected. Every holder of the interest holds them too.
+const MAX_DELTAS: usize = 64;
 
-/// An interest that is held by several: one revision of it, and the steps since.
+/// An interest with several holders: one revision of it, and the deltas since.
 #[derive(Clone, Debug, Default)]
 pub struct SharedInterest {
     base: Arc<Interest>,
-    steps: Vec<Arc<Delta>>,
-    /// How much the steps say.
-    gathered: usize,
+    deltas: Vec<Arc<Delta>>,
+    /// The number of entries in the deltas.
+    entries: usize,
 }
 
-/// An interest at its last step, to be looked up in. What the steps have changed stands beside what they started from:
-/// that is not copied, however much it is.
+/// An interest at its last revision, for lookups. The changes are stored beside the base, which is not copied.
 #[derive(Clone, Debug)]
 pub struct LatestInterest {
     base: Arc<Interest>,
-    /// What topics are wanted now; none if not any more.
+    /// The changed topics; `None` if a topic is not wanted any more.
     wants: BTreeMap<Topic, Option<Arc<Want>>>,
-    /// Who is a stray now, or is not any more.
+    /// The users who became strays (`true`), or are no longer strays.
     strays: BTreeMap<UserId, bool>,
-    /// Whether those of the base are strays still.
+    /// Whether the strays of the base still count.
     has_strays: bool,
     view: ViewId,
 }
 
 impl LatestInterest {
-    /// As [`Interest::admits`].
+    /// The same as [`Interest::admits`].
     #[must_use]
     pub fn admits(&self, event: &Event, gateway: &NodeRef, homes: &mut Homes) -> bool {
         let is_known = |user: &UserId| self.has_strays && self.base.strays.contains(user);
@@ -51,7 +50,7 @@ impl LatestInterest {
         .admits(event, gateway, homes)
     }
 
-    /// Takes a step as [`Interest::apply`] does.
+    /// Applies a delta as [`Interest::apply`] does.
     fn apply(&mut self, delta: &Delta) {
         self.view = delta.view;
         self.wants.extend(delta.unset.iter().map(|topic| (topic.clone(), None)));
@@ -66,26 +65,26 @@ impl LatestInterest {
 }
 
 impl SharedInterest {
-    /// An interest that others hold as it is here.
+    /// An interest without deltas.
     #[must_use]
     pub fn new(interest: Interest) -> Self {
-        Self { base: Arc::new(interest), steps: Vec::new(), gathered: 0 }
+        Self { base: Arc::new(interest), deltas: Vec::new(), entries: 0 }
     }
 
-    /// The interest at its last step. Takes a copy if others hold it at an earlier one.
+    /// The interest at its last revision. It is copied if others hold an earlier one.
     #[must_use]
     pub fn latest(mut self) -> Arc<Interest> {
-        self.take_steps();
+        self.apply_deltas();
         self.base
     }
 
-    /// The same, to be looked up in and not copied.
+    /// The same for lookups, without a copy.
     #[must_use]
     pub fn held(self) -> LatestInterest {
-        let Self { base, steps, .. } = self;
+        let Self { base, deltas, .. } = self;
         let (wants, strays, view) = (BTreeMap::new(), BTreeMap::new(), base.view);
         let mut latest = LatestInterest { base, wants, strays, has_strays: true, view };
-        steps.iter().for_each(|delta| latest.apply(delta));
+        deltas.iter().for_each(|delta| latest.apply(delta));
         latest
     }
 
@@ -94,27 +93,28 @@ impl SharedInterest {
         Arc::clone(&self.base)
     }
 
-    /// Those who stray, at the last step.
+    /// The strays at the last revision.
     pub(crate) fn strays(&mut self) -> Vec<UserId> {
-        self.take_steps();
+        self.apply_deltas();
         self.base.strays.iter().cloned().collect()
     }
 
-    /// Takes a step. While others hold the interest, steps gather until they are as much as a copy of it is, or many.
+    /// Adds a delta. While others hold the interest, deltas are collected until they are as large as a copy, or too
+    /// many.
     pub(crate) fn step(&mut self, delta: Arc<Delta>) {
-        self.gathered += delta.entries();
-        self.steps.push(delta);
-        let is_worth_a_copy = self.gathered > self.base.wants.len() + self.base.strays.len();
-        if is_worth_a_copy || self.steps.len() >= STEPS || Arc::get_mut(&mut self.base).is_some() {
-            self.take_steps();
+        self.entries += delta.entries();
+        self.deltas.push(delta);
+        let is_worth_a_copy = self.entries > self.base.wants.len() + self.base.strays.len();
+        if is_worth_a_copy || self.deltas.len() >= MAX_DELTAS || Arc::get_mut(&mut self.base).is_some() {
+            self.apply_deltas();
         }
     }
 
-    fn take_steps(&mut self) {
-        if !self.steps.is_empty() {
+    fn apply_deltas(&mut self) {
+        if !self.deltas.is_empty() {
             let base = Arc::make_mut(&mut self.base);
-            self.steps.drain(..).for_each(|delta| base.apply(&delta));
-            self.gathered = 0;
+            self.deltas.drain(..).for_each(|delta| base.apply(&delta));
+            self.entries = 0;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who wants which topic: an event looks up its kind and its symbol, and asks those gateways alone.
+//! Finds the gateways of a topic: an event looks up its kind and its symbol, and tests only those gateways.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::event::{Event, Kind};
 use crate::ids::{NodeRef, Symbol};
 use crate::interest::{Topic, Want};
 
-/// The gateways that want a topic, in order, each with what it wants of it.
+/// The gateways that want a topic, sorted, each with its want.
 type Wanting = Vec<(NodeRef, Arc<Want>)>;
 
 /// All topics.
@@ -23,7 +23,7 @@ struct OfKind {
 }
 
 impl TopicTable {
-    /// `gateway` wants a topic so.
+    /// Sets the want of `gateway` for a topic.
     pub(crate) fn set(&mut self, gateway: &NodeRef, topic: &Topic, want: &Arc<Want>) {
         let of_kind = self.kinds.entry(topic.kind.clone()).or_default();
         let wanting = match &topic.symbol {
@@ -36,7 +36,7 @@ impl TopicTable {
         }
     }
 
-    /// `gateway` does not want a topic any more.
+    /// `gateway` no longer wants a topic.
     pub(crate) fn unset(&mut self, gateway: &NodeRef, topic: &Topic) {
         let Some(of_kind) = self.kinds.get_mut(&topic.kind) else { return };
         match &topic.symbol {
@@ -55,7 +55,7 @@ impl TopicTable {
         }
     }
 
-    /// `gateway` wants nothing any more.
+    /// Removes `gateway`.
     pub(crate) fn forget(&mut self, gateway: &NodeRef) {
         self.kinds.retain(|_, of_kind| {
             remove(&mut of_kind.any, gateway);
@@ -67,7 +67,7 @@ impl TopicTable {
         });
     }
 
-    /// Calls `found` with every gateway that wants `event`, each once.
+    /// Calls `found` once for every gateway that wants `event`.
     pub(crate) fn matching(&self, event: &Event, mut found: impl FnMut(&NodeRef)) {
         let Some(of_kind) = self.kinds.get(&event.kind) else { return };
         for (gateway, want) in &of_kind.any {

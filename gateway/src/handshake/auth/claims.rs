@@ -1,4 +1,4 @@
-//! What a token says, held against the configuration and the time.
+//! Checks the claims of a token against the configuration and the time.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use tickwire_node::config::AuthConfig;
 use super::{AuthError, Identity, shown};
 use crate::shard::USUAL_WEIGHT;
 
-/// Reads the claims of a token whose signature is right.
+/// Reads the claims of a token whose signature was verified.
 pub(crate) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConfig) -> Result<Identity, AuthError> {
     let AuthConfig { leeway, audience, issuer, .. } = config;
     let claim = |name: &'static str| (name, claims.get(name).filter(|value| !value.is_null()));
-    let expires = date(claim("exp"))?.ok_or_else(|| wrong("exp", "is missing: a token must say when it expires"))?;
+    let expires = date(claim("exp"))?.ok_or_else(|| wrong("exp", "is missing: a token must have an expiry"))?;
     if now >= expires.saturating_add(*leeway) {
         return Err(AuthError::Expired(now.saturating_sub(expires)));
     }
@@ -25,7 +25,7 @@ pub(crate) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConf
     one_of(claim("aud"), audience, "auth.audience")?;
     one_of(claim("iss"), issuer, "auth.issuer")?;
     let user = text(claim("sub"))?.ok_or_else(|| wrong("sub", "is missing: it names the user"))?;
-    let user = UserId::new(user).map_err(|error| wrong("sub", format!("is not a user: {error}")))?;
+    let user = UserId::new(user).map_err(|error| wrong("sub", format!("is not a valid user name: {error}")))?;
     let plan = text(claim("plan"))?.map(str::to_owned);
     Ok(Identity { user, plan, weight: weight(claim("weight"))?, expires: Some(expires) })
 }
@@ -36,8 +36,8 @@ fn wrong(claim: &'static str, problem: impl Into<String>) -> AuthError {
     AuthError::Claim { claim, problem: problem.into() }
 }
 
-/// A time since 1970 (RFC 7519, NumericDate: seconds, with a fraction or not). Times before that are the beginning of
-/// it, and those beyond all clocks never come.
+/// A time since 1970 (RFC 7519, NumericDate: seconds, with a fraction or not). A negative time is read as 0, and one
+/// that is too large as [`Duration::MAX`].
 fn date((name, value): Claim<'_>) -> Result<Option<Duration>, AuthError> {
     let Some(value) = value else { return Ok(None) };
     let seconds = match (value.as_u64(), value.as_f64()) {
@@ -59,7 +59,7 @@ fn text((name, value): Claim<'_>) -> Result<Option<&str>, AuthError> {
     }
 }
 
-/// Where the configuration names any, the claim, a text or a list of texts, must have one of them.
+/// If the configuration names allowed values, the claim (a text or a list of texts) must have one of them.
 fn one_of((name, value): Claim<'_>, allowed: &[String], key: &str) -> Result<(), AuthError> {
     if allowed.is_empty() {
         return Ok(());
@@ -68,12 +68,12 @@ fn one_of((name, value): Claim<'_>, allowed: &[String], key: &str) -> Result<(),
     match value {
         Some(Value::Array(list)) if list.iter().any(is_allowed) => Ok(()),
         Some(value) if is_allowed(value) => Ok(()),
-        Some(value) => Err(wrong(name, format!("is {}, which is not what this gateway takes ({key})", shown(value)))),
-        None => Err(wrong(name, format!("is missing, and this gateway asks for it ({key})"))),
+        Some(value) => Err(wrong(name, format!("is {}, which this gateway does not accept ({key})", shown(value)))),
+        None => Err(wrong(name, format!("is missing, and this gateway requires it ({key})"))),
     }
 }
 
-/// JSON has one type of number: `2.0` is a weight.
+/// The weight. JSON has only one type of number, so `2.0` is a valid weight.
 fn weight((name, value): Claim<'_>) -> Result<u8, AuthError> {
     let Some(value) = value else { return Ok(USUAL_WEIGHT) };
     let number = value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=255.0).contains(number));

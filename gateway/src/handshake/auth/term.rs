@@ -1,14 +1,15 @@
-//! How long a session may go on with its token. Pure: the time of day is passed in.
+//! How long a session may continue with its token. Pure: the time of day is passed in.
 //!
-//! The wall clock alone decides, and it may be set at any time. So nothing is computed ahead of it: the shard looks at
-//! each heartbeat, and when [`TokenTerm::wait`] says that something will be due if the clock goes on as it is.
+//! Only the wall clock decides, and somebody may set it at any time. So no deadline is fixed in advance: the shard
+//! checks the token at each heartbeat, and after the time that [`TokenTerm::wait`] returns.
 
 use std::time::Duration;
 
-/// The longest time before its expiry at which a token's end is announced.
+/// The longest time between the notice and the expiry of a token.
 const LONGEST_NOTICE: Duration = Duration::from_secs(60);
 
-/// Which part of what was left of a token when it came is the time for a new one.
+/// The notice is sent when the time left is the token's lifetime at its arrival divided by this, or earlier (see
+/// [`LONGEST_NOTICE`]).
 const NOTICE_PART: u32 = 4;
 
 /// What is due.
@@ -16,35 +17,36 @@ const NOTICE_PART: u32 = 4;
 pub(crate) enum TermDue {
     /// Nothing for now.
     Nothing,
-    /// The client is to be told that its token expires.
+    /// Notify the client that its token expires soon.
     Notice,
-    /// The token is not good any more.
+    /// The token is no longer valid.
     End,
 }
 
-/// The life of a session's token. All times are since 1970.
+/// The validity of a session's token. All times are since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenTerm {
     expires: Duration,
-    /// When its end is to be announced; `None` once it was.
+    /// When the notice is due; `None` after it was sent.
     notice: Option<Duration>,
 }
 
 impl TokenTerm {
-    /// A token that comes at `now`. Its end is announced a minute ahead, a short one's when a quarter of it is left.
+    /// A token that is received at `now`. The notice is due a minute before the expiry, or when a quarter of the time
+    /// is left if that is later.
     pub(crate) fn new(now: Duration, expires: Duration) -> Self {
         let ahead = (expires.saturating_sub(now) / NOTICE_PART).min(LONGEST_NOTICE);
         Self { expires, notice: Some(expires.saturating_sub(ahead)) }
     }
 
-    /// Another token takes its place. One that expires at the same time is announced only once.
+    /// Replaces the token. If the new one expires at the same time, no second notice is sent.
     pub(crate) fn renew(&mut self, now: Duration, expires: Duration) {
         if expires != self.expires {
             *self = Self::new(now, expires);
         }
     }
 
-    /// What is due at `now`, with a token good for `leeway` beyond its expiry.
+    /// What is due at `now`. The token is valid for `leeway` after its expiry.
     pub(crate) fn look(&mut self, now: Duration, leeway: Duration) -> TermDue {
         if self.is_over(now, leeway) {
             return TermDue::End;
@@ -55,7 +57,7 @@ impl TokenTerm {
         }
     }
 
-    /// Whether the token is not good any more.
+    /// Whether the token is no longer valid.
     pub(crate) fn is_over(&self, now: Duration, leeway: Duration) -> bool {
         now >= self.expires.saturating_add(leeway)
     }
@@ -65,7 +67,7 @@ impl TokenTerm {
         self.notice.unwrap_or_else(|| self.expires.saturating_add(leeway)).saturating_sub(now)
     }
 
-    /// How long the token is still good for, leeway aside.
+    /// How long the token is still valid, without the leeway.
     pub(crate) fn left(&self, now: Duration) -> Duration {
         self.expires.saturating_sub(now)
     }
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokens_end_is_announced_once_and_then_comes() {
+    fn expiry_is_announced_once_before_the_token_ends() {
         let mut term = TokenTerm::new(at(0), at(3_600));
         assert_eq!(term.wait(at(0), LEEWAY), Duration::from_secs(3_540));
         assert_eq!(term.look(at(3_539), LEEWAY), TermDue::Nothing);
@@ -94,17 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn a_short_life_is_announced_when_a_quarter_of_it_is_left() {
+    fn expiry_of_a_short_token_is_announced_when_a_quarter_is_left() {
         let mut term = TokenTerm::new(at(0), at(8));
         assert_eq!((term.look(at(5), LEEWAY), term.look(at(6), LEEWAY)), (TermDue::Nothing, TermDue::Notice));
-        // One that was taken after its expiry, within the leeway.
+        // A token that was accepted after its expiry, within the leeway.
         let mut term = TokenTerm::new(at(2), at(0));
         assert_eq!((term.wait(at(2), LEEWAY), term.look(at(2), LEEWAY)), (Duration::ZERO, TermDue::Notice));
         assert_eq!((term.wait(at(2), LEEWAY), term.left(at(2))), (Duration::from_secs(3), Duration::ZERO));
     }
 
     #[test]
-    fn a_new_token_is_announced_anew_and_the_same_again_is_not() {
+    fn new_token_is_announced_again_but_not_one_with_the_same_expiry() {
         let mut term = TokenTerm::new(at(0), at(100));
         assert_eq!(term.look(at(80), LEEWAY), TermDue::Notice);
         term.renew(at(80), at(100));
@@ -112,13 +114,13 @@ mod tests {
         term.renew(at(81), at(1_000));
         assert_eq!(term.look(at(200), LEEWAY), TermDue::Nothing);
         assert_eq!(term.look(at(940), LEEWAY), TermDue::Notice);
-        // A shorter one is taken as well.
+        // A token that expires sooner replaces it as well.
         term.renew(at(940), at(950));
         assert_eq!(term.look(at(955), LEEWAY), TermDue::End);
     }
 
     #[test]
-    fn a_clock_that_is_set_is_followed_both_ways() {
+    fn clock_set_forward_or_back_is_followed() {
         let mut term = TokenTerm::new(at(0), at(3_600));
         assert_eq!(term.look(at(10_000), LEEWAY), TermDue::End);
         assert_eq!(term.look(at(1), LEEWAY), TermDue::Nothing);
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_all_times_never_ends() {
+    fn token_with_the_largest_expiry_never_ends() {
         let mut term = TokenTerm::new(at(0), Duration::MAX);
         assert_eq!(term.look(at(u64::from(u32::MAX)), LEEWAY), TermDue::Nothing);
         assert!(term.wait(at(0), LEEWAY) > Duration::from_secs(1 << 62));

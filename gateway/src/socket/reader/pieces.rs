@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 
-/// A stream that has these pieces, one at a time, and then nothing yet.
+/// A stream that returns these pieces, one at a time, and then `WouldBlock`.
 pub(super) struct Pieces(pub(super) VecDeque<Vec<u8>>);
 
 impl Read for Pieces {

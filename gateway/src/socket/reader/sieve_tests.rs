@@ -16,7 +16,7 @@ fn frame(first: u8, payload: usize) -> Vec<u8> {
         126..=0xffff => frame.extend([&[0x80 | 126], &(payload as u16).to_be_bytes()[..]].concat()),
         _ => frame.extend([&[0x80 | 127], &(payload as u64).to_be_bytes()[..]].concat()),
     }
-    // Mask and payload look like headers, to be taken for such where the count is wrong.
+    // Mask and payload look like headers, so that a wrong count reads them as headers.
     frame.extend(vec![0x81; payload + 4]);
     frame
 }
@@ -39,8 +39,8 @@ fn message() -> impl Strategy<Value = Vec<(u8, usize)>> {
     })
 }
 
-/// What passes of messages: all but the frames of one that is too large, from the one on that makes it so. `None` stands
-/// where the stream pauses.
+/// What the filter passes: all frames but those of a message that is too large, from the one on that makes it too
+/// large. `None` means a pause of the stream.
 fn expected(messages: &[Vec<(u8, usize)>]) -> Vec<Option<Vec<u8>>> {
     let mut passes = Vec::new();
     for frames in messages {
@@ -59,25 +59,25 @@ fn expected(messages: &[Vec<(u8, usize)>]) -> Vec<Option<Vec<u8>>> {
     passes
 }
 
-/// All that comes of a stream, with `None` where it pauses.
-fn all(sieve: &mut OversizeFilter, stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
-    let (mut pace, mut dry) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false);
-    let mut stream = Paced { stream, pace: &mut pace, dry: &mut dry };
-    let mut came: Vec<Option<Vec<u8>>> = Vec::new();
+/// Everything that the filter passes, with `None` for a pause.
+fn all(filter: &mut OversizeFilter, stream: Pieces, room: usize) -> Vec<Option<Vec<u8>>> {
+    let (mut pace, mut is_drained) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false);
+    let mut stream = Paced { stream, pace: &mut pace, is_drained: &mut is_drained };
+    let mut passed: Vec<Option<Vec<u8>>> = Vec::new();
     let mut buffer = vec![0; room];
     loop {
-        match sieve.read(&mut stream, &mut buffer) {
-            Ok(read) => match came.last_mut() {
+        match filter.read(&mut stream, &mut buffer) {
+            Ok(read) => match passed.last_mut() {
                 Some(Some(bytes)) => bytes.extend(&buffer[..read]),
-                _ => came.push(Some(buffer[..read].to_vec())),
+                _ => passed.push(Some(buffer[..read].to_vec())),
             },
-            Err(_) if sieve.take_too_large() => came.push(None),
-            Err(_) => return came,
+            Err(_) if filter.take_too_large() => passed.push(None),
+            Err(_) => return passed,
         }
     }
 }
 
-/// The same with what passes between two pauses in one piece.
+/// The same, with the bytes between two pauses in one piece.
 fn joined(passes: Vec<Option<Vec<u8>>>) -> Vec<Option<Vec<u8>>> {
     let mut joined: Vec<Option<Vec<u8>>> = Vec::new();
     for pass in passes {
@@ -90,9 +90,9 @@ fn joined(passes: Vec<Option<Vec<u8>>>) -> Vec<Option<Vec<u8>>> {
 }
 
 proptest! {
-    /// However the bytes are cut, what is too large and nothing else is taken out, and told where it stood.
+    /// Only too large messages are removed and reported at their places, in any pieces of the stream.
     #[test]
-    fn what_is_too_large_is_taken_out_and_nothing_else(
+    fn only_too_large_messages_are_removed(
         messages in prop::collection::vec(message(), 0..6),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         room in 16..600_usize,
@@ -105,42 +105,42 @@ proptest! {
         let mut pieces: VecDeque<Vec<u8>> = cuts.windows(2).map(|cut| bytes[cut[0]..cut[1]].to_vec()).collect();
         pieces.retain(|piece| !piece.is_empty());
         let read = if back { pieces.pop_front().unwrap_or_default() } else { Vec::new() };
-        let mut sieve = OversizeFilter::new(MAX as usize, !one_by_one, read);
-        prop_assert_eq!(all(&mut sieve, Pieces(pieces), room), joined(expected(&messages)));
-        prop_assert!(!sieve.pauses && sieve.behind.capacity() == 0);
+        let mut filter = OversizeFilter::new(MAX as usize, !one_by_one, read);
+        prop_assert_eq!(all(&mut filter, Pieces(pieces), room), joined(expected(&messages)));
+        prop_assert!(!filter.pauses && filter.behind.capacity() == 0);
     }
 }
 
 #[test]
-fn what_is_beyond_all_bounds_is_left_to_the_reader() {
+fn huge_messages_are_left_to_the_reader() {
     let huge = |first: u8, masked: u8| [&[first, masked | 127][..], &(OversizeFilter::MOST + 1).to_be_bytes()].concat();
     for header in [huge(0x82, 0x80), huge(0x82, 0), [&[0x82, 127][..], &2_000_u64.to_be_bytes()].concat()] {
-        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
-        assert_eq!(all(&mut sieve, Pieces([header.clone()].into()), 512), [Some(header)]);
+        let mut filter = OversizeFilter::new(MAX as usize, true, Vec::new());
+        assert_eq!(all(&mut filter, Pieces([header.clone()].into()), 512), [Some(header)]);
     }
 }
 
 #[test]
 fn frames_that_break_the_protocol_are_left_to_the_reader() {
-    // A continuation of nothing, a message within another, an opcode without a meaning, and a bit for compression.
+    // A continuation without a message, a message within another, an undefined opcode, and the bit for compression.
     for frames in [vec![(0x80, 2_000)], vec![(0x01, 10), (0x81, 2_000)], vec![(0x83, 2_000)], vec![(0xc1, 2_000)]] {
         let bytes: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, *payload)).collect();
-        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
-        assert_eq!(all(&mut sieve, Pieces([bytes.clone()].into()), 512), [Some(bytes)]);
+        let mut filter = OversizeFilter::new(MAX as usize, true, Vec::new());
+        assert_eq!(all(&mut filter, Pieces([bytes.clone()].into()), 512), [Some(bytes)]);
     }
 }
 
-/// Fragments of what is let go end like those of what is kept: after so many, and after so many bytes.
+/// A skipped message has the same limits as others: a number of fragments, and a number of bytes.
 #[test]
-fn what_is_let_go_has_an_end() {
+fn filter_gives_up_on_a_skipped_message_that_does_not_end() {
     for (fragment, count, least) in [(1, 2 * MAX_FRAGMENTS as usize, 1_000 * 7), (70_000, 300, 230 * 70_000)] {
         let fragments = std::iter::repeat_n(frame(0x00, fragment), count);
         let pieces = Pieces([frame(0x01, 2_000)].into_iter().chain(fragments).collect());
-        let mut sieve = OversizeFilter::new(MAX as usize, true, Vec::new());
-        let (mut pace, mut dry, mut buffer) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false, [0; 512]);
-        let mut stream = Paced { stream: pieces, pace: &mut pace, dry: &mut dry };
-        assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.take_too_large() && !sieve.gives_up());
-        assert!(sieve.read(&mut stream, &mut buffer).is_err() && sieve.gives_up());
+        let mut filter = OversizeFilter::new(MAX as usize, true, Vec::new());
+        let (mut pace, mut is_drained, mut buffer) = (ReadBudget::of_a_turn(u32::MAX, u32::MAX), false, [0; 512]);
+        let mut stream = Paced { stream: pieces, pace: &mut pace, is_drained: &mut is_drained };
+        assert!(filter.read(&mut stream, &mut buffer).is_err() && filter.take_too_large() && !filter.gives_up());
+        assert!(filter.read(&mut stream, &mut buffer).is_err() && filter.gives_up());
         let left: usize = stream.stream.0.iter().map(Vec::len).sum();
         assert!(left > 0 && stream.pace.allowance() < u32::MAX as usize - least, "{left} bytes are left");
     }

@@ -1,4 +1,4 @@
-//! The engine's decisions, without an engine.
+//! The decisions of the routing, without an engine.
 
 use super::*;
 use crate::ownership::tenancy::Mark;
@@ -60,12 +60,12 @@ fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> 
 }
 
 #[test]
-fn what_a_former_tenure_still_reads_changes_nothing() {
+fn reports_of_a_former_tenure_change_nothing() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.read(events(1, 11..=12));
     assert!(routing.disown(tenure(1)));
-    // The lease was lost while the process stood still: what was read meanwhile is not claimed.
+    // The lease was lost while the process was paused: what was read meanwhile is not in any section.
     routing.read(events(1, 13..=14));
     assert_eq!((routing.checkpoints(), taken(&mut routing, &gateway)), (SourceCheckpoints::new(), vec![]));
     routing.own(tenure(2), Seq(20));
@@ -85,7 +85,7 @@ fn what_a_former_tenure_still_reads_changes_nothing() {
 }
 
 #[test]
-fn a_renewed_stream_is_claimed_from_its_new_tenures_on() {
+fn new_epoch_is_routed_from_its_new_tenures_on() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.read(events(1, 11..=12));
@@ -97,7 +97,7 @@ fn a_renewed_stream_is_claimed_from_its_new_tenures_on() {
 }
 
 #[test]
-fn what_cannot_be_read_any_more_is_skipped_and_told() {
+fn skipped_range_leaves_a_gap_and_a_stuck_source_is_reported() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.read(events(1, 11..=11));
@@ -112,7 +112,7 @@ fn what_cannot_be_read_any_more_is_skipped_and_told() {
 }
 
 #[test]
-fn an_urgent_event_does_not_wait_for_the_window() {
+fn urgent_event_does_not_wait_for_the_window() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.take(Millis(100), &gateway, false);
@@ -127,26 +127,26 @@ fn an_urgent_event_does_not_wait_for_the_window() {
 }
 
 #[test]
-fn how_far_members_have_come_is_handed_on_and_what_others_say_is_not() {
+fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
     let (mut routing, gateway) = routing();
-    let said = |gateway: &NodeRef, epoch_id: u64, through: u64| {
+    let beat = |gateway: &NodeRef, epoch_id: u64, through: u64| {
         let last = Some((Seq(through - 1), Timestamp(7)));
         let reached = Some(reached::GatewayCoverage { epoch_id: EpochId(epoch_id), through: Seq(through), last });
         InterestMessage::Beat(InterestBeat { gateway: gateway.clone(), revision: Revision(1), reached })
     };
-    let told = |epoch_id: u64, through: u64| {
+    let expected = |epoch_id: u64, through: u64| {
         let mark = Some(Mark { seq: Seq(through - 1), stored: 7 });
         Some(Checkpoint { checkpoint: Seq(through), epoch_id: EpochId(epoch_id), mark })
     };
-    routing.hear(Millis(0), said(&gateway, 1, 90));
-    assert_eq!(routing.take_witnessed(), None, "no member yet");
+    routing.hear(Millis(0), beat(&gateway, 1, 90));
+    assert_eq!(routing.take_witnessed(), None, "not a member yet");
     let member = Member { node: gateway.clone(), role: Role::Gateway, weight: 1, draining: false };
     routing.set_view(Arc::new(View { version: 1, members: vec![member] }));
-    routing.hear(Millis(0), said(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
-    routing.hear(Millis(0), said(&gateway, u64::MAX, 95));
-    assert_eq!(routing.take_witnessed(), None, "a stranger, and a life that cannot be");
+    routing.hear(Millis(0), beat(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
+    routing.hear(Millis(0), beat(&gateway, u64::MAX, 95));
+    assert_eq!(routing.take_witnessed(), None, "a gateway that is not a member, and an impossible epoch");
     for (epoch_id, through) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
-        routing.hear(Millis(0), said(&gateway, epoch_id, through));
+        routing.hear(Millis(0), beat(&gateway, epoch_id, through));
     }
-    assert_eq!((routing.take_witnessed(), routing.take_witnessed()), (told(2, 10), None));
+    assert_eq!((routing.take_witnessed(), routing.take_witnessed()), (expected(2, 10), None));
 }

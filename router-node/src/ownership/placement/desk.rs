@@ -1,4 +1,4 @@
-//! One lease: what is known of it, what is under way, and whether it is owned.
+//! One lease: its last known content, the operation in progress, and whether it is owned.
 
 use super::super::tenancy::{Checkpoint, SeenLease};
 use super::{PlacementTiming, SourceProgress};
@@ -8,27 +8,27 @@ use tickwire_core::backoff::Backoff;
 use tickwire_core::ids::{EpochId, Millis, NodeRef};
 use tickwire_node::lease::LeaseRead;
 
-/// How often a lease is looked at that may soon be taken, in milliseconds.
-const LOOK_SOON: u64 = 100;
+/// How often a lease is read that may soon be taken, in milliseconds.
+const READ_SOON: u64 = 100;
 
-/// How often any other lease is looked at, at most and at least: four times in its life.
-const LOOK_LEAST: u64 = 500;
+/// The longest interval at which any other lease is read; otherwise a quarter of its time to live.
+const READ_LEAST: u64 = 500;
 
 /// The pause after an operation that was not answered.
 pub(super) const RETRY: u64 = 100;
 
-/// For how long a lease has to be free before its heir takes it: who should have it has come to it by then, even if it
-/// had to wait for the interest of gateways.
+/// How long a lease must be free before its heir takes it: by then the router of the ring has taken it, even if that
+/// one had to wait for the interest of gateways.
 const ORPHANED: u64 = 700;
 
-/// How much longer anyone else waits than who should have it.
+/// How much longer any other router waits than the heir.
 const ANYONE: u64 = 300;
 
-/// How much longer to wait for the interest of gateways that do not tell it. Without it everything would have to be read
-/// again for them; but that is better than an owner that does not come.
+/// How much longer to wait for the interest of gateways that do not send it. Without it the range must be read again
+/// for them later, but that is better than no owner.
 const INTEREST_PATIENCE: u64 = 500;
 
-/// For how long a source is kept that the ring does not give us; doubled each time that nobody has taken it in between.
+/// How long a source is kept that the ring does not give us; doubled each time that no other router has taken it since.
 const KEEP: Backoff = Backoff { first: 2_000, most: 16_000 };
 
 /// One lease.
@@ -37,25 +37,25 @@ pub(super) struct LeaseDesk {
     pub(super) hold: LeaseHold,
     pub(super) busy: Option<KvOperation>,
     pub(super) seen: Option<SeenLease>,
-    pub(super) look_at: Millis,
-    /// Whether it has been written since it was seen, by us, or was to be: it has to be seen again.
+    pub(super) read_at: Millis,
+    /// Whether we have written it, or tried to, since it was read: it must be read again.
     pub(super) is_spent: bool,
     is_wanted: bool,
     /// Until when it is kept although the ring does not give it to us.
     kept_until: Millis,
-    /// How often it was taken against the ring, one time after the other.
+    /// How often in a row it was taken against the ring.
     adoptions: u32,
 }
 
-/// Whether it is owned.
+/// Whether the lease is owned.
 #[derive(Debug, Default)]
 pub(super) enum LeaseHold {
-    /// It is not.
+    /// Not owned.
     #[default]
     Away,
-    /// It is.
+    /// Owned.
     Held(OwnedLease),
-    /// It is being given back, at once when the engine has told how far it came.
+    /// Being given back, as soon as the engine has returned the checkpoint.
     Leaving { held: OwnedLease, reached: Option<SourceProgress> },
 }
 
@@ -65,24 +65,24 @@ pub(super) struct OwnedLease {
     pub(super) tenure: Tenure,
     pub(super) revision: u64,
     pub(super) reached: SourceProgress,
-    /// When it is to be renewed, or if in doubt, read.
+    /// When it is to be renewed, or read if in doubt.
     pub(super) renew_at: Millis,
     /// Whether the last write was refused or not answered.
     pub(super) in_doubt: bool,
 }
 
-/// What is under way at KV.
+/// The operation in progress at KV.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KvOperation {
-    /// It is looked at.
-    Looking,
-    /// It is read to find out who has written it.
+    /// A read.
+    Reading,
+    /// A read to find out who has written it.
     Settling,
-    /// It is being taken.
+    /// A write that takes it.
     Taking(TenureStart),
-    /// It is being renewed.
+    /// A write that renews it.
     Writing,
-    /// It is being given back.
+    /// A write that gives it back.
     Freeing,
 }
 
@@ -104,7 +104,7 @@ impl OwnedLease {
         Self { tenure, revision, reached, renew_at, in_doubt: false }
     }
 
-    /// It was read and published up to there.
+    /// Notes that it was read and published up to `reached`.
     pub(super) fn reach(&mut self, reached: SourceProgress) {
         let SourceProgress { checkpoint, mark } = reached;
         self.reached =
@@ -113,18 +113,18 @@ impl OwnedLease {
 }
 
 impl LeaseDesk {
-    /// Whether the ring gives it to us.
-    pub(super) fn want(&mut self, now: Millis, is_wanted: bool) {
+    /// Sets whether the ring gives it to us.
+    pub(super) fn set_wanted(&mut self, now: Millis, is_wanted: bool) {
         if is_wanted {
             self.adoptions = 0;
             if !self.is_wanted {
-                self.look_at = now;
+                self.read_at = now;
             }
         }
         self.is_wanted = is_wanted;
     }
 
-    /// It was read.
+    /// Takes the result of a read.
     pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, pace: PlacementTiming) {
         self.is_spent = false;
         match &mut self.seen {
@@ -134,37 +134,37 @@ impl LeaseDesk {
                 if is_others && read.revision > seen.read.revision && matches!(self.hold, LeaseHold::Away) {
                     self.adoptions = 0;
                 }
-                seen.see(now, read, look_pace(pace) + LOOK_SOON, pace.ttl);
+                seen.see(now, read, read_interval(pace) + READ_SOON, pace.ttl);
             }
             None => self.seen = Some(SeenLease::new(now, read)),
         }
     }
 
-    /// It could not be read.
+    /// Notes that the read failed.
     pub(super) fn retry(&mut self, now: Millis) {
         match &mut self.hold {
             LeaseHold::Held(held) | LeaseHold::Leaving { held, reached: None } => held.renew_at = now.plus(RETRY),
-            // It cannot be given back: it will become stale.
+            // It could not be given back: it will become stale.
             LeaseHold::Leaving { reached: Some(_), .. } => self.hold = LeaseHold::Away,
-            LeaseHold::Away => self.look_at = now.plus(RETRY),
+            LeaseHold::Away => self.read_at = now.plus(RETRY),
         }
     }
 
-    /// Whether it is time to look at it. Counts as looked at, then.
-    pub(super) fn is_look_due(&mut self, now: Millis, pace: PlacementTiming) -> bool {
-        let is_due = self.look_at <= now;
+    /// Whether it is time to read it. If so, the next read is scheduled.
+    pub(super) fn is_read_due(&mut self, now: Millis, pace: PlacementTiming) -> bool {
+        let is_due = self.read_at <= now;
         if is_due {
             let is_free = |seen: &SeenLease| {
                 let owner = seen.read.record.as_ref().and_then(|record| record.owner.as_ref());
                 owner.is_none() && !seen.read.is_unreadable || seen.quiet >= pace.ttl / 2
             };
             let is_soon = self.is_wanted || self.seen.as_ref().is_none_or(is_free);
-            self.look_at = now.plus(if is_soon { LOOK_SOON } else { look_pace(pace) });
+            self.read_at = now.plus(if is_soon { READ_SOON } else { read_interval(pace) });
         }
         is_due
     }
 
-    /// The lease as it was read, if it is ours to take.
+    /// The lease as it was read, if we may take it.
     pub(super) fn takeable(
         &self,
         pace: PlacementTiming,
@@ -180,16 +180,16 @@ impl LeaseDesk {
         let quiet = match (is_free, is_wanted) {
             (true, true) => uninformed,
             (false, true) => pace.ttl + uninformed,
-            // Whoever should have it by our view does not take it.
+            // The router of the ring, in our view, does not take it.
             (true, false) => ORPHANED + if is_heir(None) { 0 } else { ANYONE },
             (false, false) => pace.ttl + uninformed.max(if is_heir(owner) { 0 } else { ANYONE }),
         };
         (seen.quiet >= quiet).then_some(seen)
     }
 
-    /// It is ours.
+    /// Notes that it is ours.
     pub(super) fn take(&mut self, now: Millis, held: OwnedLease) {
-        // For how long it had no owner before says nothing of the time after.
+        // The time that it was without an owner before does not count any more.
         if let Some(seen) = &mut self.seen {
             seen.quiet = 0;
         }
@@ -214,7 +214,7 @@ impl LeaseDesk {
     }
 }
 
-/// How often a lease is looked at that is another's.
-fn look_pace(pace: PlacementTiming) -> u64 {
-    (pace.ttl / 4).clamp(LOOK_SOON, LOOK_LEAST)
+/// How often the lease of another router is read.
+fn read_interval(pace: PlacementTiming) -> u64 {
+    (pace.ttl / 4).clamp(READ_SOON, READ_LEAST)
 }

@@ -1,0 +1,405 @@
+//! `tickwire bench failover`: how long clients wait for what is new when nodes die, whether anything is missing, and how
+//! fast the past is read.
+//!
+//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and a
+//! producer that numbers its events. One after the other a router is killed, the clients' gateway is killed, the next
+//! one is told to stop; each client's numbers have to be whole in the end. Then the one router that is left reads the
+//! stream again at the pace that it is configured to (`replays`), while live events go on; and a router without such a
+//! bound takes its place and does it as fast as it can.
+
+mod listeners;
+mod replays;
+
+use rand::Rng;
+use serde::Serialize;
+use serde_json::json;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tickwire_client::ClientError;
+use tickwire_node::clock::wall_clock;
+use tickwire_node::nats::{Nats, NatsError};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::cores::Cores;
+use super::report::Machine;
+use super::server::{BenchServer, BenchServerError};
+use listeners::{ListenedSince, Listeners};
+use replays::PastError;
+use tickwire_command::args::NatsArgs;
+use tickwire_command::progress::Progress;
+use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
+
+/// How many symbols the events are about, in turn.
+pub(super) const SYMBOLS: u64 = 100;
+
+/// How many clients there are, and how many events a second, unless told otherwise.
+const CLIENTS: u32 = 2_000;
+const RATE: f64 = 200.0;
+
+/// How long is looked at before anything happens, and after a router has died.
+const CALM: Duration = Duration::from_secs(4);
+const AFTER_ROUTER: Duration = Duration::from_secs(8);
+
+/// How long all clients may take to be elsewhere.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many events are read again.
+const REPLAYED: u64 = 100_000;
+
+/// How many events wait for the stream's word.
+const WINDOW: usize = 1_024;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FailoverError {
+    #[error(transparent)]
+    Server(#[from] BenchServerError),
+    #[error("the clients cannot connect: {0}")]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Config(#[from] tickwire_node::config::ConfigError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("events cannot be published: {0}")]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Replay(#[from] PastError),
+    #[error("no ports for the gateways: {0}")]
+    Ports(std::io::Error),
+    #[error("after {DEADLINE:?} {left} of {of} clients have not caught up; the first of them says: {reason}")]
+    Late { left: usize, of: usize, reason: String },
+    #[error("a task has ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What was seen. Times are in seconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailoverFigures {
+    pub(crate) clients: u32,
+    pub(crate) events_a_second: f64,
+    pub(crate) published: u64,
+    pub(crate) expected: u64,
+    pub(crate) missing: u64,
+    pub(crate) doubled: u64,
+    pub(crate) gaps: u64,
+    /// The longest that an event took which was published after a router was killed.
+    pub(crate) router_killed: f64,
+    /// Until the last client had resumed after its gateway was killed, and the same beside each client's own pauses.
+    pub(crate) gateway_killed: f64,
+    pub(crate) gateway_killed_beside_pauses: f64,
+    /// Requests for replays that this took.
+    pub(crate) replay_requests: u64,
+    /// Until the last client had left a gateway that was told to stop, and resumed.
+    pub(crate) gateway_drained: f64,
+    /// How fast one router reads the stream again: without a bound, and as it is configured.
+    pub(crate) replayed_a_second: f64,
+    pub(crate) paced_replay_a_second: f64,
+    /// Latency of live events, p99, before and during the latter.
+    pub(crate) live_p99: f64,
+    pub(crate) live_p99_during_replay: f64,
+}
+
+/// A bar, what was seen, and whether that is within.
+struct FailoverBar {
+    what: &'static str,
+    bar: String,
+    seen: String,
+    met: bool,
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Failover<'a> {
+    pub(crate) clients: Option<u32>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) cores: &'a Cores,
+    pub(crate) sets: &'a [String],
+}
+
+impl Failover<'_> {
+    /// Runs it.
+    pub(crate) async fn run(&self) -> Result<FailoverFigures, FailoverError> {
+        let clients = self.clients.unwrap_or(CLIENTS);
+        super::server::make_room(clients)?;
+        let mut server = BenchServer::new(self.cores)?;
+        let done = self.run_against(&mut server, clients, self.rate.unwrap_or(RATE)).await;
+        server.stop().await;
+        done
+    }
+
+    async fn run_against(
+        &self,
+        server: &mut BenchServer,
+        clients: u32,
+        rate: f64,
+    ) -> Result<FailoverFigures, FailoverError> {
+        let screen = Progress::of_steps(8);
+        let step = |number, what: &str| {
+            screen.at(number);
+            screen.show(format!("failover: {what}"));
+        };
+        step(0, "starting");
+        let nats_url = server.start_nats().await?;
+        for _ in 0..2 {
+            server.start_node("router", &nats_url, &[], "admin").await?;
+        }
+        let gateways = free_addresses(3).map_err(FailoverError::Ports)?;
+        for address in &gateways[..2] {
+            server.start_node("gateway", &nats_url, &self.gateway_sets(clients, *address), "gateway").await?;
+        }
+        step(1, "connecting");
+        let listeners = Listeners::connect(&gateways, clients).await?;
+        let nats = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench").await?;
+        let producer = NumberedProducer::start(nats.clone(), rate);
+        sleep(CALM).await;
+
+        step(2, "a router is killed");
+        let killed = listeners.mark();
+        server.kill("router").await?;
+        sleep(AFTER_ROUTER).await;
+        let router_killed = listeners.longest(killed);
+
+        step(3, "the gateway of all clients is killed");
+        let asked = replay_requests(server).await?;
+        let killed = listeners.mark();
+        server.kill("gateway").await?;
+        let gateway_killed = self.all_resumed(&listeners, killed).await?;
+        let beside_pauses = listeners.longest_return(killed);
+        let replay_requests = replay_requests(server).await? - asked;
+
+        step(4, "the next gateway is told to stop");
+        server.start_node("gateway", &nats_url, &self.gateway_sets(clients, gateways[2]), "gateway").await?;
+        let told = listeners.mark();
+        server.terminate("gateway")?;
+        let gateway_drained = self.all_resumed(&listeners, told).await?;
+        server.ended("gateway").await?;
+
+        step(5, "live events alone");
+        let calm = listeners.mark();
+        sleep(CALM).await;
+        let live_p99 = listeners.p99(calm);
+
+        step(6, "live events, and the past beside them");
+        // The past is made first, of events that no client wants.
+        let mut past = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+        for number in 0..REPLAYED {
+            let event = json!({ "pattern": "Past", "confidence": 0.5, "number": number });
+            let payload = serde_json::to_vec(&event).unwrap_or_default();
+            let symbol = format!("PAST{}", number % SYMBOLS);
+            if let Some((_, stored)) =
+                past.send((), Outgoing::new("pattern", &symbol, format!("past-{number}"), payload)).await
+            {
+                stored?;
+            }
+        }
+        while let Some((_, stored)) = past.done().await {
+            stored?;
+        }
+        // Over a connection of its own, as the past of a gateway.
+        let reader = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench-past").await?;
+        sleep(CALM / 2).await;
+        let during = listeners.mark();
+        let paced = replays::read_all(&reader, "EVENTS").await?;
+        let live_p99_during_replay = listeners.p99(during);
+
+        step(7, "the past as fast as a router reads it");
+        server.start_node("router", &nats_url, &["router.replay_rate=10000000".to_owned()], "admin").await?;
+        server.terminate("router")?;
+        server.ended("router").await?;
+        sleep(CALM / 2).await;
+        let unbounded = replays::read_all(&reader, "EVENTS").await?;
+
+        let published = producer.stop().await?;
+        sleep(CALM / 2).await;
+        let sum = listeners.close(published).await;
+        Ok(FailoverFigures {
+            clients,
+            events_a_second: rate,
+            published,
+            expected: sum.expected,
+            missing: sum.missing,
+            doubled: sum.doubled,
+            gaps: sum.gaps,
+            router_killed,
+            gateway_killed,
+            gateway_killed_beside_pauses: beside_pauses,
+            replay_requests,
+            gateway_drained,
+            replayed_a_second: unbounded.rate(),
+            paced_replay_a_second: paced.rate(),
+            live_p99,
+            live_p99_during_replay,
+        })
+    }
+
+    fn gateway_sets(&self, clients: u32, address: SocketAddr) -> Vec<String> {
+        let mut sets = vec![
+            "auth.mode=dev".to_owned(),
+            format!("gateway.listen={address}"),
+            format!("gateway.max_sessions={}", clients + 100),
+            "gateway.rate=0".to_owned(),
+            "gateway.rebalance_rate=0".to_owned(),
+            // All come at the same moment, and are to be at the first gateway.
+            format!("gateway.admission_rate={clients}"),
+            "node.shutdown_grace=10s".to_owned(),
+        ];
+        sets.extend(self.sets.iter().cloned());
+        sets
+    }
+
+    /// Waits until all clients have resumed after `since`. Gives how long the last one took, in seconds.
+    async fn all_resumed(&self, listeners: &Listeners, since: ListenedSince) -> Result<f64, FailoverError> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = listeners.yet_to_resume(since);
+            if left == 0 {
+                return Ok(listeners.last_resumed(since));
+            }
+            if Instant::now() > end {
+                let (of, reason) = (listeners.count(), listeners.reason(since));
+                return Err(FailoverError::Late { left, of, reason });
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl FailoverFigures {
+    fn bars(&self) -> Vec<FailoverBar> {
+        let bar = |what, bar: String, seen: String, met| FailoverBar { what, bar, seen, met };
+        let seconds = |value: f64| format!("{value:.2} s");
+        let ratio = self.live_p99_during_replay / self.live_p99.max(1e-6);
+        vec![
+            bar(
+                "a router is killed: longest wait for an event",
+                "4 s".into(),
+                seconds(self.router_killed),
+                self.router_killed <= 4.0,
+            ),
+            bar(
+                "a gateway is killed: its last client has resumed, beside its own pauses",
+                "3 s".into(),
+                format!(
+                    "{} ({} with pauses)",
+                    seconds(self.gateway_killed_beside_pauses),
+                    seconds(self.gateway_killed)
+                ),
+                self.gateway_killed_beside_pauses <= 3.0,
+            ),
+            bar(
+                "a router reads the past again",
+                "100000 events/s".into(),
+                format!("{:.0} events/s", self.replayed_a_second),
+                self.replayed_a_second >= 100_000.0,
+            ),
+            bar(
+                "live p99 meanwhile, by that without",
+                "2".into(),
+                format!(
+                    "{ratio:.2} ({:.1} and {:.1} ms, {:.0} events/s read again)",
+                    self.live_p99 * 1e3,
+                    self.live_p99_during_replay * 1e3,
+                    self.paced_replay_a_second
+                ),
+                ratio <= 2.0,
+            ),
+            bar(
+                "missing, doubled, gaps",
+                "0".into(),
+                format!("{}, {}, {} of {}", self.missing, self.doubled, self.gaps, self.expected),
+                self.missing + self.doubled + self.gaps == 0,
+            ),
+        ]
+    }
+
+    /// Whether nothing was lost: the times are only figures.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.missing + self.doubled + self.gaps == 0
+    }
+
+    /// For people.
+    pub(crate) fn table(&self, machine: &Machine) -> String {
+        let mut text = format!(
+            "failover of {} clients at {} events/s, {} published\n{machine}\n",
+            self.clients, self.events_a_second, self.published
+        );
+        for FailoverBar { what, bar, seen, met } in self.bars() {
+            let verdict = if met { "met" } else { "MISSED" };
+            text += &format!("{what:<74} {bar:>16}  {seen}  {verdict}\n");
+        }
+        let drained = "a gateway is told to stop: its last client has resumed";
+        text += &format!("{drained:<91}  {:.2} s\n", self.gateway_drained);
+        let requests = "requests for replays that a killed gateway's clients cost";
+        text += &format!("{requests:<91}  {}\n", self.replay_requests);
+        text
+    }
+}
+
+/// Publishes numbered events at a steady rate.
+struct NumberedProducer {
+    stop: CancellationToken,
+    published: Arc<AtomicU64>,
+    task: JoinHandle<Result<(), PublishError>>,
+}
+
+impl NumberedProducer {
+    fn start(nats: Nats, rate: f64) -> Self {
+        let (stop, published) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let (stopped, count) = (stop.clone(), Arc::clone(&published));
+        let task = tokio::spawn(async move {
+            let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+            let run: u32 = rand::rng().random();
+            let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            while !stopped.is_cancelled() {
+                pace.tick().await;
+                let number = count.load(Ordering::Relaxed);
+                let event = json!({ "pattern": "Live", "confidence": 0.5, "number": number, "sent_us": now_us() });
+                let payload = serde_json::to_vec(&event).unwrap_or_default();
+                let event = Outgoing::new("pattern", &symbol(number), format!("{run:08x}-{number}"), payload);
+                if let Some((_, stored)) = publisher.send((), event).await {
+                    stored?;
+                }
+                count.store(number + 1, Ordering::Relaxed);
+            }
+            while let Some((_, stored)) = publisher.done().await {
+                stored?;
+            }
+            Ok(())
+        });
+        Self { stop, published, task }
+    }
+
+    /// Stops, and gives how many events were published.
+    async fn stop(self) -> Result<u64, FailoverError> {
+        self.stop.cancel();
+        self.task.await??;
+        Ok(self.published.load(Ordering::Relaxed))
+    }
+}
+
+/// What the event of this number is about.
+fn symbol(number: u64) -> String {
+    format!("S{}", number % SYMBOLS)
+}
+
+/// The time in microseconds since 1970.
+fn now_us() -> u64 {
+    u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn replay_requests(server: &BenchServer) -> Result<u64, BenchServerError> {
+    let name = "tickwire_router_replay_requests_total";
+    let metrics = server.metrics("router").await?;
+    Ok(metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>() as u64)
+}
+
+/// Addresses that nobody listens on, all different.
+fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    let free = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
+    free.iter().map(TcpListener::local_addr).collect()
+}

@@ -1,0 +1,360 @@
+//! What a bench does: how many sockets want what, and which events come when. Everything follows from the scenario and
+//! a seed, so that the injector, the sockets and the oracle agree on every event by its number alone.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tickwire_core::event::decode::{RawMessage, decode};
+use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::Seq;
+
+use super::schedule::Schedule;
+
+/// How many symbols there are.
+pub(crate) const SYMBOLS: u32 = 500;
+
+/// How many of them a socket wants, where it does not want all.
+const SYMBOLS_EACH: u32 = 5;
+
+/// Confidences are uniform over 0.50 to 0.99. Where windows are to be measured they end below 0.90, since from there on
+/// an event is critical and waits for none. All in hundredths.
+const LEAST: u32 = 50;
+const MOST: u32 = 99;
+const CRITICAL: u32 = 90;
+
+/// How long events come before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// What `burst` multiplies its rate with, and for how long: the market opens.
+const BURST: (f64, Duration) = (20.0, Duration::from_secs(2));
+
+/// Every so many-th reader of `slow` stalls.
+const STALLS: u32 = 100;
+
+/// A load, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scenario {
+    /// Sockets with one 5-symbol subscription each, and no events: memory and connect rate
+    Idle,
+    /// Everyone gets everything
+    Broadcast,
+    /// 500 symbols, each socket 5 of them: the everyday one
+    Selective,
+    /// Selective, and for 2 s twenty times the rate: the market opens
+    Burst,
+    /// Broadcast, and halfway through 1 % of the readers stall
+    Slow,
+    /// Selective, with 200 more clients a second coming and going
+    Churn,
+}
+
+/// The numbers of a run, each the scenario's own unless the command line says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) sockets: Option<u32>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) seconds: Option<u32>,
+    pub(crate) window_ms: u16,
+    /// Events come in batches, so many milliseconds apart.
+    pub(crate) batch: Duration,
+    /// How many gateways share the sockets.
+    pub(crate) gateways: u32,
+    pub(crate) placing: Placing,
+}
+
+/// Which sockets are at the same gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Placing {
+    /// Every gateway has sockets for all symbols, as behind a load balancer that knows nothing of them
+    Spread,
+    /// Every gateway has the sockets for its share of the symbols, as behind one that keeps desks or sectors together
+    Grouped,
+}
+
+/// A scenario with its numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) scenario: Scenario,
+    pub(crate) sockets: u32,
+    /// Events a second, beside a burst.
+    pub(crate) rate: f64,
+    /// How long is measured.
+    pub(crate) measured: Duration,
+    pub(crate) window_ms: u16,
+    pub(crate) gateways: u32,
+    pub(crate) placing: Placing,
+    pub(crate) schedule: Schedule,
+    /// The first event that is measured.
+    pub(crate) measure_from: u64,
+    /// The first event that comes after the readers of `slow` stall; of other scenarios the first that is measured.
+    pub(crate) split: u64,
+}
+
+/// What an event is about. Events of one class concern the same sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Class {
+    symbol: u32,
+    hundredths: u32,
+}
+
+impl Plan {
+    /// The scenario with these numbers.
+    pub(crate) fn new(scenario: Scenario, numbers: Numbers) -> Self {
+        let (sockets, rate, seconds) = scenario.defaults();
+        let sockets = numbers.sockets.unwrap_or(sockets);
+        let rate = if scenario == Scenario::Idle { 0.0 } else { numbers.rate.unwrap_or(rate) };
+        let measured = Duration::from_secs(numbers.seconds.unwrap_or(seconds).into());
+        let warm_up = if scenario == Scenario::Idle { Duration::ZERO } else { WARM_UP };
+        let parts = match scenario {
+            Scenario::Burst => {
+                let (times, length) = BURST;
+                let before = measured.saturating_sub(length) / 2;
+                let after = measured.saturating_sub(length + before);
+                vec![(warm_up + before, rate), (length.min(measured), rate * times), (after, rate)]
+            }
+            _ => vec![(warm_up + measured, rate)],
+        };
+        let schedule = Schedule::new(&parts, numbers.batch);
+        let measure_from = schedule.first_at(warm_up);
+        let split = match scenario {
+            Scenario::Slow => schedule.first_at(warm_up + measured / 2),
+            _ => measure_from,
+        };
+        let Numbers { window_ms, gateways, placing, .. } = numbers;
+        Self { scenario, sockets, rate, measured, window_ms, gateways, placing, schedule, measure_from, split }
+    }
+
+    /// When the measuring begins, from the first event on.
+    pub(crate) fn warm_up(&self) -> Duration {
+        if self.scenario == Scenario::Idle { Duration::ZERO } else { WARM_UP }
+    }
+
+    /// When readers stall, from the first event on; `None` if none do.
+    pub(crate) fn stall_at(&self) -> Option<Duration> {
+        (self.scenario == Scenario::Slow).then(|| WARM_UP + self.measured / 2)
+    }
+
+    /// Whether this socket is one of those that stall.
+    pub(crate) fn stalls(&self, socket: u32) -> bool {
+        self.scenario == Scenario::Slow && socket.is_multiple_of(STALLS)
+    }
+
+    /// How many clients come and go a second.
+    pub(crate) fn churn(&self) -> u32 {
+        if self.scenario == Scenario::Churn { 200 } else { 0 }
+    }
+
+    /// What a socket subscribes to, as a client writes it. Every condition has to be evaluated for every event.
+    pub(crate) fn filter(&self, socket: u32) -> Value {
+        match self.scenario {
+            Scenario::Broadcast | Scenario::Slow => json!({ "min_confidence": 0.5 }),
+            Scenario::Idle | Scenario::Selective | Scenario::Burst | Scenario::Churn => {
+                let symbols: Vec<String> = self.symbols_of(socket).into_iter().map(symbol).collect();
+                json!({ "symbols": symbols, "min_confidence": 0.5 })
+            }
+        }
+    }
+
+    /// Which gateway a socket connects to.
+    pub(crate) fn gateway_of(&self, socket: u32) -> usize {
+        (socket % self.gateways) as usize
+    }
+
+    /// Five different symbols, of all or of the share of its gateway.
+    fn symbols_of(&self, socket: u32) -> Vec<u32> {
+        let (shares, share) = match self.placing {
+            Placing::Spread => (1, 0),
+            Placing::Grouped => (self.gateways, socket % self.gateways),
+        };
+        let mut symbols: Vec<u32> = Vec::new();
+        let draw = |draw: u64| (mix(u64::from(socket) << 32 | draw) % u64::from(SYMBOLS / shares)) as u32;
+        let mut draws = (0..).map(|number| draw(number) * shares + share);
+        while symbols.len() < SYMBOLS_EACH as usize {
+            symbols.extend(draws.next().filter(|drawn| !symbols.contains(drawn)));
+        }
+        symbols
+    }
+
+    /// The same, as the gateway reads it.
+    pub(crate) fn parsed_filter(&self, socket: u32) -> Result<Filter, String> {
+        Filter::parse(&self.filter(socket), &Kinds::default()).map_err(|error| error.to_string())
+    }
+}
+
+impl Scenario {
+    /// Sockets, events a second, and seconds to measure.
+    fn defaults(self) -> (u32, f64, u32) {
+        match self {
+            Self::Idle => (19_000, 0.0, 5),
+            Self::Broadcast => (1_000, 100.0, 10),
+            Self::Selective => (5_000, 2_000.0, 10),
+            Self::Burst => (5_000, 200.0, 12),
+            Self::Slow => (500, 500.0, 40),
+            Self::Churn => (1_000, 2_000.0, 10),
+        }
+    }
+
+    /// What an event is about.
+    pub(crate) fn class(self, number: u64) -> Class {
+        let bits = mix(number);
+        let most = match self {
+            Self::Broadcast | Self::Slow => CRITICAL - 1,
+            Self::Idle | Self::Selective | Self::Burst | Self::Churn => MOST,
+        };
+        let confidences = most - LEAST + 1;
+        Class { symbol: (bits as u32) % SYMBOLS, hundredths: LEAST + ((bits >> 32) as u32) % confidences }
+    }
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Broadcast => "broadcast",
+            Self::Selective => "selective",
+            Self::Burst => "burst",
+            Self::Slow => "slow",
+            Self::Churn => "churn",
+        }
+    }
+}
+
+impl Class {
+    /// Whether its events are critical.
+    pub(crate) fn is_critical(self) -> bool {
+        self.hundredths >= CRITICAL
+    }
+
+    /// The symbol.
+    pub(crate) fn symbol(self) -> String {
+        symbol(self.symbol)
+    }
+
+    /// What a producer publishes of an event of this class, the number in its `id`.
+    pub(crate) fn payload(self, number: u64, at: Timestamp) -> Vec<u8> {
+        let pattern = ["BreakoutBO", "DoubleBottom", "BullFlag", "Hammer", "Doji"][self.symbol as usize % 5];
+        let tier = ["daily", "intraday", "combo"][self.symbol as usize % 3];
+        let price = f64::from(self.symbol) + 17.25;
+        let payload = json!({
+            "pattern": pattern,
+            "symbol": self.symbol(),
+            "tier": tier,
+            "confidence": f64::from(self.hundredths) / 100.0,
+            "timestamp": at.0,
+            "id": number.to_string(),
+            "source": "bench",
+            "price": price,
+            "target": price * 1.08,
+            "stop": price * 0.97,
+            "volume": 100_000 + u64::from(self.symbol) * 1_000,
+        });
+        payload.to_string().into_bytes()
+    }
+
+    /// The event that a router makes of it.
+    pub(crate) fn event(self, number: u64, seq: Seq, at: Timestamp) -> Result<Event, String> {
+        let raw = RawMessage {
+            kind_token: "pattern",
+            key_token: &self.symbol(),
+            content_type: None,
+            msg_id: None,
+            payload: &self.payload(number, at),
+            stream: "BENCH",
+            seq,
+            stored: at,
+        };
+        decode(&raw, &Kinds::default()).map_err(|refusal| refusal.detail)
+    }
+}
+
+/// Spreads numbers evenly over all 64 bits: the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
+pub(crate) fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+fn symbol(number: u32) -> String {
+    format!("S{number:03}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(scenario: Scenario) -> Plan {
+        let batch = Duration::from_millis(2);
+        Plan::new(scenario, Numbers { seconds: Some(10), batch, ..Numbers::small(200, 1_000.0) })
+    }
+
+    impl Numbers {
+        /// One gateway, one second, no window and no batches.
+        pub(crate) fn small(sockets: u32, rate: f64) -> Self {
+            Self {
+                sockets: Some(sockets),
+                rate: Some(rate),
+                seconds: Some(1),
+                window_ms: 0,
+                batch: Duration::ZERO,
+                gateways: 1,
+                placing: Placing::Spread,
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_that_are_grouped_want_symbols_of_their_gateway_alone() {
+        let numbers = Numbers { gateways: 4, placing: Placing::Grouped, ..Numbers::small(200, 1.0) };
+        let plan = Plan::new(Scenario::Selective, numbers);
+        for socket in 0..plan.sockets {
+            let symbols = plan.symbols_of(socket);
+            assert_eq!(symbols.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{symbols:?}");
+            let own = |symbol: &u32| *symbol < SYMBOLS && *symbol as usize % 4 == plan.gateway_of(socket);
+            assert!(symbols.iter().all(own), "socket {socket}: {symbols:?}");
+        }
+    }
+
+    #[test]
+    fn sockets_want_five_symbols_and_get_a_hundredth_of_all_events() {
+        let plan = plan(Scenario::Selective);
+        let filters: Vec<Filter> = (0..plan.sockets).map(|socket| plan.parsed_filter(socket).unwrap()).collect();
+        assert!(filters.iter().all(|filter| filter.symbols.as_ref().unwrap().len() == 5));
+        let events: Vec<Event> =
+            (0..500).map(|number| plan.scenario.class(number).event(number, Seq(1), Timestamp(0)).unwrap()).collect();
+        let matches = filters.iter().map(|filter| events.iter().filter(|event| filter.matches(event)).count());
+        let matches: usize = matches.sum();
+        assert!((900..1_100).contains(&matches), "{matches} of {} pairs", 200 * 500);
+    }
+
+    #[test]
+    fn a_fifth_of_the_events_is_critical_but_for_windows_none() {
+        let critical = |scenario: Scenario| (0..10_000).filter(|n| scenario.class(*n).is_critical()).count();
+        assert!((1_900..2_100).contains(&critical(Scenario::Selective)), "{}", critical(Scenario::Selective));
+        assert_eq!(critical(Scenario::Broadcast), 0);
+        for number in 0..100 {
+            let class = Scenario::Selective.class(number);
+            let event = class.event(number, Seq(1), Timestamp(0)).unwrap();
+            let critical = event.priority == tickwire_core::event::Priority::Critical;
+            assert_eq!((critical, event.id.as_str()), (class.is_critical(), number.to_string().as_str()));
+        }
+    }
+
+    #[test]
+    fn a_burst_is_twenty_times_the_rate_for_two_seconds() {
+        let plan = plan(Scenario::Burst);
+        assert_eq!(plan.schedule.total(), 1_000 * (2 + 8) + 20_000 * 2);
+        assert_eq!((plan.measure_from, plan.split), (plan.split, plan.schedule.first_at(WARM_UP)));
+    }
+
+    #[test]
+    fn readers_stall_halfway_through() {
+        let plan = plan(Scenario::Slow);
+        assert_eq!(plan.stall_at(), Some(Duration::from_secs(7)));
+        assert_eq!((0..200).filter(|socket| plan.stalls(*socket)).count(), 2);
+        assert_eq!(plan.split - plan.measure_from, 5_000);
+    }
+}

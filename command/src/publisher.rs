@@ -1,0 +1,300 @@
+//! Acknowledged publishing, as every producer should do it: messages go out in order, a bounded number of them wait
+//! for the stream's word, and what gets none is sent again under the same `Nats-Msg-Id`, so that it is stored once.
+//!
+//! Order is kept as long as nothing has to be sent again; who needs it even then takes a window of 1.
+
+use async_nats::jetstream::context::{PublishError as SendError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::{self, ErrorCode};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::FuturesUnordered;
+use rand::Rng;
+use std::error::Error;
+use std::time::Duration;
+use tickwire_core::backoff::Backoff;
+use tickwire_node::names;
+use tokio::time::{Instant, sleep};
+
+/// The pauses before something is sent again, before chance shortens them.
+const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
+
+/// One event on its way to the stream.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where it is published.
+    pub subject: String,
+    /// What makes its repetitions duplicates.
+    pub msg_id: String,
+    /// The event as JSON.
+    pub payload: Bytes,
+}
+
+impl Outgoing {
+    /// An event of this kind and key, both as people write them.
+    pub fn new(kind: &str, key: &str, msg_id: String, payload: Vec<u8>) -> Self {
+        let subject = names::source(kind, &tickwire_core::event::key::encode(key));
+        Self { subject, msg_id, payload: payload.into() }
+    }
+}
+
+/// Why an event was not stored, as far as we know.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The stream refused it.
+    #[error("{subject} is refused: {reason}")]
+    Refused {
+        /// Where it was published.
+        subject: String,
+        /// Why, in the words of NATS.
+        reason: String,
+    },
+    /// The stream did not acknowledge it in time.
+    #[error("{subject} has not been acknowledged within {waited:.1?}: {reason}; it may be stored or not")]
+    NotAcknowledged {
+        /// Where it was published.
+        subject: String,
+        /// Since the first attempt.
+        waited: Duration,
+        /// The last error.
+        reason: String,
+    },
+}
+
+/// How one message ended, with the tag that it was sent with.
+pub type PublishDone<T> = (T, Result<PublishAck, PublishError>);
+
+/// Sends messages, and keeps those that are not acknowledged yet.
+pub struct Publisher<T> {
+    jetstream: jetstream::Context,
+    window: usize,
+    deadline: Option<Duration>,
+    under_way: FuturesUnordered<BoxFuture<'static, PublishDone<T>>>,
+}
+
+impl<T> std::fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("window", &self.window)
+            .field("under_way", &self.under_way.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Publisher<T> {
+    /// At most `window` messages are under way, each for at most `deadline`; without one they are sent again for ever.
+    pub fn new(jetstream: jetstream::Context, window: usize, deadline: Option<Duration>) -> Self {
+        Self { jetstream, window, deadline, under_way: FuturesUnordered::new() }
+    }
+
+    /// Whether the next message has to wait for another one to be done.
+    pub fn is_full(&self) -> bool {
+        self.under_way.len() >= self.window
+    }
+
+    /// Sends a message, once there is room in the window. Gives the one that made room or happened to be done.
+    pub async fn send(&mut self, tag: T, message: Outgoing) -> Option<PublishDone<T>> {
+        let done =
+            if self.is_full() { self.under_way.next().await } else { self.under_way.next().now_or_never().flatten() };
+        // The first attempt is made here and not in the future below, so that messages go out in the order of the
+        // calls.
+        let start = Instant::now();
+        let first = attempt(&self.jetstream, &message).await;
+        let (jetstream, deadline) = (self.jetstream.clone(), self.deadline);
+        let settled = async move { (tag, settle(jetstream, message, first, start, deadline).await) };
+        self.under_way.push(settled.boxed());
+        done
+    }
+
+    /// Waits for the next message to be done; `None` when none is under way. Safe to cancel.
+    pub async fn done(&mut self) -> Option<PublishDone<T>> {
+        self.under_way.next().await
+    }
+}
+
+type Attempt = Result<jetstream::context::PublishAckFuture, SendError>;
+
+async fn attempt(jetstream: &jetstream::Context, message: &Outgoing) -> Attempt {
+    let publish = PublishMessage::build().payload(message.payload.clone()).message_id(&message.msg_id);
+    jetstream.send_publish(message.subject.clone(), publish).await
+}
+
+/// Waits for the stream's word, sending again what got none.
+async fn settle(
+    jetstream: jetstream::Context,
+    message: Outgoing,
+    first: Attempt,
+    start: Instant,
+    deadline: Option<Duration>,
+) -> Result<PublishAck, PublishError> {
+    let mut sent = first;
+    let mut attempts = 0;
+    loop {
+        let error = match sent {
+            Ok(acknowledgement) => match acknowledgement.await {
+                // What was sent again is a duplicate of itself: it was stored, only the stream's word was lost.
+                Ok(stored) => return Ok(PublishAck { duplicate: stored.duplicate && attempts == 0, ..stored }),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let subject = message.subject.clone();
+        if is_final(&error) {
+            return Err(PublishError::Refused { subject, reason: told(&error) });
+        }
+        attempts += 1;
+        let pause = Duration::from_millis(BACKOFF.after(attempts));
+        let waited = start.elapsed();
+        if deadline.is_some_and(|deadline| waited + pause >= deadline) {
+            return Err(PublishError::NotAcknowledged { subject, waited, reason: told(&error) });
+        }
+        let jitter = rand::rng().random_range(0.5..=1.0);
+        sleep(pause.mul_f64(jitter)).await;
+        sent = attempt(&jetstream, &message).await;
+    }
+}
+
+/// Whether the same message would be refused again.
+fn is_final(error: &SendError) -> bool {
+    let refusal = || error.source()?.downcast_ref::<jetstream::Error>();
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => true,
+        PublishErrorKind::Other => match refusal() {
+            Some(refusal) => refusal.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+            // Not the stream's word, but the client's: a subject that cannot be published to.
+            None => true,
+        },
+        _ => false,
+    }
+}
+
+fn told(error: &SendError) -> String {
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => {
+            "no stream takes it (start a router or gateway, which make the stream)".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_nats::jetstream::stream::{Config, Stream};
+    use std::collections::BTreeMap;
+    use tickwire_node::nats::Nats;
+    use tickwire_testkit::NatsServer;
+
+    async fn connect(server: &NatsServer) -> Nats {
+        let mut config = crate::args::ConfigArgs::default().load().unwrap().nats;
+        config.url = server.url();
+        config.request_timeout = Duration::from_millis(300);
+        Nats::connect(&config, "publish", "test").await.unwrap()
+    }
+
+    async fn events(nats: &Nats) -> Stream {
+        let config = Config {
+            name: "EVENTS".to_owned(),
+            subjects: vec![names::SOURCE_ALL.to_owned()],
+            max_message_size: 10_000,
+            ..Config::default()
+        };
+        nats.jetstream.create_stream(config).await.unwrap()
+    }
+
+    fn message(key: &str, number: u64) -> Outgoing {
+        Outgoing::new("pattern", key, format!("id-{number}"), format!("{{\"number\":{number}}}").into_bytes())
+    }
+
+    async fn rest<T: Send + 'static>(publisher: &mut Publisher<T>) -> Vec<PublishDone<T>> {
+        let mut all = Vec::new();
+        while let Some(done) = publisher.done().await {
+            all.push(done);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn many_are_stored_in_order_and_again_as_duplicates() {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let stream = events(&nats).await;
+        let mut publisher = Publisher::new(nats.jetstream.clone(), 16, Some(Duration::from_secs(10)));
+        for duplicate in [false, true] {
+            let mut all = Vec::new();
+            for number in 1..=500 {
+                all.extend(publisher.send(number, message("BRK.B", number)).await);
+                assert!(publisher.under_way.len() <= 16);
+            }
+            all.extend(rest(&mut publisher).await);
+            let told: BTreeMap<u64, _> = all.into_iter().map(|(number, done)| (number, done.unwrap())).collect();
+            assert_eq!(told.len(), 500);
+            for (number, stored) in told {
+                assert_eq!((stored.sequence, stored.duplicate), (number, duplicate));
+            }
+        }
+        let last = stream.get_last_raw_message_by_subject("events.pattern.BRK=2EB").await.unwrap();
+        assert_eq!((last.sequence, &last.payload[..]), (500, &br#"{"number":500}"#[..]));
+    }
+
+    #[tokio::test]
+    async fn what_the_server_did_not_take_is_sent_again() {
+        let mut server = NatsServer::start();
+        let nats = connect(&server).await;
+        events(&nats).await;
+        let mut publisher = Publisher::new(nats.jetstream.clone(), 100, None);
+        let mut all = Vec::new();
+        for number in 0..50 {
+            all.extend(publisher.send(number, message("AAPL", number)).await);
+        }
+        server.kill();
+        for number in 50..60 {
+            all.extend(publisher.send(number, message("AAPL", number)).await);
+        }
+        let again = tokio::task::spawn_blocking(move || {
+            server.restart();
+            server
+        });
+        all.extend(rest(&mut publisher).await);
+        assert_eq!(all.len(), 60);
+        assert!(all.iter().all(|(_, done)| done.is_ok()), "{all:?}");
+        let _server = again.await.unwrap();
+        let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
+        assert_eq!(stream.info().await.unwrap().state.messages, 60);
+    }
+
+    #[tokio::test]
+    async fn without_a_stream_it_waits_for_one_or_for_the_deadline() {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let mut hasty = Publisher::new(nats.jetstream.clone(), 1, Some(Duration::from_millis(100)));
+        hasty.send((), message("AAPL", 1)).await;
+        assert!(matches!(hasty.done().await, Some(((), Err(PublishError::NotAcknowledged { .. })))));
+
+        let mut patient = Publisher::new(nats.jetstream.clone(), 1, None);
+        patient.send((), message("AAPL", 2)).await;
+        let (done, _) = tokio::join!(patient.done(), events(&nats));
+        assert!(matches!(done, Some(((), Ok(stored))) if stored.sequence == 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_not_sent_again() {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let stream = events(&nats).await;
+        let mut publisher = Publisher::new(nats.jetstream.clone(), 4, None);
+        let large = |bytes| Outgoing::new("pattern", "AAPL", "large".to_owned(), vec![b' '; bytes]);
+        publisher.send("for the stream", large(20_000)).await;
+        publisher.send("for the server", large(2_000_000)).await;
+        let mut refused = Vec::new();
+        for (tag, done) in rest(&mut publisher).await {
+            assert!(matches!(done, Err(PublishError::Refused { .. })), "{tag}: {done:?}");
+            refused.push(tag);
+        }
+        refused.sort_unstable();
+        assert_eq!(refused, ["for the server", "for the stream"]);
+        assert_eq!(stream.get_info().await.unwrap().state.messages, 0);
+    }
+}
