@@ -133,7 +133,7 @@ enum BenchFailure {
     Run { number: usize, through: Through, source: BenchRunError },
     #[error("the processors cannot be distinguished: {0}")]
     Cores(io::Error),
-    #[error("signals cannot be listened for: {0}")]
+    #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("failover: {0}")]
     Failover(#[from] FailoverError),

@@ -10,6 +10,7 @@ pub(crate) mod new_session;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +152,13 @@ impl Handshake {
     }
 
     /// Passes a connection to its shard.
-    pub(crate) async fn hand_over(&self, socket: TcpSocket, identity: Identity, place: OwnedSemaphorePermit) {
+    pub(crate) async fn hand_over(
+        &self,
+        socket: TcpSocket,
+        identity: Identity,
+        peer: IpAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
         if shard.is_closed() {
             return refuse(socket, HandshakeRefusal { code: CloseCode::Draining, error: None }, pending()).await;
@@ -163,7 +170,7 @@ impl Handshake {
                 return;
             }
         };
-        let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, place }));
+        let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, peer, place }));
         if !shard.send(new_session) {
             debug!("a connection came while its shard was ending");
         }

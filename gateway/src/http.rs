@@ -13,6 +13,7 @@ pub(crate) mod home;
 mod refusal;
 mod upgrade;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,11 +193,12 @@ async fn stream(
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let source = ClientSource::of(front.proxies.client(peer.ip(), forwarded));
+    let peer = front.proxies.client(peer.ip(), forwarded);
+    let source = ClientSource::of(peer);
     let named = credentials.map(|credentials| front.handshake.authenticator.check(wall_clock(), &credentials));
     let place = admit(&front, source, named.as_ref()).map_err(busy)?;
     let accepted = crate::http::upgrade::accept(&key, encoding);
-    front.tasks.spawn(contain("handshake", greet(Arc::clone(&front), upgrade, encoding, named, place)));
+    front.tasks.spawn(contain("handshake", greet(Arc::clone(&front), upgrade, (encoding, peer), named, place)));
     Ok(accepted)
 }
 
@@ -253,7 +255,7 @@ fn admit(
 async fn greet(
     front: Arc<HttpState>,
     upgrade: OnUpgrade,
-    encoding: Option<Encoding>,
+    (encoding, peer): (Option<Encoding>, IpAddr),
     named: Option<Result<Identity, AuthError>>,
     place: AdmittedConnection,
 ) {
@@ -271,7 +273,7 @@ async fn greet(
     let AdmittedConnection { session, unnamed } = place;
     if let Some((mut socket, identity)) = front.handshake.greet(socket, named, unnamed, &front.drain).await {
         socket.set_max_frame_bytes(front.max_frame_bytes);
-        front.handshake.hand_over(socket, identity, session).await;
+        front.handshake.hand_over(socket, identity, peer, session).await;
     }
 }
 

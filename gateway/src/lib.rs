@@ -23,6 +23,7 @@ pub mod index;
 pub mod limits;
 mod messages;
 pub mod outbox;
+mod record;
 mod shard;
 #[cfg(test)]
 mod simulator;

@@ -10,6 +10,7 @@
 //! * `turns` decides which socket is read next, `commands` answers what clients request, and [`mistakes`] counts their
 //!   malformed frames;
 //! * `reset` begins a new epoch, and `maintenance` cleans up once a second;
+//! * `log` writes the log lines of a session;
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard.
 
 pub(crate) mod accounts;
@@ -18,6 +19,7 @@ mod commands;
 mod flush;
 mod gaps;
 mod lifecycle;
+mod log;
 mod maintenance;
 pub(crate) mod mistakes;
 pub(crate) mod pulse;
@@ -137,6 +139,8 @@ pub(crate) struct Shard<S> {
     cohorts: BTreeMap<u64, Cohort>,
     /// Sessions with a backfill that dropped new events.
     behind: Vec<u64>,
+    /// Sessions with missing events that no log line has reported yet.
+    missing: Vec<u64>,
     /// An account without limits.
     unlimited: Account,
     /// Sessions that were welcomed, and whose sockets must be watched from now on.
@@ -186,6 +190,7 @@ impl<S: Socket> Shard<S> {
             heavy: Vec::new(),
             cohorts: BTreeMap::new(),
             behind: Vec::new(),
+            missing: Vec::new(),
             unlimited: Account::new(0),
             welcomed: Vec::new(),
             content: Frame::default(),
@@ -380,6 +385,9 @@ impl<S: Socket> Shard<S> {
 
     fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {
         counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.record.notices += 1;
+        }
         self.reply(now, number, &ServerFrame::Notice(notice.clone()));
     }
 

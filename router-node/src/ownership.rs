@@ -31,12 +31,13 @@ use crate::stream::{Expected, StreamFacts, StreamLook};
 use continuity::{Continuity, ContinuityResult};
 use metrics::counter;
 use placement::{Placement, PlacementAction};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tenancy::Checkpoint;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Seq};
 use tickwire_core::placement::View;
 use tickwire_node::lease::LeaseRead;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, error, info, info_span, warn};
 
 /// How often the stream is checked, in milliseconds.
 const CHECK_INTERVAL: u64 = 1_000;
@@ -94,8 +95,18 @@ pub struct Ownership {
     missing: Vec<Checkpoint>,
     /// How far the coverage of a gateway has come.
     witnessed: Option<Checkpoint>,
+    /// What the log says of each tenure.
+    tenures: BTreeMap<Tenure, Record>,
     /// The pending releases, and the deadline of each.
     releases: Vec<(Millis, Vec<Tenure>)>,
+}
+
+/// What the log says of a tenure: its lines stand in a span of its own.
+#[derive(Debug)]
+struct Record {
+    span: Span,
+    began: Millis,
+    checkpoint: Seq,
 }
 
 impl Ownership {
@@ -114,6 +125,7 @@ impl Ownership {
             checks_all: false,
             missing: Vec::new(),
             witnessed: None,
+            tenures: BTreeMap::new(),
             releases: Vec::new(),
         }
     }
@@ -178,7 +190,9 @@ impl Ownership {
                     OwnershipTask::Write { source, revision, is_ours, checkpoint }
                 }
                 PlacementAction::Own { tenure, reached: SourceProgress { checkpoint, mark } } => {
-                    debug!(source = %tenure.source, %checkpoint, "owned");
+                    let span = info_span!("partition", source = %tenure.source, tenure = tenure.number);
+                    span.in_scope(|| info!(%checkpoint, epoch_id = %self.epoch.epoch_id, "partition owned"));
+                    self.tenures.insert(tenure, Record { span, began: now, checkpoint });
                     // The messages that the last owner has read must be in the stream.
                     self.continuity.note(Checkpoint { checkpoint, epoch_id: self.epoch.epoch_id, mark });
                     self.check_soon(now);
@@ -186,6 +200,7 @@ impl Ownership {
                 }
                 PlacementAction::Disown(tenure) => {
                     warn!(source = %tenure.source, "another router has taken the lease");
+                    self.log_end(now, tenure, "taken", None);
                     counter!("tickwire_router_leases_lost_total").increment(1);
                     OwnershipTask::Order(Order::Disown(tenure))
                 }
@@ -200,17 +215,29 @@ impl Ownership {
     }
 
     /// The engine has published everything of these tenures, up to these checkpoints.
-    pub fn released(&mut self, tenures: &[Tenure], checkpoints: &SourceCheckpoints) {
+    pub fn released(&mut self, now: Millis, tenures: &[Tenure], checkpoints: &SourceCheckpoints) {
+        for tenure in tenures {
+            self.log_end(now, *tenure, "released", checkpoints.get(tenure).map(|reached| reached.checkpoint));
+        }
         self.releases.retain(|(_, asked)| asked != tenures);
         self.placement.released(tenures, |tenure| checkpoints.get(&tenure).copied());
     }
 
     /// Tenures that the engine does not publish in time are given back with the checkpoint that they have.
     fn give_up_releases(&mut self, now: Millis) {
-        for (_, tenures) in self.releases.extract_if(.., |(until, _)| *until <= now) {
+        let late: Vec<_> = self.releases.extract_if(.., |(until, _)| *until <= now).collect();
+        for (_, tenures) in late {
             warn!("release not published in time, old checkpoints kept");
+            tenures.iter().for_each(|tenure| self.log_end(now, *tenure, "released late", None));
             self.placement.released(&tenures, |_| None);
         }
+    }
+
+    /// Logs the end of a tenure. `checkpoint` is how far it has read, if that is known.
+    fn log_end(&mut self, now: Millis, tenure: Tenure, reason: &'static str, checkpoint: Option<Seq>) {
+        let Some(Record { span, began, checkpoint: from }) = self.tenures.remove(&tenure) else { return };
+        let (duration_ms, through) = (now.since(began), checkpoint.map(|seq| seq.0));
+        span.in_scope(|| info!(reason, duration_ms, from = from.0, through, "partition no longer owned"));
     }
 
     /// A lease was read; `None` if that failed.
@@ -307,6 +334,9 @@ impl Ownership {
             self.continuity.note_epoch(epoch.epoch_id);
             self.epoch = epoch;
             self.tasks.push(OwnershipTask::Order(Order::Renew(epoch)));
+            for tenure in self.tenures.keys().copied().collect::<Vec<_>>() {
+                self.log_end(now, tenure, "another life of the stream", None);
+            }
         }
         let actions = self.placement.see_stream(now, facts);
         self.perform(now, actions);

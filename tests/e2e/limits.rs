@@ -7,6 +7,7 @@ use tickwire_core::protocol::codes::CloseCode;
 use tickwire_core::protocol::{Encoding, Notice, ServerMessage};
 
 use crate::cluster::Cluster;
+use crate::logs::line;
 use crate::node::tickwire;
 
 use crate::producer::Outgoing;
@@ -196,4 +197,10 @@ async fn stalled_reader_is_notified_and_closed_without_loss_for_others() {
     let noticed: u64 = stalled.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
     assert!(noticed > 0 && last > 0);
     assert!(stalled.events.len() as u64 + noticed <= published as u64);
+    // The log line separates dropped events from unsent ones, which a resume brings.
+    let closed = line(&cluster.gateways[0], "session closed", "ann").await;
+    let count = |field: &str| closed[field].as_u64().unwrap();
+    assert_eq!(closed["code"], json!(code), "{closed}");
+    let logged = count("events") + count("dropped") + count("unsent");
+    assert_eq!(logged, stalled.events.len() as u64 + noticed, "{closed}");
 }

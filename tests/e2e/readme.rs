@@ -17,7 +17,7 @@ use crate::dev::Dev;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The `sh` blocks with run markers.
-fn blocks(text: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let (mut marked, mut block) = (false, None::<String>);
     for (number, line) in (1..).zip(text.lines()) {

@@ -9,6 +9,7 @@ mod clients;
 mod clocks;
 mod disk;
 mod document;
+mod examples;
 mod frames;
 mod hands;
 mod nats_cluster;

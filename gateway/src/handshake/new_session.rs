@@ -1,6 +1,7 @@
 //! A connection that becomes a session: upgraded, authenticated, and on its way to the shard of its user.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use tickwire_core::ids::UserId;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,6 +15,8 @@ pub(crate) struct NewSession {
     pub(crate) socket: DetachedSocket,
     /// Who the client is.
     pub(crate) identity: Identity,
+    /// The address of the client; proxies that are trusted may name it.
+    pub(crate) peer: IpAddr,
     /// Its place among the sessions that this gateway accepts. The place is free again when this is dropped.
     pub(crate) place: OwnedSemaphorePermit,
 }

@@ -421,6 +421,7 @@ impl<S: Socket> Shard<S> {
                 let account = &mut self.accounts[session.account];
                 account.past.spend(now, self.past_rate.units(backfill.unpaid()));
                 let Backfill { id, complete, since, .. } = *backfill;
+                self.log_caught_up(now, number, since, complete);
                 counter!("tickwire_gateway_caught_up_total", "resumed" => complete.to_string()).increment(1);
                 histogram!("tickwire_gateway_catch_up_seconds").record(now.since(since) as f64 / 1000.0);
                 let position = self.position(number);

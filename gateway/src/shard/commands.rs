@@ -225,6 +225,7 @@ impl<S: Socket> Shard<S> {
                 for (name, subscription) in subscriptions {
                     self.activate(number, name, subscription);
                 }
+                self.log_resume(number, &from);
                 let gaps = self.go_on(now, number, id.clone(), &from);
                 (id, Some(gaps))
             }
@@ -252,6 +253,7 @@ impl<S: Socket> Shard<S> {
             self.ask(ToEdge::Remove(former.filter));
         }
         self.sessions.get_mut(number)?.share(subscription, interned);
+        self.log_subscription(number, subscription);
         Some(subscription)
     }
 

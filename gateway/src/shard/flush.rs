@@ -20,7 +20,7 @@ use crate::stats::count_fate;
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
-        let Self { sessions, accounts, limits, content, frame, stats, unlimited, .. } = self;
+        let Self { sessions, accounts, limits, content, frame, stats, unlimited, missing, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
@@ -49,10 +49,16 @@ impl<S: Socket> Shard<S> {
             if content.is_empty() {
                 break;
             }
+            for (_, notice) in &content.notices {
+                if session.record.notice(now, notice) {
+                    missing.push(number);
+                }
+            }
             write_frame(frame, content, subscriptions, account, encoding);
             ended = session.socket.send(frame);
             stats.frames += 1;
             stats.bytes += frame.len() as u64;
+            session.sent.bytes += frame.len() as u64;
             stats.early += u64::from(content.early);
             stats.promoted += content.promoted;
             let events = content.events.len() as u32;
@@ -60,6 +66,7 @@ impl<S: Socket> Shard<S> {
                 session.half_sent = events;
             } else {
                 stats.deliveries += u64::from(events);
+                session.sent.events += u64::from(events);
             }
         }
         // Events are shared by all sessions, so none is kept in memory here longer than needed.
@@ -137,7 +144,9 @@ impl<S: Socket> Shard<S> {
         match flushed {
             Err(ended) => self.end(now, number, ended),
             Ok(()) if session.socket.unsent() == 0 => {
-                self.stats.deliveries += u64::from(std::mem::take(&mut session.half_sent));
+                let events = u64::from(std::mem::take(&mut session.half_sent));
+                self.stats.deliveries += events;
+                session.sent.events += events;
                 self.flush(now, number);
             }
             Ok(()) => {}
@@ -173,6 +182,7 @@ impl<S: Socket> Shard<S> {
         };
         self.stats.frames += 1;
         self.stats.bytes += message.len() as u64;
+        session.sent.bytes += message.len() as u64;
         session.socket.send(message).map(|()| session.socket.unsent())
     }
 

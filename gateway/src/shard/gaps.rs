@@ -28,6 +28,9 @@ impl<S: Socket> Shard<S> {
             if message.is_empty() {
                 write_message(message, &frames, encoding);
             }
+            if session.record.gaps(now, gaps) {
+                self.missing.push(number);
+            }
             let sent = self.post(number, message);
             self.judge(now, number, sent);
         }
@@ -40,6 +43,9 @@ impl<S: Socket> Shard<S> {
     pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
         if !gaps.is_empty() {
             count(&gaps);
+            if self.sessions.get_mut(number).is_some_and(|session| session.record.gaps(now, &gaps)) {
+                self.missing.push(number);
+            }
             let frames: Vec<ServerFrame> = gaps.into_iter().map(ServerFrame::Gap).collect();
             self.reply_all(now, number, &frames);
         }

@@ -1,6 +1,7 @@
 //! The lifecycle of a session in its shard: it arrives, is welcomed, gets heartbeats, and ends with a code.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use compact_str::CompactString;
 use metrics::counter;
@@ -17,6 +18,7 @@ use crate::handshake::auth::{Identity, TokenTerm};
 use crate::limits::budget::Budget;
 use crate::messages::ToEdge;
 use crate::outbox::Outbox;
+use crate::record::{Record, Sent};
 use crate::shard::backfill::CATCH_UP_BEAT_MS;
 use crate::shard::mistakes::Mistakes;
 use crate::shard::pulse::{Pulse, PulseVerdict};
@@ -50,7 +52,14 @@ const RECONNECT_JITTER_MS: u32 = 1_000;
 
 impl<S: Socket> Shard<S> {
     /// Starts the session of an authenticated client. `place` is its place among the sessions of this gateway.
-    pub(crate) fn arrive(&mut self, now: Millis, socket: S, identity: Identity, place: OwnedSemaphorePermit) {
+    pub(crate) fn arrive(
+        &mut self,
+        now: Millis,
+        socket: S,
+        identity: Identity,
+        peer: IpAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         let Identity { user, plan, weight, expires } = identity;
         let session = Session {
             user: user.clone(),
@@ -69,6 +78,8 @@ impl<S: Socket> Shard<S> {
             backfill: None,
             ahead: None,
             half_sent: 0,
+            sent: Sent::default(),
+            record: Record::new(now, peer),
             mistakes: Mistakes::default(),
             pulse: Pulse::new(now),
             term: expires.map(|expires| TokenTerm::new((self.settings.clocks.wall)(), expires)),
@@ -116,6 +127,7 @@ impl<S: Socket> Shard<S> {
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
             max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
         };
+        self.log_opened(now, number);
         self.reply(now, number, &ServerFrame::Welcome(welcome));
         self.tell_outage(now, number);
         // During a drain the timer for its turn to leave must stay.
@@ -279,6 +291,7 @@ impl<S: Socket> Shard<S> {
         }
         counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
         let (mut backfill, outbox) = (session.backfill.take(), std::mem::take(&mut session.outbox));
+        let mut waiting = 0;
         if let Some(backfill) = &mut backfill {
             self.accounts[session.account].past.spend(now, self.past_rate.units(backfill.unpaid()));
         }
@@ -287,15 +300,25 @@ impl<S: Socket> Shard<S> {
         }
         for mut outbox in backfill.map(|backfill| backfill.outbox).into_iter().chain([outbox]) {
             dropped("closed", outbox.len() as u64);
+            waiting += outbox.len() as u64;
             if code == CloseCode::SlowConsumer {
                 outbox.drop_all(NoticeCode::SlowConsumer);
             }
             for (subscription, notice) in outbox.last_words() {
-                let Some(session) = self.sessions.get(number) else { return };
+                let Some(session) = self.sessions.get_mut(number) else { return };
+                session.record.notice(now, &notice);
                 let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
                 // A failure is ignored here: the close that follows fails as well.
                 self.send(number, &[ServerFrame::Notice(notice)]).ok();
             }
+        }
+        if let Some(session) = self.sessions.get_mut(number).filter(|_| code == CloseCode::SlowConsumer) {
+            // The last notice names what waited as well, which a resume brings.
+            let missed = &mut session.record.missed;
+            missed.slow_consumer = missed.slow_consumer.saturating_sub(waiting);
+        }
+        if let Some(session) = self.sessions.get(number) {
+            self.log_closed(now, number, session, Some(code), waiting + u64::from(session.half_sent));
         }
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Closing;
@@ -326,7 +349,14 @@ impl<S: Socket> Shard<S> {
         match session.stage {
             SessionStage::Closing => dropped("closed", unsent),
             // The client has left, so this is no drop.
-            SessionStage::Joining | SessionStage::Open => self.stats.unread += unsent,
+            SessionStage::Joining | SessionStage::Open => {
+                self.stats.unread += unsent;
+                let past = session.backfill.as_mut().map(|backfill| backfill.outbox.last_words());
+                for (_, notice) in session.outbox.last_words().into_iter().chain(past.into_iter().flatten()) {
+                    session.record.untold(now, &notice);
+                }
+                self.log_closed(now, number, &session, None, unsent);
+            }
         }
         self.ask(ToEdge::Leave(self.id(number), session.filters()));
     }

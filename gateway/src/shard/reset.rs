@@ -48,7 +48,7 @@ impl<S: Socket> Shard<S> {
         self.cohorts.clear();
         for number in self.sessions.numbers(is_concerned) {
             self.flush(now, number);
-            let Self { sessions, accounts, applied, .. } = self;
+            let Self { sessions, accounts, applied, missing, .. } = self;
             let Some(session) = sessions.get_mut(number) else { continue };
             let held = session.outbox.hold_back(applied);
             let mut unsent = session.outbox.len();
@@ -64,6 +64,11 @@ impl<S: Socket> Shard<S> {
             lost.extend(waited.filter(|(_, held, end)| held < end));
             if session.subscriptions.is_empty() {
                 lost.clear();
+            }
+            for (_, notice) in &pending {
+                if session.record.notice(now, notice) {
+                    missing.push(number);
+                }
             }
             let account = &accounts[session.account];
             let notices = pending.into_iter().map(|(subscription, notice)| {

@@ -95,7 +95,7 @@ impl Rig {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let socket = TcpSocket::new(tcp, reader, rate, Encoding::Json).detach().unwrap();
         let before = self.shard.sessions.numbers(|_| true);
-        self.shard.arrive(self.now, TcpSocket::attach(socket).unwrap(), identity, place);
+        self.shard.arrive(self.now, TcpSocket::attach(socket).unwrap(), identity, [127, 0, 0, 1].into(), place);
         let number = self.shard.sessions.numbers(|_| true).into_iter().find(|number| !before.contains(number));
         let number = number.unwrap();
         self.clients.push((number, client));

@@ -83,10 +83,10 @@ async fn serve(
                     match message {
                         ToShard::Edge(message) => shard.take(now, message),
                         ToShard::Arrive(new_session) => {
-                            let NewSession { socket, identity, place } = *new_session;
+                            let NewSession { socket, identity, peer, place } = *new_session;
                             // A socket that cannot be attached is closed by its drop.
                             if let Ok(socket) = TcpSocket::attach(socket) {
-                                shard.arrive(now, socket, identity, place);
+                                shard.arrive(now, socket, identity, peer, place);
                             }
                         }
                     }

@@ -15,6 +15,7 @@ use crate::delivery::Delivery;
 use crate::handshake::auth::TokenTerm;
 use crate::limits::budget::Budget;
 use crate::outbox::Outbox;
+use crate::record::{Record, Sent};
 use crate::shard::mistakes::Mistakes;
 use crate::shard::pulse::Pulse;
 use crate::shard::turns::SocketReading;
@@ -108,6 +109,8 @@ pub(crate) struct Session<S> {
     pub(crate) weight: u8,
     /// The number of events in a frame that the socket has not completely accepted.
     pub(crate) half_sent: u32,
+    /// What it was sent so far.
+    pub(crate) sent: Sent,
     /// The place of the user's account in the shard.
     pub(crate) account: usize,
     /// Its backfill, while it has one.
@@ -135,6 +138,8 @@ pub(crate) struct Session<S> {
     pub(crate) beat_at: Millis,
     /// When its timer fires: for its welcome, a heartbeat, the expiry of its token, or the end of its close.
     pub(crate) attention: Millis,
+    /// What the log says of it.
+    pub(crate) record: Box<Record>,
     /// Its place among the sessions that this gateway accepts.
     pub(crate) _place: OwnedSemaphorePermit,
 }

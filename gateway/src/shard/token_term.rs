@@ -35,6 +35,7 @@ impl<S: Socket> Shard<S> {
                     ..Notice::new(NoticeCode::TokenExpiring)
                 };
                 counter!("tickwire_gateway_notices_total", "code" => NoticeCode::TokenExpiring.as_str()).increment(1);
+                session.record.notices += 1;
                 self.reply(now, number, &ServerFrame::Notice(notice));
                 true
             }

@@ -108,7 +108,7 @@ impl SimGateway {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (now, shard) = (now.plus(self.offset), shard_of(&identity.user, self.shards.len()));
         self.due = AT_ONCE;
-        self.shards[shard].shard.arrive(now, Wire(Line::clone(line)), identity, place);
+        self.shards[shard].shard.arrive(now, Wire(Line::clone(line)), identity, [127, 0, 0, 1].into(), place);
     }
 
     /// When something is due next.

@@ -333,7 +333,7 @@ impl SimCluster {
                 // What was sent has left at once.
                 Output::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
                 Output::Released { tenures, checkpoints } => {
-                    router.ownership.released(&tenures, &checkpoints);
+                    router.ownership.released(now, &tenures, &checkpoints);
                     router.round_at = now;
                 }
             }

@@ -110,7 +110,9 @@ impl OwnershipDriver {
                     }
                 }
                 Some(done) = self.under_way.next() => self.handle(done),
-                Some((tenures, checkpoints)) = self.setup.released.recv() => self.ownership.released(&tenures, &checkpoints),
+                Some((tenures, checkpoints)) = self.setup.released.recv() => {
+                    self.ownership.released(self.setup.clock.now(), &tenures, &checkpoints);
+                }
                 _ = rounds.tick() => {}
                 changed = self.setup.view.changed() => if changed.is_err() { return },
                 Ok(()) = connected.changed() => self.ownership.reconnected(self.setup.clock.now()),

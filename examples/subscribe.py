@@ -1,0 +1,149 @@
+"""Subscribes and prints events, gaps and notices, one JSON object a line. After a break it resumes: no event is lost.
+
+It needs the package websockets alone (pip install websockets). docs/protocol.md says what the messages mean.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+# Close codes after which another attempt would end the same way, and those that ask for a pause.
+FINAL = {1002, 1007, 4001, 4003, 4009}
+AFTER = {1009, 1012, 4002, 4007, 4012, 4013}
+
+# The error with which a gateway asks to try the same again.
+TRY_AGAIN = 503
+
+# How many events that came early are remembered.
+EARLY_MOST = 4096
+
+
+class Session:
+    """What a client remembers, so that it can resume after a break."""
+
+    def __init__(self, subscriptions):
+        self.subscriptions = subscriptions
+        self.position = None
+        self.seen = {}  # By partition: the highest sequence that came in its turn.
+        self.early = {}  # What came before its turn, and may come again after a break.
+        self.reconnect = None  # When the gateway asked for another connection, in seconds.
+        self.failures = 0
+
+    def begin(self):
+        """The frames to send first on a connection."""
+        if self.position is not None:
+            resume = {"position": self.position, "seen": self.seen, "subscriptions": self.subscriptions}
+            return [{"action": "resume", **resume}]
+        return [{"action": "subscribe", "name": name, **wanted} for name, wanted in self.subscriptions.items()]
+
+    def take(self, text):
+        """The events, gaps and notices of a frame that are new. ValueError if the gateway refuses a request."""
+        messages = json.loads(text)
+        is_early = messages[0]["T"] == "early"
+        for message in messages:
+            self.position = message.get("position", self.position)
+            match message["T"]:
+                case "event":
+                    if self.is_new(message["p"], message["seq"], is_early):
+                        yield message
+                case "gap":
+                    if message["reason"] == "reset":
+                        self.seen.pop(str(message["p"]), None)
+                        self.early.clear()
+                    yield message
+                case "notice":
+                    yield message
+                case "goaway":
+                    self.reconnect = message["reconnect_ms"] / 1000
+                case "subscribed":
+                    self.failures = 0
+                    print("subscribed", file=sys.stderr, flush=True)
+                case "caught_up":
+                    print("caught up", file=sys.stderr, flush=True)
+                case "error":
+                    # The gateway cannot go on from this position: the next connection begins anew.
+                    if message["code"] != TRY_AGAIN:
+                        self.position = None
+                    raise ValueError(message["msg"])
+
+    def is_new(self, p, seq, is_early):
+        is_known = self.early.pop((p, seq), False)
+        if is_early:
+            self.early[p, seq] = True
+        else:
+            self.seen[str(p)] = max(self.seen.get(str(p), 0), seq)
+        if len(self.early) > EARLY_MOST:
+            del self.early[next(iter(self.early))]
+        return not is_known
+
+    def pause(self, code):
+        """How many seconds to wait before the next connection. Ends the program if there should be none."""
+        if code in FINAL:
+            sys.exit(f"closed with {code}")
+        most = min(0.5 * 2**self.failures, 15)
+        self.failures += 1
+        reconnect, self.reconnect = self.reconnect, None
+        if reconnect is not None:
+            return reconnect
+        return random.uniform(7.5, 15) if code in AFTER else random.uniform(0, most)
+
+
+async def serve(arguments, session):
+    """One connection, to its end. Gives whether the program has received all that it should."""
+    url = arguments.url + (f"?user={arguments.user}" if arguments.user else "")
+    headers = {} if arguments.user else {"Authorization": f"Bearer {arguments.token}"}
+    # A ping every ten seconds. After twenty without an answer the connection counts as lost. The package answers the
+    # pings of the gateway.
+    options = {"ping_interval": 10, "ping_timeout": 20, "additional_headers": headers}
+    async with connect(url, subprotocols=["tickwire.v1.json"], **options) as socket:
+        for frame in session.begin():
+            await socket.send(json.dumps(frame))
+        async for text in socket:
+            for message in session.take(text):
+                print(json.dumps(message), flush=True)
+                if message["T"] == "event" and arguments.count is not None:
+                    arguments.count -= 1
+                    if arguments.count <= 0:
+                        return True
+    return False
+
+
+async def follow(arguments):
+    """Connects again and again, until the program has received all that it should."""
+    session = Session({"mine": {"filter": {"symbols": arguments.symbols.split(",")}}})
+    while True:
+        code = None
+        try:
+            if await serve(arguments, session):
+                return
+        except ConnectionClosed as closed:
+            code = closed.rcvd and closed.rcvd.code
+        except (OSError, ValueError, WebSocketException) as problem:
+            print(problem, file=sys.stderr, flush=True)
+        await asyncio.sleep(session.pause(code))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Subscribes and prints events, gaps and notices.")
+    parser.add_argument("--url", default="ws://127.0.0.1:8080/v1/stream", help="the gateway")
+    parser.add_argument("--token", default=os.environ.get("TICKWIRE_TOKEN"), help="better left to TICKWIRE_TOKEN")
+    parser.add_argument("--user", help="a name instead of a token, for a gateway with auth.mode = \"dev\"")
+    parser.add_argument("--symbols", default="AAPL,NVDA,SPY", help="the symbols to subscribe to")
+    parser.add_argument("--count", type=int, help="end after this many events (default: with Ctrl-C)")
+    arguments = parser.parse_args()
+    if not arguments.user and not arguments.token:
+        parser.error("say who you are: set TICKWIRE_TOKEN, or give --token or --user")
+    try:
+        asyncio.run(follow(arguments))
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+//! The lines that the log has of each session, so that it answers why a user missed events. All of them stand in the span
+//! `session`, which names the session, its user, address, gateway and shard. Only clients that have said who they are
+//! become sessions, and how many do so in a second is bounded; lines about what a session misses are few as well.
+//!
+//! The span is made for each line: one that is kept would cost an idle session a good part of what it costs now.
+
+use tickwire_core::ids::Millis;
+use tickwire_core::protocol::codes::CloseCode;
+use tickwire_core::protocol::position::Position;
+use tracing::{Span, debug, info, info_span};
+
+use super::Shard;
+use crate::record::Missed;
+use crate::shard::session::{Session, SessionStage};
+use crate::socket::Socket;
+
+/// How long what a session misses is gathered for one line, in milliseconds.
+const GATHERED_MS: u64 = 5_000;
+
+/// How many sessions a shard writes such a line of each time that it looks.
+const MOST_LINES: usize = 50;
+
+impl<S: Socket> Shard<S> {
+    fn span(&self, number: u64, session: &Session<S>) -> Span {
+        info_span!(
+            "session",
+            session = format_args!("{}-{}-{number}", self.settings.gateway, self.number),
+            user = session.user.as_str(),
+            peer = %session.record.peer,
+            gateway = %self.settings.gateway,
+            shard = self.number,
+        )
+    }
+
+    /// A session was welcomed.
+    pub(super) fn log_opened(&self, now: Millis, number: u64) {
+        let Some(session) = self.sessions.get(number) else { return };
+        self.span(number, session).in_scope(|| info!(waited_ms = now.since(session.record.arrived), "session opened"));
+    }
+
+    /// A session goes on after the position of an earlier one.
+    pub(super) fn log_resume(&mut self, number: u64, from: &Position) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        session.record.resumed = true;
+        let Some(session) = self.sessions.get(number) else { return };
+        let behind = self.applied.seqs.iter().max().zip(from.seqs.iter().max());
+        let behind = behind.map_or(0, |(applied, from)| applied.0.saturating_sub(from.0));
+        let subscriptions = session.subscriptions.len();
+        let span = self.span(number, session);
+        span.in_scope(|| info!(position = %from, behind, subscriptions, "session resumes"));
+    }
+
+    /// A session was given what it lacked of the past, or was told what of it nobody has.
+    pub(super) fn log_caught_up(&self, now: Millis, number: u64, since: Millis, complete: bool) {
+        let Some(session) = self.sessions.get(number) else { return };
+        let lasted = now.since(since);
+        self.span(number, session).in_scope(|| info!(complete, duration_ms = lasted, "session caught up"));
+    }
+
+    /// A subscription is in force.
+    pub(super) fn log_subscription(&self, number: u64, subscription: u32) {
+        let Some(session) = self.sessions.get(number) else { return };
+        let held = session.subscriptions.iter().find(|held| held.number == subscription);
+        let Some(held) = held.filter(|_| tracing::enabled!(tracing::Level::DEBUG)) else { return };
+        let filter = serde_json::to_string(&held.subscription.filter).unwrap_or_default();
+        let span = self.span(number, session);
+        span.in_scope(|| debug!(subscription = held.name.as_str(), filter, "subscription in force"));
+    }
+
+    /// Writes what sessions miss, each once in a while.
+    pub(super) fn log_missed(&mut self, now: Millis) {
+        let mut lines = 0;
+        let mut numbers = std::mem::take(&mut self.missing);
+        numbers.retain(|number| {
+            let Some(session) = self.sessions.get_mut(*number) else { return false };
+            let is_due = |(since, _): &mut (Millis, Missed)| now.since(*since) >= GATHERED_MS && lines < MOST_LINES;
+            let Some((since, missed)) = session.record.unlogged.take_if(is_due) else {
+                return session.record.unlogged.is_some();
+            };
+            lines += 1;
+            let Some(session) = self.sessions.get(*number) else { return false };
+            let (first, last) = missed.range.unzip();
+            self.span(*number, session).in_scope(|| {
+                info!(
+                    lasted_ms = now.since(since),
+                    dropped = missed.dropped(),
+                    slow_consumer = missed.slow_consumer,
+                    throttled = missed.throttled,
+                    quota = missed.quota,
+                    conflated = missed.conflated,
+                    delayed = missed.delayed,
+                    gaps = missed.gaps,
+                    first = first.map(|seq| seq.0),
+                    last = last.map(|seq| seq.0),
+                    "session misses events"
+                );
+            });
+            false
+        });
+        // Those that are new since stand there already.
+        self.missing.extend(numbers);
+    }
+
+    /// A session has ended: by the gateway with a code, or by its client without one. `unsent` events still waited for it.
+    pub(super) fn log_closed(
+        &self,
+        now: Millis,
+        number: u64,
+        session: &Session<S>,
+        code: Option<CloseCode>,
+        unsent: u64,
+    ) {
+        let (record, missed) = (&session.record, session.record.missed);
+        let reason = code.map_or("the client left, or its connection broke", CloseCode::text);
+        let (first, last) = missed.range.unzip();
+        self.span(number, session).in_scope(|| {
+            info!(
+                code = code.map(CloseCode::code),
+                reason,
+                duration_ms = now.since(record.arrived),
+                welcomed = session.stage != SessionStage::Joining,
+                resumed = record.resumed,
+                events = session.sent.events,
+                bytes = session.sent.bytes,
+                unsent,
+                dropped = missed.dropped(),
+                slow_consumer = missed.slow_consumer,
+                throttled = missed.throttled,
+                quota = missed.quota,
+                conflated = missed.conflated,
+                delayed = missed.delayed,
+                gaps = missed.gaps,
+                first = first.map(|seq| seq.0),
+                last = last.map(|seq| seq.0),
+                notices = record.notices,
+                "session closed"
+            );
+        });
+    }
+}
