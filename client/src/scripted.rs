@@ -27,14 +27,14 @@ use crate::dial::Dial;
 /// Small, so that a slow reader causes backpressure soon.
 const PIPE: usize = 8 * 1024;
 
-/// Connects to a [`Stage`].
+/// Connects to a [`ScriptedServer`].
 pub(crate) struct MemoryDial {
     arrivals: mpsc::UnboundedSender<(String, DuplexStream)>,
     refusals: Arc<AtomicUsize>,
 }
 
 /// Accepts the client's connections.
-pub(crate) struct Stage {
+pub(crate) struct ScriptedServer {
     arriving: mpsc::UnboundedReceiver<(String, DuplexStream)>,
     refusals: Arc<AtomicUsize>,
 }
@@ -48,10 +48,10 @@ pub(crate) struct Peer {
     pub(crate) headers: HeaderMap,
 }
 
-pub(crate) fn stage() -> (MemoryDial, Stage) {
+pub(crate) fn stage() -> (MemoryDial, ScriptedServer) {
     let (arrivals, arriving) = mpsc::unbounded_channel();
     let refusals = Arc::new(AtomicUsize::new(0));
-    (MemoryDial { arrivals, refusals: refusals.clone() }, Stage { arriving, refusals })
+    (MemoryDial { arrivals, refusals: refusals.clone() }, ScriptedServer { arriving, refusals })
 }
 
 impl Dial for MemoryDial {
@@ -67,7 +67,7 @@ impl Dial for MemoryDial {
     }
 }
 
-impl Stage {
+impl ScriptedServer {
     /// Refuses the next `count` connections.
     pub(crate) fn refuse(&self, count: usize) {
         self.refusals.store(count, Ordering::SeqCst);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::scripted::{MemoryDial, Peer, Stage, stage};
+use crate::scripted::{MemoryDial, Peer, ScriptedServer, stage};
 use crate::{Client, ClientConfig, ClientError, Message, Messages, SubscribeOptions};
 
 /// Two gateways, so that a test can see which one is dialled.
@@ -24,7 +24,7 @@ async fn connect(dialler: MemoryDial, config: ClientConfig) -> Result<(Client, M
 }
 
 /// A client that is connected to a peer and has delivered `Connected`.
-async fn connected(config: ClientConfig) -> (Client, Messages, Stage, Peer) {
+async fn connected(config: ClientConfig) -> (Client, Messages, ScriptedServer, Peer) {
     let (dialler, mut stage) = stage();
     let (client, peer) = tokio::join!(connect(dialler, config), stage.welcome());
     let (client, mut messages) = client.unwrap();

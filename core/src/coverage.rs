@@ -15,21 +15,20 @@ pub mod builder;
 pub mod completeness;
 pub mod confirmations;
 mod limits;
+mod partition;
 pub mod reached;
 mod repair;
-pub mod replay;
 pub mod section;
-mod track;
 mod weight;
 
-use crate::coverage::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
 use crate::coverage::section::Section;
 use crate::ids::{Epoch, EpochId, Millis, Partition, Revision, Seq};
 use crate::protocol::position::Position;
+use crate::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
 
+use crate::coverage::partition::PartitionCoverage;
 pub use limits::RepairLimits;
 pub use repair::{Ask, Repaired};
-use track::PartitionCoverage;
 pub use weight::Weight;
 
 /// What the sessions of a gateway must be given, in this order.
@@ -125,7 +124,7 @@ pub struct Coverage<E> {
     limits: RepairLimits,
     epoch: Option<Epoch>,
     need: Revision,
-    tracks: Vec<PartitionCoverage<E>>,
+    by_partition: Vec<PartitionCoverage<E>>,
     /// The sections that all partitions hold, in bytes.
     held_bytes: usize,
     /// The number of asks so far.
@@ -136,8 +135,8 @@ impl<E: Weight> Coverage<E> {
     /// Coverage of `partitions` partitions, none of which has started.
     #[must_use]
     pub fn new(partitions: u16, limits: RepairLimits) -> Self {
-        let tracks = (0..partitions).map(|number| PartitionCoverage::new(Partition(number))).collect();
-        Self { limits, epoch: None, need: Revision(0), tracks, held_bytes: 0, asks: 0 }
+        let by_partition = (0..partitions).map(|number| PartitionCoverage::new(Partition(number))).collect();
+        Self { limits, epoch: None, need: Revision(0), by_partition, held_bytes: 0, asks: 0 }
     }
 
     /// Coverage of the ranges `(first, second]` of a backfill, one for each partition in order. All of them are
@@ -150,9 +149,9 @@ impl<E: Weight> Coverage<E> {
         limits: RepairLimits,
     ) -> Self {
         let track = |(number, (from, to))| PartitionCoverage::of_range(Partition(number), now, from, to, &limits);
-        let tracks = (0..).zip(ranges).map(track).collect();
+        let by_partition = (0..).zip(ranges).map(track).collect();
         let epoch = Some(Epoch { epoch_id, before: Seq(0) });
-        Self { limits, epoch, need: Revision(0), tracks, held_bytes: 0, asks }
+        Self { limits, epoch, need: Revision(0), by_partition, held_bytes: 0, asks }
     }
 
     /// Takes a section received at `now` from a router that reads this epoch of the stream.
@@ -257,8 +256,8 @@ impl<E: Weight> Coverage<E> {
     /// Gives up asks that were not answered in time, and reports gaps whose asks have failed for too long.
     pub fn expire(&mut self, now: Millis, steps: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
-        for number in 0..self.tracks.len() {
-            if self.tracks[number].deadline().is_some_and(|deadline| deadline <= now) {
+        for number in 0..self.by_partition.len() {
+            if self.by_partition[number].deadline().is_some_and(|deadline| deadline <= now) {
                 self.with(Partition(number as u16), |track, limits| track.expire(now, need, limits, steps));
             }
         }
@@ -269,7 +268,7 @@ impl<E: Weight> Coverage<E> {
     pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<CoverageEvent<E>>) -> Vec<Ask> {
         let (need, mut free) = (self.need, self.free());
         let Some(epoch_id) = self.epoch_id() else { return Vec::new() };
-        let due = self.tracks.iter().filter_map(|track| Some((track.due()?, track.partition)));
+        let due = self.by_partition.iter().filter_map(|track| Some((track.due()?, track.partition)));
         let mut due: Vec<(Millis, Partition)> = due.filter(|(due, _)| *due <= now).collect();
         due.sort_by_key(|(due, _)| *due);
         let mut asks = Vec::new();
@@ -290,8 +289,8 @@ impl<E: Weight> Coverage<E> {
     /// When to call [`Self::expire`] and [`Self::asks`] next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Millis> {
-        let deadline = self.tracks.iter().filter_map(PartitionCoverage::deadline).min();
-        let due = self.tracks.iter().filter_map(PartitionCoverage::due).min().filter(|_| self.free() > 0);
+        let deadline = self.by_partition.iter().filter_map(PartitionCoverage::deadline).min();
+        let due = self.by_partition.iter().filter_map(PartitionCoverage::due).min().filter(|_| self.free() > 0);
         deadline.into_iter().chain(due).min()
     }
 
@@ -299,41 +298,41 @@ impl<E: Weight> Coverage<E> {
     /// gaps, and live sections of partitions that have sent one after `since`. As long as no higher revision is
     /// required, all of them stay valid. `None` if there are none.
     #[must_use]
-    pub fn coming_revision(&self, since: Millis) -> Option<Revision> {
-        self.tracks.iter().filter_map(|track| track.coming_revision(since, self.need)).min()
+    pub fn lowest_pending_revision(&self, since: Millis) -> Option<Revision> {
+        self.by_partition.iter().filter_map(|track| track.lowest_pending_revision(since, self.need)).min()
     }
 
     /// The gaps that replays have closed since the last call.
     pub fn repaired(&mut self) -> impl Iterator<Item = Repaired> + '_ {
-        self.tracks.iter_mut().filter_map(|track| track.repaired.take())
+        self.by_partition.iter_mut().filter_map(|track| track.repaired.take())
     }
 
     /// How many partitions wait for a missing range.
     #[must_use]
     pub fn gaps(&self) -> usize {
-        self.tracks.iter().filter(|track| track.is_waiting()).count()
+        self.by_partition.iter().filter(|track| track.is_waiting()).count()
     }
 
     /// The partitions whose history has not started in this epoch: no section was received and nothing was promised.
-    pub fn unheard(&self) -> impl Iterator<Item = Partition> {
-        self.tracks.iter().filter(|track| track.covered.is_none()).map(|track| track.partition)
+    pub fn never_reported(&self) -> impl Iterator<Item = Partition> {
+        self.by_partition.iter().filter(|track| track.covered.is_none()).map(|track| track.partition)
     }
 
     /// The number of partitions.
     #[must_use]
     pub fn partitions(&self) -> usize {
-        self.tracks.len()
+        self.by_partition.len()
     }
 
     /// The partitions that wait for a missing range and have received none of it since `since`.
     pub fn stuck(&self, since: Millis) -> impl Iterator<Item = Partition> {
-        self.tracks.iter().filter(move |track| track.is_stuck(since)).map(|track| track.partition)
+        self.by_partition.iter().filter(move |track| track.is_stuck(since)).map(|track| track.partition)
     }
 
     /// Whether routers were too busy to replay a missing range. Other replays should make room for it.
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
-        self.tracks.iter().any(PartitionCoverage::is_crowded)
+    pub fn routers_busy(&self) -> bool {
+        self.by_partition.iter().any(PartitionCoverage::routers_busy)
     }
 
     /// The sections held behind gaps, in bytes.
@@ -354,26 +353,26 @@ impl<E: Weight> Coverage<E> {
 
     /// When the last valid live section was received.
     #[must_use]
-    pub fn last_heard(&self) -> Option<Millis> {
-        self.tracks.iter().filter_map(|track| track.received).max()
+    pub fn last_received(&self) -> Option<Millis> {
+        self.by_partition.iter().filter_map(|track| track.received).max()
     }
 
     /// Whether the history of every partition has started. Before that, nothing can be promised to a session.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.tracks.iter().all(|track| track.covered.is_some())
+        self.by_partition.iter().all(|track| track.covered.is_some())
     }
 
     /// The highest revision that live sections of every partition have reached.
     #[must_use]
     pub fn lowest_revision(&self) -> Revision {
-        self.tracks.iter().map(|track| track.revision).min().unwrap_or_default()
+        self.by_partition.iter().map(|track| track.revision).min().unwrap_or_default()
     }
 
     /// The partitions of which routers have read nothing since `since`, or never. Sections with an empty range do not
     /// count: they only announce a revision.
     pub fn silent(&self, since: Millis) -> impl Iterator<Item = Partition> {
-        self.tracks.iter().filter(move |track| track.is_silent(since)).map(|track| track.partition)
+        self.by_partition.iter().filter(move |track| track.is_silent(since)).map(|track| track.partition)
     }
 
     /// A subscription that is part of every revision from `revision` on is confirmed. Sections of older revisions are
@@ -385,7 +384,7 @@ impl<E: Weight> Coverage<E> {
     /// Up to where everything was given or reported as a gap; `None` before [`Self::is_complete`].
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        let seqs = self.tracks.iter().map(|track| track.covered).collect::<Option<Vec<Seq>>>()?;
+        let seqs = self.by_partition.iter().map(|track| track.covered).collect::<Option<Vec<Seq>>>()?;
         Some(Position { epoch_id: self.epoch_id()?, seqs })
     }
 
@@ -395,8 +394,8 @@ impl<E: Weight> Coverage<E> {
         partition: Partition,
         act: impl FnOnce(&mut PartitionCoverage<E>, &RepairLimits) -> R,
     ) -> Option<R> {
-        let partitions = self.tracks.len();
-        let track = self.tracks.get_mut(usize::from(partition.0))?;
+        let partitions = self.by_partition.len();
+        let track = self.by_partition.get_mut(usize::from(partition.0))?;
         let others = self.held_bytes - track.held_bytes;
         let result = act(track, &self.limits.of_one(partitions, others));
         self.held_bytes = others + track.held_bytes;
@@ -405,7 +404,7 @@ impl<E: Weight> Coverage<E> {
 
     /// The partition of the pending ask `number`.
     fn partition_of_ask(&self, number: u64) -> Option<Partition> {
-        self.tracks.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
+        self.by_partition.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
     }
 
     /// Sets how many replays may run at the same time.
@@ -415,7 +414,7 @@ impl<E: Weight> Coverage<E> {
 
     /// How many more replays may start.
     fn free(&self) -> usize {
-        let running = self.tracks.iter().filter(|track| track.deadline().is_some()).count();
+        let running = self.by_partition.iter().filter(|track| track.deadline().is_some()).count();
         self.limits.replays.saturating_sub(running)
     }
 
@@ -432,7 +431,7 @@ impl<E: Weight> Coverage<E> {
         let former = self.epoch.replace(epoch).map(|former| former.epoch_id);
         steps.push(CoverageEvent::Reset { former, epoch });
         self.held_bytes = 0;
-        for track in &mut self.tracks {
+        for track in &mut self.by_partition {
             track.reset();
             if is_promised {
                 track.adopt(epoch.before, steps);

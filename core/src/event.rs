@@ -1,5 +1,6 @@
 //! A decoded event: the one shape that routers match, gateways deliver and clients see.
 
+pub mod calendar;
 pub mod decode;
 pub mod key;
 pub mod object;

@@ -41,7 +41,7 @@ impl Epoch {
     /// The sequence up to which messages of the epoch `earlier` still have the same sequence in this one. It is known
     /// only for the epoch just before this one; `None` for any other.
     #[must_use]
-    pub fn keeps_of(&self, earlier: EpochId) -> Option<Seq> {
+    pub fn common_through(&self, earlier: EpochId) -> Option<Seq> {
         (earlier.0.checked_add(1) == Some(self.epoch_id.0)).then_some(self.before)
     }
 }

@@ -6,7 +6,6 @@
 //! about streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
 
 pub mod backoff;
-pub mod calendar;
 pub mod coverage;
 pub mod event;
 pub mod filter;
@@ -15,5 +14,6 @@ pub mod ids;
 pub mod interest;
 pub mod placement;
 pub mod protocol;
+pub mod replay;
 pub mod storage;
 pub mod wire;

@@ -126,14 +126,14 @@ impl Homes {
 
 impl View {
     /// The members of `role` that do not drain, in order of name.
-    pub fn takers(&self, role: Role) -> impl Iterator<Item = &Member> {
+    pub fn available(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| member.role == role && !member.draining)
     }
 
     /// The digest of what determines home gateways: names, nonces and weights of the gateways that do not drain.
     #[must_use]
     pub fn id(&self) -> ViewId {
-        ViewId(self.takers(Role::Gateway).fold(mix(FNV_OFFSET), |hash, member| {
+        ViewId(self.available(Role::Gateway).fold(mix(FNV_OFFSET), |hash, member| {
             let hash = fnv1a(fnv1a(hash, member.node.id.as_str().as_bytes()), &[0]);
             mix(fnv1a(fnv1a(hash, &member.node.nonce.0.to_be_bytes()), &[member.weight]))
         }))
@@ -142,7 +142,7 @@ impl View {
     /// The home gateway of a user: a user's events are published to its subject. `None` if there is no gateway.
     #[must_use]
     pub fn home(&self, user: &UserId) -> Option<&NodeRef> {
-        self.takers(Role::Gateway)
+        self.available(Role::Gateway)
             .max_by_key(|member| (score(&member.node.id, member.weight, user.as_str().as_bytes()), &member.node.id))
             .map(|member| &member.node)
     }
@@ -151,9 +151,9 @@ impl View {
     /// than its share plus 15 % (Mirrokni, Thorup, Zadimoghaddam 2018). Empty without routers.
     #[must_use]
     pub fn owners(&self, partitions: u16) -> BTreeMap<Partition, NodeRef> {
-        let total: u64 = self.takers(Role::Router).map(|member| u64::from(member.weight.max(1))).sum();
+        let total: u64 = self.available(Role::Router).map(|member| u64::from(member.weight.max(1))).sum();
         let mut room: Vec<(&Member, u64)> = self
-            .takers(Role::Router)
+            .available(Role::Router)
             .map(|member| {
                 let share = u64::from(partitions) * u64::from(member.weight.max(1)) * 115;
                 (member, share.div_ceil(total * 100))

@@ -81,8 +81,8 @@ pub fn decode_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coverage::replay::ReplayRefusal;
     use crate::event::{Event, blank_event};
+    use crate::replay::ReplayRefusal;
     use serde_json::{Map, Value, json};
 
     #[test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tickwire_core::coverage::confirmations::Confirmations;
-use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
 use tickwire_core::coverage::section::Section;
 use tickwire_core::coverage::{Coverage, RepairLimits};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::log::{Bounds, InterestLog};
 use tickwire_core::placement::View;
+use tickwire_core::replay::{ReplayAnswer, ReplayPart, ReplayRefusal};
 
 const LIMITS: RepairLimits = RepairLimits {
     grace: 20,

@@ -152,7 +152,7 @@ fn distributions(load: &IndexLoad, index: &mut Index, filters: &[Arc<Filter>]) {
         let kept = index.add(IndexLoad::subscriber(session), &own);
         index.remove(session, 1, &kept);
         interning.saturating_record(nanos(since));
-        index.rise(&user(session), session);
+        index.unregister(&user(session), session);
     }
     println!("{}: {} subscriptions, {} filters", load.name, load.subscriptions, index.statistics().filters);
     let line = |name: &str, of: &Histogram<u64>| {

@@ -12,4 +12,3 @@ pub(crate) mod cohorts;
 pub(crate) mod ranges;
 pub(crate) mod request;
 pub(crate) mod seek;
-mod slots;

@@ -172,8 +172,8 @@ impl Edge {
     }
 
     /// The state of the connection to NATS, and why the server does not store events, as routers report it.
-    /// [`Self::look_upstream`] notifies clients of it.
-    pub(crate) fn take_standing(&mut self, connection: NatsConnection, stopped: Stopped) {
+    /// [`Self::check_upstream`] notifies clients of it.
+    pub(crate) fn set_nats_state(&mut self, connection: NatsConnection, stopped: Stopped) {
         (self.connection, self.stopped) = (connection, stopped);
     }
 
@@ -193,7 +193,7 @@ impl Edge {
         self.backfill(now);
         self.deliver(now);
         // A cohort that has ended or advanced may let others begin, or ask for more.
-        while self.hand_past() {
+        while self.deliver_backfill() {
             self.backfill(now);
         }
     }
@@ -204,7 +204,7 @@ impl Edge {
         let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([
             self.log.next_shrink(),
-            self.upstream.next_look(),
+            self.upstream.next_check(),
             self.cohorts.next_turn(),
             self.rebalance.next_turn(),
             self.searches.next_turn().filter(|_| self.connection.is_up),
@@ -254,7 +254,7 @@ impl Edge {
 
     /// Does what is due: expires unanswered asks, cuts a revision, sends a beat.
     pub(crate) fn turn(&mut self, now: Millis) {
-        self.look_upstream(now);
+        self.check_upstream(now);
         self.send_away(now);
         self.coverage.expire(now, &mut self.steps);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
@@ -263,7 +263,7 @@ impl Edge {
         }
         if self.beat_at <= now {
             self.beat(now);
-            self.tell_open_gaps();
+            self.publish_gap_metrics();
         }
     }
 
@@ -284,7 +284,7 @@ impl Edge {
     }
 
     /// Notifies clients of an outage of the cluster, or of its end. Each turn calls this.
-    pub(crate) fn look_upstream(&mut self, now: Millis) {
+    pub(crate) fn check_upstream(&mut self, now: Millis) {
         let outage = self.outage(now);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| match (outage, &self.stopped) {
@@ -300,7 +300,7 @@ impl Edge {
     /// Why clients do not get new events, if there is a reason.
     fn outage(&mut self, now: Millis) -> Option<Outage> {
         let standing = (self.connection.is_up, self.stopped.is_none());
-        let since = self.upstream.waits_since(now, standing);
+        let since = self.upstream.silence_since(now, standing);
         Outage::of(now, standing, &self.coverage, self.heartbeats, since)
     }
 
@@ -312,7 +312,7 @@ impl Edge {
                 replay::note(step);
                 self.reached.see(step, |delivery| delivery.event.stored);
                 if matches!(step, CoverageEvent::Reset { .. }) {
-                    self.cohorts.forget_all();
+                    self.cohorts.clear();
                 }
             }
             self.shards.iter_mut().for_each(|shard| shard.steps(&steps));

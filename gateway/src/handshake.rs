@@ -4,9 +4,7 @@
 //! [`new_session`] is what the shard gets.
 
 pub(crate) mod admission;
-pub(crate) mod auth;
 pub(crate) mod capacity;
-pub(crate) mod new_session;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready};
@@ -24,11 +22,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::byte_queue::Sender;
-use crate::handshake::auth::{AuthError, Authenticator, Credentials, Identity};
-use crate::handshake::new_session::{NewSession, shard_of};
 use crate::http::MAX_UNNAMED_BYTES;
 use crate::messages::ToShard;
+use crate::new_session::{NewSession, shard_of};
 use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd, TcpSocket};
 
 /// How long a client may take to read its refusal.
@@ -89,7 +87,7 @@ impl Handshake {
     }
 
     /// Waits until no shard accepts connections.
-    pub(crate) async fn shards_end(&self) {
+    pub(crate) async fn wait_for_shards(&self) {
         for shard in &self.shards {
             shard.closed().await;
         }
@@ -152,7 +150,7 @@ impl Handshake {
     }
 
     /// Passes a connection to its shard.
-    pub(crate) async fn hand_over(
+    pub(crate) async fn start_session(
         &self,
         socket: TcpSocket,
         identity: Identity,

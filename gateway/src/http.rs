@@ -42,8 +42,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::auth::{AuthError, Credentials, Identity};
 use crate::handshake::admission::{Admission, Caller};
-use crate::handshake::auth::{AuthError, Credentials, Identity};
 use crate::handshake::capacity::Capacity;
 
 use crate::handshake::Handshake;
@@ -128,7 +128,7 @@ pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
     let server = HttpServer::new("gateway", listener, routes(front), limits).closing(drain.clone()).run(stop.clone());
     let drained = async {
         drain.cancelled().await;
-        tokio::join!(sleep(LEAST_DRAIN), handshake.shards_end());
+        tokio::join!(sleep(LEAST_DRAIN), handshake.wait_for_shards());
         stop.cancel();
     };
     tokio::join!(server, drained);
@@ -273,7 +273,7 @@ async fn greet(
     let AdmittedConnection { session, unnamed } = place;
     if let Some((mut socket, identity)) = front.handshake.greet(socket, named, unnamed, &front.drain).await {
         socket.set_max_frame_bytes(front.max_frame_bytes);
-        front.handshake.hand_over(socket, identity, peer, session).await;
+        front.handshake.start_session(socket, identity, peer, session).await;
     }
 }
 

@@ -91,7 +91,7 @@ impl Index {
     }
 
     /// Removes the session of `user` with all its subscriptions. Does nothing if the session is another user's.
-    pub fn rise(&mut self, user: &UserId, session: u64) {
+    pub fn unregister(&mut self, user: &UserId, session: u64) {
         if self.sessions.user(session).is_none_or(|registered| registered == user) {
             self.leave(session);
         }

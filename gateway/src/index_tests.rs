@@ -240,7 +240,7 @@ impl Pair {
             Change::Go { session } => {
                 if self.alive.remove(&session) {
                     self.subscriptions.retain(|(of, _), _| *of != session);
-                    self.index.rise(&user(session), session);
+                    self.index.unregister(&user(session), session);
                 }
             }
             Change::Die { session } => {
@@ -315,7 +315,7 @@ impl Pair {
         let Index { filters, slots, lists, .. } = &self.index;
         prop_assert!(filters.is_empty() && slots.is_empty() && lists.is_empty());
         for session in std::mem::take(&mut self.alive) {
-            self.index.rise(&user(session), session);
+            self.index.unregister(&user(session), session);
         }
         prop_assert!(self.index.sessions.is_empty());
         let statistics = self.index.statistics();

@@ -13,6 +13,7 @@
 //!
 //! Code that decides is pure and public, so that benches can measure it. The clock is passed in.
 
+pub(crate) mod auth;
 pub mod backfill;
 mod byte_queue;
 pub mod delivery;
@@ -22,6 +23,7 @@ mod http;
 pub mod index;
 pub mod limits;
 mod messages;
+pub(crate) mod new_session;
 pub mod outbox;
 mod record;
 mod shard;
@@ -44,9 +46,9 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::auth::Authenticator;
 use crate::edge::{Driver, Edge, Inputs, NatsConnection};
 use crate::handshake::Handshake;
-use crate::handshake::auth::Authenticator;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::shard::{Clocks, Shard, ShardConfig};

@@ -2,5 +2,6 @@
 //! counts over a sliding window.
 
 pub mod account;
+pub(crate) mod backfill_slots;
 pub mod budget;
 pub mod sliding;

@@ -17,7 +17,7 @@ use tickwire_core::protocol::codes::NoticeCode;
 use crate::backfill::ranges::BackfillRanges;
 use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
-use crate::handshake::new_session::NewSession;
+use crate::new_session::NewSession;
 
 /// Identifies a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -23,7 +23,7 @@ use crate::limits::sliding::PerSecond;
 use crate::outbox::lanes::Lanes;
 use crate::outbox::notices::PendingNotices;
 
-pub use crate::outbox::notices::Fate;
+pub use crate::outbox::notices::EventOutcome;
 pub use lanes::{PATIENCE_MS, QueuedEvent};
 
 /// The most events in one frame.
@@ -78,7 +78,7 @@ pub struct Frame {
     /// How many of them are sent before their lane's turn, because they have waited too long.
     pub promoted: u64,
     /// The events that were dropped, conflated or delayed while the frame was composed: one entry per event.
-    pub dropped: Vec<(NoticeCode, Fate)>,
+    pub dropped: Vec<(NoticeCode, EventOutcome)>,
 }
 
 impl Frame {
@@ -187,7 +187,7 @@ impl Outbox {
 
     /// Whether events or notices wait.
     #[must_use]
-    pub fn wants_out(&self) -> bool {
+    pub fn has_output(&self) -> bool {
         self.lanes.len() > 0 || !self.notices.is_empty()
     }
 
@@ -200,7 +200,7 @@ impl Outbox {
         now: Millis,
         encoding: Encoding,
         limits: &OutboxLimits,
-        dropped: &mut Vec<(NoticeCode, Fate)>,
+        dropped: &mut Vec<(NoticeCode, EventOutcome)>,
     ) -> ShedResult {
         let since = *self.slow_since.get_or_insert(now);
         if now.since(since) >= limits.patience {
@@ -211,7 +211,7 @@ impl Outbox {
         while self.lanes.bytes() > target
             && let Some(waiting) = self.lanes.pop_lowest(encoding)
         {
-            self.dropped(NoticeCode::SlowConsumer, Fate::Dropped, &waiting, dropped);
+            self.dropped(NoticeCode::SlowConsumer, EventOutcome::Dropped, &waiting, dropped);
         }
         if self.lanes.bytes() > limits.bytes { ShedResult::Hopeless } else { ShedResult::Relieved }
     }
@@ -248,13 +248,13 @@ impl Outbox {
             let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };
             let critical = waiting.delivery.event.priority == Priority::Critical;
             if !quota(account, &waiting) && !critical {
-                self.dropped(NoticeCode::Quota, Fate::Dropped, &waiting, &mut frame.dropped);
+                self.dropped(NoticeCode::Quota, EventOutcome::Dropped, &waiting, &mut frame.dropped);
                 continue;
             }
             size = grown;
             waiting.exempt = budget > 0 && critical;
             if critical && !waiting.exempt && waiting.since < now {
-                self.dropped(NoticeCode::CriticalBudget, Fate::Delayed, &waiting, &mut frame.dropped);
+                self.dropped(NoticeCode::CriticalBudget, EventOutcome::Delayed, &waiting, &mut frame.dropped);
             }
             if waiting.exempt {
                 (budget, exempt) = (budget - 1, exempt + 1);
@@ -283,27 +283,27 @@ impl Outbox {
     pub fn hold_back(&self, applied: &Position) -> Position {
         let mut position = applied.clone();
         for waiting in self.lanes.iter() {
-            position.hold_before(waiting.delivery.partition, waiting.delivery.seq);
+            position.lower_before(waiting.delivery.partition, waiting.delivery.seq);
         }
         self.notices.hold_back(&mut position);
         position
     }
 
-    /// Drops all events, for a client that is closed. Their notices are among [`Self::last_words`].
+    /// Drops all events, for a client that is closed. Their notices are among [`Self::take_notices`].
     pub fn drop_all(&mut self, code: NoticeCode) {
         for waiting in std::mem::take(&mut self.lanes).iter() {
-            self.notices.count(code, Fate::Dropped, waiting.subscription, &waiting.delivery);
+            self.notices.count(code, EventOutcome::Dropped, waiting.subscription, &waiting.delivery);
         }
     }
 
     /// Removes the waiting events without a notice: the caller requests them again, or notifies of them itself.
-    pub(crate) fn forget_events(&mut self) {
+    pub(crate) fn clear_events(&mut self) {
         self.lanes = Lanes::default();
         self.due = None;
     }
 
     /// Takes the pending notices, which must be sent before the connection is closed.
-    pub fn last_words(&mut self) -> Vec<(u32, Notice)> {
+    pub fn take_notices(&mut self) -> Vec<(u32, Notice)> {
         self.notices.take().collect()
     }
 
@@ -320,7 +320,7 @@ impl Outbox {
         account: &Account,
         encoding: Encoding,
         limits: &OutboxLimits,
-        dropped: &mut Vec<(NoticeCode, Fate)>,
+        dropped: &mut Vec<(NoticeCode, EventOutcome)>,
     ) {
         self.held_until = account.next_allowance(now);
         if self.lanes.len() == 0 {
@@ -335,19 +335,25 @@ impl Outbox {
             removed.push(waiting);
         }
         for waiting in removed {
-            self.dropped(NoticeCode::Throttled, Fate::Dropped, &waiting, dropped);
+            self.dropped(NoticeCode::Throttled, EventOutcome::Dropped, &waiting, dropped);
         }
     }
 
-    fn conflate(&mut self, code: NoticeCode, encoding: Encoding, dropped: &mut Vec<(NoticeCode, Fate)>) {
+    fn conflate(&mut self, code: NoticeCode, encoding: Encoding, dropped: &mut Vec<(NoticeCode, EventOutcome)>) {
         let notices = &mut self.notices;
         self.lanes.conflate(encoding, |waiting| {
-            notices.count(code, Fate::Conflated, waiting.subscription, &waiting.delivery);
-            dropped.push((code, Fate::Conflated));
+            notices.count(code, EventOutcome::Conflated, waiting.subscription, &waiting.delivery);
+            dropped.push((code, EventOutcome::Conflated));
         });
     }
 
-    fn dropped(&mut self, code: NoticeCode, fate: Fate, waiting: &QueuedEvent, dropped: &mut Vec<(NoticeCode, Fate)>) {
+    fn dropped(
+        &mut self,
+        code: NoticeCode,
+        fate: EventOutcome,
+        waiting: &QueuedEvent,
+        dropped: &mut Vec<(NoticeCode, EventOutcome)>,
+    ) {
         self.notices.count(code, fate, waiting.subscription, &waiting.delivery);
         dropped.push((code, fate));
     }

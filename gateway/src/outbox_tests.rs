@@ -321,7 +321,7 @@ impl OutboxRun {
 
     fn flush(&mut self) {
         let mut frame = Frame::default();
-        while !self.stalled && self.outbox.wants_out() {
+        while !self.stalled && self.outbox.has_output() {
             let (now, most) = (self.now, self.quota);
             let name = tickwire_core::protocol::SubscriptionName::default();
             let quota = |account: &mut Account, waiting: &QueuedEvent| {
@@ -441,13 +441,13 @@ proptest! {
         }
         if run.closed {
             run.outbox.drop_all(NoticeCode::SlowConsumer);
-            for (_, notice) in run.outbox.last_words() {
+            for (_, notice) in run.outbox.take_notices() {
                 run.take_notice(&notice);
             }
         } else {
             run.apply(OutboxAction::Stall(false));
             run.apply(OutboxAction::Pause(60_000));
-            prop_assert!(!run.outbox.wants_out() && run.outbox.due().is_none());
+            prop_assert!(!run.outbox.has_output() && run.outbox.due().is_none());
         }
         prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));
         prop_assert_eq!(run.pushed.len() as u64 - run.received.len() as u64, run.missing);

@@ -50,9 +50,9 @@ use tickwire_core::protocol::{Notice, ServerFrame};
 use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
 
+use crate::auth::Authenticator;
 use crate::byte_queue::Sender;
 use crate::delivery::Delivery;
-use crate::handshake::auth::Authenticator;
 use crate::index::Index;
 use crate::index::metrics::PublishedStatistics;
 use crate::limits::account::Account;
@@ -130,8 +130,8 @@ pub(crate) struct Shard<S> {
     edge_full_until: Option<Millis>,
     command_rates: CommandRates,
     /// Sessions whose backfill waits for a slot or the budget of their user.
-    put_off: Timers,
-    past_rate: Rate,
+    backfill_retries: Timers,
+    backfill_rate: Rate,
     maintain_at: Millis,
     touched: Vec<u64>,
     heavy: Vec<u64>,
@@ -162,7 +162,7 @@ impl<S: Socket> Shard<S> {
             lanes: config.lanes,
             patience: millis(config.slow_deadline),
         };
-        let past_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(PAST_BURST));
+        let backfill_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(PAST_BURST));
         let command_rates = CommandRates::new(config.command_rate, config.command_burst);
         Self {
             number,
@@ -183,8 +183,8 @@ impl<S: Socket> Shard<S> {
             pauses: Timers::new(FLUSH_SLOT_MS),
             edge_full_until: None,
             command_rates,
-            put_off: Timers::new(ATTENTION_SLOT_MS),
-            past_rate,
+            backfill_retries: Timers::new(ATTENTION_SLOT_MS),
+            backfill_rate,
             maintain_at: Millis(crate::shard::maintenance::INTERVAL_MS),
             touched: Vec::new(),
             heavy: Vec::new(),
@@ -210,10 +210,10 @@ impl<S: Socket> Shard<S> {
                         gaps.push(gap(reason.as_str(), *partition, *from, *through));
                         continue;
                     }
-                    self.tell_all(now, &std::mem::take(&mut gaps));
+                    self.notify_all(now, &std::mem::take(&mut gaps));
                     self.step(now, step);
                 }
-                self.tell_all(now, &gaps);
+                self.notify_all(now, &gaps);
                 self.flush_touched(now);
                 self.renew(now);
             }
@@ -225,7 +225,7 @@ impl<S: Socket> Shard<S> {
                     self.send_away(now, session, "rebalance", CloseCode::Moved);
                 }
             }
-            FromEdge::Gathered(cohort, numbers) => self.gathered(cohort, numbers),
+            FromEdge::Gathered(cohort, numbers) => self.joined_cohort(cohort, numbers),
             FromEdge::Past(past) => self.enqueue_item(past.cohort, CohortItem::Piece { past, step: 0, event: 0 }),
             FromEdge::PastEnds(cohort) => self.enqueue_item(cohort, CohortItem::End),
             FromEdge::Found(session, time, found) => self.found(now, session, time, found),
@@ -239,7 +239,7 @@ impl<S: Socket> Shard<S> {
 
     /// When [`Self::turn`] must be called next.
     pub(crate) fn next_turn(&self) -> Millis {
-        [self.flushes.next(), self.attention.next(), self.next_pause(), self.put_off.next()]
+        [self.flushes.next(), self.attention.next(), self.next_pause(), self.backfill_retries.next()]
             .into_iter()
             .flatten()
             .fold(self.maintain_at, Millis::min)
@@ -263,7 +263,7 @@ impl<S: Socket> Shard<S> {
             }
         }
         self.end_pauses(now);
-        self.end_put_off(now);
+        self.retry_backfills(now);
         self.maintain(now);
     }
 
@@ -310,7 +310,7 @@ impl<S: Socket> Shard<S> {
             self.set_applied(*partition, *through);
         }
         let gaps = lost.into_iter().map(|range| gap("overload", range.partition, range.from, range.through));
-        self.tell_all(now, &gaps.collect::<Vec<_>>());
+        self.notify_all(now, &gaps.collect::<Vec<_>>());
         self.flush_touched(now);
     }
 
@@ -333,7 +333,7 @@ impl<S: Socket> Shard<S> {
                 return;
             };
             let (number, window, encoding) = (subscriber.subscription, subscriber.window_ms, session.socket.encoding());
-            if session.is_given(delivery) {
+            if session.is_already_covered(delivery) {
                 return;
             }
             if session.outbox.push(now, delivery, number, window, encoding, limits) == OutboxLoad::Heavy {
@@ -359,15 +359,15 @@ impl<S: Socket> Shard<S> {
         if code == NoticeCode::UpstreamLost {
             self.outage = Some(notice);
             for number in self.sessions.numbers(|session| session.stage != SessionStage::Closing) {
-                self.tell_outage(now, number);
+                self.notify_outage(now, number);
             }
         } else {
             self.outage = None;
-            for number in self.sessions.numbers(|session| session.knows_outage) {
+            for number in self.sessions.numbers(|session| session.outage_notified) {
                 if let Some(session) =
                     self.sessions.get_mut(number).filter(|session| session.stage != SessionStage::Closing)
                 {
-                    session.knows_outage = false;
+                    session.outage_notified = false;
                     self.notify(now, number, &notice);
                 }
             }
@@ -375,10 +375,10 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Notifies a session of the outage, if there is one and it has no notice of it yet.
-    fn tell_outage(&mut self, now: Millis, number: u64) {
+    fn notify_outage(&mut self, now: Millis, number: u64) {
         let Some(notice) = self.outage.clone() else { return };
         let Some(session) = self.sessions.get_mut(number) else { return };
-        if !std::mem::replace(&mut session.knows_outage, true) {
+        if !std::mem::replace(&mut session.outage_notified, true) {
             self.notify(now, number, &notice);
         }
     }

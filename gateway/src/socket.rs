@@ -6,7 +6,7 @@
 //! must watch for something else. A [`ReadBudget`] limits what is read in a turn and in a second. A turn begins when
 //! [`Socket::poll_ready`] returns [`Ready::Readable`].
 
-mod pace;
+mod read_budget;
 mod reader;
 
 use std::io::{self, ErrorKind, Read};
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
 
-pub(crate) use pace::{ReadBudget, ReadRate};
+pub(crate) use crate::socket::read_budget::{ReadBudget, ReadRate};
 pub(crate) use reader::MessageReader;
 #[cfg(test)]
 pub(crate) use reader::pieces::frame;
@@ -120,7 +120,7 @@ pub(crate) trait Socket {
     fn unsent(&self) -> usize;
 
     /// Whether messages of the client should be read: few answers to it wait.
-    fn takes_more(&self) -> bool;
+    fn wants_input(&self) -> bool;
 
     /// Whether the client has closed it, or it is broken, as far as is known without reading.
     fn is_gone(&self) -> bool;
@@ -250,7 +250,7 @@ impl Socket for TcpSocket {
         self.unsent.len() - self.sent
     }
 
-    fn takes_more(&self) -> bool {
+    fn wants_input(&self) -> bool {
         self.behind < WAITING_ANSWERS
     }
 
@@ -263,7 +263,7 @@ impl Socket for TcpSocket {
         if let Poll::Ready(ready) = self.poll_writable(cx) {
             return Poll::Ready(ready);
         }
-        if !self.takes_more() {
+        if !self.wants_input() {
             return Poll::Pending;
         }
         loop {

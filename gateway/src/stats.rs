@@ -4,7 +4,7 @@ use metrics::{Counter, counter, describe_counter};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_node::declare_counter;
 
-use crate::outbox::Fate;
+use crate::outbox::EventOutcome;
 
 /// Counts since the last [`Stats::publish`].
 #[derive(Debug, Default)]
@@ -90,12 +90,12 @@ pub(crate) fn dropped(reason: &'static str, events: u64) {
 }
 
 /// Counts an event that was dropped, conflated or delayed.
-pub(crate) fn count_fate(code: NoticeCode, fate: Fate) {
+pub(crate) fn count_outcome(code: NoticeCode, fate: EventOutcome) {
     let reason = code.as_str();
     match fate {
-        Fate::Dropped => dropped(reason, 1),
-        Fate::Conflated => counter!("tickwire_gateway_conflated_events_total", "reason" => reason).increment(1),
-        Fate::Delayed => counter!("tickwire_gateway_delayed_events_total", "reason" => reason).increment(1),
+        EventOutcome::Dropped => dropped(reason, 1),
+        EventOutcome::Conflated => counter!("tickwire_gateway_conflated_events_total", "reason" => reason).increment(1),
+        EventOutcome::Delayed => counter!("tickwire_gateway_delayed_events_total", "reason" => reason).increment(1),
     }
 }
 

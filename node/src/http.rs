@@ -5,15 +5,16 @@
 //! has the most of them (`places`). So a flood displaces itself, and a request that arrives complete is answered before
 //! its connection can be displaced. An upgraded connection leaves its slot.
 
-mod line;
-mod places;
+mod deadlines;
+mod slots;
 mod source;
 
-pub use line::Deadlines;
-pub use places::{ConnectionSlot, ConnectionSlots};
+pub use crate::http::deadlines::Deadlines;
+pub use crate::http::slots::{ConnectionSlot, ConnectionSlots};
 pub use source::{ClientSource, Proxies};
 
 use crate::clock::Clock;
+use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
 use crate::shutdown::contain;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Version, header};
@@ -25,7 +26,6 @@ use hyper::service::{Service, service_fn};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use line::{ConnectionDeadline, Phase, Timed};
 use metrics::{counter, describe_counter};
 use std::net::SocketAddr;
 use std::sync::Arc;

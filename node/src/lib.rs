@@ -2,6 +2,8 @@
 //! shutdown, the connections to NATS, the state in JetStream, membership, HTTP, and the start itself.
 
 pub mod config;
+pub(crate) mod connection_health;
+pub(crate) mod nats_error;
 
 pub mod telemetry;
 

@@ -13,14 +13,14 @@
 //! JetStream management, KV and bulk publishing stay with the library: [`Nats`](crate::nats::Nats) has both.
 
 mod dial;
-mod inlet;
 mod login;
 mod message;
 mod owner;
 mod parse;
 mod shared;
+mod subscriber;
 
-pub use inlet::Subscriber;
+pub use crate::link::subscriber::Subscriber;
 pub use message::{NatsMessage, Status};
 
 use crate::config::NatsConfig;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, process};
 use tickwire_core::ids::{Millis, NodeRef, Nonce};
-use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::placement::namesake::NodeAnnouncement;
 use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ pub struct Namesakes {
     me: NodeRef,
     /// How long a node may be silent, in milliseconds.
     timeout: u64,
-    others: BTreeMap<Nonce, (Millis, Bearer)>,
+    others: BTreeMap<Nonce, (Millis, NodeAnnouncement)>,
 }
 
 impl Namesakes {
@@ -48,26 +48,26 @@ impl Namesakes {
     }
 
     /// Notes an announcement. A node that drains does not conflict with us.
-    pub fn note(&mut self, now: Millis, mut bearer: Bearer) {
+    pub fn note(&mut self, now: Millis, mut announcement: NodeAnnouncement) {
         self.others.retain(|_, (at, _)| now.since(*at) <= self.timeout);
-        if bearer.node == self.me || bearer.node.id != self.me.id {
+        if announcement.node == self.me || announcement.node.id != self.me.id {
             return;
         }
-        if bearer.draining {
-            self.others.remove(&bearer.node.nonce);
+        if announcement.draining {
+            self.others.remove(&announcement.node.nonce);
             return;
         }
-        for text in [&mut bearer.host, &mut bearer.admin] {
+        for text in [&mut announcement.host, &mut announcement.admin] {
             text.truncate(text.floor_char_boundary(MAX_TEXT));
         }
-        if self.others.len() < MAX_OTHERS || self.others.contains_key(&bearer.node.nonce) {
-            self.others.insert(bearer.node.nonce, (now, bearer));
+        if self.others.len() < MAX_OTHERS || self.others.contains_key(&announcement.node.nonce) {
+            self.others.insert(announcement.node.nonce, (now, announcement));
         }
     }
 
     /// The other nodes that are alive now.
-    pub fn others(&self, now: Millis) -> impl Iterator<Item = &Bearer> {
-        self.others.values().filter(move |(at, _)| now.since(*at) <= self.timeout).map(|(_, bearer)| bearer)
+    pub fn others(&self, now: Millis) -> impl Iterator<Item = &NodeAnnouncement> {
+        self.others.values().filter(move |(at, _)| now.since(*at) <= self.timeout).map(|(_, announcement)| announcement)
     }
 
     /// The warning about them, and whether they keep this node from its work, because the view has one of them.
@@ -89,8 +89,8 @@ impl Namesakes {
 }
 
 /// The announcement of a node.
-pub fn bearer(node: NodeRef, role: Role, admin: String) -> Bearer {
-    Bearer { node, role, host: host(), process: process::id(), admin, draining: false }
+pub fn announcement(node: NodeRef, role: Role, admin: String) -> NodeAnnouncement {
+    NodeAnnouncement { node, role, host: host(), process: process::id(), admin, draining: false }
 }
 
 /// Subscribes to announcements under this name.
@@ -107,7 +107,7 @@ pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Subscriber, LinkError> {
 pub async fn run(
     nats: Nats,
     mut inlet: Subscriber,
-    me: Bearer,
+    me: NodeAnnouncement,
     every: Duration,
     view: watch::Receiver<Arc<View>>,
     check: Check,
@@ -123,14 +123,14 @@ pub async fn run(
             message = inlet.next() => {
                 let Some(message) = message else { return };
                 match wire::decode(message.payload()) {
-                    Ok(bearer) => namesakes.note(clock.now(), bearer),
+                    Ok(announcement) => namesakes.note(clock.now(), announcement),
                     Err(error) => {
                         counter!("tickwire_namesakes_refused_total").increment(1);
                         debug!(%error, "unreadable message from a node of the same name");
                     }
                 }
             }
-            () = drain.cancelled() => return announce(&nats, &Bearer { draining: true, ..me }),
+            () = drain.cancelled() => return announce(&nats, &NodeAnnouncement { draining: true, ..me }),
         }
         let now = clock.now();
         gauge!("tickwire_namesakes").set(namesakes.others(now).count() as f64);
@@ -151,7 +151,7 @@ pub async fn run(
 }
 
 /// Without a connection the announcement is dropped; the next one replaces it.
-fn announce(nats: &Nats, me: &Bearer) {
+fn announce(nats: &Nats, me: &NodeAnnouncement) {
     let sent = match wire::encode(me) {
         Ok(bytes) => {
             nats.link.publish(names::name(me.node.id.as_str()), None, &bytes).map_err(|error| error.to_string())
@@ -180,8 +180,8 @@ mod tests {
         NodeRef { id: NodeId::new("gw-1").unwrap(), nonce: Nonce(nonce) }
     }
 
-    fn named(nonce: u64, host: &str) -> Bearer {
-        Bearer {
+    fn named(nonce: u64, host: &str) -> NodeAnnouncement {
+        NodeAnnouncement {
             node: node(nonce),
             role: Role::Gateway,
             host: host.to_owned(),
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(namesakes.others(Millis(5_000)).count(), 1);
         assert_eq!(namesakes.others(Millis(5_001)).count(), 0);
         namesakes.note(Millis(6_000), named(2, "b"));
-        namesakes.note(Millis(6_500), Bearer { draining: true, ..named(2, "b") });
+        namesakes.note(Millis(6_500), NodeAnnouncement { draining: true, ..named(2, "b") });
         assert_eq!(namesakes.others(Millis(6_500)).count(), 0);
     }
 

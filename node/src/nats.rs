@@ -6,11 +6,8 @@
 //! client reconnects by itself, forever, with jittered backoff. A denied publish or subscribe shows only as an event of
 //! the connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
-mod error;
-mod standing;
-
-pub use error::NatsError;
-pub(crate) use standing::ConnectionHealth;
+pub(crate) use crate::connection_health::ConnectionHealth;
+pub use crate::nats_error::NatsError;
 
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};

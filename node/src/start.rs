@@ -115,10 +115,17 @@ impl Node {
         let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
         let namesakes = namesake::subscribe(&nats.link, &me)
             .map_err(|error| StartError::Part { part: "namesakes", reason: error.to_string() })?;
-        let bearer = namesake::bearer(me.clone(), role, admin.address().to_string());
+        let announcement = namesake::announcement(me.clone(), role, admin.address().to_string());
         let (every, named) = (config.membership.beat_interval, readiness.register("name"));
-        let namesakes =
-            namesake::run(nats.clone(), namesakes, bearer, every, membership.view(), named, shutdown.drain().clone());
+        let namesakes = namesake::run(
+            nats.clone(),
+            namesakes,
+            announcement,
+            every,
+            membership.view(),
+            named,
+            shutdown.drain().clone(),
+        );
         shutdown.spawn_infallible("namesakes", namesakes);
         shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
         Ok(Self {

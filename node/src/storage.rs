@@ -12,12 +12,12 @@
 //! seal, fill or edit a stream while nodes run. None of that breaks a connection, so without this module it would show
 //! only after partition heartbeats have been missing for long.
 
-mod board;
-mod judge;
-mod kept;
+mod expected;
+mod health;
+mod reports;
 mod watch;
 
-pub use board::{Board, Stopped, listen, subscribe};
-pub use judge::StreamHealth;
-pub use kept::{ExpectedStream, StreamSettings, StreamUse, kept, look};
+pub use crate::storage::expected::{ExpectedStream, StreamSettings, StreamUse, kept, look};
+pub use crate::storage::health::StreamHealth;
+pub use crate::storage::reports::{Stopped, StorageReports, listen, subscribe};
 pub use watch::watch;

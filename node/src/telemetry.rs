@@ -9,7 +9,7 @@ mod repeats;
 use crate::config::{LogConfig, LogFormat};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use repeats::Once;
+use repeats::RepeatFilter;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -68,7 +68,7 @@ impl Drop for NodeLogs {
 /// # Errors
 /// When the directives are not valid, or logs were set up before.
 pub fn init_node_logs(config: &LogConfig, role: &str, node: &str) -> Result<NodeLogs, TelemetryError> {
-    init(config, role, node, Some(Once))?;
+    init(config, role, node, Some(RepeatFilter))?;
     Ok(NodeLogs(()))
 }
 
@@ -80,7 +80,7 @@ pub fn init_logs(config: &LogConfig) -> Result<(), TelemetryError> {
     init(config, "cli", "cli", None)
 }
 
-fn init(config: &LogConfig, role: &str, node: &str, once: Option<Once>) -> Result<(), TelemetryError> {
+fn init(config: &LogConfig, role: &str, node: &str, once: Option<RepeatFilter>) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
     let (logs, lines) = (tracing_subscriber::registry().with(filter), layer().with_writer(std::io::stderr));
     match config.format {

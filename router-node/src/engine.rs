@@ -17,11 +17,11 @@ mod sources;
 
 pub use flush::LONGEST_WINDOW;
 
+use crate::checkpoint::Checkpoint;
 use crate::dispatch::RoutedEvent;
 use crate::intake::IntakeReport;
 use crate::interest::InterestMessage;
 use crate::ownership::SourceProgress;
-use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use routing::Routing;
@@ -80,7 +80,7 @@ pub enum Output {
         /// The sections.
         sections: Vec<Section<RoutedEvent>>,
     },
-    /// Ask a gateway for its whole interest; then call [`Engine::hear_snapshot`].
+    /// Ask a gateway for its whole interest; then call [`Engine::handle_snapshot`].
     AskSnapshot {
         /// The gateway.
         gateway: NodeRef,
@@ -102,7 +102,7 @@ pub enum Output {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EngineReport {
     /// The gateways whose current interest is not known.
-    pub lacking: Vec<NodeRef>,
+    pub gateways_without_interest: Vec<NodeRef>,
     /// The owned sources that cannot be read, each with the reason.
     pub unread: BTreeMap<Source, String>,
     /// The last read messages of sources that are no longer in the stream.
@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// Takes an order of the ownership.
-    pub fn obey(&mut self, now: Millis, order: Order) {
+    pub fn handle_order(&mut self, now: Millis, order: Order) {
         match order {
             Order::Own { tenure, checkpoint } => {
                 self.routing.own(tenure, checkpoint);
@@ -182,14 +182,14 @@ impl Engine {
     }
 
     /// The furthest coverage that a gateway has reported since the last call.
-    pub fn take_witnessed(&mut self) -> Option<Checkpoint> {
-        self.routing.take_witnessed()
+    pub fn take_gateway_coverage(&mut self) -> Option<Checkpoint> {
+        self.routing.take_gateway_coverage()
     }
 
     /// Takes the answer to a snapshot request; `None` if there was none.
-    pub fn hear_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
+    pub fn handle_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if let Some(parts) = parts {
-            self.routing.hear_snapshot(now, gateway.clone(), parts);
+            self.routing.handle_snapshot(now, gateway.clone(), parts);
         }
         // Forgotten or known by now: nothing more to ask.
         let Some(attempts) = self.asked.remove(&gateway) else { return };
@@ -278,7 +278,7 @@ impl Engine {
     }
 
     /// The report, if it may have changed since the last call.
-    pub fn take_news(&mut self) -> Option<EngineReport> {
+    pub fn take_report(&mut self) -> Option<EngineReport> {
         self.routing.news()
     }
 

@@ -27,13 +27,13 @@ mod lateness;
 mod proof;
 mod trouble;
 
+use crate::checkpoint::{Checkpoint, Mark};
 use crate::dead_letters;
 use crate::decode::{Decoder, Readable};
-use crate::ownership::tenancy::{Checkpoint, Mark};
 use crate::reader::leader;
 use crate::reader::pull::{Pull, PullPlan, PulledMessage};
-use crate::replay::walk::Walker;
 use crate::source::{Source, Tenure};
+use crate::walk::Walker;
 use chunk::Chunk;
 use lateness::Lateness;
 use metrics::{counter, describe_counter};

@@ -103,7 +103,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
 
 /// Asks a gateway for its whole interest; `None` if it did not arrive. There is a pause before every attempt but the
 /// first, which doubles each time.
-pub(crate) async fn ask_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
+pub(crate) async fn request_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
     if attempt > 0 {
         sleep(Duration::from_millis(SNAPSHOT_BACKOFF.after(attempt))).await;
     }
@@ -125,7 +125,7 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
     let inbox = nats.link.new_inbox();
     let failed = |error: LinkError| error.to_string();
     // A larger snapshot would be refused anyway.
-    let most = TableLimits::default().of_gateway;
+    let most = TableLimits::default().gateway_bytes;
     let mut answers = nats.link.subscribe("snapshots", &inbox, None, most + BESIDE).map_err(failed)?;
     let subject = names::snapshot(gateway.id.as_str(), &gateway.nonce.to_string());
     nats.link.publish(subject, Some(&inbox), b"").map_err(failed)?;

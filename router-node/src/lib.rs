@@ -22,6 +22,7 @@
 //!
 //! What NATS does not store is watched by `tickwire_node::storage::watch`, which is started here.
 
+pub(crate) mod checkpoint;
 mod dead_letters;
 pub mod decisions;
 mod decode;
@@ -35,6 +36,7 @@ mod reader;
 mod replay;
 mod source;
 mod stream;
+pub(crate) mod walk;
 
 pub use engine::LONGEST_WINDOW;
 
@@ -43,10 +45,10 @@ use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
 use crate::intake::IntakeContext;
 use crate::interest::InterestSubscription;
-use crate::ownership::standing::RouterStatus;
+use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
-use crate::replay::walk::Walker;
+use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +132,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
-    let (witnessed_sender, witnessed) = watch::channel(None);
+    let (witnessed_sender, gateway_coverage) = watch::channel(None);
     let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
@@ -159,7 +161,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             view: node.membership.view(),
             checkpoints: checkpoints_sender,
             report: report_sender,
-            witnessed: witnessed_sender,
+            gateway_coverage: witnessed_sender,
             released: released_sender,
         },
     );
@@ -175,7 +177,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             view: node.membership.view(),
             checkpoints,
             report,
-            witnessed,
+            gateway_coverage,
             orders: orders_sender,
             released,
             standing: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),

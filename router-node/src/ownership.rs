@@ -20,11 +20,11 @@ mod placement;
 mod share;
 #[cfg(test)]
 mod simulator;
-pub(crate) mod standing;
-pub(crate) mod tenancy;
+pub(crate) mod status;
 
 pub use placement::{PlacementTiming, SourceProgress, WriteOutcome};
 
+use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::source::{Source, Tenure};
 use crate::stream::{Expected, StreamFacts, StreamLook};
@@ -33,7 +33,6 @@ use metrics::counter;
 use placement::{Placement, PlacementAction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tenancy::Checkpoint;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Seq};
 use tickwire_core::placement::View;
 use tickwire_node::lease::LeaseRead;
@@ -51,9 +50,9 @@ const RELEASE_DEADLINE: u64 = 3_000;
 /// What is to be done. Each task is answered by the method that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnershipTask {
-    /// Read the lease: [`Ownership::has_read`].
+    /// Read the lease: [`Ownership::lease_read`].
     Read(Source),
-    /// Write a lease: [`Ownership::has_written`].
+    /// Write a lease: [`Ownership::lease_written`].
     Write {
         /// The source of the lease.
         source: Source,
@@ -64,9 +63,9 @@ pub enum OwnershipTask {
         /// How far the source was read.
         checkpoint: Checkpoint,
     },
-    /// Check the stream: [`Ownership::has_looked`].
+    /// Check the stream: [`Ownership::stream_checked`].
     Look(Expected),
-    /// Begin a new epoch: [`Ownership::has_begun`].
+    /// Begin a new epoch: [`Ownership::epoch_begun`].
     Begin {
         /// The latest known epoch. If a later one has begun already, nothing is written.
         known: EpochId,
@@ -94,7 +93,7 @@ pub struct Ownership {
     /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
     /// How far the coverage of a gateway has come.
-    witnessed: Option<Checkpoint>,
+    gateway_coverage: Option<Checkpoint>,
     /// What the log says of each tenure.
     tenures: BTreeMap<Tenure, Record>,
     /// The pending releases, and the deadline of each.
@@ -124,7 +123,7 @@ impl Ownership {
             checks_again: false,
             checks_all: false,
             missing: Vec::new(),
-            witnessed: None,
+            gateway_coverage: None,
             tenures: BTreeMap::new(),
             releases: Vec::new(),
         }
@@ -148,14 +147,14 @@ impl Ownership {
     }
 
     /// The coverage of a gateway has come this far.
-    pub fn witness(&mut self, reached: Checkpoint) {
-        self.witnessed = Some(reached);
+    pub fn note_gateway_coverage(&mut self, reached: Checkpoint) {
+        self.gateway_coverage = Some(reached);
     }
 
     /// Decides, from the newest view, the engine's report, and its checkpoints.
     pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &EngineReport, checkpoints: &SourceCheckpoints) {
         self.check_missing(now, report);
-        self.placement.set_informed(standing::is_informed(&view, report));
+        self.placement.set_informed(crate::ownership::status::is_informed(&view, report));
         self.placement.set_view(view);
         self.give_up_releases(now);
         let actions = self.placement.act(now, |tenure| checkpoints.get(&tenure).copied());
@@ -241,15 +240,15 @@ impl Ownership {
     }
 
     /// A lease was read; `None` if that failed.
-    pub fn has_read(&mut self, now: Millis, source: Source, read: Option<LeaseRead<Checkpoint>>) {
-        let actions = self.placement.has_read(now, source, read);
+    pub fn lease_read(&mut self, now: Millis, source: Source, read: Option<LeaseRead<Checkpoint>>) {
+        let actions = self.placement.lease_read(now, source, read);
         self.note_written(now);
         self.perform(now, actions);
     }
 
     /// A lease was written, or the write failed.
-    pub fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) {
-        let actions = self.placement.has_written(now, source, written);
+    pub fn lease_written(&mut self, now: Millis, source: Source, written: WriteOutcome) {
+        let actions = self.placement.lease_written(now, source, written);
         self.perform(now, actions);
     }
 
@@ -257,8 +256,8 @@ impl Ownership {
     /// is enough: a server that loses messages was restarted.
     fn note_read(&mut self) {
         let epoch_id = self.epoch.epoch_id;
-        if let Some(witnessed) = self.witnessed {
-            self.continuity.note(witnessed);
+        if let Some(gateway_coverage) = self.gateway_coverage {
+            self.continuity.note(gateway_coverage);
         }
         let read = self.placement.held().map(|(_, SourceProgress { checkpoint, mark })| Checkpoint {
             checkpoint,
@@ -303,14 +302,14 @@ impl Ownership {
     }
 
     /// The stream was checked; `None` if that failed.
-    pub fn has_looked(&mut self, now: Millis, look: Option<StreamLook>) {
+    pub fn stream_checked(&mut self, now: Millis, look: Option<StreamLook>) {
         let Some(look) = look else {
             self.continuity.fail();
             self.checks_all = true;
             return self.check_after(now, CHECK_RETRY);
         };
         match self.continuity.see(now, look) {
-            ContinuityResult::Epoch(facts) => self.has_begun(now, Some(facts)),
+            ContinuityResult::Epoch(facts) => self.epoch_begun(now, Some(facts)),
             ContinuityResult::Recheck => self.check_after(now, CHECK_RETRY),
             ContinuityResult::Begin { known, before } => {
                 error!(epoch = %known, %before, "NATS has lost events that were read from the stream");
@@ -321,7 +320,7 @@ impl Ownership {
     }
 
     /// The current epoch of the stream; `None` if a new one could not be begun.
-    pub fn has_begun(&mut self, now: Millis, facts: Option<StreamFacts>) {
+    pub fn epoch_begun(&mut self, now: Millis, facts: Option<StreamFacts>) {
         let Some(facts) = facts else { return self.check_after(now, CHECK_RETRY) };
         self.check_after(now, CHECK_INTERVAL);
         let (epoch, last) = (facts.epoch(), facts.last);
@@ -338,7 +337,7 @@ impl Ownership {
                 self.log_end(now, tenure, "another life of the stream", None);
             }
         }
-        let actions = self.placement.see_stream(now, facts);
+        let actions = self.placement.set_stream_facts(now, facts);
         self.perform(now, actions);
     }
 }

@@ -11,10 +11,13 @@
 //! may be damaged, so a server may lack messages that the leader still has. Where that can matter, the leader's copy is
 //! read, or compared.
 
+pub(crate) mod batch;
 pub(crate) mod delivery;
 pub(crate) mod leader;
-pub(crate) mod placed;
+pub(crate) mod on_leader;
+pub(crate) mod pace;
 pub(crate) mod pull;
+pub(crate) mod range;
 
 use bytes::Bytes;
 use tickwire_core::event::Timestamp;

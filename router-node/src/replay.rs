@@ -13,15 +13,12 @@
 //! much is refused at once: the gateway asks again, and may find another router. Nothing here is remembered; an answer
 //! that is lost is asked for again.
 
-mod batch;
 mod found;
-mod pace;
-mod range;
-pub(crate) mod walk;
 mod worker;
 
 use crate::decode::Decoder;
 use crate::interest::InterestInquiry;
+use crate::walk::Walker;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -29,9 +26,9 @@ use metrics::{counter, describe_counter, describe_histogram};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::coverage::replay::{ReplayRefusal, ReplayRequest};
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::View;
+use tickwire_core::replay::{ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::config::RouterConfig;
 use tickwire_node::declare_counter;
@@ -43,7 +40,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use walk::Walker;
 use worker::Worker;
 
 /// How many requests may wait. Beyond that they are refused.
@@ -273,8 +269,8 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::coverage::replay::{Purpose, ReplayInterest};
     use tickwire_core::ids::{EpochId, NodeId, Nonce, Partition, Revision, Seq};
+    use tickwire_core::replay::{Purpose, ReplayInterest};
 
     fn waiting(from: u64, is_sparse: bool) -> QueuedReplay {
         let request = ReplayRequest {

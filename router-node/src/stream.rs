@@ -1,7 +1,7 @@
 //! The stream of events as it is now: its epoch, its first and last sequence; whether it still has the messages that
 //! were read; and how a new epoch begins.
 
-use crate::ownership::tenancy::Mark;
+use crate::checkpoint::Mark;
 use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
 use std::time::Duration;
@@ -175,7 +175,7 @@ impl StreamLook {
         let before = match lost {
             // A stream that was created again under an older clock, or has lost the record of its epoch.
             _ if is_former => agreed,
-            Some(lost) => facts.last_until(nats, stream, agreed, lost).await?,
+            Some(lost) => facts.last_stored_before(nats, stream, agreed, lost).await?,
             None => facts.last,
         };
         Ok(Self::Lost { facts, before })
@@ -197,7 +197,7 @@ impl StreamFacts {
 
     /// The last message after `agreed` that was stored no later than `lost`, which is no longer there. Messages behind
     /// it were stored when `lost` was gone.
-    async fn last_until(&self, nats: &Nats, stream: &str, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
+    async fn last_stored_before(&self, nats: &Nats, stream: &str, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
         let mut low = agreed.0.max(self.first.0.saturating_sub(1));
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
         while low < high {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::Role;
-use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::placement::namesake::NodeAnnouncement;
 use tickwire_core::storage::{StorageProblem, StorageReport};
 use tickwire_core::wire;
 use tickwire_node::names;
@@ -22,7 +22,7 @@ const LISTENING_TIME: Duration = Duration::from_millis(1_500);
 const MESSAGES: usize = 10_000;
 
 /// Messages that arrive during the other checks.
-pub(super) enum HeardMessages {
+pub(super) enum NodeReports {
     Listening { until: Instant, storage: async_nats::Subscriber, bearers: async_nats::Subscriber },
     Refused(String),
 }
@@ -33,18 +33,18 @@ fn listening_time(beat_interval: Duration) -> Duration {
 }
 
 /// Starts to listen. Each node sends its name every `beat_interval`.
-pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> HeardMessages {
+pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> NodeReports {
     let storage = nats.client.subscribe(names::STORAGE).await;
     let bearers = nats.client.subscribe(names::name("*")).await;
     match (storage, bearers) {
         (Ok(storage), Ok(bearers)) => {
-            HeardMessages::Listening { until: Instant::now() + listening_time(beat_interval), storage, bearers }
+            NodeReports::Listening { until: Instant::now() + listening_time(beat_interval), storage, bearers }
         }
-        (Err(error), _) | (_, Err(error)) => HeardMessages::Refused(error.to_string()),
+        (Err(error), _) | (_, Err(error)) => NodeReports::Refused(error.to_string()),
     }
 }
 
-impl HeardMessages {
+impl NodeReports {
     /// Waits for the end of the time, and returns the findings.
     pub(super) async fn findings(self) -> Vec<CheckFinding> {
         let (until, mut storage, mut bearers) = match self {
@@ -75,23 +75,26 @@ fn note_report(reports: &mut BTreeMap<NodeRef, Vec<StorageProblem>>, payload: &[
     }
 }
 
-fn note_bearer(nodes: &mut BTreeMap<NodeRef, Bearer>, payload: &[u8]) {
-    if let Ok(bearer) = wire::decode::<Bearer>(payload) {
-        nodes.insert(bearer.node.clone(), bearer);
+fn note_bearer(nodes: &mut BTreeMap<NodeRef, NodeAnnouncement>, payload: &[u8]) {
+    if let Ok(announcement) = wire::decode::<NodeAnnouncement>(payload) {
+        nodes.insert(announcement.node.clone(), announcement);
     }
 }
 
 /// Turns the received messages into findings.
-fn judge(reports: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<NodeRef, Bearer>) -> Vec<CheckFinding> {
+fn judge(
+    reports: &BTreeMap<NodeRef, Vec<StorageProblem>>,
+    nodes: &BTreeMap<NodeRef, NodeAnnouncement>,
+) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
     let mut problems: Vec<&StorageProblem> = reports.values().flatten().collect();
     let by_stream = |trouble: &&StorageProblem| (trouble.stream.clone(), trouble.fault);
     problems.sort_by_key(by_stream);
     problems.dedup_by_key(|trouble| by_stream(trouble));
     findings.extend(problems.iter().map(|trouble| CheckFinding::new(Verdict::Fail, "storage", trouble.text.as_str())));
-    let mut names: BTreeMap<&str, Vec<&Bearer>> = BTreeMap::new();
-    for bearer in nodes.values().filter(|bearer| !bearer.draining) {
-        names.entry(bearer.node.id.as_str()).or_default().push(bearer);
+    let mut names: BTreeMap<&str, Vec<&NodeAnnouncement>> = BTreeMap::new();
+    for announcement in nodes.values().filter(|announcement| !announcement.draining) {
+        names.entry(announcement.node.id.as_str()).or_default().push(announcement);
     }
     for (name, bearers) in names.iter().filter(|(_, bearers)| bearers.len() > 1) {
         let who: Vec<String> = bearers.iter().map(ToString::to_string).collect();
@@ -99,7 +102,8 @@ fn judge(reports: &BTreeMap<NodeRef, Vec<StorageProblem>>, nodes: &BTreeMap<Node
             format!("{} nodes bear the name {name}: {}; give each its own node.id", bearers.len(), who.join("; and "));
         findings.push(CheckFinding::new(Verdict::Fail, "names", found));
     }
-    let count = |role| names.values().filter(|bearers| bearers.iter().any(|bearer| bearer.role == role)).count();
+    let count =
+        |role| names.values().filter(|bearers| bearers.iter().any(|announcement| announcement.role == role)).count();
     let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
     let one_sided = match (routers, gateways) {
         (0, 1..) => Some(format!(
@@ -137,10 +141,10 @@ mod tests {
         NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(nonce) }
     }
 
-    fn bearer(role: Role, id: &str, nonce: u64, host: &str) -> (NodeRef, Bearer) {
+    fn announcement(role: Role, id: &str, nonce: u64, host: &str) -> (NodeRef, NodeAnnouncement) {
         let admin = "127.0.0.1:1".to_owned();
         let node = node(id, nonce);
-        (node.clone(), Bearer { node, role, host: host.to_owned(), process: 7, admin, draining: false })
+        (node.clone(), NodeAnnouncement { node, role, host: host.to_owned(), process: 7, admin, draining: false })
     }
 
     #[test]
@@ -150,9 +154,9 @@ mod tests {
             StorageProblem { stream: "EVENTS".to_owned(), fault: StorageFault::Sealed, stops_events: true, text };
         let reports = BTreeMap::from([(node("r1", 1), vec![trouble.clone()]), (node("r2", 1), vec![trouble])]);
         let nodes = BTreeMap::from([
-            bearer(Role::Router, "r1", 1, "a"),
-            bearer(Role::Router, "r2", 1, "a"),
-            bearer(Role::Router, "r2", 2, "b"),
+            announcement(Role::Router, "r1", 1, "a"),
+            announcement(Role::Router, "r2", 1, "a"),
+            announcement(Role::Router, "r2", 2, "b"),
         ]);
         let found = judge(&reports, &nodes);
         let [storage, names, one_sided] = &found[..] else { panic!("{found:?}") };
@@ -174,10 +178,10 @@ mod tests {
     #[test]
     fn healthy_cluster_passes_absent_one_is_noted_and_a_single_role_fails() {
         let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
-        let router = bearer(Role::Router, "r1", 1, "a");
+        let router = announcement(Role::Router, "r1", 1, "a");
         assert_eq!(verdicts(BTreeMap::from([router.clone()])), [Verdict::Fail]);
-        assert_eq!(verdicts(BTreeMap::from([router, bearer(Role::Gateway, "g1", 1, "a")])), [Verdict::Ok]);
+        assert_eq!(verdicts(BTreeMap::from([router, announcement(Role::Gateway, "g1", 1, "a")])), [Verdict::Ok]);
         assert_eq!(verdicts(BTreeMap::new()), [Verdict::Note]);
-        assert_eq!(verdicts(BTreeMap::from([bearer(Role::Gateway, "g1", 1, "a")])), [Verdict::Fail]);
+        assert_eq!(verdicts(BTreeMap::from([announcement(Role::Gateway, "g1", 1, "a")])), [Verdict::Fail]);
     }
 }

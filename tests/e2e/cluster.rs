@@ -83,9 +83,9 @@ pub(crate) struct Cluster {
     /// Whether every node has its own line to NATS.
     behind_lines: bool,
     /// Whether clients connect to every gateway over a line.
-    behind_doors: bool,
+    behind_client_lines: bool,
     /// Whether the cluster has the default configuration, except for the address of NATS and the secret of the tokens.
-    pub(crate) is_shipped: bool,
+    pub(crate) uses_defaults: bool,
 }
 
 impl Cluster {
@@ -134,11 +134,11 @@ impl Cluster {
     /// A cluster without nodes and without lines, with the default configuration and tokens.
     pub(crate) async fn shipped() -> Self {
         let cluster = Self::with_settings(vec![NatsServer::start()], &[("auth.jwt_secret", SECRET)]).await;
-        Self { is_shipped: true, ..cluster }
+        Self { uses_defaults: true, ..cluster }
     }
 
     /// Starts a cluster with the default configuration, in which every node has its own line to NATS.
-    pub(crate) async fn start_shipped(routers: usize, gateways: usize) -> Self {
+    pub(crate) async fn start_with_defaults(routers: usize, gateways: usize) -> Self {
         Self { behind_lines: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
 
@@ -146,12 +146,12 @@ impl Cluster {
     pub(crate) async fn start_shipped_on(nats: Vec<NatsServer>, routers: usize, gateways: usize) -> Self {
         let replicas = nats.len().to_string();
         let cluster = Self::with_settings(nats, &[("auth.jwt_secret", SECRET), ("stream.replicas", &replicas)]).await;
-        Self { is_shipped: true, ..cluster }.filled(routers, gateways).await
+        Self { uses_defaults: true, ..cluster }.filled(routers, gateways).await
     }
 
     /// The same on one nats-server, in which clients connect to every gateway over a line, too.
     pub(crate) async fn start_shipped_behind_doors(routers: usize, gateways: usize) -> Self {
-        Self { behind_lines: true, behind_doors: true, ..Self::shipped().await }.filled(routers, gateways).await
+        Self { behind_lines: true, behind_client_lines: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
 
     /// A cluster without nodes, with the settings of tests.
@@ -173,8 +173,8 @@ impl Cluster {
             nats,
             started: 0,
             behind_lines: false,
-            behind_doors: false,
-            is_shipped: false,
+            behind_client_lines: false,
+            uses_defaults: false,
         }
     }
 
@@ -242,7 +242,7 @@ impl Cluster {
 
     /// Waits until every partition has one owner, each router has its fair share, and every node is ready.
     pub(crate) async fn settled(&mut self) {
-        let deadline = if self.is_shipped { SHIPPED_DEADLINE } else { DEADLINE };
+        let deadline = if self.uses_defaults { SHIPPED_DEADLINE } else { DEADLINE };
         let end = Instant::now() + deadline;
         while !self.is_settled().await {
             if Instant::now() >= end {
@@ -314,7 +314,7 @@ impl Cluster {
         let mut addresses = Vec::new();
         for gateway in &mut self.gateways {
             let address = gateway.gateway().await;
-            if self.behind_doors {
+            if self.behind_client_lines {
                 addresses.push(gateway.door.get_or_insert_with(|| Line::to_address(address)).address);
             } else {
                 addresses.push(address);
@@ -345,12 +345,16 @@ impl Cluster {
 
     /// The credentials of `user`.
     pub(crate) fn credentials(&self, user: &str) -> Credentials {
-        if self.is_shipped { Credentials::Token(token(user, VALID_FOR)) } else { Credentials::DevUser(user.to_owned()) }
+        if self.uses_defaults {
+            Credentials::Token(token(user, VALID_FOR))
+        } else {
+            Credentials::DevUser(user.to_owned())
+        }
     }
 
     /// The same as the query of a URL.
     pub(crate) fn query(&self, user: &str) -> String {
-        if self.is_shipped { Self::query_for(user, VALID_FOR) } else { query(user) }
+        if self.uses_defaults { Self::query_for(user, VALID_FOR) } else { query(user) }
     }
 
     /// The query of a URL with a token that is valid for this time, in a cluster with the default configuration.
@@ -360,7 +364,7 @@ impl Cluster {
 
     /// How long a gateway may be silent towards a client.
     pub(crate) fn silence(&self) -> Duration {
-        Duration::from_secs(if self.is_shipped { 40 } else { 8 })
+        Duration::from_secs(if self.uses_defaults { 40 } else { 8 })
     }
 
     /// A producer with its own connection.

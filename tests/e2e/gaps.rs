@@ -138,7 +138,7 @@ async fn clients_get_upstream_lost_and_restored() {
 /// consumers are created again, and nothing is lost.
 #[tokio::test]
 async fn clients_get_upstream_lost_when_consumers_stall() {
-    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let mut cluster = Cluster::start_with_defaults(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let query = cluster.query("ann");
     let mut socket = Socket::open(gateway, &query, Encoding::Json).await;

@@ -145,7 +145,7 @@ async fn nothing_is_lost_when_2000_clients_return_and_the_range_is_read_once() {
 /// The default configuration, with hostile input on every interface.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_with_default_settings_and_hostile_input() {
-    let cluster = Cluster::start_shipped(2, 2).await;
+    let cluster = Cluster::start_with_defaults(2, 2).await;
     let mut ledger = Ledger::start_with("shipped", seed(8), cluster, DEFAULTS_CROWD).await;
     ledger.start_stranger(seed(8));
     let stall = LedgerFault::LineOfGateway(LineOutage::Stall);
@@ -177,7 +177,7 @@ async fn nothing_is_lost_under_random_faults_from_a_fresh_seed() {
 }
 
 async fn chaos_with_defaults(seed: u64) {
-    let cluster = Cluster::start_shipped(2, 2).await;
+    let cluster = Cluster::start_with_defaults(2, 2).await;
     let mut ledger = Ledger::start_with("chaos with defaults", seed, cluster, DEFAULTS_CROWD).await;
     ledger.start_stranger(seed);
     ledger.inject_random_faults(chaos_duration()).await;

@@ -278,7 +278,7 @@ async fn since_delivers_events_from_before_the_subscription() {
 /// A `since` waits while NATS cannot be asked, and then gets all events.
 #[tokio::test]
 async fn since_waits_for_nats_and_then_delivers_everything() {
-    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let mut cluster = Cluster::start_with_defaults(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let query = cluster.query("ann");
     let producer = cluster.producer().await;

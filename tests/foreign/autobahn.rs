@@ -109,7 +109,7 @@ fn read(folder: &Path) -> Vec<Case> {
 
 #[tokio::test]
 async fn gateway_passes_the_autobahn_cases_for_servers() {
-    let mut cluster = Cluster::start_shipped(1, 1).await;
+    let mut cluster = Cluster::start_with_defaults(1, 1).await;
     let target = format!("/v1/stream{}", cluster.query("autobahn"));
     let address = strip(cluster.gateways[0].gateway().await, target).await;
     let home = TempDir::with_prefix("tickwire-e2e-autobahn-").unwrap();

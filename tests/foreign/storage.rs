@@ -53,7 +53,7 @@ fn events(count: usize) -> Vec<Outgoing> {
 /// A cluster with the default configuration, the events of its stream, and a position before all of them.
 async fn cluster_with_events() -> (Cluster, Log, String) {
     // With one gateway no session is sent elsewhere.
-    let mut cluster = Cluster::start_shipped(2, 1).await;
+    let mut cluster = Cluster::start_with_defaults(2, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::open(gateway, &cluster.query("ann"), Encoding::Json).await;
     socket.welcome().await;

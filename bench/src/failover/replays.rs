@@ -7,11 +7,11 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tickwire_core::coverage::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
 use tickwire_core::event::Kind;
 use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::{Interest, Topic, Want};
 use tickwire_core::placement::ViewId;
+use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
 use tickwire_core::wire::{self, WireError};
 use tickwire_node::epoch;
 use tickwire_node::names;
@@ -118,7 +118,7 @@ async fn ask(
             ReplayPart::Events(section) => (events, through) = (events + section.events.len() as u64, section.through),
             ReplayPart::Removed { through: end, .. } => through = end,
             // Nothing of the partition lies behind what was read.
-            ReplayPart::Refused(tickwire_core::coverage::replay::ReplayRefusal::NotThere) => {
+            ReplayPart::Refused(tickwire_core::replay::ReplayRefusal::NotThere) => {
                 return Ok((events, through));
             }
             ReplayPart::Refused(refusal) => return Err(PastError::Refused(refusal.as_str())),

@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
 use super::{config, connect, disconnected, next};
-use crate::scripted::{Stage, stage};
+use crate::scripted::{ScriptedServer, stage};
 use crate::{ClientConfig, Credentials, Message};
 
 /// The client's next request for the home gateway: the gateway asked, the request, and the connection for the answer.
-async fn home_request(stage: &mut Stage) -> (String, String, DuplexStream) {
+async fn home_request(stage: &mut ScriptedServer) -> (String, String, DuplexStream) {
     let (authority, mut io) = stage.arrival().await;
     let mut home_request = Vec::new();
     while !home_request.ends_with(b"\r\n\r\n") {

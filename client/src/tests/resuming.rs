@@ -13,7 +13,7 @@ use tickwire_core::protocol::{
 use tokio::time::{sleep, timeout};
 
 use super::{config, connected, disconnected, next, subscribe};
-use crate::scripted::{Peer, Stage, event, pong, subscribed};
+use crate::scripted::{Peer, ScriptedServer, event, pong, subscribed};
 use crate::{Client, ClientError, Message, Messages, SubscribeOptions};
 
 /// A position at `seq` in partition 3, the partition of the scripted events.
@@ -30,7 +30,7 @@ fn caught_up(id: Id, resumed: bool, seq: u64) -> ServerFrame {
 }
 
 /// A client with the subscription `a` and a position at `seq`.
-async fn positioned(seq: u64) -> (Client, Messages, Stage, Peer) {
+async fn positioned(seq: u64) -> (Client, Messages, ScriptedServer, Peer) {
     let (client, mut messages, stage, mut peer) = connected(config()).await;
     subscribe(&client, &mut peer, "a").await;
     peer.send(&[heartbeat(seq)]).await;
@@ -39,7 +39,7 @@ async fn positioned(seq: u64) -> (Client, Messages, Stage, Peer) {
 }
 
 /// Cuts the connection. Returns the next one, and the id, the position and the last seen sequence of its resume.
-async fn resumed(messages: &mut Messages, stage: &mut Stage, peer: Peer) -> (Peer, Id, Position, Option<u64>) {
+async fn resumed(messages: &mut Messages, stage: &mut ScriptedServer, peer: Peer) -> (Peer, Id, Position, Option<u64>) {
     drop(peer);
     disconnected(messages).await;
     let mut peer = stage.welcome().await;
@@ -202,7 +202,7 @@ async fn requests_stay_in_order_when_a_resume_is_refused() {
 }
 
 /// Cuts the connection. Returns the next one, whose welcome has a limit for frames.
-async fn welcomed_with(messages: &mut Messages, stage: &mut Stage, peer: Peer, most: u64) -> Peer {
+async fn welcomed_with(messages: &mut Messages, stage: &mut ScriptedServer, peer: Peer, most: u64) -> Peer {
     drop(peer);
     disconnected(messages).await;
     let mut peer = stage.accept().await;

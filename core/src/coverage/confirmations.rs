@@ -123,7 +123,7 @@ impl<T> Confirmations<T> {
             return None;
         }
         let early = self.early.front().and_then(|number| self.waiting.get(number)).map(|waiting| waiting.deadline);
-        let quiet = coverage.last_heard().map(|heard| heard.plus(self.timeout));
+        let quiet = coverage.last_received().map(|heard| heard.plus(self.timeout));
         let late = self.late.first().and_then(|(lowest, _)| quiet.filter(|at| *lowest <= self.harmless(*at, coverage)));
         early.into_iter().chain(late).chain([self.last_deadline(first)]).min()
     }
@@ -131,6 +131,6 @@ impl<T> Confirmations<T> {
     /// The highest revision that can be required without making sections on their way invalid.
     fn harmless<E: Weight>(&self, now: Millis, coverage: &Coverage<E>) -> Revision {
         let since = Millis(now.0.saturating_sub(self.timeout));
-        coverage.coming_revision(since).unwrap_or(Revision(u64::MAX))
+        coverage.lowest_pending_revision(since).unwrap_or(Revision(u64::MAX))
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Repair {
     /// How many asks in a row were not answered in time.
     unanswered: u32,
     /// Whether the last router was too busy.
-    pub(super) crowded: bool,
+    pub(super) routers_busy: bool,
     /// The number of pauses since the last progress.
     pauses: u32,
     /// When to ask next, unless an ask is pending.
@@ -91,7 +91,7 @@ impl Repair {
             moved: now,
             failed_for: 0,
             unanswered: 0,
-            crowded: false,
+            routers_busy: false,
             pauses: 0,
             due,
             pending: None,
@@ -132,7 +132,7 @@ impl Repair {
     /// The partition has made progress, but something is still missing.
     pub(super) fn moved(&mut self, now: Millis, limits: &RepairLimits) {
         (self.moved, self.failed_for, self.unanswered, self.pauses) = (now, 0, 0, 0);
-        self.crowded = false;
+        self.routers_busy = false;
         match &mut self.pending {
             Some(pending) => {
                 (pending.deadline, pending.moved) = (now.plus(limits.replay_timeout), true);
@@ -146,7 +146,7 @@ impl Repair {
     /// The pending ask is over. The next one follows at once, or after a pause if this one brought nothing.
     pub(super) fn ended(&mut self, now: Millis) {
         let Some(pending) = self.pending.take() else { return };
-        (self.due, self.unanswered, self.crowded) = (now, 0, false);
+        (self.due, self.unanswered, self.routers_busy) = (now, 0, false);
         if !pending.moved {
             self.pause(now);
             self.failed_for = self.failed_for.saturating_add(self.due.since(pending.since));
@@ -156,7 +156,7 @@ impl Repair {
     /// The router that was asked is too busy.
     pub(super) fn defer(&mut self, now: Millis) {
         if self.pending.take().is_some() {
-            (self.unanswered, self.crowded) = (0, true);
+            (self.unanswered, self.routers_busy) = (0, true);
             self.pause(now);
         }
     }
@@ -169,7 +169,7 @@ impl Repair {
     /// The pending ask was not answered in time. The next one follows without a pause.
     pub(super) fn late(&mut self, now: Millis) {
         let Some(pending) = self.pending.take() else { return };
-        self.crowded = false;
+        self.routers_busy = false;
         self.failed_for = self.failed_for.saturating_add(now.since(pending.since));
         self.unanswered = self.unanswered.saturating_add(1);
         self.due = now;

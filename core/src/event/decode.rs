@@ -28,7 +28,7 @@ use serde_json::Value;
 
 pub use reason::{Reason, Undecodable};
 
-use crate::calendar::session_of;
+use crate::event::calendar::session_of;
 use crate::event::key;
 use crate::event::object;
 use crate::event::object::Object;

@@ -5,8 +5,8 @@
 //! routers forget and learn again. It always stays within [`Bounds`]. The work of a call is bounded by the size of its
 //! filter; removals that are left over wait for the next turn.
 
-mod held;
 mod topics;
+mod wants;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -40,14 +40,14 @@ pub struct TableLimits {
     /// The most gateways outside the view, or not yet in it.
     pub strangers: usize,
     /// The most bytes of one gateway's interest in messages; also the most bytes of its deltas that await a snapshot.
-    pub of_gateway: usize,
+    pub gateway_bytes: usize,
     /// The most bytes of all gateways together.
     pub in_all: usize,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { members: 4096, strangers: 64, of_gateway: 4 * 1024 * 1024, in_all: 256 * 1024 * 1024 }
+        Self { members: 4096, strangers: 64, gateway_bytes: 4 * 1024 * 1024, in_all: 256 * 1024 * 1024 }
     }
 }
 
@@ -169,10 +169,10 @@ impl InterestTable {
             return InterestUpdate::default();
         }
         let mut freed = 0;
-        if known.ahead.len() >= AWAITING_LIMIT || known.ahead_bytes + size > limits.of_gateway {
+        if known.ahead.len() >= AWAITING_LIMIT || known.ahead_bytes + size > limits.gateway_bytes {
             freed = known.clear_ahead();
         }
-        let fits = size <= limits.of_gateway;
+        let fits = size <= limits.gateway_bytes;
         if fits {
             known.ahead_bytes += size;
             if let Some(former) = known.ahead.insert(delta.revision, delta) {
@@ -211,7 +211,7 @@ impl InterestTable {
             return InterestUpdate { needs_snapshot, ..InterestUpdate::default() };
         }
         let (bytes, former) = (interest.encoded(), known.bytes);
-        if bytes > limits.of_gateway || self.bytes - former + bytes > limits.in_all {
+        if bytes > limits.gateway_bytes || self.bytes - former + bytes > limits.in_all {
             self.note_lag(&gateway);
             return InterestUpdate::refused(InterestRefused::TooLarge);
         }
@@ -330,7 +330,7 @@ impl InterestTable {
             let measured = shared.clone().latest().encoded();
             *bytes = *bytes - known.bytes + measured;
             (known.bytes, known.measured) = (measured, measured);
-            if measured > limits.of_gateway {
+            if measured > limits.gateway_bytes {
                 self.forget_interest(gateway);
                 return InterestUpdate::refused(InterestRefused::TooLarge);
             }

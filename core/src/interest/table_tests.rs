@@ -110,7 +110,7 @@ fn gateways_outside_the_view_are_limited_apart_from_members() {
 
 #[test]
 fn interests_are_bounded_in_bytes_and_freed_with_their_gateways() {
-    let limits = TableLimits { of_gateway: 4_000, in_all: 6_000, ..TableLimits::default() };
+    let limits = TableLimits { gateway_bytes: 4_000, in_all: 6_000, ..TableLimits::default() };
     let mut table = InterestTable::new(limits);
     assert_eq!(snapshot(&mut table, "a", 1, &want(0..1_000)).refused, Some(InterestRefused::TooLarge));
     assert_eq!(snapshot(&mut table, "a", 1, &want(0..100)).advanced, Some(Revision(1)));
@@ -190,7 +190,7 @@ fn revision_announced_during_a_snapshot_is_asked_for_again() {
 #[test]
 fn dropped_oversized_interest_does_not_advance() {
     // A router that advanced to a revision without its interest would send empty sections.
-    let limits = TableLimits { of_gateway: 400_000, ..TableLimits::default() };
+    let limits = TableLimits { gateway_bytes: 400_000, ..TableLimits::default() };
     let step = |revision: u64| delta("a", revision, 10_000 * revision as usize..10_000 * revision as usize + 3_500);
     let mut table = InterestTable::new(limits);
     assert_eq!(snapshot(&mut table, "a", 1, &want(0..11_000)).advanced, Some(Revision(1)));
@@ -203,7 +203,7 @@ fn dropped_oversized_interest_does_not_advance() {
         assert_eq!((update.advanced, update.refused), (Some(Revision(revision)), None));
     }
     assert_eq!(update, InterestUpdate::refused(InterestRefused::TooLarge));
-    assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")) && table.bytes < limits.of_gateway);
+    assert!(table.interest(&node("a")).is_none() && table.lags(&node("a")) && table.bytes < limits.gateway_bytes);
     // The same for deltas received before the snapshot.
     let mut table = InterestTable::new(limits);
     for revision in [2, 3, 4] {

@@ -9,7 +9,7 @@ use crate::placement::Role;
 
 /// A node with its name, described so that people can find it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bearer {
+pub struct NodeAnnouncement {
     /// Its name and nonce.
     pub node: NodeRef,
     /// Its role.
@@ -24,7 +24,7 @@ pub struct Bearer {
     pub draining: bool,
 }
 
-impl fmt::Display for Bearer {
+impl fmt::Display for NodeAnnouncement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, role, host, process, admin, .. } = self;
         write!(f, "{} on host {host}, process {process}, admin server {admin}, nonce {}", role.as_str(), node.nonce)

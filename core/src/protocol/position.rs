@@ -35,7 +35,7 @@ impl Position {
     pub const MAX_PARTITIONS: usize = 1_024;
 
     /// Lowers the position so that it does not cover this event.
-    pub fn hold_before(&mut self, partition: Partition, seq: Seq) {
+    pub fn lower_before(&mut self, partition: Partition, seq: Seq) {
         if let Some(held) = self.seqs.get_mut(usize::from(partition.0)) {
             *held = (*held).min(Seq(seq.0.saturating_sub(1)));
         }

@@ -2,10 +2,8 @@
 
 use tickwire_core::coverage::builder::{Contiguity, Delivered, SectionBuilder};
 use tickwire_core::coverage::completeness::MissingRange;
-use tickwire_core::coverage::replay::{
-    Purpose, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
-};
 use tickwire_core::ids::{Partition, Revision, Seq};
+use tickwire_core::replay::{Purpose, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 
 use crate::fixtures::{EPOCH_ID, node, section};
 

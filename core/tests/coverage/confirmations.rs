@@ -7,7 +7,7 @@ use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 use crate::fixtures::{
     EPOCH_ID, GRACE, LIMITS, TIMEOUT, answer, apply, asking, asking_within, asks, coverage, offer, section,
 };
-use tickwire_core::coverage::replay::ReplayPart;
+use tickwire_core::replay::ReplayPart;
 
 #[test]
 fn confirmation_waits_for_every_partition_up_to_a_deadline() {

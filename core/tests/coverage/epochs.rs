@@ -1,8 +1,8 @@
 //! Tests of a new epoch of the stream.
 
-use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
 use tickwire_core::coverage::{CoverageEvent, SectionOutcome};
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
+use tickwire_core::replay::{ReplayPart, ReplayRefusal};
 
 use crate::fixtures::{EPOCH_ID, GRACE, answer, apply, asking, asks, coverage, epoch, offer, section};
 

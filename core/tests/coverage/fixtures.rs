@@ -1,9 +1,9 @@
 //! Fixtures of the tests.
 
-use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::coverage::section::Section;
 use tickwire_core::coverage::{Coverage, CoverageEvent, GapReason, RepairLimits, SectionOutcome};
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::replay::{ReplayAnswer, ReplayPart};
 
 pub(crate) const EPOCH_ID: EpochId = EpochId(7);
 pub(crate) const GRACE: u64 = 20;

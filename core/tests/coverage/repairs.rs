@@ -1,8 +1,8 @@
 //! Tests of repairs: the asks, their times, and the answers.
 
-use tickwire_core::coverage::replay::{ReplayPart, ReplayRefusal};
 use tickwire_core::coverage::{Coverage, GapReason, Repaired, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
+use tickwire_core::replay::{ReplayPart, ReplayRefusal};
 
 use crate::fixtures::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
 
@@ -83,10 +83,10 @@ fn busy_router_is_asked_again_without_limit_after_growing_pauses() {
         assert_eq!(coverage.next_expiry(), Some(Millis(now + pause)));
         now += pause;
         assert_eq!(asks(&mut coverage, now), (vec![(number + 1, 0, 0, 5)], vec![]));
-        assert!(coverage.is_crowded());
+        assert!(coverage.routers_busy());
     }
     answer(&mut coverage, now, 11, ReplayPart::Refused(ReplayRefusal::NotThere), true);
-    assert!(!coverage.is_crowded());
+    assert!(!coverage.routers_busy());
 }
 
 #[test]

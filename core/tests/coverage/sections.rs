@@ -1,8 +1,8 @@
 //! Tests of offered sections: applied, held, trimmed, or asked for again because they are invalid.
 
 use tickwire_core::coverage::SectionOutcome;
-use tickwire_core::coverage::replay::ReplayPart;
 use tickwire_core::ids::{EpochId, Millis, Partition, Revision, Seq};
+use tickwire_core::replay::ReplayPart;
 
 use crate::fixtures::{EPOCH_ID, GRACE, answer, apply, asking, asks, coverage, offer, section};
 

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tickwire_core::coverage::replay::{ReplayAnswer, ReplayRequest};
 use tickwire_core::coverage::section::Batch;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{EpochId, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::placement::View;
-use tickwire_core::placement::namesake::Bearer;
+use tickwire_core::placement::namesake::NodeAnnouncement;
 use tickwire_core::protocol::position::{Position, PositionError};
+use tickwire_core::replay::{ReplayAnswer, ReplayRequest};
 use tickwire_core::storage::StorageReport;
 use tickwire_core::wire::{self, WireError};
 
@@ -58,7 +58,7 @@ fn messages_between_nodes() {
             "view" => check::<View>(&vector),
             "replay_request" => check::<ReplayRequest>(&vector),
             "replay_answer" => check::<ReplayAnswer<Bytes>>(&vector),
-            "bearer" => check::<Bearer>(&vector),
+            "bearer" => check::<NodeAnnouncement>(&vector),
             "storage_report" => check::<StorageReport>(&vector),
             other => panic!("{other}"),
         }

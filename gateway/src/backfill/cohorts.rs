@@ -10,11 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tickwire_core::coverage::replay::ReplayAnswer;
 use tickwire_core::coverage::{Ask, Coverage, CoverageEvent, RepairLimits, SectionOutcome};
 use tickwire_core::ids::{EpochId, Millis, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::placement::ViewId;
+use tickwire_core::replay::ReplayAnswer;
 
 use crate::backfill::ranges::{BackfillRanges, CohortKey};
 use crate::delivery::Delivery;
@@ -164,7 +164,7 @@ impl Cohorts {
     }
 
     /// Ends all cohorts, because a new epoch has begun.
-    pub(crate) fn forget_all(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.waiting.clear();
         self.running.clear();
         self.places.clear();
@@ -203,7 +203,7 @@ impl Cohorts {
     }
 
     /// Sets whether live repairs find the routers busy. While they do, cohorts ask for nothing.
-    pub(crate) fn give_way(&mut self, gives_way: bool) {
+    pub(crate) fn pause(&mut self, gives_way: bool) {
         self.gives_way = gives_way;
     }
 
@@ -211,10 +211,10 @@ impl Cohorts {
     pub(crate) fn asks(&mut self, now: Millis) -> Vec<(Ask, &Interest)> {
         let mut asks = Vec::new();
         for running in self.running.values_mut() {
-            let is_clogged = running.is_clogged();
+            let is_blocked = running.is_blocked();
             let RunningCohort { coverage, sought, steps, .. } = running;
             coverage.expire(now, steps);
-            if !is_clogged && !self.gives_way {
+            if !is_blocked && !self.gives_way {
                 // This coverage confirms nothing, so no revision is needed.
                 asks.extend(coverage.asks(now, Revision(0), steps).into_iter().map(|ask| (ask, &*sought)));
             }
@@ -223,7 +223,7 @@ impl Cohorts {
     }
 
     /// Whether the ask with this number belongs to a cohort.
-    pub(crate) fn is_asked(ask: u64) -> bool {
+    pub(crate) fn is_cohort_ask(ask: u64) -> bool {
         ask >> ASK_BITS > 0
     }
 
@@ -296,21 +296,21 @@ impl Cohorts {
     pub(crate) fn next_turn(&self) -> Option<Millis> {
         let is_free = |key: &&CohortKey| is_free(&self.running, **key);
         let begins = self.waiting.iter().filter(|(key, _)| is_free(key)).map(|(_, waiting)| waiting.due);
-        let asks = self.running.values().filter(|running| !running.is_clogged() && !self.gives_way);
+        let asks = self.running.values().filter(|running| !running.is_blocked() && !self.gives_way);
         begins.chain(asks.filter_map(|running| running.coverage.next_expiry())).min()
     }
 }
 
 impl RunningCohort {
     /// Whether it must wait for its clients to read.
-    fn is_clogged(&self) -> bool {
+    fn is_blocked(&self) -> bool {
         self.unprocessed >= UNDIGESTED || self.unprocessed_bytes >= UNDIGESTED_BYTES
     }
 }
 
 /// Whether a cohort of this key may begin.
 fn is_free(running: &BTreeMap<u64, RunningCohort>, key: CohortKey) -> bool {
-    running.len() < RUNNING && running.values().all(|other| other.key != key || other.is_clogged())
+    running.len() < RUNNING && running.values().all(|other| other.key != key || other.is_blocked())
 }
 
 #[cfg(test)]

@@ -6,13 +6,11 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tickwire_core::coverage::GapReason;
-use tickwire_core::coverage::replay::{
-    Purpose, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
-};
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::placement::Homes;
 use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::position::Position;
+use tickwire_core::replay::{Purpose, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_testkit::blank_event;
 
@@ -157,7 +155,7 @@ impl CrowdClient {
     fn read(&mut self, now: Millis) {
         let (mut account, mut frame) = (Account::new(0), Frame::default());
         self.reads_at = None;
-        while self.backfill.outbox.wants_out() {
+        while self.backfill.outbox.has_output() {
             self.backfill.outbox.compose(now, &mut account, Encoding::Json, &OUTBOX, |_, _| true, &mut frame);
             let events = frame.events.iter().map(|waiting| (waiting.delivery.partition, waiting.delivery.seq));
             self.received.extend(events);
@@ -285,7 +283,7 @@ impl CrowdWorld {
             })
             .collect();
         for number in behind {
-            self.catch_on(number);
+            self.continue_backfill(number);
         }
     }
 
@@ -309,7 +307,7 @@ impl CrowdWorld {
             done: None,
         };
         self.clients.insert(self.came, client);
-        self.catch_on(self.came);
+        self.continue_backfill(self.came);
     }
 
     fn leave(&mut self, number: u64) {
@@ -355,7 +353,7 @@ impl CrowdWorld {
             self.begun += 1;
             let sessions: BTreeSet<u64> = sessions.into_iter().map(|session| session.number).collect();
             for session in &sessions {
-                self.clients.get_mut(session).unwrap().backfill.gathered(number);
+                self.clients.get_mut(session).unwrap().backfill.joined_cohort(number);
             }
             self.cohorts.insert(number, CrowdCohort { sessions, ..CrowdCohort::default() });
         }
@@ -379,7 +377,7 @@ impl CrowdWorld {
         let due = self.clients.iter().filter(|(_, client)| is_due(client)).map(|(number, _)| *number);
         for number in due.collect::<Vec<_>>() {
             self.clients.get_mut(&number).unwrap().read(self.now);
-            self.catch_on(number);
+            self.continue_backfill(number);
         }
     }
 
@@ -473,7 +471,7 @@ impl CrowdWorld {
         for cohort in self.cohorts.values_mut() {
             if cohort.hurries_at().is_some_and(|at| at <= self.now) {
                 for number in std::mem::take(&mut cohort.backpressured) {
-                    self.clients.get_mut(&number).unwrap().backfill.give_way();
+                    self.clients.get_mut(&number).unwrap().backfill.pause();
                 }
             }
         }
@@ -512,7 +510,7 @@ impl CrowdWorld {
                         self.cohorts.remove(&number);
                         for session in sessions {
                             self.clients.get_mut(&session).unwrap().backfill.ended(number);
-                            self.catch_on(session);
+                            self.continue_backfill(session);
                         }
                     }
                 }
@@ -553,7 +551,7 @@ impl CrowdWorld {
     }
 
     /// Goes on with a session.
-    fn catch_on(&mut self, number: u64) {
+    fn continue_backfill(&mut self, number: u64) {
         let client = self.clients.get_mut(&number).unwrap();
         if client.done.is_some() {
             return;
@@ -582,7 +580,7 @@ impl CrowdWorld {
                 continue;
             }
             let mut position = self.applied.clone();
-            client.new.iter().for_each(|new| position.hold_before(new.partition, new.seq));
+            client.new.iter().for_each(|new| position.lower_before(new.partition, new.seq));
             client.backfill.hold_back(&mut position);
             let received: BTreeSet<_> = client.received.iter().collect();
             for stored in self.stored.iter().filter(|stored| client.expects(stored, &position.seqs)) {

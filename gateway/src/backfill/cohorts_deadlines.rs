@@ -1,7 +1,7 @@
 //! Deadlines of cohorts: after a turn nothing is due, so a passed deadline has always had an effect.
 
 use proptest::prelude::*;
-use tickwire_core::coverage::replay::ReplayRefusal;
+use tickwire_core::replay::ReplayRefusal;
 
 use super::*;
 
@@ -105,15 +105,15 @@ proptest! {
                 CohortInput::Refused(back) => cohorts.refused(Millis(now), at(back).0),
                 CohortInput::Unsent(back) => cohorts.unsent(Millis(now), at(back).0),
                 CohortInput::Digested(cohort) => cohorts.processed(cohort, usize::MAX),
-                CohortInput::GiveWay(gives_way) => cohorts.give_way(gives_way),
-                CohortInput::ForgetAll => cohorts.forget_all(),
+                CohortInput::GiveWay(gives_way) => cohorts.pause(gives_way),
+                CohortInput::ForgetAll => cohorts.clear(),
             }
             turn(&mut cohorts, now, &mut asked);
             let next = cohorts.next_turn();
             prop_assert!(next.is_none_or(|at| at > Millis(now)), "{:?} at {}: {:#?}", next, now, cohorts);
         }
         // Every wait ends: each session gets its range, or a gap.
-        cohorts.give_way(false);
+        cohorts.pause(false);
         process(&mut cohorts);
         turn(&mut cohorts, now, &mut asked);
         while let Some(next) = cohorts.next_turn() {

@@ -1,9 +1,9 @@
 //! The rules of cohorts by example. `crowd` tests them in random combinations, and `deadlines` tests their deadlines.
 
-use tickwire_core::coverage::replay::ReplayPart;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
 use tickwire_core::placement::View;
+use tickwire_core::replay::ReplayPart;
 
 use super::*;
 
@@ -245,7 +245,7 @@ fn new_epoch_ends_all_cohorts() {
     begin(&mut cohorts, 50);
     let (ask, ..) = asks(&mut cohorts, 50)[0];
     add(&mut cohorts, 50, 2, ranges(0, 1));
-    cohorts.forget_all();
+    cohorts.clear();
     assert_eq!(cover(&mut cohorts, 60, ask, (0, 100)), SectionOutcome::Foreign);
     assert!(cohorts.take(1).is_empty() && begin(&mut cohorts, 500).is_empty() && cohorts.next_turn().is_none());
 }
@@ -258,7 +258,7 @@ fn ask_numbers_distinguish_cohorts_from_live_coverage() {
     }
     assert_eq!(begin(&mut cohorts, 50).len(), 4);
     let asked = asks(&mut cohorts, 50);
-    assert!(asked.iter().all(|(ask, ..)| Cohorts::is_asked(*ask)));
+    assert!(asked.iter().all(|(ask, ..)| Cohorts::is_cohort_ask(*ask)));
     assert_eq!(asked.iter().map(|(ask, ..)| ask >> ASK_BITS).collect::<Vec<_>>(), [1, 2, 3, 4]);
     let (mut live, mut steps) = (Coverage::<Arc<Delivery>>::new(1, RepairLimits { grace: 0, ..LIMITS }), Vec::new());
     for (prev, through) in [(0, 1), (5, 6)] {
@@ -269,18 +269,18 @@ fn ask_numbers_distinguish_cohorts_from_live_coverage() {
         live.offer(Millis(0), Epoch { epoch_id: LIFE, before: Seq(0) }, section, &mut steps);
     }
     let asked = live.asks(Millis(0), Revision(1), &mut steps);
-    assert!(!asked.is_empty() && asked.iter().all(|ask| !Cohorts::is_asked(ask.number)));
-    assert!(!Cohorts::is_asked((1 << ASK_BITS) - 1) && Cohorts::is_asked(1 << ASK_BITS));
+    assert!(!asked.is_empty() && asked.iter().all(|ask| !Cohorts::is_cohort_ask(ask.number)));
+    assert!(!Cohorts::is_cohort_ask((1 << ASK_BITS) - 1) && Cohorts::is_cohort_ask(1 << ASK_BITS));
 }
 
 #[test]
 fn cohorts_ask_for_nothing_while_live_repairs_find_routers_busy() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
-    cohorts.give_way(true);
+    cohorts.pause(true);
     begin(&mut cohorts, 50);
     assert_eq!((asks(&mut cohorts, 50), cohorts.next_turn()), (vec![], None), "and nothing is due meanwhile");
-    cohorts.give_way(false);
+    cohorts.pause(false);
     assert_eq!(asks(&mut cohorts, 60).len(), 1);
 }
 
@@ -330,14 +330,9 @@ fn interest_of_a_cohort_stops_growing_when_it_is_too_large_for_a_request() {
     let asked = cohorts.asks(Millis(50));
     let [(ask, sought)] = &asked[..] else { panic!("one cohort") };
     assert!(sought.wants.len() > 64 && sought.wants.len() <= 84, "{}", sought.wants.len());
-    let request = crate::edge::replay::request(
-        &node("g"),
-        ask,
-        Revision(3),
-        sought,
-        tickwire_core::coverage::replay::Purpose::CatchUp,
-    )
-    .unwrap();
-    let request: tickwire_core::coverage::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
-    assert_eq!(request.interest, tickwire_core::coverage::replay::ReplayInterest::Told(Revision(3)));
+    let request =
+        crate::edge::replay::request(&node("g"), ask, Revision(3), sought, tickwire_core::replay::Purpose::CatchUp)
+            .unwrap();
+    let request: tickwire_core::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
+    assert_eq!(request.interest, tickwire_core::replay::ReplayInterest::Told(Revision(3)));
 }

@@ -15,7 +15,7 @@ use crate::backfill::ranges::CohortKey;
 use crate::delivery::Delivery;
 use crate::outbox::{Outbox, OutboxLimits};
 
-pub(crate) use crate::backfill::slots::{BackfillSlot, BackfillSlots};
+pub(crate) use crate::limits::backfill_slots::{BackfillSlot, BackfillSlots};
 
 /// How often dropped new events become part of the backfill. After that they are dropped with a notice, as for any
 /// session that reads too slowly.
@@ -92,7 +92,7 @@ pub(crate) struct Backfill {
     /// What else is not paid for, in sequences.
     unpaid_sequences: u64,
     /// Whether it waits for a slot of its user, or for the user's budget.
-    pub(crate) is_put_off: bool,
+    pub(crate) is_waiting_for_slot: bool,
 }
 
 /// Up to this many sequences are paid for at the request: routers read them even if the session leaves before they
@@ -127,7 +127,7 @@ impl Backfill {
             advanced: 0,
             unpaid_events: 0,
             unpaid_sequences: 0,
-            is_put_off: false,
+            is_waiting_for_slot: false,
         }
     }
 
@@ -179,7 +179,7 @@ impl Backfill {
     }
 
     /// Takes this slot for a request. Returns what must be paid at once, in sequences.
-    pub(crate) fn take_place(&mut self, place: BackfillSlot) -> u64 {
+    pub(crate) fn take_slot(&mut self, place: BackfillSlot) -> u64 {
         let due = place.pay(self.length().min(PAID_AHEAD));
         (self.slot, self.advanced) = (Some(place), 0);
         due
@@ -206,11 +206,11 @@ impl Backfill {
     }
 
     /// The session is in this cohort now.
-    pub(crate) fn gathered(&mut self, cohort: u64) {
+    pub(crate) fn joined_cohort(&mut self, cohort: u64) {
         if self.stage == BackfillStage::Asked {
             self.stage = BackfillStage::Gathered(cohort);
             if let Some(slot) = &mut self.slot {
-                slot.gathered(cohort);
+                slot.joined_cohort(cohort);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Backfill {
     }
 
     /// Takes nothing more from its cohort, so that others need not wait for it. The rest is requested again later.
-    pub(crate) fn give_way(&mut self) {
+    pub(crate) fn pause(&mut self) {
         self.is_full = true;
     }
 
@@ -315,8 +315,8 @@ impl Backfill {
         // Events that wait in the outbox are lacking again.
         let reached = Position { epoch_id: self.epoch_id, seqs: std::mem::take(&mut self.reached) };
         self.reached = self.outbox.hold_back(&reached).seqs;
-        self.outbox.forget_events();
-        let kept = epoch.keeps_of(self.epoch_id).filter(|_| !is_unknown);
+        self.outbox.clear_events();
+        let kept = epoch.common_through(self.epoch_id).filter(|_| !is_unknown);
         let lost = (0..).map(Partition).zip(self.reached.iter().zip(&self.to).zip(ends)).filter_map(|(p, range)| {
             let ((reached, to), end) = range;
             let from = if is_unknown { Seq(0) } else { kept.unwrap_or_default().max(*reached) };
@@ -342,7 +342,7 @@ impl Backfill {
         match self.stage {
             BackfillStage::Gathered(cohort) if has_room => BackfillAction::Read(cohort),
             BackfillStage::Idle if lacks && has_room => BackfillAction::Ask,
-            BackfillStage::Idle if !lacks && !self.is_behind && !self.outbox.wants_out() => BackfillAction::Done,
+            BackfillStage::Idle if !lacks && !self.is_behind && !self.outbox.has_output() => BackfillAction::Done,
             BackfillStage::Finding { .. } | BackfillStage::Idle | BackfillStage::Asked | BackfillStage::Gathered(_) => {
                 BackfillAction::Wait
             }

@@ -33,10 +33,10 @@ fn lacking(of: BackfillTarget) -> Backfill {
 }
 
 /// The same, in [`COHORT`].
-fn gathered(of: BackfillTarget) -> Backfill {
+fn joined_cohort(of: BackfillTarget) -> Backfill {
     let mut one = lacking(of);
     one.asked();
-    one.gathered(COHORT);
+    one.joined_cohort(COHORT);
     one
 }
 
@@ -52,7 +52,7 @@ fn reach(one: &mut Backfill, through: u64) {
 /// The client reads everything that waits.
 fn read(one: &mut Backfill) -> Vec<u64> {
     let (mut account, mut frame, mut got) = (Account::new(0), Frame::default(), Vec::new());
-    while one.outbox.wants_out() {
+    while one.outbox.has_output() {
         one.outbox.compose(Millis(0), &mut account, JSON, &LIMITS, |_, _| true, &mut frame);
         got.extend(frame.events.iter().map(|waiting| waiting.delivery.seq.0));
     }
@@ -67,7 +67,7 @@ fn held_back(one: &Backfill, applied: [u64; 2]) -> Vec<Seq> {
 
 #[test]
 fn only_lacking_events_are_taken() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     let taken: Vec<u64> = (8..=23).filter(|seq| take(&mut one, *seq)).collect();
     assert_eq!(taken, (11..=20).collect::<Vec<_>>());
     assert!(!one.take(Millis(0), (COHORT, 1), &delivery(1, 30), JSON, &LIMITS), "the other partition lacks nothing");
@@ -76,7 +76,7 @@ fn only_lacking_events_are_taken() {
 
 #[test]
 fn events_up_to_the_reached_sequence_are_not_taken_again() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     assert!(take(&mut one, 12));
     reach(&mut one, 15);
     assert!(!take(&mut one, 12) && !take(&mut one, 15) && take(&mut one, 16));
@@ -89,7 +89,7 @@ fn events_up_to_the_reached_sequence_are_not_taken_again() {
 
 #[test]
 fn event_that_matches_two_subscriptions_is_sent_once() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     let event = delivery(0, 11);
     for subscription in [1, 2] {
         assert!(one.take(Millis(0), (COHORT, subscription), &event, JSON, &LIMITS));
@@ -108,11 +108,11 @@ fn another_cohort_changes_nothing() {
     };
     let nothing = (false, None, Seq(10));
     assert_eq!(other(&mut one, COHORT), nothing, "it has not asked yet");
-    one.gathered(COHORT);
+    one.joined_cohort(COHORT);
     assert_eq!((one.cohort(), other(&mut one, COHORT)), (None, nothing), "without a request it joins no cohort");
     one.asked();
     assert_eq!(other(&mut one, COHORT), nothing, "it is in no cohort yet");
-    one.gathered(COHORT);
+    one.joined_cohort(COHORT);
     assert_eq!((one.cohort(), other(&mut one, COHORT + 1)), (Some(COHORT), nothing));
     one.ended(COHORT + 1);
     assert_eq!(one.cohort(), Some(COHORT), "the end of another cohort has no effect");
@@ -123,7 +123,7 @@ fn another_cohort_changes_nothing() {
 
 #[test]
 fn backfill_of_a_subscription_takes_only_its_events() {
-    let mut one = gathered(BackfillTarget::Subscription(2));
+    let mut one = joined_cohort(BackfillTarget::Subscription(2));
     assert!(!take(&mut one, 11), "the event is for subscription 1");
     assert!(one.take(Millis(0), (COHORT, 2), &delivery(0, 11), JSON, &LIMITS));
     assert_eq!((one.of(), read(&mut one)), (BackfillTarget::Subscription(2), vec![11]));
@@ -131,7 +131,7 @@ fn backfill_of_a_subscription_takes_only_its_events() {
 
 #[test]
 fn position_is_limited_to_what_the_client_has_received() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     assert_eq!(held_back(&one, [25, 35]), seqs([10, 35]), "a partition that lacks nothing is free");
     take(&mut one, 12);
     reach(&mut one, 15);
@@ -145,7 +145,7 @@ fn position_is_limited_to_what_the_client_has_received() {
 
 #[test]
 fn backfill_of_a_subscription_does_not_limit_the_position() {
-    let mut one = gathered(BackfillTarget::Subscription(1));
+    let mut one = joined_cohort(BackfillTarget::Subscription(1));
     take(&mut one, 12);
     assert_eq!(held_back(&one, [25, 35]), seqs([25, 35]));
 }
@@ -168,7 +168,7 @@ fn found_beginning_is_clipped_to_the_end() {
 #[test]
 fn gap_is_reported_for_the_lacking_part_only() {
     let miss = |one: &mut Backfill, from, through| one.miss(COHORT, Partition(0), Seq(from), Seq(through));
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     assert_eq!((miss(&mut one, 0, 10), miss(&mut one, 20, 30), one.complete), (None, None, true));
     assert_eq!((miss(&mut one, 5, 12), one.complete), (Some((Seq(10), Seq(12))), false));
     assert_eq!(one.ranges().1, seqs([12, 30]));
@@ -181,10 +181,10 @@ fn gap_is_reported_for_the_lacking_part_only() {
 
 #[test]
 fn backfill_that_gives_way_asks_for_the_rest_later() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     take(&mut one, 12);
     reach(&mut one, 12);
-    one.give_way();
+    one.pause();
     assert!(!take(&mut one, 13));
     reach(&mut one, 14);
     assert_eq!(one.miss(COHORT, Partition(0), Seq(12), Seq(14)), None);
@@ -193,14 +193,14 @@ fn backfill_that_gives_way_asks_for_the_rest_later() {
     assert_eq!((one.next(&LIMITS), one.ranges().1), (BackfillAction::Ask, seqs([12, 30])));
     one.asked();
     assert_eq!(one.next(&LIMITS), BackfillAction::Wait);
-    one.gathered(COHORT + 1);
+    one.joined_cohort(COHORT + 1);
     assert!(one.take(Millis(0), (COHORT + 1, 1), &delivery(0, 13), JSON, &LIMITS), "it takes again");
     assert!(one.complete);
 }
 
 #[test]
 fn more_is_asked_for_when_the_client_has_read_half() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     take(&mut one, 12);
     let size = one.outbox.bytes();
     let [tight, wide] = [2 * size - 1, 2 * size].map(|bytes| OutboxLimits { bytes, ..LIMITS });
@@ -211,7 +211,7 @@ fn more_is_asked_for_when_the_client_has_read_half() {
 
 #[test]
 fn dropped_new_events_become_part_of_the_backfill() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     assert!(one.fall_behind() && one.is_behind());
     assert!(one.fall_behind(), "new events are dropped until it is renewed, and this counts as one renewal");
     one.renew(&position([40, 50]));
@@ -222,7 +222,7 @@ fn dropped_new_events_become_part_of_the_backfill() {
 
 #[test]
 fn extended_range_is_requested_with_the_next_cohort() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     // Others of the cohort lack more: the cohort advanced to 25 before this backfill was extended.
     assert!(take(&mut one, 20) && !take(&mut one, 25));
     reach(&mut one, 25);
@@ -235,7 +235,7 @@ fn extended_range_is_requested_with_the_next_cohort() {
     one.ended(COHORT);
     assert_eq!(one.next(&LIMITS), BackfillAction::Ask);
     one.asked();
-    one.gathered(COHORT);
+    one.joined_cohort(COHORT);
     assert!(!take(&mut one, 20) && take(&mut one, 25) && take(&mut one, 40));
 }
 
@@ -260,7 +260,7 @@ fn backfill_of_a_subscription_is_never_extended() {
 
 #[test]
 fn backfill_is_done_when_nothing_is_lacking_and_nothing_waits() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     take(&mut one, 20);
     reach(&mut one, 20);
     assert_eq!(one.next(&LIMITS), BackfillAction::Read(COHORT), "its cohort continues");
@@ -275,7 +275,7 @@ fn backfill_is_done_when_nothing_is_lacking_and_nothing_waits() {
 
 #[test]
 fn new_epoch_ends_a_backfill_of_which_nothing_is_kept() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     take(&mut one, 12);
     assert!(one.fall_behind());
     let next = Epoch { epoch_id: EpochId(8), before: Seq(4) };
@@ -292,13 +292,13 @@ fn new_epoch_ends_a_backfill_of_which_nothing_is_kept() {
 
 #[test]
 fn what_a_new_epoch_keeps_is_still_lacking() {
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     let next = Epoch { epoch_id: EpochId(EPOCH_ID.0 + 1), before: Seq(15) };
     assert_eq!(one.reset(next, &seqs([20, 30])), [(Partition(0), Seq(15), Seq(20))]);
     assert_eq!(one.ranges(), (next.epoch_id, seqs([10, 15]), seqs([15, 15])));
     assert_eq!(one.next(&LIMITS), BackfillAction::Ask);
     // It is unknown what is kept of an epoch that is not the one just before.
-    let mut one = gathered(BackfillTarget::Session);
+    let mut one = joined_cohort(BackfillTarget::Session);
     let later = Epoch { epoch_id: EpochId(EPOCH_ID.0 + 2), before: Seq(15) };
     assert_eq!(one.reset(later, &seqs([20, 30])), [(Partition(0), Seq(10), Seq(20))]);
     assert_eq!(one.next(&LIMITS), BackfillAction::Done);
@@ -322,13 +322,13 @@ fn reading_is_paid_once_per_slot_and_received_events_by_each_session() {
     let mut ask = || {
         let mut one = Backfill::new(Millis(0), None, BackfillTarget::Session, at(&[0, 0]).seqs, &all);
         let slot = slots.join(one.class()).or_else(|| slots.take(one.class())).unwrap();
-        let paid = one.take_place(slot);
+        let paid = one.take_slot(slot);
         one.asked();
         (one, paid)
     };
     let both = [(); 2].map(|()| {
         let (mut one, paid) = ask();
-        one.gathered(COHORT);
+        one.joined_cohort(COHORT);
         (one, paid)
     });
     assert_eq!(both.each_ref().map(|(_, paid)| *paid), [PAID_AHEAD; 2], "a cohort that has begun is not joined");
@@ -338,7 +338,7 @@ fn reading_is_paid_once_per_slot_and_received_events_by_each_session() {
     assert_eq!([ahead, shared], [PAID_AHEAD, 0], "more is paid when it has arrived");
     let mut both = [first, second];
     for (at, one) in both.iter_mut().enumerate() {
-        one.gathered(COHORT);
+        one.joined_cohort(COHORT);
         assert!((1..=17).all(|seq| take(one, seq)));
         one.reach(COHORT, Partition(0), Seq(400_000));
         one.reach(COHORT, Partition(1), Seq(200_000));
@@ -348,7 +348,7 @@ fn reading_is_paid_once_per_slot_and_received_events_by_each_session() {
     }
     // The slot is free again, and the next request is paid for again.
     let [one, _] = &mut both;
-    assert_eq!(one.take_place(slots.take(one.class()).unwrap()), PAID_AHEAD);
+    assert_eq!(one.take_slot(slots.take(one.class()).unwrap()), PAID_AHEAD);
     let mut short = Backfill::new(Millis(0), None, BackfillTarget::Session, at(&[999_990, 999_993]).seqs, &all);
-    assert_eq!(short.take_place(slots.take(short.class()).unwrap()), 10);
+    assert_eq!(short.take_slot(slots.take(short.class()).unwrap()), 10);
 }

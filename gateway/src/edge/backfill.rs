@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use metrics::counter;
 use tickwire_core::coverage::CoverageEvent;
-use tickwire_core::coverage::replay::Purpose;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, Seq};
+use tickwire_core::replay::Purpose;
 use tickwire_node::declare_counter;
 
 use super::Edge;
@@ -49,7 +49,7 @@ impl Edge {
                 shard.say(FromEdge::Gathered(cohort, mine.collect()));
             }
         }
-        self.cohorts.give_way(self.coverage.is_crowded());
+        self.cohorts.pause(self.coverage.routers_busy());
         let mut asks = Vec::new();
         for (ask, sought) in self.cohorts.asks(now) {
             let request = super::replay::request(&self.gateway, &ask, self.log.revision(), sought, Purpose::CatchUp);
@@ -61,7 +61,7 @@ impl Edge {
     }
 
     /// Passes the shards what was received for cohorts. Returns whether there was anything.
-    pub(super) fn hand_past(&mut self) -> bool {
+    pub(super) fn deliver_backfill(&mut self) -> bool {
         let progress = self.cohorts.take(self.shards.len());
         let is_any = !progress.is_empty();
         for CohortProgress { cohort, steps, ends } in progress {

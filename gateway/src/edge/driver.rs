@@ -63,8 +63,8 @@ impl Driver {
                     let view = Arc::clone(&inputs.view.borrow_and_update());
                     self.edge.take_view(self.now(), &view);
                 }
-                Ok(()) = connected.changed() => self.look_upstream(),
-                Ok(()) = stopped.changed() => self.look_upstream(),
+                Ok(()) = connected.changed() => self.check_upstream(),
+                Ok(()) = stopped.changed() => self.check_upstream(),
                 asked = inputs.snapshots.next() => match asked {
                     Some(message) => self.edge.send_snapshot(message.reply()),
                     None => return Err(EdgeError::SubscriptionEnded),
@@ -106,12 +106,12 @@ impl Driver {
 
     /// Passes the state of NATS to the edge.
     fn update_standing(&mut self) {
-        self.edge.take_standing(NatsConnection::of(&self.nats), self.stopped.borrow().clone());
+        self.edge.set_nats_state(NatsConnection::of(&self.nats), self.stopped.borrow().clone());
     }
 
-    fn look_upstream(&mut self) {
+    fn check_upstream(&mut self) {
         self.update_standing();
-        self.edge.look_upstream(self.now());
+        self.edge.check_upstream(self.now());
     }
 
     fn take_answer(&mut self, message: &NatsMessage) {

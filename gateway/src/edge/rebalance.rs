@@ -97,7 +97,7 @@ impl Rebalance {
 }
 
 fn gateways(view: &View) -> BTreeSet<NodeRef> {
-    view.takers(Role::Gateway).map(|member| member.node.clone()).collect()
+    view.available(Role::Gateway).map(|member| member.node.clone()).collect()
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
-use tickwire_core::coverage::replay::{Purpose, ReplayInterest, ReplayRequest};
 use tickwire_core::coverage::{Ask, CoverageEvent, GapReason, Repaired};
 use tickwire_core::ids::{Millis, NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::placement::{Role, View};
+use tickwire_core::replay::{Purpose, ReplayInterest, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 use tickwire_node::names;
@@ -42,7 +42,7 @@ impl Edge {
     }
 
     /// Updates the metrics of open gaps.
-    pub(super) fn tell_open_gaps(&self) {
+    pub(super) fn publish_gap_metrics(&self) {
         gauge!("tickwire_gateway_open_gaps").set(self.open_gaps() as f64);
         gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
     }
@@ -64,7 +64,7 @@ impl Edge {
 
     /// The request was sent.
     pub(crate) fn sent(ask: u64) {
-        match Cohorts::is_asked(ask) {
+        match Cohorts::is_cohort_ask(ask) {
             true => counter!("tickwire_gateway_catch_up_asks_total").increment(1),
             false => counter!("tickwire_gateway_replays_asked_total").increment(1),
         }
@@ -72,7 +72,7 @@ impl Edge {
 
     /// The request could not be sent.
     pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
-        match Cohorts::is_asked(ask) {
+        match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.unsent(now, ask),
             false => self.coverage.unsent(now, ask),
         }
@@ -82,7 +82,7 @@ impl Edge {
 /// The subject for a request: first any router that NATS chooses; after an unanswered request each router of the view
 /// in turn. A router that hangs is still connected, so NATS would keep choosing it.
 fn select_router(view: &View, ask: &Ask) -> Cow<'static, str> {
-    let routers: Vec<_> = view.takers(Role::Router).collect();
+    let routers: Vec<_> = view.available(Role::Router).collect();
     if ask.unanswered == 0 || routers.is_empty() {
         return Cow::Borrowed(names::REPLAY);
     }

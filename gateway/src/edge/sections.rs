@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metrics::{counter, describe_counter};
 use tickwire_core::coverage::SectionOutcome;
-use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Millis, Seq};
+use tickwire_core::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::wire;
 use tickwire_node::declare_counter;
 
@@ -46,7 +46,7 @@ impl Edge {
     /// The NATS server answers that no router is subscribed to the subject of this ask.
     pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
         counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
-        match Cohorts::is_asked(ask) {
+        match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.refused(now, ask),
             false => self.coverage.refused(now, ask, &mut self.steps),
         }
@@ -75,7 +75,7 @@ impl Edge {
             ReplayPart::Refused(refusal) => (ReplayPart::Refused(refusal), Some(refusal.as_str())),
         };
         let answer = ReplayAnswer { router, epoch_id, part, last };
-        let offered = match Cohorts::is_asked(ask) {
+        let offered = match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.answer(now, ask, answer),
             false => self.coverage.answer(now, ask, answer, &mut self.steps),
         };

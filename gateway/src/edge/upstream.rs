@@ -70,7 +70,7 @@ impl Outage {
         if !is_stored {
             return Some(Self::NotStored);
         }
-        if let Some(partitions) = Partitions::of(coverage.unheard()) {
+        if let Some(partitions) = Partitions::of(coverage.never_reported()) {
             return Some(Self::NeverReported(partitions));
         }
         // If all are silent, no router is left. A single one may be moving to another router, so it gets longer.
@@ -141,7 +141,7 @@ impl Upstream {
     /// Since when silence counts. Silence while NATS was disconnected says nothing about the routers, so it does not
     /// count. After clients were notified of an outage all silence counts, so that its end is sent only when all
     /// partitions are reported again.
-    pub(super) fn waits_since(&mut self, now: Millis, (connected, is_stored): (bool, bool)) -> Millis {
+    pub(super) fn silence_since(&mut self, now: Millis, (connected, is_stored): (bool, bool)) -> Millis {
         if !(connected && is_stored) {
             self.open_since = None;
             return now;
@@ -166,7 +166,7 @@ impl Upstream {
     }
 
     /// When to check again, if nothing changes.
-    pub(super) fn next_look(&self) -> Option<Millis> {
+    pub(super) fn next_check(&self) -> Option<Millis> {
         self.outage.filter(|_| !self.notified).map(|(since, grace)| since.plus(grace))
     }
 }

@@ -28,7 +28,7 @@ fn only_a_long_break_is_notified_and_only_once() {
     assert_eq!([see(3_001, false), see(9_000, false)], [None; 2]);
     assert_eq!(see(9_500, true), Some(NoticeCode::UpstreamRestored));
     assert_eq!([see(9_501, true), see(10_000, false)], [None; 2]);
-    assert_eq!(upstream.next_look(), Some(Millis(11_000)));
+    assert_eq!(upstream.next_check(), Some(Millis(11_000)));
 }
 
 #[test]
@@ -47,11 +47,11 @@ fn next_look_is_in_the_future_after_each_look() {
     // The connection comes and goes, and no router ever reports anything.
     for outage in [Outage::Disconnected, never_reported, Outage::Disconnected, never_reported, never_reported] {
         upstream.see(now, Some(outage));
-        assert!(upstream.next_look().is_none_or(|at| at > now), "{outage:?} at {now:?}");
+        assert!(upstream.next_check().is_none_or(|at| at > now), "{outage:?} at {now:?}");
         now = now.plus(900);
     }
     assert!(upstream.notified);
-    assert_eq!(upstream.next_look(), None);
+    assert_eq!(upstream.next_check(), None);
 }
 
 /// Offers `coverage` a section of a partition.
@@ -97,7 +97,7 @@ fn silence_while_nats_was_disconnected_does_not_count() {
     let (mut coverage, mut upstream) = (Coverage::new(2, LIMITS), Upstream::default());
     let see = |coverage: &Coverage<&'static str>, upstream: &mut Upstream, now: u64, connected: bool| {
         let standing = (connected, true);
-        let since = upstream.waits_since(Millis(now), standing);
+        let since = upstream.silence_since(Millis(now), standing);
         upstream.see(Millis(now), Outage::of(Millis(now), standing, coverage, HEARTBEAT, since))
     };
     let mut see_all = |coverage: &Coverage<&'static str>, looks: &[(u64, bool)]| -> Vec<Option<NoticeCode>> {
@@ -139,7 +139,7 @@ proptest! {
         for (ms, outage) in seen {
             now = now.plus(ms);
             let notified = upstream.see(now, outage);
-            prop_assert!(upstream.next_look().is_none_or(|at| at > now));
+            prop_assert!(upstream.next_check().is_none_or(|at| at > now));
             since = outage.and(since.or(Some(now)));
             // BEGIN_MS is the longest time that any outage may last before clients are notified.
             prop_assert!(upstream.notified || since.is_none_or(|since| now.since(since) < BEGIN_MS));

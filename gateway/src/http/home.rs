@@ -12,7 +12,7 @@ use serde::Serialize;
 use tickwire_core::ids::NodeId;
 use tickwire_node::clock::wall_clock;
 
-use crate::handshake::auth::{AuthError, Credentials};
+use crate::auth::{AuthError, Credentials};
 use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors, offered_credentials, read_query};
 
 /// When to ask again if no gateway is known, in seconds.

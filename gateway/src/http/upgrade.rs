@@ -12,7 +12,7 @@ use tickwire_core::protocol::Encoding;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{HttpRefusal, OfferedCredentials};
-use crate::handshake::auth::Credentials;
+use crate::auth::Credentials;
 
 /// How many bytes the decoded key of a client has.
 const KEY_BYTES: usize = 16;

@@ -90,7 +90,7 @@ impl Account {
     }
 
     /// Whether the account may be removed: it has no sessions, and none of its counts would limit a new one.
-    pub fn is_forgettable(&mut self, now: Millis) -> bool {
+    pub fn is_removable(&mut self, now: Millis) -> bool {
         let are_budgets_full = self.commands.is_full(now) && self.past.is_full(now);
         self.sessions == 0
             && are_budgets_full
@@ -136,7 +136,7 @@ mod tests {
         assert!(account.take_quota(at(0), &name("a"), 2) && account.take_quota(at(30), &name("a"), 2));
         assert!(!account.take_quota(at(59), &name("a"), 2) && account.take_quota(at(59), &name("b"), 1));
         assert!(account.take_quota(at(61), &name("a"), 2));
-        assert!(!account.is_forgettable(at(119)) && account.is_forgettable(at(122)));
+        assert!(!account.is_removable(at(119)) && account.is_removable(at(122)));
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         };
         assert_eq!(taken(&mut account, Millis(0), 1_000), QUOTA_NAMES + 1);
         assert_eq!(account.quotas.len(), QUOTA_NAMES);
-        assert!(account.quotas.is_sorted_by(|(a, _), (b, _)| a < b) && !account.is_forgettable(Millis(0)));
+        assert!(account.quotas.is_sorted_by(|(a, _), (b, _)| a < b) && !account.is_removable(Millis(0)));
         assert_eq!(taken(&mut account, Millis(2 * 3_600_000), 10), 10);
     }
 }

@@ -11,7 +11,7 @@ use crate::delivery::Delivery;
 
 /// What happened to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum EventOutcome {
     /// It was dropped.
     Dropped,
     /// A newer one took its place.
@@ -40,12 +40,12 @@ impl PendingNotices {
     }
 
     /// Counts an event of a subscription.
-    pub(crate) fn count(&mut self, code: NoticeCode, fate: Fate, subscription: u32, delivery: &Delivery) {
+    pub(crate) fn count(&mut self, code: NoticeCode, fate: EventOutcome, subscription: u32, delivery: &Delivery) {
         let pending = self.of.entry((code, subscription)).or_default();
         match fate {
-            Fate::Dropped => pending.dropped += 1,
-            Fate::Conflated => pending.conflated += 1,
-            Fate::Delayed => pending.delayed += 1,
+            EventOutcome::Dropped => pending.dropped += 1,
+            EventOutcome::Conflated => pending.conflated += 1,
+            EventOutcome::Delayed => pending.delayed += 1,
         }
         let (first, last) = pending.ranges.entry(delivery.partition).or_insert((delivery.seq, delivery.seq));
         (*first, *last) = ((*first).min(delivery.seq), (*last).max(delivery.seq));
@@ -69,7 +69,7 @@ impl PendingNotices {
     /// Limits a position to before the first event whose notice is pending.
     pub(crate) fn hold_back(&self, position: &mut Position) {
         for (partition, (first, _)) in self.of.values().flat_map(|pending| &pending.ranges) {
-            position.hold_before(*partition, *first);
+            position.lower_before(*partition, *first);
         }
     }
 }

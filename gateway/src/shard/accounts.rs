@@ -52,7 +52,7 @@ impl Accounts {
         for _ in 0..self.idle.len().min(TIDY) {
             let Some(at) = self.idle.pop_front() else { return };
             let Some((_, account)) = self.places.get_mut(at) else { continue };
-            if account.is_forgettable(now) {
+            if account.is_removable(now) {
                 let (user, _) = self.places.remove(at);
                 self.by_user.remove(&user);
             } else if account.sessions == 0 {

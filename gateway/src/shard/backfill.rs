@@ -71,7 +71,7 @@ impl Cohort {
 }
 
 /// The limits of a backfill's outbox: no lanes and no budget for critical events, since the events are old anyway.
-pub(super) fn limits_of_past(limits: &OutboxLimits) -> OutboxLimits {
+pub(super) fn backfill_limits(limits: &OutboxLimits) -> OutboxLimits {
     OutboxLimits { critical: u32::MAX, lanes: false, ..*limits }
 }
 
@@ -89,12 +89,12 @@ impl<S: Socket> Shard<S> {
         session.outbox = Outbox::new();
         session.backfill = Some(Box::new(backfill.up_to(session.last_subscription)));
         session.beat_at = session.beat_at.min(now.plus(CATCH_UP_BEAT_MS));
-        self.remind_of_next(now, number);
+        self.set_next_timer(now, number);
         gaps
     }
 
     /// Where the backfill begins that a client asks for now. It is fixed now, since it may start much later.
-    pub(super) fn begin_of(&self, since: Since) -> BackfillBegin {
+    pub(super) fn backfill_begin(&self, since: Since) -> BackfillBegin {
         // The time of day is read once: with a later reading for `oldest` an `ago` equal to the history would be cut.
         let wall = (self.settings.clocks.wall)();
         let oldest = before(wall, self.settings.config.history);
@@ -107,7 +107,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Begins the backfill of a subscription. Returns the gaps that it cannot close.
-    pub(super) fn look_back(
+    pub(super) fn start_backfill(
         &mut self,
         now: Millis,
         (number, subscription): (u64, u32),
@@ -153,7 +153,7 @@ impl<S: Socket> Shard<S> {
             return (Backfill::new(now, id, of, from.seqs.clone(), to), Vec::new());
         }
         let epoch = Epoch { epoch_id: to.epoch_id, before: self.before };
-        let kept = epoch.keeps_of(from.epoch_id).filter(|_| from.seqs.len() == to.seqs.len());
+        let kept = epoch.common_through(from.epoch_id).filter(|_| from.seqs.len() == to.seqs.len());
         let begins = to.seqs.iter().enumerate().map(|(at, seq)| {
             let begin = kept.map_or(self.before, |kept| kept.min(from.seqs[at]));
             begin.min(*seq)
@@ -181,15 +181,15 @@ impl<S: Socket> Shard<S> {
         let to_gaps = |reason| missing.map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect();
         let gaps: Vec<Gap> = reason.map(to_gaps).unwrap_or_default();
         backfill.complete = gaps.is_empty();
-        self.tell_gaps(now, number, gaps);
-        self.catch_on(now, number);
+        self.notify_gaps(now, number, gaps);
+        self.continue_backfill(now, number);
     }
 
     /// These sessions form a cohort.
-    pub(super) fn gathered(&mut self, cohort: u64, sessions: Vec<u64>) {
+    pub(super) fn joined_cohort(&mut self, cohort: u64, sessions: Vec<u64>) {
         for number in &sessions {
             if let Some(backfill) = self.sessions.backfill_mut(*number) {
-                backfill.gathered(cohort);
+                backfill.joined_cohort(cohort);
             }
         }
         if !sessions.is_empty() {
@@ -229,7 +229,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Whether a cohort has something to process.
-    pub(crate) fn has_past(&self) -> bool {
+    pub(crate) fn has_backfill(&self) -> bool {
         self.cohorts.values().any(Cohort::wants_items)
     }
 
@@ -276,7 +276,7 @@ impl<S: Socket> Shard<S> {
                 });
                 for (session, (from, to)) in gaps {
                     self.flush(now, session);
-                    self.tell_gaps(now, session, vec![gap(reason.as_str(), *partition, from, to)]);
+                    self.notify_gaps(now, session, vec![gap(reason.as_str(), *partition, from, to)]);
                 }
             }
             Some(CoverageEvent::Adopt { .. } | CoverageEvent::Reset { .. }) => {}
@@ -287,14 +287,14 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Sessions that made others of their cohort wait for too long leave it.
-    pub(super) fn hurry_past(&mut self, now: Millis) {
+    pub(super) fn release_slow_sessions(&mut self, now: Millis) {
         self.abandon_stalled(now);
         for cohort in self.cohorts.values_mut() {
             let waits = cohort.backpressured.len() < cohort.sessions.len() && !cohort.backpressured.is_empty();
             if waits && now.since(cohort.backpressured_since) >= PATIENCE_MS {
                 for number in std::mem::take(&mut cohort.backpressured) {
                     if let Some(backfill) = self.sessions.backfill_mut(number) {
-                        backfill.give_way();
+                        backfill.pause();
                     }
                 }
             }
@@ -317,7 +317,7 @@ impl<S: Socket> Shard<S> {
                 if let Some(backfill) = backfill.filter(|backfill| backfill.cohort() == Some(number)) {
                     backfill.ended(number);
                     self.ask(ToEdge::LeavePast(self.id(session)));
-                    self.catch_on(now, session);
+                    self.continue_backfill(now, session);
                 }
             }
         }
@@ -328,7 +328,7 @@ impl<S: Socket> Shard<S> {
         for session in sessions.into_iter().flatten() {
             if let Some(backfill) = self.sessions.backfill_mut(session) {
                 backfill.ended(number);
-                self.catch_on(now, session);
+                self.continue_backfill(now, session);
             }
         }
     }
@@ -350,7 +350,7 @@ impl<S: Socket> Shard<S> {
     /// Puts events into the outboxes of those sessions of a cohort that lack them.
     fn deliver_to_cohort(&mut self, now: Millis, cohort: u64, events: &[(Seq, Arc<Delivery>)]) {
         let mut receivers = Vec::new();
-        let limits = limits_of_past(&self.limits);
+        let limits = backfill_limits(&self.limits);
         for (_, delivery) in events {
             let Self { index, sessions, .. } = self;
             index.matching(&delivery.event, |subscriber| {
@@ -380,7 +380,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Continues the backfill of a session: asks for what it still lacks or, if it is complete, ends it.
-    pub(super) fn catch_on(&mut self, now: Millis, number: u64) {
+    pub(super) fn continue_backfill(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let Some(backfill) = &mut session.backfill else { return };
         match backfill.next(&self.limits) {
@@ -390,21 +390,21 @@ impl<S: Socket> Shard<S> {
                     cohort.backpressured.remove(&number);
                 }
             }
-            BackfillAction::Ask if backfill.is_put_off => {}
+            BackfillAction::Ask if backfill.is_waiting_for_slot => {}
             BackfillAction::Ask => {
                 let account = &mut self.accounts[session.account];
-                account.past.spend(now, self.past_rate.units(backfill.unpaid()));
-                let free_at = account.past.free_at(&self.past_rate);
+                account.past.spend(now, self.backfill_rate.units(backfill.unpaid()));
+                let free_at = account.past.free_at(&self.backfill_rate);
                 let key = backfill.class();
                 let slot = account.places.join(key);
                 let slot = slot.or_else(|| if free_at <= now { account.places.take(key) } else { None });
                 let Some(slot) = slot else {
                     counter!("tickwire_gateway_put_off_catch_ups_total").increment(1);
-                    backfill.is_put_off = true;
-                    let again = self.put_off.round(free_at.max(now.plus(PUT_OFF_MS)));
-                    return self.put_off.set(again, number);
+                    backfill.is_waiting_for_slot = true;
+                    let again = self.backfill_retries.round(free_at.max(now.plus(PUT_OFF_MS)));
+                    return self.backfill_retries.set(again, number);
                 };
-                account.past.spend(now, self.past_rate.units(backfill.take_place(slot)));
+                account.past.spend(now, self.backfill_rate.units(backfill.take_slot(slot)));
                 backfill.asked();
                 let (epoch_id, from, to) = backfill.ranges();
                 let of = backfill.of();
@@ -419,7 +419,7 @@ impl<S: Socket> Shard<S> {
             BackfillAction::Done => {
                 let Some(mut backfill) = session.backfill.take() else { return };
                 let account = &mut self.accounts[session.account];
-                account.past.spend(now, self.past_rate.units(backfill.unpaid()));
+                account.past.spend(now, self.backfill_rate.units(backfill.unpaid()));
                 let Backfill { id, complete, since, .. } = *backfill;
                 self.log_caught_up(now, number, since, complete);
                 counter!("tickwire_gateway_caught_up_total", "resumed" => complete.to_string()).increment(1);
@@ -432,12 +432,12 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Backfills that waited for their users try again.
-    pub(super) fn end_put_off(&mut self, now: Millis) {
-        while let Some((_, numbers)) = self.put_off.pop_due(now) {
+    pub(super) fn retry_backfills(&mut self, now: Millis) {
+        while let Some((_, numbers)) = self.backfill_retries.pop_due(now) {
             for number in numbers {
                 if let Some(backfill) = self.sessions.backfill_mut(number) {
-                    backfill.is_put_off = false;
-                    self.catch_on(now, number);
+                    backfill.is_waiting_for_slot = false;
+                    self.continue_backfill(now, number);
                 }
             }
         }
@@ -448,7 +448,7 @@ impl<S: Socket> Shard<S> {
         for number in std::mem::take(&mut self.behind) {
             if let Some(backfill) = self.sessions.backfill_mut(number) {
                 backfill.renew(&self.applied);
-                self.catch_on(now, number);
+                self.continue_backfill(now, number);
             }
         }
     }

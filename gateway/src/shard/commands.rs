@@ -79,7 +79,7 @@ impl<S: Socket> Shard<S> {
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 let filter = Arc::clone(&subscription.filter);
-                let past = since.map(|since| self.begin_of(since));
+                let past = since.map(|since| self.backfill_begin(since));
                 self.request(now, number, Request::Subscribe { id, name, subscription, past })?;
                 self.ask(ToEdge::Add(self.id(number), vec![filter]));
                 Ok(())
@@ -217,7 +217,7 @@ impl<S: Socket> Shard<S> {
                 let Some(subscription) = self.activate(number, name, subscription) else { return };
                 let gaps = past.map(|begin| {
                     self.flush(now, number);
-                    self.look_back(now, (number, subscription), id.clone(), &begin)
+                    self.start_backfill(now, (number, subscription), id.clone(), &begin)
                 });
                 (id, gaps)
             }
@@ -236,8 +236,8 @@ impl<S: Socket> Shard<S> {
             Some(gaps) => {
                 // The answer is sent before anything of the backfill.
                 self.show(now, number, id, ServerFrame::Subscribed);
-                self.tell_gaps(now, number, gaps);
-                self.catch_on(now, number);
+                self.notify_gaps(now, number, gaps);
+                self.continue_backfill(now, number);
             }
         }
         self.answer_waiting(now, number);

@@ -12,10 +12,10 @@ use super::turns::SocketReading;
 use crate::backfill::request::BackfillTarget;
 use crate::limits::account::Account;
 use crate::outbox::{Frame, QueuedEvent, ShedResult};
-use crate::shard::backfill::limits_of_past;
+use crate::shard::backfill::backfill_limits;
 use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
 use crate::socket::{HEADER, Ready, Socket, SocketEnd};
-use crate::stats::count_fate;
+use crate::stats::count_outcome;
 
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
@@ -28,7 +28,7 @@ impl<S: Socket> Shard<S> {
         let account = &mut accounts[session.account];
         let encoding = session.socket.encoding();
         let mut ended = Ok(());
-        while session.socket.unsent() == 0 && ended.is_ok() && session.wants_out() {
+        while session.socket.unsent() == 0 && ended.is_ok() && session.has_output() {
             let Session { outbox, backfill, subscriptions, has_quotas, .. } = session;
             let quota = |account: &mut Account, waiting: &QueuedEvent| {
                 !*has_quotas || take_quota(account, now, subscriptions, waiting)
@@ -37,14 +37,14 @@ impl<S: Socket> Shard<S> {
                 // New events wait for the backfill, which only quotas limit.
                 Some(backfill) => {
                     let quota = |_: &mut Account, waiting: &QueuedEvent| quota(account, waiting);
-                    backfill.outbox.compose(now, unlimited, encoding, &limits_of_past(limits), quota, content);
+                    backfill.outbox.compose(now, unlimited, encoding, &backfill_limits(limits), quota, content);
                     // Events of a subscription's backfill do not move the session's position.
                     content.early |= backfill.of() != BackfillTarget::Session && !content.events.is_empty();
                 }
                 None => outbox.compose(now, account, encoding, limits, quota, content),
             }
             for (code, fate) in &content.dropped {
-                count_fate(*code, *fate);
+                count_outcome(*code, *fate);
             }
             if content.is_empty() {
                 break;
@@ -63,7 +63,7 @@ impl<S: Socket> Shard<S> {
             stats.promoted += content.promoted;
             let events = content.events.len() as u32;
             if session.socket.unsent() > 0 || ended.is_err() {
-                session.half_sent = events;
+                session.partially_sent = events;
             } else {
                 stats.deliveries += u64::from(events);
                 session.sent.events += u64::from(events);
@@ -80,7 +80,7 @@ impl<S: Socket> Shard<S> {
             return;
         }
         match session.outbox.due() {
-            _ if session.backfill.is_some() => self.catch_on(now, number),
+            _ if session.backfill.is_some() => self.continue_backfill(now, number),
             // The rest waits for the next turn, even if it is due now.
             Some(due) => self.flush_later(number, due.max(now.plus(1))),
             None => {}
@@ -109,7 +109,7 @@ impl<S: Socket> Shard<S> {
         let mut limits = *limits;
         if let Some(backfill) = &mut session.backfill {
             if backfill.fall_behind() {
-                session.outbox.forget_events();
+                session.outbox.clear_events();
                 behind.push(number);
                 return;
             }
@@ -119,7 +119,7 @@ impl<S: Socket> Shard<S> {
         content.dropped.clear();
         let shed = session.outbox.shed_load(now, session.socket.encoding(), &limits, &mut content.dropped);
         for (code, fate) in &content.dropped {
-            count_fate(*code, *fate);
+            count_outcome(*code, *fate);
         }
         if shed == ShedResult::Hopeless {
             self.close(now, number, CloseCode::SlowConsumer);
@@ -144,7 +144,7 @@ impl<S: Socket> Shard<S> {
         match flushed {
             Err(ended) => self.end(now, number, ended),
             Ok(()) if session.socket.unsent() == 0 => {
-                let events = u64::from(std::mem::take(&mut session.half_sent));
+                let events = u64::from(std::mem::take(&mut session.partially_sent));
                 self.stats.deliveries += events;
                 session.sent.events += events;
                 self.flush(now, number);

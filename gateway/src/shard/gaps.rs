@@ -13,7 +13,7 @@ use crate::socket::Socket;
 impl<S: Socket> Shard<S> {
     /// Notifies every session with a subscription of these gaps, and then moves the positions beyond them: no position
     /// covers a gap that was not notified.
-    pub(super) fn tell_all(&mut self, now: Millis, gaps: &[Gap]) {
+    pub(super) fn notify_all(&mut self, now: Millis, gaps: &[Gap]) {
         if gaps.is_empty() {
             return;
         }
@@ -40,7 +40,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Notifies one session of gaps.
-    pub(super) fn tell_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
+    pub(super) fn notify_gaps(&mut self, now: Millis, number: u64, gaps: Vec<Gap>) {
         if !gaps.is_empty() {
             count(&gaps);
             if self.sessions.get_mut(number).is_some_and(|session| session.record.gaps(now, &gaps)) {

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::flush::worded;
 use super::{Shard, USUAL_WEIGHT};
-use crate::handshake::auth::{Identity, TokenTerm};
+use crate::auth::{Identity, TokenTerm};
 use crate::limits::budget::Budget;
 use crate::messages::ToEdge;
 use crate::outbox::Outbox;
@@ -73,11 +73,11 @@ impl<S: Socket> Shard<S> {
             subscriptions: Vec::new(),
             last_subscription: 0,
             has_quotas: false,
-            knows_outage: false,
+            outage_notified: false,
             requests: VecDeque::new(),
             backfill: None,
             ahead: None,
-            half_sent: 0,
+            partially_sent: 0,
             sent: Sent::default(),
             record: Record::new(now, peer),
             mistakes: Mistakes::default(),
@@ -92,7 +92,7 @@ impl<S: Socket> Shard<S> {
         let number = self.sessions.insert(session);
         self.weighted += usize::from(weight != USUAL_WEIGHT);
         let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_LOOK_MS };
-        self.remind(number, now.plus(first));
+        self.set_timer(number, now.plus(first));
         self.index.register(&user, number);
         self.ask(ToEdge::Join(self.id(number), user));
         if self.draining {
@@ -129,10 +129,10 @@ impl<S: Socket> Shard<S> {
         };
         self.log_opened(now, number);
         self.reply(now, number, &ServerFrame::Welcome(welcome));
-        self.tell_outage(now, number);
+        self.notify_outage(now, number);
         // During a drain the timer for its turn to leave must stay.
         if !self.draining {
-            self.remind_of_next(now, number);
+            self.set_next_timer(now, number);
         }
     }
 
@@ -143,14 +143,14 @@ impl<S: Socket> Shard<S> {
             SessionStage::Closing => self.remove(now, number),
             SessionStage::Open if self.draining => self.send_away(now, number, "drain", CloseCode::Draining),
             SessionStage::Joining if self.draining => self.close(now, number, CloseCode::Draining),
-            SessionStage::Joining => self.on_joining_timer(now, number, now.since(session.beat_at)),
+            SessionStage::Joining => self.check_joining(now, number, now.since(session.beat_at)),
             SessionStage::Open => self.look_after(now, number),
         }
     }
 
     /// Serves an open session: checks its token and its pulse, and sends a heartbeat if one is due.
     fn look_after(&mut self, now: Millis, number: u64) {
-        if !self.look_at_term(now, number) {
+        if !self.check_token(now, number) {
             return;
         }
         let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
@@ -169,16 +169,16 @@ impl<S: Socket> Shard<S> {
                 PulseVerdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
             }
         }
-        self.remind_of_next(now, number);
+        self.set_next_timer(now, number);
     }
 
     /// Sets the timer for the next heartbeat of the session, or for its token if that is earlier.
-    pub(super) fn remind_of_next(&mut self, now: Millis, number: u64) {
+    pub(super) fn set_next_timer(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
         let beat_at = session.beat_at;
-        self.remind(number, self.term_due(now, number).map_or(beat_at, |due| due.min(beat_at)));
+        self.set_timer(number, self.term_due(now, number).map_or(beat_at, |due| due.min(beat_at)));
     }
 
     pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {
@@ -202,7 +202,7 @@ impl<S: Socket> Shard<S> {
 
     /// Checks a session that has `waited` for its welcome, in milliseconds. During an outage it may wait longer, and
     /// gets the notice.
-    fn on_joining_timer(&mut self, now: Millis, number: u64, waited: u64) {
+    fn check_joining(&mut self, now: Millis, number: u64, waited: u64) {
         let patience = if self.outage.is_some() { OUTAGE_JOIN_TIMEOUT_MS } else { JOIN_TIMEOUT_MS };
         if self.sessions.get_mut(number).is_some_and(|session| session.socket.is_gone()) {
             return self.gone(now, number);
@@ -213,8 +213,8 @@ impl<S: Socket> Shard<S> {
         if waited >= patience {
             return self.close(now, number, CloseCode::Unavailable);
         }
-        self.remind(number, now.plus(JOIN_LOOK_MS.min(patience - waited)));
-        self.tell_outage(now, number);
+        self.set_timer(number, now.plus(JOIN_LOOK_MS.min(patience - waited)));
+        self.notify_outage(now, number);
     }
 
     pub(super) fn position(&self, number: u64) -> CompactString {
@@ -230,7 +230,7 @@ impl<S: Socket> Shard<S> {
         compact_str::format_compact!("{position}")
     }
 
-    pub(super) fn remind(&mut self, number: u64, at: Millis) {
+    pub(super) fn set_timer(&mut self, number: u64, at: Millis) {
         if let Some(session) = self.sessions.get_mut(number) {
             session.attention = self.attention.round(at);
             self.attention.set(session.attention, number);
@@ -254,7 +254,7 @@ impl<S: Socket> Shard<S> {
         let numbers = self.sessions.numbers(|session| session.stage != SessionStage::Closing);
         let count = numbers.len() as u64;
         for (turn, number) in (0..).zip(numbers) {
-            self.remind(number, now.plus(window * turn / count));
+            self.set_timer(number, now.plus(window * turn / count));
         }
     }
 
@@ -293,7 +293,7 @@ impl<S: Socket> Shard<S> {
         let (mut backfill, outbox) = (session.backfill.take(), std::mem::take(&mut session.outbox));
         let mut waiting = 0;
         if let Some(backfill) = &mut backfill {
-            self.accounts[session.account].past.spend(now, self.past_rate.units(backfill.unpaid()));
+            self.accounts[session.account].past.spend(now, self.backfill_rate.units(backfill.unpaid()));
         }
         if let Some(backfill) = &backfill {
             self.leave_cohort(number, backfill);
@@ -304,7 +304,7 @@ impl<S: Socket> Shard<S> {
             if code == CloseCode::SlowConsumer {
                 outbox.drop_all(NoticeCode::SlowConsumer);
             }
-            for (subscription, notice) in outbox.last_words() {
+            for (subscription, notice) in outbox.take_notices() {
                 let Some(session) = self.sessions.get_mut(number) else { return };
                 session.record.notice(now, &notice);
                 let notice = worded(notice, subscription, &session.subscriptions, &self.accounts[session.account]);
@@ -318,7 +318,7 @@ impl<S: Socket> Shard<S> {
             missed.slow_consumer = missed.slow_consumer.saturating_sub(waiting);
         }
         if let Some(session) = self.sessions.get(number) {
-            self.log_closed(now, number, session, Some(code), waiting + u64::from(session.half_sent));
+            self.log_closed(now, number, session, Some(code), waiting + u64::from(session.partially_sent));
         }
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Closing;
@@ -326,33 +326,33 @@ impl<S: Socket> Shard<S> {
         if said.is_err() {
             self.remove(now, number);
         } else {
-            self.remind(number, now.plus(CLOSE_GRACE_MS));
+            self.set_timer(number, now.plus(CLOSE_GRACE_MS));
         }
     }
 
     pub(super) fn remove(&mut self, now: Millis, number: u64) {
         let Some(mut session) = self.sessions.remove(number) else { return };
         if let Some(backfill) = &mut session.backfill {
-            self.accounts[session.account].past.spend(now, self.past_rate.units(backfill.unpaid()));
+            self.accounts[session.account].past.spend(now, self.backfill_rate.units(backfill.unpaid()));
         }
         for held in &session.subscriptions {
             self.index.remove(number, held.number, &held.subscription.filter);
         }
-        self.index.rise(&session.user, number);
+        self.index.unregister(&session.user, number);
         self.accounts.leave(now, session.account);
         self.weighted -= usize::from(session.weight != USUAL_WEIGHT);
         if let Some(backfill) = &session.backfill {
             self.leave_cohort(number, backfill);
         }
         let past = session.backfill.as_ref().map_or(0, |backfill| backfill.outbox.len());
-        let unsent = session.outbox.len() as u64 + past as u64 + u64::from(session.half_sent);
+        let unsent = session.outbox.len() as u64 + past as u64 + u64::from(session.partially_sent);
         match session.stage {
             SessionStage::Closing => dropped("closed", unsent),
             // The client has left, so this is no drop.
             SessionStage::Joining | SessionStage::Open => {
                 self.stats.unread += unsent;
-                let past = session.backfill.as_mut().map(|backfill| backfill.outbox.last_words());
-                for (_, notice) in session.outbox.last_words().into_iter().chain(past.into_iter().flatten()) {
+                let past = session.backfill.as_mut().map(|backfill| backfill.outbox.take_notices());
+                for (_, notice) in session.outbox.take_notices().into_iter().chain(past.into_iter().flatten()) {
                     session.record.untold(now, &notice);
                 }
                 self.log_closed(now, number, &session, None, unsent);

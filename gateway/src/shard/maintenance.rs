@@ -19,7 +19,7 @@ impl<S: Socket> Shard<S> {
         }
         self.maintain_at = now.plus(INTERVAL_MS);
         self.accounts.tidy(now);
-        self.hurry_past(now);
+        self.release_slow_sessions(now);
         self.log_missed(now);
         let sessions = &self.sessions;
         let swept = self.index.sweep(|number| sessions.get(number).is_some());

@@ -18,7 +18,7 @@ impl<S: Socket> Shard<S> {
             self.end_epoch(now, epoch);
             let ends = (0..).map(Partition).zip(&self.applied.seqs);
             let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
-            self.tell_all(now, &gaps);
+            self.notify_all(now, &gaps);
         }
         // Only now: positions that were sent until here are of the former epoch, and must not go back.
         for number in self.sessions.numbers(|session| session.ahead.is_some()) {
@@ -38,7 +38,7 @@ impl<S: Socket> Shard<S> {
             self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
         }
         for number in self.sessions.numbers(|session| session.backfill.is_some()) {
-            self.catch_on(now, number);
+            self.continue_backfill(now, number);
         }
     }
 
@@ -52,12 +52,12 @@ impl<S: Socket> Shard<S> {
             let Some(session) = sessions.get_mut(number) else { continue };
             let held = session.outbox.hold_back(applied);
             let mut unsent = session.outbox.len();
-            session.outbox.forget_events();
+            session.outbox.clear_events();
             let mut lost = Vec::new();
-            let mut pending = session.outbox.last_words();
+            let mut pending = session.outbox.take_notices();
             if let Some(backfill) = &mut session.backfill {
                 unsent += backfill.outbox.len();
-                pending.extend(backfill.outbox.last_words());
+                pending.extend(backfill.outbox.take_notices());
                 lost = backfill.reset(epoch, &applied.seqs);
             }
             let waited = (0..).map(Partition).zip(held.seqs).zip(&applied.seqs).map(|((p, held), end)| (p, held, *end));
@@ -80,7 +80,7 @@ impl<S: Socket> Shard<S> {
                 self.reply_all(now, number, &notices);
             }
             let gaps = lost.into_iter().map(|(p, from, to)| gap("reset", p, from, to)).collect();
-            self.tell_gaps(now, number, gaps);
+            self.notify_gaps(now, number, gaps);
         }
     }
 }

@@ -21,10 +21,10 @@ use tickwire_testkit::blank_event;
 use tokio::sync::Semaphore;
 
 use super::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
+use crate::auth::{Authenticator, Identity};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
 use crate::delivery::Delivery;
-use crate::handshake::auth::{Authenticator, Identity};
 use crate::messages::{FromEdge, SharedCoverageEvents, ToEdge};
 use crate::shard::session::SessionStage;
 use crate::socket::{MessageReader, ReadRate, Ready, TcpSocket, frame};
@@ -159,7 +159,7 @@ impl Rig {
     }
 
     /// Reads what a client receives, until it contains `what`.
-    pub(super) fn hears(&mut self, number: u64, what: &str) {
+    pub(super) fn read_until(&mut self, number: u64, what: &str) {
         let (_, client) = self.clients.iter_mut().find(|(of, _)| *of == number).unwrap();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -20,8 +20,8 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::byte_queue::Receiver;
-use crate::handshake::new_session::NewSession;
 use crate::messages::ToShard;
+use crate::new_session::NewSession;
 use crate::shard::Shard;
 use crate::socket::{Ready, TcpSocket};
 
@@ -56,7 +56,7 @@ async fn serve(
     loop {
         let (wake, has_more) = {
             let shard = shard.borrow();
-            (clock.at(turns.next(shard.next_turn())), shard.has_past() || shard.has_commands())
+            (clock.at(turns.next(shard.next_turn())), shard.has_backfill() || shard.has_commands())
         };
         // After each turn of the clock the edge has one, even if another turn is due.
         let is_inputs = turns.is_inputs();

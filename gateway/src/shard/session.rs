@@ -10,9 +10,9 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Id, Subscription, SubscriptionName, SubscriptionSelector};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::TokenTerm;
 use crate::backfill::request::Backfill;
 use crate::delivery::Delivery;
-use crate::handshake::auth::TokenTerm;
 use crate::limits::budget::Budget;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
@@ -103,12 +103,12 @@ pub(crate) struct Session<S> {
     /// Whether any of its subscriptions has a quota.
     pub(crate) has_quotas: bool,
     /// Whether it was notified of an outage, and not yet of its end.
-    pub(crate) knows_outage: bool,
+    pub(crate) outage_notified: bool,
     pub(crate) reading: SocketReading,
     /// Sessions with more weight are served first.
     pub(crate) weight: u8,
     /// The number of events in a frame that the socket has not completely accepted.
-    pub(crate) half_sent: u32,
+    pub(crate) partially_sent: u32,
     /// What it was sent so far.
     pub(crate) sent: Sent,
     /// The place of the user's account in the shard.
@@ -165,7 +165,7 @@ impl<S> Session<S> {
     }
 
     /// Whether a new event is not for the outbox: an earlier session got it, or the backfill will include it.
-    pub(crate) fn is_given(&self, delivery: &Delivery) -> bool {
+    pub(crate) fn is_already_covered(&self, delivery: &Delivery) -> bool {
         let had = self.ahead.as_ref().is_some_and(|ahead| delivery.seq <= ahead[usize::from(delivery.partition.0)]);
         had || self.backfill.as_ref().is_some_and(|backfill| backfill.is_behind())
     }
@@ -178,8 +178,8 @@ impl<S> Session<S> {
     }
 
     /// Whether events or notices may be sent now. During a backfill only the backfill's outbox counts.
-    pub(crate) fn wants_out(&self) -> bool {
-        self.backfill.as_ref().map_or_else(|| self.outbox.wants_out(), |backfill| backfill.outbox.wants_out())
+    pub(crate) fn has_output(&self) -> bool {
+        self.backfill.as_ref().map_or_else(|| self.outbox.has_output(), |backfill| backfill.outbox.has_output())
     }
 
     /// Removes a subscription.

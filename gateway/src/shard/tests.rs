@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use super::rig::{PARTITIONS, Rig};
-use crate::handshake::auth::TokenTerm;
+use crate::auth::TokenTerm;
 use crate::messages::{BackfillChunk, FromEdge, SharedCoverageEvents, SkippedRange};
 use crate::shard::session::SessionStage;
 use crate::socket::frame;
@@ -260,11 +260,11 @@ async fn session_gets_its_position_every_second_during_a_backfill() {
     let number = rig.welcome().await;
     rig.events(0, 5);
     let position = resume(&mut rig, number, 10).await;
-    rig.hears(number, "\"subscribed\"");
+    rig.read_until(number, "\"subscribed\"");
     for _ in 0..3 {
         rig.now = rig.now.plus(1_050);
         rig.turn();
-        rig.hears(number, &format!("\"heartbeat\",\"position\":\"{position}\""));
+        rig.read_until(number, &format!("\"heartbeat\",\"position\":\"{position}\""));
     }
 }
 
@@ -283,17 +283,17 @@ async fn resume_far_ahead_of_a_gateway_with_an_outage_is_refused_with_retry_late
         rig.take(FromEdge::Upstream(notice, None));
         rig.say(number, &resume);
         rig.settle().await;
-        rig.hears(number, &format!("\"error\",\"code\":{code}"));
+        rig.read_until(number, &format!("\"error\",\"code\":{code}"));
         if code == "503" {
             rig.say(number, &later);
             rig.settle().await;
-            rig.hears(number, "\"error\",\"code\":503");
+            rig.read_until(number, "\"error\",\"code\":503");
         }
     }
     rig.say(number, &later);
     rig.settle().await;
     rig.take(FromEdge::Confirmed(number));
-    rig.hears(number, "\"reason\":\"reset\"");
+    rig.read_until(number, "\"reason\":\"reset\"");
 }
 
 /// Otherwise it reads gaps of the new epoch as gaps of the former one.
@@ -305,11 +305,11 @@ async fn session_with_a_backfill_is_notified_of_a_new_epoch_even_without_subscri
     resume(&mut rig, number, 10).await;
     rig.say(number, &json!({ "action": "unsubscribe", "name": "*" }));
     rig.settle().await;
-    rig.hears(number, "\"subscriptions\":{}");
+    rig.read_until(number, "\"subscriptions\":{}");
     let epoch = Epoch { epoch_id: EpochId(2), before: Seq(0) };
     rig.steps([CoverageEvent::Reset { former: Some(EpochId(1)), epoch }]);
     let begin = Position { epoch_id: epoch.epoch_id, seqs: vec![Seq(0); usize::from(PARTITIONS)] };
-    rig.hears(number, &format!("\"heartbeat\",\"position\":\"{begin}\""));
+    rig.read_until(number, &format!("\"heartbeat\",\"position\":\"{begin}\""));
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn backfill_of_a_new_subscription_reaches_to_the_resume_position_of_its_se
     let mut rig = Rig::new();
     let number = rig.welcome().await;
     let position = resume(&mut rig, number, 15).await;
-    rig.hears(number, "\"caught_up\"");
+    rig.read_until(number, "\"caught_up\"");
     let since = Position { seqs: vec![Seq(3); usize::from(PARTITIONS)], ..position }.to_string();
     rig.say(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
     rig.settle().await;

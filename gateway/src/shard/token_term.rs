@@ -8,7 +8,7 @@ use tickwire_core::protocol::{Authenticated, Heartbeat, Id, Notice, ServerError,
 use tickwire_node::clock::millis;
 
 use super::{Shard, USUAL_WEIGHT};
-use crate::handshake::auth::{Credentials, Identity, TermDue};
+use crate::auth::{Credentials, Identity, TermDue};
 use crate::socket::Socket;
 
 /// The largest integer that every JSON parser reads exactly.
@@ -16,7 +16,7 @@ const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 impl<S: Socket> Shard<S> {
     /// Does what is due for the session's token. `false` if the session was closed.
-    pub(super) fn look_at_term(&mut self, now: Millis, number: u64) -> bool {
+    pub(super) fn check_token(&mut self, now: Millis, number: u64) -> bool {
         let leeway = self.settings.authenticator.leeway();
         let Some(session) = self.sessions.get_mut(number) else { return false };
         let Some(term) = &mut session.term else { return true };
@@ -97,7 +97,7 @@ impl<S: Socket> Shard<S> {
         counter!("tickwire_gateway_token_renewals_total").increment(1);
         self.reply(now, number, &ServerFrame::Authenticated(Authenticated { id, user, expires_ms }));
         if !self.draining {
-            self.remind_of_next(now, number);
+            self.set_next_timer(now, number);
         }
         Ok(())
     }

@@ -149,7 +149,7 @@ impl<S: Socket> Shard<S> {
             let Self { sessions, accounts, command_rates, .. } = self;
             let Some(session) = sessions.get_mut(number) else { return Turn::Gone };
             // No more is read from a client that does not read its answers.
-            if !session.socket.takes_more() && session.stage == SessionStage::Open {
+            if !session.socket.wants_input() && session.stage == SessionStage::Open {
                 return Turn::Done;
             }
             let of_user = accounts[session.account].commands.free_at(&command_rates.user);

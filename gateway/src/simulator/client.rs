@@ -101,7 +101,7 @@ struct ClientConnection {
     /// Whether its kernel has ever not taken all that came.
     was_slow: bool,
     /// Whether it was told of an outage of the cluster, and not yet of its end.
-    knows_outage: bool,
+    outage_notified: bool,
     /// Whether nothing was in force in it yet.
     is_new: bool,
 }
@@ -447,7 +447,7 @@ impl SimClient {
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
         if let Some(past) = self.past.as_mut().filter(|past| past.epoch_id != position.epoch_id) {
             // Of that only what the new life keeps can come.
-            let kept = world.epochs[&position.epoch_id].keeps_of(past.epoch_id).unwrap_or_default();
+            let kept = world.epochs[&position.epoch_id].common_through(past.epoch_id).unwrap_or_default();
             past.most.iter_mut().for_each(|most| *most = kept.min(*most));
         }
         let promise = self.promises.last().filter(|_| self.is_promised);
@@ -458,7 +458,7 @@ impl SimClient {
             } else {
                 let epoch = world.epochs[&position.epoch_id];
                 // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
-                let kept = epoch.keeps_of(promise.epoch_id).filter(|_| goes_on);
+                let kept = epoch.common_through(promise.epoch_id).filter(|_| goes_on);
                 // A position that is held back for what was given up lies before where the promise begins.
                 let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
                 let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
@@ -534,7 +534,7 @@ impl SimCluster {
             is_welcome: false,
             asked: Vec::new(),
             was_slow: false,
-            knows_outage: false,
+            outage_notified: false,
             is_new: true,
         });
     }

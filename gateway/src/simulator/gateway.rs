@@ -19,12 +19,12 @@ use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
 use super::socket::{Line, Wire};
+use crate::auth::{Authenticator, Identity};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
 use crate::edge::{Edge, NatsConnection, Outgoing, SEARCH_DEADLINE};
-use crate::handshake::auth::{Authenticator, Identity};
-use crate::handshake::new_session::shard_of;
 use crate::messages::{ToEdge, ToShard};
+use crate::new_session::shard_of;
 use crate::shard::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
 use crate::socket::Ready;
 
@@ -93,7 +93,7 @@ impl SimGateway {
     }
 
     /// Whether it is that node, and what is sent to that comes to it.
-    fn hears(&self, node: &NodeRef) -> bool {
+    fn read_until(&self, node: &NodeRef) -> bool {
         self.node == *node && !self.is_down && !self.is_cut
     }
 
@@ -186,7 +186,7 @@ impl GatewayInput {
         }
         self.shard.read_sockets(now);
         self.shard.process(now);
-        is_busy |= self.shard.has_past() || self.shard.has_commands();
+        is_busy |= self.shard.has_backfill() || self.shard.has_commands();
         self.watched.extend(self.shard.welcomed());
         let mut context = Context::from_waker(Waker::noop());
         let shard = &mut self.shard;
@@ -278,7 +278,7 @@ impl SimCluster {
 
     /// A router asks a gateway for its whole interest.
     pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
-        let Some(number) = self.gateways.iter().position(|gateway| gateway.hears(node)) else { return };
+        let Some(number) = self.gateways.iter().position(|gateway| gateway.read_until(node)) else { return };
         let gateway = &mut self.gateways[number];
         let before = gateway.edge.take_outgoing();
         gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
@@ -290,7 +290,7 @@ impl SimCluster {
 
     /// Something has come for a gateway.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
-        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.hears(node)) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.read_until(node)) {
             let now = self.now.plus(gateway.offset);
             gateway.due = AT_ONCE;
             deliver(&mut gateway.edge, now);
@@ -300,7 +300,7 @@ impl SimCluster {
 
     /// NATS says where a time stands.
     pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
-        let gateway = self.gateways.iter_mut().find(|gateway| gateway.hears(node));
+        let gateway = self.gateways.iter_mut().find(|gateway| gateway.read_until(node));
         if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
             self.deliver(node, |edge, now| edge.take_found(now, time, seq));
         }
@@ -311,8 +311,8 @@ impl SimCluster {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;
         let now = self.now.plus(gateway.offset);
-        gateway.edge.take_standing(NatsConnection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
-        gateway.edge.look_upstream(now);
+        gateway.edge.set_nats_state(NatsConnection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
+        gateway.edge.check_upstream(now);
         gateway.edge.settle(now);
     }
 

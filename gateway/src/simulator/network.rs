@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tickwire_core::coverage::replay::{ReplayPart, ReplayRequest};
 use tickwire_core::coverage::section::Section;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, NodeRef, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::replay::{ReplayPart, ReplayRequest};
 
 use super::kv::{KvAnswer, KvRequest};
 

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tickwire_core::coverage::replay::{
-    ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
-};
 use tickwire_core::ids::{Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::placement::Homes;
+use tickwire_core::replay::{ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 
 use super::cluster::{SimCluster, StoredEvent};

@@ -93,8 +93,8 @@ impl SimRouter {
     }
 
     /// The gateways whose interest it does not know as new as it is.
-    pub(super) fn lacking(&self) -> &[NodeRef] {
-        &self.report.lacking
+    pub(super) fn gateways_without_interest(&self) -> &[NodeRef] {
+        &self.report.gateways_without_interest
     }
 
     /// The revision of a gateway's interest that it knows.
@@ -126,22 +126,22 @@ impl SimRouter {
                 let Some(at) = self.operations.iter().position(|operation| operation.number == number) else { return };
                 let source = self.operations.swap_remove(at).source;
                 match answer {
-                    KvAnswer::Read(read) => self.ownership.has_read(now, source, Some(read)),
-                    KvAnswer::Written(written) => self.ownership.has_written(now, source, written),
+                    KvAnswer::Read(read) => self.ownership.lease_read(now, source, Some(read)),
+                    KvAnswer::Written(written) => self.ownership.lease_written(now, source, written),
                 }
                 self.round_at = now;
             }
             other => panic!("{other:?} is nothing for a router"),
         }
-        if let Some(witnessed) = self.engine.take_witnessed() {
-            self.ownership.witness(witnessed);
+        if let Some(witnessed) = self.engine.take_gateway_coverage() {
+            self.ownership.note_gateway_coverage(witnessed);
         }
         self.engine.settle(now);
     }
 
     fn snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if self.snapshots.remove(&gateway).is_some() {
-            self.engine.hear_snapshot(now, gateway, parts);
+            self.engine.handle_snapshot(now, gateway, parts);
         }
     }
 }
@@ -230,14 +230,14 @@ impl SimCluster {
         router.operations = operations;
         for Operation { source, is_write, .. } in late as Vec<Operation> {
             match is_write {
-                true => router.ownership.has_written(now, source, WriteOutcome::Unanswered),
-                false => router.ownership.has_read(now, source, None),
+                true => router.ownership.lease_written(now, source, WriteOutcome::Unanswered),
+                false => router.ownership.lease_read(now, source, None),
             }
             router.round_at = now;
         }
         if router.looked_at.is_some_and(|at| at <= now) {
             router.looked_at = None;
-            router.ownership.has_looked(now, (!is_late).then_some(StreamLook::Whole(facts)));
+            router.ownership.stream_checked(now, (!is_late).then_some(StreamLook::Whole(facts)));
             router.round_at = now;
         }
         if router.round_at <= now {
@@ -281,7 +281,7 @@ impl SimCluster {
         while let Some(order) = self.routers[number].orders.pop_front() {
             is_busy = true;
             let router = &mut self.routers[number];
-            router.engine.obey(now, order);
+            router.engine.handle_order(now, order);
             router.engine.settle(now);
             self.perform(number, now);
         }
@@ -338,7 +338,7 @@ impl SimCluster {
                 }
             }
         }
-        if let Some(report) = self.routers[number].engine.take_news() {
+        if let Some(report) = self.routers[number].engine.take_report() {
             self.routers[number].report = report;
         }
         is_busy
@@ -377,7 +377,7 @@ impl SimCluster {
             if !reader.is_open {
                 reader.is_open = true;
                 is_busy = true;
-                self.hear_intake(number, tenure, IntakeEvent::Flowing);
+                self.handle_report(number, tenure, IntakeEvent::Flowing);
                 if first.0 > last.0 + 1 {
                     self.skip(number, tenure, Seq(first.0 - 1));
                 }
@@ -403,7 +403,7 @@ impl SimCluster {
                 }
                 Delivered::Next => {
                     if first.0 > last.0 + 1 {
-                        self.hear_intake(number, tenure, IntakeEvent::Skip(Seq(first.0 - 1)));
+                        self.handle_report(number, tenure, IntakeEvent::Skip(Seq(first.0 - 1)));
                     }
                     self.hand_on(number, tenure, missing, (seq, &event, wire, is_heartbeat));
                 }
@@ -421,12 +421,12 @@ impl SimCluster {
         (seq, event, wire, is_heartbeat): (Seq, &Event, bytes::Bytes, bool),
     ) {
         for MissingRange { after, through } in missing {
-            self.hear_intake(number, tenure, IntakeEvent::Events { through: after, mark: None, events: Vec::new() });
-            self.hear_intake(number, tenure, IntakeEvent::Skip(through));
+            self.handle_report(number, tenure, IntakeEvent::Events { through: after, mark: None, events: Vec::new() });
+            self.handle_report(number, tenure, IntakeEvent::Skip(through));
         }
         let events = (!is_heartbeat).then(|| Readable { seq, event: event.clone(), wire }).into_iter().collect();
         let mark = Some(Mark { seq, stored: event.stored.0 });
-        self.hear_intake(number, tenure, IntakeEvent::Events { through: seq, mark, events });
+        self.handle_report(number, tenure, IntakeEvent::Events { through: seq, mark, events });
     }
 
     /// Retention has passed a consumer.
@@ -434,10 +434,10 @@ impl SimCluster {
         if let Some(reader) = self.routers[number].readers.get_mut(&tenure) {
             (reader.reading, reader.cursor, reader.delivered) = (Contiguity::after(to), to, 0);
         }
-        self.hear_intake(number, tenure, IntakeEvent::Skip(to));
+        self.handle_report(number, tenure, IntakeEvent::Skip(to));
     }
 
-    fn hear_intake(&mut self, number: usize, tenure: Tenure, what: IntakeEvent) {
+    fn handle_report(&mut self, number: usize, tenure: Tenure, what: IntakeEvent) {
         self.routers[number].engine.read(IntakeReport { tenure, what });
     }
 

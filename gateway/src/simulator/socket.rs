@@ -124,7 +124,7 @@ impl Socket for Wire {
         self.0.borrow().unsent
     }
 
-    fn takes_more(&self) -> bool {
+    fn wants_input(&self) -> bool {
         true
     }
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tickwire_core::coverage::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::coverage::section::{Batch, Section};
+use tickwire_core::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::wire;
 
 use super::clocks;

@@ -9,8 +9,6 @@
 //! of a turn: beyond the client's [`ReadBudget`] it has no bytes. Too large messages never reach tungstenite, because
 //! the [`OversizeFilter`] removes them before.
 
-mod sieve;
-
 use std::io::{self, ErrorKind, Read, Write};
 
 use tungstenite::Message;
@@ -18,8 +16,8 @@ use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::TEXT;
-use super::pace::ReadBudget;
-use sieve::{Header, LONGEST_HEADER, OversizeFilter};
+use crate::socket::read_budget::ReadBudget;
+use crate::socket::reader::oversize_filter::{Header, LONGEST_HEADER, OversizeFilter};
 
 /// How many bytes are read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
@@ -317,6 +315,7 @@ impl FramePosition {
     }
 }
 
+mod oversize_filter;
 #[cfg(test)]
 pub(crate) mod pieces;
 

@@ -4,8 +4,8 @@
 //! a few bytes, or to hand out the messages of one read.
 
 use super::LinkError;
-use super::inlet::{Subscriber, SubscriberSender, queue};
 use super::message::NatsMessage;
+use crate::link::subscriber::{Subscriber, SubscriberSender, queue};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};

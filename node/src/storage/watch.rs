@@ -3,12 +3,13 @@
 //! Every router does this, because any of them may be the only one. Each reads the stream again before a repair, so
 //! that mostly one of them makes it; a repair that two make at once has no effect the second time.
 
-use super::judge::StreamHealth;
-use super::kept::{self, ExpectedStream, RepairError, Repaired, StreamSettings};
 use crate::config::StreamConfig;
 use crate::declare_counter;
 use crate::names;
 use crate::nats::Nats;
+use crate::storage::expected;
+use crate::storage::expected::{ExpectedStream, RepairError, Repaired, StreamSettings};
+use crate::storage::health::StreamHealth;
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -86,7 +87,7 @@ impl StorageWatcher {
             read_at: now,
             repair_at: now,
         };
-        let streams = kept::kept(config).into_iter().map(watched).collect();
+        let streams = expected::kept(config).into_iter().map(watched).collect();
         Self { nats, me, streams, under_way: FuturesUnordered::new(), reported: Vec::new(), reported_at: now }
     }
 
@@ -102,7 +103,7 @@ impl StorageWatcher {
             if !watched.is_reading && watched.read_at <= now {
                 watched.is_reading = true;
                 self.under_way.push(Box::pin(async move {
-                    let info = kept::look(&context, kept.name()).await;
+                    let info = expected::look(&context, kept.name()).await;
                     let info = info.inspect_err(|error| debug!(stream = kept.name(), %error, "stream not read"));
                     WatchResult::Read(number, info.ok().map(|info| info.map(Box::new)))
                 }));

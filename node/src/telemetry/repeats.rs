@@ -78,9 +78,9 @@ impl Repeats {
 
 /// Keeps repeated warnings and errors out of the log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Once;
+pub(super) struct RepeatFilter;
 
-impl<S: Subscriber> Filter<S> for Once {
+impl<S: Subscriber> Filter<S> for RepeatFilter {
     fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         true
     }
@@ -184,7 +184,7 @@ mod tests {
     fn repeated_warnings_are_held_back_but_other_levels_are_not() {
         let captured = Captured::default();
         let writer = captured.clone();
-        let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone()).with_filter(Once);
+        let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone()).with_filter(RepeatFilter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for _ in 0..50 {
                 tracing::warn!(error = "timed out", "KV cannot be reached");

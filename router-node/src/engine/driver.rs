@@ -6,10 +6,10 @@
 //!   release.
 
 use super::{Engine, EngineReport, Order, Output, SourceCheckpoints};
+use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::intake::{Intake, IntakeContext, IntakeReport};
-use crate::interest::{InterestInquiry, InterestSubscription, ask_snapshot};
-use crate::ownership::tenancy::Checkpoint;
+use crate::interest::{InterestInquiry, InterestSubscription, request_snapshot};
 use crate::source::Tenure;
 use metrics::counter;
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub(crate) struct EngineSetup {
     pub(crate) checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Sender<Arc<EngineReport>>,
     /// How far the coverage of gateways has come.
-    pub(crate) witnessed: watch::Sender<Option<Checkpoint>>,
+    pub(crate) gateway_coverage: watch::Sender<Option<Checkpoint>>,
     /// To the ownership: released tenures.
     pub(crate) released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
 }
@@ -107,7 +107,7 @@ impl EngineDriver {
                 order = self.setup.orders.recv() => {
                     self.update_connection();
                     match order {
-                        Some(order) => self.engine.obey(self.now(), order),
+                        Some(order) => self.engine.handle_order(self.now(), order),
                         None => {
                             is_over = true;
                             self.checkpoint();
@@ -115,14 +115,14 @@ impl EngineDriver {
                     }
                 }
                 Some((gateway, parts)) = self.snapshots.1.recv() => {
-                    self.engine.hear_snapshot(self.now(), gateway, parts);
+                    self.engine.handle_snapshot(self.now(), gateway, parts);
                 }
                 message = self.setup.feed.next(), if messages < MESSAGES => match message {
                     Some(message) => {
                         messages += 1;
                         self.engine.hear(self.now(), message);
-                        if let Some(witnessed) = self.engine.take_witnessed() {
-                            self.setup.witnessed.send_replace(Some(witnessed));
+                        if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
+                            self.setup.gateway_coverage.send_replace(Some(gateway_coverage));
                         }
                     }
                     None => return debug!("connection to NATS closed"),
@@ -223,7 +223,7 @@ impl EngineDriver {
         let (nats, answers) = (self.setup.nats.clone(), self.snapshots.0.clone());
         let drain = self.setup.shutdown.drain().clone();
         self.setup.shutdown.spawn_infallible("snapshot", async move {
-            let answered = drain.run_until_cancelled(ask_snapshot(&nats, &gateway, attempts)).await;
+            let answered = drain.run_until_cancelled(request_snapshot(&nats, &gateway, attempts)).await;
             let Some(parts) = answered else { return };
             if answers.send((gateway, parts)).await.is_err() {
                 debug!("engine has ended");
@@ -232,7 +232,7 @@ impl EngineDriver {
     }
 
     fn publish_report(&mut self) {
-        let Some(report) = self.engine.take_news() else { return };
+        let Some(report) = self.engine.take_report() else { return };
         self.setup.report.send_if_modified(|known| {
             let changed = **known != report;
             if changed {

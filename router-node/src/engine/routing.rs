@@ -4,6 +4,7 @@
 //! `events ──▶ rules ──▶ enrich ──▶ match ──▶ batch`: rules and enrichment have their place between the reading of an
 //! event and [`InterestTable::matching`], in [`Routing::route`].
 
+use crate::checkpoint::Checkpoint;
 use crate::decode::Readable;
 use crate::dispatch::RoutedEvent;
 use crate::engine::flush::Flush;
@@ -12,7 +13,6 @@ use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
 use crate::ownership::SourceProgress;
-use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;
@@ -35,7 +35,7 @@ pub(crate) struct Routing {
     sources: Sources,
     matches: u64,
     /// The furthest coverage that a gateway has reported, until it is taken.
-    witnessed: Option<Checkpoint>,
+    gateway_coverage: Option<Checkpoint>,
     /// Whether the report may have changed.
     is_news: bool,
 }
@@ -51,7 +51,7 @@ impl Routing {
             retention,
             sources: Sources::default(),
             matches: 0,
-            witnessed: None,
+            gateway_coverage: None,
             is_news: true,
         }
     }
@@ -106,7 +106,7 @@ impl Routing {
                 let gateway = beat.gateway.clone();
                 // Only members are trusted, because this report could begin a new epoch of the stream.
                 if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
-                    self.witness(Checkpoint::of(reached));
+                    self.note_gateway_coverage(Checkpoint::of(reached));
                 }
                 self.revise(gateway, |table| table.beat(now, &beat))
             }
@@ -114,20 +114,25 @@ impl Routing {
         }
     }
 
-    fn witness(&mut self, reached: Checkpoint) {
+    fn note_gateway_coverage(&mut self, reached: Checkpoint) {
         let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
-        if reached.is_possible() && self.witnessed.as_ref().map(order) < Some(order(&reached)) {
-            self.witnessed = Some(reached);
+        if reached.is_possible() && self.gateway_coverage.as_ref().map(order) < Some(order(&reached)) {
+            self.gateway_coverage = Some(reached);
         }
     }
 
     /// The furthest coverage that a gateway has reported since the last call.
-    pub(crate) fn take_witnessed(&mut self) -> Option<Checkpoint> {
-        self.witnessed.take()
+    pub(crate) fn take_gateway_coverage(&mut self) -> Option<Checkpoint> {
+        self.gateway_coverage.take()
     }
 
     /// Takes the whole interest of a gateway. Returns the gateway if another snapshot is needed.
-    pub(crate) fn hear_snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Vec<SnapshotPart>) -> Option<NodeRef> {
+    pub(crate) fn handle_snapshot(
+        &mut self,
+        now: Millis,
+        gateway: NodeRef,
+        parts: Vec<SnapshotPart>,
+    ) -> Option<NodeRef> {
         // Parts of another gateway could change that gateway's interest under open sections.
         if parts.iter().any(|part| part.gateway != gateway) {
             return Some(gateway);
@@ -272,7 +277,7 @@ impl Routing {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
         let unknown = of_view.filter(|gateway| !self.table.knows(gateway));
         EngineReport {
-            lacking: self.table.lagging().chain(unknown).cloned().collect(),
+            gateways_without_interest: self.table.lagging().chain(unknown).cloned().collect(),
             unread: self.sources.unread(),
             missing: self.sources.missing(),
         }

@@ -1,8 +1,8 @@
 //! How far each source was read in its current tenure, and why it cannot be read. Pure.
 
 use super::SourceCheckpoints;
+use crate::checkpoint::Checkpoint;
 use crate::ownership::SourceProgress;
-use crate::ownership::tenancy::Checkpoint;
 use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
 use tickwire_core::ids::Seq;

@@ -1,9 +1,9 @@
 //! What was read of a chunk of messages. Pure.
 
 use super::COMPARED;
+use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
 use crate::decode::{Decoded, Decoder, Readable};
-use crate::ownership::tenancy::Mark;
 use crate::reader::StreamMessage;
 use metrics::counter;
 use tickwire_core::coverage::completeness::MissingRange;

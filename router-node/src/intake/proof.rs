@@ -4,10 +4,10 @@
 use super::chunk::Chunk;
 use super::trouble::IntakeTrouble;
 use super::{COMPARED, Intake, IntakeEvent};
-use crate::ownership::tenancy::Checkpoint;
+use crate::checkpoint::Checkpoint;
 use crate::reader::leader;
-use crate::replay::walk::{WalkError, WalkPace};
 use crate::stream::{StreamFacts, StreamView};
+use crate::walk::{WalkError, WalkPace};
 use metrics::counter;
 use std::time::Duration;
 use tickwire_core::coverage::builder::Contiguity;

@@ -4,7 +4,7 @@
 //! message that they have read, and store them with the checkpoint. So a stream that has lost its end is detected even
 //! after new messages have filled it up again, and after every router was restarted.
 
-use super::tenancy::{Checkpoint, Mark};
+use crate::checkpoint::{Checkpoint, Mark};
 use crate::stream::{Expected, StreamFacts, StreamLook};
 use std::collections::BTreeSet;
 use tickwire_core::ids::{EpochId, Millis, Seq};

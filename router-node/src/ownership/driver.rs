@@ -1,9 +1,9 @@
 //! Performs the tasks of the ownership on KV, the stream and the engine, all at the same time.
 
-use super::standing::RouterStatus;
-use super::tenancy::Checkpoint;
 use super::{Ownership, OwnershipTask, WriteOutcome};
+use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineReport, Order, SourceCheckpoints};
+use crate::ownership::status::RouterStatus;
 use crate::source::{Source, Tenure};
 use crate::stream::{StreamError, StreamFacts, StreamLook};
 use futures_util::StreamExt;
@@ -49,7 +49,7 @@ pub(crate) struct OwnershipSetup {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
-    pub(crate) witnessed: watch::Receiver<Option<Checkpoint>>,
+    pub(crate) gateway_coverage: watch::Receiver<Option<Checkpoint>>,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
     pub(crate) standing: RouterStatus,
@@ -124,8 +124,8 @@ impl OwnershipDriver {
         if self.orders.len() >= ORDERS {
             return;
         }
-        if let Some(witnessed) = *self.setup.witnessed.borrow_and_update() {
-            self.ownership.witness(witnessed);
+        if let Some(gateway_coverage) = *self.setup.gateway_coverage.borrow_and_update() {
+            self.ownership.note_gateway_coverage(gateway_coverage);
         }
         let view = self.setup.view.borrow_and_update().clone();
         let (report, checkpoints) = (self.setup.report.borrow().clone(), self.setup.checkpoints.borrow().clone());
@@ -167,7 +167,7 @@ impl OwnershipDriver {
         match done {
             OwnershipInput::Read(source, read) => {
                 let read = read.inspect_err(|error| debug!(%source, %error, "lease not read")).ok();
-                self.ownership.has_read(now, source, read);
+                self.ownership.lease_read(now, source, read);
             }
             OwnershipInput::Written(source, written) => {
                 let written = match written {
@@ -178,15 +178,15 @@ impl OwnershipDriver {
                         WriteOutcome::Unanswered
                     }
                 };
-                self.ownership.has_written(now, source, written);
+                self.ownership.lease_written(now, source, written);
             }
             OwnershipInput::Looked(look) => {
                 let look = look.inspect_err(|error| debug!(%error, "stream check failed"));
-                self.ownership.has_looked(now, look.ok());
+                self.ownership.stream_checked(now, look.ok());
             }
             OwnershipInput::Begun(facts) => {
                 let facts = facts.inspect_err(|error| debug!(%error, "new epoch not begun"));
-                self.ownership.has_begun(now, facts.ok());
+                self.ownership.epoch_begun(now, facts.ok());
             }
         }
     }

@@ -12,11 +12,11 @@
 //! * An unanswered renewal changes nothing. The router goes on until it sees another owner, because coverage makes two
 //!   owners safe.
 
-mod desk;
+mod lease_state;
 
-use self::desk::{KvOperation, LeaseDesk, LeaseHold, OwnedLease, TenureStart};
 use super::share::Shares;
-use super::tenancy::{Checkpoint, Mark, SeenLease};
+use crate::checkpoint::{Checkpoint, Mark, SeenLease};
+use crate::ownership::placement::lease_state::{KvOperation, LeaseHold, LeaseState, OwnedLease, TenureStart};
 use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ pub(super) struct Placement {
     pace: PlacementTiming,
     shares: Shares,
     partitions: u16,
-    desks: BTreeMap<Source, LeaseDesk>,
+    desks: BTreeMap<Source, LeaseState>,
     /// Whether the interest of every gateway is known.
     is_informed: bool,
     draining_since: Option<Millis>,
@@ -103,7 +103,7 @@ impl Placement {
     /// Nothing is owned yet.
     pub(super) fn new(me: NodeRef, partitions: u16, pace: PlacementTiming) -> Self {
         let sources = (0..partitions).map(|number| Source::Partition(Partition(number)));
-        let desks = sources.chain([Source::CatchAll]).map(|source| (source, LeaseDesk::default())).collect();
+        let desks = sources.chain([Source::CatchAll]).map(|source| (source, LeaseState::default())).collect();
         Self {
             me,
             pace,
@@ -136,7 +136,7 @@ impl Placement {
 
     /// Takes the facts of the stream. If its epoch has changed, every tenure ends and another begins at the beginning
     /// of that epoch.
-    pub(super) fn see_stream(&mut self, now: Millis, facts: StreamFacts) -> Vec<PlacementAction> {
+    pub(super) fn set_stream_facts(&mut self, now: Millis, facts: StreamFacts) -> Vec<PlacementAction> {
         let former = self.facts.replace(facts);
         if former.is_none_or(|former| former.epoch() == facts.epoch()) {
             return Vec::new();
@@ -228,7 +228,7 @@ impl Placement {
     }
 
     /// A lease was read; `None` if that failed.
-    pub(super) fn has_read(
+    pub(super) fn lease_read(
         &mut self,
         now: Millis,
         source: Source,
@@ -264,7 +264,7 @@ impl Placement {
     }
 
     /// A lease was written, or the write failed.
-    pub(super) fn has_written(&mut self, now: Millis, source: Source, written: WriteOutcome) -> Vec<PlacementAction> {
+    pub(super) fn lease_written(&mut self, now: Millis, source: Source, written: WriteOutcome) -> Vec<PlacementAction> {
         let facts = self.facts;
         let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
         match (desk.busy.take(), written) {
@@ -286,7 +286,11 @@ impl Placement {
             (Some(KvOperation::Writing), WriteOutcome::Refused | WriteOutcome::Unanswered) => {
                 if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
                     held.in_doubt = true;
-                    held.renew_at = if written == WriteOutcome::Refused { now } else { now.plus(desk::RETRY) };
+                    held.renew_at = if written == WriteOutcome::Refused {
+                        now
+                    } else {
+                        now.plus(crate::ownership::placement::lease_state::RETRY)
+                    };
                 }
                 Vec::new()
             }

@@ -6,7 +6,7 @@
 //! `TICKWIRE_SIM_RUNS` sets the number of seeds.
 
 use super::placement::{Placement, PlacementAction, PlacementTiming, SourceProgress, WriteOutcome};
-use super::tenancy::Checkpoint;
+use crate::checkpoint::Checkpoint;
 use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
 use rand::rngs::StdRng;
@@ -128,7 +128,7 @@ impl PlacementWorld {
         self.boots += 1;
         let me = NodeRef { id: NodeId::new(&format!("r{}", self.boots)).unwrap(), nonce: Nonce(self.boots) };
         let mut placement = Placement::new(me.clone(), PARTITIONS, PlacementTiming { ttl: TTL, renew: RENEW });
-        assert_eq!(placement.see_stream(Millis(self.now), facts()), []);
+        assert_eq!(placement.set_stream_facts(Millis(self.now), facts()), []);
         self.routers.push(PlacedRouter {
             me,
             placement,
@@ -291,14 +291,14 @@ impl PlacementWorld {
                         PlacementAnswer::Read(read) => Some(read),
                         PlacementAnswer::Written(_) => None,
                     });
-                    placement.has_read(Millis(now), source, read)
+                    placement.lease_read(Millis(now), source, read)
                 }
                 PlacementAction::Write { source, .. } => {
                     let written = match applied {
                         Some(PlacementAnswer::Written(written)) => written,
                         _ => WriteOutcome::Unanswered,
                     };
-                    placement.has_written(Millis(now), source, written)
+                    placement.lease_written(Millis(now), source, written)
                 }
                 _ => Vec::new(),
             });

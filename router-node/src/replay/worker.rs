@@ -5,15 +5,15 @@
 //! read was dead-lettered when it was read first; here it is passed over.
 
 use super::found::ReplayedEvent;
-use super::pace::ReplayPace;
-use super::range::{Proof, RangeError, RangeReader, Span};
-use super::walk::{WalkPace, Walked};
 use super::{QueuedReplay, ReplaySetup};
 use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
 use crate::interest::InterestInquiry;
 use crate::reader::StreamMessage;
+use crate::reader::pace::ReplayPace;
+use crate::reader::range::{Proof, RangeError, RangeReader, Span};
 use crate::stream::{StreamFacts, StreamView};
+use crate::walk::{WalkPace, Walked};
 use async_nats::Subject;
 use bytes::Bytes;
 use metrics::{counter, histogram};
@@ -21,14 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tickwire_core::coverage::completeness::Walk;
-use tickwire_core::coverage::replay::{
-    ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest,
-};
 use tickwire_core::event::decode::MAX_PAYLOAD;
 use tickwire_core::ids::{EpochId, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::interest::table::{LatestInterest, SharedInterest};
 use tickwire_core::placement::Homes;
+use tickwire_core::replay::{ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -103,9 +101,9 @@ impl Worker {
             Err(refusal) => (None, Err(refusal)),
         };
         for reading in readings {
-            let has_begun = reading.has_begun();
+            let epoch_begun = reading.epoch_begun();
             let ReplayReading { waiting, answer, .. } = reading;
-            if !has_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
+            if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
                 left.push(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
                 continue;
             }
@@ -278,7 +276,7 @@ impl Worker {
         if let Some(walk) = walk {
             self.setup.walker.learn(walk, &sight);
         }
-        let begun = readings.iter().filter(|reading| reading.has_begun());
+        let begun = readings.iter().filter(|reading| reading.epoch_begun());
         let from = begun.clone().map(|reading| reading.waiting.request.from).min();
         let through = begun.map(|reading| reading.answer.through()).max();
         let (Some(from), Some(through)) = (from, through) else {
@@ -427,7 +425,7 @@ impl ReplayReading {
     }
 
     /// Whether anything of its range was read.
-    fn has_begun(&self) -> bool {
+    fn epoch_begun(&self) -> bool {
         self.answer.through() > self.waiting.request.from
     }
 

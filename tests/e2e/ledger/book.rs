@@ -282,7 +282,7 @@ impl Ledger {
 
 /// A reader that reads fast. With default rates, every other one has a filter that never reaches its rate.
 fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
-    if !cluster.is_shipped {
+    if !cluster.uses_defaults {
         return Nature::of(cluster, USERS[number % USERS.len()].to_owned(), feed.filter(), number);
     }
     let may_be_rate_limited = number.is_multiple_of(2);
@@ -292,7 +292,7 @@ fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
 
 /// A filter whose events never reach a rate.
 fn narrow(cluster: &Cluster, feed: &mut Feed, number: usize) -> Value {
-    if cluster.is_shipped { one_symbol(number) } else { feed.filter() }
+    if cluster.uses_defaults { one_symbol(number) } else { feed.filter() }
 }
 
 pub(super) fn one_symbol(number: usize) -> Value {

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Bounds;
-use super::held::{Unions, Wants, place};
 use crate::filter::Filter;
 use crate::ids::Revision;
+use crate::interest::log::wants::{Unions, Wants, place};
 use crate::interest::{Topic, Want, topics};
 
 /// A topic whose filters want more different names than this is not narrowed.

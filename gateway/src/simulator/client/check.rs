@@ -56,8 +56,11 @@ impl SimClient {
             let taken = self.taken.get(&promise.epoch_id).unwrap_or(&nothing);
             // What stands before a life began is the same in the one before.
             let epoch = epochs[&promise.epoch_id];
-            let former =
-                self.taken.iter().filter(|(former, _)| epoch.keeps_of(**former).is_some()).map(|(_, taken)| taken);
+            let former = self
+                .taken
+                .iter()
+                .filter(|(former, _)| epoch.common_through(**former).is_some())
+                .map(|(_, taken)| taken);
             let former: Vec<&Taken> = former.collect();
             for StoredEvent { partition, seq, event, .. } in
                 history[&promise.epoch_id].iter().filter(|stored| !stored.is_heartbeat)
@@ -94,15 +97,15 @@ impl SimClient {
             return;
         }
         let Some(connection) = &mut self.connection else { return };
-        let knew = std::mem::replace(&mut connection.knows_outage, lost);
+        let knew = std::mem::replace(&mut connection.outage_notified, lost);
         assert_ne!(knew, lost, "{notice:?} comes twice, or without the one before: {self:#?}");
     }
 
     /// What a client that takes all that comes knows of an outage at this gateway.
-    fn knows_outage_at(&self, gateway: usize) -> Option<bool> {
+    fn outage_notified_at(&self, gateway: usize) -> Option<bool> {
         let here = |connection: &&ClientConnection| connection.gateway == gateway && connection.is_welcome;
         let connection = self.connection.as_ref().filter(here).filter(|connection| !connection.was_slow)?;
-        Some(connection.knows_outage)
+        Some(connection.outage_notified)
     }
 
     pub(in super::super) fn has_gaps(&self) -> bool {
@@ -127,7 +130,8 @@ impl Taken {
 impl SimCluster {
     /// Of an outage either all clients of a gateway know or none, whenever they have come.
     pub(super) fn check_outage(&self, gateway: usize) {
-        let known: BTreeSet<bool> = self.clients.iter().filter_map(|client| client.knows_outage_at(gateway)).collect();
+        let known: BTreeSet<bool> =
+            self.clients.iter().filter_map(|client| client.outage_notified_at(gateway)).collect();
         assert!(known.len() < 2, "not all clients of gateway {gateway} know of its outage: {:#?}", self.clients);
     }
 }

@@ -136,8 +136,13 @@ impl SimCluster {
             assert_eq!(gateway.is_ready(), Ok(()), "{}", gateway.node);
         }
         for router in &self.routers {
-            let lacking: Vec<&NodeRef> = router.lacking().iter().filter(|node| self.is_there(node)).collect();
-            assert!(lacking.is_empty(), "{} waits for more than these want: {lacking:?}", router.node);
+            let gateways_without_interest: Vec<&NodeRef> =
+                router.gateways_without_interest().iter().filter(|node| self.is_there(node)).collect();
+            assert!(
+                gateways_without_interest.is_empty(),
+                "{} waits for more than these want: {gateways_without_interest:?}",
+                router.node
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The decisions of the routing, without an engine.
 
 use super::*;
-use crate::ownership::tenancy::Mark;
+use crate::checkpoint::Mark;
 use tickwire_core::coverage::reached;
 use tickwire_core::event::Event;
 use tickwire_core::event::Timestamp;
@@ -45,8 +45,8 @@ fn routing() -> (Routing, NodeRef) {
     assert!(routing.lags(&gateway));
     let parts = log.sent().parts(&gateway, log.revision(), 1_000);
     let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
-    assert_eq!(routing.hear_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
-    assert_eq!(routing.hear_snapshot(Millis(0), gateway.clone(), parts), None);
+    assert_eq!(routing.handle_snapshot(Millis(0), other.clone(), parts.clone()), Some(other));
+    assert_eq!(routing.handle_snapshot(Millis(0), gateway.clone(), parts), None);
     (routing, gateway)
 }
 
@@ -139,14 +139,14 @@ fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
         Some(Checkpoint { checkpoint: Seq(through), epoch_id: EpochId(epoch_id), mark })
     };
     routing.hear(Millis(0), beat(&gateway, 1, 90));
-    assert_eq!(routing.take_witnessed(), None, "not a member yet");
+    assert_eq!(routing.take_gateway_coverage(), None, "not a member yet");
     let member = Member { node: gateway.clone(), role: Role::Gateway, weight: 1, draining: false };
     routing.set_view(Arc::new(View { version: 1, members: vec![member] }));
     routing.hear(Millis(0), beat(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
     routing.hear(Millis(0), beat(&gateway, u64::MAX, 95));
-    assert_eq!(routing.take_witnessed(), None, "a gateway that is not a member, and an impossible epoch");
+    assert_eq!(routing.take_gateway_coverage(), None, "a gateway that is not a member, and an impossible epoch");
     for (epoch_id, through) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
         routing.hear(Millis(0), beat(&gateway, epoch_id, through));
     }
-    assert_eq!((routing.take_witnessed(), routing.take_witnessed()), (expected(2, 10), None));
+    assert_eq!((routing.take_gateway_coverage(), routing.take_gateway_coverage()), (expected(2, 10), None));
 }

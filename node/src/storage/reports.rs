@@ -35,11 +35,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The reports. Pure.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct StorageReports {
     reports: BTreeMap<NodeRef, (Millis, Vec<StorageProblem>)>,
 }
 
-impl Board {
+impl StorageReports {
     /// Records a router's report.
     pub fn record(&mut self, now: Millis, report: StorageReport) {
         self.reports.retain(|_, (at, _)| now.since(*at) < VALID_MS);
@@ -95,7 +95,7 @@ pub async fn listen(
     stopped: watch::Sender<Stopped>,
     stop: CancellationToken,
 ) {
-    let (clock, mut board, mut known) = (Clock::start(), Board::default(), BTreeMap::new());
+    let (clock, mut board, mut known) = (Clock::start(), StorageReports::default(), BTreeMap::new());
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -174,13 +174,13 @@ mod tests {
         StorageReport { router, troubles: troubles.iter().map(trouble).collect() }
     }
 
-    fn seen(board: &Board, now: u64) -> Vec<(String, StorageFault)> {
+    fn seen(board: &StorageReports, now: u64) -> Vec<(String, StorageFault)> {
         board.troubles(Millis(now)).iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect()
     }
 
     #[test]
     fn report_holds_until_its_router_withdraws_it_or_is_silent() {
-        let mut board = Board::default();
+        let mut board = StorageReports::default();
         board.record(Millis(0), report("r1", &[("EVENTS", StorageFault::Sealed, true)]));
         board.record(
             Millis(500),
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn number_and_size_of_reported_problems_are_bounded() {
-        let mut board = Board::default();
+        let mut board = StorageReports::default();
         let mut long = report("r1", &[("EVENTS", StorageFault::Full, true); 100]);
         for trouble in &mut long.troubles {
             (trouble.text, trouble.stream) = ("ä".repeat(10_000), "ä".repeat(100_000));

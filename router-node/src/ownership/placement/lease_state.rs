@@ -1,7 +1,7 @@
 //! One lease: its last known content, the operation in progress, and whether it is owned.
 
-use super::super::tenancy::{Checkpoint, SeenLease};
 use super::{PlacementTiming, SourceProgress};
+use crate::checkpoint::{Checkpoint, SeenLease};
 use crate::source::Tenure;
 use crate::stream::StreamFacts;
 use tickwire_core::backoff::Backoff;
@@ -33,7 +33,7 @@ const KEEP: Backoff = Backoff { first: 2_000, most: 16_000 };
 
 /// One lease.
 #[derive(Debug, Default)]
-pub(super) struct LeaseDesk {
+pub(super) struct LeaseState {
     pub(super) hold: LeaseHold,
     pub(super) busy: Option<KvOperation>,
     pub(super) seen: Option<SeenLease>,
@@ -112,7 +112,7 @@ impl OwnedLease {
     }
 }
 
-impl LeaseDesk {
+impl LeaseState {
     /// Sets whether the ring gives it to us.
     pub(super) fn set_wanted(&mut self, now: Millis, is_wanted: bool) {
         if is_wanted {

@@ -12,7 +12,8 @@
 //! [`Proof::holds`].
 
 use super::batch::{BatchItem, BatchScope, DirectBatch, is_leaders};
-use crate::reader::placed::{self, PlaceError};
+use crate::reader::on_leader;
+use crate::reader::on_leader::PlaceError;
 use crate::reader::pull::{Pull, PullError, PullPlan};
 use crate::reader::{MessageHeaders, StreamMessage, leader};
 use crate::stream::StreamView;
@@ -60,23 +61,23 @@ const WHOLE: u64 = 1_000;
 
 /// What to read: what comes after `from`, up to `to`, of one partition or of all.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    pub(super) from: Seq,
-    pub(super) to: Seq,
-    pub(super) partition: Option<Partition>,
+pub(crate) struct Span {
+    pub(crate) from: Seq,
+    pub(crate) to: Seq,
+    pub(crate) partition: Option<Partition>,
     /// How many messages that is, about.
-    pub(super) messages: u64,
+    pub(crate) messages: u64,
 }
 
 /// A reading under way. Its messages come in order.
-pub(super) enum RangeReader {
+pub(crate) enum RangeReader {
     Direct(Box<DirectReader>),
     Consumer(Box<ConsumerReader>),
 }
 
 /// Reads by one request after the other.
 #[derive(Clone)]
-pub(super) struct DirectReader {
+pub(crate) struct DirectReader {
     nats: Nats,
     stream: String,
     span: Span,
@@ -89,7 +90,7 @@ pub(super) struct DirectReader {
 }
 
 /// Reads by a consumer.
-pub(super) struct ConsumerReader {
+pub(crate) struct ConsumerReader {
     /// How it is read instead, from where the consumer delivers no more.
     instead: DirectReader,
     pull: Pull,
@@ -100,7 +101,7 @@ pub(super) struct ConsumerReader {
 
 /// What proves that no message of what was read is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(crate) enum Proof {
     /// The sequences themselves, which have no missing ranges but those that the leader has as well.
     Sequences,
     /// It was read from the only copy.
@@ -112,7 +113,7 @@ pub(super) enum Proof {
 impl Proof {
     /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
     /// time.
-    pub(super) fn holds(&self, sight: &StreamView) -> bool {
+    pub(crate) fn holds(&self, sight: &StreamView) -> bool {
         match self {
             Self::Sequences => true,
             Self::OneCopy => sight.facts.replicas <= 1,
@@ -123,7 +124,7 @@ impl Proof {
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]
-pub(super) enum RangeError {
+pub(crate) enum RangeError {
     #[error("no answer within {DEADLINE:?}")]
     Late,
     #[error("nobody answers direct gets of the stream: is `allow_direct` set?")]
@@ -166,7 +167,7 @@ impl fmt::Debug for RangeReader {
 
 impl RangeReader {
     /// Begins to read a stream of which there are so many copies. `name` is that of the consumer, should there be one.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         nats: &Nats,
         stream: &str,
         span: Span,
@@ -192,7 +193,7 @@ impl RangeReader {
     }
 
     /// The next messages; none when there are none.
-    pub(super) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let consumer = match self {
             Self::Direct(direct) => return direct.next().await,
             Self::Consumer(consumer) => consumer,
@@ -215,7 +216,7 @@ impl RangeReader {
     }
 
     /// What proves together that nothing is missing of what it has read so far.
-    pub(super) fn proofs(&self) -> Vec<Proof> {
+    pub(crate) fn proofs(&self) -> Vec<Proof> {
         match self {
             Self::Direct(direct) => direct.before.iter().cloned().chain([direct.proof()]).collect(),
             Self::Consumer(consumer) => vec![consumer.proof()],
@@ -223,7 +224,7 @@ impl RangeReader {
     }
 
     /// Whether it reads every message of the stream, one after the other.
-    pub(super) fn reads_all(&self) -> bool {
+    pub(crate) fn reads_all(&self) -> bool {
         match self {
             Self::Direct(direct) => direct.of == BatchScope::Stream,
             Self::Consumer(consumer) => consumer.instead.span.partition.is_none(),
@@ -231,7 +232,7 @@ impl RangeReader {
     }
 
     /// Ends the reading.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         if let Self::Consumer(consumer) = self {
             consumer.pull.close().await;
         }
@@ -262,7 +263,7 @@ impl ConsumerReader {
             batch: BATCH,
             bytes: 4 * MOST_BYTES,
         };
-        Ok(placed::open(nats, stream, plan).await?)
+        Ok(on_leader::open(nats, stream, plan).await?)
     }
 
     fn proof(&self) -> Proof {
@@ -288,17 +289,17 @@ impl ConsumerReader {
 
 impl DirectReader {
     /// Reads every message of the stream, for the sake of its sequence.
-    pub(super) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
+    pub(crate) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
         let span = Span { from: after, to: through, partition: None, messages: through.0.saturating_sub(after.0) };
         let (nats, stream, of) = (nats.clone(), stream.to_owned(), BatchScope::Stream);
         Self { nats, stream, span, of, after, most: BATCH_OF_ALL, before: None }
     }
 
-    pub(super) fn proof(&self) -> Proof {
+    pub(crate) fn proof(&self) -> Proof {
         if self.of == BatchScope::Stream { Proof::Sequences } else { Proof::OneCopy }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let after = self.after;
         let mut held = timeout(DEADLINE, self.batch(self.most, MOST_BYTES)).await.map_err(|_| RangeError::Late)??;
         // Nothing follows, or the known message that the batch begins with is as large as a batch.

@@ -11,7 +11,7 @@
 //!   events must be missing for a while before: a server that does not know it yet may have answered, and clients that
 //!   wait for events must be notified of what has happened.
 
-use super::kept::{ExpectedStream, StreamSettings};
+use crate::storage::expected::{ExpectedStream, StreamSettings};
 use crate::writes::{Failing, Failure};
 use async_nats::jetstream::ErrorCode;
 use tickwire_core::ids::Millis;
@@ -253,5 +253,5 @@ fn replicas(settings: &StreamSettings) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
+#[path = "health_tests.rs"]
 mod tests;

@@ -109,7 +109,7 @@ pub(super) fn is_informed(view: &View, report: &EngineReport) -> bool {
 /// though its interest is kept for a while.
 fn members_without_interest<'a>(view: &'a View, report: &'a EngineReport) -> impl Iterator<Item = &'a NodeRef> {
     let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
-    report.lacking.iter().filter(is_member)
+    report.gateways_without_interest.iter().filter(is_member)
 }
 
 fn missing_interest(view: &View, report: &EngineReport) -> Option<String> {
@@ -144,10 +144,10 @@ mod tests {
         assert_eq!(missing_partitions(&router.node, &view, &report, true, 32, 1), None);
 
         assert_eq!(missing_interest(&view, &report), None);
-        report.lacking.push(gone.node);
+        report.gateways_without_interest.push(gone.node);
         assert_eq!(missing_interest(&view, &report), None);
         assert!(is_informed(&view, &report));
-        report.lacking.push(gateway.node);
+        report.gateways_without_interest.push(gateway.node);
         assert!(!is_informed(&view, &report));
         assert!(missing_interest(&view, &report).unwrap().contains("g1."));
     }

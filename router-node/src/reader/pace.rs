@@ -22,7 +22,7 @@ pub(crate) struct ReplayPace {
 
 impl ReplayPace {
     /// So many messages a second.
-    pub(super) fn new(rate: u32) -> Self {
+    pub(crate) fn new(rate: u32) -> Self {
         Self {
             start: Instant::now(),
             each: 1_000_000_000 / u64::from(rate.max(1)),
@@ -32,7 +32,7 @@ impl ReplayPace {
     }
 
     /// Reserves the time of `messages`, and waits until it is over, or nearly so.
-    pub(super) async fn wait(&self, messages: u64, is_first: bool) {
+    pub(crate) async fn wait(&self, messages: u64, is_first: bool) {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // A wait that was longer than it should have been is made good; more than that is not saved up.
         let least = now.saturating_sub(FINEST.as_nanos() as u64);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use tickwire_core::ids::UserId;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::handshake::auth::Identity;
+use crate::auth::Identity;
 use crate::socket::DetachedSocket;
 
 /// What a shard needs to start a session.

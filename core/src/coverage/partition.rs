@@ -137,8 +137,8 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Whether the last router was too busy to replay what is missing.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.repair.is_some_and(|repair| repair.crowded)
+    pub(super) fn routers_busy(&self) -> bool {
+        self.repair.is_some_and(|repair| repair.routers_busy)
     }
 
     /// Whether it waits for a missing range and has made no progress since `since`.
@@ -162,7 +162,7 @@ impl<E: Weight> PartitionCoverage<E> {
 
     /// The lowest valid revision on its way: of the pending answer, of the first held section (later ones are hardly
     /// older), and of the live sections if one was received after `since`.
-    pub(super) fn coming_revision(&self, since: Millis, need: Revision) -> Option<Revision> {
+    pub(super) fn lowest_pending_revision(&self, since: Millis, need: Revision) -> Option<Revision> {
         let answer = self.repair.and_then(|repair| repair.revision());
         let live = self.received.filter(|received| *received > since).map(|_| self.revision);
         let held = self.held.iter().map(|section| section.revision).find(|revision| *revision >= need);

@@ -3,8 +3,8 @@
 //! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only then
 //! can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
-use super::pace::ReplayPace;
-use super::range::{DirectReader, RangeError};
+use crate::reader::pace::ReplayPace;
+use crate::reader::range::{DirectReader, RangeError};
 use crate::stream::{StreamError, StreamFacts, StreamView};
 use metrics::counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -42,24 +42,24 @@ impl Checkpoint {
 
 /// A lease that is not ours, as it was last read.
 #[derive(Debug)]
-pub(super) struct SeenLease {
-    pub(super) read: LeaseRead<Checkpoint>,
+pub(crate) struct SeenLease {
+    pub(crate) read: LeaseRead<Checkpoint>,
     /// For how long it was not written, in milliseconds: the time between answered reads. While KV does not answer, the
     /// owner cannot write either, and this time does not count.
-    pub(super) quiet: u64,
+    pub(crate) quiet: u64,
     last: Millis,
 }
 
 impl SeenLease {
     /// The first read.
-    pub(super) fn new(now: Millis, read: LeaseRead<Checkpoint>) -> Self {
+    pub(crate) fn new(now: Millis, read: LeaseRead<Checkpoint>) -> Self {
         Self { read: checked(read), quiet: 0, last: now }
     }
 
     /// Another read. Between two reads, at most `longest` milliseconds count. Any other revision means that it was
     /// written, also a lower one: a KV that has lost its end uses revisions again. A lease that was given back late,
     /// after more than half of its `ttl` without a renewal, has been without an owner for the rest.
-    pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
+    pub(crate) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
         if read.is_foreign {
             // The owner has not written, and is known from an earlier read.
@@ -76,7 +76,7 @@ impl SeenLease {
     }
 
     /// The checkpoint that the last owner wrote.
-    pub(super) fn written(&self) -> Option<Checkpoint> {
+    pub(crate) fn written(&self) -> Option<Checkpoint> {
         self.read.record.as_ref().map(|record| record.state)
     }
 }

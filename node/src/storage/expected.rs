@@ -1,9 +1,9 @@
 //! The streams that tickwire keeps in JetStream, and how one is read, compared and repaired.
 
-use super::judge::Remedy;
 use crate::config::StreamConfig;
 use crate::names;
 use crate::provision::layout;
+use crate::storage::health::Remedy;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamError, RequestError};

@@ -125,7 +125,7 @@ impl SharedSlots {
 
 impl ConnectionSlot {
     /// Notes that it is served, or waits, from `now` on.
-    pub fn is_served(&self, now: Millis, served: bool) {
+    pub fn set_served(&self, now: Millis, served: bool) {
         self.holder.since.store(now.0, Ordering::Relaxed);
         self.holder.served.store(served, Ordering::Relaxed);
     }
@@ -170,7 +170,7 @@ mod tests {
         let honest = places.take(source(1), Millis(0)).unwrap();
         let flood: Vec<ConnectionSlot> = (1..4).map(|at| places.take(source(2), Millis(at)).unwrap()).collect();
         assert!(places.take(source(3), Millis(9)).is_none());
-        flood[0].is_served(Millis(5), true);
+        flood[0].set_served(Millis(5), true);
         assert!(places.displace(Millis(9)));
         assert_eq!(flood.iter().map(is_displaced).collect::<Vec<_>>(), [false, true, false]);
         // The same connection is not displaced twice.
@@ -184,7 +184,7 @@ mod tests {
     fn served_connection_cannot_be_displaced_for_a_while() {
         let places = ConnectionSlots::new(1, Arc::default());
         let place = places.take(source(1), Millis(0)).unwrap();
-        place.is_served(Millis(10), true);
+        place.set_served(Millis(10), true);
         assert!(!places.displace(Millis(10 + PROTECTED_MS - 1)) && !is_displaced(&place));
         assert!(places.displace(Millis(10 + PROTECTED_MS)) && is_displaced(&place));
         assert!(!places.displace(Millis(10 + PROTECTED_MS)));

@@ -4,8 +4,8 @@
 //! the connection when a phase lasts too long. So the time between two requests and the time of a head have separate
 //! limits, and an answer that the peer does not read ends.
 
-use super::places::ConnectionSlot;
 use crate::clock::Clock;
+use crate::http::slots::ConnectionSlot;
 use metrics::counter;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -80,7 +80,7 @@ impl ConnectionDeadline {
     pub(super) fn enter(&self, phase: Phase) {
         let now = self.clock.now();
         self.phase.store(now.0 << 2 | phase as u64, Ordering::Relaxed);
-        self.place.is_served(now, phase == Phase::Answering);
+        self.place.set_served(now, phase == Phase::Answering);
     }
 
     /// The phase and its beginning.

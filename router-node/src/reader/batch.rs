@@ -16,7 +16,7 @@ use tickwire_node::direct::DirectMessage;
 
 /// What a batch is asked for of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BatchScope {
+pub(crate) enum BatchScope {
     /// Of every message.
     Stream,
     /// Of those of one partition.
@@ -25,7 +25,7 @@ pub(super) enum BatchScope {
 
 /// What became of a message of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BatchItem {
+pub(crate) enum BatchItem {
     /// It is the one that was known.
     Known,
     /// It comes next.
@@ -36,7 +36,7 @@ pub(super) enum BatchItem {
 
 /// A batch behind the last known message.
 #[derive(Debug)]
-pub(super) struct DirectBatch {
+pub(crate) struct DirectBatch {
     of: BatchScope,
     known: Seq,
     /// Whether it begins right behind the last known message.
@@ -47,12 +47,12 @@ pub(super) struct DirectBatch {
 
 impl DirectBatch {
     /// Behind `known`.
-    pub(super) fn after(of: BatchScope, known: Seq) -> Self {
+    pub(crate) fn after(of: BatchScope, known: Seq) -> Self {
         Self { of, known, follows: false, last: 0 }
     }
 
     /// From which sequence on it is asked for. Of a partition it begins with the last known message.
-    pub(super) fn begin(&self) -> u64 {
+    pub(crate) fn begin(&self) -> u64 {
         match self.of {
             BatchScope::Stream => self.known.0.saturating_add(1),
             BatchScope::Partition => self.known.0.max(1),
@@ -60,7 +60,7 @@ impl DirectBatch {
     }
 
     /// Takes the next message.
-    pub(super) fn take(&mut self, got: &DirectMessage<'_>) -> Result<BatchItem, RangeError> {
+    pub(crate) fn take(&mut self, got: &DirectMessage<'_>) -> Result<BatchItem, RangeError> {
         let before =
             got.before.ok_or_else(|| RangeError::Unreadable("it does not say what was sent before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
@@ -78,7 +78,7 @@ impl DirectBatch {
     }
 
     /// The server has sent all, `last` being the last.
-    pub(super) fn end(&self, last: Option<u64>) -> Result<(), RangeError> {
+    pub(crate) fn end(&self, last: Option<u64>) -> Result<(), RangeError> {
         match last {
             Some(last) if last == self.last => Ok(()),
             Some(_) => Err(RangeError::Missed),
@@ -87,14 +87,14 @@ impl DirectBatch {
     }
 
     /// Whether what came follows the last known message. If not, the leader is to be asked.
-    pub(super) fn follows(&self) -> bool {
+    pub(crate) fn follows(&self) -> bool {
         self.follows
     }
 }
 
 /// Whether what the leader has next is to be taken, and not the batch which begins with `first`, if with anything: a server
 /// that has nothing lags behind the leader, or has removed what the leader still keeps.
-pub(super) fn is_leaders(next: Option<Seq>, first: Option<Seq>) -> bool {
+pub(crate) fn is_leaders(next: Option<Seq>, first: Option<Seq>) -> bool {
     next.is_some_and(|next| first.is_none_or(|first| next < first))
 }
 

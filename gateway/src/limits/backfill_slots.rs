@@ -51,7 +51,7 @@ impl BackfillSlots {
 impl BackfillSlot {
     /// The session is in this cohort now. If the others of the slot are in another cohort, it gets a slot of its own
     /// and pays for its range.
-    pub(crate) fn gathered(&mut self, cohort: u64) {
+    pub(crate) fn joined_cohort(&mut self, cohort: u64) {
         let known = self.0.cohort.load(Ordering::Relaxed);
         if known != 0 && known != cohort {
             self.0 = Arc::default();
@@ -85,7 +85,7 @@ mod tests {
         let mut slots = BackfillSlots::default();
         let mut crowd: Vec<BackfillSlot> = (0..500).filter_map(|_| find(&mut slots, 7)).collect();
         assert_eq!((crowd.len(), slots.0.len()), (500, 1));
-        crowd.iter_mut().for_each(|slot| slot.gathered(3));
+        crowd.iter_mut().for_each(|slot| slot.joined_cohort(3));
         let paid: u64 = crowd.iter().map(|slot| slot.pay(1_000)).sum();
         assert_eq!((paid, crowd[9].pay(1_500), crowd[3].pay(1_400)), (1_000, 500, 0));
         // A session that arrives after the cohort has begun waits for the next one, in a slot of its own.
@@ -103,8 +103,8 @@ mod tests {
         let mut slots = BackfillSlots::default();
         let (mut first, mut second) = (find(&mut slots, 7).unwrap(), find(&mut slots, 7).unwrap());
         assert_eq!((first.pay(100), second.pay(100)), (100, 0));
-        first.gathered(1);
-        second.gathered(2);
+        first.joined_cohort(1);
+        second.joined_cohort(2);
         assert_eq!((first.pay(100), second.pay(100)), (0, 100));
     }
 }

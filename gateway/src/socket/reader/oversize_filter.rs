@@ -224,5 +224,5 @@ fn take_front(bytes: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
 }
 
 #[cfg(test)]
-#[path = "sieve_tests.rs"]
+#[path = "oversize_filter_tests.rs"]
 mod tests;

@@ -16,7 +16,7 @@ fn judge(of: usize) -> StreamHealth {
         duplicate_window: Duration::from_secs(60),
         storage: Storage::File,
     };
-    StreamHealth::new(super::super::kept::kept(&config)[of].clone())
+    StreamHealth::new(super::super::expected::kept(&config)[of].clone())
 }
 
 const EVENTS: usize = 0;
