@@ -27,7 +27,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
 use tickwire_core::coverage::confirmations::Confirmations;
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::coverage::{Coverage, CoverageEvent, RepairLimits};
@@ -39,7 +38,6 @@ use tickwire_core::wire;
 use tickwire_node::admin::Check;
 use tickwire_node::clock::millis;
 use tickwire_node::config::{Config, GatewayConfig};
-use tickwire_node::declare_counter;
 use tickwire_node::storage::Stopped;
 use tracing::warn;
 
@@ -51,6 +49,7 @@ use crate::edge::rebalance::Rebalance;
 use crate::edge::shard_queue::ShardQueue;
 use crate::edge::upstream::{Outage, Upstream};
 use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};
+use crate::metrics;
 
 #[cfg(test)]
 pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
@@ -248,7 +247,7 @@ impl Edge {
             ToEdge::Digested(cohort, bytes) => return self.cohorts.processed(cohort, bytes),
             ToEdge::Find(session, time) => return self.searches.ask(now, session, time),
         }
-        gauge!("tickwire_gateway_sessions").set(self.registrations.len() as f64);
+        metrics::SESSIONS.set(self.registrations.len() as f64);
         self.interest_changed(now);
     }
 
@@ -274,7 +273,7 @@ impl Edge {
         if away.is_empty() {
             return;
         }
-        counter!("tickwire_gateway_rebalanced_sessions_total").increment(away.len() as u64);
+        metrics::REBALANCED_SESSIONS.increment(away.len() as u64);
         for (number, shard) in (0..).zip(&mut self.shards) {
             let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();
             if !mine.is_empty() {
@@ -319,7 +318,7 @@ impl Edge {
         }
         self.shards.iter_mut().for_each(ShardQueue::look);
         for asked in self.confirmations.take(now, &mut self.coverage) {
-            histogram!("tickwire_gateway_confirm_seconds").record(now.since(asked.at) as f64 / 1000.0);
+            metrics::CONFIRM_SECONDS.record(now.since(asked.at) as f64 / 1000.0);
             if let Some(shard) = self.shards.get_mut(usize::from(asked.session.shard)) {
                 shard.say(FromEdge::Confirmed(asked.session.number));
             }
@@ -328,7 +327,7 @@ impl Edge {
 }
 
 fn refused(error: &wire::WireError) {
-    counter!("tickwire_gateway_refused_messages_total").increment(1);
+    metrics::REFUSED_MESSAGES.increment(1);
     warn!(%error, "unreadable message from another node refused");
 }
 
@@ -341,21 +340,4 @@ fn limits(config: &GatewayConfig) -> RepairLimits {
         give_up_after: millis(config.give_up_after),
         replay_range: config.replay_range,
     }
-}
-
-fn describe() {
-    sections::describe();
-    crate::edge::shard_queue::describe();
-    replay::describe();
-    interest::describe();
-    crate::edge::backfill::describe();
-    crate::backfill::bisection::describe();
-    declare_counter!("tickwire_gateway_refused_messages_total", "Messages between nodes that could not be read");
-    describe_histogram!("tickwire_gateway_confirm_seconds", "From a request to its confirmation");
-    describe_gauge!("tickwire_gateway_sessions", "Sessions on this gateway");
-    declare_counter!(
-        "tickwire_gateway_vain_turns_total",
-        "Turns of the edge that left something due undone; any is a bug"
-    );
-    declare_counter!("tickwire_gateway_rebalanced_sessions_total", "Sessions sent away to gateways that have joined");
 }

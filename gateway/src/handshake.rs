@@ -12,7 +12,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
 use tickwire_core::protocol::{ClientFrame, Id, ServerError, ServerFrame, encode, write_array};
 use tickwire_node::clock::wall_clock;
@@ -26,6 +25,7 @@ use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::byte_queue::Sender;
 use crate::http::MAX_UNNAMED_BYTES;
 use crate::messages::ToShard;
+use crate::metrics;
 use crate::new_session::{NewSession, shard_of};
 use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd, TcpSocket};
 
@@ -189,9 +189,9 @@ fn too_late(message: &str) -> HandshakeRefusal {
 /// wait.
 async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl Future<Output = ()>) {
     let code = refusal.code;
-    counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+    metrics::CLOSES.with(code.code().to_string()).increment(1);
     if let Some(error) = refusal.error {
-        counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
+        metrics::REFUSED_FRAMES.with(error.code.to_string()).increment(1);
         let mut frame = vec![0; HEADER];
         let encoding = socket.encoding();
         let error = encode(&ServerFrame::Error(error), encoding);

@@ -24,7 +24,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
-use metrics::counter;
 use rand::Rng;
 use serde::Deserialize;
 use tickwire_core::placement::View;
@@ -47,6 +46,7 @@ use crate::handshake::admission::{Admission, Caller};
 use crate::handshake::capacity::Capacity;
 
 use crate::handshake::Handshake;
+use crate::metrics;
 use crate::socket::{MessageReader, ReadRate, TcpSocket};
 
 pub(crate) use crate::http::refusal::HttpRefusal;
@@ -187,7 +187,7 @@ async fn stream(
     query: CredentialsQuery,
     mut request: Request,
 ) -> Result<Response, Response> {
-    counter!("tickwire_gateway_connections_total").increment(1);
+    metrics::CONNECTIONS.increment(1);
     let (key, encoding, credentials) = read(&front, &request, query).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
@@ -240,7 +240,7 @@ fn admit(
     let unnamed = if is_unnamed {
         let now = front.admission.now();
         let displace = || {
-            counter!("tickwire_gateway_displaced_sockets_total").increment(1);
+            metrics::DISPLACED_SOCKETS.increment(1);
             front.unnamed.take_over(source, now)
         };
         let place = front.unnamed.take(source, now).or_else(displace);
@@ -291,7 +291,7 @@ pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[WebOrigin]) -> Result
 
 /// The answer to a request for a WebSocket that is refused.
 fn refuse(refused: HttpRefusal) -> Response {
-    counter!("tickwire_gateway_refused_upgrades_total", "status" => refused.status.as_u16().to_string()).increment(1);
+    metrics::REFUSED_UPGRADES.with(refused.status.as_u16().to_string()).increment(1);
     let mut response = refused.into_response();
     crate::http::upgrade::explain(&mut response);
     response

@@ -11,6 +11,8 @@
 //!   answers the client's requests;
 //! * `stats` describes the metrics.
 //!
+//! `metrics` declares the metrics.
+//!
 //! Code that decides is pure and public, so that benches can measure it. The clock is passed in.
 
 pub(crate) mod auth;
@@ -23,6 +25,7 @@ mod http;
 pub mod index;
 pub mod limits;
 mod messages;
+mod metrics;
 pub(crate) mod new_session;
 pub mod outbox;
 mod record;
@@ -67,7 +70,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
     let node = Node::start(config, Role::Gateway, shutdown).await?;
     // The recorder must be installed first: descriptions made before that are lost.
-    stats::describe();
+    tickwire_node::metrics::describe(metrics::ALL);
     let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
     let (to_edge, requests) = crate::byte_queue::channel();

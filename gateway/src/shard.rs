@@ -40,7 +40,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Kinds;
 use tickwire_core::ids::{EpochId, Millis, NodeId, Partition, Seq};
@@ -58,6 +57,7 @@ use crate::index::metrics::PublishedStatistics;
 use crate::limits::account::Account;
 use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
+use crate::metrics;
 use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
 use crate::shard::accounts::Accounts;
 use crate::shard::backfill::{Cohort, CohortItem};
@@ -384,7 +384,7 @@ impl<S: Socket> Shard<S> {
     }
 
     fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {
-        counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
+        metrics::NOTICES.with(notice.code.to_string()).increment(1);
         if let Some(session) = self.sessions.get_mut(number) {
             session.record.notices += 1;
         }

@@ -15,6 +15,7 @@ pub use source::{ClientSource, Proxies};
 
 use crate::clock::Clock;
 use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
+use crate::metrics;
 use crate::shutdown::contain;
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, Version, header};
@@ -26,7 +27,6 @@ use hyper::service::{Service, service_fn};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use metrics::{counter, describe_counter};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl HttpServer {
             match accepted {
                 Ok((tcp, peer)) => server.take(&tasks, &places, clock, (tcp, peer), &cut).await,
                 Err(error) => {
-                    counter!("tickwire_http_accept_errors_total", "server" => server.name).increment(1);
+                    metrics::HTTP_ACCEPT_ERRORS.with(server.name).increment(1);
                     if logged.is_none_or(|logged| logged.elapsed() >= ACCEPT_LOG_INTERVAL) {
                         logged = Some(Instant::now());
                         warn!(server = server.name, %error, "accept failed");
@@ -139,12 +139,12 @@ impl HttpServer {
         (tcp, peer): (TcpStream, SocketAddr),
         cut: &CancellationToken,
     ) {
-        counter!("tickwire_http_connections_total", "server" => self.name).increment(1);
+        metrics::HTTP_CONNECTIONS.with(self.name).increment(1);
         let mut taken = places.take(ClientSource::of(peer.ip()), clock.now());
         if taken.is_none() {
             let displaced = places.displace(clock.now());
             if displaced {
-                counter!("tickwire_http_displaced_connections_total", "server" => self.name).increment(1);
+                metrics::HTTP_DISPLACED_CONNECTIONS.with(self.name).increment(1);
                 // It ends as soon as its task runs.
                 let freed = timeout(PLACE_WAIT, places.freed());
                 if freed.await.is_ok() {
@@ -153,7 +153,7 @@ impl HttpServer {
             }
         }
         let Some(place) = taken else {
-            counter!("tickwire_http_refused_connections_total", "server" => self.name).increment(1);
+            metrics::HTTP_REFUSED_CONNECTIONS.with(self.name).increment(1);
             // A peer that does not read the answer is ignored.
             tcp.try_write(NO_PLACE).ok();
             return;
@@ -235,21 +235,6 @@ fn without_host() -> Response {
 pub fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Timed<TcpStream>>>().ok()?;
     Some((parts.io.into_inner().into_inner(), parts.read_buf))
-}
-
-/// Registers the help texts of the metrics of HTTP servers.
-pub(crate) fn describe() {
-    describe_counter!("tickwire_http_connections_total", "Connections to the HTTP servers, WebSockets included");
-    describe_counter!(
-        "tickwire_http_displaced_connections_total",
-        "Waiting connections that were ended to make room for new ones"
-    );
-    describe_counter!(
-        "tickwire_http_refused_connections_total",
-        "Connections refused because every other connection was being answered"
-    );
-    describe_counter!("tickwire_http_timeouts_total", "Connections ended at a deadline, by what was late");
-    describe_counter!("tickwire_http_accept_errors_total", "Connections that the system could not accept");
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@
 //! *as observed here*. A refused write means that another node has written. After an unanswered write, the next
 //! attempt has to find out first whether the write took effect.
 
-use crate::declare_counter;
+use crate::metrics;
 use crate::nats::Nats;
 use crate::stored::{self, MessageSelector, StoredMessage};
 use crate::writes::Writes;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Store, UpdateError, UpdateErrorKind};
-use metrics::counter;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -128,10 +127,6 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Unavailable`] if the bucket cannot be reached.
     pub async fn open(nats: &Nats, bucket: &str, me: NodeRef, deadline: Duration) -> Result<Self, LeaseError> {
-        declare_counter!(
-            "tickwire_overwritten_leases_total",
-            "Leases found overwritten by something that is not a tickwire node"
-        );
         let end = Instant::now() + SETTLING;
         let bucket = loop {
             match nats.jetstream.get_key_value(bucket).await {
@@ -156,7 +151,7 @@ impl Leases {
                 Ok(LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false })
             }
             Err(LeaseError::Unreadable { key, revision, source }) => {
-                counter!("tickwire_overwritten_leases_total").increment(1);
+                metrics::OVERWRITTEN_LEASES.increment(1);
                 warn!(key, revision, %source, "lease overwritten by a foreign writer; its owner writes it again");
                 Ok(LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true })
             }

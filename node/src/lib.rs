@@ -7,6 +7,8 @@ pub(crate) mod nats_error;
 
 pub mod telemetry;
 
+pub mod metrics;
+
 pub mod shutdown;
 
 pub mod clock;

@@ -29,7 +29,6 @@ use crate::nats::{ConnectionHealth, NatsError};
 use crate::shutdown::panic_text;
 use dial::Dialer;
 use futures_util::FutureExt;
-use metrics::describe_counter;
 use owner::{LinkOwner, note};
 use rand::Rng;
 use shared::LinkShared;
@@ -89,7 +88,6 @@ impl Link {
         node: &str,
         standing: ConnectionHealth,
     ) -> Result<Self, NatsError> {
-        describe();
         let name = format!("{role}/{node}");
         let url = || config.url.clone();
         let dialer = Dialer::new(config, name.clone())
@@ -197,11 +195,4 @@ async fn watch(mut owner: LinkOwner, ended: CancellationToken) {
     }
     owner.shared.close();
     owner.standing.set_link(false);
-}
-
-fn describe() {
-    describe_counter!(
-        "tickwire_nats_dropped_messages_total",
-        "Messages from NATS that were dropped because too many bytes waited, by queue"
-    );
 }

@@ -12,15 +12,14 @@ mod follower;
 
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
-use crate::declare_counter;
 use crate::lease::{LeaseError, Leases};
 use crate::link::Subscriber;
+use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use crate::shutdown::Shutdown;
 use coordinator::Coordinator;
 use follower::Follower;
-use metrics::{describe_counter, describe_gauge, gauge};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +88,6 @@ impl Membership {
         member: Member,
         shutdown: &Shutdown,
     ) -> Result<Self, MembershipError> {
-        describe();
         let deadline = KV_DEADLINE.min(config.lease_ttl / 2);
         let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
         let (sender, view) = watch::channel(Arc::default());
@@ -165,17 +163,9 @@ fn names_of(view: &View) -> String {
 
 /// Sets the metrics of a new view.
 fn measure(view: &View) {
-    gauge!("tickwire_view_version").set(view.version as f64);
+    metrics::VIEW_VERSION.set(view.version as f64);
     for role in [Role::Router, Role::Gateway] {
         let members = view.members.iter().filter(|member| member.role == role).count();
-        gauge!("tickwire_view_members", "role" => role.as_str()).set(members as f64);
+        metrics::VIEW_MEMBERS.with(role.as_str()).set(members as f64);
     }
-}
-
-fn describe() {
-    declare_counter!("tickwire_beats_refused_total", "Membership beats refused because their content is not valid");
-    describe_counter!("tickwire_nats_events_total", "Events of the connections to NATS, by event");
-    describe_gauge!("tickwire_view_version", "The version of the member view that this node has");
-    describe_gauge!("tickwire_view_members", "The members of the view, by role");
-    describe_gauge!("tickwire_coordinator", "Whether this node is the coordinator");
 }

@@ -4,11 +4,10 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
-use crate::declare_counter;
 use crate::link::{Link, LinkError, Subscriber};
+use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
-use metrics::{counter, describe_gauge, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,8 +97,6 @@ pub fn announcement(node: NodeRef, role: Role, admin: String) -> NodeAnnouncemen
 /// # Errors
 /// When this node may not subscribe.
 pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Subscriber, LinkError> {
-    describe_gauge!("tickwire_namesakes", "Other nodes with the name of this one");
-    declare_counter!("tickwire_namesakes_refused_total", "Unreadable messages from nodes of the same name");
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
 }
 
@@ -125,7 +122,7 @@ pub async fn run(
                 match wire::decode(message.payload()) {
                     Ok(announcement) => namesakes.note(clock.now(), announcement),
                     Err(error) => {
-                        counter!("tickwire_namesakes_refused_total").increment(1);
+                        metrics::NAMESAKES_REFUSED.increment(1);
                         debug!(%error, "unreadable message from a node of the same name");
                     }
                 }
@@ -133,7 +130,7 @@ pub async fn run(
             () = drain.cancelled() => return announce(&nats, &NodeAnnouncement { draining: true, ..me }),
         }
         let now = clock.now();
-        gauge!("tickwire_namesakes").set(namesakes.others(now).count() as f64);
+        metrics::NAMESAKES.set(namesakes.others(now).count() as f64);
         let warning = namesakes.warning(now, &view.borrow());
         match &warning {
             Some((text, true)) => check.missing(text.clone()),

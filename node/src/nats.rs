@@ -11,13 +11,13 @@ pub use crate::nats_error::NatsError;
 
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
+use crate::metrics;
 use crate::names;
 use crate::writes::Writes;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use futures_util::StreamExt;
-use metrics::counter;
 use rand::Rng;
 use std::time::Duration;
 use tickwire_core::backoff::Backoff;
@@ -263,5 +263,5 @@ fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch
             "client_error"
         }
     };
-    counter!("tickwire_nats_events_total", "event" => label).increment(1);
+    metrics::NATS_EVENTS.with(label).increment(1);
 }

@@ -4,8 +4,8 @@
 //! stops, with the reason in the log. SIGTERM, SIGINT or a failure begins the drain, in which tasks finish their work
 //! and end. A second signal, or the end of the grace, begins the force, in which tasks drop their work.
 
+use crate::metrics;
 use futures_util::FutureExt;
-use metrics::{counter, describe_counter};
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -187,14 +187,9 @@ impl Shutdown {
 /// Runs the task of one connection. A panic is logged and counted, and ends only that connection.
 pub async fn contain(part: &'static str, work: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-        counter!("tickwire_connection_panics_total", "part" => part).increment(1);
+        metrics::CONNECTION_PANICS.with(part).increment(1);
         error!(part, panic = panic_text(&*panic), "connection ended by a panic; this is a bug, please report it");
     }
-}
-
-/// Registers the help texts of the metrics of this module.
-pub(crate) fn describe() {
-    describe_counter!("tickwire_connection_panics_total", "Connections that ended by a panic, by part");
 }
 
 /// The text of a panic.

@@ -9,7 +9,7 @@ use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
-use crate::{descriptors, http, namesake, ports, shutdown};
+use crate::{descriptors, metrics, namesake, ports};
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -97,8 +97,10 @@ impl Node {
         let me = NodeRef { id: NodeId::new(&name)?, nonce: Nonce(rand::rng().random()) };
         let descriptors = descriptors::raise();
         let metrics = Metrics::install(role.as_str(), &name)?;
-        http::describe();
-        shutdown::describe();
+        metrics::describe(metrics::OF_ALL);
+        if role == Role::Router {
+            metrics::describe(metrics::OF_ROUTERS);
+        }
         shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
         let readiness = Readiness::default();
         let check = readiness.register("nats");

@@ -3,11 +3,15 @@
 //! Logs go to standard error, and only the configuration decides what is logged. A JSON line has the node's role and
 //! name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered on a
 //! request to the admin server. Repeated warnings of a node become one line with a count.
+//! With the feature `console`, tokio-console can look at the tasks.
 
+#[cfg(feature = "console")]
+mod console;
 mod repeats;
 
 use crate::config::{LogConfig, LogFormat};
-use metrics::{describe_gauge, gauge};
+use crate::metrics;
+use ::metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use repeats::RepeatFilter;
 use std::fmt;
@@ -17,6 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{Event, Subscriber};
+#[cfg(feature = "console")]
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -82,7 +88,12 @@ pub fn init_logs(config: &LogConfig) -> Result<(), TelemetryError> {
 
 fn init(config: &LogConfig, role: &str, node: &str, once: Option<RepeatFilter>) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
-    let (logs, lines) = (tracing_subscriber::registry().with(filter), layer().with_writer(std::io::stderr));
+    let lines = layer().with_writer(std::io::stderr);
+    #[cfg(not(feature = "console"))]
+    let logs = tracing_subscriber::registry().with(filter);
+    // The console sees what the log leaves out, so that the filter is the log's alone.
+    #[cfg(feature = "console")]
+    let (logs, once) = (tracing_subscriber::registry().with(console::layer()), filter.and(once));
     match config.format {
         LogFormat::Json => {
             let lines = lines.fmt_fields(JsonFields::new()).event_format(Stamped::new(role, node));
@@ -123,22 +134,6 @@ where
     }
 }
 
-/// Describes a counter, and exports it as 0, so that its first count shows as growth. A counter with a label is
-/// exported for each of its values: `declare_counter!("name", "help", "reason" => ["lost", "late"])`.
-#[macro_export]
-macro_rules! declare_counter {
-    ($name:literal, $help:expr $(,)?) => {{
-        ::metrics::describe_counter!($name, $help);
-        ::metrics::counter!($name).increment(0);
-    }};
-    ($name:literal, $help:expr, $label:literal => $values:expr $(,)?) => {{
-        ::metrics::describe_counter!($name, $help);
-        for value in $values {
-            ::metrics::counter!($name, $label => value).increment(0);
-        }
-    }};
-}
-
 /// The metrics of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -165,12 +160,10 @@ impl Metrics {
                 installed.insert(handle).clone()
             }
         };
-        describe_gauge!("tickwire_build_info", "The version, role and name of this node; always 1");
         let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("role", role.into()), ("node", node.into())];
-        gauge!("tickwire_build_info", &labels).set(1.0);
-        describe_gauge!("tickwire_process_start_time_seconds", "When the node started, in seconds since 1970");
+        metrics::BUILD_INFO.labelled(labels.iter().map(Label::from).collect()).set(1.0);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        gauge!("tickwire_process_start_time_seconds").set(started.as_secs_f64());
+        metrics::PROCESS_START_TIME_SECONDS.set(started.as_secs_f64());
         Ok(Self { handle })
     }
 
@@ -238,16 +231,27 @@ mod tests {
     fn metrics_have_build_info_and_the_configured_buckets() {
         let metrics = Metrics::install("router", "r1").unwrap();
         Metrics::install("gateway", "g1").unwrap();
-        metrics::histogram!("tickwire_test_lag_seconds").record(0.002);
-        metrics::histogram!("tickwire_test_size_bytes").record(5000.0);
-        metrics::histogram!("tickwire_test_events").record(7.0);
-        declare_counter!("tickwire_test_plain_total", "A counter");
-        declare_counter!("tickwire_test_labelled_total", "A counter by reason", "reason" => ["lost", "late"]);
+        fn reasons() -> Vec<&'static str> {
+            vec!["lost", "late"]
+        }
+        crate::metrics! {
+            TESTED:
+            histogram LAG = "tickwire_test_lag_seconds", "Seconds";
+            histogram SIZE = "tickwire_test_size_bytes", "Bytes";
+            histogram EVENTS = "tickwire_test_events", "Events";
+            counter PLAIN = "tickwire_test_plain_total", "A counter";
+            counter LABELLED by "reason" of reasons = "tickwire_test_labelled_total", "A counter by reason";
+        }
+        metrics::describe(TESTED);
+        LAG.record(0.002);
+        SIZE.record(5000.0);
+        EVENTS.record(7.0);
         let text = metrics.render();
         let version = env!("CARGO_PKG_VERSION");
         for line in [
             format!("tickwire_build_info{{version=\"{version}\",role=\"router\",node=\"r1\"}} 1"),
             format!("tickwire_build_info{{version=\"{version}\",role=\"gateway\",node=\"g1\"}} 1"),
+            "# HELP tickwire_test_plain_total A counter".to_owned(),
             "tickwire_test_plain_total 0".to_owned(),
             "tickwire_test_labelled_total{reason=\"late\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.001\"} 0".to_owned(),

@@ -9,6 +9,7 @@
 //! the message's header block in base64, because the block may hold any bytes; the headers that could be read are
 //! copied as well. A block that is too large for a header is put before the payload.
 
+use crate::metrics;
 use crate::reader::{MessageHeaders, StreamMessage};
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
@@ -16,11 +17,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use metrics::counter;
 use std::time::Duration;
-use tickwire_core::event::decode::{Reason, Undecodable};
+use tickwire_core::event::decode::Undecodable;
 use tickwire_core::ids::EpochId;
-use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, sleep};
@@ -79,14 +78,14 @@ async fn post_one(nats: &Nats, epoch_id: EpochId, dead_letter: DeadLetter) {
         }
         let failure = match published {
             Ok(Ok(_)) => {
-                counter!("tickwire_dead_letters_total", "reason" => reason).increment(1);
+                metrics::DEAD_LETTERS.with(reason).increment(1);
                 return;
             }
             Ok(Err(failure)) => failure.to_string(),
             Err(late) => late.to_string(),
         };
         if Instant::now() + PAUSE >= end {
-            counter!("tickwire_dead_letters_lost_total", "reason" => reason).increment(1);
+            metrics::DEAD_LETTERS_LOST.with(reason).increment(1);
             let (seq, detail) = (dead_letter.message.seq, &dead_letter.refusal.detail);
             error!(reason, %seq, detail, failure, "a dead letter was not stored; the message stays in the stream");
             return;
@@ -149,24 +148,11 @@ fn one_line(text: &str, most: usize) -> String {
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-pub(crate) fn describe() {
-    let reasons = || Reason::ALL.iter().map(|reason| reason.as_str());
-    declare_counter!(
-        "tickwire_dead_letters_total",
-        "Messages stored as dead letters, by reason",
-        "reason" => reasons()
-    );
-    declare_counter!(
-        "tickwire_dead_letters_lost_total",
-        "Dead letters that could not be stored, by reason; the messages stay in the stream of events",
-        "reason" => reasons()
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tickwire_core::event::Timestamp;
+    use tickwire_core::event::decode::Reason;
     use tickwire_core::ids::Seq;
 
     fn held(subject: &[u8], headers: &[u8], payload: usize) -> StreamMessage {

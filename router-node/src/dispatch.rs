@@ -6,15 +6,15 @@
 
 pub(crate) mod pack;
 
+use crate::metrics;
+use ::metrics::Histogram;
 use bytes::Bytes;
-use metrics::{Histogram, counter, describe_histogram, histogram};
 use std::time::Duration;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Epoch, NodeRef};
 use tickwire_core::wire;
 use tickwire_node::clock::wall_clock;
-use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -44,13 +44,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     pub(crate) fn new(nats: Nats, me: NodeRef) -> Self {
-        describe();
-        Self {
-            nats,
-            me,
-            lag: histogram!("tickwire_router_lag_seconds"),
-            size: histogram!("tickwire_router_batch_bytes"),
-        }
+        Self { nats, me, lag: metrics::LAG_SECONDS.series(), size: metrics::BATCH_BYTES.series() }
     }
 
     /// Publishes sections to one gateway, in as many messages as necessary.
@@ -63,7 +57,7 @@ impl Dispatcher {
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         for batch in pack::batches(&self.me, epoch, sections, self.nats.client.max_payload()) {
             if let Err(reason) = self.publish(&subject, &batch).await {
-                counter!("tickwire_router_batches_lost_total").increment(1);
+                metrics::BATCHES_LOST.increment(1);
                 warn!(%gateway, reason, "batch not published; the gateway will see a gap");
             }
         }
@@ -75,7 +69,7 @@ impl Dispatcher {
         let publish = self.nats.client.publish(subject.to_owned(), bytes.into());
         let published = timeout(DEADLINE, publish).await.map_err(|late| late.to_string())?;
         published.map_err(|error| error.to_string())?;
-        counter!("tickwire_router_batches_total").increment(1);
+        metrics::BATCHES.increment(1);
         Ok(())
     }
 
@@ -84,14 +78,4 @@ impl Dispatcher {
         let client = self.nats.client.clone();
         async move { matches!(timeout(DEADLINE, client.flush()).await, Ok(Ok(()))) }
     }
-}
-
-fn describe() {
-    declare_counter!("tickwire_router_batches_total", "Batches published to gateways");
-    declare_counter!("tickwire_router_batches_lost_total", "Batches that could not be published");
-    describe_histogram!("tickwire_router_batch_bytes", "The sizes of batches");
-    describe_histogram!(
-        "tickwire_router_lag_seconds",
-        "The time from when the stream stored an event until it was published to a gateway"
-    );
 }

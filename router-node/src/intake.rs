@@ -30,19 +30,18 @@ mod trouble;
 use crate::checkpoint::{Checkpoint, Mark};
 use crate::dead_letters;
 use crate::decode::{Decoder, Readable};
+use crate::metrics;
 use crate::reader::leader;
 use crate::reader::pull::{Pull, PullPlan, PulledMessage};
 use crate::source::{Source, Tenure};
 use crate::walk::Walker;
 use chunk::Chunk;
 use lateness::Lateness;
-use metrics::{counter, describe_counter};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::coverage::builder::{Contiguity, Delivered};
 use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::{EpochId, NodeRef, Seq};
-use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -172,7 +171,7 @@ impl Intake {
                 }
                 _ => {}
             }
-            counter!("tickwire_router_intake_restarts_total", "cause" => trouble.label()).increment(1);
+            metrics::INTAKE_RESTARTS.with(trouble.label()).increment(1);
             warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "reading anew");
             self.attempts += 1;
             tokio::select! {
@@ -327,7 +326,7 @@ impl Intake {
         let found = leader::first_after(&context.nats, &context.decoder.stream, before.last, &filter).await;
         let Some(held) = found.map_err(IntakeTrouble::Failed)? else { return Ok(()) };
         warn!(source = %self.tenure.source, seq = %held.seq, "read in another way what consumers have failed at");
-        counter!("tickwire_router_rescued_messages_total").increment(1);
+        metrics::RESCUED_MESSAGES.increment(1);
         let mut read = Chunk::default();
         self.reading.last = held.seq;
         read.take(&context.decoder, held);
@@ -360,21 +359,4 @@ async fn reconnection(connected: &mut watch::Receiver<bool>) {
         }
     }
     std::future::pending().await
-}
-
-pub(crate) fn describe() {
-    describe_counter!("tickwire_router_messages_total", "Messages read from the stream, by what they are");
-    describe_counter!("tickwire_router_intake_restarts_total", "Consumers made anew, by cause");
-    declare_counter!(
-        "tickwire_router_rescued_messages_total",
-        "Messages read one by one from the leader of the stream, because consumers had failed at them"
-    );
-    declare_counter!(
-        "tickwire_router_skipped_ranges_total",
-        "Ranges that retention removed before they were read; gateways see each as a gap"
-    );
-    declare_counter!(
-        "tickwire_router_unwalked_ranges_total",
-        "Ranges that were late and of which it is not known whether anything is missing: the stream could not be walked"
-    );
 }

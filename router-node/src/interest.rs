@@ -1,7 +1,7 @@
 //! Interest messages of gateways, on their way to the engine: deltas and beats as they arrive, and snapshots, which the
 //! engine requests when it sees that a delta was missed.
 
-use metrics::{counter, describe_counter};
+use crate::metrics;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,6 @@ use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::table::{InterestRefused, SharedInterest, TableLimits};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
-use tickwire_node::declare_counter;
 use tickwire_node::link::{LinkError, Status, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -94,7 +93,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
     match wire::decode(payload) {
         Ok(message) => Some(message),
         Err(error) => {
-            counter!("tickwire_router_interest_refused_total", "reason" => "unreadable").increment(1);
+            metrics::INTEREST_REFUSED.with("unreadable").increment(1);
             debug!(%error, "unreadable interest message refused");
             None
         }
@@ -107,7 +106,7 @@ pub(crate) async fn request_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u3
     if attempt > 0 {
         sleep(Duration::from_millis(SNAPSHOT_BACKOFF.after(attempt))).await;
     }
-    counter!("tickwire_router_snapshot_requests_total").increment(1);
+    metrics::SNAPSHOT_REQUESTS.increment(1);
     match timeout(SNAPSHOT_DEADLINE, collect(nats, gateway)).await {
         Ok(Ok(parts)) => Some(parts),
         Ok(Err(reason)) => {
@@ -153,14 +152,6 @@ async fn collect(nats: &Nats, gateway: &NodeRef) -> Result<Vec<SnapshotPart>, St
 
 /// Logs and counts a refused interest message.
 pub(crate) fn note_refused(gateway: &NodeRef, refused: InterestRefused) {
-    counter!("tickwire_router_interest_refused_total", "reason" => refused.as_str()).increment(1);
+    metrics::INTEREST_REFUSED.with(refused.as_str()).increment(1);
     warn!(%gateway, reason = refused.as_str(), "interest message of a gateway refused");
-}
-
-pub(crate) fn describe() {
-    describe_counter!(
-        "tickwire_router_interest_refused_total",
-        "Interest messages of gateways that were refused, by reason"
-    );
-    declare_counter!("tickwire_router_snapshot_requests_total", "Requests to gateways for their whole interest");
 }

@@ -20,7 +20,8 @@
 //! ticks      a small message per partition now and then, which takes the same way
 //! ```
 //!
-//! What NATS does not store is watched by `tickwire_node::storage::watch`, which is started here.
+//! `metrics` declares what all of them count. What NATS does not store is watched by `tickwire_node::storage::watch`,
+//! which is started here.
 
 pub(crate) mod checkpoint;
 mod dead_letters;
@@ -31,6 +32,7 @@ mod engine;
 mod heartbeats;
 mod intake;
 mod interest;
+mod metrics;
 mod ownership;
 mod reader;
 mod replay;
@@ -99,9 +101,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, RunErr
 /// Whatever is missing first, with what to do about it.
 pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartError> {
     let node = Node::start(config, Role::Router, shutdown).await?;
-    intake::describe();
-    interest::describe();
-    crate::dead_letters::describe();
+    tickwire_node::metrics::describe(metrics::ALL);
 
     let part = |part: &'static str| move |reason: String| StartError::Part { part, reason };
     let partitions =

@@ -26,10 +26,10 @@ pub use placement::{PlacementTiming, SourceProgress, WriteOutcome};
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineReport, Order, SourceCheckpoints};
+use crate::metrics;
 use crate::source::{Source, Tenure};
 use crate::stream::{Expected, StreamFacts, StreamLook};
 use continuity::{Continuity, ContinuityResult};
-use metrics::counter;
 use placement::{Placement, PlacementAction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -200,7 +200,7 @@ impl Ownership {
                 PlacementAction::Disown(tenure) => {
                     warn!(source = %tenure.source, "another router has taken the lease");
                     self.log_end(now, tenure, "taken", None);
-                    counter!("tickwire_router_leases_lost_total").increment(1);
+                    metrics::LEASES_LOST.increment(1);
                     OwnershipTask::Order(Order::Disown(tenure))
                 }
                 PlacementAction::Release(tenures) => {
@@ -313,7 +313,7 @@ impl Ownership {
             ContinuityResult::Recheck => self.check_after(now, CHECK_RETRY),
             ContinuityResult::Begin { known, before } => {
                 error!(epoch = %known, %before, "NATS has lost events that were read from the stream");
-                counter!("tickwire_router_stream_losses_total").increment(1);
+                metrics::STREAM_LOSSES.increment(1);
                 self.tasks.push(OwnershipTask::Begin { known, before });
             }
         }

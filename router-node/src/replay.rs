@@ -18,11 +18,11 @@ mod worker;
 
 use crate::decode::Decoder;
 use crate::interest::InterestInquiry;
+use crate::metrics;
 use crate::walk::Walker;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use metrics::{counter, describe_counter, describe_histogram};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,6 @@ use tickwire_core::placement::View;
 use tickwire_core::replay::{ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::config::RouterConfig;
-use tickwire_node::declare_counter;
 use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -109,7 +108,6 @@ impl QueuedReplay {
 impl ReplayService {
     /// Takes requests from now on, with the other routers.
     pub(crate) async fn subscribe(setup: ReplaySetup) -> Result<Self, StartError> {
-        describe();
         let ReplaySetup { nats, me, .. } = &setup;
         let mine = names::replay_of(me.id.as_str(), &me.nonce.to_string());
         let failed = |subject: &str, error: LinkError| StartError::Part {
@@ -225,9 +223,9 @@ fn with_mates(first: QueuedReplay, waiting: &mut VecDeque<QueuedReplay>) -> Vec<
 /// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And so
 /// is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
 fn read(message: &NatsMessage) -> Option<QueuedReplay> {
-    counter!("tickwire_router_replay_requests_total").increment(1);
+    metrics::REPLAY_REQUESTS.increment(1);
     let refused = |reason: &'static str| {
-        counter!("tickwire_router_replays_refused_total", "reason" => reason).increment(1);
+        metrics::REPLAYS_REFUSED.with(reason).increment(1);
         None
     };
     let request: ReplayRequest = match wire::decode(message.payload()) {
@@ -249,21 +247,6 @@ fn read(message: &NatsMessage) -> Option<QueuedReplay> {
 fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
     let ask = names::parse_replayed(reply);
     ask.is_some_and(|ask| names::replayed(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
-}
-
-fn describe() {
-    declare_counter!("tickwire_router_replay_requests_total", "Requests for replays that came to this router");
-    describe_counter!("tickwire_router_replays_total", "Answers, by how much of the range they cover");
-    describe_counter!("tickwire_router_replays_refused_total", "Requests for replays that were refused, by reason");
-    declare_counter!("tickwire_router_replay_messages_total", "Messages of the stream read again for replays");
-    declare_counter!("tickwire_router_replay_events_total", "Events in answers");
-    declare_counter!("tickwire_router_replay_bytes_total", "Bytes of events in answers");
-    declare_counter!("tickwire_router_replay_parts_lost_total", "Messages of answers that could not be published");
-    declare_counter!(
-        "tickwire_router_replays_unproved_total",
-        "Passes whose messages were not claimed because another server leads the stream than the one that was read"
-    );
-    describe_histogram!("tickwire_router_replay_seconds", "From the begin of a replay until it was answered");
 }
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 //! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only then
 //! can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
+use crate::metrics;
 use crate::reader::pace::ReplayPace;
 use crate::reader::range::{DirectReader, RangeError};
 use crate::stream::{StreamError, StreamFacts, StreamView};
-use metrics::counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
 use tickwire_core::ids::{EpochId, Seq};
-use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -86,11 +85,6 @@ struct WalkedStream {
 impl Walker {
     /// Over the connection that replays are read by.
     pub(crate) fn new(nats: Nats, stream: String) -> Arc<Self> {
-        declare_counter!(
-            "tickwire_router_missing_messages_total",
-            "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once"
-        );
-        declare_counter!("tickwire_router_walked_messages_total", "Messages looked at to see whether any is missing");
         let known = WalkedStream { whole: Completeness::default(), of: None, connected: nats.connected() };
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
@@ -147,7 +141,7 @@ impl Walker {
                 break;
             }
         }
-        counter!("tickwire_router_walked_messages_total").increment(count);
+        metrics::WALKED_MESSAGES.increment(count);
         let now = StreamView::look(&self.nats, &self.stream).await?;
         let has_moved = now.leader != before.leader || now.facts.epoch_id != before.facts.epoch_id;
         if has_moved || !reader.proof().holds(&now) {
@@ -194,7 +188,7 @@ impl WalkedStream {
 
     fn take(&mut self, walk: Walk, facts: &StreamFacts) {
         for MissingRange { after, through } in self.whole.take(walk, facts.removed()) {
-            counter!("tickwire_router_missing_messages_total").increment(through.0 - after.0);
+            metrics::MISSING_MESSAGES.increment(through.0 - after.0);
             error!(
                 %after,
                 %through,

@@ -6,11 +6,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use metrics::counter;
+use crate::metrics;
 use serde_json::json;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
-use tickwire_node::declare_counter;
 use tickwire_node::direct::DirectAnswer;
 use tickwire_node::link::{LinkError, NatsMessage};
 use tickwire_node::names;
@@ -57,14 +56,10 @@ impl Finder {
 
 fn ended(ended: Result<(Id, Option<Seq>), JoinError>) -> (Id, Option<Seq>) {
     ended.unwrap_or_else(|failure| {
-        counter!("tickwire_gateway_failed_searches_total").increment(1);
+        metrics::FAILED_SEARCHES.increment(1);
         error!(%failure, "search for a time panicked; this is a bug, please report it");
         (failure.id(), None)
     })
-}
-
-pub(crate) fn describe() {
-    declare_counter!("tickwire_gateway_failed_searches_total", "Searches for a time that panicked");
 }
 
 /// The sequence of the last message that was stored before `time`, on any server with a replica of the stream. Missing

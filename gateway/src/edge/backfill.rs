@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use metrics::counter;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::replay::Purpose;
-use tickwire_node::declare_counter;
 
 use super::Edge;
 use crate::backfill::cohorts::CohortProgress;
 use crate::backfill::ranges::BackfillRanges;
 use crate::messages::{BackfillChunk, FromEdge, SessionId};
+use crate::metrics;
 
 impl Edge {
     pub(super) fn take_backfill(&mut self, now: Millis, session: SessionId, ranges: BackfillRanges) {
@@ -29,7 +28,7 @@ impl Edge {
         let sessions = match seq {
             Some(_) => self.searches.found(time),
             None => {
-                counter!("tickwire_gateway_unanswered_searches_total").increment(1);
+                metrics::UNANSWERED_SEARCHES.increment(1);
                 self.searches.unanswered(now, time, self.connection.is_up)
             }
         };
@@ -43,7 +42,7 @@ impl Edge {
     /// Begins the cohorts that are due, and asks for what they lack.
     pub(super) fn backfill(&mut self, now: Millis) {
         for (cohort, sessions) in self.cohorts.begin(now, self.log.revision()) {
-            counter!("tickwire_gateway_gatherings_total").increment(1);
+            metrics::GATHERINGS.increment(1);
             for (number, shard) in (0..).zip(&mut self.shards) {
                 let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
                 shard.say(FromEdge::Gathered(cohort, mine.collect()));
@@ -68,7 +67,7 @@ impl Edge {
             let events =
                 |step: &CoverageEvent<_>| if let CoverageEvent::Apply { events, .. } = step { events.len() } else { 0 };
             let count: usize = steps.steps.iter().map(events).sum();
-            counter!("tickwire_gateway_past_events_total").increment(count as u64);
+            metrics::PAST_EVENTS.increment(count as u64);
             let chunk = (!steps.steps.is_empty()).then(|| Arc::new(BackfillChunk { cohort, steps }));
             for shard in &mut self.shards {
                 if let Some(chunk) = &chunk {
@@ -81,14 +80,4 @@ impl Edge {
         }
         is_any
     }
-}
-
-pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_gatherings_total", "Cohorts of sessions whose backfill has begun");
-    declare_counter!("tickwire_gateway_catch_up_asks_total", "Requests for replays made for cohorts");
-    declare_counter!(
-        "tickwire_gateway_unanswered_searches_total",
-        "Searches for a time that NATS did not answer; each is repeated"
-    );
-    declare_counter!("tickwire_gateway_past_events_total", "Events received for cohorts");
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::subject::Subject;
-use metrics::counter;
 use tickwire_core::ids::Millis;
 use tickwire_node::clock::{Clock, Turns};
 use tickwire_node::link::{NatsMessage, Status};
@@ -20,6 +19,7 @@ use tracing::debug;
 use super::inputs::{FloodableInput, Inputs};
 use super::{Edge, NatsConnection, Outgoing};
 use crate::backfill::bisection::{Finder, find};
+use crate::metrics;
 
 /// How long a message to NATS may wait for space in the send buffer while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -42,7 +42,6 @@ pub(crate) struct Driver {
 impl Driver {
     /// A task for this edge, which searches for times in this stream. `stopped` is why NATS does not store events.
     pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
-        super::describe();
         Self { edge, nats, stream, stopped, clock: Clock::start(), finder: Finder::default() }
     }
 
@@ -94,7 +93,7 @@ impl Driver {
             self.send().await;
             self.search();
             if turns.just_taken().is_some_and(|begun| self.edge.next_turn() <= begun) {
-                counter!("tickwire_gateway_vain_turns_total").increment(1);
+                metrics::VAIN_TURNS.increment(1);
                 debug!("deadline still due after a turn");
             }
         }
@@ -147,7 +146,7 @@ impl Driver {
                 (true, None) => {}
                 (false, Some(ask)) => self.edge.unsent(self.now(), ask),
                 (false, None) => {
-                    counter!("tickwire_gateway_unpublished_total", "reason" => "no_room").increment(1);
+                    metrics::UNPUBLISHED.with("no_room").increment(1);
                     debug!("send buffer full, message to routers dropped; the next beat repairs it");
                 }
             }

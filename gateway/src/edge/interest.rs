@@ -3,18 +3,17 @@
 
 use std::borrow::Cow;
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::ids::Millis;
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::placement::Role;
 use tickwire_core::wire;
-use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tracing::error;
 
 use super::upstream::Outage;
 use super::{Edge, Outgoing, refused};
+use crate::metrics;
 
 /// The largest part of a snapshot, in bytes.
 const PART_BYTES: usize = 128 * 1024;
@@ -33,7 +32,7 @@ impl Edge {
         else {
             return;
         };
-        counter!("tickwire_gateway_snapshots_total").increment(1);
+        metrics::SNAPSHOTS.increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {
             self.publish(Cow::Owned(reply.to_owned()), &part);
         }
@@ -48,10 +47,10 @@ impl Edge {
     pub(super) fn cut(&mut self, now: Millis) {
         self.cut_at = None;
         if let Some(delta) = self.log.cut(now) {
-            gauge!("tickwire_gateway_interest_revision").set(delta.revision.0 as f64);
-            gauge!("tickwire_gateway_interest_bytes").set(self.log.bytes() as f64);
+            metrics::INTEREST_REVISION.set(delta.revision.0 as f64);
+            metrics::INTEREST_BYTES.set(self.log.bytes() as f64);
             if delta.encoded() > self.at_most(DELTA_BYTES) {
-                counter!("tickwire_gateway_large_deltas_total").increment(1);
+                metrics::LARGE_DELTAS.increment(1);
                 return self.beat(now);
             }
             self.beat_at = self.beat_at.min(now.plus(LAG));
@@ -66,7 +65,7 @@ impl Edge {
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
         self.publish(Cow::Borrowed(names::GATEWAY_BEAT), &beat);
         let outage = self.outage(now);
-        gauge!("tickwire_gateway_silent_partitions").set(outage.map_or(0, |outage| outage.silent()) as f64);
+        metrics::SILENT_PARTITIONS.set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {
             (Some(bytes), _) => {
                 let most = self.connection.max_payload;
@@ -88,7 +87,7 @@ impl Edge {
         };
         let (size, most) = (payload.len(), self.connection.max_payload);
         if size > most {
-            counter!("tickwire_gateway_unpublished_total", "reason" => "too_large").increment(1);
+            metrics::UNPUBLISHED.with("too_large").increment(1);
             error!(%subject, size, most, "message to routers exceeds max_payload of the NATS server, not sent");
             self.too_large = Some(size);
             return;
@@ -105,15 +104,6 @@ impl Edge {
 fn is_routers(reply: &str) -> bool {
     let inbox = reply.strip_prefix(&names::inbox(Role::Router.as_str())).and_then(|rest| rest.strip_prefix('.'));
     inbox.is_some_and(names::is_token)
-}
-
-pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_snapshots_total", "Snapshots of interest sent to routers");
-    declare_counter!("tickwire_gateway_large_deltas_total", "Changes of interest too large for a delta");
-    describe_counter!("tickwire_gateway_unpublished_total", "Messages to routers that were not sent, by reason");
-    describe_gauge!("tickwire_gateway_interest_bytes", "Largest size of the interest in messages to routers, in bytes");
-    describe_gauge!("tickwire_gateway_interest_revision", "The revision of the interest that was last sent to routers");
-    describe_gauge!("tickwire_gateway_silent_partitions", "Partitions that no router reports anything of");
 }
 
 #[cfg(test)]

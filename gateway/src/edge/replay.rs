@@ -5,20 +5,19 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use metrics::{counter, describe_gauge, describe_histogram, gauge, histogram};
-use tickwire_core::coverage::{Ask, CoverageEvent, GapReason, Repaired};
+use tickwire_core::coverage::{Ask, CoverageEvent, Repaired};
 use tickwire_core::ids::{Millis, NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::placement::{Role, View};
 use tickwire_core::replay::{Purpose, ReplayInterest, ReplayRequest};
 use tickwire_core::wire;
-use tickwire_node::declare_counter;
 use tickwire_node::names;
 use tracing::{debug, info, warn};
 
 use super::{Edge, Outgoing, refused};
 use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
+use crate::metrics;
 
 /// The most entries of an interest that a request contains. A larger interest is named by its revision.
 pub(super) const CARRIED_ENTRIES: usize = 64;
@@ -35,16 +34,16 @@ impl Edge {
             self.ask(now, &ask, request);
         }
         for Repaired { partition, from, through, lasted, asks } in self.coverage.repaired() {
-            counter!("tickwire_gateway_gaps_repaired_total").increment(1);
-            histogram!("tickwire_gateway_repair_seconds").record(lasted as f64 / 1000.0);
+            metrics::GAPS_REPAIRED.increment(1);
+            metrics::REPAIR_SECONDS.record(lasted as f64 / 1000.0);
             info!(%partition, %from, %through, asks, milliseconds = lasted, "gap repaired");
         }
     }
 
     /// Updates the metrics of open gaps.
     pub(super) fn publish_gap_metrics(&self) {
-        gauge!("tickwire_gateway_open_gaps").set(self.open_gaps() as f64);
-        gauge!("tickwire_gateway_held_bytes").set(self.coverage.held_bytes() as f64);
+        metrics::OPEN_GAPS.set(self.open_gaps() as f64);
+        metrics::HELD_BYTES.set(self.coverage.held_bytes() as f64);
     }
 
     /// The number of partitions with an open gap.
@@ -65,8 +64,8 @@ impl Edge {
     /// The request was sent.
     pub(crate) fn sent(ask: u64) {
         match Cohorts::is_cohort_ask(ask) {
-            true => counter!("tickwire_gateway_catch_up_asks_total").increment(1),
-            false => counter!("tickwire_gateway_replays_asked_total").increment(1),
+            true => metrics::CATCH_UP_ASKS.increment(1),
+            false => metrics::REPLAYS_ASKED.increment(1),
         }
     }
 
@@ -124,7 +123,7 @@ pub(super) fn note(step: &CoverageEvent<Arc<Delivery>>) {
     match step {
         CoverageEvent::Gap { partition, from, through, reason } => {
             let reason = reason.as_str();
-            counter!("tickwire_gateway_gaps_total", "reason" => reason).increment(1);
+            metrics::GAPS.with(reason).increment(1);
             warn!(%partition, %from, %through, reason, "gap reported to clients");
         }
         CoverageEvent::Reset { former: Some(former), epoch } => {
@@ -133,19 +132,6 @@ pub(super) fn note(step: &CoverageEvent<Arc<Delivery>>) {
         }
         CoverageEvent::Reset { former: None, .. } | CoverageEvent::Adopt { .. } | CoverageEvent::Apply { .. } => {}
     }
-}
-
-pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_replays_asked_total", "Requests for replays, sent to the routers");
-    declare_counter!(
-        "tickwire_gateway_gaps_total",
-        "Ranges of a partition that no router could give, by reason",
-        "reason" => GapReason::ALL.map(GapReason::as_str)
-    );
-    declare_counter!("tickwire_gateway_gaps_repaired_total", "Gaps closed by replays");
-    describe_gauge!("tickwire_gateway_open_gaps", "Partitions with an open gap");
-    describe_gauge!("tickwire_gateway_held_bytes", "Approximate size of the events that wait behind gaps, in bytes");
-    describe_histogram!("tickwire_gateway_repair_seconds", "Time from the detection of a gap until a replay closed it");
 }
 
 #[cfg(test)]

@@ -4,18 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use metrics::{counter, describe_counter};
 use tickwire_core::coverage::SectionOutcome;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::wire;
-use tickwire_node::declare_counter;
 
 use super::{Edge, refused};
 use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
+use crate::metrics;
 
 impl Edge {
     pub(crate) fn take_batch(&mut self, now: Millis, payload: &[u8]) {
@@ -23,7 +22,7 @@ impl Edge {
             Ok(batch) => batch,
             Err(error) => return refused(&error),
         };
-        counter!("tickwire_gateway_batches_total").increment(1);
+        metrics::BATCHES.increment(1);
         let epoch = batch.epoch();
         for section in batch.sections {
             let (partition, through) = (section.partition, section.through);
@@ -38,14 +37,14 @@ impl Edge {
             };
             let events = section.events.len() as u64;
             let offered = self.coverage.offer(now, epoch, section, &mut self.steps);
-            counter!("tickwire_gateway_sections_total", "outcome" => label(offered)).increment(1);
-            counter!("tickwire_gateway_received_events_total").increment(events);
+            metrics::SECTIONS.with(label(offered)).increment(1);
+            metrics::RECEIVED_EVENTS.increment(events);
         }
     }
 
     /// The NATS server answers that no router is subscribed to the subject of this ask.
     pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
-        counter!("tickwire_gateway_replay_answers_total", "outcome" => "nobody").increment(1);
+        metrics::REPLAY_ANSWERS.with("nobody").increment(1);
         match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.refused(now, ask),
             false => self.coverage.refused(now, ask, &mut self.steps),
@@ -62,8 +61,8 @@ impl Edge {
         let (part, reason) = match part {
             ReplayPart::Events(section) => match decode_section(section) {
                 Ok(section) => {
-                    counter!("tickwire_gateway_replayed_events_total").increment(section.events.len() as u64);
-                    counter!("tickwire_gateway_replayed_bytes_total").increment(payload.len() as u64);
+                    metrics::REPLAYED_EVENTS.increment(section.events.len() as u64);
+                    metrics::REPLAYED_BYTES.increment(payload.len() as u64);
                     (ReplayPart::Events(section), None)
                 }
                 Err(error) => return refused(&error),
@@ -80,7 +79,7 @@ impl Edge {
             false => self.coverage.answer(now, ask, answer, &mut self.steps),
         };
         let outcome = reason.unwrap_or(label(offered));
-        counter!("tickwire_gateway_replay_answers_total", "outcome" => outcome).increment(1);
+        metrics::REPLAY_ANSWERS.with(outcome).increment(1);
     }
 }
 
@@ -103,16 +102,4 @@ fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wir
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
     Ok(Section { partition, revision, prev, through, events })
-}
-
-pub(super) fn describe() {
-    declare_counter!("tickwire_gateway_batches_total", "Batches from routers");
-    describe_counter!("tickwire_gateway_sections_total", "Sections of batches, by outcome");
-    declare_counter!("tickwire_gateway_received_events_total", "Events in sections, duplicates included");
-    describe_counter!(
-        "tickwire_gateway_replay_answers_total",
-        "Messages that answer requests for replays, by outcome or reason of the refusal"
-    );
-    declare_counter!("tickwire_gateway_replayed_events_total", "Events in answers of replays, duplicates included");
-    declare_counter!("tickwire_gateway_replayed_bytes_total", "Bytes of answers with events");
 }

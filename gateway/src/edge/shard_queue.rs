@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::counter;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::ids::Partition;
-use tickwire_node::declare_counter;
 use tracing::{debug, info, warn};
 
 use crate::byte_queue::Sender;
 use crate::messages::{FromEdge, SharedCoverageEvents, SkippedRange, ToShard};
+use crate::metrics;
 
 /// The queue to one shard.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ impl ShardQueue {
         }
         if self.is_behind && may_skip {
             let events = self.skipped.add(&steps.steps);
-            counter!("tickwire_gateway_shard_skipped_events_total").increment(events);
+            metrics::SHARD_SKIPPED_EVENTS.increment(events);
         } else {
             self.say(FromEdge::Steps(Arc::clone(steps)));
         }
@@ -106,13 +105,6 @@ impl SkippedRanges {
     fn take(&mut self) -> Vec<SkippedRange> {
         std::mem::take(&mut self.0).into_values().collect()
     }
-}
-
-pub(super) fn describe() {
-    declare_counter!(
-        "tickwire_gateway_shard_skipped_events_total",
-        "Events skipped because a shard was too far behind; its clients are notified of a gap"
-    );
 }
 
 #[cfg(test)]

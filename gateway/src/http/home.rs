@@ -7,13 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use metrics::{counter, describe_counter};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
 use tickwire_node::clock::wall_clock;
 
 use crate::auth::{AuthError, Credentials};
 use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors, offered_credentials, read_query};
+use crate::metrics;
 
 /// When to ask again if no gateway is known, in seconds.
 const RETRY_SECONDS: u32 = 1;
@@ -37,7 +37,7 @@ pub(crate) async fn connect(
     let found = find(&front, query, &headers);
     let mut response = found.map_or_else(HttpRefusal::into_response, |home| Json(home).into_response());
     let status = response.status();
-    counter!("tickwire_gateway_home_requests_total", "status" => status.as_u16().to_string()).increment(1);
+    metrics::HOME_REQUESTS.with(status.as_u16().to_string()).increment(1);
     cors::tell(&front, &headers, &mut response);
     response
 }
@@ -62,11 +62,4 @@ fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Resu
     };
     let url = front.connect_url.replace(PLACEHOLDER, home.id.as_str());
     Ok(Home { gateway: home.id.clone(), url })
-}
-
-pub(crate) fn describe() {
-    describe_counter!(
-        "tickwire_gateway_home_requests_total",
-        "Requests for a user's home gateway, by status of the answer"
-    );
 }

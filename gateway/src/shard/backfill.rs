@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Epoch, Millis, Partition, Seq};
@@ -13,7 +12,6 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::since::Since;
 use tickwire_core::protocol::{CaughtUp, Gap, Id, ServerFrame};
 use tickwire_node::clock::millis;
-use tickwire_node::declare_counter;
 
 use super::Shard;
 use super::gaps::gap;
@@ -21,6 +19,7 @@ use crate::backfill::ranges::BackfillRanges;
 use crate::backfill::request::{Backfill, BackfillAction, BackfillTarget};
 use crate::delivery::Delivery;
 use crate::messages::{BackfillChunk, ToEdge};
+use crate::metrics;
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::shard::session::BackfillBegin;
 use crate::socket::Socket;
@@ -310,7 +309,7 @@ impl<S: Socket> Shard<S> {
         };
         let stalled = self.cohorts.extract_if(.., |_, cohort| is_stalled(cohort));
         for (number, cohort) in stalled.collect::<Vec<_>>() {
-            counter!("tickwire_gateway_abandoned_gatherings_total").increment(1);
+            metrics::ABANDONED_GATHERINGS.increment(1);
             cohort.items.iter().for_each(|item| self.discard(number, item));
             for session in cohort.sessions {
                 let backfill = self.sessions.backfill_mut(session);
@@ -399,7 +398,7 @@ impl<S: Socket> Shard<S> {
                 let slot = account.places.join(key);
                 let slot = slot.or_else(|| if free_at <= now { account.places.take(key) } else { None });
                 let Some(slot) = slot else {
-                    counter!("tickwire_gateway_put_off_catch_ups_total").increment(1);
+                    metrics::PUT_OFF_CATCH_UPS.increment(1);
                     backfill.is_waiting_for_slot = true;
                     let again = self.backfill_retries.round(free_at.max(now.plus(PUT_OFF_MS)));
                     return self.backfill_retries.set(again, number);
@@ -422,8 +421,8 @@ impl<S: Socket> Shard<S> {
                 account.past.spend(now, self.backfill_rate.units(backfill.unpaid()));
                 let Backfill { id, complete, since, .. } = *backfill;
                 self.log_caught_up(now, number, since, complete);
-                counter!("tickwire_gateway_caught_up_total", "resumed" => complete.to_string()).increment(1);
-                histogram!("tickwire_gateway_catch_up_seconds").record(now.since(since) as f64 / 1000.0);
+                metrics::CAUGHT_UP.with(complete.to_string()).increment(1);
+                metrics::CATCH_UP_SECONDS.record(now.since(since) as f64 / 1000.0);
                 let position = self.position(number);
                 self.reply(now, number, &ServerFrame::CaughtUp(CaughtUp { id, resumed: complete, position }));
                 self.flush(now, number);
@@ -457,20 +456,4 @@ impl<S: Socket> Shard<S> {
 /// The time that is `ago` before `wall`.
 fn before(wall: Duration, ago: Duration) -> Timestamp {
     Timestamp(i64::try_from(millis(wall.saturating_sub(ago))).unwrap_or(i64::MAX))
-}
-
-pub(crate) fn describe() {
-    describe_counter!("tickwire_gateway_caught_up_total", "Completed backfills, by whether nothing was missing");
-    declare_counter!(
-        "tickwire_gateway_put_off_catch_ups_total",
-        "Times that a backfill had to wait because its user had used up its slots or its budget"
-    );
-    declare_counter!(
-        "tickwire_gateway_abandoned_gatherings_total",
-        "Cohorts abandoned in a shard because none of their sessions read"
-    );
-    describe_histogram!(
-        "tickwire_gateway_catch_up_seconds",
-        "Time from the start of a backfill until it was completely sent"
-    );
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::counter;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
@@ -17,6 +16,7 @@ use tickwire_core::protocol::{
 use super::Shard;
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
+use crate::metrics;
 use crate::shard::session::{Request, symbols};
 use crate::socket::{Incoming, Socket};
 
@@ -315,7 +315,7 @@ impl<S: Socket> Shard<S> {
 
     /// Answers with an error, and closes a client that sends too many malformed frames.
     fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
-        counter!("tickwire_gateway_refused_frames_total", "code" => error.code.to_string()).increment(1);
+        metrics::REFUSED_FRAMES.with(error.code.to_string()).increment(1);
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
         self.answer_with(now, number, &ServerFrame::Error(error));
         let Some(session) = self.sessions.get_mut(number) else { return };

@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use metrics::counter;
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
 use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
@@ -11,6 +10,7 @@ use super::Shard;
 use super::turns::SocketReading;
 use crate::backfill::request::BackfillTarget;
 use crate::limits::account::Account;
+use crate::metrics;
 use crate::outbox::{Frame, QueuedEvent, ShedResult};
 use crate::shard::backfill::backfill_limits;
 use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
@@ -260,7 +260,7 @@ pub(super) fn worded(
     subscriptions: &[ActiveSubscription],
     account: &Account,
 ) -> Notice {
-    counter!("tickwire_gateway_notices_total", "code" => notice.code.to_string()).increment(1);
+    metrics::NOTICES.with(notice.code.to_string()).increment(1);
     notice.subscription = held(subscriptions, subscription).map(|held| held.name.clone());
     if notice.code == NoticeCode::Throttled.as_str() {
         let shared = match account.sessions {

@@ -2,12 +2,12 @@
 //! when many partitions have gaps, a shard is busy anyway.
 
 use compact_str::CompactString;
-use metrics::counter;
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::protocol::{Encoding, Gap, ServerFrame};
 
 use super::Shard;
 use super::flush::write_message;
+use crate::metrics;
 use crate::socket::Socket;
 
 impl<S: Socket> Shard<S> {
@@ -54,7 +54,7 @@ impl<S: Socket> Shard<S> {
 
 fn count(gaps: &[Gap]) {
     for gap in gaps {
-        counter!("tickwire_gateway_gaps_told_total", "reason" => gap.reason.to_string()).increment(1);
+        metrics::GAPS_TOLD.with(gap.reason.to_string()).increment(1);
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use compact_str::CompactString;
-use metrics::counter;
 use rand::Rng;
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
@@ -17,6 +16,7 @@ use super::{Shard, USUAL_WEIGHT};
 use crate::auth::{Identity, TokenTerm};
 use crate::limits::budget::Budget;
 use crate::messages::ToEdge;
+use crate::metrics;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
 use crate::shard::backfill::CATCH_UP_BEAT_MS;
@@ -289,7 +289,7 @@ impl<S: Socket> Shard<S> {
         if session.stage == SessionStage::Closing {
             return;
         }
-        counter!("tickwire_gateway_closes_total", "code" => code.code().to_string()).increment(1);
+        metrics::CLOSES.with(code.code().to_string()).increment(1);
         let (mut backfill, outbox) = (session.backfill.take(), std::mem::take(&mut session.outbox));
         let mut waiting = 0;
         if let Some(backfill) = &mut backfill {

@@ -1,7 +1,6 @@
 //! The expiry of a session's token: the client is notified before it, may replace the token in the open session, and
 //! otherwise the session is closed without a loss.
 
-use metrics::counter;
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode, NoticeCode};
 use tickwire_core::protocol::{Authenticated, Heartbeat, Id, Notice, ServerError, ServerFrame, Token};
@@ -9,6 +8,7 @@ use tickwire_node::clock::millis;
 
 use super::{Shard, USUAL_WEIGHT};
 use crate::auth::{Credentials, Identity, TermDue};
+use crate::metrics;
 use crate::socket::Socket;
 
 /// The largest integer that every JSON parser reads exactly.
@@ -34,7 +34,7 @@ impl<S: Socket> Shard<S> {
                     expires_ms: Some(left.min(LARGEST_EXACT)),
                     ..Notice::new(NoticeCode::TokenExpiring)
                 };
-                counter!("tickwire_gateway_notices_total", "code" => NoticeCode::TokenExpiring.as_str()).increment(1);
+                metrics::NOTICES.with(NoticeCode::TokenExpiring.as_str()).increment(1);
                 session.record.notices += 1;
                 self.reply(now, number, &ServerFrame::Notice(notice));
                 true
@@ -94,7 +94,7 @@ impl<S: Socket> Shard<S> {
         self.weighted += usize::from(weight != USUAL_WEIGHT);
         session.weight = weight;
         self.accounts[session.account].rate = self.settings.config.rate_of(plan.as_deref());
-        counter!("tickwire_gateway_token_renewals_total").increment(1);
+        metrics::TOKEN_RENEWALS.increment(1);
         self.reply(now, number, &ServerFrame::Authenticated(Authenticated { id, user, expires_ms }));
         if !self.draining {
             self.set_next_timer(now, number);

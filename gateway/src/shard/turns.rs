@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use metrics::counter;
 use tickwire_core::ids::Millis;
 
 use super::Shard;
 use crate::limits::budget::{Price, Rate};
+use crate::metrics;
 use crate::shard::session::SessionStage;
 use crate::socket::{Socket, SocketEnd};
 
@@ -93,7 +93,7 @@ impl<S: Socket> Shard<S> {
         let begun = (self.settings.clocks.monotonic)();
         for _ in 0..self.due.len() {
             if self.edge.waiting() > EDGE_BYTES {
-                counter!("tickwire_gateway_edge_full_total").increment(1);
+                metrics::EDGE_FULL.increment(1);
                 self.edge_full_until = Some(now.plus(EDGE_PAUSE_MS));
                 return;
             }
@@ -107,7 +107,7 @@ impl<S: Socket> Shard<S> {
                 }
                 Turn::More => self.due.push_back(number),
                 Turn::Pause(until) => {
-                    counter!("tickwire_gateway_paused_commands_total").increment(1);
+                    metrics::PAUSED_COMMANDS.increment(1);
                     session.reading = SocketReading::Paused;
                     // Unread bytes are a sign of life too.
                     session.pulse.heard(now);

@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::http::slots::ConnectionSlot;
-use metrics::counter;
+use crate::metrics;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl<S> Timed<S> {
             self.timer.as_mut().reset(deadline);
         }
         self.timer.as_mut().poll(cx).map(|()| {
-            counter!("tickwire_http_timeouts_total", "late" => phase.as_str()).increment(1);
+            metrics::HTTP_TIMEOUTS.with(phase.as_str()).increment(1);
             ErrorKind::TimedOut.into()
         })
     }

@@ -5,9 +5,9 @@ use super::login::ServerInfo;
 use super::message::NatsMessage;
 use super::parse::{Op, Parser};
 use super::shared::LinkShared;
+use crate::metrics;
 use crate::nats::{ConnectionHealth, backoff};
 use bytes::BytesMut;
-use metrics::counter;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,5 +226,5 @@ fn make_room(parser: &Parser, buffer: &mut BytesMut) {
 }
 
 pub(super) fn note(label: &'static str) {
-    counter!("tickwire_nats_events_total", "event" => label).increment(1);
+    metrics::NATS_EVENTS.with(label).increment(1);
 }

@@ -2,7 +2,7 @@
 
 use super::message::NatsMessage;
 use super::shared::LinkShared;
-use metrics::counter;
+use crate::metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
@@ -51,7 +51,7 @@ impl SubscriberSender {
         let size = message.size() + OVERHEAD;
         if waiting > 0 && waiting + size > self.most {
             self.gauge.dropped.fetch_add(1, Ordering::Relaxed);
-            counter!("tickwire_nats_dropped_messages_total", "queue" => self.name).increment(1);
+            metrics::NATS_DROPPED_MESSAGES.with(self.name).increment(1);
             return;
         }
         if waiting > LAGGING && size < SMALL {

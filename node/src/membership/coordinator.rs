@@ -11,10 +11,10 @@ use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::link::Subscriber;
+use crate::metrics;
 use crate::names;
 use crate::nats::{BACKOFF, Nats};
 use crate::view::{BeatError, Roster};
-use metrics::{counter, gauge};
 use std::future::ready;
 use std::sync::Arc;
 use tickwire_core::ids::{Millis, NodeRef};
@@ -77,7 +77,7 @@ impl Coordinator {
         let mut rounds = interval(config.beat_interval.min(config.lease_ttl / 3));
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (now, timeout) = (clock.now(), millis(config.timeout));
-        gauge!("tickwire_coordinator").set(0.0);
+        metrics::COORDINATOR.set(0.0);
         Ok(Self {
             nats: nats.clone(),
             me,
@@ -128,7 +128,7 @@ impl Coordinator {
         {
             debug!(%error, "coordinator's lease not given back");
         }
-        gauge!("tickwire_coordinator").set(0.0);
+        metrics::COORDINATOR.set(0.0);
     }
 
     /// Records a beat. Returns whether it changes the view. An invalid beat changes nothing.
@@ -143,7 +143,7 @@ impl Coordinator {
             Err(error) => Err(error.to_string()),
         };
         folded.unwrap_or_else(|error| {
-            counter!("tickwire_beats_refused_total").increment(1);
+            metrics::BEATS_REFUSED.increment(1);
             debug!(subject, error, "beat refused");
             false
         })
@@ -207,7 +207,7 @@ impl Coordinator {
         match self.leases.take(names::COORDINATOR_KEY, read.revision, &()).await {
             Ok(lease) => {
                 info!("became the coordinator");
-                gauge!("tickwire_coordinator").set(1.0);
+                metrics::COORDINATOR.set(1.0);
                 // This node has recorded beats all the time, and accounted for its own pauses. So absence counts at
                 // once, and the death of a coordinator is detected as early as that of any other node.
                 self.term = Some(Term { lease, view: None, version: 0, age: 0 });
@@ -273,7 +273,7 @@ impl Coordinator {
         if matches!(error, LeaseError::Refused { .. }) {
             self.roster.restart_silence(self.clock.now());
             info!("lost the coordinator's lease to another node");
-            gauge!("tickwire_coordinator").set(0.0);
+            metrics::COORDINATOR.set(0.0);
             (self.term, self.observed) = (None, None);
         } else {
             self.be_lenient(self.clock.now());

@@ -3,10 +3,9 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
-use crate::declare_counter;
 use crate::link::{Link, LinkError, Subscriber};
+use crate::metrics;
 use crate::names;
-use metrics::{counter, describe_gauge, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +81,6 @@ pub type Stopped = Option<Arc<str>>;
 /// # Errors
 /// When this node may not subscribe.
 pub fn subscribe(link: &Link) -> Result<Subscriber, LinkError> {
-    describe();
     link.subscribe("storage", names::STORAGE, None, BYTES)
 }
 
@@ -104,7 +102,7 @@ pub async fn listen(
         log(now, &mut known, &troubles);
         for fault in StorageFault::ALL {
             let streams = troubles.iter().filter(|trouble| trouble.fault == fault).count();
-            gauge!("tickwire_storage_troubles", "fault" => fault.as_str()).set(streams as f64);
+            metrics::STORAGE_TROUBLES.with(fault.as_str()).set(streams as f64);
         }
         let matters = |trouble: &&&StorageProblem| {
             trouble.stops_events || role == Role::Router && trouble.fault != StorageFault::Replicas
@@ -126,7 +124,7 @@ pub async fn listen(
                 match wire::decode(message.payload()) {
                     Ok(report) => board.record(clock.now(), report),
                     Err(error) => {
-                        counter!("tickwire_storage_reports_refused_total").increment(1);
+                        metrics::STORAGE_REPORTS_REFUSED.increment(1);
                         debug!(%error, "unreadable storage report refused");
                     }
                 }
@@ -151,11 +149,6 @@ fn log(now: Millis, known: &mut BTreeMap<(String, StorageFault), Millis>, troubl
         }
         lasts
     });
-}
-
-fn describe() {
-    describe_gauge!("tickwire_storage_troubles", "Streams of NATS with a storage problem, by fault");
-    declare_counter!("tickwire_storage_reports_refused_total", "Unreadable storage reports from routers");
 }
 
 #[cfg(test)]

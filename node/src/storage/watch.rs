@@ -4,7 +4,7 @@
 //! that mostly one of them makes it; a repair that two make at once has no effect the second time.
 
 use crate::config::StreamConfig;
-use crate::declare_counter;
+use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use crate::storage::expected;
@@ -14,7 +14,6 @@ use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metrics::counter;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::storage::{StorageFault, StorageProblem, StorageReport};
@@ -51,7 +50,6 @@ enum WatchResult {
 
 /// Watches until `stop` is cancelled.
 pub async fn watch(nats: Nats, me: NodeRef, config: StreamConfig, stop: CancellationToken) {
-    declare_counter!("tickwire_storage_mended_total", "Streams that this router has created again or repaired");
     let mut watcher = StorageWatcher::new(nats, me, &config);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,11 +139,11 @@ impl StorageWatcher {
                     Err(error) => warn!(stream, %error, "stream repair failed"),
                     Ok(None) => {}
                     Ok(Some(Repaired::Created)) => {
-                        counter!("tickwire_storage_mended_total").increment(1);
+                        metrics::STORAGE_MENDED.increment(1);
                         warn!(stream, "missing stream created again, empty");
                     }
                     Ok(Some(Repaired::Restored { through })) => {
-                        counter!("tickwire_storage_mended_total").increment(1);
+                        metrics::STORAGE_MENDED.increment(1);
                         let after = watched.sound_until;
                         warn!(
                             stream,

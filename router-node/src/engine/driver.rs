@@ -10,8 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::intake::{Intake, IntakeContext, IntakeReport};
 use crate::interest::{InterestInquiry, InterestSubscription, request_snapshot};
+use crate::metrics;
 use crate::source::Tenure;
-use metrics::counter;
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
@@ -20,7 +20,6 @@ use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
-use tickwire_node::declare_counter;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
@@ -75,7 +74,6 @@ pub(crate) struct EngineDriver {
 impl EngineDriver {
     /// A task for this engine.
     pub(crate) fn new(engine: Engine, setup: EngineSetup) -> Self {
-        declare_counter!("tickwire_router_matches_total", "Matches of an event and the interest of a gateway");
         let mut checkpoints = interval(setup.checkpoint_interval);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { engine, readers: BTreeMap::new(), snapshots: mpsc::channel(SNAPSHOTS), checkpoints, setup }
@@ -170,7 +168,7 @@ impl EngineDriver {
 
     fn checkpoint(&mut self) {
         self.engine.checkpoint(self.now());
-        counter!("tickwire_router_matches_total").increment(self.engine.take_matches());
+        metrics::MATCHES.increment(self.engine.take_matches());
     }
 
     /// Performs the outputs of the engine.

@@ -4,8 +4,8 @@ use super::COMPARED;
 use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
 use crate::decode::{Decoded, Decoder, Readable};
+use crate::metrics;
 use crate::reader::StreamMessage;
-use metrics::counter;
 use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::Seq;
 
@@ -47,7 +47,7 @@ impl Chunk {
     pub(super) fn count(&self) {
         let (events, dead_letters) = (self.events.len() as u64, self.dead_letters.len() as u64);
         for (what, count) in [("event", events), ("dead_letter", dead_letters), ("tick", self.heartbeats)] {
-            counter!("tickwire_router_messages_total", "what" => what).increment(count);
+            metrics::MESSAGES.with(what).increment(count);
         }
     }
 }

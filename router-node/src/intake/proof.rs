@@ -5,10 +5,10 @@ use super::chunk::Chunk;
 use super::trouble::IntakeTrouble;
 use super::{COMPARED, Intake, IntakeEvent};
 use crate::checkpoint::Checkpoint;
+use crate::metrics;
 use crate::reader::leader;
 use crate::stream::{StreamFacts, StreamView};
 use crate::walk::{WalkError, WalkPace};
-use metrics::counter;
 use std::time::Duration;
 use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::coverage::completeness::MissingRange;
@@ -49,7 +49,7 @@ impl Intake {
         match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
             Ok(walked) => walked.missing,
             Err(error) => {
-                counter!("tickwire_router_unwalked_ranges_total").increment(1);
+                metrics::UNWALKED_RANGES.increment(1);
                 warn!(source = %self.tenure.source, %error, "whether anything is missing of what was read is not known");
                 Vec::new()
             }
@@ -102,7 +102,7 @@ impl Intake {
             return Ok((last, sight));
         }
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention has passed what was to be read");
-        counter!("tickwire_router_skipped_ranges_total").increment(1);
+        metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
         self.tell(IntakeEvent::Skip(least)).await;
         Ok((least, sight))

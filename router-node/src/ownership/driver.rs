@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
-use tickwire_node::declare_counter;
 use tickwire_node::lease::{LeaseError, LeaseRead, Leases};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
@@ -75,7 +74,6 @@ pub(crate) struct OwnershipDriver {
 impl OwnershipDriver {
     /// A task for this ownership.
     pub(crate) fn new(ownership: Ownership, setup: OwnershipSetup) -> Self {
-        describe();
         Self { ownership, under_way: FuturesUnordered::new(), orders: VecDeque::new(), setup }
     }
 
@@ -196,9 +194,4 @@ impl OwnershipDriver {
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
         self.setup.standing.publish(&view, &report, &wanted, self.ownership.held());
     }
-}
-
-fn describe() {
-    declare_counter!("tickwire_router_leases_lost_total", "Leases that another router took while this one held them");
-    declare_counter!("tickwire_router_stream_losses_total", "How often the stream had lost messages that were read");
 }

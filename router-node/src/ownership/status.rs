@@ -1,8 +1,8 @@
 //! The status of the router, for the rest of the node and for `/readyz`: what it owns, and what is missing.
 
 use crate::engine::EngineReport;
+use crate::metrics;
 use crate::source::Source;
-use metrics::{describe_gauge, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tickwire_core::ids::{NodeRef, Partition};
@@ -30,7 +30,6 @@ impl RouterStatus {
         owned: watch::Sender<Arc<BTreeSet<Partition>>>,
         stopped: watch::Receiver<Stopped>,
     ) -> Self {
-        describe_gauge!("tickwire_router_partitions", "The partitions that this router owns");
         let (partitions, interest) = (readiness.register("partitions"), readiness.register("interest"));
         Self { me, owned, partitions, interest, stopped }
     }
@@ -49,7 +48,7 @@ impl RouterStatus {
                 Source::CatchAll => None,
             })
             .collect();
-        gauge!("tickwire_router_partitions").set(held.len() as f64);
+        metrics::PARTITIONS.set(held.len() as f64);
         // While nothing is stored nothing can be read; the `storage` check has the cause.
         let is_stopped = self.stopped.borrow().is_some();
         set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, wanted.len(), held.len()));

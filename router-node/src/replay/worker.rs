@@ -9,6 +9,7 @@ use super::{QueuedReplay, ReplaySetup};
 use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
 use crate::interest::InterestInquiry;
+use crate::metrics;
 use crate::reader::StreamMessage;
 use crate::reader::pace::ReplayPace;
 use crate::reader::range::{Proof, RangeError, RangeReader, Span};
@@ -16,7 +17,6 @@ use crate::stream::{StreamFacts, StreamView};
 use crate::walk::{WalkPace, Walked};
 use async_nats::Subject;
 use bytes::Bytes;
-use metrics::{counter, histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -114,7 +114,7 @@ impl Worker {
                 Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
         }
-        histogram!("tickwire_router_replay_seconds").record(start.elapsed().as_secs_f64());
+        metrics::REPLAY_SECONDS.record(start.elapsed().as_secs_f64());
         left
     }
 
@@ -142,7 +142,7 @@ impl Worker {
 
     /// Says that nothing can be said.
     pub(super) async fn refuse(&self, reply: &Subject, refusal: ReplayRefusal) {
-        counter!("tickwire_router_replays_refused_total", "reason" => refusal.as_str()).increment(1);
+        metrics::REPLAYS_REFUSED.with(refusal.as_str()).increment(1);
         self.publish(reply, EpochId(0), ReplayPart::Refused(refusal), true).await;
     }
 
@@ -224,7 +224,7 @@ impl Worker {
                 messages.iter().for_each(|message| walk.pass(message.seq));
             }
             let count = messages.len() as u64;
-            counter!("tickwire_router_replay_messages_total").increment(count);
+            metrics::REPLAY_MESSAGES.increment(count);
             let cost = messages.iter().map(|message| cost(message.payload.len())).sum();
             self.pace.wait(cost, readings[0].waiting.is_repair()).await;
             read += count;
@@ -269,7 +269,7 @@ impl Worker {
     ) -> Result<Proved, ReplayRefusal> {
         let sight = self.look().await?;
         if !proofs.iter().all(|proof| proof.holds(&sight)) {
-            counter!("tickwire_router_replays_unproved_total").increment(1);
+            metrics::REPLAYS_UNPROVED.increment(1);
             warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
             return Err(ReplayRefusal::Unreadable);
         }
@@ -288,7 +288,7 @@ impl Worker {
         match self.setup.walker.missing(from, through, haste, Some(sight.clone())).await {
             Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
             Err(error) => {
-                counter!("tickwire_router_replays_unproved_total").increment(1);
+                metrics::REPLAYS_UNPROVED.increment(1);
                 warn!(%error, "whether anything is missing of what was read is not known; it is not claimed");
                 Err(ReplayRefusal::Unreadable)
             }
@@ -346,9 +346,9 @@ impl Worker {
             match part {
                 ReplayPart::Events(section) => {
                     through = section.through;
-                    counter!("tickwire_router_replay_events_total").increment(section.events.len() as u64);
+                    metrics::REPLAY_EVENTS.increment(section.events.len() as u64);
                     let bytes: usize = section.events.iter().map(|(_, event)| event.wire.len()).sum();
-                    counter!("tickwire_router_replay_bytes_total").increment(bytes as u64);
+                    metrics::REPLAY_BYTES.increment(bytes as u64);
                     messages.extend(pack::pack(vec![section], most).into_iter().flatten().map(ReplayPart::Events));
                 }
                 ReplayPart::Removed { partition, from, through: end, damaged } => {
@@ -363,7 +363,7 @@ impl Worker {
             (false, true) => "complete",
             (false, false) => "partial",
         };
-        counter!("tickwire_router_replays_total", "outcome" => outcome).increment(1);
+        metrics::REPLAYS.with(outcome).increment(1);
         let ReplayRequest { gateway, partition, from, to, epoch_id, .. } = request;
         debug!(%gateway, %partition, %from, %to, %through, outcome, "a replay was answered");
         let count = messages.len();
@@ -383,7 +383,7 @@ impl Worker {
         };
         let publish = self.setup.nats.client.publish(reply.clone(), bytes.into());
         if !matches!(timeout(PUBLISH_DEADLINE, publish).await, Ok(Ok(()))) {
-            counter!("tickwire_router_replay_parts_lost_total").increment(1);
+            metrics::REPLAY_PARTS_LOST.increment(1);
             debug!("a part of a replay was not published; it will be asked for again");
         }
     }

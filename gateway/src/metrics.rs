@@ -1,0 +1,240 @@
+//! The metrics of a gateway. The comments name the files that measure them.
+
+use tickwire_core::coverage::GapReason;
+
+tickwire_node::metrics! {
+    ALL:
+    // edge.rs
+    counter REFUSED_MESSAGES =
+        "tickwire_gateway_refused_messages_total",
+        "Messages between nodes that could not be read";
+    histogram CONFIRM_SECONDS =
+        "tickwire_gateway_confirm_seconds",
+        "From a request to its confirmation";
+    gauge SESSIONS =
+        "tickwire_gateway_sessions",
+        "Sessions on this gateway";
+    counter VAIN_TURNS =
+        "tickwire_gateway_vain_turns_total",
+        "Turns of the edge that left something due undone; any is a bug";
+    counter REBALANCED_SESSIONS =
+        "tickwire_gateway_rebalanced_sessions_total",
+        "Sessions sent away to gateways that have joined";
+
+    // backfill/bisection.rs
+    counter FAILED_SEARCHES =
+        "tickwire_gateway_failed_searches_total",
+        "Searches for a time that panicked";
+
+    // edge/interest.rs
+    counter SNAPSHOTS =
+        "tickwire_gateway_snapshots_total",
+        "Snapshots of interest sent to routers";
+    counter LARGE_DELTAS =
+        "tickwire_gateway_large_deltas_total",
+        "Changes of interest too large for a delta";
+    counter UNPUBLISHED by "reason" =
+        "tickwire_gateway_unpublished_total",
+        "Messages to routers that were not sent, by reason";
+    gauge INTEREST_BYTES =
+        "tickwire_gateway_interest_bytes",
+        "Largest size of the interest in messages to routers, in bytes";
+    gauge INTEREST_REVISION =
+        "tickwire_gateway_interest_revision",
+        "The revision of the interest that was last sent to routers";
+    gauge SILENT_PARTITIONS =
+        "tickwire_gateway_silent_partitions",
+        "Partitions that no router reports anything of";
+
+    // edge/shard_queue.rs
+    counter SHARD_SKIPPED_EVENTS =
+        "tickwire_gateway_shard_skipped_events_total",
+        "Events skipped because a shard was too far behind; its clients are notified of a gap";
+
+    // edge/backfill.rs
+    counter GATHERINGS =
+        "tickwire_gateway_gatherings_total",
+        "Cohorts of sessions whose backfill has begun";
+    counter CATCH_UP_ASKS =
+        "tickwire_gateway_catch_up_asks_total",
+        "Requests for replays made for cohorts";
+    counter UNANSWERED_SEARCHES =
+        "tickwire_gateway_unanswered_searches_total",
+        "Searches for a time that NATS did not answer; each is repeated";
+    counter PAST_EVENTS =
+        "tickwire_gateway_past_events_total",
+        "Events received for cohorts";
+
+    // edge/replay.rs
+    counter REPLAYS_ASKED =
+        "tickwire_gateway_replays_asked_total",
+        "Requests for replays, sent to the routers";
+    counter GAPS by "reason" of gap_reasons =
+        "tickwire_gateway_gaps_total",
+        "Ranges of a partition that no router could give, by reason";
+    counter GAPS_REPAIRED =
+        "tickwire_gateway_gaps_repaired_total",
+        "Gaps closed by replays";
+    gauge OPEN_GAPS =
+        "tickwire_gateway_open_gaps",
+        "Partitions with an open gap";
+    gauge HELD_BYTES =
+        "tickwire_gateway_held_bytes",
+        "Approximate size of the events that wait behind gaps, in bytes";
+    histogram REPAIR_SECONDS =
+        "tickwire_gateway_repair_seconds",
+        "Time from the detection of a gap until a replay closed it";
+
+    // edge/sections.rs
+    counter BATCHES =
+        "tickwire_gateway_batches_total",
+        "Batches from routers";
+    counter SECTIONS by "outcome" =
+        "tickwire_gateway_sections_total",
+        "Sections of batches, by outcome";
+    counter RECEIVED_EVENTS =
+        "tickwire_gateway_received_events_total",
+        "Events in sections, duplicates included";
+    counter REPLAY_ANSWERS by "outcome" =
+        "tickwire_gateway_replay_answers_total",
+        "Messages that answer requests for replays, by outcome or reason of the refusal";
+    counter REPLAYED_EVENTS =
+        "tickwire_gateway_replayed_events_total",
+        "Events in answers of replays, duplicates included";
+    counter REPLAYED_BYTES =
+        "tickwire_gateway_replayed_bytes_total",
+        "Bytes of answers with events";
+
+    // http/home.rs
+    counter HOME_REQUESTS by "status" =
+        "tickwire_gateway_home_requests_total",
+        "Requests for a user's home gateway, by status of the answer";
+
+    // index/metrics.rs
+    gauge INDEX_FILTERS =
+        "tickwire_gateway_index_filters",
+        "Different filters of subscriptions, counted once per shard";
+    gauge INDEX_SUBSCRIPTIONS =
+        "tickwire_gateway_index_subscriptions",
+        "Subscriptions in the indexes of all shards";
+    gauge INDEX_ENTRIES by "dimension" =
+        "tickwire_gateway_index_entries",
+        "Entries of filters in lists, by dimension; for users, sessions";
+    counter INDEX_LOOKUPS by "dimension" =
+        "tickwire_gateway_index_lookups_total",
+        "Lookups of values of events, by dimension";
+    counter INDEX_HITS by "dimension" =
+        "tickwire_gateway_index_hits_total",
+        "Lookups that found a match, by dimension";
+    counter INDEX_MATCHES by "dimension" =
+        "tickwire_gateway_index_matches_total",
+        "Filters that matched an event, by dimension";
+    counter INDEX_SAMPLED_EVENTS =
+        "tickwire_gateway_index_sampled_events_total",
+        "Events whose lookups were timed";
+    gauge INDEX_SAMPLED_SECONDS by "dimension" =
+        "tickwire_gateway_index_sampled_seconds",
+        "Total time of lookups for the timed events, by dimension";
+    counter INDEX_SWEPT =
+        "tickwire_gateway_index_swept_total",
+        "Entries of dead sessions found in the index; any is a bug";
+
+    // shard/backfill.rs
+    counter CAUGHT_UP by "resumed" =
+        "tickwire_gateway_caught_up_total",
+        "Completed backfills, by whether nothing was missing";
+    counter PUT_OFF_CATCH_UPS =
+        "tickwire_gateway_put_off_catch_ups_total",
+        "Times that a backfill had to wait because its user had used up its slots or its budget";
+    counter ABANDONED_GATHERINGS =
+        "tickwire_gateway_abandoned_gatherings_total",
+        "Cohorts abandoned in a shard because none of their sessions read";
+    histogram CATCH_UP_SECONDS =
+        "tickwire_gateway_catch_up_seconds",
+        "Time from the start of a backfill until it was completely sent";
+
+    // stats.rs
+    counter SHARD_EVENTS =
+        "tickwire_gateway_shard_events_total",
+        "Events passed to a shard, counted once per shard";
+    counter SHARD_UNMATCHED_EVENTS =
+        "tickwire_gateway_shard_unmatched_events_total",
+        "Events that matched no session of a shard";
+    counter DELIVERIES =
+        "tickwire_gateway_deliveries_total",
+        "Events completely written to sockets";
+    counter FRAMES =
+        "tickwire_gateway_frames_total",
+        "WebSocket frames written to sockets";
+    counter SENT_BYTES =
+        "tickwire_gateway_sent_bytes_total",
+        "Bytes of frames written to sockets";
+    counter EARLY_FRAMES =
+        "tickwire_gateway_early_frames_total",
+        "Frames that overtook waiting events of other lanes";
+    counter PROMOTED_EVENTS =
+        "tickwire_gateway_promoted_events_total",
+        "Events sent before their lane's turn because they had waited too long";
+    counter UNREAD_EVENTS =
+        "tickwire_gateway_unread_events_total",
+        "Events that still waited when their client left";
+    counter DROPPED_EVENTS by "reason" =
+        "tickwire_gateway_dropped_events_total",
+        "Dropped events that a session should have had, by reason; after `closed` a resume replays them";
+    counter CONFLATED_EVENTS by "reason" =
+        "tickwire_gateway_conflated_events_total",
+        "Events replaced by newer ones of their key";
+    counter DELAYED_EVENTS by "reason" =
+        "tickwire_gateway_delayed_events_total",
+        "Critical events delayed by their budget";
+    counter NOTICES by "code" =
+        "tickwire_gateway_notices_total",
+        "Notices sent to sessions, by code";
+    counter GAPS_TOLD by "reason" =
+        "tickwire_gateway_gaps_told_total",
+        "Gaps notified to sessions, counted once per shard";
+    counter CLOSES by "code" =
+        "tickwire_gateway_closes_total",
+        "Sessions closed by the gateway, by close code";
+    counter TOKEN_RENEWALS =
+        "tickwire_gateway_token_renewals_total",
+        "Sessions that replaced their token";
+    counter CONNECTIONS =
+        "tickwire_gateway_connections_total",
+        "Requests for a WebSocket";
+    counter REFUSED_UPGRADES by "status" of upgrade_refusals =
+        "tickwire_gateway_refused_upgrades_total",
+        "Requests for a WebSocket that were refused, by status";
+    counter DISPLACED_SOCKETS =
+        "tickwire_gateway_displaced_sockets_total",
+        "Unauthenticated sockets closed to make room for new ones";
+    counter PAUSED_COMMANDS =
+        "tickwire_gateway_paused_commands_total",
+        "Times that a session or its user exceeded its command rate and was not read for a while";
+    counter EDGE_FULL =
+        "tickwire_gateway_edge_full_total",
+        "Times that a shard stopped reading commands because too much waited for the edge";
+    counter REFUSED_FRAMES by "code" =
+        "tickwire_gateway_refused_frames_total",
+        "Client frames refused, by error code";
+}
+
+/// Why ranges cannot be given.
+fn gap_reasons() -> Vec<&'static str> {
+    GapReason::ALL.map(GapReason::as_str).to_vec()
+}
+
+/// The statuses that refuse a request for a WebSocket.
+fn upgrade_refusals() -> Vec<&'static str> {
+    vec!["400", "403", "426", "503"]
+}
+
+#[cfg(test)]
+mod tests {
+    use tickwire_node::metrics::{listed, rows};
+
+    #[test]
+    fn the_metrics_are_those_of_the_document() {
+        assert_eq!(rows(super::ALL), listed(include_str!("../../docs/metrics.md"), "Gateways"));
+    }
+}

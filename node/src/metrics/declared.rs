@@ -1,0 +1,97 @@
+//! The metrics of every node. The comments name the files that measure them.
+
+crate::metrics! {
+    OF_ALL:
+    // http.rs
+    counter HTTP_CONNECTIONS by "server" =
+        "tickwire_http_connections_total",
+        "Connections to the HTTP servers, WebSockets included";
+    counter HTTP_DISPLACED_CONNECTIONS by "server" =
+        "tickwire_http_displaced_connections_total",
+        "Waiting connections that were ended to make room for new ones";
+    counter HTTP_REFUSED_CONNECTIONS by "server" =
+        "tickwire_http_refused_connections_total",
+        "Connections refused because every other connection was being answered";
+    counter HTTP_TIMEOUTS by "late" =
+        "tickwire_http_timeouts_total",
+        "Connections ended at a deadline, by what was late";
+    counter HTTP_ACCEPT_ERRORS by "server" =
+        "tickwire_http_accept_errors_total",
+        "Connections that the system could not accept";
+
+    // link.rs
+    counter NATS_DROPPED_MESSAGES by "queue" =
+        "tickwire_nats_dropped_messages_total",
+        "Messages from NATS that were dropped because too many bytes waited, by queue";
+
+    // membership.rs
+    counter BEATS_REFUSED =
+        "tickwire_beats_refused_total",
+        "Membership beats refused because their content is not valid";
+    counter NATS_EVENTS by "event" =
+        "tickwire_nats_events_total",
+        "Events of the connections to NATS, by event";
+    gauge VIEW_VERSION =
+        "tickwire_view_version",
+        "The version of the member view that this node has";
+    gauge VIEW_MEMBERS by "role" =
+        "tickwire_view_members",
+        "The members of the view, by role";
+    gauge COORDINATOR =
+        "tickwire_coordinator",
+        "Whether this node is the coordinator";
+
+    // namesake.rs
+    gauge NAMESAKES =
+        "tickwire_namesakes",
+        "Other nodes with the name of this one";
+    counter NAMESAKES_REFUSED =
+        "tickwire_namesakes_refused_total",
+        "Unreadable messages from nodes of the same name";
+
+    // shutdown.rs
+    counter CONNECTION_PANICS by "part" =
+        "tickwire_connection_panics_total",
+        "Connections that ended by a panic, by part";
+
+    // storage/reports.rs
+    gauge STORAGE_TROUBLES by "fault" =
+        "tickwire_storage_troubles",
+        "Streams of NATS with a storage problem, by fault";
+    counter STORAGE_REPORTS_REFUSED =
+        "tickwire_storage_reports_refused_total",
+        "Unreadable storage reports from routers";
+
+    // telemetry.rs
+    gauge BUILD_INFO =
+        "tickwire_build_info",
+        "The version, role and name of this node; always 1";
+    gauge PROCESS_START_TIME_SECONDS =
+        "tickwire_process_start_time_seconds",
+        "When the node started, in seconds since 1970";
+}
+
+crate::metrics! {
+    OF_ROUTERS:
+    // lease.rs
+    counter OVERWRITTEN_LEASES =
+        "tickwire_overwritten_leases_total",
+        "Leases found overwritten by something that is not a tickwire node";
+
+    // storage/watch.rs
+    counter STORAGE_MENDED =
+        "tickwire_storage_mended_total",
+        "Streams that this router has created again or repaired";
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::{listed, rows};
+
+    #[test]
+    fn the_metrics_are_those_of_the_document() {
+        let document = include_str!("../../../docs/metrics.md");
+        assert_eq!(rows(super::OF_ALL), listed(document, "Every node"));
+        assert_eq!(rows(super::OF_ROUTERS), listed(document, "Every router"));
+    }
+}

@@ -1,0 +1,123 @@
+//! The metrics of a router. The comments name the files that measure them.
+
+use tickwire_core::event::decode::Reason;
+
+tickwire_node::metrics! {
+    ALL:
+    // dispatch.rs
+    counter BATCHES =
+        "tickwire_router_batches_total",
+        "Batches published to gateways";
+    counter BATCHES_LOST =
+        "tickwire_router_batches_lost_total",
+        "Batches that could not be published";
+    histogram BATCH_BYTES =
+        "tickwire_router_batch_bytes",
+        "The sizes of batches";
+    histogram LAG_SECONDS =
+        "tickwire_router_lag_seconds",
+        "The time from when the stream stored an event until it was published to a gateway";
+
+    // engine/driver.rs
+    counter MATCHES =
+        "tickwire_router_matches_total",
+        "Matches of an event and the interest of a gateway";
+
+    // intake.rs
+    counter MESSAGES by "what" =
+        "tickwire_router_messages_total",
+        "Messages read from the stream, by what they are";
+    counter INTAKE_RESTARTS by "cause" =
+        "tickwire_router_intake_restarts_total",
+        "Consumers made anew, by cause";
+    counter RESCUED_MESSAGES =
+        "tickwire_router_rescued_messages_total",
+        "Messages read one by one from the leader of the stream, because consumers had failed at them";
+    counter SKIPPED_RANGES =
+        "tickwire_router_skipped_ranges_total",
+        "Ranges that retention removed before they were read; gateways see each as a gap";
+    counter UNWALKED_RANGES =
+        "tickwire_router_unwalked_ranges_total",
+        "Ranges that were late and of which it is not known whether anything is missing: the stream could not be walked";
+
+    // interest.rs
+    counter INTEREST_REFUSED by "reason" =
+        "tickwire_router_interest_refused_total",
+        "Interest messages of gateways that were refused, by reason";
+    counter SNAPSHOT_REQUESTS =
+        "tickwire_router_snapshot_requests_total",
+        "Requests to gateways for their whole interest";
+
+    // dead_letters.rs
+    counter DEAD_LETTERS by "reason" of dead_letter_reasons =
+        "tickwire_dead_letters_total",
+        "Messages stored as dead letters, by reason";
+    counter DEAD_LETTERS_LOST by "reason" of dead_letter_reasons =
+        "tickwire_dead_letters_lost_total",
+        "Dead letters that could not be stored, by reason; the messages stay in the stream of events";
+
+    // ownership/driver.rs
+    counter LEASES_LOST =
+        "tickwire_router_leases_lost_total",
+        "Leases that another router took while this one held them";
+    counter STREAM_LOSSES =
+        "tickwire_router_stream_losses_total",
+        "How often the stream had lost messages that were read";
+
+    // ownership/status.rs
+    gauge PARTITIONS =
+        "tickwire_router_partitions",
+        "The partitions that this router owns";
+
+    // replay.rs
+    counter REPLAY_REQUESTS =
+        "tickwire_router_replay_requests_total",
+        "Requests for replays that came to this router";
+    counter REPLAYS by "outcome" =
+        "tickwire_router_replays_total",
+        "Answers, by how much of the range they cover";
+    counter REPLAYS_REFUSED by "reason" =
+        "tickwire_router_replays_refused_total",
+        "Requests for replays that were refused, by reason";
+    counter REPLAY_MESSAGES =
+        "tickwire_router_replay_messages_total",
+        "Messages of the stream read again for replays";
+    counter REPLAY_EVENTS =
+        "tickwire_router_replay_events_total",
+        "Events in answers";
+    counter REPLAY_BYTES =
+        "tickwire_router_replay_bytes_total",
+        "Bytes of events in answers";
+    counter REPLAY_PARTS_LOST =
+        "tickwire_router_replay_parts_lost_total",
+        "Messages of answers that could not be published";
+    counter REPLAYS_UNPROVED =
+        "tickwire_router_replays_unproved_total",
+        "Passes whose messages were not claimed because another server leads the stream than the one that was read";
+    histogram REPLAY_SECONDS =
+        "tickwire_router_replay_seconds",
+        "From the begin of a replay until it was answered";
+
+    // walk.rs
+    counter MISSING_MESSAGES =
+        "tickwire_router_missing_messages_total",
+        "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once";
+    counter WALKED_MESSAGES =
+        "tickwire_router_walked_messages_total",
+        "Messages looked at to see whether any is missing";
+}
+
+/// Why messages cannot be read.
+fn dead_letter_reasons() -> Vec<&'static str> {
+    Reason::ALL.iter().map(|reason| reason.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tickwire_node::metrics::{listed, rows};
+
+    #[test]
+    fn the_metrics_are_those_of_the_document() {
+        assert_eq!(rows(super::ALL), listed(include_str!("../../docs/metrics.md"), "Routers"));
+    }
+}
