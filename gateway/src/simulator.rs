@@ -3,7 +3,8 @@
 //! was promised must add up exactly.
 //!
 //! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the shipped configuration. Their
-//! drivers' order of turns stands in `gateway`. A router is its shipped engine and ownership, in `router`.
+//! drivers' order of turns stands in `gateway`. A router is its shipped engine and ownership, in `router`; its shipped intakes,
+//! in `intake`, which read what servers keep of the `stream`; and its shipped queue and passes of replays, in `replay`.
 //!
 //! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows what
 //! happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
@@ -12,6 +13,7 @@ mod client;
 mod clocks;
 mod cluster;
 mod gateway;
+mod intake;
 mod kv;
 mod made;
 mod network;
@@ -19,11 +21,13 @@ mod plan;
 mod replay;
 mod router;
 mod socket;
+mod stream;
 mod trace;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 
 use cluster::SimCluster;
+use intake::Fault;
 use plan::{Action, Plan, plan};
 
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
@@ -125,6 +129,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         loss,
         reading: 0,
         newcomers: false,
+        copies: 1,
         actions,
     }
 }
@@ -239,4 +244,37 @@ fn a_length_of_time_counts_from_when_the_past_is_asked_for() {
         Action::Cut { gateway: 0 },
     ];
     run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
+}
+
+/// Consumers are late, and retention removes what they have not delivered.
+#[test]
+fn what_retention_has_taken_from_a_late_consumer_is_told() {
+    let late = (0..3).map(|router| Action::Disturb { router, fault: Fault::Late(2_100) });
+    let mut actions = vec![Action::Connect { gateway: 0, user: 0, filter: 0 }, Action::Pass(300)];
+    actions.extend(late);
+    actions.extend([
+        Action::Publish { symbol: 0, confidence: 5 },
+        Action::Pass(1_300),
+        Action::Discard { keep: 0 },
+        Action::Publish { symbol: 0, confidence: 5 },
+        Action::Pass(1_000),
+    ]);
+    for seed in 0..20 {
+        run(&failing(seed, 0, plan::GIVE_UP_AFTER, actions.clone()));
+    }
+}
+
+/// Several messages come at once, and one of them is lost on its way.
+#[test]
+fn what_came_before_a_lost_message_is_given() {
+    let mut actions = vec![Action::Connect { gateway: 0, user: 0, filter: 0 }, Action::Pass(300)];
+    for router in 0..3 {
+        actions.push(Action::Disturb { router, fault: Fault::Late(500) });
+        actions.push(Action::DropDelivery { router });
+    }
+    actions.extend([5, 5, 5].map(|confidence| Action::Publish { symbol: 0, confidence }));
+    actions.push(Action::Pass(1_000));
+    for seed in 0..20 {
+        run(&failing(seed, 0, plan::GIVE_UP_AFTER, actions.clone()));
+    }
 }

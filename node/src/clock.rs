@@ -20,6 +20,11 @@ impl Clock {
         Millis(millis(self.0.elapsed()))
     }
 
+    /// The time that this clock showed at that moment.
+    pub fn shown(self, at: Instant) -> Millis {
+        Millis(millis(at.saturating_duration_since(self.0)))
+    }
+
     /// The `Instant` of a time of this clock, for waiting.
     pub fn at(self, moment: Millis) -> Instant {
         self.0 + Duration::from_millis(moment.0)

@@ -49,11 +49,11 @@ const SUBJECT: usize = 2 * 1024;
 
 /// A message that cannot be read.
 #[derive(Debug)]
-pub(crate) struct DeadLetter {
+pub struct DeadLetter {
     /// The reason.
-    pub(crate) refusal: Undecodable,
+    pub refusal: Undecodable,
     /// The original message.
-    pub(crate) message: StreamMessage,
+    pub message: StreamMessage,
 }
 
 /// Stores `dead_letters`, and waits until each is stored or given up.

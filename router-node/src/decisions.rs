@@ -2,13 +2,22 @@
 //! the cluster drives it in a simulated world.
 
 pub use crate::checkpoint::{Checkpoint, Mark};
-pub use crate::decode::Readable;
+pub use crate::dead_letters::DeadLetter;
+pub use crate::decode::{Decoded, Readable};
 pub use crate::dispatch::RoutedEvent;
-pub use crate::dispatch::pack::batches;
+pub use crate::dispatch::pack::{batches, pack};
 pub use crate::engine::{Engine, EngineReport, Order, Output, SourceCheckpoints};
-pub use crate::intake::{IntakeEvent, IntakeReport};
+pub use crate::intake::driver::silence;
+pub use crate::intake::{Content, Intake, IntakeEvent, IntakeReport, IntakeTrouble, Opened, Output as IntakeOutput};
 pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, SourceProgress, WriteOutcome};
+pub use crate::reader::delivery::ConsumerDelivery;
+pub use crate::reader::range::{Proof, Span};
+pub use crate::reader::{MessageHeaders, StreamMessage};
+pub use crate::replay::found::ReplayedEvent;
+pub use crate::replay::pass::{Outcome, Pass, Proved, is_proved, makes_sense};
+pub use crate::replay::queue::{Due, Queue, TOGETHER, Waiting};
 pub use crate::source::{Source, Tenure};
-pub use crate::stream::{Expected, StreamFacts, StreamLook};
+pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamView};
+pub use crate::walk::Walked;

@@ -6,6 +6,8 @@
 
 pub(crate) mod headers;
 
+use crate::dead_letters::DeadLetter;
+use crate::intake::Content;
 use crate::reader::StreamMessage;
 use bytes::Bytes;
 use headers::HeaderBlock;
@@ -30,7 +32,7 @@ pub struct Readable {
 
 /// A message that is not a dead letter. `W` is the event's wire form, if it was made.
 #[derive(Debug)]
-pub(crate) enum Decoded<W> {
+pub enum Decoded<W> {
     /// An event.
     Event(Box<Event>, W),
     /// A partition heartbeat: it only shows how far the partition was read.
@@ -62,6 +64,11 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
+    /// Reads one message for the live path: an event, or a dead letter.
+    pub(crate) fn content(&self, message: StreamMessage) -> Content {
+        self.read_live(&message).map_err(|refusal| Box::new(DeadLetter { refusal, message }))
+    }
+
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
         catch_panic(|| match self.decode_stored(&message.as_stored())? {

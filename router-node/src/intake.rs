@@ -1,4 +1,11 @@
-//! Reads everything of one source for one tenure: a consumer of its own, made anew whenever there is doubt.
+//! Reads everything of one source for one tenure: a consumer of its own, made anew whenever there is doubt. No I/O: what
+//! is to be done waits for the [driver](self::driver), which does one thing after the other.
+//!
+//! ```text
+//! open ──▶ look ──▶ is the last message there? ──▶ read ──▶ late? look, compare, walk ──▶ letters ──▶ tell the engine
+//!  ▲                                                │
+//!  └────── pause ◀── (one message, from the leader) ◀── trouble
+//! ```
 //!
 //! What makes it contiguous:
 //!
@@ -23,37 +30,31 @@
 //! event: whatever it holds, it cannot stop what comes behind it.
 
 mod chunk;
+pub(crate) mod driver;
 mod lateness;
+mod output;
 mod proof;
 mod trouble;
 
+pub use output::{Content, Opened, Output};
+pub use trouble::IntakeTrouble;
+
 use crate::checkpoint::{Checkpoint, Mark};
-use crate::dead_letters;
-use crate::decode::{Decoder, Readable};
+use crate::decode::Readable;
 use crate::metrics;
-use crate::reader::leader;
-use crate::reader::pull::{Pull, PullPlan, PulledMessage};
+use crate::reader::delivery::ConsumerDelivery;
 use crate::source::{Source, Tenure};
-use crate::walk::Walker;
 use chunk::Chunk;
 use lateness::Lateness;
-use std::sync::Arc;
-use std::time::Duration;
+use proof::{Claim, Reason};
+use std::collections::VecDeque;
+use std::mem::{replace, take};
 use tickwire_core::coverage::builder::{Contiguity, Delivered};
 use tickwire_core::coverage::completeness::MissingRange;
-use tickwire_core::ids::{EpochId, NodeRef, Seq};
-use tickwire_node::nats::Nats;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{EpochId, Millis, Seq};
 use tracing::{debug, warn};
-use trouble::{IntakeTrouble, backoff};
-
-/// How many messages are taken from the consumer at a time.
-const BATCH: u64 = 256;
-
-/// How many bytes of them.
-const BYTES: usize = 1024 * 1024;
+use trouble::backoff;
 
 /// After so many failures in a row one message is read in another way.
 const FAILURES: u32 = 3;
@@ -102,28 +103,40 @@ impl IntakeEvent {
     }
 }
 
-/// What all intakes of a router share.
+/// What is under way.
 #[derive(Debug)]
-pub(crate) struct IntakeContext {
-    pub(crate) nats: Nats,
-    pub(crate) me: NodeRef,
-    pub(crate) decoder: Arc<Decoder>,
-    pub(crate) walker: Arc<Walker>,
-    /// How long a source may be silent.
-    pub(crate) silence: Duration,
-    pub(crate) engine: mpsc::Sender<IntakeReport>,
+enum Doing {
+    /// Nothing that has an answer, or a pause.
+    Idle,
+    /// A consumer is made; so many were made before, to have one where the stream is led.
+    Opening(u32),
+    /// The stream is looked at.
+    Looking(Reason),
+    /// The last message that was read is looked for, before the source is read; or before one message is, from the leader.
+    FindingLast { replicas: usize, is_rescue: bool },
+    /// Messages are waited for.
+    Reading,
+    /// One message is read from the leader.
+    Rescuing,
+    /// What was read is compared with what the leader has.
+    Comparing(Claim),
+    /// What the stream lacks of what was read is looked for.
+    Walking(Claim),
+    /// Dead letters are stored.
+    Posting(Claim),
 }
 
 /// One intake.
 #[derive(Debug)]
-pub(crate) struct Intake {
-    context: Arc<IntakeContext>,
+pub struct Intake {
     tenure: Tenure,
     epoch_id: EpochId,
     reading: Contiguity,
     /// The last message that was read.
     mark: Option<Mark>,
-    connected: watch::Receiver<bool>,
+    /// The server of the consumer.
+    server: Option<String>,
+    is_connected: bool,
     lateness: Lateness,
     /// Whether the last batch was late.
     late: bool,
@@ -131,232 +144,239 @@ pub(crate) struct Intake {
     consumers: u64,
     /// Consumers made since a message came.
     attempts: u32,
+    doing: Doing,
+    outputs: VecDeque<Output>,
 }
 
 impl Intake {
     /// Reads what comes after `checkpoint`, in the stream's life `epoch_id`.
-    pub(crate) fn new(context: Arc<IntakeContext>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
-        Self {
-            connected: context.nats.connected(),
-            context,
+    #[must_use]
+    pub fn new(tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
+        let mut intake = Self {
             tenure,
             epoch_id,
             reading: Contiguity::after(checkpoint),
             mark: None,
+            server: None,
+            is_connected: true,
             lateness: Lateness::default(),
             late: true,
             consumers: 0,
             attempts: 0,
-        }
+            doing: Doing::Idle,
+            outputs: VecDeque::new(),
+        };
+        intake.open(0);
+        intake
     }
 
-    /// Reads until stopped.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let mut pull = None;
-            let trouble = tokio::select! {
-                biased;
-                () = stop.cancelled() => IntakeTrouble::Stopped,
-                trouble = self.read(&mut pull) => trouble,
-            };
-            if let Some(pull) = pull {
-                pull.close().await;
-            }
-            match (&trouble, self.tenure.source) {
-                (IntakeTrouble::Stopped, _) => return,
-                // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
-                (IntakeTrouble::Silent, Source::CatchAll) => {
-                    self.attempts = 0;
-                    continue;
-                }
-                _ => {}
-            }
-            metrics::INTAKE_RESTARTS.with(trouble.label()).increment(1);
-            warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "reading anew");
-            self.attempts += 1;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.tell(IntakeEvent::Stuck(trouble.text())) => {}
-            }
-            let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
-            let is_at_hand = !is_other && self.context.nats.is_connected();
-            if self.attempts >= FAILURES && is_at_hand {
-                let passed = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    passed = self.read_one() => passed,
-                };
-                if let Err(trouble) = passed {
-                    debug!(source = %self.tenure.source, cause = trouble.text(), "not read in another way either");
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = reconnection(&mut self.connected) => {}
-                () = sleep(backoff(self.attempts)) => {}
-            }
-        }
+    /// What is to be done next. There is always something, once what was to be done before is answered.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
-    /// Makes a consumer and reads from it until there is doubt.
-    async fn read(&mut self, made: &mut Option<Pull>) -> IntakeTrouble {
-        if let Err(trouble) = self.open(made).await {
-            return trouble;
-        }
-        let Some(pull) = made else { return IntakeTrouble::Silent };
-        loop {
-            if let Err(trouble) = self.read_chunk(pull).await {
-                return trouble;
-            }
-        }
+    /// Whether there is a connection to NATS.
+    pub fn set_connected(&mut self, is_connected: bool) {
+        self.is_connected = is_connected;
+    }
+
+    /// Does something, the answer to which is waited for.
+    fn ask(&mut self, doing: Doing, output: Output) {
+        self.doing = doing;
+        self.outputs.push_back(output);
+    }
+
+    /// Tells the engine.
+    fn tell(&mut self, what: IntakeEvent) {
+        self.outputs.push_back(Output::Tell(what));
     }
 
     /// Makes a consumer: where the stream is led, if that matters.
-    async fn open(&mut self, made: &mut Option<Pull>) -> Result<(), IntakeTrouble> {
-        let context = Arc::clone(&self.context);
-        self.connected.mark_unchanged();
-        let mut attempts = 0;
-        let facts = loop {
-            if let Some(misplaced) = made.take() {
-                misplaced.close().await;
+    fn open(&mut self, made: u32) {
+        self.consumers += 1;
+        let (after, number) = (self.reading.last, self.consumers);
+        self.ask(Doing::Opening(made + 1), Output::Open { after, number });
+    }
+
+    /// The consumer was made, or was not.
+    pub fn opened(&mut self, opened: Result<Opened, IntakeTrouble>) {
+        let Doing::Opening(made) = replace(&mut self.doing, Doing::Idle) else { return };
+        match opened {
+            Ok(opened) => {
+                self.reading = Contiguity::after(self.reading.last);
+                self.lateness.restart();
+                // Asked for when the consumer is there: a later stream than the consumer's would show.
+                self.ask(Doing::Looking(Reason::Opened { opened, made }), Output::Look);
             }
-            self.consumers += 1;
-            attempts += 1;
-            let plan = PullPlan {
-                stream: &context.decoder.stream,
-                name: self.consumer_name(),
-                description: format!("router {} reads {}", context.me, self.tenure.source),
-                after: self.reading.last,
-                filter: self.tenure.source.filter(),
-                batch: BATCH,
-                bytes: BYTES,
-            };
-            let pull = made.insert(Pull::open(&context.nats, plan).await?);
-            self.reading = Contiguity::after(self.reading.last);
-            self.lateness.restart();
-            // Asked for when the consumer is there: a later stream than the consumer's would show.
-            let (_, sight) = self.keep_up(self.reading.last).await?;
-            let matters = sight.facts.replicas > 1 && pull.pending > COMPARED as u64;
-            if !matters || attempts >= PLACES || pull.server == sight.leader {
-                break sight.facts;
-            }
-        };
-        self.check_last(&facts).await?;
-        self.late |= facts.replicas > 1;
+            Err(trouble) => self.give_up(&trouble),
+        }
+    }
+
+    /// Waits for messages of the consumer, which was made where it should be.
+    fn begin(&mut self, replicas: usize) {
+        self.late |= replicas > 1;
         // After more than one failure only a message proves that it can be read, where ticks are sure to come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
-            self.tell(IntakeEvent::Flowing).await;
+            self.tell(IntakeEvent::Flowing);
         }
-        Ok(())
+        self.ask(Doing::Reading, Output::Read);
     }
 
-    async fn read_chunk(&mut self, pull: &mut Pull) -> Result<(), IntakeTrouble> {
-        let context = Arc::clone(&self.context);
-        let chunk = tokio::select! {
-            biased;
-            () = reconnection(&mut self.connected) => return Err(IntakeTrouble::Reconnected),
-            chunk = timeout(context.silence, pull.next()) => chunk,
-        };
-        let chunk = chunk.map_err(|_| IntakeTrouble::Silent)??;
-
-        if let Some(idle_at) = pull.idle_at() {
+    /// Messages came, at `now`, in order; each is read only if it is the next one. `idle_at` is when the server last said
+    /// that nothing was left to be delivered, on the same clock.
+    pub fn take<R: FnOnce() -> Content>(
+        &mut self,
+        now: Millis,
+        idle_at: Option<Millis>,
+        messages: impl IntoIterator<Item = (ConsumerDelivery, R)>,
+    ) {
+        let Doing::Reading = self.doing else { return };
+        if let Some(idle_at) = idle_at {
             self.lateness.is_current(idle_at);
         }
-        let (before, now) = (self.reading, Instant::now());
-        let mut read = Chunk::default();
-        let mut trouble = None;
-        for message in &chunk {
-            if let Err(found) = self.accept(now, message, &mut read) {
-                trouble = Some(found);
-                break;
+        let (before, mut read, mut trouble) = (self.reading, Chunk::default(), None);
+        for (delivery, content) in messages {
+            match self.reading.accept(delivery.seq, delivery.number) {
+                Delivered::Known => continue,
+                Delivered::Missed => {
+                    trouble = Some(IntakeTrouble::Missed);
+                    break;
+                }
+                Delivered::Next => {}
             }
+            self.lateness.take(now, delivery.pending);
+            read.take(delivery.seq, delivery.stored, content());
         }
-        if self.reading.last > before.last {
-            let is_late = self.lateness.take_late();
-            if is_late || self.late {
-                self.catch_up(before, pull.server.as_deref(), &mut read).await?;
-            }
-            self.late = is_late;
-            self.hand_on(read).await;
+        if self.reading.last == before.last {
+            return self.go_on(trouble.as_ref());
         }
-        trouble.map_or(Ok(()), Err)
+        let is_late = self.lateness.take_late();
+        let was_late = replace(&mut self.late, is_late);
+        let claim = Claim { before, kept: before.last, compared: 0, read, trouble, is_rescue: false };
+        if is_late || was_late {
+            self.ask(Doing::Looking(Reason::Late(claim)), Output::Look);
+        } else {
+            self.hand_on(claim);
+        }
     }
 
-    /// Hands on what was read: letters are stored before anything behind them is told. What is missing in it every gateway
-    /// sees as a gap.
-    async fn hand_on(&mut self, mut read: Chunk) {
-        read.count();
-        let dead_letters = std::mem::take(&mut read.dead_letters);
-        dead_letters::post(&self.context.nats, self.epoch_id, dead_letters).await;
+    /// No more comes of the consumer, or nothing for too long.
+    pub fn ended(&mut self, trouble: &IntakeTrouble) {
+        if let Doing::Reading = self.doing {
+            self.give_up(trouble);
+        }
+    }
+
+    /// There is a connection that was not there: what was on its way is lost, and the consumer may be, too.
+    pub fn reconnected(&mut self) {
+        self.ended(&IntakeTrouble::Reconnected);
+    }
+
+    /// Hands on what was read: letters are stored before anything behind them is told.
+    fn hand_on(&mut self, mut claim: Claim) {
+        claim.read.count();
+        let dead_letters = take(&mut claim.read.dead_letters);
+        if dead_letters.is_empty() {
+            self.tell_read(claim);
+        } else {
+            self.ask(Doing::Posting(claim), Output::Post(dead_letters));
+        }
+    }
+
+    /// The dead letters are stored, or given up.
+    pub fn posted(&mut self) {
+        if let Doing::Posting(claim) = replace(&mut self.doing, Doing::Idle) {
+            self.tell_read(claim);
+        }
+    }
+
+    /// Tells the engine what was read. What is missing in it every gateway sees as a gap.
+    fn tell_read(&mut self, claim: Claim) {
+        let Claim { mut read, trouble, is_rescue, .. } = claim;
         if self.attempts > 1 {
-            self.tell(IntakeEvent::Flowing).await;
+            self.tell(IntakeEvent::Flowing);
         }
         self.attempts = 0;
         self.mark = read.mark.or(self.mark);
-        for MissingRange { after, through } in std::mem::take(&mut read.missing) {
+        for MissingRange { after, through } in take(&mut read.missing) {
             let events = read.take_until(after);
-            self.tell(IntakeEvent::Events { through: after, mark: None, events }).await;
-            self.tell(IntakeEvent::Skip(through)).await;
+            self.tell(IntakeEvent::Events { through: after, mark: None, events });
+            self.tell(IntakeEvent::Skip(through));
         }
         let (through, mark, events) = (self.reading.last, read.mark, read.events);
-        self.tell(IntakeEvent::Events { through, mark, events }).await;
+        self.tell(IntakeEvent::Events { through, mark, events });
+        if is_rescue { self.pause() } else { self.go_on(trouble.as_ref()) }
     }
 
-    /// Takes one message of a chunk.
-    fn accept(&mut self, now: Instant, message: &PulledMessage, read: &mut Chunk) -> Result<(), IntakeTrouble> {
-        let delivery = message.delivery;
-        match self.reading.accept(delivery.seq, delivery.number) {
-            Delivered::Known => return Ok(()),
-            Delivered::Missed => return Err(IntakeTrouble::Missed),
-            Delivered::Next => {}
-        }
-        self.lateness.take(now, delivery.pending);
-        read.take(&self.context.decoder, message.held());
-        Ok(())
-    }
-
-    /// Reads the next message from the leader of the stream, in a form that holds any bytes. Consumers have failed at it.
-    async fn read_one(&mut self) -> Result<(), IntakeTrouble> {
-        let context = Arc::clone(&self.context);
-        let (_, sight) = self.keep_up(self.reading.last).await?;
-        self.check_last(&sight.facts).await?;
-        let before = self.reading;
-        let filter = self.tenure.source.filter();
-        let found = leader::first_after(&context.nats, &context.decoder.stream, before.last, &filter).await;
-        let Some(held) = found.map_err(IntakeTrouble::Failed)? else { return Ok(()) };
-        warn!(source = %self.tenure.source, seq = %held.seq, "read in another way what consumers have failed at");
-        metrics::RESCUED_MESSAGES.increment(1);
-        let mut read = Chunk::default();
-        self.reading.last = held.seq;
-        read.take(&context.decoder, held);
-        // What retention took meanwhile was not the leader's next message.
-        self.catch_up(before, None, &mut read).await?;
-        self.hand_on(read).await;
-        Ok(())
-    }
-
-    /// Tells the engine; waits while it has too much to do.
-    async fn tell(&self, what: IntakeEvent) {
-        let heard = IntakeReport { tenure: self.tenure, what };
-        if self.context.engine.send(heard).await.is_err() {
-            debug!("the engine has ended");
+    /// Waits for more, if nothing is wrong with what came.
+    fn go_on(&mut self, trouble: Option<&IntakeTrouble>) {
+        match trouble {
+            Some(trouble) => self.give_up(trouble),
+            None => self.ask(Doing::Reading, Output::Read),
         }
     }
 
-    /// A new name for every consumer: one that is stuck must not stand in the way of the next.
-    fn consumer_name(&self) -> String {
-        let (me, tenure) = (&self.context.me, self.tenure);
-        format!("{}-{}-{}-{}-{}", me.id, me.nonce, tenure.source.label(), tenure.number, self.consumers)
+    /// Ends the consumer. There will be another one.
+    fn give_up(&mut self, trouble: &IntakeTrouble) {
+        self.outputs.push_back(Output::Close);
+        // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
+        if (trouble, self.tenure.source) == (&IntakeTrouble::Silent, Source::CatchAll) {
+            self.attempts = 0;
+            return self.open(0);
+        }
+        metrics::INTAKE_RESTARTS.with(trouble.label()).increment(1);
+        warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "reading anew");
+        self.attempts += 1;
+        self.tell(IntakeEvent::Stuck(trouble.text()));
+        let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
+        if self.attempts >= FAILURES && !is_other && self.is_connected {
+            self.ask(Doing::Looking(Reason::Rescue), Output::Look);
+        } else {
+            self.pause();
+        }
+    }
+
+    /// Waits before another consumer is made.
+    fn pause(&mut self) {
+        self.ask(Doing::Idle, Output::Pause(backoff(self.attempts)));
+    }
+
+    /// The pause is over.
+    pub fn paused(&mut self) {
+        if let Doing::Idle = self.doing {
+            self.open(0);
+        }
+    }
+
+    /// The next message of the source, as the leader of the stream has it, if there is one. Consumers have failed at it.
+    pub fn rescued(&mut self, found: Result<Option<(Seq, Timestamp, Content)>, String>) {
+        let Doing::Rescuing = replace(&mut self.doing, Doing::Idle) else { return };
+        match found {
+            Err(reason) => self.fail(true, &IntakeTrouble::Failed(reason)),
+            Ok(None) => self.pause(),
+            Ok(Some((seq, stored, content))) => {
+                warn!(source = %self.tenure.source, %seq, "read in another way what consumers have failed at");
+                metrics::RESCUED_MESSAGES.increment(1);
+                let (before, mut read) = (self.reading, Chunk::default());
+                self.reading.last = seq;
+                read.take(seq, stored, content);
+                // What retention took meanwhile was not the leader's next message.
+                let claim = Claim { before, kept: before.last, compared: 0, read, trouble: None, is_rescue: true };
+                self.ask(Doing::Looking(Reason::Late(claim)), Output::Look);
+            }
+        }
+    }
+
+    /// What was to be found out is not known, or is no good.
+    fn fail(&mut self, is_rescue: bool, trouble: &IntakeTrouble) {
+        if is_rescue {
+            debug!(source = %self.tenure.source, cause = trouble.text(), "not read in another way either");
+            self.pause();
+        } else {
+            self.give_up(trouble);
+        }
     }
 }
 
-/// Waits until there is a connection that was not there: what was on its way is lost, and the consumer may be, too.
-async fn reconnection(connected: &mut watch::Receiver<bool>) {
-    while connected.changed().await.is_ok() {
-        if *connected.borrow_and_update() {
-            return;
-        }
-    }
-    std::future::pending().await
-}
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@
 //! engine     match, batch, checkpoint
 //! dispatch   sections into messages, to the gateways
 //! replay     reads again what a gateway has missed
+//!   queue      which requests are read next, and together
+//!   pass       how much is read, and what may be said of it
 //!   walk       looks for what the stream has lost
 //! ticks      a small message per partition now and then, which takes the same way
 //! ```
@@ -45,7 +47,7 @@ pub use engine::LONGEST_WINDOW;
 use crate::decode::Decoder;
 use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
-use crate::intake::IntakeContext;
+use crate::intake::driver::Context;
 use crate::interest::InterestSubscription;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
@@ -53,7 +55,6 @@ use crate::replay::ReplayService;
 use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::placement::Role;
 use tickwire_node::clock::Clock;
@@ -136,12 +137,13 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
-    let intakes = IntakeContext {
+    let intakes = Context {
         nats: node.nats.clone(),
         me: node.me.clone(),
+        clock,
         decoder,
         walker,
-        silence: config.membership.tick_interval * 2 + Duration::from_secs(1),
+        silence: intake::driver::silence(config.membership.tick_interval),
         engine: heard_sender,
     };
     let engine = Engine::new(&config.router, epoch);

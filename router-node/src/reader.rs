@@ -28,18 +28,23 @@ use crate::decode::headers::HeaderBlock;
 
 /// A message as it is stored in the stream.
 #[derive(Debug, Clone)]
-pub(crate) struct StreamMessage {
-    pub(crate) seq: Seq,
-    pub(crate) stored: Timestamp,
+pub struct StreamMessage {
+    /// Its sequence.
+    pub seq: Seq,
+    /// When it was stored.
+    pub stored: Timestamp,
     /// The subject that it is stored under.
-    pub(crate) subject: Bytes,
-    pub(crate) headers: MessageHeaders,
-    pub(crate) payload: Bytes,
+    pub subject: Bytes,
+    /// Its headers.
+    pub headers: MessageHeaders,
+    /// All else.
+    pub payload: Bytes,
 }
 
 /// The header block of a message.
 #[derive(Debug, Clone)]
-pub(crate) enum MessageHeaders {
+pub enum MessageHeaders {
+    /// It has none.
     None,
     /// As the producer wrote it.
     Whole(Bytes),

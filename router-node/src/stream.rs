@@ -32,17 +32,47 @@ pub struct StreamFacts {
 
 /// The stream, and the server that answered: the one that leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StreamView {
-    /// The facts, as that server has them.
-    pub(crate) facts: StreamFacts,
-    /// The server's name; `None` if servers form no cluster.
-    pub(crate) leader: Option<String>,
+pub struct StreamView {
+    /// What it is like, as that server has it.
+    pub facts: StreamFacts,
+    /// The server's name; `None` where servers form no cluster.
+    pub leader: Option<String>,
+}
+
+/// The server that leads the stream, which is asked about it.
+pub trait Leader {
+    /// What the stream is like.
+    fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send;
+
+    /// One message of it, if there is one.
+    fn message(
+        &self,
+        wanted: MessageSelector<'static>,
+    ) -> impl Future<Output = Result<Option<Mark>, StreamError>> + Send;
+}
+
+/// The leader of a stream, over NATS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'s> {
+    pub(crate) nats: &'s Nats,
+    pub(crate) stream: &'s str,
+}
+
+impl Leader for Asked<'_> {
+    async fn facts(&self) -> Result<StreamFacts, StreamError> {
+        Ok(StreamFacts::of(&info(self.nats, self.stream).await?))
+    }
+
+    async fn message(&self, wanted: MessageSelector<'static>) -> Result<Option<Mark>, StreamError> {
+        let found = in_time(self.stream, stored::get(&self.nats.jetstream, self.stream, wanted)).await?;
+        Ok(found.map(|found| Mark { seq: found.seq, stored: found.stored }))
+    }
 }
 
 /// The stream could not be read.
 #[derive(Debug, Error)]
-#[error("cannot read the state of the stream {stream}: {reason}")]
-pub(crate) struct StreamError {
+#[error("the stream {stream} cannot be read: {reason}")]
+pub struct StreamError {
     stream: String,
     reason: String,
 }
@@ -63,14 +93,9 @@ impl StreamView {
 }
 
 impl StreamFacts {
-    /// Asks the server.
-    pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
-        Ok(Self::of(&info(nats, stream).await?))
-    }
-
-    /// Begins a new epoch, for messages after `before`, unless one later than `known` has begun. Its number is the next
-    /// one. It does not depend on a clock, so it grows with any clocks of servers and nodes, and routers that begin an
-    /// epoch at the same time begin the same one.
+    /// Begins another life, of what comes after `before`, unless one later than `known` has begun. Its number is the next
+    /// one: no clock tells it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
+    /// same time begin the same one.
     pub(crate) async fn begin_epoch(
         nats: &Nats,
         stream: &str,
@@ -145,38 +170,36 @@ pub enum StreamLook {
 }
 
 impl StreamLook {
-    /// Reads the stream, and compares the messages that were read with those that have their sequences now.
-    pub(crate) async fn at(nats: &Nats, stream: &str, expected: &Expected) -> Result<Self, StreamError> {
-        let facts = StreamFacts::look(nats, stream).await?;
+    /// Looks, and compares the messages that were read with those that have their sequences now.
+    ///
+    /// # Errors
+    /// When the leader does not answer.
+    pub async fn at(leader: &impl Leader, expected: &Expected) -> Result<Self, StreamError> {
+        let facts = leader.facts().await?;
         if facts.epoch_id > expected.epoch_id {
             return Ok(Self::Whole(facts));
         }
         let mut lost: Option<Mark> = None;
         for mark in &expected.to_check {
-            if facts.has(nats, stream, *mark).await? == Some(false) {
-                // They are in descending order: this one is the earliest so far.
+            if facts.has(leader, *mark).await? == Some(false) {
+                // They come in order: this one is the earliest so far.
                 lost = Some(*mark);
             }
         }
         let is_former = facts.epoch_id < expected.epoch_id;
-        if lost.is_none() && !is_former {
-            let before = facts.last;
-            return Ok(if before < expected.reached { Self::Lost { facts, before } } else { Self::Whole(facts) });
+        if lost.is_none() && !is_former && expected.reached <= facts.last {
+            return Ok(Self::Whole(facts));
         }
-        let mut agreed = None;
-        for mark in
-            expected.to_check.iter().chain(&expected.known).filter(|mark| lost.is_none_or(|lost| mark.seq < lost.seq))
-        {
-            if agreed < Some(mark.seq) && facts.has(nats, stream, *mark).await? == Some(true) {
-                agreed = Some(mark.seq);
-            }
-        }
-        let agreed = agreed.unwrap_or_default();
         let before = match lost {
-            // A stream that was created again under an older clock, or has lost the record of its epoch.
-            _ if is_former => agreed,
-            Some(lost) => facts.last_stored_before(nats, stream, agreed, lost).await?,
-            None => facts.last,
+            // A stream that was made anew by an older clock, or has lost the note of its life.
+            _ if is_former => facts.agreed(leader, expected, None).await?,
+            Some(lost) => {
+                let agreed = facts.agreed(leader, expected, Some(lost)).await?;
+                facts.last_stored_before(leader, agreed, lost).await?
+            }
+            // It ends before what was read of it, and nobody here knows when that was stored: any message of it may have
+            // been stored since.
+            None => Seq(0),
         };
         Ok(Self::Lost { facts, before })
     }
@@ -184,26 +207,41 @@ impl StreamLook {
 
 impl StreamFacts {
     /// Whether the stream has this message; `None` if it was removed.
-    pub(crate) async fn has(&self, nats: &Nats, stream: &str, mark: Mark) -> Result<Option<bool>, StreamError> {
+    ///
+    /// # Errors
+    /// When the leader does not answer.
+    pub async fn has(&self, leader: &impl Leader, mark: Mark) -> Result<Option<bool>, StreamError> {
         if mark.seq < self.first {
             return Ok(None);
         }
         if mark.seq > self.last {
             return Ok(Some(false));
         }
-        let found = in_time(stream, stored::get(&nats.jetstream, stream, MessageSelector::At(mark.seq.0))).await?;
+        let found = leader.message(MessageSelector::At(mark.seq.0)).await?;
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
-    /// The last message after `agreed` that was stored no later than `lost`, which is no longer there. Messages behind
-    /// it were stored when `lost` was gone.
-    async fn last_stored_before(&self, nats: &Nats, stream: &str, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
+    /// The last message that was there before and is there still. What was stored later than `lost` may have been read since
+    /// that was gone.
+    async fn agreed(&self, leader: &impl Leader, expected: &Expected, lost: Option<Mark>) -> Result<Seq, StreamError> {
+        let mut agreed = None;
+        let is_before = |mark: &&Mark| lost.is_none_or(|lost| mark.seq < lost.seq && mark.stored <= lost.stored);
+        for mark in expected.to_check.iter().chain(&expected.known).filter(is_before) {
+            if agreed < Some(mark.seq) && self.has(leader, *mark).await? == Some(true) {
+                agreed = Some(mark.seq);
+            }
+        }
+        Ok(agreed.unwrap_or_default())
+    }
+
+    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what stands
+    /// behind it was stored when `lost` was gone.
+    async fn last_stored_before(&self, leader: &impl Leader, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
         let mut low = agreed.0.max(self.first.0.saturating_sub(1));
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let found =
-                in_time(stream, stored::get(&nats.jetstream, stream, MessageSelector::from(Seq(middle)))).await?;
+            let found = leader.message(MessageSelector::from(Seq(middle))).await?;
             match found {
                 Some(found) if found.seq.0 <= high && found.stored <= lost.stored => low = found.seq.0,
                 _ => high = middle - 1,
@@ -221,4 +259,57 @@ async fn info(nats: &Nats, stream: &str) -> Result<Info, StreamError> {
 async fn in_time<T, E: Display>(stream: &str, response: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
     let answer = timeout(LOOK_DEADLINE, response).await.map_err(|_| StreamError::late(stream, LOOK_DEADLINE))?;
     answer.map_err(|error| StreamError { stream: stream.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+
+    /// A stream that ends with its last message.
+    struct Log(Vec<Mark>);
+
+    impl Leader for Log {
+        fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send {
+            let last = self.0.last().map_or(Seq(0), |last| last.seq);
+            let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last, replicas: 1 };
+            ready(Ok(facts))
+        }
+
+        fn message(
+            &self,
+            wanted: MessageSelector<'static>,
+        ) -> impl Future<Output = Result<Option<Mark>, StreamError>> + Send {
+            let found = self.0.iter().find(|mark| match wanted {
+                MessageSelector::At(seq) => mark.seq.0 == seq,
+                MessageSelector::From { seq, .. } => mark.seq.0 >= seq,
+                MessageSelector::LastOf(_) => false,
+            });
+            ready(Ok(found.copied()))
+        }
+    }
+
+    fn mark(seq: u64, stored: i64) -> Mark {
+        Mark { seq: Seq(seq), stored }
+    }
+
+    /// Five messages were stored by 50, of which two were lost; after that, two others.
+    async fn before(reached: u64, to_check: Vec<Mark>, known: Vec<Mark>) -> Option<Seq> {
+        let log = Log(vec![mark(1, 10), mark(2, 20), mark(3, 30), mark(4, 140)]);
+        let expected = Expected { epoch_id: EpochId(1), reached: Seq(reached), to_check, known };
+        match StreamLook::at(&log, &expected).await.unwrap() {
+            StreamLook::Whole(_) => None,
+            StreamLook::Lost { before, .. } => Some(before),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_after_a_loss_is_not_taken_for_what_was_there_before() {
+        assert_eq!(before(4, vec![mark(2, 20)], vec![]).await, None);
+        assert_eq!(before(5, vec![mark(5, 50)], vec![mark(2, 20)]).await, Some(Seq(3)));
+        // Another reader has come upon the fourth since, and it stands there.
+        assert_eq!(before(5, vec![mark(5, 50), mark(4, 140)], vec![mark(2, 20)]).await, Some(Seq(3)));
+        // Nobody knows when the fifth was stored, and so what of the rest was stored before it.
+        assert_eq!(before(5, vec![mark(4, 140)], vec![mark(2, 20)]).await, Some(Seq(0)));
+    }
 }

@@ -48,11 +48,11 @@ impl From<RangeError> for WalkError {
 
 /// What is known of a part of the stream.
 #[derive(Debug)]
-pub(crate) struct Walked {
+pub struct Walked {
     /// Up to where it is known.
-    pub(crate) through: Seq,
+    pub through: Seq,
     /// What is missing of that, in order.
-    pub(crate) missing: Vec<MissingRange>,
+    pub missing: Vec<MissingRange>,
 }
 
 /// How long to walk, and at whose pace.

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier, Timestamp};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::placement::{Member, Role, View};
-use tickwire_core::wire;
 use tickwire_node::config::Config;
 use tickwire_router_node::decisions::Source;
 
@@ -24,6 +23,7 @@ use super::made::{blank, symbol, user};
 use super::network::{Network, SimMessage};
 use super::plan::{Action, Plan};
 use super::router::SimRouter;
+use super::stream::{Lost, Stream};
 use super::trace;
 
 pub(super) const PARTITIONS: u16 = 3;
@@ -51,8 +51,10 @@ pub(super) struct StoredEvent {
     pub(super) event: Arc<Event>,
     /// As it travels between nodes.
     pub(super) wire: Bytes,
-    /// Whether it is the owner's sign of life, and no event.
+    /// Whether it is the owner's sign of life, or something else that is no event.
     pub(super) is_heartbeat: bool,
+    /// Whether it is something else, and so a dead letter when it is read.
+    pub(super) is_unreadable: bool,
 }
 
 /// The life of the stream in which every run begins.
@@ -65,7 +67,7 @@ pub(super) struct SimCluster {
     /// How long a router takes to read a range again.
     pub(super) reading: u64,
     /// Up to where each life of the stream was discarded.
-    discarded: BTreeMap<EpochId, Seq>,
+    pub(super) discarded: BTreeMap<EpochId, Seq>,
     /// What cannot be read any more, of each life.
     pub(super) damaged: BTreeMap<EpochId, BTreeSet<Seq>>,
     pub(super) now: Millis,
@@ -75,6 +77,12 @@ pub(super) struct SimCluster {
     pub(super) last: Seq,
     pub(super) first: Seq,
     pub(super) history: BTreeMap<EpochId, Vec<StoredEvent>>,
+    /// What else stood in each life, and need not be given.
+    pub(super) lost: Lost,
+    /// What servers keep of the present life.
+    pub(super) stream: Stream,
+    /// The dead letters that are stored.
+    pub(super) letters: BTreeSet<(EpochId, Seq)>,
     pub(super) epochs: BTreeMap<EpochId, Epoch>,
     pub(super) view: View,
     pub(super) kv: Kv,
@@ -103,6 +111,9 @@ impl SimCluster {
             last: Seq(0),
             first: Seq(1),
             history: BTreeMap::from([(FIRST.epoch_id, Vec::new())]),
+            lost: Lost::new(),
+            stream: Stream::new(plan.copies.into()),
+            letters: BTreeSet::new(),
             view: View::default(),
             kv: Kv::default(),
             routers: Vec::new(),
@@ -194,11 +205,12 @@ impl SimCluster {
             }
             Action::LearnView { node } => self.learn_view(usize::from(node)),
             Action::Discard { keep } => self.discard(keep.into()),
-            Action::Recreate { from } => self.begin_epoch(Seq(0), Seq(from.into())),
-            Action::LoseTail { events } => {
-                let last = Seq(self.last.0.saturating_sub(events.into()));
-                self.begin_epoch(last, last);
-            }
+            Action::Recreate { from } => self.recreate(Seq(from.into())),
+            Action::LoseTail { events } => self.lose_tail(events.into()),
+            Action::DiscardCopy { server, keep } => self.discard_copy(server.into(), keep.into()),
+            Action::Lead { server } => self.lead(server.into()),
+            Action::Disturb { router, fault } => self.disturb(router.into(), fault),
+            Action::Garble { symbol } => self.garble(symbol),
             Action::Toggle { node } => self.toggle(usize::from(node)),
             Action::Damage { back } => self.damage(back.into()),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
@@ -224,18 +236,7 @@ impl SimCluster {
     }
 
     fn store(&mut self, partition: u16, event: Event) {
-        self.keep(partition, event, false);
-    }
-
-    fn keep(&mut self, partition: u16, event: Event, is_heartbeat: bool) {
-        self.last = Seq(self.last.0 + 1);
-        let event = Event { stored: clocks::time_of_day(self.now), ..event };
-        trace::line(|| format!("stored {} in p{partition}{}", self.last, if is_heartbeat { ": a tick" } else { "" }));
-        // In a section an event has no version byte of its own.
-        let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
-        let stored =
-            StoredEvent { partition: Partition(partition), seq: self.last, event: Arc::new(event), wire, is_heartbeat };
-        self.history.entry(self.epoch.epoch_id).or_default().push(stored);
+        self.keep(partition, event, (false, false));
     }
 
     fn publish(&mut self, number: u8, tenths: u8) {
@@ -254,10 +255,16 @@ impl SimCluster {
         self.store(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
     }
 
+    /// A message that is no event.
+    fn garble(&mut self, number: u8) {
+        let event = blank(Kind::Other("garbled".into()), Audience::Public);
+        self.keep(u16::from(number) % PARTITIONS, event, (false, true));
+    }
+
     fn tick(&mut self) {
         for partition in 0..PARTITIONS {
             if self.routers.iter().any(|router| router.runs() && router.holds(Partition(partition))) {
-                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), true);
+                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
             }
         }
     }
@@ -271,35 +278,6 @@ impl SimCluster {
             let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
             self.deliver(&node, |edge, now| edge.take_view(now, &view));
         }
-    }
-
-    fn discard(&mut self, keep: u64) {
-        self.first = self.first.max(Seq((self.last.0 + 1).saturating_sub(keep)));
-        self.discarded.insert(self.epoch.epoch_id, Seq(self.first.0 - 1));
-    }
-
-    /// A message cannot be read any more, which shows when NATS has come back.
-    fn damage(&mut self, back: u64) {
-        let seq = Seq(self.last.0.saturating_sub(back));
-        if seq >= self.first {
-            self.damaged.entry(self.epoch.epoch_id).or_default().insert(seq);
-            self.routers.iter_mut().for_each(|router| router.whole.doubt());
-        }
-    }
-
-    /// The messages of the stream behind `after` that can be read, in order.
-    pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &StoredEvent> {
-        let log = self.history.get(&self.epoch.epoch_id).map_or(&[][..], Vec::as_slice);
-        let damaged = self.damaged.get(&self.epoch.epoch_id);
-        let is_whole = move |seq: &Seq| damaged.is_none_or(|damaged| !damaged.contains(seq));
-        let begin = log.partition_point(|stored| stored.seq <= after || stored.seq < self.first);
-        log[begin..].iter().filter(move |stored| is_whole(&stored.seq))
-    }
-
-    /// The last message that was stored before a time and can be read; all that is later may have been stored since.
-    fn before(&self, time: Timestamp) -> Seq {
-        let before = self.readable(Seq(0)).take_while(|stored| stored.event.stored < time);
-        before.last().map_or(Seq(0), |stored| stored.seq)
     }
 
     /// A router makes sure of what is missing in `(after, through]`.
@@ -316,25 +294,6 @@ impl SimCluster {
             self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
         }
         self.routers[number].whole.missing(after, through).collect()
-    }
-
-    /// Another life of the stream begins, after `before`, in a stream that ends with `last`.
-    fn begin_epoch(&mut self, before: Seq, last: Seq) {
-        let former = self.epoch.epoch_id;
-        self.epoch = Epoch { epoch_id: EpochId(former.0 + 1), before };
-        self.epochs.insert(self.epoch.epoch_id, self.epoch);
-        // What stood before it stands there still.
-        let kept =
-            self.history.get(&former).into_iter().flatten().filter(|stored| stored.seq <= before).cloned().collect();
-        self.history.insert(self.epoch.epoch_id, kept);
-        let damaged = self.damaged.get(&former).into_iter().flatten().filter(|seq| **seq <= before).copied().collect();
-        self.damaged.insert(self.epoch.epoch_id, damaged);
-        if before == Seq(0) {
-            self.first = Seq(last.0 + 1);
-        }
-        self.first = self.first.min(Seq(last.0 + 1));
-        self.last = last;
-        self.discarded.insert(self.epoch.epoch_id, Seq(self.first.0 - 1));
     }
 
     fn toggle(&mut self, node: usize) {
@@ -404,7 +363,7 @@ impl SimCluster {
                     self.routers[to].waiting.push(message);
                 }
             }
-            SimMessage::Ask(to, ask, request) => self.replay(to, ask, &request),
+            SimMessage::Ask(to, ask, request) => self.replay(to, ask, request),
             SimMessage::NoResponders(node, ask) => self.deliver(&node, |edge, now| edge.take_no_answer(now, ask)),
             SimMessage::Find(node, time) => {
                 // A replica that is not there, or a stream without a leader.

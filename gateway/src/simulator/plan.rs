@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::intake::Fault;
+
 /// As shipped; no run lasts so long, or misses so much.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
 pub(super) const REPLAY_RANGE: u64 = 1_000_000;
@@ -38,6 +40,8 @@ pub(super) struct Plan {
     pub(super) reading: u64,
     /// Whether new clients come all the time while faults end, so that interest never rests.
     pub(super) newcomers: bool,
+    /// How many servers keep the stream.
+    pub(super) copies: u8,
     pub(super) actions: Vec<Action>,
 }
 
@@ -142,6 +146,24 @@ pub(super) enum Action {
     DropDelivery {
         router: u8,
     },
+    /// A server removes more than the others, keeping this many.
+    DiscardCopy {
+        server: u8,
+        keep: u8,
+    },
+    /// Another server leads the stream.
+    Lead {
+        server: u8,
+    },
+    /// Something happens to the consumers of a router.
+    Disturb {
+        router: u8,
+        fault: Fault,
+    },
+    /// A message that is no event, where those of a symbol are.
+    Garble {
+        symbol: u8,
+    },
     /// Someone tells a router that a gateway is further than it is.
     Forge {
         router: u8,
@@ -169,22 +191,26 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
     let reading = if network { prop_oneof![Just(0), 0..500u64].boxed() } else { Just(0).boxed() };
+    let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
     let newcomers = if network { prop_oneof![15 => Just(false), 1 => Just(true)].boxed() } else { Just(false).boxed() };
-    let bounds = (range, patience, hold, late);
+    let bounds = (range, patience, hold, late, copies);
     let actions = prop::collection::vec(action(chaos), 1..120);
     (any::<u64>(), loss, reading, newcomers, bounds, actions).prop_map(
-        move |(seed, loss, reading, newcomers, (replay_range, give_up_after, hold_bytes, late), actions)| Plan {
-            quiet: chaos == Chaos::None,
-            failing,
-            late,
-            give_up_after,
-            hold_bytes,
-            replay_range,
-            seed,
-            loss,
-            reading,
-            newcomers,
-            actions,
+        move |(seed, loss, reading, newcomers, (replay_range, give_up_after, hold_bytes, late, copies), actions)| {
+            Plan {
+                quiet: chaos == Chaos::None,
+                failing,
+                late,
+                give_up_after,
+                hold_bytes,
+                replay_range,
+                seed,
+                loss,
+                reading,
+                newcomers,
+                copies,
+                actions,
+            }
         },
     )
 }
@@ -226,7 +252,21 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
         1 => (0..12u8).prop_map(|back| Action::Damage { back }),
         1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
+        1 => (0..3u8, 0..6u8).prop_map(|(server, keep)| Action::DiscardCopy { server, keep }),
+        1 => (0..3u8).prop_map(|server| Action::Lead { server }),
+        2 => (0..3u8, fault()).prop_map(|(router, fault)| Action::Disturb { router, fault }),
+        1 => (0..4u8).prop_map(|symbol| Action::Garble { symbol }),
         1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
     ]
     .boxed()
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        1 => Just(Fault::Silent),
+        1 => Just(Fault::Ended),
+        2 => (0..2_190u64).prop_map(Fault::Late),
+        1 => (1..6u8).prop_map(Fault::Refused),
+        1 => Just(Fault::Cut),
+    ]
 }

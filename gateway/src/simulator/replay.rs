@@ -1,80 +1,271 @@
-//! Replays: what routers answer, with everything that can be wrong with it.
+//! Replays: shipped queues and passes, and readers of the stream that lag, fail, and end early.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tickwire_core::ids::{Revision, Seq};
+use tickwire_core::event::Event;
+use tickwire_core::event::decode::{Reason, Undecodable};
+use tickwire_core::ids::{EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
-use tickwire_core::placement::Homes;
-use tickwire_core::replay::{ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
+use tickwire_core::interest::table::{LatestInterest, SharedInterest};
+use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
+use tickwire_router_node::decisions::{
+    Decoded, Due, Outcome, Pass, Proof, Proved, ReplayedEvent, RoutedEvent, Span, Waiting, Walked, is_proved,
+    makes_sense, pack,
+};
 
-use super::cluster::{SimCluster, StoredEvent};
-use super::network::SimMessage;
+use super::cluster::{AT_ONCE, PARTITIONS, SimCluster, StoredEvent};
+use super::intake::SLOW;
+use super::network::{MAX_PAYLOAD, SimMessage};
 
-/// The most messages that a router reads for one answer.
-const READ: u64 = 5;
+/// How many messages a reader gives at a time, and how many there are until the time of a pass is over, at most.
+const READ: u64 = 3;
+const BATCHES: u64 = 4;
 
-/// Of a hundred answers, how many end early when nodes fail: those of a replica that lags.
+/// Of a hundred readers, how many see no more than a server that lags has, when nodes fail.
 const LAGGING: u64 = 15;
 
+/// A pass that takes this long is answered as it is.
+const LONG: Duration = Duration::from_secs(1);
+
+/// A gateway, and which of its questions is answered.
+type Asked = (NodeRef, u64);
+
+/// A pass that runs.
+pub(super) struct Running {
+    pass: Pass<Asked>,
+    reader: Option<Reader>,
+    until: Millis,
+    /// Whether the reading is over, so that it is to be proved.
+    is_read: bool,
+}
+
+/// A reader of the copy that a server has.
+struct Reader {
+    span: Span,
+    server: usize,
+    /// What the server does not have yet comes behind this.
+    end: Seq,
+    cursor: Seq,
+    proof: Proof,
+}
+
+impl Running {
+    /// When something is due next.
+    pub(super) fn due(&self) -> Millis {
+        self.until
+    }
+}
+
+impl Reader {
+    /// Whether it reads every message of the stream.
+    fn reads_all(&self) -> bool {
+        self.span.partition.is_none() || self.proof == Proof::Sequences
+    }
+}
+
 impl SimCluster {
-    pub(super) fn replay(&mut self, number: usize, ask: u64, request: &ReplayRequest) {
-        let parts = match self.read_again(number, request) {
-            Ok(parts) => parts,
-            Err(refusal) => vec![ReplayPart::Refused(refusal)],
-        };
-        let count = parts.len();
-        for (at, part) in parts.into_iter().enumerate() {
-            let answer = ReplayAnswer {
-                router: self.routers[number].node.clone(),
-                epoch_id: self.epoch.epoch_id,
-                part,
-                last: at + 1 == count,
-            };
-            let read = self.now.plus(self.reading);
-            let bytes = wire::encode(&answer).unwrap();
-            self.network.send(read, &SimMessage::Answer(request.gateway.clone(), ask, bytes.into()));
+    /// A router is asked for a replay.
+    pub(super) fn replay(&mut self, number: usize, ask: u64, request: ReplayRequest) {
+        let router = &mut self.routers[number];
+        router.due = AT_ONCE;
+        let (now, reply) = (router.time(self.now), (request.gateway.clone(), ask));
+        if let Some(refused) = router.queue.push(now, request, reply) {
+            self.refuse(number, &refused, ReplayRefusal::Busy);
         }
     }
 
-    fn read_again(&mut self, number: usize, request: &ReplayRequest) -> Result<Vec<ReplayPart<Bytes>>, ReplayRefusal> {
-        if request.epoch_id != self.epoch.epoch_id {
-            return Err(ReplayRefusal::OtherStream);
+    /// Gives the passes of a router their turns. Returns whether there was anything.
+    pub(super) fn turn_replays(&mut self, number: usize, now: Millis) -> bool {
+        let mut is_busy = false;
+        while let Some(Due { requests, stale }) = self.routers[number].queue.begin(now) {
+            is_busy = true;
+            stale.iter().for_each(|waiting| self.refuse(number, waiting, ReplayRefusal::Busy));
+            if !requests.is_empty() {
+                let running = self.begin_pass(number, now, requests);
+                self.routers[number].passes.push(running);
+            }
         }
-        let (revision, interest) = self.sought(number, request)?;
-        let end = match self.failing && self.network.random(100) < LAGGING {
-            true => Seq(self.last.0.saturating_sub(self.network.random(6))),
-            false => self.last,
+        for running in self.routers[number].passes.extract_if(.., |running| running.until <= now).collect::<Vec<_>>() {
+            is_busy = true;
+            self.advance(number, now, running);
+        }
+        is_busy
+    }
+
+    fn begin_pass(&mut self, number: usize, now: Millis, requests: Vec<Waiting<Asked>>) -> Running {
+        let view = Arc::clone(&self.routers[number].view);
+        let mut pass = Pass::new(PARTITIONS, self.config.router.replay_bytes, view);
+        for waiting in requests {
+            match self.sought(number, &waiting.request) {
+                Ok((revision, interest)) => pass.add(waiting, revision, interest),
+                Err(refusal) => self.refuse(number, &waiting, refusal),
+            }
+        }
+        let reader = pass.span().map(|span| self.reader(span));
+        Running { pass, reader, until: now.plus(self.reading), is_read: false }
+    }
+
+    /// A reader of one of the kinds that ship, which may see no more than a server that lags has.
+    fn reader(&mut self, span: Span) -> Reader {
+        let lags = self.failing && self.network.random(100) < LAGGING;
+        let end = if lags { Seq(self.last.0.saturating_sub(self.network.random(6))) } else { Seq(u64::MAX) };
+        let (server, name) = self.leader();
+        let is_consumer = self.network.random(2) == 0;
+        let proof = match (is_consumer, name) {
+            (true, Some(name)) => Proof::Leaders(Some(name)),
+            (true, None) if span.partition.is_some() => Proof::OneCopy,
+            _ => Proof::Sequences,
         };
-        let most = 1 + self.network.random(READ) as usize;
-        let mut homes = Homes::new(Arc::clone(&self.routers[number].view));
-        let mut reply = ReplayBuilder::new(request, revision);
-        let readable =
-            self.readable(request.from).filter(|stored| stored.partition == request.partition && stored.seq <= end);
-        for StoredEvent { seq, event, wire, is_heartbeat, .. } in readable.take(most) {
-            let wanted = !is_heartbeat && interest.admits(event, &request.gateway, &mut homes);
-            reply.read(*seq, wanted.then(|| wire.clone()));
+        Reader { span, server, end, cursor: span.from, proof }
+    }
+
+    /// Goes on with a pass, whose time has come.
+    fn advance(&mut self, number: usize, now: Millis, mut running: Running) {
+        if !running.is_read {
+            match self.read_again(&mut running) {
+                Ok(is_read) => running.is_read = is_read,
+                Err(refusal) => {
+                    running.pass.ended();
+                    return self.finish(number, running.pass, &Err(refusal));
+                }
+            }
+            // Other things happen meanwhile.
+            if !running.is_read || self.failing && self.network.random(4) == 0 {
+                running.until = now.plus(1 + self.network.random(SLOW));
+                return self.routers[number].passes.push(running);
+            }
         }
-        let through = reply.through();
-        let missing = self.missing(number, request.from, through);
-        let parts = reply.finish(Seq(self.first.0 - 1), through, &missing);
-        // An answer of several messages, which may come in any order.
-        Ok(parts.into_iter().flat_map(|part| self.network.halve(part)).collect())
+        let proved = self.prove(number, &running);
+        self.finish(number, running.pass, &proved);
+    }
+
+    /// Reads on. Returns whether all is read.
+    fn read_again(&mut self, Running { pass, reader, .. }: &mut Running) -> Result<bool, ReplayRefusal> {
+        let Some(reader) = reader else { return Ok(true) };
+        let reads_all = reader.reads_all();
+        loop {
+            if self.fails() {
+                return Err(ReplayRefusal::Unreadable);
+            }
+            let dice = self.network.random(BATCHES);
+            if !pass.wants_more(if dice == 0 { LONG } else { Duration::ZERO }) {
+                return Ok(true);
+            }
+            // What is read as it stands is compared with what the leader has.
+            let server = if reader.proof == Proof::Sequences { self.leader().0 } else { reader.server };
+            let most = 1 + self.network.random(READ) as usize;
+            let there = self.readable_at(server, reader.cursor).take_while(|stored| stored.seq <= reader.end);
+            let mine = there.filter(|stored| reads_all || Some(stored.partition) == reader.span.partition);
+            let messages: Vec<StoredEvent> = mine.take(most).cloned().collect();
+            let Some(last) = messages.last() else {
+                pass.ended();
+                return Ok(true);
+            };
+            reader.cursor = last.seq;
+            for stored in &messages {
+                pass.take(stored.seq, Some(stored.partition.0.into()), || found(stored));
+            }
+            pass.came(messages.len() as u64, last.seq, reads_all);
+            if self.failing && dice == 1 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// What the stream is like after the reading, if that is proved.
+    fn prove(&mut self, number: usize, Running { pass, reader, .. }: &Running) -> Result<Proved, ReplayRefusal> {
+        let (sight, proofs) = (self.sight(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
+        if self.fails() || !is_proved(&proofs, &sight) {
+            return Err(ReplayRefusal::Unreadable);
+        }
+        let Some((from, through)) = pass.claimed(&sight.facts) else {
+            return Ok(Proved { facts: sight.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+        };
+        if through > self.last {
+            return Err(ReplayRefusal::Unreadable);
+        }
+        let missing = self.missing(number, from, through);
+        Ok(Proved { facts: sight.facts, walked: Walked { through, missing } })
+    }
+
+    fn finish(&mut self, number: usize, pass: Pass<Asked>, proved: &Result<Proved, ReplayRefusal>) {
+        let mut left = Vec::new();
+        for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
+            match outcome {
+                Outcome::Answered(waiting, parts) => {
+                    let epoch_id = waiting.request.epoch_id;
+                    // An answer of several messages, which may come in any order.
+                    let parts = parts.into_iter().flat_map(packed).flat_map(|part| self.network.halve(part)).collect();
+                    self.answer_with(number, &waiting.reply, epoch_id, parts);
+                }
+                Outcome::Refused(waiting, refusal) => self.refuse(number, &waiting, refusal),
+                Outcome::Left(waiting) => left.push(waiting),
+            }
+        }
+        self.routers[number].queue.ended(left);
+    }
+
+    fn refuse(&mut self, number: usize, waiting: &Waiting<Asked>, refusal: ReplayRefusal) {
+        self.answer_with(number, &waiting.reply, EpochId(0), vec![ReplayPart::Refused(refusal)]);
+    }
+
+    fn answer_with(&mut self, number: usize, reply: &Asked, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
+        let ((gateway, ask), count) = (reply, parts.len());
+        for (at, part) in parts.into_iter().enumerate() {
+            let router = self.routers[number].node.clone();
+            let bytes = wire::encode(&ReplayAnswer { router, epoch_id, part, last: at + 1 == count }).unwrap();
+            self.network.send(self.now, &SimMessage::Answer(gateway.clone(), *ask, bytes.into()));
+        }
     }
 
     /// The interest to match against. One that is older than asked for is never to be used; some router does so all
     /// the same, but it cannot lie about its revision.
-    fn sought(&mut self, number: usize, request: &ReplayRequest) -> Result<(Revision, Interest), ReplayRefusal> {
+    fn sought(
+        &mut self,
+        number: usize,
+        request: &ReplayRequest,
+    ) -> Result<(Revision, Arc<LatestInterest>), ReplayRefusal> {
+        if !makes_sense(request, PARTITIONS) {
+            return Err(ReplayRefusal::Malformed);
+        }
         match &request.interest {
-            ReplayInterest::Carried(part) => Interest::assemble(vec![part.clone()]).ok_or(ReplayRefusal::Malformed),
+            ReplayInterest::Carried(part) => {
+                let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(ReplayRefusal::Malformed)?;
+                Ok((revision, Arc::new(SharedInterest::new(interest).held())))
+            }
             ReplayInterest::Told(least) => {
                 let careless = self.failing && self.network.random(2) == 0;
                 let least = if careless { Revision(0) } else { *least };
                 let known = self.routers[number].engine.interest(&request.gateway, least);
-                let (revision, interest) = known.ok_or(ReplayRefusal::UnknownInterest)?;
-                Ok((revision, Interest::clone(&interest.latest())))
+                let (revision, told) = known.ok_or(ReplayRefusal::UnknownInterest)?;
+                Ok((revision, Arc::new(told.held())))
             }
         }
+    }
+}
+
+/// What a message holds, as the decoder would find.
+fn found(stored: &StoredEvent) -> Option<ReplayedEvent> {
+    let StoredEvent { event, is_heartbeat, is_unreadable, .. } = stored;
+    ReplayedEvent::of(match (is_unreadable, is_heartbeat) {
+        (true, _) => Err(Undecodable::new(Reason::Unreadable, String::new())),
+        (false, true) => Ok(Decoded::Tick),
+        (false, false) => Ok(Decoded::Event(Box::new(Event::clone(event)), ())),
+    })
+}
+
+/// The messages that a part of an answer takes.
+fn packed(part: ReplayPart<RoutedEvent>) -> Vec<ReplayPart<Bytes>> {
+    match part {
+        ReplayPart::Events(section) => {
+            pack(vec![section], MAX_PAYLOAD / 2).into_iter().flatten().map(ReplayPart::Events).collect()
+        }
+        ReplayPart::Removed { partition, from, through, damaged } => {
+            vec![ReplayPart::Removed { partition, from, through, damaged }]
+        }
+        ReplayPart::Refused(refusal) => vec![ReplayPart::Refused(refusal)],
     }
 }

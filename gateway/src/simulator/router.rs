@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tickwire_core::coverage::builder::{Contiguity, Delivered};
-use tickwire_core::coverage::completeness::{Completeness, MissingRange};
-use tickwire_core::event::Event;
+use futures_util::FutureExt;
+use tickwire_core::coverage::completeness::Completeness;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::placement::View;
@@ -13,14 +12,16 @@ use tickwire_core::wire;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::LeaseRecord;
 use tickwire_router_node::decisions::{
-    Engine, EngineReport, IntakeEvent, IntakeReport, InterestMessage, Mark, Order, Output, Ownership, OwnershipTask,
-    PlacementTiming, ROUND, Readable, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamFacts,
-    StreamLook, Tenure, WriteOutcome, batches, lease_deadline,
+    Engine, EngineReport, Expected, InterestMessage, Order, Output, Ownership, OwnershipTask, PlacementTiming, Queue,
+    ROUND, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamLook, TOGETHER, Tenure, WriteOutcome,
+    batches, lease_deadline,
 };
 
-use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
+use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::intake::{Fault, Reader};
 use super::kv::{KvAnswer, KvRequest};
 use super::network::{MAX_PAYLOAD, SimMessage};
+use super::replay::Running;
 
 /// How long a look at the stream takes at most, in milliseconds.
 const LOOK: u64 = 20;
@@ -45,10 +46,16 @@ pub(super) struct SimRouter {
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
-    readers: BTreeMap<Tenure, SimReader>,
+    pub(super) readers: BTreeMap<Tenure, Reader>,
+    /// So many consumers are not made.
+    pub(super) refused: u8,
+    /// NATS was away, which it has not heard of.
+    pub(super) was_away: bool,
+    pub(super) queue: Queue<(NodeRef, u64)>,
+    pub(super) passes: Vec<Running>,
     operations: Vec<Operation>,
-    /// When the look at the stream that is under way is answered.
-    looked_at: Option<Millis>,
+    /// What is asked of the stream, and when it is answered.
+    asked: Option<(StreamTask, Millis)>,
     snapshots: BTreeMap<NodeRef, SnapshotRequest>,
     round_at: Millis,
     checkpoint_at: Millis,
@@ -73,18 +80,20 @@ struct SnapshotRequest {
     until: Millis,
 }
 
-/// A consumer of a partition, for one tenure.
-struct SimReader {
-    epoch_id: EpochId,
-    reading: Contiguity,
-    cursor: Seq,
-    delivered: u64,
-    is_open: bool,
+/// What the ownership asks of the stream.
+enum StreamTask {
+    Look(Expected),
+    Begin { known: EpochId, before: Seq },
 }
 
 impl SimRouter {
     pub(super) fn runs(&self) -> bool {
         !self.is_down && !self.stalled
+    }
+
+    /// What its clock shows.
+    pub(super) fn time(&self, now: Millis) -> Millis {
+        now.plus(self.offset)
     }
 
     /// Whether it holds the lease of a partition.
@@ -106,7 +115,9 @@ impl SimRouter {
     fn next_turn(&self) -> Millis {
         let operations = self.operations.iter().map(|operation| operation.until);
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
-        let due = operations.chain(snapshots).chain(self.looked_at).chain(self.engine.next_turn());
+        let asked = self.asked.as_ref().map(|(_, at)| *at);
+        let due = operations.chain(snapshots).chain(asked).chain(self.engine.next_turn());
+        let due = due.chain(self.readers.values().map(Reader::due)).chain(self.passes.iter().map(Running::due));
         let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
         Millis(next.0.saturating_sub(self.offset))
     }
@@ -152,6 +163,11 @@ impl SimCluster {
         let (node, view) = (member.node.clone(), Arc::new(self.view.clone()));
         let (config, membership) = (&self.config.router, &self.config.membership);
         let pace = PlacementTiming::new(membership.lease_ttl, config.checkpoint_interval);
+        // Passes are few where nodes fail, so that requests wait, and are read together.
+        let (replays, together) = match self.failing {
+            true => (2, 1 + self.network.random(3) as usize),
+            false => (config.replays, TOGETHER),
+        };
         let mut engine = Engine::new(config, self.epoch);
         engine.set_view(Arc::clone(&view));
         // Rounds of all routers come at the same moments, which costs fewer of them.
@@ -171,8 +187,12 @@ impl SimCluster {
             report: EngineReport::default(),
             checkpoints: SourceCheckpoints::new(),
             readers: BTreeMap::new(),
+            refused: 0,
+            was_away: false,
+            queue: Queue::new(replays, together),
+            passes: Vec::new(),
             operations: Vec::new(),
-            looked_at: None,
+            asked: None,
             snapshots: BTreeMap::new(),
             round_at: now,
             checkpoint_at: now,
@@ -211,7 +231,8 @@ impl SimCluster {
         }
         for _ in 0..TURNS {
             // All are asked, whatever the first answers.
-            let is_busy = [self.turn_ownership(number), self.turn_engine(number)];
+            let now = self.routers[number].time(self.now);
+            let is_busy = [self.turn_ownership(number), self.turn_engine(number), self.turn_replays(number, now)];
             if !is_busy.contains(&true) {
                 let router = &mut self.routers[number];
                 router.due = router.next_turn();
@@ -221,11 +242,27 @@ impl SimCluster {
         panic!("{} is busy for ever", self.routers[number].node);
     }
 
-    fn turn_ownership(&mut self, number: usize) -> bool {
-        let facts = self.facts();
-        let is_late = self.failing && self.network.random(10) == 0;
+    /// Something happens to the consumers of a router.
+    pub(super) fn disturb(&mut self, number: usize, fault: Fault) {
         let router = &mut self.routers[number];
         let now = self.now.plus(router.offset);
+        router.readers.values_mut().for_each(|reader| reader.disturb(now, fault));
+        match fault {
+            Fault::Refused(times) => router.refused = times,
+            Fault::Cut => router.was_away = true,
+            Fault::Silent | Fault::Ended | Fault::Late(_) => {}
+        }
+    }
+
+    fn turn_ownership(&mut self, number: usize) -> bool {
+        let router = &mut self.routers[number];
+        let now = self.now.plus(router.offset);
+        if std::mem::take(&mut router.was_away) {
+            router.ownership.reconnected(now);
+            router.whole.doubt();
+            router.readers.values_mut().for_each(Reader::reconnect);
+            router.round_at = now;
+        }
         let (late, operations) = std::mem::take(&mut router.operations).into_iter().partition(|op| op.until <= now);
         router.operations = operations;
         for Operation { source, is_write, .. } in late as Vec<Operation> {
@@ -235,11 +272,10 @@ impl SimCluster {
             }
             router.round_at = now;
         }
-        if router.looked_at.is_some_and(|at| at <= now) {
-            router.looked_at = None;
-            router.ownership.stream_checked(now, (!is_late).then_some(StreamLook::Whole(facts)));
-            router.round_at = now;
+        if let Some((task, _)) = router.asked.take_if(|(_, at)| *at <= now) {
+            self.ask_stream(number, now, task);
         }
+        let router = &mut self.routers[number];
         if router.round_at <= now {
             router.round_at = now.plus(millis(ROUND));
             router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.checkpoints);
@@ -252,15 +288,34 @@ impl SimCluster {
         is_busy
     }
 
+    /// The stream answers, or does not.
+    fn ask_stream(&mut self, number: usize, now: Millis, task: StreamTask) {
+        let is_late = self.failing && self.network.random(10) == 0;
+        match task {
+            StreamTask::Look(expected) => {
+                let look = StreamLook::at(self, &expected).now_or_never().expect("an answer").expect("no failure");
+                self.routers[number].ownership.stream_checked(now, (!is_late).then_some(look));
+            }
+            StreamTask::Begin { known, before } => {
+                let facts = (!is_late).then(|| self.begin_epoch(known, before));
+                self.routers[number].ownership.epoch_begun(now, facts);
+            }
+        }
+        self.routers[number].round_at = now;
+    }
+
     fn ask(&mut self, number: usize, now: Millis, task: OwnershipTask) {
         let router = &mut self.routers[number];
         let asked = match task {
             OwnershipTask::Order(order) => return router.orders.push_back(order),
-            OwnershipTask::Look(_) => {
-                router.looked_at = Some(now.plus(1 + self.network.random(LOOK)));
-                return;
+            OwnershipTask::Look(expected) => {
+                let at = now.plus(1 + self.network.random(LOOK));
+                return router.asked = Some((StreamTask::Look(expected), at));
             }
-            OwnershipTask::Begin { .. } => panic!("nothing was lost of what was read"),
+            OwnershipTask::Begin { known, before } => {
+                let at = now.plus(1 + self.network.random(LOOK));
+                return router.asked = Some((StreamTask::Begin { known, before }, at));
+            }
             OwnershipTask::Read(source) => KvRequest::Read(source),
             OwnershipTask::Write { source, revision, is_ours, checkpoint } => {
                 let owner = is_ours.then(|| router.node.clone());
@@ -294,7 +349,7 @@ impl SimCluster {
         }
         let tenures: Vec<Tenure> = self.routers[number].readers.keys().copied().collect();
         for tenure in tenures {
-            is_busy |= self.read(number, tenure);
+            is_busy |= self.turn_intake(number, tenure, now);
         }
         let router = &mut self.routers[number];
         router.engine.settle(now);
@@ -311,9 +366,7 @@ impl SimCluster {
             let router = &mut self.routers[number];
             match output {
                 Output::Read { tenure, epoch_id, checkpoint } => {
-                    let reading = Contiguity::after(checkpoint);
-                    let reader = SimReader { epoch_id, reading, cursor: checkpoint, delivered: 0, is_open: false };
-                    router.readers.insert(tenure, reader);
+                    router.readers.insert(tenure, Reader::new(tenure, epoch_id, checkpoint));
                 }
                 Output::Stop(tenure) => drop(router.readers.remove(&tenure)),
                 Output::Send { gateway, epoch, sections } => {
@@ -361,89 +414,5 @@ impl SimCluster {
             router.snapshot(now, gateway, None);
         }
         is_busy
-    }
-
-    /// A consumer reads on, as an intake does. Returns whether there was anything.
-    fn read(&mut self, number: usize, tenure: Tenure) -> bool {
-        let Source::Partition(partition) = tenure.source else { return false };
-        let (epoch, first) = (self.epoch.epoch_id, self.first);
-        let mut is_busy = false;
-        for _ in 0..3 {
-            let Some(reader) = self.routers[number].readers.get_mut(&tenure) else { return is_busy };
-            if reader.epoch_id != epoch {
-                return is_busy;
-            }
-            let last = reader.reading.last;
-            if !reader.is_open {
-                reader.is_open = true;
-                is_busy = true;
-                self.handle_report(number, tenure, IntakeEvent::Flowing);
-                if first.0 > last.0 + 1 {
-                    self.skip(number, tenure, Seq(first.0 - 1));
-                }
-                continue;
-            }
-            let cursor = reader.cursor;
-            let next = self.readable(cursor).find(|stored| stored.partition == partition).cloned();
-            let Some(StoredEvent { seq, event, wire, is_heartbeat, .. }) = next else { return is_busy };
-            let missing = self.missing(number, last.max(Seq(first.0 - 1)), seq);
-            let router = &mut self.routers[number];
-            let Some(reader) = router.readers.get_mut(&tenure) else { return is_busy };
-            reader.cursor = seq;
-            reader.delivered += 1;
-            is_busy = true;
-            if std::mem::take(&mut router.drops_next) {
-                continue;
-            }
-            match reader.reading.accept(seq, reader.delivered) {
-                Delivered::Known => {}
-                Delivered::Missed => {
-                    (reader.reading, reader.cursor, reader.delivered) = (Contiguity::after(last), last, 0);
-                    return is_busy;
-                }
-                Delivered::Next => {
-                    if first.0 > last.0 + 1 {
-                        self.handle_report(number, tenure, IntakeEvent::Skip(Seq(first.0 - 1)));
-                    }
-                    self.hand_on(number, tenure, missing, (seq, &event, wire, is_heartbeat));
-                }
-            }
-        }
-        is_busy
-    }
-
-    /// What was read goes to the engine, in the order of an intake.
-    fn hand_on(
-        &mut self,
-        number: usize,
-        tenure: Tenure,
-        missing: Vec<MissingRange>,
-        (seq, event, wire, is_heartbeat): (Seq, &Event, bytes::Bytes, bool),
-    ) {
-        for MissingRange { after, through } in missing {
-            self.handle_report(number, tenure, IntakeEvent::Events { through: after, mark: None, events: Vec::new() });
-            self.handle_report(number, tenure, IntakeEvent::Skip(through));
-        }
-        let events = (!is_heartbeat).then(|| Readable { seq, event: event.clone(), wire }).into_iter().collect();
-        let mark = Some(Mark { seq, stored: event.stored.0 });
-        self.handle_report(number, tenure, IntakeEvent::Events { through: seq, mark, events });
-    }
-
-    /// Retention has passed a consumer.
-    fn skip(&mut self, number: usize, tenure: Tenure, to: Seq) {
-        if let Some(reader) = self.routers[number].readers.get_mut(&tenure) {
-            (reader.reading, reader.cursor, reader.delivered) = (Contiguity::after(to), to, 0);
-        }
-        self.handle_report(number, tenure, IntakeEvent::Skip(to));
-    }
-
-    fn handle_report(&mut self, number: usize, tenure: Tenure, what: IntakeEvent) {
-        self.routers[number].engine.read(IntakeReport { tenure, what });
-    }
-
-    /// The stream, as a look at it shows.
-    fn facts(&self) -> StreamFacts {
-        let Epoch { epoch_id, before } = self.epoch;
-        StreamFacts { epoch_id, before, first: self.first, last: self.last, replicas: 1 }
     }
 }

@@ -29,7 +29,8 @@ pub fn batches(
 }
 
 /// Packs `sections` into groups of at most `most` bytes. Only a single event above that makes a larger group.
-pub(crate) fn pack(sections: Vec<Section<RoutedEvent>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
+#[must_use]
+pub fn pack(sections: Vec<Section<RoutedEvent>>, most: usize) -> Vec<Vec<Section<Bytes>>> {
     let (mut groups, mut group, mut size) = (Vec::new(), Vec::new(), 0);
     for piece in sections.into_iter().flat_map(|section| split(section, most)) {
         let next = weight(&piece);

@@ -8,7 +8,8 @@
 use super::{Engine, EngineReport, Order, Output, SourceCheckpoints};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
-use crate::intake::{Intake, IntakeContext, IntakeReport};
+use crate::intake::IntakeReport;
+use crate::intake::driver::{self as intake, Context};
 use crate::interest::{InterestInquiry, InterestSubscription, request_snapshot};
 use crate::metrics;
 use crate::source::Tenure;
@@ -44,7 +45,7 @@ pub(crate) struct EngineSetup {
     pub(crate) clock: Clock,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) shutdown: Shutdown,
-    pub(crate) intakes: Arc<IntakeContext>,
+    pub(crate) intakes: Arc<Context>,
     pub(crate) heard: mpsc::Receiver<IntakeReport>,
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) feed: InterestSubscription,
@@ -177,7 +178,7 @@ impl EngineDriver {
             match output {
                 Output::Read { tenure, epoch_id, checkpoint } => {
                     let (stop, context) = (CancellationToken::new(), Arc::clone(&self.setup.intakes));
-                    let intake = Intake::new(context, tenure, epoch_id, checkpoint);
+                    let intake = intake::Driver::new(context, tenure, epoch_id, checkpoint);
                     self.setup.shutdown.spawn_infallible("intake", intake.run(stop.clone()));
                     self.readers.insert(tenure, stop);
                 }

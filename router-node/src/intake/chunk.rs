@@ -1,12 +1,12 @@
 //! What was read of a chunk of messages. Pure.
 
-use super::COMPARED;
+use super::{COMPARED, Content};
 use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
-use crate::decode::{Decoded, Decoder, Readable};
+use crate::decode::{Decoded, Readable};
 use crate::metrics;
-use crate::reader::StreamMessage;
 use tickwire_core::coverage::completeness::MissingRange;
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 
 /// What was read of a chunk.
@@ -24,16 +24,15 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn take(&mut self, decoder: &Decoder, message: StreamMessage) {
-        let seq = message.seq;
-        self.mark = Some(Mark { seq, stored: message.stored.0 });
+    pub(super) fn take(&mut self, seq: Seq, stored: Timestamp, content: Content) {
+        self.mark = Some(Mark { seq, stored: stored.0 });
         if self.first.len() <= COMPARED {
             self.first.push(seq);
         }
-        match decoder.read_live(&message) {
+        match content {
             Ok(Decoded::Tick) => self.heartbeats += 1,
             Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
-            Err(refusal) => self.dead_letters.push(DeadLetter { refusal, message }),
+            Err(dead_letter) => self.dead_letters.push(*dead_letter),
         }
     }
 

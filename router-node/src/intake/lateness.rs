@@ -6,11 +6,11 @@
 //! time ago, the message is not older than that, whatever time it was stored at; and nor is what retention may have
 //! removed before it.
 
-use std::time::Duration;
-use tokio::time::Instant;
+use tickwire_core::ids::Millis;
 
-/// What has waited for longer than this may have been removed. A stream is taken to hold a second of events.
-const LATE: Duration = Duration::from_secs(1);
+/// What has waited for longer than this may have been removed, in milliseconds. A stream is taken to hold a second of
+/// events.
+const LATE: u64 = 1_000;
 
 /// A message with more than this behind it is late.
 const BACKLOG: u64 = 1_000;
@@ -19,7 +19,7 @@ const BACKLOG: u64 = 1_000;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lateness {
     /// When it was last known that nothing was left to be read; `None` if that is not known of this consumer.
-    current_at: Option<Instant>,
+    current_at: Option<Millis>,
     is_late: bool,
 }
 
@@ -30,13 +30,13 @@ impl Lateness {
     }
 
     /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none behind it.
-    pub(super) fn is_current(&mut self, now: Instant) {
+    pub(super) fn is_current(&mut self, now: Millis) {
         self.current_at = self.current_at.max(Some(now));
     }
 
     /// A message came that has so many behind it.
-    pub(super) fn take(&mut self, now: Instant, pending: u64) {
-        let waited = self.current_at.is_none_or(|at| now.duration_since(at) > LATE);
+    pub(super) fn take(&mut self, now: Millis, pending: u64) {
+        let waited = self.current_at.is_none_or(|at| now.since(at) > LATE);
         self.is_late |= waited || pending > BACKLOG;
         if pending == 0 {
             self.is_current(now);
@@ -54,40 +54,36 @@ impl Lateness {
 mod tests {
     use super::*;
 
-    fn after(start: Instant, millis: u64) -> Instant {
-        start + Duration::from_millis(millis)
-    }
-
     #[test]
     fn what_a_new_consumer_reads_is_late_until_nothing_is_left() {
-        let (start, mut lateness) = (Instant::now(), Lateness::default());
+        let mut lateness = Lateness::default();
         for (at, pending, is_late) in [(0, 2, true), (10, 1, true), (20, 0, true), (30, 0, false), (40, 1_000, false)] {
-            lateness.take(after(start, at), pending);
+            lateness.take(Millis(at), pending);
             assert_eq!(lateness.take_late(), is_late, "at {at}");
         }
         lateness.restart();
-        lateness.take(after(start, 50), 0);
+        lateness.take(Millis(50), 0);
         assert!(lateness.take_late());
     }
 
     #[test]
     fn only_the_own_clock_and_what_is_left_tell_that_something_waited() {
-        let (start, mut lateness) = (Instant::now(), Lateness::default());
-        lateness.is_current(start);
-        lateness.take(after(start, 1_000), 0);
+        let mut lateness = Lateness::default();
+        lateness.is_current(Millis(0));
+        lateness.take(Millis(1_000), 0);
         assert!(!lateness.take_late());
-        lateness.take(after(start, 2_001), 0);
+        lateness.take(Millis(2_001), 0);
         assert!(lateness.take_late());
         // A quiet partition whose consumer says so is not late.
-        lateness.is_current(after(start, 9_000));
-        lateness.take(after(start, 9_500), 7);
+        lateness.is_current(Millis(9_000));
+        lateness.take(Millis(9_500), 7);
         assert!(!lateness.take_late());
-        lateness.take(after(start, 9_600), 1_001);
+        lateness.take(Millis(9_600), 1_001);
         assert!(lateness.take_late());
         // What began to wait then is late when it has waited for long.
-        lateness.take(after(start, 10_100), 3);
+        lateness.take(Millis(10_100), 3);
         assert!(lateness.take_late());
-        lateness.take(after(start, 10_200), 0);
+        lateness.take(Millis(10_200), 0);
         assert!(lateness.take_late());
         assert!(!lateness.take_late());
     }

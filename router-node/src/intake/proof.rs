@@ -1,99 +1,75 @@
 //! What an intake makes sure of before it claims anything: that retention has not passed it, that no copy of the stream
-//! lacks what its leader has, and that the stream is still the one that it has read.
+//! lacks what its leader has, and that the stream is still the one that it has read. Pure.
 
 use super::chunk::Chunk;
 use super::trouble::IntakeTrouble;
-use super::{COMPARED, Intake, IntakeEvent};
+use super::{COMPARED, Doing, Intake, IntakeEvent, Opened, Output, PLACES};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
-use crate::reader::leader;
 use crate::stream::{StreamFacts, StreamView};
-use crate::walk::{WalkError, WalkPace};
-use std::time::Duration;
+use std::mem::replace;
 use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::Seq;
-use tokio::time::timeout;
 use tracing::warn;
 
-/// How long what is live may wait for a walk of the stream.
-const WALK_DEADLINE: Duration = Duration::from_secs(3);
+/// What the stream is looked at for.
+#[derive(Debug)]
+pub(super) enum Reason {
+    /// A consumer was made, one of so many, to have one where the stream is led.
+    Opened { opened: Opened, made: u32 },
+    /// What was read was late.
+    Late(Claim),
+    /// One message is to be read from the leader.
+    Rescue,
+}
+
+/// What was read and is not told yet.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// How far everything was read before.
+    pub(super) before: Contiguity,
+    /// Up to where everything was read before, or the stream has removed everything since.
+    pub(super) kept: Seq,
+    /// How many of the first messages were compared with what the leader has.
+    pub(super) compared: usize,
+    pub(super) read: Chunk,
+    /// What is wrong with what came behind it.
+    pub(super) trouble: Option<IntakeTrouble>,
+    /// Whether it was read from the leader, as one message.
+    pub(super) is_rescue: bool,
+}
 
 impl Intake {
-    /// Makes sure that retention has not passed what was to be read after `before`, and skips what it has taken; and that
-    /// what this server has sent is what the leader has. When the server cannot be asked, or has more than was read, the
-    /// chunk is not claimed, and is read again.
-    pub(super) async fn catch_up(
-        &mut self,
-        before: Contiguity,
-        server: Option<&str>,
-        read: &mut Chunk,
-    ) -> Result<(), IntakeTrouble> {
-        let (kept, sight) = self.keep_up(before.last).await.inspect_err(|_| self.reading = before)?;
-        if sight.facts.replicas > 1
-            && server != sight.leader.as_deref()
-            && let Err(trouble) = self.compare(kept, read).await
-        {
-            self.reading = Contiguity::after(kept);
-            return Err(trouble);
-        }
-        read.events.retain(|event| event.seq > kept);
-        read.missing = self.missing(kept).await;
-        Ok(())
-    }
-
-    /// What the stream lacks between `after` and the last message that was read. Where that cannot be found out, what is
-    /// live goes on.
-    async fn missing(&self, after: Seq) -> Vec<MissingRange> {
-        let walk = self.context.walker.missing(after, self.reading.last, WalkPace::Live, None);
-        match timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late)) {
-            Ok(walked) => walked.missing,
-            Err(error) => {
-                metrics::UNWALKED_RANGES.increment(1);
-                warn!(source = %self.tenure.source, %error, "whether anything is missing of what was read is not known");
-                Vec::new()
+    /// The stream was looked at, or could not be.
+    pub fn saw(&mut self, sight: Result<StreamView, String>) {
+        let Doing::Looking(reason) = replace(&mut self.doing, Doing::Idle) else { return };
+        let (last, is_rescue) = match &reason {
+            Reason::Late(claim) => (claim.before.last, claim.is_rescue),
+            Reason::Opened { .. } => (self.reading.last, false),
+            Reason::Rescue => (self.reading.last, true),
+        };
+        let (kept, sight) = match self.keep_up(last, sight) {
+            Ok(kept) => kept,
+            Err(trouble) => {
+                // What was read is not claimed, and is read again.
+                if let Reason::Late(claim) = reason {
+                    self.reading = claim.before;
+                }
+                return self.fail(is_rescue, &trouble);
             }
-        }
-    }
+        };
+        match reason {
+            Reason::Opened { opened, made } => self.place(opened, made, &sight),
+            Reason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &sight),
 
-    /// Makes sure that each message is the leader's next one as well. Of many that would take too long: they are to be read
-    /// from the leader.
-    async fn compare(&self, mut after: Seq, read: &Chunk) -> Result<(), IntakeTrouble> {
-        if read.first.len() > COMPARED {
-            return Err(IntakeTrouble::Elsewhere);
+            Reason::Rescue => self.find_last(sight.facts, true),
         }
-        let (context, filter) = (&self.context, self.tenure.source.filter());
-        for seq in &read.first {
-            // What retention has taken meanwhile is skipped.
-            if *seq <= after {
-                continue;
-            }
-            let next = leader::first_after(&context.nats, &context.decoder.stream, after, &filter).await;
-            if next.map_err(IntakeTrouble::Failed)?.is_some_and(|next| next.seq < *seq) {
-                return Err(IntakeTrouble::Behind);
-            }
-            after = *seq;
-        }
-        Ok(())
-    }
-
-    /// Makes sure that the last message that was read is there still, and not another in its place.
-    pub(super) async fn check_last(&self, facts: &StreamFacts) -> Result<(), IntakeTrouble> {
-        let Some(mark) = self.mark else { return Ok(()) };
-        let has = facts.has(&self.context.nats, &self.context.decoder.stream, mark).await;
-        if has.map_err(|error| IntakeTrouble::Failed(error.to_string()))? != Some(false) {
-            return Ok(());
-        }
-        let (checkpoint, epoch_id, mark) = (mark.seq, self.epoch_id, Some(mark));
-        self.tell(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark })).await;
-        Err(IntakeTrouble::Lost)
     }
 
     /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
-    pub(super) async fn keep_up(&mut self, last: Seq) -> Result<(Seq, StreamView), IntakeTrouble> {
-        let context = &self.context;
-        let sight = StreamView::look(&context.nats, &context.decoder.stream).await;
-        let sight = sight.map_err(|error| IntakeTrouble::Failed(error.to_string()))?;
+    fn keep_up(&mut self, last: Seq, sight: Result<StreamView, String>) -> Result<(Seq, StreamView), IntakeTrouble> {
+        let sight = sight.map_err(IntakeTrouble::Failed)?;
         if sight.facts.epoch_id != self.epoch_id {
             return Err(IntakeTrouble::OtherStream);
         }
@@ -104,7 +80,114 @@ impl Intake {
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention has passed what was to be read");
         metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
-        self.tell(IntakeEvent::Skip(least)).await;
+        self.tell(IntakeEvent::Skip(least));
         Ok((least, sight))
+    }
+
+    /// Reads from the consumer that was made, unless another server leads the stream and that matters.
+    fn place(&mut self, opened: Opened, made: u32, sight: &StreamView) {
+        let Opened { pending, server } = opened;
+        let matters = sight.facts.replicas > 1 && pending > COMPARED as u64;
+        if matters && made < PLACES && server != sight.leader {
+            self.outputs.push_back(Output::Close);
+            return self.open(made);
+        }
+        self.server = server;
+        self.find_last(sight.facts, false);
+    }
+
+    /// Makes sure that the last message that was read is there still, and not another in its place.
+    fn find_last(&mut self, facts: StreamFacts, is_rescue: bool) {
+        let replicas = facts.replicas;
+        match self.mark {
+            Some(mark) => self.ask(Doing::FindingLast { replicas, is_rescue }, Output::FindLast(facts, mark)),
+            None => self.go_in(replicas, is_rescue),
+        }
+    }
+
+    /// Whether the stream has the last message that was read; `None` if it was removed.
+    pub fn found_last(&mut self, found: Result<Option<bool>, String>) {
+        let Doing::FindingLast { replicas, is_rescue } = replace(&mut self.doing, Doing::Idle) else { return };
+        match (found, self.mark) {
+            (Ok(Some(false)), Some(mark)) => {
+                let (checkpoint, epoch_id, mark) = (mark.seq, self.epoch_id, Some(mark));
+                self.tell(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark }));
+                self.fail(is_rescue, &IntakeTrouble::Lost);
+            }
+            (Ok(_), _) => self.go_in(replicas, is_rescue),
+            (Err(reason), _) => self.fail(is_rescue, &IntakeTrouble::Failed(reason)),
+        }
+    }
+
+    /// The stream is the one that was read.
+    fn go_in(&mut self, replicas: usize, is_rescue: bool) {
+        if is_rescue {
+            self.ask(Doing::Rescuing, Output::Rescue(self.reading.last));
+        } else {
+            self.begin(replicas);
+        }
+    }
+
+    /// Makes sure that what was read late is what the leader has: that each message is the leader's next one as well. Of
+    /// many that would take too long: they are to be read from the leader.
+    fn catch_up(&mut self, claim: Claim, sight: &StreamView) {
+        let server = self.server.as_ref().filter(|_| !claim.is_rescue);
+        if sight.facts.replicas <= 1 || server == sight.leader.as_ref() {
+            return self.walk(claim);
+        }
+        if claim.read.first.len() > COMPARED {
+            return self.refuse(&claim, &IntakeTrouble::Elsewhere);
+        }
+        self.compare(claim);
+    }
+
+    /// Compares the next message.
+    fn compare(&mut self, mut claim: Claim) {
+        let Claim { kept, compared, read, .. } = &mut claim;
+        // What retention has taken meanwhile is skipped.
+        *compared = read.first.partition_point(|seq| *seq <= *kept).max(*compared);
+        if *compared == read.first.len() {
+            return self.walk(claim);
+        }
+        let after = read.first[..*compared].last().map_or(*kept, |last| *last.max(kept));
+        self.ask(Doing::Comparing(claim), Output::Compare(after));
+    }
+
+    /// The leader's next message of the source, if it has one.
+    pub fn compared(&mut self, next: Result<Option<Seq>, String>) {
+        let Doing::Comparing(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
+        let is_before = |next: Seq| claim.read.first.get(claim.compared).is_some_and(|seq| next < *seq);
+        match next {
+            Err(reason) => self.refuse(&claim, &IntakeTrouble::Failed(reason)),
+            Ok(Some(next)) if is_before(next) => self.refuse(&claim, &IntakeTrouble::Behind),
+            Ok(_) => {
+                claim.compared += 1;
+                self.compare(claim);
+            }
+        }
+    }
+
+    /// What was read is not claimed, and is read again.
+    fn refuse(&mut self, claim: &Claim, trouble: &IntakeTrouble) {
+        self.reading = Contiguity::after(claim.kept);
+        self.fail(claim.is_rescue, trouble);
+    }
+
+    /// Finds out what the stream lacks up to the last message that was read.
+    fn walk(&mut self, mut claim: Claim) {
+        let (after, through) = (claim.kept, self.reading.last);
+        claim.read.events.retain(|event| event.seq > after);
+        self.ask(Doing::Walking(claim), Output::Walk { after, through });
+    }
+
+    /// What the stream lacks, in order. Where that cannot be found out, what is live goes on.
+    pub fn walked(&mut self, missing: Result<Vec<MissingRange>, String>) {
+        let Doing::Walking(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
+        claim.read.missing = missing.unwrap_or_else(|reason| {
+            metrics::UNWALKED_RANGES.increment(1);
+            warn!(source = %self.tenure.source, reason, "whether anything is missing of what was read is not known");
+            Vec::new()
+        });
+        self.hand_on(claim);
     }
 }

@@ -11,10 +11,14 @@ const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Why a consumer is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum IntakeTrouble {
+pub enum IntakeTrouble {
+    /// The consumer has delivered more than came.
     Missed,
+    /// Nothing came for too long.
     Silent,
+    /// NATS was away.
     Reconnected,
+    /// The stream lives another life than the one that is read.
     OtherStream,
     /// The server that was read from has removed what the leader still has.
     Behind,
@@ -22,9 +26,8 @@ pub(super) enum IntakeTrouble {
     Elsewhere,
     /// The last message that was read is not there any more.
     Lost,
+    /// This failed.
     Failed(String),
-    /// The engine wants no more.
-    Stopped,
 }
 
 impl IntakeTrouble {
@@ -39,7 +42,6 @@ impl IntakeTrouble {
             Self::Elsewhere => "elsewhere",
             Self::Lost => "lost",
             Self::Failed(_) => "error",
-            Self::Stopped => "stopped",
         }
     }
 
@@ -56,7 +58,6 @@ impl IntakeTrouble {
             Self::Elsewhere => "what has waited is read from the leader of the stream".to_owned(),
             Self::Lost => "the stream lacks the last message that was read of it; what it holds is in doubt".to_owned(),
             Self::Failed(reason) => reason.clone(),
-            Self::Stopped => "stopped".to_owned(),
         }
     }
 }

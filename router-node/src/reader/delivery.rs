@@ -8,15 +8,15 @@ use tickwire_core::ids::Seq;
 
 /// The metadata of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConsumerDelivery {
+pub struct ConsumerDelivery {
     /// Its sequence in the stream.
-    pub(crate) seq: Seq,
+    pub seq: Seq,
     /// Its number among the messages of the consumer.
-    pub(crate) number: u64,
+    pub number: u64,
     /// When it was stored.
-    pub(crate) stored: Timestamp,
+    pub stored: Timestamp,
     /// How many messages follow.
-    pub(crate) pending: u64,
+    pub pending: u64,
 }
 
 impl ConsumerDelivery {

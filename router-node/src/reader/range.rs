@@ -61,12 +61,15 @@ const WHOLE: u64 = 1_000;
 
 /// What to read: what comes after `from`, up to `to`, of one partition or of all.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    pub(crate) from: Seq,
-    pub(crate) to: Seq,
-    pub(crate) partition: Option<Partition>,
+pub struct Span {
+    /// It starts after this sequence.
+    pub from: Seq,
+    /// It ends with this sequence.
+    pub to: Seq,
+    /// Of this partition, or of all.
+    pub partition: Option<Partition>,
     /// How many messages that is, about.
-    pub(crate) messages: u64,
+    pub messages: u64,
 }
 
 /// A reading under way. Its messages come in order.
@@ -101,7 +104,7 @@ pub(crate) struct ConsumerReader {
 
 /// What proves that no message of what was read is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Proof {
+pub enum Proof {
     /// The sequences themselves, which have no missing ranges but those that the leader has as well.
     Sequences,
     /// It was read from the only copy.
@@ -113,7 +116,8 @@ pub(crate) enum Proof {
 impl Proof {
     /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
     /// time.
-    pub(crate) fn holds(&self, sight: &StreamView) -> bool {
+    #[must_use]
+    pub fn holds(&self, sight: &StreamView) -> bool {
         match self {
             Self::Sequences => true,
             Self::OneCopy => sight.facts.replicas <= 1,

@@ -9,7 +9,7 @@ use crate::dispatch::RoutedEvent;
 
 /// An event that was read again, and its form for the wire, made when the first wants it.
 #[derive(Debug)]
-pub(super) struct ReplayedEvent {
+pub struct ReplayedEvent {
     /// What it says.
     pub(super) event: Box<Event>,
     wire: Option<Bytes>,
@@ -17,7 +17,8 @@ pub(super) struct ReplayedEvent {
 
 impl ReplayedEvent {
     /// What was read, if it is an event.
-    pub(super) fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
+    #[must_use]
+    pub fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
         match decoded {
             Ok(Decoded::Event(event, ())) => Some(Self { event, wire: None }),
             Ok(Decoded::Tick) | Err(_) => None,

@@ -5,15 +5,17 @@
 //! read was dead-lettered when it was read first; here it is passed over.
 
 use super::found::ReplayedEvent;
-use super::{QueuedReplay, ReplaySetup};
+use super::pass::{LONGEST, Outcome, Pass, Proved, cost, is_proved, makes_sense};
+use super::queue::Waiting;
+use super::{ReplaySetup, Request};
 use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
 use crate::interest::InterestInquiry;
 use crate::metrics;
 use crate::reader::StreamMessage;
 use crate::reader::pace::ReplayPace;
-use crate::reader::range::{Proof, RangeError, RangeReader, Span};
-use crate::stream::{StreamFacts, StreamView};
+use crate::reader::range::{Proof, RangeError, RangeReader};
+use crate::stream::StreamView;
 use crate::walk::{WalkPace, Walked};
 use async_nats::Subject;
 use bytes::Bytes;
@@ -21,12 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tickwire_core::coverage::completeness::Walk;
-use tickwire_core::event::decode::MAX_PAYLOAD;
 use tickwire_core::ids::{EpochId, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::interest::table::{LatestInterest, SharedInterest};
-use tickwire_core::placement::Homes;
-use tickwire_core::replay::{ReplayAnswer, ReplayBuilder, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
+use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
 use tickwire_node::names;
@@ -37,19 +37,6 @@ use tracing::{debug, warn};
 
 /// How many messages are decoded before others have their turn.
 const TURN: usize = 16;
-
-/// How many messages one answer takes at most: a range of which little is wanted is answered in steps as well.
-const ANSWER_MESSAGES: u64 = 4_000;
-
-/// Several answers together take at most so many times as many messages, and as many bytes.
-const TOGETHER_MESSAGES: u64 = 16;
-const TOGETHER_BYTES: usize = 16;
-
-/// Of a large message so many bytes count as a message more: what reading costs the server follows its bytes.
-const LARGE: usize = 4096;
-
-/// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
-const LONGEST: Duration = Duration::from_millis(200);
 
 /// The largest message of an answer.
 const CHUNK: usize = 256 * 1024;
@@ -85,33 +72,33 @@ impl Worker {
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
     /// stream. Returns those that the pass did not come to, or found nothing for.
-    pub(super) async fn serve(&self, requests: Vec<QueuedReplay>) -> Vec<QueuedReplay> {
+    pub(super) async fn serve(&self, requests: Vec<Request>) -> Vec<Request> {
         let start = Instant::now();
-        let (mut readings, mut left, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sought, mut known) = (Vec::new(), Vec::new());
         self.walk_ahead(&requests).await;
         for waiting in requests {
             match self.begin(&waiting.request, &mut known).await {
-                Ok((revision, interest)) => readings.push(ReplayReading::new(waiting, revision, interest)),
+                Ok((revision, interest)) => sought.push((waiting, revision, interest)),
                 Err(refusal) => self.turn_down(&waiting, refusal).await,
             }
         }
-        let read = timeout(DEADLINE, self.read(&mut readings)).await.unwrap_or(Err(ReplayRefusal::Unreadable));
-        let (end, proved) = match read {
-            Ok(PassResult { end, proofs, walk }) => (end, self.prove(&readings, &proofs, walk).await),
-            Err(refusal) => (None, Err(refusal)),
-        };
-        for reading in readings {
-            let epoch_begun = reading.epoch_begun();
-            let ReplayReading { waiting, answer, .. } = reading;
-            if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
-                left.push(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
-                continue;
+        let view = self.setup.view.borrow().clone();
+        let mut pass = Pass::new(self.setup.partitions, self.setup.config.replay_bytes, view);
+        sought.into_iter().for_each(|(waiting, revision, interest)| pass.add(waiting, revision, interest));
+        let read = timeout(DEADLINE, self.read(&mut pass)).await.unwrap_or(Err(ReplayRefusal::Unreadable));
+        let proved = match read {
+            Ok((proofs, walk)) => self.prove(&pass, &proofs, walk).await,
+            Err(refusal) => {
+                pass.ended();
+                Err(refusal)
             }
-            let parts =
-                proved.as_ref().map_err(|refusal| *refusal).and_then(|proved| judge(&waiting.request, answer, proved));
-            match parts {
-                Ok(parts) => self.answer(&waiting, parts).await,
-                Err(refusal) => self.turn_down(&waiting, refusal).await,
+        };
+        let mut left = Vec::new();
+        for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
+            match outcome {
+                Outcome::Answered(waiting, parts) => self.answer(&waiting, parts).await,
+                Outcome::Refused(waiting, refusal) => self.turn_down(&waiting, refusal).await,
+                Outcome::Left(waiting) => left.push(waiting),
             }
         }
         metrics::REPLAY_SECONDS.record(start.elapsed().as_secs_f64());
@@ -120,8 +107,8 @@ impl Worker {
 
     /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago proves
     /// nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
-    async fn walk_ahead(&self, requests: &[QueuedReplay]) {
-        let [QueuedReplay { request, .. }] = requests else { return };
+    async fn walk_ahead(&self, requests: &[Request]) {
+        let [Waiting { request, .. }] = requests else { return };
         if request.from < request.to {
             let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
             let haste = WalkPace::Replay(LONGEST, &self.pace, request.purpose.is_repair());
@@ -146,7 +133,7 @@ impl Worker {
         self.publish(reply, EpochId(0), ReplayPart::Refused(refusal), true).await;
     }
 
-    async fn turn_down(&self, waiting: &QueuedReplay, refusal: ReplayRefusal) {
+    async fn turn_down(&self, waiting: &Request, refusal: ReplayRefusal) {
         let ReplayRequest { gateway, partition, from, to, .. } = &waiting.request;
         debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
         self.refuse(&waiting.reply, refusal).await;
@@ -158,16 +145,16 @@ impl Worker {
         request: &ReplayRequest,
         known: &mut KnownInterests,
     ) -> Result<(Revision, Arc<LatestInterest>), ReplayRefusal> {
-        if request.from >= request.to || request.partition.0 >= self.setup.partitions {
+        if !makes_sense(request, self.setup.partitions) {
             return Err(ReplayRefusal::Malformed);
         }
         self.sought(request, known).await
     }
 
-    /// Reads as much as goes into one answer to each. A single request is read by its partition; for several the stream
-    /// is read as it stands, which costs the server less than to look for one partition after the other.
-    async fn read(&self, readings: &mut [ReplayReading]) -> Result<PassResult, ReplayRefusal> {
-        let Some((span, most)) = self.span(readings) else { return Ok(PassResult::default()) };
+    /// Reads as much as goes into one answer to each. Gives what proves that no server's copy lacked what the leader has, and
+    /// every message that was read, if every one was.
+    async fn read(&self, pass: &mut Pass<Subject>) -> Result<(Vec<Proof>, Option<Walk>), ReplayRefusal> {
+        let Some(span) = pass.span() else { return Ok((Vec::new(), None)) };
         let copies = match self.copies.load(Ordering::Relaxed) {
             0 => self.look().await?.facts.replicas,
             known => known,
@@ -180,113 +167,67 @@ impl Worker {
         let name = format!("{}-{}-replay-{}", me.id, me.nonce, self.readers.fetch_add(1, Ordering::Relaxed));
         let mut reader = RangeReader::open(nats, &decoder.stream, span, copies, &name).await.map_err(unreadable)?;
         let mut walk = reader.reads_all().then(|| Walk::after(span.from));
-        let done = self.read_from(&mut reader, span, most, readings, &mut walk).await;
+        let done = self.read_from(&mut reader, pass, &mut walk).await;
         let proofs = reader.proofs();
         reader.close().await;
-        done.map(|end| PassResult { end, proofs, walk }).map_err(unreadable)
-    }
-
-    /// What the requests ask for together, and how many messages of it are read at most.
-    fn span(&self, readings: &[ReplayReading]) -> Option<(Span, u64)> {
-        let from = readings.iter().map(|reading| reading.waiting.request.from).min()?;
-        let to = readings.iter().map(|reading| reading.waiting.request.to).max()?;
-        let (partition, share) = match readings {
-            [one] => (Some(one.waiting.request.partition), u64::from(self.setup.partitions)),
-            _ => (None, 1),
-        };
-        let most = ANSWER_MESSAGES * (readings.len() as u64).min(TOGETHER_MESSAGES);
-        let messages = (to.0.saturating_sub(from.0) / share).min(most);
-        Some((Span { from, to, partition, messages }, most))
+        done.map(|()| (proofs, walk)).map_err(unreadable)
     }
 
     async fn read_from(
         &self,
         reader: &mut RangeReader,
-        span: Span,
-        most_read: u64,
-        readings: &mut [ReplayReading],
+        pass: &mut Pass<Subject>,
         walk: &mut Option<Walk>,
-    ) -> Result<Option<Seq>, RangeError> {
-        let mut homes = Homes::new(self.setup.view.borrow().clone());
-        let most = self.setup.config.replay_bytes;
+    ) -> Result<(), RangeError> {
         let begun = Instant::now();
-        let (mut read, mut bytes, mut after) = (0, 0, span.from);
-        while after < span.to
-            && readings.iter().any(|reading| reading.is_open(most))
-            // Whoever has waited for longest is come to.
-            && (after <= readings[0].waiting.request.from
-                || (read < most_read && bytes < most * TOGETHER_BYTES && begun.elapsed() < LONGEST))
-        {
+        while pass.wants_more(begun.elapsed()) {
             let messages = reader.next().await?;
-            let Some(last) = messages.last() else { return Ok(None) };
-            after = last.seq;
+            let Some(last) = messages.last().map(|last| last.seq) else {
+                pass.ended();
+                break;
+            };
             if let Some(walk) = walk {
                 messages.iter().for_each(|message| walk.pass(message.seq));
             }
             let count = messages.len() as u64;
             metrics::REPLAY_MESSAGES.increment(count);
             let cost = messages.iter().map(|message| cost(message.payload.len())).sum();
-            self.pace.wait(cost, readings[0].waiting.is_repair()).await;
-            read += count;
-            bytes += self.take(messages, readings, &mut homes).await;
-            if let [one] = &mut *readings
-                && reader.reads_all()
-                && one.is_open(most)
-            {
-                one.pass(after);
-            }
+            self.pace.wait(cost, pass.is_repair()).await;
+            self.take(&messages, pass).await;
+            pass.came(count, last, reader.reads_all());
         }
-        Ok(Some(after))
+        Ok(())
     }
 
-    /// Gives messages to the requests of their partitions. Returns how many bytes the answers have grown by.
-    async fn take(&self, messages: Vec<StreamMessage>, readings: &mut [ReplayReading], homes: &mut Homes) -> usize {
-        let (most, mut bytes) = (self.setup.config.replay_bytes, 0);
-        for (number, message) in messages.into_iter().enumerate() {
+    /// Gives messages to the requests of their partitions.
+    async fn take(&self, messages: &[StreamMessage], pass: &mut Pass<Subject>) {
+        for (number, message) in messages.iter().enumerate() {
             // What is live has its turn in between.
             if number % TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            let mut found = None;
-            let partition = names::partition_of(&message.subject);
-            let mine =
-                readings.iter_mut().filter(|reading| Some(u32::from(reading.waiting.request.partition.0)) == partition);
-            for reading in mine.filter(|reading| reading.is_open(most)) {
-                let found = found.get_or_insert_with(|| ReplayedEvent::of(self.setup.decoder.read(&message)));
-                bytes += reading.take(message.seq, found.as_mut(), homes);
-            }
+            let read = || ReplayedEvent::of(self.setup.decoder.read(message));
+            pass.take(message.seq, names::partition_of(&message.subject), read);
         }
-        bytes
     }
 
     /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, what
     /// it still keeps now it kept all the time, and what is missing of it is known.
-    async fn prove(
-        &self,
-        readings: &[ReplayReading],
-        proofs: &[Proof],
-        walk: Option<Walk>,
-    ) -> Result<Proved, ReplayRefusal> {
+    async fn prove(&self, pass: &Pass<Subject>, proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, ReplayRefusal> {
         let sight = self.look().await?;
-        if !proofs.iter().all(|proof| proof.holds(&sight)) {
-            metrics::REPLAYS_UNPROVED.increment(1);
-            warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+        if !is_proved(proofs, &sight) {
             return Err(ReplayRefusal::Unreadable);
         }
         if let Some(walk) = walk {
             self.setup.walker.learn(walk, &sight);
         }
-        let begun = readings.iter().filter(|reading| reading.epoch_begun());
-        let from = begun.clone().map(|reading| reading.waiting.request.from).min();
-        let through = begun.map(|reading| reading.answer.through()).max();
-        let (Some(from), Some(through)) = (from, through) else {
-            return Ok(Proved { facts: sight.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+        let facts = sight.facts;
+        let Some((from, through)) = pass.claimed(&facts) else {
+            return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
         };
-        let is_first = readings.iter().any(|reading| reading.waiting.is_repair());
-        let haste = WalkPace::Replay(LONGEST, &self.pace, is_first);
-        let from = from.max(sight.facts.removed()).min(through);
-        match self.setup.walker.missing(from, through, haste, Some(sight.clone())).await {
-            Ok(walked) => Ok(Proved { facts: sight.facts, walked }),
+        let haste = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
+        match self.setup.walker.missing(from, through, haste, Some(sight)).await {
+            Ok(walked) => Ok(Proved { facts, walked }),
             Err(error) => {
                 metrics::REPLAYS_UNPROVED.increment(1);
                 warn!(%error, "whether anything is missing of what was read is not known; it is not claimed");
@@ -336,8 +277,8 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, waiting: &QueuedReplay, parts: Vec<ReplayPart<RoutedEvent>>) {
-        let QueuedReplay { request, reply, .. } = waiting;
+    async fn answer(&self, waiting: &Request, parts: Vec<ReplayPart<RoutedEvent>>) {
+        let Waiting { request, reply, .. } = waiting;
         let most = self.setup.nats.client.max_payload() / 2;
         let most = most.saturating_sub(ENVELOPE).min(CHUNK);
         let (mut messages, mut through, mut removed): (Vec<ReplayPart<Bytes>>, Seq, bool) =
@@ -391,84 +332,3 @@ impl Worker {
 
 /// What gateways were heard to want, in one pass.
 type KnownInterests = Vec<(NodeRef, Revision, Arc<LatestInterest>)>;
-/// What a pass has come to.
-#[derive(Debug, Default)]
-struct PassResult {
-    /// Up to where it came, unless the stream ended.
-    end: Option<Seq>,
-    /// What proves that no server's copy lacked what the leader has.
-    proofs: Vec<Proof>,
-    /// Every message that it read, if it read every one.
-    walk: Option<Walk>,
-}
-
-/// The stream as it was seen after a pass.
-#[derive(Debug)]
-struct Proved {
-    facts: StreamFacts,
-    walked: Walked,
-}
-
-/// One request, and what was read for it.
-#[derive(Debug)]
-struct ReplayReading {
-    waiting: QueuedReplay,
-    interest: Arc<LatestInterest>,
-    answer: ReplayBuilder<RoutedEvent>,
-    bytes: usize,
-}
-
-impl ReplayReading {
-    fn new(waiting: QueuedReplay, revision: Revision, interest: Arc<LatestInterest>) -> Self {
-        let answer = ReplayBuilder::new(&waiting.request, revision);
-        Self { waiting, interest, answer, bytes: 0 }
-    }
-
-    /// Whether anything of its range was read.
-    fn epoch_begun(&self) -> bool {
-        self.answer.through() > self.waiting.request.from
-    }
-
-    /// Whether more goes into its answer.
-    fn is_open(&self, most: usize) -> bool {
-        !self.answer.is_complete() && self.bytes < most
-    }
-
-    /// Everything up to here was read of the whole stream: more of its partition there is not.
-    fn pass(&mut self, seq: Seq) {
-        self.answer.read(seq, None);
-    }
-
-    /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
-    fn take(&mut self, seq: Seq, found: Option<&mut ReplayedEvent>, homes: &mut Homes) -> usize {
-        let Self { waiting: QueuedReplay { request, .. }, interest, .. } = self;
-        let within = found.filter(|_| seq > request.from && seq <= request.to);
-        let wanted = within
-            .filter(|found| interest.admits(&found.event, &request.gateway, homes))
-            .and_then(ReplayedEvent::routed);
-        let grown = wanted.as_ref().map_or(0, |event| event.wire.len());
-        self.answer.read(seq, wanted);
-        self.bytes += grown;
-        grown
-    }
-}
-
-/// What may be said of what was read.
-fn judge(
-    request: &ReplayRequest,
-    answer: ReplayBuilder<RoutedEvent>,
-    proved: &Proved,
-) -> Result<Vec<ReplayPart<RoutedEvent>>, ReplayRefusal> {
-    let Proved { facts, walked } = proved;
-    if facts.epoch_id != request.epoch_id {
-        return Err(ReplayRefusal::OtherStream);
-    }
-    let parts = answer.finish(facts.removed(), walked.through, &walked.missing);
-    if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
-}
-
-/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than the
-/// largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
-fn cost(bytes: usize) -> u64 {
-    1 + (bytes.min(MAX_PAYLOAD) / LARGE) as u64
-}

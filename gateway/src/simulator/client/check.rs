@@ -10,6 +10,7 @@ use tickwire_core::protocol::{Gap, Notice, Range};
 
 use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::made::filter;
+use super::super::stream::Lost;
 use super::{ClientConnection, SimClient, Taken};
 
 /// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
@@ -19,7 +20,7 @@ impl SimClient {
     /// What was given and told must be what was promised. `is_told` says whether a gap had to be.
     pub(in super::super) fn check(
         &self,
-        (history, epochs): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>),
+        (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
         is_told: impl Fn(EpochId, &Gap) -> bool,
     ) {
         let nothing = Taken::default();
@@ -46,7 +47,7 @@ impl SimClient {
                 assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
             }
             for place in &past.given {
-                let mut log = history[&past.epoch_id].iter();
+                let mut log = history[&past.epoch_id].iter().chain(lost.get(&past.epoch_id).into_iter().flatten());
                 let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
                 let may_be = self.was_slow || was_stored;
                 assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
@@ -75,12 +76,16 @@ impl SimClient {
             }
         }
         for (epoch_id, taken) in &self.taken {
-            let log: BTreeMap<_, _> =
-                history[epoch_id].iter().map(|stored| ((stored.partition, stored.seq), &stored.event)).collect();
+            // Where the stream has lost something, several messages have stood in one place.
+            let lost = lost.get(epoch_id).into_iter().flatten();
+            let mut log: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
+            for StoredEvent { partition, seq, event, .. } in history[epoch_id].iter().chain(lost) {
+                log.entry((*partition, *seq)).or_default().push(event);
+            }
             for place in &taken.events {
-                let event = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
-                let is_wanted = self.filters.iter().any(|filter| wants(*filter, event));
-                assert!(is_wanted, "{place:?} is not what was asked for: {self:#?}");
+                let events = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
+                let is_wanted = |event: &&Event| self.filters.iter().any(|filter| wants(*filter, event));
+                assert!(events.iter().any(is_wanted), "{place:?} is not what was asked for: {self:#?}");
             }
             for gap in &taken.gaps {
                 assert!(is_told(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");

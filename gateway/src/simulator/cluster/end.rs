@@ -46,6 +46,7 @@ impl SimCluster {
                 self.cut(number);
             }
             self.routers[number].drops_next = false;
+            self.routers[number].refused = 0;
             self.learn_view(number);
             self.learn_view(number + NODES);
         }
@@ -129,7 +130,7 @@ impl SimCluster {
     pub(in super::super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.epoch);
-            client.check((&self.history, &self.epochs), |epoch, gap| self.is_beyond_repair(epoch, gap));
+            client.check((&self.history, &self.epochs, &self.lost), |epoch, gap| self.is_beyond_repair(epoch, gap));
             assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
         }
         for gateway in &self.gateways {

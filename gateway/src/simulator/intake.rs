@@ -1,0 +1,395 @@
+//! What routers read: shipped intakes, and consumers of the stream, which lag, fail, fall silent and lose messages.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tickwire_core::event::decode::{Reason, Undecodable};
+use tickwire_core::event::{Event, Timestamp};
+use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
+use tickwire_node::clock::millis;
+use tickwire_router_node::decisions::{
+    ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble,
+    MessageHeaders, Opened, Source, StreamMessage, Tenure, silence,
+};
+
+use super::cluster::{SimCluster, StoredEvent};
+
+/// How many messages come of a consumer at a time, at most.
+const BATCH: u64 = 4;
+
+/// So many messages of a consumer are counted, more than any intake asks for.
+const COUNTED: usize = 20;
+
+/// How often a consumer says that it lives, and after which time without that it is given up, in milliseconds; as shipped.
+const HEARTBEAT: u64 = 1_000;
+const SILENCE: u64 = 2_200;
+
+/// How long anything that is asked takes at most, when nodes fail, in milliseconds.
+pub(super) const SLOW: u64 = 60;
+
+/// Of so many questions one is not answered, when nodes fail.
+const UNANSWERED: u64 = 40;
+
+/// How many things an intake may do at one moment.
+const TURNS: usize = 200;
+
+/// What happens to the consumers of a router.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) enum Fault {
+    /// They say nothing any more.
+    Silent,
+    /// Their server says that they are gone.
+    Ended,
+    /// They deliver nothing for so long.
+    Late(u64),
+    /// No other one can be made, so many times.
+    Refused(u8),
+    /// The router loses its connection to NATS, and has it again.
+    Cut,
+}
+
+/// An intake, and what it waits for.
+pub(super) struct Reader {
+    intake: Intake,
+    partition: Option<Partition>,
+    epoch_id: EpochId,
+    /// What is under way, and when it is over.
+    under_way: Option<(IntakeOutput, Millis)>,
+    /// When it began.
+    since: Millis,
+    consumer: Option<Consumer>,
+    /// NATS was away, which it has not heard of.
+    was_away: bool,
+    /// Up to where it has told the engine.
+    told: Seq,
+}
+
+/// A consumer of one partition, which reads the copy that a server has.
+struct Consumer {
+    server: usize,
+    /// The start of the servers since which it lives.
+    start: u64,
+    cursor: Seq,
+    number: u64,
+    /// Since when it has delivered everything, and until when that is sure.
+    idle_since: Option<Millis>,
+    idle_at: Option<Millis>,
+    /// When a message of it was lost on its way, and nothing came behind that.
+    lost_at: Option<Millis>,
+    /// Since when it says nothing.
+    silent_since: Option<Millis>,
+    is_ended: bool,
+    held_until: Millis,
+}
+
+/// What a consumer has for its reader.
+enum Came {
+    /// Messages, and when it last said that it had delivered everything.
+    Messages(Option<Millis>, Vec<(ConsumerDelivery, StoredEvent)>),
+    Trouble(IntakeTrouble),
+    /// Nothing until then.
+    Nothing(Millis),
+}
+
+impl Reader {
+    pub(super) fn new(tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
+        let partition = match tenure.source {
+            Source::Partition(partition) => Some(partition),
+            Source::CatchAll => None,
+        };
+        let intake = Intake::new(tenure, epoch_id, checkpoint);
+        let since = Millis(0);
+        Self { intake, partition, epoch_id, under_way: None, since, consumer: None, was_away: false, told: checkpoint }
+    }
+
+    /// NATS was away.
+    pub(super) fn reconnect(&mut self) {
+        self.was_away = true;
+        // Whatever it waits for may be over.
+        if let Some((_, until)) = &mut self.under_way {
+            *until = Millis(0);
+        }
+    }
+
+    /// Something happens to its consumer.
+    pub(super) fn disturb(&mut self, now: Millis, fault: Fault) {
+        let Some(consumer) = &mut self.consumer else { return };
+        match fault {
+            Fault::Silent => consumer.silent_since = consumer.silent_since.or(Some(now)),
+            Fault::Ended => consumer.is_ended = true,
+            Fault::Late(time) => (consumer.held_until, consumer.idle_since) = (now.plus(time), None),
+            Fault::Refused(_) | Fault::Cut => consumer.is_ended = true,
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn due(&self) -> Millis {
+        self.under_way.as_ref().map_or(Millis(0), |(_, until)| *until)
+    }
+}
+
+impl SimCluster {
+    /// Gives an intake its turns. Returns whether it has done anything.
+    pub(super) fn turn_intake(&mut self, number: usize, tenure: Tenure, now: Millis) -> bool {
+        let Some(mut reader) = self.routers[number].readers.remove(&tenure) else { return false };
+        let mut is_busy = false;
+        for _ in 0..TURNS {
+            let (output, until) = match reader.under_way.take() {
+                Some(under_way) => under_way,
+                None => {
+                    let output = reader.intake.next_output().expect("an intake waits for something");
+                    reader.since = now;
+                    let until = self.until(now, &output);
+                    (output, until)
+                }
+            };
+            let waits = self.perform_for(number, tenure, &mut reader, (output, until), now);
+            reader.under_way = waits;
+            if reader.under_way.is_some() {
+                self.routers[number].readers.insert(tenure, reader);
+                return is_busy;
+            }
+            is_busy = true;
+        }
+        panic!("an intake is busy for ever: {:#?}", reader.intake);
+    }
+
+    /// When something is over that an intake wants done.
+    fn until(&mut self, now: Millis, output: &IntakeOutput) -> Millis {
+        match output {
+            IntakeOutput::Read | IntakeOutput::Tell(_) | IntakeOutput::Close => now,
+            IntakeOutput::Pause(pause) => now.plus(millis(*pause)),
+            _ if self.failing && self.network.random(4) == 0 => now.plus(1 + self.network.random(SLOW)),
+            _ => now,
+        }
+    }
+
+    /// Does what an intake wants done, if that is over by now. If not, it is returned.
+    fn perform_for(
+        &mut self,
+        number: usize,
+        tenure: Tenure,
+        reader: &mut Reader,
+        (output, until): (IntakeOutput, Millis),
+        now: Millis,
+    ) -> Option<(IntakeOutput, Millis)> {
+        let is_over = until <= now;
+        match output {
+            IntakeOutput::Read => return self.read(number, reader, now),
+            IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_away) => reader.intake.paused(),
+            _ if !is_over => return Some((output, until)),
+            IntakeOutput::Close => reader.consumer = None,
+            IntakeOutput::Tell(what) => {
+                self.check_told(reader, &what);
+                self.routers[number].engine.read(IntakeReport { tenure, what });
+            }
+            IntakeOutput::Post(letters) => {
+                let epoch = reader.epoch_id;
+                self.letters.extend(letters.iter().map(|letter| (epoch, letter.message.seq)));
+                reader.intake.posted();
+            }
+            IntakeOutput::Open { after, .. } => {
+                let opened = self.open(number, reader, after, now);
+                reader.intake.opened(opened);
+            }
+            question => self.answer(number, reader, question),
+        }
+        None
+    }
+
+    /// Answers what an intake asks of the stream, or does not.
+    fn answer(&mut self, number: usize, reader: &mut Reader, question: IntakeOutput) {
+        let failure = self.fails().then(|| "no answer".to_owned());
+        let partition = reader.partition;
+        let next =
+            |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
+        let intake = &mut reader.intake;
+        match question {
+            IntakeOutput::Look => intake.saw(failure.map_or_else(|| Ok(self.sight()), Err)),
+            IntakeOutput::FindLast(facts, mark) => {
+                let found = facts.has(self, mark).now_or_never().expect("an answer").expect("no failure");
+                intake.found_last(failure.map_or(Ok(found), Err));
+            }
+            IntakeOutput::Compare(after) => {
+                let next = next(self, after).map(|stored| stored.seq);
+                intake.compared(failure.map_or(Ok(next), Err));
+            }
+            IntakeOutput::Rescue(after) => {
+                let content = |stored: StoredEvent| -> (Seq, Timestamp, Content) {
+                    (stored.seq, stored.event.stored, content(&stored))
+                };
+                let next = next(self, after).map(content);
+                intake.rescued(failure.map_or(Ok(next), Err));
+            }
+            IntakeOutput::Walk { after, through } => {
+                let is_short = through > self.last;
+                let failure = failure.or_else(|| is_short.then(|| "the stream ends before".to_owned()));
+                let missing = if is_short { Vec::new() } else { self.missing(number, after, through) };
+                reader.intake.walked(failure.map_or(Ok(missing), Err));
+            }
+            other => panic!("{other:?} is no question"),
+        }
+    }
+
+    /// Whether what is asked just now is not answered.
+    pub(super) fn fails(&mut self) -> bool {
+        self.failing && self.network.random(UNANSWERED) == 0
+    }
+
+    fn open(&mut self, number: usize, reader: &mut Reader, after: Seq, now: Millis) -> Result<Opened, IntakeTrouble> {
+        reader.was_away = false;
+        let refused = &mut self.routers[number].refused;
+        if *refused > 0 {
+            *refused -= 1;
+            return Err(IntakeTrouble::Failed("no consumer".to_owned()));
+        }
+        if self.fails() {
+            return Err(IntakeTrouble::Failed("no answer".to_owned()));
+        }
+        let (server, name) = self.some_server();
+        let mine = self.readable_at(server, after).filter(|stored| Some(stored.partition) == reader.partition);
+        let pending = mine.take(COUNTED).count() as u64;
+        reader.consumer = Some(Consumer {
+            server,
+            start: self.stream.starts,
+            cursor: after,
+            number: 0,
+            idle_since: (pending == 0).then_some(now),
+            idle_at: None,
+            lost_at: None,
+            silent_since: None,
+            is_ended: false,
+            held_until: Millis(0),
+        });
+        Ok(Opened { pending, server: name })
+    }
+
+    /// An intake waits for messages. Returns what it waits for still.
+    fn read(&mut self, number: usize, reader: &mut Reader, now: Millis) -> Option<(IntakeOutput, Millis)> {
+        if std::mem::take(&mut reader.was_away) {
+            reader.intake.reconnected();
+            return None;
+        }
+        match self.come(number, reader, now) {
+            Came::Messages(idle_at, messages) => {
+                let messages = messages.iter().map(|(delivery, stored)| (*delivery, || content(stored)));
+                reader.intake.take(now, idle_at, messages);
+                None
+            }
+            Came::Trouble(trouble) => {
+                reader.intake.ended(&trouble);
+                None
+            }
+            Came::Nothing(until) => Some((IntakeOutput::Read, until)),
+        }
+    }
+
+    /// What comes of a consumer.
+    fn come(&mut self, number: usize, reader: &mut Reader, now: Millis) -> Came {
+        let longest = reader.since.plus(millis(silence(self.config.membership.tick_interval)));
+        let Some(consumer) = &mut reader.consumer else { return Came::Trouble(IntakeTrouble::Silent) };
+        if consumer.is_ended {
+            return Came::Trouble(IntakeTrouble::Failed("the consumer is gone".to_owned()));
+        }
+        if consumer.start != self.stream.starts {
+            consumer.silent_since.get_or_insert(now);
+        }
+        if let Some(since) = consumer.silent_since {
+            return Came::until(now, since.plus(SILENCE), IntakeTrouble::Silent);
+        }
+        if consumer.held_until > now {
+            return Came::Nothing(consumer.held_until);
+        }
+        let mine = self.readable_at(consumer.server, consumer.cursor);
+        let mine = mine.filter(|stored| Some(stored.partition) == reader.partition).take(COUNTED);
+        let mine: Vec<StoredEvent> = mine.cloned().collect();
+        if !mine.is_empty() {
+            return self.deliver_batch(number, consumer, mine, now);
+        }
+        consumer.cursor = consumer.cursor.max(self.last);
+        consumer.idle_at = consumer.idle_since.map(|_| now);
+        match consumer.lost_at {
+            Some(at) => Came::until(now, at.plus(HEARTBEAT), IntakeTrouble::Missed),
+            None => Came::until(now, longest, IntakeTrouble::Silent),
+        }
+    }
+
+    /// Some of the messages that a consumer has to deliver, of which one may be lost on its way.
+    fn deliver_batch(&mut self, number: usize, consumer: &mut Consumer, mine: Vec<StoredEvent>, now: Millis) -> Came {
+        // One that is lost with nothing beside it, or among others.
+        let may_drop = mine.len() > 1 || self.network.random(2) == 0;
+        let drops = may_drop && std::mem::take(&mut self.routers[number].drops_next);
+        let most = if self.failing { 1 + self.network.random(BATCH) } else { BATCH };
+        let (count, idle_at) = (mine.len() as u64, consumer.said_idle());
+        let lost = drops.then(|| self.network.random(count.min(most + 1)) as usize);
+        let (mut messages, mut pending) = (Vec::new(), count);
+        for (at, stored) in mine.into_iter().enumerate().take(most as usize + usize::from(drops)) {
+            consumer.number += 1;
+            consumer.cursor = stored.seq;
+            pending -= 1;
+            if lost == Some(at) {
+                consumer.lost_at = Some(now);
+                continue;
+            }
+            consumer.lost_at = None;
+            let (seq, number, stored_at) = (stored.seq, consumer.number, stored.event.stored);
+            messages.push((ConsumerDelivery { seq, number, stored: stored_at, pending }, stored));
+        }
+        (consumer.idle_since, consumer.idle_at) = ((pending == 0).then_some(now), None);
+        match messages.is_empty() {
+            true => Came::Nothing(now.plus(HEARTBEAT)),
+            false => Came::Messages(idle_at, messages),
+        }
+    }
+
+    /// Before the engine hears of anything behind a message that is no event, that is a dead letter.
+    fn check_told(&self, reader: &mut Reader, what: &IntakeEvent) {
+        let through = match what {
+            IntakeEvent::Events { through, .. } => *through,
+            IntakeEvent::Skip(through) => return reader.told = *through,
+            _ => return,
+        };
+        let after = std::mem::replace(&mut reader.told, through);
+        if reader.epoch_id != self.epoch.epoch_id {
+            return;
+        }
+        // Where the stream has lost something another message may stand now than the one that was read.
+        let end = self.stream.agreed.map_or(through, |agreed| agreed.min(through));
+        let told = self.readable(after).take_while(|stored| stored.seq <= end);
+        for StoredEvent { seq, .. } in told.filter(|one| one.is_unreadable && Some(one.partition) == reader.partition) {
+            assert!(self.letters.contains(&(reader.epoch_id, *seq)), "{seq} is no event, and no dead letter");
+        }
+    }
+}
+
+impl Consumer {
+    /// When it last said that it had delivered everything.
+    fn said_idle(&self) -> Option<Millis> {
+        let (since, at) = (self.idle_since?, self.idle_at?);
+        let beats = at.since(since) / HEARTBEAT;
+        (beats > 0).then(|| since.plus(beats * HEARTBEAT))
+    }
+}
+
+impl Came {
+    /// Nothing until then, and this from then on.
+    fn until(now: Millis, until: Millis, trouble: IntakeTrouble) -> Self {
+        if until <= now { Self::Trouble(trouble) } else { Self::Nothing(until) }
+    }
+}
+
+/// What a message holds, as the decoder would find.
+fn content(stored: &StoredEvent) -> Content {
+    let StoredEvent { seq, event, wire, is_heartbeat, is_unreadable, .. } = stored;
+    if *is_unreadable {
+        let message = StreamMessage {
+            seq: *seq,
+            stored: event.stored,
+            subject: Bytes::new(),
+            headers: MessageHeaders::None,
+            payload: Bytes::new(),
+        };
+        return Err(Box::new(DeadLetter { refusal: Undecodable::new(Reason::Unreadable, String::new()), message }));
+    }
+    Ok(if *is_heartbeat { Decoded::Tick } else { Decoded::Event(Box::new(Event::clone(event)), wire.clone()) })
+}

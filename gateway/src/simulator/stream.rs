@@ -1,0 +1,275 @@
+//! The stream: what its servers keep, and what goes wrong with that. One server leads it; others may have removed more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tickwire_core::event::{Event, Timestamp};
+use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
+use tickwire_core::wire;
+use tickwire_node::stored::MessageSelector;
+use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamView};
+
+use super::clocks;
+use super::cluster::{SimCluster, StoredEvent};
+use super::trace;
+
+/// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
+const KEPT: i64 = 1_200;
+
+/// How much later the number of a stream's life is when it was made anew: the number is a time. A router that begins
+/// another life adds one.
+const MADE_ANEW: u64 = 1_000;
+
+/// What the servers keep of the stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// What can be read where it is led, and what was removed from there.
+    log: Vec<StoredEvent>,
+    /// The first sequence that each server keeps.
+    copies: Vec<Seq>,
+    leader: usize,
+    /// The messages of it that cannot be read any more.
+    damaged: BTreeSet<Seq>,
+    /// The stream has lost messages in this life: what stands behind this may be another message than was read.
+    pub(super) agreed: Option<Seq>,
+    /// How often servers have started. Consumers live in their memory.
+    pub(super) starts: u64,
+}
+
+impl Stream {
+    pub(super) fn new(copies: usize) -> Self {
+        Self {
+            log: Vec::new(),
+            copies: vec![Seq(1); copies],
+            leader: 0,
+            damaged: BTreeSet::new(),
+            agreed: None,
+            starts: 0,
+        }
+    }
+
+    /// The messages behind `after` that the copy of a server has, in order.
+    fn of_copy(&self, server: usize, after: Seq) -> impl Iterator<Item = &StoredEvent> {
+        let first = self.copies[server];
+        let begin = self.log.partition_point(|stored| stored.seq <= after || stored.seq < first);
+        self.log[begin..].iter()
+    }
+
+    fn name(&self, server: usize) -> Option<String> {
+        (self.copies.len() > 1).then(|| format!("s{server}"))
+    }
+
+    fn remove_before(&mut self, server: usize, first: Seq) {
+        let copy = &mut self.copies[server];
+        *copy = first.max(*copy);
+    }
+}
+
+impl SimCluster {
+    pub(super) fn keep(&mut self, partition: u16, event: Event, (is_heartbeat, is_unreadable): (bool, bool)) {
+        self.last = Seq(self.last.0 + 1);
+        let event = Event { stored: clocks::time_of_day(self.now), ..event };
+        let what = if is_unreadable {
+            ": no event"
+        } else if is_heartbeat {
+            ": a tick"
+        } else {
+            ""
+        };
+        trace::line(|| format!("stored {} in p{partition}{what}", self.last));
+        // In a section an event has no version byte of its own.
+        let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
+        let (partition, seq, event) = (Partition(partition), self.last, Arc::new(event));
+        let stored =
+            StoredEvent { partition, seq, event, wire, is_heartbeat: is_heartbeat || is_unreadable, is_unreadable };
+        self.history.entry(self.epoch.epoch_id).or_default().push(stored.clone());
+        self.stream.log.push(stored);
+    }
+
+    /// The messages of the stream behind `after` that can be read, in order.
+    pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &StoredEvent> {
+        self.stream.of_copy(self.stream.leader, after)
+    }
+
+    /// The same of the copy that a server has.
+    pub(super) fn readable_at(&self, server: usize, after: Seq) -> impl Iterator<Item = &StoredEvent> {
+        self.stream.of_copy(server, after)
+    }
+
+    /// The last message that was stored before a time and can be read; all that is later may have been stored since.
+    pub(super) fn before(&self, time: Timestamp) -> Seq {
+        let before = self.readable(Seq(0)).take_while(|stored| stored.event.stored < time);
+        before.last().map_or(Seq(0), |stored| stored.seq)
+    }
+
+    /// The stream, as a look at it shows.
+    pub(super) fn sight(&self) -> StreamView {
+        let Epoch { epoch_id, before } = self.epoch;
+        let replicas = self.stream.copies.len();
+        let facts = StreamFacts { epoch_id, before, first: self.first, last: self.last, replicas };
+        StreamView { facts, leader: self.stream.name(self.stream.leader) }
+    }
+
+    /// The server that leads the stream, and its name.
+    pub(super) fn leader(&self) -> (usize, Option<String>) {
+        (self.stream.leader, self.stream.name(self.stream.leader))
+    }
+
+    /// One of the servers, and its name.
+    pub(super) fn some_server(&mut self) -> (usize, Option<String>) {
+        let server = match self.stream.copies.len() {
+            1 => 0,
+            copies => self.network.random(copies as u64) as usize,
+        };
+        (server, self.stream.name(server))
+    }
+
+    /// The first sequence that keeps this many messages, and all that are not old enough to be removed.
+    fn first_of(&self, keep: u64) -> Seq {
+        let young = clocks::time_of_day(self.now).0 - KEPT;
+        let old = self.stream.log.partition_point(|stored| stored.event.stored.0 < young);
+        let oldest = self.stream.log.get(old).map_or(Seq(self.last.0 + 1), |stored| stored.seq);
+        oldest.min(Seq((self.last.0 + 1).saturating_sub(keep)))
+    }
+
+    /// Retention removes all but the last few messages, from every copy.
+    pub(super) fn discard(&mut self, keep: u64) {
+        let first = self.first_of(keep);
+        for server in 0..self.stream.copies.len() {
+            self.stream.remove_before(server, first);
+        }
+        self.begin_at_leader();
+    }
+
+    /// A server removes more than others, by its own clock.
+    pub(super) fn discard_copy(&mut self, server: usize, keep: u64) {
+        let (server, first) = (server % self.stream.copies.len(), self.first_of(keep));
+        self.stream.remove_before(server, first);
+        self.begin_at_leader();
+    }
+
+    /// Another server leads the stream.
+    pub(super) fn lead(&mut self, server: usize) {
+        self.stream.leader = server % self.stream.copies.len();
+        self.begin_at_leader();
+    }
+
+    /// The stream begins where its leader's copy does.
+    fn begin_at_leader(&mut self) {
+        self.first = self.stream.copies[self.stream.leader];
+        let discarded = self.discarded.entry(self.epoch.epoch_id).or_default();
+        *discarded = Seq(self.first.0 - 1).max(*discarded);
+    }
+
+    /// A message cannot be read any more, which shows when NATS has come back.
+    pub(super) fn damage(&mut self, back: u64) {
+        let seq = Seq(self.last.0.saturating_sub(back));
+        if seq >= self.first && seq.0 > 0 {
+            self.damaged.entry(self.epoch.epoch_id).or_default().insert(seq);
+            self.stream.damaged.insert(seq);
+            self.stream.log.retain(|stored| stored.seq != seq);
+            self.restart_servers();
+        }
+    }
+
+    /// The servers of NATS start again: consumers are gone, and routers connect again.
+    fn restart_servers(&mut self) {
+        self.stream.starts += 1;
+        self.routers.iter_mut().for_each(|router| router.was_away = true);
+    }
+
+    /// The stream was deleted and made anew, and counts on behind `last`.
+    pub(super) fn recreate(&mut self, last: Seq) {
+        self.end_epoch(self.stream.agreed);
+        let copies = vec![Seq(last.0 + 1); self.stream.copies.len()];
+        let starts = self.stream.starts + 1;
+        self.stream = Stream { copies, leader: self.stream.leader, starts, ..Stream::new(1) };
+        self.last = last;
+        let epoch_id = EpochId(self.epoch.epoch_id.0 + MADE_ANEW);
+        self.live(Epoch { epoch_id, before: Seq(0) });
+    }
+
+    /// The stream has lost its last messages, and gives their sequences again. Nobody has noticed yet. Where several servers
+    /// keep it, all of them would have to lose what they have acknowledged.
+    pub(super) fn lose_tail(&mut self, count: u64) {
+        if self.stream.copies.len() > 1 {
+            return;
+        }
+        let last = Seq(self.last.0.saturating_sub(count));
+        self.stream.log.retain(|stored| stored.seq <= last);
+        self.stream.damaged.retain(|seq| *seq <= last);
+        self.stream.copies.iter_mut().for_each(|first| *first = Seq(last.0 + 1).min(*first));
+        if last < std::mem::replace(&mut self.last, last) {
+            self.stream.agreed = Some(self.stream.agreed.map_or(last, |agreed| agreed.min(last)));
+        }
+        self.lose_behind(last);
+        self.begin_at_leader();
+        if self.network.random(2) == 0 {
+            self.restart_servers();
+        } else {
+            // The connection stands, but consumers are gone.
+            self.stream.starts += 1;
+        }
+    }
+
+    /// A router begins another life behind `before`, unless one later than it knows has begun. It returns what the stream is
+    /// like then.
+    pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
+        if self.epoch.epoch_id <= known {
+            trace::line(|| format!("another life begins behind {before}"));
+            self.end_epoch(Some(before));
+            // It may have lost more since it was looked at.
+            self.stream.agreed = self.stream.agreed.filter(|agreed| *agreed < before);
+            self.live(Epoch { epoch_id: EpochId(known.0 + 1), before });
+        }
+        self.sight().facts
+    }
+
+    /// What stands behind `agreed` need not be given in the life that ends: other messages stood there.
+    fn end_epoch(&mut self, agreed: Option<Seq>) {
+        if let Some(agreed) = agreed {
+            self.lose_behind(agreed);
+        }
+    }
+
+    fn lose_behind(&mut self, last: Seq) {
+        let epoch = self.epoch.epoch_id;
+        let history = self.history.entry(epoch).or_default();
+        self.lost.entry(epoch).or_default().extend(history.extract_if(.., |stored| stored.seq > last));
+    }
+
+    /// The stream lives this life from now on, with all that it has.
+    fn live(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.epochs.insert(epoch.epoch_id, epoch);
+        self.history.insert(epoch.epoch_id, self.stream.log.clone());
+        self.damaged.insert(epoch.epoch_id, self.stream.damaged.clone());
+        self.begin_at_leader();
+    }
+}
+
+/// The stream is asked itself, and answers at once.
+impl Leader for SimCluster {
+    fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send {
+        ready(Ok(self.sight().facts))
+    }
+
+    fn message(
+        &self,
+        wanted: MessageSelector<'static>,
+    ) -> impl Future<Output = Result<Option<Mark>, StreamError>> + Send {
+        let (seq, is_exact) = match wanted {
+            MessageSelector::At(seq) => (seq, true),
+            MessageSelector::From { seq, .. } => (seq, false),
+            MessageSelector::LastOf(subject) => panic!("nobody asks for the last message of {subject}"),
+        };
+        let found = self.readable(Seq(seq.saturating_sub(1))).next();
+        let found = found.filter(|stored| !is_exact || stored.seq.0 == seq);
+        ready(Ok(found.map(|stored| Mark { seq: stored.seq, stored: stored.event.stored.0 })))
+    }
+}
+
+/// What stood in a life of the stream and was lost, or replaced what was.
+pub(super) type Lost = BTreeMap<EpochId, Vec<StoredEvent>>;

@@ -1,0 +1,203 @@
+//! Does what an intake wants done, one thing after the other, over NATS.
+
+use super::{Content, Intake, IntakeReport, IntakeTrouble, Opened, Output};
+use crate::dead_letters;
+use crate::decode::Decoder;
+use crate::reader::pull::{Pull, PullPlan};
+use crate::reader::{StreamMessage, leader};
+use crate::source::Tenure;
+use crate::stream::{Asked, StreamView};
+use crate::walk::{WalkError, WalkPace, Walker};
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{EpochId, NodeRef, Seq};
+use tickwire_node::clock::Clock;
+use tickwire_node::nats::Nats;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How many messages are taken from the consumer at a time.
+const BATCH: u64 = 256;
+
+/// How many bytes of them.
+const BYTES: usize = 1024 * 1024;
+
+/// How long what is live may wait for a walk of the stream.
+const WALK_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a source may be silent whose owner stores a tick in it this often.
+#[must_use]
+pub fn silence(tick_interval: Duration) -> Duration {
+    tick_interval * 2 + Duration::from_secs(1)
+}
+
+/// What all intakes of a router share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) nats: Nats,
+    pub(crate) me: NodeRef,
+    pub(crate) clock: Clock,
+    pub(crate) decoder: Arc<Decoder>,
+    pub(crate) walker: Arc<Walker>,
+    /// How long a source may be silent.
+    pub(crate) silence: Duration,
+    pub(crate) engine: mpsc::Sender<IntakeReport>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    intake: Intake,
+    context: Arc<Context>,
+    tenure: Tenure,
+    epoch_id: EpochId,
+    connected: watch::Receiver<bool>,
+    pull: Option<Pull>,
+}
+
+impl Driver {
+    /// Reads what comes after `checkpoint`, in the stream's life `epoch_id`.
+    pub(crate) fn new(context: Arc<Context>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
+        let (intake, connected) = (Intake::new(tenure, epoch_id, checkpoint), context.nats.connected());
+        Self { intake, context, tenure, epoch_id, connected, pull: None }
+    }
+
+    /// Reads until stopped.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+        self.close().await;
+    }
+
+    async fn work(&mut self) {
+        while let Some(output) = self.intake.next_output() {
+            self.perform(output).await;
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Read => self.read().await,
+            // Waits while the engine has too much to do.
+            Output::Tell(what) => {
+                if self.context.engine.send(IntakeReport { tenure: self.tenure, what }).await.is_err() {
+                    debug!("the engine has ended");
+                }
+            }
+            Output::Open { after, number } => {
+                let opened = self.open(after, number).await;
+                self.hear().opened(opened);
+            }
+            Output::Close => self.close().await,
+            Output::Post(dead_letters) => {
+                dead_letters::post(&self.context.nats, self.epoch_id, dead_letters).await;
+                self.hear().posted();
+            }
+            Output::Pause(pause) => {
+                tokio::select! {
+                    () = reconnection(&mut self.connected) => {}
+                    () = sleep(pause) => {}
+                }
+                self.hear().paused();
+            }
+            question => self.ask(question).await,
+        }
+    }
+
+    /// Asks what is to be known of the stream.
+    async fn ask(&mut self, question: Output) {
+        let (context, filter) = (Arc::clone(&self.context), self.tenure.source.filter());
+        let (nats, stream) = (&context.nats, &context.decoder.stream);
+        match question {
+            Output::Look => {
+                let sight = StreamView::look(nats, stream).await.map_err(|error| error.to_string());
+                self.hear().saw(sight);
+            }
+            Output::FindLast(facts, mark) => {
+                let found = facts.has(&Asked { nats, stream }, mark).await.map_err(|error| error.to_string());
+                self.hear().found_last(found);
+            }
+            Output::Compare(after) => {
+                let next = leader::first_after(nats, stream, after, &filter).await;
+                self.hear().compared(next.map(|next| next.map(|next| next.seq)));
+            }
+            Output::Rescue(after) => {
+                let found = leader::first_after(nats, stream, after, &filter).await;
+                let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
+                    (held.seq, held.stored, context.decoder.content(held))
+                };
+                self.hear().rescued(found.map(|found| found.map(content)));
+            }
+            Output::Walk { after, through } => {
+                let walk = context.walker.missing(after, through, WalkPace::Live, None);
+                let walked = timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late));
+                self.hear().walked(walked.map(|walked| walked.missing).map_err(|error| error.to_string()));
+            }
+            other => debug!(?other, "no question"),
+        }
+    }
+
+    /// The intake, which knows how NATS is.
+    fn hear(&mut self) -> &mut Intake {
+        self.intake.set_connected(self.context.nats.is_connected());
+        &mut self.intake
+    }
+
+    /// Makes a consumer. Its name is a new one: one that is stuck must not stand in the way of the next.
+    async fn open(&mut self, after: Seq, number: u64) -> Result<Opened, IntakeTrouble> {
+        let (Context { nats, me, decoder, .. }, tenure) = (&*self.context, self.tenure);
+        self.connected.mark_unchanged();
+        let plan = PullPlan {
+            stream: &decoder.stream,
+            name: format!("{}-{}-{}-{}-{number}", me.id, me.nonce, tenure.source.label(), tenure.number),
+            description: format!("router {me} reads {}", tenure.source),
+            after,
+            filter: tenure.source.filter(),
+            batch: BATCH,
+            bytes: BYTES,
+        };
+        let pull = self.pull.insert(Pull::open(nats, plan).await?);
+        Ok(Opened { pending: pull.pending, server: pull.server.clone() })
+    }
+
+    async fn close(&mut self) {
+        if let Some(pull) = self.pull.take() {
+            pull.close().await;
+        }
+    }
+
+    async fn read(&mut self) {
+        let Some(pull) = &mut self.pull else { return self.hear().ended(&IntakeTrouble::Silent) };
+        let came = tokio::select! {
+            biased;
+            () = reconnection(&mut self.connected) => return self.hear().reconnected(),
+            came = timeout(self.context.silence, pull.next()) => came,
+        };
+        let came = match came {
+            Ok(Ok(came)) => came,
+            Ok(Err(end)) => return self.hear().ended(&end.into()),
+            Err(_) => return self.hear().ended(&IntakeTrouble::Silent),
+        };
+        let Context { nats, clock, decoder, .. } = &*self.context;
+        let idle_at = pull.idle_at().map(|at| clock.shown(at));
+        let messages = came.iter().map(|pulled| (pulled.delivery, || decoder.content(pulled.held())));
+        self.intake.set_connected(nats.is_connected());
+        self.intake.take(clock.now(), idle_at, messages);
+    }
+}
+
+/// Waits until there is a connection that was not there.
+async fn reconnection(connected: &mut watch::Receiver<bool>) {
+    while connected.changed().await.is_ok() {
+        if *connected.borrow_and_update() {
+            return;
+        }
+    }
+    std::future::pending().await
+}

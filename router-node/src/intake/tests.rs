@@ -1,0 +1,174 @@
+use super::*;
+use crate::dead_letters::DeadLetter;
+use crate::decode::Decoded;
+use crate::reader::{MessageHeaders, StreamMessage};
+use crate::stream::{StreamFacts, StreamView};
+use bytes::Bytes;
+use tickwire_core::event::decode::{Reason as Refused, Undecodable};
+use tickwire_core::ids::Partition;
+
+const TENURE: Tenure = Tenure { source: Source::Partition(Partition(0)), number: 1 };
+
+/// A stream that begins with `first` and ends with 99, and that many servers keep, of which `a` leads.
+fn sight(first: u64, replicas: usize) -> Result<StreamView, String> {
+    let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(first), last: Seq(99), replicas };
+    Ok(StreamView { facts, leader: Some("a".to_owned()) })
+}
+
+fn opened(pending: u64, server: &str) -> Result<Opened, IntakeTrouble> {
+    Ok(Opened { pending, server: Some(server.to_owned()) })
+}
+
+/// Messages of the stream, each with the number that its consumer gives it, and all with this many behind them.
+fn heartbeats(pending: u64, messages: &[(u64, u64)]) -> impl Iterator<Item = (ConsumerDelivery, fn() -> Content)> {
+    let delivery =
+        move |(seq, number)| ConsumerDelivery { seq: Seq(seq), number, stored: Timestamp(seq as i64), pending };
+    messages.iter().copied().map(move |message| (delivery(message), (|| Ok(Decoded::Tick)) as fn() -> Content))
+}
+
+/// What it wants done, up to what has an answer.
+fn wanted(intake: &mut Intake) -> Vec<String> {
+    std::iter::from_fn(|| intake.next_output()).map(|output| format!("{output:?}")).collect()
+}
+
+fn through(seq: u64) -> String {
+    let mark = Some(Mark { seq: Seq(seq), stored: seq as i64 });
+    format!("{:?}", Output::Tell(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
+}
+
+/// One that waits for messages behind 10 from server `b`.
+fn reading(replicas: usize) -> Intake {
+    let mut intake = Intake::new(TENURE, EpochId(1), Seq(10));
+    assert_eq!(wanted(&mut intake), ["Open { after: Seq(10), number: 1 }"]);
+    intake.opened(opened(0, "b"));
+    assert_eq!(wanted(&mut intake), ["Look"]);
+    intake.saw(sight(1, replicas));
+    assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"]);
+    intake
+}
+
+/// One that has read a message, 12, and is not late.
+fn current() -> Intake {
+    let mut intake = reading(1);
+    for (seq, number) in [(11, 1), (12, 2)] {
+        intake.take(Millis(0), None, heartbeats(0, &[(seq, number)]));
+        assert_eq!(wanted(&mut intake), ["Look"]);
+        intake.saw(sight(1, 1));
+        assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), upto: Seq({seq}) }}", seq - 1)]);
+        intake.walked(Ok(Vec::new()));
+        assert_eq!(wanted(&mut intake), [through(seq), "Read".to_owned()]);
+    }
+    intake
+}
+
+#[test]
+fn what_is_not_late_is_told_at_once_and_what_is_missed_is_read_again() {
+    let mut intake = current();
+    intake.take(Millis(10), None, heartbeats(0, &[(13, 3), (15, 4)]));
+    assert_eq!(wanted(&mut intake), [through(15), "Read".to_owned()]);
+    intake.take(Millis(20), None, heartbeats(0, &[(16, 5), (18, 7)]));
+    let wanted = wanted(&mut intake);
+    assert_eq!(wanted[..2], [through(16), "Close".to_owned()]);
+    assert!(wanted[2].starts_with("Tell(Stuck(") && wanted[3] == "Pause(0ns)", "{wanted:?}");
+    intake.paused();
+    assert!(matches!(intake.next_output(), Some(Output::Open { after: Seq(16), number: 2 })));
+}
+
+#[test]
+fn what_was_late_is_told_behind_what_retention_has_removed_and_what_is_missing() {
+    let mut intake = current();
+    intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));
+    assert_eq!(wanted(&mut intake), ["Look"]);
+    intake.saw(sight(18, 1));
+    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), upto: Seq(30) }"]);
+    intake.walked(Ok(vec![MissingRange { after: Seq(22), through: Seq(24) }]));
+    let before = "Tell(Events { upto: Seq(22), mark: None, events: [] })".to_owned();
+    assert_eq!(wanted(&mut intake), [before, "Tell(Skip(Seq(24)))".to_owned(), through(30), "Read".to_owned()]);
+}
+
+#[test]
+fn what_was_late_is_compared_with_what_the_leader_has() {
+    for (next, is_whole) in [(12, true), (11, false)] {
+        let mut intake = reading(3);
+        intake.take(Millis(0), None, heartbeats(0, &[(12, 1)]));
+        assert_eq!(wanted(&mut intake), ["Look"]);
+        intake.saw(sight(1, 3));
+        assert_eq!(wanted(&mut intake), ["Compare(Seq(10))"]);
+        intake.compared(Ok(Some(Seq(next))));
+        let first = wanted(&mut intake).swap_remove(0);
+        assert_eq!(first, if is_whole { "Walk { after: Seq(10), upto: Seq(12) }" } else { "Close" });
+    }
+    let mut intake = Intake::new(TENURE, EpochId(1), Seq(10));
+    for number in 1..=PLACES {
+        assert_eq!(wanted(&mut intake), [format!("Open {{ after: Seq(10), number: {number} }}")]);
+        intake.opened(opened(50, "b"));
+        assert_eq!(wanted(&mut intake), ["Look"]);
+        intake.saw(sight(1, 3));
+        if number < PLACES {
+            assert!(matches!(intake.next_output(), Some(Output::Close)));
+        }
+    }
+    assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"], "there is another way to read");
+}
+
+#[test]
+fn what_was_read_last_is_looked_for_before_more_is_read() {
+    let mut intake = current();
+    intake.reconnected();
+    assert_eq!(wanted(&mut intake).len(), 3);
+    intake.paused();
+    wanted(&mut intake);
+    intake.opened(opened(0, "a"));
+    wanted(&mut intake);
+    intake.saw(sight(1, 1));
+    assert!(matches!(intake.next_output(), Some(Output::FindLast(_, Mark { seq: Seq(12), stored: 12 }))));
+    intake.found_last(Ok(Some(false)));
+    let wanted = wanted(&mut intake);
+    assert!(wanted[0].starts_with("Tell(Missing(Checkpoint { floor: Seq(12)"), "{wanted:?}");
+    assert_eq!((&*wanted[1], &*wanted[3]), ("Close", "Pause(50ms)"));
+}
+
+#[test]
+fn dead_letters_are_stored_before_anything_behind_them_is_told() {
+    let mut intake = current();
+    let delivery = ConsumerDelivery { seq: Seq(13), number: 3, stored: Timestamp(13), pending: 0 };
+    let dead_letter = || {
+        let message = StreamMessage {
+            seq: Seq(13),
+            stored: Timestamp(13),
+            subject: Bytes::new(),
+            headers: MessageHeaders::None,
+            payload: Bytes::new(),
+        };
+        Err(Box::new(DeadLetter { refusal: Undecodable::new(Refused::Unreadable, String::new()), message }))
+    };
+    intake.take(Millis(10), None, [(delivery, dead_letter)]);
+    assert!(matches!(intake.next_output(), Some(Output::Post(dead_letters)) if dead_letters.len() == 1));
+    assert!(intake.next_output().is_none());
+    intake.posted();
+    assert_eq!(wanted(&mut intake), [through(13), "Read".to_owned()]);
+}
+
+#[test]
+fn what_consumers_fail_at_is_read_from_the_leader_and_then_there_is_another_consumer() {
+    let mut intake = current();
+    for attempt in 1..FAILURES {
+        intake.ended(&IntakeTrouble::Failed("full".to_owned()));
+        intake.opened(Err(IntakeTrouble::Failed("full".to_owned())));
+        assert!(wanted(&mut intake).last().is_some_and(|last| last.starts_with("Pause")), "{attempt}");
+        intake.paused();
+    }
+    wanted(&mut intake);
+    intake.opened(Err(IntakeTrouble::Failed("full".to_owned())));
+    assert_eq!(wanted(&mut intake).last().map(String::as_str), Some("Look"));
+    intake.saw(sight(1, 1));
+    assert_eq!(wanted(&mut intake).len(), 1, "the last message");
+    intake.found_last(Ok(Some(true)));
+    assert_eq!(wanted(&mut intake), ["Rescue(Seq(12))"]);
+    intake.rescued(Ok(Some((Seq(14), Timestamp(14), Ok(Decoded::Tick)))));
+    assert_eq!(wanted(&mut intake), ["Look"]);
+    intake.saw(sight(1, 1));
+    assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), upto: Seq(14) }"]);
+    intake.walked(Err("late".to_owned()));
+    assert_eq!(wanted(&mut intake), ["Tell(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
+}

@@ -1,0 +1,249 @@
+//! Requests that are read in one pass: what is read for them, what of it is wanted, and what may be said of it. Pure.
+
+use super::found::ReplayedEvent;
+use super::queue::Waiting;
+use crate::dispatch::RoutedEvent;
+use crate::metrics;
+use crate::reader::range::{Proof, Span};
+use crate::stream::{StreamFacts, StreamView};
+use crate::walk::Walked;
+use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::event::decode::MAX_PAYLOAD;
+use tickwire_core::ids::{Revision, Seq};
+use tickwire_core::interest::table::LatestInterest;
+use tickwire_core::placement::{Homes, View};
+use tickwire_core::replay::{ReplayBuilder, ReplayPart, ReplayRefusal, ReplayRequest};
+use tracing::warn;
+
+/// How many messages one answer takes at most: a range of which little is wanted is answered in steps as well.
+const ANSWER_MESSAGES: u64 = 4_000;
+
+/// Several answers together take at most so many times as many messages, and as many bytes.
+const TOGETHER_MESSAGES: u64 = 16;
+const TOGETHER_BYTES: usize = 16;
+
+/// Of a large message so many bytes count as a message more: what reading costs the server follows its bytes.
+const LARGE: usize = 4096;
+
+/// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
+pub(super) const LONGEST: Duration = Duration::from_millis(200);
+
+/// A pass.
+#[derive(Debug)]
+pub struct Pass<R> {
+    readings: Vec<Reading<R>>,
+    partitions: u16,
+    /// How many bytes of events go into one answer.
+    most_bytes: usize,
+    /// Who is at home where, for what is addressed to users.
+    homes: Homes,
+    /// How far it has come; and how far it may, in messages.
+    after: Seq,
+    most: u64,
+    read: u64,
+    bytes: usize,
+    /// Whether the stream, or what a server has of it, ended before.
+    has_ended: bool,
+}
+
+/// One request, and what was read for it.
+#[derive(Debug)]
+struct Reading<R> {
+    waiting: Waiting<R>,
+    interest: Arc<LatestInterest>,
+    answer: ReplayBuilder<RoutedEvent>,
+    bytes: usize,
+}
+
+/// The stream as it was seen after a pass.
+#[derive(Debug)]
+pub struct Proved {
+    /// What it was like.
+    pub facts: StreamFacts,
+    /// What is missing of it.
+    pub walked: Walked,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Outcome<R> {
+    /// It is answered.
+    Answered(Waiting<R>, Vec<ReplayPart<RoutedEvent>>),
+    /// Nothing can be said.
+    Refused(Waiting<R>, ReplayRefusal),
+    /// The pass did not come to it, or found nothing for it: it waits again.
+    Left(Waiting<R>),
+}
+
+impl<R> Pass<R> {
+    /// Nothing is read yet. `most_bytes` of events go into one answer.
+    #[must_use]
+    pub fn new(partitions: u16, most_bytes: usize, view: Arc<View>) -> Self {
+        Self {
+            readings: Vec::new(),
+            partitions,
+            most_bytes,
+            homes: Homes::new(view),
+            after: Seq(0),
+            most: 0,
+            read: 0,
+            bytes: 0,
+            has_ended: false,
+        }
+    }
+
+    /// Reads for this request as well, which makes sense: what this interest wants.
+    pub fn add(&mut self, waiting: Waiting<R>, revision: Revision, interest: Arc<LatestInterest>) {
+        let answer = ReplayBuilder::new(&waiting.request, revision);
+        self.readings.push(Reading { waiting, interest, answer, bytes: 0 });
+    }
+
+    /// What the requests ask for together; `None` if there are none. A single request is read by its partition; for several
+    /// the stream is read as it stands, which costs the server less than to look for one partition after the other.
+    pub fn span(&mut self) -> Option<Span> {
+        let requests = || self.readings.iter().map(|reading| &reading.waiting.request);
+        let (from, to) = (requests().map(|request| request.from).min()?, requests().map(|request| request.to).max()?);
+        let (partition, share) = match &self.readings[..] {
+            [one] => (Some(one.waiting.request.partition), u64::from(self.partitions)),
+            _ => (None, 1),
+        };
+        self.most = ANSWER_MESSAGES * (self.readings.len() as u64).min(TOGETHER_MESSAGES);
+        self.after = from;
+        let messages = (to.0.saturating_sub(from.0) / share).min(self.most);
+        Some(Span { from, to, partition, messages })
+    }
+
+    /// Whether more is to be read, so long after the pass began.
+    #[must_use]
+    pub fn wants_more(&self, elapsed: Duration) -> bool {
+        let Some(first) = self.readings.first() else { return false };
+        let is_short = self.read < self.most && self.bytes < self.most_bytes * TOGETHER_BYTES && elapsed < LONGEST;
+        !self.has_ended
+            && self.readings.iter().any(|reading| reading.is_open(self.most_bytes))
+            // Whoever has waited for longest is come to.
+            && (self.after <= first.waiting.request.from || is_short)
+    }
+
+    /// Takes the next message, which is of this partition, if of any. It is decoded when a request is for it.
+    pub fn take(&mut self, seq: Seq, partition: Option<u32>, read: impl FnOnce() -> Option<ReplayedEvent>) {
+        let Self { readings, most_bytes, homes, bytes, .. } = self;
+        let mine = readings.iter_mut().filter(|one| Some(u32::from(one.waiting.request.partition.0)) == partition);
+        let mut mine = mine.filter(|reading| reading.is_open(*most_bytes)).peekable();
+        if mine.peek().is_some() {
+            let mut found = read();
+            mine.for_each(|reading| *bytes += reading.take(seq, found.as_mut(), homes));
+        }
+    }
+
+    /// So many messages were taken, up to this one. `is_all` is whether they are all that the stream has there; then there is
+    /// no more of the one partition that was asked for.
+    pub fn came(&mut self, count: u64, last: Seq, is_all: bool) {
+        (self.read, self.after) = (self.read + count, last);
+        if let [one] = &mut self.readings[..]
+            && is_all
+            && one.is_open(self.most_bytes)
+        {
+            one.answer.read(last, None);
+        }
+    }
+
+    /// No more messages come: the stream ends here, or a server that lags has no more of it.
+    pub fn ended(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Whether one of the requests is a repair.
+    #[must_use]
+    pub fn is_repair(&self) -> bool {
+        self.readings.iter().any(|reading| reading.waiting.is_repair())
+    }
+
+    /// What is to be claimed of a stream that is like this after the reading, so that it is to be known what is missing of
+    /// it; `None` if nothing was read.
+    #[must_use]
+    pub fn claimed(&self, facts: &StreamFacts) -> Option<(Seq, Seq)> {
+        let begun = || self.readings.iter().filter(|reading| reading.epoch_begun());
+        let from = begun().map(|reading| reading.waiting.request.from).min()?;
+        let through = begun().map(|reading| reading.answer.through()).max()?;
+        Some((from.max(facts.removed()).min(through), through))
+    }
+
+    /// Ends the pass. `proved` is what the stream was like then, if the reading is proved.
+    pub fn finish(self, proved: Result<&Proved, ReplayRefusal>) -> impl Iterator<Item = Outcome<R>> {
+        let end = (!self.has_ended).then_some(self.after);
+        self.readings.into_iter().map(move |reading| {
+            let epoch_begun = reading.epoch_begun();
+            let Reading { waiting, answer, .. } = reading;
+            if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
+                return Outcome::Left(Waiting { is_sparse: end > waiting.request.from, ..waiting });
+            }
+            match proved.and_then(|proved| judge(&waiting.request, answer, proved)) {
+                Ok(parts) => Outcome::Answered(waiting, parts),
+                Err(refusal) => Outcome::Refused(waiting, refusal),
+            }
+        })
+    }
+}
+
+/// Whether a request makes sense, where there are so many partitions.
+#[must_use]
+pub fn makes_sense(request: &ReplayRequest, partitions: u16) -> bool {
+    request.from < request.to && request.partition.0 < partitions
+}
+
+/// Whether a reading is proved, when the stream was looked at after it: what it keeps now it kept all the time.
+#[must_use]
+pub fn is_proved(proofs: &[Proof], sight: &StreamView) -> bool {
+    let is_proved = proofs.iter().all(|proof| proof.holds(sight));
+    if !is_proved {
+        metrics::REPLAYS_UNPROVED.increment(1);
+        warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+    }
+    is_proved
+}
+
+impl<R> Reading<R> {
+    /// Whether anything of its range was read.
+    fn epoch_begun(&self) -> bool {
+        self.answer.through() > self.waiting.request.from
+    }
+
+    /// Whether more goes into its answer.
+    fn is_open(&self, most: usize) -> bool {
+        !self.answer.is_complete() && self.bytes < most
+    }
+
+    /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
+    fn take(&mut self, seq: Seq, found: Option<&mut ReplayedEvent>, homes: &mut Homes) -> usize {
+        let Self { waiting: Waiting { request, .. }, interest, .. } = self;
+        let within = found.filter(|_| seq > request.from && seq <= request.to);
+        let wanted = within
+            .filter(|found| interest.admits(&found.event, &request.gateway, homes))
+            .and_then(ReplayedEvent::routed);
+        let grown = wanted.as_ref().map_or(0, |event| event.wire.len());
+        self.answer.read(seq, wanted);
+        self.bytes += grown;
+        grown
+    }
+}
+
+/// What may be said of what was read.
+fn judge(
+    request: &ReplayRequest,
+    answer: ReplayBuilder<RoutedEvent>,
+    proved: &Proved,
+) -> Result<Vec<ReplayPart<RoutedEvent>>, ReplayRefusal> {
+    let Proved { facts, walked } = proved;
+    if facts.epoch_id != request.epoch_id {
+        return Err(ReplayRefusal::OtherStream);
+    }
+    let parts = answer.finish(facts.removed(), walked.through, &walked.missing);
+    if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
+}
+
+/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than the
+/// largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
+pub(super) fn cost(bytes: usize) -> u64 {
+    1 + (bytes.min(MAX_PAYLOAD) / LARGE) as u64
+}

@@ -1,0 +1,251 @@
+//! Requests for replays that wait: which of them are read next, and together. Pure.
+
+use std::collections::VecDeque;
+use tickwire_core::ids::Millis;
+use tickwire_core::replay::ReplayRequest;
+
+/// How many requests may wait. Beyond that they are refused.
+pub(super) const WAITING: usize = 64;
+
+/// So many requests beside the first are read in one pass, if they begin near it.
+pub const TOGETHER: usize = 15;
+
+/// At most so many sequences before or behind it. What the pass does not come to waits for the next, and nobody for what
+/// begins much earlier.
+const BEFORE: u64 = 2_000;
+const BEHIND: u64 = 16_384;
+
+/// A request for a range that is longer than this waits for so long for those that are asked for with it, in milliseconds: a
+/// gateway asks for one partition after the other, and one pass for all is cheaper by far.
+const LONG: u64 = 1_000;
+pub(super) const GATHER: u64 = 10;
+
+/// A request that has waited for so long, in milliseconds, is refused: its gateway is about to ask another router.
+const STALE: u64 = 1_000;
+
+/// A request, and to whom its answer goes.
+#[derive(Debug)]
+pub struct Waiting<R> {
+    pub(super) since: Millis,
+    /// What is asked for.
+    pub request: ReplayRequest,
+    /// Where the answer goes.
+    pub reply: R,
+    /// Whether a pass came beyond its begin and found nothing for it: then its partition is read by itself.
+    pub(super) is_sparse: bool,
+}
+
+impl<R> Waiting<R> {
+    /// Whether it closes a gap in what is live.
+    #[must_use]
+    pub fn is_repair(&self) -> bool {
+        self.request.purpose.is_repair()
+    }
+
+    fn is_due(&self, now: Millis) -> bool {
+        let ReplayRequest { from, to, .. } = &self.request;
+        to.0.saturating_sub(from.0) <= LONG || now.since(self.since) >= GATHER
+    }
+}
+
+/// The requests of a pass that is to begin.
+#[derive(Debug)]
+pub struct Due<R> {
+    /// Those that are read.
+    pub requests: Vec<Waiting<R>>,
+    /// Those that have waited for too long, and are refused.
+    pub stale: Vec<Waiting<R>>,
+}
+
+/// The requests that wait, and how many passes run.
+#[derive(Debug)]
+pub struct Queue<R> {
+    waiting: VecDeque<Waiting<R>>,
+    running: usize,
+    /// How many passes may run, one of which is a repair's.
+    at_once: usize,
+    /// How many requests must be near another one to be read with it.
+    together: usize,
+}
+
+impl<R> Queue<R> {
+    /// Nothing waits. So many passes may run at once, one of which is a repair's; and so many requests must be near another
+    /// one to be read with it, which costs more than to read one.
+    #[must_use]
+    pub fn new(at_once: usize, together: usize) -> Self {
+        Self { waiting: VecDeque::new(), running: 0, at_once, together }
+    }
+
+    /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is any.
+    pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<Waiting<R>> {
+        let waiting = Waiting { since: now, request, reply, is_sparse: false };
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back(waiting);
+            return None;
+        }
+        let last = self.waiting.iter().rposition(|other| !other.is_repair()).filter(|_| waiting.is_repair());
+        let Some(removed) = last.and_then(|at| self.waiting.remove(at)) else { return Some(waiting) };
+        self.waiting.push_back(waiting);
+        Some(removed)
+    }
+
+    /// The requests of the next pass, if one is to begin. It runs until [`ended`](Self::ended), unless there are none.
+    pub fn begin(&mut self, now: Millis) -> Option<Due<R>> {
+        let first = self.take_due(now)?;
+        let together = self.with_mates(first);
+        let (requests, stale): (Vec<_>, Vec<_>) =
+            together.into_iter().partition(|waiting| now.since(waiting.since) < STALE);
+        self.running += usize::from(!requests.is_empty());
+        Some(Due { requests, stale })
+    }
+
+    /// A pass has ended. What it has left is read next.
+    pub fn ended(&mut self, left: Vec<Waiting<R>>) {
+        self.running = self.running.saturating_sub(1);
+        left.into_iter().rev().for_each(|one| self.waiting.push_front(one));
+    }
+
+    /// Whether something may begin that nothing but time brings.
+    #[must_use]
+    pub fn is_gathering(&self) -> bool {
+        self.running < self.at_once && !self.waiting.is_empty()
+    }
+
+    /// Takes out all that waits.
+    pub fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
+        self.waiting.drain(..)
+    }
+
+    /// The first request that need not wait for others, while so many passes run: a repair if there is one.
+    fn take_due(&mut self, now: Millis) -> Option<Waiting<R>> {
+        let others = self.at_once.saturating_sub(1).max(1);
+        let due = |is_repair: bool| {
+            self.waiting.iter().position(|waiting| waiting.is_repair() == is_repair && waiting.is_due(now))
+        };
+        let repair = || due(true).filter(|_| self.running < self.at_once);
+        let at = repair().or_else(|| due(false).filter(|_| self.running < others))?;
+        self.waiting.remove(at)
+    }
+
+    /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
+    fn with_mates(&mut self, first: Waiting<R>) -> Vec<Waiting<R>> {
+        let begin = first.request.from.0;
+        let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
+        let purpose = first.request.purpose;
+        let is_mate = |other: &Waiting<R>| !other.is_sparse && other.request.purpose == purpose;
+        let is_near = |other: &Waiting<R>| is_mate(other) && near.contains(&other.request.from.0);
+        let is_sparse = first.is_sparse;
+        let mut together = vec![first];
+        if !is_sparse && self.waiting.iter().filter(|other| is_near(other)).count() >= self.together {
+            let (near, far): (VecDeque<_>, VecDeque<_>) = self.waiting.drain(..).partition(is_near);
+            together.extend(near);
+            self.waiting = far;
+        }
+        together
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+    use tickwire_core::replay::{Purpose, ReplayInterest};
+
+    const NOW: Millis = Millis(5_000);
+
+    fn request(from: u64) -> ReplayRequest {
+        ReplayRequest {
+            gateway: NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) },
+            partition: Partition(0),
+            from: Seq(from),
+            to: Seq(from + 50_000),
+            epoch_id: EpochId(1),
+            interest: ReplayInterest::Told(Revision(1)),
+            purpose: Purpose::Repair,
+        }
+    }
+
+    fn catch_up(from: u64) -> ReplayRequest {
+        ReplayRequest { purpose: Purpose::CatchUp, ..request(from) }
+    }
+
+    fn short(request: ReplayRequest) -> ReplayRequest {
+        ReplayRequest { to: Seq(request.from.0 + 1), ..request }
+    }
+
+    fn waiting(request: ReplayRequest, is_sparse: bool) -> Waiting<()> {
+        Waiting { since: NOW, request, reply: (), is_sparse }
+    }
+
+    fn queue(at_once: usize, requests: impl IntoIterator<Item = ReplayRequest>) -> Queue<()> {
+        let mut queue = Queue::new(at_once, TOGETHER);
+        requests.into_iter().for_each(|request| assert!(queue.push(NOW, request, ()).is_none()));
+        queue
+    }
+
+    fn begins<'w>(waiting: impl IntoIterator<Item = &'w Waiting<()>>) -> Vec<u64> {
+        waiting.into_iter().map(|waiting| waiting.request.from.0).collect()
+    }
+
+    /// Where the requests begin that are read with one that begins at 10,000.
+    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = Waiting<()>>) -> Vec<u64> {
+        let mut queue = queue(4, []);
+        queue.waiting.extend(others);
+        begins(&queue.with_mates(waiting(request(10_000), first_is_sparse))[1..])
+    }
+
+    #[test]
+    fn what_begins_near_is_read_together_and_what_a_pass_found_nothing_for_alone() {
+        let near = || (0..TOGETHER as u64).map(|number| waiting(request(10_000 + number), false));
+        let expected: Vec<u64> = (0..TOGETHER as u64).map(|number| 10_000 + number).collect();
+        assert_eq!(mates(false, near()), expected);
+        assert_eq!(mates(false, near().skip(1)), [0; 0], "too few");
+        assert_eq!(mates(true, near()), [0; 0]);
+        let strangers = [(10_001, true), (7_999, false), (26_385, false)];
+        let strangers = strangers.map(|(from, is_sparse)| waiting(request(from), is_sparse));
+        assert_eq!(mates(false, near().chain(strangers)), expected);
+        let just = [8_000, 26_384].map(|from| waiting(request(from), false));
+        assert_eq!(mates(false, near().chain(just)).len(), TOGETHER + 2);
+        let others = (0..TOGETHER as u64).map(|number| waiting(catch_up(10_000 + number), false));
+        assert_eq!(mates(false, others), [0; 0], "a pass for a repair reads for no others");
+    }
+
+    #[test]
+    fn a_repair_finds_room_where_others_do_not_and_takes_it_from_the_last_of_them() {
+        let refused = |queue: &mut Queue<()>, request| {
+            queue.push(NOW, request, ()).map(|refused: Waiting<()>| refused.request.from.0)
+        };
+        let mut all = queue(4, (0..WAITING as u64 - 1).map(catch_up).chain([request(500)]));
+        assert_eq!(refused(&mut all, catch_up(600)), Some(600));
+        assert_eq!(refused(&mut all, request(700)), Some(WAITING as u64 - 2));
+        assert_eq!(begins(&all.waiting)[WAITING - 2..], [500, 700]);
+        let mut repairs = queue(4, (0..WAITING as u64).map(request));
+        assert_eq!(refused(&mut repairs, request(700)), Some(700));
+    }
+
+    #[test]
+    fn a_repair_is_begun_first_and_has_a_place_that_others_do_not_take() {
+        let due = |queue: &mut Queue<()>| queue.begin(NOW).map(|due| begins(&due.requests));
+        let mut all = queue(4, [catch_up(1), catch_up(2), request(3)].map(short));
+        all.running = 4;
+        assert_eq!(due(&mut all), None);
+        all.running = 3;
+        assert_eq!(due(&mut all), Some(vec![3]));
+        all.running = 3;
+        assert_eq!(due(&mut all), None);
+        all.running = 1;
+        assert_eq!([due(&mut all), due(&mut all)], [Some(vec![1]), Some(vec![2])]);
+        assert_eq!(due(&mut queue(1, [short(catch_up(4))])), Some(vec![4]), "where there is one place alone");
+    }
+
+    #[test]
+    fn a_long_range_waits_for_others_and_what_has_waited_too_long_is_refused() {
+        let mut queue = queue(4, [request(1)]);
+        assert!(queue.begin(NOW.plus(GATHER - 1)).is_none() && queue.is_gathering());
+        let due = queue.begin(NOW.plus(GATHER)).unwrap();
+        assert_eq!((due.requests.len(), due.stale.len(), queue.running), (1, 0, 1));
+        queue.ended(due.requests);
+        let due = queue.begin(NOW.plus(STALE)).unwrap();
+        assert_eq!((due.requests.len(), due.stale.len(), queue.running), (0, 1, 0));
+    }
+}
