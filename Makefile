@@ -35,8 +35,8 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) doc
 
-sim: ## Run each simulator test RUNS times (10000), from SEED
-	TICKWIRE_SIM_RUNS=$${RUNS:-10000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
+sim: ## Run each simulator test RUNS times (40000), from SEED
+	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
 	$(CARGO) test --workspace --locked --lib -- simulator::
 
 sim-trace: ## Print a trace of a simulator plan that has failed (PLAN, the file that the failure names)

@@ -81,7 +81,7 @@ pub(crate) enum PublishCommandError {
     #[error("an event of kind pattern needs --pattern NAME (or a `pattern` in --data)")]
     NoPattern,
     #[error("not published: {0}")]
-    DeadLetter(#[from] DeadLetter),
+    DeadLetter(#[from] WouldBeDeadLetter),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("{}: cannot be read: {source}", path.display())]
@@ -95,7 +95,7 @@ pub(crate) enum PublishCommandError {
 /// An event that routers could not read.
 #[derive(Debug, thiserror::Error)]
 #[error("routers would store it as a dead letter, {}: {}", .0.reason, .0.detail)]
-pub(crate) struct DeadLetter(Undecodable);
+pub(crate) struct WouldBeDeadLetter(Undecodable);
 
 impl PublishArgs {
     /// Publishes. Returns the text to print.
@@ -149,7 +149,7 @@ impl PublishArgs {
     }
 
     /// Returns the event if routers of this version can read it.
-    fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, DeadLetter> {
+    fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, WouldBeDeadLetter> {
         let raw = RawMessage {
             kind_token: &self.kind,
             key_token: event.subject.rsplit('.').next().unwrap_or_default(),
@@ -160,7 +160,7 @@ impl PublishArgs {
             seq: Seq(0),
             stored: now(),
         };
-        decode(&raw, kinds).map_err(DeadLetter)?;
+        decode(&raw, kinds).map_err(WouldBeDeadLetter)?;
         Ok(event)
     }
 

@@ -66,6 +66,12 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T: Weigh> Receiver<T> {
+    /// How many bytes wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits for a message, and takes up to `limit`; 0 if all senders are gone. The messages taken before count as
     /// processed now, so `messages` must be empty.
     pub(crate) async fn take(&mut self, messages: &mut Vec<T>, limit: usize) -> usize {

@@ -15,6 +15,8 @@
 
 pub(crate) mod accounts;
 pub(crate) mod backfill;
+#[cfg(test)]
+mod bounds;
 mod commands;
 mod flush;
 mod gaps;

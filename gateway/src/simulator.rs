@@ -21,6 +21,7 @@ mod plan;
 mod replay;
 mod router;
 mod socket;
+mod stranger;
 mod stream;
 mod trace;
 
@@ -35,7 +36,7 @@ const SEED: u64 = 26;
 
 /// Runs per test; there are four tests, so that cores share them.
 fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1_500)
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
 }
 
 fn run(plan: &Plan) {
@@ -43,7 +44,7 @@ fn run(plan: &Plan) {
     for action in &plan.actions {
         cluster.act(action);
     }
-    cluster.heal(plan.newcomers);
+    cluster.heal(plan.newcomers, plan.lasts);
     cluster.check(plan.quiet);
 }
 
@@ -124,12 +125,15 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         late: 0,
         give_up_after,
         hold_bytes: 64 << 20,
+        outbox_bytes: plan::OUTBOX_BYTES,
         replay_range: plan::REPLAY_RANGE,
         seed,
         loss,
+        delays: false,
         reading: 0,
         newcomers: false,
         copies: 1,
+        lasts: true,
         actions,
     }
 }

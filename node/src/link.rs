@@ -20,7 +20,7 @@ mod parse;
 mod shared;
 mod subscriber;
 
-pub use crate::link::subscriber::Subscriber;
+pub use crate::link::subscriber::LinkSubscriber;
 pub use message::{NatsMessage, Status};
 
 use crate::config::NatsConfig;
@@ -126,7 +126,7 @@ impl Link {
         subject: &str,
         group: Option<&str>,
         most: usize,
-    ) -> Result<Subscriber, LinkError> {
+    ) -> Result<LinkSubscriber, LinkError> {
         self.shared.subscribe(queue, subject, group, most)
     }
 

@@ -13,7 +13,7 @@ mod follower;
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::{LeaseError, Leases};
-use crate::link::Subscriber;
+use crate::link::LinkSubscriber;
 use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
@@ -150,7 +150,12 @@ impl Membership {
 }
 
 /// Subscribes to messages between nodes, over our own connection, which no bytes can end.
-fn subscribe(nats: &Nats, queue: &'static str, subject: String, most: usize) -> Result<Subscriber, MembershipError> {
+fn subscribe(
+    nats: &Nats,
+    queue: &'static str,
+    subject: String,
+    most: usize,
+) -> Result<LinkSubscriber, MembershipError> {
     let inlet = nats.link.subscribe(queue, &subject, None, most);
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }

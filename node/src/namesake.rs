@@ -4,7 +4,7 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
-use crate::link::{Link, LinkError, Subscriber};
+use crate::link::{Link, LinkError, LinkSubscriber};
 use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
@@ -96,14 +96,14 @@ pub fn announcement(node: NodeRef, role: Role, admin: String) -> NodeAnnouncemen
 ///
 /// # Errors
 /// When this node may not subscribe.
-pub fn subscribe(link: &Link, node: &NodeRef) -> Result<Subscriber, LinkError> {
+pub fn subscribe(link: &Link, node: &NodeRef) -> Result<LinkSubscriber, LinkError> {
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
 }
 
 /// Announces this node, and watches for others of its name, until the drain.
 pub async fn run(
     nats: Nats,
-    mut inlet: Subscriber,
+    mut inlet: LinkSubscriber,
     me: NodeAnnouncement,
     every: Duration,
     view: watch::Receiver<Arc<View>>,

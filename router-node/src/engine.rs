@@ -51,7 +51,7 @@ pub enum Order {
     },
     /// A tenure has ended: another router owns the source.
     Disown(Tenure),
-    /// These tenures end: publish everything that was read, and return the checkpoints in [`Output::Released`].
+    /// These tenures end: publish everything that was read, and return the checkpoints in [`EngineOutput::Released`].
     Release(Vec<Tenure>),
     /// A new epoch of the stream has begun, and every tenure has ended.
     Renew(Epoch),
@@ -59,7 +59,7 @@ pub enum Order {
 
 /// What is to be done, in this order.
 #[derive(Debug)]
-pub enum Output {
+pub enum EngineOutput {
     /// Read a source.
     Read {
         /// For this tenure.
@@ -118,7 +118,7 @@ pub struct Engine {
     asked: BTreeMap<NodeRef, u32>,
     /// Whether there is a connection to NATS.
     is_connected: bool,
-    outputs: Vec<Output>,
+    outputs: Vec<EngineOutput>,
     /// When the next batch is due.
     wake: Option<Millis>,
 }
@@ -154,17 +154,17 @@ impl Engine {
             Order::Own { tenure, checkpoint } => {
                 self.routing.own(tenure, checkpoint);
                 let epoch_id = self.epoch.epoch_id;
-                self.outputs.push(Output::Read { tenure, epoch_id, checkpoint });
+                self.outputs.push(EngineOutput::Read { tenure, epoch_id, checkpoint });
             }
             Order::Disown(tenure) => self.disown(tenure),
             Order::Release(tenures) => {
                 let checkpoints = self.publish_all(now);
                 tenures.iter().for_each(|tenure| self.disown(*tenure));
-                self.outputs.push(Output::Released { tenures, checkpoints });
+                self.outputs.push(EngineOutput::Released { tenures, checkpoints });
             }
             Order::Renew(epoch) => {
                 self.epoch = epoch;
-                self.outputs.extend(self.routing.checkpoints().into_keys().map(Output::Stop));
+                self.outputs.extend(self.routing.checkpoints().into_keys().map(EngineOutput::Stop));
                 self.routing.renew();
             }
         }
@@ -172,7 +172,7 @@ impl Engine {
 
     fn disown(&mut self, tenure: Tenure) {
         self.routing.disown(tenure);
-        self.outputs.push(Output::Stop(tenure));
+        self.outputs.push(EngineOutput::Stop(tenure));
     }
 
     /// Takes an interest message of a gateway.
@@ -209,7 +209,7 @@ impl Engine {
 
     fn request_snapshot(&mut self, gateway: NodeRef, attempts: u32) {
         self.asked.insert(gateway.clone(), attempts);
-        self.outputs.push(Output::AskSnapshot { gateway, attempts });
+        self.outputs.push(EngineOutput::AskSnapshot { gateway, attempts });
     }
 
     /// The interest of a gateway at revision `least` or later. If it is not known, a snapshot is requested, so that a
@@ -250,7 +250,7 @@ impl Engine {
         for gateway in gateways {
             let sections = self.routing.take(now, &gateway, heartbeat);
             if !sections.is_empty() {
-                self.outputs.push(Output::Send { gateway, epoch: self.epoch, sections });
+                self.outputs.push(EngineOutput::Send { gateway, epoch: self.epoch, sections });
             }
         }
         true
@@ -269,11 +269,11 @@ impl Engine {
             self.asked.remove(&gateway);
         }
         let checkpoints = self.publish_all(now);
-        self.outputs.push(Output::Checkpoint(checkpoints));
+        self.outputs.push(EngineOutput::Checkpoint(checkpoints));
     }
 
     /// The outputs since the last call.
-    pub fn take_outputs(&mut self) -> Vec<Output> {
+    pub fn take_outputs(&mut self) -> Vec<EngineOutput> {
         std::mem::take(&mut self.outputs)
     }
 

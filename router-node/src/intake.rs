@@ -36,7 +36,7 @@ mod output;
 mod proof;
 mod trouble;
 
-pub use output::{Content, Opened, Output};
+pub use output::{Content, IntakeOutput, Opened};
 pub use trouble::IntakeTrouble;
 
 use crate::checkpoint::{Checkpoint, Mark};
@@ -46,7 +46,7 @@ use crate::reader::delivery::ConsumerDelivery;
 use crate::source::{Source, Tenure};
 use chunk::Chunk;
 use lateness::Lateness;
-use proof::{Claim, Reason};
+use proof::{Claim, LookReason};
 use std::collections::VecDeque;
 use std::mem::{replace, take};
 use tickwire_core::coverage::builder::{Contiguity, Delivered};
@@ -111,7 +111,7 @@ enum Doing {
     /// A consumer is made; so many were made before, to have one where the stream is led.
     Opening(u32),
     /// The stream is looked at.
-    Looking(Reason),
+    Looking(LookReason),
     /// The last message that was read is looked for, before the source is read; or before one message is, from the leader.
     FindingLast { replicas: usize, is_rescue: bool },
     /// Messages are waited for.
@@ -145,7 +145,7 @@ pub struct Intake {
     /// Consumers made since a message came.
     attempts: u32,
     doing: Doing,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<IntakeOutput>,
 }
 
 impl Intake {
@@ -171,7 +171,7 @@ impl Intake {
     }
 
     /// What is to be done next. There is always something, once what was to be done before is answered.
-    pub fn next_output(&mut self) -> Option<Output> {
+    pub fn next_output(&mut self) -> Option<IntakeOutput> {
         self.outputs.pop_front()
     }
 
@@ -181,21 +181,21 @@ impl Intake {
     }
 
     /// Does something, the answer to which is waited for.
-    fn ask(&mut self, doing: Doing, output: Output) {
+    fn ask(&mut self, doing: Doing, output: IntakeOutput) {
         self.doing = doing;
         self.outputs.push_back(output);
     }
 
     /// Tells the engine.
     fn tell(&mut self, what: IntakeEvent) {
-        self.outputs.push_back(Output::Tell(what));
+        self.outputs.push_back(IntakeOutput::Tell(what));
     }
 
     /// Makes a consumer: where the stream is led, if that matters.
     fn open(&mut self, made: u32) {
         self.consumers += 1;
         let (after, number) = (self.reading.last, self.consumers);
-        self.ask(Doing::Opening(made + 1), Output::Open { after, number });
+        self.ask(Doing::Opening(made + 1), IntakeOutput::Open { after, number });
     }
 
     /// The consumer was made, or was not.
@@ -206,7 +206,7 @@ impl Intake {
                 self.reading = Contiguity::after(self.reading.last);
                 self.lateness.restart();
                 // Asked for when the consumer is there: a later stream than the consumer's would show.
-                self.ask(Doing::Looking(Reason::Opened { opened, made }), Output::Look);
+                self.ask(Doing::Looking(LookReason::Opened { opened, made }), IntakeOutput::Look);
             }
             Err(trouble) => self.give_up(&trouble),
         }
@@ -219,7 +219,7 @@ impl Intake {
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(IntakeEvent::Flowing);
         }
-        self.ask(Doing::Reading, Output::Read);
+        self.ask(Doing::Reading, IntakeOutput::Read);
     }
 
     /// Messages came, at `now`, in order; each is read only if it is the next one. `idle_at` is when the server last said
@@ -254,7 +254,7 @@ impl Intake {
         let was_late = replace(&mut self.late, is_late);
         let claim = Claim { before, kept: before.last, compared: 0, read, trouble, is_rescue: false };
         if is_late || was_late {
-            self.ask(Doing::Looking(Reason::Late(claim)), Output::Look);
+            self.ask(Doing::Looking(LookReason::Late(claim)), IntakeOutput::Look);
         } else {
             self.hand_on(claim);
         }
@@ -279,7 +279,7 @@ impl Intake {
         if dead_letters.is_empty() {
             self.tell_read(claim);
         } else {
-            self.ask(Doing::Posting(claim), Output::Post(dead_letters));
+            self.ask(Doing::Posting(claim), IntakeOutput::Post(dead_letters));
         }
     }
 
@@ -312,13 +312,13 @@ impl Intake {
     fn go_on(&mut self, trouble: Option<&IntakeTrouble>) {
         match trouble {
             Some(trouble) => self.give_up(trouble),
-            None => self.ask(Doing::Reading, Output::Read),
+            None => self.ask(Doing::Reading, IntakeOutput::Read),
         }
     }
 
     /// Ends the consumer. There will be another one.
     fn give_up(&mut self, trouble: &IntakeTrouble) {
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(IntakeOutput::Close);
         // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
         if (trouble, self.tenure.source) == (&IntakeTrouble::Silent, Source::CatchAll) {
             self.attempts = 0;
@@ -330,7 +330,7 @@ impl Intake {
         self.tell(IntakeEvent::Stuck(trouble.text()));
         let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
         if self.attempts >= FAILURES && !is_other && self.is_connected {
-            self.ask(Doing::Looking(Reason::Rescue), Output::Look);
+            self.ask(Doing::Looking(LookReason::Rescue), IntakeOutput::Look);
         } else {
             self.pause();
         }
@@ -338,7 +338,7 @@ impl Intake {
 
     /// Waits before another consumer is made.
     fn pause(&mut self) {
-        self.ask(Doing::Idle, Output::Pause(backoff(self.attempts)));
+        self.ask(Doing::Idle, IntakeOutput::Pause(backoff(self.attempts)));
     }
 
     /// The pause is over.
@@ -362,7 +362,7 @@ impl Intake {
                 read.take(seq, stored, content);
                 // What retention took meanwhile was not the leader's next message.
                 let claim = Claim { before, kept: before.last, compared: 0, read, trouble: None, is_rescue: true };
-                self.ask(Doing::Looking(Reason::Late(claim)), Output::Look);
+                self.ask(Doing::Looking(LookReason::Late(claim)), IntakeOutput::Look);
             }
         }
     }

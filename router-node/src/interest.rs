@@ -10,7 +10,7 @@ use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::table::{InterestRefused, SharedInterest, TableLimits};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
-use tickwire_node::link::{LinkError, Status, Subscriber};
+use tickwire_node::link::{LinkError, LinkSubscriber, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -56,8 +56,8 @@ pub(crate) struct InterestInquiry {
 /// The subscriptions to interest messages.
 #[derive(Debug)]
 pub(crate) struct InterestSubscription {
-    deltas: Subscriber,
-    beats: Subscriber,
+    deltas: LinkSubscriber,
+    beats: LinkSubscriber,
 }
 
 impl InterestSubscription {

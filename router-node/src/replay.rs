@@ -28,7 +28,7 @@ use crate::walk::Walker;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use queue::{Due, GATHER, Queue, TOGETHER, WAITING, Waiting};
+use queue::{Due, GATHER, Queue, QueuedReplay, TOGETHER, WAITING};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
@@ -37,7 +37,7 @@ use tickwire_core::replay::{ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::RouterConfig;
-use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -72,13 +72,13 @@ pub(crate) struct ReplaySetup {
 #[derive(Debug)]
 pub(crate) struct ReplayService {
     /// To any router, and to this one.
-    requests: [Subscriber; 2],
+    requests: [LinkSubscriber; 2],
     queue: Queue<Subject>,
     worker: Worker,
 }
 
 /// A request, and the subject of its answer.
-type Request = Waiting<Subject>;
+type Request = QueuedReplay<Subject>;
 
 impl ReplayService {
     /// Takes requests from now on, with the other routers.
@@ -112,7 +112,7 @@ impl ReplayService {
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(Due { requests, stale }) = queue.begin(clock.now()) {
-                for Waiting { reply, .. } in stale {
+                for QueuedReplay { reply, .. } in stale {
                     worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
                 if !requests.is_empty() {
@@ -129,7 +129,7 @@ impl ReplayService {
                 count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
             }
             for (request, reply) in for_any.drain(..).chain(for_own.drain(..)).filter_map(|message| read(&message)) {
-                if let Some(Waiting { reply, .. }) = queue.push(clock.now(), request, reply) {
+                if let Some(QueuedReplay { reply, .. }) = queue.push(clock.now(), request, reply) {
                     worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
             }
@@ -141,7 +141,7 @@ impl ReplayService {
         while let Some(left) = running.next().await {
             queue.ended(left);
         }
-        for Waiting { reply, .. } in queue.drain() {
+        for QueuedReplay { reply, .. } in queue.drain() {
             worker.refuse(&reply, ReplayRefusal::Busy).await;
         }
         if let Err(error) = worker.close().await {

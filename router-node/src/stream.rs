@@ -53,12 +53,12 @@ pub trait Leader {
 
 /// The leader of a stream, over NATS.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'s> {
+pub(crate) struct StreamLeader<'s> {
     pub(crate) nats: &'s Nats,
     pub(crate) stream: &'s str,
 }
 
-impl Leader for Asked<'_> {
+impl Leader for StreamLeader<'_> {
     async fn facts(&self) -> Result<StreamFacts, StreamError> {
         Ok(StreamFacts::of(&info(self.nats, self.stream).await?))
     }

@@ -15,7 +15,7 @@ const EVENTS: usize = 2_000;
 const CLIENTS: usize = 50;
 
 /// A client with its filters, on a bare socket or with the client library.
-struct Subscriber {
+struct TestSubscriber {
     name: String,
     user: &'static str,
     filters: Vec<Value>,
@@ -56,7 +56,7 @@ async fn fifty_clients_get_exactly_the_matching_events() {
             }
             Receiver::Socket(Box::new(socket))
         };
-        clients.push(Subscriber { name: format!("client {number} ({user}, {filters:?})"), user, filters, end });
+        clients.push(TestSubscriber { name: format!("client {number} ({user}, {filters:?})"), user, filters, end });
     }
 
     let events: Vec<Outgoing> = (0..EVENTS).map(|_| feed.event()).collect();

@@ -96,7 +96,7 @@ pub(crate) fn at(position: &str, partition: Partition) -> Seq {
 }
 
 /// A message of a stream, with any bytes in its headers.
-struct StoredMessage {
+struct OracleMessage {
     subject: String,
     headers: Vec<(String, String)>,
     payload: Bytes,
@@ -105,7 +105,7 @@ struct StoredMessage {
 }
 
 /// Reads all messages of a stream one by one as JSON: no stored bytes can break that.
-async fn raw(client: &async_nats::Client, stream: &str) -> Vec<StoredMessage> {
+async fn raw(client: &async_nats::Client, stream: &str) -> Vec<OracleMessage> {
     let state = jetstream::new(client.clone()).get_stream(stream).await.unwrap().cached_info().state.clone();
     let ask = async |seq: u64| {
         let question = serde_json::json!({ "seq": seq }).to_string();
@@ -116,7 +116,7 @@ async fn raw(client: &async_nats::Client, stream: &str) -> Vec<StoredMessage> {
         let time: jiff::Timestamp = message["time"].as_str().unwrap().parse().unwrap();
         let headers = String::from_utf8_lossy(&bytes("hdrs")).into_owned();
         let headers = headers.split("\r\n").filter_map(|line| line.split_once(':'));
-        Some(StoredMessage {
+        Some(OracleMessage {
             subject: message["subject"].as_str().unwrap().to_owned(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect(),
             payload: bytes("data").into(),

@@ -221,6 +221,17 @@ fn dropped_new_events_become_part_of_the_backfill() {
 }
 
 #[test]
+fn position_does_not_move_back_when_new_events_join_the_backfill() {
+    let mut one = joined_cohort(BackfillTarget::Session);
+    assert_eq!(held_back(&one, [40, 50]), seqs([10, 50]), "nothing of the second partition is lacking");
+    assert!(one.fall_behind());
+    // An event waits behind 45 there.
+    one.come_to(&position([40, 45]));
+    one.renew(&position([40, 50]));
+    assert_eq!((one.ranges().1, held_back(&one, [40, 50])), (seqs([10, 45]), seqs([10, 45])));
+}
+
+#[test]
 fn extended_range_is_requested_with_the_next_cohort() {
     let mut one = joined_cohort(BackfillTarget::Session);
     // Others of the cohort lack more: the cohort advanced to 25 before this backfill was extended.

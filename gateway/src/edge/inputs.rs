@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::View;
-use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ const REQUEST_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(super) floods: FloodableInputs,
-    pub(super) snapshots: Subscriber,
+    pub(super) snapshots: LinkSubscriber,
     pub(super) view: watch::Receiver<Arc<View>>,
 }
 
@@ -56,8 +56,8 @@ impl Inputs {
 /// The inputs that can be flooded.
 #[derive(Debug)]
 pub(super) struct FloodableInputs {
-    batches: Subscriber,
-    answers: Subscriber,
+    batches: LinkSubscriber,
+    answers: LinkSubscriber,
     requests: Receiver<ToEdge>,
     /// The number of the input whose turn it is.
     turn: usize,

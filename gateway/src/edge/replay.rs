@@ -51,6 +51,12 @@ impl Edge {
         self.coverage.gaps()
     }
 
+    /// The bytes that wait behind gaps.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.coverage.held_bytes()
+    }
+
     /// Sends a request for a replay. Without a connection it is repeated later, and no attempt is used up.
     pub(super) fn ask(&mut self, now: Millis, ask: &Ask, request: Option<Vec<u8>>) {
         let Some(payload) = request.filter(|_| self.connection.is_up) else { return self.unsent(now, ask.number) };

@@ -10,6 +10,9 @@ pub(crate) struct PublishedStatistics(Statistics);
 impl PublishedStatistics {
     /// Updates the metrics to `now`.
     pub(crate) fn update(&mut self, now: Statistics) {
+        if now == self.0 {
+            return;
+        }
         let before = std::mem::replace(&mut self.0, now);
         let difference = |now: u64, before: u64| now as f64 - before as f64;
         metrics::INDEX_FILTERS.increment(difference(now.filters, before.filters));

@@ -99,7 +99,7 @@ impl<S: Socket> Shard<S> {
     /// Too much waits for a session: sends what it can, then sheds load.
     pub(super) fn shed_load(&mut self, now: Millis, number: u64) {
         self.flush(now, number);
-        let Self { sessions, limits, content, behind, .. } = self;
+        let Self { sessions, limits, content, behind, applied, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
@@ -108,7 +108,11 @@ impl<S: Socket> Shard<S> {
         }
         let mut limits = *limits;
         if let Some(backfill) = &mut session.backfill {
+            let was_behind = backfill.is_behind();
             if backfill.fall_behind() {
+                if !was_behind {
+                    backfill.come_to(&session.outbox.hold_back(applied));
+                }
                 session.outbox.clear_events();
                 behind.push(number);
                 return;

@@ -25,7 +25,7 @@ const COMMAND_BYTES: u64 = 16 * 1024;
 const USER_SHARE: u32 = 4;
 
 /// While more bytes of requests than this wait for the edge, no commands are read.
-const EDGE_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const EDGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The longest pause before the session is checked again, in milliseconds.
 const PAUSE_MS: u64 = 5_000;

@@ -1,32 +1,37 @@
 //! Clients that do as docs/protocol.md says, and keep what they were promised, given and told.
 
 mod check;
+mod hear;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{Epoch, EpochId, Partition, Seq, UserId};
-use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq, UserId};
 use tickwire_core::protocol::position::Position;
-use tickwire_core::protocol::{Encoding, Gap, Notice, Range, ReceivedEvent, ServerError, ServerMessage};
+use tickwire_core::protocol::{Gap, Notice, Range};
 
+use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
 use super::gateway::identity;
-use super::made::filter;
+use super::made::{filter, user};
 use super::plan::REPLAY_RANGE;
-use super::socket::Line;
+use super::socket::{Line, SocketOutput};
 use super::trace;
+
+/// The number of the user who wants so many events an hour at most.
+const FRUGAL: u32 = 3;
+const QUOTA: u32 = 6;
 
 /// The name of the one subscription that a client has.
 const NAME: &str = "mine";
 
 /// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another gateway has
 /// room, or this one has lost its cluster.
-const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
+pub(super) const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
 
 /// From when on a filter is in force until it is replaced, or another life of the stream begins.
 #[derive(Debug)]
@@ -49,6 +54,8 @@ struct AskedPast {
     /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the client.
     end: Vec<Seq>,
     most: Vec<Seq>,
+    /// Whether something may have waited.
+    waits: bool,
     given: BTreeSet<(Partition, Seq)>,
     /// Per key and priority, the last event of it.
     order: BTreeMap<Lane, Seq>,
@@ -67,9 +74,21 @@ pub(super) struct ClientWorld<'a> {
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
     /// Whether a gateway that lags a little takes positions for ones that cannot be.
     pub(super) is_tight: bool,
+    /// Whether more was stored at once than a user's rate, so that some of it waits.
+    pub(super) has_burst: bool,
+    pub(super) now: Millis,
+    /// How long an event may take to reach a client, if nothing keeps it from that, in milliseconds.
+    pub(super) delay: Option<u64>,
 }
 
 impl ClientWorld<'_> {
+    /// When a message was stored, if it was.
+    fn stored(&self, epoch_id: EpochId, seq: Seq) -> Option<Millis> {
+        let log = self.history.get(&epoch_id)?;
+        let at = log.binary_search_by_key(&seq, |stored| stored.seq).ok()?;
+        Some(clocks::moment(log[at].event.stored))
+    }
+
     /// Per partition, the last message that is stored.
     fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
         let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
@@ -104,6 +123,8 @@ struct ClientConnection {
     outage_notified: bool,
     /// Whether nothing was in force in it yet.
     is_new: bool,
+    /// From when on what is new comes as it is stored.
+    served_since: Millis,
 }
 
 #[derive(Debug)]
@@ -113,12 +134,30 @@ enum AskedSubscription {
     /// The same in a connection in which something was subscribed to: what is wanted, and from where on.
     ResumeHere(u32, Position),
     Unsubscribe,
+    List,
+}
+
+/// What a client heard, for a reader of a failure.
+enum Heard {
+    Frame(Bytes),
+    Closed(u16),
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(frame) => f.write_str(&String::from_utf8_lossy(frame)),
+            Self::Closed(code) => write!(f, "closed {code}"),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct SimClient {
     user: UserId,
     connection: Option<ClientConnection>,
+    /// How many it has had.
+    connections: u32,
     /// Whether it means to be connected.
     pub(super) is_wanted: bool,
     /// The filter that it wants; `None` for none.
@@ -145,9 +184,9 @@ pub(super) struct SimClient {
     filters: BTreeSet<u32>,
     notices: Vec<Notice>,
     /// Whether it has ever not taken all that came.
-    was_slow: bool,
+    pub(super) was_slow: bool,
     /// The last things that it heard, for a reader of a failure.
-    heard: Vec<String>,
+    heard: Vec<Heard>,
 }
 
 impl SimClient {
@@ -155,6 +194,7 @@ impl SimClient {
         Self {
             user,
             connection: None,
+            connections: 0,
             is_wanted: false,
             wanted: None,
             position: None,
@@ -214,7 +254,7 @@ impl SimClient {
     fn say(&mut self, frame: &Value, asked: AskedSubscription) {
         trace::line(|| format!("{} says {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
-            connection.line.borrow_mut().say(frame);
+            connection.line.borrow_mut().say(SocketOutput::Frame(frame.to_string().into()));
             connection.asked.push(asked);
         }
     }
@@ -240,7 +280,8 @@ impl SimClient {
         self.wanted = Some(wanted);
         self.filters.insert(wanted);
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            let mut frame = json!({ "action": "subscribe", "name": NAME, "filter": filter(wanted) });
+            let mut frame = self.wish(wanted);
+            (frame["action"], frame["name"]) = (json!("subscribe"), json!(NAME));
             if let Some((spoken, _)) = past {
                 frame["since"] = json!(spoken);
             }
@@ -254,6 +295,14 @@ impl SimClient {
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
             self.say(&json!({ "action": "unsubscribe", "name": NAME }), AskedSubscription::Unsubscribe);
+        }
+    }
+
+    /// Asks for its position, unless it waits for an answer that has it.
+    pub(super) fn list(&mut self) {
+        let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.is_empty();
+        if self.is_promised && self.connection.as_ref().is_some_and(may) {
+            self.say(&json!({ "action": "list" }), AskedSubscription::List);
         }
     }
 
@@ -280,8 +329,21 @@ impl SimClient {
             "action": "resume",
             "position": position.to_string(),
             "seen": seen,
-            "subscriptions": { NAME: { "filter": filter(wanted) } },
+            "subscriptions": { NAME: self.wish(wanted) },
         })
+    }
+
+    /// A subscription as it is written.
+    fn wish(&self, wanted: u32) -> Value {
+        match self.quota() {
+            Some(quota) => json!({ "filter": filter(wanted), "max_events_per_hour": quota }),
+            None => json!({ "filter": filter(wanted) }),
+        }
+    }
+
+    /// How many events an hour it wants at most.
+    pub(super) fn quota(&self) -> Option<u32> {
+        (self.user == user(FRUGAL)).then_some(QUOTA)
     }
 
     /// Says what it wants: where it was, if it was somewhere.
@@ -297,213 +359,6 @@ impl SimClient {
         if in_force != wanted {
             self.subscribe(wanted);
         }
-    }
-
-    /// Takes in what has come. Returns whether anything has.
-    pub(super) fn hear(&mut self, world: &ClientWorld) -> bool {
-        let mut has_heard = false;
-        while let Some(connection) = &self.connection {
-            let Some(frame) = connection.line.borrow_mut().hear() else { break };
-            has_heard = true;
-            trace::line(|| format!("{} hears {}", self.name(), String::from_utf8_lossy(&frame)));
-            self.heard.push(String::from_utf8_lossy(&frame).into_owned());
-            let messages = ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read");
-            let is_early = messages.first() == Some(&ServerMessage::Early);
-            for message in messages {
-                self.take(message, is_early, world);
-            }
-        }
-        let closed = self.connection.as_ref().and_then(|connection| connection.line.borrow().closed());
-        if let Some(code) = closed {
-            has_heard = true;
-            trace::line(|| format!("{} is closed with {code}", self.name()));
-            self.heard.push(format!("closed {code}"));
-            // What a client that does nothing wrong may be closed with, which all ask it to come back.
-            assert!(MAY_CLOSE.contains(&code), "closed with {code}: {self:#?}");
-            self.disconnect();
-        }
-        if self.connection.as_ref().is_some_and(|connection| connection.line.borrow().is_over()) {
-            self.disconnect();
-        }
-        has_heard
-    }
-
-    fn take(&mut self, message: ServerMessage, is_early: bool, world: &ClientWorld) {
-        match message {
-            ServerMessage::Welcome(_) => {
-                self.connection.as_mut().expect("it is connected").is_welcome = true;
-                self.begin();
-            }
-            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
-                let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
-                self.answered(&asked, &list.position, world);
-            }
-            ServerMessage::CaughtUp(end) => match self.past.take() {
-                Some(past) => {
-                    self.pasts.push(past);
-                    self.move_on(&end.position, world, false);
-                }
-                None => {
-                    self.is_catching_up = false;
-                    self.move_on(&end.position, world, true);
-                }
-            },
-            ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
-            ServerMessage::Event(event) => self.given(&event, is_early),
-            ServerMessage::Gap(gap) => {
-                let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
-                // A life of the stream ends there: up to there everything was given or told.
-                let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
-                if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
-                    promise.end[usize::from(gap.p.0)] = gap.from;
-                }
-                self.taken.entry(epoch_id).or_default().gaps.push(gap);
-            }
-            ServerMessage::Notice(notice) => {
-                self.hear_of_upstream(&notice);
-                if let Some(position) = &self.position {
-                    self.taken.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
-                }
-                self.notices.push(notice);
-            }
-            // It comes back later, at some gateway.
-            ServerMessage::Error(error) if self.may_refuse(&error, world) => self.disconnect(),
-            ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
-            ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
-    fn may_refuse(&self, error: &ServerError, world: &ClientWorld) -> bool {
-        let is_resume = |connection: &ClientConnection| {
-            matches!(connection.asked[..], [AskedSubscription::Resume | AskedSubscription::ResumeHere(..), ..])
-        };
-        self.connection.as_ref().is_some_and(is_resume)
-            && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
-    }
-
-    fn answered(&mut self, asked: &AskedSubscription, position: &str, world: &ClientWorld) {
-        match asked {
-            AskedSubscription::Resume => {
-                self.connection.as_mut().expect("it is connected").is_new = false;
-                self.is_catching_up = true;
-                self.move_on(position, world, true);
-            }
-            AskedSubscription::ResumeHere(filter, from) => {
-                // What came while it was on its way comes again, in order.
-                let taken = self.taken.get(&from.epoch_id).into_iter().flat_map(|taken| &taken.events);
-                self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
-                self.order.clear();
-                let (filter, epoch_id, start) = (*filter, from.epoch_id, from.seqs.clone());
-                self.promises.push(Promise { filter, epoch_id, end: start.clone(), start });
-                (self.is_promised, self.is_catching_up) = (true, true);
-                self.move_on(position, world, true);
-            }
-            AskedSubscription::Subscribe(filter, since) => {
-                self.move_on(position, world, false);
-                self.leave_past();
-                let at = self.position.clone().expect("an answer has a position");
-                // Where something waits for the client, its position lies further back than what is new begins.
-                let was_slow = self.connection.as_ref().is_some_and(|connection| connection.was_slow);
-                let waits = self.is_catching_up || self.past.is_some() || was_slow;
-                let (epoch_id, end) = (at.epoch_id, at.seqs);
-                let start = if waits { world.ends(epoch_id) } else { end.clone() };
-                // Whoever does not go on where it was may be at a gateway that lags.
-                if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
-                    let given = self.taken.get(&epoch_id).into_iter().flat_map(|taken| &taken.events);
-                    self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
-                }
-                let past = since.map(|since| AskedPast {
-                    filter: *filter,
-                    since,
-                    epoch_id,
-                    end: end.clone(),
-                    most: start.clone(),
-                    given: BTreeSet::new(),
-                    order: BTreeMap::new(),
-                    is_wanted: true,
-                });
-                self.past = past.or(self.past.take());
-                self.promises.push(Promise { filter: *filter, epoch_id, start, end });
-                self.is_promised = true;
-            }
-            AskedSubscription::Unsubscribe => {
-                self.move_on(position, world, false);
-                self.leave_past();
-                self.is_promised = false;
-            }
-        }
-    }
-
-    /// The subscription whose past is on its way has ended.
-    fn leave_past(&mut self) {
-        self.past.iter_mut().for_each(|past| past.is_wanted = false);
-    }
-
-    /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
-    fn move_on(&mut self, position: &str, world: &ClientWorld, goes_on: bool) {
-        let position = Position::from_str(position).expect("a position can be read");
-        self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
-        if let Some(past) = self.past.as_mut().filter(|past| past.epoch_id != position.epoch_id) {
-            // Of that only what the new life keeps can come.
-            let kept = world.epochs[&position.epoch_id].common_through(past.epoch_id).unwrap_or_default();
-            past.most.iter_mut().for_each(|most| *most = kept.min(*most));
-        }
-        let promise = self.promises.last().filter(|_| self.is_promised);
-        if let Some(promise) = promise {
-            if promise.epoch_id == position.epoch_id {
-                let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
-                assert!(!moves_back, "a position moves back to {position}: {self:#?}");
-            } else {
-                let epoch = world.epochs[&position.epoch_id];
-                // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
-                let kept = epoch.common_through(promise.epoch_id).filter(|_| goes_on);
-                // A position that is held back for what was given up lies before where the promise begins.
-                let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
-                let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
-                let start: Vec<Seq> = reached.map(begin).collect();
-                let (filter, end) = (promise.filter, start.clone());
-                self.promises.push(Promise { filter, epoch_id: position.epoch_id, start, end });
-                self.seen.clear();
-                self.early.clear();
-                // Who was at a gateway that had not come to this life yet is given it from its beginning, once more.
-                let taken = self.taken.get(&position.epoch_id);
-                self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
-                self.order.clear();
-            }
-        }
-        if let Some(promise) = self.promises.last_mut().filter(|_| self.is_promised) {
-            promise.end.clone_from(&position.seqs);
-        }
-        self.position = Some(position);
-    }
-
-    fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
-        let place = (event.p, event.seq);
-        let epoch_id = self.position.as_ref().expect("events come behind an answer").epoch_id;
-        let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
-        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
-        // What is before a subscription is given beside all else, and once.
-        let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.most[usize::from(event.p.0)]);
-        if let Some(past) = past.filter(|past| !past.given.contains(&place)) {
-            past.given.insert(place);
-            self.early.insert(place);
-            let before = past.order.insert(lane, event.seq);
-            assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
-            return;
-        }
-        let is_new = self.taken.entry(epoch_id).or_default().events.insert(place);
-        let comes_again = self.may_come_again.remove(&place);
-        assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
-        if is_early {
-            self.early.insert(place);
-        } else {
-            let seen = self.seen.entry(event.p).or_insert(event.seq);
-            *seen = event.seq.max(*seen);
-        }
-        let before = self.order.insert(lane, event.seq);
-        assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
     }
 
     /// Whether everything was given or told, up to here.
@@ -528,6 +383,7 @@ impl SimCluster {
         }
         let line = Line::default();
         self.gateways[gateway].arrive(now, identity(&client.user), &line);
+        client.connections += 1;
         client.connection = Some(ClientConnection {
             gateway,
             line: Rc::clone(&line),
@@ -536,13 +392,21 @@ impl SimCluster {
             was_slow: false,
             outage_notified: false,
             is_new: true,
+            served_since: now,
         });
     }
 
     /// Clients take in what has come.
     pub(super) fn hear(&mut self) {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
-        let world = ClientWorld { epochs: &self.epochs, history: &self.history, is_tight };
+        let world = ClientWorld {
+            epochs: &self.epochs,
+            history: &self.history,
+            is_tight,
+            has_burst: self.has_burst,
+            now: self.now,
+            delay: self.delay(),
+        };
         let mut have_heard = [false; NODES];
         for client in &mut self.clients {
             let gateway = client.connection.as_ref().map(|connection| connection.gateway);

@@ -30,6 +30,16 @@ pub(super) fn work() -> Duration {
     Duration::from_micros(WORK.get())
 }
 
+/// How long work has taken so far.
+pub(super) fn worked() -> Duration {
+    Duration::from_micros(WORK.get())
+}
+
+/// The moment of a time of day.
+pub(super) fn moment(time: Timestamp) -> Millis {
+    Millis((time.0 - BEGIN.as_millis() as i64) as u64)
+}
+
 /// The time of the world.
 pub(super) fn now() -> Millis {
     NOW.get()

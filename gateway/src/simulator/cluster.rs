@@ -1,17 +1,18 @@
 //! The world: a log with retention, the nodes, and the turns that they take.
 
 mod end;
+mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
-use tickwire_core::ids::{Confidence, Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::event::Event;
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::placement::{Member, Role, View};
+use tickwire_node::clock::millis;
 use tickwire_node::config::Config;
 use tickwire_router_node::decisions::Source;
 
@@ -19,10 +20,11 @@ use super::client::SimClient;
 use super::clocks;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
-use super::made::{blank, symbol, user};
-use super::network::{Network, SimMessage};
+use super::made::user;
+use super::network::{MOST_DELAY, Network, SimMessage};
 use super::plan::{Action, Plan};
 use super::router::SimRouter;
+use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
 use super::trace;
 
@@ -33,6 +35,12 @@ pub(super) const NODES: usize = 3;
 /// milliseconds.
 pub(super) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
+
+/// How often somebody looks whether all is well.
+const PAUSE: u64 = 250;
+
+/// How many messages an event waits for at most, one after the other: what is wanted, a section, a request, and its answer.
+const DELAYS: u64 = 4;
 
 /// When a node is due for which something has come.
 pub(super) const AT_ONCE: Millis = Millis(0);
@@ -89,6 +97,11 @@ pub(super) struct SimCluster {
     pub(super) routers: Vec<SimRouter>,
     pub(super) gateways: Vec<SimGateway>,
     pub(super) clients: Vec<SimClient>,
+    pub(super) strangers: Vec<Stranger>,
+    /// Whether nothing goes wrong.
+    is_quiet: bool,
+    /// Whether more was stored at once than a user's rate.
+    pub(super) has_burst: bool,
 }
 
 impl SimCluster {
@@ -96,6 +109,7 @@ impl SimCluster {
         let mut cluster = Self {
             config: config(|config| {
                 config.gateway.hold_bytes = plan.hold_bytes;
+                config.gateway.outbox_bytes = plan.outbox_bytes;
                 config.gateway.give_up_after = Duration::from_millis(plan.give_up_after);
                 config.gateway.replay_range = plan.replay_range;
             }),
@@ -104,7 +118,7 @@ impl SimCluster {
             discarded: BTreeMap::new(),
             damaged: BTreeMap::new(),
             now: Millis(1_000),
-            network: Network::new(plan.seed, 0),
+            network: Network::new(plan.seed, 0, false),
             nonces: 0,
             epoch: FIRST,
             epochs: BTreeMap::from([(FIRST.epoch_id, FIRST)]),
@@ -119,6 +133,9 @@ impl SimCluster {
             routers: Vec::new(),
             gateways: Vec::new(),
             clients: Vec::new(),
+            strangers: Vec::new(),
+            is_quiet: plan.quiet,
+            has_burst: false,
         };
         for number in 0..NODES {
             let node = cluster.born("gw", number);
@@ -140,12 +157,22 @@ impl SimCluster {
             cluster.gateways[number].is_down = plan.late & 1 << (number + NODES) != 0;
         }
         if plan.late == 0 {
-            cluster.pass(3 * BEAT);
+            cluster.settle();
         }
-        cluster.network = Network::new(plan.seed, plan.loss);
+        cluster.network = Network::new(plan.seed, plan.loss, plan.delays);
         cluster.failing = plan.failing;
         cluster.reading = plan.reading;
         cluster
+    }
+
+    /// Everyone begins: partitions find owners, and gateways are served.
+    fn settle(&mut self) {
+        for _ in 0..3 * BEAT / PAUSE {
+            self.pass(PAUSE);
+            if self.is_well() {
+                return;
+            }
+        }
     }
 
     pub(super) fn born(&mut self, name: &str, number: usize) -> NodeRef {
@@ -158,7 +185,14 @@ impl SimCluster {
         match *action {
             Action::Pass(time) => self.pass(time),
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
+            Action::Burst { symbol, confidence, tens } => {
+                self.has_burst = true;
+                (0..u32::from(tens) * 10).for_each(|_| self.publish(symbol, confidence));
+            }
             Action::Address { user } => self.address(user),
+            Action::Stranger { stranger, gateway, kind, times } => {
+                self.strange(stranger, usize::from(gateway), kind, times);
+            }
             Action::Connect { gateway, user: number, filter } => {
                 self.clients.push(SimClient::new(user(number.into())));
                 let at = self.clients.len() - 1;
@@ -183,13 +217,8 @@ impl SimCluster {
                 client.is_wanted = false;
                 client.disconnect();
             }),
-            Action::Resume { session, gateway } => {
-                if !self.clients.is_empty() {
-                    let at = usize::from(session) % self.clients.len();
-                    self.clients[at].disconnect();
-                    self.connect(at, usize::from(gateway));
-                }
-            }
+            Action::Resume { session, gateway } => self.resume(session, gateway, None),
+            Action::ResumeSlowly { session, gateway, tens } => self.resume(session, gateway, Some(tens)),
             Action::Usurp { partition, to } => {
                 let owner = self.routers[usize::from(to)].node.clone();
                 self.kv.usurp(Source::Partition(Partition(partition.into())), owner);
@@ -227,6 +256,25 @@ impl SimCluster {
         self.pass(STEP);
     }
 
+    /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
+    fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
+        if !self.clients.is_empty() {
+            let at = usize::from(session) % self.clients.len();
+            self.clients[at].disconnect();
+            self.connect(at, usize::from(gateway));
+            self.clients[at].set_room(tens.map(|tens| usize::from(tens) * 10));
+        }
+    }
+
+    /// How long an event may take to reach a client in quiet, in milliseconds: what is read of a partition that changes its
+    /// owner is told by the next checkpoint, a gap is asked for, and the router's and the session's windows end.
+    pub(super) fn delay(&self) -> Option<u64> {
+        let (router, gateway) = (&self.config.router, &self.config.gateway);
+        let handover = router.checkpoint_interval + router.flush_window;
+        let all = handover + gateway.gap_grace + gateway.confirm_timeout + gateway.window;
+        (self.is_quiet && !self.has_burst).then(|| millis(all) + DELAYS * MOST_DELAY)
+    }
+
     /// Does something with one of the clients that mean to be connected.
     fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
@@ -235,65 +283,13 @@ impl SimCluster {
         }
     }
 
-    fn store(&mut self, partition: u16, event: Event) {
-        self.keep(partition, event, (false, false));
-    }
-
-    fn publish(&mut self, number: u8, tenths: u8) {
-        let confidence = Confidence::new(f64::from(tenths) / 10.0);
-        let event = Event {
-            symbol: Some(symbol(number)),
-            tier: Some(if tenths.is_multiple_of(2) { Tier::Daily } else { Tier::Intraday }),
-            priority: Priority::from_confidence(confidence),
-            confidence,
-            ..blank(Kind::Pattern, Audience::Public)
-        };
-        self.store(u16::from(number) % PARTITIONS, event);
-    }
-
-    fn address(&mut self, number: u8) {
-        self.store(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
-    }
-
-    /// A message that is no event.
-    fn garble(&mut self, number: u8) {
-        let event = blank(Kind::Other("garbled".into()), Audience::Public);
-        self.keep(u16::from(number) % PARTITIONS, event, (false, true));
-    }
-
-    fn tick(&mut self) {
-        for partition in 0..PARTITIONS {
-            if self.routers.iter().any(|router| router.runs() && router.holds(Partition(partition))) {
-                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
-            }
-        }
-    }
-
     fn learn_view(&mut self, node: usize) {
         if node < NODES {
-            let view = Arc::new(self.view.clone());
-            self.routers[node].view = Arc::clone(&view);
-            self.routers[node].engine.set_view(view);
+            self.routers[node].learn(Arc::new(self.view.clone()));
         } else {
             let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
             self.deliver(&node, |edge, now| edge.take_view(now, &view));
         }
-    }
-
-    /// A router makes sure of what is missing in `(after, through]`.
-    pub(super) fn missing(&mut self, number: usize, after: Seq, through: Seq) -> Vec<MissingRange> {
-        // Whoever looks at the stream sees which life it lives, before it has taken leave of the former itself.
-        let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
-        if std::mem::replace(&mut router.whole_of, epoch) != epoch {
-            router.whole = Completeness::default();
-        }
-        while let Some((from, to)) = self.routers[number].whole.unknown(after, through) {
-            let mut walk = Walk::after(from);
-            self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));
-            walk.end(to);
-            self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
-        }
-        self.routers[number].whole.missing(after, through).collect()
     }
 
     fn toggle(&mut self, node: usize) {
@@ -319,6 +315,7 @@ impl SimCluster {
                 self.turn_router(number);
             }
             self.hear();
+            self.hear_strangers();
             if before.0 / BEAT != self.now.0 / BEAT {
                 self.beat();
             }

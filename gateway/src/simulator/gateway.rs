@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tickwire_core::event::{Kinds, Timestamp};
@@ -37,6 +38,12 @@ const TURNS: usize = 2_000;
 
 const SHARDS: u16 = 2;
 
+/// How long a turn of a shard may work: as long as sockets are read and the past is digested, each with what comes last.
+const WORK: Duration = Duration::from_millis(2);
+
+/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to routers.
+const SENDS: usize = 256;
+
 pub(super) struct SimGateway {
     pub(super) node: NodeRef,
     pub(super) is_down: bool,
@@ -54,6 +61,14 @@ pub(super) struct SimGateway {
     shards: Vec<GatewayInput>,
     requests: Receiver<ToEdge>,
     readiness: Readiness,
+    bounds: Bounds,
+}
+
+/// What may be held, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    hold_bytes: usize,
+    shard_bytes: usize,
 }
 
 /// A shard and what its driver keeps.
@@ -89,7 +104,8 @@ impl SimGateway {
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
         let begun = Vec::new();
-        Self { node, is_down, due: AT_ONCE, is_cut, offset, edge, searches, begun, shards, requests, readiness }
+        let bounds = Bounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
+        Self { bounds, node, is_down, due: AT_ONCE, is_cut, offset, edge, searches, begun, shards, requests, readiness }
     }
 
     /// Whether it is that node, and what is sent to that comes to it.
@@ -123,10 +139,14 @@ impl SimGateway {
         let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
         for _ in 0..TURNS {
             let mut is_busy = self.turn_edge(now);
-            outgoing.extend(self.edge.take_outgoing());
+            let sends = self.edge.take_outgoing();
+            assert!(sends.len() <= SENDS, "{} messages at once: {:#?}", sends.len(), self.edge);
+            outgoing.extend(sends);
             for delivery in &mut self.shards {
-                is_busy |= delivery.turn(now);
+                is_busy |= delivery.turn(now, self.bounds.shard_bytes);
             }
+            let held = self.edge.held_bytes();
+            assert!(held <= self.bounds.hold_bytes, "{held} bytes are held: {:#?}", self.edge);
             if !is_busy {
                 return outgoing;
             }
@@ -168,7 +188,17 @@ impl SimGateway {
 }
 
 impl GatewayInput {
-    fn turn(&mut self, now: Millis) -> bool {
+    /// Has its turn, and holds and does no more than it may. So many bytes may wait for it.
+    fn turn(&mut self, now: Millis, most: usize) -> bool {
+        let begun = clocks::worked();
+        assert!(self.inbox.waiting() <= most, "{} bytes wait for a shard", self.inbox.waiting());
+        let is_busy = self.work(now);
+        assert!(clocks::worked() - begun <= WORK, "a turn takes {:?}", clocks::worked() - begun);
+        self.shard.check_bounds();
+        is_busy
+    }
+
+    fn work(&mut self, now: Millis) -> bool {
         let (mut messages, mut is_busy) = (Vec::new(), false);
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
         for message in messages {
@@ -266,12 +296,15 @@ impl SimCluster {
             self.network.send(self.now, &message);
             return;
         }
+        let mut message = match &*subject {
+            names::INTEREST => SimMessage::Delta(0, wire::decode::<Delta>(&payload).unwrap()),
+            names::GATEWAY_BEAT => SimMessage::Beat(0, wire::decode::<InterestBeat>(&payload).unwrap()),
+            other => panic!("{other}"),
+        };
         for router in 0..NODES {
-            let message = match &*subject {
-                names::INTEREST => SimMessage::Delta(router, wire::decode::<Delta>(&payload).unwrap()),
-                names::GATEWAY_BEAT => SimMessage::Beat(router, wire::decode::<InterestBeat>(&payload).unwrap()),
-                other => panic!("{other}"),
-            };
+            if let SimMessage::Delta(to, _) | SimMessage::Beat(to, _) = &mut message {
+                *to = router;
+            }
             self.network.send(self.now, &message);
         }
     }
@@ -326,6 +359,7 @@ impl SimCluster {
         for client in &mut self.clients {
             client.lose(number);
         }
+        self.strangers.iter_mut().for_each(|stranger| stranger.lose(number));
     }
 
     pub(super) fn start_gateway(&mut self, number: usize) {

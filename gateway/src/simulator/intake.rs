@@ -30,8 +30,8 @@ pub(super) const SLOW: u64 = 60;
 /// Of so many questions one is not answered, when nodes fail.
 const UNANSWERED: u64 = 40;
 
-/// How many things an intake may do at one moment.
-const TURNS: usize = 200;
+/// How many outputs an intake may have at one moment. A burst of events needs several for each message.
+const TURNS: usize = 4_000;
 
 /// What happens to the consumers of a router.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub(super) enum Fault {
 }
 
 /// An intake, and what it waits for.
-pub(super) struct Reader {
+pub(super) struct SimConsumer {
     intake: Intake,
     partition: Option<Partition>,
     epoch_id: EpochId,
@@ -91,7 +91,7 @@ enum Came {
     Nothing(Millis),
 }
 
-impl Reader {
+impl SimConsumer {
     pub(super) fn new(tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let partition = match tenure.source {
             Source::Partition(partition) => Some(partition),
@@ -169,7 +169,7 @@ impl SimCluster {
         &mut self,
         number: usize,
         tenure: Tenure,
-        reader: &mut Reader,
+        reader: &mut SimConsumer,
         (output, until): (IntakeOutput, Millis),
         now: Millis,
     ) -> Option<(IntakeOutput, Millis)> {
@@ -198,7 +198,7 @@ impl SimCluster {
     }
 
     /// Answers what an intake asks of the stream, or does not.
-    fn answer(&mut self, number: usize, reader: &mut Reader, question: IntakeOutput) {
+    fn answer(&mut self, number: usize, reader: &mut SimConsumer, question: IntakeOutput) {
         let failure = self.fails().then(|| "no answer".to_owned());
         let partition = reader.partition;
         let next =
@@ -236,7 +236,13 @@ impl SimCluster {
         self.failing && self.network.random(UNANSWERED) == 0
     }
 
-    fn open(&mut self, number: usize, reader: &mut Reader, after: Seq, now: Millis) -> Result<Opened, IntakeTrouble> {
+    fn open(
+        &mut self,
+        number: usize,
+        reader: &mut SimConsumer,
+        after: Seq,
+        now: Millis,
+    ) -> Result<Opened, IntakeTrouble> {
         reader.was_away = false;
         let refused = &mut self.routers[number].refused;
         if *refused > 0 {
@@ -265,7 +271,7 @@ impl SimCluster {
     }
 
     /// An intake waits for messages. Returns what it waits for still.
-    fn read(&mut self, number: usize, reader: &mut Reader, now: Millis) -> Option<(IntakeOutput, Millis)> {
+    fn read(&mut self, number: usize, reader: &mut SimConsumer, now: Millis) -> Option<(IntakeOutput, Millis)> {
         if std::mem::take(&mut reader.was_away) {
             reader.intake.reconnected();
             return None;
@@ -285,7 +291,7 @@ impl SimCluster {
     }
 
     /// What comes of a consumer.
-    fn come(&mut self, number: usize, reader: &mut Reader, now: Millis) -> Came {
+    fn come(&mut self, number: usize, reader: &mut SimConsumer, now: Millis) -> Came {
         let longest = reader.since.plus(millis(silence(self.config.membership.tick_interval)));
         let Some(consumer) = &mut reader.consumer else { return Came::Trouble(IntakeTrouble::Silent) };
         if consumer.is_ended {
@@ -343,7 +349,7 @@ impl SimCluster {
     }
 
     /// Before the engine hears of anything behind a message that is no event, that is a dead letter.
-    fn check_told(&self, reader: &mut Reader, what: &IntakeEvent) {
+    fn check_told(&self, reader: &mut SimConsumer, what: &IntakeEvent) {
         let through = match what {
             IntakeEvent::Events { through, .. } => *through,
             IntakeEvent::Skip(through) => return reader.told = *through,

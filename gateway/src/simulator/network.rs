@@ -11,6 +11,9 @@ use tickwire_core::replay::{ReplayPart, ReplayRequest};
 
 use super::kv::{KvAnswer, KvRequest};
 
+/// How long a message may be on its way, in milliseconds.
+pub(super) const MOST_DELAY: u64 = 60;
+
 /// The largest message that it takes; as shipped.
 pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 
@@ -37,13 +40,15 @@ pub(super) enum SimMessage {
 pub(super) struct Network {
     random: u64,
     loss: u32,
+    /// Whether messages overtake each other though none is lost.
+    delays: bool,
     counter: u64,
     flying: BTreeMap<(Millis, u64), SimMessage>,
 }
 
 impl Network {
-    pub(super) fn new(seed: u64, loss: u32) -> Self {
-        Self { random: seed, loss, counter: 0, flying: BTreeMap::new() }
+    pub(super) fn new(seed: u64, loss: u32, delays: bool) -> Self {
+        Self { random: seed, loss, delays, counter: 0, flying: BTreeMap::new() }
     }
 
     /// SplitMix64.
@@ -71,7 +76,7 @@ impl Network {
     }
 
     pub(super) fn heal(&mut self) {
-        self.loss = 0;
+        (self.loss, self.delays) = (0, false);
     }
 
     pub(super) fn send(&mut self, now: Millis, message: &SimMessage) {
@@ -94,7 +99,8 @@ impl Network {
 
     fn fly(&mut self, now: Millis, message: SimMessage) {
         // Without loss the network is a single server's: in order, per sender and receiver.
-        let delay = if self.loss == 0 { 1 } else { 1 + self.random(60) };
+        let is_ordered = self.loss == 0 && !self.delays;
+        let delay = if is_ordered { 1 } else { 1 + self.random(MOST_DELAY) };
         self.counter += 1;
         self.flying.insert((now.plus(delay), self.counter), message);
     }

@@ -4,11 +4,13 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::intake::Fault;
+use super::stranger::KINDS;
 
 /// As shipped; no run lasts so long, or misses so much.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
 pub(super) const REPLAY_RANGE: u64 = 1_000_000;
 const HOLD_BYTES: usize = 64 << 20;
+pub(super) const OUTBOX_BYTES: usize = 1 << 20;
 
 /// How much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,17 +33,23 @@ pub(super) struct Plan {
     pub(super) give_up_after: u64,
     /// What gateways hold behind gaps, in bytes.
     pub(super) hold_bytes: usize,
+    /// What may wait for a session, in bytes.
+    pub(super) outbox_bytes: usize,
     /// The longest range that gateways ask for.
     pub(super) replay_range: u64,
     pub(super) seed: u64,
     /// Of a hundred messages, how many are lost; as many are doubled.
     pub(super) loss: u32,
+    /// Whether messages overtake each other though none is lost.
+    pub(super) delays: bool,
     /// How long a router takes to read a range again, in milliseconds.
     pub(super) reading: u64,
     /// Whether new clients come all the time while faults end, so that interest never rests.
     pub(super) newcomers: bool,
     /// How many servers keep the stream.
     pub(super) copies: u8,
+    /// Whether clients wait for long to be told how far they are when faults have ended, and do not ask.
+    pub(super) lasts: bool,
     pub(super) actions: Vec<Action>,
 }
 
@@ -57,6 +65,19 @@ pub(super) enum Action {
     /// An event for one user.
     Address {
         user: u8,
+    },
+    /// So many public events on a symbol at once, in tens: more than a user's rate.
+    Burst {
+        symbol: u8,
+        confidence: u8,
+        tens: u8,
+    },
+    /// A client that does what it should not says something so many times.
+    Stranger {
+        stranger: u8,
+        gateway: u8,
+        kind: u8,
+        times: u8,
     },
     Connect {
         gateway: u8,
@@ -89,6 +110,12 @@ pub(super) enum Action {
     Resume {
         session: u8,
         gateway: u8,
+    },
+    /// The same, and the client's kernel takes so many bytes, in tens.
+    ResumeSlowly {
+        session: u8,
+        gateway: u8,
+        tens: u8,
     },
     /// A session gives up all that it has, and resumes in the same connection, with another wish.
     ResumeHere {
@@ -188,26 +215,47 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     } else {
         prop_oneof![Just(HOLD_BYTES), 2_000..20_000usize].boxed()
     };
+    let outbox = if chaos == Chaos::None {
+        Just(OUTBOX_BYTES).boxed()
+    } else {
+        prop_oneof![3 => Just(OUTBOX_BYTES), 1 => 2_000..20_000usize].boxed()
+    };
     let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
-    let reading = if network { prop_oneof![Just(0), 0..500u64].boxed() } else { Just(0).boxed() };
+    // So late that a request was given up before, as a rule not.
+    let reading = prop_oneof![4 => Just(0), 4 => 0..500u64, 1 => 500..6_000u64];
+    let reading = if network { reading.boxed() } else { Just(0).boxed() };
     let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
-    let newcomers = if network { prop_oneof![15 => Just(false), 1 => Just(true)].boxed() } else { Just(false).boxed() };
-    let bounds = (range, patience, hold, late, copies);
-    let actions = prop::collection::vec(action(chaos), 1..120);
-    (any::<u64>(), loss, reading, newcomers, bounds, actions).prop_map(
-        move |(seed, loss, reading, newcomers, (replay_range, give_up_after, hold_bytes, late, copies), actions)| {
+    let newcomers = if network { prop::bool::weighted(0.02).boxed() } else { Just(false).boxed() };
+    let bounds = (range, patience, (hold, outbox), (late, copies));
+    let ends = (newcomers, prop::bool::weighted(0.1), any::<bool>());
+    let list = |most: usize| prop::collection::vec(action(chaos), 1..most);
+    // What goes wrong shows in a few actions as a rule, if somebody is there to see it, and some of it in many alone.
+    let lists = prop_oneof![5 => list(30), 3 => list(60), 1 => list(160)];
+    let actions = (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat());
+    (any::<u64>(), loss, reading, ends, bounds, actions).prop_map(
+        move |(
+            seed,
+            loss,
+            reading,
+            (newcomers, lasts, delays),
+            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies)),
+            actions,
+        )| {
             Plan {
                 quiet: chaos == Chaos::None,
                 failing,
                 late,
                 give_up_after,
                 hold_bytes,
+                outbox_bytes,
                 replay_range,
                 seed,
                 loss,
+                delays,
                 reading,
                 newcomers,
+                lasts,
                 copies,
                 actions,
             }
@@ -215,12 +263,35 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     )
 }
 
+fn connect() -> impl Strategy<Value = Action> {
+    (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
+}
+
+/// One event, or seldom more of them than a user's rate.
+fn publish() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        60 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
+        1 => (0..4u8, 0..10u8, 11..25u8)
+            .prop_map(|(symbol, confidence, tens)| Action::Burst { symbol, confidence, tens }),
+    ]
+}
+
+fn stranger() -> impl Strategy<Value = Action> {
+    (0..3u8, 0..3u8, 0..KINDS, 1..14u8).prop_map(|(stranger, gateway, kind, times)| Action::Stranger {
+        stranger,
+        gateway,
+        kind,
+        times,
+    })
+}
+
 fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
     let ordinary = prop_oneof![
         4 => (1..80u64).prop_map(Action::Pass),
-        6 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
+        6 => publish(),
+        2 => stranger(),
         2 => (0..4u8).prop_map(|user| Action::Address { user }),
-        3 => (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter }),
+        3 => connect(),
         2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
         3 => (any::<u8>(), 0..8u8, 0..8_000u64, any::<bool>())
             .prop_map(|(session, filter, ago, in_seconds)| Action::LookBack { session, filter, ago, in_seconds }),
@@ -228,6 +299,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
         1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
         2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
+        1 => (any::<u8>(), 0..3u8, 20..120u8)
+            .prop_map(|(session, gateway, tens)| Action::ResumeSlowly { session, gateway, tens }),
         1 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
         1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
         1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
@@ -238,8 +311,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => ordinary,
         1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::Usurp { partition, to }),
-        // Longer than any pause or timeout.
-        1 => (1_000..20_000u64).prop_map(Action::Pass),
+        // Longer than a pause; seldom longer than any timeout.
+        1 => prop_oneof![4 => 1_000..4_000u64, 1 => 4_000..20_000u64].prop_map(Action::Pass),
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
         1 => (0..3u8).prop_map(|router| Action::Stall { router }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),

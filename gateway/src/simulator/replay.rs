@@ -12,7 +12,7 @@ use tickwire_core::interest::table::{LatestInterest, SharedInterest};
 use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_router_node::decisions::{
-    Decoded, Due, Outcome, Pass, Proof, Proved, ReplayedEvent, RoutedEvent, Span, Waiting, Walked, is_proved,
+    Decoded, Due, Pass, PassOutcome, Proof, Proved, QueuedReplay, ReplayedEvent, RoutedEvent, Span, Walked, is_proved,
     makes_sense, pack,
 };
 
@@ -31,19 +31,19 @@ const LAGGING: u64 = 15;
 const LONG: Duration = Duration::from_secs(1);
 
 /// A gateway, and which of its questions is answered.
-type Asked = (NodeRef, u64);
+type SimRequest = (NodeRef, u64);
 
 /// A pass that runs.
-pub(super) struct Running {
-    pass: Pass<Asked>,
-    reader: Option<Reader>,
+pub(super) struct SimPass {
+    pass: Pass<SimRequest>,
+    reader: Option<SimRangeReader>,
     until: Millis,
     /// Whether the reading is over, so that it is to be proved.
     is_read: bool,
 }
 
 /// A reader of the copy that a server has.
-struct Reader {
+struct SimRangeReader {
     span: Span,
     server: usize,
     /// What the server does not have yet comes behind this.
@@ -52,14 +52,14 @@ struct Reader {
     proof: Proof,
 }
 
-impl Running {
+impl SimPass {
     /// When something is due next.
     pub(super) fn due(&self) -> Millis {
         self.until
     }
 }
 
-impl Reader {
+impl SimRangeReader {
     /// Whether it reads every message of the stream.
     fn reads_all(&self) -> bool {
         self.span.partition.is_none() || self.proof == Proof::Sequences
@@ -95,7 +95,7 @@ impl SimCluster {
         is_busy
     }
 
-    fn begin_pass(&mut self, number: usize, now: Millis, requests: Vec<Waiting<Asked>>) -> Running {
+    fn begin_pass(&mut self, number: usize, now: Millis, requests: Vec<QueuedReplay<SimRequest>>) -> SimPass {
         let view = Arc::clone(&self.routers[number].view);
         let mut pass = Pass::new(PARTITIONS, self.config.router.replay_bytes, view);
         for waiting in requests {
@@ -105,11 +105,11 @@ impl SimCluster {
             }
         }
         let reader = pass.span().map(|span| self.reader(span));
-        Running { pass, reader, until: now.plus(self.reading), is_read: false }
+        SimPass { pass, reader, until: now.plus(self.reading), is_read: false }
     }
 
     /// A reader of one of the kinds that ship, which may see no more than a server that lags has.
-    fn reader(&mut self, span: Span) -> Reader {
+    fn reader(&mut self, span: Span) -> SimRangeReader {
         let lags = self.failing && self.network.random(100) < LAGGING;
         let end = if lags { Seq(self.last.0.saturating_sub(self.network.random(6))) } else { Seq(u64::MAX) };
         let (server, name) = self.leader();
@@ -119,11 +119,11 @@ impl SimCluster {
             (true, None) if span.partition.is_some() => Proof::OneCopy,
             _ => Proof::Sequences,
         };
-        Reader { span, server, end, cursor: span.from, proof }
+        SimRangeReader { span, server, end, cursor: span.from, proof }
     }
 
     /// Goes on with a pass, whose time has come.
-    fn advance(&mut self, number: usize, now: Millis, mut running: Running) {
+    fn advance(&mut self, number: usize, now: Millis, mut running: SimPass) {
         if !running.is_read {
             match self.read_again(&mut running) {
                 Ok(is_read) => running.is_read = is_read,
@@ -143,7 +143,7 @@ impl SimCluster {
     }
 
     /// Reads on. Returns whether all is read.
-    fn read_again(&mut self, Running { pass, reader, .. }: &mut Running) -> Result<bool, ReplayRefusal> {
+    fn read_again(&mut self, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
         let Some(reader) = reader else { return Ok(true) };
         let reads_all = reader.reads_all();
         loop {
@@ -176,7 +176,7 @@ impl SimCluster {
     }
 
     /// What the stream is like after the reading, if that is proved.
-    fn prove(&mut self, number: usize, Running { pass, reader, .. }: &Running) -> Result<Proved, ReplayRefusal> {
+    fn prove(&mut self, number: usize, SimPass { pass, reader, .. }: &SimPass) -> Result<Proved, ReplayRefusal> {
         let (sight, proofs) = (self.sight(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
         if self.fails() || !is_proved(&proofs, &sight) {
             return Err(ReplayRefusal::Unreadable);
@@ -191,28 +191,28 @@ impl SimCluster {
         Ok(Proved { facts: sight.facts, walked: Walked { through, missing } })
     }
 
-    fn finish(&mut self, number: usize, pass: Pass<Asked>, proved: &Result<Proved, ReplayRefusal>) {
+    fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {
         let mut left = Vec::new();
         for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
             match outcome {
-                Outcome::Answered(waiting, parts) => {
+                PassOutcome::Answered(waiting, parts) => {
                     let epoch_id = waiting.request.epoch_id;
                     // An answer of several messages, which may come in any order.
                     let parts = parts.into_iter().flat_map(packed).flat_map(|part| self.network.halve(part)).collect();
                     self.answer_with(number, &waiting.reply, epoch_id, parts);
                 }
-                Outcome::Refused(waiting, refusal) => self.refuse(number, &waiting, refusal),
-                Outcome::Left(waiting) => left.push(waiting),
+                PassOutcome::Refused(waiting, refusal) => self.refuse(number, &waiting, refusal),
+                PassOutcome::Left(waiting) => left.push(waiting),
             }
         }
         self.routers[number].queue.ended(left);
     }
 
-    fn refuse(&mut self, number: usize, waiting: &Waiting<Asked>, refusal: ReplayRefusal) {
+    fn refuse(&mut self, number: usize, waiting: &QueuedReplay<SimRequest>, refusal: ReplayRefusal) {
         self.answer_with(number, &waiting.reply, EpochId(0), vec![ReplayPart::Refused(refusal)]);
     }
 
-    fn answer_with(&mut self, number: usize, reply: &Asked, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
+    fn answer_with(&mut self, number: usize, reply: &SimRequest, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
         let ((gateway, ask), count) = (reply, parts.len());
         for (at, part) in parts.into_iter().enumerate() {
             let router = self.routers[number].node.clone();

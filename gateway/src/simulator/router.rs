@@ -12,19 +12,22 @@ use tickwire_core::wire;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::LeaseRecord;
 use tickwire_router_node::decisions::{
-    Engine, EngineReport, Expected, InterestMessage, Order, Output, Ownership, OwnershipTask, PlacementTiming, Queue,
-    ROUND, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamLook, TOGETHER, Tenure, WriteOutcome,
-    batches, lease_deadline,
+    Engine, EngineOutput, EngineReport, Expected, InterestMessage, Order, Ownership, OwnershipTask, PlacementTiming,
+    Queue, ROUND, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamLook, TOGETHER, Tenure,
+    WriteOutcome, batches, lease_deadline,
 };
 
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
-use super::intake::{Fault, Reader};
+use super::intake::{Fault, SimConsumer};
 use super::kv::{KvAnswer, KvRequest};
 use super::network::{MAX_PAYLOAD, SimMessage};
-use super::replay::Running;
+use super::replay::SimPass;
 
 /// How long a look at the stream takes at most, in milliseconds.
 const LOOK: u64 = 20;
+
+/// Of the rounds of an ownership that has nothing to do, one in so many takes place.
+const IDLE_ROUNDS: u64 = 4;
 
 /// How many turns a router may need until there is nothing left to do at one moment.
 const TURNS: usize = 2_000;
@@ -46,13 +49,13 @@ pub(super) struct SimRouter {
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
-    pub(super) readers: BTreeMap<Tenure, Reader>,
+    pub(super) readers: BTreeMap<Tenure, SimConsumer>,
     /// So many consumers are not made.
     pub(super) refused: u8,
     /// NATS was away, which it has not heard of.
     pub(super) was_away: bool,
     pub(super) queue: Queue<(NodeRef, u64)>,
-    pub(super) passes: Vec<Running>,
+    pub(super) passes: Vec<SimPass>,
     operations: Vec<Operation>,
     /// What is asked of the stream, and when it is answered.
     asked: Option<(StreamTask, Millis)>,
@@ -111,13 +114,19 @@ impl SimRouter {
         self.engine.interest(gateway, Revision(0)).map(|(revision, _)| revision)
     }
 
+    /// It learns another view, and has a round at once.
+    pub(super) fn learn(&mut self, view: Arc<View>) {
+        self.engine.set_view(Arc::clone(&view));
+        (self.view, self.round_at) = (view, AT_ONCE);
+    }
+
     /// When something is due next.
     fn next_turn(&self) -> Millis {
         let operations = self.operations.iter().map(|operation| operation.until);
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
         let asked = self.asked.as_ref().map(|(_, at)| *at);
         let due = operations.chain(snapshots).chain(asked).chain(self.engine.next_turn());
-        let due = due.chain(self.readers.values().map(Reader::due)).chain(self.passes.iter().map(Running::due));
+        let due = due.chain(self.readers.values().map(SimConsumer::due)).chain(self.passes.iter().map(SimPass::due));
         let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
         Millis(next.0.saturating_sub(self.offset))
     }
@@ -260,7 +269,7 @@ impl SimCluster {
         if std::mem::take(&mut router.was_away) {
             router.ownership.reconnected(now);
             router.whole.doubt();
-            router.readers.values_mut().for_each(Reader::reconnect);
+            router.readers.values_mut().for_each(SimConsumer::reconnect);
             router.round_at = now;
         }
         let (late, operations) = std::mem::take(&mut router.operations).into_iter().partition(|op| op.until <= now);
@@ -277,11 +286,14 @@ impl SimCluster {
         }
         let router = &mut self.routers[number];
         if router.round_at <= now {
-            router.round_at = now.plus(millis(ROUND));
+            router.round_at = now.plus(IDLE_ROUNDS * millis(ROUND));
             router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.checkpoints);
         }
         let tasks = router.ownership.take_tasks();
         let is_busy = !tasks.is_empty();
+        if is_busy {
+            router.round_at = router.round_at.min(now.plus(millis(ROUND)));
+        }
         for task in tasks {
             self.ask(number, now, task);
         }
@@ -365,11 +377,11 @@ impl SimCluster {
         for output in outputs {
             let router = &mut self.routers[number];
             match output {
-                Output::Read { tenure, epoch_id, checkpoint } => {
-                    router.readers.insert(tenure, Reader::new(tenure, epoch_id, checkpoint));
+                EngineOutput::Read { tenure, epoch_id, checkpoint } => {
+                    router.readers.insert(tenure, SimConsumer::new(tenure, epoch_id, checkpoint));
                 }
-                Output::Stop(tenure) => drop(router.readers.remove(&tenure)),
-                Output::Send { gateway, epoch, sections } => {
+                EngineOutput::Stop(tenure) => drop(router.readers.remove(&tenure)),
+                EngineOutput::Send { gateway, epoch, sections } => {
                     let Epoch { before, .. } = epoch;
                     let is_of_epoch = sections.iter().all(|section| section.prev >= before);
                     assert!(is_of_epoch, "claims of a life that begins after {before} begin before it: {sections:?}");
@@ -378,14 +390,14 @@ impl SimCluster {
                         self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into()));
                     }
                 }
-                Output::AskSnapshot { gateway, attempts } => {
+                EngineOutput::AskSnapshot { gateway, attempts } => {
                     let at = now.plus(SNAPSHOT_BACKOFF.after(attempts));
                     let until = at.plus(millis(SNAPSHOT_DEADLINE));
                     router.snapshots.insert(gateway, SnapshotRequest { at: Some(at), until });
                 }
                 // What was sent has left at once.
-                Output::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
-                Output::Released { tenures, checkpoints } => {
+                EngineOutput::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
+                EngineOutput::Released { tenures, checkpoints } => {
                     router.ownership.released(now, &tenures, &checkpoints);
                     router.round_at = now;
                 }

@@ -31,10 +31,16 @@ pub(super) struct SimPipe {
     closed: Option<u16>,
 }
 
+/// What a client says, as a reader of WebSocket makes it out.
 #[derive(Debug)]
-enum SocketOutput {
+pub(super) enum SocketOutput {
     Frame(Bytes),
+    /// A message of the other WebSocket type.
+    WrongType,
+    TooLarge,
     Pong,
+    /// Something after which nothing can be read, and the code that it is closed with.
+    Breach(CloseCode),
 }
 
 /// What stands for a WebSocket's ping.
@@ -45,8 +51,8 @@ pub(super) type Line = Rc<RefCell<SimPipe>>;
 
 impl SimPipe {
     /// The client says something.
-    pub(super) fn say(&mut self, frame: &serde_json::Value) {
-        self.said.push_back(SocketOutput::Frame(Bytes::from(frame.to_string())));
+    pub(super) fn say(&mut self, said: SocketOutput) {
+        self.said.push_back(said);
     }
 
     /// The next frame that has come whole. Pings are answered, as WebSocket libraries do.
@@ -152,7 +158,13 @@ impl Socket for Wire {
         let mut pipe = self.0.borrow_mut();
         match pipe.said.pop_front() {
             Some(SocketOutput::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
+            Some(SocketOutput::WrongType) => Ok(Some(Incoming::WrongType)),
+            Some(SocketOutput::TooLarge) => Ok(Some(Incoming::TooLarge)),
             Some(SocketOutput::Pong) => Ok(Some(Incoming::Alive)),
+            Some(SocketOutput::Breach(code)) => {
+                pipe.said.clear();
+                Err(SocketEnd::Refused(code))
+            }
             None if pipe.is_cut => Err(SocketEnd::Gone),
             None => Ok(None),
         }

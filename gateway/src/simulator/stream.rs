@@ -5,6 +5,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
@@ -96,6 +97,22 @@ impl SimCluster {
     /// The same of the copy that a server has.
     pub(super) fn readable_at(&self, server: usize, after: Seq) -> impl Iterator<Item = &StoredEvent> {
         self.stream.of_copy(server, after)
+    }
+
+    /// A router finds out what is missing in `(after, through]`.
+    pub(super) fn missing(&mut self, number: usize, after: Seq, through: Seq) -> Vec<MissingRange> {
+        // A look at the stream shows its epoch before the router has begun that epoch itself.
+        let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
+        if std::mem::replace(&mut router.whole_of, epoch) != epoch {
+            router.whole = Completeness::default();
+        }
+        while let Some((from, to)) = self.routers[number].whole.unknown(after, through) {
+            let mut walk = Walk::after(from);
+            self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));
+            walk.end(to);
+            self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
+        }
+        self.routers[number].whole.missing(after, through).collect()
     }
 
     /// The last message that was stored before a time and can be read; all that is later may have been stored since.

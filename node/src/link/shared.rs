@@ -5,7 +5,7 @@
 
 use super::LinkError;
 use super::message::NatsMessage;
-use crate::link::subscriber::{Subscriber, SubscriberSender, queue};
+use crate::link::subscriber::{LinkSubscriber, SubscriberSender, queue};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
@@ -63,7 +63,7 @@ impl LinkShared {
         subject: &str,
         group: Option<&str>,
         most: usize,
-    ) -> Result<Subscriber, LinkError> {
+    ) -> Result<LinkSubscriber, LinkError> {
         if !is_subject(subject.as_bytes()) || !group.is_none_or(|group| is_subject(group.as_bytes())) {
             return Err(LinkError::Subject);
         }

@@ -21,15 +21,15 @@ pub(super) fn queue(
     most: usize,
     shared: &Arc<LinkShared>,
     number: u64,
-) -> (SubscriberSender, Subscriber) {
+) -> (SubscriberSender, LinkSubscriber) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let gauge = Arc::new(Gauge::default());
+    let gauge = Arc::new(QueueBytes::default());
     let feed = SubscriberSender { name, most, sender, gauge: Arc::clone(&gauge) };
-    (feed, Subscriber { receiver, gauge, number, shared: Arc::clone(shared) })
+    (feed, LinkSubscriber { receiver, gauge, number, shared: Arc::clone(shared) })
 }
 
 #[derive(Debug, Default)]
-struct Gauge {
+struct QueueBytes {
     bytes: AtomicUsize,
     dropped: AtomicU64,
 }
@@ -40,7 +40,7 @@ pub(super) struct SubscriberSender {
     name: &'static str,
     most: usize,
     sender: mpsc::UnboundedSender<NatsMessage>,
-    gauge: Arc<Gauge>,
+    gauge: Arc<QueueBytes>,
 }
 
 impl SubscriberSender {
@@ -66,14 +66,14 @@ impl SubscriberSender {
 
 /// A subscription. It ends when it is dropped.
 #[derive(Debug)]
-pub struct Subscriber {
+pub struct LinkSubscriber {
     receiver: mpsc::UnboundedReceiver<NatsMessage>,
-    gauge: Arc<Gauge>,
+    gauge: Arc<QueueBytes>,
     number: u64,
     shared: Arc<LinkShared>,
 }
 
-impl Subscriber {
+impl LinkSubscriber {
     /// The next message; `None` when the connection is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<NatsMessage> {
         let message = self.receiver.recv().await?;
@@ -102,7 +102,7 @@ impl Subscriber {
     }
 }
 
-impl Drop for Subscriber {
+impl Drop for LinkSubscriber {
     fn drop(&mut self) {
         self.shared.unsubscribe(self.number);
     }

@@ -10,7 +10,7 @@ use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
-use crate::link::Subscriber;
+use crate::link::LinkSubscriber;
 use crate::metrics;
 use crate::names;
 use crate::nats::{BACKOFF, Nats};
@@ -37,7 +37,7 @@ pub(super) struct Coordinator {
     nats: Nats,
     me: NodeRef,
     clock: Clock,
-    beats: Subscriber,
+    beats: LinkSubscriber,
     rounds: Interval,
     roster: Roster,
     timeout: u64,

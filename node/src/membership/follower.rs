@@ -3,7 +3,7 @@
 
 use super::{Announcement, MembershipError, measure};
 use crate::lease::Leases;
-use crate::link::Subscriber;
+use crate::link::LinkSubscriber;
 use crate::names;
 use crate::nats::Nats;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(20);
 const REVIEW: u32 = 15;
 
 pub(super) struct Follower {
-    announcements: Subscriber,
+    announcements: LinkSubscriber,
     interval: Duration,
     leases: Leases,
     view: watch::Sender<Arc<View>>,

@@ -121,12 +121,16 @@ impl ExpectedStream {
 
     /// Creates the stream, or restores its edited settings. It reads the stream first: an older read would undo what
     /// operators have changed since. `None` if there is nothing to do, because another router was first.
-    pub(super) async fn repair(&self, context: &Context, remedy: Remedy) -> Result<Option<Repaired>, RepairError> {
+    pub(super) async fn repair(
+        &self,
+        context: &Context,
+        remedy: Remedy,
+    ) -> Result<Option<RepairedStream>, RepairError> {
         let found = look(context, self.name()).await?;
         Ok(match (remedy, found) {
             (Remedy::Create, None) => {
                 context.create_stream(self.wanted.clone()).await?;
-                Some(Repaired::Created)
+                Some(RepairedStream::Created)
             }
             (Remedy::Restore, Some(found)) => {
                 let (config, edits) = self.restore_settings(&found.config);
@@ -134,7 +138,7 @@ impl ExpectedStream {
                     return Ok(None);
                 }
                 let info = context.update_stream(config).await?;
-                Some(Repaired::Restored { through: info.state.last_sequence })
+                Some(RepairedStream::Restored { through: info.state.last_sequence })
             }
             _ => None,
         })
@@ -143,7 +147,7 @@ impl ExpectedStream {
 
 /// A repair that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repaired {
+pub(super) enum RepairedStream {
     /// The stream was created.
     Created,
     /// The settings were restored.
@@ -250,11 +254,11 @@ mod tests {
         let [events, ..] = kept(&config());
         let repair = async |repair| events.repair(&context, repair).await.unwrap();
         assert_eq!(repair(Remedy::Restore).await, None, "a missing stream is not restored");
-        assert_eq!(repair(Remedy::Create).await, Some(Repaired::Created));
+        assert_eq!(repair(Remedy::Create).await, Some(RepairedStream::Created));
         assert_eq!(repair(Remedy::Create).await, None, "another router was first");
         let raised = Config { max_bytes: 2 << 30, ..events.wanted.clone() };
         context.update_stream(Config { allow_direct: false, ..raised.clone() }).await.unwrap();
-        assert_eq!(repair(Remedy::Restore).await, Some(Repaired::Restored { through: 0 }));
+        assert_eq!(repair(Remedy::Restore).await, Some(RepairedStream::Restored { through: 0 }));
         assert_eq!(repair(Remedy::Restore).await, None, "another router was first");
         let found = look(&context, events.name()).await.unwrap().unwrap().config;
         assert_eq!((found.max_bytes, found.allow_direct), (raised.max_bytes, true), "limits are the operator's");

@@ -3,7 +3,7 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
-use crate::link::{Link, LinkError, Subscriber};
+use crate::link::{Link, LinkError, LinkSubscriber};
 use crate::metrics;
 use crate::names;
 use std::collections::BTreeMap;
@@ -80,14 +80,14 @@ pub type Stopped = Option<Arc<str>>;
 ///
 /// # Errors
 /// When this node may not subscribe.
-pub fn subscribe(link: &Link) -> Result<Subscriber, LinkError> {
+pub fn subscribe(link: &Link) -> Result<LinkSubscriber, LinkError> {
     link.subscribe("storage", names::STORAGE, None, BYTES)
 }
 
 /// Collects reports, and informs the rest of the node, until `stop` is cancelled. A gateway is ready as long as events
 /// arrive, whatever the state of the routers' buckets is.
 pub async fn listen(
-    mut inlet: Subscriber,
+    mut inlet: LinkSubscriber,
     role: Role,
     check: Check,
     stopped: watch::Sender<Stopped>,

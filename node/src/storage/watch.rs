@@ -8,7 +8,7 @@ use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use crate::storage::expected;
-use crate::storage::expected::{ExpectedStream, RepairError, Repaired, StreamSettings};
+use crate::storage::expected::{ExpectedStream, RepairError, RepairedStream, StreamSettings};
 use crate::storage::health::StreamHealth;
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
@@ -45,7 +45,7 @@ struct Watched {
 /// A finished operation on the stream with this number.
 enum WatchResult {
     Read(usize, Option<Option<Box<Info>>>),
-    Repaired(usize, Result<Option<Repaired>, RepairError>),
+    Repaired(usize, Result<Option<RepairedStream>, RepairError>),
 }
 
 /// Watches until `stop` is cancelled.
@@ -138,11 +138,11 @@ impl StorageWatcher {
                 match done {
                     Err(error) => warn!(stream, %error, "stream repair failed"),
                     Ok(None) => {}
-                    Ok(Some(Repaired::Created)) => {
+                    Ok(Some(RepairedStream::Created)) => {
                         metrics::STORAGE_MENDED.increment(1);
                         warn!(stream, "missing stream created again, empty");
                     }
-                    Ok(Some(Repaired::Restored { through })) => {
+                    Ok(Some(RepairedStream::Restored { through })) => {
                         metrics::STORAGE_MENDED.increment(1);
                         let after = watched.sound_until;
                         warn!(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::wire;
 use tickwire_node::lease::{self, LeaseError, Leases};
-use tickwire_node::link::{LinkError, NatsMessage, Subscriber};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 use tickwire_node::provision::provision;
@@ -47,7 +47,7 @@ impl RawPeer {
     }
 }
 
-async fn next(inlet: &mut Subscriber) -> NatsMessage {
+async fn next(inlet: &mut LinkSubscriber) -> NatsMessage {
     timeout(SOON, inlet.next()).await.unwrap().unwrap()
 }
 

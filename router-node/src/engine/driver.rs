@@ -5,7 +5,7 @@
 //! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave the process, but for a
 //!   release.
 
-use super::{Engine, EngineReport, Order, Output, SourceCheckpoints};
+use super::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::intake::IntakeReport;
@@ -176,22 +176,22 @@ impl EngineDriver {
     async fn perform(&mut self) {
         for output in self.engine.take_outputs() {
             match output {
-                Output::Read { tenure, epoch_id, checkpoint } => {
+                EngineOutput::Read { tenure, epoch_id, checkpoint } => {
                     let (stop, context) = (CancellationToken::new(), Arc::clone(&self.setup.intakes));
                     let intake = intake::Driver::new(context, tenure, epoch_id, checkpoint);
                     self.setup.shutdown.spawn_infallible("intake", intake.run(stop.clone()));
                     self.readers.insert(tenure, stop);
                 }
-                Output::Stop(tenure) => {
+                EngineOutput::Stop(tenure) => {
                     if let Some(stop) = self.readers.remove(&tenure) {
                         stop.cancel();
                     }
                 }
-                Output::Send { gateway, epoch, sections } => {
+                EngineOutput::Send { gateway, epoch, sections } => {
                     self.setup.dispatcher.send(&gateway, epoch, sections).await;
                 }
-                Output::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
-                Output::Checkpoint(checkpoints) => {
+                EngineOutput::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
+                EngineOutput::Checkpoint(checkpoints) => {
                     let (flushed, known) = (self.setup.dispatcher.flush(), self.setup.checkpoints.clone());
                     self.setup.shutdown.spawn_infallible("checkpoint", async move {
                         if flushed.await {
@@ -199,7 +199,7 @@ impl EngineDriver {
                         }
                     });
                 }
-                Output::Released { tenures, checkpoints } => {
+                EngineOutput::Released { tenures, checkpoints } => {
                     let flushed = self.setup.dispatcher.flush().await;
                     let checkpoints = if flushed { checkpoints } else { SourceCheckpoints::new() };
                     if self.setup.released.send((tenures, checkpoints)).await.is_err() {

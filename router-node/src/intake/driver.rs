@@ -1,12 +1,12 @@
 //! Does what an intake wants done, one thing after the other, over NATS.
 
-use super::{Content, Intake, IntakeReport, IntakeTrouble, Opened, Output};
+use super::{Content, Intake, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 use crate::dead_letters;
 use crate::decode::Decoder;
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
 use crate::source::Tenure;
-use crate::stream::{Asked, StreamView};
+use crate::stream::{StreamLeader, StreamView};
 use crate::walk::{WalkError, WalkPace, Walker};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,25 +81,25 @@ impl Driver {
         }
     }
 
-    async fn perform(&mut self, output: Output) {
+    async fn perform(&mut self, output: IntakeOutput) {
         match output {
-            Output::Read => self.read().await,
+            IntakeOutput::Read => self.read().await,
             // Waits while the engine has too much to do.
-            Output::Tell(what) => {
+            IntakeOutput::Tell(what) => {
                 if self.context.engine.send(IntakeReport { tenure: self.tenure, what }).await.is_err() {
                     debug!("the engine has ended");
                 }
             }
-            Output::Open { after, number } => {
+            IntakeOutput::Open { after, number } => {
                 let opened = self.open(after, number).await;
                 self.hear().opened(opened);
             }
-            Output::Close => self.close().await,
-            Output::Post(dead_letters) => {
+            IntakeOutput::Close => self.close().await,
+            IntakeOutput::Post(dead_letters) => {
                 dead_letters::post(&self.context.nats, self.epoch_id, dead_letters).await;
                 self.hear().posted();
             }
-            Output::Pause(pause) => {
+            IntakeOutput::Pause(pause) => {
                 tokio::select! {
                     () = reconnection(&mut self.connected) => {}
                     () = sleep(pause) => {}
@@ -111,30 +111,30 @@ impl Driver {
     }
 
     /// Asks what is to be known of the stream.
-    async fn ask(&mut self, question: Output) {
+    async fn ask(&mut self, question: IntakeOutput) {
         let (context, filter) = (Arc::clone(&self.context), self.tenure.source.filter());
         let (nats, stream) = (&context.nats, &context.decoder.stream);
         match question {
-            Output::Look => {
+            IntakeOutput::Look => {
                 let sight = StreamView::look(nats, stream).await.map_err(|error| error.to_string());
                 self.hear().saw(sight);
             }
-            Output::FindLast(facts, mark) => {
-                let found = facts.has(&Asked { nats, stream }, mark).await.map_err(|error| error.to_string());
+            IntakeOutput::FindLast(facts, mark) => {
+                let found = facts.has(&StreamLeader { nats, stream }, mark).await.map_err(|error| error.to_string());
                 self.hear().found_last(found);
             }
-            Output::Compare(after) => {
+            IntakeOutput::Compare(after) => {
                 let next = leader::first_after(nats, stream, after, &filter).await;
                 self.hear().compared(next.map(|next| next.map(|next| next.seq)));
             }
-            Output::Rescue(after) => {
+            IntakeOutput::Rescue(after) => {
                 let found = leader::first_after(nats, stream, after, &filter).await;
                 let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
                     (held.seq, held.stored, context.decoder.content(held))
                 };
                 self.hear().rescued(found.map(|found| found.map(content)));
             }
-            Output::Walk { after, through } => {
+            IntakeOutput::Walk { after, through } => {
                 let walk = context.walker.missing(after, through, WalkPace::Live, None);
                 let walked = timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late));
                 self.hear().walked(walked.map(|walked| walked.missing).map_err(|error| error.to_string()));

@@ -26,7 +26,7 @@ pub struct Opened {
 /// What is to be done, one thing after the other. What has an answer is answered by the method that it names before
 /// anything else is done.
 #[derive(Debug)]
-pub enum Output {
+pub enum IntakeOutput {
     /// Make a consumer of the source, the so-manieth of this tenure: [`Intake::opened`].
     Open {
         /// Of what comes after this.

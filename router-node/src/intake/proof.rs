@@ -3,7 +3,7 @@
 
 use super::chunk::Chunk;
 use super::trouble::IntakeTrouble;
-use super::{COMPARED, Doing, Intake, IntakeEvent, Opened, Output, PLACES};
+use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
 use crate::stream::{StreamFacts, StreamView};
@@ -15,7 +15,7 @@ use tracing::warn;
 
 /// What the stream is looked at for.
 #[derive(Debug)]
-pub(super) enum Reason {
+pub(super) enum LookReason {
     /// A consumer was made, one of so many, to have one where the stream is led.
     Opened { opened: Opened, made: u32 },
     /// What was read was late.
@@ -45,25 +45,25 @@ impl Intake {
     pub fn saw(&mut self, sight: Result<StreamView, String>) {
         let Doing::Looking(reason) = replace(&mut self.doing, Doing::Idle) else { return };
         let (last, is_rescue) = match &reason {
-            Reason::Late(claim) => (claim.before.last, claim.is_rescue),
-            Reason::Opened { .. } => (self.reading.last, false),
-            Reason::Rescue => (self.reading.last, true),
+            LookReason::Late(claim) => (claim.before.last, claim.is_rescue),
+            LookReason::Opened { .. } => (self.reading.last, false),
+            LookReason::Rescue => (self.reading.last, true),
         };
         let (kept, sight) = match self.keep_up(last, sight) {
             Ok(kept) => kept,
             Err(trouble) => {
                 // What was read is not claimed, and is read again.
-                if let Reason::Late(claim) = reason {
+                if let LookReason::Late(claim) = reason {
                     self.reading = claim.before;
                 }
                 return self.fail(is_rescue, &trouble);
             }
         };
         match reason {
-            Reason::Opened { opened, made } => self.place(opened, made, &sight),
-            Reason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &sight),
+            LookReason::Opened { opened, made } => self.place(opened, made, &sight),
+            LookReason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &sight),
 
-            Reason::Rescue => self.find_last(sight.facts, true),
+            LookReason::Rescue => self.find_last(sight.facts, true),
         }
     }
 
@@ -89,7 +89,7 @@ impl Intake {
         let Opened { pending, server } = opened;
         let matters = sight.facts.replicas > 1 && pending > COMPARED as u64;
         if matters && made < PLACES && server != sight.leader {
-            self.outputs.push_back(Output::Close);
+            self.outputs.push_back(IntakeOutput::Close);
             return self.open(made);
         }
         self.server = server;
@@ -100,7 +100,7 @@ impl Intake {
     fn find_last(&mut self, facts: StreamFacts, is_rescue: bool) {
         let replicas = facts.replicas;
         match self.mark {
-            Some(mark) => self.ask(Doing::FindingLast { replicas, is_rescue }, Output::FindLast(facts, mark)),
+            Some(mark) => self.ask(Doing::FindingLast { replicas, is_rescue }, IntakeOutput::FindLast(facts, mark)),
             None => self.go_in(replicas, is_rescue),
         }
     }
@@ -122,7 +122,7 @@ impl Intake {
     /// The stream is the one that was read.
     fn go_in(&mut self, replicas: usize, is_rescue: bool) {
         if is_rescue {
-            self.ask(Doing::Rescuing, Output::Rescue(self.reading.last));
+            self.ask(Doing::Rescuing, IntakeOutput::Rescue(self.reading.last));
         } else {
             self.begin(replicas);
         }
@@ -150,7 +150,7 @@ impl Intake {
             return self.walk(claim);
         }
         let after = read.first[..*compared].last().map_or(*kept, |last| *last.max(kept));
-        self.ask(Doing::Comparing(claim), Output::Compare(after));
+        self.ask(Doing::Comparing(claim), IntakeOutput::Compare(after));
     }
 
     /// The leader's next message of the source, if it has one.
@@ -177,7 +177,7 @@ impl Intake {
     fn walk(&mut self, mut claim: Claim) {
         let (after, through) = (claim.kept, self.reading.last);
         claim.read.events.retain(|event| event.seq > after);
-        self.ask(Doing::Walking(claim), Output::Walk { after, through });
+        self.ask(Doing::Walking(claim), IntakeOutput::Walk { after, through });
     }
 
     /// What the stream lacks, in order. Where that cannot be found out, what is live goes on.

@@ -33,7 +33,7 @@ fn wanted(intake: &mut Intake) -> Vec<String> {
 
 fn through(seq: u64) -> String {
     let mark = Some(Mark { seq: Seq(seq), stored: seq as i64 });
-    format!("{:?}", Output::Tell(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
+    format!("{:?}", IntakeOutput::Tell(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
 }
 
 /// One that waits for messages behind 10 from server `b`.
@@ -54,7 +54,7 @@ fn current() -> Intake {
         intake.take(Millis(0), None, heartbeats(0, &[(seq, number)]));
         assert_eq!(wanted(&mut intake), ["Look"]);
         intake.saw(sight(1, 1));
-        assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), upto: Seq({seq}) }}", seq - 1)]);
+        assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), through: Seq({seq}) }}", seq - 1)]);
         intake.walked(Ok(Vec::new()));
         assert_eq!(wanted(&mut intake), [through(seq), "Read".to_owned()]);
     }
@@ -71,7 +71,7 @@ fn what_is_not_late_is_told_at_once_and_what_is_missed_is_read_again() {
     assert_eq!(wanted[..2], [through(16), "Close".to_owned()]);
     assert!(wanted[2].starts_with("Tell(Stuck(") && wanted[3] == "Pause(0ns)", "{wanted:?}");
     intake.paused();
-    assert!(matches!(intake.next_output(), Some(Output::Open { after: Seq(16), number: 2 })));
+    assert!(matches!(intake.next_output(), Some(IntakeOutput::Open { after: Seq(16), number: 2 })));
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn what_was_late_is_told_behind_what_retention_has_removed_and_what_is_missing()
     intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));
     assert_eq!(wanted(&mut intake), ["Look"]);
     intake.saw(sight(18, 1));
-    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), upto: Seq(30) }"]);
+    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), through: Seq(30) }"]);
     intake.walked(Ok(vec![MissingRange { after: Seq(22), through: Seq(24) }]));
-    let before = "Tell(Events { upto: Seq(22), mark: None, events: [] })".to_owned();
+    let before = "Tell(Events { through: Seq(22), mark: None, events: [] })".to_owned();
     assert_eq!(wanted(&mut intake), [before, "Tell(Skip(Seq(24)))".to_owned(), through(30), "Read".to_owned()]);
 }
 
@@ -96,7 +96,7 @@ fn what_was_late_is_compared_with_what_the_leader_has() {
         assert_eq!(wanted(&mut intake), ["Compare(Seq(10))"]);
         intake.compared(Ok(Some(Seq(next))));
         let first = wanted(&mut intake).swap_remove(0);
-        assert_eq!(first, if is_whole { "Walk { after: Seq(10), upto: Seq(12) }" } else { "Close" });
+        assert_eq!(first, if is_whole { "Walk { after: Seq(10), through: Seq(12) }" } else { "Close" });
     }
     let mut intake = Intake::new(TENURE, EpochId(1), Seq(10));
     for number in 1..=PLACES {
@@ -105,7 +105,7 @@ fn what_was_late_is_compared_with_what_the_leader_has() {
         assert_eq!(wanted(&mut intake), ["Look"]);
         intake.saw(sight(1, 3));
         if number < PLACES {
-            assert!(matches!(intake.next_output(), Some(Output::Close)));
+            assert!(matches!(intake.next_output(), Some(IntakeOutput::Close)));
         }
     }
     assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"], "there is another way to read");
@@ -121,10 +121,10 @@ fn what_was_read_last_is_looked_for_before_more_is_read() {
     intake.opened(opened(0, "a"));
     wanted(&mut intake);
     intake.saw(sight(1, 1));
-    assert!(matches!(intake.next_output(), Some(Output::FindLast(_, Mark { seq: Seq(12), stored: 12 }))));
+    assert!(matches!(intake.next_output(), Some(IntakeOutput::FindLast(_, Mark { seq: Seq(12), stored: 12 }))));
     intake.found_last(Ok(Some(false)));
     let wanted = wanted(&mut intake);
-    assert!(wanted[0].starts_with("Tell(Missing(Checkpoint { floor: Seq(12)"), "{wanted:?}");
+    assert!(wanted[0].starts_with("Tell(Missing(Checkpoint { checkpoint: Seq(12)"), "{wanted:?}");
     assert_eq!((&*wanted[1], &*wanted[3]), ("Close", "Pause(50ms)"));
 }
 
@@ -143,7 +143,7 @@ fn dead_letters_are_stored_before_anything_behind_them_is_told() {
         Err(Box::new(DeadLetter { refusal: Undecodable::new(Refused::Unreadable, String::new()), message }))
     };
     intake.take(Millis(10), None, [(delivery, dead_letter)]);
-    assert!(matches!(intake.next_output(), Some(Output::Post(dead_letters)) if dead_letters.len() == 1));
+    assert!(matches!(intake.next_output(), Some(IntakeOutput::Post(dead_letters)) if dead_letters.len() == 1));
     assert!(intake.next_output().is_none());
     intake.posted();
     assert_eq!(wanted(&mut intake), [through(13), "Read".to_owned()]);
@@ -168,7 +168,7 @@ fn what_consumers_fail_at_is_read_from_the_leader_and_then_there_is_another_cons
     intake.rescued(Ok(Some((Seq(14), Timestamp(14), Ok(Decoded::Tick)))));
     assert_eq!(wanted(&mut intake), ["Look"]);
     intake.saw(sight(1, 1));
-    assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), upto: Seq(14) }"]);
+    assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
     intake.walked(Err("late".to_owned()));
     assert_eq!(wanted(&mut intake), ["Tell(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
 }

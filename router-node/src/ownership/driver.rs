@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::ownership::status::RouterStatus;
 use crate::source::{Source, Tenure};
-use crate::stream::{Asked, StreamError, StreamFacts, StreamLook};
+use crate::stream::{StreamError, StreamFacts, StreamLeader, StreamLook};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -149,7 +149,7 @@ impl OwnershipDriver {
                     )
                 }),
                 OwnershipTask::Look(expected) => Box::pin(async move {
-                    let leader = Asked { nats: &nats, stream: &stream };
+                    let leader = StreamLeader { nats: &nats, stream: &stream };
                     let look = timeout(LOOK_DEADLINE, StreamLook::at(&leader, &expected)).await;
                     OwnershipInput::Looked(look.unwrap_or_else(|_| Err(StreamError::late(&stream, LOOK_DEADLINE))))
                 }),

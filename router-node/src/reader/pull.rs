@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::Seq;
-use tickwire_node::link::{LinkError, NatsMessage, Status, Subscriber};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage, Status};
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -101,7 +101,7 @@ pub(crate) struct Pull {
     /// The server that has it; `None` if the servers form no cluster.
     pub(crate) server: Option<String>,
     inbox: String,
-    inlet: Subscriber,
+    inlet: LinkSubscriber,
     /// The subject of requests, and their payload.
     subject: String,
     request: Vec<u8>,

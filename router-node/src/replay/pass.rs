@@ -1,7 +1,7 @@
 //! Requests that are read in one pass: what is read for them, what of it is wanted, and what may be said of it. Pure.
 
 use super::found::ReplayedEvent;
-use super::queue::Waiting;
+use super::queue::QueuedReplay;
 use crate::dispatch::RoutedEvent;
 use crate::metrics;
 use crate::reader::range::{Proof, Span};
@@ -50,7 +50,7 @@ pub struct Pass<R> {
 /// One request, and what was read for it.
 #[derive(Debug)]
 struct Reading<R> {
-    waiting: Waiting<R>,
+    waiting: QueuedReplay<R>,
     interest: Arc<LatestInterest>,
     answer: ReplayBuilder<RoutedEvent>,
     bytes: usize,
@@ -67,13 +67,13 @@ pub struct Proved {
 
 /// What became of a request.
 #[derive(Debug)]
-pub enum Outcome<R> {
+pub enum PassOutcome<R> {
     /// It is answered.
-    Answered(Waiting<R>, Vec<ReplayPart<RoutedEvent>>),
+    Answered(QueuedReplay<R>, Vec<ReplayPart<RoutedEvent>>),
     /// Nothing can be said.
-    Refused(Waiting<R>, ReplayRefusal),
+    Refused(QueuedReplay<R>, ReplayRefusal),
     /// The pass did not come to it, or found nothing for it: it waits again.
-    Left(Waiting<R>),
+    Left(QueuedReplay<R>),
 }
 
 impl<R> Pass<R> {
@@ -94,7 +94,7 @@ impl<R> Pass<R> {
     }
 
     /// Reads for this request as well, which makes sense: what this interest wants.
-    pub fn add(&mut self, waiting: Waiting<R>, revision: Revision, interest: Arc<LatestInterest>) {
+    pub fn add(&mut self, waiting: QueuedReplay<R>, revision: Revision, interest: Arc<LatestInterest>) {
         let answer = ReplayBuilder::new(&waiting.request, revision);
         self.readings.push(Reading { waiting, interest, answer, bytes: 0 });
     }
@@ -170,17 +170,17 @@ impl<R> Pass<R> {
     }
 
     /// Ends the pass. `proved` is what the stream was like then, if the reading is proved.
-    pub fn finish(self, proved: Result<&Proved, ReplayRefusal>) -> impl Iterator<Item = Outcome<R>> {
+    pub fn finish(self, proved: Result<&Proved, ReplayRefusal>) -> impl Iterator<Item = PassOutcome<R>> {
         let end = (!self.has_ended).then_some(self.after);
         self.readings.into_iter().map(move |reading| {
             let epoch_begun = reading.epoch_begun();
             let Reading { waiting, answer, .. } = reading;
             if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
-                return Outcome::Left(Waiting { is_sparse: end > waiting.request.from, ..waiting });
+                return PassOutcome::Left(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
             }
             match proved.and_then(|proved| judge(&waiting.request, answer, proved)) {
-                Ok(parts) => Outcome::Answered(waiting, parts),
-                Err(refusal) => Outcome::Refused(waiting, refusal),
+                Ok(parts) => PassOutcome::Answered(waiting, parts),
+                Err(refusal) => PassOutcome::Refused(waiting, refusal),
             }
         })
     }
@@ -216,7 +216,7 @@ impl<R> Reading<R> {
 
     /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
     fn take(&mut self, seq: Seq, found: Option<&mut ReplayedEvent>, homes: &mut Homes) -> usize {
-        let Self { waiting: Waiting { request, .. }, interest, .. } = self;
+        let Self { waiting: QueuedReplay { request, .. }, interest, .. } = self;
         let within = found.filter(|_| seq > request.from && seq <= request.to);
         let wanted = within
             .filter(|found| interest.admits(&found.event, &request.gateway, homes))

@@ -25,7 +25,7 @@ const STALE: u64 = 1_000;
 
 /// A request, and to whom its answer goes.
 #[derive(Debug)]
-pub struct Waiting<R> {
+pub struct QueuedReplay<R> {
     pub(super) since: Millis,
     /// What is asked for.
     pub request: ReplayRequest,
@@ -35,7 +35,7 @@ pub struct Waiting<R> {
     pub(super) is_sparse: bool,
 }
 
-impl<R> Waiting<R> {
+impl<R> QueuedReplay<R> {
     /// Whether it closes a gap in what is live.
     #[must_use]
     pub fn is_repair(&self) -> bool {
@@ -52,15 +52,15 @@ impl<R> Waiting<R> {
 #[derive(Debug)]
 pub struct Due<R> {
     /// Those that are read.
-    pub requests: Vec<Waiting<R>>,
+    pub requests: Vec<QueuedReplay<R>>,
     /// Those that have waited for too long, and are refused.
-    pub stale: Vec<Waiting<R>>,
+    pub stale: Vec<QueuedReplay<R>>,
 }
 
 /// The requests that wait, and how many passes run.
 #[derive(Debug)]
 pub struct Queue<R> {
-    waiting: VecDeque<Waiting<R>>,
+    waiting: VecDeque<QueuedReplay<R>>,
     running: usize,
     /// How many passes may run, one of which is a repair's.
     at_once: usize,
@@ -77,8 +77,8 @@ impl<R> Queue<R> {
     }
 
     /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is any.
-    pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<Waiting<R>> {
-        let waiting = Waiting { since: now, request, reply, is_sparse: false };
+    pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<QueuedReplay<R>> {
+        let waiting = QueuedReplay { since: now, request, reply, is_sparse: false };
         if self.waiting.len() < WAITING {
             self.waiting.push_back(waiting);
             return None;
@@ -100,7 +100,7 @@ impl<R> Queue<R> {
     }
 
     /// A pass has ended. What it has left is read next.
-    pub fn ended(&mut self, left: Vec<Waiting<R>>) {
+    pub fn ended(&mut self, left: Vec<QueuedReplay<R>>) {
         self.running = self.running.saturating_sub(1);
         left.into_iter().rev().for_each(|one| self.waiting.push_front(one));
     }
@@ -112,12 +112,12 @@ impl<R> Queue<R> {
     }
 
     /// Takes out all that waits.
-    pub fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
+    pub fn drain(&mut self) -> impl Iterator<Item = QueuedReplay<R>> {
         self.waiting.drain(..)
     }
 
     /// The first request that need not wait for others, while so many passes run: a repair if there is one.
-    fn take_due(&mut self, now: Millis) -> Option<Waiting<R>> {
+    fn take_due(&mut self, now: Millis) -> Option<QueuedReplay<R>> {
         let others = self.at_once.saturating_sub(1).max(1);
         let due = |is_repair: bool| {
             self.waiting.iter().position(|waiting| waiting.is_repair() == is_repair && waiting.is_due(now))
@@ -128,12 +128,12 @@ impl<R> Queue<R> {
     }
 
     /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
-    fn with_mates(&mut self, first: Waiting<R>) -> Vec<Waiting<R>> {
+    fn with_mates(&mut self, first: QueuedReplay<R>) -> Vec<QueuedReplay<R>> {
         let begin = first.request.from.0;
         let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
         let purpose = first.request.purpose;
-        let is_mate = |other: &Waiting<R>| !other.is_sparse && other.request.purpose == purpose;
-        let is_near = |other: &Waiting<R>| is_mate(other) && near.contains(&other.request.from.0);
+        let is_mate = |other: &QueuedReplay<R>| !other.is_sparse && other.request.purpose == purpose;
+        let is_near = |other: &QueuedReplay<R>| is_mate(other) && near.contains(&other.request.from.0);
         let is_sparse = first.is_sparse;
         let mut together = vec![first];
         if !is_sparse && self.waiting.iter().filter(|other| is_near(other)).count() >= self.together {
@@ -173,8 +173,8 @@ mod tests {
         ReplayRequest { to: Seq(request.from.0 + 1), ..request }
     }
 
-    fn waiting(request: ReplayRequest, is_sparse: bool) -> Waiting<()> {
-        Waiting { since: NOW, request, reply: (), is_sparse }
+    fn waiting(request: ReplayRequest, is_sparse: bool) -> QueuedReplay<()> {
+        QueuedReplay { since: NOW, request, reply: (), is_sparse }
     }
 
     fn queue(at_once: usize, requests: impl IntoIterator<Item = ReplayRequest>) -> Queue<()> {
@@ -183,12 +183,12 @@ mod tests {
         queue
     }
 
-    fn begins<'w>(waiting: impl IntoIterator<Item = &'w Waiting<()>>) -> Vec<u64> {
+    fn begins<'w>(waiting: impl IntoIterator<Item = &'w QueuedReplay<()>>) -> Vec<u64> {
         waiting.into_iter().map(|waiting| waiting.request.from.0).collect()
     }
 
     /// Where the requests begin that are read with one that begins at 10,000.
-    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = Waiting<()>>) -> Vec<u64> {
+    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = QueuedReplay<()>>) -> Vec<u64> {
         let mut queue = queue(4, []);
         queue.waiting.extend(others);
         begins(&queue.with_mates(waiting(request(10_000), first_is_sparse))[1..])
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_repair_finds_room_where_others_do_not_and_takes_it_from_the_last_of_them() {
         let refused = |queue: &mut Queue<()>, request| {
-            queue.push(NOW, request, ()).map(|refused: Waiting<()>| refused.request.from.0)
+            queue.push(NOW, request, ()).map(|refused: QueuedReplay<()>| refused.request.from.0)
         };
         let mut all = queue(4, (0..WAITING as u64 - 1).map(catch_up).chain([request(500)]));
         assert_eq!(refused(&mut all, catch_up(600)), Some(600));

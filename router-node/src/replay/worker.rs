@@ -5,8 +5,8 @@
 //! read was dead-lettered when it was read first; here it is passed over.
 
 use super::found::ReplayedEvent;
-use super::pass::{LONGEST, Outcome, Pass, Proved, cost, is_proved, makes_sense};
-use super::queue::Waiting;
+use super::pass::{LONGEST, Pass, PassOutcome, Proved, cost, is_proved, makes_sense};
+use super::queue::QueuedReplay;
 use super::{ReplaySetup, Request};
 use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
@@ -96,9 +96,9 @@ impl Worker {
         let mut left = Vec::new();
         for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
             match outcome {
-                Outcome::Answered(waiting, parts) => self.answer(&waiting, parts).await,
-                Outcome::Refused(waiting, refusal) => self.turn_down(&waiting, refusal).await,
-                Outcome::Left(waiting) => left.push(waiting),
+                PassOutcome::Answered(waiting, parts) => self.answer(&waiting, parts).await,
+                PassOutcome::Refused(waiting, refusal) => self.turn_down(&waiting, refusal).await,
+                PassOutcome::Left(waiting) => left.push(waiting),
             }
         }
         metrics::REPLAY_SECONDS.record(start.elapsed().as_secs_f64());
@@ -108,7 +108,7 @@ impl Worker {
     /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago proves
     /// nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
     async fn walk_ahead(&self, requests: &[Request]) {
-        let [Waiting { request, .. }] = requests else { return };
+        let [QueuedReplay { request, .. }] = requests else { return };
         if request.from < request.to {
             let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
             let haste = WalkPace::Replay(LONGEST, &self.pace, request.purpose.is_repair());
@@ -278,7 +278,7 @@ impl Worker {
     }
 
     async fn answer(&self, waiting: &Request, parts: Vec<ReplayPart<RoutedEvent>>) {
-        let Waiting { request, reply, .. } = waiting;
+        let QueuedReplay { request, reply, .. } = waiting;
         let most = self.setup.nats.client.max_payload() / 2;
         let most = most.saturating_sub(ENVELOPE).min(CHUNK);
         let (mut messages, mut through, mut removed): (Vec<ReplayPart<Bytes>>, Seq, bool) =

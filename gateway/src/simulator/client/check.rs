@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
+use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
-use tickwire_core::protocol::{Gap, Notice, Range};
+use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
 
 use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::made::filter;
 use super::super::stream::Lost;
-use super::{ClientConnection, SimClient, Taken};
+use super::{ClientConnection, ClientWorld, SimClient, Taken};
 
 /// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
 const READ_MS: i64 = 20;
@@ -21,6 +21,7 @@ impl SimClient {
     pub(in super::super) fn check(
         &self,
         (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
+        may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
         is_told: impl Fn(EpochId, &Gap) -> bool,
     ) {
         let nothing = Taken::default();
@@ -49,7 +50,7 @@ impl SimClient {
             for place in &past.given {
                 let mut log = history[&past.epoch_id].iter().chain(lost.get(&past.epoch_id).into_iter().flatten());
                 let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
-                let may_be = self.was_slow || was_stored;
+                let may_be = self.was_slow || past.waits || was_stored;
                 assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
             }
         }
@@ -91,8 +92,56 @@ impl SimClient {
                 assert!(is_told(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");
             }
         }
-        let losses: u64 = self.notices.iter().map(|notice| notice.dropped + notice.conflated).sum();
-        assert!(losses == 0 || self.was_slow, "{losses} events were dropped of a client that reads: {self:#?}");
+        self.check_losses(history, wants, may_lose);
+    }
+
+    /// What was dropped and conflated must be what is lacking, exactly, and there must be a reason for it.
+    fn check_losses(
+        &self,
+        history: &BTreeMap<EpochId, Vec<StoredEvent>>,
+        wants: impl Fn(u32, &Event) -> bool,
+        may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
+    ) {
+        let mut losses = 0;
+        for notice in self.notices.iter().filter(|notice| notice.dropped + notice.conflated > 0) {
+            losses += notice.dropped + notice.conflated;
+            let code = NoticeCode::ALL.into_iter().find(|code| notice.code == code.as_str());
+            assert!(code.is_some_and(|code| may_lose(self, code)), "there is no reason for {notice:?}: {self:#?}");
+        }
+        // What a client takes up again may be dropped again, or be given.
+        let [promise] = &self.promises[..] else { return };
+        if self.connections > 1 || self.connection.is_none() || !self.pasts.is_empty() || history.len() > 1 {
+            return;
+        }
+        let taken = self.taken.get(&promise.epoch_id);
+        let is_lacking = |stored: &&StoredEvent| {
+            let (at, seq) = (usize::from(stored.partition.0), stored.seq);
+            let is_promised = seq > promise.start[at] && seq <= promise.end[at];
+            let is_already_covered = taken.is_some_and(|taken| taken.is_given_or_in_gap(stored.partition, seq));
+            is_promised && !stored.is_heartbeat && wants(promise.filter, &stored.event) && !is_already_covered
+        };
+        let gateways_without_interest = history[&promise.epoch_id].iter().filter(is_lacking).count() as u64;
+        assert_eq!(gateways_without_interest, losses, "what is lacking is not what was told: {self:#?}");
+    }
+
+    /// What is new comes at once from now on.
+    pub(super) fn serve_from(&mut self, now: Millis) {
+        if let Some(connection) = &mut self.connection {
+            connection.served_since = now;
+        }
+    }
+
+    /// In quiet an event comes soon after it was stored.
+    pub(super) fn check_delay(&self, event: &ReceivedEvent, world: &ClientWorld) {
+        let (Some(most), Some(connection), Some(position)) = (world.delay, &self.connection, &self.position) else {
+            return;
+        };
+        if self.was_slow || self.is_catching_up || self.past.is_some() {
+            return;
+        }
+        let stored = world.stored(position.epoch_id, event.seq).expect("what comes was stored");
+        let took = world.now.since(stored.max(connection.served_since));
+        assert!(took <= most, "{event:?} takes {took} ms: {self:#?}");
     }
 
     /// An outage of the cluster and its end are told in turn.
@@ -122,6 +171,12 @@ impl Taken {
     /// Whether this was given, or told as missing.
     fn knows(&self, partition: Partition, seq: Seq) -> bool {
         self.events.contains(&(partition, seq)) || self.is_told(partition, seq)
+    }
+
+    /// Whether this was given, or lies in a gap.
+    fn is_given_or_in_gap(&self, partition: Partition, seq: Seq) -> bool {
+        let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
+        self.events.contains(&(partition, seq)) || self.gaps.iter().any(in_gap)
     }
 
     /// Whether this was told as missing.

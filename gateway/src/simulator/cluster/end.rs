@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tickwire_core::ids::{EpochId, NodeRef, Seq};
 use tickwire_core::protocol::Gap;
+use tickwire_core::protocol::codes::NoticeCode;
 
 use super::super::client::SimClient;
 use super::super::made::user;
-use super::super::plan::{GIVE_UP_AFTER, REPLAY_RANGE};
-use super::{BEAT, NODES, PARTITIONS, SimCluster};
+use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, REPLAY_RANGE};
+use super::super::stranger::Stranger;
+use super::{BEAT, NODES, PARTITIONS, PAUSE, SimCluster};
 
 /// The numbers of users that no plan names.
 const WITNESSES: u32 = 1_000;
@@ -21,17 +23,17 @@ const COMING: u64 = 15;
 const LEAST_COMING: u32 = 20;
 const MOST_COMING: u32 = 1_000;
 
-/// How long to wait at least, in beats.
-const LEAST_BEATS: u32 = 6;
+/// How long everything that is missing may take to be asked for and to come when all faults have ended, in milliseconds.
+const PATIENCE: u64 = 34 * BEAT;
 
-/// How many beats everything that is missing may take to be asked for and to come, when all faults have ended.
-const PATIENCE: u32 = 30;
+/// How long clients wait to be told how far they are before they ask, where a plan lasts, in milliseconds.
+const LASTING: u64 = 16 * BEAT;
 
 impl SimCluster {
     /// Ends all faults and waits until everything that was stored has had time to arrive.
-    pub(in super::super) fn heal(&mut self, newcomers: bool) {
+    pub(in super::super) fn heal(&mut self, newcomers: bool, lasts: bool) {
         self.network.heal();
-        self.failing = false;
+        (self.failing, self.reading) = (false, 0);
         for number in 0..NODES {
             for node in [number, number + NODES] {
                 let is_down = if node < NODES { self.routers[number].is_down } else { self.gateways[number].is_down };
@@ -63,8 +65,9 @@ impl SimCluster {
             self.clients.push(SimClient::new(user(WITNESSES + gateway as u32)));
             self.clients[witnesses + gateway].subscribe(0);
         }
-        self.pass(4 * BEAT);
-        for beat in 0..PATIENCE {
+        let begun = self.now;
+        let least = if lasts { LASTING } else { 0 };
+        while self.now.since(begun) < PATIENCE {
             for at in 0..self.clients.len() {
                 if self.clients[at].is_wanted && !self.clients[at].is_connected() {
                     let gateway = self.network.random(NODES as u64) as usize;
@@ -74,12 +77,26 @@ impl SimCluster {
             for gateway in 0..NODES {
                 self.connect(witnesses + gateway, gateway);
             }
-            self.pass(BEAT);
-            let is_well = || self.gateways.iter().all(|gateway| gateway.is_ready().is_ok());
-            if beat > LEAST_BEATS && (0..self.clients.len()).all(|at| self.is_served(at)) && is_well() {
+            self.pass(PAUSE);
+            let lasted = self.now.since(begun);
+            if lasted < least {
+                continue;
+            }
+            if self.is_all_served() && self.is_well() && self.is_informed() {
                 break;
             }
+            for at in 0..self.clients.len() {
+                if !self.is_served(at) {
+                    self.clients[at].list();
+                }
+            }
+            self.stir_all();
         }
+    }
+
+    /// Whether all gateways would be sent new clients, and are given all that is stored.
+    pub(super) fn is_well(&self) -> bool {
+        self.gateways.iter().all(|gateway| gateway.is_ready().is_ok() && gateway.edge.open_gaps() == 0)
     }
 
     /// Clients come all the time, each with a wish of its own. What is missing is given all the same.
@@ -98,6 +115,22 @@ impl SimCluster {
             }
             self.pass(COMING);
         }
+    }
+
+    /// Whether a client may have been told that it lost events for this reason.
+    fn may_lose(&self, client: &SimClient, code: NoticeCode) -> bool {
+        // More than may wait for a session comes at once where little may.
+        let has_flood = self.has_burst && self.config.gateway.outbox_bytes < OUTBOX_BYTES;
+        match code {
+            NoticeCode::SlowConsumer => client.was_slow || has_flood,
+            NoticeCode::Throttled => self.has_burst,
+            NoticeCode::Quota => client.quota().is_some(),
+            _ => false,
+        }
+    }
+
+    fn is_all_served(&self) -> bool {
+        (0..self.clients.len()).all(|at| self.is_served(at)) && self.strangers.iter().all(Stranger::is_answered)
     }
 
     /// Whether a client that means to be connected has all that there is.
@@ -123,6 +156,11 @@ impl SimCluster {
         }
     }
 
+    /// Whether all routers know what the gateways want, as new as they were told that it is.
+    fn is_informed(&self) -> bool {
+        self.routers.iter().all(|router| !router.gateways_without_interest().iter().any(|node| self.is_there(node)))
+    }
+
     fn is_there(&self, node: &NodeRef) -> bool {
         self.gateways.iter().any(|gateway| gateway.node == *node)
     }
@@ -130,11 +168,18 @@ impl SimCluster {
     pub(in super::super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.epoch);
-            client.check((&self.history, &self.epochs, &self.lost), |epoch, gap| self.is_beyond_repair(epoch, gap));
+            client.check(
+                (&self.history, &self.epochs, &self.lost),
+                |client, code| self.may_lose(client, code),
+                |epoch, gap| self.is_beyond_repair(epoch, gap),
+            );
             assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
         }
+        for stranger in &self.strangers {
+            assert!(stranger.is_answered(), "not answered: {stranger:#?}");
+        }
         for gateway in &self.gateways {
-            assert_eq!(gateway.is_ready(), Ok(()), "{}", gateway.node);
+            assert_eq!((gateway.is_ready(), gateway.edge.open_gaps()), (Ok(()), 0), "{}", gateway.node);
         }
         for router in &self.routers {
             let gateways_without_interest: Vec<&NodeRef> =

@@ -1,0 +1,233 @@
+//! What a client makes of what it hears: answers put promises in force, events and gaps are kept, and positions move on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use bytes::Bytes;
+use tickwire_core::ids::Seq;
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, ReceivedEvent, ServerError, ServerMessage};
+
+use super::super::trace;
+use super::{AskedPast, AskedSubscription, ClientConnection, ClientWorld, Heard, MAY_CLOSE, Promise, SimClient};
+
+impl SimClient {
+    /// Takes in what has come. Returns whether anything has.
+    pub(super) fn hear(&mut self, world: &ClientWorld) -> bool {
+        let mut has_heard = false;
+        while let Some(connection) = &self.connection {
+            let Some(frame) = connection.line.borrow_mut().hear() else { break };
+            has_heard = true;
+            let frame = Bytes::from(frame);
+            trace::line(|| format!("{} hears {:?}", self.name(), Heard::Frame(frame.clone())));
+            self.heard.push(Heard::Frame(frame.clone()));
+            let messages = ServerMessage::parse(&frame, Encoding::Json).expect("a frame can be read");
+            let is_early = messages.first() == Some(&ServerMessage::Early);
+            for message in messages {
+                self.take(message, is_early, world);
+            }
+        }
+        let closed = self.connection.as_ref().and_then(|connection| connection.line.borrow().closed());
+        if let Some(code) = closed {
+            has_heard = true;
+            trace::line(|| format!("{} is closed with {code}", self.name()));
+            self.heard.push(Heard::Closed(code));
+            // What a client that does nothing wrong may be closed with, which all ask it to come back.
+            assert!(MAY_CLOSE.contains(&code), "closed with {code}: {self:#?}");
+            self.disconnect();
+        }
+        if self.connection.as_ref().is_some_and(|connection| connection.line.borrow().is_over()) {
+            self.disconnect();
+        }
+        has_heard
+    }
+
+    fn take(&mut self, message: ServerMessage, is_early: bool, world: &ClientWorld) {
+        match message {
+            ServerMessage::Welcome(_) => {
+                self.connection.as_mut().expect("it is connected").is_welcome = true;
+                self.begin();
+            }
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
+                let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
+                self.answered(&asked, &list.position, world);
+                self.serve_from(world.now);
+            }
+            ServerMessage::CaughtUp(end) => {
+                self.serve_from(world.now);
+                match self.past.take() {
+                    Some(past) => {
+                        self.pasts.push(past);
+                        self.move_on(&end.position, world, false);
+                    }
+                    None => {
+                        self.is_catching_up = false;
+                        self.move_on(&end.position, world, true);
+                    }
+                }
+            }
+            ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
+            ServerMessage::Event(event) => {
+                self.check_delay(&event, world);
+                self.given(&event, is_early);
+            }
+            ServerMessage::Gap(gap) => {
+                let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
+                // A life of the stream ends there: up to there everything was given or told.
+                let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
+                if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
+                    promise.end[usize::from(gap.p.0)] = gap.from;
+                }
+                self.taken.entry(epoch_id).or_default().gaps.push(gap);
+            }
+            ServerMessage::Notice(notice) => {
+                self.hear_of_upstream(&notice);
+                if let Some(position) = &self.position {
+                    self.taken.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
+                }
+                self.notices.push(notice);
+            }
+            // It comes back later, at some gateway.
+            ServerMessage::Error(error) if self.may_refuse(&error, world) => self.disconnect(),
+            ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
+            ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
+    fn may_refuse(&self, error: &ServerError, world: &ClientWorld) -> bool {
+        let is_resume = |connection: &ClientConnection| {
+            matches!(connection.asked[..], [AskedSubscription::Resume | AskedSubscription::ResumeHere(..), ..])
+        };
+        self.connection.as_ref().is_some_and(is_resume)
+            && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
+    }
+
+    fn answered(&mut self, asked: &AskedSubscription, position: &str, world: &ClientWorld) {
+        match asked {
+            AskedSubscription::Resume => {
+                self.connection.as_mut().expect("it is connected").is_new = false;
+                self.is_catching_up = true;
+                self.move_on(position, world, true);
+            }
+            AskedSubscription::ResumeHere(filter, from) => {
+                // What came while it was on its way comes again, in order.
+                let taken = self.taken.get(&from.epoch_id).into_iter().flat_map(|taken| &taken.events);
+                self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
+                self.order.clear();
+                let (filter, epoch_id, start) = (*filter, from.epoch_id, from.seqs.clone());
+                self.promises.push(Promise { filter, epoch_id, end: start.clone(), start });
+                (self.is_promised, self.is_catching_up) = (true, true);
+                self.move_on(position, world, true);
+            }
+            AskedSubscription::Subscribe(filter, since) => {
+                self.move_on(position, world, false);
+                self.leave_past();
+                let at = self.position.clone().expect("an answer has a position");
+                // Where something waits for the client, its position lies further back than what is new begins.
+                let (was_slow, is_new) = self.connection.as_ref().map_or((false, true), |at| (at.was_slow, at.is_new));
+                let may_wait = self.is_catching_up || self.past.is_some() || was_slow || world.has_burst;
+                let waits = may_wait && !is_new;
+                let (epoch_id, end) = (at.epoch_id, at.seqs);
+                let start = if waits { world.ends(epoch_id) } else { end.clone() };
+                // Whoever does not go on where it was may be at a gateway that lags.
+                if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
+                    let given = self.taken.get(&epoch_id).into_iter().flat_map(|taken| &taken.events);
+                    self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
+                }
+                let past = since.map(|since| AskedPast {
+                    filter: *filter,
+                    since,
+                    epoch_id,
+                    end: end.clone(),
+                    most: start.clone(),
+                    waits,
+                    given: BTreeSet::new(),
+                    order: BTreeMap::new(),
+                    is_wanted: true,
+                });
+                self.past = past.or(self.past.take());
+                self.promises.push(Promise { filter: *filter, epoch_id, start, end });
+                self.is_promised = true;
+            }
+            AskedSubscription::List => self.move_on(position, world, self.is_catching_up),
+            AskedSubscription::Unsubscribe => {
+                self.move_on(position, world, false);
+                self.leave_past();
+                self.is_promised = false;
+            }
+        }
+    }
+
+    /// The subscription whose past is on its way has ended.
+    fn leave_past(&mut self) {
+        self.past.iter_mut().for_each(|past| past.is_wanted = false);
+    }
+
+    /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
+    fn move_on(&mut self, position: &str, world: &ClientWorld, goes_on: bool) {
+        let position = Position::from_str(position).expect("a position can be read");
+        self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
+        if let Some(past) = self.past.as_mut().filter(|past| past.epoch_id != position.epoch_id) {
+            // Of that only what the new life keeps can come.
+            let kept = world.epochs[&position.epoch_id].common_through(past.epoch_id).unwrap_or_default();
+            past.most.iter_mut().for_each(|most| *most = kept.min(*most));
+        }
+        let promise = self.promises.last().filter(|_| self.is_promised);
+        if let Some(promise) = promise {
+            if promise.epoch_id == position.epoch_id {
+                let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
+                assert!(!moves_back, "a position moves back to {position}: {self:#?}");
+            } else {
+                let epoch = world.epochs[&position.epoch_id];
+                // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
+                let kept = epoch.common_through(promise.epoch_id).filter(|_| goes_on);
+                // A position that is held back for what was given up lies before where the promise begins.
+                let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
+                let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
+                let start: Vec<Seq> = reached.map(begin).collect();
+                let (filter, end) = (promise.filter, start.clone());
+                self.promises.push(Promise { filter, epoch_id: position.epoch_id, start, end });
+                self.seen.clear();
+                self.early.clear();
+                // Who was at a gateway that had not come to this life yet is given it from its beginning, once more.
+                let taken = self.taken.get(&position.epoch_id);
+                self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
+                self.order.clear();
+            }
+        }
+        if let Some(promise) = self.promises.last_mut().filter(|_| self.is_promised) {
+            promise.end.clone_from(&position.seqs);
+        }
+        self.position = Some(position);
+    }
+
+    fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
+        let place = (event.p, event.seq);
+        let epoch_id = self.position.as_ref().expect("events come behind an answer").epoch_id;
+        let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
+        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
+        // What is before a subscription is given beside all else, and once.
+        let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.most[usize::from(event.p.0)]);
+        if let Some(past) = past.filter(|past| !past.given.contains(&place)) {
+            past.given.insert(place);
+            self.early.insert(place);
+            let before = past.order.insert(lane, event.seq);
+            assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+            return;
+        }
+        let is_new = self.taken.entry(epoch_id).or_default().events.insert(place);
+        let comes_again = self.may_come_again.remove(&place);
+        assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
+        if is_early {
+            self.early.insert(place);
+        } else {
+            let seen = self.seen.entry(event.p).or_insert(event.seq);
+            *seen = event.seq.max(*seen);
+        }
+        let before = self.order.insert(lane, event.seq);
+        assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+    }
+}

@@ -1,0 +1,43 @@
+//! What producers and the owners of partitions store in the stream.
+
+use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
+use tickwire_core::ids::{Confidence, Partition};
+
+use super::super::made::{blank, symbol, user};
+use super::{PARTITIONS, SimCluster};
+
+impl SimCluster {
+    fn store(&mut self, partition: u16, event: Event) {
+        self.keep(partition, event, (false, false));
+    }
+
+    pub(super) fn publish(&mut self, number: u8, tenths: u8) {
+        let confidence = Confidence::new(f64::from(tenths) / 10.0);
+        let event = Event {
+            symbol: Some(symbol(number)),
+            tier: Some(if tenths.is_multiple_of(2) { Tier::Daily } else { Tier::Intraday }),
+            priority: Priority::from_confidence(confidence),
+            confidence,
+            ..blank(Kind::Pattern, Audience::Public)
+        };
+        self.store(u16::from(number) % PARTITIONS, event);
+    }
+
+    pub(super) fn address(&mut self, number: u8) {
+        self.store(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
+    }
+
+    /// A message that is no event.
+    pub(super) fn garble(&mut self, number: u8) {
+        let event = blank(Kind::Other("garbled".into()), Audience::Public);
+        self.keep(u16::from(number) % PARTITIONS, event, (false, true));
+    }
+
+    pub(super) fn tick(&mut self) {
+        for partition in 0..PARTITIONS {
+            if self.routers.iter().any(|router| router.runs() && router.holds(Partition(partition))) {
+                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
+            }
+        }
+    }
+}

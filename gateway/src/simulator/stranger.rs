@@ -1,0 +1,247 @@
+//! Clients that do what the protocol does not allow. Each of their frames is answered with the code of docs/protocol.md, or
+//! ends the connection with it; and nobody else notices.
+
+mod frames;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use tickwire_core::ids::{EpochId, Millis, Seq, UserId};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
+use tickwire_core::protocol::position::Position;
+use tickwire_core::protocol::{Encoding, Id, ServerError, ServerMessage};
+
+use super::client::MAY_CLOSE;
+use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::gateway::identity;
+use super::made::user;
+use super::socket::{Line, SocketOutput};
+use super::trace;
+use frames::{Frame, OK};
+
+pub(super) use frames::KINDS;
+
+/// The numbers of users that are strangers.
+const STRANGERS: u32 = 500;
+
+/// What only a faulty client sends; `gateway.max_malformed` of it a minute.
+const MALFORMED: [ErrorCode; 4] =
+    [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
+
+/// With so many frames unanswered a stranger says no more.
+const UNANSWERED: usize = 200;
+
+/// How a stranger's limits are configured.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    malformed: u64,
+    rate: u64,
+    burst: u64,
+    subscriptions: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Stranger {
+    user: UserId,
+    connection: Option<Connection>,
+    position: Position,
+}
+
+#[derive(Debug)]
+struct Connection {
+    gateway: usize,
+    line: Line,
+    since: Millis,
+    /// The frames with an id that are not answered, and with which codes they may be.
+    asked: BTreeMap<u64, &'static [u16]>,
+    /// The errors that frames without an id get, in order.
+    unnamed: Vec<u16>,
+    last_id: u64,
+    answered: u64,
+    malformed: u64,
+    subscriptions: usize,
+    /// The code that a breach of WebSocket is closed with.
+    breach: Option<u16>,
+}
+
+impl Connection {
+    fn say(&mut self, said: SocketOutput) {
+        self.line.borrow_mut().say(said);
+    }
+
+    /// Takes an error. It is one that the frame may get.
+    fn refused(&mut self, now: Millis, limits: Limits, error: &ServerError) {
+        self.answered(now, limits);
+        match &error.id {
+            Some(Id::Number(id)) => {
+                let id = id.as_u64().expect("ids are counted");
+                let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
+                assert!(codes.contains(&error.code), "{codes:?} was due: {error:?}: {self:#?}");
+            }
+            other => {
+                assert!(other.is_none() && !self.unnamed.is_empty(), "nothing asked for {error:?}: {self:#?}");
+                assert_eq!(self.unnamed.remove(0), error.code, "{error:?}: {self:#?}");
+            }
+        }
+        self.malformed += u64::from(MALFORMED.iter().any(|code| code.code() == error.code));
+        // The frame that is one too many is answered as well.
+        let most = limits.malformed + 1 + now.since(self.since) * limits.malformed / 60_000;
+        assert!(self.malformed <= most, "{} malformed frames, and not closed: {self:#?}", self.malformed);
+    }
+
+    fn granted(&mut self, now: Millis, limits: Limits, id: Option<&Id>) {
+        let Some(Id::Number(id)) = id else { return };
+        let id = id.as_u64().expect("ids are counted");
+        let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
+        assert!(codes.contains(&OK), "{codes:?} was due: {self:#?}");
+        self.answered(now, limits);
+    }
+
+    /// It is answered no faster than commands are read.
+    fn answered(&mut self, now: Millis, limits: Limits) {
+        self.answered += 1;
+        let most = limits.burst + 1 + now.since(self.since) * limits.rate / 1_000;
+        assert!(self.answered <= most, "more answers than commands may be read: {self:#?}");
+    }
+
+    /// Whether it may be closed with this.
+    fn may_close(&self, limits: Limits, code: u16) -> bool {
+        let is_malformed = code == CloseCode::TooManyBadFrames.code() && self.malformed > limits.malformed;
+        is_malformed || self.breach == Some(code) || MAY_CLOSE.contains(&code)
+    }
+}
+
+impl Stranger {
+    fn new(number: u32) -> Self {
+        let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(0); usize::from(PARTITIONS)] };
+        Self { user: user(STRANGERS + number), connection: None, position }
+    }
+
+    /// Says something that it should not.
+    fn say(&mut self, kind: u8) {
+        let Some(connection) = &mut self.connection else { return };
+        if connection.asked.len() >= UNANSWERED || connection.breach.is_some() {
+            return;
+        }
+        connection.last_id += 1;
+        let id = connection.last_id;
+        let frame = frames::frame(kind, id, &self.position, connection.subscriptions > 0);
+        trace::line(|| format!("{} at gateway {} says {frame:?}", self.user, connection.gateway));
+        match frame {
+            Frame::Named { text, codes } => {
+                connection.asked.insert(id, codes);
+                connection.say(SocketOutput::Frame(text.into()));
+            }
+            Frame::Unnamed(said, code) => {
+                connection.unnamed.push(code);
+                connection.say(said);
+            }
+            Frame::Breach(code) => {
+                connection.breach = Some(code.code());
+                connection.say(SocketOutput::Breach(code));
+            }
+            Frame::Leave => self.leave(),
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.line.borrow_mut().cut();
+        }
+    }
+
+    /// That gateway is no more.
+    pub(super) fn lose(&mut self, gateway: usize) {
+        if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
+            self.leave();
+        }
+    }
+
+    /// Whether all that it has said is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        let is_answered = |connection: &Connection| {
+            connection.asked.is_empty() && connection.unnamed.is_empty() && connection.breach.is_none()
+        };
+        self.connection.as_ref().is_none_or(is_answered)
+    }
+
+    /// Takes in what has come. Returns at which gateway, if anything has.
+    fn hear(&mut self, now: Millis, limits: Limits) -> Option<usize> {
+        let mut heard = None;
+        while let Some(connection) = &mut self.connection {
+            let Some(frame) = connection.line.borrow_mut().hear() else { break };
+            heard = Some(connection.gateway);
+            trace::line(|| format!("{} hears {}", self.user, String::from_utf8_lossy(&frame)));
+            for message in ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read") {
+                match message {
+                    ServerMessage::Error(error) => connection.refused(now, limits, &error),
+                    ServerMessage::Pong(pong) => connection.granted(now, limits, pong.id.as_ref()),
+                    ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
+                        connection.granted(now, limits, list.id.as_ref());
+                        connection.subscriptions = list.subscriptions.len();
+                        assert!(connection.subscriptions <= limits.subscriptions, "too many: {connection:#?}");
+                        self.position = Position::from_str(&list.position).expect("a position can be read");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let connection = self.connection.as_ref()?;
+        let (closed, is_over) = (connection.line.borrow().closed(), connection.line.borrow().is_over());
+        if let Some(code) = closed {
+            assert!(connection.may_close(limits, code), "closed with {code}: {self:#?}");
+            heard = Some(connection.gateway);
+        }
+        if closed.is_some() || is_over {
+            assert!(closed.is_some() || connection.breach.is_none(), "a breach is not named: {self:#?}");
+            self.leave();
+        }
+        heard
+    }
+}
+
+impl SimCluster {
+    /// A stranger says something so many times. It connects first, if it is not connected.
+    pub(super) fn strange(&mut self, number: u8, gateway: usize, kind: u8, times: u8) {
+        let at = usize::from(number);
+        while self.strangers.len() <= at {
+            self.strangers.push(Stranger::new(self.strangers.len() as u32));
+        }
+        let (now, stranger) = (self.now, &mut self.strangers[at]);
+        if stranger.connection.is_none() && !self.gateways[gateway].is_down {
+            let line = Line::default();
+            self.gateways[gateway].arrive(now, identity(&stranger.user), &line);
+            stranger.connection = Some(Connection {
+                gateway,
+                line: Rc::clone(&line),
+                since: now,
+                asked: BTreeMap::new(),
+                unnamed: Vec::new(),
+                last_id: 0,
+                answered: 0,
+                malformed: 0,
+                subscriptions: 0,
+                breach: None,
+            });
+        }
+        (0..frames::times(kind, times)).for_each(|_| stranger.say(kind));
+    }
+
+    /// Strangers take in what has come.
+    pub(super) fn hear_strangers(&mut self) {
+        let config = &self.config.gateway;
+        let limits = Limits {
+            malformed: config.max_malformed.into(),
+            rate: config.command_rate.into(),
+            burst: config.command_burst.into(),
+            subscriptions: config.max_subscriptions,
+        };
+        for stranger in &mut self.strangers {
+            if let Some(gateway) = stranger.hear(self.now, limits).filter(|gateway| *gateway < NODES) {
+                self.gateways[gateway].due = AT_ONCE;
+            }
+        }
+    }
+}
