@@ -41,7 +41,7 @@ sim: ## Run each simulator test RUNS times (40000), from SEED
 
 sim-trace: ## Print a trace of a simulator plan that has failed (PLAN, the file that the failure names)
 	TICKWIRE_SIM_PLAN=$(abspath $(PLAN)) \
-	$(CARGO) test --workspace --locked --lib -- --ignored --nocapture simulator::what_happens_in_a_plan
+	$(CARGO) test --workspace --locked --lib -- --ignored --nocapture simulator::trace_of_a_plan
 
 foreign: tools foreign-tools ## Run all third-party suites, clients and faults, and print their results
 	@rm -rf target/foreign

@@ -16,9 +16,10 @@ use tickwire_core::ids::{NameError, UserId};
 use tickwire_core::protocol::codes::CloseCode;
 use tickwire_node::config::{AuthConfig, AuthMode};
 
-use crate::shard::USUAL_WEIGHT;
-
 pub(crate) use term::{TermDue, TokenTerm};
+
+/// The weight of a session whose token has no weight.
+pub(crate) const USUAL_WEIGHT: u8 = 1;
 
 /// How many characters of a claim an error repeats.
 const SHOWN: usize = 40;

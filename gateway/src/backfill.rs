@@ -9,6 +9,5 @@
 
 pub(crate) mod bisection;
 pub(crate) mod cohorts;
-pub(crate) mod ranges;
 pub(crate) mod request;
 pub(crate) mod seek;

@@ -23,11 +23,13 @@ use tracing::debug;
 
 use crate::auth::{AuthError, Authenticator, Credentials, Identity};
 use crate::byte_queue::Sender;
-use crate::http::MAX_UNNAMED_BYTES;
 use crate::messages::ToShard;
 use crate::metrics;
 use crate::new_session::{NewSession, shard_of};
 use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd, TcpSocket};
+
+/// The largest message of an unauthenticated client, in bytes.
+pub(crate) const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
 /// How long a client may take to read its refusal.
 const GOODBYE: Duration = Duration::from_secs(2);

@@ -45,7 +45,7 @@ use crate::auth::{AuthError, Credentials, Identity};
 use crate::handshake::admission::{Admission, Caller};
 use crate::handshake::capacity::Capacity;
 
-use crate::handshake::Handshake;
+use crate::handshake::{Handshake, MAX_UNNAMED_BYTES};
 use crate::metrics;
 use crate::socket::{MessageReader, ReadRate, TcpSocket};
 
@@ -67,9 +67,6 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
 /// How many characters of an origin a refusal repeats.
 const SHOWN_ORIGIN: usize = 80;
-
-/// The largest message of an unauthenticated client, in bytes.
-pub(crate) const MAX_UNNAMED_BYTES: usize = 16 * 1024;
 
 /// What the routes need.
 #[derive(Debug)]

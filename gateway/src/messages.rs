@@ -11,10 +11,9 @@ use std::sync::Arc;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Partition, Seq, UserId};
+use tickwire_core::ids::{EpochId, Partition, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 
-use crate::backfill::ranges::BackfillRanges;
 use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
 use crate::new_session::NewSession;
@@ -52,6 +51,17 @@ fn weight(step: &CoverageEvent<Arc<Delivery>>) -> usize {
         CoverageEvent::Adopt { .. } | CoverageEvent::Gap { .. } | CoverageEvent::Reset { .. } => 0,
     };
     size_of_val(step) + events
+}
+
+/// What the backfill of a session lacks: the range `(from, to]` of each partition.
+#[derive(Debug)]
+pub(crate) struct BackfillRanges {
+    /// The epoch that the sequences belong to.
+    pub(crate) epoch_id: EpochId,
+    pub(crate) from: Vec<Seq>,
+    pub(crate) to: Vec<Seq>,
+    pub(crate) user: UserId,
+    pub(crate) filters: Vec<Arc<Filter>>,
 }
 
 /// A chunk of a backfill, for the sessions of a cohort.

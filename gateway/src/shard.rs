@@ -80,9 +80,6 @@ const ATTENTION_SLOT_MS: u64 = 20;
 /// The burst of a user's backfill rate: the longest range times this.
 const PAST_BURST: u64 = 2;
 
-/// The weight of a session whose token has no weight.
-pub(crate) const USUAL_WEIGHT: u8 = 1;
-
 /// What every shard of a gateway gets at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardConfig {

@@ -36,7 +36,7 @@ const SEED: u64 = 26;
 
 /// Runs per test; there are four tests, so that cores share them.
 fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3_000)
 }
 
 fn run(plan: &Plan) {
@@ -77,14 +77,14 @@ fn simulate(chaos: plan::Chaos, runs: u32) {
 /// Not a test: it shows what happens in a plan that has failed.
 #[test]
 #[ignore = "`make sim-trace PLAN=FILE` runs it"]
-fn what_happens_in_a_plan() {
+fn trace_of_a_plan() {
     let path = std::env::var_os("TICKWIRE_SIM_PLAN").expect("TICKWIRE_SIM_PLAN names the plan's file");
     trace::show();
     run(&trace::read(path.as_ref()));
 }
 
 #[test]
-fn a_plan_that_was_kept_is_the_same_when_it_is_read() {
+fn stored_plan_is_read_back_unchanged() {
     let actions = vec![
         Action::Pass(7),
         Action::LookBack { session: 255, filter: 7, ago: 7_999, in_seconds: true },
@@ -140,7 +140,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
 
 /// A session goes on at a gateway that is not as far as it is, when another life of the stream begins.
 #[test]
-fn no_position_moves_back_when_another_life_begins_at_a_gateway_that_lags() {
+fn position_does_not_move_back_when_a_lagging_gateway_begins_a_new_epoch() {
     for seed in [3, 8, 10, 16] {
         let actions = vec![
             Action::Connect { gateway: 1, user: 2, filter: 0 },
@@ -161,7 +161,7 @@ fn no_position_moves_back_when_another_life_begins_at_a_gateway_that_lags() {
 /// An event waits for a client that takes nothing when another life of the stream begins, in which its sequence may mean
 /// another one.
 #[test]
-fn what_waits_for_a_slow_client_when_another_life_begins_does_not_come_in_that() {
+fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     for tens in [0, 4, 12] {
         let actions = vec![
             Action::Connect { gateway: 1, user: 2, filter: 0 },
@@ -180,7 +180,7 @@ fn what_waits_for_a_slow_client_when_another_life_begins_does_not_come_in_that()
 
 /// An event is new, and waits behind the past of a session; then another life of the stream begins that keeps it.
 #[test]
-fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
+fn events_behind_a_backfill_are_delivered_once_when_a_new_epoch_begins() {
     let mut actions =
         vec![Action::Pass(1_000), Action::Connect { gateway: 1, user: 2, filter: 4 }, Action::Pass(6_071)];
     actions.extend([1, 1, 1].map(Action::Pass));
@@ -196,7 +196,7 @@ fn what_waits_behind_the_past_when_another_life_begins_comes_once() {
 
 /// A session has given up all that it wanted while the past was on its way, and another life of the stream begins.
 #[test]
-fn whoever_has_unsubscribed_catches_up_in_the_next_life_all_the_same() {
+fn session_without_subscriptions_finishes_its_backfill_in_the_next_epoch() {
     let look_back = Action::LookBack { session: 0, filter: 1, ago: 0, in_seconds: false };
     let past = [look_back, Action::Resume { session: 0, gateway: 0 }];
     for past in past {
@@ -214,7 +214,7 @@ fn whoever_has_unsubscribed_catches_up_in_the_next_life_all_the_same() {
 
 /// The stream has lost its end, a session is on its way back from before that, and its connection breaks again.
 #[test]
-fn what_another_life_keeps_comes_though_the_connection_breaks_before_it_has() {
+fn kept_events_arrive_after_a_break_at_the_begin_of_an_epoch() {
     for pass in [0, 20, 30, 40, 50] {
         let actions = vec![
             Action::Connect { gateway: 0, user: 0, filter: 7 },
@@ -236,7 +236,7 @@ fn what_another_life_keeps_comes_though_the_connection_breaks_before_it_has() {
 
 /// A session asks for the last second while its gateway is away from NATS, and is confirmed much later.
 #[test]
-fn a_length_of_time_counts_from_when_the_past_is_asked_for() {
+fn since_a_duration_counts_from_the_request() {
     let actions = vec![
         Action::Connect { gateway: 0, user: 0, filter: 0 },
         Action::Pass(3_000),
@@ -252,7 +252,7 @@ fn a_length_of_time_counts_from_when_the_past_is_asked_for() {
 
 /// Consumers are late, and retention removes what they have not delivered.
 #[test]
-fn what_retention_has_taken_from_a_late_consumer_is_told() {
+fn gap_is_notified_when_retention_passes_a_late_consumer() {
     let late = (0..3).map(|router| Action::Disturb { router, fault: Fault::Late(2_100) });
     let mut actions = vec![Action::Connect { gateway: 0, user: 0, filter: 0 }, Action::Pass(300)];
     actions.extend(late);
@@ -270,7 +270,7 @@ fn what_retention_has_taken_from_a_late_consumer_is_told() {
 
 /// Several messages come at once, and one of them is lost on its way.
 #[test]
-fn what_came_before_a_lost_message_is_given() {
+fn events_before_a_missed_delivery_are_delivered() {
     let mut actions = vec![Action::Connect { gateway: 0, user: 0, filter: 0 }, Action::Pass(300)];
     for router in 0..3 {
         actions.push(Action::Disturb { router, fault: Fault::Late(500) });

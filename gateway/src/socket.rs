@@ -22,12 +22,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
 
+/// How many unsent bytes of a connection the kernel may hold. Without a bound it accepts megabytes, and a ping behind
+/// them reaches a client on a slow link minutes later.
+pub(crate) const KERNEL_BYTES: u32 = 64 * 1024;
+
 pub(crate) use crate::socket::read_budget::{ReadBudget, ReadRate};
 pub(crate) use reader::MessageReader;
 #[cfg(test)]
 pub(crate) use reader::pieces::frame;
-
-use crate::shard::pulse::KERNEL_BYTES;
 
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;

@@ -1,7 +1,19 @@
-//! Whether the connections are up.
+//! Whether the connections are up, and how long to wait before the next attempt if not.
 
+use rand::Rng;
 use std::sync::Arc;
+use std::time::Duration;
+use tickwire_core::backoff::Backoff;
 use tokio::sync::watch;
+
+/// The pauses between attempts to connect, before chance shortens them.
+pub(crate) const BACKOFF: Backoff = Backoff { first: 20, most: 4_000 };
+
+/// The pause after this attempt, minus up to a half, so that many nodes do not reconnect at the same moment.
+pub(crate) fn backoff(attempt: usize) -> Duration {
+    let attempt = u32::try_from(attempt.max(1)).unwrap_or(u32::MAX);
+    Duration::from_millis(BACKOFF.after(attempt)).mul_f64(rand::rng().random_range(0.5..=1.0))
+}
 
 /// The state of both connections. Clones share it.
 #[derive(Debug, Clone)]

@@ -24,8 +24,9 @@ pub use crate::link::subscriber::LinkSubscriber;
 pub use message::{NatsMessage, Status};
 
 use crate::config::NatsConfig;
+use crate::connection_health::ConnectionHealth;
 use crate::names;
-use crate::nats::{ConnectionHealth, NatsError};
+use crate::nats_error::NatsError;
 use crate::shutdown::panic_text;
 use dial::Dialer;
 use futures_util::FutureExt;

@@ -6,7 +6,7 @@
 //! client reconnects by itself, forever, with jittered backoff. A denied publish or subscribe shows only as an event of
 //! the connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
-pub(crate) use crate::connection_health::ConnectionHealth;
+use crate::connection_health::{ConnectionHealth, backoff};
 pub use crate::nats_error::NatsError;
 
 use crate::config::NatsConfig;
@@ -18,9 +18,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use futures_util::StreamExt;
-use rand::Rng;
 use std::time::Duration;
-use tickwire_core::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -33,9 +31,6 @@ const LAST_TRY: Duration = Duration::from_millis(300);
 
 /// How often a silent server gets a `PING`. After the third without an answer the client reconnects.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The pauses between attempts, before jitter shortens them.
-pub(crate) const BACKOFF: Backoff = Backoff { first: 20, most: 4_000 };
 
 /// How long the client may take to report an earlier refusal after the server has answered.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
@@ -214,12 +209,6 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         debug!(attempt, reason, "NATS not reachable yet");
         sleep(backoff(attempt).min(left)).await;
     }
-}
-
-/// The pause after this attempt, minus up to a half, so that many nodes do not reconnect at the same moment.
-pub(crate) fn backoff(attempt: usize) -> Duration {
-    let attempt = u32::try_from(attempt.max(1)).unwrap_or(u32::MAX);
-    Duration::from_millis(BACKOFF.after(attempt)).mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 /// Logs, counts and passes on an event of the connection.

@@ -40,6 +40,15 @@ impl Checkpoint {
     }
 }
 
+/// How far a source was read and published, and the last message of that range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceProgress {
+    /// Everything up to this sequence.
+    pub checkpoint: Seq,
+    /// The last message that was read; `None` if none was.
+    pub mark: Option<Mark>,
+}
+
 /// A lease that is not ours, as it was last read.
 #[derive(Debug)]
 pub(crate) struct SeenLease {

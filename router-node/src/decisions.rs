@@ -11,7 +11,7 @@ pub use crate::intake::driver::silence;
 pub use crate::intake::{Content, Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
-pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, SourceProgress, WriteOutcome};
+pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, WriteOutcome};
 pub use crate::reader::delivery::ConsumerDelivery;
 pub use crate::reader::range::{Proof, Span};
 pub use crate::reader::{MessageHeaders, StreamMessage};

@@ -18,10 +18,10 @@ mod sources;
 pub use flush::LONGEST_WINDOW;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::SourceProgress;
 use crate::dispatch::RoutedEvent;
 use crate::intake::IntakeReport;
 use crate::interest::InterestMessage;
-use crate::ownership::SourceProgress;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use routing::Routing;

@@ -113,7 +113,7 @@ enum Doing {
     /// The stream is looked at.
     Looking(LookReason),
     /// The last message that was read is looked for, before the source is read; or before one message is, from the leader.
-    FindingLast { replicas: usize, is_rescue: bool },
+    FindingLast { is_rescue: bool },
     /// Messages are waited for.
     Reading,
     /// One message is read from the leader.
@@ -213,8 +213,10 @@ impl Intake {
     }
 
     /// Waits for messages of the consumer, which was made where it should be.
-    fn begin(&mut self, replicas: usize) {
-        self.late |= replicas > 1;
+    fn begin(&mut self) {
+        // A message may have been damaged before this consumer could read it, even if nothing is pending now: the first
+        // chunk is always checked.
+        self.late = true;
         // After more than one failure only a message proves that it can be read, where ticks are sure to come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(IntakeEvent::Flowing);

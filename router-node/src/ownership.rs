@@ -22,9 +22,9 @@ mod share;
 mod simulator;
 pub(crate) mod status;
 
-pub use placement::{PlacementTiming, SourceProgress, WriteOutcome};
+pub use placement::{PlacementTiming, WriteOutcome};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SourceProgress};
 use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::metrics;
 use crate::source::{Source, Tenure};

@@ -183,7 +183,7 @@ mod tests {
     use tickwire_core::ids::{NodeId, Nonce};
 
     #[test]
-    fn answers_go_to_where_the_gateway_listens_and_nowhere_else() {
+    fn answers_are_sent_only_to_the_subject_of_the_gateway() {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
         let nonce = gateway.nonce.to_string();
         assert!(is_gateways(&gateway, &names::replayed("g", &nonce, 7)));

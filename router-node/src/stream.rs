@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_stored_after_a_loss_is_not_taken_for_what_was_there_before() {
+    async fn messages_stored_after_a_loss_are_not_taken_for_the_lost_ones() {
         assert_eq!(before(4, vec![mark(2, 20)], vec![]).await, None);
         assert_eq!(before(5, vec![mark(5, 50)], vec![mark(2, 20)]).await, Some(Seq(3)));
         // Another reader has come upon the fourth since, and it stands there.

@@ -148,8 +148,8 @@ async fn the_logs_say_which_router_owned_a_partition() {
         let over = over.unwrap_or_else(|| panic!("{owned} is never over"));
         assert_eq!(
             (&over["reason"], over["from"].to_string()),
-            (&json!("released"), owned["floor"].as_str().unwrap().to_owned())
+            (&json!("released"), owned["checkpoint"].as_str().unwrap().to_owned())
         );
-        assert!(over["upto"].as_u64() >= over["from"].as_u64(), "{over}");
+        assert!(over["through"].as_u64() >= over["from"].as_u64(), "{over}");
     }
 }

@@ -7,7 +7,7 @@ use tickwire_core::ids::UserId;
 use tickwire_node::config::AuthConfig;
 
 use super::{AuthError, Identity, shown};
-use crate::shard::USUAL_WEIGHT;
+use crate::auth::USUAL_WEIGHT;
 
 /// Reads the claims of a token whose signature was verified.
 pub(crate) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConfig) -> Result<Identity, AuthError> {

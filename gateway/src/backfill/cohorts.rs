@@ -16,10 +16,13 @@ use tickwire_core::interest::Interest;
 use tickwire_core::placement::ViewId;
 use tickwire_core::replay::ReplayAnswer;
 
-use crate::backfill::ranges::{BackfillRanges, CohortKey};
 use crate::delivery::Delivery;
-use crate::edge::replay::is_carried;
+use crate::limits::backfill_slots::CohortKey;
+use crate::messages::BackfillRanges;
 use crate::messages::{SessionId, SharedCoverageEvents};
+
+/// The most entries of an interest that a request contains. A larger interest is named by its revision.
+pub(crate) const CARRIED_ENTRIES: usize = 64;
 
 /// How long a cohort waits for further sessions before it begins, in milliseconds.
 const GATHER_MS: u64 = 50;
@@ -311,6 +314,11 @@ impl RunningCohort {
 /// Whether a cohort of this key may begin.
 fn is_free(running: &BTreeMap<u64, RunningCohort>, key: CohortKey) -> bool {
     running.len() < RUNNING && running.values().all(|other| other.key != key || other.is_blocked())
+}
+
+/// Whether an interest has few enough entries for a request to contain it.
+pub(crate) fn is_carried(interest: &Interest) -> bool {
+    interest.wants.len() <= CARRIED_ENTRIES && interest.strays.len() <= CARRIED_ENTRIES
 }
 
 #[cfg(test)]

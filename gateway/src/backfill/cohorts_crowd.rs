@@ -630,7 +630,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn sessions_that_catch_up_get_all_of_it_once_or_are_told(
+    fn backfilled_sessions_get_every_event_once_or_a_gap(
         partitions in 2..=usize::from(PARTITIONS),
         before in prop::collection::vec(stored(), 1..80),
         load in prop::collection::vec(happens(), 1..40),
@@ -646,7 +646,7 @@ proptest! {
     }
 
     #[test]
-    fn a_crowd_costs_what_one_costs(
+    fn cohort_costs_as_much_as_one_session(
         partitions in 1..=usize::from(PARTITIONS),
         before in prop::collection::vec(stored(), 1..80),
         comes in comes(),

@@ -11,11 +11,11 @@ use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, Id};
 
-use crate::backfill::ranges::CohortKey;
 use crate::delivery::Delivery;
+use crate::limits::backfill_slots::CohortKey;
 use crate::outbox::{Outbox, OutboxLimits};
 
-pub(crate) use crate::limits::backfill_slots::{BackfillSlot, BackfillSlots};
+use crate::limits::backfill_slots::BackfillSlot;
 
 /// How often dropped new events become part of the backfill. After that they are dropped with a notice, as for any
 /// session that reads too slowly.

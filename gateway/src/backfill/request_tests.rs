@@ -1,5 +1,6 @@
 //! The rules of a backfill, one by one.
 
+use crate::limits::backfill_slots::BackfillSlots;
 use tickwire_core::event::Event;
 use tickwire_core::ids::Symbol;
 use tickwire_testkit::blank_event;

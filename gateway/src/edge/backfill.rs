@@ -10,7 +10,7 @@ use tickwire_core::replay::Purpose;
 
 use super::Edge;
 use crate::backfill::cohorts::CohortProgress;
-use crate::backfill::ranges::BackfillRanges;
+use crate::messages::BackfillRanges;
 use crate::messages::{BackfillChunk, FromEdge, SessionId};
 use crate::metrics;
 

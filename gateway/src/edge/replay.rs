@@ -15,12 +15,9 @@ use tickwire_node::names;
 use tracing::{debug, info, warn};
 
 use super::{Edge, Outgoing, refused};
-use crate::backfill::cohorts::Cohorts;
+use crate::backfill::cohorts::{CARRIED_ENTRIES, Cohorts, is_carried};
 use crate::delivery::Delivery;
 use crate::metrics;
-
-/// The most entries of an interest that a request contains. A larger interest is named by its revision.
-pub(super) const CARRIED_ENTRIES: usize = 64;
 
 /// The largest interest that a request contains, in bytes.
 const CARRIED_BYTES: usize = 32 * 1024;
@@ -117,11 +114,6 @@ pub(crate) fn request(
         purpose,
     };
     wire::encode(&request).inspect_err(refused).ok()
-}
-
-/// Whether an interest has few enough entries for a request to contain it.
-pub(crate) fn is_carried(interest: &Interest) -> bool {
-    interest.wants.len() <= CARRIED_ENTRIES && interest.strays.len() <= CARRIED_ENTRIES
 }
 
 /// Logs and counts coverage events that lose something.

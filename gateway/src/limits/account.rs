@@ -4,7 +4,7 @@
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::SubscriptionName;
 
-use crate::backfill::request::BackfillSlots;
+use crate::limits::backfill_slots::BackfillSlots;
 use crate::limits::budget::Budget;
 use crate::limits::sliding::{PerHour, PerSecond};
 

@@ -15,9 +15,9 @@ use tickwire_node::clock::millis;
 
 use super::Shard;
 use super::gaps::gap;
-use crate::backfill::ranges::BackfillRanges;
 use crate::backfill::request::{Backfill, BackfillAction, BackfillTarget};
 use crate::delivery::Delivery;
+use crate::messages::BackfillRanges;
 use crate::messages::{BackfillChunk, ToEdge};
 use crate::metrics;
 use crate::outbox::{Outbox, OutboxLimits};

@@ -11,8 +11,9 @@ use tickwire_core::protocol::{Goaway, Heartbeat, ServerFrame, Welcome};
 use tickwire_node::clock::millis;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Shard;
 use super::flush::worded;
-use super::{Shard, USUAL_WEIGHT};
+use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Identity, TokenTerm};
 use crate::limits::budget::Budget;
 use crate::messages::ToEdge;

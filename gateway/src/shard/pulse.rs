@@ -8,14 +8,11 @@
 //! After a process was suspended or overloaded, clients seem silent although their answers wait to be read. So no
 //! client is given up at the first check: what has arrived is read before the second one.
 
+use crate::socket::KERNEL_BYTES;
 use tickwire_core::ids::Millis;
 
 /// A client that does not answer a ping for this many heartbeats is given up.
 const SILENT_HEARTBEATS: u64 = 3;
-
-/// How many unsent bytes of a connection the kernel may hold. Without a bound it accepts megabytes, and a ping behind
-/// them reaches a client on a slow link minutes later.
-pub(crate) const KERNEL_BYTES: u32 = 64 * 1024;
 
 /// How many bytes may be before a ping: in the kernels on both sides, and on the network.
 const BEFORE_PING: u64 = 4 * KERNEL_BYTES as u64;

@@ -20,7 +20,8 @@ use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_testkit::blank_event;
 use tokio::sync::Semaphore;
 
-use super::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
+use super::{Clocks, Shard, ShardConfig};
+use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;

@@ -6,7 +6,8 @@ use tickwire_core::protocol::codes::{CloseCode, ErrorCode, NoticeCode};
 use tickwire_core::protocol::{Authenticated, Heartbeat, Id, Notice, ServerError, ServerFrame, Token};
 use tickwire_node::clock::millis;
 
-use super::{Shard, USUAL_WEIGHT};
+use super::Shard;
+use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Credentials, Identity, TermDue};
 use crate::metrics;
 use crate::socket::Socket;

@@ -20,13 +20,14 @@ use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
 use super::socket::{Line, Wire};
+use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
 use crate::edge::{Edge, NatsConnection, Outgoing, SEARCH_DEADLINE};
 use crate::messages::{ToEdge, ToShard};
 use crate::new_session::shard_of;
-use crate::shard::{Clocks, Shard, ShardConfig, USUAL_WEIGHT};
+use crate::shard::{Clocks, Shard, ShardConfig};
 use crate::socket::Ready;
 
 /// As the drivers do.

@@ -194,7 +194,11 @@ impl SimCluster {
     /// The servers of NATS start again: consumers are gone, and routers connect again.
     fn restart_servers(&mut self) {
         self.stream.starts += 1;
-        self.routers.iter_mut().for_each(|router| router.was_away = true);
+        for router in &mut self.routers {
+            router.was_away = true;
+            // What it reads after that, it reads of the stream as it is now.
+            router.whole.doubt();
+        }
     }
 
     /// The stream was deleted and made anew, and counts on behind `last`.

@@ -9,11 +9,12 @@
 use super::{Announcement, Beat, MembershipError};
 use crate::clock::{Clock, millis};
 use crate::config::MembershipConfig;
+use crate::connection_health::BACKOFF;
 use crate::lease::{Lease, LeaseError, Leases, Observed};
 use crate::link::LinkSubscriber;
 use crate::metrics;
 use crate::names;
-use crate::nats::{BACKOFF, Nats};
+use crate::nats::Nats;
 use crate::view::{BeatError, Roster};
 use std::future::ready;
 use std::sync::Arc;

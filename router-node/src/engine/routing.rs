@@ -5,6 +5,7 @@
 //! event and [`InterestTable::matching`], in [`Routing::route`].
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::SourceProgress;
 use crate::decode::Readable;
 use crate::dispatch::RoutedEvent;
 use crate::engine::flush::Flush;
@@ -12,7 +13,6 @@ use crate::engine::sources::Sources;
 use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
-use crate::ownership::SourceProgress;
 use crate::source::{Source, Tenure};
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;

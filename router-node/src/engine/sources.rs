@@ -2,7 +2,7 @@
 
 use super::SourceCheckpoints;
 use crate::checkpoint::Checkpoint;
-use crate::ownership::SourceProgress;
+use crate::checkpoint::SourceProgress;
 use crate::source::{Source, Tenure};
 use std::collections::BTreeMap;
 use tickwire_core::ids::Seq;

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_new_consumer_reads_is_late_until_nothing_is_left() {
+    fn new_consumer_is_late_until_nothing_is_pending() {
         let mut lateness = Lateness::default();
         for (at, pending, is_late) in [(0, 2, true), (10, 1, true), (20, 0, true), (30, 0, false), (40, 1_000, false)] {
             lateness.take(Millis(at), pending);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_own_clock_and_what_is_left_tell_that_something_waited() {
+    fn lateness_follows_the_local_clock_and_the_pending_count() {
         let mut lateness = Lateness::default();
         lateness.is_current(Millis(0));
         lateness.take(Millis(1_000), 0);

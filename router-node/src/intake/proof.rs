@@ -98,33 +98,32 @@ impl Intake {
 
     /// Makes sure that the last message that was read is there still, and not another in its place.
     fn find_last(&mut self, facts: StreamFacts, is_rescue: bool) {
-        let replicas = facts.replicas;
         match self.mark {
-            Some(mark) => self.ask(Doing::FindingLast { replicas, is_rescue }, IntakeOutput::FindLast(facts, mark)),
-            None => self.go_in(replicas, is_rescue),
+            Some(mark) => self.ask(Doing::FindingLast { is_rescue }, IntakeOutput::FindLast(facts, mark)),
+            None => self.go_in(is_rescue),
         }
     }
 
     /// Whether the stream has the last message that was read; `None` if it was removed.
     pub fn found_last(&mut self, found: Result<Option<bool>, String>) {
-        let Doing::FindingLast { replicas, is_rescue } = replace(&mut self.doing, Doing::Idle) else { return };
+        let Doing::FindingLast { is_rescue } = replace(&mut self.doing, Doing::Idle) else { return };
         match (found, self.mark) {
             (Ok(Some(false)), Some(mark)) => {
                 let (checkpoint, epoch_id, mark) = (mark.seq, self.epoch_id, Some(mark));
                 self.tell(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark }));
                 self.fail(is_rescue, &IntakeTrouble::Lost);
             }
-            (Ok(_), _) => self.go_in(replicas, is_rescue),
+            (Ok(_), _) => self.go_in(is_rescue),
             (Err(reason), _) => self.fail(is_rescue, &IntakeTrouble::Failed(reason)),
         }
     }
 
     /// The stream is the one that was read.
-    fn go_in(&mut self, replicas: usize, is_rescue: bool) {
+    fn go_in(&mut self, is_rescue: bool) {
         if is_rescue {
             self.ask(Doing::Rescuing, IntakeOutput::Rescue(self.reading.last));
         } else {
-            self.begin(replicas);
+            self.begin();
         }
     }
 

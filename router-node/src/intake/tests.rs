@@ -62,7 +62,7 @@ fn current() -> Intake {
 }
 
 #[test]
-fn what_is_not_late_is_told_at_once_and_what_is_missed_is_read_again() {
+fn current_events_are_reported_at_once_and_missed_ones_read_again() {
     let mut intake = current();
     intake.take(Millis(10), None, heartbeats(0, &[(13, 3), (15, 4)]));
     assert_eq!(wanted(&mut intake), [through(15), "Read".to_owned()]);
@@ -75,7 +75,7 @@ fn what_is_not_late_is_told_at_once_and_what_is_missed_is_read_again() {
 }
 
 #[test]
-fn what_was_late_is_told_behind_what_retention_has_removed_and_what_is_missing() {
+fn late_events_are_reported_after_removed_and_missing_ranges() {
     let mut intake = current();
     intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));
     assert_eq!(wanted(&mut intake), ["Look"]);
@@ -87,7 +87,7 @@ fn what_was_late_is_told_behind_what_retention_has_removed_and_what_is_missing()
 }
 
 #[test]
-fn what_was_late_is_compared_with_what_the_leader_has() {
+fn late_events_are_compared_with_the_leader() {
     for (next, is_whole) in [(12, true), (11, false)] {
         let mut intake = reading(3);
         intake.take(Millis(0), None, heartbeats(0, &[(12, 1)]));
@@ -112,7 +112,7 @@ fn what_was_late_is_compared_with_what_the_leader_has() {
 }
 
 #[test]
-fn what_was_read_last_is_looked_for_before_more_is_read() {
+fn last_message_is_verified_before_reading_continues() {
     let mut intake = current();
     intake.reconnected();
     assert_eq!(wanted(&mut intake).len(), 3);
@@ -129,7 +129,7 @@ fn what_was_read_last_is_looked_for_before_more_is_read() {
 }
 
 #[test]
-fn dead_letters_are_stored_before_anything_behind_them_is_told() {
+fn dead_letters_are_stored_before_later_events_are_reported() {
     let mut intake = current();
     let delivery = ConsumerDelivery { seq: Seq(13), number: 3, stored: Timestamp(13), pending: 0 };
     let dead_letter = || {
@@ -150,7 +150,7 @@ fn dead_letters_are_stored_before_anything_behind_them_is_told() {
 }
 
 #[test]
-fn what_consumers_fail_at_is_read_from_the_leader_and_then_there_is_another_consumer() {
+fn message_that_consumers_fail_at_is_read_from_the_leader() {
     let mut intake = current();
     for attempt in 1..FAILURES {
         intake.ended(&IntakeTrouble::Failed("full".to_owned()));
@@ -171,4 +171,22 @@ fn what_consumers_fail_at_is_read_from_the_leader_and_then_there_is_another_cons
     assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
     intake.walked(Err("late".to_owned()));
     assert_eq!(wanted(&mut intake), ["Tell(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
+}
+
+#[test]
+fn first_message_of_a_new_consumer_is_checked_although_nothing_was_pending() {
+    let mut intake = current();
+    intake.reconnected();
+    wanted(&mut intake);
+    intake.paused();
+    wanted(&mut intake);
+    intake.opened(opened(0, "a"));
+    wanted(&mut intake);
+    intake.saw(sight(1, 1));
+    wanted(&mut intake);
+    intake.found_last(Ok(Some(true)));
+    wanted(&mut intake);
+    // The server says that nothing is pending; a message may have been damaged before the consumer was there.
+    intake.take(Millis(10), Some(Millis(9)), heartbeats(0, &[(14, 1)]));
+    assert_eq!(wanted(&mut intake), ["Look"]);
 }

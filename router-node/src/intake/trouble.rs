@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_consumer_is_made_at_once_and_further_ones_after_pauses() {
+    fn second_consumer_is_created_at_once_and_further_ones_after_pauses() {
         let millis: Vec<u128> = (0..9).map(|attempts| backoff(attempts).as_millis()).collect();
         assert_eq!(millis, [0, 0, 50, 100, 200, 400, 800, 1600, 2000]);
     }

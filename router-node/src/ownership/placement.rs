@@ -15,29 +15,20 @@
 mod lease_state;
 
 use super::share::Shares;
-use crate::checkpoint::{Checkpoint, Mark, SeenLease};
+use crate::checkpoint::{Checkpoint, SeenLease, SourceProgress};
 use crate::ownership::placement::lease_state::{KvOperation, LeaseHold, LeaseState, OwnedLease, TenureStart};
 use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tickwire_core::ids::{EpochId, Millis, NodeRef, Partition, Seq};
+use tickwire_core::ids::{EpochId, Millis, NodeRef, Partition};
 use tickwire_core::placement::View;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::LeaseRead;
 
 /// How long a draining router waits for a view that gives its partitions to others, before it gives them back anyway.
 const HAND_OVER_PATIENCE: u64 = 1_000;
-
-/// How far a source was read and published, and the last message of that range.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SourceProgress {
-    /// Everything up to this sequence.
-    pub checkpoint: Seq,
-    /// The last message that was read; `None` if none was.
-    pub mark: Option<Mark>,
-}
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]

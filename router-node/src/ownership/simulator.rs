@@ -5,8 +5,9 @@
 //!
 //! `TICKWIRE_SIM_RUNS` sets the number of seeds.
 
-use super::placement::{Placement, PlacementAction, PlacementTiming, SourceProgress, WriteOutcome};
+use super::placement::{Placement, PlacementAction, PlacementTiming, WriteOutcome};
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::SourceProgress;
 use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
 use rand::rngs::StdRng;

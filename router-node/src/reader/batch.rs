@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_begins_with_the_known_message_and_ends_with_the_last_is_whole() {
+    fn batch_from_the_known_message_to_the_last_is_complete() {
         let mut batch = DirectBatch::after(BatchScope::Partition, Seq(7));
         assert_eq!((batch.begin(), batch.take(&got(7, Some(0))).unwrap()), (7, BatchItem::Known));
         assert_eq!(batch.take(&got(12, Some(7))).unwrap(), BatchItem::Next);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_begins_behind_the_known_message_proves_nothing_by_itself() {
+    fn copy_without_the_known_message_proves_nothing() {
         for (of, first) in [(BatchScope::Partition, 12), (BatchScope::Stream, 9)] {
             let mut batch = DirectBatch::after(of, Seq(7));
             assert_eq!(batch.take(&got(first, Some(0))).unwrap(), BatchItem::Next);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_whole_stream_every_sequence_that_is_missing_shows() {
+    fn every_missing_sequence_of_the_stream_is_found() {
         let mut batch = DirectBatch::after(BatchScope::Stream, Seq(7));
         assert_eq!((batch.begin(), batch.take(&got(8, Some(0))).unwrap()), (8, BatchItem::Next));
         assert_eq!(batch.take(&got(9, Some(8))).unwrap(), BatchItem::Next);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_lost_on_its_way_shows() {
+    fn message_lost_in_transit_is_detected() {
         for of in [BatchScope::Partition, BatchScope::Stream] {
             let mut first_lost = DirectBatch::after(of, Seq(7));
             assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Missed)));
@@ -175,7 +175,7 @@ mod tests {
         /// Servers that have removed more than the leader, remove more while they answer, or have damaged disks: what is
         /// read is what the leader has.
         #[test]
-        fn what_is_read_of_skewed_copies_is_what_the_leader_has(
+        fn reading_from_skewed_copies_equals_the_leader(
             mut copies in proptest::collection::vec(copy(), 1..4),
             leader in 1..=END,
             from in 0..END,

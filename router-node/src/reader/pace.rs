@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn all_together_keep_to_the_rate_and_hardly_anything_is_saved_up() {
+    async fn concurrent_replays_share_the_rate_without_bursts() {
         let pace = ReplayPace::new(1_000);
         let start = Instant::now();
         tokio::join!(pace.wait(100, false), pace.wait(200, false), pace.wait(300, false));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_short_waits_keep_to_the_rate_as_well() {
+    async fn short_waits_keep_the_rate() {
         let pace = ReplayPace::new(50_000);
         let start = Instant::now();
         for _ in 0..5_000 {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_first_waits_for_no_others_but_they_for_it() {
+    async fn first_replay_is_not_delayed_by_later_ones() {
         let pace = ReplayPace::new(1_000);
         let start = Instant::now();
         let others = async {

@@ -387,7 +387,7 @@ mod tests {
     use tickwire_core::ids::EpochId;
 
     #[test]
-    fn what_was_read_of_one_copy_is_proved_by_no_other() {
+    fn proof_holds_only_for_the_server_that_was_read() {
         let sight = |replicas: usize, leader: Option<&str>| {
             let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
             StreamView { facts, leader: leader.map(str::to_owned) }

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_near_is_read_together_and_what_a_pass_found_nothing_for_alone() {
+    fn near_requests_share_a_pass_and_sparse_ones_are_read_alone() {
         let near = || (0..TOGETHER as u64).map(|number| waiting(request(10_000 + number), false));
         let expected: Vec<u64> = (0..TOGETHER as u64).map(|number| 10_000 + number).collect();
         assert_eq!(mates(false, near()), expected);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_finds_room_where_others_do_not_and_takes_it_from_the_last_of_them() {
+    fn repair_takes_the_place_of_the_last_backfill_in_a_full_queue() {
         let refused = |queue: &mut Queue<()>, request| {
             queue.push(NOW, request, ()).map(|refused: QueuedReplay<()>| refused.request.from.0)
         };
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_is_begun_first_and_has_a_place_that_others_do_not_take() {
+    fn repairs_begin_first_and_have_a_reserved_place() {
         let due = |queue: &mut Queue<()>| queue.begin(NOW).map(|due| begins(&due.requests));
         let mut all = queue(4, [catch_up(1), catch_up(2), request(3)].map(short));
         all.running = 4;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_range_waits_for_others_and_what_has_waited_too_long_is_refused() {
+    fn long_ranges_wait_for_company_and_stale_requests_are_refused() {
         let mut queue = queue(4, [request(1)]);
         assert!(queue.begin(NOW.plus(GATHER - 1)).is_none() && queue.is_gathering());
         let due = queue.begin(NOW.plus(GATHER)).unwrap();

@@ -66,7 +66,8 @@ impl SimCluster {
             self.clients[witnesses + gateway].subscribe(0);
         }
         let begun = self.now;
-        let least = if lasts { LASTING } else { 0 };
+        // Nodes need some seconds to detect that the stream has lost its tail.
+        let least = if lasts || self.stream.agreed.is_some() { LASTING } else { 0 };
         while self.now.since(begun) < PATIENCE {
             for at in 0..self.clients.len() {
                 if self.clients[at].is_wanted && !self.clients[at].is_connected() {
