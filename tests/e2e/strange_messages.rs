@@ -36,7 +36,7 @@ impl RawPublisher {
     fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(&[bytes, b"PING\r\n"].concat()).unwrap();
         let (mut answer, mut some) = (Vec::new(), [0; 4096]);
-        while !answer.ends_with(b"PONG\r\n") {
+        while !answer.windows(6).any(|line| line == b"PONG\r\n") {
             let count = self.0.read(&mut some).unwrap();
             assert!(count > 0, "the server closed the connection: {}", answer.escape_ascii());
             answer.extend_from_slice(&some[..count]);
