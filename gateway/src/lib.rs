@@ -6,17 +6,15 @@
 //! * `messages` defines what the edge and the shards send each other, through queues that count bytes (`byte_queue`);
 //! * `shard` delivers: [`index`] finds the sessions, [`outbox`] holds what waits to be sent, [`limits`] counts what a
 //!   user may receive and request, and `socket` writes;
-//! * [`backfill`] plans the replays for sessions that resume or ask for the past with `since`;
-//! * `http` upgrades a connection, and `handshake` authenticates it and passes it to its shard. `shard/commands.rs`
-//!   answers the client's requests;
-//! * `stats` describes the metrics.
-//!
-//! `metrics` declares the metrics.
+//! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
+//! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
+//!   `new_session`. `shard/commands.rs` answers the client's requests;
+//! * `metrics` declares the metrics, and `stats` adds up what shards count.
 //!
 //! Code that decides is pure and public, so that benches can measure it. The clock is passed in.
 
-pub(crate) mod auth;
-pub mod backfill;
+mod auth;
+mod backfill;
 mod byte_queue;
 pub mod delivery;
 mod edge;
@@ -26,7 +24,7 @@ pub mod index;
 pub mod limits;
 mod messages;
 mod metrics;
-pub(crate) mod new_session;
+mod new_session;
 pub mod outbox;
 mod record;
 mod shard;

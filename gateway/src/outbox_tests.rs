@@ -185,12 +185,12 @@ fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
         let load = slow.outbox.push(Millis(now), &event(seq, priority, seq as u8, 900), 1, WINDOW, JSON, &limits);
         (load == OutboxLoad::Heavy).then(|| slow.outbox.shed_load(Millis(now), JSON, &limits, &mut dropped))
     };
-    let mut shed_bytes = 0;
+    let mut times_shed = 0;
     for seq in 1..=40 {
         let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
-        shed_bytes += u32::from(push(&mut slow, seq, priority, 0) == Some(ShedResult::Relieved));
+        times_shed += u32::from(push(&mut slow, seq, priority, 0) == Some(ShedResult::Relieved));
     }
-    assert!(shed_bytes > 0 && slow.outbox.bytes() <= limits.bytes);
+    assert!(times_shed > 0 && slow.outbox.bytes() <= limits.bytes);
     assert!(
         slow.outbox.lanes.iter().all(|waiting| waiting.delivery.event.priority == Priority::High),
         "low events are dropped first"

@@ -12,10 +12,8 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, Id};
 
 use crate::delivery::Delivery;
-use crate::limits::backfill_slots::CohortKey;
+use crate::limits::backfill_slots::{BackfillSlot, CohortKey};
 use crate::outbox::{Outbox, OutboxLimits};
-
-use crate::limits::backfill_slots::BackfillSlot;
 
 /// How often dropped new events become part of the backfill. After that they are dropped with a notice, as for any
 /// session that reads too slowly.

@@ -245,8 +245,8 @@ mod tests {
         }
         let long = ["x".repeat(5_000), "y".repeat(5_000)].join(",");
         let headers = HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&long).unwrap())]);
-        let headers_out = format!("{:?}", choose_encoding(&headers).unwrap_err());
-        assert!(headers_out.len() < 400, "{headers_out}");
+        let refusal = format!("{:?}", choose_encoding(&headers).unwrap_err());
+        assert!(refusal.len() < 400, "{refusal}");
     }
 
     #[test]
