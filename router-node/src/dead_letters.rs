@@ -99,7 +99,7 @@ fn compose(epoch_id: EpochId, refusal: &Undecodable, message: &StreamMessage, mo
     let mut headers = HeaderMap::new();
     let mut kept = 0;
     // The headers of a block are copied up to the first that cannot be read.
-    for (name, value) in message.as_stored().headers.headers().map_while(Result::ok) {
+    for (name, value) in message.headers.block().headers().map_while(Result::ok) {
         // Headers with this prefix are commands to the server, and were meant for the first publish only.
         if name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("Nats-")) {
             continue;

@@ -3,12 +3,12 @@
 
 pub use crate::checkpoint::{Checkpoint, Mark};
 pub use crate::dead_letters::DeadLetter;
-pub use crate::decode::{Decoded, Readable};
+pub use crate::decode::{Content, Decoded, Readable};
 pub use crate::dispatch::RoutedEvent;
 pub use crate::dispatch::pack::{batches, pack};
 pub use crate::engine::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 pub use crate::intake::driver::silence;
-pub use crate::intake::{Content, Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
+pub use crate::intake::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, WriteOutcome};

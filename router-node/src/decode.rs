@@ -4,17 +4,13 @@
 //! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
 //! work is spread over the cores; for replayed events only when a gateway wants them.
 
-pub(crate) mod headers;
-
 use crate::dead_letters::DeadLetter;
-use crate::intake::Content;
 use crate::reader::StreamMessage;
 use bytes::Bytes;
-use headers::HeaderBlock;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tickwire_core::event::decode::{RawMessage, Reason, Undecodable, decode};
-use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::event::{Event, Kinds};
 use tickwire_core::ids::Seq;
 use tickwire_node::names::{StoredSubject, parse_stored};
 use tickwire_node::shutdown::panic_text;
@@ -39,20 +35,8 @@ pub enum Decoded<W> {
     Tick,
 }
 
-/// A message as it is stored in the stream.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct UndecodedMessage<'m> {
-    /// The subject that it is stored under.
-    pub(crate) subject: &'m [u8],
-    /// Its headers.
-    pub(crate) headers: HeaderBlock<'m>,
-    /// Its payload.
-    pub(crate) payload: &'m [u8],
-    /// Its sequence.
-    pub(crate) seq: Seq,
-    /// When the stream stored it.
-    pub(crate) stored: Timestamp,
-}
+/// What a message of the live path holds: an event, a partition heartbeat, or what is to be a dead letter.
+pub type Content = Result<Decoded<Bytes>, Box<DeadLetter>>;
 
 /// Reads messages of one stream.
 #[derive(Debug)]
@@ -71,7 +55,7 @@ impl Decoder {
 
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
-        catch_panic(|| match self.decode_stored(&message.as_stored())? {
+        catch_panic(|| match self.decode_stored(message)? {
             Decoded::Tick => Ok(Decoded::Tick),
             Decoded::Event(mut event, ()) => {
                 let wire = to_wire(&event)?;
@@ -84,11 +68,12 @@ impl Decoder {
 
     /// Reads one message. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
-        catch_panic(|| self.decode_stored(&message.as_stored()))
+        catch_panic(|| self.decode_stored(message))
     }
 
-    fn decode_stored(&self, message: &UndecodedMessage<'_>) -> Result<Decoded<()>, Undecodable> {
-        let UndecodedMessage { subject, headers, payload, seq, stored } = *message;
+    fn decode_stored(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
+        let StreamMessage { seq, stored, subject, headers, payload } = message;
+        let headers = headers.block();
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
             StoredSubject::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
@@ -104,8 +89,8 @@ impl Decoder {
             msg_id: found.msg_id,
             payload,
             stream: &self.stream,
-            seq,
-            stored,
+            seq: *seq,
+            stored: *stored,
         };
         decode(&raw, &self.kinds).map(|event| Decoded::Event(Box::new(event), ()))
     }
@@ -157,6 +142,7 @@ fn not_a_heartbeat() -> Undecodable {
 mod tests {
     use super::*;
     use crate::reader::MessageHeaders;
+    use tickwire_core::event::Timestamp;
 
     fn held(subject: &[u8], headers: &[u8]) -> StreamMessage {
         StreamMessage {

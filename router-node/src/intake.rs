@@ -36,11 +36,11 @@ mod output;
 mod proof;
 mod trouble;
 
-pub use output::{Content, IntakeOutput, Opened};
+pub use output::{IntakeOutput, Opened};
 pub use trouble::IntakeTrouble;
 
 use crate::checkpoint::{Checkpoint, Mark};
-use crate::decode::Readable;
+use crate::decode::{Content, Readable};
 use crate::metrics;
 use crate::reader::delivery::ConsumerDelivery;
 use crate::source::{Source, Tenure};

@@ -4,26 +4,28 @@
 //! Files stand in the order of an event's way:
 //!
 //! ```text
-//! source     what can be owned and read: a partition, or what is in none
-//! ownership  the ring says who should own it, its lease who does
-//! stream     the life of the stream, and where it begins
-//! reader     how the stream is read, whatever it holds
-//! intake     reads all of it
-//! decode     from a message to an event              letters   what cannot be read is stored with its reason
-//!   (rules)    decide who gets the event beside those who ask for it
-//!   (enrich)   adds to it
-//! interest   what gateways say that they want
-//! engine     match, batch, checkpoint
-//! dispatch   sections into messages, to the gateways
-//! replay     reads again what a gateway has missed
-//!   queue      which requests are read next, and together
-//!   pass       how much is read, and what may be said of it
-//!   walk       looks for what the stream has lost
-//! ticks      a small message per partition now and then, which takes the same way
+//! source        what can be owned and read: a partition, or what is in none
+//! checkpoint    how far a source was read, as its lease holds it
+//! stream        the epoch of the stream, and where it begins and ends
+//! ownership     the ring says who should own a source, its lease who does
+//! reader        how the stream is read, whatever it holds
+//! intake        reads all of a source
+//!   walk        looks for what the stream has lost
+//! decode        from a message to an event
+//! dead_letters  what cannot be read is stored with its reason
+//!   (rules)     decide who gets the event beside those who ask for it
+//!   (enrich)    adds to it
+//! interest      what gateways say that they want
+//! engine        match, batch, checkpoint
+//! dispatch      sections into messages, to the gateways
+//! replay        reads again what a gateway has missed
+//!   queue       which requests are read next, and together
+//!   pass        how much is read, and what may be said of it
+//! heartbeats    a small message per partition now and then, which takes the same way
 //! ```
 //!
-//! `metrics` declares what all of them count. What NATS does not store is watched by `tickwire_node::storage::watch`,
-//! which is started here.
+//! `metrics` declares what all of them count, and `decisions` is all of this without I/O, for the simulator. What NATS
+//! does not store is watched by `tickwire_node::storage::watch`, which is started here.
 
 pub(crate) mod checkpoint;
 mod dead_letters;

@@ -1,10 +1,13 @@
 //! How the stream is read, live and again: messages with any bytes, and all of them.
 //!
 //! ```text
-//! pull      a consumer, over our own connection: many messages, cheap
-//! delivery  the metadata of a message that a consumer delivered
-//! placed    a consumer on the server that leads the stream
-//! leader    one message at a time, from the server that leads the stream, in a form that holds any bytes
+//! pull       a consumer, over our own connection: many messages, cheap
+//! delivery   the metadata of a message that a consumer delivered
+//! on_leader  a consumer on the server that leads the stream
+//! leader     one message at a time, from the server that leads the stream, in a form that holds any bytes
+//! range      a range of the stream again: batches of messages (batch), and what proves that it is all of them
+//! pace       how fast, so that live reading goes first
+//! headers    the headers of a message, or why they are refused
 //! ```
 //!
 //! A consumer and a direct get read the copy of any server. Each server removes old messages by itself, and its disk
@@ -13,6 +16,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod delivery;
+pub(crate) mod headers;
 pub(crate) mod leader;
 pub(crate) mod on_leader;
 pub(crate) mod pace;
@@ -20,11 +24,9 @@ pub(crate) mod pull;
 pub(crate) mod range;
 
 use bytes::Bytes;
+use headers::HeaderBlock;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
-
-use crate::decode::UndecodedMessage;
-use crate::decode::headers::HeaderBlock;
 
 /// A message as it is stored in the stream.
 #[derive(Debug, Clone)]
@@ -52,15 +54,13 @@ pub enum MessageHeaders {
     Cut(Bytes),
 }
 
-impl StreamMessage {
-    /// The form for the decoder.
-    pub(crate) fn as_stored(&self) -> UndecodedMessage<'_> {
-        let Self { seq, stored, subject, headers, payload } = self;
-        let headers = match headers {
-            MessageHeaders::None => HeaderBlock::default(),
-            MessageHeaders::Whole(block) => HeaderBlock::whole(block),
-            MessageHeaders::Cut(block) => HeaderBlock::cut(block),
-        };
-        UndecodedMessage { subject, headers, payload, seq: *seq, stored: *stored }
+impl MessageHeaders {
+    /// The form for a parser, alike on every way of reading a message.
+    pub(crate) fn block(&self) -> HeaderBlock<'_> {
+        match self {
+            Self::None => HeaderBlock::default(),
+            Self::Whole(block) => HeaderBlock::whole(block),
+            Self::Cut(block) => HeaderBlock::cut(block),
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! What was read of a chunk of messages. Pure.
 
-use super::{COMPARED, Content};
+use super::COMPARED;
 use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
-use crate::decode::{Decoded, Readable};
+use crate::decode::{Content, Decoded, Readable};
 use crate::metrics;
 use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::event::Timestamp;

@@ -1,8 +1,8 @@
 //! Does what an intake wants done, one thing after the other, over NATS.
 
-use super::{Content, Intake, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
+use super::{Intake, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 use crate::dead_letters;
-use crate::decode::Decoder;
+use crate::decode::{Content, Decoder};
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
 use crate::source::Tenure;

@@ -5,14 +5,9 @@ use super::Intake;
 use super::IntakeEvent;
 use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
-use crate::decode::Decoded;
 use crate::stream::StreamFacts;
-use bytes::Bytes;
 use std::time::Duration;
 use tickwire_core::ids::Seq;
-
-/// What a message holds: an event, a tick, or what is to be a dead letter.
-pub type Content = Result<Decoded<Bytes>, Box<DeadLetter>>;
 
 /// A consumer that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,9 +22,9 @@ pub(crate) struct HeaderBlock<'m> {
 
 /// The headers that the decoder uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct EventHeaders<'m> {
-    pub(super) content_type: Option<&'m str>,
-    pub(super) msg_id: Option<&'m str>,
+pub(crate) struct EventHeaders<'m> {
+    pub(crate) content_type: Option<&'m str>,
+    pub(crate) msg_id: Option<&'m str>,
 }
 
 impl<'m> HeaderBlock<'m> {
@@ -39,7 +39,7 @@ impl<'m> HeaderBlock<'m> {
     }
 
     /// Whether there are no headers.
-    pub(super) fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self.lines.is_empty()
     }
 
@@ -51,7 +51,7 @@ impl<'m> HeaderBlock<'m> {
         version.into_iter().filter_map(Result::err).map(Err).chain(HeaderIter(lines))
     }
 
-    pub(super) fn read(self) -> Result<EventHeaders<'m>, Undecodable> {
+    pub(crate) fn read(self) -> Result<EventHeaders<'m>, Undecodable> {
         let mut found = EventHeaders::default();
         for header in self.headers() {
             let (name, value) = header?;
