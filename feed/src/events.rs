@@ -73,9 +73,10 @@ pub struct Feed<'a> {
     market: Market,
 }
 
-impl<'a> Feed<'a> {
-    pub(crate) fn over(tape: &'a Tape) -> Self {
-        Self { tape, next: 0, symbols: BTreeMap::new(), market: Market::default() }
+impl Tape {
+    /// Walks all bars once, with new detectors.
+    pub fn feed(&self) -> Feed<'_> {
+        Feed { tape: self, next: 0, symbols: BTreeMap::new(), market: Market::default() }
     }
 }
 

@@ -7,7 +7,6 @@ use thiserror::Error;
 
 use crate::bars::{BarTime, Row};
 use crate::detect::Inputs;
-use crate::events::Feed;
 use crate::parse::{BarsError, parse};
 
 /// A file of real prices that is part of the binary.
@@ -99,11 +98,6 @@ impl Tape {
     /// Whether there are no bars, because no files were given.
     pub fn is_empty(&self) -> bool {
         self.instants.is_empty()
-    }
-
-    /// Walks all bars once, with new detectors.
-    pub fn feed(&self) -> Feed<'_> {
-        Feed::over(self)
     }
 }
 
