@@ -14,22 +14,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ClientConfig;
-use crate::dial::{self, Dial, Tcp};
+use crate::connect::connect;
+use crate::dial::{Dial, Tcp};
 use crate::error::ClientError;
 use crate::message::Message;
 use crate::owner::ClientOwner;
-use crate::requests::{GrantedAnswer, ReplySender};
+use crate::requests::{Command, GrantedAnswer};
 use crate::target::Target;
 
 /// How many requests may wait for the owner task, besides those that the server has not answered yet.
 const COMMANDS: usize = 16;
-
-/// A request on its way to the owner task.
-#[derive(Debug)]
-pub(crate) struct Command {
-    pub(crate) frame: ClientFrame,
-    pub(crate) reply: ReplySender,
-}
 
 /// A handle to a connection. Clones share it.
 #[derive(Clone, Debug)]
@@ -77,13 +71,13 @@ impl Client {
         let targets = Target::all(&config)?;
         let mut last = ClientError::Ended;
         for (index, target) in targets.iter().enumerate() {
-            match dial::connect(&dialler, target, &config).await {
+            match connect(&dialler, target, &config).await {
                 Ok(link) => {
                     let (commands, command_receiver) = mpsc::channel(COMMANDS);
-                    let (messages_out, receiver) = mpsc::channel(config.buffer);
+                    let (messages, receiver) = mpsc::channel(config.buffer);
                     let stop = CancellationToken::new();
                     let client = Self { commands, stop: stop.clone(), request_timeout: config.request_timeout };
-                    let owner = ClientOwner::new(dialler, config, (targets, index), command_receiver, messages_out);
+                    let owner = ClientOwner::new(dialler, config, (targets, index), command_receiver, messages);
                     tokio::spawn(owner.run(link, stop));
                     return Ok((client, Messages { receiver }));
                 }

@@ -1,12 +1,11 @@
 //! The configuration of a client. Every wait of a client has its limit here.
 
-use std::fmt;
 use std::time::Duration;
 
 use tickwire_core::protocol::Encoding;
 
 use crate::backoff::ReconnectDelays;
-use crate::token::TokenProvider;
+use crate::credentials::Credentials;
 
 /// Addresses, credentials and limits of a client.
 #[derive(Clone, Debug)]
@@ -57,32 +56,6 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(10),
             idle_timeout: None,
             buffer: 256,
-        }
-    }
-}
-
-/// The credentials of a client.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// A token, sent as `Authorization: Bearer`. Once it has expired the client ends.
-    Token(String),
-    /// A provider of tokens, which are sent in the same way. It is asked for a new token before each connection, and
-    /// when the gateway notifies that a session's token expires.
-    Provider(TokenProvider),
-    /// A user's name without proof, which only a gateway in `dev` mode accepts.
-    DevUser(String),
-    /// Nothing.
-    None,
-}
-
-impl fmt::Debug for Credentials {
-    /// Hides the token from logs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(_) => f.write_str("Token(…)"),
-            Self::Provider(_) => f.write_str("Provider(…)"),
-            Self::DevUser(user) => f.debug_tuple("DevUser").field(user).finish(),
-            Self::None => f.write_str("None"),
         }
     }
 }

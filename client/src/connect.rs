@@ -1,14 +1,11 @@
 //! One attempt to connect: dial, upgrade, and wait for the server's `welcome`, within one deadline.
 
-use std::future::Future;
-use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::HeaderValue;
 use tickwire_core::protocol::{ServerError, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::header::RETRY_AFTER;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -17,10 +14,11 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tracing::debug;
 
 use crate::config::ClientConfig;
+use crate::credentials;
+use crate::dial::Dial;
 use crate::error::ClientError;
 use crate::home;
 use crate::target::Target;
-use crate::token;
 
 /// Small, because a test or a load generator runs thousands of clients in one process. Messages may be larger.
 const SOCKET_BUFFER: usize = 4 * 1024;
@@ -32,29 +30,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const SHOWN_TEXT: usize = 200;
 /// The longest `Retry-After` that is accepted: a proxy may send any value.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// The transport to a server. Tests use pipes in memory, so that time can be paused.
-pub(crate) trait Dial: Send + Sync + 'static {
-    /// A connection.
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// Connects to `host:port`.
-    fn dial(&self, authority: &str) -> impl Future<Output = io::Result<Self::Io>> + Send;
-}
-
-/// The network.
-#[derive(Debug)]
-pub(crate) struct Tcp;
-
-impl Dial for Tcp {
-    type Io = TcpStream;
-
-    async fn dial(&self, authority: &str) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(authority).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-}
 
 /// A connection after the server's `welcome`.
 #[derive(Debug)]
@@ -82,7 +57,7 @@ pub(crate) async fn connect<D: Dial>(
     target: &Target,
     config: &ClientConfig,
 ) -> Result<WelcomedConnection<D::Io>, ClientError> {
-    let authorization = token::authorization(config).await?;
+    let authorization = credentials::authorization(&config.credentials, config.connect_timeout).await?;
     let authorization = authorization.as_ref();
     if config.ask_home
         && let Some(home) = home::find(dialler, target, authorization, config).await

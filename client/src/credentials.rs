@@ -1,4 +1,4 @@
-//! Sources of tokens: a fixed token, or a provider that is asked whenever one is needed.
+//! The credentials of a client: a fixed token, a provider of tokens that is asked whenever one is needed, or a name.
 
 use std::error::Error;
 use std::fmt;
@@ -11,11 +11,36 @@ use http::HeaderValue;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::config::{ClientConfig, Credentials};
 use crate::error::ClientError;
 
 /// The pause before a failed provider is asked again for the token of a session.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// The credentials of a client.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A token, sent as `Authorization: Bearer`. Once it has expired the client ends.
+    Token(String),
+    /// A provider of tokens, which are sent in the same way. It is asked for a new token before each connection, and
+    /// when the gateway notifies that a session's token expires.
+    Provider(TokenProvider),
+    /// A user's name without proof, which only a gateway in `dev` mode accepts.
+    DevUser(String),
+    /// Nothing.
+    None,
+}
+
+impl fmt::Debug for Credentials {
+    /// Hides the token from logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token(…)"),
+            Self::Provider(_) => f.write_str("Provider(…)"),
+            Self::DevUser(user) => f.debug_tuple("DevUser").field(user).finish(),
+            Self::None => f.write_str("None"),
+        }
+    }
+}
 
 type ProviderError = Box<dyn Error + Send + Sync>;
 type TokenFuture = Pin<Box<dyn Future<Output = Result<String, ProviderError>> + Send>>;
@@ -76,12 +101,15 @@ impl PartialEq for TokenProvider {
 
 impl Eq for TokenProvider {}
 
-/// The `Authorization` header with a current token, if the credentials have one.
-pub(crate) async fn authorization(config: &ClientConfig) -> Result<Option<HeaderValue>, ClientError> {
-    match &config.credentials {
+/// The `Authorization` header with a current token, if the credentials have one. A provider has a time limit.
+pub(crate) async fn authorization(
+    credentials: &Credentials,
+    within: Duration,
+) -> Result<Option<HeaderValue>, ClientError> {
+    match credentials {
         Credentials::Token(token) => bearer(token).map(Some),
         Credentials::Provider(provider) => {
-            let token = provider.ask(config.connect_timeout).await?;
+            let token = provider.ask(within).await?;
             let token = bearer(token.trim());
             token.map(Some).map_err(|error| ClientError::NoToken { problem: error.to_string() })
         }

@@ -47,12 +47,14 @@
 //! **The client ends** after [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason
 //! that a reconnect cannot fix. Dropping every [`Client`] ends nothing while [`Messages`] exists.
 //!
-//! The files in the order of a connection: `config`, `token`, `target`, `home`, `dial`, `client` (the user's side),
-//! `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
+//! The files in the order of a connection: `config`, `credentials`, `target`, `dial`, `home`, `connect`, `client`
+//! (the user's side), `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
 
 mod backoff;
 mod client;
 mod config;
+mod connect;
+mod credentials;
 mod dial;
 mod error;
 mod home;
@@ -66,13 +68,13 @@ mod session;
 mod target;
 #[cfg(test)]
 mod tests;
-mod token;
 
 pub use backoff::ReconnectDelays;
 pub use client::{Client, Messages, SubscribeOptions};
-pub use config::{ClientConfig, Credentials};
+pub use config::ClientConfig;
 #[doc(hidden)]
-pub use dial::websocket_limits;
+pub use connect::websocket_limits;
+pub use credentials::{Credentials, TokenProvider};
 pub use error::ClientError;
 pub use message::Message;
 pub use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
@@ -81,4 +83,3 @@ pub use tickwire_core::protocol::{
     Authenticated, BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError,
     Subscription, SubscriptionName, Subscriptions, Welcome,
 };
-pub use token::TokenProvider;

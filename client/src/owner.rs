@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::backoff::Retries;
-use crate::client::Command;
-use crate::config::{ClientConfig, Credentials};
-use crate::dial::{self, Dial, WelcomedConnection};
+use crate::config::ClientConfig;
+use crate::connect::{WelcomedConnection, connect};
+use crate::credentials::Credentials;
+use crate::dial::Dial;
 use crate::message::Message;
 use crate::progress::Progress;
-use crate::requests::Requests;
+use crate::requests::{Command, Requests};
 use crate::session::ClientSession;
 use crate::target::Target;
 
@@ -116,7 +117,7 @@ impl<D: Dial> ClientOwner<D> {
         loop {
             sleep(pause?).await;
             self.at = (self.at + 1) % self.targets.len();
-            match dial::connect(&self.dialler, &self.targets[self.at], &self.config).await {
+            match connect(&self.dialler, &self.targets[self.at], &self.config).await {
                 Ok(link) => return Some(link),
                 Err(error) => {
                     let (code, requested) = (error.close_code(), error.retry_after());

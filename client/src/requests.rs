@@ -34,6 +34,13 @@ pub(crate) enum GrantedAnswer {
 /// The channel to the caller of a request.
 pub(crate) type ReplySender = oneshot::Sender<Result<GrantedAnswer, ClientError>>;
 
+/// A request on its way to the owner task.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) frame: ClientFrame,
+    pub(crate) reply: ReplySender,
+}
+
 /// The server cannot restore a subscription at the moment, so this session is useless.
 #[derive(Debug)]
 pub(crate) struct CannotRestore(pub(crate) ServerError);
@@ -42,7 +49,7 @@ pub(crate) struct CannotRestore(pub(crate) ServerError);
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
     /// Messages for the user.
-    pub(crate) messages_out: Vec<Message>,
+    pub(crate) for_user: Vec<Message>,
     /// For the answer to a resume: whether it was granted.
     pub(crate) resumed: Option<bool>,
 }
@@ -63,7 +70,7 @@ pub(crate) struct SessionStart {
 pub(crate) struct Resubscription {
     pub(crate) frames: Vec<Vec<u8>>,
     /// Messages for the user.
-    pub(crate) messages_out: Vec<Message>,
+    pub(crate) for_user: Vec<Message>,
 }
 
 /// The owner of a backfill.
@@ -156,7 +163,7 @@ impl Requests {
         if resume.len() <= most {
             return SessionStart {
                 interrupted: false,
-                resubscription: Resubscription { frames: vec![resume], messages_out: Vec::new() },
+                resubscription: Resubscription { frames: vec![resume], for_user: Vec::new() },
             };
         }
         debug!(bytes = resume.len(), most, "resume frame exceeds the server's limit, subscribing again");
@@ -177,10 +184,10 @@ impl Requests {
             }
             self.close(self.last_id);
             self.held.remove(&name);
-            resubscription.messages_out.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
+            resubscription.for_user.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
         }
-        if !resubscription.messages_out.is_empty() && resubscription.frames.is_empty() {
-            resubscription.messages_out.push(Message::Restored);
+        if !resubscription.for_user.is_empty() && resubscription.frames.is_empty() {
+            resubscription.for_user.push(Message::Restored);
         }
         resubscription.frames.extend(again);
         resubscription
@@ -240,7 +247,7 @@ impl Requests {
             }
             ServerMessage::Pong(_) => Ok(GrantedAnswer::Pong),
             ServerMessage::Authenticated(answer) => {
-                return Ok(Answered { messages_out: vec![Message::Authenticated(answer)], resumed: None });
+                return Ok(Answered { for_user: vec![Message::Authenticated(answer)], resumed: None });
             }
             ServerMessage::Error(error) => Err(error),
             _ => return Ok(Answered::default()),
@@ -261,7 +268,7 @@ impl Requests {
                 Ok(Answered::default())
             }
             (Some(OpenRequest { frame, reply: None }), answer) => self.restored(frame, answer.err()),
-            (None, Err(error)) => Ok(Answered { messages_out: vec![Message::Refused(error)], resumed: None }),
+            (None, Err(error)) => Ok(Answered { for_user: vec![Message::Refused(error)], resumed: None }),
             (None, Ok(_)) => Ok(Answered::default()),
         }
     }
@@ -294,24 +301,24 @@ impl Requests {
     }
 
     fn restored(&mut self, frame: ClientFrame, refusal: Option<ServerError>) -> Result<Answered, CannotRestore> {
-        let mut messages_out = Vec::new();
+        let mut for_user = Vec::new();
         let resumed = matches!(frame, ClientFrame::Resume { .. }).then_some(refusal.is_none());
         match (frame, refusal) {
             (_, Some(error)) if error.code == ErrorCode::Unavailable.code() => return Err(CannotRestore(error)),
             (ClientFrame::Resume { .. }, Some(error)) => {
                 debug!(%error.msg, "resume refused");
-                return Ok(Answered { messages_out: vec![Message::Interrupted], resumed });
+                return Ok(Answered { for_user: vec![Message::Interrupted], resumed });
             }
             (ClientFrame::Subscribe { name, .. }, Some(error)) => {
                 self.held.remove(&name);
-                messages_out.push(Message::SubscriptionLost { name, error });
+                for_user.push(Message::SubscriptionLost { name, error });
             }
             _ => {}
         }
         if !self.restoring() {
-            messages_out.push(Message::Restored);
+            for_user.push(Message::Restored);
         }
-        Ok(Answered { messages_out, resumed })
+        Ok(Answered { for_user, resumed })
     }
 }
 

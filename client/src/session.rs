@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 
-use crate::client::Command;
-use crate::config::{ClientConfig, Credentials};
+use crate::config::ClientConfig;
+use crate::credentials::Credentials;
 use crate::error;
 use crate::message::Message;
 use crate::progress::Progress;
-use crate::requests::{Answered, FrameWriter, Requests, Resubscription, SessionStart};
+use crate::requests::{Answered, Command, FrameWriter, Requests, Resubscription, SessionStart};
 
 type Renewal = Pin<Box<dyn Future<Output = String> + Send>>;
 
@@ -112,7 +112,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
             self.progress.forget();
             self.deliver(Message::Interrupted).await;
         }
-        for message in resubscription.messages_out {
+        for message in resubscription.for_user {
             self.deliver(message).await;
         }
         self.take(rest).await?;
@@ -234,25 +234,25 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                     if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
                         self.progress.set_position(&list.position);
                     }
-                    let Answered { messages_out, resumed } =
+                    let Answered { for_user, resumed } =
                         self.requests.answered(answer).map_err(|refused| SessionEnd {
                             verdict: Reconnect::After,
                             ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
                         })?;
-                    for message in messages_out {
+                    for message in for_user {
                         self.deliver(message).await;
                     }
-                    let Resubscription { frames, messages_out } = match resumed {
+                    let Resubscription { frames, for_user } = match resumed {
                         None => continue,
                         Some(true) => {
-                            Resubscription { frames: self.requests.repeat_open(self.wire.0), messages_out: Vec::new() }
+                            Resubscription { frames: self.requests.repeat_open(self.wire.0), for_user: Vec::new() }
                         }
                         Some(false) => {
                             self.progress.forget();
                             self.requests.resubscribe(self.wire)
                         }
                     };
-                    for message in messages_out {
+                    for message in for_user {
                         self.deliver(message).await;
                     }
                     self.write(frames).await?;

@@ -6,9 +6,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 
-use crate::config::{ClientConfig, Credentials};
+use crate::config::ClientConfig;
+use crate::credentials::{Credentials, bearer};
 use crate::error::ClientError;
-use crate::token::bearer;
 
 /// The path for requests for the home gateway.
 const HOME_PATH: &str = "/v1/connect";
