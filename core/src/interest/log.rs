@@ -369,5 +369,8 @@ fn stray_bytes(user: &UserId) -> usize {
 }
 
 #[cfg(test)]
+#[path = "log_cost_tests.rs"]
+mod cost_tests;
+#[cfg(test)]
 #[path = "log_tests.rs"]
 mod tests;

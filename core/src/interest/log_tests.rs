@@ -1,4 +1,4 @@
-//! Tests of interest: against a naive oracle, its bounds, and its cost in counted steps.
+//! Tests of interest: against a naive oracle, and its bounds.
 
 use std::collections::BTreeMap;
 
@@ -24,11 +24,11 @@ fn node(name: &str) -> NodeRef {
     NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
 }
 
-fn log(bounds: Bounds) -> InterestLog {
+pub(super) fn log(bounds: Bounds) -> InterestLog {
     InterestLog::new(node("gw"), View::default(), 0, bounds)
 }
 
-fn symbol(number: usize) -> Symbol {
+pub(super) fn symbol(number: usize) -> Symbol {
     Symbol::new(&format!("S{number:03}")).unwrap()
 }
 
@@ -41,7 +41,7 @@ fn room(number: usize) -> Room {
 }
 
 /// A filter as large as a 17 KB frame, with this many kinds, symbols and patterns that no other filter has.
-fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Arc<Filter> {
+pub(super) fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Arc<Filter> {
     let kinds = [Kind::Pattern, Kind::Market, Kind::Health, Kind::Alert, Kind::Backtest].into_iter().take(kinds);
     let symbols = (0..symbols).map(|symbol| Symbol::new(&format!("Z{number}-{symbol}")).unwrap());
     let patterns = (0..patterns).map(|pattern| Pattern::new(&format!("{number}-{pattern:p<58}")).unwrap());
@@ -58,7 +58,7 @@ fn of_symbol(name: &str) -> Arc<Filter> {
 }
 
 /// Advances the time until all removals are done, and returns the deltas.
-fn finish_removals(log: &mut InterestLog, now: &mut Millis) -> Vec<Delta> {
+pub(super) fn finish_removals(log: &mut InterestLog, now: &mut Millis) -> Vec<Delta> {
     let mut deltas: Vec<Delta> = log.cut(*now).into_iter().collect();
     while let Some(next) = log.next_shrink() {
         *now = next.max(*now);
@@ -292,63 +292,6 @@ fn filters_beyond_the_topic_bound_are_filed_by_kind_until_there_is_room() {
     assert!(!admits(log.sent(), &blank_event()));
     let aapl = Topic { kind: Kind::Pattern, symbol: Some(Symbol::new("AAPL").unwrap()) };
     assert_eq!(log.sent().wants.keys().collect::<Vec<_>>(), [&aapl]);
-}
-
-/// The steps that it takes to remove this many sessions.
-fn steps_to_forget(sessions: usize, at_once: bool) -> u64 {
-    let (mut log, mut now) = (log(Bounds::default()), Millis(0));
-    let filter = |number: usize| {
-        // All filters are different, and all want the same few symbols.
-        let min_confidence = Confidence::new(number as f64 / 100_000.0);
-        let symbols = (0..5).map(|offset| symbol((number + offset) % 20)).collect();
-        Arc::new(Filter { symbols: Some(symbols), min_confidence, ..Filter::default() })
-    };
-    for number in 0..sessions {
-        log.add(&filter(number));
-    }
-    log.cut(now);
-    let before = log.topics.steps();
-    for number in 0..sessions {
-        if !at_once && number % 100 == 0 {
-            now = now.plus(5);
-            log.cut(now);
-        }
-        log.remove(now, filter(number));
-    }
-    finish_removals(&mut log, &mut now);
-    assert!(log.sent().wants.is_empty());
-    log.topics.steps() - before
-}
-
-#[test]
-fn removal_cost_is_linear_in_sessions() {
-    let [few, many] = [5_000, 10_000].map(|sessions| steps_to_forget(sessions, true));
-    assert!(many <= 2 * few + few / 5, "{few} steps for 5,000, {many} for 10,000");
-    assert!(many <= 10_000 * 5 * 4, "{many} steps for 50,000 topics");
-    // The same if they leave one after the other: useless narrowing is bounded by the turns.
-    let [few, many] = [5_000, 10_000].map(|sessions| steps_to_forget(sessions, false));
-    assert!(many <= 3 * few, "{few} steps for 5,000, {many} for 10,000");
-}
-
-#[test]
-fn each_removal_turn_is_bounded() {
-    let (mut log, mut now) = (log(Bounds::default()), Millis(0));
-    let filters: Vec<_> = (0..40).map(|number| greedy(number % 5, 5, 400 + number, 3)).collect();
-    for filter in &filters {
-        log.add(filter);
-    }
-    log.cut(now);
-    filters.into_iter().for_each(|filter| log.remove(now, filter));
-    let mut turns = 0;
-    while let Some(next) = log.next_shrink() {
-        assert!(turns == 0 || next > now, "no pause between two turns");
-        now = next.max(now);
-        let before = log.topics.steps();
-        log.cut(now);
-        assert!(log.topics.steps() - before <= TURN_STEPS + 16 * 1024);
-        turns += 1;
-    }
-    assert!(turns > 3 && log.sent().wants.is_empty());
 }
 
 #[test]
