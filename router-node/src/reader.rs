@@ -5,7 +5,10 @@
 //! delivery   the metadata of a message that a consumer delivered
 //! on_leader  a consumer on the server that leads the stream
 //! leader     one message at a time, from the server that leads the stream, in a form that holds any bytes
-//! range      a range of the stream again: batches of messages (batch), and what proves that it is all of them
+//! span       what is to be read again, and what proves that it is all of it
+//! batch      whether the messages of one answer follow one another
+//! direct     many messages by one request
+//! range      a span of the stream by consumer or directly, whichever costs less
 //! pace       how fast, so that live reading goes first
 //! headers    the headers of a message, or why they are refused
 //! ```
@@ -16,12 +19,14 @@
 
 pub(crate) mod batch;
 pub(crate) mod delivery;
+pub(crate) mod direct;
 pub(crate) mod headers;
 pub(crate) mod leader;
 pub(crate) mod on_leader;
 pub(crate) mod pace;
 pub(crate) mod pull;
 pub(crate) mod range;
+pub(crate) mod span;
 
 use bytes::Bytes;
 use headers::HeaderBlock;

@@ -4,8 +4,8 @@
 //! can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
 use crate::metrics;
+use crate::reader::direct::{DirectError, DirectReader};
 use crate::reader::pace::ReplayPace;
-use crate::reader::range::{DirectReader, RangeError};
 use crate::stream::{StreamError, StreamFacts, StreamView};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,8 +40,8 @@ pub(crate) enum WalkError {
     Short,
 }
 
-impl From<RangeError> for WalkError {
-    fn from(error: RangeError) -> Self {
+impl From<DirectError> for WalkError {
+    fn from(error: DirectError) -> Self {
         Self::Range(error.to_string())
     }
 }

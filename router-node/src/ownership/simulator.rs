@@ -3,13 +3,15 @@
 //! random, by a seed. No partition may be without an owner for longer than a lease's time to live plus a second, while
 //! a live router can reach KV. At the end, without faults, every partition has exactly one owner: the one of the ring.
 //!
-//! `TICKWIRE_SIM_RUNS` sets the number of seeds.
+//! `TICKWIRE_SIM_RUNS` sets the number of seeds. `kv` is the bucket of the leases.
+
+mod kv;
 
 use super::placement::{Placement, PlacementAction, PlacementTiming, WriteOutcome};
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::SourceProgress;
 use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
+use kv::{Kv, PlacementAnswer};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -17,7 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::ids::{EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
 use tickwire_core::placement::{Member, Role, View};
-use tickwire_node::lease::{LeaseRead, LeaseRecord};
 
 const PARTITIONS: u16 = 2;
 const TTL: u64 = 2_000;
@@ -35,23 +36,6 @@ const CALM: u64 = 24_000;
 /// How many routers are alive at the same time, at most.
 const MAX_ROUTERS: usize = 5;
 
-/// One key of KV.
-#[derive(Debug, Clone)]
-struct Entry {
-    revision: u64,
-    record: LeaseRecord<Checkpoint>,
-    /// Whether a foreign writer has written over it since.
-    is_foreign: bool,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Kv {
-    entries: BTreeMap<Source, Entry>,
-    last: u64,
-    /// Until when KV answers nobody.
-    away_until: u64,
-}
-
 /// An operation in progress: when it takes effect, if it does, and when its answer arrives.
 #[derive(Debug)]
 struct Flight {
@@ -59,12 +43,6 @@ struct Flight {
     applies_at: Option<u64>,
     applied: Option<PlacementAnswer>,
     answer_at: u64,
-}
-
-#[derive(Debug, Clone)]
-enum PlacementAnswer {
-    Read(LeaseRead<Checkpoint>),
-    Written(WriteOutcome),
 }
 
 struct PlacedRouter {
@@ -203,7 +181,8 @@ impl PlacementWorld {
             }
             5 => {
                 // Lost revisions are used again.
-                self.kv = Kv { away_until: self.now + 500, ..self.backups.choose(&mut self.rng).unwrap().clone() };
+                self.kv = self.backups.choose(&mut self.rng).unwrap().clone();
+                self.kv.away_until = self.now + 500;
                 self.note("KV loses its end");
             }
             6 => {
@@ -385,41 +364,6 @@ impl PlacementWorld {
             };
             let owners: Vec<&NodeRef> = self.routers.iter().filter(holds).map(|router| &router.me).collect();
             assert_eq!(owners, [&ring[&partition]], "{source}\n{}", self.story(source));
-        }
-    }
-}
-
-impl Kv {
-    /// A foreign writer writes every key.
-    fn overwrite(&mut self) {
-        for entry in self.entries.values_mut() {
-            self.last += 1;
-            (entry.revision, entry.is_foreign) = (self.last, true);
-        }
-    }
-
-    fn apply(&mut self, me: &NodeRef, action: &PlacementAction) -> PlacementAnswer {
-        match action {
-            PlacementAction::Write { source, revision, is_ours, checkpoint } => {
-                let found = self.entries.get(source).map_or(0, |entry| entry.revision);
-                if found != *revision {
-                    return PlacementAnswer::Written(WriteOutcome::Refused);
-                }
-                self.last += 1;
-                let record = LeaseRecord { owner: is_ours.then(|| me.clone()), state: *checkpoint };
-                self.entries.insert(*source, Entry { revision: self.last, record, is_foreign: false });
-                PlacementAnswer::Written(WriteOutcome::At(self.last))
-            }
-            PlacementAction::Read(source) => PlacementAnswer::Read(match self.entries.get(source) {
-                Some(Entry { revision, record, is_foreign }) => LeaseRead {
-                    revision: *revision,
-                    record: Some(record.clone()).filter(|_| !is_foreign),
-                    is_unreadable: false,
-                    is_foreign: *is_foreign,
-                },
-                None => LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false },
-            }),
-            other => unreachable!("{other:?} is not for KV"),
         }
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! What does not follow proves nothing by itself. The server that leads the stream is asked what comes next.
 
-use super::range::RangeError;
+use super::direct::DirectError;
 use tickwire_core::ids::Seq;
 use tickwire_node::direct::DirectMessage;
 
@@ -60,11 +60,11 @@ impl DirectBatch {
     }
 
     /// Takes the next message.
-    pub(crate) fn take(&mut self, got: &DirectMessage<'_>) -> Result<BatchItem, RangeError> {
+    pub(crate) fn take(&mut self, got: &DirectMessage<'_>) -> Result<BatchItem, DirectError> {
         let before =
-            got.before.ok_or_else(|| RangeError::Unreadable("it does not say what was sent before".to_owned()))?;
+            got.before.ok_or_else(|| DirectError::Unreadable("it does not say what was sent before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
-            return Err(RangeError::Missed);
+            return Err(DirectError::Missed);
         }
         if self.of == BatchScope::Stream && before > 0 && got.seq != before + 1 {
             return Ok(BatchItem::Break);
@@ -78,11 +78,11 @@ impl DirectBatch {
     }
 
     /// The server has sent all, `last` being the last.
-    pub(crate) fn end(&self, last: Option<u64>) -> Result<(), RangeError> {
+    pub(crate) fn end(&self, last: Option<u64>) -> Result<(), DirectError> {
         match last {
             Some(last) if last == self.last => Ok(()),
-            Some(_) => Err(RangeError::Missed),
-            None => Err(RangeError::Unreadable("it does not say what was sent last".to_owned())),
+            Some(_) => Err(DirectError::Missed),
+            None => Err(DirectError::Unreadable("it does not say what was sent last".to_owned())),
         }
     }
 
@@ -141,14 +141,14 @@ mod tests {
     fn message_lost_in_transit_is_detected() {
         for of in [BatchScope::Partition, BatchScope::Stream] {
             let mut first_lost = DirectBatch::after(of, Seq(7));
-            assert!(matches!(first_lost.take(&got(12, Some(7))), Err(RangeError::Missed)));
+            assert!(matches!(first_lost.take(&got(12, Some(7))), Err(DirectError::Missed)));
             let mut batch = DirectBatch::after(of, Seq(7));
             batch.take(&got(8, Some(0))).unwrap();
-            assert!(matches!(batch.take(&got(10, Some(9))), Err(RangeError::Missed)));
-            assert!(matches!(batch.end(Some(9)), Err(RangeError::Missed)), "the last is lost");
-            assert!(matches!(batch.take(&got(8, Some(8))), Err(RangeError::Missed)), "doubled");
-            assert!(matches!(batch.take(&got(9, None)), Err(RangeError::Unreadable(_))));
-            assert!(matches!(batch.end(None), Err(RangeError::Unreadable(_))));
+            assert!(matches!(batch.take(&got(10, Some(9))), Err(DirectError::Missed)));
+            assert!(matches!(batch.end(Some(9)), Err(DirectError::Missed)), "the last is lost");
+            assert!(matches!(batch.take(&got(8, Some(8))), Err(DirectError::Missed)), "doubled");
+            assert!(matches!(batch.take(&got(9, None)), Err(DirectError::Unreadable(_))));
+            assert!(matches!(batch.end(None), Err(DirectError::Unreadable(_))));
         }
     }
 

@@ -4,7 +4,7 @@ use super::found::ReplayedEvent;
 use super::queue::QueuedReplay;
 use crate::dispatch::RoutedEvent;
 use crate::metrics;
-use crate::reader::range::{Proof, Span};
+use crate::reader::span::{Proof, Span};
 use crate::stream::{StreamFacts, StreamView};
 use crate::walk::Walked;
 use std::sync::Arc;

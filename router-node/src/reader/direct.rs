@@ -1,0 +1,175 @@
+//! Reads a part of the stream by direct gets: one request, answered by one server with as many messages as were asked
+//! for, and an end. The server takes requests for a batch since 2.11, and the client has no call for it.
+
+use super::batch::{BatchItem, BatchScope, DirectBatch, is_leaders};
+use super::span::{Proof, Span};
+use crate::reader::{MessageHeaders, StreamMessage, leader};
+use serde::Serialize;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::ids::Seq;
+use tickwire_node::direct::{DirectAnswer, DirectMessage};
+use tickwire_node::link::{LinkError, NatsMessage, Status};
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::time::timeout;
+
+/// How long the server may take for a batch.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// How many messages are taken at a time, at most: few, so that what is live does not wait behind many.
+pub(super) const BATCH: u64 = 200;
+
+/// How many when nothing but their sequences matters.
+const BATCH_OF_ALL: u64 = 1_000;
+
+/// How many bytes of messages the server sends for one direct request; it sends at least one message. A consumer may have
+/// four times as many on their way.
+pub(super) const MOST_BYTES: usize = 1024 * 1024;
+
+/// A batch that is to come past a known message which is as large as a batch.
+const KNOWN_AND_NEXT: u64 = 2;
+
+/// The largest message that a stream can hold: it may have been stored when the server took larger ones than now.
+const LARGEST: usize = 65 * 1024 * 1024;
+
+/// Reads by one request after the other.
+#[derive(Clone)]
+pub(crate) struct DirectReader {
+    pub(super) nats: Nats,
+    pub(super) stream: String,
+    pub(super) span: Span,
+    pub(super) of: BatchScope,
+    after: Seq,
+    /// How many messages are taken at a time, at most.
+    most: u64,
+    /// What proves what a consumer has read before, if it began with one.
+    pub(super) before: Option<Proof>,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, Error)]
+pub(crate) enum DirectError {
+    #[error("no answer within {DEADLINE:?}")]
+    Late,
+    #[error("nobody answers direct gets of the stream: is `allow_direct` set?")]
+    Nobody,
+    #[error("the server refuses: {0}")]
+    Refused(String),
+    #[error("a message was lost on its way")]
+    Missed,
+    #[error("an answer cannot be read: {0}")]
+    Unreadable(String),
+    #[error("the leader of the stream: {0}")]
+    Leader(String),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// What the server is asked for.
+#[derive(Debug, Serialize)]
+struct DirectRequest {
+    seq: u64,
+    batch: u64,
+    max_bytes: usize,
+    next_by_subj: String,
+}
+
+impl DirectReader {
+    /// Reads this span in batches of this scope.
+    pub(super) fn new(nats: &Nats, stream: &str, span: Span, of: BatchScope) -> Self {
+        let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
+        Self { nats, stream, span, of, after, most: BATCH, before: None }
+    }
+
+    /// Reads on behind `after`. What a consumer has read up to there has this proof.
+    pub(super) fn behind(&self, after: Seq, before: Proof) -> Self {
+        Self { after, before: Some(before), ..self.clone() }
+    }
+
+    /// Reads every message of the stream, for the sake of its sequence.
+    pub(crate) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
+        let span = Span { from: after, to: through, partition: None, messages: through.0.saturating_sub(after.0) };
+        Self { most: BATCH_OF_ALL, ..Self::new(nats, stream, span, BatchScope::Stream) }
+    }
+
+    pub(crate) fn proof(&self) -> Proof {
+        if self.of == BatchScope::Stream { Proof::Sequences } else { Proof::OneCopy }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Vec<StreamMessage>, DirectError> {
+        let after = self.after;
+        let mut held = timeout(DEADLINE, self.batch(self.most, MOST_BYTES)).await.map_err(|_| DirectError::Late)??;
+        // Nothing follows, or the known message that the batch begins with is as large as a batch.
+        if self.of == BatchScope::Partition && matches!(&held, (true, held) if held.is_empty()) {
+            let again = timeout(DEADLINE, self.batch(KNOWN_AND_NEXT, MOST_BYTES + LARGEST)).await;
+            held = again.map_err(|_| DirectError::Late)??;
+        }
+        let held = match held {
+            (true, held) => held,
+            (false, held) => self.compare(after, held).await?,
+        };
+        if let Some(last) = held.last() {
+            self.after = last.seq;
+        }
+        Ok(held)
+    }
+
+    /// A batch of so many messages and bytes from one server: the messages behind the last known one, and whether they follow it.
+    async fn batch(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<StreamMessage>), DirectError> {
+        let Self { nats, stream, span, of, after, .. } = self;
+        let mut batch = DirectBatch::after(*of, *after);
+        let (count, next_by_subj) = match of {
+            BatchScope::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
+            // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
+            BatchScope::Partition => (span.messages + 17, span.filter()),
+        };
+        let (seq, batch_size) = (batch.begin(), count.clamp(1, most));
+        let request = DirectRequest { seq, batch: batch_size, max_bytes, next_by_subj };
+        let request = serde_json::to_vec(&request).map_err(|error| DirectError::Unreadable(error.to_string()))?;
+        let inbox = nats.link.new_inbox();
+        // The last message may be a large one, and the end of the batch comes right behind it.
+        let room = MOST_BYTES + max_bytes + LARGEST;
+        let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
+        nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
+        let mut held = Vec::new();
+        while let Some(answer) = answers.next().await {
+            match DirectAnswer::read(&answer) {
+                DirectAnswer::Message(got) => match batch.take(&got)? {
+                    BatchItem::Known => {}
+                    BatchItem::Next => held.push(as_held(&answer, &got)?),
+                    // What comes before the break is proved; what comes behind it is asked for again.
+                    BatchItem::Break => return Ok((batch.follows(), held)),
+                },
+                DirectAnswer::End { last, .. } => {
+                    batch.end(last)?;
+                    return Ok((batch.follows(), held));
+                }
+                DirectAnswer::Nothing => return Ok((false, Vec::new())),
+                DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(DirectError::Nobody),
+                DirectAnswer::Refused(status) => return Err(DirectError::Refused(status.to_string())),
+                DirectAnswer::Unreadable => return Err(DirectError::Unreadable(format!("{answer:?}"))),
+            }
+        }
+        Err(LinkError::Closed.into())
+    }
+
+    /// What follows `after`, if a server begins with this. What the leader has before it is taken from the leader.
+    async fn compare(&self, after: Seq, held: Vec<StreamMessage>) -> Result<Vec<StreamMessage>, DirectError> {
+        let filter = if self.of == BatchScope::Stream { names::ALL.to_owned() } else { self.span.filter() };
+        let next = leader::first_after(&self.nats, &self.stream, after, &filter).await.map_err(DirectError::Leader)?;
+        let is_leaders = is_leaders(next.as_ref().map(|next| next.seq), held.first().map(|first| first.seq));
+        Ok(if is_leaders { next.into_iter().collect() } else { held })
+    }
+}
+
+fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, DirectError> {
+    let share = |part: &[u8]| answer.share(part);
+    Ok(StreamMessage {
+        seq: Seq(got.seq),
+        stored: leader::read_time(got.stored).map_err(DirectError::Unreadable)?,
+        subject: share(got.subject),
+        headers: MessageHeaders::Cut(share(got.headers)),
+        payload: answer.payload_bytes(),
+    })
+}

@@ -1,0 +1,82 @@
+//! What is to be read again, and what proves that no message of it is missing. Pure.
+
+use crate::stream::StreamView;
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_node::names;
+
+/// What to read: what comes after `from`, up to `to`, of one partition or of all.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// It starts after this sequence.
+    pub from: Seq,
+    /// It ends with this sequence.
+    pub to: Seq,
+    /// Of this partition, or of all.
+    pub partition: Option<Partition>,
+    /// How many messages that is, about.
+    pub messages: u64,
+}
+
+impl Span {
+    /// How many sequences of the stream it goes over.
+    pub(super) fn sequences(&self) -> u64 {
+        self.to.0.saturating_sub(self.from.0)
+    }
+
+    /// The subjects of what is to be read.
+    pub(super) fn filter(&self) -> String {
+        self.partition.map_or_else(|| names::ALL.to_owned(), |partition| names::partition(u32::from(partition.0)))
+    }
+}
+
+/// What proves that no message of what was read is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// The sequences themselves, which have no missing ranges but those that the leader has as well.
+    Sequences,
+    /// It was read from the only copy.
+    OneCopy,
+    /// It was read from the copy of this server, which leads the stream; `None` where servers form no cluster.
+    Leaders(Option<String>),
+}
+
+impl Proof {
+    /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
+    /// time.
+    #[must_use]
+    pub fn holds(&self, sight: &StreamView) -> bool {
+        match self {
+            Self::Sequences => true,
+            Self::OneCopy => sight.facts.replicas <= 1,
+            Self::Leaders(server) => *server == sight.leader,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::StreamFacts;
+    use tickwire_core::ids::EpochId;
+
+    #[test]
+    fn proof_holds_only_for_the_server_that_was_read() {
+        let sight = |replicas: usize, leader: Option<&str>| {
+            let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
+            StreamView { facts, leader: leader.map(str::to_owned) }
+        };
+        let read_from = |server: Option<&str>| Proof::Leaders(server.map(str::to_owned));
+        let cases = [
+            (Proof::Sequences, sight(3, Some("a")), true),
+            (Proof::OneCopy, sight(1, Some("a")), true),
+            (Proof::OneCopy, sight(3, Some("a")), false),
+            (read_from(Some("a")), sight(3, Some("a")), true),
+            (read_from(Some("a")), sight(3, Some("b")), false),
+            (read_from(Some("a")), sight(3, None), false),
+            (read_from(None), sight(1, None), true),
+        ];
+        for (proof, sight, holds) in cases {
+            assert_eq!(proof.holds(&sight), holds, "{proof:?} of {sight:?}");
+        }
+    }
+}
