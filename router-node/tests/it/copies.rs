@@ -1,8 +1,9 @@
 //! A stream of several copies, one of which lacks messages that the others have: a server has removed more than
 //! its leader, or its disk was damaged. A replay is complete nevertheless, from any server.
 
+use crate::asking::{read_all, request};
 use crate::cluster::{SOON, TestRouter};
-use crate::replay::{read_all, request};
+use crate::routing::{by_number, numbered};
 use async_nats::jetstream::consumer::pull;
 use futures_util::future::join_all;
 use std::fs;
@@ -122,14 +123,12 @@ async fn replay_is_complete_without_blocks(which: impl Fn(usize, usize) -> bool)
     let router = TestRouter::start_as(&config).await;
     router.ready().await;
     let one = request(&nats, "S0", 0, last).await;
-    let expected: Vec<String> = (0..EVENTS).map(|number| number.to_string()).collect();
     let of = |number: u16, from: u64, to: u64| {
         read_all(&nats, ReplayRequest { partition: Partition(number), from: Seq(from), to: Seq(to), ..one.clone() })
     };
-    let is_whole = |what: &str, mut ids: Vec<String>| {
-        ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    let is_whole = |what: &str, ids: Vec<String>| {
         assert_eq!((what, ids.len()), (what, EVENTS));
-        assert_eq!(ids, expected, "{what}");
+        assert_eq!(by_number(ids), numbered(0..EVENTS), "{what}");
     };
     // All partitions in one pass, each partition by itself, and short ranges.
     for _ in 0..3 {

@@ -3,7 +3,7 @@
 
 use crate::cluster::{SOON, TestRouter, config, connect, connect_to};
 use crate::gateway::{Gateway, one_of_each};
-use crate::routing::publish;
+use crate::routing::{by_number, numbered, publish, stop_both};
 use std::ops::Range;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -15,10 +15,6 @@ use tickwire_testkit::{NatsServer, eventually};
 
 /// An epoch that begins in the year 2096.
 const FAR: u64 = 4_000_000_000_000_000_000;
-
-fn numbered(range: Range<usize>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
 
 async fn publish_all(nats: &Nats, range: Range<usize>) {
     for id in numbered(range) {
@@ -43,27 +39,25 @@ async fn refill(nats: &Nats, mut number: usize, longer_than: u64) -> usize {
     number
 }
 
-/// Waits until every event up to this number was received once, after `resets` resets.
-async fn received_once(gateway: &Gateway, count: usize, resets: usize) {
+/// Waits until so many events were received, after `resets` resets. Returns their ids in order.
+async fn received(gateway: &Gateway, count: usize, resets: usize) -> Vec<String> {
     eventually("every event is received", SOON, async || {
         let state = gateway.state.lock().unwrap();
         (state.events.len() >= count && state.resets >= resets).then_some(())
     })
     .await;
-    let mut ids = gateway.ids();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-    assert_eq!((ids, gateway.state.lock().unwrap().resets), (numbered(0..count), resets));
+    assert_eq!(gateway.state.lock().unwrap().resets, resets);
+    by_number(gateway.ids())
+}
+
+/// Waits until every event up to this number was received once, after `resets` resets.
+async fn received_once(gateway: &Gateway, count: usize, resets: usize) {
+    assert_eq!(received(gateway, count, resets).await, numbered(0..count));
 }
 
 /// Waits until every event up to this number was received at least once, after one reset.
 async fn received_at_least_once(gateway: &Gateway, count: usize) {
-    eventually("every event is received", SOON, async || {
-        let state = gateway.state.lock().unwrap();
-        (state.events.len() >= count && state.resets == 1).then_some(())
-    })
-    .await;
-    let mut ids = gateway.ids();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    let mut ids = received(gateway, count, 1).await;
     ids.dedup();
     assert_eq!(ids, numbered(0..count));
 }
@@ -92,8 +86,7 @@ async fn lost_and_refilled_end_is_detected_by_routers_that_start_later() {
     let router = TestRouter::start(&server, "r2").await;
     received_once(&gateway, count, 1).await;
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
@@ -108,8 +101,7 @@ async fn lost_and_refilled_end_is_detected_by_running_routers() {
     server.restart();
     received_at_least_once(&gateway, count).await;
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 /// Only gateways know the lost messages: the leases have lost as much as the stream, and no router remembers.
@@ -124,8 +116,7 @@ async fn refilled_end_lost_together_with_leases_is_detected_from_gateways() {
     let router = TestRouter::start(&server, "r2").await;
     received_once(&gateway, count, 1).await;
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 /// The same before the stream is filled up: the gateways are ahead of the stream.
@@ -139,8 +130,7 @@ async fn end_lost_together_with_leases_is_detected_from_gateways_ahead_of_the_st
     eventually("a new epoch", SOON, async || (gateway.state.lock().unwrap().resets == 1).then_some(())).await;
     publish_all(&nats, 150..160).await;
     received_once(&gateway, 160, 1).await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 /// Only the intake itself knows what it has read after the last checkpoint.
@@ -171,8 +161,7 @@ async fn intake_resumes_only_where_its_last_read_message_still_exists() {
     server.restart();
     let count = refill(&nats, 150, before).await;
     received_at_least_once(&gateway, count).await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 /// Begins an epoch in the far future, and waits until the gateway knows it.
@@ -204,8 +193,7 @@ async fn stream_created_again_under_an_older_clock_has_a_later_epoch_for_new_rou
     received_once(&gateway, 100, 2).await;
     let again = connect(&server).await;
     assert!(provision(&again, &config(&server, "test").stream).await.unwrap().epoch.epoch_id.0 > FAR);
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
@@ -218,6 +206,5 @@ async fn stream_created_again_under_an_older_clock_is_read_from_its_beginning_by
     publish_all(&nats, 50..100).await;
     received_once(&gateway, 100, 2).await;
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::{SOON, State, TestRouter, config, connect, owners};
 use crate::gateway::{Gateway, one_of_each};
-use crate::routing::publish;
+use crate::routing::{by_number, numbered, publish, stop_both};
 use std::time::Duration;
 use tickwire_core::coverage::GapReason;
 use tickwire_core::filter::Filter;
@@ -12,10 +12,6 @@ use tickwire_node::lease::Leases;
 use tickwire_node::names;
 use tickwire_node::provision::provision;
 use tickwire_testkit::{NatsServer, eventually};
-
-fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
 
 #[tokio::test]
 async fn partitions_of_a_vanished_router_are_taken_over_from_their_checkpoints() {
@@ -65,8 +61,7 @@ async fn router_that_lost_a_lease_stops_and_takes_over_again() {
     }
     gateway.settle(&nats).await;
     assert_eq!((gateway.ids(), gateway.gaps()), (numbered(0..150), vec![]));
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
@@ -86,8 +81,7 @@ async fn nothing_is_missing_after_a_server_outage() {
     gateway.settle(&nats).await;
     assert_eq!((gateway.ids(), gateway.gaps()), (numbered(0..100), vec![]));
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
@@ -109,8 +103,7 @@ async fn stream_that_was_created_again_is_a_reset_and_is_read_from_its_beginning
     .await;
     assert_eq!(gateway.gaps(), []);
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 /// NATS restarts with an older store: the same sequences are given to other events.
@@ -144,12 +137,9 @@ async fn stream_that_lost_events_is_a_reset_and_new_events_are_not_taken_for_kno
     })
     .await;
     // Other events had the same sequences before.
-    let mut ids = gateway.ids();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-    assert_eq!((ids, gateway.gaps()), (numbered(0..550), vec![]));
+    assert_eq!((by_number(gateway.ids()), gateway.gaps()), (numbered(0..550), vec![]));
     router.ready().await;
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
@@ -181,8 +171,7 @@ async fn unread_events_removed_by_retention_are_a_gap() {
             && through.0 == last - 5
             && *reason == GapReason::Retention)
     );
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A flood of messages on the subjects between nodes does not hold up events.
 
 use crate::gateway::one_of_each;
-use crate::routing::publish;
+use crate::routing::{publish, stop_both};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::filter::Filter;
@@ -37,6 +37,5 @@ async fn events_flow_during_a_flood_of_interest_deltas() {
     }
     drop(flood);
     assert_eq!(gateway.gaps(), []);
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::{SOON, TestRouter};
 use crate::gateway::one_of_each;
-use crate::routing::publish;
+use crate::routing::{publish, stop_both};
 use async_nats::HeaderMap;
 use std::collections::BTreeMap;
 use tickwire_node::names;
@@ -63,6 +63,5 @@ async fn bad_events_become_dead_letters_with_their_reason_while_others_are_deliv
     assert_eq!(gateway.ids().len(), bad.len() + 1);
     assert_eq!(count().await, bad.len() as u64);
     assert_eq!(gateway.gaps(), []);
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }

@@ -1,103 +1,20 @@
 //! Replays: a request is answered from the stream, exactly, or refused.
 
+use crate::asking::{ask, ask_at, ranges_and_ids, read_all, refusal, request};
 use crate::cluster::{SOON, TestRouter, config, connect};
 use crate::gateway::Gateway;
-use crate::routing::{publish, symbols};
+use crate::routing::{by_number, numbered, publish, symbols};
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest::log::{Bounds, InterestLog};
-use tickwire_core::placement::View;
-use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
-use tickwire_core::wire;
-use tickwire_node::names::{self, StoredSubject};
+use tickwire_core::ids::{EpochId, NodeRef, Partition, Revision, Seq};
+use tickwire_core::replay::{ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
+use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_testkit::{NatsServer, eventually};
-use tokio::time::{sleep, timeout};
-
-/// The number of the next request.
-static ASKS: AtomicU64 = AtomicU64::new(1);
-
-/// One message of an answer.
-type ReplayAnswers = ReplayAnswer<Bytes>;
-
-fn node(name: &str) -> NodeRef {
-    NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
-}
-
-/// A request of a gateway with interest in every pattern, at revision 7, for `(from, to]` of the partition of `symbol`.
-pub(crate) async fn request(nats: &Nats, symbol: &str, from: u64, to: u64) -> ReplayRequest {
-    let mut stream = nats.jetstream.get_stream("EVENTS").await.unwrap();
-    let created = stream.info().await.unwrap().created;
-    let last = stream.get_last_raw_message_by_subject(&format!("ev.*.pattern.{symbol}")).await.unwrap();
-    let StoredSubject::Event { partition, .. } = names::parse_stored(&last.subject) else { panic!("{last:?}") };
-    let mut log = InterestLog::new(node("asker"), View::default(), 0, Bounds::default());
-    log.add(&Arc::new(Filter::default()));
-    log.cut(tickwire_core::ids::Millis(0)).unwrap();
-    ReplayRequest {
-        gateway: node("asker"),
-        partition: Partition(u16::try_from(partition).unwrap()),
-        from: Seq(from),
-        to: Seq(to),
-        epoch_id: EpochId(u64::try_from(created.unix_timestamp_nanos()).unwrap()),
-        interest: ReplayInterest::of(&node("asker"), Revision(7), log.sent(), 10),
-        purpose: Purpose::Repair,
-    }
-}
-
-/// Asks any router, and returns all messages of the answer.
-async fn ask(nats: &Nats, request: &ReplayRequest) -> Vec<ReplayAnswers> {
-    ask_at(nats, names::REPLAY, request).await
-}
-
-async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) -> Vec<ReplayAnswers> {
-    let NodeRef { id, nonce } = &request.gateway;
-    let inbox = names::replayed(id.as_str(), &nonce.to_string(), ASKS.fetch_add(1, Ordering::Relaxed));
-    let mut answers = nats.client.subscribe(inbox.clone()).await.unwrap();
-    let request = wire::encode(request).unwrap().into();
-    nats.client.publish_with_reply(subject.to_owned(), inbox, request).await.unwrap();
-    let mut all: Vec<ReplayAnswers> = Vec::new();
-    while all.last().is_none_or(|answer| !answer.last) {
-        let message = timeout(SOON, answers.next()).await.unwrap().unwrap();
-        all.push(wire::decode(&message.payload).unwrap());
-    }
-    all
-}
-
-fn refusal(answers: &[ReplayAnswers]) -> Option<ReplayRefusal> {
-    match answers {
-        [ReplayAnswer { part: ReplayPart::Refused(refusal), last: true, .. }] => Some(*refusal),
-        _ => None,
-    }
-}
-
-/// The ranges of an answer, and the ids of its events.
-fn ranges_and_ids(answers: Vec<ReplayAnswers>) -> (Vec<(u64, u64)>, Vec<String>) {
-    let (mut ranges, mut ids) = (Vec::new(), Vec::new());
-    for answer in answers {
-        let ReplayPart::Events(section) = answer.part else { panic!("{answer:?}") };
-        assert_eq!(section.revision, Revision(7));
-        ranges.push((section.prev.0, section.through.0));
-        for (seq, bytes) in section.events {
-            let event: Event = rmp_serde::from_slice(&bytes).unwrap();
-            assert!(section.prev < seq && seq <= section.through);
-            ids.push(event.id.to_string());
-        }
-    }
-    (ranges, ids)
-}
-
-fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
+use tokio::time::timeout;
 
 /// Batches that the gateway loses are replayed, whether the request carries the interest or only names it.
 #[tokio::test]
@@ -251,40 +168,6 @@ async fn requests_that_cannot_be_answered_are_refused_with_a_reason() {
     router.stop().await;
 }
 
-/// For a partition in which nothing (more) is stored there is no answer. Only after this time of such refusals is it
-/// believed: a router that looks for a way past a message that no consumer delivers refuses as well, until it has found
-/// one.
-const NO_RESULT: Duration = Duration::from_secs(3);
-
-/// The pause after a request without a result.
-const PAUSE: Duration = Duration::from_millis(20);
-
-pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
-    let (mut all, mut last_result) = (Vec::new(), Instant::now());
-    while next.from < next.to && last_result.elapsed() < NO_RESULT {
-        let answers = ask(nats, &next).await;
-        if refusal(&answers) == Some(ReplayRefusal::Busy) {
-            continue;
-        }
-        if refusal(&answers) == Some(ReplayRefusal::NotThere) {
-            sleep(PAUSE).await;
-            continue;
-        }
-        last_result = Instant::now();
-        for answer in &answers {
-            let ReplayPart::Events(section) = &answer.part else { panic!("{answer:?}") };
-            assert_eq!(section.partition, next.partition);
-        }
-        let (ranges, ids) = ranges_and_ids(answers);
-        for (prev, through) in ranges {
-            assert_eq!(prev, next.from.0, "ranges are contiguous");
-            next.from = Seq(through);
-        }
-        all.extend(ids);
-    }
-    all
-}
-
 /// A gateway that has missed everything requests all partitions at once, and one pass over the stream answers them. A
 /// long pass reads in another way than a short one.
 #[tokio::test]
@@ -303,9 +186,8 @@ async fn many_partitions_are_read_in_one_pass_and_answered_separately() {
         let one = request(&nats, "S0", 0, last).await;
         let reads =
             (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
-        let mut ids = join_all(reads).await.concat();
-        ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-        assert_eq!(ids, numbered(0..events));
+        let ids = join_all(reads).await.concat();
+        assert_eq!(by_number(ids), numbered(0..events));
     }
     // The consumers of a long pass are deleted.
     eventually("only the consumers of the sources", SOON, async || {
@@ -397,9 +279,8 @@ async fn long_replay_skips_a_message_that_no_consumer_delivers() {
     let last = nats.jetstream.get_stream("EVENTS").await.unwrap().cached_info().state.last_sequence;
     let one = request(&nats, "S0", 0, last).await;
     let reads = (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
-    let mut ids = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
-    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
-    assert_eq!(ids, numbered(0..2_200));
+    let ids = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
+    assert_eq!(by_number(ids), numbered(0..2_200));
     // A range that begins right behind the large message of its partition is read as well.
     let behind = read_all(&nats, ReplayRequest { from: Seq(1_101), ..one }).await;
     assert_eq!(behind.iter().find(|id| id.parse::<usize>().unwrap() % 40 == 0).unwrap(), "1120");

@@ -3,6 +3,7 @@
 use crate::cluster::{SOON, TestRouter, connect, owners};
 use crate::gateway::Gateway;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tickwire_core::event::Kind;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::Symbol;
@@ -19,6 +20,23 @@ pub(crate) async fn publish(nats: &Nats, symbol: &str, id: &str) {
     let payload = format!(r#"{{"pattern":"Doji","confidence":0.7,"id":"{id}"}}"#);
     let sent = nats.jetstream.publish(names::source("pattern", symbol), payload.into()).await.unwrap();
     sent.await.unwrap();
+}
+
+/// The ids of events with these numbers.
+pub(crate) fn numbered(numbers: Range<usize>) -> Vec<String> {
+    numbers.map(|number| number.to_string()).collect()
+}
+
+/// Ids that are numbers, in the order of these.
+pub(crate) fn by_number(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+    ids
+}
+
+/// Stops a gateway and a router, as most tests end.
+pub(crate) async fn stop_both(gateway: Gateway, router: TestRouter) {
+    gateway.stop().await;
+    router.stop().await;
 }
 
 #[tokio::test]
@@ -82,8 +100,7 @@ async fn missed_interest_is_requested_as_a_snapshot() {
     }
     gateway.settle(&nats).await;
     assert_eq!(gateway.ids(), ["A", "G", "H"]);
-    gateway.stop().await;
-    router.stop().await;
+    stop_both(gateway, router).await;
 }
 
 #[tokio::test]
