@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 
 use crate::producer::Outgoing;
 
@@ -175,6 +176,11 @@ impl Feed {
     fn pick(&mut self, values: &[&'static str]) -> &'static str {
         values.choose(&mut self.rng).copied().unwrap()
     }
+}
+
+/// Patterns with these numbers, of all symbols in turn.
+pub(crate) fn patterns(numbers: Range<usize>) -> Vec<Outgoing> {
+    numbers.map(|number| pattern(SYMBOLS[number % SYMBOLS.len()], number)).collect()
 }
 
 /// The `number`th of a plain series of patterns on one symbol.

@@ -183,7 +183,7 @@ async fn new_stream_is_delivered_to_live_and_resuming_sessions() {
     let mut resuming = Socket::connect(gateways[1], "bob", Encoding::MsgPack).await;
     let mut watcher = Socket::connect(gateways[0], "watcher", Encoding::Json).await;
     let producer = cluster.producer().await;
-    let events: Vec<_> = (0..60).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    let events = feed::patterns(0..60);
     for socket in [&mut live, &mut resuming, &mut watcher] {
         socket.subscribe("mine", &wanted).await;
     }
@@ -229,7 +229,7 @@ async fn only_the_discarded_part_of_a_missed_range_is_a_gap() {
     let (producer, mut number) = (cluster.producer().await, 0);
     let mut events = |count: usize| -> Vec<_> {
         number += count;
-        (number - count..number).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect()
+        feed::patterns(number - count..number)
     };
     producer.publish_all(&events(100)).await;
     socket.catch_up(&cluster.log().await.end()).await;

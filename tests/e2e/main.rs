@@ -46,6 +46,7 @@ mod readiness;
 mod readme;
 mod resume;
 mod shutdown;
+mod since;
 mod slow_links;
 mod starting;
 mod strange_messages;

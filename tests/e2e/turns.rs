@@ -221,7 +221,7 @@ async fn endless_backfill_delays_neither_events_nor_other_backfill() {
     let mut cluster = Cluster::start(1, 1).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = measured_client(gateway).await;
-    let events: Vec<Outgoing> = (0..3_000).map(|n| feed::pattern(feed::SYMBOLS[n % feed::SYMBOLS.len()], n)).collect();
+    let events = feed::patterns(0..3_000);
     cluster.producer().await.publish_all(&events).await;
     let nothing = json!({ "action": "subscribe", "name": "s", "filter": { "symbols": ["NONE"] }, "since": "1h" });
     time_events(&mut cluster, &mut socket, "since in a loop", floods(gateway, &[], std::slice::from_ref(&nothing)))
