@@ -28,12 +28,12 @@ pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: Head
     };
     tell(&front, &headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
-    let headers_out = response.headers_mut();
-    headers_out.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    let response_headers = response.headers_mut();
+    response_headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
     if is_allowed {
-        headers_out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        headers_out.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
-        headers_out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+        response_headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+        response_headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+        response_headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     }
     response
 }
@@ -47,12 +47,12 @@ pub(super) async fn wrong_method(State(front): State<Arc<HttpState>>, headers: H
 
 /// Adds the headers that let the page read the answer, also an error, if its origin may connect.
 pub(crate) fn tell(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
-    let headers_out = response.headers_mut();
-    headers_out.append(header::VARY, HeaderValue::from_static("origin"));
+    let response_headers = response.headers_mut();
+    response_headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = headers.get(header::ORIGIN)
         && check_origin(headers, &front.allowed_origins).is_ok()
     {
-        headers_out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers_out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        response_headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        response_headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }

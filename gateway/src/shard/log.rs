@@ -20,6 +20,27 @@ const GATHERED_MS: u64 = 5_000;
 /// How many sessions a shard writes such a line of each time that it looks.
 const MOST_LINES: usize = 50;
 
+/// A line with what a session misses, between the fields that the line alone has.
+macro_rules! info_missed {
+    ($missed:ident, [$($before:tt)*], [$($after:tt)*], $message:literal) => {{
+        let (first, last) = $missed.range.unzip();
+        info!(
+            $($before)*
+            dropped = $missed.dropped(),
+            slow_consumer = $missed.slow_consumer,
+            throttled = $missed.throttled,
+            quota = $missed.quota,
+            conflated = $missed.conflated,
+            delayed = $missed.delayed,
+            gaps = $missed.gaps,
+            first = first.map(|seq| seq.0),
+            last = last.map(|seq| seq.0),
+            $($after)*
+            $message
+        );
+    }};
+}
+
 impl<S: Socket> Shard<S> {
     fn span(&self, number: u64, session: &Session<S>) -> Span {
         info_span!(
@@ -79,21 +100,8 @@ impl<S: Socket> Shard<S> {
             };
             lines += 1;
             let Some(session) = self.sessions.get(*number) else { return false };
-            let (first, last) = missed.range.unzip();
             self.span(*number, session).in_scope(|| {
-                info!(
-                    lasted_ms = now.since(since),
-                    dropped = missed.dropped(),
-                    slow_consumer = missed.slow_consumer,
-                    throttled = missed.throttled,
-                    quota = missed.quota,
-                    conflated = missed.conflated,
-                    delayed = missed.delayed,
-                    gaps = missed.gaps,
-                    first = first.map(|seq| seq.0),
-                    last = last.map(|seq| seq.0),
-                    "session misses events"
-                );
+                info_missed!(missed, [lasted_ms = now.since(since),], [], "session misses events");
             });
             false
         });
@@ -112,27 +120,20 @@ impl<S: Socket> Shard<S> {
     ) {
         let (record, missed) = (&session.record, session.record.missed);
         let reason = code.map_or("the client left, or its connection broke", CloseCode::text);
-        let (first, last) = missed.range.unzip();
         self.span(number, session).in_scope(|| {
-            info!(
-                code = code.map(CloseCode::code),
-                reason,
-                duration_ms = now.since(record.arrived),
-                welcomed = session.stage != SessionStage::Joining,
-                resumed = record.resumed,
-                events = session.sent.events,
-                bytes = session.sent.bytes,
-                unsent,
-                dropped = missed.dropped(),
-                slow_consumer = missed.slow_consumer,
-                throttled = missed.throttled,
-                quota = missed.quota,
-                conflated = missed.conflated,
-                delayed = missed.delayed,
-                gaps = missed.gaps,
-                first = first.map(|seq| seq.0),
-                last = last.map(|seq| seq.0),
-                notices = record.notices,
+            info_missed!(
+                missed,
+                [
+                    code = code.map(CloseCode::code),
+                    reason,
+                    duration_ms = now.since(record.arrived),
+                    welcomed = session.stage != SessionStage::Joining,
+                    resumed = record.resumed,
+                    events = session.sent.events,
+                    bytes = session.sent.bytes,
+                    unsent,
+                ],
+                [notices = record.notices,],
                 "session closed"
             );
         });
