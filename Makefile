@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 	fi
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
-	$(MAKE) doc
+	$(MAKE) deny doc
 
 sim: ## Run each simulator test RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
@@ -66,6 +66,12 @@ fmt: ## Format the code
 lint: ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+deny: ## Check the dependencies by deny.toml, with the advisories if the network has their database
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "deny: cargo-deny is not installed, so advisories are not checked (a test checks the rest)"; \
+	elif $(CARGO) deny fetch; then set -x; $(CARGO) deny check; \
+	else set -x; $(CARGO) deny check licenses bans sources; fi
 
 doc: ## Build the documentation of the code, without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace --locked

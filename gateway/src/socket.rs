@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// How many unsent bytes of a connection the kernel may hold. Without a bound it accepts megabytes, and a ping behind
 /// them reaches a client on a slow link minutes later.
@@ -30,11 +32,6 @@ pub(crate) use crate::socket::read_budget::{ReadBudget, ReadRate};
 pub(crate) use reader::MessageReader;
 #[cfg(test)]
 pub(crate) use reader::pieces::frame;
-
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
 
 /// How many bytes are read and discarded at a time after a fault.
 const DISCARD_BYTES: usize = 512;
@@ -332,23 +329,25 @@ impl Socket for TcpSocket {
     }
 
     fn send(&mut self, frame: &mut [u8]) -> Result<(), SocketEnd> {
-        let opcode = match self.encoding {
-            Encoding::Json => TEXT,
-            Encoding::MsgPack => BINARY,
+        let data = match self.encoding {
+            Encoding::Json => Data::Text,
+            Encoding::MsgPack => Data::Binary,
         };
-        let start = put_header(frame, opcode);
+        let start = put_header(frame, OpCode::Data(data));
         self.write(&frame[start..])
     }
 
     fn ping(&mut self) -> Result<(), SocketEnd> {
-        self.write(&[0x80 | PING, 0])
+        let mut frame = [0; HEADER];
+        let start = put_header(&mut frame, OpCode::Control(Control::Ping));
+        self.write(&frame[start..])
     }
 
     fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd> {
         let mut frame = vec![0; HEADER];
         frame.extend(code.code().to_be_bytes());
         frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
-        let start = put_header(&mut frame, CLOSE);
+        let start = put_header(&mut frame, OpCode::Control(Control::Close));
         self.closing = true;
         self.write(&frame[start..])
     }
@@ -383,25 +382,11 @@ pub(crate) const HEADER: usize = 10;
 
 /// Writes the header of an unmasked, final frame right before its payload, which starts at [`HEADER`]. Returns where
 /// the header starts.
-fn put_header(frame: &mut [u8], opcode: u8) -> usize {
-    let len = frame.len() - HEADER;
-    let start = match len {
-        0..=125 => {
-            frame[HEADER - 1] = len as u8;
-            HEADER - 2
-        }
-        126..=0xffff => {
-            frame[HEADER - 2..HEADER].copy_from_slice(&(len as u16).to_be_bytes());
-            frame[HEADER - 3] = 126;
-            HEADER - 4
-        }
-        _ => {
-            frame[HEADER - 8..HEADER].copy_from_slice(&(len as u64).to_be_bytes());
-            frame[HEADER - 9] = 127;
-            HEADER - 10
-        }
-    };
-    frame[start] = 0x80 | opcode;
+fn put_header(frame: &mut [u8], opcode: OpCode) -> usize {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let payload = (frame.len() - HEADER) as u64;
+    let start = HEADER - header.len(payload);
+    header.format(payload, &mut &mut frame[start..HEADER]).expect("there is space for the header");
     start
 }
 
@@ -444,7 +429,7 @@ mod tests {
             (0x1_0000, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let mut frame = vec![0; HEADER + len];
-            let start = put_header(&mut frame, TEXT);
+            let start = put_header(&mut frame, OpCode::Data(Data::Text));
             assert_eq!(frame[start..HEADER], expected, "{len} bytes");
         }
     }

@@ -27,6 +27,7 @@ mod config;
 mod confirm;
 mod dead_letters;
 mod delivery;
+mod dependencies;
 mod dev;
 mod door;
 mod examples;

@@ -13,11 +13,12 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use tungstenite::Message;
 use tungstenite::error::{CapacityError, Error};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::TEXT;
 use crate::socket::read_budget::ReadBudget;
-use crate::socket::reader::oversize_filter::{Header, LONGEST_HEADER, OversizeFilter};
+use crate::socket::reader::frame_header::{LONGEST_HEADER, ParsedHeader};
+use crate::socket::reader::oversize_filter::OversizeFilter;
 
 /// How many bytes are read from a socket at a time. Clients send little.
 const READ_BUFFER: usize = 512;
@@ -194,9 +195,6 @@ impl<S> Write for BufferedSocket<'_, S> {
     }
 }
 
-/// The size of a frame's mask, in bytes (RFC 6455, 5.3).
-const MASK: usize = 4;
-
 /// Checks UTF-8 byte by byte (RFC 3629, 4).
 #[derive(Debug, Default)]
 struct Utf8 {
@@ -236,11 +234,11 @@ struct FramePosition {
     header: [u8; LONGEST_HEADER],
     /// How many bytes of the header were read.
     header_len: usize,
-    /// How many bytes of the frame, its mask included, are missing.
+    /// How many bytes of the payload are missing.
     left: u64,
-    /// The mask of the frame, as far as it was read.
-    mask: [u8; MASK],
-    /// How many bytes of the mask and the payload of text were read.
+    /// The mask of the frame.
+    mask: [u8; 4],
+    /// How many bytes of the payload of text were read.
     passed: usize,
     /// The current text message.
     text: Option<Utf8>,
@@ -274,24 +272,36 @@ impl FramePosition {
             self.header[self.header_len] = *first;
             self.header_len += 1;
             bytes = rest;
-            let Some(header) = Header::read(&self.header[..self.header_len]) else { continue };
-            (self.header_len, self.left, self.passed, self.is_text) = (0, header.follows(), 0, false);
-            match header.opcode {
-                opcode @ 0x0..=0x2 => {
-                    let begins = opcode != 0;
-                    if begins {
-                        self.text = (opcode == TEXT).then(Utf8::default);
-                    }
-                    // A frame with another error gets that error, even if it is not UTF-8.
-                    let is_due = header.is_data && header.masked && begins != self.fragmented && !self.closed;
-                    self.is_text = is_due && self.text.is_some();
-                    self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
-                    self.fragmented = !header.is_last;
-                    self.has_too_many_fragments |= self.fragments > MAX_FRAGMENTS;
-                }
-                0x8 => self.closed = true,
-                _ => {}
+            match ParsedHeader::parse(&self.header[..self.header_len]) {
+                Ok(Some(parsed)) => self.begin(&parsed),
+                Ok(None) => {}
+                // The reader refuses the frame, and nothing after it counts.
+                Err(_) => (self.header_len, self.left, self.is_text) = (0, u64::MAX, false),
             }
+        }
+    }
+
+    /// A frame begins.
+    fn begin(&mut self, parsed: &ParsedHeader) {
+        let ParsedHeader { header, payload, .. } = parsed;
+        (self.header_len, self.left, self.passed, self.is_text) = (0, *payload, 0, false);
+        self.mask = header.mask.unwrap_or_default();
+        match header.opcode {
+            OpCode::Data(data) => {
+                let begins = data != Data::Continue;
+                if begins {
+                    self.text = (data == Data::Text).then(Utf8::default);
+                }
+                // A frame with another error gets that error, even if it is not UTF-8.
+                let is_due =
+                    !parsed.is_extended() && header.mask.is_some() && begins != self.fragmented && !self.closed;
+                self.is_text = is_due && self.text.is_some();
+                self.fragments = if self.fragmented { self.fragments + 1 } else { 1 };
+                self.fragmented = !header.is_final;
+                self.has_too_many_fragments |= self.fragments > MAX_FRAGMENTS;
+            }
+            OpCode::Control(Control::Close) => self.closed = true,
+            OpCode::Control(_) => {}
         }
     }
 
@@ -299,13 +309,8 @@ impl FramePosition {
     fn check_text(&mut self, bytes: &[u8]) {
         let Some(text) = &mut self.text else { return };
         for byte in bytes {
-            let at = self.passed;
+            self.is_not_utf8 |= !text.accepts(byte ^ self.mask[self.passed % self.mask.len()]);
             self.passed += 1;
-            if at < MASK {
-                self.mask[at] = *byte;
-            } else {
-                self.is_not_utf8 |= !text.accepts(byte ^ self.mask[at % MASK]);
-            }
         }
     }
 
@@ -315,6 +320,7 @@ impl FramePosition {
     }
 }
 
+mod frame_header;
 mod oversize_filter;
 #[cfg(test)]
 pub(crate) mod pieces;

@@ -4,18 +4,18 @@
 //! The filter reads and counts the headers of frames. If a frame makes its message too large, the stream pauses once
 //! ([`OversizeFilter::take_too_large`]): by then everything before it was read. The rest of the message is dropped. A
 //! message larger than [`OversizeFilter::MOST`] is left to the reader, which closes the connection. It also closes the
-//! connection if a skipped message does not end ([`OversizeFilter::gives_up`]). Frames that WebSocket does not define
-//! are left to the reader too.
+//! connection if a skipped message does not end ([`OversizeFilter::gives_up`]). A frame that WebSocket does not define,
+//! and everything after it, is left to the reader too.
 //!
 //! Before a client is authenticated, a smaller limit holds. Only after a message was read it is known which limit holds
 //! for the next one, so until then the bytes after it wait here.
 
 use std::io::{self, ErrorKind, Read};
 
-use super::{MASK, MAX_FRAGMENTS, Paced};
+use tungstenite::protocol::frame::coding::Data;
 
-/// The longest header without its mask (RFC 6455, 5.2).
-pub(super) const LONGEST_HEADER: usize = 10;
+use super::frame_header::{LONGEST_HEADER, ParsedHeader};
+use super::{MAX_FRAGMENTS, Paced};
 
 /// Removes too large messages from a client's stream of frames.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct OversizeFilter {
     /// An incomplete header.
     held: [u8; LONGEST_HEADER],
     held_len: usize,
-    /// How many bytes of the current frame, its mask included, are missing.
+    /// How many bytes of the current payload are missing.
     left: u64,
     /// Whether the current frame is dropped.
     is_dropping: bool,
@@ -45,17 +45,6 @@ pub(super) struct OversizeFilter {
     frames: u32,
     /// Bytes that were read but not filtered yet.
     behind: Vec<u8>,
-}
-
-/// The header of a frame.
-pub(super) struct Header {
-    pub(super) opcode: u8,
-    /// Whether it is a data frame without extensions.
-    pub(super) is_data: bool,
-    pub(super) is_last: bool,
-    pub(super) masked: bool,
-    payload: u64,
-    len: usize,
 }
 
 impl OversizeFilter {
@@ -131,16 +120,23 @@ impl OversizeFilter {
                 self.put_back(&bytes[at..]);
                 break;
             }
-            let Some(header) = Header::read(&bytes[at..]) else {
-                self.held_len = bytes.len() - at;
-                self.held[..self.held_len].copy_from_slice(&bytes[at..]);
-                break;
+            let header = match ParsedHeader::parse(&bytes[at..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    self.held_len = bytes.len() - at;
+                    self.held[..self.held_len].copy_from_slice(&bytes[at..]);
+                    break;
+                }
+                Err(_) => {
+                    (self.is_dropping, self.left) = (false, u64::MAX);
+                    continue;
+                }
             };
             at += header.len;
             self.frames += 1;
             let verdict = self.judge(&header);
             self.is_dropping = verdict != FrameVerdict::Kept;
-            self.left = header.follows();
+            self.left = header.payload;
             if !self.is_dropping {
                 bytes.copy_within(at - header.len..at, kept);
                 kept += header.len;
@@ -160,19 +156,20 @@ impl OversizeFilter {
     }
 
     /// Decides about a frame. Frames that break the protocol are kept, because the reader refuses them.
-    fn judge(&mut self, header: &Header) -> FrameVerdict {
-        let begins = header.opcode != 0;
-        if !header.is_data || begins == self.message.is_some() {
+    fn judge(&mut self, parsed: &ParsedHeader) -> FrameVerdict {
+        let Some(data) = parsed.data().filter(|_| !parsed.is_extended()) else { return FrameVerdict::Kept };
+        let (begins, is_last) = (data != Data::Continue, parsed.header.is_final);
+        if begins == self.message.is_some() {
             return FrameVerdict::Kept;
         }
         let (bytes, fragments) = self.message.unwrap_or_default();
-        let (bytes, fragments) = (bytes.saturating_add(header.payload), fragments + 1);
-        self.message = (!header.is_last).then_some((bytes, fragments));
+        let (bytes, fragments) = (bytes.saturating_add(parsed.payload), fragments + 1);
+        self.message = (!is_last).then_some((bytes, fragments));
         let was_too_large = self.too_large;
-        let dropped = was_too_large || bytes > self.max && bytes <= Self::MOST && header.masked;
-        self.too_large = dropped && !header.is_last;
+        let dropped = was_too_large || bytes > self.max && bytes <= Self::MOST && parsed.header.mask.is_some();
+        self.too_large = dropped && !is_last;
         self.gives_up |= was_too_large && (bytes > Self::MOST || fragments > MAX_FRAGMENTS);
-        self.ends = header.is_last && !dropped;
+        self.ends = is_last && !dropped;
         match (dropped, was_too_large) {
             (false, _) => FrameVerdict::Kept,
             (true, false) => FrameVerdict::TooLarge,
@@ -189,26 +186,6 @@ enum FrameVerdict {
     TooLarge,
     /// It belongs to a message that is too large.
     Dropped,
-}
-
-impl Header {
-    /// Reads the header at the beginning of these bytes; `None` if it is incomplete.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let [first, second, extended @ ..] = bytes else { return None };
-        let (payload, len) = match second & 0x7f {
-            126 => (u64::from(u16::from_be_bytes(*extended.first_chunk()?)), 4),
-            127 => (u64::from_be_bytes(*extended.first_chunk()?), LONGEST_HEADER),
-            short => (u64::from(short), 2),
-        };
-        let (opcode, reserved) = (first & 0x0f, first & 0x70);
-        let is_data = opcode <= 0x2 && reserved == 0;
-        Some(Self { opcode, is_data, is_last: first & 0x80 != 0, masked: second & 0x80 != 0, payload, len })
-    }
-
-    /// How many bytes follow it in its frame: the mask and the payload.
-    pub(super) fn follows(&self) -> u64 {
-        self.payload.saturating_add(if self.masked { MASK as u64 } else { 0 })
-    }
 }
 
 /// Moves bytes from the front of `bytes` to `buffer`, as many as fit. Frees the memory of `bytes` when it is empty.

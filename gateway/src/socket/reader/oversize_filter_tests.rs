@@ -113,8 +113,12 @@ proptest! {
 
 #[test]
 fn huge_messages_are_left_to_the_reader() {
-    let huge = |first: u8, masked: u8| [&[first, masked | 127][..], &(OversizeFilter::MOST + 1).to_be_bytes()].concat();
-    for header in [huge(0x82, 0x80), huge(0x82, 0), [&[0x82, 127][..], &2_000_u64.to_be_bytes()].concat()] {
+    let header = |payload: u64, mask: &[u8]| {
+        let second = if mask.is_empty() { 127 } else { 0x80 | 127 };
+        [&[0x82, second][..], &payload.to_be_bytes(), mask].concat()
+    };
+    let huge = OversizeFilter::MOST + 1;
+    for header in [header(huge, &[1, 2, 3, 4]), header(huge, &[]), header(2_000, &[])] {
         let mut filter = OversizeFilter::new(MAX as usize, true, Vec::new());
         assert_eq!(all(&mut filter, Pieces([header.clone()].into()), 512), [Some(header)]);
     }
