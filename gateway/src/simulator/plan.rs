@@ -228,10 +228,10 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
     let newcomers = if network { prop::bool::weighted(0.02).boxed() } else { Just(false).boxed() };
     let bounds = (range, patience, (hold, outbox), (late, copies));
-    let ends = (newcomers, prop::bool::weighted(0.1), any::<bool>());
+    let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>());
     let list = |most: usize| prop::collection::vec(action(chaos), 1..most);
     // What goes wrong shows in a few actions as a rule, if somebody is there to see it, and some of it in many alone.
-    let lists = prop_oneof![5 => list(30), 3 => list(60), 1 => list(160)];
+    let lists = prop_oneof![8 => list(24), 3 => list(48), 1 => list(140)];
     let actions = (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat());
     (any::<u64>(), loss, reading, ends, bounds, actions).prop_map(
         move |(
