@@ -6,6 +6,7 @@
 //! waiting events along, as far as they fit. `lanes` is the order of sending. `notices` are the pending notices: no
 //! event is dropped without a notice, and no position covers an event that still waits, or whose notice is pending.
 
+mod frame;
 mod lanes;
 mod notices;
 
@@ -24,16 +25,8 @@ use crate::outbox::lanes::Lanes;
 use crate::outbox::notices::PendingNotices;
 
 pub use crate::outbox::notices::EventOutcome;
+pub use frame::{FRAME_BYTES, FRAME_EVENTS, Frame, OF_SESSION};
 pub use lanes::{PATIENCE_MS, QueuedEvent};
-
-/// The most events in one frame.
-pub const FRAME_EVENTS: usize = 50;
-
-/// How large a frame may grow with a further event, in bytes.
-pub const FRAME_BYTES: usize = 64 * 1024;
-
-/// Used as the number of the subscription in a notice for the whole session.
-pub const OF_SESSION: u32 = u32::MAX;
 
 /// The limits of an outbox. They are the same for all outboxes of a gateway.
 #[derive(Clone, Copy, Debug)]
@@ -64,36 +57,6 @@ pub enum ShedResult {
     Relieved,
     /// The client must be closed.
     Hopeless,
-}
-
-/// The content of one frame. It is reused for each.
-#[derive(Debug, Default)]
-pub struct Frame {
-    /// Whether its events overtake others that still wait.
-    pub early: bool,
-    /// The notices, which are sent before the events, each with the number of its subscription.
-    pub notices: Vec<(u32, Notice)>,
-    /// The events.
-    pub events: Vec<QueuedEvent>,
-    /// How many of them are sent before their lane's turn, because they have waited too long.
-    pub promoted: u64,
-    /// The events that were dropped, conflated or delayed while the frame was composed: one entry per event.
-    pub dropped: Vec<(NoticeCode, EventOutcome)>,
-}
-
-impl Frame {
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.notices.is_empty()
-    }
-
-    fn clear(&mut self) {
-        (self.early, self.promoted) = (false, 0);
-        self.notices.clear();
-        self.events.clear();
-        self.dropped.clear();
-    }
 }
 
 /// What waits for one session.
@@ -405,5 +368,4 @@ impl Outbox {
 }
 
 #[cfg(test)]
-#[path = "outbox_tests.rs"]
 mod tests;

@@ -6,10 +6,10 @@
 //!   whether the client is alive;
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
-//! * `backfill` delivers the chunks of cohorts;
+//! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers what comes for it;
 //! * `turns` decides which socket is read next, `commands` answers what clients request, and [`mistakes`] counts their
 //!   malformed frames;
-//! * `reset` begins a new epoch, and `maintenance` cleans up once a second;
+//! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session;
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard.
 
@@ -17,6 +17,7 @@ pub(crate) mod accounts;
 pub(crate) mod backfill;
 #[cfg(test)]
 mod bounds;
+mod cohorts;
 mod commands;
 mod flush;
 mod gaps;
@@ -24,6 +25,7 @@ mod lifecycle;
 mod log;
 mod maintenance;
 pub(crate) mod mistakes;
+mod outage;
 pub(crate) mod pulse;
 mod reset;
 #[cfg(test)]
@@ -45,7 +47,7 @@ use std::time::Duration;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Kinds;
 use tickwire_core::ids::{EpochId, Millis, NodeId, Partition, Seq};
-use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
+use tickwire_core::protocol::codes::CloseCode;
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Notice, ServerFrame};
 use tickwire_node::clock::millis;
@@ -62,7 +64,7 @@ use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
 use crate::metrics;
 use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
 use crate::shard::accounts::Accounts;
-use crate::shard::backfill::{Cohort, CohortItem};
+use crate::shard::cohorts::{Cohort, CohortItem};
 use crate::shard::gaps::gap;
 use crate::shard::session::SessionStage;
 use crate::shard::sessions::Sessions;
@@ -348,37 +350,6 @@ impl<S: Socket> Shard<S> {
         self.heavy.dedup();
         for number in std::mem::take(&mut self.heavy) {
             self.shed_load(now, number);
-        }
-    }
-
-    /// Notifies sessions that an outage has begun or ended. Sessions that wait for their welcome get the notice too,
-    /// because the outage is what they wait for. The end is sent to all that got the beginning.
-    fn notify_upstream(&mut self, now: Millis, code: NoticeCode, reason: Option<String>) {
-        let notice = Notice { msg: reason, ..Notice::new(code) };
-        if code == NoticeCode::UpstreamLost {
-            self.outage = Some(notice);
-            for number in self.sessions.numbers(|session| session.stage != SessionStage::Closing) {
-                self.notify_outage(now, number);
-            }
-        } else {
-            self.outage = None;
-            for number in self.sessions.numbers(|session| session.outage_notified) {
-                if let Some(session) =
-                    self.sessions.get_mut(number).filter(|session| session.stage != SessionStage::Closing)
-                {
-                    session.outage_notified = false;
-                    self.notify(now, number, &notice);
-                }
-            }
-        }
-    }
-
-    /// Notifies a session of the outage, if there is one and it has no notice of it yet.
-    fn notify_outage(&mut self, now: Millis, number: u64) {
-        let Some(notice) = self.outage.clone() else { return };
-        let Some(session) = self.sessions.get_mut(number) else { return };
-        if !std::mem::replace(&mut session.outage_notified, true) {
-            self.notify(now, number, &notice);
         }
     }
 

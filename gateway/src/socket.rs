@@ -6,6 +6,8 @@
 //! must watch for something else. A [`ReadBudget`] limits what is read in a turn and in a second. A turn begins when
 //! [`Socket::poll_ready`] returns [`Ready::Readable`].
 
+mod fault;
+mod header;
 mod read_budget;
 mod reader;
 
@@ -20,14 +22,16 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tungstenite::Message;
-use tungstenite::error::{Error, ProtocolError};
-use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::error::Error;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// How many unsent bytes of a connection the kernel may hold. Without a bound it accepts megabytes, and a ping behind
 /// them reaches a client on a slow link minutes later.
 pub(crate) const KERNEL_BYTES: u32 = 64 * 1024;
 
+use crate::socket::fault::fault;
+pub(crate) use crate::socket::header::HEADER;
+use crate::socket::header::put_header;
 pub(crate) use crate::socket::read_budget::{ReadBudget, ReadRate};
 pub(crate) use reader::MessageReader;
 #[cfg(test)]
@@ -374,63 +378,5 @@ struct Kernel<'a>(&'a TcpStream);
 impl Read for Kernel<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buffer)
-    }
-}
-
-/// The largest size of the header of a server's frame, in bytes (RFC 6455, 5.2).
-pub(crate) const HEADER: usize = 10;
-
-/// Writes the header of an unmasked, final frame right before its payload, which starts at [`HEADER`]. Returns where
-/// the header starts.
-fn put_header(frame: &mut [u8], opcode: OpCode) -> usize {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
-    let payload = (frame.len() - HEADER) as u64;
-    let start = HEADER - header.len(payload);
-    header.format(payload, &mut &mut frame[start..HEADER]).expect("there is space for the header");
-    start
-}
-
-/// The close code and the reason for an error of the reader; `None` if the client is gone.
-fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
-    let reason = match error {
-        Error::Capacity(_) => return Some((CloseCode::TooBig, CloseCode::TooBig.text())),
-        Error::Utf8(_) => return Some((CloseCode::NotUtf8, CloseCode::NotUtf8.text())),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
-        Error::Protocol(error) => match error {
-            ProtocolError::NonZeroReservedBits => "reserved bits set",
-            ProtocolError::UnmaskedFrameFromClient => "a frame without a mask",
-            ProtocolError::FragmentedControlFrame => "a control frame in fragments",
-            ProtocolError::ControlFrameTooBig => "a control frame of more than 125 bytes",
-            ProtocolError::UnknownControlFrameType(_)
-            | ProtocolError::UnknownDataFrameType(_)
-            | ProtocolError::InvalidOpcode(_) => "an opcode that RFC 6455 reserves",
-            ProtocolError::UnexpectedContinueFrame => "a continuation of nothing",
-            ProtocolError::ExpectedFragment(_) => "a message between the fragments of another",
-            ProtocolError::InvalidCloseSequence => "a close frame that is not well-formed",
-            ProtocolError::ReceivedAfterClosing => "a frame after the close frame",
-            _ => CloseCode::ProtocolError.text(),
-        },
-        _ => return None,
-    };
-    Some((CloseCode::ProtocolError, reason))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_are_written_as_in_rfc_6455() {
-        for (len, expected) in [
-            (5, vec![0x81, 5]),
-            (125, vec![0x81, 125]),
-            (126, vec![0x81, 126, 0, 126]),
-            (0xffff, vec![0x81, 126, 0xff, 0xff]),
-            (0x1_0000, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
-            let mut frame = vec![0; HEADER + len];
-            let start = put_header(&mut frame, OpCode::Data(Data::Text));
-            assert_eq!(frame[start..HEADER], expected, "{len} bytes");
-        }
     }
 }
