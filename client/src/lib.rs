@@ -47,8 +47,8 @@
 //! **The client ends** after [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason
 //! that a reconnect cannot fix. Dropping every [`Client`] ends nothing while [`Messages`] exists.
 //!
-//! The files in the order of a connection: `config`, `credentials`, `target`, `dial`, `home`, `connect`, `client`
-//! (the user's side), `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
+//! The files in the order of a connection: `config`, `credentials`, `target`, `dial`, `home`, `connect`, `client` (the
+//! user's side), `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
 
 mod backoff;
 mod client;

@@ -7,9 +7,9 @@
 //! give becomes a [`CoverageEvent::Gap`] with its reason.
 //!
 //! `section` and `answer` are the messages of routers, and `builder` is the router's side. On the gateway's side
-//! `partition` is one partition and `repair` one gap, within `limits`, with sizes from `weight`; `outcome` is what comes
-//! out. `confirmations` decides when a subscription is confirmed, `reached` is what a gateway reports of its coverage,
-//! and `completeness` finds ranges that are missing in the stream itself.
+//! `partition` is one partition and `repair` one gap, within `limits`, with sizes from `weight`, and `outcome` is what
+//! comes out. `confirmations` decides when a subscription is confirmed, `reached` is what a gateway reports of its
+//! coverage, and `completeness` finds ranges that are missing in the stream itself.
 
 pub(crate) mod answer;
 pub mod builder;

@@ -1,5 +1,5 @@
-//! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped. `waiting` waits until it
-//! works.
+//! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped. `waiting` waits
+//! until it works.
 
 mod waiting;
 

@@ -1,7 +1,7 @@
 //! Reads what a part of the stream holds, beginning anywhere: of one partition, or of all.
 //!
-//! There are two ways. A short part is asked for directly (`direct`). A long one is read by a consumer made for it, which
-//! costs the server a third a message, but a few milliseconds to make.
+//! There are two ways. A short part is asked for directly (`direct`). A long one is read by a consumer made for it,
+//! which costs the server a third a message, but a few milliseconds to make.
 //!
 //! A server that lags ends early, which is for the caller to see: nothing here says that more is to come. A server that
 //! has removed more than the leader of the stream, before it is asked or while it answers, is not believed. Where there
