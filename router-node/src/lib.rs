@@ -22,6 +22,8 @@
 //! ticks      a small message per partition now and then, which takes the same way
 //! ```
 //!
+//! The load generator drives an engine without a stream, so what sends and asks for an engine is public.
+//!
 //! `metrics` declares what all of them count. What NATS does not store is watched by `tickwire_node::storage::watch`,
 //! which is started here.
 
@@ -42,13 +44,13 @@ mod source;
 mod stream;
 pub(crate) mod walk;
 
+pub use dispatch::Dispatcher;
 pub use engine::LONGEST_WINDOW;
+pub use interest::{InterestSubscription, request_snapshot};
 
 use crate::decode::Decoder;
-use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
 use crate::intake::driver::Context;
-use crate::interest::InterestSubscription;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
