@@ -62,12 +62,12 @@ pub(super) struct SimGateway {
     shards: Vec<GatewayInput>,
     requests: Receiver<ToEdge>,
     readiness: Readiness,
-    bounds: Bounds,
+    bounds: MemoryBounds,
 }
 
 /// What may be held, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct MemoryBounds {
     hold_bytes: usize,
     shard_bytes: usize,
 }
@@ -105,7 +105,7 @@ impl SimGateway {
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
         let begun = Vec::new();
-        let bounds = Bounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
+        let bounds = MemoryBounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
         Self { bounds, node, is_down, due: AT_ONCE, is_cut, offset, edge, searches, begun, shards, requests, readiness }
     }
 
