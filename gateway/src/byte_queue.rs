@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// A message with a size in memory.
-pub(crate) trait Weigh {
+pub trait Weigh {
     /// Approximate memory, in bytes.
     fn weigh(&self) -> usize;
 }
 
 /// The sending end.
 #[derive(Debug)]
-pub(crate) struct Sender<T> {
+pub struct Sender<T> {
     sender: mpsc::UnboundedSender<T>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The receiving end.
 #[derive(Debug)]
-pub(crate) struct Receiver<T> {
+pub struct Receiver<T> {
     receiver: mpsc::UnboundedReceiver<T>,
     waiting: Arc<AtomicUsize>,
     /// The size of the messages that were taken last. They count until the next ones are taken.
@@ -29,7 +29,8 @@ pub(crate) struct Receiver<T> {
 }
 
 /// A new, empty queue.
-pub(crate) fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
+#[must_use]
+pub fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     (Sender { sender, waiting: Arc::clone(&waiting) }, Receiver { receiver, waiting, taken: 0 })
@@ -37,7 +38,7 @@ pub(crate) fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
 
 impl<T: Weigh> Sender<T> {
     /// Sends a message; `false` if the receiver is gone.
-    pub(crate) fn send(&self, message: T) -> bool {
+    pub fn send(&self, message: T) -> bool {
         // Relaxed: nothing else depends on the order of this count.
         self.waiting.fetch_add(message.weigh(), Ordering::Relaxed);
         self.sender.send(message).is_ok()
@@ -74,7 +75,7 @@ impl<T: Weigh> Receiver<T> {
 
     /// Waits for a message, and takes up to `limit`; 0 if all senders are gone. The messages taken before count as
     /// processed now, so `messages` must be empty.
-    pub(crate) async fn take(&mut self, messages: &mut Vec<T>, limit: usize) -> usize {
+    pub async fn take(&mut self, messages: &mut Vec<T>, limit: usize) -> usize {
         self.waiting.fetch_sub(std::mem::take(&mut self.taken), Ordering::Relaxed);
         let taken = self.receiver.recv_many(messages, limit).await;
         self.taken = messages.iter().map(Weigh::weigh).sum();

@@ -62,7 +62,7 @@ const CONFIRM_PATIENCE: u64 = 2_000;
 
 /// The state of the edge.
 #[derive(Debug)]
-pub(crate) struct Edge {
+pub struct Edge {
     gateway: NodeRef,
     connection: NatsConnection,
     shards: Vec<ShardQueue>,
@@ -94,21 +94,24 @@ pub(crate) struct Edge {
 
 /// The connection to NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NatsConnection {
-    pub(crate) is_up: bool,
+pub struct NatsConnection {
+    /// Whether there is one.
+    pub is_up: bool,
     /// The largest message that the server accepts, in bytes.
-    pub(crate) max_payload: usize,
+    pub max_payload: usize,
 }
 
 /// A message to routers.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) subject: Cow<'static, str>,
+pub struct Outgoing {
+    /// Where it is published.
+    pub subject: Cow<'static, str>,
     /// The subject for answers.
-    pub(crate) reply: Option<String>,
-    pub(crate) payload: Vec<u8>,
+    pub reply: Option<String>,
+    /// What is published.
+    pub payload: Vec<u8>,
     /// The number of the ask, if this is a request for a replay. The ask is repeated if this is not sent.
-    pub(crate) ask: Option<u64>,
+    pub ask: Option<u64>,
 }
 
 /// A session as the edge sees it.
@@ -128,7 +131,8 @@ struct AwaitedConfirmation {
 
 impl Edge {
     /// An edge that has received nothing yet. `ready` is its readiness check for the operator.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(
         gateway: NodeRef,
         config: &Config,
         partitions: u16,
@@ -164,7 +168,7 @@ impl Edge {
     }
 
     /// The members of the cluster have changed.
-    pub(crate) fn take_view(&mut self, now: Millis, view: &View) {
+    pub fn take_view(&mut self, now: Millis, view: &View) {
         self.rebalance.see(now, &self.gateway, self.log.view(), view, self.registrations.len());
         self.log.set_view(view.clone());
         self.interest_changed(now);
@@ -172,7 +176,7 @@ impl Edge {
 
     /// The state of the connection to NATS, and why the server does not store events, as routers report it.
     /// [`Self::check_upstream`] notifies clients of it.
-    pub(crate) fn set_nats_state(&mut self, connection: NatsConnection, stopped: Stopped) {
+    pub fn set_nats_state(&mut self, connection: NatsConnection, stopped: Stopped) {
         (self.connection, self.stopped) = (connection, stopped);
     }
 
@@ -182,12 +186,12 @@ impl Edge {
     }
 
     /// The messages to send now. A request that cannot be sent must be reported to [`Self::unsent`].
-    pub(crate) fn take_outgoing(&mut self) -> Vec<Outgoing> {
+    pub fn take_outgoing(&mut self) -> Vec<Outgoing> {
         std::mem::take(&mut self.outgoing)
     }
 
     /// Processes the consequences of an input. Must be called after every input.
-    pub(crate) fn settle(&mut self, now: Millis) {
+    pub fn settle(&mut self, now: Millis) {
         self.repair(now);
         self.backfill(now);
         self.deliver(now);
@@ -198,7 +202,8 @@ impl Edge {
     }
 
     /// When [`Self::turn`] must be called next.
-    pub(crate) fn next_turn(&self) -> Millis {
+    #[must_use]
+    pub fn next_turn(&self) -> Millis {
         let confirmed = self.confirmations.next_deadline(&self.coverage);
         let due = [self.coverage.next_expiry(), confirmed, self.cut_at, Some(self.beat_at)];
         let due = due.into_iter().chain([
@@ -218,7 +223,7 @@ impl Edge {
     }
 
     /// Takes a request of a shard.
-    pub(crate) fn take_request(&mut self, now: Millis, request: ToEdge) {
+    pub fn take_request(&mut self, now: Millis, request: ToEdge) {
         match request {
             ToEdge::Join(session, user) => {
                 let revision = self.log.add_user(&user);
@@ -252,7 +257,7 @@ impl Edge {
     }
 
     /// Does what is due: expires unanswered asks, cuts a revision, sends a beat.
-    pub(crate) fn turn(&mut self, now: Millis) {
+    pub fn turn(&mut self, now: Millis) {
         self.check_upstream(now);
         self.send_away(now);
         self.coverage.expire(now, &mut self.steps);
@@ -283,7 +288,7 @@ impl Edge {
     }
 
     /// Notifies clients of an outage of the cluster, or of its end. Each turn calls this.
-    pub(crate) fn check_upstream(&mut self, now: Millis) {
+    pub fn check_upstream(&mut self, now: Millis) {
         let outage = self.outage(now);
         let Some(code) = self.upstream.see(now, outage) else { return };
         let reason = outage.map(|outage| match (outage, &self.stopped) {

@@ -11,11 +11,13 @@
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
 //! * `metrics` declares the metrics, and `stats` adds up what shards count.
 //!
-//! Code that decides is pure and public, so that benches can measure it. The clock is passed in.
+//! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
+//! ([`decisions`]). The clock is passed in.
 
 mod auth;
 mod backfill;
 mod byte_queue;
+pub mod decisions;
 pub mod delivery;
 mod edge;
 mod handshake;

@@ -20,16 +20,18 @@ use crate::new_session::NewSession;
 
 /// Identifies a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SessionId {
-    pub(crate) shard: u16,
+pub struct SessionId {
+    /// The shard.
+    pub shard: u16,
     /// The shard counts it up, and uses no number twice.
-    pub(crate) number: u64,
+    pub number: u64,
 }
 
 /// Coverage events in order, decoded once and shared by all shards.
 #[derive(Debug)]
-pub(crate) struct SharedCoverageEvents {
-    pub(crate) steps: Vec<CoverageEvent<Arc<Delivery>>>,
+pub struct SharedCoverageEvents {
+    /// The events.
+    pub steps: Vec<CoverageEvent<Arc<Delivery>>>,
     /// Approximate memory, in bytes.
     weight: usize,
 }
@@ -55,7 +57,7 @@ fn weight(step: &CoverageEvent<Arc<Delivery>>) -> usize {
 
 /// What the backfill of a session lacks: the range `(from, to]` of each partition.
 #[derive(Debug)]
-pub(crate) struct BackfillRanges {
+pub struct BackfillRanges {
     /// The epoch that the sequences belong to.
     pub(crate) epoch_id: EpochId,
     pub(crate) from: Vec<Seq>,
@@ -66,14 +68,14 @@ pub(crate) struct BackfillRanges {
 
 /// A chunk of a backfill, for the sessions of a cohort.
 #[derive(Debug)]
-pub(crate) struct BackfillChunk {
+pub struct BackfillChunk {
     pub(crate) cohort: u64,
     pub(crate) steps: SharedCoverageEvents,
 }
 
 /// A range of a partition that a shard did not get, because it was too far behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SkippedRange {
+pub struct SkippedRange {
     pub(crate) partition: Partition,
     /// The range starts after this sequence.
     pub(crate) from: Seq,
@@ -85,7 +87,7 @@ pub(crate) struct SkippedRange {
 
 /// A message to a shard.
 #[derive(Debug)]
-pub(crate) enum ToShard {
+pub enum ToShard {
     /// A client has connected and authenticated.
     Arrive(Box<NewSession>),
     /// A message from the edge.
@@ -94,7 +96,7 @@ pub(crate) enum ToShard {
 
 /// A message from the edge to a shard.
 #[derive(Debug)]
-pub(crate) enum FromEdge {
+pub enum FromEdge {
     /// Coverage events of partitions.
     Steps(Arc<SharedCoverageEvents>),
     /// Ranges that were skipped while the shard was too far behind.
@@ -118,7 +120,7 @@ pub(crate) enum FromEdge {
 
 /// A request of a shard to the edge.
 #[derive(Debug)]
-pub(crate) enum ToEdge {
+pub enum ToEdge {
     /// A session has begun: its user's events must come to this gateway. Confirmed.
     Join(SessionId, UserId),
     /// A session adds these filters. Confirmed once.

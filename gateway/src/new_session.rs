@@ -11,7 +11,7 @@ use crate::socket::DetachedSocket;
 
 /// What a shard needs to start a session.
 #[derive(Debug)]
-pub(crate) struct NewSession {
+pub struct NewSession {
     pub(crate) socket: DetachedSocket,
     /// Who the client is.
     pub(crate) identity: Identity,

@@ -12,6 +12,7 @@
 mod client;
 mod clocks;
 mod cluster;
+mod crowd;
 mod gateway;
 mod intake;
 mod kv;

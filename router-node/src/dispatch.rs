@@ -35,7 +35,7 @@ pub struct RoutedEvent {
 
 /// Publishes batches.
 #[derive(Debug)]
-pub(crate) struct Dispatcher {
+pub struct Dispatcher {
     nats: Nats,
     me: NodeRef,
     lag: Histogram,
@@ -43,12 +43,14 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(nats: Nats, me: NodeRef) -> Self {
+    /// Publishes in the name of the router `me`.
+    #[must_use]
+    pub fn new(nats: Nats, me: NodeRef) -> Self {
         Self { nats, me, lag: metrics::LAG_SECONDS.series(), size: metrics::BATCH_BYTES.series() }
     }
 
     /// Publishes sections to one gateway, in as many messages as necessary.
-    pub(crate) async fn send(&self, gateway: &NodeRef, epoch: Epoch, sections: Vec<Section<RoutedEvent>>) {
+    pub async fn send(&self, gateway: &NodeRef, epoch: Epoch, sections: Vec<Section<RoutedEvent>>) {
         let now = wall_clock();
         for (_, event) in sections.iter().flat_map(|section| &section.events) {
             let stored = Duration::from_millis(u64::try_from(event.stored.0).unwrap_or_default());

@@ -55,14 +55,17 @@ pub(crate) struct InterestInquiry {
 
 /// The subscriptions to interest messages.
 #[derive(Debug)]
-pub(crate) struct InterestSubscription {
+pub struct InterestSubscription {
     deltas: LinkSubscriber,
     beats: LinkSubscriber,
 }
 
 impl InterestSubscription {
     /// Subscribes.
-    pub(crate) fn subscribe(nats: &Nats) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// When the connection to NATS has ended.
+    pub fn subscribe(nats: &Nats) -> Result<Self, StartError> {
         let subscribe = |queue: &'static str, subject: &'static str, most: usize| {
             let subscribed = nats.link.subscribe(queue, subject, None, most);
             subscribed.map_err(|error| StartError::Part {
@@ -78,7 +81,7 @@ impl InterestSubscription {
 
     /// The next message of a gateway; `None` when the connection is closed. An unreadable message is returned as
     /// [`InterestMessage::Nothing`], so that a flood of them has turns like any other messages.
-    pub(crate) async fn next(&mut self) -> Option<InterestMessage> {
+    pub async fn next(&mut self) -> Option<InterestMessage> {
         // Deltas first: a beat that announces a delta was sent after it, and would look as if the delta was missed.
         let message = tokio::select! {
             biased;
@@ -102,7 +105,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
 
 /// Asks a gateway for its whole interest; `None` if it did not arrive. There is a pause before every attempt but the
 /// first, which doubles each time.
-pub(crate) async fn request_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
+pub async fn request_snapshot(nats: &Nats, gateway: &NodeRef, attempt: u32) -> Option<Vec<SnapshotPart>> {
     if attempt > 0 {
         sleep(Duration::from_millis(SNAPSHOT_BACKOFF.after(attempt))).await;
     }

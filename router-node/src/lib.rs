@@ -24,8 +24,9 @@
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! ```
 //!
-//! `metrics` declares what all of them count, and `decisions` is all of this without I/O, for the simulator. What NATS
-//! does not store is watched by `tickwire_node::storage::watch`, which is started here.
+//! `metrics` declares what all of them count, and `decisions` is all of this without I/O, for the simulator. The load
+//! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not store
+//! is watched by `tickwire_node::storage::watch`, which is started here.
 
 pub(crate) mod checkpoint;
 mod dead_letters;
@@ -44,13 +45,13 @@ mod source;
 mod stream;
 pub(crate) mod walk;
 
+pub use dispatch::Dispatcher;
 pub use engine::LONGEST_WINDOW;
+pub use interest::{InterestSubscription, request_snapshot};
 
 use crate::decode::Decoder;
-use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
 use crate::intake::driver::Context;
-use crate::interest::InterestSubscription;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;

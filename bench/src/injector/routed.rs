@@ -1,20 +1,20 @@
-//! The bench in the part of a router, and of the whole cluster behind it: it joins the membership, answers whatever
-//! interest a gateway tells with coverage of every partition, and sends it batches with every event there is.
+//! The bench in the part of a router that reads no stream: it joins the membership, and the router's own engine learns
+//! what the gateway wants, and makes sections and batches of the events that are due.
 
-use async_nats::Subscriber;
-use bytes::Bytes;
-use futures_util::StreamExt;
 use std::ops::Range;
-use tickwire_core::coverage::section::{Batch, Section};
-use tickwire_core::ids::{EpochId, NodeRef, Partition, Revision, Seq};
-use tickwire_core::interest::{Delta, InterestBeat};
-use tickwire_core::placement::Role;
-use tickwire_core::wire;
-use tickwire_node::names;
+use std::sync::Arc;
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::placement::{Role, View};
+use tickwire_node::clock::Clock;
+use tickwire_node::config::Config;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
 use tickwire_node::start::Node;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tickwire_router_node::decisions::{
+    Engine, EngineOutput, IntakeEvent, IntakeReport, Order, Readable, Source, Tenure,
+};
+use tickwire_router_node::{Dispatcher, InterestSubscription, request_snapshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -22,13 +22,13 @@ use super::{InjectError, now};
 use crate::scenario::{Class, Scenario, mix};
 use tickwire_command::args::NatsArgs;
 
-/// The most events in one batch, far below NATS' largest message.
-const BATCH_EVENTS: u64 = 500;
+/// The numbers of the events that are due.
+type DueEvents = Range<u64>;
 
 /// A router in a task of its own.
 #[derive(Debug)]
 pub(crate) struct InjectingRouter {
-    due: UnboundedSender<Range<u64>>,
+    due: mpsc::UnboundedSender<DueEvents>,
     task: JoinHandle<Result<(), InjectError>>,
     node: Node,
     shutdown: Shutdown,
@@ -40,32 +40,22 @@ impl InjectingRouter {
         let mut config = NatsArgs::at(nats_url).load()?;
         config.node.id = Some("bench-router".to_owned());
         config.admin.listen.set_port(0);
+        // Batches are due when the plan says so: none is small enough to wait for more.
+        config.router.flush_bytes = 0;
         let shutdown = Shutdown::new();
         let node = Node::start(&config, Role::Router, &shutdown).await?;
-        let subscribe = async |subject: &'static str| {
-            let subscribed = node.nats.client.subscribe(subject).await;
-            subscribed.map_err(|error| InjectError::Send(error.to_string()))
-        };
-        let (deltas, beats) = (subscribe(names::INTEREST).await?, subscribe(names::GATEWAY_BEAT).await?);
+        let interest = InterestSubscription::subscribe(&node.nats)?;
         node.nats.check().await?;
-        let (due, inbox) = unbounded_channel();
-        let part = InjectorState {
-            me: node.me.clone(),
-            nats: node.nats.clone(),
-            scenario,
-            stored: Seq(0),
-            last: vec![Seq(0); node.provisioned.partitions as usize],
-            gateway: None,
-            revision: Revision(0),
-        };
-        let mut ticks = interval(config.membership.tick_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let task = tokio::spawn(part.play(deltas, beats, ticks, inbox));
+        let (due, inbox) = mpsc::unbounded_channel();
+        let mut heartbeats = interval(config.membership.tick_interval);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let router = Router::new(&config, &node, scenario);
+        let task = tokio::spawn(router.run(interest, heartbeats, inbox));
         Ok(Self { due, task, node, shutdown })
     }
 
     /// Where to send the numbers of the events that are due.
-    pub(super) fn due(&self) -> UnboundedSender<Range<u64>> {
+    pub(super) fn due(&self) -> mpsc::UnboundedSender<DueEvents> {
         self.due.clone()
     }
 
@@ -80,69 +70,86 @@ impl InjectingRouter {
     }
 }
 
-/// The state of the router.
+/// The router's engine, and what stands for the stream that it does not read.
 #[derive(Debug)]
-struct InjectorState {
-    me: NodeRef,
+struct Router {
+    engine: Engine,
     nats: Nats,
+    dispatcher: Dispatcher,
+    clock: Clock,
+    view: watch::Receiver<Arc<View>>,
     scenario: Scenario,
+    partitions: u16,
     /// The last sequence of the stream, if there were one.
     stored: Seq,
-    /// Up to where each partition was covered.
-    last: Vec<Seq>,
-    gateway: Option<NodeRef>,
-    revision: Revision,
 }
 
-impl InjectorState {
-    async fn play(
+impl Router {
+    /// A router that owns all partitions.
+    fn new(config: &Config, node: &Node, scenario: Scenario) -> Self {
+        let (clock, epoch) = (Clock::start(), node.provisioned.epoch);
+        let mut router = Self {
+            engine: Engine::new(&config.router, epoch),
+            nats: node.nats.clone(),
+            dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
+            clock,
+            view: node.membership.view(),
+            scenario,
+            partitions: u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX),
+            stored: epoch.before,
+        };
+        for partition in 0..router.partitions {
+            router.engine.handle_order(clock.now(), Order::Own { tenure: tenure(partition), checkpoint: epoch.before });
+        }
+        router
+    }
+
+    async fn run(
         mut self,
-        mut deltas: Subscriber,
-        mut beats: Subscriber,
-        mut ticks: Interval,
-        mut due: UnboundedReceiver<Range<u64>>,
+        mut interest: InterestSubscription,
+        mut heartbeats: Interval,
+        mut due: mpsc::UnboundedReceiver<DueEvents>,
     ) -> Result<(), InjectError> {
+        self.view.mark_changed();
         loop {
             tokio::select! {
                 biased;
-                Some(message) = deltas.next() => {
-                    let delta: Delta = read(&message.payload)?;
-                    self.cover(delta.gateway, delta.revision).await?;
+                Ok(()) = self.view.changed() => {
+                    let view = self.view.borrow_and_update().clone();
+                    self.engine.set_view(view);
                 }
-                Some(message) = beats.next() => {
-                    let beat: InterestBeat = read(&message.payload)?;
-                    self.cover(beat.gateway, beat.revision).await?;
-                }
-                _ = ticks.tick() => self.tick().await?,
+                message = interest.next() => match message {
+                    Some(message) => self.engine.hear(self.clock.now(), message),
+                    None => return Err(InjectError::Send("the connection is closed".to_owned())),
+                },
+                _ = heartbeats.tick() => self.store_heartbeats(),
                 numbers = due.recv() => match numbers {
-                    Some(numbers) => self.route(numbers).await?,
+                    Some(numbers) => self.store_events(numbers)?,
                     None => return Ok(()),
                 },
             }
+            self.engine.settle(self.clock.now());
+            self.perform().await;
         }
     }
 
-    /// Tells a gateway that what it has of every partition is all there is as of this revision.
-    async fn cover(&mut self, gateway: NodeRef, revision: Revision) -> Result<(), InjectError> {
-        self.gateway = Some(gateway);
-        self.revision = revision;
-        let all = (0..).zip(self.last.clone());
-        let sections = all.map(|(partition, last)| self.section(partition, last, Vec::new())).collect();
-        self.send(sections).await
-    }
-
-    /// Something is stored in each partition once in a while: that tells a gateway that it is read.
-    async fn tick(&mut self) -> Result<(), InjectError> {
-        if self.gateway.is_none() {
-            return Ok(());
-        }
-        let mut sections = Vec::new();
-        for partition in 0..self.last.len() {
+    /// Something is stored in each partition now and then: that tells a gateway that it is read.
+    fn store_heartbeats(&mut self) {
+        for partition in 0..self.partitions {
             let through = self.store();
-            sections.push(self.section(partition as u16, through, Vec::new()));
-            self.last[partition] = through;
+            self.read(partition, through, Vec::new());
         }
-        self.send(sections).await
+        self.engine.checkpoint(self.clock.now());
+    }
+
+    fn store_events(&mut self, numbers: DueEvents) -> Result<(), InjectError> {
+        for number in numbers {
+            let (class, seq) = (self.scenario.class(number), self.store());
+            let event = class.event(number, seq, now()).map_err(InjectError::Event)?;
+            let wire = rmp_serde::to_vec(&event).map_err(|error| InjectError::Event(error.to_string()))?.into();
+            self.read(class.partition(self.partitions), seq, vec![Readable { seq, event, wire }]);
+        }
+        Ok(())
     }
 
     fn store(&mut self) -> Seq {
@@ -150,57 +157,42 @@ impl InjectorState {
         self.stored
     }
 
-    /// Sends events, in one batch unless they are very many.
-    async fn route(&mut self, numbers: Range<u64>) -> Result<(), InjectError> {
-        let mut rest = numbers;
-        while !rest.is_empty() {
-            let batch = rest.start..rest.end.min(rest.start + BATCH_EVENTS);
-            rest.start = batch.end;
-            let mut events: Vec<Vec<(Seq, Bytes)>> = vec![Vec::new(); self.last.len()];
-            for number in batch {
-                let (class, seq) = (self.scenario.class(number), self.store());
-                let event = class.event(number, seq, now()).map_err(InjectError::Event)?;
-                let bytes = rmp_serde::to_vec(&event).map_err(|error| InjectError::Event(error.to_string()))?;
-                events[class.partition(self.last.len())].push((seq, bytes.into()));
-            }
-            let mut sections = Vec::new();
-            for (partition, events) in (0..).zip(events) {
-                if let Some((through, _)) = events.last() {
-                    let through = *through;
-                    sections.push(self.section(partition, through, events));
-                    self.last[usize::from(partition)] = through;
+    /// Reports to the engine what an intake would have read.
+    fn read(&mut self, partition: u16, through: Seq, events: Vec<Readable>) {
+        let what = IntakeEvent::Events { through, mark: None, events };
+        self.engine.read(IntakeReport { tenure: tenure(partition), what });
+    }
+
+    async fn perform(&mut self) {
+        for output in self.engine.take_outputs() {
+            match output {
+                EngineOutput::Send { gateway, epoch, sections } => {
+                    self.dispatcher.send(&gateway, epoch, sections).await;
                 }
+                // A change of interest was lost, which is rare: events wait for the answer.
+                EngineOutput::AskSnapshot { gateway, attempts } => {
+                    let parts = request_snapshot(&self.nats, &gateway, attempts).await;
+                    self.engine.handle_snapshot(self.clock.now(), gateway, parts);
+                }
+                // There is no stream to read, and no lease to hold checkpoints.
+                EngineOutput::Read { .. }
+                | EngineOutput::Stop(_)
+                | EngineOutput::Checkpoint(_)
+                | EngineOutput::Released { .. } => {}
             }
-            self.send(sections).await?;
         }
-        Ok(())
     }
+}
 
-    fn section(&self, partition: u16, through: Seq, events: Vec<(Seq, Bytes)>) -> Section<Bytes> {
-        let prev = self.last[usize::from(partition)];
-        Section { partition: Partition(partition), revision: self.revision, prev, through, events }
-    }
-
-    async fn send(&self, sections: Vec<Section<Bytes>>) -> Result<(), InjectError> {
-        let Some(gateway) = &self.gateway else {
-            return Err(InjectError::Send("no gateway has been heard of".to_owned()));
-        };
-        let batch = Batch { router: self.me.clone(), epoch_id: EpochId(1), sections, before: Seq(0) };
-        let bytes = wire::encode(&batch).map_err(|error| InjectError::Event(error.to_string()))?;
-        let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
-        let sent = self.nats.client.publish(subject, bytes.into()).await;
-        sent.map_err(|error| InjectError::Send(error.to_string()))
-    }
+/// The only tenure of a partition.
+fn tenure(partition: u16) -> Tenure {
+    Tenure { source: Source::Partition(Partition(partition)), number: 0 }
 }
 
 impl Class {
     /// The partition of its events: one for each symbol, as in the stream.
-    fn partition(self, partitions: usize) -> usize {
+    fn partition(self, partitions: u16) -> u16 {
         let symbol = self.symbol().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
-        (symbol % partitions as u64) as usize
+        (symbol % u64::from(partitions)) as u16
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, InjectError> {
-    wire::decode(payload).map_err(|error| InjectError::Event(error.to_string()))
 }

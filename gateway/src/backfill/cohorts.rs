@@ -28,7 +28,7 @@ pub(crate) const CARRIED_ENTRIES: usize = 64;
 const GATHER_MS: u64 = 50;
 
 /// The number of a cohort's ask has the cohort's number above these bits. The ask numbers of live coverage are smaller.
-const ASK_BITS: u32 = 32;
+pub(crate) const ASK_BITS: u32 = 32;
 
 /// While shards have this many unprocessed chunks, or this many bytes of them, the cohort asks for nothing more.
 const UNDIGESTED: usize = 8;

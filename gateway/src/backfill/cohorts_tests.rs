@@ -1,4 +1,5 @@
-//! The rules of cohorts by example. `crowd` tests them in random combinations, and `deadlines` tests their deadlines.
+//! The rules of cohorts by example. `deadlines` tests their deadlines, and `simulator/crowd.rs` with whole gateways that
+//! what they cost depends on what sessions lack.
 
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};
@@ -6,9 +7,6 @@ use tickwire_core::placement::View;
 use tickwire_core::replay::ReplayPart;
 
 use super::*;
-
-#[path = "cohorts_crowd.rs"]
-mod crowd;
 
 #[path = "cohorts_deadlines.rs"]
 mod deadlines;
@@ -25,15 +23,6 @@ const LIMITS: RepairLimits = RepairLimits {
     give_up_after: GIVE_UP,
     replay_range: 1_000_000,
 };
-
-/// How many messages a router reads for one part of its answer.
-const PART: usize = 3;
-
-/// How many events the model of a shard processes at a time.
-const BITE: usize = 2;
-
-/// How long sessions that read wait for those that do not, as in shards.
-const PATIENCE: u64 = 500;
 
 fn node(name: &str) -> NodeRef {
     NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }

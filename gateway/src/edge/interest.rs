@@ -26,8 +26,8 @@ const DELTA_BYTES: usize = 256 * 1024;
 const LAG: u64 = 100;
 
 impl Edge {
-    /// A router asks for the whole interest.
-    pub(crate) fn send_snapshot(&mut self, reply: Option<&[u8]>) {
+    /// A router asks for the whole interest, and wants it sent to `reply`.
+    pub fn send_snapshot(&mut self, reply: Option<&[u8]>) {
         let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()).filter(|reply| is_routers(reply))
         else {
             return;

@@ -73,7 +73,7 @@ impl Edge {
     }
 
     /// The request could not be sent.
-    pub(crate) fn unsent(&mut self, now: Millis, ask: u64) {
+    pub fn unsent(&mut self, now: Millis, ask: u64) {
         match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.unsent(now, ask),
             false => self.coverage.unsent(now, ask),

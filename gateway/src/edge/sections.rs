@@ -17,7 +17,8 @@ use crate::delivery::Delivery;
 use crate::metrics;
 
 impl Edge {
-    pub(crate) fn take_batch(&mut self, now: Millis, payload: &[u8]) {
+    /// Takes a batch of a router, as it arrived.
+    pub fn take_batch(&mut self, now: Millis, payload: &[u8]) {
         let batch: Batch<Bytes> = match wire::decode(payload) {
             Ok(batch) => batch,
             Err(error) => return refused(&error),
@@ -43,7 +44,7 @@ impl Edge {
     }
 
     /// The NATS server answers that no router is subscribed to the subject of this ask.
-    pub(crate) fn take_no_answer(&mut self, now: Millis, ask: u64) {
+    pub fn take_no_answer(&mut self, now: Millis, ask: u64) {
         metrics::REPLAY_ANSWERS.with("nobody").increment(1);
         match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.refused(now, ask),
@@ -52,7 +53,7 @@ impl Edge {
     }
 
     /// Takes a message of an answer. An unreadable one changes nothing: its ask ends by its deadline.
-    pub(crate) fn take_answer(&mut self, now: Millis, ask: u64, payload: &[u8]) {
+    pub fn take_answer(&mut self, now: Millis, ask: u64, payload: &[u8]) {
         let answer: ReplayAnswer<Bytes> = match wire::decode(payload) {
             Ok(answer) => answer,
             Err(error) => return refused(&error),

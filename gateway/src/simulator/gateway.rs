@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tickwire_core::event::{Kinds, Timestamp};
 use tickwire_core::ids::{Millis, NodeRef, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
+use tickwire_core::replay::ReplayRequest;
 use tickwire_core::wire;
 use tickwire_node::admin::{Check, Readiness};
 use tickwire_node::clock::millis;
@@ -22,6 +23,7 @@ use super::network::{MAX_PAYLOAD, SimMessage};
 use super::socket::{Line, Wire};
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
+use crate::backfill::cohorts::{ASK_BITS, Cohorts};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
 use crate::edge::{Edge, NatsConnection, Outgoing, SEARCH_DEADLINE};
@@ -62,12 +64,14 @@ pub(super) struct SimGateway {
     shards: Vec<GatewayInput>,
     requests: Receiver<ToEdge>,
     readiness: Readiness,
-    bounds: Bounds,
+    bounds: MemoryBounds,
+    /// What its cohorts have asked for, each with its number.
+    pub(super) cohort_asks: Vec<(u64, ReplayRequest)>,
 }
 
 /// What may be held, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct MemoryBounds {
     hold_bytes: usize,
     shard_bytes: usize,
 }
@@ -105,8 +109,22 @@ impl SimGateway {
         let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
         let begun = Vec::new();
-        let bounds = Bounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
-        Self { bounds, node, is_down, due: AT_ONCE, is_cut, offset, edge, searches, begun, shards, requests, readiness }
+        let bounds = MemoryBounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
+        Self {
+            bounds,
+            node,
+            is_down,
+            due: AT_ONCE,
+            is_cut,
+            offset,
+            edge,
+            searches,
+            begun,
+            shards,
+            requests,
+            readiness,
+            cohort_asks: Vec::new(),
+        }
     }
 
     /// Whether it is that node, and what is sent to that comes to it.
@@ -289,7 +307,10 @@ impl SimCluster {
             let is_any = subject == names::REPLAY && !connected.is_empty();
             let to = to.filter(|router| connected.contains(router));
             let to = to.or_else(|| is_any.then(|| connected[self.network.random(connected.len() as u64) as usize]));
-            let request = wire::decode(&payload).expect("what a gateway asks can be read");
+            let request: ReplayRequest = wire::decode(&payload).expect("what a gateway asks can be read");
+            if Cohorts::is_cohort_ask(ask) {
+                gateway.cohort_asks.push((ask >> ASK_BITS, request.clone()));
+            }
             let message = match to {
                 Some(to) => SimMessage::Ask(to, ask, request),
                 None => SimMessage::NoResponders(self.gateways[from].node.clone(), ask),

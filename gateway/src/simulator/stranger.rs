@@ -19,7 +19,7 @@ use super::gateway::identity;
 use super::made::user;
 use super::socket::{Line, SocketOutput};
 use super::trace;
-use frames::{Frame, OK};
+use frames::{OK, StrangerAction};
 
 pub(super) use frames::KINDS;
 
@@ -130,19 +130,19 @@ impl Stranger {
         let frame = frames::frame(kind, id, &self.position, connection.subscriptions > 0);
         trace::line(|| format!("{} at gateway {} says {frame:?}", self.user, connection.gateway));
         match frame {
-            Frame::Named { text, codes } => {
+            StrangerAction::Named { text, codes } => {
                 connection.asked.insert(id, codes);
                 connection.say(SocketOutput::Frame(text.into()));
             }
-            Frame::Unnamed(said, code) => {
+            StrangerAction::Unnamed(said, code) => {
                 connection.unnamed.push(code);
                 connection.say(said);
             }
-            Frame::Breach(code) => {
+            StrangerAction::Breach(code) => {
                 connection.breach = Some(code.code());
                 connection.say(SocketOutput::Breach(code));
             }
-            Frame::Leave => self.leave(),
+            StrangerAction::Leave => self.leave(),
         }
     }
 

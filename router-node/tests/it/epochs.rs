@@ -142,7 +142,7 @@ async fn intake_resumes_only_where_its_last_read_message_still_exists() {
     config.router.checkpoint_interval = Duration::from_secs(60);
     let router = TestRouter::start_as(&config).await;
     let gateway = Gateway::start(&server, "g1").await;
-    gateway.state.lock().unwrap().reports_coverage = false;
+    gateway.state.lock().unwrap().hides_coverage = true;
     router.ready().await;
     gateway.subscribe(&Filter::default()).await;
     let has = async |count: usize| {

@@ -1,22 +1,24 @@
-//! A gateway as routers see it: it sends its interest and tracks its coverage.
+//! A gateway without clients: the edge that ships, with a real nats-server. It records what the edge passes on, and
+//! loses or changes messages as a test wants.
 
 use crate::cluster::{SOON, TestRouter, config, connect};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tickwire_core::coverage::reached::GatewayCoverage;
-use tickwire_core::coverage::section::{Batch, Section};
-use tickwire_core::coverage::{Ask, Coverage, CoverageEvent, GapReason, RepairLimits};
+use tickwire_core::coverage::section::Batch;
+use tickwire_core::coverage::{CoverageEvent, GapReason};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq, UserId};
+use tickwire_core::ids::{NodeRef, Partition, Seq, UserId};
 use tickwire_core::interest::InterestBeat;
-use tickwire_core::interest::log::{Bounds, InterestLog};
-use tickwire_core::placement::Role;
-use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
+use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
+use tickwire_gateway::decisions::{
+    Edge, FromEdge, NatsConnection, Outgoing, Receiver, Sender, SessionId, ToEdge, ToShard, channel,
+};
+use tickwire_gateway::delivery::Delivery;
 use tickwire_node::clock::Clock;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -24,37 +26,40 @@ use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::Node;
 use tickwire_testkit::{NatsServer, eventually};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::interval;
-use tokio_util::sync::DropGuard;
+use tokio::time::sleep_until;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What the gateway has received.
+/// The user of sessions that want no user's events.
+const NOBODY: &str = "nobody";
+
+/// What the gateway has received, and what it does with messages.
+#[derive(Default)]
 pub(crate) struct GatewayState {
-    pub(crate) log: InterestLog,
-    pub(crate) coverage: Coverage<Event>,
-    reached: GatewayCoverage,
     pub(crate) events: Vec<(Partition, Seq, Event)>,
     pub(crate) gaps: Vec<(Partition, Seq, Seq, GapReason)>,
     pub(crate) resets: usize,
-    /// The events in all sections, also those that the coverage knew already.
-    pub(crate) received: usize,
-    /// The gaps that replays have closed.
-    pub(crate) repaired: usize,
-    /// Whether batches still get lost on their way.
+    /// The events in all batches, also those that the coverage knew already.
+    received: usize,
+    /// How many replays were requested.
+    pub(crate) replays: usize,
+    /// Whether batches get lost on their way.
     pub(crate) drops_batches: bool,
-    /// Interests of more entries than this are named in replay requests, not carried.
-    pub(crate) carried: usize,
-    /// Whether beats report its coverage.
-    pub(crate) reports_coverage: bool,
-    /// Whether deltas are sent; if not, routers have to request snapshots.
-    pub(crate) sends_deltas: bool,
+    /// Whether deltas get lost on their way, so that routers have to request snapshots.
+    pub(crate) drops_deltas: bool,
+    /// Whether beats leave out how far its coverage is.
+    pub(crate) hides_coverage: bool,
     position: BTreeMap<Partition, Seq>,
+    /// How many requests of each session were confirmed.
+    confirmed: Vec<usize>,
 }
 
 pub(crate) struct Gateway {
     pub(crate) state: Arc<Mutex<GatewayState>>,
     pub(crate) me: NodeRef,
-    clock: Clock,
+    view: watch::Receiver<Arc<View>>,
+    requests: Sender<ToEdge>,
     shutdown: Shutdown,
     _end: [DropGuard; 2],
     end: JoinHandle<Outcome>,
@@ -73,117 +78,50 @@ pub(crate) async fn one_of_each() -> (NatsServer, Nats, TestRouter, Gateway) {
 
 impl Gateway {
     pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
+        let mut config = config(server, name);
+        config.gateway.shrink_delay = Duration::from_millis(100);
+        // Subscriptions wait for every partition, so that a test knows from where on its events are sent.
+        config.gateway.confirm_timeout = SOON;
         let shutdown = Shutdown::new();
-        let node = Node::start(&config(server, name), Role::Gateway, &shutdown).await.unwrap();
-        let (me, nats, clock) = (node.me.clone(), node.nats.clone(), Clock::start());
-        let view = node.membership.view();
-        let limits = RepairLimits {
-            grace: 200,
-            hold_bytes: 1 << 26,
-            replays: 8,
-            replay_timeout: 2_000,
-            give_up_after: 10_000,
-            replay_range: 1_000_000,
-        };
-        let first_view = view.borrow().as_ref().clone();
-        let state = Arc::new(Mutex::new(GatewayState {
-            log: InterestLog::new(me.clone(), first_view, 100, Bounds::default()),
-            coverage: Coverage::new(32, limits),
-            reached: GatewayCoverage::default(),
-            events: Vec::new(),
-            gaps: Vec::new(),
-            resets: 0,
-            received: 0,
-            repaired: 0,
-            drops_batches: false,
-            carried: 64,
-            reports_coverage: true,
-            sends_deltas: true,
-            position: BTreeMap::new(),
-        }));
-        let nonce = me.nonce.to_string();
-        let batches = nats.client.subscribe(names::gateway(me.id.as_str(), &nonce)).await.unwrap();
-        let asked = nats.client.subscribe(names::snapshot(me.id.as_str(), &nonce)).await.unwrap();
-        let answers = nats.client.subscribe(names::replayed_all(me.id.as_str(), &nonce)).await.unwrap();
-        nats.check().await.unwrap();
-
-        let (shared, own, drain) = (Arc::clone(&state), me.clone(), shutdown.drain().clone());
-        let work = async move {
-            let (mut batches, mut asked, mut answers, mut view) = (batches, asked, answers, view);
-            let (mut beats, mut turns) = (interval(Duration::from_millis(100)), interval(Duration::from_millis(5)));
-            loop {
-                tokio::select! {
-                    () = drain.cancelled() => return,
-                    Some(message) = batches.next() => {
-                        let batch: Batch<Bytes> = wire::decode(&message.payload).unwrap();
-                        shared.lock().unwrap().offer(clock.now(), batch);
-                    }
-                    Some(message) = answers.next() => shared.lock().unwrap().answer(clock.now(), &message),
-                    Some(request) = asked.next() => {
-                        let parts = {
-                            let state = shared.lock().unwrap();
-                            state.log.sent().parts(&own, state.log.revision(), 300)
-                        };
-                        for part in parts {
-                            publish(&nats, request.reply.clone().unwrap().to_string(), &part).await;
-                        }
-                    }
-                    Ok(()) = view.changed() => {
-                        let view = view.borrow_and_update().as_ref().clone();
-                        shared.lock().unwrap().log.set_view(view);
-                    }
-                    _ = beats.tick() => {
-                        let beat = {
-                            let state = shared.lock().unwrap();
-                            let revision = state.log.revision();
-                            let reached = state.reports_coverage.then_some(state.reached);
-                            InterestBeat { gateway: own.clone(), revision, reached }
-                        };
-                        publish(&nats, names::GATEWAY_BEAT.into(), &beat).await;
-                    }
-                    _ = turns.tick() => {
-                        let (asks, delta) = {
-                            let mut state = shared.lock().unwrap();
-                            let asks = state.turn(&own, clock.now());
-                            let delta = state.log.cut(clock.now());
-                            (asks, delta.filter(|_| state.sends_deltas))
-                        };
-                        for (ask, request) in asks {
-                            let reply = names::replayed(own.id.as_str(), &own.nonce.to_string(), ask.number);
-                            let request = wire::encode(&request).unwrap().into();
-                            nats.client.publish_with_reply(names::REPLAY, reply, request).await.unwrap();
-                        }
-                        if let Some(delta) = delta {
-                            publish(&nats, names::INTEREST.into(), &delta).await;
-                        }
-                    }
-                }
-            }
-        };
+        let node = Node::start(&config, Role::Gateway, &shutdown).await.unwrap();
+        let (me, nats, view) = (node.me.clone(), node.nats.clone(), node.membership.view());
+        let state = Arc::new(Mutex::new(GatewayState::default()));
+        let (to_shard, inbox) = channel();
+        let (requests, asked) = channel();
+        let partitions = u16::try_from(node.provisioned.partitions).unwrap();
+        let known = (view.borrow().as_ref().clone(), connection(&nats));
+        let ready = node.readiness.register("coverage");
+        let edge = Edge::new(me.clone(), &config, partitions, known, vec![to_shard], ready);
+        let driver = EdgeDriver { edge, clock: Clock::start(), nats, inbox, state: Arc::clone(&state) };
+        let work = driver.run(&me, asked, view.clone(), shutdown.drain().clone()).await;
         shutdown.spawn_infallible("gateway", work);
         let (own, runtime) = (shutdown.clone(), Handle::current());
         let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
         let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];
-        Self { state, me, clock, shutdown, _end, end }
+        Self { state, me, view, requests, shutdown, _end, end }
     }
 
-    /// Adds a filter, and waits until every partition's coverage includes it, as a confirmation does.
+    /// Adds a session with a filter, and waits for its confirmation.
     pub(crate) async fn subscribe(&self, filter: &Filter) {
-        let revision = self.state.lock().unwrap().log.add(&Arc::new(filter.clone()));
-        self.confirmed(revision).await;
+        self.join(NOBODY, vec![Arc::new(filter.clone())]).await;
     }
 
-    /// Adds a user, in the same way.
+    /// Adds a session of a user, in the same way.
     pub(crate) async fn seat(&self, user: &str) {
-        let revision = self.state.lock().unwrap().log.add_user(&UserId::new(user).unwrap());
-        self.confirmed(revision).await;
+        self.join(user, Vec::new()).await;
     }
 
-    async fn confirmed(&self, revision: Revision) {
-        eventually("coverage of every partition with the new interest", SOON, async || {
+    async fn join(&self, user: &str, filters: Vec<Arc<Filter>>) {
+        let number = {
             let mut state = self.state.lock().unwrap();
-            let confirmed = state.coverage.is_complete() && state.coverage.lowest_revision() >= revision;
-            confirmed.then(|| state.coverage.require(revision))
+            state.confirmed.push(0);
+            state.confirmed.len() - 1
+        };
+        let session = SessionId { shard: 0, number: number as u64 };
+        assert!(self.requests.send(ToEdge::Join(session, UserId::new(user).unwrap())));
+        assert!(self.requests.send(ToEdge::Add(session, filters)));
+        eventually("the edge confirms both", SOON, async || {
+            (self.state.lock().unwrap().confirmed[number] == 2).then_some(())
         })
         .await;
     }
@@ -195,8 +133,7 @@ impl Gateway {
         let last = stream.info().await.unwrap().state.last_sequence;
         eventually("coverage beyond the end of the stream", SOON, async || {
             let state = self.state.lock().unwrap();
-            let position = state.coverage.position()?;
-            position.seqs.iter().all(|seq| seq.0 > last).then_some(())
+            (state.position.len() == 32 && state.position.values().all(|seq| seq.0 > last)).then_some(())
         })
         .await;
     }
@@ -217,8 +154,12 @@ impl Gateway {
         self.state.lock().unwrap().received
     }
 
+    pub(crate) fn view(&self) -> View {
+        self.view.borrow().as_ref().clone()
+    }
+
     pub(crate) fn unsubscribe(&self, filter: Filter) {
-        self.state.lock().unwrap().log.remove(self.clock.now(), Arc::new(filter));
+        assert!(self.requests.send(ToEdge::Remove(Arc::new(filter))));
     }
 
     pub(crate) async fn stop(self) {
@@ -227,89 +168,134 @@ impl Gateway {
     }
 }
 
+/// Gives the edge its turns.
+struct EdgeDriver {
+    edge: Edge,
+    clock: Clock,
+    nats: Nats,
+    inbox: Receiver<ToShard>,
+    state: Arc<Mutex<GatewayState>>,
+}
+
+impl EdgeDriver {
+    /// Subscribes to what routers send. The returned work ends with the drain.
+    async fn run(
+        mut self,
+        me: &NodeRef,
+        mut requests: Receiver<ToEdge>,
+        mut view: watch::Receiver<Arc<View>>,
+        drain: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let (id, nonce, client) = (me.id.as_str(), me.nonce.to_string(), self.nats.client.clone());
+        let mut batches = client.subscribe(names::gateway(id, &nonce)).await.unwrap();
+        let mut snapshots = client.subscribe(names::snapshot(id, &nonce)).await.unwrap();
+        let mut answers = client.subscribe(names::replayed_all(id, &nonce)).await.unwrap();
+        self.nats.check().await.unwrap();
+        async move {
+            let mut taken = Vec::new();
+            loop {
+                let wake = self.clock.at(self.edge.next_turn());
+                tokio::select! {
+                    () = drain.cancelled() => return,
+                    Some(batch) = batches.next() => self.take_batch(&batch.payload),
+                    Some(answer) = answers.next() => self.take_answer(&answer),
+                    Some(request) = snapshots.next() => {
+                        self.edge.send_snapshot(request.reply.as_deref().map(str::as_bytes));
+                    }
+                    Ok(()) = view.changed() => {
+                        let view = Arc::clone(&view.borrow_and_update());
+                        self.edge.take_view(self.clock.now(), &view);
+                    }
+                    _ = requests.take(&mut taken, 1) => {
+                        taken.drain(..).for_each(|request| self.edge.take_request(self.clock.now(), request));
+                    }
+                    () = sleep_until(wake) => {
+                        self.edge.set_nats_state(connection(&self.nats), None);
+                        self.edge.turn(self.clock.now());
+                    }
+                }
+                self.edge.settle(self.clock.now());
+                self.record();
+                for outgoing in self.edge.take_outgoing() {
+                    self.send(outgoing).await;
+                }
+            }
+        }
+    }
+
+    fn take_batch(&mut self, payload: &[u8]) {
+        let mut state = self.state.lock().unwrap();
+        if !state.drops_batches {
+            let batch: Batch<Bytes> = wire::decode(payload).unwrap();
+            state.received += batch.sections.iter().map(|section| section.events.len()).sum::<usize>();
+            self.edge.take_batch(self.clock.now(), payload);
+        }
+    }
+
+    fn take_answer(&mut self, message: &async_nats::Message) {
+        let (now, ask) = (self.clock.now(), names::parse_replayed(&message.subject).unwrap());
+        match message.status {
+            Some(_) => self.edge.take_no_answer(now, ask),
+            None => self.edge.take_answer(now, ask, &message.payload),
+        }
+    }
+
+    /// Takes what the edge says to its shard.
+    fn record(&mut self) {
+        let mut said = Vec::new();
+        while self.inbox.take(&mut said, 64).now_or_never().is_some() {
+            let mut state = self.state.lock().unwrap();
+            for said in said.drain(..) {
+                match said {
+                    ToShard::Edge(FromEdge::Steps(steps)) => steps.steps.iter().for_each(|step| state.take(step)),
+                    ToShard::Edge(FromEdge::Confirmed(session)) => state.confirmed[session as usize] += 1,
+                    ToShard::Edge(FromEdge::Upstream(..) | FromEdge::SendAway(_)) => {}
+                    other => panic!("{other:?} to a shard without clients"),
+                }
+            }
+        }
+    }
+
+    async fn send(&self, Outgoing { subject, reply, mut payload, ask }: Outgoing) {
+        {
+            let mut state = self.state.lock().unwrap();
+            state.replays += usize::from(ask.is_some());
+            if subject == names::INTEREST && state.drops_deltas {
+                return;
+            }
+            if subject == names::GATEWAY_BEAT && state.hides_coverage {
+                let beat: InterestBeat = wire::decode(&payload).unwrap();
+                payload = wire::encode(&InterestBeat { reached: None, ..beat }).unwrap();
+            }
+        }
+        let (client, subject) = (&self.nats.client, subject.into_owned());
+        match reply {
+            Some(reply) => client.publish_with_reply(subject, reply, payload.into()).await.unwrap(),
+            None => client.publish(subject, payload.into()).await.unwrap(),
+        }
+    }
+}
+
 impl GatewayState {
-    fn offer(&mut self, now: Millis, batch: Batch<Bytes>) {
-        if self.drops_batches {
-            return;
-        }
-        let mut coverage_events = Vec::new();
-        let epoch = batch.epoch();
-        for section in batch.sections {
-            let section = decode(section);
-            self.received += section.events.len();
-            self.coverage.offer(now, epoch, section, &mut coverage_events);
-        }
-        self.take(coverage_events);
-    }
-
-    fn answer(&mut self, now: Millis, message: &async_nats::Message) {
-        let (mut coverage_events, ask) = (Vec::new(), names::parse_replayed(&message.subject).unwrap());
-        if message.status.is_some() {
-            self.coverage.refused(now, ask, &mut coverage_events);
-        } else {
-            let ReplayAnswer { router, epoch_id, part, last } = wire::decode(&message.payload).unwrap();
-            let part = match part {
-                ReplayPart::Events(section) => ReplayPart::Events(decode(section)),
-                ReplayPart::Removed { partition, from, through, damaged } => {
-                    ReplayPart::Removed { partition, from, through, damaged }
-                }
-                ReplayPart::Refused(refusal) => ReplayPart::Refused(refusal),
-            };
-            let answer = ReplayAnswer { router, epoch_id, part, last };
-            self.coverage.answer(now, ask, answer, &mut coverage_events);
-        }
-        self.take(coverage_events);
-    }
-
-    /// Handles the time. Returns the replay requests to send.
-    fn turn(&mut self, me: &NodeRef, now: Millis) -> Vec<(Ask, ReplayRequest)> {
-        let mut coverage_events = Vec::new();
-        self.coverage.expire(now, &mut coverage_events);
-        let asks = self.coverage.asks(now, self.log.revision(), &mut coverage_events);
-        self.repaired += self.coverage.repaired().count();
-        self.take(coverage_events);
-        let request = |ask: Ask| ReplayRequest {
-            gateway: me.clone(),
-            partition: ask.partition,
-            from: ask.from,
-            to: ask.to,
-            epoch_id: ask.epoch_id,
-            interest: ReplayInterest::of(me, self.log.revision(), self.log.sent(), self.carried),
-            purpose: Purpose::Repair,
-        };
-        asks.into_iter().map(|ask| (ask, request(ask))).collect()
-    }
-
-    fn take(&mut self, coverage_events: Vec<CoverageEvent<Event>>) {
-        for coverage_event in coverage_events {
-            self.reached.see(&coverage_event, |event| event.stored);
-            match coverage_event {
-                CoverageEvent::Adopt { partition, at } => {
-                    self.position.insert(partition, at);
-                }
-                CoverageEvent::Apply { partition, from, through, events } => {
-                    assert_eq!(self.position.insert(partition, through), Some(from), "ranges are contiguous");
-                    self.events.extend(events.into_iter().map(|(seq, event)| (partition, seq, event)));
-                }
-                CoverageEvent::Gap { partition, from, through, reason } => {
-                    assert_eq!(self.position.insert(partition, through), Some(from), "ranges are contiguous");
-                    self.gaps.push((partition, from, through, reason));
-                }
-                CoverageEvent::Reset { former, .. } => {
-                    self.position.clear();
-                    self.resets += usize::from(former.is_some());
-                }
+    fn take(&mut self, step: &CoverageEvent<Arc<Delivery>>) {
+        match step {
+            CoverageEvent::Adopt { partition, at } => drop(self.position.insert(*partition, *at)),
+            CoverageEvent::Apply { partition, through, events, .. } => {
+                self.position.insert(*partition, *through);
+                self.events.extend(events.iter().map(|(seq, delivery)| (*partition, *seq, delivery.event.clone())));
+            }
+            CoverageEvent::Gap { partition, from, through, reason } => {
+                self.position.insert(*partition, *through);
+                self.gaps.push((*partition, *from, *through, *reason));
+            }
+            CoverageEvent::Reset { former, .. } => {
+                self.position.clear();
+                self.resets += usize::from(former.is_some());
             }
         }
     }
 }
 
-fn decode(section: Section<Bytes>) -> Section<Event> {
-    let Section { partition, revision, prev, through, events } = section;
-    let events = events.iter().map(|(seq, bytes)| (*seq, rmp_serde::from_slice(bytes).unwrap())).collect();
-    Section { partition, revision, prev, through, events }
-}
-
-async fn publish<T: serde::Serialize>(nats: &Nats, subject: String, message: &T) {
-    nats.client.publish(subject, wire::encode(message).unwrap().into()).await.unwrap();
+fn connection(nats: &Nats) -> NatsConnection {
+    NatsConnection { is_up: nats.is_connected(), max_payload: nats.client.max_payload() }
 }

@@ -1,4 +1,4 @@
-//! Routers with a real nats-server, and with gateways that implement their side of the protocol with the core's types.
+//! Routers with a real nats-server, and with the edges of gateways that ship.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

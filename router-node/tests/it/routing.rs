@@ -91,7 +91,7 @@ async fn missed_interest_is_requested_as_a_snapshot() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     let gateway = Gateway::start(&server, "g1").await;
-    gateway.state.lock().unwrap().sends_deltas = false;
+    gateway.state.lock().unwrap().drops_deltas = true;
     let router = TestRouter::start(&server, "r1").await;
     gateway.subscribe(&symbols(&["A", "B", "C", "D", "E", "F", "G"])).await;
     gateway.subscribe(&symbols(&["H"])).await;
@@ -111,14 +111,13 @@ async fn alert_is_sent_only_to_the_home_gateway_of_its_user() {
     let gateways =
         [Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await, Gateway::start(&server, "g3").await];
     router.ready().await;
-    let view_of = |gateway: &Gateway| gateway.state.lock().unwrap().log.view().clone();
     eventually("one view with three gateways", SOON, async || {
-        let views = gateways.each_ref().map(view_of);
+        let views = gateways.each_ref().map(Gateway::view);
         (views[0].members.len() == 4 && views.iter().all(|view| *view == views[0])).then_some(())
     })
     .await;
     let alerts = Filter { kinds: [Kind::Alert].into(), ..Filter::default() };
-    let view = view_of(&gateways[0]);
+    let view = gateways[0].view();
     let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
     for gateway in &gateways {
         gateway.subscribe(&alerts).await;

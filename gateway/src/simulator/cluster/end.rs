@@ -130,7 +130,7 @@ impl SimCluster {
         }
     }
 
-    fn is_all_served(&self) -> bool {
+    pub(in super::super) fn is_all_served(&self) -> bool {
         (0..self.clients.len()).all(|at| self.is_served(at)) && self.strangers.iter().all(Stranger::is_answered)
     }
 

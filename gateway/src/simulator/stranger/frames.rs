@@ -35,9 +35,9 @@ const MANY_TEXTS: usize = 1_000;
 /// Further than `gateway.replay_range` beyond the end.
 const FAR: u64 = 10_000_000;
 
-/// A frame, and what it gets.
+/// What a stranger does: a frame, and what it gets, or an end.
 #[derive(Debug)]
-pub(super) enum Frame {
+pub(super) enum StrangerAction {
     /// One whose answer names it.
     Named { text: String, codes: &'static [u16] },
     /// One whose error has no id.
@@ -58,13 +58,13 @@ pub(super) fn times(kind: u8, times: u8) -> u32 {
 }
 
 /// The frame of a kind. `at` is a position that it was told, `is_subscribed` whether a resume comes too late.
-pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> Frame {
+pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> StrangerAction {
     let named = |frame: Value, codes| {
         let mut frame = frame;
         frame["id"] = json!(id);
-        Frame::Named { text: frame.to_string(), codes }
+        StrangerAction::Named { text: frame.to_string(), codes }
     };
-    let raw = |text: &'static str| Frame::Unnamed(SocketOutput::Frame(text.into()), BAD_FRAME);
+    let raw = |text: &'static str| StrangerAction::Unnamed(SocketOutput::Frame(text.into()), BAD_FRAME);
     let filter = |filter: Value| json!({ "action": "subscribe", "name": "strange", "filter": filter });
     let resume = |position: &Position| {
         let subscriptions = json!({ "strange": { "filter": { "symbols": ["S0"] } } });
@@ -78,8 +78,8 @@ pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> Fr
         0 => named(json!({ "action": "ping" }), &[OK]),
         1 => named(json!({ "action": "list" }), LISTS),
         2 | 3 => named(json!({ "action": "subscribe", "name": format!("n{id}") }), SUBSCRIBES),
-        4 => Frame::Breach([CloseCode::ProtocolError, CloseCode::NotUtf8, CloseCode::TooBig][id as usize % 3]),
-        5 => Frame::Leave,
+        4 => StrangerAction::Breach([CloseCode::ProtocolError, CloseCode::NotUtf8, CloseCode::TooBig][id as usize % 3]),
+        5 => StrangerAction::Leave,
         6 => {
             let symbols: Vec<String> = (0..MANY_SYMBOLS).map(|number| format!("X{number}")).collect();
             named(filter(json!({ "symbols": symbols })), SYMBOL_LIMIT)
@@ -88,8 +88,8 @@ pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> Fr
             let texts: Vec<String> = (0..MANY_TEXTS).map(|number| format!("{number:0>60}")).collect();
             named(filter(json!({ "patterns": texts, "rooms": texts })), FILTER_BUDGET)
         }
-        8 => Frame::Unnamed(SocketOutput::TooLarge, FRAME_TOO_LARGE),
-        9 => Frame::Unnamed(SocketOutput::WrongType, BAD_FRAME),
+        8 => StrangerAction::Unnamed(SocketOutput::TooLarge, FRAME_TOO_LARGE),
+        9 => StrangerAction::Unnamed(SocketOutput::WrongType, BAD_FRAME),
         10 => raw("{\"action\":"),
         11 => raw("[{\"action\":\"ping\"}]"),
         12 => raw("{\"action\":\"ping\",\"action\":\"list\"}"),
@@ -129,9 +129,9 @@ fn codes_are_those_of_the_protocol() {
     let at = Position { epoch_id: EpochId(1), seqs: vec![Seq(0); 3] };
     for frame in (0..KINDS).map(|kind| frame(kind, 1, &at, false)) {
         let codes = match &frame {
-            Frame::Named { codes, .. } => codes,
-            Frame::Unnamed(_, code) => std::slice::from_ref(code),
-            Frame::Breach(_) | Frame::Leave => &[],
+            StrangerAction::Named { codes, .. } => codes,
+            StrangerAction::Unnamed(_, code) => std::slice::from_ref(code),
+            StrangerAction::Breach(_) | StrangerAction::Leave => &[],
         };
         let is_known = |code: &u16| *code == OK || ErrorCode::from_code(*code).is_some();
         assert!(codes.iter().all(is_known), "{frame:?}");

@@ -1,0 +1,111 @@
+//! Sessions that lost their gateway come to another one at once, and share cohorts: what that costs depends on what they
+//! lack, not on how many they are.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::client::SimClient;
+use super::cluster::SimCluster;
+use super::failing;
+use super::made::user;
+use super::plan::{self, Action, Plan};
+
+/// The gateway that all lose, and the one that they come to.
+const FORMER: usize = 0;
+const NEXT: usize = 1;
+
+/// How many times sessions leave, and how many events are stored each time before the next ones do.
+const TIMES: usize = 3;
+const EVENTS: u8 = 20;
+
+/// How long a crowd may take until all have what they lack, in milliseconds: cohorts gather, and have an answer.
+const DONE: u64 = 400;
+
+/// A session of a crowd.
+#[derive(Clone, Debug)]
+struct Member {
+    filter: u32,
+    /// After which events it leaves.
+    leaves: usize,
+    /// How many bytes its kernel takes when it is back, in tens, if not all.
+    room: Option<usize>,
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    let room = prop::option::weighted(0.3, 20..120usize);
+    (0..8u32, 0..TIMES, room).prop_map(|(filter, leaves, room)| Member { filter, leaves, room })
+}
+
+/// The sessions of a crowd miss events, each some of them.
+fn lose_gateway(cluster: &mut SimCluster, crowd: &[Member]) {
+    for (number, member) in (0..).zip(crowd) {
+        let mut client = SimClient::new(user(number));
+        client.subscribe(member.filter);
+        cluster.clients.push(client);
+        cluster.connect(number as usize, FORMER);
+    }
+    cluster.act(&Action::Pass(1_000));
+    for time in 0..TIMES {
+        for (client, _) in cluster.clients.iter_mut().zip(crowd).filter(|(_, member)| member.leaves == time) {
+            client.disconnect();
+        }
+        for number in 0..EVENTS {
+            cluster.act(&Action::Publish { symbol: number % 4, confidence: number % 10 });
+            cluster.act(&Action::Address { user: number % 4 });
+        }
+    }
+}
+
+/// They come back, all at once.
+fn come_back(cluster: &mut SimCluster, crowd: &[Member]) {
+    for (at, member) in crowd.iter().enumerate() {
+        cluster.connect(at, NEXT);
+        cluster.clients[at].set_room(member.room.map(|tens| tens * 10));
+    }
+    cluster.act(&Action::Pass(DONE));
+}
+
+/// The number of cohorts that a crowd needs if nothing goes wrong and all read.
+fn cohorts(crowd: &[Member]) -> usize {
+    let plan = Plan { quiet: true, failing: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
+    let mut cluster = SimCluster::new(&plan);
+    lose_gateway(&mut cluster, crowd);
+    come_back(&mut cluster, crowd);
+    assert!(cluster.is_all_served(), "a session waits after {DONE} ms");
+    let asks = std::mem::take(&mut cluster.gateways[NEXT].cohort_asks);
+    // An answer may end early; then the cohort asks for the rest.
+    let begins: BTreeSet<_> = asks.iter().map(|(cohort, ask)| (*cohort, ask.partition, ask.from)).collect();
+    assert_eq!(begins.len(), asks.len(), "something was asked for twice: {asks:?}");
+    cluster.heal(false, false);
+    cluster.check(true);
+    asks.iter().map(|(cohort, _)| *cohort).collect::<BTreeSet<u64>>().len()
+}
+
+#[test]
+fn two_thousand_sessions_that_lack_the_same_share_a_cohort() {
+    assert_eq!(cohorts(&vec![Member { filter: 0, leaves: 0, room: None }; 2_000]), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn crowd_asks_for_nothing_twice(crowd in prop::collection::vec(member(), 2..40)) {
+        let crowd: Vec<Member> = crowd.into_iter().map(|member| Member { room: None, ..member }).collect();
+        prop_assert_eq!(cohorts(&crowd), 1);
+    }
+
+    #[test]
+    fn crowd_gets_every_event_once_though_some_read_slowly_and_messages_are_lost(
+        crowd in prop::collection::vec(member(), 2..40),
+        seed in any::<u64>(),
+        loss in prop_oneof![Just(0), 0..30u32],
+    ) {
+        let mut cluster = SimCluster::new(&failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new()));
+        lose_gateway(&mut cluster, &crowd);
+        come_back(&mut cluster, &crowd);
+        cluster.heal(false, false);
+        cluster.check(false);
+    }
+}
