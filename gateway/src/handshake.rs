@@ -83,7 +83,7 @@ impl Handshake {
         match named {
             Ok(identity) => return Some((socket, identity)),
             Err(Some(refusal)) => refuse(socket, refusal, displaced()).await,
-            Err(None) => debug!("a connection left before it said who it is"),
+            Err(None) => debug!("connection left before it authenticated"),
         }
         None
     }

@@ -113,8 +113,8 @@ pub enum FromEdge {
     Past(Arc<BackfillChunk>),
     /// This cohort gets nothing more.
     PastEnds(u64),
-    /// The position of a time that this session asked for: everything up to this sequence is older. `None` if NATS did
-    /// not answer for `gateway.give_up_after`.
+    /// The last sequence before a time that this session asked for. `None` if NATS did not
+    /// answer for `gateway.give_up_after`.
     Found(u64, Timestamp, Option<Seq>),
 }
 
@@ -133,7 +133,7 @@ pub enum ToEdge {
     LeavePast(SessionId),
     /// A shard has processed a chunk of this cohort, of this many bytes.
     Digested(u64, usize),
-    /// A session asks for the position of a time in the stream.
+    /// A session asks for the last sequence before a time.
     Find(SessionId, Timestamp),
     /// A session is gone, and its filters with it.
     Leave(SessionId, Vec<Arc<Filter>>),

@@ -17,7 +17,7 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
 }
 
-/// What a session was told that it misses, by the code of the notice.
+/// What a session was notified that it misses, by the code of the notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Missed {
     /// Events dropped since the client read too slowly.
@@ -80,7 +80,7 @@ pub(crate) struct Record {
     pub(crate) notices: u64,
     /// All that it misses.
     pub(crate) missed: Missed,
-    /// What of that no line has said yet, and since when.
+    /// The part of `missed` that is not in the log yet, and since when.
     pub(crate) unlogged: Option<(Millis, Missed)>,
 }
 
@@ -90,7 +90,7 @@ impl Record {
         Box::new(Self { peer, arrived: now, resumed: false, notices: 0, missed, unlogged: None })
     }
 
-    /// A notice is sent. Gives whether it is the first of which a line has to speak.
+    /// Counts a notice that is sent. Returns whether it is the first one since the last log line.
     pub(crate) fn notice(&mut self, now: Millis, notice: &Notice) -> bool {
         self.notices += 1;
         let is_counted = notice.dropped > 0 || notice.conflated > 0 || notice.delayed > 0;
@@ -102,7 +102,7 @@ impl Record {
         self.miss(now, |missed| missed.count(notice));
     }
 
-    /// Gaps are told. Gives whether they are the first of which a line has to speak.
+    /// Counts gaps that are notified. Returns whether they are the first ones since the last log line.
     pub(crate) fn gaps(&mut self, now: Millis, gaps: &[Gap]) -> bool {
         self.miss(now, |missed| gaps.iter().for_each(|gap| missed.count_gap(gap)))
     }

@@ -2,10 +2,10 @@
 //! and repair settings where that is safe.
 //!
 //! ```text
-//! kept      the expected streams, and how one is read and compared
-//! judge     from stream settings and write results to a problem    (pure)
+//! expected  the expected streams, and how one is read and compared
+//! health    from stream settings and write results to a problem    (pure)
 //! watch     a router reads the streams, reports problems to all nodes, and repairs what it may
-//! board     every node collects the reports: readiness, metric, log, and for a gateway's clients
+//! reports   every node collects the reports: readiness, metric, log, and for a gateway's clients
 //! ```
 //!
 //! A server whose disk is full answers every request and stores nothing until it is restarted. An operator can delete,

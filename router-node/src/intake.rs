@@ -1,5 +1,5 @@
-//! Reads everything of one source for one tenure: a consumer of its own, made anew whenever there is doubt. No I/O: what
-//! is to be done waits for the [driver](self::driver), which does one thing after the other.
+//! Reads everything of one source for one tenure: a consumer of its own, created again after any fault. No I/O: its
+//! outputs wait for the [driver](self::driver), which does one thing after the other.
 //!
 //! ```text
 //! open ──▶ look ──▶ is the last message there? ──▶ read ──▶ late? look, compare, walk ──▶ letters ──▶ tell the engine
@@ -16,8 +16,8 @@
 //!   its batch is claimed, whether it still begins at or before what was to be read next; if not, the range that
 //!   nobody can read any more is skipped, which every gateway sees as a gap. While nothing is late, limits cannot have
 //!   passed us, unless the stream holds less than a second of events.
-//! * Every tick of the owner passes through here, so silence for longer than two of them means that the consumer is
-//!   broken, whatever it says.
+//! * The owner stores partition heartbeats, which arrive here. So a source that is silent for longer than two of
+//!   their intervals has a broken consumer, even if the server still sends idle heartbeats.
 //! * A consumer reads the copy of one server, which may have removed more than the leader of the stream. Where there are
 //!   several copies, what was late is read from the leader's, or each message of it, if they are few, must be the leader's
 //!   next one too.
@@ -149,7 +149,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Reads what comes after `checkpoint`, in the stream's life `epoch_id`.
+    /// Reads what comes after `checkpoint`, in the epoch `epoch_id`.
     #[must_use]
     pub fn new(tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let mut intake = Self {
@@ -180,7 +180,7 @@ impl Intake {
         self.is_connected = is_connected;
     }
 
-    /// Does something, the answer to which is waited for.
+    /// Adds an output, and waits for its answer.
     fn ask(&mut self, doing: Doing, output: IntakeOutput) {
         self.doing = doing;
         self.outputs.push_back(output);
@@ -274,7 +274,7 @@ impl Intake {
         self.ended(&IntakeTrouble::Reconnected);
     }
 
-    /// Hands on what was read: letters are stored before anything behind them is told.
+    /// Passes on what was read. Dead letters are stored before the engine gets anything after them.
     fn hand_on(&mut self, mut claim: Claim) {
         claim.read.count();
         let dead_letters = take(&mut claim.read.dead_letters);
@@ -321,7 +321,7 @@ impl Intake {
     /// Ends the consumer. There will be another one.
     fn give_up(&mut self, trouble: &IntakeTrouble) {
         self.outputs.push_back(IntakeOutput::Close);
-        // No ticks come there, so that silence is no fault, and another consumer no more than a precaution.
+        // The catch-all has no heartbeats, so silence is no fault there. The new consumer is only a precaution.
         if (trouble, self.tenure.source) == (&IntakeTrouble::Silent, Source::CatchAll) {
             self.attempts = 0;
             return self.open(0);
@@ -357,7 +357,7 @@ impl Intake {
             Err(reason) => self.fail(true, &IntakeTrouble::Failed(reason)),
             Ok(None) => self.pause(),
             Ok(Some((seq, stored, content))) => {
-                warn!(source = %self.tenure.source, %seq, "read in another way what consumers have failed at");
+                warn!(source = %self.tenure.source, %seq, "message read from the leader after consumers failed");
                 metrics::RESCUED_MESSAGES.increment(1);
                 let (before, mut read) = (self.reading, Chunk::default());
                 self.reading.last = seq;
@@ -369,10 +369,10 @@ impl Intake {
         }
     }
 
-    /// What was to be found out is not known, or is no good.
+    /// A check failed, or has shown that the consumer cannot be used.
     fn fail(&mut self, is_rescue: bool, trouble: &IntakeTrouble) {
         if is_rescue {
-            debug!(source = %self.tenure.source, cause = trouble.text(), "not read in another way either");
+            debug!(source = %self.tenure.source, cause = trouble.text(), "message not read from the leader either");
             self.pause();
         } else {
             self.give_up(trouble);

@@ -29,7 +29,7 @@ tickwire_node::metrics! {
         "Messages read from the stream, by what they are";
     counter INTAKE_RESTARTS by "cause" =
         "tickwire_router_intake_restarts_total",
-        "Consumers made anew, by cause";
+        "Consumers created again, by cause";
     counter RESCUED_MESSAGES =
         "tickwire_router_rescued_messages_total",
         "Messages read one by one from the leader of the stream, because consumers had failed at them";

@@ -334,7 +334,7 @@ impl Ownership {
             self.epoch = epoch;
             self.tasks.push(OwnershipTask::Order(Order::Renew(epoch)));
             for tenure in self.tenures.keys().copied().collect::<Vec<_>>() {
-                self.log_end(now, tenure, "another life of the stream", None);
+                self.log_end(now, tenure, "another epoch of the stream", None);
             }
         }
         let actions = self.placement.set_stream_facts(now, facts);

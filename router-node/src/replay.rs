@@ -63,7 +63,7 @@ pub(crate) struct ReplaySetup {
     pub(crate) partitions: u16,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) walker: Arc<Walker>,
-    /// To the engine, which knows what gateways want.
+    /// To the engine, which knows the interest of gateways.
     pub(crate) inquiries: mpsc::Sender<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
 }

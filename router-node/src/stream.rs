@@ -93,8 +93,8 @@ impl StreamView {
 }
 
 impl StreamFacts {
-    /// Begins another life, of what comes after `before`, unless one later than `known` has begun. Its number is the next
-    /// one: no clock tells it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
+    /// Begins a new epoch after `before`, unless one later than `known` has begun. Its id is the next one: no clock
+    /// decides it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
     /// same time begin the same one.
     pub(crate) async fn begin_epoch(
         nats: &Nats,
@@ -191,7 +191,7 @@ impl StreamLook {
             return Ok(Self::Whole(facts));
         }
         let before = match lost {
-            // A stream that was made anew by an older clock, or has lost the note of its life.
+            // The stream was created again while a clock was behind, or has lost the record of its epoch.
             _ if is_former => facts.agreed(leader, expected, None).await?,
             Some(lost) => {
                 let agreed = facts.agreed(leader, expected, Some(lost)).await?;

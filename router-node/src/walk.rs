@@ -77,7 +77,7 @@ pub(crate) struct Walker {
 #[derive(Debug)]
 struct WalkedStream {
     whole: Completeness,
-    /// The life of the stream that it is of, and the server that led it.
+    /// The epoch of the stream when it was walked, and the server that led it then.
     of: Option<(EpochId, Option<String>)>,
     connected: watch::Receiver<bool>,
 }

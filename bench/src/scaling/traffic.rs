@@ -117,9 +117,9 @@ impl TrafficKind {
             Self::Announcements => "announcements of the view, to all",
             Self::Renewals => "renewals of leases",
             Self::Looks => "looks at the leases of others",
-            Self::Ticks => "ticks",
+            Self::Ticks => "partition heartbeats",
             Self::Events => "events published",
-            Self::Deliveries => "events and ticks, to their owners",
+            Self::Deliveries => "events and partition heartbeats, to their owners",
         }
     }
 }

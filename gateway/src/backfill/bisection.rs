@@ -1,4 +1,4 @@
-//! Finds the position of a time in the stream: it asks the NATS server for a few messages, and looks only at their
+//! Finds the last sequence before a time: it asks the NATS server for a few messages, and looks only at their
 //! sequences and times. Any server with a replica of the stream may answer, so one answer may know more than another.
 //!
 //! Each search is a task that ends by its deadline. A search that panics counts as not answered.

@@ -1,4 +1,4 @@
-//! Schedules the searches for the position of a time in the stream. A few run at once, each for all sessions that ask
+//! Schedules the searches for the last sequence before a time. A few run at once, each for all sessions that ask
 //! for the same time; the others wait in the order of the requests. A search that NATS does not answer is repeated
 //! after a growing pause. It is given up after a long time without an answer; only time with NATS connected counts.
 //! Pure: the driver of the edge makes the searches.
@@ -63,7 +63,7 @@ impl Searches {
         }
     }
 
-    /// A session asks for the position of a time.
+    /// A session asks for the last sequence before a time.
     pub(crate) fn ask(&mut self, now: Millis, session: SessionId, time: Timestamp) {
         self.leave(session);
         self.times.insert(session, time);

@@ -22,7 +22,7 @@ impl Edge {
         }
     }
 
-    /// Passes the position of a time to the sessions that asked for it. `None` means that NATS did not answer; then the
+    /// Passes the last sequence before a time to those that asked. `None` means that NATS did not answer; then the
     /// search is repeated.
     pub(crate) fn take_found(&mut self, now: Millis, time: Timestamp, seq: Option<Seq>) {
         let sessions = match seq {

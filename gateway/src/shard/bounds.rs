@@ -4,7 +4,7 @@ use super::Shard;
 use crate::shard::session::SessionStage;
 use crate::socket::Socket;
 
-/// How much more of the past than may wait for a session can come before that is seen, in bytes.
+/// By how much the outbox of a backfill may exceed its bound before the shard notices, in bytes.
 const BITE_BYTES: usize = 64 * 1024;
 
 impl<S: Socket> Shard<S> {

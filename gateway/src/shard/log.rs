@@ -14,7 +14,7 @@ use crate::record::Missed;
 use crate::shard::session::{Session, SessionStage};
 use crate::socket::Socket;
 
-/// How long what a session misses is gathered for one line, in milliseconds.
+/// For how long missed events of a session are counted into one line, in milliseconds.
 const GATHERED_MS: u64 = 5_000;
 
 /// How many sessions a shard writes such a line of each time that it looks.
@@ -71,7 +71,7 @@ impl<S: Socket> Shard<S> {
         span.in_scope(|| info!(position = %from, behind, subscriptions, "session resumes"));
     }
 
-    /// A session was given what it lacked of the past, or was told what of it nobody has.
+    /// A backfill has ended: the session got what it lacked, or was notified of gaps.
     pub(super) fn log_caught_up(&self, now: Millis, number: u64, since: Millis, complete: bool) {
         let Some(session) = self.sessions.get(number) else { return };
         let lasted = now.since(since);
@@ -105,7 +105,7 @@ impl<S: Socket> Shard<S> {
             });
             false
         });
-        // Those that are new since stand there already.
+        // Sessions that began to miss events meanwhile are already in `missing`.
         self.missing.extend(numbers);
     }
 

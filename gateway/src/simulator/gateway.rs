@@ -127,7 +127,7 @@ impl SimGateway {
         }
     }
 
-    /// Whether it is that node, and what is sent to that comes to it.
+    /// Whether messages to `node` reach this gateway.
     fn read_until(&self, node: &NodeRef) -> bool {
         self.node == *node && !self.is_down && !self.is_cut
     }

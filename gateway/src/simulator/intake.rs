@@ -20,7 +20,7 @@ const BATCH: u64 = 4;
 /// So many messages of a consumer are counted, more than any intake asks for.
 const COUNTED: usize = 20;
 
-/// How often a consumer says that it lives, and after which time without that it is given up, in milliseconds; as shipped.
+/// The interval of a consumer's idle heartbeats, and after how long a silence it is given up, in milliseconds.
 const HEARTBEAT: u64 = 1_000;
 const SILENCE: u64 = 2_200;
 
@@ -67,7 +67,7 @@ pub(super) struct SimConsumer {
 /// A consumer of one partition, which reads the copy that a server has.
 struct Consumer {
     server: usize,
-    /// The start of the servers since which it lives.
+    /// The number of the server start in which it was created. A later start ends it.
     start: u64,
     cursor: Seq,
     number: u64,

@@ -122,7 +122,7 @@ impl SimCluster {
         SimRangeReader { span, server, end, cursor: span.from, proof }
     }
 
-    /// Goes on with a pass, whose time has come.
+    /// Continues a pass that is due.
     fn advance(&mut self, number: usize, now: Millis, mut running: SimPass) {
         if !running.is_read {
             match self.read_again(&mut running) {

@@ -25,7 +25,7 @@ pub(super) struct SimPipe {
     room: Option<usize>,
     /// The client has gone.
     is_cut: bool,
-    /// The gateway has let go of it: nothing more comes.
+    /// The gateway has dropped its end: nothing more arrives.
     is_dropped: bool,
     /// The gateway has said goodbye with this code, behind all that it wrote.
     closed: Option<u16>,

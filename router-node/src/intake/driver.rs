@@ -1,4 +1,4 @@
-//! Does what an intake wants done, one thing after the other, over NATS.
+//! Performs the outputs of an intake over NATS, one after the other.
 
 use super::{Intake, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 use crate::dead_letters;
@@ -28,7 +28,7 @@ const BYTES: usize = 1024 * 1024;
 /// How long what is live may wait for a walk of the stream.
 const WALK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long a source may be silent whose owner stores a tick in it this often.
+/// How long a source may be silent if its owner stores a partition heartbeat this often.
 #[must_use]
 pub fn silence(tick_interval: Duration) -> Duration {
     tick_interval * 2 + Duration::from_secs(1)
@@ -59,7 +59,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Reads what comes after `checkpoint`, in the stream's life `epoch_id`.
+    /// Reads what comes after `checkpoint`, in the epoch `epoch_id`.
     pub(crate) fn new(context: Arc<Context>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let (intake, connected) = (Intake::new(tenure, epoch_id, checkpoint), context.nats.connected());
         Self { intake, context, tenure, epoch_id, connected, pull: None }

@@ -1,4 +1,4 @@
-//! What an intake wants done, and is told of it.
+//! The outputs of an intake. The driver performs each, and calls the method that the output names.
 
 #[cfg(doc)]
 use super::Intake;
@@ -18,15 +18,15 @@ pub struct Opened {
     pub server: Option<String>,
 }
 
-/// What is to be done, one thing after the other. What has an answer is answered by the method that it names before
-/// anything else is done.
+/// An output. Outputs are performed in order. One with an answer names the method that takes it, and the next output
+/// waits for that.
 #[derive(Debug)]
 pub enum IntakeOutput {
-    /// Make a consumer of the source, the so-manieth of this tenure: [`Intake::opened`].
+    /// Create a consumer of the source: [`Intake::opened`].
     Open {
         /// Of what comes after this.
         after: Seq,
-        /// The number.
+        /// The number of the consumer within this tenure.
         number: u64,
     },
     /// Delete the consumer, if there is one.

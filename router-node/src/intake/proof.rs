@@ -24,7 +24,7 @@ pub(super) enum LookReason {
     Rescue,
 }
 
-/// What was read and is not told yet.
+/// A range that was read, but that the engine does not know of yet.
 #[derive(Debug)]
 pub(super) struct Claim {
     /// How far everything was read before.
@@ -34,7 +34,7 @@ pub(super) struct Claim {
     /// How many of the first messages were compared with what the leader has.
     pub(super) compared: usize,
     pub(super) read: Chunk,
-    /// What is wrong with what came behind it.
+    /// The fault after it, if any.
     pub(super) trouble: Option<IntakeTrouble>,
     /// Whether it was read from the leader, as one message.
     pub(super) is_rescue: bool,
@@ -77,7 +77,7 @@ impl Intake {
         if least <= last {
             return Ok((last, sight));
         }
-        warn!(source = %self.tenure.source, after = %last, through = %least, "retention has passed what was to be read");
+        warn!(source = %self.tenure.source, after = %last, through = %least, "retention removed an unread range");
         metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
         self.tell(IntakeEvent::Skip(least));

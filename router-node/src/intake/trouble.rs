@@ -18,7 +18,7 @@ pub enum IntakeTrouble {
     Silent,
     /// NATS was away.
     Reconnected,
-    /// The stream lives another life than the one that is read.
+    /// The stream has another epoch than the one that is read.
     OtherStream,
     /// The server that was read from has removed what the leader still has.
     Behind,
@@ -49,14 +49,14 @@ impl IntakeTrouble {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Missed => "a message was missed; reading it again".to_owned(),
-            Self::Silent => "nothing came; the consumer is made anew".to_owned(),
-            Self::Reconnected => "NATS was away; the consumer is made anew".to_owned(),
-            Self::OtherStream => "the stream was made anew; starting over".to_owned(),
+            Self::Silent => "nothing arrived; the consumer is created again".to_owned(),
+            Self::Reconnected => "NATS was away; the consumer is created again".to_owned(),
+            Self::OtherStream => "the stream has a new epoch; starting over".to_owned(),
             Self::Behind => {
                 "a server has removed what the leader of the stream still keeps; reading elsewhere".to_owned()
             }
             Self::Elsewhere => "what has waited is read from the leader of the stream".to_owned(),
-            Self::Lost => "the stream lacks the last message that was read of it; what it holds is in doubt".to_owned(),
+            Self::Lost => "the last message that was read is not in the stream; it may have lost its end".to_owned(),
             Self::Failed(reason) => reason.clone(),
         }
     }

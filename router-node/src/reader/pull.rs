@@ -41,7 +41,7 @@ pub(crate) struct PullPlan<'p> {
     /// The consumer's name, a new one for every consumer: a stuck consumer must not block the next.
     pub(crate) name: String,
     pub(crate) description: String,
-    /// Read messages behind this sequence.
+    /// Read messages after this sequence.
     pub(crate) after: Seq,
     /// The subjects; empty for all.
     pub(crate) filter: String,

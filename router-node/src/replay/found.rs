@@ -10,7 +10,7 @@ use crate::dispatch::RoutedEvent;
 /// An event that was read again, and its form for the wire, made when the first wants it.
 #[derive(Debug)]
 pub struct ReplayedEvent {
-    /// What it says.
+    /// The decoded event.
     pub(super) event: Box<Event>,
     wire: Option<Bytes>,
 }
@@ -25,7 +25,7 @@ impl ReplayedEvent {
         }
     }
 
-    /// For one who wants it; none if it has no form for the wire, and is a dead letter.
+    /// The event for a gateway that wants it; `None` if it cannot be encoded, which makes it a dead letter.
     pub(super) fn routed(&mut self) -> Option<RoutedEvent> {
         if self.wire.is_none() {
             self.wire = to_wire(&self.event).ok();

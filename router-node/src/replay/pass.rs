@@ -36,7 +36,7 @@ pub struct Pass<R> {
     partitions: u16,
     /// How many bytes of events go into one answer.
     most_bytes: usize,
-    /// Who is at home where, for what is addressed to users.
+    /// The view, for events to one user: it names the home gateways.
     homes: Homes,
     /// How far it has come; and how far it may, in messages.
     after: Seq,
@@ -93,7 +93,7 @@ impl<R> Pass<R> {
         }
     }
 
-    /// Reads for this request as well, which makes sense: what this interest wants.
+    /// Adds a valid request: the pass also reads its range, and matches it against `interest`.
     pub fn add(&mut self, waiting: QueuedReplay<R>, revision: Revision, interest: Arc<LatestInterest>) {
         let answer = ReplayBuilder::new(&waiting.request, revision);
         self.readings.push(Reading { waiting, interest, answer, bytes: 0 });
@@ -121,7 +121,7 @@ impl<R> Pass<R> {
         let is_short = self.read < self.most && self.bytes < self.most_bytes * TOGETHER_BYTES && elapsed < LONGEST;
         !self.has_ended
             && self.readings.iter().any(|reading| reading.is_open(self.most_bytes))
-            // Whoever has waited for longest is come to.
+            // The request that has waited longest is always reached.
             && (self.after <= first.waiting.request.from || is_short)
     }
 
@@ -228,7 +228,7 @@ impl<R> Reading<R> {
     }
 }
 
-/// What may be said of what was read.
+/// The answer to a request, as far as the reading is proved.
 fn judge(
     request: &ReplayRequest,
     answer: ReplayBuilder<RoutedEvent>,

@@ -54,7 +54,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the client may take to accept a message.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Does replays. It holds nothing of any of them.
+/// Performs replays. It keeps no state between two of them.
 #[derive(Debug)]
 pub(super) struct Worker {
     setup: ReplaySetup,
@@ -128,7 +128,7 @@ impl Worker {
         self.setup.nats.link.flush(deadline).await
     }
 
-    /// Says that nothing can be said.
+    /// Answers with a refusal.
     pub(super) async fn refuse(&self, reply: &Subject, refusal: ReplayRefusal) {
         metrics::REPLAYS_REFUSED.with(refusal.as_str()).increment(1);
         self.publish(reply, EpochId(0), ReplayPart::Refused(refusal), true).await;
@@ -212,7 +212,7 @@ impl Worker {
         }
     }
 
-    /// What the stream is like after the reading, if the reading is proved: sequences are those of its present life, what
+    /// What the stream is like after the reading, if the reading is proved: its sequences are of its epoch, what
     /// it still keeps now it kept all the time, and what is missing of it is known.
     async fn prove(&self, pass: &Pass<Subject>, proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, ReplayRefusal> {
         let sight = self.look().await?;

@@ -1,4 +1,4 @@
-//! What a client was given and told must be what it was promised.
+//! Checks that the events that a client got, and the gaps of which it was notified, are exactly what it was promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::super::made::filter;
 use super::super::stream::Lost;
 use super::{ClientConnection, ClientWorld, SimClient, Taken};
 
-/// How much later than it is said a frame is read, in milliseconds: a time before that is one before then.
+/// How much later than it is sent a frame is read, in milliseconds: a relative `since` begins that much later.
 const READ_MS: i64 = 20;
 
 impl SimClient {
@@ -188,7 +188,7 @@ impl Taken {
 }
 
 impl SimCluster {
-    /// Of an outage either all clients of a gateway know or none, whenever they have come.
+    /// Either all clients of a gateway know of an outage or none, no matter when they connected.
     pub(super) fn check_outage(&self, gateway: usize) {
         let known: BTreeSet<bool> =
             self.clients.iter().filter_map(|client| client.outage_notified_at(gateway)).collect();

@@ -1,4 +1,5 @@
-//! What a client makes of what it hears: answers put promises in force, events and gaps are kept, and positions move on.
+//! Processes the frames that a client receives: answers begin promises, events and gaps are recorded, and positions
+//! move on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -132,7 +133,7 @@ impl SimClient {
                 let waits = may_wait && !is_new;
                 let (epoch_id, end) = (at.epoch_id, at.seqs);
                 let start = if waits { world.ends(epoch_id) } else { end.clone() };
-                // Whoever does not go on where it was may be at a gateway that lags.
+                // A client that does not resume may be at a gateway that lags behind the former one.
                 if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
                     let given = self.taken.get(&epoch_id).into_iter().flat_map(|taken| &taken.events);
                     self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
@@ -182,7 +183,7 @@ impl SimClient {
                 assert!(!moves_back, "a position moves back to {position}: {self:#?}");
             } else {
                 let epoch = world.epochs[&position.epoch_id];
-                // Who was there when it began is given the new life; who comes back, also what that keeps of the former.
+                // A live session gets the new epoch. One that resumes also gets what is left of the former.
                 let kept = epoch.common_through(promise.epoch_id).filter(|_| goes_on);
                 // A position that is held back for what was given up lies before where the promise begins.
                 let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
@@ -192,7 +193,7 @@ impl SimClient {
                 self.promises.push(Promise { filter, epoch_id: position.epoch_id, start, end });
                 self.seen.clear();
                 self.early.clear();
-                // Who was at a gateway that had not come to this life yet is given it from its beginning, once more.
+                // A session at a gateway that did not know this epoch yet gets it again, from its beginning.
                 let taken = self.taken.get(&position.epoch_id);
                 self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
                 self.order.clear();

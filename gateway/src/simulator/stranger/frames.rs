@@ -109,7 +109,7 @@ pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> St
         26 => named(json!({ "action": "resume", "subscriptions": { "all": {} } }), BAD_FIELD),
         27 => named(json!({ "action": "resume", "position": "1.AAEC", "subscriptions": { "all": {} } }), BAD_FIELD),
         28 => named(resume(&other_layout), BAD_FIELD),
-        // In another life of the stream it need not be far.
+        // In another epoch the position need not be far.
         29 => named(resume(&far), resumes),
         30 => named(resume(&later(1)), resumes),
         31 => named(resume(&later(u64::MAX)), resumes),
