@@ -141,7 +141,7 @@ async fn clock(nats: &Nats) -> CheckFinding {
         answer["server"]["time"].as_str()?.parse::<Timestamp>().ok()
     });
     match server {
-        Some(server) => judge_clock(server, millis(before), millis(after)),
+        Some(server) => check_clock(server, millis(before), millis(after)),
         None => {
             let found = "not measured: this user may not ask $SYS.REQ.USER.INFO";
             CheckFinding::new(Verdict::Note, "clock", found)
@@ -150,7 +150,7 @@ async fn clock(nats: &Nats) -> CheckFinding {
 }
 
 /// Judges the server's time `server`, which was read between `before` and `after` of this host's clock.
-fn judge_clock(server: Timestamp, before: i64, after: i64) -> CheckFinding {
+fn check_clock(server: Timestamp, before: i64, after: i64) -> CheckFinding {
     // The smallest difference that explains the three times.
     let skew = server.0.clamp(before, after) - server.0;
     if skew.unsigned_abs() <= MOST_SKEW.as_millis() as u64 {

@@ -28,7 +28,7 @@ use super::cores::Cores;
 use super::server::{BenchServer, BenchServerError};
 use figures::FailoverFigures;
 use listeners::{ListenedSince, Listeners};
-use replays::PastError;
+use replays::ReplayReadError;
 use tickwire_command::args::NatsArgs;
 use tickwire_command::progress::Progress;
 use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
@@ -67,7 +67,7 @@ pub(crate) enum FailoverError {
     #[error("events cannot be published: {0}")]
     Publish(#[from] PublishError),
     #[error(transparent)]
-    Replay(#[from] PastError),
+    Replay(#[from] ReplayReadError),
     #[error("no ports for the gateways: {0}")]
     Ports(std::io::Error),
     #[error("after {DEADLINE:?} {left} of {of} clients have not caught up; the first of them says: {reason}")]

@@ -76,9 +76,9 @@ impl<E: Weight> Coverage<E> {
         now: Millis,
         epoch: Epoch,
         section: Section<E>,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) -> SectionOutcome {
-        if !self.enter(epoch, steps) {
+        if !self.enter(epoch, coverage_events) {
             return SectionOutcome::Foreign;
         }
         let need = self.need;
@@ -95,8 +95,8 @@ impl<E: Weight> Coverage<E> {
             }
             track.received = Some(now);
             // Sequences up to `before` belong to the former epoch.
-            track.adopt(section.prev.max(epoch.before), steps);
-            track.take(now, section, need, limits, steps)
+            track.adopt(section.prev.max(epoch.before), coverage_events);
+            track.take(now, section, need, limits, coverage_events)
         });
         outcome.unwrap_or(SectionOutcome::Foreign)
     }
@@ -115,7 +115,7 @@ impl<E: Weight> Coverage<E> {
         now: Millis,
         number: u64,
         answer: ReplayAnswer<E>,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) -> SectionOutcome {
         let need = self.need;
         let is_this_epoch = self.epoch_id() == Some(answer.epoch_id);
@@ -125,33 +125,35 @@ impl<E: Weight> Coverage<E> {
                 return SectionOutcome::Duplicate;
             }
             ReplayPart::Refused(_) => {
-                self.refused(now, number, steps);
+                self.refused(now, number, coverage_events);
                 return SectionOutcome::Duplicate;
             }
             _ if !is_this_epoch => Some(SectionOutcome::Foreign),
             ReplayPart::Events(section) if !section.is_sound() => Some(SectionOutcome::Unsound),
             ReplayPart::Events(section) if section.revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Events(section) => self.with(section.partition, |track, limits| match track.covered {
-                Some(_) => track.take(now, section, need, limits, steps),
+                Some(_) => track.take(now, section, need, limits, coverage_events),
                 None => SectionOutcome::Foreign,
             }),
             ReplayPart::Removed { damaged: Some(revision), .. } if revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Removed { partition, from, through, damaged } => {
                 let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
-                self.with(partition, |track, limits| track.removed(now, (from, through, reason), need, limits, steps))
+                self.with(partition, |track, limits| {
+                    track.removed(now, (from, through, reason), need, limits, coverage_events)
+                })
             }
         };
         if answer.last {
-            self.refused(now, number, steps);
+            self.refused(now, number, coverage_events);
         }
         outcome.unwrap_or(SectionOutcome::Foreign)
     }
 
     /// The ask `number` is over: no router answers it, it was refused, or the answer is complete.
-    pub fn refused(&mut self, now: Millis, number: u64, steps: &mut Vec<CoverageEvent<E>>) {
+    pub fn refused(&mut self, now: Millis, number: u64, coverage_events: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         if let Some(partition) = self.partition_of_ask(number) {
-            self.with(partition, |track, limits| track.ended(now, need, limits, steps));
+            self.with(partition, |track, limits| track.ended(now, need, limits, coverage_events));
         }
     }
 
@@ -170,18 +172,18 @@ impl<E: Weight> Coverage<E> {
     }
 
     /// Gives up asks that were not answered in time, and reports gaps whose asks have failed for too long.
-    pub fn expire(&mut self, now: Millis, steps: &mut Vec<CoverageEvent<E>>) {
+    pub fn expire(&mut self, now: Millis, coverage_events: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         for number in 0..self.by_partition.len() {
             if self.by_partition[number].deadline().is_some_and(|deadline| deadline <= now) {
-                self.with(Partition(number as u16), |track, limits| track.expire(now, need, limits, steps));
+                self.with(Partition(number as u16), |track, limits| track.expire(now, need, limits, coverage_events));
             }
         }
     }
 
     /// The asks to send now: the longest due first, within the limit of concurrent replays. Routers must match the
     /// answers against `revision` or a later one.
-    pub fn asks(&mut self, now: Millis, revision: Revision, steps: &mut Vec<CoverageEvent<E>>) -> Vec<Ask> {
+    pub fn asks(&mut self, now: Millis, revision: Revision, coverage_events: &mut Vec<CoverageEvent<E>>) -> Vec<Ask> {
         let (need, mut free) = (self.need, self.free());
         let Some(epoch_id) = self.epoch_id() else { return Vec::new() };
         let due = self.by_partition.iter().filter_map(|track| Some((track.due()?, track.partition)));
@@ -193,7 +195,8 @@ impl<E: Weight> Coverage<E> {
                 break;
             }
             let number = self.asks + 1;
-            let range = self.with(partition, |track, limits| track.ask(now, (number, revision), need, limits, steps));
+            let range =
+                self.with(partition, |track, limits| track.ask(now, (number, revision), need, limits, coverage_events));
             if let Some((from, to, unanswered)) = range.flatten() {
                 (self.asks, free) = (number, free - 1);
                 asks.push(Ask { number, partition, epoch_id, from, to, unanswered });
@@ -336,7 +339,7 @@ impl<E: Weight> Coverage<E> {
 
     /// Changes to this epoch if it is new; `false` if it is a former or an impossible one. A promise to a session
     /// includes all later epochs, so a new epoch is covered from its beginning.
-    fn enter(&mut self, epoch: Epoch, steps: &mut Vec<CoverageEvent<E>>) -> bool {
+    fn enter(&mut self, epoch: Epoch, coverage_events: &mut Vec<CoverageEvent<E>>) -> bool {
         match self.epoch {
             _ if epoch.epoch_id > EpochId::LAST => return false,
             Some(current) if epoch.epoch_id < current.epoch_id => return false,
@@ -345,12 +348,12 @@ impl<E: Weight> Coverage<E> {
         }
         let is_promised = self.is_complete();
         let former = self.epoch.replace(epoch).map(|former| former.epoch_id);
-        steps.push(CoverageEvent::Reset { former, epoch });
+        coverage_events.push(CoverageEvent::Reset { former, epoch });
         self.held_bytes = 0;
         for track in &mut self.by_partition {
             track.reset();
             if is_promised {
-                track.adopt(epoch.before, steps);
+                track.adopt(epoch.before, coverage_events);
             }
         }
         true

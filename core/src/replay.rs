@@ -42,7 +42,8 @@ pub enum Purpose {
     #[default]
     Repair,
     /// Backfill: for sessions that resume or use `since`.
-    CatchUp,
+    #[serde(rename = "CatchUp")]
+    Backfill,
 }
 
 impl Purpose {

@@ -113,7 +113,7 @@ proptest! {
             true => Coverage::of_ranges(Millis(0), EpochId(1), ranges, 0, LIMITS),
             false => Coverage::new(3, LIMITS),
         };
-        let (mut now, mut steps, mut asked, mut revision) = (Millis(0), Vec::new(), 0, 0);
+        let (mut now, mut coverage_events, mut asked, mut revision) = (Millis(0), Vec::new(), 0, 0);
         let mut confirmations = Confirmations::new(250, 100);
         for input in inputs {
             let answer = |part, last| {
@@ -123,7 +123,7 @@ proptest! {
                 Input::Pass(ms) => now = now.plus(ms),
                 Input::Section { partition, epoch, revision, prev, len } => {
                     let epoch = Epoch { epoch_id: EpochId(epoch), before: Seq(epoch * 3) };
-                    coverage.offer(now, epoch, section(partition, revision, prev, len), &mut steps);
+                    coverage.offer(now, epoch, section(partition, revision, prev, len), &mut coverage_events);
                 }
                 Input::Unreadable { partition, through } => {
                     coverage.unreadable(now, EpochId(1), Partition(partition), Seq(through));
@@ -133,17 +133,17 @@ proptest! {
                     let (prev, through, events) = (Seq(prev), Seq(through), vec![(Seq(event), "event")]);
                     let epoch = Epoch { epoch_id: EpochId(1), before: Seq(3) };
                     let odd = Section { partition, revision, prev, through, events };
-                    coverage.offer(now, epoch, odd, &mut steps);
+                    coverage.offer(now, epoch, odd, &mut coverage_events);
                 }
                 Input::Answer { back, refusal, revision, from, len, last } => {
                     let part = refusal.map_or(ReplayPart::Events(section(0, revision, from, len)), ReplayPart::Refused);
-                    coverage.answer(now, asked - back.min(asked), answer(part, last), &mut steps);
+                    coverage.answer(now, asked - back.min(asked), answer(part, last), &mut coverage_events);
                 }
                 Input::Removed { back, partition, from, len } => {
                     let partition = Partition(partition);
                     let (from, through) = (Seq(from), Seq(from + len));
                     let part = ReplayPart::Removed { partition, from, through, damaged: None };
-                    coverage.answer(now, asked - back.min(asked), answer(part, true), &mut steps);
+                    coverage.answer(now, asked - back.min(asked), answer(part, true), &mut coverage_events);
                 }
                 Input::Unsent { back } => coverage.unsent(now, asked - back.min(asked)),
                 Input::Confirm { ahead } => {
@@ -152,8 +152,8 @@ proptest! {
                     confirmations.ask(now, Revision(coverage.lowest_revision().0 + ahead), ());
                 }
             }
-            coverage.expire(now, &mut steps);
-            asked = coverage.asks(now, Revision(revision), &mut steps).last().map_or(asked, |ask| ask.number);
+            coverage.expire(now, &mut coverage_events);
+            asked = coverage.asks(now, Revision(revision), &mut coverage_events).last().map_or(asked, |ask| ask.number);
             confirmations.take(now, &mut coverage);
             prop_assert!(coverage.next_expiry().is_none_or(|at| at > now), "{coverage:#?} at {now:?}");
             prop_assert!(confirmations.next_deadline(&coverage).is_none_or(|at| at > now));
@@ -162,8 +162,8 @@ proptest! {
         // Every wait ends: gaps that no router closes are reported, and confirmations are given if that is possible.
         while let Some(at) = coverage.next_expiry() {
             now = at;
-            coverage.expire(now, &mut steps);
-            coverage.asks(now, Revision(revision), &mut steps);
+            coverage.expire(now, &mut coverage_events);
+            coverage.asks(now, Revision(revision), &mut coverage_events);
             prop_assert!(now < Millis(1_000_000), "a gap stays open for ever: {coverage:#?}");
         }
         prop_assert_eq!(coverage.gaps(), 0);

@@ -257,7 +257,7 @@ mod samples {
     }
 
     /// The finding of the detector of `pattern` for `before` followed by `last`.
-    pub(super) fn judge(pattern: Pattern, before: &[Bar], last: &[Bar]) -> Option<Finding> {
+    pub(super) fn detect_at(pattern: Pattern, before: &[Bar], last: &[Bar]) -> Option<Finding> {
         let detector = DETECTORS.iter().find(|detector| detector.pattern == pattern).unwrap();
         let bars: Vec<Bar> = before.iter().chain(last).copied().collect();
         assert!(bars.len() >= detector.span, "{pattern} needs {} bars", detector.span);

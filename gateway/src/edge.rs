@@ -79,7 +79,7 @@ pub struct Edge {
     stopped: Stopped,
     /// Messages to send to routers.
     outgoing: Vec<Outgoing>,
-    steps: Vec<CoverageEvent<Arc<Delivery>>>,
+    coverage_events: Vec<CoverageEvent<Arc<Delivery>>>,
     /// When the next revision is cut, if the interest has changed.
     cut_at: Option<Millis>,
     beat_at: Millis,
@@ -156,7 +156,7 @@ impl Edge {
             upstream: Upstream::default(),
             stopped: None,
             outgoing: Vec::new(),
-            steps: Vec::new(),
+            coverage_events: Vec::new(),
             cut_at: Some(Millis(0)),
             beat_at: Millis(0),
             beat_interval: millis(config.membership.beat_interval),
@@ -247,9 +247,9 @@ impl Edge {
                 self.cohorts.leave(session);
                 self.searches.leave(session);
             }
-            ToEdge::CatchUp(session, ranges) => return self.take_backfill(now, session, *ranges),
-            ToEdge::LeavePast(session) => return self.cohorts.leave(session),
-            ToEdge::Digested(cohort, bytes) => return self.cohorts.processed(cohort, bytes),
+            ToEdge::Backfill(session, ranges) => return self.take_backfill(now, session, *ranges),
+            ToEdge::LeaveCohorts(session) => return self.cohorts.leave(session),
+            ToEdge::ChunkProcessed(cohort, bytes) => return self.cohorts.processed(cohort, bytes),
             ToEdge::Find(session, time) => return self.searches.ask(now, session, time),
         }
         metrics::SESSIONS.set(self.registrations.len() as f64);
@@ -260,7 +260,7 @@ impl Edge {
     pub fn turn(&mut self, now: Millis) {
         self.check_upstream(now);
         self.send_away(now);
-        self.coverage.expire(now, &mut self.steps);
+        self.coverage.expire(now, &mut self.coverage_events);
         let shrinks = self.log.next_shrink().is_some_and(|at| at <= now);
         if shrinks || self.cut_at.is_some_and(|at| at <= now) {
             self.cut(now);
@@ -310,16 +310,16 @@ impl Edge {
 
     /// Passes coverage events to the shards, and after them the confirmations that hold from there.
     fn deliver(&mut self, now: Millis) {
-        if !self.steps.is_empty() {
-            let steps = Arc::new(SharedCoverageEvents::new(std::mem::take(&mut self.steps)));
-            for step in &steps.steps {
-                replay::note(step);
-                self.reached.see(step, |delivery| delivery.event.stored);
-                if matches!(step, CoverageEvent::Reset { .. }) {
+        if !self.coverage_events.is_empty() {
+            let coverage_events = Arc::new(SharedCoverageEvents::new(std::mem::take(&mut self.coverage_events)));
+            for coverage_event in &coverage_events.events {
+                replay::note(coverage_event);
+                self.reached.see(coverage_event, |delivery| delivery.event.stored);
+                if matches!(coverage_event, CoverageEvent::Reset { .. }) {
                     self.cohorts.clear();
                 }
             }
-            self.shards.iter_mut().for_each(|shard| shard.steps(&steps));
+            self.shards.iter_mut().for_each(|shard| shard.coverage_events(&coverage_events));
         }
         self.shards.iter_mut().for_each(ShardQueue::look);
         for asked in self.confirmations.take(now, &mut self.coverage) {

@@ -31,15 +31,15 @@ pub struct SessionId {
 #[derive(Debug)]
 pub struct SharedCoverageEvents {
     /// The events.
-    pub steps: Vec<CoverageEvent<Arc<Delivery>>>,
+    pub events: Vec<CoverageEvent<Arc<Delivery>>>,
     /// Approximate memory, in bytes.
     weight: usize,
 }
 
 impl SharedCoverageEvents {
-    pub(crate) fn new(steps: Vec<CoverageEvent<Arc<Delivery>>>) -> Self {
-        let weight = steps.iter().map(weight).sum();
-        Self { steps, weight }
+    pub(crate) fn new(events: Vec<CoverageEvent<Arc<Delivery>>>) -> Self {
+        let weight = events.iter().map(weight).sum();
+        Self { events, weight }
     }
 
     pub(crate) fn weight(&self) -> usize {
@@ -47,12 +47,12 @@ impl SharedCoverageEvents {
     }
 }
 
-fn weight(step: &CoverageEvent<Arc<Delivery>>) -> usize {
-    let events = match step {
+fn weight(coverage_event: &CoverageEvent<Arc<Delivery>>) -> usize {
+    let events = match coverage_event {
         CoverageEvent::Apply { events, .. } => events.iter().map(|(_, delivery)| delivery.memory()).sum(),
         CoverageEvent::Adopt { .. } | CoverageEvent::Gap { .. } | CoverageEvent::Reset { .. } => 0,
     };
-    size_of_val(step) + events
+    size_of_val(coverage_event) + events
 }
 
 /// What the backfill of a session lacks: the range `(from, to]` of each partition.
@@ -70,7 +70,7 @@ pub struct BackfillRanges {
 #[derive(Debug)]
 pub struct BackfillChunk {
     pub(crate) cohort: u64,
-    pub(crate) steps: SharedCoverageEvents,
+    pub(crate) events: SharedCoverageEvents,
 }
 
 /// A range of a partition that a shard did not get, because it was too far behind.
@@ -98,9 +98,9 @@ pub enum ToShard {
 #[derive(Debug)]
 pub enum FromEdge {
     /// Coverage events of partitions.
-    Steps(Arc<SharedCoverageEvents>),
+    CoverageEvents(Arc<SharedCoverageEvents>),
     /// Ranges that were skipped while the shard was too far behind.
-    LeftOut(Vec<SkippedRange>),
+    Skipped(Vec<SkippedRange>),
     /// Notify all clients that an outage has begun, with the reason, or that it is over.
     Upstream(NoticeCode, Option<String>),
     /// The oldest unconfirmed request of this session is confirmed from here on.
@@ -108,11 +108,11 @@ pub enum FromEdge {
     /// These sessions must connect to another gateway.
     SendAway(Vec<u64>),
     /// The cohort with this number was formed from these sessions.
-    Gathered(u64, Vec<u64>),
+    CohortFormed(u64, Vec<u64>),
     /// A chunk for a cohort.
-    Past(Arc<BackfillChunk>),
+    Chunk(Arc<BackfillChunk>),
     /// This cohort gets nothing more.
-    PastEnds(u64),
+    CohortEnded(u64),
     /// The last sequence before a time that this session asked for. `None` if NATS did not
     /// answer for `gateway.give_up_after`.
     Found(u64, Timestamp, Option<Seq>),
@@ -128,11 +128,11 @@ pub enum ToEdge {
     /// A session removes a filter.
     Remove(Arc<Filter>),
     /// A session asks for a backfill.
-    CatchUp(SessionId, Box<BackfillRanges>),
+    Backfill(SessionId, Box<BackfillRanges>),
     /// A session leaves the cohorts that it waits in.
-    LeavePast(SessionId),
+    LeaveCohorts(SessionId),
     /// A shard has processed a chunk of this cohort, of this many bytes.
-    Digested(u64, usize),
+    ChunkProcessed(u64, usize),
     /// A session asks for the last sequence before a time.
     Find(SessionId, Timestamp),
     /// A session is gone, and its filters with it.
@@ -159,12 +159,12 @@ impl FromEdge {
     /// Approximate memory beyond the size of the enum itself, in bytes.
     fn held(&self) -> usize {
         match self {
-            Self::Steps(steps) => steps.weight(),
-            Self::Past(past) => past.steps.weight(),
-            Self::LeftOut(ranges) => size_of_val(&ranges[..]),
-            Self::SendAway(numbers) | Self::Gathered(_, numbers) => size_of_val(&numbers[..]),
+            Self::CoverageEvents(events) => events.weight(),
+            Self::Chunk(chunk) => chunk.events.weight(),
+            Self::Skipped(ranges) => size_of_val(&ranges[..]),
+            Self::SendAway(numbers) | Self::CohortFormed(_, numbers) => size_of_val(&numbers[..]),
             Self::Upstream(_, reason) => reason.as_ref().map_or(0, String::len),
-            Self::Confirmed(_) | Self::PastEnds(_) | Self::Found(..) => 0,
+            Self::Confirmed(_) | Self::CohortEnded(_) | Self::Found(..) => 0,
         }
     }
 }
@@ -175,10 +175,10 @@ impl Weigh for ToEdge {
         let held = match self {
             Self::Add(_, filters) | Self::Leave(_, filters) => all(filters),
             Self::Remove(filter) => memory(filter),
-            Self::CatchUp(_, ranges) => {
+            Self::Backfill(_, ranges) => {
                 size_of_val(&ranges.from[..]) + size_of_val(&ranges.to[..]) + all(&ranges.filters)
             }
-            Self::Join(..) | Self::LeavePast(_) | Self::Digested(..) | Self::Find(..) => 0,
+            Self::Join(..) | Self::LeaveCohorts(_) | Self::ChunkProcessed(..) | Self::Find(..) => 0,
         };
         size_of_val(self) + held
     }

@@ -52,16 +52,16 @@ tickwire_node::metrics! {
         "Events skipped because a shard was too far behind; its clients are notified of a gap";
 
     // edge/backfill.rs
-    counter GATHERINGS =
+    counter COHORTS =
         "tickwire_gateway_gatherings_total",
         "Cohorts of sessions whose backfill has begun";
-    counter CATCH_UP_ASKS =
+    counter BACKFILL_ASKS =
         "tickwire_gateway_catch_up_asks_total",
         "Requests for replays made for cohorts";
     counter UNANSWERED_SEARCHES =
         "tickwire_gateway_unanswered_searches_total",
         "Searches for a time that NATS did not answer; each is repeated";
-    counter PAST_EVENTS =
+    counter BACKFILL_EVENTS =
         "tickwire_gateway_past_events_total",
         "Events received for cohorts";
 
@@ -140,16 +140,16 @@ tickwire_node::metrics! {
         "Entries of dead sessions found in the index; any is a bug";
 
     // shard/backfill.rs
-    counter CAUGHT_UP by "resumed" =
+    counter BACKFILLS by "resumed" =
         "tickwire_gateway_caught_up_total",
         "Completed backfills, by whether nothing was missing";
-    counter PUT_OFF_CATCH_UPS =
+    counter DELAYED_BACKFILLS =
         "tickwire_gateway_put_off_catch_ups_total",
         "Times that a backfill had to wait because its user had used up its slots or its budget";
-    counter ABANDONED_GATHERINGS =
+    counter ABANDONED_COHORTS =
         "tickwire_gateway_abandoned_gatherings_total",
         "Cohorts abandoned in a shard because none of their sessions read";
-    histogram CATCH_UP_SECONDS =
+    histogram BACKFILL_SECONDS =
         "tickwire_gateway_catch_up_seconds",
         "Time from the start of a backfill until it was completely sent";
 
@@ -190,7 +190,7 @@ tickwire_node::metrics! {
     counter NOTICES by "code" =
         "tickwire_gateway_notices_total",
         "Notices sent to sessions, by code";
-    counter GAPS_TOLD by "reason" =
+    counter GAPS_NOTIFIED by "reason" =
         "tickwire_gateway_gaps_told_total",
         "Gaps notified to sessions, counted once per shard";
     counter CLOSES by "code" =

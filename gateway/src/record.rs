@@ -98,7 +98,7 @@ impl Record {
     }
 
     /// The client left before it could be sent this.
-    pub(crate) fn untold(&mut self, now: Millis, notice: &Notice) {
+    pub(crate) fn unsent_notice(&mut self, now: Millis, notice: &Notice) {
         self.miss(now, |missed| missed.count(notice));
     }
 

@@ -80,7 +80,7 @@ const FLUSH_SLOT_MS: u64 = 4;
 const ATTENTION_SLOT_MS: u64 = 20;
 
 /// The burst of a user's backfill rate: the longest range times this.
-const PAST_BURST: u64 = 2;
+const BACKFILL_BURST: u64 = 2;
 
 /// What every shard of a gateway gets at its start.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ impl<S: Socket> Shard<S> {
             lanes: config.lanes,
             patience: millis(config.slow_deadline),
         };
-        let backfill_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(PAST_BURST));
+        let backfill_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(BACKFILL_BURST));
         let command_rates = CommandRates::new(config.command_rate, config.command_burst);
         Self {
             number,
@@ -204,21 +204,21 @@ impl<S: Socket> Shard<S> {
     /// Takes a message from the edge.
     pub(crate) fn take(&mut self, now: Millis, message: FromEdge) {
         match message {
-            FromEdge::Steps(steps) => {
+            FromEdge::CoverageEvents(coverage_events) => {
                 let mut gaps = Vec::new();
-                for step in &steps.steps {
-                    if let CoverageEvent::Gap { partition, from, through, reason } = step {
+                for coverage_event in &coverage_events.events {
+                    if let CoverageEvent::Gap { partition, from, through, reason } = coverage_event {
                         gaps.push(gap(reason.as_str(), *partition, *from, *through));
                         continue;
                     }
                     self.notify_all(now, &std::mem::take(&mut gaps));
-                    self.step(now, step);
+                    self.apply(now, coverage_event);
                 }
                 self.notify_all(now, &gaps);
                 self.flush_touched(now);
                 self.renew(now);
             }
-            FromEdge::LeftOut(ranges) => self.skip(now, &ranges),
+            FromEdge::Skipped(ranges) => self.skip(now, &ranges),
             FromEdge::Upstream(code, reason) => self.notify_upstream(now, code, reason),
             FromEdge::Confirmed(session) => self.confirmed(now, session),
             FromEdge::SendAway(sessions) => {
@@ -226,9 +226,9 @@ impl<S: Socket> Shard<S> {
                     self.send_away(now, session, "rebalance", CloseCode::Moved);
                 }
             }
-            FromEdge::Gathered(cohort, numbers) => self.joined_cohort(cohort, numbers),
-            FromEdge::Past(past) => self.enqueue_item(past.cohort, CohortItem::Piece { past, step: 0, event: 0 }),
-            FromEdge::PastEnds(cohort) => self.enqueue_item(cohort, CohortItem::End),
+            FromEdge::CohortFormed(cohort, numbers) => self.joined_cohort(cohort, numbers),
+            FromEdge::Chunk(chunk) => self.enqueue_item(chunk.cohort, CohortItem::Chunk { chunk, at: 0, event: 0 }),
+            FromEdge::CohortEnded(cohort) => self.enqueue_item(cohort, CohortItem::End),
             FromEdge::Found(session, time, found) => self.found(now, session, time, found),
         }
     }
@@ -289,8 +289,8 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn step(&mut self, now: Millis, step: &CoverageEvent<Arc<Delivery>>) {
-        match step {
+    fn apply(&mut self, now: Millis, coverage_event: &CoverageEvent<Arc<Delivery>>) {
+        match coverage_event {
             CoverageEvent::Adopt { partition, at } => self.set_applied(*partition, *at),
             CoverageEvent::Apply { partition, through, events, .. } => {
                 for (_, delivery) in events {

@@ -166,7 +166,7 @@ impl Leases {
     pub async fn take<S: Serialize>(&self, key: &str, revision: u64, state: &S) -> Result<Lease, LeaseError> {
         let owner = Some(self.me.clone());
         let revision = self.store(key, revision, &(owner, state)).await?;
-        Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, in_doubt: false })
+        Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, is_unanswered: false })
     }
 
     /// Writes a lease that was read or written at `revision`: as ours, or as given back. Returns the new revision.
@@ -234,7 +234,7 @@ pub struct Lease {
     key: String,
     revision: u64,
     /// Whether the last write was not answered.
-    in_doubt: bool,
+    is_unanswered: bool,
 }
 
 impl Lease {
@@ -259,11 +259,11 @@ impl Lease {
         owner: Option<NodeRef>,
         state: &S,
     ) -> Result<(), LeaseError> {
-        if self.in_doubt {
+        if self.is_unanswered {
             self.settle::<S>().await?;
         }
-        // If this future is dropped during the write, the doubt remains.
-        self.in_doubt = true;
+        // If this future is dropped during the write, it counts as unanswered.
+        self.is_unanswered = true;
         let mut written = self.leases.store(&self.key, self.revision, &(&owner, state)).await;
         if matches!(written, Err(LeaseError::Refused { .. })) {
             let read = self.leases.read::<S>(&self.key).await?;
@@ -271,7 +271,7 @@ impl Lease {
                 written = self.leases.store(&self.key, read.revision, &(&owner, state)).await;
             }
         }
-        self.in_doubt = matches!(written, Err(LeaseError::Unavailable { .. }));
+        self.is_unanswered = matches!(written, Err(LeaseError::Unavailable { .. }));
         self.revision = written?;
         Ok(())
     }
@@ -287,7 +287,7 @@ impl Lease {
             }
             self.revision = read.revision;
         }
-        self.in_doubt = false;
+        self.is_unanswered = false;
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ pub enum StoredSubject<'s> {
         key: &'s str,
     },
     /// A partition heartbeat.
-    Tick {
+    Heartbeat {
         /// Its partition.
         partition: u32,
     },
@@ -129,7 +129,7 @@ pub fn parse_stored(subject: &str) -> StoredSubject<'_> {
         return StoredSubject::Unrecognised;
     };
     match (first, next(), next()) {
-        ("tick", None, _) => StoredSubject::Tick { partition },
+        ("tick", None, _) => StoredSubject::Heartbeat { partition },
         (kind, Some(key), None) => StoredSubject::Event { partition, kind, key },
         _ => StoredSubject::Unrecognised,
     }
@@ -246,7 +246,7 @@ mod tests {
             StoredSubject::Event { partition: 3, kind: "pattern", key: "AAPL" }
         );
         assert_eq!(parse_stored("ev.3.tick.AAPL"), StoredSubject::Event { partition: 3, kind: "tick", key: "AAPL" });
-        assert_eq!(parse_stored(&heartbeat(31)), StoredSubject::Tick { partition: 31 });
+        assert_eq!(parse_stored(&heartbeat(31)), StoredSubject::Heartbeat { partition: 31 });
         for odd in ["events.a.b.c", "events.a", "ev.x.tick", "ev.+3.tick", "ev.03.tick", "ev.3", "ev.3.a.b.c", "", "ev"]
         {
             assert_eq!(parse_stored(odd), StoredSubject::Unrecognised, "{odd}");

@@ -75,7 +75,7 @@ impl Shutdown {
         E: Display + Send + 'static,
     {
         let shutdown = self.clone();
-        let watched = async move { shutdown.judge(name, AssertUnwindSafe(task).catch_unwind().await) };
+        let watched = async move { shutdown.task_ended(name, AssertUnwindSafe(task).catch_unwind().await) };
         self.tasks.spawn(watched.instrument(info_span!("task", task = name)));
     }
 
@@ -96,7 +96,7 @@ impl Shutdown {
         let watched = async move {
             let ended = AssertUnwindSafe(task).catch_unwind().await;
             let is_early = ended.is_ok() && !stop.is_cancelled();
-            shutdown.judge(name, ended.map(|()| if is_early { Err("ended by itself") } else { Ok(()) }));
+            shutdown.task_ended(name, ended.map(|()| if is_early { Err("ended by itself") } else { Ok(()) }));
         };
         tokio::spawn(watched.instrument(info_span!("task", task = name)))
     }
@@ -113,7 +113,7 @@ impl Shutdown {
         let (shutdown, alive) = (self.clone(), self.tasks.token());
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             let span = info_span!("thread", thread = name);
-            span.in_scope(|| shutdown.judge(name, catch_unwind(AssertUnwindSafe(work))));
+            span.in_scope(|| shutdown.task_ended(name, catch_unwind(AssertUnwindSafe(work))));
             drop(alive);
         })?;
         Ok(())
@@ -175,7 +175,7 @@ impl Shutdown {
         outcome
     }
 
-    fn judge<E: Display>(&self, name: &str, end: Result<Result<(), E>, Box<dyn Any + Send>>) {
+    fn task_ended<E: Display>(&self, name: &str, end: Result<Result<(), E>, Box<dyn Any + Send>>) {
         match end {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(format_args!("{name}: {error}")),

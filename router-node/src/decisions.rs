@@ -15,9 +15,9 @@ pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, WriteOutco
 pub use crate::reader::delivery::ConsumerDelivery;
 pub use crate::reader::span::{Proof, Span};
 pub use crate::reader::{MessageHeaders, StreamMessage};
-pub use crate::replay::found::ReplayedEvent;
 pub use crate::replay::pass::{Pass, PassOutcome, Proved, is_proved, makes_sense};
 pub use crate::replay::queue::{Due, Queue, QueuedReplay, TOGETHER};
+pub use crate::replay::replayed_event::ReplayedEvent;
 pub use crate::source::{Source, Tenure};
-pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamView};
+pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamState};
 pub use crate::walk::Walked;

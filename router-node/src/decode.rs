@@ -32,7 +32,7 @@ pub enum Decoded<W> {
     /// An event.
     Event(Box<Event>, W),
     /// A partition heartbeat: it only shows how far the partition was read.
-    Tick,
+    Heartbeat,
 }
 
 /// What a message of the live path holds: an event, a partition heartbeat, or what is to be a dead letter.
@@ -56,7 +56,7 @@ impl Decoder {
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
         catch_panic(|| match self.decode_stored(message)? {
-            Decoded::Tick => Ok(Decoded::Tick),
+            Decoded::Heartbeat => Ok(Decoded::Heartbeat),
             Decoded::Event(mut event, ()) => {
                 let wire = to_wire(&event)?;
                 // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
@@ -76,8 +76,10 @@ impl Decoder {
         let headers = headers.block();
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
-            StoredSubject::Tick { .. } if payload.is_empty() && headers.is_none() => return Ok(Decoded::Tick),
-            StoredSubject::Tick { .. } => return Err(not_a_heartbeat()),
+            StoredSubject::Heartbeat { .. } if payload.is_empty() && headers.is_none() => {
+                return Ok(Decoded::Heartbeat);
+            }
+            StoredSubject::Heartbeat { .. } => return Err(not_a_heartbeat()),
             StoredSubject::Event { kind, key, .. } => (kind, key),
             StoredSubject::Unrecognised => return Err(bad_subject(subject)),
         };
@@ -194,7 +196,7 @@ mod tests {
         let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
         let heartbeat =
             StreamMessage { headers: MessageHeaders::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
-        assert!(matches!(decoder.read_live(&heartbeat), Ok(Decoded::Tick)));
+        assert!(matches!(decoder.read_live(&heartbeat), Ok(Decoded::Heartbeat)));
         let named = StreamMessage {
             headers: MessageHeaders::Whole(Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n")),
             ..heartbeat.clone()

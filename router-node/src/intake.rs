@@ -44,7 +44,7 @@ use crate::decode::{Content, Readable};
 use crate::metrics;
 use crate::reader::delivery::ConsumerDelivery;
 use crate::source::{Source, Tenure};
-use chunk::Chunk;
+use chunk::ReadMessages;
 use lateness::Lateness;
 use proof::{Claim, LookReason};
 use std::collections::VecDeque;
@@ -236,7 +236,7 @@ impl Intake {
         if let Some(idle_at) = idle_at {
             self.lateness.is_current(idle_at);
         }
-        let (before, mut read, mut trouble) = (self.reading, Chunk::default(), None);
+        let (before, mut read, mut trouble) = (self.reading, ReadMessages::default(), None);
         for (delivery, content) in messages {
             match self.reading.accept(delivery.seq, delivery.number) {
                 Delivered::Known => continue,
@@ -359,7 +359,7 @@ impl Intake {
             Ok(Some((seq, stored, content))) => {
                 warn!(source = %self.tenure.source, %seq, "message read from the leader after consumers failed");
                 metrics::RESCUED_MESSAGES.increment(1);
-                let (before, mut read) = (self.reading, Chunk::default());
+                let (before, mut read) = (self.reading, ReadMessages::default());
                 self.reading.last = seq;
                 read.take(seq, stored, content);
                 // What retention took meanwhile was not the leader's next message.

@@ -136,7 +136,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
-    let (witnessed_sender, gateway_coverage) = watch::channel(None);
+    let (coverage_sender, gateway_coverage) = watch::channel(None);
     let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 
@@ -166,7 +166,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             view: node.membership.view(),
             checkpoints: checkpoints_sender,
             report: report_sender,
-            gateway_coverage: witnessed_sender,
+            gateway_coverage: coverage_sender,
             released: released_sender,
         },
     );

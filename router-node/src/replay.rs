@@ -16,9 +16,9 @@
 //! much is refused at once: the gateway asks again, and may find another router. Nothing here is remembered; an answer
 //! that is lost is asked for again.
 
-pub(crate) mod found;
 pub(crate) mod pass;
 pub(crate) mod queue;
+pub(crate) mod replayed_event;
 mod worker;
 
 use crate::decode::Decoder;
@@ -28,7 +28,7 @@ use crate::walk::Walker;
 use async_nats::Subject;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use queue::{Due, GATHER, Queue, QueuedReplay, TOGETHER, WAITING};
+use queue::{COLLECT_MS, Due, Queue, QueuedReplay, TOGETHER, WAITING};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
@@ -123,7 +123,7 @@ impl ReplayService {
                 biased;
                 () = drain.cancelled() => break,
                 Some(left) = running.next() => queue.ended(left),
-                () = sleep(Duration::from_millis(GATHER)), if queue.is_gathering() => {}
+                () = sleep(Duration::from_millis(COLLECT_MS)), if queue.is_collecting() => {}
                 // What a gateway asks for at once is read at once.
                 count = any.next_many(&mut for_any, WAITING) => if count == 0 { break },
                 count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },

@@ -32,7 +32,7 @@ pub struct StreamFacts {
 
 /// The stream, and the server that answered: the one that leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamView {
+pub struct StreamState {
     /// What it is like, as that server has it.
     pub facts: StreamFacts,
     /// The server's name; `None` where servers form no cluster.
@@ -84,7 +84,7 @@ impl StreamError {
     }
 }
 
-impl StreamView {
+impl StreamState {
     /// Asks the server.
     pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
         let info = info(nats, stream).await?;

@@ -6,7 +6,7 @@
 use crate::metrics;
 use crate::reader::direct::{DirectError, DirectReader};
 use crate::reader::pace::ReplayPace;
-use crate::stream::{StreamError, StreamFacts, StreamView};
+use crate::stream::{StreamError, StreamFacts, StreamState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -96,15 +96,15 @@ impl Walker {
         after: Seq,
         through: Seq,
         haste: WalkPace<'_>,
-        mut seen: Option<StreamView>,
+        mut seen: Option<StreamState>,
     ) -> Result<Walked, WalkError> {
         let begun = Instant::now();
         loop {
-            let sight = match seen.take() {
-                Some(sight) => sight,
-                None => StreamView::look(&self.nats, &self.stream).await?,
+            let state = match seen.take() {
+                Some(state) => state,
+                None => StreamState::look(&self.nats, &self.stream).await?,
             };
-            self.known().confront(&sight);
+            self.known().confront(&state);
             let is_over =
                 |end| matches!(haste, WalkPace::Replay(longest, ..) if begun.elapsed() > longest && end > after);
             if let Some(walked) = self.known().walked(after, through, is_over) {
@@ -114,7 +114,7 @@ impl Walker {
             // Another one may have walked here meanwhile.
             let Some((from, to)) = self.known().whole.unknown(after, through) else { continue };
             let to = to.min(Seq(from.0.saturating_add(STEP)));
-            let (walk, count, facts) = self.step(from, to, &sight).await?;
+            let (walk, count, facts) = self.step(from, to, &state).await?;
             self.known().take(walk, &facts);
             drop(turn);
             if let WalkPace::Replay(_, pace, is_first) = haste {
@@ -124,7 +124,7 @@ impl Walker {
     }
 
     /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that were.
-    async fn step(&self, from: Seq, to: Seq, before: &StreamView) -> Result<(Walk, u64, StreamFacts), WalkError> {
+    async fn step(&self, from: Seq, to: Seq, before: &StreamState) -> Result<(Walk, u64, StreamFacts), WalkError> {
         let end = Instant::now() + STEP_TIME;
         let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);
         let (mut walk, mut count, mut is_whole) = (Walk::after(from), 0, true);
@@ -142,7 +142,7 @@ impl Walker {
             }
         }
         metrics::WALKED_MESSAGES.increment(count);
-        let now = StreamView::look(&self.nats, &self.stream).await?;
+        let now = StreamState::look(&self.nats, &self.stream).await?;
         let has_moved = now.leader != before.leader || now.facts.epoch_id != before.facts.epoch_id;
         if has_moved || !reader.proof().holds(&now) {
             return Err(WalkError::Moved);
@@ -154,10 +154,10 @@ impl Walker {
     }
 
     /// Takes what others have walked while they read every message, and the stream as it was seen after that.
-    pub(crate) fn learn(&self, walk: Walk, sight: &StreamView) {
+    pub(crate) fn learn(&self, walk: Walk, state: &StreamState) {
         let mut known = self.known();
-        known.confront(sight);
-        known.take(walk, &sight.facts);
+        known.confront(state);
+        known.take(walk, &state.facts);
     }
 
     fn known(&self) -> MutexGuard<'_, WalkedStream> {
@@ -167,12 +167,12 @@ impl Walker {
 
 impl WalkedStream {
     /// What was known is in doubt if the stream, or what keeps it, is not what it was.
-    fn confront(&mut self, sight: &StreamView) {
-        let now = (sight.facts.epoch_id, sight.leader.clone());
+    fn confront(&mut self, state: &StreamState) {
+        let now = (state.facts.epoch_id, state.leader.clone());
         match &self.of {
             Some((epoch_id, _)) if *epoch_id != now.0 => self.whole = Completeness::default(),
             Some(of) if *of == now && !self.connected.has_changed().unwrap_or(false) => return,
-            _ => self.whole.doubt(),
+            _ => self.whole.forget_walks(),
         }
         self.connected.mark_unchanged();
         self.of = Some(now);

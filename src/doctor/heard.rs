@@ -64,7 +64,7 @@ impl NodeReports {
                 break;
             }
         }
-        judge(&reports, &nodes)
+        findings(&reports, &nodes)
     }
 }
 
@@ -82,7 +82,7 @@ fn note_bearer(nodes: &mut BTreeMap<NodeRef, NodeAnnouncement>, payload: &[u8]) 
 }
 
 /// Turns the received messages into findings.
-fn judge(
+fn findings(
     reports: &BTreeMap<NodeRef, Vec<StorageProblem>>,
     nodes: &BTreeMap<NodeRef, NodeAnnouncement>,
 ) -> Vec<CheckFinding> {
@@ -158,7 +158,7 @@ mod tests {
             announcement(Role::Router, "r2", 1, "a"),
             announcement(Role::Router, "r2", 2, "b"),
         ]);
-        let found = judge(&reports, &nodes);
+        let found = findings(&reports, &nodes);
         let [storage, names, one_sided] = &found[..] else { panic!("{found:?}") };
         assert_eq!((storage.verdict, storage.what.as_str()), (Verdict::Fail, "storage"));
         assert_eq!((names.verdict, names.what.as_str()), (Verdict::Fail, "names"));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn healthy_cluster_passes_absent_one_is_noted_and_a_single_role_fails() {
-        let verdicts = |nodes| judge(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
+        let verdicts = |nodes| findings(&BTreeMap::new(), &nodes).iter().map(|found| found.verdict).collect::<Vec<_>>();
         let router = announcement(Role::Router, "r1", 1, "a");
         assert_eq!(verdicts(BTreeMap::from([router.clone()])), [Verdict::Fail]);
         assert_eq!(verdicts(BTreeMap::from([router, announcement(Role::Gateway, "g1", 1, "a")])), [Verdict::Ok]);

@@ -124,7 +124,9 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
     if !faults.is_empty() {
         return faults;
     }
-    let StreamSettings::There { is_sealed, full, edits, replicas, .. } = kept.sight(Some(info)) else { return faults };
+    let StreamSettings::There { is_sealed, full, edits, replicas, .. } = kept.compare(Some(info)) else {
+        return faults;
+    };
     if is_sealed {
         faults.push(
             "sealed, so it stores nothing, and this cannot be undone: delete it, and routers create it again"

@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the past cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PastError {
+pub(crate) enum ReplayReadError {
     #[error("the stream cannot be looked at: {0}")]
     Stream(#[from] GetStreamError),
     #[error("a router refuses a replay: {0}")]
@@ -41,12 +41,12 @@ pub(crate) enum PastError {
 
 /// What was read, and how long it took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PastRead {
+pub(super) struct ReplayRead {
     events: u64,
     took: Duration,
 }
 
-impl PastRead {
+impl ReplayRead {
     /// Events a second.
     pub(super) fn rate(self) -> f64 {
         self.events as f64 / self.took.as_secs_f64()
@@ -54,7 +54,7 @@ impl PastRead {
 }
 
 /// Reads every partition of the stream again.
-pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<PastRead, PastError> {
+pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<ReplayRead, ReplayReadError> {
     let begun = Instant::now();
     let found = nats.jetstream.get_stream(stream).await?;
     let info = found.cached_info();
@@ -64,11 +64,11 @@ pub(super) async fn read_all(nats: &Nats, stream: &str) -> Result<PastRead, Past
     let reads = (0..partitions.unwrap_or(0)).map(|number| read(nats, epoch_id, Partition(number), Seq(last)));
     let reads = stream::iter(reads).buffer_unordered(AT_ONCE);
     let events = reads.try_fold(0, |sum, events| async move { Ok(sum + events) }).await?;
-    Ok(PastRead { events, took: begun.elapsed() })
+    Ok(ReplayRead { events, took: begun.elapsed() })
 }
 
 /// Reads one partition again, up to where the stream ends.
-async fn read(nats: &Nats, epoch_id: EpochId, partition: Partition, to: Seq) -> Result<u64, PastError> {
+async fn read(nats: &Nats, epoch_id: EpochId, partition: Partition, to: Seq) -> Result<u64, ReplayReadError> {
     let (mut from, mut events) = (Seq(0), 0);
     while from < to {
         let (read, through) = ask(nats, epoch_id, partition, from, to).await?;
@@ -89,8 +89,8 @@ async fn ask(
     partition: Partition,
     from: Seq,
     to: Seq,
-) -> Result<(u64, Seq), PastError> {
-    let failed = |error: &dyn std::fmt::Display| PastError::Nats(error.to_string());
+) -> Result<(u64, Seq), ReplayReadError> {
+    let failed = |error: &dyn std::fmt::Display| ReplayReadError::Nats(error.to_string());
     let id = NodeId::new("bench").map_err(|error| failed(&error))?;
     let gateway = NodeRef { id, nonce: Nonce(1) };
     let everything = Interest {
@@ -108,10 +108,10 @@ async fn ask(
     asked.map_err(|error| failed(&error))?;
     let (mut events, mut through) = (0, from);
     loop {
-        let message = timeout(DEADLINE, answers.next()).await.map_err(|_| PastError::Late)?;
-        let message = message.ok_or_else(|| PastError::Nats("the connection was closed".to_owned()))?;
+        let message = timeout(DEADLINE, answers.next()).await.map_err(|_| ReplayReadError::Late)?;
+        let message = message.ok_or_else(|| ReplayReadError::Nats("the connection was closed".to_owned()))?;
         if message.status.is_some() {
-            return Err(PastError::Nats("no router listens".to_owned()));
+            return Err(ReplayReadError::Nats("no router listens".to_owned()));
         }
         let answer: ReplayAnswer<Bytes> = wire::decode(&message.payload)?;
         match answer.part {
@@ -121,7 +121,7 @@ async fn ask(
             ReplayPart::Refused(tickwire_core::replay::ReplayRefusal::NotThere) => {
                 return Ok((events, through));
             }
-            ReplayPart::Refused(refusal) => return Err(PastError::Refused(refusal.as_str())),
+            ReplayPart::Refused(refusal) => return Err(ReplayReadError::Refused(refusal.as_str())),
         }
         if answer.last {
             return Ok((events, through));

@@ -101,7 +101,7 @@ impl TrafficKind {
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
             _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::Looks),
             _ => match names::parse_stored(subject) {
-                names::StoredSubject::Tick { .. } => Some(Self::Ticks),
+                names::StoredSubject::Heartbeat { .. } => Some(Self::Ticks),
                 _ => subject.starts_with("events.").then_some(Self::Events),
             },
         }

@@ -122,7 +122,7 @@ impl Completeness {
 
     /// The stream may have changed, because its server was away: everything must be walked again. A missing range that
     /// is found again is not new.
-    pub fn doubt(&mut self) {
+    pub fn forget_walks(&mut self) {
         self.walked.clear();
     }
 }
@@ -197,10 +197,10 @@ mod tests {
     fn missing_range_found_again_is_not_new_and_a_filled_one_is_gone() {
         let mut known = Completeness::default();
         assert_eq!(known.take(walk(0, [1, 3], 3), Seq(0)), [range(1, 2)]);
-        known.doubt();
+        known.forget_walks();
         assert_eq!(known.unknown(Seq(0), Seq(3)), Some((Seq(0), Seq(3))));
         assert_eq!(known.take(walk(0, [1, 4], 4), Seq(0)), [range(2, 3)], "it has grown");
-        known.doubt();
+        known.forget_walks();
         assert_eq!(known.take(walk(0, [1, 4], 4), Seq(0)), []);
         assert_eq!(known.take(walk(0, [1, 2, 3, 4], 4), Seq(0)), []);
         assert_eq!(known.missing(Seq(0), Seq(9)).count(), 0);

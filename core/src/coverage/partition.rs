@@ -74,10 +74,10 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Starts the partition's history after `at`, unless it has started.
-    pub(super) fn adopt(&mut self, at: Seq, steps: &mut Vec<CoverageEvent<E>>) {
+    pub(super) fn adopt(&mut self, at: Seq, coverage_events: &mut Vec<CoverageEvent<E>>) {
         if self.covered.is_none() {
             self.covered = Some(at);
-            steps.push(CoverageEvent::Adopt { partition: self.partition, at });
+            coverage_events.push(CoverageEvent::Adopt { partition: self.partition, at });
         }
     }
 
@@ -88,7 +88,7 @@ impl<E: Weight> PartitionCoverage<E> {
         section: Section<E>,
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) -> SectionOutcome {
         let Some(covered) = self.covered else { return SectionOutcome::Foreign };
         if section.through <= covered {
@@ -99,8 +99,8 @@ impl<E: Weight> PartitionCoverage<E> {
             self.review(now, covered, limits);
             return SectionOutcome::Held;
         }
-        self.apply(section, steps);
-        self.apply_held(need, steps);
+        self.apply(section, coverage_events);
+        self.apply_held(need, coverage_events);
         self.review(now, covered, limits);
         SectionOutcome::Applied
     }
@@ -120,14 +120,14 @@ impl<E: Weight> PartitionCoverage<E> {
         (from, through, reason): (Seq, Seq, GapReason),
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) -> SectionOutcome {
         let Some(covered) = self.covered else { return SectionOutcome::Foreign };
         if from > covered || through <= covered {
             return SectionOutcome::Duplicate;
         }
         let end = self.held.front().map_or(through, |held| held.prev.min(through));
-        self.report_gap(end, reason, need, steps);
+        self.report_gap(end, reason, need, coverage_events);
         self.review(now, covered, limits);
         SectionOutcome::Applied
     }
@@ -177,13 +177,13 @@ impl<E: Weight> PartitionCoverage<E> {
         (number, revision): (u64, Revision),
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) -> Option<(Seq, Seq, u32)> {
         self.drop_outdated(need);
         let (from, to) = self.missing()?;
         let least = Seq(to.0.saturating_sub(limits.replay_range));
         if least > from {
-            self.report_gap(least, GapReason::TooLong, need, steps);
+            self.report_gap(least, GapReason::TooLong, need, coverage_events);
             self.review(now, from, limits);
         }
         let (from, to) = self.missing()?;
@@ -198,12 +198,12 @@ impl<E: Weight> PartitionCoverage<E> {
         now: Millis,
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) {
         if let Some(repair) = &mut self.repair {
             repair.ended(now);
         }
-        self.give_up_failed(now, need, limits, steps);
+        self.give_up_failed(now, need, limits, coverage_events);
     }
 
     /// The router that was asked is too busy.
@@ -226,13 +226,13 @@ impl<E: Weight> PartitionCoverage<E> {
         now: Millis,
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) {
         if let Some(repair) = &mut self.repair
             && repair.deadline().is_some_and(|deadline| deadline <= now)
         {
             repair.late(now);
-            self.give_up_failed(now, need, limits, steps);
+            self.give_up_failed(now, need, limits, coverage_events);
         }
     }
 
@@ -263,21 +263,21 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Applies the new part of `section`, which starts at or before `covered`.
-    fn apply(&mut self, section: Section<E>, steps: &mut Vec<CoverageEvent<E>>) {
+    fn apply(&mut self, section: Section<E>, coverage_events: &mut Vec<CoverageEvent<E>>) {
         let Section { partition, prev, through, mut events, .. } = section;
         let from = self.covered.unwrap_or(prev);
         events.retain(|(seq, _)| *seq > from);
         self.covered = Some(through);
-        steps.push(CoverageEvent::Apply { partition, from, through, events });
+        coverage_events.push(CoverageEvent::Apply { partition, from, through, events });
     }
 
     /// Applies held sections that follow without a gap.
-    fn apply_held(&mut self, need: Revision, steps: &mut Vec<CoverageEvent<E>>) {
+    fn apply_held(&mut self, need: Revision, coverage_events: &mut Vec<CoverageEvent<E>>) {
         self.drop_outdated(need);
         while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.covered) {
             self.held_bytes -= weight(&section);
             if Some(section.through) > self.covered {
-                self.apply(section, steps);
+                self.apply(section, coverage_events);
             }
         }
     }
@@ -312,27 +312,33 @@ impl<E: Weight> PartitionCoverage<E> {
         now: Millis,
         need: Revision,
         limits: &RepairLimits,
-        steps: &mut Vec<CoverageEvent<E>>,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
     ) {
         if self.repair.is_none_or(|repair| !repair.has_failed(limits)) {
             return;
         }
         self.drop_outdated(need);
         if let Some((from, to)) = self.missing() {
-            self.report_gap(to, GapReason::Lost, need, steps);
+            self.report_gap(to, GapReason::Lost, need, coverage_events);
             self.repair = None;
             self.review(now, from, limits);
         }
     }
 
     /// Reports a gap up to `through`, and continues after it.
-    fn report_gap(&mut self, through: Seq, reason: GapReason, need: Revision, steps: &mut Vec<CoverageEvent<E>>) {
+    fn report_gap(
+        &mut self,
+        through: Seq,
+        reason: GapReason,
+        need: Revision,
+        coverage_events: &mut Vec<CoverageEvent<E>>,
+    ) {
         if let Some(from) = self.covered
             && through > from
         {
-            steps.push(CoverageEvent::Gap { partition: self.partition, from, through, reason });
+            coverage_events.push(CoverageEvent::Gap { partition: self.partition, from, through, reason });
             self.covered = Some(through);
         }
-        self.apply_held(need, steps);
+        self.apply_held(need, coverage_events);
     }
 }

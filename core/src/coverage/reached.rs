@@ -21,8 +21,8 @@ pub struct GatewayCoverage {
 
 impl GatewayCoverage {
     /// Follows an event that is handed to the sessions. `stored` returns when the stream stored an event.
-    pub fn see<E>(&mut self, step: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
-        match step {
+    pub fn see<E>(&mut self, coverage_event: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
+        match coverage_event {
             CoverageEvent::Apply { through, events, .. } => {
                 self.through = self.through.max(*through);
                 let last = events.last().map(|(seq, event)| (*seq, stored(event)));
@@ -44,8 +44,8 @@ mod tests {
     fn only_given_ranges_count_and_a_new_epoch_starts_from_zero() {
         let mut reached = GatewayCoverage::default();
         let (partition, from) = (Partition(0), Seq(0));
-        let mut see = |step: CoverageEvent<i64>| {
-            reached.see(&step, |stored| Timestamp(*stored));
+        let mut see = |coverage_event: CoverageEvent<i64>| {
+            reached.see(&coverage_event, |stored| Timestamp(*stored));
             reached
         };
         let epoch = Epoch { epoch_id: EpochId(7), before: Seq(3) };

@@ -206,7 +206,7 @@ impl InterestTable {
         let current = known.interest.as_ref().map(|(current, _)| *current);
         if current.is_some_and(|current| revision <= current) {
             // An older snapshot does not show whether the announced revision exists.
-            let needs_snapshot = current == Some(revision) && self.doubt(&gateway);
+            let needs_snapshot = current == Some(revision) && self.needs_second_snapshot(&gateway);
             self.note_lag(&gateway);
             return InterestUpdate { needs_snapshot, ..InterestUpdate::default() };
         }
@@ -227,7 +227,7 @@ impl InterestTable {
             self.bytes += bytes;
         }
         let InterestUpdate { advanced, refused, .. } = self.apply_deltas(&gateway);
-        let needs_snapshot = self.doubt(&gateway);
+        let needs_snapshot = self.needs_second_snapshot(&gateway);
         self.note_lag(&gateway);
         match refused {
             Some(refused) => InterestUpdate::refused(refused),
@@ -341,16 +341,16 @@ impl InterestTable {
     /// Compares a snapshot with the announced revision. Returns whether to ask for another one: a higher revision may
     /// have been announced while the snapshot was on its way. If a second snapshot, requested after that, has no
     /// higher revision either, the announcement was not from the gateway and is dropped.
-    fn doubt(&mut self, gateway: &NodeRef) -> bool {
+    fn needs_second_snapshot(&mut self, gateway: &NodeRef) -> bool {
         let Some(known) = self.gateways.get_mut(gateway) else { return false };
         let Some((revision, _)) = &known.interest else { return false };
         let is_current = *revision >= known.announced;
-        if !is_current && known.doubted {
+        if !is_current && known.second_snapshot_asked {
             known.announced = *revision;
             self.bytes -= known.clear_ahead();
         }
-        known.doubted = !is_current && !known.doubted;
-        known.doubted
+        known.second_snapshot_asked = !is_current && !known.second_snapshot_asked;
+        known.second_snapshot_asked
     }
 
     /// Updates `lagging` for the gateway; returns whether it lags.

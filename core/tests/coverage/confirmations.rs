@@ -64,8 +64,9 @@ fn gap_is_repaired_while_subscriptions_change_faster_than_routers_answer() {
         assert!(confirmations.take(Millis(now), &mut coverage).is_empty());
         assert!(confirmations.next_deadline(&coverage) > Some(Millis(now)));
     }
-    let (outcome, steps) = answer(&mut coverage, now, 1, ReplayPart::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
-    assert_eq!((outcome, &steps[0]), (SectionOutcome::Applied, &apply(0, 0, 5, &[(2, "a")])));
+    let (outcome, coverage_events) =
+        answer(&mut coverage, now, 1, ReplayPart::Events(section(0, 1, 0, 5, &[(2, "a")])), true);
+    assert_eq!((outcome, &coverage_events[0]), (SectionOutcome::Applied, &apply(0, 0, 5, &[(2, "a")])));
     assert_eq!(coverage.gaps(), 0, "all held sections are given");
     assert_eq!(confirmations.take(Millis(now), &mut coverage), (2..39).collect::<Vec<_>>());
     assert_eq!(confirmations.next_deadline(&coverage), Some(Millis(now + 250)));

@@ -47,10 +47,11 @@ pub(crate) fn offer(
     now: u64,
     section: Section<&'static str>,
 ) -> (SectionOutcome, Vec<CoverageEvent<&'static str>>) {
-    let mut steps = Vec::new();
-    let outcome = coverage.offer(Millis(now), epoch(EPOCH_ID, 0), section, &mut steps);
-    steps.retain(|step| !matches!(step, CoverageEvent::Reset { .. } | CoverageEvent::Adopt { .. }));
-    (outcome, steps)
+    let mut coverage_events = Vec::new();
+    let outcome = coverage.offer(Millis(now), epoch(EPOCH_ID, 0), section, &mut coverage_events);
+    coverage_events
+        .retain(|coverage_event| !matches!(coverage_event, CoverageEvent::Reset { .. } | CoverageEvent::Adopt { .. }));
+    (outcome, coverage_events)
 }
 
 pub(crate) fn apply(
@@ -72,10 +73,10 @@ pub(crate) type Asked = (u64, u16, u64, u64);
 
 /// The asks at `now`, and the coverage events.
 pub(crate) fn asks(coverage: &mut Coverage<&'static str>, now: u64) -> (Vec<Asked>, Vec<CoverageEvent<&'static str>>) {
-    let mut steps = Vec::new();
-    coverage.expire(Millis(now), &mut steps);
-    let asks = coverage.asks(Millis(now), Revision(1), &mut steps);
-    (asks.into_iter().map(|ask| (ask.number, ask.partition.0, ask.from.0, ask.to.0)).collect(), steps)
+    let mut coverage_events = Vec::new();
+    coverage.expire(Millis(now), &mut coverage_events);
+    let asks = coverage.asks(Millis(now), Revision(1), &mut coverage_events);
+    (asks.into_iter().map(|ask| (ask.number, ask.partition.0, ask.from.0, ask.to.0)).collect(), coverage_events)
 }
 
 /// Takes a message of an answer at `now`. Returns the outcome and the coverage events.
@@ -86,10 +87,10 @@ pub(crate) fn answer(
     part: ReplayPart<&'static str>,
     last: bool,
 ) -> (SectionOutcome, Vec<CoverageEvent<&'static str>>) {
-    let mut steps = Vec::new();
+    let mut coverage_events = Vec::new();
     let answer = ReplayAnswer { router: node("r"), epoch_id: EPOCH_ID, part, last };
-    let outcome = coverage.answer(Millis(now), ask, answer, &mut steps);
-    (outcome, steps)
+    let outcome = coverage.answer(Millis(now), ask, answer, &mut coverage_events);
+    (outcome, coverage_events)
 }
 
 /// A coverage that misses `(0, 5]` of partition 0, and has made ask 1 for it after the grace.

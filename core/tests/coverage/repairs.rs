@@ -92,10 +92,10 @@ fn busy_router_is_asked_again_without_limit_after_growing_pauses() {
 #[test]
 fn ask_counts_the_unanswered_asks_before_it() {
     let mut coverage = asking();
-    let mut steps = Vec::new();
+    let mut coverage_events = Vec::new();
     let mut next = |coverage: &mut Coverage<&'static str>, now| {
-        coverage.expire(Millis(now), &mut steps);
-        coverage.asks(Millis(now), Revision(1), &mut steps).first().map(|ask| ask.unanswered)
+        coverage.expire(Millis(now), &mut coverage_events);
+        coverage.asks(Millis(now), Revision(1), &mut coverage_events).first().map(|ask| ask.unanswered)
     };
     assert_eq!(next(&mut coverage, GRACE + TIMEOUT), Some(1));
     assert_eq!(next(&mut coverage, GRACE + 2 * TIMEOUT), Some(2));

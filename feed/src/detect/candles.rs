@@ -95,7 +95,7 @@ fn change(bars: &[Bar]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{bar, calm, judge};
+    use super::super::samples::{bar, calm, detect_at};
     use super::super::{LOOKBACK, Pattern};
     use super::*;
 
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn bullish_engulfing_needs_a_rising_bar_that_covers_a_falling_one_after_a_fall() {
-        let at = |leg, first, bar| judge(Pattern::BullishEngulfing, &leg_to(leg), &[first, bar]);
+        let at = |leg, first, bar| detect_at(Pattern::BullishEngulfing, &leg_to(leg), &[first, bar]);
         let first = bar(98.5, 99.0, 97.5, 98.0);
         let found = at(99.0, first, bar(97.9, 99.5, 97.5, 98.9)).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(at(99.0, first, bar(97.9, 98.9, 97.5, 98.8)), None, "less than half an average range");
         assert_eq!(at(99.0, bar(98.0, 99.0, 97.5, 98.5), bar(97.9, 99.5, 97.5, 99.5)), None, "the first bar rises");
         assert_eq!(
-            judge(
+            detect_at(
                 Pattern::BullishEngulfing,
                 &calm(LOOKBACK),
                 &[bar(101.0, 102.0, 99.0, 100.5), bar(100.4, 102.0, 100.0, 101.5)]
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn bearish_engulfing_needs_a_falling_bar_that_covers_a_rising_one_after_a_rise() {
-        let at = |leg, first, bar| judge(Pattern::BearishEngulfing, &leg_to(leg), &[first, bar]);
+        let at = |leg, first, bar| detect_at(Pattern::BearishEngulfing, &leg_to(leg), &[first, bar]);
         let first = bar(101.5, 102.5, 101.0, 102.0);
         let found = at(101.0, first, bar(102.1, 102.5, 100.5, 101.1)).unwrap();
         assert_eq!(found.direction, Direction::Bearish);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn hammer_needs_a_long_lower_shadow_after_a_fall() {
-        let at = |leg, bar| judge(Pattern::Hammer, &leg_to(leg), &[bar]);
+        let at = |leg, bar| detect_at(Pattern::Hammer, &leg_to(leg), &[bar]);
         let found = at(98.0, bar(98.0, 98.5, 96.5, 98.5)).unwrap();
         assert_eq!((found.direction, found.figures[1]), (Direction::Bullish, ("lower_shadow_share", 0.75)));
         assert_eq!(at(98.0, bar(98.0, 98.76, 97.01, 98.5)), None, "a shadow of less than two bodies");
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn doji_needs_a_tiny_body() {
-        let at = |bar| judge(Pattern::Doji, &calm(LOOKBACK), &[bar]);
+        let at = |bar| detect_at(Pattern::Doji, &calm(LOOKBACK), &[bar]);
         let found = at(bar(100.0, 101.25, 98.75, 100.25)).unwrap();
         assert_eq!((found.direction, found.figures[2]), (Direction::Neutral, ("range_ratio", 1.25)));
         assert_eq!(at(bar(100.0, 101.25, 98.75, 100.26)), None, "more body than a tenth");

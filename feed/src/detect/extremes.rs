@@ -77,7 +77,7 @@ fn newest_extreme(prior: &[Bar], figure: impl Fn(&Bar) -> f64) -> Option<(f64, u
 #[cfg(test)]
 mod tests {
     use super::super::Pattern;
-    use super::super::samples::{bar, calm, judge};
+    use super::super::samples::{bar, calm, detect_at};
     use super::*;
 
     fn with_volume(close: f64, volume: u64) -> Bar {
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn breakout_needs_a_close_above_the_high_and_volume() {
-        let at = |close, volume| judge(Pattern::BreakoutBO, &calm(LOOKBACK), &[with_volume(close, volume)]);
+        let at = |close, volume| detect_at(Pattern::BreakoutBO, &calm(LOOKBACK), &[with_volume(close, volume)]);
         let found = at(101.01, 1200).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
         assert_eq!(found.figures, [("close", 101.01), ("level", 101.0), ("volume_ratio", 1.2)]);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn resistance_must_be_five_bars_old() {
-        let at = |age, close| judge(Pattern::ResistanceBreak, &with_level(age), &[bar(100.0, close, 99.5, close)]);
+        let at = |age, close| detect_at(Pattern::ResistanceBreak, &with_level(age), &[bar(100.0, close, 99.5, close)]);
         let found = at(5, 110.01).unwrap();
         assert_eq!(found.direction, Direction::Bullish);
         assert_eq!(found.figures, [("close", 110.01), ("level", 110.0), ("level_age", 5.0)]);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn support_must_be_five_bars_old() {
-        let at = |age, close| judge(Pattern::SupportBreak, &with_level(age), &[bar(100.0, 100.5, close, close)]);
+        let at = |age, close| detect_at(Pattern::SupportBreak, &with_level(age), &[bar(100.0, 100.5, close, close)]);
         let found = at(5, 89.99).unwrap();
         assert_eq!(found.direction, Direction::Bearish);
         assert_eq!(found.figures, [("close", 89.99), ("level", 90.0), ("level_age", 5.0)]);
@@ -128,6 +128,6 @@ mod tests {
     fn age_of_a_level_counts_from_its_last_touch() {
         let mut bars = with_level(15);
         bars[LOOKBACK - 3] = bars[LOOKBACK - 15];
-        assert_eq!(judge(Pattern::ResistanceBreak, &bars, &[bar(100.0, 111.0, 99.5, 111.0)]), None);
+        assert_eq!(detect_at(Pattern::ResistanceBreak, &bars, &[bar(100.0, 111.0, 99.5, 111.0)]), None);
     }
 }

@@ -69,13 +69,13 @@ fn reversed(bars: &[Bar]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::super::Pattern;
-    use super::super::samples::{bar, calm, judge};
+    use super::super::samples::{bar, calm, detect_at};
     use super::*;
 
     /// Bars that close at these prices, after enough calm ones (range 2, close 100).
     fn closing(pattern: Pattern, closes: &[f64]) -> Option<Finding> {
         let last: Vec<Bar> = closes.iter().map(|&close| bar(close, close + 1.0, close - 1.0, close)).collect();
-        judge(pattern, &calm(REVERSAL_SPAN), &last)
+        detect_at(pattern, &calm(REVERSAL_SPAN), &last)
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn averages(bars: &[Bar]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::super::Pattern;
-    use super::super::samples::{bar, judge};
+    use super::super::samples::{bar, detect_at};
     use super::*;
 
     fn flat(close: f64, count: usize) -> Vec<Bar> {
@@ -57,7 +57,7 @@ mod tests {
     /// two thirds of the way to `old`.
     fn turned_to(old: f64, close: f64) -> Option<Finding> {
         let before = [flat(old, SLOW - FAST), flat(100.0, FAST)].concat();
-        judge(Pattern::TrendReversal, &before, &flat(close, 1))
+        detect_at(Pattern::TrendReversal, &before, &flat(close, 1))
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn averages_that_have_crossed_give_no_second_reversal() {
         let before = [flat(100.0, SLOW - FAST), flat(103.0, FAST)].concat();
-        assert_eq!(judge(Pattern::TrendReversal, &before, &flat(110.0, 1)), None);
+        assert_eq!(detect_at(Pattern::TrendReversal, &before, &flat(110.0, 1)), None);
     }
 
     #[test]

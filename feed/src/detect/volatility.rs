@@ -21,13 +21,13 @@ pub fn spike(bars: &[Bar]) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{bar, calm, judge};
+    use super::super::samples::{bar, calm, detect_at};
     use super::super::{LOOKBACK, Pattern};
     use super::*;
 
     #[test]
     fn spike_needs_twice_the_average_range() {
-        let at = |high| judge(Pattern::VolatilitySpike, &calm(LOOKBACK), &[bar(100.0, high, 99.0, 100.0)]);
+        let at = |high| detect_at(Pattern::VolatilitySpike, &calm(LOOKBACK), &[bar(100.0, high, 99.0, 100.0)]);
         let found = at(103.0).unwrap();
         assert_eq!((found.direction, found.confidence), (Direction::Neutral, 0.5));
         assert_eq!(at(102.9), None);
@@ -37,6 +37,6 @@ mod tests {
     #[test]
     fn no_spike_after_bars_without_range() {
         let still = vec![bar(100.0, 100.0, 100.0, 100.0); LOOKBACK];
-        assert_eq!(judge(Pattern::VolatilitySpike, &still, &[bar(100.0, 103.0, 99.0, 100.0)]), None);
+        assert_eq!(detect_at(Pattern::VolatilitySpike, &still, &[bar(100.0, 103.0, 99.0, 100.0)]), None);
     }
 }

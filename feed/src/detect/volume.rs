@@ -23,12 +23,12 @@ pub fn surge(bars: &[Bar]) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{bar, calm, judge};
+    use super::super::samples::{bar, calm, detect_at};
     use super::super::{LOOKBACK, Pattern};
     use super::*;
 
     fn at(volume: u64, close: f64) -> Option<Finding> {
-        judge(Pattern::SurgeDetection, &calm(LOOKBACK), &[Bar { volume, ..bar(100.0, 101.0, 99.0, close) }])
+        detect_at(Pattern::SurgeDetection, &calm(LOOKBACK), &[Bar { volume, ..bar(100.0, 101.0, 99.0, close) }])
     }
 
     #[test]
@@ -48,6 +48,6 @@ mod tests {
     #[test]
     fn no_surge_without_volumes() {
         let silent = vec![Bar { volume: 0, ..bar(100.0, 101.0, 99.0, 100.0) }; LOOKBACK];
-        assert_eq!(judge(Pattern::SurgeDetection, &silent, &[silent[0]]), None);
+        assert_eq!(detect_at(Pattern::SurgeDetection, &silent, &[silent[0]]), None);
     }
 }

@@ -25,7 +25,7 @@ use crate::messages::{SessionId, SharedCoverageEvents};
 pub(crate) const CARRIED_ENTRIES: usize = 64;
 
 /// How long a cohort waits for further sessions before it begins, in milliseconds.
-const GATHER_MS: u64 = 50;
+const COHORT_MS: u64 = 50;
 
 /// The number of a cohort's ask has the cohort's number above these bits. The ask numbers of live coverage are smaller.
 pub(crate) const ASK_BITS: u32 = 32;
@@ -64,7 +64,7 @@ struct RunningCohort {
     coverage: Coverage<Arc<Delivery>>,
     sought: Interest,
     sessions: BTreeSet<SessionId>,
-    steps: Vec<CoverageEvent<Arc<Delivery>>>,
+    coverage_events: Vec<CoverageEvent<Arc<Delivery>>>,
     /// Chunks that shards have not processed yet.
     unprocessed: usize,
     unprocessed_bytes: usize,
@@ -74,7 +74,7 @@ struct RunningCohort {
 #[derive(Debug)]
 pub(crate) struct CohortProgress {
     pub(crate) cohort: u64,
-    pub(crate) steps: SharedCoverageEvents,
+    pub(crate) coverage_events: SharedCoverageEvents,
     /// Whether the cohort has ended.
     pub(crate) ends: bool,
 }
@@ -117,7 +117,7 @@ impl Cohorts {
     pub(crate) fn add(&mut self, now: Millis, session: SessionId, ranges: BackfillRanges, view: ViewId) {
         let key = CohortKey::of(&ranges.from, &ranges.to);
         let waiting = self.waiting.entry(key).or_insert_with(|| WaitingCohort {
-            due: now.plus(GATHER_MS),
+            due: now.plus(COHORT_MS),
             epoch_id: ranges.epoch_id,
             from: ranges.from.clone(),
             to: ranges.to.clone(),
@@ -195,8 +195,9 @@ impl Cohorts {
             let ranges = from.into_iter().zip(to);
             let mut coverage = Coverage::of_ranges(now, epoch_id, ranges, *last << ASK_BITS, *limits);
             coverage.require(need);
-            let (steps, unprocessed) = (Vec::new(), 0);
-            let cohort = RunningCohort { key, coverage, sought, sessions, steps, unprocessed, unprocessed_bytes: 0 };
+            let (coverage_events, unprocessed) = (Vec::new(), 0);
+            let cohort =
+                RunningCohort { key, coverage, sought, sessions, coverage_events, unprocessed, unprocessed_bytes: 0 };
             running.insert(*last, cohort);
         }
         if !begun.is_empty() {
@@ -215,11 +216,11 @@ impl Cohorts {
         let mut asks = Vec::new();
         for running in self.running.values_mut() {
             let is_blocked = running.is_blocked();
-            let RunningCohort { coverage, sought, steps, .. } = running;
-            coverage.expire(now, steps);
+            let RunningCohort { coverage, sought, coverage_events, .. } = running;
+            coverage.expire(now, coverage_events);
             if !is_blocked && !self.gives_way {
                 // This coverage confirms nothing, so no revision is needed.
-                asks.extend(coverage.asks(now, Revision(0), steps).into_iter().map(|ask| (ask, &*sought)));
+                asks.extend(coverage.asks(now, Revision(0), coverage_events).into_iter().map(|ask| (ask, &*sought)));
             }
         }
         asks
@@ -239,15 +240,15 @@ impl Cohorts {
 
     /// No router is subscribed to the subject of the ask.
     pub(crate) fn refused(&mut self, now: Millis, ask: u64) {
-        if let Some(RunningCohort { coverage, steps, .. }) = self.running.get_mut(&(ask >> ASK_BITS)) {
-            coverage.refused(now, ask, steps);
+        if let Some(RunningCohort { coverage, coverage_events, .. }) = self.running.get_mut(&(ask >> ASK_BITS)) {
+            coverage.refused(now, ask, coverage_events);
         }
     }
 
     /// Takes a message of the answer to the ask.
     pub(crate) fn answer(&mut self, now: Millis, ask: u64, answer: ReplayAnswer<Arc<Delivery>>) -> SectionOutcome {
         match self.running.get_mut(&(ask >> ASK_BITS)) {
-            Some(RunningCohort { coverage, steps, .. }) => coverage.answer(now, ask, answer, steps),
+            Some(RunningCohort { coverage, coverage_events, .. }) => coverage.answer(now, ask, answer, coverage_events),
             None => SectionOutcome::Foreign,
         }
     }
@@ -257,13 +258,13 @@ impl Cohorts {
         let mut progress = Vec::new();
         let Self { running, places, .. } = self;
         running.retain(|cohort, running| {
-            let (steps, ends) = (std::mem::take(&mut running.steps), running.coverage.gaps() == 0);
-            let chunks = if steps.is_empty() { 0 } else { shards };
+            let (coverage_events, ends) = (std::mem::take(&mut running.coverage_events), running.coverage.gaps() == 0);
+            let chunks = if coverage_events.is_empty() { 0 } else { shards };
             if chunks > 0 || ends {
-                let steps = SharedCoverageEvents::new(steps);
+                let coverage_events = SharedCoverageEvents::new(coverage_events);
                 running.unprocessed += chunks;
-                running.unprocessed_bytes += chunks * steps.weight();
-                progress.push(CohortProgress { cohort: *cohort, steps, ends });
+                running.unprocessed_bytes += chunks * coverage_events.weight();
+                progress.push(CohortProgress { cohort: *cohort, coverage_events, ends });
             }
             for session in running.sessions.iter().filter(|_| ends) {
                 if let Some(of_session) = places.get_mut(session) {

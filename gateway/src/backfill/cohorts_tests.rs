@@ -107,7 +107,7 @@ fn sessions_that_ask_within_fifty_milliseconds_share_a_cohort() {
     cover(&mut cohorts, 200, ask, (100, 125));
     let progress = cohorts.take(1);
     assert!(
-        matches!(&progress[..], [CohortProgress { steps, ends: true, .. }] if steps.steps.len() == 1),
+        matches!(&progress[..], [CohortProgress { coverage_events, ends: true, .. }] if coverage_events.events.len() == 1),
         "{progress:?}"
     );
     assert_eq!(begin(&mut cohorts, 200), [[3]]);
@@ -249,15 +249,16 @@ fn ask_numbers_distinguish_cohorts_from_live_coverage() {
     let asked = asks(&mut cohorts, 50);
     assert!(asked.iter().all(|(ask, ..)| Cohorts::is_cohort_ask(*ask)));
     assert_eq!(asked.iter().map(|(ask, ..)| ask >> ASK_BITS).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    let (mut live, mut steps) = (Coverage::<Arc<Delivery>>::new(1, RepairLimits { grace: 0, ..LIMITS }), Vec::new());
+    let (mut live, mut coverage_events) =
+        (Coverage::<Arc<Delivery>>::new(1, RepairLimits { grace: 0, ..LIMITS }), Vec::new());
     for (prev, through) in [(0, 1), (5, 6)] {
         let (partition, events) = (Partition(0), Vec::new());
         let (prev, through) = (Seq(prev), Seq(through));
         let section =
             tickwire_core::coverage::section::Section { partition, revision: Revision(1), prev, through, events };
-        live.offer(Millis(0), Epoch { epoch_id: LIFE, before: Seq(0) }, section, &mut steps);
+        live.offer(Millis(0), Epoch { epoch_id: LIFE, before: Seq(0) }, section, &mut coverage_events);
     }
-    let asked = live.asks(Millis(0), Revision(1), &mut steps);
+    let asked = live.asks(Millis(0), Revision(1), &mut coverage_events);
     assert!(!asked.is_empty() && asked.iter().all(|ask| !Cohorts::is_cohort_ask(ask.number)));
     assert!(!Cohorts::is_cohort_ask((1 << ASK_BITS) - 1) && Cohorts::is_cohort_ask(1 << ASK_BITS));
 }
@@ -320,7 +321,7 @@ fn interest_of_a_cohort_stops_growing_when_it_is_too_large_for_a_request() {
     let [(ask, sought)] = &asked[..] else { panic!("one cohort") };
     assert!(sought.wants.len() > 64 && sought.wants.len() <= 84, "{}", sought.wants.len());
     let request =
-        crate::edge::replay::request(&node("g"), ask, Revision(3), sought, tickwire_core::replay::Purpose::CatchUp)
+        crate::edge::replay::request(&node("g"), ask, Revision(3), sought, tickwire_core::replay::Purpose::Backfill)
             .unwrap();
     let request: tickwire_core::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
     assert_eq!(request.interest, tickwire_core::replay::ReplayInterest::Told(Revision(3)));

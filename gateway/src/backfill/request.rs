@@ -39,7 +39,7 @@ enum BackfillStage {
     /// The ranges are requested from the edge.
     Asked,
     /// The session is in this cohort.
-    Gathered(u64),
+    InCohort(u64),
 }
 
 /// What to do next.
@@ -206,7 +206,7 @@ impl Backfill {
     /// The session is in this cohort now.
     pub(crate) fn joined_cohort(&mut self, cohort: u64) {
         if self.stage == BackfillStage::Asked {
-            self.stage = BackfillStage::Gathered(cohort);
+            self.stage = BackfillStage::InCohort(cohort);
             if let Some(slot) = &mut self.slot {
                 slot.joined_cohort(cohort);
             }
@@ -216,14 +216,14 @@ impl Backfill {
     /// The cohort that the session is in.
     pub(crate) fn cohort(&self) -> Option<u64> {
         match self.stage {
-            BackfillStage::Gathered(cohort) => Some(cohort),
+            BackfillStage::InCohort(cohort) => Some(cohort),
             BackfillStage::Finding { .. } | BackfillStage::Idle | BackfillStage::Asked => None,
         }
     }
 
     /// This cohort has ended.
     pub(crate) fn ended(&mut self, cohort: u64) {
-        if self.stage == BackfillStage::Gathered(cohort) {
+        if self.stage == BackfillStage::InCohort(cohort) {
             self.settle();
             (self.stage, self.slot) = (BackfillStage::Idle, None);
         }
@@ -239,7 +239,7 @@ impl Backfill {
         limits: &OutboxLimits,
     ) -> bool {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
-        let is_mine = self.stage == BackfillStage::Gathered(cohort) && !self.is_full;
+        let is_mine = self.stage == BackfillStage::InCohort(cohort) && !self.is_full;
         let is_wanted = match self.target {
             BackfillTarget::Session => subscription <= self.newest_subscription,
             BackfillTarget::Subscription(mine) => subscription == mine,
@@ -261,7 +261,7 @@ impl Backfill {
     /// The cohort has received everything up to `through`.
     pub(crate) fn reach(&mut self, cohort: u64, partition: Partition, through: Seq) {
         let at = usize::from(partition.0);
-        if self.stage == BackfillStage::Gathered(cohort) && !self.is_full {
+        if self.stage == BackfillStage::InCohort(cohort) && !self.is_full {
             let reached = self.reached[at].max(through.min(self.asked_to[at]));
             self.advanced += reached.0 - self.reached[at].0;
             self.reached[at] = reached;
@@ -272,7 +272,7 @@ impl Backfill {
     pub(crate) fn miss(&mut self, cohort: u64, partition: Partition, from: Seq, through: Seq) -> Option<(Seq, Seq)> {
         let at = usize::from(partition.0);
         let (from, through) = (from.max(self.reached[at]), through.min(self.asked_to[at]));
-        if self.stage != BackfillStage::Gathered(cohort) || self.is_full || from >= through {
+        if self.stage != BackfillStage::InCohort(cohort) || self.is_full || from >= through {
             return None;
         }
         (self.complete, self.reached[at]) = (false, through);
@@ -348,10 +348,10 @@ impl Backfill {
         let lacks = self.reached.iter().zip(&self.to).any(|(reached, to)| reached < to);
         let has_room = self.outbox.bytes() <= limits.bytes / 2;
         match self.stage {
-            BackfillStage::Gathered(cohort) if has_room => BackfillAction::Read(cohort),
+            BackfillStage::InCohort(cohort) if has_room => BackfillAction::Read(cohort),
             BackfillStage::Idle if lacks && has_room => BackfillAction::Ask,
             BackfillStage::Idle if !lacks && !self.is_behind && !self.outbox.has_output() => BackfillAction::Done,
-            BackfillStage::Finding { .. } | BackfillStage::Idle | BackfillStage::Asked | BackfillStage::Gathered(_) => {
+            BackfillStage::Finding { .. } | BackfillStage::Idle | BackfillStage::Asked | BackfillStage::InCohort(_) => {
                 BackfillAction::Wait
             }
         }

@@ -42,16 +42,16 @@ impl Edge {
     /// Begins the cohorts that are due, and asks for what they lack.
     pub(super) fn backfill(&mut self, now: Millis) {
         for (cohort, sessions) in self.cohorts.begin(now, self.log.revision()) {
-            metrics::GATHERINGS.increment(1);
+            metrics::COHORTS.increment(1);
             for (number, shard) in (0..).zip(&mut self.shards) {
                 let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
-                shard.say(FromEdge::Gathered(cohort, mine.collect()));
+                shard.say(FromEdge::CohortFormed(cohort, mine.collect()));
             }
         }
         self.cohorts.pause(self.coverage.routers_busy());
         let mut asks = Vec::new();
         for (ask, sought) in self.cohorts.asks(now) {
-            let request = super::replay::request(&self.gateway, &ask, self.log.revision(), sought, Purpose::CatchUp);
+            let request = super::replay::request(&self.gateway, &ask, self.log.revision(), sought, Purpose::Backfill);
             asks.push((ask, request));
         }
         for (ask, request) in asks {
@@ -63,18 +63,20 @@ impl Edge {
     pub(super) fn deliver_backfill(&mut self) -> bool {
         let progress = self.cohorts.take(self.shards.len());
         let is_any = !progress.is_empty();
-        for CohortProgress { cohort, steps, ends } in progress {
-            let events =
-                |step: &CoverageEvent<_>| if let CoverageEvent::Apply { events, .. } = step { events.len() } else { 0 };
-            let count: usize = steps.steps.iter().map(events).sum();
-            metrics::PAST_EVENTS.increment(count as u64);
-            let chunk = (!steps.steps.is_empty()).then(|| Arc::new(BackfillChunk { cohort, steps }));
+        for CohortProgress { cohort, coverage_events, ends } in progress {
+            let events = |coverage_event: &CoverageEvent<_>| {
+                if let CoverageEvent::Apply { events, .. } = coverage_event { events.len() } else { 0 }
+            };
+            let count: usize = coverage_events.events.iter().map(events).sum();
+            metrics::BACKFILL_EVENTS.increment(count as u64);
+            let chunk = (!coverage_events.events.is_empty())
+                .then(|| Arc::new(BackfillChunk { cohort, events: coverage_events }));
             for shard in &mut self.shards {
                 if let Some(chunk) = &chunk {
-                    shard.say(FromEdge::Past(Arc::clone(chunk)));
+                    shard.say(FromEdge::Chunk(Arc::clone(chunk)));
                 }
                 if ends {
-                    shard.say(FromEdge::PastEnds(cohort));
+                    shard.say(FromEdge::CohortEnded(cohort));
                 }
             }
         }

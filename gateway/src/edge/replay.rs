@@ -26,7 +26,7 @@ impl Edge {
     /// Asks for the gaps that are due, and logs those that were repaired.
     pub(super) fn repair(&mut self, now: Millis) {
         let revision = self.log.revision();
-        for ask in self.coverage.asks(now, revision, &mut self.steps) {
+        for ask in self.coverage.asks(now, revision, &mut self.coverage_events) {
             let request = request(&self.gateway, &ask, revision, self.log.sent(), Purpose::Repair);
             self.ask(now, &ask, request);
         }
@@ -67,7 +67,7 @@ impl Edge {
     /// The request was sent.
     pub(crate) fn sent(ask: u64) {
         match Cohorts::is_cohort_ask(ask) {
-            true => metrics::CATCH_UP_ASKS.increment(1),
+            true => metrics::BACKFILL_ASKS.increment(1),
             false => metrics::REPLAYS_ASKED.increment(1),
         }
     }
@@ -117,8 +117,8 @@ pub(crate) fn request(
 }
 
 /// Logs and counts coverage events that lose something.
-pub(super) fn note(step: &CoverageEvent<Arc<Delivery>>) {
-    match step {
+pub(super) fn note(coverage_event: &CoverageEvent<Arc<Delivery>>) {
+    match coverage_event {
         CoverageEvent::Gap { partition, from, through, reason } => {
             let reason = reason.as_str();
             metrics::GAPS.with(reason).increment(1);

@@ -37,7 +37,7 @@ impl Edge {
                 }
             };
             let events = section.events.len() as u64;
-            let offered = self.coverage.offer(now, epoch, section, &mut self.steps);
+            let offered = self.coverage.offer(now, epoch, section, &mut self.coverage_events);
             metrics::SECTIONS.with(label(offered)).increment(1);
             metrics::RECEIVED_EVENTS.increment(events);
         }
@@ -48,7 +48,7 @@ impl Edge {
         metrics::REPLAY_ANSWERS.with("nobody").increment(1);
         match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.refused(now, ask),
-            false => self.coverage.refused(now, ask, &mut self.steps),
+            false => self.coverage.refused(now, ask, &mut self.coverage_events),
         }
     }
 
@@ -77,7 +77,7 @@ impl Edge {
         let answer = ReplayAnswer { router, epoch_id, part, last };
         let offered = match Cohorts::is_cohort_ask(ask) {
             true => self.cohorts.answer(now, ask, answer),
-            false => self.coverage.answer(now, ask, answer, &mut self.steps),
+            false => self.coverage.answer(now, ask, answer, &mut self.coverage_events),
         };
         let outcome = reason.unwrap_or(label(offered));
         metrics::REPLAY_ANSWERS.with(outcome).increment(1);

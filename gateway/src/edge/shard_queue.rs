@@ -29,21 +29,23 @@ impl ShardQueue {
     }
 
     /// Sends coverage events, unless too much waits for the shard.
-    pub(super) fn steps(&mut self, steps: &Arc<SharedCoverageEvents>) {
+    pub(super) fn coverage_events(&mut self, coverage_events: &Arc<SharedCoverageEvents>) {
         self.look();
         let waiting = self.shard.waiting();
         // `Adopt` and `Reset` begin a partition or an epoch. They are rare, and never skipped.
-        let may_skip =
-            steps.steps.iter().all(|step| matches!(step, CoverageEvent::Apply { .. } | CoverageEvent::Gap { .. }));
-        if !self.is_behind && waiting > 0 && waiting.saturating_add(steps.weight()) > self.most {
+        let may_skip = coverage_events
+            .events
+            .iter()
+            .all(|coverage_event| matches!(coverage_event, CoverageEvent::Apply { .. } | CoverageEvent::Gap { .. }));
+        if !self.is_behind && waiting > 0 && waiting.saturating_add(coverage_events.weight()) > self.most {
             self.is_behind = true;
             warn!(shard = self.number, waiting, "shard too far behind, skipping events");
         }
         if self.is_behind && may_skip {
-            let events = self.skipped.add(&steps.steps);
+            let events = self.skipped.add(&coverage_events.events);
             metrics::SHARD_SKIPPED_EVENTS.increment(events);
         } else {
-            self.say(FromEdge::Steps(Arc::clone(steps)));
+            self.say(FromEdge::CoverageEvents(Arc::clone(coverage_events)));
         }
     }
 
@@ -65,7 +67,7 @@ impl ShardQueue {
     fn send_skipped(&mut self) {
         let ranges = self.skipped.take();
         if !ranges.is_empty() {
-            self.send(FromEdge::LeftOut(ranges));
+            self.send(FromEdge::Skipped(ranges));
         }
     }
 
@@ -83,10 +85,10 @@ struct SkippedRanges(BTreeMap<Partition, SkippedRange>);
 
 impl SkippedRanges {
     /// Adds the ranges of these coverage events. Returns how many events are in them.
-    fn add<E>(&mut self, steps: &[CoverageEvent<E>]) -> u64 {
+    fn add<E>(&mut self, coverage_events: &[CoverageEvent<E>]) -> u64 {
         let mut skipped_events = 0;
-        for step in steps {
-            let (partition, from, through, is_lost) = match step {
+        for coverage_event in coverage_events {
+            let (partition, from, through, is_lost) = match coverage_event {
                 CoverageEvent::Apply { partition, from, through, events } => {
                     skipped_events += events.len() as u64;
                     (*partition, *from, *through, !events.is_empty())
@@ -132,8 +134,10 @@ mod tests {
         let mut messages = Vec::new();
         inbox.take(&mut messages, 100).await;
         let texts = messages.iter().map(|message| match message {
-            ToShard::Edge(FromEdge::Steps(steps)) => format!("steps {}", steps.steps.len()),
-            ToShard::Edge(FromEdge::LeftOut(ranges)) => format!("left out {ranges:?}"),
+            ToShard::Edge(FromEdge::CoverageEvents(coverage_events)) => {
+                format!("coverage events {}", coverage_events.events.len())
+            }
+            ToShard::Edge(FromEdge::Skipped(ranges)) => format!("left out {ranges:?}"),
             ToShard::Edge(FromEdge::Confirmed(session)) => format!("confirmed {session}"),
             other => panic!("{other:?}"),
         });
@@ -158,13 +162,13 @@ mod tests {
         let mut queue = ShardQueue::new(0, sender, 100_000);
         let large = |seq: u64| Arc::new(SharedCoverageEvents::new(vec![apply(0, seq - 1, seq, Some(20_000))]));
         for seq in 1..=9 {
-            queue.steps(&large(seq));
+            queue.coverage_events(&large(seq));
         }
         // A confirmation keeps its place between the events before and after it, also if these are skipped.
         queue.say(FromEdge::Confirmed(7));
-        queue.steps(&large(10));
+        queue.coverage_events(&large(10));
         let left_out = |from, through| format!("left out {:?}", [skipped(0, from, through, true)]);
-        let first = ["steps 1".to_owned(), "steps 1".to_owned()].into_iter();
+        let first = ["coverage events 1".to_owned(), "coverage events 1".to_owned()].into_iter();
         let expected: Vec<String> = first.chain([left_out(2, 9), "confirmed 7".to_owned()]).collect();
         assert_eq!(taken(&mut inbox).await, expected);
         // What the shard has taken counts until it asks for more.
@@ -172,15 +176,15 @@ mod tests {
         assert!(queue.is_behind);
         queue.shard.send(ToShard::Edge(FromEdge::Confirmed(8)));
         assert_eq!(taken(&mut inbox).await, ["confirmed 8"]);
-        queue.steps(&large(11));
-        assert_eq!(taken(&mut inbox).await, [left_out(9, 10), "steps 1".to_owned()]);
+        queue.coverage_events(&large(11));
+        assert_eq!(taken(&mut inbox).await, [left_out(9, 10), "coverage events 1".to_owned()]);
     }
 
     #[tokio::test]
     async fn message_larger_than_the_bound_is_sent_if_the_queue_is_empty() {
         let (sender, mut inbox) = byte_queue::channel();
         let mut queue = ShardQueue::new(0, sender, 1_000);
-        queue.steps(&Arc::new(SharedCoverageEvents::new(vec![apply(0, 0, 1, Some(20_000))])));
-        assert_eq!(taken(&mut inbox).await, ["steps 1"]);
+        queue.coverage_events(&Arc::new(SharedCoverageEvents::new(vec![apply(0, 0, 1, Some(20_000))])));
+        assert_eq!(taken(&mut inbox).await, ["coverage events 1"]);
     }
 }

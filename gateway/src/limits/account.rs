@@ -23,9 +23,9 @@ pub struct Account {
     /// The budget for commands of the user's sessions.
     pub commands: Budget,
     /// The budget for backfills of the user's sessions, in sequences of the stream.
-    pub past: Budget,
+    pub backfill_budget: Budget,
     /// The slots for backfills of the user's sessions.
-    pub(crate) places: BackfillSlots,
+    pub(crate) backfill_slots: BackfillSlots,
     /// What was sent of subscriptions with a quota, by name. A name has one count, even with several quotas in several
     /// sessions.
     quotas: Vec<(SubscriptionName, PerHour)>,
@@ -37,9 +37,10 @@ impl Account {
     /// A user without sessions, with a rate in events a second; 0 means no limit.
     #[must_use]
     pub fn new(rate: u32) -> Self {
-        let (commands, past, places) = (Budget::default(), Budget::default(), BackfillSlots::default());
+        let (commands, backfill_budget, backfill_slots) =
+            (Budget::default(), Budget::default(), BackfillSlots::default());
         let (quotas, others) = (Vec::new(), None);
-        Self { sessions: 0, rate, commands, past, places, sent: PerSecond::second(), quotas, others }
+        Self { sessions: 0, rate, commands, backfill_budget, backfill_slots, sent: PerSecond::second(), quotas, others }
     }
 
     /// How many more events may be sent to the user at `now`.
@@ -91,7 +92,7 @@ impl Account {
 
     /// Whether the account may be removed: it has no sessions, and none of its counts would limit a new one.
     pub fn is_removable(&mut self, now: Millis) -> bool {
-        let are_budgets_full = self.commands.is_full(now) && self.past.is_full(now);
+        let are_budgets_full = self.commands.is_full(now) && self.backfill_budget.is_full(now);
         self.sessions == 0
             && are_budgets_full
             && self.sent.count(now) == 0

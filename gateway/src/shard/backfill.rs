@@ -25,7 +25,7 @@ const PUT_OFF_MS: u64 = 100;
 
 /// How often a session gets its position during a backfill, in milliseconds. If its connection breaks again, it resumes
 /// from there.
-pub(super) const CATCH_UP_BEAT_MS: u64 = 1_000;
+pub(super) const BACKFILL_HEARTBEAT_MS: u64 = 1_000;
 
 /// The limits of a backfill's outbox: no lanes and no budget for critical events, since the events are old anyway.
 pub(super) fn backfill_limits(limits: &OutboxLimits) -> OutboxLimits {
@@ -45,7 +45,7 @@ impl<S: Socket> Shard<S> {
         session.ahead = is_ahead.then(|| from.seqs.clone().into_boxed_slice());
         session.outbox = Outbox::new();
         session.backfill = Some(Box::new(backfill.up_to(session.last_subscription)));
-        session.beat_at = session.beat_at.min(now.plus(CATCH_UP_BEAT_MS));
+        session.beat_at = session.beat_at.min(now.plus(BACKFILL_HEARTBEAT_MS));
         self.set_next_timer(now, number);
         gaps
     }
@@ -71,7 +71,7 @@ impl<S: Socket> Shard<S> {
         id: Option<Id>,
         begin: &BackfillBegin,
     ) -> Vec<Gap> {
-        let (of, to) = (BackfillTarget::Subscription(subscription), self.end_of_past(number));
+        let (of, to) = (BackfillTarget::Subscription(subscription), self.backfill_end(number));
         let (backfill, gaps) = match begin {
             BackfillBegin::At(position) => self.begin_at(now, id, of, position, &to),
             BackfillBegin::From { time, is_cut } => {
@@ -88,7 +88,7 @@ impl<S: Socket> Shard<S> {
 
     /// The position up to which a session gets nothing as new events: the position of the gateway, or of the session if
     /// it was further when it resumed.
-    fn end_of_past(&self, number: u64) -> Position {
+    fn backfill_end(&self, number: u64) -> Position {
         let mut end = self.applied.clone();
         if let Some(session) = self.sessions.get(number) {
             session.raise(&mut end);
@@ -156,18 +156,18 @@ impl<S: Socket> Shard<S> {
             BackfillAction::Ask if backfill.is_waiting_for_slot => {}
             BackfillAction::Ask => {
                 let account = &mut self.accounts[session.account];
-                account.past.spend(now, self.backfill_rate.units(backfill.unpaid()));
-                let free_at = account.past.free_at(&self.backfill_rate);
+                account.backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));
+                let free_at = account.backfill_budget.free_at(&self.backfill_rate);
                 let key = backfill.class();
-                let slot = account.places.join(key);
-                let slot = slot.or_else(|| if free_at <= now { account.places.take(key) } else { None });
+                let slot = account.backfill_slots.join(key);
+                let slot = slot.or_else(|| if free_at <= now { account.backfill_slots.take(key) } else { None });
                 let Some(slot) = slot else {
-                    metrics::PUT_OFF_CATCH_UPS.increment(1);
+                    metrics::DELAYED_BACKFILLS.increment(1);
                     backfill.is_waiting_for_slot = true;
                     let again = self.backfill_retries.round(free_at.max(now.plus(PUT_OFF_MS)));
                     return self.backfill_retries.set(again, number);
                 };
-                account.past.spend(now, self.backfill_rate.units(backfill.take_slot(slot)));
+                account.backfill_budget.spend(now, self.backfill_rate.units(backfill.take_slot(slot)));
                 backfill.asked();
                 let (epoch_id, from, to) = backfill.ranges();
                 let of = backfill.of();
@@ -177,16 +177,16 @@ impl<S: Socket> Shard<S> {
                 let held = session.subscriptions.iter().filter(wants);
                 let filters = held.map(|held| Arc::clone(&held.subscription.filter)).collect();
                 let ranges = BackfillRanges { epoch_id, from, to, user: session.user.clone(), filters };
-                self.ask(ToEdge::CatchUp(self.id(number), Box::new(ranges)));
+                self.ask(ToEdge::Backfill(self.id(number), Box::new(ranges)));
             }
             BackfillAction::Done => {
                 let Some(mut backfill) = session.backfill.take() else { return };
                 let account = &mut self.accounts[session.account];
-                account.past.spend(now, self.backfill_rate.units(backfill.unpaid()));
+                account.backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));
                 let Backfill { id, complete, since, .. } = *backfill;
                 self.log_caught_up(now, number, since, complete);
-                metrics::CAUGHT_UP.with(complete.to_string()).increment(1);
-                metrics::CATCH_UP_SECONDS.record(now.since(since) as f64 / 1000.0);
+                metrics::BACKFILLS.with(complete.to_string()).increment(1);
+                metrics::BACKFILL_SECONDS.record(now.since(since) as f64 / 1000.0);
                 let position = self.position(number);
                 self.reply(now, number, &ServerFrame::CaughtUp(CaughtUp { id, resumed: complete, position }));
                 self.flush(now, number);

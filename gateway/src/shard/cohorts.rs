@@ -44,8 +44,8 @@ pub(super) struct Cohort {
 /// What a cohort must process, in order.
 #[derive(Debug)]
 pub(super) enum CohortItem {
-    /// A chunk, from this event of this step on.
-    Piece { past: Arc<BackfillChunk>, step: usize, event: usize },
+    /// A chunk, from the coverage event `at` and this event of it on.
+    Chunk { chunk: Arc<BackfillChunk>, at: usize, event: usize },
     /// The end of the cohort.
     End,
 }
@@ -100,8 +100,8 @@ impl<S: Socket> Shard<S> {
 
     /// Discards an item that no session here takes. To the edge it counts as processed.
     fn discard(&self, cohort: u64, item: &CohortItem) {
-        if let CohortItem::Piece { past, .. } = item {
-            self.ask(ToEdge::Digested(cohort, past.steps.weight()));
+        if let CohortItem::Chunk { chunk, .. } = item {
+            self.ask(ToEdge::ChunkProcessed(cohort, chunk.events.weight()));
         }
     }
 
@@ -125,23 +125,23 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Processes one step of a cohort, or a part of it.
+    /// Processes one coverage event of a cohort, or a part of it.
     fn process_item(&mut self, now: Millis, number: u64) {
         let Some(cohort) = self.cohorts.get_mut(&number) else { return };
-        let (past, step, event) = match cohort.items.pop_front() {
-            Some(CohortItem::Piece { past, step, event }) => (past, step, event),
+        let (chunk, at, event) = match cohort.items.pop_front() {
+            Some(CohortItem::Chunk { chunk, at, event }) => (chunk, at, event),
             Some(CohortItem::End) => return self.end_cohort(now, number),
             None => return,
         };
-        let mut next = (step + 1, 0);
-        match past.steps.steps.get(step) {
-            None => return self.ask(ToEdge::Digested(number, past.steps.weight())),
+        let mut next = (at + 1, 0);
+        match chunk.events.events.get(at) {
+            None => return self.ask(ToEdge::ChunkProcessed(number, chunk.events.weight())),
             Some(CoverageEvent::Apply { partition, through, events, .. }) => {
                 let end = events.len().min(event + PROCESS_EVENTS);
                 self.deliver_to_cohort(now, number, &events[event..end]);
                 let mut reached = *through;
                 if end < events.len() {
-                    next = (step, end);
+                    next = (at, end);
                     reached = events[end - 1].0;
                 }
                 self.each_in_cohort(number, |_, backfill| backfill.reach(number, *partition, reached));
@@ -159,7 +159,7 @@ impl<S: Socket> Shard<S> {
             Some(CoverageEvent::Adopt { .. } | CoverageEvent::Reset { .. }) => {}
         }
         if let Some(cohort) = self.cohorts.get_mut(&number) {
-            cohort.items.push_front(CohortItem::Piece { past, step: next.0, event: next.1 });
+            cohort.items.push_front(CohortItem::Chunk { chunk, at: next.0, event: next.1 });
         }
     }
 
@@ -187,13 +187,13 @@ impl<S: Socket> Shard<S> {
         };
         let stalled = self.cohorts.extract_if(.., |_, cohort| is_stalled(cohort));
         for (number, cohort) in stalled.collect::<Vec<_>>() {
-            metrics::ABANDONED_GATHERINGS.increment(1);
+            metrics::ABANDONED_COHORTS.increment(1);
             cohort.items.iter().for_each(|item| self.discard(number, item));
             for session in cohort.sessions {
                 let backfill = self.sessions.backfill_mut(session);
                 if let Some(backfill) = backfill.filter(|backfill| backfill.cohort() == Some(number)) {
                     backfill.ended(number);
-                    self.ask(ToEdge::LeavePast(self.id(session)));
+                    self.ask(ToEdge::LeaveCohorts(self.id(session)));
                     self.continue_backfill(now, session);
                 }
             }

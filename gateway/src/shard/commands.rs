@@ -74,7 +74,9 @@ impl<S: Socket> Shard<S> {
                 self.check_symbols(&id, session.wanted(&name, &subscription.filter, symbols))?;
                 let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
                 self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
-                if since.is_some() && (session.backfill.is_some() || session.requests.iter().any(Request::wants_past)) {
+                if since.is_some()
+                    && (session.backfill.is_some() || session.requests.iter().any(Request::wants_backfill))
+                {
                     let message = "a backfill is already running; send `since` again after caught_up";
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }

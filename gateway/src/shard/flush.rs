@@ -165,7 +165,7 @@ impl<S: Socket> Shard<S> {
     /// Sends frames at once, in one message.
     pub(super) fn reply_all(&mut self, now: Millis, number: u64, frames: &[ServerFrame]) {
         let sent = self.send(number, frames);
-        self.judge(now, number, sent);
+        self.check_sent(now, number, sent);
     }
 
     /// Writes frames in one message; see [`Self::post`].
@@ -191,7 +191,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Closes a session if sending failed, or if more bytes wait for its socket than allowed.
-    pub(super) fn judge(&mut self, now: Millis, number: u64, sent: Result<usize, SocketEnd>) {
+    pub(super) fn check_sent(&mut self, now: Millis, number: u64, sent: Result<usize, SocketEnd>) {
         match sent {
             Err(ended) => self.end(now, number, ended),
             Ok(unsent) if unsent > self.settings.config.outbox_bytes => {

@@ -32,7 +32,7 @@ impl<S: Socket> Shard<S> {
                 self.missing.push(number);
             }
             let sent = self.post(number, message);
-            self.judge(now, number, sent);
+            self.check_sent(now, number, sent);
         }
         for Gap { p, to, .. } in gaps {
             self.set_applied(*p, *to);
@@ -54,7 +54,7 @@ impl<S: Socket> Shard<S> {
 
 fn count(gaps: &[Gap]) {
     for gap in gaps {
-        metrics::GAPS_TOLD.with(gap.reason.to_string()).increment(1);
+        metrics::GAPS_NOTIFIED.with(gap.reason.to_string()).increment(1);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::messages::ToEdge;
 use crate::metrics;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
-use crate::shard::backfill::CATCH_UP_BEAT_MS;
+use crate::shard::backfill::BACKFILL_HEARTBEAT_MS;
 use crate::shard::mistakes::Mistakes;
 use crate::shard::pulse::{Pulse, PulseVerdict};
 use crate::shard::session::{Session, SessionStage};
@@ -157,7 +157,7 @@ impl<S: Socket> Shard<S> {
         let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.beat_at <= now {
-            let pause = if session.backfill.is_some() { heartbeat.min(CATCH_UP_BEAT_MS) } else { heartbeat };
+            let pause = if session.backfill.is_some() { heartbeat.min(BACKFILL_HEARTBEAT_MS) } else { heartbeat };
             session.beat_at = now.plus(pause);
             // Unread bytes are a sign of life, whatever the reason that they are not read yet.
             if session.reading != SocketReading::Awaited {
@@ -165,7 +165,7 @@ impl<S: Socket> Shard<S> {
             }
             match session.pulse.look(now, heartbeat, patience, session.socket.unsent() > 0) {
                 PulseVerdict::Alive => self.heartbeat(now, number),
-                PulseVerdict::Doubtful => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
+                PulseVerdict::CheckAgain => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
                 PulseVerdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
                 PulseVerdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
             }
@@ -294,7 +294,7 @@ impl<S: Socket> Shard<S> {
         let (mut backfill, outbox) = (session.backfill.take(), std::mem::take(&mut session.outbox));
         let mut waiting = 0;
         if let Some(backfill) = &mut backfill {
-            self.accounts[session.account].past.spend(now, self.backfill_rate.units(backfill.unpaid()));
+            self.accounts[session.account].backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));
         }
         if let Some(backfill) = &backfill {
             self.leave_cohort(number, backfill);
@@ -334,7 +334,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn remove(&mut self, now: Millis, number: u64) {
         let Some(mut session) = self.sessions.remove(number) else { return };
         if let Some(backfill) = &mut session.backfill {
-            self.accounts[session.account].past.spend(now, self.backfill_rate.units(backfill.unpaid()));
+            self.accounts[session.account].backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));
         }
         for held in &session.subscriptions {
             self.index.remove(number, held.number, &held.subscription.filter);
@@ -354,7 +354,7 @@ impl<S: Socket> Shard<S> {
                 self.stats.unread += unsent;
                 let past = session.backfill.as_mut().map(|backfill| backfill.outbox.take_notices());
                 for (_, notice) in session.outbox.take_notices().into_iter().chain(past.into_iter().flatten()) {
-                    session.record.untold(now, &notice);
+                    session.record.unsent_notice(now, &notice);
                 }
                 self.log_closed(now, number, &session, None, unsent);
             }

@@ -15,7 +15,7 @@ use crate::shard::session::{Session, SessionStage};
 use crate::socket::Socket;
 
 /// For how long missed events of a session are counted into one line, in milliseconds.
-const GATHERED_MS: u64 = 5_000;
+const LOG_INTERVAL_MS: u64 = 5_000;
 
 /// How many sessions a shard writes such a line of each time that it looks.
 const MOST_LINES: usize = 50;
@@ -94,7 +94,7 @@ impl<S: Socket> Shard<S> {
         let mut numbers = std::mem::take(&mut self.missing);
         numbers.retain(|number| {
             let Some(session) = self.sessions.get_mut(*number) else { return false };
-            let is_due = |(since, _): &mut (Millis, Missed)| now.since(*since) >= GATHERED_MS && lines < MOST_LINES;
+            let is_due = |(since, _): &mut (Millis, Missed)| now.since(*since) >= LOG_INTERVAL_MS && lines < MOST_LINES;
             let Some((since, missed)) = session.record.unlogged.take_if(is_due) else {
                 return session.record.unlogged.is_some();
             };

@@ -29,7 +29,7 @@ pub(crate) enum PulseVerdict {
     /// The client is alive.
     Alive,
     /// It must be checked once more, after what it may have sent is read.
-    Doubtful,
+    CheckAgain,
     /// Bytes wait for it, and it has read none for too long.
     Stalled,
     /// It did not answer a ping.
@@ -48,17 +48,17 @@ pub(crate) struct Pulse {
     /// The extra time for an answer because of its pace, in milliseconds.
     slack: u64,
     /// Whether the last check found no sign of life.
-    is_doubtful: bool,
+    was_silent: bool,
 }
 
 impl Pulse {
     pub(crate) fn new(now: Millis) -> Self {
-        Self { alive: now, moved: now, pinged: None, slack: 0, is_doubtful: false }
+        Self { alive: now, moved: now, pinged: None, slack: 0, was_silent: false }
     }
 
     /// The client sent something.
     pub(crate) fn heard(&mut self, now: Millis) {
-        (self.alive, self.pinged, self.slack, self.is_doubtful) = (now, None, 0, false);
+        (self.alive, self.pinged, self.slack, self.was_silent) = (now, None, 0, false);
     }
 
     /// The kernel accepted `bytes` of those that waited for it.
@@ -67,7 +67,7 @@ impl Pulse {
             return;
         }
         self.slack = (now.since(self.alive) * BEFORE_PING / (bytes as u64).max(STEP)).min(MOST_SLACK);
-        (self.alive, self.moved, self.is_doubtful) = (now, now, false);
+        (self.alive, self.moved, self.was_silent) = (now, now, false);
     }
 
     /// A ping was passed to the kernel.
@@ -75,7 +75,7 @@ impl Pulse {
         self.pinged.get_or_insert(now);
     }
 
-    /// Checks the client. Must be called once in a heartbeat, and again after [`PulseVerdict::Doubtful`]. `waits`:
+    /// Checks the client. Must be called once in a heartbeat, and again after [`PulseVerdict::CheckAgain`]. `waits`:
     /// bytes wait for the kernel. `patience` is how long a client may read nothing at least, in milliseconds.
     pub(crate) fn look(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> PulseVerdict {
         let silence = heartbeat * SILENT_HEARTBEATS;
@@ -88,8 +88,8 @@ impl Pulse {
                 _ => PulseVerdict::Alive,
             }
         };
-        let was_doubtful = std::mem::replace(&mut self.is_doubtful, verdict != PulseVerdict::Alive);
-        if verdict == PulseVerdict::Alive || was_doubtful { verdict } else { PulseVerdict::Doubtful }
+        let was_silent_before = std::mem::replace(&mut self.was_silent, verdict != PulseVerdict::Alive);
+        if verdict == PulseVerdict::Alive || was_silent_before { verdict } else { PulseVerdict::CheckAgain }
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     /// The result of a check, or of a second one if the first is doubtful.
     fn look(pulse: &mut Pulse, at: u64, waits: bool) -> PulseVerdict {
         match pulse.look(Millis(at), HEARTBEAT, PATIENCE, waits) {
-            PulseVerdict::Doubtful => pulse.look(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
+            PulseVerdict::CheckAgain => pulse.look(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
             verdict => verdict,
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         // With a short heartbeat interval `patience` still holds.
         let mut pulse = Pulse::new(Millis(0));
         assert_eq!(pulse.look(Millis(9_999), 100, PATIENCE, true), PulseVerdict::Alive);
-        assert_eq!(pulse.look(Millis(10_000), 100, PATIENCE, true), PulseVerdict::Doubtful);
+        assert_eq!(pulse.look(Millis(10_000), 100, PATIENCE, true), PulseVerdict::CheckAgain);
         assert_eq!(pulse.look(Millis(10_100), 100, PATIENCE, true), PulseVerdict::Stalled);
     }
 
@@ -159,7 +159,7 @@ mod tests {
             pulse.pinged(Millis(0));
             // The process was suspended for an hour.
             let late = 3_600_000;
-            assert_eq!(pulse.look(Millis(late), HEARTBEAT, PATIENCE, waits), PulseVerdict::Doubtful);
+            assert_eq!(pulse.look(Millis(late), HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
             if waits {
                 pulse.took(Millis(late + 1), 100)
             } else {
@@ -169,7 +169,7 @@ mod tests {
             // The next silence is doubtful again.
             pulse.pinged(Millis(late + 2_000));
             let later = Millis(2 * late);
-            assert_eq!(pulse.look(later, HEARTBEAT, PATIENCE, waits), PulseVerdict::Doubtful);
+            assert_eq!(pulse.look(later, HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
         }
     }
 

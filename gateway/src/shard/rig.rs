@@ -73,7 +73,7 @@ impl Rig {
             Self { shard, now: Millis(7), clients: Vec::new(), listener, edge, times: HashMap::new(), stored: 10 };
         let epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
         let begin = (0..PARTITIONS).map(|p| CoverageEvent::Adopt { partition: Partition(p), at: Seq(10) });
-        rig.steps([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
+        rig.coverage_events([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
         rig
     }
 
@@ -130,8 +130,8 @@ impl Rig {
     }
 
     /// The edge sends coverage events.
-    pub(super) fn steps(&mut self, steps: impl IntoIterator<Item = CoverageEvent<Arc<Delivery>>>) {
-        self.take(FromEdge::Steps(Arc::new(SharedCoverageEvents::new(steps.into_iter().collect()))));
+    pub(super) fn coverage_events(&mut self, coverage_events: impl IntoIterator<Item = CoverageEvent<Arc<Delivery>>>) {
+        self.take(FromEdge::CoverageEvents(Arc::new(SharedCoverageEvents::new(coverage_events.into_iter().collect()))));
     }
 
     /// The edge sends `count` events of a partition.
@@ -143,7 +143,7 @@ impl Rig {
             (Seq(seq), Arc::new(Delivery::new(event, partition, Seq(seq)).of_bytes(200)))
         });
         let events = events.collect();
-        self.steps([CoverageEvent::Apply { partition, from, through: Seq(self.stored), events }]);
+        self.coverage_events([CoverageEvent::Apply { partition, from, through: Seq(self.stored), events }]);
     }
 
     /// A client sends a frame.

@@ -65,7 +65,7 @@ impl Request {
     }
 
     /// Whether it asks for a backfill.
-    pub(crate) fn wants_past(&self) -> bool {
+    pub(crate) fn wants_backfill(&self) -> bool {
         matches!(self, Self::Subscribe { past: Some(_), .. } | Self::Resume { .. })
     }
 }

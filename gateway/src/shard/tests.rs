@@ -33,13 +33,13 @@ enum TurnInput {
     Leave(usize),
     Events(u16, u64),
     Gap(u16),
-    LeftOut(u16),
+    Skipped(u16),
     Reset,
     Upstream(bool),
     Found(usize, Option<u64>),
-    Gathered(u64),
-    Past(u64, u64),
-    PastEnds(u64),
+    CohortFormed(u64),
+    Chunk(u64, u64),
+    CohortEnded(u64),
     SendAway(usize),
     Drain,
     Settle,
@@ -76,13 +76,13 @@ fn input() -> impl Strategy<Value = TurnInput> {
         1 => any::<usize>().prop_map(TurnInput::Leave),
         4 => (0..PARTITIONS, 1..60u64).prop_map(|(partition, count)| TurnInput::Events(partition, count)),
         1 => (0..PARTITIONS).prop_map(TurnInput::Gap),
-        1 => (0..PARTITIONS).prop_map(TurnInput::LeftOut),
+        1 => (0..PARTITIONS).prop_map(TurnInput::Skipped),
         1 => Just(TurnInput::Reset),
         1 => any::<bool>().prop_map(TurnInput::Upstream),
         2 => (any::<usize>(), prop::option::of(0..40u64)).prop_map(|(session, seq)| TurnInput::Found(session, seq)),
-        2 => (1..4u64).prop_map(TurnInput::Gathered),
-        2 => (1..4u64, 0..40u64).prop_map(|(cohort, through)| TurnInput::Past(cohort, through)),
-        2 => (1..4u64).prop_map(TurnInput::PastEnds),
+        2 => (1..4u64).prop_map(TurnInput::CohortFormed),
+        2 => (1..4u64, 0..40u64).prop_map(|(cohort, through)| TurnInput::Chunk(cohort, through)),
+        2 => (1..4u64).prop_map(TurnInput::CohortEnded),
         1 => any::<usize>().prop_map(TurnInput::SendAway),
         1 => Just(TurnInput::Drain),
         6 => Just(TurnInput::Settle),
@@ -139,16 +139,16 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
             TurnInput::Events(partition, count) => rig.events(partition, count),
             TurnInput::Gap(partition) => {
                 let (partition, reason) = (Partition(partition), GapReason::Lost);
-                rig.steps([CoverageEvent::Gap { partition, from: Seq(1), through: Seq(2), reason }]);
+                rig.coverage_events([CoverageEvent::Gap { partition, from: Seq(1), through: Seq(2), reason }]);
             }
-            TurnInput::LeftOut(partition) => {
+            TurnInput::Skipped(partition) => {
                 let (partition, from, through) = (Partition(partition), Seq(1), Seq(2));
-                rig.take(FromEdge::LeftOut(vec![SkippedRange { partition, from, through, is_lost: true }]));
+                rig.take(FromEdge::Skipped(vec![SkippedRange { partition, from, through, is_lost: true }]));
             }
             TurnInput::Reset => {
                 let epoch_id = EpochId(rig.shard.applied.epoch_id.0 + 1);
                 let former = Some(rig.shard.applied.epoch_id);
-                rig.steps([CoverageEvent::Reset { former, epoch: Epoch { epoch_id, before: Seq(0) } }]);
+                rig.coverage_events([CoverageEvent::Reset { former, epoch: Epoch { epoch_id, before: Seq(0) } }]);
             }
             TurnInput::Upstream(lost) => {
                 let code = if lost { NoticeCode::UpstreamLost } else { NoticeCode::UpstreamRestored };
@@ -157,18 +157,18 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
             TurnInput::Found(which, seq) => {
                 pick(which).into_iter().for_each(|number| rig.found(number, seq.map(Seq)));
             }
-            TurnInput::Gathered(cohort) => rig.take(FromEdge::Gathered(cohort, numbers)),
-            TurnInput::Past(cohort, through) => {
+            TurnInput::CohortFormed(cohort) => rig.take(FromEdge::CohortFormed(cohort, numbers)),
+            TurnInput::Chunk(cohort, through) => {
                 let (partition, from, through) = (Partition(0), Seq(0), Seq(through));
-                let steps = SharedCoverageEvents::new(vec![CoverageEvent::Apply {
+                let events = SharedCoverageEvents::new(vec![CoverageEvent::Apply {
                     partition,
                     from,
                     through,
                     events: Vec::new(),
                 }]);
-                rig.take(FromEdge::Past(Arc::new(BackfillChunk { cohort, steps })));
+                rig.take(FromEdge::Chunk(Arc::new(BackfillChunk { cohort, events })));
             }
-            TurnInput::PastEnds(cohort) => rig.take(FromEdge::PastEnds(cohort)),
+            TurnInput::CohortEnded(cohort) => rig.take(FromEdge::CohortEnded(cohort)),
             TurnInput::SendAway(which) => rig.take(FromEdge::SendAway(pick(which).into_iter().collect())),
             TurnInput::Drain => drain(&mut rig, &mut drained),
             TurnInput::Settle => rig.settle().await,
@@ -307,7 +307,7 @@ async fn session_with_a_backfill_is_notified_of_a_new_epoch_even_without_subscri
     rig.settle().await;
     rig.read_until(number, "\"subscriptions\":{}");
     let epoch = Epoch { epoch_id: EpochId(2), before: Seq(0) };
-    rig.steps([CoverageEvent::Reset { former: Some(EpochId(1)), epoch }]);
+    rig.coverage_events([CoverageEvent::Reset { former: Some(EpochId(1)), epoch }]);
     let begin = Position { epoch_id: epoch.epoch_id, seqs: vec![Seq(0); usize::from(PARTITIONS)] };
     rig.read_until(number, &format!("\"heartbeat\",\"position\":\"{begin}\""));
 }

@@ -205,7 +205,7 @@ impl SimCluster {
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
         let intake = &mut reader.intake;
         match question {
-            IntakeOutput::Look => intake.saw(failure.map_or_else(|| Ok(self.sight()), Err)),
+            IntakeOutput::Look => intake.saw(failure.map_or_else(|| Ok(self.state()), Err)),
             IntakeOutput::FindLast(facts, mark) => {
                 let found = facts.has(self, mark).now_or_never().expect("an answer").expect("no failure");
                 intake.found_last(failure.map_or(Ok(found), Err));
@@ -397,5 +397,5 @@ fn content(stored: &StoredEvent) -> Content {
         };
         return Err(Box::new(DeadLetter { refusal: Undecodable::new(Reason::Unreadable, String::new()), message }));
     }
-    Ok(if *is_heartbeat { Decoded::Tick } else { Decoded::Event(Box::new(Event::clone(event)), wire.clone()) })
+    Ok(if *is_heartbeat { Decoded::Heartbeat } else { Decoded::Event(Box::new(Event::clone(event)), wire.clone()) })
 }

@@ -177,18 +177,18 @@ impl SimCluster {
 
     /// What the stream is like after the reading, if that is proved.
     fn prove(&mut self, number: usize, SimPass { pass, reader, .. }: &SimPass) -> Result<Proved, ReplayRefusal> {
-        let (sight, proofs) = (self.sight(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
-        if self.fails() || !is_proved(&proofs, &sight) {
+        let (state, proofs) = (self.state(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
+        if self.fails() || !is_proved(&proofs, &state) {
             return Err(ReplayRefusal::Unreadable);
         }
-        let Some((from, through)) = pass.claimed(&sight.facts) else {
-            return Ok(Proved { facts: sight.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+        let Some((from, through)) = pass.claimed(&state.facts) else {
+            return Ok(Proved { facts: state.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
         };
         if through > self.last {
             return Err(ReplayRefusal::Unreadable);
         }
         let missing = self.missing(number, from, through);
-        Ok(Proved { facts: sight.facts, walked: Walked { through, missing } })
+        Ok(Proved { facts: state.facts, walked: Walked { through, missing } })
     }
 
     fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {
@@ -252,7 +252,7 @@ fn found(stored: &StoredEvent) -> Option<ReplayedEvent> {
     let StoredEvent { event, is_heartbeat, is_unreadable, .. } = stored;
     ReplayedEvent::of(match (is_unreadable, is_heartbeat) {
         (true, _) => Err(Undecodable::new(Reason::Unreadable, String::new())),
-        (false, true) => Ok(Decoded::Tick),
+        (false, true) => Ok(Decoded::Heartbeat),
         (false, false) => Ok(Decoded::Event(Box::new(Event::clone(event)), ())),
     })
 }

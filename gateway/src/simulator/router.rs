@@ -268,7 +268,7 @@ impl SimCluster {
         let now = self.now.plus(router.offset);
         if std::mem::take(&mut router.was_away) {
             router.ownership.reconnected(now);
-            router.whole.doubt();
+            router.whole.forget_walks();
             router.readers.values_mut().for_each(SimConsumer::reconnect);
             router.round_at = now;
         }

@@ -10,7 +10,7 @@ use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
 use tickwire_node::stored::MessageSelector;
-use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamView};
+use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamState};
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
@@ -122,11 +122,11 @@ impl SimCluster {
     }
 
     /// The stream, as a look at it shows.
-    pub(super) fn sight(&self) -> StreamView {
+    pub(super) fn state(&self) -> StreamState {
         let Epoch { epoch_id, before } = self.epoch;
         let replicas = self.stream.copies.len();
         let facts = StreamFacts { epoch_id, before, first: self.first, last: self.last, replicas };
-        StreamView { facts, leader: self.stream.name(self.stream.leader) }
+        StreamState { facts, leader: self.stream.name(self.stream.leader) }
     }
 
     /// The server that leads the stream, and its name.
@@ -197,7 +197,7 @@ impl SimCluster {
         for router in &mut self.routers {
             router.was_away = true;
             // What it reads after that, it reads of the stream as it is now.
-            router.whole.doubt();
+            router.whole.forget_walks();
         }
     }
 
@@ -245,7 +245,7 @@ impl SimCluster {
             self.stream.agreed = self.stream.agreed.filter(|agreed| *agreed < before);
             self.live(Epoch { epoch_id: EpochId(known.0 + 1), before });
         }
-        self.sight().facts
+        self.state().facts
     }
 
     /// What stands behind `agreed` need not be given in the life that ends: other messages stood there.
@@ -274,7 +274,7 @@ impl SimCluster {
 /// The stream is asked itself, and answers at once.
 impl Leader for SimCluster {
     fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send {
-        ready(Ok(self.sight().facts))
+        ready(Ok(self.state().facts))
     }
 
     fn message(

@@ -91,7 +91,7 @@ impl ExpectedStream {
     }
 
     /// Compares a stream that was read with its expected settings.
-    pub fn sight(&self, found: Option<&Info>) -> StreamSettings {
+    pub fn compare(&self, found: Option<&Info>) -> StreamSettings {
         let Some(Info { config, state, .. }) = found else { return StreamSettings::Missing };
         let refuses = config.discard == DiscardPolicy::New;
         let (count, bytes) = (state.messages, state.bytes);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn edits(kept: &ExpectedStream, edited: &Config) -> Vec<&'static str> {
-        match kept.sight(Some(&info(edited, 7, 700))) {
+        match kept.compare(Some(&info(edited, 7, 700))) {
             StreamSettings::There { edits, .. } => edits,
             StreamSettings::Missing => panic!(),
         }
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn new_stream_has_no_faults() {
         for kept in kept(&config()) {
-            let settings = kept.sight(Some(&info(&kept.wanted, 7, 700)));
+            let settings = kept.compare(Some(&info(&kept.wanted, 7, 700)));
             let clean = StreamSettings::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
-            assert_eq!((settings, kept.sight(None)), (clean, StreamSettings::Missing), "{}", kept.name());
+            assert_eq!((settings, kept.compare(None)), (clean, StreamSettings::Missing), "{}", kept.name());
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn stream_is_full_when_its_limit_makes_it_refuse_messages() {
         let [events, ..] = kept(&config());
-        let full = |config: &Config, messages, bytes| match events.sight(Some(&info(config, messages, bytes))) {
+        let full = |config: &Config, messages, bytes| match events.compare(Some(&info(config, messages, bytes))) {
             StreamSettings::There { full, .. } => full,
             StreamSettings::Missing => panic!(),
         };

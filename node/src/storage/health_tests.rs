@@ -5,7 +5,7 @@ use crate::config::{Storage, StreamConfig};
 use crate::writes::JetStreamRefusal;
 use std::time::Duration;
 
-fn judge(of: usize) -> StreamHealth {
+fn health(of: usize) -> StreamHealth {
     let config = StreamConfig {
         name: "EVENTS".to_owned(),
         partitions: 4,
@@ -40,79 +40,79 @@ fn refused(code: ErrorCode, text: &str) -> Failing {
     failing(1_000, 1_000, 1, Failure::Refused(JetStreamRefusal { code, text: text.to_owned() }))
 }
 
-fn reported(judge: &StreamHealth, now: u64, failing: Option<&Failing>) -> Option<(StorageFault, bool, String)> {
-    judge.trouble(Millis(now), failing).map(|trouble| (trouble.fault, trouble.stops_events, trouble.text))
+fn reported(health: &StreamHealth, now: u64, failing: Option<&Failing>) -> Option<(StorageFault, bool, String)> {
+    health.trouble(Millis(now), failing).map(|trouble| (trouble.fault, trouble.stops_events, trouble.text))
 }
 
 #[test]
 fn server_that_answers_but_does_not_store_is_reported_within_seconds() {
-    let mut judge = judge(EVENTS);
-    judge.see(Millis(500), Some(there()));
+    let mut health = health(EVENTS);
+    health.see(Millis(500), Some(there()));
     for look in [1_500, 2_499] {
-        judge.see(Millis(look), Some(there()));
-        assert_eq!(reported(&judge, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
+        health.see(Millis(look), Some(there()));
+        assert_eq!(reported(&health, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
     }
-    judge.see(Millis(2_500), Some(there()));
-    assert_eq!(reported(&judge, 3_000, Some(&late(1_000, 2_000, 1))), None);
-    let (fault, stops, text) = reported(&judge, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
+    health.see(Millis(2_500), Some(there()));
+    assert_eq!(reported(&health, 3_000, Some(&late(1_000, 2_000, 1))), None);
+    let (fault, stops, text) = reported(&health, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
     assert_eq!((fault, stops), (StorageFault::NotStoring, true));
     for part in ["NATS does not store events, for 7 s", "9 writes", "ev.3.tick", "timed out", "disk", "restarted"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     // No further write was tried.
-    assert_eq!(reported(&judge, 23_000, Some(&late(1_000, 8_000, 9))), None);
+    assert_eq!(reported(&health, 23_000, Some(&late(1_000, 8_000, 9))), None);
 }
 
 #[test]
 fn stream_without_a_leader_is_not_reported_as_not_storing() {
-    let mut judge = judge(EVENTS);
-    judge.see(Millis(500), Some(there()));
-    judge.see(Millis(1_500), None);
-    assert_eq!(reported(&judge, 9_000, Some(&late(1_000, 8_500, 9))), None);
+    let mut health = health(EVENTS);
+    health.see(Millis(500), Some(there()));
+    health.see(Millis(1_500), None);
+    assert_eq!(reported(&health, 9_000, Some(&late(1_000, 8_500, 9))), None);
     for look in [9_000, 10_499] {
-        judge.see(Millis(look), Some(there()));
-        assert_eq!(reported(&judge, 10_999, Some(&late(1_000, 10_900, 20))), None);
+        health.see(Millis(look), Some(there()));
+        assert_eq!(reported(&health, 10_999, Some(&late(1_000, 10_900, 20))), None);
     }
-    judge.see(Millis(10_500), Some(there()));
+    health.see(Millis(10_500), Some(there()));
     assert_eq!(
-        reported(&judge, 11_000, Some(&late(1_000, 10_900, 20))).map(|reported| reported.0),
+        reported(&health, 11_000, Some(&late(1_000, 10_900, 20))).map(|reported| reported.0),
         Some(StorageFault::NotStoring)
     );
 }
 
 #[test]
 fn writes_that_failed_during_an_outage_do_not_count_after_it() {
-    let mut judge = judge(EVENTS);
-    judge.see(Millis(500), Some(there()));
-    judge.see(Millis(4_000), None);
-    judge.see(Millis(5_000), Some(there()));
+    let mut health = health(EVENTS);
+    health.see(Millis(500), Some(there()));
+    health.see(Millis(4_000), None);
+    health.see(Millis(5_000), Some(there()));
     // All of them began while NATS was away, and ended when it was back.
     let away = Failing { began: Millis(4_900), ..late(1_000, 8_900, 17) };
     for now in [7_000, 8_000, 18_000] {
-        judge.see(Millis(now), Some(there()));
-        assert_eq!(reported(&judge, now, Some(&away)), None);
+        health.see(Millis(now), Some(there()));
+        assert_eq!(reported(&health, now, Some(&away)), None);
     }
     let since = Failing { began: Millis(5_000), tries: 18, ..away };
-    assert_eq!(reported(&judge, 9_000, Some(&since)).map(|reported| reported.0), Some(StorageFault::NotStoring));
+    assert_eq!(reported(&health, 9_000, Some(&since)).map(|reported| reported.0), Some(StorageFault::NotStoring));
 }
 
 #[test]
 fn paused_server_is_not_reported_as_not_storing() {
-    let mut judge = judge(EVENTS);
-    judge.see(Millis(500), Some(there()));
+    let mut health = health(EVENTS);
+    health.see(Millis(500), Some(there()));
     // The server is paused from 1 s on; the next read is still unanswered.
     for now in [3_000, 3_300, 3_600] {
-        assert_eq!(reported(&judge, now, Some(&late(1_000, now, 9))), None);
+        assert_eq!(reported(&health, now, Some(&late(1_000, now, 9))), None);
     }
-    judge.see(Millis(3_700), None);
-    judge.see(Millis(4_900), Some(there()));
-    assert_eq!(reported(&judge, 5_000, Some(&late(1_000, 3_600, 9))), None);
+    health.see(Millis(3_700), None);
+    health.see(Millis(4_900), Some(there()));
+    assert_eq!(reported(&health, 5_000, Some(&late(1_000, 3_600, 9))), None);
 }
 
 #[test]
 fn refusal_by_jetstream_is_reported_at_once_with_its_text() {
-    let mut judge = judge(EVENTS);
-    judge.see(Millis(500), Some(there()));
+    let mut health = health(EVENTS);
+    health.see(Millis(500), Some(there()));
     let cases = [
         (ErrorCode::STREAM_SEALED, "invalid operation on sealed stream", StorageFault::Sealed),
         (ErrorCode::STREAM_STORE_FAILED, "maximum bytes exceeded", StorageFault::Full),
@@ -121,20 +121,20 @@ fn refusal_by_jetstream_is_reported_at_once_with_its_text() {
         (ErrorCode::INSUFFICIENT_RESOURCES, "insufficient resources", StorageFault::OverLimit),
     ];
     for (code, words, wanted) in cases {
-        let (fault, stops, text) = reported(&judge, 1_001, Some(&refused(code, words))).unwrap();
+        let (fault, stops, text) = reported(&health, 1_001, Some(&refused(code, words))).unwrap();
         assert_eq!((fault, stops), (wanted, true), "{words}");
         assert!(text.starts_with("NATS does not store events: ") && text.contains(words), "{text}");
     }
     // A cluster without a leader refuses with a text, too.
-    assert_eq!(reported(&judge, 1_001, Some(&refused(ErrorCode::CLUSTER_NOT_AVAILABLE, "unavailable"))), None);
+    assert_eq!(reported(&health, 1_001, Some(&refused(ErrorCode::CLUSTER_NOT_AVAILABLE, "unavailable"))), None);
 }
 
 #[test]
 fn fault_in_a_read_is_reported_until_the_next_read() {
-    let mut judge = judge(EVENTS);
-    let mut see = |at, sight| {
-        judge.see(Millis(at), Some(sight));
-        reported(&judge, at, None).map(|(fault, stops, _)| (fault, stops))
+    let mut health = health(EVENTS);
+    let mut see = |at, state| {
+        health.see(Millis(at), Some(state));
+        reported(&health, at, None).map(|(fault, stops, _)| (fault, stops))
     };
     let StreamSettings::There { last, .. } = there() else { panic!() };
     let clean = || (false, None, vec![], None);
@@ -159,42 +159,42 @@ fn fault_in_a_read_is_reported_until_the_next_read() {
 #[test]
 fn missing_events_stream_is_created_after_three_seconds_and_a_bucket_after_two_reads() {
     for (of, enough) in [(EVENTS, 3_000), (LEASES, 1_000)] {
-        let mut judge = judge(of);
-        judge.see(Millis(0), Some(there()));
-        judge.see(Millis(1_000), Some(StreamSettings::Missing));
-        assert_eq!(judge.remedy(Millis(1_000 + enough - 1)), None);
-        judge.see(Millis(1_500), None);
-        assert_eq!(judge.remedy(Millis(1_000 + enough)), None, "all reads must have been answered");
-        judge.see(Millis(2_000), Some(StreamSettings::Missing));
-        assert_eq!(judge.remedy(Millis(2_000 + enough)), Some(Remedy::Create));
-        judge.see(Millis(9_000), Some(there()));
-        assert_eq!(judge.remedy(Millis(20_000)), None);
+        let mut health = health(of);
+        health.see(Millis(0), Some(there()));
+        health.see(Millis(1_000), Some(StreamSettings::Missing));
+        assert_eq!(health.remedy(Millis(1_000 + enough - 1)), None);
+        health.see(Millis(1_500), None);
+        assert_eq!(health.remedy(Millis(1_000 + enough)), None, "all reads must have been answered");
+        health.see(Millis(2_000), Some(StreamSettings::Missing));
+        assert_eq!(health.remedy(Millis(2_000 + enough)), Some(Remedy::Create));
+        health.see(Millis(9_000), Some(there()));
+        assert_eq!(health.remedy(Millis(20_000)), None);
     }
 }
 
 #[test]
 fn edited_settings_are_restored_at_once_but_a_seal_is_not() {
-    let mut judge = judge(EVENTS);
+    let mut health = health(EVENTS);
     let of = |is_sealed, edits| StreamSettings::There { is_sealed, full: None, edits, replicas: None, last: 7 };
-    judge.see(Millis(0), Some(of(false, vec!["subject_transform"])));
-    assert_eq!(judge.remedy(Millis(0)), Some(Remedy::Restore));
-    judge.see(Millis(1_000), Some(of(true, vec!["subject_transform"])));
-    assert_eq!(judge.remedy(Millis(1_000)), None);
+    health.see(Millis(0), Some(of(false, vec!["subject_transform"])));
+    assert_eq!(health.remedy(Millis(0)), Some(Remedy::Restore));
+    health.see(Millis(1_000), Some(of(true, vec!["subject_transform"])));
+    assert_eq!(health.remedy(Millis(1_000)), None);
 }
 
 #[test]
 fn bucket_that_is_repaired_soon_is_not_reported() {
-    let mut judge = judge(LEASES);
-    judge.see(Millis(0), Some(there()));
-    judge.see(Millis(1_000), Some(StreamSettings::Missing));
-    assert_eq!(reported(&judge, 5_999, None), None);
-    let (fault, stops, text) = reported(&judge, 6_000, None).unwrap();
+    let mut health = health(LEASES);
+    health.see(Millis(0), Some(there()));
+    health.see(Millis(1_000), Some(StreamSettings::Missing));
+    assert_eq!(reported(&health, 5_999, None), None);
+    let (fault, stops, text) = reported(&health, 6_000, None).unwrap();
     assert_eq!((fault, stops), (StorageFault::Missing, false));
     assert!(text.starts_with("NATS does not store leases, for 5 s: the stream KV_TICKWIRE_LEASES"), "{text}");
-    judge.see(Millis(6_500), Some(there()));
-    assert_eq!(reported(&judge, 7_000, Some(&late(2_500, 6_900, 5))), None);
+    health.see(Millis(6_500), Some(there()));
+    assert_eq!(reported(&health, 7_000, Some(&late(2_500, 6_900, 5))), None);
     assert_eq!(
-        reported(&judge, 8_500, Some(&late(2_500, 8_400, 7))).map(|reported| reported.0),
+        reported(&health, 8_500, Some(&late(2_500, 8_400, 7))).map(|reported| reported.0),
         Some(StorageFault::NotStoring)
     );
 }

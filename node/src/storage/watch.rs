@@ -33,7 +33,7 @@ const REPORT_INTERVAL: u64 = 1_000;
 
 /// One stream.
 struct Watched {
-    judge: StreamHealth,
+    health: StreamHealth,
     /// The last sequence that was seen without edits.
     sound_until: u64,
     is_reading: bool,
@@ -78,7 +78,7 @@ impl StorageWatcher {
     fn new(nats: Nats, me: NodeRef, config: &StreamConfig) -> Self {
         let now = nats.writes.now();
         let watched = |kept: ExpectedStream| Watched {
-            judge: StreamHealth::new(kept),
+            health: StreamHealth::new(kept),
             sound_until: 0,
             is_reading: false,
             is_repairing: false,
@@ -92,12 +92,12 @@ impl StorageWatcher {
     fn act(&mut self) {
         let now = self.nats.writes.now();
         if !self.nats.is_connected() {
-            self.streams.iter_mut().for_each(|watched| watched.judge.see(now, None));
+            self.streams.iter_mut().for_each(|watched| watched.health.see(now, None));
             return;
         }
         self.report_problems(now);
         for (number, watched) in self.streams.iter_mut().enumerate() {
-            let (context, kept) = (self.nats.jetstream.clone(), watched.judge.kept().clone());
+            let (context, kept) = (self.nats.jetstream.clone(), watched.health.kept().clone());
             if !watched.is_reading && watched.read_at <= now {
                 watched.is_reading = true;
                 self.under_way.push(Box::pin(async move {
@@ -107,7 +107,7 @@ impl StorageWatcher {
                 }));
                 continue;
             }
-            let Some(remedy) = watched.judge.remedy(now) else { continue };
+            let Some(remedy) = watched.health.remedy(now) else { continue };
             if watched.is_repairing || watched.repair_at > now {
                 continue;
             }
@@ -123,18 +123,18 @@ impl StorageWatcher {
             WatchResult::Read(number, info) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_reading, watched.read_at) = (false, now.plus(PAUSE));
-                let settings = info.as_ref().map(|info| watched.judge.kept().sight(info.as_deref()));
+                let settings = info.as_ref().map(|info| watched.health.kept().compare(info.as_deref()));
                 if let Some(StreamSettings::There { edits, last, .. }) = &settings
                     && edits.is_empty()
                 {
                     watched.sound_until = *last;
                 }
-                watched.judge.see(now, settings);
+                watched.health.see(now, settings);
             }
             WatchResult::Repaired(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_repairing, watched.repair_at, watched.read_at) = (false, now.plus(PAUSE), now);
-                let stream = watched.judge.kept().name();
+                let stream = watched.health.kept().name();
                 match done {
                     Err(error) => warn!(stream, %error, "stream repair failed"),
                     Ok(None) => {}
@@ -160,8 +160,8 @@ impl StorageWatcher {
     /// Reports the problems: at once when they change, and again while they last.
     fn report_problems(&mut self, now: Millis) {
         let judged = |watched: &Watched| {
-            let judge = &watched.judge;
-            judge.trouble(now, self.nats.writes.failing(judge.kept().name()).as_ref())
+            let health = &watched.health;
+            health.trouble(now, self.nats.writes.failing(health.kept().name()).as_ref())
         };
         let troubles: Vec<StorageProblem> = self.streams.iter().filter_map(judged).collect();
         let reported: Vec<(String, StorageFault)> =

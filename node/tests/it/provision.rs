@@ -52,7 +52,7 @@ async fn events_are_stored_by_partition_and_unrecognised_subjects_unchanged() {
         assert_eq!(names::parse_stored(odd), StoredSubject::Unrecognised);
     }
     let tick = publish(&nats, &names::heartbeat(7)).await;
-    assert_eq!(names::parse_stored(&stored(tick).await), StoredSubject::Tick { partition: 7 });
+    assert_eq!(names::parse_stored(&stored(tick).await), StoredSubject::Heartbeat { partition: 7 });
     let dead = publish(&nats, &names::dead_letter("bad_tier")).await;
     assert_eq!(dead, 1);
 }

@@ -11,7 +11,7 @@ use tickwire_core::ids::Seq;
 
 /// What was read of a chunk.
 #[derive(Debug, Default)]
-pub(super) struct Chunk {
+pub(super) struct ReadMessages {
     pub(super) events: Vec<Readable>,
     pub(super) dead_letters: Vec<DeadLetter>,
     heartbeats: u64,
@@ -23,14 +23,14 @@ pub(super) struct Chunk {
     pub(super) missing: Vec<MissingRange>,
 }
 
-impl Chunk {
+impl ReadMessages {
     pub(super) fn take(&mut self, seq: Seq, stored: Timestamp, content: Content) {
         self.mark = Some(Mark { seq, stored: stored.0 });
         if self.first.len() <= COMPARED {
             self.first.push(seq);
         }
         match content {
-            Ok(Decoded::Tick) => self.heartbeats += 1,
+            Ok(Decoded::Heartbeat) => self.heartbeats += 1,
             Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
             Err(dead_letter) => self.dead_letters.push(*dead_letter),
         }

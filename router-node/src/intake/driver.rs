@@ -6,7 +6,7 @@ use crate::decode::{Content, Decoder};
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
 use crate::source::Tenure;
-use crate::stream::{StreamLeader, StreamView};
+use crate::stream::{StreamLeader, StreamState};
 use crate::walk::{WalkError, WalkPace, Walker};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,8 +116,8 @@ impl Driver {
         let (nats, stream) = (&context.nats, &context.decoder.stream);
         match question {
             IntakeOutput::Look => {
-                let sight = StreamView::look(nats, stream).await.map_err(|error| error.to_string());
-                self.hear().saw(sight);
+                let state = StreamState::look(nats, stream).await.map_err(|error| error.to_string());
+                self.hear().saw(state);
             }
             IntakeOutput::FindLast(facts, mark) => {
                 let found = facts.has(&StreamLeader { nats, stream }, mark).await.map_err(|error| error.to_string());

@@ -1,12 +1,12 @@
 //! What an intake makes sure of before it claims anything: that retention has not passed it, that no copy of the stream
 //! lacks what its leader has, and that the stream is still the one that it has read. Pure.
 
-use super::chunk::Chunk;
+use super::chunk::ReadMessages;
 use super::trouble::IntakeTrouble;
 use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
-use crate::stream::{StreamFacts, StreamView};
+use crate::stream::{StreamFacts, StreamState};
 use std::mem::replace;
 use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::coverage::completeness::MissingRange;
@@ -33,7 +33,7 @@ pub(super) struct Claim {
     pub(super) kept: Seq,
     /// How many of the first messages were compared with what the leader has.
     pub(super) compared: usize,
-    pub(super) read: Chunk,
+    pub(super) read: ReadMessages,
     /// The fault after it, if any.
     pub(super) trouble: Option<IntakeTrouble>,
     /// Whether it was read from the leader, as one message.
@@ -42,14 +42,14 @@ pub(super) struct Claim {
 
 impl Intake {
     /// The stream was looked at, or could not be.
-    pub fn saw(&mut self, sight: Result<StreamView, String>) {
+    pub fn saw(&mut self, state: Result<StreamState, String>) {
         let Doing::Looking(reason) = replace(&mut self.doing, Doing::Idle) else { return };
         let (last, is_rescue) = match &reason {
             LookReason::Late(claim) => (claim.before.last, claim.is_rescue),
             LookReason::Opened { .. } => (self.reading.last, false),
             LookReason::Rescue => (self.reading.last, true),
         };
-        let (kept, sight) = match self.keep_up(last, sight) {
+        let (kept, state) = match self.keep_up(last, state) {
             Ok(kept) => kept,
             Err(trouble) => {
                 // What was read is not claimed, and is read again.
@@ -60,40 +60,40 @@ impl Intake {
             }
         };
         match reason {
-            LookReason::Opened { opened, made } => self.place(opened, made, &sight),
-            LookReason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &sight),
+            LookReason::Opened { opened, made } => self.place(opened, made, &state),
+            LookReason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &state),
 
-            LookReason::Rescue => self.find_last(sight.facts, true),
+            LookReason::Rescue => self.find_last(state.facts, true),
         }
     }
 
     /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
-    fn keep_up(&mut self, last: Seq, sight: Result<StreamView, String>) -> Result<(Seq, StreamView), IntakeTrouble> {
-        let sight = sight.map_err(IntakeTrouble::Failed)?;
-        if sight.facts.epoch_id != self.epoch_id {
+    fn keep_up(&mut self, last: Seq, state: Result<StreamState, String>) -> Result<(Seq, StreamState), IntakeTrouble> {
+        let state = state.map_err(IntakeTrouble::Failed)?;
+        if state.facts.epoch_id != self.epoch_id {
             return Err(IntakeTrouble::OtherStream);
         }
-        let least = sight.facts.least_checkpoint();
+        let least = state.facts.least_checkpoint();
         if least <= last {
-            return Ok((last, sight));
+            return Ok((last, state));
         }
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention removed an unread range");
         metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
         self.tell(IntakeEvent::Skip(least));
-        Ok((least, sight))
+        Ok((least, state))
     }
 
     /// Reads from the consumer that was made, unless another server leads the stream and that matters.
-    fn place(&mut self, opened: Opened, made: u32, sight: &StreamView) {
+    fn place(&mut self, opened: Opened, made: u32, state: &StreamState) {
         let Opened { pending, server } = opened;
-        let matters = sight.facts.replicas > 1 && pending > COMPARED as u64;
-        if matters && made < PLACES && server != sight.leader {
+        let matters = state.facts.replicas > 1 && pending > COMPARED as u64;
+        if matters && made < PLACES && server != state.leader {
             self.outputs.push_back(IntakeOutput::Close);
             return self.open(made);
         }
         self.server = server;
-        self.find_last(sight.facts, false);
+        self.find_last(state.facts, false);
     }
 
     /// Makes sure that the last message that was read is there still, and not another in its place.
@@ -129,9 +129,9 @@ impl Intake {
 
     /// Makes sure that what was read late is what the leader has: that each message is the leader's next one as well. Of
     /// many that would take too long: they are to be read from the leader.
-    fn catch_up(&mut self, claim: Claim, sight: &StreamView) {
+    fn catch_up(&mut self, claim: Claim, state: &StreamState) {
         let server = self.server.as_ref().filter(|_| !claim.is_rescue);
-        if sight.facts.replicas <= 1 || server == sight.leader.as_ref() {
+        if state.facts.replicas <= 1 || server == state.leader.as_ref() {
             return self.walk(claim);
         }
         if claim.read.first.len() > COMPARED {

@@ -2,7 +2,7 @@ use super::*;
 use crate::dead_letters::DeadLetter;
 use crate::decode::Decoded;
 use crate::reader::{MessageHeaders, StreamMessage};
-use crate::stream::{StreamFacts, StreamView};
+use crate::stream::{StreamFacts, StreamState};
 use bytes::Bytes;
 use tickwire_core::event::decode::{Reason as Refused, Undecodable};
 use tickwire_core::ids::Partition;
@@ -10,9 +10,9 @@ use tickwire_core::ids::Partition;
 const TENURE: Tenure = Tenure { source: Source::Partition(Partition(0)), number: 1 };
 
 /// A stream that begins with `first` and ends with 99, and that many servers keep, of which `a` leads.
-fn sight(first: u64, replicas: usize) -> Result<StreamView, String> {
+fn state(first: u64, replicas: usize) -> Result<StreamState, String> {
     let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(first), last: Seq(99), replicas };
-    Ok(StreamView { facts, leader: Some("a".to_owned()) })
+    Ok(StreamState { facts, leader: Some("a".to_owned()) })
 }
 
 fn opened(pending: u64, server: &str) -> Result<Opened, IntakeTrouble> {
@@ -23,7 +23,7 @@ fn opened(pending: u64, server: &str) -> Result<Opened, IntakeTrouble> {
 fn heartbeats(pending: u64, messages: &[(u64, u64)]) -> impl Iterator<Item = (ConsumerDelivery, fn() -> Content)> {
     let delivery =
         move |(seq, number)| ConsumerDelivery { seq: Seq(seq), number, stored: Timestamp(seq as i64), pending };
-    messages.iter().copied().map(move |message| (delivery(message), (|| Ok(Decoded::Tick)) as fn() -> Content))
+    messages.iter().copied().map(move |message| (delivery(message), (|| Ok(Decoded::Heartbeat)) as fn() -> Content))
 }
 
 /// What it wants done, up to what has an answer.
@@ -42,7 +42,7 @@ fn reading(replicas: usize) -> Intake {
     assert_eq!(wanted(&mut intake), ["Open { after: Seq(10), number: 1 }"]);
     intake.opened(opened(0, "b"));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(sight(1, replicas));
+    intake.saw(state(1, replicas));
     assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"]);
     intake
 }
@@ -53,7 +53,7 @@ fn current() -> Intake {
     for (seq, number) in [(11, 1), (12, 2)] {
         intake.take(Millis(0), None, heartbeats(0, &[(seq, number)]));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(sight(1, 1));
+        intake.saw(state(1, 1));
         assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), through: Seq({seq}) }}", seq - 1)]);
         intake.walked(Ok(Vec::new()));
         assert_eq!(wanted(&mut intake), [through(seq), "Read".to_owned()]);
@@ -79,7 +79,7 @@ fn late_events_are_reported_after_removed_and_missing_ranges() {
     let mut intake = current();
     intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(sight(18, 1));
+    intake.saw(state(18, 1));
     assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), through: Seq(30) }"]);
     intake.walked(Ok(vec![MissingRange { after: Seq(22), through: Seq(24) }]));
     let before = "Tell(Events { through: Seq(22), mark: None, events: [] })".to_owned();
@@ -92,7 +92,7 @@ fn late_events_are_compared_with_the_leader() {
         let mut intake = reading(3);
         intake.take(Millis(0), None, heartbeats(0, &[(12, 1)]));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(sight(1, 3));
+        intake.saw(state(1, 3));
         assert_eq!(wanted(&mut intake), ["Compare(Seq(10))"]);
         intake.compared(Ok(Some(Seq(next))));
         let first = wanted(&mut intake).swap_remove(0);
@@ -103,7 +103,7 @@ fn late_events_are_compared_with_the_leader() {
         assert_eq!(wanted(&mut intake), [format!("Open {{ after: Seq(10), number: {number} }}")]);
         intake.opened(opened(50, "b"));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(sight(1, 3));
+        intake.saw(state(1, 3));
         if number < PLACES {
             assert!(matches!(intake.next_output(), Some(IntakeOutput::Close)));
         }
@@ -120,7 +120,7 @@ fn last_message_is_verified_before_reading_continues() {
     wanted(&mut intake);
     intake.opened(opened(0, "a"));
     wanted(&mut intake);
-    intake.saw(sight(1, 1));
+    intake.saw(state(1, 1));
     assert!(matches!(intake.next_output(), Some(IntakeOutput::FindLast(_, Mark { seq: Seq(12), stored: 12 }))));
     intake.found_last(Ok(Some(false)));
     let wanted = wanted(&mut intake);
@@ -161,13 +161,13 @@ fn message_that_consumers_fail_at_is_read_from_the_leader() {
     wanted(&mut intake);
     intake.opened(Err(IntakeTrouble::Failed("full".to_owned())));
     assert_eq!(wanted(&mut intake).last().map(String::as_str), Some("Look"));
-    intake.saw(sight(1, 1));
+    intake.saw(state(1, 1));
     assert_eq!(wanted(&mut intake).len(), 1, "the last message");
     intake.found_last(Ok(Some(true)));
     assert_eq!(wanted(&mut intake), ["Rescue(Seq(12))"]);
-    intake.rescued(Ok(Some((Seq(14), Timestamp(14), Ok(Decoded::Tick)))));
+    intake.rescued(Ok(Some((Seq(14), Timestamp(14), Ok(Decoded::Heartbeat)))));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(sight(1, 1));
+    intake.saw(state(1, 1));
     assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
     intake.walked(Err("late".to_owned()));
     assert_eq!(wanted(&mut intake), ["Tell(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
@@ -182,7 +182,7 @@ fn first_message_of_a_new_consumer_is_checked_although_nothing_was_pending() {
     wanted(&mut intake);
     intake.opened(opened(0, "a"));
     wanted(&mut intake);
-    intake.saw(sight(1, 1));
+    intake.saw(state(1, 1));
     wanted(&mut intake);
     intake.found_last(Ok(Some(true)));
     wanted(&mut intake);

@@ -180,7 +180,7 @@ impl Placement {
                 checkpoint: reached.checkpoint(epoch_id),
             };
             let (busy, action) = match &desk.hold {
-                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } if held.in_doubt => {
+                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } if held.must_be_read => {
                     if now < held.renew_at {
                         continue;
                     }
@@ -238,7 +238,7 @@ impl Placement {
         desk.see(now, read, pace);
         match (&mut desk.hold, busy) {
             (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }, Some(KvOperation::Settling)) if is_ours => {
-                (held.revision, held.in_doubt, held.renew_at) = (revision, false, now);
+                (held.revision, held.must_be_read, held.renew_at) = (revision, false, now);
                 Vec::new()
             }
             (LeaseHold::Held(held), Some(KvOperation::Settling)) => {
@@ -276,7 +276,7 @@ impl Placement {
             }
             (Some(KvOperation::Writing), WriteOutcome::Refused | WriteOutcome::Unanswered) => {
                 if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
-                    held.in_doubt = true;
+                    held.must_be_read = true;
                     held.renew_at = if written == WriteOutcome::Refused {
                         now
                     } else {

@@ -4,7 +4,7 @@
 //! created until one is on the leader, a few times; each costs a few milliseconds.
 
 use super::pull::{Pull, PullError, PullPlan};
-use crate::stream::{StreamError, StreamView};
+use crate::stream::{StreamError, StreamState};
 use thiserror::Error;
 use tickwire_node::nats::Nats;
 
@@ -27,7 +27,7 @@ pub(crate) async fn open<'p>(
     stream: &str,
     plan: impl Fn(u32) -> PullPlan<'p>,
 ) -> Result<Option<Pull>, PlaceError> {
-    let StreamView { leader, .. } = StreamView::look(nats, stream).await?;
+    let StreamState { leader, .. } = StreamState::look(nats, stream).await?;
     for attempt in 0..ATTEMPTS {
         let pull = Pull::open(nats, plan(attempt)).await?;
         if pull.server == leader {

@@ -1,6 +1,6 @@
 //! What is to be read again, and what proves that no message of it is missing. Pure.
 
-use crate::stream::StreamView;
+use crate::stream::StreamState;
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_node::names;
 
@@ -44,11 +44,11 @@ impl Proof {
     /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
     /// time.
     #[must_use]
-    pub fn holds(&self, sight: &StreamView) -> bool {
+    pub fn holds(&self, state: &StreamState) -> bool {
         match self {
             Self::Sequences => true,
-            Self::OneCopy => sight.facts.replicas <= 1,
-            Self::Leaders(server) => *server == sight.leader,
+            Self::OneCopy => state.facts.replicas <= 1,
+            Self::Leaders(server) => *server == state.leader,
         }
     }
 }
@@ -61,22 +61,22 @@ mod tests {
 
     #[test]
     fn proof_holds_only_for_the_server_that_was_read() {
-        let sight = |replicas: usize, leader: Option<&str>| {
+        let state = |replicas: usize, leader: Option<&str>| {
             let facts = StreamFacts { epoch_id: EpochId(1), before: Seq(0), first: Seq(1), last: Seq(9), replicas };
-            StreamView { facts, leader: leader.map(str::to_owned) }
+            StreamState { facts, leader: leader.map(str::to_owned) }
         };
         let read_from = |server: Option<&str>| Proof::Leaders(server.map(str::to_owned));
         let cases = [
-            (Proof::Sequences, sight(3, Some("a")), true),
-            (Proof::OneCopy, sight(1, Some("a")), true),
-            (Proof::OneCopy, sight(3, Some("a")), false),
-            (read_from(Some("a")), sight(3, Some("a")), true),
-            (read_from(Some("a")), sight(3, Some("b")), false),
-            (read_from(Some("a")), sight(3, None), false),
-            (read_from(None), sight(1, None), true),
+            (Proof::Sequences, state(3, Some("a")), true),
+            (Proof::OneCopy, state(1, Some("a")), true),
+            (Proof::OneCopy, state(3, Some("a")), false),
+            (read_from(Some("a")), state(3, Some("a")), true),
+            (read_from(Some("a")), state(3, Some("b")), false),
+            (read_from(Some("a")), state(3, None), false),
+            (read_from(None), state(1, None), true),
         ];
-        for (proof, sight, holds) in cases {
-            assert_eq!(proof.holds(&sight), holds, "{proof:?} of {sight:?}");
+        for (proof, state, holds) in cases {
+            assert_eq!(proof.holds(&state), holds, "{proof:?} of {state:?}");
         }
     }
 }

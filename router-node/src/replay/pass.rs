@@ -1,11 +1,11 @@
 //! Requests that are read in one pass: what is read for them, what of it is wanted, and what may be said of it. Pure.
 
-use super::found::ReplayedEvent;
 use super::queue::QueuedReplay;
+use super::replayed_event::ReplayedEvent;
 use crate::dispatch::RoutedEvent;
 use crate::metrics;
 use crate::reader::span::{Proof, Span};
-use crate::stream::{StreamFacts, StreamView};
+use crate::stream::{StreamFacts, StreamState};
 use crate::walk::Walked;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl<R> Pass<R> {
             if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
                 return PassOutcome::Left(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
             }
-            match proved.and_then(|proved| judge(&waiting.request, answer, proved)) {
+            match proved.and_then(|proved| answer_of(&waiting.request, answer, proved)) {
                 Ok(parts) => PassOutcome::Answered(waiting, parts),
                 Err(refusal) => PassOutcome::Refused(waiting, refusal),
             }
@@ -194,11 +194,11 @@ pub fn makes_sense(request: &ReplayRequest, partitions: u16) -> bool {
 
 /// Whether a reading is proved, when the stream was looked at after it: what it keeps now it kept all the time.
 #[must_use]
-pub fn is_proved(proofs: &[Proof], sight: &StreamView) -> bool {
-    let is_proved = proofs.iter().all(|proof| proof.holds(sight));
+pub fn is_proved(proofs: &[Proof], state: &StreamState) -> bool {
+    let is_proved = proofs.iter().all(|proof| proof.holds(state));
     if !is_proved {
         metrics::REPLAYS_UNPROVED.increment(1);
-        warn!(?proofs, leader = ?sight.leader, "the stream has moved to other servers; what was read is not claimed");
+        warn!(?proofs, leader = ?state.leader, "the stream has moved to other servers; what was read is not claimed");
     }
     is_proved
 }
@@ -229,7 +229,7 @@ impl<R> Reading<R> {
 }
 
 /// The answer to a request, as far as the reading is proved.
-fn judge(
+fn answer_of(
     request: &ReplayRequest,
     answer: ReplayBuilder<RoutedEvent>,
     proved: &Proved,

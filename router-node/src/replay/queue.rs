@@ -18,7 +18,7 @@ const BEHIND: u64 = 16_384;
 /// A request for a range that is longer than this waits for so long for those that are asked for with it, in milliseconds: a
 /// gateway asks for one partition after the other, and one pass for all is cheaper by far.
 const LONG: u64 = 1_000;
-pub(super) const GATHER: u64 = 10;
+pub(super) const COLLECT_MS: u64 = 10;
 
 /// A request that has waited for so long, in milliseconds, is refused: its gateway is about to ask another router.
 const STALE: u64 = 1_000;
@@ -44,7 +44,7 @@ impl<R> QueuedReplay<R> {
 
     fn is_due(&self, now: Millis) -> bool {
         let ReplayRequest { from, to, .. } = &self.request;
-        to.0.saturating_sub(from.0) <= LONG || now.since(self.since) >= GATHER
+        to.0.saturating_sub(from.0) <= LONG || now.since(self.since) >= COLLECT_MS
     }
 }
 
@@ -107,7 +107,7 @@ impl<R> Queue<R> {
 
     /// Whether something may begin that nothing but time brings.
     #[must_use]
-    pub fn is_gathering(&self) -> bool {
+    pub fn is_collecting(&self) -> bool {
         self.running < self.at_once && !self.waiting.is_empty()
     }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn catch_up(from: u64) -> ReplayRequest {
-        ReplayRequest { purpose: Purpose::CatchUp, ..request(from) }
+        ReplayRequest { purpose: Purpose::Backfill, ..request(from) }
     }
 
     fn short(request: ReplayRequest) -> ReplayRequest {
@@ -241,8 +241,8 @@ mod tests {
     #[test]
     fn long_ranges_wait_for_company_and_stale_requests_are_refused() {
         let mut queue = queue(4, [request(1)]);
-        assert!(queue.begin(NOW.plus(GATHER - 1)).is_none() && queue.is_gathering());
-        let due = queue.begin(NOW.plus(GATHER)).unwrap();
+        assert!(queue.begin(NOW.plus(COLLECT_MS - 1)).is_none() && queue.is_collecting());
+        let due = queue.begin(NOW.plus(COLLECT_MS)).unwrap();
         assert_eq!((due.requests.len(), due.stale.len(), queue.running), (1, 0, 1));
         queue.ended(due.requests);
         let due = queue.begin(NOW.plus(STALE)).unwrap();

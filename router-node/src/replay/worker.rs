@@ -4,9 +4,9 @@
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
 
-use super::found::ReplayedEvent;
 use super::pass::{LONGEST, Pass, PassOutcome, Proved, cost, is_proved, makes_sense};
 use super::queue::QueuedReplay;
+use super::replayed_event::ReplayedEvent;
 use super::{ReplaySetup, Request};
 use crate::dispatch::RoutedEvent;
 use crate::dispatch::pack::{self, ENVELOPE};
@@ -16,7 +16,7 @@ use crate::reader::StreamMessage;
 use crate::reader::pace::ReplayPace;
 use crate::reader::range::{RangeError, RangeReader};
 use crate::reader::span::Proof;
-use crate::stream::StreamView;
+use crate::stream::StreamState;
 use crate::walk::{WalkPace, Walked};
 use async_nats::Subject;
 use bytes::Bytes;
@@ -215,19 +215,19 @@ impl Worker {
     /// What the stream is like after the reading, if the reading is proved: its sequences are of its epoch, what
     /// it still keeps now it kept all the time, and what is missing of it is known.
     async fn prove(&self, pass: &Pass<Subject>, proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, ReplayRefusal> {
-        let sight = self.look().await?;
-        if !is_proved(proofs, &sight) {
+        let state = self.look().await?;
+        if !is_proved(proofs, &state) {
             return Err(ReplayRefusal::Unreadable);
         }
         if let Some(walk) = walk {
-            self.setup.walker.learn(walk, &sight);
+            self.setup.walker.learn(walk, &state);
         }
-        let facts = sight.facts;
+        let facts = state.facts;
         let Some((from, through)) = pass.claimed(&facts) else {
             return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
         };
         let haste = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
-        match self.setup.walker.missing(from, through, haste, Some(sight)).await {
+        match self.setup.walker.missing(from, through, haste, Some(state)).await {
             Ok(walked) => Ok(Proved { facts, walked }),
             Err(error) => {
                 metrics::REPLAYS_UNPROVED.increment(1);
@@ -237,13 +237,13 @@ impl Worker {
         }
     }
 
-    async fn look(&self) -> Result<StreamView, ReplayRefusal> {
-        let sight = StreamView::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
+    async fn look(&self) -> Result<StreamState, ReplayRefusal> {
+        let state = StreamState::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
             warn!(%error, "what was read for a replay proves nothing");
             ReplayRefusal::Unreadable
         })?;
-        self.copies.store(sight.facts.replicas, Ordering::Relaxed);
-        Ok(sight)
+        self.copies.store(state.facts.replicas, Ordering::Relaxed);
+        Ok(state)
     }
 
     /// The interest to match against. Requests of a gateway that are read together are matched against the same.

@@ -247,7 +247,9 @@ impl EdgeDriver {
             let mut state = self.state.lock().unwrap();
             for said in said.drain(..) {
                 match said {
-                    ToShard::Edge(FromEdge::Steps(steps)) => steps.steps.iter().for_each(|step| state.take(step)),
+                    ToShard::Edge(FromEdge::CoverageEvents(shared)) => {
+                        shared.events.iter().for_each(|event| state.take(event))
+                    }
                     ToShard::Edge(FromEdge::Confirmed(session)) => state.confirmed[session as usize] += 1,
                     ToShard::Edge(FromEdge::Upstream(..) | FromEdge::SendAway(_)) => {}
                     other => panic!("{other:?} to a shard without clients"),

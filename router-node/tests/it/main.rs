@@ -5,10 +5,10 @@
 mod asking;
 mod cluster;
 mod copies;
+mod dead_letters;
 mod epochs;
 mod faults;
 mod floods;
 mod gateway;
-mod letters;
 mod replay;
 mod routing;

@@ -18,7 +18,7 @@ pub(crate) struct GatewayInterest {
     /// The highest announced revision.
     pub(crate) announced: Revision,
     /// Whether a snapshot received after the announcement had a lower revision.
-    pub(crate) doubted: bool,
+    pub(crate) second_snapshot_asked: bool,
     /// Deltas that wait behind a missed one, by their revision.
     pub(crate) ahead: BTreeMap<Revision, Delta>,
     /// The most bytes that these take.
@@ -34,7 +34,7 @@ impl GatewayInterest {
             bytes: 0,
             measured: 0,
             announced: Revision(0),
-            doubted: false,
+            second_snapshot_asked: false,
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
             last_seen: now,
@@ -44,7 +44,7 @@ impl GatewayInterest {
     /// The gateway announces this revision.
     pub(crate) fn announce(&mut self, revision: Revision) {
         if revision > self.announced {
-            (self.announced, self.doubted) = (revision, false);
+            (self.announced, self.second_snapshot_asked) = (revision, false);
         }
     }
 

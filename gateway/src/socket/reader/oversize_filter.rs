@@ -134,7 +134,7 @@ impl OversizeFilter {
             };
             at += header.len;
             self.frames += 1;
-            let verdict = self.judge(&header);
+            let verdict = self.verdict_of(&header);
             self.is_dropping = verdict != FrameVerdict::Kept;
             self.left = header.payload;
             if !self.is_dropping {
@@ -156,7 +156,7 @@ impl OversizeFilter {
     }
 
     /// Decides about a frame. Frames that break the protocol are kept, because the reader refuses them.
-    fn judge(&mut self, parsed: &ParsedHeader) -> FrameVerdict {
+    fn verdict_of(&mut self, parsed: &ParsedHeader) -> FrameVerdict {
         let Some(data) = parsed.data().filter(|_| !parsed.is_extended()) else { return FrameVerdict::Kept };
         let (begins, is_last) = (data != Data::Continue, parsed.header.is_final);
         if begins == self.message.is_some() {

@@ -65,10 +65,10 @@ pub(super) struct OwnedLease {
     pub(super) tenure: Tenure,
     pub(super) revision: u64,
     pub(super) reached: SourceProgress,
-    /// When it is to be renewed, or read if in doubt.
+    /// When it is to be renewed, or read if it may have changed.
     pub(super) renew_at: Millis,
     /// Whether the last write was refused or not answered.
-    pub(super) in_doubt: bool,
+    pub(super) must_be_read: bool,
 }
 
 /// The operation in progress at KV.
@@ -101,7 +101,7 @@ impl TenureStart {
 
 impl OwnedLease {
     pub(super) fn new(tenure: Tenure, revision: u64, reached: SourceProgress, renew_at: Millis) -> Self {
-        Self { tenure, revision, reached, renew_at, in_doubt: false }
+        Self { tenure, revision, reached, renew_at, must_be_read: false }
     }
 
     /// Notes that it was read and published up to `reached`.
