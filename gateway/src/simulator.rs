@@ -178,6 +178,28 @@ fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     }
 }
 
+/// The same, and the client has given up its subscription, and subscribes again in the other life.
+#[test]
+fn events_of_an_ended_subscription_are_not_delivered_in_the_next_epoch() {
+    for tens in [0, 4, 12] {
+        let actions = vec![
+            Action::Connect { gateway: 1, user: 2, filter: 0 },
+            Action::Pass(300),
+            Action::Room { session: 0, tens: Some(tens) },
+            Action::Publish { symbol: 0, confidence: 5 },
+            Action::Pass(50),
+            Action::Publish { symbol: 0, confidence: 5 },
+            Action::Pass(50),
+            Action::Unsubscribe { session: 0 },
+            Action::Recreate { from: 0 },
+            Action::Pass(2_000),
+            Action::Replace { session: 0, filter: 0 },
+            Action::Pass(1_000),
+        ];
+        run(&failing(1, 0, plan::GIVE_UP_AFTER, actions));
+    }
+}
+
 /// An event is new, and waits behind the past of a session; then another life of the stream begins that keeps it.
 #[test]
 fn events_behind_a_backfill_are_delivered_once_when_a_new_epoch_begins() {
