@@ -5,12 +5,12 @@ use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
+use tickwire_core::coverage::completeness::{Completeness, Walk};
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
 use tickwire_node::stored::MessageSelector;
-use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamView};
+use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamView, Walked};
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
@@ -100,7 +100,7 @@ impl SimCluster {
     }
 
     /// A router finds out what is missing in `(after, through]`.
-    pub(super) fn missing(&mut self, number: usize, after: Seq, through: Seq) -> Vec<MissingRange> {
+    pub(super) fn walked(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
         // A look at the stream shows its epoch before the router has begun that epoch itself.
         let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
         if std::mem::replace(&mut router.whole_of, epoch) != epoch {
@@ -112,7 +112,8 @@ impl SimCluster {
             walk.end(to);
             self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
         }
-        self.routers[number].whole.missing(after, through).collect()
+        let missing = self.routers[number].whole.missing(after, through).collect();
+        Walked { through, missing, removed: Seq(self.first.0 - 1) }
     }
 
     /// The last message that was stored before a time and can be read; all that is later may have been stored since.

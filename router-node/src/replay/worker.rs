@@ -223,7 +223,7 @@ impl Worker {
         }
         let facts = sight.facts;
         let Some((from, through)) = pass.claimed(&facts) else {
-            return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+            return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new(), removed: Seq(0) } });
         };
         let haste = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
         match self.setup.walker.missing(from, through, haste, Some(sight)).await {
