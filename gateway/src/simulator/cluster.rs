@@ -21,7 +21,7 @@ use super::clocks;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::made::user;
-use super::network::{MOST_DELAY, Network, SimMessage};
+use super::network::{BatchEnds, MOST_DELAY, Network, SimMessage};
 use super::plan::{Action, Plan};
 use super::router::SimRouter;
 use super::stranger::Stranger;
@@ -380,7 +380,13 @@ impl SimCluster {
                 self.routers[to].take(now, message);
             }
             SimMessage::AskSnapshot(node, router) => self.snapshot(&node, router),
-            SimMessage::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
+            SimMessage::Batch(node, batch, BatchEnds { epoch_id, ends }) => self.deliver(&node, |edge, now| {
+                edge.take_batch(now, &batch);
+                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only when
+                // the next message shows it.
+                let forgotten = edge.forgotten(epoch_id, &ends);
+                assert_eq!(forgotten, None, "partition that lacks something and does not ask for it: {edge:#?}");
+            }),
             SimMessage::Lease(router, number, asked) => {
                 let answer = self.kv.apply(asked);
                 self.network.send_once(self.now, SimMessage::LeaseAnswer(router, number, answer));

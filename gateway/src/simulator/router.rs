@@ -20,7 +20,7 @@ use tickwire_router_node::decisions::{
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
 use super::intake::{Fault, SimConsumer};
 use super::kv::{KvAnswer, KvRequest};
-use super::network::{MAX_PAYLOAD, SimMessage};
+use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
 
 /// How long a look at the stream takes at most, in milliseconds.
@@ -386,8 +386,10 @@ impl SimCluster {
                     let is_of_epoch = sections.iter().all(|section| section.prev >= before);
                     assert!(is_of_epoch, "claims of a life that begins after {before} begin before it: {sections:?}");
                     for batch in batches(&router.node, epoch, sections, MAX_PAYLOAD) {
+                        let ends = batch.sections.iter().map(|section| (section.partition, section.through));
+                        let ends = BatchEnds { epoch_id: batch.epoch_id, ends: ends.collect() };
                         let bytes = wire::encode(&batch).unwrap();
-                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into()));
+                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into(), ends));
                     }
                 }
                 EngineOutput::AskSnapshot { gateway, attempts } => {

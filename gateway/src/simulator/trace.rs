@@ -51,7 +51,7 @@ pub(super) fn read(path: &Path) -> Plan {
 /// A message between nodes, in few words.
 pub(super) fn message(message: &SimMessage) -> String {
     match message {
-        SimMessage::Batch(to, bytes) => {
+        SimMessage::Batch(to, bytes, _) => {
             let batch: Batch<Bytes> = wire::decode(bytes).expect("what routers send can be read");
             let sections: Vec<String> = batch.sections.iter().map(section).collect();
             format!("{} -> {to}: life {}, {}", batch.router, batch.epoch_id, sections.join(", "))
