@@ -127,6 +127,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         hold_bytes: 64 << 20,
         outbox_bytes: plan::OUTBOX_BYTES,
         replay_range: plan::REPLAY_RANGE,
+        interest_bytes: plan::INTEREST_BYTES,
         seed,
         loss,
         delays: false,

@@ -56,6 +56,7 @@ use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::Role;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
@@ -146,7 +147,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         silence: intake::driver::silence(config.membership.tick_interval),
         engine: heard_sender,
     };
-    let engine = Engine::new(&config.router, epoch);
+    let engine = Engine::new(&config.router, TableLimits::default(), epoch);
     let engine = engine::driver::EngineDriver::new(
         engine,
         engine::driver::EngineSetup {

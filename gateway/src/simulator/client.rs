@@ -17,9 +17,10 @@ use tickwire_core::protocol::{Gap, Notice, Range};
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
 use super::gateway::identity;
-use super::made::{filter, user};
+use super::made::{filter, is_much, user};
 use super::plan::REPLAY_RANGE;
 use super::socket::{Line, SocketOutput};
+use super::stream::Lost;
 use super::trace;
 
 /// The number of the user who wants so many events an hour at most.
@@ -72,6 +73,8 @@ pub(super) struct ClientWorld<'a> {
     pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
     /// What was stored in each.
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
+    /// What was stored in each and is there no more.
+    pub(super) lost: &'a Lost,
     /// Whether a gateway that lags a little takes positions for ones that cannot be.
     pub(super) is_tight: bool,
     /// Whether more was stored at once than a user's rate, so that some of it waits.
@@ -89,10 +92,10 @@ impl ClientWorld<'_> {
         Some(clocks::moment(log[at].event.stored))
     }
 
-    /// Per partition, the last message that is stored.
+    /// Per partition, the last message that was stored. What the stream has lost since may wait for a client.
     fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
         let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
-        for stored in &self.history[&epoch_id] {
+        for stored in self.history[&epoch_id].iter().chain(self.lost.get(&epoch_id).into_iter().flatten()) {
             let end = &mut ends[usize::from(stored.partition.0)];
             *end = stored.seq.max(*end);
         }
@@ -289,6 +292,13 @@ impl SimClient {
         }
     }
 
+    /// Wants something else if it wants much.
+    pub(super) fn want_less(&mut self) {
+        if self.wanted.is_some_and(is_much) {
+            self.subscribe(0);
+        }
+    }
+
     pub(super) fn unsubscribe(&mut self) {
         if self.wanted.take().is_none() {
             return;
@@ -402,6 +412,7 @@ impl SimCluster {
         let world = ClientWorld {
             epochs: &self.epochs,
             history: &self.history,
+            lost: &self.lost,
             is_tight,
             has_burst: self.has_burst,
             now: self.now,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_node::clock::millis;
 use tickwire_node::config::Config;
@@ -22,7 +23,7 @@ use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::made::user;
 use super::network::{BatchEnds, MOST_DELAY, Network, SimMessage};
-use super::plan::{Action, Plan};
+use super::plan::{Action, NEWEST, Plan};
 use super::router::SimRouter;
 use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
@@ -70,6 +71,8 @@ const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
 pub(super) struct SimCluster {
     pub(super) config: Config,
+    /// How much interest routers hold.
+    pub(super) interest_limits: TableLimits,
     /// Whether routers read from replicas that lag, and answer by interests that are too old.
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
@@ -113,6 +116,7 @@ impl SimCluster {
                 config.gateway.give_up_after = Duration::from_millis(plan.give_up_after);
                 config.gateway.replay_range = plan.replay_range;
             }),
+            interest_limits: plan.interest_limits(),
             failing: false,
             reading: 0,
             discarded: BTreeMap::new(),
@@ -259,7 +263,7 @@ impl SimCluster {
     /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
     fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
         if !self.clients.is_empty() {
-            let at = usize::from(session) % self.clients.len();
+            let at = picked(session, self.clients.len());
             self.clients[at].disconnect();
             self.connect(at, usize::from(gateway));
             self.clients[at].set_room(tens.map(|tens| usize::from(tens) * 10));
@@ -279,7 +283,7 @@ impl SimCluster {
     fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
         if !wanted.is_empty() {
-            act(&mut self.clients[wanted[usize::from(pick) % wanted.len()]]);
+            act(&mut self.clients[wanted[picked(pick, wanted.len())]]);
         }
     }
 
@@ -393,4 +397,9 @@ impl SimCluster {
             }
         }
     }
+}
+
+/// Which of so many clients a plan means.
+fn picked(session: u8, count: usize) -> usize {
+    if session == NEWEST { count - 1 } else { usize::from(session) % count }
 }

@@ -177,7 +177,7 @@ impl SimCluster {
             true => (2, 1 + self.network.random(3) as usize),
             false => (config.replays, TOGETHER),
         };
-        let mut engine = Engine::new(config, self.epoch);
+        let mut engine = Engine::new(config, self.interest_limits, self.epoch);
         engine.set_view(Arc::clone(&view));
         // Rounds of all routers come at the same moments, which costs fewer of them.
         let offset = number as u64 * 66 * millis(ROUND);

@@ -179,6 +179,10 @@ impl SimCluster {
         self.first = self.stream.copies[self.stream.leader];
         let discarded = self.discarded.entry(self.epoch.epoch_id).or_default();
         *discarded = Seq(self.first.0 - 1).max(*discarded);
+        // What came in place of lost messages and is removed before anybody sees that it is not those need not be given.
+        if let Some(agreed) = self.stream.agreed {
+            self.lose(agreed, Seq(self.first.0 - 1));
+        }
     }
 
     /// A message cannot be read any more, which shows when NATS has come back.
@@ -257,9 +261,14 @@ impl SimCluster {
     }
 
     fn lose_behind(&mut self, last: Seq) {
+        self.lose(last, Seq(u64::MAX));
+    }
+
+    fn lose(&mut self, after: Seq, through: Seq) {
         let epoch = self.epoch.epoch_id;
         let history = self.history.entry(epoch).or_default();
-        self.lost.entry(epoch).or_default().extend(history.extract_if(.., |stored| stored.seq > last));
+        let is_within = |stored: &mut StoredEvent| stored.seq > after && stored.seq <= through;
+        self.lost.entry(epoch).or_default().extend(history.extract_if(.., is_within));
     }
 
     /// The stream lives this life from now on, with all that it has.
