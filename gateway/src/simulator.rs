@@ -1,10 +1,12 @@
-//! Gateways as they ship, in a world of one thread: routers, a log, a network and clients that speak the protocol.
-//! Everything that can go wrong does, at random; in the end what each client got, what it was told it missed, and what it
-//! was promised must add up exactly.
+//! A simulation of a whole cluster in one thread: routers, gateways, the stream, the network and clients. It injects
+//! random faults. In the end, the events that a client got and the gaps of which it was notified must be exactly what
+//! it was promised.
 //!
-//! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the shipped configuration. Their
-//! drivers' order of turns stands in `gateway`. A router is its shipped engine and ownership, in `router`; its shipped intakes,
-//! in `intake`, which read what servers keep of the `stream`; and its shipped queue and passes of replays, in `replay`.
+//! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the default configuration.
+//! `gateway` calls them in the order of their drivers. A router is the shipped engine and ownership (`router`), the
+//! shipped intakes (`intake`), which read the servers' copies of the `stream`, and the shipped queue and passes of
+//! replays (`replay`). `cluster` holds the state and performs the actions of a `plan`; `client` checks what
+//! well-behaved clients receive, and `stranger` sends what the protocol does not allow.
 //!
 //! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows what
 //! happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
@@ -128,6 +130,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         hold_bytes: 64 << 20,
         outbox_bytes: plan::OUTBOX_BYTES,
         replay_range: plan::REPLAY_RANGE,
+        interest_bytes: plan::INTEREST_BYTES,
         seed,
         loss,
         delays: false,
@@ -139,7 +142,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
     }
 }
 
-/// A session goes on at a gateway that is not as far as it is, when another life of the stream begins.
+/// A session resumes at a gateway that lags behind its position, and a new epoch begins.
 #[test]
 fn position_does_not_move_back_when_a_lagging_gateway_begins_a_new_epoch() {
     for seed in [3, 8, 10, 16] {
@@ -159,8 +162,7 @@ fn position_does_not_move_back_when_a_lagging_gateway_begins_a_new_epoch() {
     }
 }
 
-/// An event waits for a client that takes nothing when another life of the stream begins, in which its sequence may mean
-/// another one.
+/// An event waits for a client that reads nothing. A new epoch begins, in which its sequence may mean another event.
 #[test]
 fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     for tens in [0, 4, 12] {
@@ -179,7 +181,29 @@ fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     }
 }
 
-/// An event is new, and waits behind the past of a session; then another life of the stream begins that keeps it.
+/// The same, and the client has given up its subscription, and subscribes again in the other life.
+#[test]
+fn events_of_an_ended_subscription_are_not_delivered_in_the_next_epoch() {
+    for tens in [0, 4, 12] {
+        let actions = vec![
+            Action::Connect { gateway: 1, user: 2, filter: 0 },
+            Action::Pass(300),
+            Action::Room { session: 0, tens: Some(tens) },
+            Action::Publish { symbol: 0, confidence: 5 },
+            Action::Pass(50),
+            Action::Publish { symbol: 0, confidence: 5 },
+            Action::Pass(50),
+            Action::Unsubscribe { session: 0 },
+            Action::Recreate { from: 0 },
+            Action::Pass(2_000),
+            Action::Replace { session: 0, filter: 0 },
+            Action::Pass(1_000),
+        ];
+        run(&failing(1, 0, plan::GIVE_UP_AFTER, actions));
+    }
+}
+
+/// A new event waits behind the backfill of a session. Then an epoch begins that still has the event.
 #[test]
 fn events_behind_a_backfill_are_delivered_once_when_a_new_epoch_begins() {
     let mut actions =
@@ -195,7 +219,7 @@ fn events_behind_a_backfill_are_delivered_once_when_a_new_epoch_begins() {
     run(&failing(76_005_033_887_514_388, 0, plan::GIVE_UP_AFTER, actions));
 }
 
-/// A session has given up all that it wanted while the past was on its way, and another life of the stream begins.
+/// A session removes its subscriptions during its backfill, and a new epoch begins.
 #[test]
 fn session_without_subscriptions_finishes_its_backfill_in_the_next_epoch() {
     let look_back = Action::LookBack { session: 0, filter: 1, ago: 0, in_seconds: false };
@@ -213,7 +237,7 @@ fn session_without_subscriptions_finishes_its_backfill_in_the_next_epoch() {
     }
 }
 
-/// The stream has lost its end, a session is on its way back from before that, and its connection breaks again.
+/// The stream loses its end. A session resumes from before that, and its connection breaks during the backfill.
 #[test]
 fn kept_events_arrive_after_a_break_at_the_begin_of_an_epoch() {
     for pass in [0, 20, 30, 40, 50] {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tickwire_core::coverage::section::Section;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::interest::table::SharedInterest;
+use tickwire_core::interest::table::{SharedInterest, TableLimits};
 use tickwire_core::placement::View;
 use tickwire_node::clock::millis;
 use tickwire_node::config::RouterConfig;
@@ -124,12 +124,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that owns nothing yet, in this epoch.
+    /// An engine that owns nothing yet, in this epoch. It holds the interest of gateways within `limits`.
     #[must_use]
-    pub fn new(config: &RouterConfig, epoch: Epoch) -> Self {
+    pub fn new(config: &RouterConfig, limits: TableLimits, epoch: Epoch) -> Self {
         let flush = Flush::new(millis(config.flush_window), config.batch_rate, config.flush_bytes);
         Self {
-            routing: Routing::new(flush, millis(config.interest_retention)),
+            routing: Routing::new(flush, millis(config.interest_retention), limits),
             epoch,
             asked: BTreeMap::new(),
             is_connected: true,

@@ -59,6 +59,7 @@ use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::Role;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
@@ -102,7 +103,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, RunErr
 /// Starts a router. It works until `shutdown` drains; [`Node::run`] waits for that.
 ///
 /// # Errors
-/// Whatever is missing first, with what to do about it.
+/// The first thing that is missing, with what to do about it.
 pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartError> {
     let node = Node::start(config, Role::Router, shutdown).await?;
     tickwire_node::metrics::describe(metrics::ALL);
@@ -149,7 +150,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         silence: intake::driver::silence(config.membership.tick_interval),
         engine: heard_sender,
     };
-    let engine = Engine::new(&config.router, epoch);
+    let engine = Engine::new(&config.router, TableLimits::default(), epoch);
     let engine = engine::driver::EngineDriver::new(
         engine,
         engine::driver::EngineSetup {
@@ -194,7 +195,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("engine", engine.run());
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
-    shutdown.spawn_infallible("ticks", heartbeats);
+    shutdown.spawn_infallible("heartbeats", heartbeats);
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)

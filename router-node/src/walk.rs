@@ -53,6 +53,8 @@ pub struct Walked {
     pub through: Seq,
     /// What is missing of that, in order.
     pub missing: Vec<MissingRange>,
+    /// Up to here the stream had removed everything by then, so that nothing of it counts as missing, even if it was.
+    pub removed: Seq,
 }
 
 /// How long to walk, and at whose pace.
@@ -77,6 +79,8 @@ pub(crate) struct Walker {
 #[derive(Debug)]
 struct WalkedStream {
     whole: Completeness,
+    /// Up to here the stream had removed everything after the last walk.
+    removed: Seq,
     /// The epoch of the stream when it was walked, and the server that led it then.
     of: Option<(EpochId, Option<String>)>,
     connected: watch::Receiver<bool>,
@@ -85,7 +89,8 @@ struct WalkedStream {
 impl Walker {
     /// Over the connection that replays are read by.
     pub(crate) fn new(nats: Nats, stream: String) -> Arc<Self> {
-        let known = WalkedStream { whole: Completeness::default(), of: None, connected: nats.connected() };
+        let known =
+            WalkedStream { whole: Completeness::default(), removed: Seq(0), of: None, connected: nats.connected() };
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
 
@@ -174,6 +179,8 @@ impl WalkedStream {
             Some(of) if *of == now && !self.connected.has_changed().unwrap_or(false) => return,
             _ => self.whole.forget_walks(),
         }
+        // A server that leads now may have removed less.
+        self.removed = Seq(0);
         self.connected.mark_unchanged();
         self.of = Some(now);
     }
@@ -183,10 +190,12 @@ impl WalkedStream {
         let unknown = self.whole.unknown(after, through);
         let end = unknown.map_or(through, |(from, _)| from);
         let is_known = unknown.is_none() || is_over(end);
-        is_known.then(|| Walked { through: end, missing: self.whole.missing(after, end).collect() })
+        let missing = || self.whole.missing(after, end).collect();
+        is_known.then(|| Walked { through: end, missing: missing(), removed: self.removed })
     }
 
     fn take(&mut self, walk: Walk, facts: &StreamFacts) {
+        self.removed = facts.removed().max(self.removed);
         for MissingRange { after, through } in self.whole.take(walk, facts.removed()) {
             metrics::MISSING_MESSAGES.increment(through.0 - after.0);
             error!(

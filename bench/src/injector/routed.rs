@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::{Role, View};
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
@@ -89,7 +90,7 @@ impl Router {
     fn new(config: &Config, node: &Node, scenario: Scenario) -> Self {
         let (clock, epoch) = (Clock::start(), node.provisioned.epoch);
         let mut router = Self {
-            engine: Engine::new(&config.router, epoch),
+            engine: Engine::new(&config.router, TableLimits::default(), epoch),
             nats: node.nats.clone(),
             dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
             clock,

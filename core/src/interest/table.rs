@@ -29,9 +29,6 @@ pub use crate::interest::table::shared::{LatestInterest, SharedInterest};
 /// snapshot.
 const AWAITING_LIMIT: usize = 4096;
 
-/// An interest is measured again when its deltas have doubled its size, and it has at least this many bytes.
-const MEASURED_BYTES: usize = 64 * 1024;
-
 /// How much interest is held.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
@@ -43,11 +40,19 @@ pub struct TableLimits {
     pub gateway_bytes: usize,
     /// The most bytes of all gateways together.
     pub in_all: usize,
+    /// An interest is measured again when its deltas have doubled its size, and it has at least this many bytes.
+    pub measured_bytes: usize,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { members: 4096, strangers: 64, gateway_bytes: 4 * 1024 * 1024, in_all: 256 * 1024 * 1024 }
+        Self {
+            members: 4096,
+            strangers: 64,
+            gateway_bytes: 4 * 1024 * 1024,
+            in_all: 256 * 1024 * 1024,
+            measured_bytes: 64 * 1024,
+        }
     }
 }
 
@@ -326,7 +331,7 @@ impl InterestTable {
         }
         let needs_snapshot = !known.ahead.is_empty();
         // Deltas may repeat what was known, so the real size may be smaller.
-        if known.bytes > MEASURED_BYTES.max(2 * known.measured) {
+        if known.bytes > limits.measured_bytes.max(2 * known.measured) {
             let measured = shared.clone().latest().encoded();
             *bytes = *bytes - known.bytes + measured;
             (known.bytes, known.measured) = (measured, measured);

@@ -220,7 +220,7 @@ fn repeated_deltas_do_not_add_up_in_bytes() {
     for revision in 2..2_000 {
         assert_eq!(table.delta(Millis(0), delta("a", revision, 0..50)).advanced, Some(Revision(revision)));
     }
-    assert!(table.bytes < 2 * MEASURED_BYTES, "{}", table.bytes);
+    assert!(table.bytes < 2 * table.limits.measured_bytes, "{}", table.bytes);
 }
 
 #[test]

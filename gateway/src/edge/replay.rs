@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tickwire_core::coverage::{Ask, CoverageEvent, Repaired};
+#[cfg(test)]
+use tickwire_core::ids::{EpochId, Partition, Seq};
 use tickwire_core::ids::{Millis, NodeRef, Revision};
 use tickwire_core::interest::Interest;
 use tickwire_core::placement::{Role, View};
@@ -46,6 +48,18 @@ impl Edge {
     /// The number of partitions with an open gap.
     pub(crate) fn open_gaps(&self) -> usize {
         self.coverage.gaps()
+    }
+
+    /// A partition of this epoch that is known to reach one of these `ends`, although it is not covered up to there and
+    /// has no open gap.
+    #[cfg(test)]
+    pub(crate) fn forgotten(&self, epoch_id: EpochId, ends: &[(Partition, Seq)]) -> Option<Partition> {
+        let position = self.coverage.position().filter(|position| position.epoch_id == epoch_id)?;
+        let lacks = |(partition, end): &&(Partition, Seq)| {
+            let is_open = |partition| self.coverage.stuck(Millis(u64::MAX)).any(|open| open == partition);
+            position.seqs[usize::from(partition.0)] < *end && !is_open(*partition)
+        };
+        ends.iter().find(lacks).map(|(partition, _)| *partition)
     }
 
     /// The bytes that wait behind gaps.
@@ -135,7 +149,7 @@ pub(super) fn note(coverage_event: &CoverageEvent<Arc<Delivery>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{EpochId, NodeId, Nonce, Partition, Seq};
+    use tickwire_core::ids::{NodeId, Nonce};
     use tickwire_core::placement::Member;
 
     fn view(routers: usize) -> View {

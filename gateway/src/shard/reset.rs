@@ -86,7 +86,7 @@ impl<S: Socket> Shard<S> {
 }
 
 /// Whether a session is notified of the new epoch. A session without subscriptions may still have a backfill, and waits
-/// for its end.
+/// for its end. Or events of ended subscriptions wait for it.
 fn is_concerned<S>(session: &Session<S>) -> bool {
-    !session.subscriptions.is_empty() || session.backfill.is_some()
+    !session.subscriptions.is_empty() || session.backfill.is_some() || session.outbox.has_output()
 }

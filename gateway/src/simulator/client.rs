@@ -1,4 +1,5 @@
-//! Clients that do as docs/protocol.md says, and keep what they were promised, given and told.
+//! Clients that follow docs/protocol.md. They record what they were promised, which events they got, and of which
+//! gaps they were notified.
 
 mod check;
 mod hear;
@@ -17,9 +18,10 @@ use tickwire_core::protocol::{Gap, Notice, Range};
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
 use super::gateway::identity;
-use super::made::{filter, user};
+use super::made::{filter, is_much, user};
 use super::plan::REPLAY_RANGE;
 use super::socket::{Line, SocketOutput};
+use super::stream::Lost;
 use super::trace;
 
 /// The number of the user who wants so many events an hour at most.
@@ -33,14 +35,14 @@ const NAME: &str = "mine";
 /// room, or this one has lost its cluster.
 pub(super) const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
 
-/// From when on a filter is in force until it is replaced, or another life of the stream begins.
+/// The range in which a filter is in force: until it is replaced, or a new epoch begins.
 #[derive(Debug)]
 pub(super) struct Promise {
     filter: u32,
     epoch_id: EpochId,
     /// Per partition, after which sequence it begins.
     start: Vec<Seq>,
-    /// Per partition, up to where everything was given or told, as the client was told.
+    /// Per partition, the position that the client got last: up to there it has every event or a notice.
     end: Vec<Seq>,
 }
 
@@ -66,12 +68,14 @@ struct AskedPast {
 /// Within this, events come in their order.
 type Lane = (Partition, String, String);
 
-/// What a client cannot know.
+/// Facts of the cluster that a check needs, and that a client does not know.
 pub(super) struct ClientWorld<'a> {
     /// All lives of the stream so far.
     pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
     /// What was stored in each.
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
+    /// What was stored in each and is there no more.
+    pub(super) lost: &'a Lost,
     /// Whether a gateway that lags a little takes positions for ones that cannot be.
     pub(super) is_tight: bool,
     /// Whether more was stored at once than a user's rate, so that some of it waits.
@@ -89,10 +93,10 @@ impl ClientWorld<'_> {
         Some(clocks::moment(log[at].event.stored))
     }
 
-    /// Per partition, the last message that is stored.
+    /// Per partition, the last message that was stored. What the stream has lost since may wait for a client.
     fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
         let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
-        for stored in &self.history[&epoch_id] {
+        for stored in self.history[&epoch_id].iter().chain(self.lost.get(&epoch_id).into_iter().flatten()) {
             let end = &mut ends[usize::from(stored.partition.0)];
             *end = stored.seq.max(*end);
         }
@@ -100,7 +104,7 @@ impl ClientWorld<'_> {
     }
 }
 
-/// What came of a life of the stream.
+/// What a client received of one epoch.
 #[derive(Debug, Default)]
 struct Taken {
     events: BTreeSet<(Partition, Seq)>,
@@ -123,7 +127,7 @@ struct ClientConnection {
     outage_notified: bool,
     /// Whether nothing was in force in it yet.
     is_new: bool,
-    /// From when on what is new comes as it is stored.
+    /// Since when new events arrive without a backfill before them.
     served_since: Millis,
 }
 
@@ -168,11 +172,11 @@ pub(super) struct SimClient {
     early: BTreeSet<(Partition, Seq)>,
     /// What came early in one before, and may come again.
     may_come_again: BTreeSet<(Partition, Seq)>,
-    /// The past is on its way: positions are held back.
+    /// Whether a backfill of the whole session is under way. Until its end positions do not move on.
     is_catching_up: bool,
     /// What is on its way of the time before a subscription.
     past: Option<AskedPast>,
-    /// What was all given or told of that.
+    /// The completed ones.
     pasts: Vec<AskedPast>,
     promises: Vec<Promise>,
     /// Whether the last promise is in force.
@@ -226,7 +230,7 @@ impl SimClient {
         self.connection.is_some()
     }
 
-    /// Goes without a word.
+    /// Disconnects without a close frame.
     pub(super) fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.line.borrow_mut().cut();
@@ -286,6 +290,13 @@ impl SimClient {
                 frame["since"] = json!(spoken);
             }
             self.say(&frame, AskedSubscription::Subscribe(wanted, past.map(|(_, since)| since)));
+        }
+    }
+
+    /// Wants something else if it wants much.
+    pub(super) fn want_less(&mut self) {
+        if self.wanted.is_some_and(is_much) {
+            self.subscribe(0);
         }
     }
 
@@ -402,6 +413,7 @@ impl SimCluster {
         let world = ClientWorld {
             epochs: &self.epochs,
             history: &self.history,
+            lost: &self.lost,
             is_tight,
             has_burst: self.has_burst,
             now: self.now,

@@ -1,4 +1,4 @@
-//! The world: a log with retention, the nodes, and the turns that they take.
+//! The simulated cluster: the stream, the nodes, the network and the clients, and the order of their turns.
 
 mod end;
 mod publish;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_node::clock::millis;
 use tickwire_node::config::Config;
@@ -21,8 +22,8 @@ use super::clocks;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::made::user;
-use super::network::{MOST_DELAY, Network, SimMessage};
-use super::plan::{Action, Plan};
+use super::network::{BatchEnds, MOST_DELAY, Network, SimMessage};
+use super::plan::{Action, NEWEST, Plan};
 use super::router::SimRouter;
 use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
@@ -36,7 +37,7 @@ pub(super) const NODES: usize = 3;
 pub(super) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
 
-/// How often somebody looks whether all is well.
+/// How often the cluster is checked for recovery, in milliseconds.
 const PAUSE: u64 = 250;
 
 /// How many messages an event waits for at most, one after the other: what is wanted, a section, a request, and its answer.
@@ -45,7 +46,7 @@ const DELAYS: u64 = 4;
 /// When a node is due for which something has come.
 pub(super) const AT_ONCE: Millis = Millis(0);
 
-/// How often each partition has a sign of life.
+/// How often each partition gets a heartbeat, in milliseconds.
 const TICK: u64 = 5_000;
 
 /// Of a hundred searches for a time, how many the server does not answer with anything when nodes fail.
@@ -59,7 +60,7 @@ pub(super) struct StoredEvent {
     pub(super) event: Arc<Event>,
     /// As it travels between nodes.
     pub(super) wire: Bytes,
-    /// Whether it is the owner's sign of life, or something else that is no event.
+    /// Whether it is a partition heartbeat, or a message that cannot be read.
     pub(super) is_heartbeat: bool,
     /// Whether it is something else, and so a dead letter when it is read.
     pub(super) is_unreadable: bool,
@@ -70,6 +71,8 @@ const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
 pub(super) struct SimCluster {
     pub(super) config: Config,
+    /// How much interest routers hold.
+    pub(super) interest_limits: TableLimits,
     /// Whether routers read from replicas that lag, and answer by interests that are too old.
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
@@ -85,7 +88,7 @@ pub(super) struct SimCluster {
     pub(super) last: Seq,
     pub(super) first: Seq,
     pub(super) history: BTreeMap<EpochId, Vec<StoredEvent>>,
-    /// What else stood in each life, and need not be given.
+    /// The messages of each epoch that the stream has lost. Clients need not get them.
     pub(super) lost: Lost,
     /// What servers keep of the present life.
     pub(super) stream: Stream,
@@ -113,6 +116,7 @@ impl SimCluster {
                 config.gateway.give_up_after = Duration::from_millis(plan.give_up_after);
                 config.gateway.replay_range = plan.replay_range;
             }),
+            interest_limits: plan.interest_limits(),
             failing: false,
             reading: 0,
             discarded: BTreeMap::new(),
@@ -259,7 +263,7 @@ impl SimCluster {
     /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
     fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
         if !self.clients.is_empty() {
-            let at = usize::from(session) % self.clients.len();
+            let at = picked(session, self.clients.len());
             self.clients[at].disconnect();
             self.connect(at, usize::from(gateway));
             self.clients[at].set_room(tens.map(|tens| usize::from(tens) * 10));
@@ -279,7 +283,7 @@ impl SimCluster {
     fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
         if !wanted.is_empty() {
-            act(&mut self.clients[wanted[usize::from(pick) % wanted.len()]]);
+            act(&mut self.clients[wanted[picked(pick, wanted.len())]]);
         }
     }
 
@@ -380,11 +384,22 @@ impl SimCluster {
                 self.routers[to].take(now, message);
             }
             SimMessage::AskSnapshot(node, router) => self.snapshot(&node, router),
-            SimMessage::Batch(node, batch) => self.deliver(&node, |edge, now| edge.take_batch(now, &batch)),
+            SimMessage::Batch(node, batch, BatchEnds { epoch_id, ends }) => self.deliver(&node, |edge, now| {
+                edge.take_batch(now, &batch);
+                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only when
+                // the next message shows it.
+                let forgotten = edge.forgotten(epoch_id, &ends);
+                assert_eq!(forgotten, None, "partition that lacks something and does not ask for it: {edge:#?}");
+            }),
             SimMessage::Lease(router, number, asked) => {
                 let answer = self.kv.apply(asked);
                 self.network.send_once(self.now, SimMessage::LeaseAnswer(router, number, answer));
             }
         }
     }
+}
+
+/// Which of so many clients a plan means.
+fn picked(session: u8, count: usize) -> usize {
+    if session == NEWEST { count - 1 } else { usize::from(session) % count }
 }

@@ -224,8 +224,8 @@ impl SimCluster {
             IntakeOutput::Walk { after, through } => {
                 let is_short = through > self.last;
                 let failure = failure.or_else(|| is_short.then(|| "the stream ends before".to_owned()));
-                let missing = if is_short { Vec::new() } else { self.missing(number, after, through) };
-                reader.intake.walked(failure.map_or(Ok(missing), Err));
+                let walked = failure.map_or_else(|| Ok(self.walked(number, after, through)), Err);
+                reader.intake.walked(walked);
             }
             other => panic!("{other:?} is no question"),
         }

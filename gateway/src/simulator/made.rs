@@ -13,8 +13,20 @@ pub(super) fn symbol(number: u8) -> Symbol {
     Symbol::new(&format!("S{number}")).unwrap()
 }
 
-/// Eight filters that overlap, contain one another, or have nothing in common, as clients write them. From 8 on each wants
-/// what nobody else does.
+/// How many filters there are that want little, and how many with those that want much.
+pub(super) const FILTERS: u8 = 8;
+pub(super) const ALL_FILTERS: u8 = 10;
+
+/// How many symbols the others name: more than a request for a replay carries.
+const MANY_SYMBOLS: u32 = 70;
+
+/// Whether a filter names many symbols.
+pub(super) fn is_much(number: u32) -> bool {
+    (u32::from(FILTERS)..u32::from(ALL_FILTERS)).contains(&number)
+}
+
+/// Eight filters that overlap, contain one another, or have nothing in common, as clients write them. Two more name many
+/// symbols. All others want what nobody else does.
 pub(super) fn filter(number: u32) -> Value {
     match number {
         0 => json!({}),
@@ -25,6 +37,11 @@ pub(super) fn filter(number: u32) -> Value {
         5 => json!({ "min_priority": "high" }),
         6 => json!({ "kinds": ["alert"] }),
         7 => json!({ "kinds": ["alert", "pattern"], "symbols": ["S3"] }),
+        8 | 9 => {
+            let rare = (0..MANY_SYMBOLS).map(|symbol| format!("M{number}.{symbol}"));
+            let symbols: Vec<String> = rare.chain([format!("S{}", number - 8)]).collect();
+            json!({ "symbols": symbols })
+        }
         other => json!({ "symbols": [format!("N{other}")] }),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tickwire_core::coverage::section::Section;
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{Millis, NodeRef, Seq};
+use tickwire_core::ids::{EpochId, Millis, NodeRef, Partition, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::replay::{ReplayPart, ReplayRequest};
 
@@ -19,7 +19,7 @@ pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub(super) enum SimMessage {
-    Batch(NodeRef, Bytes),
+    Batch(NodeRef, Bytes, BatchEnds),
     Delta(usize, Delta),
     Beat(usize, InterestBeat),
     AskSnapshot(NodeRef, usize),
@@ -34,6 +34,13 @@ pub(super) enum SimMessage {
     /// From a router to KV, and back.
     Lease(usize, u64, KvRequest),
     LeaseAnswer(usize, u64, KvAnswer),
+}
+
+/// Up to where a batch shows that partitions reach, in a life of the stream.
+#[derive(Clone, Debug)]
+pub(super) struct BatchEnds {
+    pub(super) epoch_id: EpochId,
+    pub(super) ends: Vec<(Partition, Seq)>,
 }
 
 #[derive(Debug)]

@@ -1,16 +1,28 @@
 //! What happens in a run: a list of actions that proptest makes and shrinks.
 
+mod scenes;
+
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
+use tickwire_core::interest::table::TableLimits;
 
 use super::intake::Fault;
+use super::made::{ALL_FILTERS, FILTERS};
 use super::stranger::KINDS;
+use scenes::scene;
 
-/// As shipped; no run lasts so long, or misses so much.
+/// The defaults. No run lasts long enough, or misses enough, to reach them.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
 pub(super) const REPLAY_RANGE: u64 = 1_000_000;
+pub(super) const INTEREST_BYTES: usize = 4 << 20;
 const HOLD_BYTES: usize = 64 << 20;
 pub(super) const OUTBOX_BYTES: usize = 1 << 20;
+
+/// As a session, the client that came last.
+pub(super) const NEWEST: u8 = u8::MAX;
+
+/// One of so many places of a plan is a scene.
+const SCENE_EVERY: u32 = 60;
 
 /// How much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +31,12 @@ pub(super) enum Chaos {
     Network,
     Nodes,
     All,
+}
+
+impl Chaos {
+    fn fails_nodes(self) -> bool {
+        matches!(self, Self::Nodes | Self::All)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +55,8 @@ pub(super) struct Plan {
     pub(super) outbox_bytes: usize,
     /// The longest range that gateways ask for.
     pub(super) replay_range: u64,
+    /// The most that routers hold of what a gateway wants, in bytes.
+    pub(super) interest_bytes: usize,
     pub(super) seed: u64,
     /// Of a hundred messages, how many are lost; as many are doubled.
     pub(super) loss: u32,
@@ -48,9 +68,18 @@ pub(super) struct Plan {
     pub(super) newcomers: bool,
     /// How many servers keep the stream.
     pub(super) copies: u8,
-    /// Whether clients wait for long to be told how far they are when faults have ended, and do not ask.
+    /// Whether clients rely on heartbeats for their position after the faults, and do not ask for it for some time.
     pub(super) lasts: bool,
     pub(super) actions: Vec<Action>,
+}
+
+impl Plan {
+    /// How much interest routers hold. Where that is little, they measure it whenever it has changed.
+    pub(super) fn interest_limits(&self) -> TableLimits {
+        let shipped = TableLimits::default();
+        let measured_bytes = shipped.measured_bytes.min(self.interest_bytes);
+        TableLimits { gateway_bytes: self.interest_bytes, measured_bytes, ..shipped }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,7 +146,7 @@ pub(super) enum Action {
         gateway: u8,
         tens: u8,
     },
-    /// A session gives up all that it has, and resumes in the same connection, with another wish.
+    /// A session unsubscribes, and resumes in the same connection with another filter.
     ResumeHere {
         session: u8,
         filter: u8,
@@ -157,7 +186,7 @@ pub(super) enum Action {
     Discard {
         keep: u8,
     },
-    /// The stream is deleted and made anew, and counts on from here.
+    /// The stream is deleted and created again. Its sequences continue after this one.
     Recreate {
         from: u8,
     },
@@ -165,7 +194,7 @@ pub(super) enum Action {
     LoseTail {
         events: u8,
     },
-    /// A message of the stream cannot be read any more: the last one but so many.
+    /// The message that has this many after it is damaged.
     Damage {
         back: u8,
     },
@@ -187,7 +216,7 @@ pub(super) enum Action {
         router: u8,
         fault: Fault,
     },
-    /// A message that is no event, where those of a symbol are.
+    /// A message that is no event is stored in the partition of this symbol.
     Garble {
         symbol: u8,
     },
@@ -220,26 +249,27 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     } else {
         prop_oneof![3 => Just(OUTBOX_BYTES), 1 => 2_000..20_000usize].boxed()
     };
-    let failing = matches!(chaos, Chaos::Nodes | Chaos::All);
+    let failing = chaos.fails_nodes();
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
-    // So late that a request was given up before, as a rule not.
+    // Usually fast. Sometimes so slow that the gateway has given up the request.
     let reading = prop_oneof![4 => Just(0), 4 => 0..500u64, 1 => 500..6_000u64];
     let reading = if network { reading.boxed() } else { Just(0).boxed() };
+    let interest = if failing {
+        prop_oneof![5 => Just(INTEREST_BYTES), 1 => 1_500..2_500usize].boxed()
+    } else {
+        Just(INTEREST_BYTES).boxed()
+    };
     let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
     let newcomers = if network { prop::bool::weighted(0.02).boxed() } else { Just(false).boxed() };
-    let bounds = (range, patience, (hold, outbox), (late, copies));
+    let bounds = (range, patience, (hold, outbox), (late, copies), interest);
     let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>());
-    let list = |most: usize| prop::collection::vec(action(chaos), 1..most);
-    // What goes wrong shows in a few actions as a rule, if somebody is there to see it, and some of it in many alone.
-    let lists = prop_oneof![8 => list(24), 3 => list(48), 1 => list(140)];
-    let actions = (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat());
-    (any::<u64>(), loss, reading, ends, bounds, actions).prop_map(
+    (any::<u64>(), loss, reading, ends, bounds, actions(chaos)).prop_map(
         move |(
             seed,
             loss,
             reading,
             (newcomers, lasts, delays),
-            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies)),
+            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies), interest_bytes),
             actions,
         )| {
             Plan {
@@ -250,11 +280,13 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
                 hold_bytes,
                 outbox_bytes,
                 replay_range,
+                interest_bytes,
                 seed,
                 loss,
                 delays,
                 reading,
-                newcomers,
+                // Each of them wants more.
+                newcomers: newcomers && interest_bytes == INTEREST_BYTES,
                 lasts,
                 copies,
                 actions,
@@ -263,8 +295,28 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     )
 }
 
+/// What is done in a run: clients connect, and anything follows.
+fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
+    let one = || action(chaos).prop_map(|action| vec![action]);
+    let place = || match chaos.fails_nodes() {
+        true => prop_oneof![SCENE_EVERY - 1 => one(), 1 => scene()].boxed(),
+        false => one().boxed(),
+    };
+    // Scenes take the time of many actions, so there are fewer of these.
+    let [few, more, many] = if chaos.fails_nodes() { [22, 44, 110] } else { [24, 48, 140] };
+    let list = |most: usize| prop::collection::vec(place(), 1..most).prop_map(|places| places.concat());
+    // Most faults show in a few actions, if a client is connected. Some need many actions.
+    let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];
+    (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat())
+}
+
+/// A filter, seldom one that wants much.
+fn filter() -> impl Strategy<Value = u8> {
+    prop_oneof![15 => 0..FILTERS, 1 => FILTERS..ALL_FILTERS]
+}
+
 fn connect() -> impl Strategy<Value = Action> {
-    (0..3u8, 0..4u8, 0..8u8).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
+    (0..3u8, 0..4u8, filter()).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
 }
 
 /// One event, or seldom more of them than a user's rate.
@@ -292,8 +344,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         2 => stranger(),
         2 => (0..4u8).prop_map(|user| Action::Address { user }),
         3 => connect(),
-        2 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::Replace { session, filter }),
-        3 => (any::<u8>(), 0..8u8, 0..8_000u64, any::<bool>())
+        2 => (any::<u8>(), filter()).prop_map(|(session, filter)| Action::Replace { session, filter }),
+        3 => (any::<u8>(), filter(), 0..8_000u64, any::<bool>())
             .prop_map(|(session, filter, ago, in_seconds)| Action::LookBack { session, filter, ago, in_seconds }),
         1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
         1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
@@ -301,11 +353,11 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
         1 => (any::<u8>(), 0..3u8, 20..120u8)
             .prop_map(|(session, gateway, tens)| Action::ResumeSlowly { session, gateway, tens }),
-        1 => (any::<u8>(), 0..8u8).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
+        1 => (any::<u8>(), filter()).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
         1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
         1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
     ];
-    if !matches!(chaos, Chaos::Nodes | Chaos::All) {
+    if !chaos.fails_nodes() {
         return ordinary.boxed();
     }
     prop_oneof![

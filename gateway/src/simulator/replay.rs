@@ -182,13 +182,15 @@ impl SimCluster {
             return Err(ReplayRefusal::Unreadable);
         }
         let Some((from, through)) = pass.claimed(&state.facts) else {
-            return Ok(Proved { facts: state.facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+            return Ok(Proved {
+                facts: state.facts,
+                walked: Walked { through: Seq(0), missing: Vec::new(), removed: Seq(0) },
+            });
         };
         if through > self.last {
             return Err(ReplayRefusal::Unreadable);
         }
-        let missing = self.missing(number, from, through);
-        Ok(Proved { facts: state.facts, walked: Walked { through, missing } })
+        Ok(Proved { facts: state.facts, walked: self.walked(number, from, through) })
     }
 
     fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {

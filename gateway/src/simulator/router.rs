@@ -20,7 +20,7 @@ use tickwire_router_node::decisions::{
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
 use super::intake::{Fault, SimConsumer};
 use super::kv::{KvAnswer, KvRequest};
-use super::network::{MAX_PAYLOAD, SimMessage};
+use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
 
 /// How long a look at the stream takes at most, in milliseconds.
@@ -63,7 +63,7 @@ pub(super) struct SimRouter {
     round_at: Millis,
     checkpoint_at: Millis,
     pub(super) drops_next: bool,
-    /// What it knows of the stream, and in which life.
+    /// The walked parts of the stream, and their epoch.
     pub(super) whole: Completeness,
     pub(super) whole_of: EpochId,
 }
@@ -177,7 +177,7 @@ impl SimCluster {
             true => (2, 1 + self.network.random(3) as usize),
             false => (config.replays, TOGETHER),
         };
-        let mut engine = Engine::new(config, self.epoch);
+        let mut engine = Engine::new(config, self.interest_limits, self.epoch);
         engine.set_view(Arc::clone(&view));
         // Rounds of all routers come at the same moments, which costs fewer of them.
         let offset = number as u64 * 66 * millis(ROUND);
@@ -384,10 +384,12 @@ impl SimCluster {
                 EngineOutput::Send { gateway, epoch, sections } => {
                     let Epoch { before, .. } = epoch;
                     let is_of_epoch = sections.iter().all(|section| section.prev >= before);
-                    assert!(is_of_epoch, "claims of a life that begins after {before} begin before it: {sections:?}");
+                    assert!(is_of_epoch, "sections begin before {before}, where their epoch begins: {sections:?}");
                     for batch in batches(&router.node, epoch, sections, MAX_PAYLOAD) {
+                        let ends = batch.sections.iter().map(|section| (section.partition, section.through));
+                        let ends = BatchEnds { epoch_id: batch.epoch_id, ends: ends.collect() };
                         let bytes = wire::encode(&batch).unwrap();
-                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into()));
+                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into(), ends));
                     }
                 }
                 EngineOutput::AskSnapshot { gateway, attempts } => {

@@ -5,12 +5,12 @@ use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
+use tickwire_core::coverage::completeness::{Completeness, Walk};
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
 use tickwire_node::stored::MessageSelector;
-use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamState};
+use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamState, Walked};
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
@@ -19,8 +19,8 @@ use super::trace;
 /// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
 const KEPT: i64 = 1_200;
 
-/// How much later the number of a stream's life is when it was made anew: the number is a time. A router that begins
-/// another life adds one.
+/// By how much the epoch id grows when the stream is created again: there it is a time. A router that begins an epoch
+/// adds one.
 const MADE_ANEW: u64 = 1_000;
 
 /// What the servers keep of the stream.
@@ -33,7 +33,7 @@ pub(super) struct Stream {
     leader: usize,
     /// The messages of it that cannot be read any more.
     damaged: BTreeSet<Seq>,
-    /// The stream has lost messages in this life: what stands behind this may be another message than was read.
+    /// If the stream has lost its end in this epoch: the last sequence that still means the message that was read.
     pub(super) agreed: Option<Seq>,
     /// How often servers have started. Consumers live in their memory.
     pub(super) starts: u64,
@@ -75,7 +75,7 @@ impl SimCluster {
         let what = if is_unreadable {
             ": no event"
         } else if is_heartbeat {
-            ": a tick"
+            ": a partition heartbeat"
         } else {
             ""
         };
@@ -100,7 +100,7 @@ impl SimCluster {
     }
 
     /// A router finds out what is missing in `(after, through]`.
-    pub(super) fn missing(&mut self, number: usize, after: Seq, through: Seq) -> Vec<MissingRange> {
+    pub(super) fn walked(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
         // A look at the stream shows its epoch before the router has begun that epoch itself.
         let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
         if std::mem::replace(&mut router.whole_of, epoch) != epoch {
@@ -112,7 +112,8 @@ impl SimCluster {
             walk.end(to);
             self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
         }
-        self.routers[number].whole.missing(after, through).collect()
+        let missing = self.routers[number].whole.missing(after, through).collect();
+        Walked { through, missing, removed: Seq(self.first.0 - 1) }
     }
 
     /// The last message that was stored before a time and can be read; all that is later may have been stored since.
@@ -178,6 +179,10 @@ impl SimCluster {
         self.first = self.stream.copies[self.stream.leader];
         let discarded = self.discarded.entry(self.epoch.epoch_id).or_default();
         *discarded = Seq(self.first.0 - 1).max(*discarded);
+        // What came in place of lost messages and is removed before anybody sees that it is not those need not be given.
+        if let Some(agreed) = self.stream.agreed {
+            self.lose(agreed, Seq(self.first.0 - 1));
+        }
     }
 
     /// A message cannot be read any more, which shows when NATS has come back.
@@ -239,7 +244,7 @@ impl SimCluster {
     /// like then.
     pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
         if self.epoch.epoch_id <= known {
-            trace::line(|| format!("another life begins behind {before}"));
+            trace::line(|| format!("a new epoch begins after {before}"));
             self.end_epoch(Some(before));
             // It may have lost more since it was looked at.
             self.stream.agreed = self.stream.agreed.filter(|agreed| *agreed < before);
@@ -248,7 +253,7 @@ impl SimCluster {
         self.state().facts
     }
 
-    /// What stands behind `agreed` need not be given in the life that ends: other messages stood there.
+    /// Messages after `agreed` need not be delivered in the epoch that ends: their sequences had other messages.
     fn end_epoch(&mut self, agreed: Option<Seq>) {
         if let Some(agreed) = agreed {
             self.lose_behind(agreed);
@@ -256,12 +261,17 @@ impl SimCluster {
     }
 
     fn lose_behind(&mut self, last: Seq) {
-        let epoch = self.epoch.epoch_id;
-        let history = self.history.entry(epoch).or_default();
-        self.lost.entry(epoch).or_default().extend(history.extract_if(.., |stored| stored.seq > last));
+        self.lose(last, Seq(u64::MAX));
     }
 
-    /// The stream lives this life from now on, with all that it has.
+    fn lose(&mut self, after: Seq, through: Seq) {
+        let epoch = self.epoch.epoch_id;
+        let history = self.history.entry(epoch).or_default();
+        let is_within = |stored: &mut StoredEvent| stored.seq > after && stored.seq <= through;
+        self.lost.entry(epoch).or_default().extend(history.extract_if(.., is_within));
+    }
+
+    /// Enters an epoch: its history begins with what the stream has now.
     fn live(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.epochs.insert(epoch.epoch_id, epoch);
@@ -292,5 +302,5 @@ impl Leader for SimCluster {
     }
 }
 
-/// What stood in a life of the stream and was lost, or replaced what was.
+/// Per epoch, the messages that were lost, and those that took their sequences.
 pub(super) type Lost = BTreeMap<EpochId, Vec<StoredEvent>>;

@@ -51,10 +51,10 @@ pub(super) fn read(path: &Path) -> Plan {
 /// A message between nodes, in few words.
 pub(super) fn message(message: &SimMessage) -> String {
     match message {
-        SimMessage::Batch(to, bytes) => {
+        SimMessage::Batch(to, bytes, _) => {
             let batch: Batch<Bytes> = wire::decode(bytes).expect("what routers send can be read");
             let sections: Vec<String> = batch.sections.iter().map(section).collect();
-            format!("{} -> {to}: life {}, {}", batch.router, batch.epoch_id, sections.join(", "))
+            format!("{} -> {to}: epoch {}, {}", batch.router, batch.epoch_id, sections.join(", "))
         }
         SimMessage::Answer(to, ask, bytes) => {
             let answer: ReplayAnswer<Bytes> = wire::decode(bytes).expect("what routers answer can be read");
@@ -62,7 +62,7 @@ pub(super) fn message(message: &SimMessage) -> String {
                 ReplayPart::Events(part) => section(part),
                 part => format!("{part:?}"),
             };
-            format!("{} -> {to}: answer {ask} of life {}, {part}", answer.router, answer.epoch_id)
+            format!("{} -> {to}: answer {ask} of epoch {}, {part}", answer.router, answer.epoch_id)
         }
         SimMessage::Delta(to, delta) => format!("{} -> router {to}: interest {}", delta.gateway, delta.revision),
         SimMessage::Beat(to, beat) => format!("{} -> router {to}: beat at {}", beat.gateway, beat.revision),

@@ -41,11 +41,11 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    /// Nothing is owned and no interest is known. `retention` is in milliseconds.
-    pub(crate) fn new(flush: Flush, retention: u64) -> Self {
+    /// Nothing is owned and no interest is known; it is held within `limits`. `retention` is in milliseconds.
+    pub(crate) fn new(flush: Flush, retention: u64, limits: TableLimits) -> Self {
         Self {
             builder: SectionBuilder::default(),
-            table: InterestTable::new(TableLimits::default()),
+            table: InterestTable::new(limits),
             view: Arc::default(),
             flush,
             retention,

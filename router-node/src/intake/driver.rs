@@ -137,7 +137,7 @@ impl Driver {
             IntakeOutput::Walk { after, through } => {
                 let walk = context.walker.missing(after, through, WalkPace::Live, None);
                 let walked = timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late));
-                self.hear().walked(walked.map(|walked| walked.missing).map_err(|error| error.to_string()));
+                self.hear().walked(walked.map_err(|error| error.to_string()));
             }
             other => debug!(?other, "no question"),
         }

@@ -7,9 +7,9 @@ use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
 use crate::stream::{StreamFacts, StreamState};
+use crate::walk::Walked;
 use std::mem::replace;
 use tickwire_core::coverage::builder::Contiguity;
-use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::ids::Seq;
 use tracing::warn;
 
@@ -77,11 +77,16 @@ impl Intake {
         if least <= last {
             return Ok((last, state));
         }
+        self.skip(last, least);
+        Ok((least, state))
+    }
+
+    /// Goes on behind `least`, since nothing up to there can be read any more.
+    fn skip(&mut self, last: Seq, least: Seq) {
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention removed an unread range");
         metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
         self.tell(IntakeEvent::Skip(least));
-        Ok((least, state))
     }
 
     /// Reads from the consumer that was made, unless another server leads the stream and that matters.
@@ -180,13 +185,23 @@ impl Intake {
     }
 
     /// What the stream lacks, in order. Where that cannot be found out, what is live goes on.
-    pub fn walked(&mut self, missing: Result<Vec<MissingRange>, String>) {
+    pub fn walked(&mut self, walked: Result<Walked, String>) {
         let Doing::Walking(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
-        claim.read.missing = missing.unwrap_or_else(|reason| {
-            metrics::UNWALKED_RANGES.increment(1);
-            warn!(source = %self.tenure.source, reason, "whether anything is missing of what was read is not known");
-            Vec::new()
-        });
+        match walked {
+            Ok(Walked { missing, removed, .. }) => {
+                claim.read.missing = missing;
+                // A message that was damaged may have been removed since the stream was looked at.
+                if removed > claim.kept {
+                    self.skip(claim.kept, removed);
+                    claim.kept = removed;
+                    claim.read.events.retain(|event| event.seq > removed);
+                }
+            }
+            Err(reason) => {
+                metrics::UNWALKED_RANGES.increment(1);
+                warn!(source = %self.tenure.source, reason, "whether anything is missing of what was read is not known");
+            }
+        }
         self.hand_on(claim);
     }
 }

@@ -3,6 +3,7 @@ use crate::dead_letters::DeadLetter;
 use crate::decode::Decoded;
 use crate::reader::{MessageHeaders, StreamMessage};
 use crate::stream::{StreamFacts, StreamState};
+use crate::walk::Walked;
 use bytes::Bytes;
 use tickwire_core::event::decode::{Reason as Refused, Undecodable};
 use tickwire_core::ids::Partition;
@@ -24,6 +25,12 @@ fn heartbeats(pending: u64, messages: &[(u64, u64)]) -> impl Iterator<Item = (Co
     let delivery =
         move |(seq, number)| ConsumerDelivery { seq: Seq(seq), number, stored: Timestamp(seq as i64), pending };
     messages.iter().copied().map(move |message| (delivery(message), (|| Ok(Decoded::Heartbeat)) as fn() -> Content))
+}
+
+/// What a walk finds missing, when the stream has removed everything up to `removed`.
+fn walked(missing: &[(u64, u64)], removed: u64) -> Result<Walked, String> {
+    let range = |(after, through): &(u64, u64)| MissingRange { after: Seq(*after), through: Seq(*through) };
+    Ok(Walked { through: Seq(99), missing: missing.iter().map(range).collect(), removed: Seq(removed) })
 }
 
 /// What it wants done, up to what has an answer.
@@ -55,7 +62,7 @@ fn current() -> Intake {
         assert_eq!(wanted(&mut intake), ["Look"]);
         intake.saw(state(1, 1));
         assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), through: Seq({seq}) }}", seq - 1)]);
-        intake.walked(Ok(Vec::new()));
+        intake.walked(walked(&[], 0));
         assert_eq!(wanted(&mut intake), [through(seq), "Read".to_owned()]);
     }
     intake
@@ -81,9 +88,21 @@ fn late_events_are_reported_after_removed_and_missing_ranges() {
     assert_eq!(wanted(&mut intake), ["Look"]);
     intake.saw(state(18, 1));
     assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), through: Seq(30) }"]);
-    intake.walked(Ok(vec![MissingRange { after: Seq(22), through: Seq(24) }]));
+    intake.walked(walked(&[(22, 24)], 17));
     let before = "Tell(Events { through: Seq(22), mark: None, events: [] })".to_owned();
     assert_eq!(wanted(&mut intake), [before, "Tell(Skip(Seq(24)))".to_owned(), through(30), "Read".to_owned()]);
+}
+
+#[test]
+fn message_that_is_damaged_and_then_removed_is_not_claimed() {
+    let mut intake = current();
+    // The consumer has skipped 20, which is damaged, and the stream still begins before that.
+    intake.take(Millis(2_000), None, heartbeats(0, &[(30, 3)]));
+    intake.saw(state(1, 1));
+    assert_eq!(wanted(&mut intake), ["Look", "Walk { after: Seq(12), through: Seq(30) }"]);
+    // When it is walked, 20 is not missing any more but removed.
+    intake.walked(walked(&[], 20));
+    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(20)))".to_owned(), through(30), "Read".to_owned()]);
 }
 
 #[test]

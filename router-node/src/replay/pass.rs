@@ -238,7 +238,7 @@ fn answer_of(
     if facts.epoch_id != request.epoch_id {
         return Err(ReplayRefusal::OtherStream);
     }
-    let parts = answer.finish(facts.removed(), walked.through, &walked.missing);
+    let parts = answer.finish(facts.removed().max(walked.removed), walked.through, &walked.missing);
     if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }
 

@@ -224,7 +224,7 @@ impl Worker {
         }
         let facts = state.facts;
         let Some((from, through)) = pass.claimed(&facts) else {
-            return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new() } });
+            return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new(), removed: Seq(0) } });
         };
         let haste = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
         match self.setup.walker.missing(from, through, haste, Some(state)).await {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tickwire_core::ids::{EpochId, NodeRef, Seq};
+use tickwire_core::interest::table::TableLimits;
 use tickwire_core::protocol::Gap;
 use tickwire_core::protocol::codes::NoticeCode;
 
@@ -54,6 +55,10 @@ impl SimCluster {
         }
         for client in &mut self.clients {
             client.set_room(None);
+        }
+        // Where routers hold little, what a gateway wants could stay too much for ever.
+        if self.interest_limits.gateway_bytes < TableLimits::default().gateway_bytes {
+            self.clients.iter_mut().for_each(SimClient::want_less);
         }
         self.stir_all();
         if newcomers {
@@ -157,7 +162,7 @@ impl SimCluster {
         }
     }
 
-    /// Whether all routers know what the gateways want, as new as they were told that it is.
+    /// Whether every router has the announced revision of every gateway's interest.
     fn is_informed(&self) -> bool {
         self.routers.iter().all(|router| !router.gateways_without_interest().iter().any(|node| self.is_there(node)))
     }

@@ -37,7 +37,7 @@ fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> IntakeReport {
 /// A routing with one gateway that wants every pattern, at revision 1.
 fn routing() -> (Routing, NodeRef) {
     let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-    let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000);
+    let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000, TableLimits::default());
     let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
     log.add(&Arc::new(Filter::default()));
     let delta = log.cut(Millis(0)).unwrap();

@@ -1,0 +1,85 @@
+//! Scenes: actions that together bring about what single ones hardly ever do. What stands around them in a plan disturbs
+//! them.
+
+use proptest::prelude::*;
+
+use super::super::intake::Fault;
+use super::super::made::{ALL_FILTERS, FILTERS};
+use super::{Action, NEWEST};
+
+/// One of them.
+pub(super) fn scene() -> impl Strategy<Value = Vec<Action>> {
+    prop_oneof![
+        slow_past_in_another_epoch(),
+        slow_resume_in_another_epoch(),
+        late_past_retention(),
+        too_much_interest()
+    ]
+}
+
+fn publish(symbol: u8) -> Action {
+    Action::Publish { symbol, confidence: 9 }
+}
+
+/// A client comes to a gateway and wants everything, and so much time passes.
+fn client_of_all(gateway: u8, user: u8, time: u64) -> Vec<Action> {
+    vec![Action::Connect { gateway, user, filter: 0 }, Action::Pass(time)]
+}
+
+/// The stream lives another life, and time enough passes for nodes to find out.
+fn another_epoch() -> impl Strategy<Value = Vec<Action>> {
+    let begins = prop_oneof![
+        (1..4u8).prop_map(|events| Action::LoseTail { events }),
+        prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
+    ];
+    (begins, 500..2_000u64).prop_map(|(begins, time)| vec![begins, Action::Pass(time)])
+}
+
+/// What a client asked for of the past has come and waits for it when another life begins.
+fn slow_past_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
+    ((0..3u8, 0..4u8), 0..4u8, 0..30u8, [150..250u64, 50..150, 300..800], another_epoch()).prop_map(
+        |((gateway, user), symbol, tens, [first, then, last], ends)| {
+            let room = Action::Room { session: NEWEST, tens: Some(tens) };
+            let past = Action::LookBack { session: NEWEST, filter: 0, ago: 7_000, in_seconds: false };
+            let asks = vec![publish(symbol), publish(symbol), Action::Pass(then), room, past, Action::Pass(last)];
+            [client_of_all(gateway, user, first), asks, ends].concat()
+        },
+    )
+}
+
+/// The same of what a client missed that resumes: it has room for a welcome and not for an answer.
+fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
+    ((0..3u8, 0..3u8, 0..4u8), 0..4u8, 12..35u8, [150..250u64, 50..150, 300..800], another_epoch()).prop_map(
+        |((from, to, user), symbol, tens, [first, then, last], ends)| {
+            let restart = Action::RestartGateway { gateway: from };
+            let resume = Action::ResumeSlowly { session: NEWEST, gateway: to, tens };
+            let misses =
+                vec![restart, publish(symbol), publish(symbol), Action::Pass(then), resume, Action::Pass(last)];
+            [client_of_all(from, user, first), misses, ends].concat()
+        },
+    )
+}
+
+/// Consumers are late, and retention removes what they have not delivered.
+fn late_past_retention() -> impl Strategy<Value = Vec<Action>> {
+    ((0..3u8, 0..4u8), 1_600..2_190u64, 1_200..1_500u64, 0..4u8, 0..2u8).prop_map(
+        |((gateway, user), late, time, symbol, keep)| {
+            let late = (0..3).map(|router| Action::Disturb { router, fault: Fault::Late(late) });
+            let rest = [publish(symbol), Action::Pass(time), Action::Discard { keep }, publish(symbol)];
+            client_of_all(gateway, user, 150).into_iter().chain(late).chain(rest).collect()
+        },
+    )
+}
+
+/// More is wanted at a gateway than a request carries, and then more than routers may hold, while events are stored.
+fn too_much_interest() -> impl Strategy<Value = Vec<Action>> {
+    ((0..3u8, 0..4u8), 0..4u8, [50..300u64, 20..150, 20..100]).prop_map(
+        |((gateway, user), symbol, [first, then, last])| {
+            let connect = |filter| Action::Connect { gateway, user, filter };
+            let [much, more] = [FILTERS, ALL_FILTERS - 1].map(connect);
+            let wants = [much, Action::Pass(first), more, Action::Pass(then)];
+            let stored = [publish(symbol), Action::Pass(last), publish(symbol), publish((symbol + 1) % 4)];
+            [client_of_all(gateway, user, 5), wants.to_vec(), stored.to_vec()].concat()
+        },
+    )
+}
