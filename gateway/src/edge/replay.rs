@@ -68,6 +68,12 @@ impl Edge {
         self.coverage.held_bytes()
     }
 
+    /// What it reports to routers of its coverage.
+    #[cfg(test)]
+    pub(crate) fn reached(&self) -> tickwire_core::coverage::reached::GatewayCoverage {
+        self.reached
+    }
+
     /// Sends a request for a replay. Without a connection it is repeated later, and no attempt is used up.
     pub(super) fn ask(&mut self, now: Millis, ask: &Ask, request: Option<Vec<u8>>) {
         let Some(payload) = request.filter(|_| self.connection.is_up) else { return self.unsent(now, ask.number) };

@@ -344,6 +344,7 @@ impl SimCluster {
     }
 
     fn beat(&mut self) {
+        self.note_whether_loss_shows();
         if (self.now.0 / BEAT).is_multiple_of(TICK / BEAT) {
             self.tick();
             self.stir_routers();

@@ -27,6 +27,11 @@ pub(super) struct Kv {
 }
 
 impl Kv {
+    /// What stands in the leases.
+    pub(super) fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
+        self.entries.values().map(|(_, record)| &record.state)
+    }
+
     pub(super) fn apply(&mut self, asked: KvRequest) -> KvAnswer {
         match asked {
             KvRequest::Read(source) => {

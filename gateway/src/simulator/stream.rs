@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tickwire_core::coverage::completeness::{Completeness, Walk};
+use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
 use tickwire_node::stored::MessageSelector;
-use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamState, Walked};
+use tickwire_router_node::decisions::{Checkpoint, Leader, Mark, StreamError, StreamFacts, StreamState, Walked};
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
@@ -18,6 +19,10 @@ use super::trace;
 
 /// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
 const KEPT: i64 = 1_200;
+
+/// For how many beats in a row something must show that the stream has lost its end, so that a router notices: a gateway
+/// says it once a beat, and a router looks at the stream after that.
+const SHOWN: u32 = 4;
 
 /// By how much the epoch id grows when the stream is created again: there it is a time. A router that begins an epoch
 /// adds one.
@@ -35,6 +40,8 @@ pub(super) struct Stream {
     damaged: BTreeSet<Seq>,
     /// If the stream has lost its end in this epoch: the last sequence that still means the message that was read.
     pub(super) agreed: Option<Seq>,
+    /// For how many beats in a row something has shown that the end was lost, and the most of them.
+    shown: (u32, u32),
     /// How often servers have started. Consumers live in their memory.
     pub(super) starts: u64,
 }
@@ -47,6 +54,7 @@ impl Stream {
             leader: 0,
             damaged: BTreeSet::new(),
             agreed: None,
+            shown: (0, 0),
             starts: 0,
         }
     }
@@ -192,6 +200,10 @@ impl SimCluster {
             self.damaged.entry(self.epoch.epoch_id).or_default().insert(seq);
             self.stream.damaged.insert(seq);
             self.stream.log.retain(|stored| stored.seq != seq);
+            // As with removed messages, only it showed that it is not the lost one.
+            if self.stream.agreed.is_some_and(|agreed| seq > agreed) {
+                self.lose(Seq(seq.0 - 1), seq);
+            }
             self.restart_servers();
         }
     }
@@ -229,6 +241,7 @@ impl SimCluster {
         self.stream.copies.iter_mut().for_each(|first| *first = Seq(last.0 + 1).min(*first));
         if last < std::mem::replace(&mut self.last, last) {
             self.stream.agreed = Some(self.stream.agreed.map_or(last, |agreed| agreed.min(last)));
+            self.stream.shown = (0, 0);
         }
         self.lose_behind(last);
         self.begin_at_leader();
@@ -238,6 +251,36 @@ impl SimCluster {
             // The connection stands, but consumers are gone.
             self.stream.starts += 1;
         }
+    }
+
+    /// Notes whether anything shows that the stream has lost its end: a checkpoint in a lease, or the coverage of a gateway,
+    /// that is beyond the end or has a lost message as its mark. A router that dies before its next checkpoint leaves
+    /// nothing but the coverage of gateways, and if the stream grows beyond that at once, nothing at all.
+    pub(super) fn note_whether_loss_shows(&mut self) {
+        let Some(agreed) = self.stream.agreed else { return };
+        let lost = self.lost.get(&self.epoch.epoch_id).into_iter().flatten();
+        let lost: BTreeSet<(Seq, i64)> = lost.map(|stored| (stored.seq, stored.event.stored.0)).collect();
+        let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
+            let is_beyond = through > self.last || mark.is_some_and(|mark| lost.contains(&mark));
+            epoch_id == self.epoch.epoch_id && through > agreed && is_beyond
+        };
+        let in_lease = self.kv.checkpoints().any(|Checkpoint { checkpoint, epoch_id, mark }| {
+            shows(*epoch_id, *checkpoint, mark.map(|mark| (mark.seq, mark.stored)))
+        });
+        let at_gateway = self.gateways.iter().filter(|gateway| !gateway.is_down).any(|gateway| {
+            let GatewayCoverage { epoch_id, through, last } = gateway.edge.reached();
+            shows(epoch_id, through, last.map(|(seq, stored)| (seq, stored.0)))
+        });
+        let (row, most) = self.stream.shown;
+        let row = if in_lease || at_gateway { row + 1 } else { 0 };
+        self.stream.shown = (row, most.max(row));
+    }
+
+    /// Whether clients may lack a message since it came in place of a lost one, and no node could notice.
+    pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
+        let is_unnoticed = |agreed: Seq| self.stream.shown.1 < SHOWN && epoch_id == self.epoch.epoch_id && seq > agreed;
+        let is_replaced = || self.lost.get(&epoch_id).is_some_and(|lost| lost.iter().any(|stored| stored.seq >= seq));
+        self.stream.agreed.is_some_and(is_unnoticed) && is_replaced()
     }
 
     /// A router begins another life behind `before`, unless one later than it knows has begun. It returns what the stream is

@@ -118,6 +118,7 @@ impl SimClient {
                 let taken = self.taken.get(&from.epoch_id).into_iter().flat_map(|taken| &taken.events);
                 self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
                 self.order.clear();
+                self.connection.as_mut().expect("it is connected").is_new = false;
                 let (filter, epoch_id, start) = (*filter, from.epoch_id, from.seqs.clone());
                 self.promises.push(Promise { filter, epoch_id, end: start.clone(), start });
                 (self.is_promised, self.is_catching_up) = (true, true);

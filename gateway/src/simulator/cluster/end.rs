@@ -178,6 +178,7 @@ impl SimCluster {
                 (&self.history, &self.epochs, &self.lost),
                 |client, code| self.may_lose(client, code),
                 |epoch, gap| self.is_beyond_repair(epoch, gap),
+                |epoch, seq| self.may_lack(epoch, seq),
             );
             assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
         }
