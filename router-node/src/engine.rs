@@ -181,8 +181,8 @@ impl Engine {
         self.ask(needed);
     }
 
-    /// The furthest coverage that a gateway has reported since the last call.
-    pub fn take_gateway_coverage(&mut self) -> Option<Checkpoint> {
+    /// The coverage that each gateway has reported, if any has moved since the last call.
+    pub fn take_gateway_coverage(&mut self) -> Option<Vec<Checkpoint>> {
         self.routing.take_gateway_coverage()
     }
 

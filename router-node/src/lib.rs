@@ -137,7 +137,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
-    let (coverage_sender, gateway_coverage) = watch::channel(None);
+    let (coverage_sender, gateway_coverage) = watch::channel(Vec::new());
     let (released_sender, released) = mpsc::channel(ORDERS);
     let (owned_sender, owned) = watch::channel(Arc::default());
 

@@ -92,8 +92,8 @@ pub struct Ownership {
     checks_all: bool,
     /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
-    /// How far the coverage of a gateway has come.
-    gateway_coverage: Option<Checkpoint>,
+    /// How far the coverage of each gateway has come.
+    gateway_coverage: Vec<Checkpoint>,
     /// What the log says of each tenure.
     tenures: BTreeMap<Tenure, Record>,
     /// The pending releases, and the deadline of each.
@@ -123,7 +123,7 @@ impl Ownership {
             checks_again: false,
             checks_all: false,
             missing: Vec::new(),
-            gateway_coverage: None,
+            gateway_coverage: Vec::new(),
             tenures: BTreeMap::new(),
             releases: Vec::new(),
         }
@@ -146,9 +146,9 @@ impl Ownership {
         self.check_soon(now);
     }
 
-    /// The coverage of a gateway has come this far.
-    pub fn note_gateway_coverage(&mut self, reached: Checkpoint) {
-        self.gateway_coverage = Some(reached);
+    /// The coverage of each gateway has come this far.
+    pub fn note_gateway_coverage(&mut self, reached: Vec<Checkpoint>) {
+        self.gateway_coverage = reached;
     }
 
     /// Decides, from the newest view, the engine's report, and its checkpoints.
@@ -256,9 +256,7 @@ impl Ownership {
     /// is enough: a server that loses messages was restarted.
     fn note_read(&mut self) {
         let epoch_id = self.epoch.epoch_id;
-        if let Some(gateway_coverage) = self.gateway_coverage {
-            self.continuity.note(gateway_coverage);
-        }
+        self.gateway_coverage.iter().for_each(|reached| self.continuity.note(*reached));
         let read = self.placement.held().map(|(_, SourceProgress { checkpoint, mark })| Checkpoint {
             checkpoint,
             epoch_id,

@@ -153,8 +153,8 @@ impl SimRouter {
             }
             other => panic!("{other:?} is nothing for a router"),
         }
-        if let Some(witnessed) = self.engine.take_gateway_coverage() {
-            self.ownership.note_gateway_coverage(witnessed);
+        if let Some(coverage) = self.engine.take_gateway_coverage() {
+            self.ownership.note_gateway_coverage(coverage);
         }
         self.engine.settle(now);
     }

@@ -54,7 +54,7 @@ pub(crate) struct EngineSetup {
     pub(crate) checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Sender<Arc<EngineReport>>,
     /// How far the coverage of gateways has come.
-    pub(crate) gateway_coverage: watch::Sender<Option<Checkpoint>>,
+    pub(crate) gateway_coverage: watch::Sender<Vec<Checkpoint>>,
     /// To the ownership: released tenures.
     pub(crate) released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
 }
@@ -121,7 +121,7 @@ impl EngineDriver {
                         messages += 1;
                         self.engine.hear(self.now(), message);
                         if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
-                            self.setup.gateway_coverage.send_replace(Some(gateway_coverage));
+                            self.setup.gateway_coverage.send_replace(gateway_coverage);
                         }
                     }
                     None => return debug!("connection to NATS closed"),

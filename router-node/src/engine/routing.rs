@@ -14,6 +14,7 @@ use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
 use crate::source::{Source, Tenure};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;
 use tickwire_core::coverage::section::Section;
@@ -34,8 +35,9 @@ pub(crate) struct Routing {
     retention: u64,
     sources: Sources,
     matches: u64,
-    /// The furthest coverage that a gateway has reported, until it is taken.
-    gateway_coverage: Option<Checkpoint>,
+    /// The coverage that each gateway of the view has reported, and whether any has moved since it was last taken.
+    gateway_coverage: BTreeMap<NodeRef, Checkpoint>,
+    has_new_coverage: bool,
     /// Whether the report may have changed.
     is_news: bool,
 }
@@ -51,7 +53,8 @@ impl Routing {
             retention,
             sources: Sources::default(),
             matches: 0,
-            gateway_coverage: None,
+            gateway_coverage: BTreeMap::new(),
+            has_new_coverage: false,
             is_news: true,
         }
     }
@@ -90,6 +93,7 @@ impl Routing {
     /// Takes another view of the members.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
         self.table.set_view(Arc::clone(&view));
+        self.gateway_coverage.retain(|gateway, _| self.table.is_member(gateway));
         self.view = view;
         self.is_news = true;
     }
@@ -106,7 +110,7 @@ impl Routing {
                 let gateway = beat.gateway.clone();
                 // Only members are trusted, because this report could begin a new epoch of the stream.
                 if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
-                    self.note_gateway_coverage(Checkpoint::of(reached));
+                    self.note_gateway_coverage(&gateway, Checkpoint::of(reached));
                 }
                 self.revise(gateway, |table| table.beat(now, &beat))
             }
@@ -114,16 +118,19 @@ impl Routing {
         }
     }
 
-    fn note_gateway_coverage(&mut self, reached: Checkpoint) {
+    fn note_gateway_coverage(&mut self, gateway: &NodeRef, reached: Checkpoint) {
         let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
-        if reached.is_possible() && self.gateway_coverage.as_ref().map(order) < Some(order(&reached)) {
-            self.gateway_coverage = Some(reached);
+        if reached.is_possible() && self.gateway_coverage.get(gateway).map(order) < Some(order(&reached)) {
+            self.gateway_coverage.insert(gateway.clone(), reached);
+            self.has_new_coverage = true;
         }
     }
 
-    /// The furthest coverage that a gateway has reported since the last call.
-    pub(crate) fn take_gateway_coverage(&mut self) -> Option<Checkpoint> {
-        self.gateway_coverage.take()
+    /// The coverage that each gateway has reported, if any has moved since the last call. Each counts: one that has moved
+    /// less may be the only one that was given a message that the stream has lost since.
+    pub(crate) fn take_gateway_coverage(&mut self) -> Option<Vec<Checkpoint>> {
+        let has_moved = std::mem::take(&mut self.has_new_coverage);
+        has_moved.then(|| self.gateway_coverage.values().copied().collect())
     }
 
     /// Takes the whole interest of a gateway. Returns the gateway if another snapshot is needed.

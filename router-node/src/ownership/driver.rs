@@ -48,7 +48,7 @@ pub(crate) struct OwnershipSetup {
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
-    pub(crate) gateway_coverage: watch::Receiver<Option<Checkpoint>>,
+    pub(crate) gateway_coverage: watch::Receiver<Vec<Checkpoint>>,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
     pub(crate) standing: RouterStatus,
@@ -122,8 +122,8 @@ impl OwnershipDriver {
         if self.orders.len() >= ORDERS {
             return;
         }
-        if let Some(gateway_coverage) = *self.setup.gateway_coverage.borrow_and_update() {
-            self.ownership.note_gateway_coverage(gateway_coverage);
+        if self.setup.gateway_coverage.has_changed().unwrap_or(false) {
+            self.ownership.note_gateway_coverage(self.setup.gateway_coverage.borrow_and_update().clone());
         }
         let view = self.setup.view.borrow_and_update().clone();
         let (report, checkpoints) = (self.setup.report.borrow().clone(), self.setup.checkpoints.borrow().clone());
