@@ -254,14 +254,16 @@ impl SimCluster {
     }
 
     /// Notes whether anything shows that the stream has lost its end: a checkpoint in a lease, or the coverage of a gateway,
-    /// that is beyond the end or has a lost message as its mark. A router that dies before its next checkpoint leaves
+    /// that is beyond the end or has a lost message as its mark, where another one can be read now. A router that dies before its next checkpoint leaves
     /// nothing but the coverage of gateways, and if the stream grows beyond that at once, nothing at all.
     pub(super) fn note_whether_loss_shows(&mut self) {
         let Some(agreed) = self.stream.agreed else { return };
         let lost = self.lost.get(&self.epoch.epoch_id).into_iter().flatten();
         let lost: BTreeSet<(Seq, i64)> = lost.map(|stored| (stored.seq, stored.event.stored.0)).collect();
         let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
-            let is_beyond = through > self.last || mark.is_some_and(|mark| lost.contains(&mark));
+            let is_replaced =
+                |(seq, stored)| lost.contains(&(seq, stored)) && self.stream.log.iter().any(|now| now.seq == seq);
+            let is_beyond = through > self.last || mark.is_some_and(is_replaced);
             epoch_id == self.epoch.epoch_id && through > agreed && is_beyond
         };
         let in_lease = self.kv.checkpoints().any(|Checkpoint { checkpoint, epoch_id, mark }| {

@@ -172,9 +172,11 @@ impl SimClient {
     fn move_on(&mut self, position: &str, world: &ClientWorld, goes_on: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
-        if let Some(past) = self.past.as_mut().filter(|past| past.epoch_id != position.epoch_id) {
-            // Of that only what the new life keeps can come.
-            let kept = world.epochs[&position.epoch_id].common_through(past.epoch_id).unwrap_or_default();
+        let former = self.position.as_ref().map(|position| position.epoch_id);
+        let former = former.filter(|former| *former != position.epoch_id);
+        if let (Some(past), Some(former)) = (&mut self.past, former) {
+            // Of that only what the new epoch keeps can come.
+            let kept = world.epochs[&position.epoch_id].common_through(former).unwrap_or_default();
             past.most.iter_mut().for_each(|most| *most = kept.min(*most));
         }
         let promise = self.promises.last().filter(|_| self.is_promised);
