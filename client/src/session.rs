@@ -230,36 +230,37 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                     self.leave = Some(Instant::now() + pause);
                     self.deliver(Message::Goaway(goaway)).await;
                 }
-                answer => {
-                    if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
-                        self.progress.set_position(&list.position);
-                    }
-                    let Answered { for_user, resumed } =
-                        self.requests.answered(answer).map_err(|refused| SessionEnd {
-                            verdict: Reconnect::After,
-                            ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
-                        })?;
-                    for message in for_user {
-                        self.deliver(message).await;
-                    }
-                    let Resubscription { frames, for_user } = match resumed {
-                        None => continue,
-                        Some(true) => {
-                            Resubscription { frames: self.requests.repeat_open(self.wire.0), for_user: Vec::new() }
-                        }
-                        Some(false) => {
-                            self.progress.forget();
-                            self.requests.resubscribe(self.wire)
-                        }
-                    };
-                    for message in for_user {
-                        self.deliver(message).await;
-                    }
-                    self.write(frames).await?;
-                }
+                answer => self.take_answer(answer).await?,
             }
         }
         Ok(())
+    }
+
+    /// Takes an answer. After the answer to a resume, open requests are repeated, and if it was refused, subscriptions
+    /// as well.
+    async fn take_answer(&mut self, answer: ServerMessage) -> Result<(), SessionEnd> {
+        if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
+            self.progress.set_position(&list.position);
+        }
+        let Answered { for_user, resumed } = self.requests.answered(answer).map_err(|refused| SessionEnd {
+            verdict: Reconnect::After,
+            ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
+        })?;
+        for message in for_user {
+            self.deliver(message).await;
+        }
+        let Resubscription { frames, for_user } = match resumed {
+            None => return Ok(()),
+            Some(true) => Resubscription { frames: self.requests.repeat_open(self.wire.0), for_user: Vec::new() },
+            Some(false) => {
+                self.progress.forget();
+                self.requests.resubscribe(self.wire)
+            }
+        };
+        for message in for_user {
+            self.deliver(message).await;
+        }
+        self.write(frames).await
     }
 
     /// Delivers a message to the user, and waits for room. If the user has dropped [`Messages`](crate::Messages), the

@@ -51,7 +51,9 @@ pub use interest::{InterestSubscription, request_snapshot};
 
 use crate::decode::Decoder;
 use crate::engine::Engine;
+use crate::engine::driver::ChannelsToEngine;
 use crate::intake::driver::Context;
+use crate::interest::InterestInquiry;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
@@ -76,9 +78,6 @@ const CHUNKS: usize = 32;
 
 /// How many questions about interest may wait for the engine.
 const INQUIRIES: usize = 16;
-
-/// How many orders may wait for the engine.
-const ORDERS: usize = 64;
 
 /// Why a router ended, other than by being told to.
 #[derive(Debug, Error)]
@@ -116,31 +115,12 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let feed = InterestSubscription::subscribe(&node.nats)?;
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken() });
-    let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
-    let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
-    let walker = Walker::new(past.clone(), config.stream.name.clone());
-    let replays = ReplayService::subscribe(replay::ReplaySetup {
-        nats: past,
-        me: node.me.clone(),
-        config: config.router.clone(),
-        partitions,
-        decoder: Arc::clone(&decoder),
-        walker: Arc::clone(&walker),
-        inquiries: inquiries_sender,
-        view: node.membership.view(),
-    });
-    let replays = replays.await?;
+    let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
-    let (clock, epoch) = (Clock::start(), node.provisioned.epoch);
+    let clock = Clock::start();
     let (heard_sender, heard) = mpsc::channel(CHUNKS);
-    let (orders_sender, orders) = mpsc::channel(ORDERS);
-    let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
-    let (report_sender, report) = watch::channel(Arc::default());
-    let (coverage_sender, gateway_coverage) = watch::channel(Vec::new());
-    let (released_sender, released) = mpsc::channel(ORDERS);
-    let (owned_sender, owned) = watch::channel(Arc::default());
-
+    let (to_ownership, to_engine) = engine::driver::ownership_channels();
     let intakes = Context {
         nats: node.nats.clone(),
         me: node.me.clone(),
@@ -150,7 +130,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         silence: intake::driver::silence(config.membership.tick_interval),
         engine: heard_sender,
     };
-    let engine = Engine::new(&config.router, TableLimits::default(), epoch);
+    let engine = Engine::new(&config.router, TableLimits::default(), node.provisioned.epoch);
     let engine = engine::driver::EngineDriver::new(
         engine,
         engine::driver::EngineSetup {
@@ -161,18 +141,58 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             shutdown: shutdown.clone(),
             intakes: Arc::new(intakes),
             heard,
-            orders,
             feed,
             inquiries,
             view: node.membership.view(),
-            checkpoints: checkpoints_sender,
-            report: report_sender,
-            gateway_coverage: coverage_sender,
-            released: released_sender,
+            ownership: to_ownership,
         },
     );
+    let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
+    shutdown.spawn_infallible("storage watch", storage);
+    shutdown.spawn_infallible("engine", engine.run());
+    start_ownership(config, shutdown, &node, partitions, leases, clock, to_engine);
+    shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
+    node.write_ports(&[])?;
+    Ok(node)
+}
+
+/// Takes requests for replays from now on. The walker shares the connection of the replays; the inquiries of replays
+/// are for the engine.
+async fn subscribe_replays(
+    config: &Config,
+    node: &Node,
+    partitions: u16,
+    decoder: &Arc<Decoder>,
+) -> Result<(ReplayService, Arc<Walker>, mpsc::Receiver<InterestInquiry>), StartError> {
+    let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
+    let walker = Walker::new(past.clone(), config.stream.name.clone());
+    let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
+    let replays = ReplayService::subscribe(replay::ReplaySetup {
+        nats: past,
+        me: node.me.clone(),
+        config: config.router.clone(),
+        partitions,
+        decoder: Arc::clone(decoder),
+        walker: Arc::clone(&walker),
+        inquiries: inquiries_sender,
+        view: node.membership.view(),
+    });
+    Ok((replays.await?, walker, inquiries))
+}
+
+/// Starts the ownership, and the heartbeats of the partitions that it owns.
+fn start_ownership(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    partitions: u16,
+    leases: Leases,
+    clock: Clock,
+    engine: ChannelsToEngine,
+) {
+    let (owned_sender, owned) = watch::channel(Arc::default());
     let pace = PlacementTiming::new(config.membership.lease_ttl, config.router.checkpoint_interval);
-    let ownership = Ownership::new(node.me.clone(), partitions, pace, epoch);
+    let ownership = Ownership::new(node.me.clone(), partitions, pace, node.provisioned.epoch);
     let ownership = ownership::driver::OwnershipDriver::new(
         ownership,
         ownership::driver::OwnershipSetup {
@@ -181,22 +201,12 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             stream: config.stream.name.clone(),
             clock,
             view: node.membership.view(),
-            checkpoints,
-            report,
-            gateway_coverage,
-            orders: orders_sender,
-            released,
+            engine,
             standing: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
         },
     );
     let heartbeats =
         crate::heartbeats::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
-    let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
-    shutdown.spawn_infallible("storage watch", storage);
-    shutdown.spawn_infallible("engine", engine.run());
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
     shutdown.spawn_infallible("heartbeats", heartbeats);
-    shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
-    node.write_ports(&[])?;
-    Ok(node)
 }

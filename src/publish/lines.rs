@@ -49,15 +49,7 @@ impl PublishArgs {
         let run = format!("{:016x}", rand::random::<u64>());
         let mut publisher = self.publisher(nats);
         let mut redraw = interval(REDRAW_INTERVAL);
-        let mut tally = LineTally {
-            progress: &progress,
-            stored: Meter::new(),
-            duplicates: 0,
-            failed: 0,
-            first_failed: None,
-            tried: 0,
-            given_up: None,
-        };
+        let mut tally = LineTally::new(&progress);
         let (mut number, mut bytes) = (0_u64, 0_u64);
         while tally.given_up.is_none() {
             let line = tokio::select! {
@@ -154,7 +146,11 @@ fn read(path: &Path) -> io::Result<(mpsc::Receiver<InputLine>, Progress)> {
     Ok((lines, progress))
 }
 
-impl LineTally<'_> {
+impl<'a> LineTally<'a> {
+    fn new(progress: &'a Progress) -> Self {
+        Self { progress, stored: Meter::new(), duplicates: 0, failed: 0, first_failed: None, tried: 0, given_up: None }
+    }
+
     fn count(&mut self, (number, done): PublishDone<u64>) {
         match done {
             Ok(stored) if stored.duplicate => {

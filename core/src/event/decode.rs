@@ -82,27 +82,7 @@ pub struct RawMessage<'a> {
 /// # Errors
 /// [`Undecodable`] with the reason under which the message is a dead letter.
 pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable> {
-    let kind = Kind::from(raw.kind_token);
-    let Some(kind_audience) = kinds.audience(&kind) else {
-        let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
-        let hint = hint(raw.kind_token, known.iter().copied());
-        let detail = format!("this cluster takes no events of kind {}; {hint}", quoted(raw.kind_token));
-        return Err(Undecodable::new(Reason::UnknownKind, detail));
-    };
-    // The stream derives the partition from the token as written: two spellings would be two partitions.
-    if kind.as_str() != raw.kind_token {
-        let (token, kind) = (quoted(raw.kind_token), kind.as_str());
-        let detail = format!("kinds are written in lower case: publish to events.{kind}.<key>, not {token}");
-        return Err(Undecodable::new(Reason::UnknownKind, detail));
-    }
-    let key = key::decode(raw.key_token).map_err(|e| Undecodable::new(Reason::BadKey, e.to_string()))?;
-    let audience = match kind_audience {
-        KindAudience::Public => Audience::Public,
-        KindAudience::User => Audience::User(
-            UserId::new(&key).map_err(|e| Undecodable::new(Reason::BadKey, format!("the key names a user: {e}")))?,
-        ),
-    };
-
+    let (kind, key, audience) = read_subject(raw, kinds)?;
     let mut own = Fields::new("", read_payload(raw)?);
     let mut nested = if kind == Kind::Alert { alert::pattern_event(&own) } else { Fields::default() };
     let symbol = if kind == Kind::Pattern {
@@ -110,44 +90,21 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
     } else {
         optional_symbol(&mut own, &mut nested)?
     };
-    let pattern = match own.take(&["pattern", "pattern_type"]).or_else(|| nested.take(&["pattern", "pattern_type"])) {
-        Some(found) => {
-            let reason = if kind == Kind::Pattern { Reason::MissingPattern } else { Reason::BadPattern };
-            Some(Pattern::new(found.text(reason)?).map_err(|e| found.refuse(reason, e))?)
-        }
-        None if kind == Kind::Pattern => {
-            return Err(Undecodable::new(
-                Reason::MissingPattern,
-                "pattern: an event of kind \"pattern\" must name one",
-            ));
-        }
-        None => None,
-    };
+    let pattern = take_pattern(&mut own, &mut nested, &kind)?;
     let tier = match own.take(&["tier"]).or_else(|| nested.take(&["tier"])) {
         Some(found) => Some(found.parse::<Tier>(Reason::BadTier)?),
         None => (kind == Kind::Pattern).then_some(Tier::Daily),
     };
-    let mut confidence = match own.take(&["confidence"]).or_else(|| nested.take(&["confidence"])) {
-        Some(found) => Some(found.confidence()?),
-        None => None,
-    };
+    let confidence = own.take(&["confidence"]).or_else(|| nested.take(&["confidence"]));
+    let mut confidence = confidence.map(|found| found.confidence()).transpose()?;
     let moment = match own.take(&["timestamp", "ts"]) {
         Some(found) => time::read(&found.value).map_err(|problem| found.refuse(Reason::BadTimestamp, problem))?,
         None => Moment { ts: raw.stored, is_day: false },
     };
-    let priority = match own.take(&["priority"]) {
-        Some(found) => Some(found.parse::<Priority>(Reason::BadPriority)?),
-        None => None,
-    };
+    let priority = own.take(&["priority"]).map(|found| found.parse(Reason::BadPriority)).transpose()?;
     let id = take_id(&mut own, raw);
-    let mut tags = match own.take(&["tags"]) {
-        Some(found) => found.tags()?,
-        None => Vec::new(),
-    };
-    let rooms = match own.take(&["rooms"]) {
-        Some(found) => found.rooms()?,
-        None => Vec::new(),
-    };
+    let mut tags = own.take(&["tags"]).map_or(Ok(Vec::new()), |found| found.tags())?;
+    let rooms = own.take(&["rooms"]).map_or(Ok(Vec::new()), |found| found.rooms())?;
 
     let mut regime = None;
     match kind {
@@ -180,6 +137,31 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
     };
     check_size(&event, raw.payload.len())?;
     Ok(event)
+}
+
+/// The kind, the key and the audience, which follow from the subject.
+fn read_subject(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<(Kind, CompactString, Audience), Undecodable> {
+    let kind = Kind::from(raw.kind_token);
+    let Some(kind_audience) = kinds.audience(&kind) else {
+        let known: Vec<_> = kinds.iter().map(Kind::as_str).collect();
+        let hint = hint(raw.kind_token, known.iter().copied());
+        let detail = format!("this cluster takes no events of kind {}; {hint}", quoted(raw.kind_token));
+        return Err(Undecodable::new(Reason::UnknownKind, detail));
+    };
+    // The stream derives the partition from the token as written: two spellings would be two partitions.
+    if kind.as_str() != raw.kind_token {
+        let (token, kind) = (quoted(raw.kind_token), kind.as_str());
+        let detail = format!("kinds are written in lower case: publish to events.{kind}.<key>, not {token}");
+        return Err(Undecodable::new(Reason::UnknownKind, detail));
+    }
+    let key = key::decode(raw.key_token).map_err(|e| Undecodable::new(Reason::BadKey, e.to_string()))?;
+    let audience = match kind_audience {
+        KindAudience::Public => Audience::Public,
+        KindAudience::User => Audience::User(
+            UserId::new(&key).map_err(|e| Undecodable::new(Reason::BadKey, format!("the key names a user: {e}")))?,
+        ),
+    };
+    Ok((kind, key, audience))
 }
 
 /// Refuses an event that is too large to be sent between nodes: it would stop its partition.
@@ -231,6 +213,20 @@ fn optional_symbol(own: &mut Fields, nested: &mut Fields) -> Result<Option<Symbo
     };
     let text = found.text(Reason::BadSymbol)?;
     Symbol::new(text).map(Some).map_err(|e| found.refuse(Reason::BadSymbol, e))
+}
+
+fn take_pattern(own: &mut Fields, nested: &mut Fields, kind: &Kind) -> Result<Option<Pattern>, Undecodable> {
+    let is_required = *kind == Kind::Pattern;
+    match own.take(&["pattern", "pattern_type"]).or_else(|| nested.take(&["pattern", "pattern_type"])) {
+        Some(found) => {
+            let reason = if is_required { Reason::MissingPattern } else { Reason::BadPattern };
+            Pattern::new(found.text(reason)?).map(Some).map_err(|e| found.refuse(reason, e))
+        }
+        None if is_required => {
+            Err(Undecodable::new(Reason::MissingPattern, "pattern: an event of kind \"pattern\" must name one"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// A bad id never makes an event a dead letter: it stays in `data`, and the next source of an id is used.

@@ -15,7 +15,7 @@ use crate::outbox::{Frame, QueuedEvent, ShedResult};
 use crate::shard::backfill::backfill_limits;
 use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
 use crate::socket::{HEADER, Ready, Socket, SocketEnd};
-use crate::stats::count_outcome;
+use crate::stats::{Stats, count_outcome};
 
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
@@ -56,18 +56,7 @@ impl<S: Socket> Shard<S> {
             }
             write_frame(frame, content, subscriptions, account, encoding);
             ended = session.socket.send(frame);
-            stats.frames += 1;
-            stats.bytes += frame.len() as u64;
-            session.sent.bytes += frame.len() as u64;
-            stats.early += u64::from(content.early);
-            stats.promoted += content.promoted;
-            let events = content.events.len() as u32;
-            if session.socket.unsent() > 0 || ended.is_err() {
-                session.partially_sent = events;
-            } else {
-                stats.deliveries += u64::from(events);
-                session.sent.events += u64::from(events);
-            }
+            count_frame(stats, session, content, frame.len() as u64, ended.is_ok());
         }
         // Events are shared by all sessions, so none is kept in memory here longer than needed.
         content.events.clear();
@@ -226,6 +215,22 @@ fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscri
         || wanting().any(|ActiveSubscription { name, subscription, .. }| {
             subscription.max_events_per_hour.is_some_and(|most| account.take_quota(now, name, most))
         })
+}
+
+/// Counts a frame that was given to the socket. Its events count as deliveries once the socket has taken all of it.
+fn count_frame<S: Socket>(stats: &mut Stats, session: &mut Session<S>, content: &Frame, bytes: u64, is_accepted: bool) {
+    stats.frames += 1;
+    stats.bytes += bytes;
+    session.sent.bytes += bytes;
+    stats.early += u64::from(content.early);
+    stats.promoted += content.promoted;
+    let events = content.events.len() as u32;
+    if session.socket.unsent() > 0 || !is_accepted {
+        session.partially_sent = events;
+    } else {
+        stats.deliveries += u64::from(events);
+        session.sent.events += u64::from(events);
+    }
 }
 
 /// Writes a frame, after the space for its header.

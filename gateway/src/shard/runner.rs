@@ -77,33 +77,12 @@ async fn serve(
                 if taken == 0 {
                     return;
                 }
-                let mut shard = shard.borrow_mut();
-                for message in messages.drain(..) {
-                    let now = clock.now();
-                    match message {
-                        ToShard::Edge(message) => shard.take(now, message),
-                        ToShard::Arrive(new_session) => {
-                            let NewSession { socket, identity, peer, place } = *new_session;
-                            // A socket that cannot be attached is closed by its drop.
-                            if let Ok(socket) = TcpSocket::attach(socket) {
-                                shard.arrive(now, socket, identity, peer, place);
-                            }
-                        }
-                    }
-                }
+                take_messages(&mut shard.borrow_mut(), clock, &mut messages);
             }
             () = has_commands.notified() => {}
             () = ready(()), if has_more || is_inputs => {}
         }
-        let welcomed = {
-            let mut shard = shard.borrow_mut();
-            // Sockets and backfills have a short turn each time, so that a stream of events does not block them, and a
-            // flood of commands does not block the events.
-            shard.read_sockets(clock.now());
-            shard.process(clock.now());
-            shard.publish_stats();
-            shard.welcomed()
-        };
+        let welcomed = serve_sockets(&mut shard.borrow_mut(), clock);
         for number in welcomed {
             spawn_owned(watch(Rc::clone(&shard), clock, number, Rc::clone(&has_commands)), fault.clone());
         }
@@ -112,6 +91,32 @@ async fn serve(
         }
         // Lets the tasks of ready sockets run, even under a steady stream of events.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Gives sockets and backfills a turn, and returns the new sessions, whose sockets are not watched yet. The turn is
+/// short, so that a stream of events does not block them, and a flood of commands does not block the events.
+fn serve_sockets(shard: &mut Shard<TcpSocket>, clock: Clock) -> Vec<u64> {
+    shard.read_sockets(clock.now());
+    shard.process(clock.now());
+    shard.publish_stats();
+    shard.welcomed()
+}
+
+/// Hands messages of the edge to the shard.
+fn take_messages(shard: &mut Shard<TcpSocket>, clock: Clock, messages: &mut Vec<ToShard>) {
+    for message in messages.drain(..) {
+        let now = clock.now();
+        match message {
+            ToShard::Edge(message) => shard.take(now, message),
+            ToShard::Arrive(new_session) => {
+                let NewSession { socket, identity, peer, place } = *new_session;
+                // A socket that cannot be attached is closed by its drop.
+                if let Ok(socket) = TcpSocket::attach(socket) {
+                    shard.arrive(now, socket, identity, peer, place);
+                }
+            }
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use super::shared::LinkShared;
 use crate::connection_health::{ConnectionHealth, backoff};
 use crate::metrics;
 use bytes::BytesMut;
+use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,6 +54,12 @@ enum LinkEnd {
     Lost(&'static str, String),
 }
 
+impl From<io::Error> for LinkEnd {
+    fn from(error: io::Error) -> Self {
+        Self::Lost("link_error", error.to_string())
+    }
+}
+
 impl LinkOwner {
     /// Works until `stop` is cancelled. Everything that was published before that is sent.
     pub(super) async fn run(&mut self) {
@@ -68,7 +76,8 @@ impl LinkOwner {
                     note("link_connected");
                     self.shared.set_up(connection.info.max_payload);
                     self.standing.set_link(true);
-                    match self.serve(connection).await {
+                    let Err(end) = self.serve(connection).await;
+                    match end {
                         LinkEnd::Stopped => return,
                         LinkEnd::Lost(label, reason) => {
                             self.shared.set_down(reason.clone());
@@ -91,7 +100,8 @@ impl LinkOwner {
         }
     }
 
-    async fn serve(&mut self, connection: LinkConnection) -> LinkEnd {
+    /// Serves a connection until it ends.
+    async fn serve(&mut self, connection: LinkConnection) -> Result<Infallible, LinkEnd> {
         let LinkConnection { mut reader, mut writer, mut buffer, mut parser, .. } = connection;
         let shared = Arc::clone(&self.shared);
         let (mut checks, mut silent, mut stuck) = (interval(CHECK_INTERVAL), 0, 0);
@@ -100,19 +110,15 @@ impl LinkOwner {
         let mut stopping = false;
         loop {
             // Bytes from the login are parsed first, and messages before the end are still handed out.
-            if let Err(end) = self.take(&mut parser, &mut buffer, &mut received) {
-                return end;
-            }
+            self.take(&mut parser, &mut buffer, &mut received)?;
             make_room(&parser, &mut buffer);
             if sent == out.len() {
                 (sent, stuck) = (0, 0);
                 out.shrink_to(SEND_BUFFER);
                 shared.take_out(&mut out);
                 if stopping && out.is_empty() {
-                    return match writer.flush().await {
-                        Ok(()) => LinkEnd::Stopped,
-                        Err(error) => LinkEnd::Lost("link_error", error.to_string()),
-                    };
+                    writer.flush().await?;
+                    return Err(LinkEnd::Stopped);
                 }
             }
             let write = async {
@@ -122,44 +128,46 @@ impl LinkOwner {
                 }
             };
             tokio::select! {
-                read = reader.read_buf(&mut buffer) => match read {
-                    Ok(0) => return LinkEnd::Lost("link_closed", "the server closed the connection".to_owned()),
-                    Ok(_) => silent = 0,
-                    Err(error) => return LinkEnd::Lost("link_error", error.to_string()),
+                read = reader.read_buf(&mut buffer) => match read? {
+                    0 => return Err(LinkEnd::Lost("link_closed", "the server closed the connection".to_owned())),
+                    _ => silent = 0,
                 },
-                written = write => match written {
-                    Ok(0) => return LinkEnd::Lost("link_closed", "the server takes no more".to_owned()),
-                    Ok(count) => (sent, stuck) = (sent + count, 0),
-                    Err(error) => return LinkEnd::Lost("link_error", error.to_string()),
+                written = write => match written? {
+                    0 => return Err(LinkEnd::Lost("link_closed", "the server takes no more".to_owned())),
+                    count => (sent, stuck) = (sent + count, 0),
                 },
                 () = shared.wake.notified(), if out.is_empty() => {}
                 () = self.stop.cancelled(), if !stopping => stopping = true,
                 _ = checks.tick() => {
                     silent += 1;
                     stuck += u32::from(!out.is_empty());
-                    match silent {
-                        SILENT_ASK => shared.keep_alive(),
-                        SILENT_GONE.. => {
-                            let reason = format!("nothing received for {:?}", CHECK_INTERVAL * silent);
-                            return LinkEnd::Lost("link_silent", reason);
-                        }
-                        _ => {}
-                    }
-                    if stuck >= STUCK_GONE {
-                        let reason = format!("nothing sent for {:?}", CHECK_INTERVAL * stuck);
-                        return LinkEnd::Lost("link_stuck", reason);
-                    }
+                    self.check(silent, stuck)?;
                 }
             }
             if sent == out.len() && !out.is_empty() {
                 // TLS may hold back encrypted bytes.
-                if let Err(error) = writer.flush().await {
-                    return LinkEnd::Lost("link_error", error.to_string());
-                }
+                writer.flush().await?;
                 out.clear();
                 sent = 0;
             }
         }
+    }
+
+    /// Asks a server that has been silent for a sign of life, and gives up one that is silent or stuck for too long.
+    fn check(&self, silent: u32, stuck: u32) -> Result<(), LinkEnd> {
+        match silent {
+            SILENT_ASK => self.shared.keep_alive(),
+            SILENT_GONE.. => {
+                let reason = format!("nothing received for {:?}", CHECK_INTERVAL * silent);
+                return Err(LinkEnd::Lost("link_silent", reason));
+            }
+            _ => {}
+        }
+        if stuck >= STUCK_GONE {
+            let reason = format!("nothing sent for {:?}", CHECK_INTERVAL * stuck);
+            return Err(LinkEnd::Lost("link_stuck", reason));
+        }
+        Ok(())
     }
 
     /// Parses the buffer, and hands out the messages in it.

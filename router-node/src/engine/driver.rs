@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::intake::IntakeReport;
 use crate::intake::driver::{self as intake, Context};
-use crate::interest::{InterestInquiry, InterestSubscription, request_snapshot};
+use crate::interest::{InterestInquiry, InterestMessage, InterestSubscription, request_snapshot};
 use crate::metrics;
 use crate::source::Tenure;
 use std::collections::BTreeMap;
@@ -34,6 +34,9 @@ const TURN: usize = 64;
 /// How many messages and inquiries are handled before read events have a turn.
 const MESSAGES: u32 = 16;
 
+/// How many orders may wait for the engine.
+const ORDERS: usize = 64;
+
 /// How many answers to snapshot requests may wait.
 const SNAPSHOTS: usize = 16;
 
@@ -47,16 +50,49 @@ pub(crate) struct EngineSetup {
     pub(crate) shutdown: Shutdown,
     pub(crate) intakes: Arc<Context>,
     pub(crate) heard: mpsc::Receiver<IntakeReport>,
-    pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) feed: InterestSubscription,
     pub(crate) inquiries: mpsc::Receiver<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
-    pub(crate) report: watch::Sender<Arc<EngineReport>>,
+    pub(crate) ownership: ChannelsToOwnership,
+}
+
+/// The engine's ends of the channels between engine and ownership.
+#[derive(Debug)]
+pub(crate) struct ChannelsToOwnership {
+    orders: mpsc::Receiver<Order>,
+    checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
+    report: watch::Sender<Arc<EngineReport>>,
+    gateway_coverage: watch::Sender<Vec<Checkpoint>>,
+    released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
+}
+
+/// The ownership's ends of these channels.
+#[derive(Debug)]
+pub(crate) struct ChannelsToEngine {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
+    pub(crate) report: watch::Receiver<Arc<EngineReport>>,
     /// How far the coverage of gateways has come.
-    pub(crate) gateway_coverage: watch::Sender<Vec<Checkpoint>>,
-    /// To the ownership: released tenures.
-    pub(crate) released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
+    pub(crate) gateway_coverage: watch::Receiver<Vec<Checkpoint>>,
+    /// The released tenures, with their last checkpoints.
+    pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
+}
+
+/// Opens the channels between engine and ownership.
+pub(crate) fn ownership_channels() -> (ChannelsToOwnership, ChannelsToEngine) {
+    let (orders_sender, orders) = mpsc::channel(ORDERS);
+    let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
+    let (report_sender, report) = watch::channel(Arc::default());
+    let (coverage_sender, gateway_coverage) = watch::channel(Vec::new());
+    let (released_sender, released) = mpsc::channel(ORDERS);
+    let to_ownership = ChannelsToOwnership {
+        orders,
+        checkpoints: checkpoints_sender,
+        report: report_sender,
+        gateway_coverage: coverage_sender,
+        released: released_sender,
+    };
+    (to_ownership, ChannelsToEngine { orders: orders_sender, checkpoints, report, gateway_coverage, released })
 }
 
 /// The answer to a request for a snapshot.
@@ -103,15 +139,9 @@ impl EngineDriver {
             let mut news = true;
             tokio::select! {
                 biased;
-                order = self.setup.orders.recv() => {
-                    self.update_connection();
-                    match order {
-                        Some(order) => self.engine.handle_order(self.now(), order),
-                        None => {
-                            is_over = true;
-                            self.checkpoint();
-                        }
-                    }
+                order = self.setup.ownership.orders.recv() => {
+                    is_over = order.is_none();
+                    self.take_order(order);
                 }
                 Some((gateway, parts)) = self.snapshots.1.recv() => {
                     self.engine.handle_snapshot(self.now(), gateway, parts);
@@ -119,10 +149,7 @@ impl EngineDriver {
                 message = self.setup.feed.next(), if messages < MESSAGES => match message {
                     Some(message) => {
                         messages += 1;
-                        self.engine.hear(self.now(), message);
-                        if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
-                            self.setup.gateway_coverage.send_replace(gateway_coverage);
-                        }
+                        self.hear(message);
                     }
                     None => return debug!("connection to NATS closed"),
                 },
@@ -155,6 +182,23 @@ impl EngineDriver {
             if news {
                 self.publish_report();
             }
+        }
+    }
+
+    /// Takes an order; without one, the ownership has ended.
+    fn take_order(&mut self, order: Option<Order>) {
+        self.update_connection();
+        match order {
+            Some(order) => self.engine.handle_order(self.now(), order),
+            None => self.checkpoint(),
+        }
+    }
+
+    /// Takes a message of a gateway, and publishes the coverage that it may tell.
+    fn hear(&mut self, message: InterestMessage) {
+        self.engine.hear(self.now(), message);
+        if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
+            self.setup.ownership.gateway_coverage.send_replace(gateway_coverage);
         }
     }
 
@@ -192,7 +236,7 @@ impl EngineDriver {
                 }
                 EngineOutput::AskSnapshot { gateway, attempts } => self.request_snapshot(gateway, attempts),
                 EngineOutput::Checkpoint(checkpoints) => {
-                    let (flushed, known) = (self.setup.dispatcher.flush(), self.setup.checkpoints.clone());
+                    let (flushed, known) = (self.setup.dispatcher.flush(), self.setup.ownership.checkpoints.clone());
                     self.setup.shutdown.spawn_infallible("checkpoint", async move {
                         if flushed.await {
                             known.send_replace(Arc::new(checkpoints));
@@ -202,7 +246,7 @@ impl EngineDriver {
                 EngineOutput::Released { tenures, checkpoints } => {
                     let flushed = self.setup.dispatcher.flush().await;
                     let checkpoints = if flushed { checkpoints } else { SourceCheckpoints::new() };
-                    if self.setup.released.send((tenures, checkpoints)).await.is_err() {
+                    if self.setup.ownership.released.send((tenures, checkpoints)).await.is_err() {
                         debug!("ownership has ended");
                     }
                 }
@@ -232,7 +276,7 @@ impl EngineDriver {
 
     fn publish_report(&mut self) {
         let Some(report) = self.engine.take_report() else { return };
-        self.setup.report.send_if_modified(|known| {
+        self.setup.ownership.report.send_if_modified(|known| {
             let changed = **known != report;
             if changed {
                 *known = Arc::new(report);

@@ -2,9 +2,10 @@
 
 use super::{Ownership, OwnershipTask, WriteOutcome};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{EngineReport, Order, SourceCheckpoints};
+use crate::engine::Order;
+use crate::engine::driver::ChannelsToEngine;
 use crate::ownership::status::RouterStatus;
-use crate::source::{Source, Tenure};
+use crate::source::Source;
 use crate::stream::{StreamError, StreamFacts, StreamLeader, StreamLook};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -16,7 +17,7 @@ use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
 use tickwire_node::lease::{LeaseError, LeaseRead, Leases};
 use tickwire_node::nats::Nats;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -46,11 +47,7 @@ pub(crate) struct OwnershipSetup {
     pub(crate) stream: String,
     pub(crate) clock: Clock,
     pub(crate) view: watch::Receiver<Arc<View>>,
-    pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
-    pub(crate) report: watch::Receiver<Arc<EngineReport>>,
-    pub(crate) gateway_coverage: watch::Receiver<Vec<Checkpoint>>,
-    pub(crate) orders: mpsc::Sender<Order>,
-    pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
+    pub(crate) engine: ChannelsToEngine,
     pub(crate) standing: RouterStatus,
 }
 
@@ -100,7 +97,7 @@ impl OwnershipDriver {
             if drain.is_cancelled() && self.ownership.is_empty() && self.orders.is_empty() {
                 return;
             }
-            let orders = self.setup.orders.clone();
+            let orders = self.setup.engine.orders.clone();
             tokio::select! {
                 Ok(permit) = orders.reserve(), if !self.orders.is_empty() => {
                     if let Some(order) = self.orders.pop_front() {
@@ -108,7 +105,7 @@ impl OwnershipDriver {
                     }
                 }
                 Some(done) = self.under_way.next() => self.handle(done),
-                Some((tenures, checkpoints)) = self.setup.released.recv() => {
+                Some((tenures, checkpoints)) = self.setup.engine.released.recv() => {
                     self.ownership.released(self.setup.clock.now(), &tenures, &checkpoints);
                 }
                 _ = rounds.tick() => {}
@@ -122,11 +119,12 @@ impl OwnershipDriver {
         if self.orders.len() >= ORDERS {
             return;
         }
-        if self.setup.gateway_coverage.has_changed().unwrap_or(false) {
-            self.ownership.note_gateway_coverage(self.setup.gateway_coverage.borrow_and_update().clone());
+        if self.setup.engine.gateway_coverage.has_changed().unwrap_or(false) {
+            self.ownership.note_gateway_coverage(self.setup.engine.gateway_coverage.borrow_and_update().clone());
         }
         let view = self.setup.view.borrow_and_update().clone();
-        let (report, checkpoints) = (self.setup.report.borrow().clone(), self.setup.checkpoints.borrow().clone());
+        let (report, checkpoints) =
+            (self.setup.engine.report.borrow().clone(), self.setup.engine.checkpoints.borrow().clone());
         self.ownership.turn(self.setup.clock.now(), view, &report, &checkpoints);
     }
 
@@ -191,7 +189,7 @@ impl OwnershipDriver {
     }
 
     fn update_status(&self) {
-        let (view, report) = (self.setup.view.borrow().clone(), self.setup.report.borrow().clone());
+        let (view, report) = (self.setup.view.borrow().clone(), self.setup.engine.report.borrow().clone());
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
         self.setup.standing.publish(&view, &report, &wanted, self.ownership.held());
     }

@@ -170,47 +170,12 @@ impl Placement {
             if gives_up || is_others && (is_draining || desk.may_leave(now)) {
                 leaving.extend(desk.leave());
             }
-            if desk.busy.is_some() {
-                continue;
-            }
-            let write = |revision, is_ours, reached: SourceProgress| PlacementAction::Write {
-                source,
-                revision,
-                is_ours,
-                checkpoint: reached.checkpoint(epoch_id),
+            let next_tenure = |desk: &LeaseState| {
+                let is_heir = |former: Option<&NodeRef>| shares.is_heir(me, source, former);
+                let free = desk.takeable(*pace, *is_informed, me, is_wanted, is_heir);
+                free.zip(facts).and_then(|(seen, facts)| start(seen, &facts))
             };
-            let (busy, action) = match &desk.hold {
-                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } if held.must_be_read => {
-                    if now < held.renew_at {
-                        continue;
-                    }
-                    (KvOperation::Settling, PlacementAction::Read(source))
-                }
-                LeaseHold::Leaving { held, reached: Some(reached) } => {
-                    (KvOperation::Freeing, write(held.revision, false, *reached))
-                }
-                LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } => {
-                    if now < held.renew_at {
-                        continue;
-                    }
-                    (KvOperation::Writing, write(held.revision, true, held.reached))
-                }
-                LeaseHold::Away => {
-                    let is_heir = |former: Option<&NodeRef>| shares.is_heir(me, source, former);
-                    let free = desk.takeable(*pace, *is_informed, me, is_wanted, is_heir);
-                    let start = free.zip(facts).and_then(|(seen, facts)| start(seen, &facts));
-                    if let Some((revision, start)) = start {
-                        (KvOperation::Taking(start), write(revision, true, start.reached))
-                    } else if desk.is_read_due(now, *pace) {
-                        (KvOperation::Reading, PlacementAction::Read(source))
-                    } else {
-                        continue;
-                    }
-                }
-            };
-            desk.busy = Some(busy);
-            desk.is_spent |= matches!(busy, KvOperation::Taking(_) | KvOperation::Freeing);
-            actions.push(action);
+            actions.extend(desk.next_operation(now, *pace, (source, epoch_id), next_tenure));
         }
         if !leaving.is_empty() {
             actions.push(PlacementAction::Release(leaving));

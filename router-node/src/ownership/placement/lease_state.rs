@@ -1,8 +1,8 @@
 //! One lease: its last known content, the operation in progress, and whether it is owned.
 
-use super::{PlacementTiming, SourceProgress};
+use super::{PlacementAction, PlacementTiming, SourceProgress};
 use crate::checkpoint::{Checkpoint, SeenLease};
-use crate::source::Tenure;
+use crate::source::{Source, Tenure};
 use crate::stream::StreamFacts;
 use tickwire_core::backoff::Backoff;
 use tickwire_core::ids::{EpochId, Millis, NodeRef};
@@ -185,6 +185,45 @@ impl LeaseState {
             (false, false) => pace.ttl + uninformed.max(if is_heir(owner) { 0 } else { ANYONE }),
         };
         (seen.quiet >= quiet).then_some(seen)
+    }
+
+    /// Begins the next operation at KV, if one is due and none is in progress. `next_tenure` returns where a tenure
+    /// would begin, and the revision to take the lease at, if we may take it.
+    pub(super) fn next_operation(
+        &mut self,
+        now: Millis,
+        pace: PlacementTiming,
+        (source, epoch_id): (Source, EpochId),
+        next_tenure: impl Fn(&Self) -> Option<(u64, TenureStart)>,
+    ) -> Option<PlacementAction> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let read = PlacementAction::Read(source);
+        let write = |revision, is_ours, reached: SourceProgress| PlacementAction::Write {
+            source,
+            revision,
+            is_ours,
+            checkpoint: reached.checkpoint(epoch_id),
+        };
+        let (busy, action) = match &self.hold {
+            LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } if held.must_be_read => {
+                (now >= held.renew_at).then_some((KvOperation::Settling, read))?
+            }
+            LeaseHold::Leaving { held, reached: Some(reached) } => {
+                (KvOperation::Freeing, write(held.revision, false, *reached))
+            }
+            LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } => {
+                (now >= held.renew_at).then_some((KvOperation::Writing, write(held.revision, true, held.reached)))?
+            }
+            LeaseHold::Away => match next_tenure(self) {
+                Some((revision, start)) => (KvOperation::Taking(start), write(revision, true, start.reached)),
+                None => self.is_read_due(now, pace).then_some((KvOperation::Reading, read))?,
+            },
+        };
+        self.busy = Some(busy);
+        self.is_spent |= matches!(busy, KvOperation::Taking(_) | KvOperation::Freeing);
+        Some(action)
     }
 
     /// Notes that it is ours.
