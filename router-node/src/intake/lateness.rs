@@ -13,7 +13,7 @@ use tickwire_core::ids::Millis;
 /// events.
 const LATE: u64 = 1_000;
 
-/// A message with more than this behind it is late.
+/// A message with more than this after it is late.
 const BACKLOG: u64 = 1_000;
 
 /// What is known of one reader.
@@ -30,12 +30,12 @@ impl Lateness {
         *self = Self::default();
     }
 
-    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none behind it.
+    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none after it.
     pub(super) fn is_current(&mut self, now: Millis) {
         self.current_at = self.current_at.max(Some(now));
     }
 
-    /// A message came that has so many behind it.
+    /// A message came that has so many after it.
     pub(super) fn take(&mut self, now: Millis, pending: u64) {
         let waited = self.current_at.is_none_or(|at| now.since(at) > LATE);
         self.is_late |= waited || pending > BACKLOG;

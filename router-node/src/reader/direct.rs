@@ -82,8 +82,8 @@ impl DirectReader {
         Self { nats, stream, span, scope, after, most: MOST_MESSAGES, before: None }
     }
 
-    /// Reads on behind `after`. What a consumer has read up to there has this proof.
-    pub(super) fn behind(&self, after: Seq, before: Proof) -> Self {
+    /// Continues after `after`. What a consumer has read up to there has this proof.
+    pub(super) fn continue_after(&self, after: Seq, before: Proof) -> Self {
         Self { after, before: Some(before), ..self.clone() }
     }
 

@@ -116,7 +116,7 @@ impl RangeReader {
         // What comes next is larger than any consumer delivers, for instance; or damaged storage makes it believe that
         // nothing follows.
         debug!(ended, "consumer delivers nothing, range read by direct gets");
-        let mut direct = consumer.instead.behind(consumer.reading.last, consumer.proof());
+        let mut direct = consumer.instead.continue_after(consumer.reading.last, consumer.proof());
         let next = direct.next().await;
         let consumer = std::mem::replace(self, Self::Direct(Box::new(direct)));
         consumer.close().await;
