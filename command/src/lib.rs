@@ -1,5 +1,9 @@
-//! What several commands of `tickwire` share: their flags, their signals, the line that shows progress, a publisher to
-//! JetStream, and how they start a nats-server and wait for nodes. No node uses it.
+//! What several commands of `tickwire` share. No node uses it.
+//!
+//! The modules, in the order in which a command uses them: `args` defines the flags that say where the configuration
+//! and NATS are, `stop` waits for signals and stops child processes, `nats_server` starts a nats-server, `ready` waits
+//! for the nodes, `publisher` publishes to JetStream with acknowledgements, and `progress` shows how far the command
+//! is.
 
 pub mod args;
 pub mod nats_server;

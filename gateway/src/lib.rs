@@ -9,7 +9,8 @@
 //! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
-//! * `metrics` declares the metrics, and `stats` adds up what shards count.
+//! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log says of a
+//!   session.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.

@@ -1,5 +1,21 @@
-//! The foundation of every tickwire node, in the order in which a node uses it: configuration, logs and metrics,
-//! shutdown, the connections to NATS, the state in JetStream, membership, HTTP, and the start itself.
+//! The foundation of every tickwire node.
+//!
+//! The modules, in the order in which a node uses them:
+//!
+//! * `config` reads the configuration, and `telemetry` sets up logs and metrics, which `metrics` declares;
+//! * `shutdown` starts tasks and ends them in two phases, and `clock` passes the time into pure code;
+//! * `names` spells the subjects, streams, buckets and keys of NATS;
+//! * `nats` opens the connections, `connection_health` says whether they are up, and `nats_error` why not. `link` is
+//!   our own connection, for messages that other programs can shape;
+//! * `direct` reads answers to direct gets, and `stored` single messages of a stream from its leader;
+//! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
+//! * `provision` sets up streams and buckets, and `storage` watches and repairs them;
+//! * `lease` lets nodes agree which of them does something;
+//! * `view` turns beats into views, `membership` sends beats and distributes views, and `namesake` detects another node
+//!   of the same name;
+//! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it;
+//! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
+//! * `start` does all of this in order, for a node of any role.
 
 pub mod config;
 pub(crate) mod connection_health;

@@ -1,33 +1,34 @@
-//! Reads everything of one source for one tenure: a consumer of its own, created again after any fault. No I/O: its
-//! outputs wait for the [driver](self::driver), which does one thing after the other.
+//! Reads all messages of one source for one tenure, and reports them to the engine. No I/O: an intake decides what
+//! comes next, and its outputs wait for the [driver](self::driver), which performs them one after the other.
 //!
 //! ```text
-//! open ──▶ look ──▶ is the last message there? ──▶ read ──▶ late? look, compare, walk ──▶ letters ──▶ tell the engine
+//! open ──▶ look ──▶ is the last message there? ──▶ read ──▶ late? look, compare, walk ──▶ dead letters ──▶ engine
 //!  ▲                                                │
 //!  └────── pause ◀── (one message, from the leader) ◀── trouble
 //! ```
 //!
-//! What makes it contiguous:
+//! A report to the engine claims that it has every message of its range. These checks make that true:
 //!
-//! * Sequences of a partition are sparse, so a missed message shows only in the consumer's own count. After one, the
-//!   consumer is made anew behind the last message up to which everything was read.
-//! * Retention can pass a slow reader unseen, since the consumer just goes on behind what was removed. So whenever a
-//!   message was late (it may have waited for a second, or has many behind it), the stream is asked, before anything of
-//!   its batch is claimed, whether it still begins at or before what was to be read next; if not, the range that
-//!   nobody can read any more is skipped, which every gateway sees as a gap. While nothing is late, limits cannot have
-//!   passed us, unless the stream holds less than a second of events.
-//! * The owner stores partition heartbeats, which arrive here. So a source that is silent for longer than two of
-//!   their intervals has a broken consumer, even if the server still sends idle heartbeats.
-//! * A consumer reads the copy of one server, which may have removed more than the leader of the stream. Where there are
-//!   several copies, what was late is read from the leader's, or each message of it, if they are few, must be the leader's
-//!   next one too.
-//! * What was late may have been damaged before it was read. So the stream is walked as a whole where it was late, to see
-//!   whether any sequence is missing; what is missing is skipped as well.
-//! * Before it reads on after anything went wrong, the last message that was read must still be there, stored at the same
-//!   time: a stream that has lost its tail gives the same sequences again.
+//! * Loss on the way: a partition has only some of the sequences, so sequences do not show that a message was lost. But
+//!   the consumer numbers its deliveries. If a number is missing, the intake creates another consumer, which starts
+//!   after the last message up to which everything was read.
+//! * Retention: if retention removes messages that the consumer has not delivered yet, the consumer continues after
+//!   them and reports nothing. This can only concern late messages: those that may have waited for a second, or that
+//!   many others wait after. Before the intake reports late messages, it looks where the stream begins. If that is
+//!   after the next message to read, the intake skips the removed range, and every gateway sees a gap. (A stream that
+//!   holds less than a second of events is not protected.)
+//! * Silence: the owner of a partition stores heartbeats in it, which arrive here. If nothing arrives for longer than
+//!   two intervals and a second, the consumer is broken, even if the server still sends idle heartbeats.
+//! * Copies: a consumer reads the copy of one server, and that server may have removed more than the leader of the
+//!   stream. So if the stream has several copies, the intake compares late messages with those of the leader, one by
+//!   one. If they are many, it reads them again by a consumer on the leader.
+//! * Damage: the storage may lose a late message before it is read. So every sequence of the stream in the late range
+//!   is walked, and missing ranges are skipped.
+//! * A lost end: a stream that has lost its end gives the same sequences to other messages. So before the intake reads
+//!   from a new consumer, it checks that its last message is still there and was stored at the same time.
 //!
-//! Where reading has failed three times, one message is read from the leader in another form, and put aside if it is no
-//! event: whatever it holds, it cannot stop what comes behind it.
+//! After three failures in a row, the intake reads one message from the leader, in a form that holds any bytes. If it
+//! is not an event, it becomes a dead letter. So no message stops those after it.
 
 mod chunk;
 pub(crate) mod driver;
@@ -138,7 +139,7 @@ pub struct Intake {
     server: Option<String>,
     is_connected: bool,
     lateness: Lateness,
-    /// Whether the last batch was late.
+    /// Whether the last chunk was late.
     late: bool,
     /// Consumers made so far.
     consumers: u64,

@@ -6,7 +6,7 @@
 //! on_leader  a consumer on the server that leads the stream
 //! leader     one message at a time, from the server that leads the stream, in a form that holds any bytes
 //! span       what is to be read again, and what proves that it is all of it
-//! batch      whether the messages of one answer follow one another
+//! answer     whether the messages of one answer to a direct get follow one another
 //! direct     many messages by one request
 //! range      a span of the stream by consumer or directly, whichever costs less
 //! pace       how fast, so that live reading goes first
@@ -17,7 +17,7 @@
 //! may be damaged, so a server may lack messages that the leader still has. Where that can matter, the leader's copy is
 //! read, or compared.
 
-pub(crate) mod batch;
+pub(crate) mod answer;
 pub(crate) mod delivery;
 pub(crate) mod direct;
 pub(crate) mod headers;

@@ -1,20 +1,23 @@
-//! Replays, a service of every router: a gateway that misses a range of a partition asks, one router of all takes the
-//! request, reads that range from the stream again, and answers it.
+//! Replays, a service of every router. A gateway that lacks a range of a partition sends a request. One router takes
+//! it, reads the range from the stream again, and answers with the events that match the gateway's interest.
 //!
 //! ```text
 //! tw.replay ──▶ queue ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
 //!                            walk: is anything missing of what was read?
 //! ```
 //!
-//! [`queue`] decides what is read next, and together; [`pass`] how much is read in one pass, and what may be said of it.
-//! Both do no I/O.
+//! [`queue`] decides which requests are read next, and which of them together. [`pass`] decides how much is read at a
+//! time, and what the answers may claim. Neither does I/O.
 //!
-//! What is live comes first, and of replays those that repair it: they are begun first, wait for no others at the pace,
-//! and one of the places is theirs. Replays run in a task of their own, a few at a time, at a bounded rate, over a
-//! connection that they share with the walker alone: what is live would queue behind a megabyte of the past. With the
-//! engine they share nothing but its word on what a gateway wants; with intakes that are late, the walker. What is too
-//! much is refused at once: the gateway asks again, and may find another router. Nothing here is remembered; an answer
-//! that is lost is asked for again.
+//! * Live events go before replays. So replays run in a task of their own, a few at a time, at a bounded rate. They and
+//!   the walker have their own connection to NATS: on the other one, live events would wait behind a megabyte of old
+//!   ones.
+//! * Repairs go before backfill, because a gap holds up the live events after it. Repairs start first, wait at the rate
+//!   limit only for other repairs, and have one place reserved.
+//! * Replays share little with the live path: they ask the engine what a gateway wants, and share the walker with the
+//!   intakes.
+//! * A request that finds no room is refused at once. The gateway asks again, and another router may have room.
+//! * Nothing about a request is kept after its answer. If the answer is lost, the gateway asks again.
 
 pub(crate) mod pass;
 pub(crate) mod queue;

@@ -234,8 +234,8 @@ impl StreamFacts {
         Ok(agreed.unwrap_or_default())
     }
 
-    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what stands
-    /// behind it was stored when `lost` was gone.
+    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what comes
+    /// after it was stored when `lost` was gone.
     async fn last_stored_before(&self, leader: &impl Leader, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
         let mut low = agreed.0.max(self.first.0.saturating_sub(1));
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));

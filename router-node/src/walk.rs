@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
 
-/// One step walks at most this many sequences, and begins no further batch after so long. Others have their turn between
+/// One step walks at most this many sequences, and sends no further request after so long. Others have their turn between
 /// two steps.
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
@@ -134,7 +134,7 @@ impl Walker {
         let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);
         let (mut walk, mut count, mut is_whole) = (Walk::after(from), 0, true);
         while walk.through() < to {
-            // Each batch has a deadline of its own.
+            // Each answer has a deadline of its own.
             let messages = reader.next().await?;
             if messages.is_empty() {
                 break;

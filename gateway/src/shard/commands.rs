@@ -29,7 +29,7 @@ const NAMED: usize = 8;
 
 impl<S: Socket> Shard<S> {
     /// Takes a message of a client.
-    pub(super) fn hear(&mut self, now: Millis, number: u64, incoming: &Incoming) {
+    pub(super) fn take_message(&mut self, now: Millis, number: u64, incoming: &Incoming) {
         let Some(session) = self.sessions.get(number) else { return };
         let encoding = session.socket.encoding();
         let outcome = match incoming {

@@ -165,7 +165,7 @@ impl<S: Socket> Shard<S> {
                 Ok(Some(incoming)) => {
                     session.pulse.heard(now);
                     self.spend_command(now, number, incoming.len());
-                    self.hear(now, number, &incoming);
+                    self.take_message(now, number, &incoming);
                 }
                 Err(ended) => {
                     self.end(now, number, ended);

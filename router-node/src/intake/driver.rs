@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How many messages are taken from the consumer at a time.
-const BATCH: u64 = 256;
+const CHUNK: u64 = 256;
 
 /// How many bytes of them.
 const BYTES: usize = 1024 * 1024;
@@ -159,7 +159,7 @@ impl Driver {
             description: format!("router {me} reads {}", tenure.source),
             after,
             filter: tenure.source.filter(),
-            batch: BATCH,
+            batch: CHUNK,
             bytes: BYTES,
         };
         let pull = self.pull.insert(Pull::open(nats, plan).await?);

@@ -1,10 +1,11 @@
-//! Whether retention may have passed a reader unseen: whether something has stood in the stream, unread, for long enough
-//! to be removed. Pure, and by this process' own clock alone: the clock of the server that stores messages may show any
-//! time.
+//! Whether messages are late: whether they may have waited in the stream for so long that retention has removed others
+//! before a reader got them. If not, the reader need not ask the stream about every chunk. Pure.
 //!
-//! A message that comes now was stored after the last moment at which nothing was left to be read. When that was a short
-//! time ago, the message is not older than that, whatever time it was stored at; and nor is what retention may have
-//! removed before it.
+//! A reader is current when the stream holds nothing that it has not received. Every message that it receives later was
+//! stored after that moment. So if the reader was current a short time ago, neither this message nor an unread one
+//! before it is old enough for retention to remove.
+//!
+//! Only the clock of this process is used, because the clock of the server that stores messages may show any time.
 
 use tickwire_core::ids::Millis;
 
@@ -12,7 +13,7 @@ use tickwire_core::ids::Millis;
 /// events.
 const LATE: u64 = 1_000;
 
-/// A message with more than this behind it is late.
+/// A message with more than this after it is late.
 const BACKLOG: u64 = 1_000;
 
 /// What is known of one reader.
@@ -29,12 +30,12 @@ impl Lateness {
         *self = Self::default();
     }
 
-    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none behind it.
+    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none after it.
     pub(super) fn is_current(&mut self, now: Millis) {
         self.current_at = self.current_at.max(Some(now));
     }
 
-    /// A message came that has so many behind it.
+    /// A message came that has so many after it.
     pub(super) fn take(&mut self, now: Millis, pending: u64) {
         let waited = self.current_at.is_none_or(|at| now.since(at) > LATE);
         self.is_late |= waited || pending > BACKLOG;

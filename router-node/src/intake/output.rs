@@ -43,7 +43,7 @@ pub enum IntakeOutput {
     Rescue(Seq),
     /// Find out what the stream lacks: [`Intake::walked`].
     Walk {
-        /// Behind this.
+        /// After this.
         after: Seq,
         /// Up to here.
         through: Seq,

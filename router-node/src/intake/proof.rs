@@ -81,7 +81,7 @@ impl Intake {
         Ok((least, state))
     }
 
-    /// Goes on behind `least`, since nothing up to there can be read any more.
+    /// Goes on after `least`, since nothing up to there can be read any more.
     fn skip(&mut self, last: Seq, least: Seq) {
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention removed an unread range");
         metrics::SKIPPED_RANGES.increment(1);

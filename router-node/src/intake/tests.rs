@@ -20,7 +20,7 @@ fn opened(pending: u64, server: &str) -> Result<Opened, IntakeTrouble> {
     Ok(Opened { pending, server: Some(server.to_owned()) })
 }
 
-/// Messages of the stream, each with the number that its consumer gives it, and all with this many behind them.
+/// Messages of the stream, each with the number that its consumer gives it, and all with this many after them.
 fn heartbeats(pending: u64, messages: &[(u64, u64)]) -> impl Iterator<Item = (ConsumerDelivery, fn() -> Content)> {
     let delivery =
         move |(seq, number)| ConsumerDelivery { seq: Seq(seq), number, stored: Timestamp(seq as i64), pending };
@@ -43,7 +43,7 @@ fn through(seq: u64) -> String {
     format!("{:?}", IntakeOutput::Tell(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
 }
 
-/// One that waits for messages behind 10 from server `b`.
+/// One that waits for messages after 10 from server `b`.
 fn reading(replicas: usize) -> Intake {
     let mut intake = Intake::new(TENURE, EpochId(1), Seq(10));
     assert_eq!(wanted(&mut intake), ["Open { after: Seq(10), number: 1 }"]);

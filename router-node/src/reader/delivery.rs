@@ -24,7 +24,7 @@ impl ConsumerDelivery {
     pub(crate) fn read(reply: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(reply.strip_prefix(b"$JS.ACK.")?).ok()?;
         let words = text.split('.').count();
-        // Seven words behind the prefix, or at least nine with domain and account.
+        // Seven words after the prefix, or at least nine with domain and account.
         let skipped = match words {
             7 => 3,
             9.. => 5,

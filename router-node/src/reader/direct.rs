@@ -1,7 +1,7 @@
 //! Reads a part of the stream by direct gets: one request, answered by one server with as many messages as were asked
-//! for, and an end. The server takes requests for a batch since 2.11, and the client has no call for it.
+//! for, and an end. The server takes requests for several messages since 2.11, and the client has no call for it.
 
-use super::batch::{BatchItem, BatchScope, DirectBatch, is_leaders};
+use super::answer::{AnswerCheck, AnswerItem, AnswerScope, is_leaders};
 use super::span::{Proof, Span};
 use crate::reader::{MessageHeaders, StreamMessage, leader};
 use serde::Serialize;
@@ -14,20 +14,20 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
-/// How long the server may take for a batch.
+/// How long the server may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// How many messages are taken at a time, at most: few, so that what is live does not wait behind many.
-pub(super) const BATCH: u64 = 200;
+/// How many messages one answer has at most: few, so that what is live does not wait behind many.
+pub(super) const MOST_MESSAGES: u64 = 200;
 
-/// How many when nothing but their sequences matters.
-const BATCH_OF_ALL: u64 = 1_000;
+/// How many if only their sequences matter.
+const MOST_OF_ALL: u64 = 1_000;
 
-/// How many bytes of messages the server sends for one direct request; it sends at least one message. A consumer may have
-/// four times as many on their way.
+/// How many bytes of messages the server sends for one direct request; it sends at least one message. A consumer may
+/// have four times as many on their way.
 pub(super) const MOST_BYTES: usize = 1024 * 1024;
 
-/// A batch that is to come past a known message which is as large as a batch.
+/// How many messages are requested if the known one alone is as large as an answer: it and the next one.
 const KNOWN_AND_NEXT: u64 = 2;
 
 /// The largest message that a stream can hold: it may have been stored when the server took larger ones than now.
@@ -39,9 +39,9 @@ pub(crate) struct DirectReader {
     pub(super) nats: Nats,
     pub(super) stream: String,
     pub(super) span: Span,
-    pub(super) of: BatchScope,
+    pub(super) scope: AnswerScope,
     after: Seq,
-    /// How many messages are taken at a time, at most.
+    /// How many messages one answer has at most.
     most: u64,
     /// What proves what a consumer has read before, if it began with one.
     pub(super) before: Option<Proof>,
@@ -76,33 +76,34 @@ struct DirectRequest {
 }
 
 impl DirectReader {
-    /// Reads this span in batches of this scope.
-    pub(super) fn new(nats: &Nats, stream: &str, span: Span, of: BatchScope) -> Self {
+    /// Reads this span by requests of this scope.
+    pub(super) fn new(nats: &Nats, stream: &str, span: Span, scope: AnswerScope) -> Self {
         let (nats, stream, after) = (nats.clone(), stream.to_owned(), span.from);
-        Self { nats, stream, span, of, after, most: BATCH, before: None }
+        Self { nats, stream, span, scope, after, most: MOST_MESSAGES, before: None }
     }
 
-    /// Reads on behind `after`. What a consumer has read up to there has this proof.
-    pub(super) fn behind(&self, after: Seq, before: Proof) -> Self {
+    /// Continues after `after`. What a consumer has read up to there has this proof.
+    pub(super) fn continue_after(&self, after: Seq, before: Proof) -> Self {
         Self { after, before: Some(before), ..self.clone() }
     }
 
     /// Reads every message of the stream, for the sake of its sequence.
     pub(crate) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
         let span = Span { from: after, to: through, partition: None, messages: through.0.saturating_sub(after.0) };
-        Self { most: BATCH_OF_ALL, ..Self::new(nats, stream, span, BatchScope::Stream) }
+        Self { most: MOST_OF_ALL, ..Self::new(nats, stream, span, AnswerScope::Stream) }
     }
 
     pub(crate) fn proof(&self) -> Proof {
-        if self.of == BatchScope::Stream { Proof::Sequences } else { Proof::OneCopy }
+        if self.scope == AnswerScope::Stream { Proof::Sequences } else { Proof::OneCopy }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Vec<StreamMessage>, DirectError> {
         let after = self.after;
-        let mut held = timeout(DEADLINE, self.batch(self.most, MOST_BYTES)).await.map_err(|_| DirectError::Late)??;
-        // Nothing follows, or the known message that the batch begins with is as large as a batch.
-        if self.of == BatchScope::Partition && matches!(&held, (true, held) if held.is_empty()) {
-            let again = timeout(DEADLINE, self.batch(KNOWN_AND_NEXT, MOST_BYTES + LARGEST)).await;
+        let mut held =
+            timeout(DEADLINE, self.request(self.most, MOST_BYTES)).await.map_err(|_| DirectError::Late)??;
+        // Nothing follows, or the known message alone is as large as an answer.
+        if self.scope == AnswerScope::Partition && matches!(&held, (true, held) if held.is_empty()) {
+            let again = timeout(DEADLINE, self.request(KNOWN_AND_NEXT, MOST_BYTES + LARGEST)).await;
             held = again.map_err(|_| DirectError::Late)??;
         }
         let held = match held {
@@ -115,35 +116,35 @@ impl DirectReader {
         Ok(held)
     }
 
-    /// A batch of so many messages and bytes from one server: the messages behind the last known one, and whether they follow it.
-    async fn batch(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<StreamMessage>), DirectError> {
-        let Self { nats, stream, span, of, after, .. } = self;
-        let mut batch = DirectBatch::after(*of, *after);
-        let (count, next_by_subj) = match of {
-            BatchScope::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
-            // About as many as there are: one that lies behind the span completes it, and one that is known begins it.
-            BatchScope::Partition => (span.messages + 17, span.filter()),
+    /// Requests at most so many messages and bytes from one server. Returns the messages after the last known one, and
+    /// whether they follow it.
+    async fn request(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<StreamMessage>), DirectError> {
+        let Self { nats, stream, span, scope, after, .. } = self;
+        let mut check = AnswerCheck::after(*scope, *after);
+        let (count, next_by_subj) = match scope {
+            AnswerScope::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
+            // About as many as there are: one that lies after the span completes it, and one that is known begins it.
+            AnswerScope::Partition => (span.messages + 17, span.filter()),
         };
-        let (seq, batch_size) = (batch.begin(), count.clamp(1, most));
-        let request = DirectRequest { seq, batch: batch_size, max_bytes, next_by_subj };
+        let request = DirectRequest { seq: check.begin(), batch: count.clamp(1, most), max_bytes, next_by_subj };
         let request = serde_json::to_vec(&request).map_err(|error| DirectError::Unreadable(error.to_string()))?;
         let inbox = nats.link.new_inbox();
-        // The last message may be a large one, and the end of the batch comes right behind it.
+        // The last message may be a large one, and the end of the answer comes right after it.
         let room = MOST_BYTES + max_bytes + LARGEST;
         let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
         nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
         let mut held = Vec::new();
         while let Some(answer) = answers.next().await {
             match DirectAnswer::read(&answer) {
-                DirectAnswer::Message(got) => match batch.take(&got)? {
-                    BatchItem::Known => {}
-                    BatchItem::Next => held.push(as_held(&answer, &got)?),
-                    // What comes before the break is proved; what comes behind it is asked for again.
-                    BatchItem::Break => return Ok((batch.follows(), held)),
+                DirectAnswer::Message(got) => match check.take(&got)? {
+                    AnswerItem::Known => {}
+                    AnswerItem::Next => held.push(as_held(&answer, &got)?),
+                    // What comes before the break is proved; what comes after it is requested again.
+                    AnswerItem::Break => return Ok((check.follows(), held)),
                 },
                 DirectAnswer::End { last, .. } => {
-                    batch.end(last)?;
-                    return Ok((batch.follows(), held));
+                    check.end(last)?;
+                    return Ok((check.follows(), held));
                 }
                 DirectAnswer::Nothing => return Ok((false, Vec::new())),
                 DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(DirectError::Nobody),
@@ -156,7 +157,7 @@ impl DirectReader {
 
     /// What follows `after`, if a server begins with this. What the leader has before it is taken from the leader.
     async fn compare(&self, after: Seq, held: Vec<StreamMessage>) -> Result<Vec<StreamMessage>, DirectError> {
-        let filter = if self.of == BatchScope::Stream { names::ALL.to_owned() } else { self.span.filter() };
+        let filter = if self.scope == AnswerScope::Stream { names::ALL.to_owned() } else { self.span.filter() };
         let next = leader::first_after(&self.nats, &self.stream, after, &filter).await.map_err(DirectError::Leader)?;
         let is_leaders = is_leaders(next.as_ref().map(|next| next.seq), held.first().map(|first| first.seq));
         Ok(if is_leaders { next.into_iter().collect() } else { held })

@@ -66,7 +66,7 @@ impl<'m> HeaderBlock<'m> {
     }
 }
 
-/// A line, and the bytes behind it.
+/// A line, and the bytes after it.
 type SplitLine<'m> = (&'m [u8], &'m [u8]);
 
 /// Lines, each with CR LF at its end.
@@ -74,7 +74,7 @@ type SplitLine<'m> = (&'m [u8], &'m [u8]);
 struct Lines<'m>(&'m [u8]);
 
 impl<'m> Lines<'m> {
-    /// The next line, and the bytes behind it.
+    /// The next line, and the bytes after it.
     fn peek(&self) -> Option<Result<SplitLine<'m>, Undecodable>> {
         if self.0.is_empty() {
             return None;
@@ -142,7 +142,7 @@ impl<'m> Iterator for HeaderIter<'m> {
             Err(refusal) => Err(refusal),
         };
         if header.is_err() {
-            // Bytes behind a broken line cannot be parsed.
+            // Bytes after a broken line cannot be parsed.
             self.0.0 = &[];
         }
         Some(header)

@@ -36,7 +36,7 @@ struct LeaderMessage {
     time: String,
 }
 
-/// The first message behind `after` that matches the filter, if there is one.
+/// The first message after `after` that matches the filter, if there is one.
 pub(crate) async fn first_after(
     nats: &Nats,
     stream: &str,

@@ -107,7 +107,7 @@ pub(crate) struct Pull {
     request: Vec<u8>,
     credit: PullCredit,
     received: Vec<NatsMessage>,
-    /// The failure behind messages that were still returned.
+    /// The failure that followed messages which were still returned.
     end: Option<PullError>,
 }
 

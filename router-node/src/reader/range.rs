@@ -10,8 +10,8 @@
 //! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is read:
 //! [`Proof::holds`].
 
-use super::batch::BatchScope;
-use super::direct::{BATCH, DirectError, DirectReader, MOST_BYTES};
+use super::answer::AnswerScope;
+use super::direct::{DirectError, DirectReader, MOST_BYTES, MOST_MESSAGES};
 use super::span::{Proof, Span};
 use crate::reader::StreamMessage;
 use crate::reader::on_leader;
@@ -92,8 +92,8 @@ impl RangeReader {
         };
         // A short range is read as it stands, so that what is missing shows at once.
         let is_short = span.sequences() <= WHOLE;
-        let of = if is_sparse && copies <= 1 && !is_short { BatchScope::Partition } else { BatchScope::Stream };
-        let direct = DirectReader::new(nats, stream, span, of);
+        let scope = if is_sparse && copies <= 1 && !is_short { AnswerScope::Partition } else { AnswerScope::Stream };
+        let direct = DirectReader::new(nats, stream, span, scope);
         if is_long && let Some(pull) = ConsumerReader::open(&direct, name).await? {
             let (ended, reading) = (pull.pending == 0, Contiguity::after(span.from));
             return Ok(Self::Consumer(Box::new(ConsumerReader { instead: direct, pull, reading, ended })));
@@ -116,7 +116,7 @@ impl RangeReader {
         // What comes next is larger than any consumer delivers, for instance; or damaged storage makes it believe that
         // nothing follows.
         debug!(ended, "consumer delivers nothing, range read by direct gets");
-        let mut direct = consumer.instead.behind(consumer.reading.last, consumer.proof());
+        let mut direct = consumer.instead.continue_after(consumer.reading.last, consumer.proof());
         let next = direct.next().await;
         let consumer = std::mem::replace(self, Self::Direct(Box::new(direct)));
         consumer.close().await;
@@ -134,7 +134,7 @@ impl RangeReader {
     /// Whether it reads every message of the stream, one after the other.
     pub(crate) fn reads_all(&self) -> bool {
         match self {
-            Self::Direct(direct) => direct.of == BatchScope::Stream,
+            Self::Direct(direct) => direct.scope == AnswerScope::Stream,
             Self::Consumer(consumer) => consumer.instead.span.partition.is_none(),
         }
     }
@@ -157,7 +157,7 @@ impl ConsumerReader {
             description: format!("reads {} to {} again", span.from, span.to),
             after: span.from,
             filter: if span.partition.is_some() { span.filter() } else { String::new() },
-            batch: BATCH,
+            batch: MOST_MESSAGES,
             bytes: 4 * MOST_BYTES,
         };
         Ok(on_leader::open(nats, stream, plan).await?)

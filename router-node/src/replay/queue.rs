@@ -10,10 +10,10 @@ pub(super) const WAITING: usize = 64;
 /// So many requests beside the first are read in one pass, if they begin near it.
 pub const TOGETHER: usize = 15;
 
-/// At most so many sequences before or behind it. What the pass does not come to waits for the next, and nobody for what
+/// At most so many sequences before or after it. What the pass does not come to waits for the next, and nobody for what
 /// begins much earlier.
 const BEFORE: u64 = 2_000;
-const BEHIND: u64 = 16_384;
+const AFTER: u64 = 16_384;
 
 /// A request for a range that is longer than this waits for so long for those that are asked for with it, in milliseconds: a
 /// gateway asks for one partition after the other, and one pass for all is cheaper by far.
@@ -130,7 +130,7 @@ impl<R> Queue<R> {
     /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
     fn with_mates(&mut self, first: QueuedReplay<R>) -> Vec<QueuedReplay<R>> {
         let begin = first.request.from.0;
-        let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(BEHIND);
+        let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(AFTER);
         let purpose = first.request.purpose;
         let is_mate = |other: &QueuedReplay<R>| !other.is_sparse && other.request.purpose == purpose;
         let is_near = |other: &QueuedReplay<R>| is_mate(other) && near.contains(&other.request.from.0);

@@ -54,7 +54,7 @@ async fn bad_events_become_dead_letters_with_their_reason_while_others_are_deliv
         assert!(!header("Tickwire-Detail").is_empty());
     }
 
-    // Another router reads on behind the dead letters: none is stored twice.
+    // Another router reads on after the dead letters: none is stored twice.
     router.stop().await;
     let router = TestRouter::start(&server, "r2").await;
     router.ready().await;

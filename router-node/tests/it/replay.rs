@@ -284,7 +284,7 @@ async fn long_replay_skips_a_message_that_no_consumer_delivers() {
     let reads = (0..32).map(|number| read_all(&nats, ReplayRequest { partition: Partition(number), ..one.clone() }));
     let ids = timeout(SOON * 2, join_all(reads)).await.unwrap().concat();
     assert_eq!(by_number(ids), numbered(0..2_200));
-    // A range that begins right behind the large message of its partition is read as well.
+    // A range that begins right after the large message of its partition is read as well.
     let behind = read_all(&nats, ReplayRequest { from: Seq(1_101), ..one }).await;
     assert_eq!(behind.iter().find(|id| id.parse::<usize>().unwrap() % 40 == 0).unwrap(), "1120");
     router.stop().await;
