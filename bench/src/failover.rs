@@ -1,40 +1,32 @@
 //! `tickwire bench failover`: how long clients wait for what is new when nodes die, whether anything is missing, and how
 //! fast the past is read.
 //!
-//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and a
-//! producer that numbers its events. One after the other a router is killed, the clients' gateway is killed, the next
-//! one is told to stop; each client's numbers have to be whole in the end. Then the one router that is left reads the
-//! stream again at the pace that it is configured to (`replays`), while live events go on; and a router without such a
-//! bound takes its place and does it as fast as it can.
+//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and
+//! a producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is
+//! killed, the next one is told to stop; each client's numbers have to be whole in the end. Then the one router that is
+//! left reads the stream again at the pace that it is configured to (`replays`), while live events go on; and a router
+//! without such a bound takes its place and does it as fast as it can.
 
 mod figures;
 mod listeners;
+mod producer;
 mod replays;
 
-use rand::Rng;
-use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tickwire_client::ClientError;
-use tickwire_node::clock::wall_clock;
 use tickwire_node::nats::{Nats, NatsError};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 use super::cores::Cores;
 use super::server::{BenchServer, BenchServerError};
 use figures::FailoverFigures;
 use listeners::{ListenedSince, Listeners};
-use replays::ReplayReadError;
+use producer::{NumberedProducer, publish_past};
+use replays::{ReplayRead, ReplayReadError};
 use tickwire_command::args::NatsArgs;
 use tickwire_command::progress::Progress;
-use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
-
-/// How many symbols the events are about, in turn.
-pub(super) const SYMBOLS: u64 = 100;
+use tickwire_command::publisher::PublishError;
 
 /// How many clients there are, and how many events a second, unless told otherwise.
 const CLIENTS: u32 = 2_000;
@@ -46,12 +38,6 @@ const AFTER_ROUTER: Duration = Duration::from_secs(8);
 
 /// How long all clients may take to be elsewhere.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// How many events are read again.
-const REPLAYED: u64 = 100_000;
-
-/// How many events wait for the stream's word.
-const WINDOW: usize = 1_024;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +94,7 @@ impl Failover<'_> {
             screen.show(format!("failover: {what}"));
         };
         step(0, "starting");
-        let nats_url = server.start_nats().await?;
-        for _ in 0..2 {
-            server.start_node("router", &nats_url, &[], "admin").await?;
-        }
-        let gateways = free_addresses(3).map_err(FailoverError::Ports)?;
-        for address in &gateways[..2] {
-            server.start_node("gateway", &nats_url, &self.gateway_sets(clients, *address), "gateway").await?;
-        }
+        let (nats_url, gateways) = self.start_cluster(server, clients).await?;
         step(1, "connecting");
         let listeners = Listeners::connect(&gateways, clients).await?;
         let nats = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench").await?;
@@ -123,60 +102,16 @@ impl Failover<'_> {
         sleep(CALM).await;
 
         step(2, "a router is killed");
-        let killed = listeners.mark();
-        server.kill("router").await?;
-        sleep(AFTER_ROUTER).await;
-        let router_killed = listeners.longest(killed);
+        let router_killed = kill_router(server, &listeners).await?;
 
         step(3, "the gateway of all clients is killed");
-        let asked = replay_requests(server).await?;
-        let killed = listeners.mark();
-        server.kill("gateway").await?;
-        let gateway_killed = self.all_resumed(&listeners, killed).await?;
-        let beside_pauses = listeners.longest_return(killed);
-        let replay_requests = replay_requests(server).await? - asked;
+        let gateway_kill = kill_gateway(server, &listeners).await?;
 
         step(4, "the next gateway is told to stop");
         server.start_node("gateway", &nats_url, &self.gateway_sets(clients, gateways[2]), "gateway").await?;
-        let told = listeners.mark();
-        server.terminate("gateway")?;
-        let gateway_drained = self.all_resumed(&listeners, told).await?;
-        server.ended("gateway").await?;
+        let gateway_drained = drain_gateway(server, &listeners).await?;
 
-        step(5, "live events alone");
-        let calm = listeners.mark();
-        sleep(CALM).await;
-        let live_p99 = listeners.p99(calm);
-
-        step(6, "live events, and the past beside them");
-        // The past is made first, of events that no client wants.
-        let mut past = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
-        for number in 0..REPLAYED {
-            let event = json!({ "pattern": "Past", "confidence": 0.5, "number": number });
-            let payload = serde_json::to_vec(&event).unwrap_or_default();
-            let symbol = format!("PAST{}", number % SYMBOLS);
-            if let Some((_, stored)) =
-                past.send((), Outgoing::new("pattern", &symbol, format!("past-{number}"), payload)).await
-            {
-                stored?;
-            }
-        }
-        while let Some((_, stored)) = past.done().await {
-            stored?;
-        }
-        // Over a connection of its own, as the past of a gateway.
-        let reader = Nats::connect(&NatsArgs::at(&nats_url).load()?.nats, "publish", "bench-past").await?;
-        sleep(CALM / 2).await;
-        let during = listeners.mark();
-        let paced = replays::read_all(&reader, "EVENTS").await?;
-        let live_p99_during_replay = listeners.p99(during);
-
-        step(7, "the past as fast as a router reads it");
-        server.start_node("router", &nats_url, &["router.replay_rate=10000000".to_owned()], "admin").await?;
-        server.terminate("router")?;
-        server.ended("router").await?;
-        sleep(CALM / 2).await;
-        let unbounded = replays::read_all(&reader, "EVENTS").await?;
+        let past = read_past(server, (&nats, &nats_url), &listeners, step).await?;
 
         let published = producer.stop().await?;
         sleep(CALM / 2).await;
@@ -190,15 +125,33 @@ impl Failover<'_> {
             doubled: sum.doubled,
             gaps: sum.gaps,
             router_killed,
-            gateway_killed,
-            gateway_killed_beside_pauses: beside_pauses,
-            replay_requests,
+            gateway_killed: gateway_kill.all_resumed,
+            gateway_killed_beside_pauses: gateway_kill.beside_pauses,
+            replay_requests: gateway_kill.replay_requests,
             gateway_drained,
-            replayed_a_second: unbounded.rate(),
-            paced_replay_a_second: paced.rate(),
-            live_p99,
-            live_p99_during_replay,
+            replayed_a_second: past.unbounded.rate(),
+            paced_replay_a_second: past.paced.rate(),
+            live_p99: past.live_p99,
+            live_p99_during_replay: past.live_p99_during_replay,
         })
+    }
+
+    /// Starts NATS, two routers, and two gateways. Gives the URL of NATS, and the addresses of these gateways and of
+    /// one that is started later.
+    async fn start_cluster(
+        &self,
+        server: &mut BenchServer,
+        clients: u32,
+    ) -> Result<(String, Vec<SocketAddr>), FailoverError> {
+        let nats_url = server.start_nats().await?;
+        for _ in 0..2 {
+            server.start_node("router", &nats_url, &[], "admin").await?;
+        }
+        let gateways = free_addresses(3).map_err(FailoverError::Ports)?;
+        for address in &gateways[..2] {
+            server.start_node("gateway", &nats_url, &self.gateway_sets(clients, *address), "gateway").await?;
+        }
+        Ok((nats_url, gateways))
     }
 
     fn gateway_sets(&self, clients: u32, address: SocketAddr) -> Vec<String> {
@@ -215,75 +168,105 @@ impl Failover<'_> {
         sets.extend(self.sets.iter().cloned());
         sets
     }
+}
 
-    /// Waits until all clients have resumed after `since`. Gives how long the last one took, in seconds.
-    async fn all_resumed(&self, listeners: &Listeners, since: ListenedSince) -> Result<f64, FailoverError> {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let left = listeners.yet_to_resume(since);
-            if left == 0 {
-                return Ok(listeners.last_resumed(since));
-            }
-            if Instant::now() > end {
-                let (of, reason) = (listeners.count(), listeners.reason(since));
-                return Err(FailoverError::Late { left, of, reason });
-            }
-            sleep(Duration::from_millis(50)).await;
+/// What was seen when the gateway of all clients was killed. Times are in seconds.
+struct GatewayKill {
+    /// How long the last client took to resume, and the same beside each client's own pauses.
+    all_resumed: f64,
+    beside_pauses: f64,
+    /// Requests for replays that this took.
+    replay_requests: u64,
+}
+
+/// What was seen when the past was read again.
+struct PastRead {
+    /// At the pace that a router is configured to, and without a bound.
+    paced: ReplayRead,
+    unbounded: ReplayRead,
+    /// Latency of live events in seconds, p99, before and during the paced read.
+    live_p99: f64,
+    live_p99_during_replay: f64,
+}
+
+/// Kills a router. Gives the longest that an event took since then, in seconds.
+async fn kill_router(server: &mut BenchServer, listeners: &Listeners) -> Result<f64, FailoverError> {
+    let killed = listeners.mark();
+    server.kill("router").await?;
+    sleep(AFTER_ROUTER).await;
+    Ok(listeners.longest(killed))
+}
+
+/// Kills the gateway of all clients, and waits until they have resumed.
+async fn kill_gateway(server: &mut BenchServer, listeners: &Listeners) -> Result<GatewayKill, FailoverError> {
+    let asked = replay_requests(server).await?;
+    let killed = listeners.mark();
+    server.kill("gateway").await?;
+    let all_resumed = all_resumed(listeners, killed).await?;
+    let beside_pauses = listeners.longest_return(killed);
+    let replay_requests = replay_requests(server).await? - asked;
+    Ok(GatewayKill { all_resumed, beside_pauses, replay_requests })
+}
+
+/// Tells a gateway to stop, and waits for its end. Gives how long the last client took to resume, in seconds.
+async fn drain_gateway(server: &mut BenchServer, listeners: &Listeners) -> Result<f64, FailoverError> {
+    let told = listeners.mark();
+    server.terminate("gateway")?;
+    let drained = all_resumed(listeners, told).await?;
+    server.ended("gateway").await?;
+    Ok(drained)
+}
+
+/// Listens to live events alone, makes a past, and has it read again: beside live events, then as fast as possible.
+async fn read_past(
+    server: &mut BenchServer,
+    (nats, nats_url): (&Nats, &str),
+    listeners: &Listeners,
+    step: impl Fn(u64, &str),
+) -> Result<PastRead, FailoverError> {
+    step(5, "live events alone");
+    let calm = listeners.mark();
+    sleep(CALM).await;
+    let live_p99 = listeners.p99(calm);
+
+    step(6, "live events, and the past beside them");
+    publish_past(nats).await?;
+    // Over a connection of its own, as the past of a gateway.
+    let reader = Nats::connect(&NatsArgs::at(nats_url).load()?.nats, "publish", "bench-past").await?;
+    sleep(CALM / 2).await;
+    let during = listeners.mark();
+    let paced = replays::read_all(&reader, "EVENTS").await?;
+    let live_p99_during_replay = listeners.p99(during);
+
+    step(7, "the past as fast as a router reads it");
+    replace_router(server, nats_url).await?;
+    let unbounded = replays::read_all(&reader, "EVENTS").await?;
+    Ok(PastRead { paced, unbounded, live_p99, live_p99_during_replay })
+}
+
+/// Replaces the router by one that reads replays as fast as it can.
+async fn replace_router(server: &mut BenchServer, nats_url: &str) -> Result<(), FailoverError> {
+    server.start_node("router", nats_url, &["router.replay_rate=10000000".to_owned()], "admin").await?;
+    server.terminate("router")?;
+    server.ended("router").await?;
+    sleep(CALM / 2).await;
+    Ok(())
+}
+
+/// Waits until all clients have resumed after `since`. Gives how long the last one took, in seconds.
+async fn all_resumed(listeners: &Listeners, since: ListenedSince) -> Result<f64, FailoverError> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let left = listeners.yet_to_resume(since);
+        if left == 0 {
+            return Ok(listeners.last_resumed(since));
         }
+        if Instant::now() > end {
+            let (of, reason) = (listeners.count(), listeners.reason(since));
+            return Err(FailoverError::Late { left, of, reason });
+        }
+        sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Publishes numbered events at a steady rate.
-struct NumberedProducer {
-    stop: CancellationToken,
-    published: Arc<AtomicU64>,
-    task: JoinHandle<Result<(), PublishError>>,
-}
-
-impl NumberedProducer {
-    fn start(nats: Nats, rate: f64) -> Self {
-        let (stop, published) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
-        let (stopped, count) = (stop.clone(), Arc::clone(&published));
-        let task = tokio::spawn(async move {
-            let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
-            let run: u32 = rand::rng().random();
-            let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
-            pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            while !stopped.is_cancelled() {
-                pace.tick().await;
-                let number = count.load(Ordering::Relaxed);
-                let event = json!({ "pattern": "Live", "confidence": 0.5, "number": number, "sent_us": now_us() });
-                let payload = serde_json::to_vec(&event).unwrap_or_default();
-                let event = Outgoing::new("pattern", &symbol(number), format!("{run:08x}-{number}"), payload);
-                if let Some((_, stored)) = publisher.send((), event).await {
-                    stored?;
-                }
-                count.store(number + 1, Ordering::Relaxed);
-            }
-            while let Some((_, stored)) = publisher.done().await {
-                stored?;
-            }
-            Ok(())
-        });
-        Self { stop, published, task }
-    }
-
-    /// Stops, and gives how many events were published.
-    async fn stop(self) -> Result<u64, FailoverError> {
-        self.stop.cancel();
-        self.task.await??;
-        Ok(self.published.load(Ordering::Relaxed))
-    }
-}
-
-/// What the event of this number is about.
-fn symbol(number: u64) -> String {
-    format!("S{}", number % SYMBOLS)
-}
-
-/// The time in microseconds since 1970.
-fn now_us() -> u64 {
-    u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn replay_requests(server: &BenchServer) -> Result<u64, BenchServerError> {
