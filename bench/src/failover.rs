@@ -1,11 +1,11 @@
 //! `tickwire bench failover`: how long clients wait for what is new when nodes die, whether anything is missing, and how
 //! fast the past is read.
 //!
-//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and a
-//! producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is killed, the next
-//! one is told to stop; each client's numbers have to be whole in the end. Then the one router that is left reads the
-//! stream again at the pace that it is configured to (`replays`), while live events go on; and a router without such a
-//! bound takes its place and does it as fast as it can.
+//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and
+//! a producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is
+//! killed, the next one is told to stop; each client's numbers have to be whole in the end. Then the one router that is
+//! left reads the stream again at the pace that it is configured to (`replays`), while live events go on; and a router
+//! without such a bound takes its place and does it as fast as it can.
 
 mod figures;
 mod listeners;
@@ -136,8 +136,8 @@ impl Failover<'_> {
         })
     }
 
-    /// Starts NATS, two routers, and two gateways. Gives the URL of NATS, and the addresses of these gateways and of one
-    /// that is started later.
+    /// Starts NATS, two routers, and two gateways. Gives the URL of NATS, and the addresses of these gateways and of
+    /// one that is started later.
     async fn start_cluster(
         &self,
         server: &mut BenchServer,

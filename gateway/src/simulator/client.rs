@@ -2,6 +2,7 @@
 //! gaps they were notified.
 
 mod check;
+mod connect;
 mod hear;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -381,52 +382,5 @@ impl SimClient {
         let Some(position) = &self.position else { return false };
         let is_there = position.epoch_id == epoch_id && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
         is_there && connection.asked.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
-    }
-}
-
-impl SimCluster {
-    /// A client connects to a gateway, if it is there.
-    pub(super) fn connect(&mut self, at: usize, gateway: usize) {
-        let (now, client) = (self.now, &mut self.clients[at]);
-        client.is_wanted = true;
-        if client.connection.is_some() || self.gateways[gateway].is_down {
-            return;
-        }
-        let line = Line::default();
-        self.gateways[gateway].arrive(now, identity(&client.user), &line);
-        client.connections += 1;
-        client.connection = Some(ClientConnection {
-            gateway,
-            line: Rc::clone(&line),
-            is_welcome: false,
-            asked: Vec::new(),
-            was_slow: false,
-            outage_notified: false,
-            is_new: true,
-            served_since: now,
-        });
-    }
-
-    /// Clients take in what has come.
-    pub(super) fn hear(&mut self) {
-        let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
-        let world = ClientWorld {
-            epochs: &self.epochs,
-            history: &self.history,
-            lost: &self.lost,
-            is_tight,
-            has_burst: self.has_burst,
-            now: self.now,
-            delay: self.delay(),
-        };
-        let mut have_heard = [false; NODES];
-        for client in &mut self.clients {
-            let gateway = client.connection.as_ref().map(|connection| connection.gateway);
-            if let Some(gateway) = gateway.filter(|_| client.hear(&world)) {
-                self.gateways[gateway].due = AT_ONCE;
-                have_heard[gateway] = true;
-            }
-        }
-        (0..NODES).filter(|gateway| have_heard[*gateway]).for_each(|gateway| self.check_outage(gateway));
     }
 }

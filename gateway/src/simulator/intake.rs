@@ -14,10 +14,8 @@ use tickwire_router_node::decisions::{
 
 use super::cluster::{SimCluster, StoredEvent};
 
-/// How many messages come of a consumer at a time, at most.
+/// How many messages come of a consumer at a time at most, and how many are counted: more than any intake asks for.
 const BATCH: u64 = 4;
-
-/// So many messages of a consumer are counted, more than any intake asks for.
 const COUNTED: usize = 20;
 
 /// The interval of a consumer's idle heartbeats, and after how long a silence it is given up, in milliseconds.
