@@ -4,7 +4,7 @@
 //! * `seek` schedules searches for the last sequence before a time, and `bisection` makes them;
 //! * `cohorts` puts sessions that lack similar ranges together.
 //!
-//! Except for `bisection` all of it decides without I/O. `edge/backfill.rs` asks the routers, and `shard/backfill.rs`
+//! Except for `bisection` all of it decides without I/O. `edge/backfill.rs` asks the routers, and `shard/cohorts.rs`
 //! delivers the events.
 
 pub(crate) mod bisection;

@@ -146,12 +146,14 @@ tickwire_node::metrics! {
     counter DELAYED_BACKFILLS =
         "tickwire_gateway_put_off_catch_ups_total",
         "Times that a backfill had to wait because its user had used up its slots or its budget";
-    counter ABANDONED_COHORTS =
-        "tickwire_gateway_abandoned_gatherings_total",
-        "Cohorts abandoned in a shard because none of their sessions read";
     histogram BACKFILL_SECONDS =
         "tickwire_gateway_catch_up_seconds",
         "Time from the start of a backfill until it was completely sent";
+
+    // shard/cohorts.rs
+    counter ABANDONED_COHORTS =
+        "tickwire_gateway_abandoned_gatherings_total",
+        "Cohorts abandoned in a shard because none of their sessions read";
 
     // stats.rs
     counter SHARD_EVENTS =

@@ -1,5 +1,5 @@
-//! The router without I/O: its inputs and its outputs. [`run`](crate::run) drives it over NATS, and the simulator of
-//! the cluster drives it in a simulated world.
+//! The router without I/O: its inputs and its outputs. [`run`](crate::run) drives it over NATS, the simulator of the
+//! cluster in a simulated world, and the load generator without a stream.
 
 pub use crate::checkpoint::{Checkpoint, Mark};
 pub use crate::dead_letters::DeadLetter;

@@ -218,7 +218,7 @@ impl Intake {
         // A message may have been damaged before this consumer could read it, even if nothing is pending now: the first
         // chunk is always checked.
         self.late = true;
-        // After more than one failure only a message proves that it can be read, where ticks are sure to come.
+        // After more than one failure only a message proves that it can be read, where heartbeats come.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
             self.tell(IntakeEvent::Flowing);
         }

@@ -92,7 +92,7 @@ pub struct Ownership {
     checks_all: bool,
     /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
-    /// How far the coverage of each gateway has come.
+    /// How far the coverage of each gateway has come, as was last noted.
     gateway_coverage: Vec<Checkpoint>,
     /// What the log says of each tenure.
     tenures: BTreeMap<Tenure, Record>,
@@ -148,6 +148,10 @@ impl Ownership {
 
     /// The coverage of each gateway has come this far.
     pub fn note_gateway_coverage(&mut self, reached: Vec<Checkpoint>) {
+        // What was noted before is checked already.
+        for new in reached.iter().filter(|reached| !self.gateway_coverage.contains(reached)) {
+            self.continuity.note(*new);
+        }
         self.gateway_coverage = reached;
     }
 
@@ -256,7 +260,6 @@ impl Ownership {
     /// is enough: a server that loses messages was restarted.
     fn note_read(&mut self) {
         let epoch_id = self.epoch.epoch_id;
-        self.gateway_coverage.iter().for_each(|reached| self.continuity.note(*reached));
         let read = self.placement.held().map(|(_, SourceProgress { checkpoint, mark })| Checkpoint {
             checkpoint,
             epoch_id,

@@ -119,8 +119,9 @@ impl Walker {
             // Another one may have walked here meanwhile.
             let Some((from, to)) = self.known().whole.unknown(after, through) else { continue };
             let to = to.min(Seq(from.0.saturating_add(STEP)));
-            let (walk, count, facts) = self.step(from, to, &state).await?;
-            self.known().take(walk, &facts);
+            let (walk, count, now) = self.step(from, to, &state).await?;
+            // Another one may have seen another epoch meanwhile, of which this walk is not.
+            self.learn(walk, &now);
             drop(turn);
             if let WalkPace::Replay(_, pace, is_first) = haste {
                 pace.wait(count.div_ceil(SHARE), is_first).await;
@@ -129,7 +130,7 @@ impl Walker {
     }
 
     /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that were.
-    async fn step(&self, from: Seq, to: Seq, before: &StreamState) -> Result<(Walk, u64, StreamFacts), WalkError> {
+    async fn step(&self, from: Seq, to: Seq, before: &StreamState) -> Result<(Walk, u64, StreamState), WalkError> {
         let end = Instant::now() + STEP_TIME;
         let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);
         let (mut walk, mut count, mut is_whole) = (Walk::after(from), 0, true);
@@ -155,10 +156,10 @@ impl Walker {
         if is_whole {
             walk.end(to.min(now.facts.last));
         }
-        if is_whole && walk.through() < to { Err(WalkError::Short) } else { Ok((walk, count, now.facts)) }
+        if is_whole && walk.through() < to { Err(WalkError::Short) } else { Ok((walk, count, now)) }
     }
 
-    /// Takes what others have walked while they read every message, and the stream as it was seen after that.
+    /// Takes a walk, by a reader of every message or made here, and the stream as it was seen after that.
     pub(crate) fn learn(&self, walk: Walk, state: &StreamState) {
         let mut known = self.known();
         known.confront(state);

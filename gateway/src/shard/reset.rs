@@ -85,8 +85,8 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Whether a session is notified of the new epoch. A session without subscriptions may still have a backfill, and waits
-/// for its end. Or events of ended subscriptions wait for it.
+/// Whether a new epoch changes anything for a session: it has subscriptions, or a backfill, of which it waits for the end,
+/// or events of ended subscriptions that must be dropped.
 fn is_concerned<S>(session: &Session<S>) -> bool {
     !session.subscriptions.is_empty() || session.backfill.is_some() || session.outbox.has_output()
 }

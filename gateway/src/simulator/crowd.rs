@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::client::SimClient;
 use super::cluster::SimCluster;
-use super::failing;
 use super::made::user;
 use super::plan::{self, Action, Plan};
+use super::{SEED, failing, runs};
 
 /// The gateway that all lose, and the one that they come to.
 const FORMER: usize = 0;
@@ -21,6 +22,13 @@ const EVENTS: u8 = 20;
 
 /// How long a crowd may take until all have what they lack, in milliseconds: cohorts gather, and have an answer.
 const DONE: u64 = 400;
+
+/// How long a crowd has of which some read slowly: longer than others wait for them, and than a cohort waits of which
+/// nobody reads, in milliseconds.
+const SLOW: u64 = 7_000;
+
+/// What may wait for a session of such a crowd, in bytes: less than it lacks.
+const SLOW_OUTBOX: usize = 2_000;
 
 /// A session of a crowd.
 #[derive(Clone, Debug)]
@@ -88,7 +96,12 @@ fn two_thousand_sessions_that_lack_the_same_share_a_cohort() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: runs().min(100),
+        rng_seed: RngSeed::Fixed(SEED),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn crowd_asks_for_nothing_twice(crowd in prop::collection::vec(member(), 2..40)) {
@@ -102,9 +115,11 @@ proptest! {
         seed in any::<u64>(),
         loss in prop_oneof![Just(0), 0..30u32],
     ) {
-        let mut cluster = SimCluster::new(&failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new()));
+        let plan = failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new());
+        let mut cluster = SimCluster::new(&Plan { outbox_bytes: SLOW_OUTBOX, ..plan });
         lose_gateway(&mut cluster, &crowd);
         come_back(&mut cluster, &crowd);
+        cluster.act(&Action::Pass(SLOW));
         cluster.heal(false, false);
         cluster.check(false);
     }

@@ -15,6 +15,7 @@ use tickwire_router_node::decisions::{Checkpoint, Leader, Mark, StreamError, Str
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
+use super::router::SimRouter;
 use super::trace;
 
 /// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
@@ -40,6 +41,8 @@ pub(super) struct Stream {
     damaged: BTreeSet<Seq>,
     /// If the stream has lost its end in this epoch: the last sequence that still means the message that was read.
     pub(super) agreed: Option<Seq>,
+    /// The last sequence of the epoch whose message was lost at the end of the stream.
+    last_lost: Seq,
     /// For how many beats in a row something has shown that the end was lost, and the most of them.
     shown: (u32, u32),
     /// How often servers have started. Consumers live in their memory.
@@ -54,6 +57,7 @@ impl Stream {
             leader: 0,
             damaged: BTreeSet::new(),
             agreed: None,
+            last_lost: Seq(0),
             shown: (0, 0),
             starts: 0,
         }
@@ -189,7 +193,7 @@ impl SimCluster {
         *discarded = Seq(self.first.0 - 1).max(*discarded);
         // What came in place of lost messages and is removed before anybody sees that it is not those need not be given.
         if let Some(agreed) = self.stream.agreed {
-            self.lose(agreed, Seq(self.first.0 - 1));
+            self.lose(agreed, Seq(self.first.0 - 1).min(self.stream.last_lost));
         }
     }
 
@@ -201,7 +205,7 @@ impl SimCluster {
             self.stream.damaged.insert(seq);
             self.stream.log.retain(|stored| stored.seq != seq);
             // As with removed messages, only it showed that it is not the lost one.
-            if self.stream.agreed.is_some_and(|agreed| seq > agreed) {
+            if self.stream.agreed.is_some_and(|agreed| seq > agreed) && seq <= self.stream.last_lost {
                 self.lose(Seq(seq.0 - 1), seq);
             }
             self.restart_servers();
@@ -239,7 +243,10 @@ impl SimCluster {
         self.stream.log.retain(|stored| stored.seq <= last);
         self.stream.damaged.retain(|seq| *seq <= last);
         self.stream.copies.iter_mut().for_each(|first| *first = Seq(last.0 + 1).min(*first));
-        if last < std::mem::replace(&mut self.last, last) {
+        let former = std::mem::replace(&mut self.last, last);
+        if last < former {
+            let lost_before = self.stream.agreed.map_or(Seq(0), |_| self.stream.last_lost);
+            self.stream.last_lost = lost_before.max(former);
             self.stream.agreed = Some(self.stream.agreed.map_or(last, |agreed| agreed.min(last)));
             self.stream.shown = (0, 0);
         }
@@ -258,31 +265,31 @@ impl SimCluster {
     /// nothing but the coverage of gateways, and if the stream grows beyond that at once, nothing at all.
     pub(super) fn note_whether_loss_shows(&mut self) {
         let Some(agreed) = self.stream.agreed else { return };
-        let lost = self.lost.get(&self.epoch.epoch_id).into_iter().flatten();
-        let lost: BTreeSet<(Seq, i64)> = lost.map(|stored| (stored.seq, stored.event.stored.0)).collect();
         let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
-            let is_replaced =
-                |(seq, stored)| lost.contains(&(seq, stored)) && self.stream.log.iter().any(|now| now.seq == seq);
+            let is_replaced = |(seq, stored): (Seq, i64)| {
+                let now = self.readable(Seq(seq.0.saturating_sub(1))).next();
+                now.is_some_and(|now| now.seq == seq && now.event.stored.0 != stored)
+            };
             let is_beyond = through > self.last || mark.is_some_and(is_replaced);
             epoch_id == self.epoch.epoch_id && through > agreed && is_beyond
         };
         let in_lease = self.kv.checkpoints().any(|Checkpoint { checkpoint, epoch_id, mark }| {
             shows(*epoch_id, *checkpoint, mark.map(|mark| (mark.seq, mark.stored)))
         });
-        let at_gateway = self.gateways.iter().filter(|gateway| !gateway.is_down).any(|gateway| {
+        let at_gateway = self.gateways.iter().filter(|gateway| !gateway.is_down && !gateway.is_cut).any(|gateway| {
             let GatewayCoverage { epoch_id, through, last } = gateway.edge.reached();
             shows(epoch_id, through, last.map(|(seq, stored)| (seq, stored.0)))
         });
         let (row, most) = self.stream.shown;
-        let row = if in_lease || at_gateway { row + 1 } else { 0 };
+        let is_seen = self.routers.iter().any(SimRouter::runs) && (in_lease || at_gateway);
+        let row = if is_seen { row + 1 } else { 0 };
         self.stream.shown = (row, most.max(row));
     }
 
     /// Whether clients may lack a message since it came in place of a lost one, and no node could notice.
     pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
-        let is_unnoticed = |agreed: Seq| self.stream.shown.1 < SHOWN && epoch_id == self.epoch.epoch_id && seq > agreed;
-        let is_replaced = || self.lost.get(&epoch_id).is_some_and(|lost| lost.iter().any(|stored| stored.seq >= seq));
-        self.stream.agreed.is_some_and(is_unnoticed) && is_replaced()
+        let is_replaced = |agreed: Seq| seq > agreed && seq <= self.stream.last_lost;
+        epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN && self.stream.agreed.is_some_and(is_replaced)
     }
 
     /// A router begins another life behind `before`, unless one later than it knows has begun. It returns what the stream is

@@ -93,7 +93,9 @@ impl Routing {
     /// Takes another view of the members.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
         self.table.set_view(Arc::clone(&view));
+        let known = self.gateway_coverage.len();
         self.gateway_coverage.retain(|gateway, _| self.table.is_member(gateway));
+        self.has_new_coverage |= self.gateway_coverage.len() < known;
         self.view = view;
         self.is_news = true;
     }

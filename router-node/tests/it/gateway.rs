@@ -282,12 +282,12 @@ impl GatewayState {
     fn take(&mut self, step: &CoverageEvent<Arc<Delivery>>) {
         match step {
             CoverageEvent::Adopt { partition, at } => drop(self.position.insert(*partition, *at)),
-            CoverageEvent::Apply { partition, through, events, .. } => {
-                self.position.insert(*partition, *through);
+            CoverageEvent::Apply { partition, from, through, events } => {
+                assert_eq!(self.position.insert(*partition, *through), Some(*from), "ranges are contiguous");
                 self.events.extend(events.iter().map(|(seq, delivery)| (*partition, *seq, delivery.event.clone())));
             }
             CoverageEvent::Gap { partition, from, through, reason } => {
-                self.position.insert(*partition, *through);
+                assert_eq!(self.position.insert(*partition, *through), Some(*from), "ranges are contiguous");
                 self.gaps.push((*partition, *from, *through, *reason));
             }
             CoverageEvent::Reset { former, .. } => {
