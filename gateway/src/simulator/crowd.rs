@@ -120,6 +120,9 @@ proptest! {
         lose_gateway(&mut cluster, &crowd);
         come_back(&mut cluster, &crowd);
         cluster.act(&Action::Pass(SLOW));
+        for (at, _) in crowd.iter().enumerate().filter(|(_, member)| loss == 0 && member.room.is_none()) {
+            prop_assert!(cluster.is_served(at), "session {} waits for those that do not read", at);
+        }
         cluster.heal(false, false);
         cluster.check(false);
     }
