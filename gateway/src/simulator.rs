@@ -162,43 +162,41 @@ fn position_does_not_move_back_when_a_lagging_gateway_begins_a_new_epoch() {
     }
 }
 
+/// Two events wait for a client whose kernel takes so many bytes, in tens.
+fn events_wait(tens: u8) -> Vec<Action> {
+    vec![
+        Action::Connect { gateway: 1, user: 2, filter: 0 },
+        Action::Pass(300),
+        Action::Room { session: 0, tens: Some(tens) },
+        Action::Publish { symbol: 0, confidence: 5 },
+        Action::Pass(50),
+        Action::Publish { symbol: 0, confidence: 5 },
+        Action::Pass(50),
+    ]
+}
+
 /// An event waits for a client that reads nothing. A new epoch begins, in which its sequence may mean another event.
 #[test]
 fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     for tens in [0, 4, 12] {
-        let actions = vec![
-            Action::Connect { gateway: 1, user: 2, filter: 0 },
-            Action::Pass(300),
-            Action::Room { session: 0, tens: Some(tens) },
-            Action::Publish { symbol: 0, confidence: 5 },
-            Action::Pass(50),
-            Action::Publish { symbol: 0, confidence: 5 },
-            Action::Pass(50),
-            Action::Recreate { from: 0 },
-            Action::Pass(1_000),
-        ];
+        let mut actions = events_wait(tens);
+        actions.extend([Action::Recreate { from: 0 }, Action::Pass(1_000)]);
         run(&failing(1, 0, plan::GIVE_UP_AFTER, actions));
     }
 }
 
-/// The same, and the client has given up its subscription, and subscribes again in the other life.
+/// The same, and the client has given up its subscription, and subscribes again in the new epoch.
 #[test]
 fn events_of_an_ended_subscription_are_not_delivered_in_the_next_epoch() {
     for tens in [0, 4, 12] {
-        let actions = vec![
-            Action::Connect { gateway: 1, user: 2, filter: 0 },
-            Action::Pass(300),
-            Action::Room { session: 0, tens: Some(tens) },
-            Action::Publish { symbol: 0, confidence: 5 },
-            Action::Pass(50),
-            Action::Publish { symbol: 0, confidence: 5 },
-            Action::Pass(50),
+        let mut actions = events_wait(tens);
+        actions.extend([
             Action::Unsubscribe { session: 0 },
             Action::Recreate { from: 0 },
             Action::Pass(2_000),
             Action::Replace { session: 0, filter: 0 },
             Action::Pass(1_000),
-        ];
+        ]);
         run(&failing(1, 0, plan::GIVE_UP_AFTER, actions));
     }
 }

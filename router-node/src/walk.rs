@@ -191,8 +191,10 @@ impl WalkedStream {
         let unknown = self.whole.unknown(after, through);
         let end = unknown.map_or(through, |(from, _)| from);
         let is_known = unknown.is_none() || is_over(end);
-        let missing = || self.whole.missing(after, end).collect();
-        is_known.then(|| Walked { through: end, missing: missing(), removed: self.removed })
+        is_known.then(|| {
+            let missing = self.whole.missing(after, end).collect();
+            Walked { through: end, missing, removed: self.removed }
+        })
     }
 
     fn take(&mut self, walk: Walk, facts: &StreamFacts) {

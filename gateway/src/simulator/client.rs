@@ -71,7 +71,7 @@ type Lane = (Partition, String, String);
 
 /// Facts of the cluster that a check needs, and that a client does not know.
 pub(super) struct ClientWorld<'a> {
-    /// All lives of the stream so far.
+    /// All epochs of the stream so far.
     pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
     /// What was stored in each.
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,

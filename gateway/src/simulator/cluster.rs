@@ -67,7 +67,7 @@ pub(super) struct StoredEvent {
     pub(super) is_unreadable: bool,
 }
 
-/// The life of the stream in which every run begins.
+/// The epoch of the stream in which every run begins.
 const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
 pub(super) struct SimCluster {
@@ -78,9 +78,9 @@ pub(super) struct SimCluster {
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
     pub(super) reading: u64,
-    /// Up to where each life of the stream was discarded.
+    /// Up to where each epoch of the stream was discarded.
     pub(super) discarded: BTreeMap<EpochId, Seq>,
-    /// What cannot be read any more, of each life.
+    /// What cannot be read any more, of each epoch.
     pub(super) damaged: BTreeMap<EpochId, BTreeSet<Seq>>,
     pub(super) now: Millis,
     pub(super) network: Network,
@@ -91,7 +91,7 @@ pub(super) struct SimCluster {
     pub(super) history: BTreeMap<EpochId, Vec<StoredEvent>>,
     /// The messages of each epoch that the stream has lost. Clients need not get them.
     pub(super) lost: Lost,
-    /// What servers keep of the present life.
+    /// What servers keep of the present epoch.
     pub(super) stream: Stream,
     /// The dead letters that are stored.
     pub(super) letters: BTreeSet<(EpochId, Seq)>,

@@ -128,7 +128,7 @@ impl SimGateway {
     }
 
     /// Whether messages to `node` reach this gateway.
-    fn read_until(&self, node: &NodeRef) -> bool {
+    fn is_reached_as(&self, node: &NodeRef) -> bool {
         self.node == *node && !self.is_down && !self.is_cut
     }
 
@@ -333,7 +333,7 @@ impl SimCluster {
 
     /// A router asks a gateway for its whole interest.
     pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
-        let Some(number) = self.gateways.iter().position(|gateway| gateway.read_until(node)) else { return };
+        let Some(number) = self.gateways.iter().position(|gateway| gateway.is_reached_as(node)) else { return };
         let gateway = &mut self.gateways[number];
         let before = gateway.edge.take_outgoing();
         gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
@@ -345,7 +345,7 @@ impl SimCluster {
 
     /// Something has come for a gateway.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
-        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.read_until(node)) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node)) {
             let now = self.now.plus(gateway.offset);
             gateway.due = AT_ONCE;
             deliver(&mut gateway.edge, now);
@@ -355,7 +355,7 @@ impl SimCluster {
 
     /// NATS says where a time stands.
     pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
-        let gateway = self.gateways.iter_mut().find(|gateway| gateway.read_until(node));
+        let gateway = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node));
         if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
             self.deliver(node, |edge, now| edge.take_found(now, time, seq));
         }

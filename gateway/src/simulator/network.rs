@@ -36,7 +36,7 @@ pub(super) enum SimMessage {
     LeaseAnswer(usize, u64, KvAnswer),
 }
 
-/// Up to where a batch shows that partitions reach, in a life of the stream.
+/// Up to where a batch shows that partitions reach, in an epoch of the stream.
 #[derive(Clone, Debug)]
 pub(super) struct BatchEnds {
     pub(super) epoch_id: EpochId,

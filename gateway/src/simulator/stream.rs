@@ -292,7 +292,7 @@ impl SimCluster {
         epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN && self.stream.agreed.is_some_and(is_replaced)
     }
 
-    /// A router begins another life behind `before`, unless one later than it knows has begun. It returns what the stream is
+    /// A router begins another epoch after `before`, unless one later than it knows has begun. It returns what the stream is
     /// like then.
     pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
         if self.epoch.epoch_id <= known {

@@ -34,7 +34,7 @@ impl SimClient {
             .collect();
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
-            // What a later life keeps may come in that.
+            // What a later epoch keeps may come in that.
             let epochs = self.taken.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
             let taken: Vec<&Taken> = epochs.map(|(_, taken)| taken).collect();
             let is_past = |stored: &&StoredEvent| {
@@ -58,7 +58,7 @@ impl SimClient {
         }
         for promise in &self.promises {
             let taken = self.taken.get(&promise.epoch_id).unwrap_or(&nothing);
-            // What stands before a life began is the same in the one before.
+            // What stands before an epoch began is the same in the one before.
             let epoch = epochs[&promise.epoch_id];
             let former = self
                 .taken

@@ -75,7 +75,7 @@ impl SimClient {
             }
             ServerMessage::Gap(gap) => {
                 let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
-                // A life of the stream ends there: up to there everything was given or told.
+                // An epoch of the stream ends there: up to there everything was given or told.
                 let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
                 if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
                     promise.end[usize::from(gap.p.0)] = gap.from;

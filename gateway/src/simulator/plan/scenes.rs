@@ -26,7 +26,7 @@ fn client_of_all(gateway: u8, user: u8, time: u64) -> Vec<Action> {
     vec![Action::Connect { gateway, user, filter: 0 }, Action::Pass(time)]
 }
 
-/// The stream lives another life, and time enough passes for nodes to find out.
+/// Another epoch of the stream begins, and time enough passes for nodes to find out.
 fn another_epoch() -> impl Strategy<Value = Vec<Action>> {
     let begins = prop_oneof![
         (1..4u8).prop_map(|events| Action::LoseTail { events }),
@@ -35,7 +35,7 @@ fn another_epoch() -> impl Strategy<Value = Vec<Action>> {
     (begins, 500..2_000u64).prop_map(|(begins, time)| vec![begins, Action::Pass(time)])
 }
 
-/// What a client asked for of the past has come and waits for it when another life begins.
+/// What a client asked for of the past has come and waits for it when another epoch begins.
 fn slow_past_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..4u8), 0..4u8, 0..30u8, [150..250u64, 50..150, 300..800], another_epoch()).prop_map(
         |((gateway, user), symbol, tens, [first, then, last], ends)| {
