@@ -1,9 +1,9 @@
 //! `tickwire bench-bare`: the yardstick. A server that knows the sockets of every event beforehand and does nothing but
 //! one `send` of ready bytes per delivery, in one thread.
 //!
-//! A connection says what it is by its first number (all are 32 bits, little-endian): a socket says how many groups it
-//! belongs to, and then which; the feed says [`FEED`], and from then on sends events, each a group, a length and the
-//! bytes for every socket of the group. The group [`COUNT`] asks how many times `send` was called, in 64 bits.
+//! The first number of a connection gives its role (all numbers are 32 bits, little-endian): a socket sends how many
+//! groups it belongs to, and then their numbers; the feed sends [`FEED`], and then events, each a group, a length and
+//! the bytes for every socket of the group. The group [`COUNT`] asks how many times `send` was called, in 64 bits.
 
 use clap::Args;
 use mio::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::reader::{TEXT, server_frame};
 use tickwire_command::stop;
 
-/// What the feed says first.
+/// The first number that the feed sends.
 pub(crate) const FEED: u32 = u32::MAX;
 
 /// The group that stands for the question how many times `send` was called.
@@ -83,7 +83,7 @@ impl BareServer {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept()?,
-                    Token(at) => self.attend(at)?,
+                    Token(at) => self.handle_peer(at)?,
                 }
             }
         }
@@ -104,8 +104,8 @@ impl BareServer {
         }
     }
 
-    /// Writes what waits and reads what there is. A connection that breaks is let go.
-    fn attend(&mut self, at: usize) -> io::Result<()> {
+    /// Writes the unsent bytes and reads the available ones. A connection that fails is removed.
+    fn handle_peer(&mut self, at: usize) -> io::Result<()> {
         if self.exchange(at).is_err()
             && let Some(mut peer) = self.peers.try_remove(at)
         {

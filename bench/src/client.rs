@@ -1,4 +1,4 @@
-//! One socket of the bench, from its first byte to its last: it says who it is, subscribes, and then counts.
+//! One socket of the bench, from its first byte to its last: it authenticates, subscribes, and then counts.
 
 use mio::net::TcpStream;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::oracle::EventTally;
 use super::reader::{self, BadFrame, EventNumbers, client_frame, first_frame, first_type};
 use super::scenario::Plan;
 
-/// Whom the sockets talk to, and what they say first.
+/// What the sockets connect to, and what they send first.
 #[derive(Debug)]
 pub(crate) enum Dialect {
     /// A gateway: an upgrade, a welcome, a subscription.
@@ -37,14 +37,14 @@ pub(crate) enum ClientStage {
 /// Why a client cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Lost {
-    #[error("the server closed the connection without a word")]
+    #[error("the server ended the connection without a close frame")]
     Gone,
     #[error("the server closed with code {0}")]
     Closed(u16),
     #[error("the upgrade was answered by {0:?}")]
     Refused(String),
-    #[error("the server said {0}")]
-    Told(String),
+    #[error("the server sent an unexpected message: {0}")]
+    Unexpected(String),
     #[error("the server sent {0}")]
     Frame(#[from] BadFrame),
     #[error("the connection broke: {0}")]
@@ -66,10 +66,10 @@ pub(crate) struct Counts {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
     /// Frames of other types than events, by type, from when a client is ready.
-    pub(crate) told: BTreeMap<String, u64>,
+    pub(crate) other_frames: BTreeMap<String, u64>,
     pub(crate) latencies: Latencies,
     /// When event 0 was due.
-    pub(crate) epoch: Option<Instant>,
+    pub(crate) first_due: Option<Instant>,
     numbers: EventNumbers,
 }
 
@@ -79,15 +79,15 @@ impl Counts {
             events: 0,
             frames: 0,
             bytes: 0,
-            told: BTreeMap::new(),
+            other_frames: BTreeMap::new(),
             latencies: Latencies::new(),
-            epoch: None,
+            first_due: None,
             numbers: EventNumbers::new(),
         }
     }
 }
 
-/// A socket and what came by it.
+/// A socket and what it received.
 #[derive(Debug)]
 pub(crate) struct BenchClient {
     pub(crate) number: u32,
@@ -98,9 +98,9 @@ pub(crate) struct BenchClient {
     pub(crate) stalls: bool,
     /// Whether its latencies are part of the result.
     pub(crate) measured: bool,
-    /// A sign came that there is something to read, which it let pass.
+    /// The poll reported data to read while the client was stalled.
     pub(crate) unread: bool,
-    /// Whether it was told of events that it does not get.
+    /// Whether it was notified of events that it does not get.
     pub(crate) warned: bool,
     opened: bool,
     rest: Vec<u8>,
@@ -122,7 +122,7 @@ impl BenchClient {
         }
     }
 
-    /// Says the first words, once the connection stands.
+    /// Sends the first request when the connection is established.
     pub(crate) fn open(&mut self, dialect: &Dialect, server: SocketAddr) -> Result<(), Lost> {
         if self.opened {
             return Ok(());
@@ -135,8 +135,8 @@ impl BenchClient {
             Dialect::Gateway => {
                 let request = format!(
                     "GET /v1/stream?user=bench-{} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\n\
-                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGlja3dpcmUgYmVuY2ghIQ==\r\n\
-                     Sec-WebSocket-Protocol: {}\r\n\r\n",
+                     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGlja3dpcmUgYmVuY2ghIQ==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
                     self.number,
                     Encoding::Json.sub_protocol()
                 );
@@ -144,15 +144,15 @@ impl BenchClient {
             }
             Dialect::Bare(groups) => {
                 let groups = groups.get(self.number as usize).map(Vec::as_slice).unwrap_or_default();
-                let mut hello = (groups.len() as u32).to_le_bytes().to_vec();
-                hello.extend(groups.iter().flat_map(|group| group.to_le_bytes()));
+                let mut groups_message = (groups.len() as u32).to_le_bytes().to_vec();
+                groups_message.extend(groups.iter().flat_map(|group| group.to_le_bytes()));
                 self.stage = ClientStage::Subscribing;
-                self.write(&hello)
+                self.write(&groups_message)
             }
         }
     }
 
-    /// Reads what there is. Where the end may be among it, `to_end` has it found.
+    /// Reads all available bytes. With `to_end` it reads until it finds the end of the stream, if there is one.
     pub(crate) fn read(
         &mut self,
         plan: &Plan,
@@ -185,13 +185,13 @@ impl BenchClient {
         }
     }
 
-    /// Says goodbye as a client does that leaves.
+    /// Sends a close frame, as a client does that leaves.
     pub(crate) fn leave(&mut self) {
-        // A client that is leaving does not care whether its goodbye arrives.
+        // A client that is leaving does not care whether its close frame arrives.
         self.write(&client_frame(reader::CLOSE, &1000_u16.to_be_bytes())).ok();
     }
 
-    /// Takes all that is whole; gives how much that is.
+    /// Handles all complete frames. Returns how many bytes they have.
     fn take(&mut self, bytes: &[u8], now: Instant, plan: &Plan, counts: &mut Counts) -> Result<usize, Lost> {
         let mut used = 0;
         if self.stage == ClientStage::Opening {
@@ -255,12 +255,12 @@ impl BenchClient {
             (ClientStage::Ready, other) => {
                 let other = String::from_utf8_lossy(other).into_owned();
                 self.warned |= other == "notice" || other == "gap";
-                *counts.told.entry(other).or_default() += 1;
+                *counts.other_frames.entry(other).or_default() += 1;
                 // A notice may be followed by events in the same frame.
                 self.events(payload, now, plan, counts);
                 Ok(())
             }
-            _ => Err(Lost::Told(String::from_utf8_lossy(payload).into_owned())),
+            _ => Err(Lost::Unexpected(String::from_utf8_lossy(payload).into_owned())),
         }
     }
 
@@ -268,14 +268,14 @@ impl BenchClient {
         let before = self.tally.events;
         for number in counts.numbers.of(payload) {
             self.tally.add(number);
-            if let Some(epoch) = counts.epoch.filter(|_| self.measured) {
-                counts.latencies.record(plan, number, now.duration_since(epoch));
+            if let Some(first_due) = counts.first_due.filter(|_| self.measured) {
+                counts.latencies.record(plan, number, now.duration_since(first_due));
             }
         }
         counts.events += self.tally.events - before;
     }
 
-    /// Writes a few bytes, which a socket that is used rightly always has room for.
+    /// Writes a few bytes. The socket has room for them, unless the bench has a fault.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         match self.stream.write(bytes)? {
             written if written == bytes.len() => Ok(()),

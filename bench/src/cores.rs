@@ -19,7 +19,7 @@ impl Cores {
     pub(crate) fn split() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-        let server = cores.pop().ok_or_else(|| io::Error::other("this process may run nowhere"))?;
+        let server = cores.pop().ok_or_else(|| io::Error::other("this process may use no processor"))?;
         let generator = if cores.is_empty() { vec![server] } else { cores };
         Ok(Self { server, generator })
     }

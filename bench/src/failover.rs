@@ -1,9 +1,9 @@
-//! `tickwire bench failover`: how long clients wait for what is new when nodes die, whether anything is missing, and how
-//! fast the past is read.
+//! `tickwire bench failover`: how long clients wait for new events when nodes die, whether events are missing, and how
+//! fast past events are replayed.
 //!
-//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`), and
-//! a producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is
-//! killed, the next one is told to stop; each client's numbers have to be whole in the end. Then the one router that is
+//! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`),
+//! and a producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is
+//! killed, and the next one is drained. In the end each client must have all its events. Then the one router that is
 //! left reads the stream again at the pace that it is configured to (`replays`), while live events go on; and a router
 //! without such a bound takes its place and does it as fast as it can.
 
@@ -28,15 +28,15 @@ use tickwire_command::args::NatsArgs;
 use tickwire_command::progress::Progress;
 use tickwire_command::publisher::PublishError;
 
-/// How many clients there are, and how many events a second, unless told otherwise.
+/// How many clients there are, and how many events a second, by default.
 const CLIENTS: u32 = 2_000;
 const RATE: f64 = 200.0;
 
-/// How long is looked at before anything happens, and after a router has died.
+/// How long events are observed before the first failure, and after a router was killed.
 const CALM: Duration = Duration::from_secs(4);
 const AFTER_ROUTER: Duration = Duration::from_secs(8);
 
-/// How long all clients may take to be elsewhere.
+/// How long all clients may take to resume at another gateway.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why there is no result.
@@ -56,7 +56,7 @@ pub(crate) enum FailoverError {
     Replay(#[from] ReplayReadError),
     #[error("no ports for the gateways: {0}")]
     Ports(std::io::Error),
-    #[error("after {DEADLINE:?} {left} of {of} clients have not caught up; the first of them says: {reason}")]
+    #[error("after {DEADLINE:?} {left} of {of} clients have not caught up; the first of them reports: {reason}")]
     Late { left: usize, of: usize, reason: String },
     #[error("a task has ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -75,7 +75,7 @@ impl Failover<'_> {
     /// Runs it.
     pub(crate) async fn run(&self) -> Result<FailoverFigures, FailoverError> {
         let clients = self.clients.unwrap_or(CLIENTS);
-        super::server::make_room(clients)?;
+        super::server::raise_descriptor_limit(clients)?;
         let mut server = BenchServer::new(self.cores)?;
         let done = self.run_against(&mut server, clients, self.rate.unwrap_or(RATE)).await;
         server.stop().await;
@@ -107,7 +107,7 @@ impl Failover<'_> {
         step(3, "the gateway of all clients is killed");
         let gateway_kill = kill_gateway(server, &listeners).await?;
 
-        step(4, "the next gateway is told to stop");
+        step(4, "the next gateway is drained");
         server.start_node("gateway", &nats_url, &self.gateway_sets(clients, gateways[2]), "gateway").await?;
         let gateway_drained = drain_gateway(server, &listeners).await?;
 
@@ -126,7 +126,7 @@ impl Failover<'_> {
             gaps: sum.gaps,
             router_killed,
             gateway_killed: gateway_kill.all_resumed,
-            gateway_killed_beside_pauses: gateway_kill.beside_pauses,
+            gateway_killed_without_pauses: gateway_kill.without_pauses,
             replay_requests: gateway_kill.replay_requests,
             gateway_drained,
             replayed_a_second: past.unbounded.rate(),
@@ -136,7 +136,7 @@ impl Failover<'_> {
         })
     }
 
-    /// Starts NATS, two routers, and two gateways. Gives the URL of NATS, and the addresses of these gateways and of
+    /// Starts NATS, two routers, and two gateways. Returns the URL of NATS, and the addresses of these gateways and of
     /// one that is started later.
     async fn start_cluster(
         &self,
@@ -172,14 +172,14 @@ impl Failover<'_> {
 
 /// What was seen when the gateway of all clients was killed. Times are in seconds.
 struct GatewayKill {
-    /// How long the last client took to resume, and the same beside each client's own pauses.
+    /// How long the last client took to resume, and the same without each client's own pauses.
     all_resumed: f64,
-    beside_pauses: f64,
+    without_pauses: f64,
     /// Requests for replays that this took.
     replay_requests: u64,
 }
 
-/// What was seen when the past was read again.
+/// What was seen when the past events were replayed.
 struct PastRead {
     /// At the pace that a router is configured to, and without a bound.
     paced: ReplayRead,
@@ -189,7 +189,7 @@ struct PastRead {
     live_p99_during_replay: f64,
 }
 
-/// Kills a router. Gives the longest that an event took since then, in seconds.
+/// Kills a router. Returns the longest that an event took since then, in seconds.
 async fn kill_router(server: &mut BenchServer, listeners: &Listeners) -> Result<f64, FailoverError> {
     let killed = listeners.mark();
     server.kill("router").await?;
@@ -203,21 +203,22 @@ async fn kill_gateway(server: &mut BenchServer, listeners: &Listeners) -> Result
     let killed = listeners.mark();
     server.kill("gateway").await?;
     let all_resumed = all_resumed(listeners, killed).await?;
-    let beside_pauses = listeners.longest_return(killed);
+    let without_pauses = listeners.longest_resume(killed);
     let replay_requests = replay_requests(server).await? - asked;
-    Ok(GatewayKill { all_resumed, beside_pauses, replay_requests })
+    Ok(GatewayKill { all_resumed, without_pauses, replay_requests })
 }
 
-/// Tells a gateway to stop, and waits for its end. Gives how long the last client took to resume, in seconds.
+/// Sends a gateway SIGTERM, and waits for its end. Returns how long the last client took to resume, in seconds.
 async fn drain_gateway(server: &mut BenchServer, listeners: &Listeners) -> Result<f64, FailoverError> {
-    let told = listeners.mark();
+    let terminated = listeners.mark();
     server.terminate("gateway")?;
-    let drained = all_resumed(listeners, told).await?;
+    let drained = all_resumed(listeners, terminated).await?;
     server.ended("gateway").await?;
     Ok(drained)
 }
 
-/// Listens to live events alone, makes a past, and has it read again: beside live events, then as fast as possible.
+/// Measures live events alone, publishes past events, and has them replayed: beside live events, then as fast as
+/// possible.
 async fn read_past(
     server: &mut BenchServer,
     (nats, nats_url): (&Nats, &str),
@@ -229,16 +230,16 @@ async fn read_past(
     sleep(CALM).await;
     let live_p99 = listeners.p99(calm);
 
-    step(6, "live events, and the past beside them");
+    step(6, "live events beside a replay");
     publish_past(nats).await?;
-    // Over a connection of its own, as the past of a gateway.
+    // Over a connection of its own, as the replays of a gateway.
     let reader = Nats::connect(&NatsArgs::at(nats_url).load()?.nats, "publish", "bench-past").await?;
     sleep(CALM / 2).await;
     let during = listeners.mark();
     let paced = replays::read_all(&reader, "EVENTS").await?;
     let live_p99_during_replay = listeners.p99(during);
 
-    step(7, "the past as fast as a router reads it");
+    step(7, "a replay as fast as a router reads it");
     replace_router(server, nats_url).await?;
     let unbounded = replays::read_all(&reader, "EVENTS").await?;
     Ok(PastRead { paced, unbounded, live_p99, live_p99_during_replay })
@@ -253,7 +254,7 @@ async fn replace_router(server: &mut BenchServer, nats_url: &str) -> Result<(), 
     Ok(())
 }
 
-/// Waits until all clients have resumed after `since`. Gives how long the last one took, in seconds.
+/// Waits until all clients have resumed after `since`. Returns how long the last one took, in seconds.
 async fn all_resumed(listeners: &Listeners, since: ListenedSince) -> Result<f64, FailoverError> {
     let end = Instant::now() + DEADLINE;
     loop {

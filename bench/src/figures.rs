@@ -1,4 +1,4 @@
-//! What a run gave, in numbers: made from what was measured, and judged for whether it counts.
+//! The figures of a run, computed from what was measured, and the check whether they count.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -55,10 +55,10 @@ pub(crate) struct Percentiles {
 pub(crate) struct Slow {
     pub(crate) stalled: u64,
     /// Those that read a notice, a gap or a close code.
-    pub(crate) told: u64,
-    /// Those that the gateway says it closed, without their having read its code: they read again too late for that.
+    pub(crate) notified: u64,
+    /// Those that the gateway closed, by its metrics, but that did not read the close code: they read again too late.
     pub(crate) closed_unread: u64,
-    /// Those that got everything in the end, and so had nothing to be told.
+    /// Those that got everything in the end, so that there was nothing to notify them of.
     pub(crate) complete: u64,
     /// The latency of all others before.
     pub(crate) before: Option<Percentiles>,
@@ -137,7 +137,7 @@ impl Figures {
         let cpu = cpu_seconds.get(through.under_test()).copied().unwrap_or_default();
         let (churn_lost, churn_reason) = &harvest.churn_lost;
         let reason = steady().find_map(|end| end.lost.as_ref()).or(churn_reason.as_ref());
-        let [empty, seated, _] = measured.rss;
+        let [empty, connected, _] = measured.rss;
         let intake: Vec<f64> =
             interval.intake.iter().map(|events| *events as f64 / interval.length.as_secs_f64()).collect();
         Self {
@@ -160,12 +160,12 @@ impl Figures {
             intake_mean: ratio(intake.iter().sum(), intake.len() as u64),
             intake_per_second: intake,
             cpu_seconds,
-            rss_per_socket: seated.saturating_sub(empty) as f64 / f64::from(plan.sockets),
+            rss_per_socket: connected.saturating_sub(empty) as f64 / f64::from(plan.sockets),
             bytes_per_event: ratio(received.bytes as f64, received.events),
             frames_per_delivery: ratio(received.frames as f64, received.events),
             sends_per_delivery: ratio(measured.sends as f64, received.events),
             sent_late_ms: measured.late.as_secs_f64() * 1e3,
-            other_frames: harvest.told.clone(),
+            other_frames: harvest.other_frames.clone(),
             churned: harvest.churned,
             slow: plan.stall_at().map(|_| Slow::of(plan, expected, harvest, measured)),
         }
@@ -183,15 +183,18 @@ impl Figures {
         }
         match &self.slow {
             None if *dropped > 0 => faults.push(format!("the gateway counts {dropped} events dropped or missing")),
-            Some(slow) if slow.told + slow.closed_unread + slow.complete < slow.stalled => {
-                let (told, closed) = (slow.told, slow.closed_unread);
-                faults.push(format!("of {} stalled readers only {told} were told and {closed} closed", slow.stalled));
+            Some(slow) if slow.notified + slow.closed_unread + slow.complete < slow.stalled => {
+                let (notified, closed) = (slow.notified, slow.closed_unread);
+                faults.push(format!(
+                    "of {} stalled readers only {notified} were notified and {closed} closed",
+                    slow.stalled
+                ));
             }
             _ => {}
         }
         if *closed > 0 {
-            let reason = self.first_close.as_deref().unwrap_or("no reason");
-            faults.push(format!("{closed} sockets ended early, the first of them since {reason}"));
+            let reason = self.first_close.as_deref().unwrap_or("unknown");
+            faults.push(format!("{closed} sockets ended early; reason of the first: {reason}"));
         }
         (!faults.is_empty()).then(|| faults.join("; "))
     }
@@ -203,24 +206,24 @@ impl Slow {
         let complete = |end: &&super::sockets::SocketEndState| expected.get(end.number as usize) == Some(&end.tally);
         let before = Percentiles::of(&harvest.latencies.before);
         let after = Percentiles::of(&harvest.latencies.all);
-        let [_, seated, loaded] = measured.rss;
+        let [_, connected, loaded] = measured.rss;
         let coded = stalled().filter(|end| end.closed_with_code()).count() as u64;
         let cut_off =
             stalled().filter(|end| end.lost.is_some() && !end.warned && !end.closed_with_code()).count() as u64;
         let closes = measured.metrics.get("tickwire_gateway_closes_total").map_or(0, |closes| *closes as u64);
         Self {
             stalled: stalled().count() as u64,
-            told: stalled().filter(|end| end.warned || end.closed_with_code()).count() as u64,
+            notified: stalled().filter(|end| end.warned || end.closed_with_code()).count() as u64,
             closed_unread: cut_off.min(closes.saturating_sub(coded)),
             complete: stalled().filter(complete).filter(|end| !end.warned && end.lost.is_none()).count() as u64,
             before,
             p99_ratio: before.zip(after).map(|(before, after)| after.p99 / before.p99),
-            rss_growth: loaded.saturating_sub(seated),
+            rss_growth: loaded.saturating_sub(connected),
         }
     }
 }
 
-/// Whether a counter of the gateway tells of events that somebody did not get.
+/// Whether a counter of the gateway counts events that a session did not get.
 fn is_drop(metric: &str) -> bool {
     let words = ["dropped_events", "conflated_events", "gaps_told"];
     metric.starts_with("tickwire_gateway_") && words.iter().any(|word| metric.contains(word))
@@ -259,7 +262,7 @@ pub(super) mod tests {
             latencies.all.saturating_record_n(milliseconds * 1_000_000, count);
         }
         let ends = (0..400).map(end).collect();
-        let harvest = Harvest { ends, latencies, told: BTreeMap::new(), churned: 0, churn_lost: (0, None) };
+        let harvest = Harvest { ends, latencies, other_frames: BTreeMap::new(), churned: 0, churn_lost: (0, None) };
         let cpu = BTreeMap::from([("gateway", Duration::from_millis(cpu_ms)), ("router", Duration::from_secs(9))]);
         let measured = Measured {
             through: Through::Gateway,
@@ -275,7 +278,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn numbers_are_what_was_measured_by_what_it_is_told_for() {
+    fn figures_are_ratios_of_what_was_measured() {
         let figures = figures(Scenario::Selective, &[], 1_200);
         assert_eq!(figures.connects_per_second, 800.0);
         assert_eq!(figures.deliveries_per_second, 50_000.0);
@@ -300,12 +303,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn stalled_readers_have_to_be_told_and_nobody_else_may_lose() {
-        // Every hundredth stalls; that these lose is the point.
-        let told = figures(Scenario::Slow, &[0, 100, 200, 300], 1_200);
-        assert_eq!(told.fault(), None);
-        let slow = told.slow.unwrap();
-        assert_eq!((slow.stalled, slow.told, slow.complete, slow.rss_growth), (4, 4, 0, 1_000_000));
+    fn stalled_readers_must_be_notified_and_others_must_get_everything() {
+        // Every hundredth reader stalls, and these are meant to lose events.
+        let notified = figures(Scenario::Slow, &[0, 100, 200, 300], 1_200);
+        assert_eq!(notified.fault(), None);
+        let slow = notified.slow.unwrap();
+        assert_eq!((slow.stalled, slow.notified, slow.complete, slow.rss_growth), (4, 4, 0, 1_000_000));
         let complete = figures(Scenario::Slow, &[0], 1_200);
         assert_eq!((complete.fault(), complete.slow.unwrap().complete), (None, 3));
         assert!(figures(Scenario::Slow, &[1], 1_200).fault().is_some());

@@ -1,5 +1,5 @@
-//! Where events come from. They are sent when they are due, however the server keeps up: a thread paces them, and what
-//! is measured decides what is done with those that are due.
+//! The source of the events. A thread sends them when they are due, even if the server does not keep up. How they are
+//! sent depends on what is measured.
 
 mod bare;
 mod published;
@@ -32,11 +32,11 @@ pub(crate) enum InjectError {
     Join(#[from] StartError),
     #[error("the bench has no connection to NATS: {0}")]
     Nats(#[from] NatsError),
-    #[error("NATS took a message no more: {0}")]
+    #[error("NATS no longer accepts messages: {0}")]
     Send(String),
     #[error(transparent)]
     Publish(#[from] PublishError),
-    #[error("the bare server took no more events: {0}")]
+    #[error("the bare server no longer accepts events: {0}")]
     Bare(#[from] std::io::Error),
     #[error("an event of the bench cannot be made: {0}")]
     Event(String),
@@ -47,34 +47,34 @@ pub(crate) enum InjectError {
 /// How the events of a run are sent.
 #[derive(Debug)]
 pub(crate) enum Injector {
-    /// In batches to one gateway, by the bench in the part of a router.
+    /// In batches to one gateway, by the bench in the role of a router.
     Routed(Box<InjectingRouter>),
-    /// To the stream, by the bench in the part of a producer.
+    /// To the stream, by the bench in the role of a producer.
     Published(PacedProducer),
     /// As ready bytes to the bare server.
     Bare(BareFeed),
 }
 
 impl Injector {
-    /// Sends all events of the plan, event 0 at `epoch`. Gives by how much the latest of them was late.
-    pub(crate) fn start(&self, plan: &Arc<Plan>, epoch: Instant) -> JoinHandle<Result<Duration, InjectError>> {
+    /// Sends all events of the plan, event 0 at `first_due`. Returns by how much the latest of them was late.
+    pub(crate) fn start(&self, plan: &Arc<Plan>, first_due: Instant) -> JoinHandle<Result<Duration, InjectError>> {
         let plan = Arc::clone(plan);
         match self {
             Self::Routed(router) => {
                 let due = router.due();
-                pacer(plan, epoch, move |numbers| {
-                    due.send(numbers).map_err(|_| InjectError::Send("the router's part has ended".to_owned()))
+                pacer(plan, first_due, move |numbers| {
+                    due.send(numbers).map_err(|_| InjectError::Send("the injecting router has ended".to_owned()))
                 })
             }
             Self::Published(producer) => {
                 let due = producer.due();
-                pacer(plan, epoch, move |numbers| {
-                    due.send(numbers).map_err(|_| InjectError::Send("the producer's part has ended".to_owned()))
+                pacer(plan, first_due, move |numbers| {
+                    due.send(numbers).map_err(|_| InjectError::Send("the producer has ended".to_owned()))
                 })
             }
             Self::Bare(feed) => {
                 let feed = feed.clone();
-                pacer(plan, epoch, move |numbers| feed.send(numbers))
+                pacer(plan, first_due, move |numbers| feed.send(numbers))
             }
         }
     }
@@ -92,12 +92,12 @@ impl Injector {
 /// A thread that calls `send` with the events that are due. It sleeps more exactly than a timer of the runtime does.
 fn pacer(
     plan: Arc<Plan>,
-    epoch: Instant,
+    first_due: Instant,
     mut send: impl FnMut(Range<u64>) -> Result<(), InjectError> + Send + 'static,
 ) -> JoinHandle<Result<Duration, InjectError>> {
     tokio::task::spawn_blocking(move || {
         let (schedule, mut next, mut latest) = (&plan.schedule, 0, Duration::ZERO);
-        let due = |number| epoch + Duration::from_nanos(schedule.due_ns(number));
+        let due = |number| first_due + Duration::from_nanos(schedule.due_ns(number));
         while next < schedule.total() {
             let now = Instant::now();
             let first = next;

@@ -1,10 +1,11 @@
 //! `tickwire bench`: a load generator that measures what the gateway costs and how fast it is, against what a bare
 //! server costs on the same machine.
 //!
-//! A run goes from left to right: `scenario` and `schedule` say what happens, `server` starts what is measured (`bare`
-//! is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events, `oracle` knows
-//! what should have come, `measure` and `figures` make numbers of it, `report` prints them. `run` is the order of this.
-//! `failover` and `scaling` are other things: nodes die in the one, and messages are counted in the other.
+//! The steps of a run, in order: `scenario` and `schedule` define the load, `server` starts the process that is
+//! measured (`bare` is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events,
+//! `oracle` computes which events are expected, `measure` and `figures` compute the figures, `report` prints them.
+//! `run` calls them. `failover` and `scaling` are separate benches: `failover` kills nodes, and `scaling` counts
+//! messages.
 
 mod bare;
 mod client;
@@ -45,10 +46,10 @@ use tickwire_command::stop;
 
 pub use bare::BareArgs;
 
-/// How often a pair is run unless told otherwise; a single measurement is run once.
+/// How many times a pair is run by default. A single measurement is run once.
 const PAIRS: u8 = 3;
 
-/// How many gateways exchange messages with routers unless told otherwise.
+/// How many gateways exchange messages with routers by default.
 const SCALED_GATEWAYS: u32 = 4;
 
 /// The flags of `tickwire bench`.
@@ -89,7 +90,7 @@ pub struct BenchArgs {
     /// The window of the subscriptions, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1000))]
     window: u16,
-    /// Events are due together every so many milliseconds, as a router sends them; each on its own through a cluster
+    /// The interval at which events are due together, as a router sends them; through a cluster each is due on its own
     #[arg(long, value_name = "MS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=100))]
     batch: u16,
     /// How many gateways share the sockets evenly; more than one only through a cluster [default: 1, or 4 for scaling]
@@ -112,14 +113,18 @@ pub struct BenchArgs {
     json: bool,
 }
 
-/// Why there is nothing to report.
+/// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct BenchError(#[from] BenchFailure);
 
 #[derive(Debug, thiserror::Error)]
 enum BenchFailure {
-    #[error("{}: the bare server knows no subscriptions that come and go and keeps nothing for slow readers; use --through gateway", scenario.name())]
+    #[error(
+        "{}: the bare server has neither subscriptions that come and go nor an outbox for slow readers; \
+         use --through gateway",
+        scenario.name()
+    )]
     NotBare { scenario: Scenario },
     #[error("idle has no events, so there is no CPU per delivery to compare; leave --against out")]
     NothingToCompare,
@@ -146,7 +151,7 @@ enum BenchFailure {
 }
 
 impl BenchArgs {
-    /// Runs the bench and prints its report. The exit code says whether its figures count.
+    /// Runs the bench and prints its report. The exit code shows whether its figures count.
     ///
     /// # Errors
     /// When the flags do not fit together, or something that is measured cannot run.
@@ -169,7 +174,7 @@ impl BenchArgs {
         };
         self.check(scenario)?;
         let plan = Arc::new(self.plan(scenario, self.through, self.rate));
-        server::make_room(plan.sockets + 10 * plan.churn())?;
+        server::raise_descriptor_limit(plan.sockets + 10 * plan.churn())?;
         let beside = Arc::new(self.plan(scenario, Through::Bare, self.against_rate.or(self.rate)));
         let mut order = Vec::new();
         for _ in 0..self.pairs.unwrap_or(if self.against.is_some() { PAIRS } else { 1 }) {
@@ -200,7 +205,7 @@ impl BenchArgs {
         Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Runs what is no load; the exit code says whether it counts.
+    /// Runs a bench that is not a load. The exit code shows whether its figures count.
     async fn run_other(&self, subject: Subject, cores: &Cores) -> Result<ExitCode, BenchFailure> {
         let machine = Machine::here(cores.count(), cores.are_apart());
         let (json, table, counts) = if subject == Subject::Scaling {
@@ -219,7 +224,7 @@ impl BenchArgs {
         Ok(if counts { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Refuses what makes no sense together.
+    /// Refuses options that contradict each other.
     fn check(&self, scenario: Scenario) -> Result<(), BenchFailure> {
         let with_bare = self.through == Through::Bare || self.against.is_some();
         if with_bare && matches!(scenario, Scenario::Slow | Scenario::Churn) {

@@ -1,5 +1,5 @@
 //! What is measured: latencies from the moment at which an event was meant to be sent, and what the processes of a
-//! server cost, as the kernel tells it in /proc.
+//! server cost, as the kernel reports in /proc.
 
 use hdrhistogram::Histogram;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::scenario::Plan;
 
-/// The longest latency told apart; whatever is longer counts as this.
+/// The longest latency that is recorded. A longer one counts as this.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Latencies in nanoseconds, to three digits.
@@ -31,7 +31,7 @@ impl Latencies {
         Self { all: histogram(), critical: histogram(), before: histogram() }
     }
 
-    /// An event came, so long after the first one was due.
+    /// Records an event that came this time after the first one was due.
     pub(crate) fn record(&mut self, plan: &Plan, number: u64, came: Duration) {
         if number < plan.measure_from {
             return;
@@ -69,13 +69,14 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let odd = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid} does not read as expected"));
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let ticks = parse_ticks(&stat).ok_or_else(odd)?;
-    let cpu = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+    let clock_ticks = parse_clock_ticks(&stat).ok_or_else(odd)?;
+    let cpu = Duration::from_secs_f64(clock_ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
     Ok(Usage { cpu, rss: parse_rss(&status).ok_or_else(odd)? })
 }
 
-/// `utime` and `stime` together, the 14th and 15th field of proc_pid_stat(5). The second is a name that may hold spaces.
-fn parse_ticks(stat: &str) -> Option<u64> {
+/// `utime` and `stime` together, in clock ticks: the 14th and 15th field of proc_pid_stat(5). The second field is a
+/// name that may hold spaces.
+fn parse_clock_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn the_files_of_the_kernel_are_read() {
         let stat = "7 (a) b c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 9 0 100 1000 200";
-        assert_eq!(parse_ticks(stat), Some(300));
+        assert_eq!(parse_clock_ticks(stat), Some(300));
         assert_eq!(parse_rss("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t9\n"), Some(2_097_152));
         assert!(usage(std::process::id()).unwrap().rss > 100_000);
         assert!(usage(u32::MAX).is_err());

@@ -1,5 +1,5 @@
 //! What every socket should have got: its filter, evaluated over what was published. A socket's tally of the numbers
-//! that came is compared with the oracle's, so that a lost event cannot hide behind a doubled one.
+//! that came is compared with the oracle's, so that a duplicate does not hide a lost event.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_asking_every_filter_says() {
+    fn expected_events_are_those_that_each_filter_matches() {
         for scenario in [Scenario::Selective, Scenario::Broadcast] {
             let plan = plan(scenario);
             let oracle = Oracle::new(&plan).unwrap();
@@ -170,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_the_same_shares_a_group() {
+    fn sockets_with_the_same_events_share_a_group() {
         assert_eq!(Oracle::new(&plan(Scenario::Broadcast)).unwrap().groups.len(), 1);
         let oracle = Oracle::new(&plan(Scenario::Selective)).unwrap();
         assert!(oracle.groups.len() <= 500);
     }
 
     #[test]
-    fn what_is_lost_does_not_hide_behind_what_is_doubled() {
+    fn duplicates_do_not_hide_lost_events() {
         let tally = |numbers: &[u64]| {
             let mut tally = EventTally::default();
             numbers.iter().for_each(|number| tally.add(*number));

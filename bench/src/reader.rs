@@ -1,4 +1,4 @@
-//! What a client of the bench makes of bytes: WebSocket frames, and in them the numbers of events. Events are found by
+//! How a client of the bench reads bytes: as WebSocket frames, and in them the numbers of events. Events are found by
 //! a search for their `id`, not by parsing, so that the clients cost little beside the server.
 
 use memchr::memmem::Finder;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_sends_is_refused() {
+    fn invalid_server_frames_are_refused() {
         assert_eq!(first_frame(&client_frame(TEXT, b"x")), Err(BadFrame::Masked));
         assert_eq!(first_frame(&[0x01, 0]), Err(BadFrame::Fragment));
         assert_eq!(first_frame(&[0x80, 0]), Err(BadFrame::Fragment));
@@ -147,14 +147,18 @@ mod tests {
     #[test]
     fn events_are_found_by_their_numbers() {
         let numbers = EventNumbers::new();
-        let frame = br#"[{"T":"event","id":"7","p":1,"data":{"x":"id"}},{"T":"event","symbol":"A","id":"18446744073709551615"}]"#;
-        assert_eq!(numbers.of(frame).collect::<Vec<_>>(), [7, u64::MAX]);
+        let frame = [
+            &br#"[{"T":"event","id":"7","p":1,"data":{"x":"id"}},"#[..],
+            br#"{"T":"event","symbol":"A","id":"18446744073709551615"}]"#,
+        ]
+        .concat();
+        assert_eq!(numbers.of(&frame).collect::<Vec<_>>(), [7, u64::MAX]);
         let others = br#"[{"T":"subscribed","id":1},{"id":"x"},{"id":""},{"id":"18446744073709551616"},{"id":"12"#;
         assert_eq!(numbers.of(others).count(), 0);
     }
 
     #[test]
-    fn the_first_object_tells_what_a_frame_is() {
+    fn first_object_gives_the_type_of_a_frame() {
         assert_eq!(first_type(br#"[{"T":"event","kind":"pattern"}]"#), b"event");
         assert_eq!(first_type(br#"[{"T":"early"},{"T":"event"}]"#), b"early");
         for none in [&b"[]"[..], b"", b"{\"T\":\"event\"}"] {

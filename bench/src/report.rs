@@ -52,7 +52,7 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cores, kernel, apart, build, date } = self;
         write!(f, "{processor}, {cores} cores, Linux {kernel}, {build} build, {date}")?;
-        if *apart { Ok(()) } else { f.write_str("\nserver and generator share one processor: the figures say little") }
+        if *apart { Ok(()) } else { f.write_str("\nserver and generator share one processor: the figures mean little") }
     }
 }
 
@@ -130,8 +130,8 @@ impl BenchReport {
                 line(name, cells.into_iter().map(cell).collect());
             }
         }
-        self.tell_intakes(&mut text);
-        self.tell_ratios(&mut text);
+        self.write_intakes(&mut text);
+        self.write_ratios(&mut text);
         for fault in &self.faults {
             text += &format!("DOES NOT COUNT: {fault}\n");
         }
@@ -139,7 +139,7 @@ impl BenchReport {
     }
 
     /// What came to each of several gateways, where the mean alone would hide that they differ.
-    fn tell_intakes(&self, text: &mut String) {
+    fn write_intakes(&self, text: &mut String) {
         if self.gateways > 1 {
             let of = |at: usize| median(self.runs.iter().filter_map(|run| run.intake_per_second.get(at).copied()));
             let each: Vec<String> = (0..).map_while(of).map(|events| format!("{events:.0}")).collect();
@@ -147,7 +147,7 @@ impl BenchReport {
         }
     }
 
-    fn tell_ratios(&self, text: &mut String) {
+    fn write_ratios(&self, text: &mut String) {
         if let Some(ratio) = self.cpu_ratio {
             let pairs: Vec<String> = self.cpu_ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
             *text += &format!(
@@ -185,7 +185,7 @@ const ROWS: [ReportRow; 30] = [
     ("deliveries expected", 0, |run| Some(run.expected as f64)),
     ("  lost", 0, |run| Some(run.lost as f64)),
     ("  too many", 0, |run| Some(run.extra as f64)),
-    ("  dropped, as the gateway says", 0, |run| Some(run.dropped as f64)),
+    ("  dropped, by gateway metrics", 0, |run| Some(run.dropped as f64)),
     ("latency p50 (ms)", 3, |run| run.latency_ms.map(|latency| latency.p50)),
     ("latency p99", 3, |run| run.latency_ms.map(|latency| latency.p99)),
     ("latency p99.9", 3, |run| run.latency_ms.map(|latency| latency.p999)),
@@ -203,7 +203,7 @@ const ROWS: [ReportRow; 30] = [
     ("sends per delivery", 4, |run| run.sends_per_delivery),
     ("clients that came and went", 0, |run| (run.churned > 0).then_some(run.churned as f64)),
     ("stalled readers", 0, |run| run.slow.map(|slow| slow.stalled as f64)),
-    ("  told by notice or close code", 0, |run| run.slow.map(|slow| slow.told as f64)),
+    ("  got a notice or close code", 0, |run| run.slow.map(|slow| slow.notified as f64)),
     ("  closed, the code unread", 0, |run| run.slow.map(|slow| slow.closed_unread as f64)),
     ("  server's memory grew by (KB)", 0, |run| run.slow.map(|slow| slow.rss_growth as f64 / 1e3)),
     ("  p99 of the others before", 3, |run| run.slow?.before.map(|before| before.p99)),

@@ -1,4 +1,4 @@
-//! One run: a server of its own, sockets, events, and what was measured. Nothing is left of it at its end.
+//! One run: a server of its own, sockets, events, and what was measured. Its processes end with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,26 +20,27 @@ use super::through::Through;
 /// How long the server is left alone between the last subscription and what is measured then.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The first event is due so long after everyone was told when.
+/// How long before the first event is due the sockets and the injector learn when that is.
 const LEAD: Duration = Duration::from_millis(100);
 
-/// After so long without another event, what has not come is lost.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// When no event comes for this time, the events that have not come are lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What comes twice would have come so long after the last event that was waited for.
-const AFTERMATH: Duration = Duration::from_millis(300);
+/// How long to wait for duplicates after the last expected event.
+const DUPLICATES_WAIT: Duration = Duration::from_millis(300);
 
 /// How long readers that stalled may take to read what is left for them.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const STALLED_READ_TIME: Duration = Duration::from_secs(5);
 
-/// How often the screen is told, and the processes are looked after.
+/// How often progress is shown and the processes are checked.
 const TURN: Duration = Duration::from_millis(100);
 
-/// What a gateway may keep for a session: so much that nothing is dropped, and little where dropping is the point.
+/// What a gateway may keep for a session: so much that nothing is dropped, and little for `slow`, where events
+/// are meant to be dropped.
 const OUTBOX: usize = 64 * 1024 * 1024;
 const SLOW_OUTBOX: usize = 256 * 1024;
 
-/// Why a run gives nothing.
+/// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchRunError {
     #[error(transparent)]
@@ -57,7 +58,7 @@ pub(crate) enum BenchRunError {
 pub(crate) struct BenchRun<'a> {
     pub(crate) through: Through,
     pub(crate) plan: Arc<Plan>,
-    /// Tells it from the others of this bench, by the addresses that its sockets come from.
+    /// The number of the run. Its sockets come from addresses of their own, which contain the number.
     pub(crate) number: u8,
     pub(crate) cores: &'a Cores,
     /// More configuration for the gateway.
@@ -66,11 +67,11 @@ pub(crate) struct BenchRun<'a> {
 }
 
 impl BenchRun<'_> {
-    /// Does it.
+    /// Runs it.
     pub(crate) async fn run(&self) -> Result<Figures, BenchRunError> {
         let mut server = BenchServer::new(self.cores)?;
         let done = self.run_against(&mut server).await;
-        // Whatever else went wrong, a process that has died is the reason.
+        // If a process has died, that is the reason of any other failure.
         let died = if done.is_err() { server.check() } else { Ok(()) };
         server.stop().await;
         died?;
@@ -79,7 +80,7 @@ impl BenchRun<'_> {
 
     async fn run_against(&self, server: &mut BenchServer) -> Result<Figures, BenchRunError> {
         let plan = &*self.plan;
-        self.screen.say("starting");
+        self.screen.show("starting");
         let oracle = Arc::new(Oracle::new(plan).map_err(BenchRunError::Oracle)?);
         let expected = oracle.expected(plan.sockets, 0..plan.schedule.total());
         let (injector, addresses, dialect) = self.start(server, &oracle).await?;
@@ -91,7 +92,7 @@ impl BenchRun<'_> {
         fleet.connected(|ready| self.screen.connecting(ready, plan.sockets)).await?;
         let connecting = opened.elapsed();
         sleep(SETTLE).await;
-        let seated = server.usage()?;
+        let connected = server.usage()?;
 
         let sends_before = self.sends(server, &injector).await?;
         let (interval, late) = self.load(server, &fleet, &injector, &expected).await?;
@@ -100,9 +101,9 @@ impl BenchRun<'_> {
         let metrics = added_up(server.metrics("gateway").await?);
         let loaded = server.usage()?;
         if plan.stall_at().is_some() {
-            self.screen.say("reading what is left for stalled readers");
+            self.screen.show("reading what is left for stalled readers");
             fleet.stall(false);
-            sleep(LAST_WORDS).await;
+            sleep(STALLED_READ_TIME).await;
         }
         fleet.check()?;
         let harvest = fleet.close()?;
@@ -118,7 +119,7 @@ impl BenchRun<'_> {
             &Measured {
                 through: self.through,
                 connecting,
-                rss: [rss(&empty), rss(&seated), rss(&loaded)],
+                rss: [rss(&empty), rss(&connected), rss(&loaded)],
                 interval,
                 late,
                 received,
@@ -128,7 +129,7 @@ impl BenchRun<'_> {
         ))
     }
 
-    /// Starts what is measured, and who sends it events.
+    /// Starts the processes that are measured, and the injector.
     async fn start(
         &self,
         server: &mut BenchServer,
@@ -168,7 +169,7 @@ impl BenchRun<'_> {
         Ok((injector, addresses, Dialect::Gateway))
     }
 
-    /// Sends the events of the plan and waits until they have come. Gives what the time that is measured cost, and by
+    /// Sends the events of the plan and waits until they have come. Returns what the time that is measured cost, and by
     /// how much the latest event was sent late.
     async fn load(
         &self,
@@ -178,19 +179,19 @@ impl BenchRun<'_> {
         expected: &[EventTally],
     ) -> Result<(Interval, Duration), BenchRunError> {
         let plan = &*self.plan;
-        let epoch = Instant::now() + LEAD;
-        let begin = epoch + plan.warm_up();
-        fleet.begin(epoch);
-        let pace = injector.start(&self.plan, epoch);
+        let first_due = Instant::now() + LEAD;
+        let begin = first_due + plan.warm_up();
+        fleet.begin(first_due);
+        let pace = injector.start(&self.plan, first_due);
 
-        self.wait(begin, epoch, server, fleet).await?;
+        self.wait(begin, first_due, server, fleet).await?;
         let intake_before = intake(server).await?;
         let (start, before, cost_before) = (Instant::now(), fleet.received(), server.usage()?);
         if let Some(at) = plan.stall_at() {
-            self.wait(epoch + at, epoch, server, fleet).await?;
+            self.wait(first_due + at, first_due, server, fleet).await?;
             fleet.stall(true);
         }
-        self.wait(begin + plan.measured, epoch, server, fleet).await?;
+        self.wait(begin + plan.measured, first_due, server, fleet).await?;
         let (length, after, cost_after) = (start.elapsed(), fleet.received(), server.usage()?);
         let intake = intake(server).await?.iter().zip(intake_before).map(|(after, before)| after - before).collect();
         let cpu = cost_after.into_iter().map(|(name, usage)| {
@@ -203,22 +204,22 @@ impl BenchRun<'_> {
         let sockets = (0..).zip(expected).filter(|(socket, _)| !plan.stalls(*socket));
         let wanted: u64 = sockets.map(|(_, tally)| tally.events).sum();
         let (mut last, mut since) = (fleet.counted(), Instant::now());
-        while fleet.counted() < wanted && since.elapsed() < PATIENCE {
-            self.screen.say(&format!("waiting for {} deliveries", wanted.saturating_sub(fleet.counted())));
+        while fleet.counted() < wanted && since.elapsed() < IDLE_TIMEOUT {
+            self.screen.show(&format!("waiting for {} deliveries", wanted.saturating_sub(fleet.counted())));
             sleep(TURN).await;
             if fleet.counted() > last {
                 (last, since) = (fleet.counted(), Instant::now());
             }
         }
-        sleep(AFTERMATH).await;
+        sleep(DUPLICATES_WAIT).await;
         Ok((interval, late))
     }
 
-    /// Waits, shows how it goes, and fails as soon as the run has.
+    /// Waits, shows the progress, and fails as soon as the run has failed.
     async fn wait(
         &self,
         until: Instant,
-        epoch: Instant,
+        first_due: Instant,
         server: &mut BenchServer,
         fleet: &Fleet,
     ) -> Result<(), BenchRunError> {
@@ -226,7 +227,7 @@ impl BenchRun<'_> {
             server.check()?;
             fleet.check()?;
             let now = Instant::now();
-            self.screen.running(&self.plan, now.saturating_duration_since(epoch), fleet.received().events);
+            self.screen.running(&self.plan, now.saturating_duration_since(first_due), fleet.received().events);
             let Some(left) = until.checked_duration_since(now) else { return Ok(()) };
             sleep(left.min(TURN)).await;
         }

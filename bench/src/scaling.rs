@@ -2,7 +2,7 @@
 //! from the code, and that count for larger clusters.
 //!
 //! A cluster of routers and gateways, one client at each gateway that wants a part of the symbols, and a producer whose
-//! events come at random (`traffic` says why that matters). What NATS costs is measured first; then a subscriber to
+//! events come at random (`traffic` explains why that matters). What NATS costs is measured first; then a subscriber to
 //! everything counts what passes.
 
 mod figures;
@@ -42,7 +42,7 @@ use traffic::{ClusterLoad, TrafficKind};
 const SYMBOLS: usize = 100;
 const WANTED: usize = 50;
 
-/// How many events a second there are, and for how long messages are counted, unless told otherwise.
+/// How many events a second there are, and for how long messages are counted, by default.
 const RATE: f64 = 500.0;
 const SECONDS: u32 = 15;
 
@@ -53,7 +53,7 @@ const CRITICAL: u32 = 90;
 /// How long the cluster may take to come to rest.
 const REST: Duration = Duration::from_secs(8);
 
-/// How many events wait for the stream's word, and for how long.
+/// How many events wait for the acknowledgement of the stream, and for how long.
 const WINDOW: usize = 1_024;
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -85,12 +85,13 @@ pub(crate) enum ScalingError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// What was measured: messages, over how many seconds, batches and events as nodes told them, how busy NATS was.
+/// What was measured: messages, over how many seconds, batches and events by the metrics of the nodes, how busy NATS
+/// was.
 #[derive(Debug)]
-struct Seen {
+struct Observed {
     messages: BTreeMap<Option<TrafficKind>, u64>,
     seconds: f64,
-    told: (f64, f64),
+    reported: (f64, f64),
     nats_busy: f64,
 }
 
@@ -152,22 +153,22 @@ impl Scaling<'_> {
         let nats_busy = (server.usage_of_nats()?.cpu - cost).as_secs_f64() / begun.elapsed().as_secs_f64();
 
         step(3, "counting");
-        // A connection of its own: what it counts comes in over it.
-        let spy = Nats::connect(&config.nats, "bench", "spy").await?;
-        let everything = spy.client.subscribe(names::ALL).await?;
-        let before = self.told(server).await?;
+        // A connection of its own for the messages that are counted.
+        let observer = Nats::connect(&config.nats, "bench", "observer").await?;
+        let everything = observer.client.subscribe(names::ALL).await?;
+        let before = self.reported(server).await?;
         let begun = Instant::now();
         let messages = count(everything, quiet).await;
         let seconds = begun.elapsed().as_secs_f64();
-        let after = self.told(server).await?;
+        let after = self.reported(server).await?;
 
         step(4, "ending");
         producer.stop().await?;
         for client in clients {
             client.close().await;
         }
-        let told = (after.0 - before.0, after.1 - before.1);
-        Ok(self.figures(&config, rate, &Seen { messages, seconds, told, nats_busy })?)
+        let reported = (after.0 - before.0, after.1 - before.1);
+        Ok(self.figures(&config, rate, &Observed { messages, seconds, reported, nats_busy })?)
     }
 
     /// What the nodes are configured with.
@@ -177,8 +178,8 @@ impl Scaling<'_> {
         Config::load(&LoadOptions::from_process(None, sets))
     }
 
-    /// Batches that routers say they have sent, and events that gateways say have come.
-    async fn told(&self, server: &BenchServer) -> Result<(f64, f64), ScalingError> {
+    /// Batches that routers have sent and events that gateways have received, as their metrics report.
+    async fn reported(&self, server: &BenchServer) -> Result<(f64, f64), ScalingError> {
         let sum = |metrics: Vec<BTreeMap<String, f64>>, name: &str| {
             metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>()
         };
@@ -187,8 +188,8 @@ impl Scaling<'_> {
         Ok((batches, events))
     }
 
-    fn figures(&self, config: &Config, rate: f64, seen: &Seen) -> Result<ScalingFigures, NameError> {
-        let Seen { messages, seconds, told: (batches, events), nats_busy } = seen;
+    fn figures(&self, config: &Config, rate: f64, observed: &Observed) -> Result<ScalingFigures, NameError> {
+        let Observed { messages, seconds, reported: (batches, events), nats_busy } = observed;
         let cluster = ClusterLoad {
             gateways: self.gateways,
             routers: self.routers,
@@ -201,14 +202,14 @@ impl Scaling<'_> {
             checkpoint_interval: config.router.checkpoint_interval.as_secs_f64(),
             round_interval: config.membership.beat_interval.min(config.membership.lease_ttl / 3).as_secs_f64(),
             beat_interval: config.membership.beat_interval.as_secs_f64(),
-            tick_interval: config.membership.tick_interval.as_secs_f64(),
+            heartbeat_interval: config.membership.tick_interval.as_secs_f64(),
         };
-        let measured = |sort| messages.get(&sort).copied().unwrap_or(0) as f64 / seconds;
-        let line = |sort| TrafficLine {
-            sort,
-            counted: cluster.published(sort),
-            measured: measured(Some(sort)),
-            receivers: cluster.receivers(sort),
+        let measured = |kind| messages.get(&kind).copied().unwrap_or(0) as f64 / seconds;
+        let line = |kind| TrafficLine {
+            kind,
+            counted: cluster.published(kind),
+            measured: measured(Some(kind)),
+            receivers: cluster.receivers(kind),
         };
         let larger = LARGER.into_iter().map(|(gateways, routers)| {
             let cluster = ClusterLoad { gateways, routers, rate: LARGER_RATE, ..cluster };
@@ -222,7 +223,7 @@ impl Scaling<'_> {
             }
         });
         let moved: f64 =
-            TrafficKind::ALL.map(|sort| measured(Some(sort)) * f64::from(cluster.moves(sort))).iter().sum();
+            TrafficKind::ALL.map(|kind| measured(Some(kind)) * f64::from(cluster.moves(kind))).iter().sum();
         Ok(ScalingFigures {
             cluster,
             seconds: *seconds,
@@ -233,7 +234,7 @@ impl Scaling<'_> {
                 .map(|symbols| Ok((*symbols, interest_bytes(*symbols)?)))
                 .collect::<Result<_, _>>()?,
             messages: TrafficKind::ALL.map(line).into(),
-            batches_told: batches / seconds,
+            batches_sent: batches / seconds,
             events_received: events / seconds,
             requests_and_answers: measured(None),
             larger: larger.collect(),
@@ -241,7 +242,7 @@ impl Scaling<'_> {
     }
 }
 
-/// Counts messages by their sort for a while.
+/// Counts messages by their kind for a while.
 async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<TrafficKind>, u64> {
     let mut seen = BTreeMap::new();
     let counting = async {
@@ -254,7 +255,7 @@ async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<Tr
     seen
 }
 
-/// The bytes of a snapshot of interest in so many symbols, each from a confidence on.
+/// The bytes of a snapshot of interest in this number of symbols, each from a confidence on.
 fn interest_bytes(symbols: usize) -> Result<usize, NameError> {
     let gateway = NodeRef { id: NodeId::new("gateway-1")?, nonce: Nonce(u64::MAX) };
     let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
@@ -280,7 +281,7 @@ impl SymbolClient {
             ..ClientConfig::new(format!("ws://{address}/v1/stream"))
         };
         let (client, messages) = Client::connect(config).await?;
-        let task = tokio::spawn(drain(messages));
+        let task = tokio::spawn(discard(messages));
         let mut random = SmallRng::seed_from_u64(number.into());
         let symbols: Vec<String> = (0..SYMBOLS).map(symbol).collect();
         let wanted: Vec<&String> = symbols.choose_multiple(&mut random, WANTED).collect();
@@ -294,7 +295,7 @@ impl SymbolClient {
     }
 }
 
-async fn drain(mut messages: Messages) {
+async fn discard(mut messages: Messages) {
     while let Some(message) = messages.recv().await {
         if matches!(message, Message::Disconnected { retry_in: None, .. }) {
             return;
@@ -350,18 +351,18 @@ impl RandomProducer {
 mod tests {
     use super::*;
 
-    /// The number in a cell of a table, whatever stands around its digits.
+    /// The number in a cell of a table, without the characters around its digits.
     fn number(cell: &str) -> Option<usize> {
         cell.chars().filter(char::is_ascii_digit).collect::<String>().parse().ok()
     }
 
     #[test]
-    fn the_documentation_says_how_large_interest_is() {
+    fn documented_sizes_of_interest_are_right() {
         let text = include_str!("../../docs/scaling.md");
         let section = text.split("\n## ").find(|section| section.starts_with("How large interest is")).unwrap();
         let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
-        let told: Vec<_> = rows.filter_map(|(symbols, bytes)| Some((number(symbols)?, number(bytes)?))).collect();
+        let documented: Vec<_> = rows.filter_map(|(symbols, bytes)| Some((number(symbols)?, number(bytes)?))).collect();
         let counted = INTERESTS.map(|symbols| (symbols, interest_bytes(symbols).unwrap()));
-        assert_eq!(told, counted);
+        assert_eq!(documented, counted);
     }
 }

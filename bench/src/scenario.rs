@@ -30,7 +30,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// What `burst` multiplies its rate with, and for how long: the market opens.
 const BURST: (f64, Duration) = (20.0, Duration::from_secs(2));
 
-/// Every so many-th reader of `slow` stalls.
+/// One in this number of readers of `slow` stalls.
 const STALLS: u32 = 100;
 
 /// A load, by name.
@@ -39,7 +39,7 @@ const STALLS: u32 = 100;
 pub(crate) enum Scenario {
     /// Sockets with one 5-symbol subscription each, and no events: memory and connect rate
     Idle,
-    /// Everyone gets everything
+    /// All sockets get all events
     Broadcast,
     /// 500 symbols, each socket 5 of them: the everyday one
     Selective,
@@ -51,14 +51,14 @@ pub(crate) enum Scenario {
     Churn,
 }
 
-/// The numbers of a run, each the scenario's own unless the command line says otherwise.
+/// The numbers of a run. The scenario has defaults for those that the command line does not set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Numbers {
     pub(crate) sockets: Option<u32>,
     pub(crate) rate: Option<f64>,
     pub(crate) seconds: Option<u32>,
     pub(crate) window_ms: u16,
-    /// Events come in batches, so many milliseconds apart.
+    /// Events come in batches, at this interval.
     pub(crate) batch: Duration,
     /// How many gateways share the sockets.
     pub(crate) gateways: u32,

@@ -1,4 +1,4 @@
-//! How far a bench is, for whoever waits for it.
+//! The progress of a bench, for its user.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::scenario::Plan;
 use super::through::Through;
 use tickwire_command::progress::Progress;
 
-/// A bar over the run at hand, and which of them it is.
+/// The progress bar of a run, with the number of the run.
 #[derive(Debug)]
 pub(crate) struct Screen {
     progress: Progress,
@@ -22,14 +22,14 @@ impl Screen {
         Self { progress: Progress::of_steps(seconds.ceil() as u64), run, seconds }
     }
 
-    /// Says what is being done.
-    pub(crate) fn say(&self, what: &str) {
+    /// Shows what is being done.
+    pub(crate) fn show(&self, what: &str) {
         self.progress.show(format!("{}: {what}", self.run));
     }
 
-    /// So many sockets are ready.
+    /// Shows how many sockets are ready.
     pub(crate) fn connecting(&self, ready: u64, of: u32) {
-        self.say(&format!("{ready} of {of} sockets ready"));
+        self.show(&format!("{ready} of {of} sockets ready"));
     }
 
     /// Events come since `time`.
@@ -37,6 +37,6 @@ impl Screen {
         let seconds = time.as_secs_f64();
         self.progress.at(seconds as u64);
         let phase = if time < plan.warm_up() { "warming up" } else { "measuring" };
-        self.say(&format!("{phase}, {:.0} of {:.0} s, {events} deliveries", seconds.min(self.seconds), self.seconds));
+        self.show(&format!("{phase}, {:.0} of {:.0} s, {events} deliveries", seconds.min(self.seconds), self.seconds));
     }
 }

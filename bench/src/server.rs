@@ -1,5 +1,5 @@
-//! The server under test: its processes, each on the processor that is theirs, started, asked for their metrics, and
-//! stopped with whoever started them.
+//! The server under test: starts its processes, each on its own processor, reads their metrics, and stops them when the
+//! bench ends.
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ use tickwire_command::ready::{NotReady, get, ready};
 /// How long a process may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a node that was told to stop may take.
+/// How long a node may take to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// How long the bare server may take to say where it listens.
+/// How long the bare server may take to print its address.
 const BARE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Descriptors that a process needs beside its sockets.
@@ -38,25 +38,25 @@ pub(crate) enum BenchServerError {
     Nats(#[from] nats::NatsServerError),
     #[error("{name} cannot be started: {source}")]
     Start { name: &'static str, source: io::Error },
-    #[error("{name} has ended by itself ({status}); its last words:\n{words}")]
-    Died { name: &'static str, status: ExitStatus, words: String },
+    #[error("{name} has ended by itself ({status}); the end of its log:\n{log_end}")]
+    Died { name: &'static str, status: ExitStatus, log_end: String },
     #[error(transparent)]
     NotReady(Box<NotReady>),
-    #[error("{name} does not say where it listens")]
+    #[error("{name} does not report its address")]
     Silent { name: &'static str },
     #[error("{name} cannot be measured: {source}")]
     Measure { name: &'static str, source: io::Error },
     #[error(
-        "{sockets} sockets need {needed} descriptors, and this process may have {limit}: raise the limit (`ulimit -Hn`), \
-         or take fewer by --sockets"
+        "{sockets} sockets need {needed} descriptors, and this process may have {limit}: raise the limit \
+         (`ulimit -Hn`) or set fewer sockets by --sockets"
     )]
     Descriptors { sockets: u32, needed: u64, limit: u64 },
     #[error("a temporary folder cannot be used: {0}")]
     Folder(io::Error),
 }
 
-/// Makes room for so many sockets, here and in whatever is started from here.
-pub(crate) fn make_room(sockets: u32) -> Result<(), BenchServerError> {
+/// Raises the limit of descriptors for this number of sockets, for this process and those that it starts.
+pub(crate) fn raise_descriptor_limit(sockets: u32) -> Result<(), BenchServerError> {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::from(sockets) + OTHER_DESCRIPTORS;
     let most = limit.maximum.unwrap_or(u64::MAX);
@@ -71,7 +71,7 @@ pub(crate) fn make_room(sockets: u32) -> Result<(), BenchServerError> {
     Ok(())
 }
 
-/// A process of ours.
+/// A process that the bench started.
 #[derive(Debug)]
 struct ServerProcess {
     name: &'static str,
@@ -100,7 +100,7 @@ impl BenchServer {
         Ok(Self { home, cores: cores.clone(), processes: Vec::new(), started: 0 })
     }
 
-    /// Starts NATS, on the generator's side; gives its address.
+    /// Starts NATS, on the generator's side; returns its address.
     pub(crate) async fn start_nats(&mut self) -> Result<String, BenchServerError> {
         let server = nats::find().await?;
         let home = self.home.path().to_owned();
@@ -114,8 +114,8 @@ impl BenchServer {
         }
     }
 
-    /// Starts a node, on the server's side, and waits until it is ready; gives the address named `listens`. There may be
-    /// several of a role.
+    /// Starts a node, on the server's side, and waits until it is ready. Returns the address named `listens`. There may
+    /// be several of a role.
     pub(crate) async fn start_node(
         &mut self,
         role: &'static str,
@@ -140,7 +140,9 @@ impl BenchServer {
         let process = self.process(role, &arguments, true)?;
         let (child, log) = (&mut process.child, process.log.clone());
         tokio::select! {
-            admin = ready(role, &ports_file) => process.admin = Some(admin.map_err(|error| BenchServerError::NotReady(Box::new(error)))?),
+            admin = ready(role, &ports_file) => {
+                process.admin = Some(admin.map_err(|error| BenchServerError::NotReady(Box::new(error)))?);
+            }
             status = child.wait() => return Err(died(role, status, &log)),
         }
         let listening = fs::read(&ports_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -148,7 +150,7 @@ impl BenchServer {
         listening.get(listens).copied().ok_or(BenchServerError::Silent { name: role })
     }
 
-    /// Starts the bare server, on the server's side; gives its address.
+    /// Starts the bare server, on the server's side; returns its address.
     pub(crate) async fn start_bare(&mut self) -> Result<SocketAddr, BenchServerError> {
         let process = self.process("bare", &["bench-bare".to_owned()], true)?;
         let silent = BenchServerError::Silent { name: "bare" };
@@ -160,8 +162,8 @@ impl BenchServer {
         }
     }
 
-    /// What the processes under test, and the generator, have cost so far, those of one name together. NATS is not among
-    /// them.
+    /// What the processes under test, and the generator, have cost so far, those of one name together. NATS is not
+    /// included.
     pub(crate) fn usage(&self) -> Result<BTreeMap<&'static str, Usage>, BenchServerError> {
         let name = "generator";
         let own = usage(std::process::id()).map_err(|source| BenchServerError::Measure { name, source })?;
@@ -202,21 +204,22 @@ impl BenchServer {
         self.processes.iter().filter(move |process| process.name == name)
     }
 
-    /// Kills the oldest process of this name at once (SIGKILL), and forgets it.
+    /// Kills the oldest process of this name at once (SIGKILL), and removes it from the list.
     pub(crate) async fn kill(&mut self, name: &'static str) -> Result<(), BenchServerError> {
         let mut process = self.take(name)?;
         process.child.kill().await.map_err(|source| BenchServerError::Measure { name, source })
     }
 
-    /// Tells the oldest process of this name to stop (SIGTERM).
+    /// Sends the oldest process of this name SIGTERM.
     pub(crate) fn terminate(&self, name: &'static str) -> Result<(), BenchServerError> {
         let process = self.of_name(name).next().ok_or(BenchServerError::Silent { name })?;
         let pid = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        let told = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
-        told.map_err(|error| BenchServerError::Measure { name, source: error.into() })
+        let sent = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+        sent.map_err(|error| BenchServerError::Measure { name, source: error.into() })
     }
 
-    /// Waits until the oldest process of this name has ended by itself, without a fault, and forgets it.
+    /// Waits until the oldest process of this name has ended by itself, without a fault, and removes it from the
+    /// list.
     pub(crate) async fn ended(&mut self, name: &'static str) -> Result<(), BenchServerError> {
         let mut process = self.take(name)?;
         match timeout(DRAIN, process.child.wait()).await {
@@ -245,7 +248,7 @@ impl BenchServer {
     /// Ends all processes, the last one first.
     pub(crate) async fn stop(mut self) {
         while let Some(mut process) = self.processes.pop() {
-            // Its standard input ends, which is the sign that it should as well.
+            // A node ends when its standard input does.
             drop(process.stdin.take());
             if let Some(pid) = process.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
                 kill_process(pid, Signal::TERM).ok();
@@ -282,11 +285,11 @@ impl BenchServer {
 }
 
 fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> BenchServerError {
-    let words = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = words.lines().collect();
-    let words = lines[lines.len().saturating_sub(10)..].join("\n");
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let log_end = lines[lines.len().saturating_sub(10)..].join("\n");
     match status {
-        Ok(status) => BenchServerError::Died { name, status, words },
+        Ok(status) => BenchServerError::Died { name, status, log_end },
         Err(source) => BenchServerError::Measure { name, source },
     }
 }
@@ -317,10 +320,10 @@ mod tests {
 
     #[test]
     fn too_many_sockets_are_refused_with_what_they_need() {
-        let refused = make_room(u32::MAX);
+        let refused = raise_descriptor_limit(u32::MAX);
         assert!(
             matches!(refused, Err(BenchServerError::Descriptors { needed, .. }) if needed == u64::from(u32::MAX) + 300)
         );
-        assert!(make_room(10).is_ok());
+        assert!(raise_descriptor_limit(10).is_ok());
     }
 }

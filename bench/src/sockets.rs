@@ -18,8 +18,8 @@ use super::oracle::EventTally;
 use super::scenario::Plan;
 use worker::SocketWorker;
 
-/// After so long without another socket that is ready, connecting has failed.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+/// When no other socket becomes ready for this time, connecting has failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why there are no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +28,13 @@ pub(crate) enum SocketsError {
     Lost { number: u32, source_address: SocketAddr, lost: Lost },
     #[error("sockets cannot be polled: {0}")]
     Poll(#[from] io::Error),
-    #[error("{ready} of {wanted} sockets were ready, and then none for {CONNECT_PATIENCE:?}")]
+    #[error("{ready} of {wanted} sockets were ready, and then none for {CONNECT_TIMEOUT:?}")]
     Stuck { ready: u64, wanted: u32 },
     #[error("a thread of sockets has panicked")]
     Panicked,
 }
 
-/// What the threads and the bench tell each other.
+/// The state that the threads share with the bench.
 #[derive(Debug)]
 pub(super) struct FleetShared {
     plan: Arc<Plan>,
@@ -44,7 +44,7 @@ pub(super) struct FleetShared {
     /// The third byte of the addresses that sockets come from: runs do not wait for each other's ports.
     origin: u8,
     /// When event 0 is due.
-    epoch: OnceLock<Instant>,
+    first_due: OnceLock<Instant>,
     stalled: AtomicBool,
     churning: AtomicBool,
     stop: AtomicBool,
@@ -75,14 +75,14 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
 }
 
-/// How one socket ended up.
+/// The state of one socket at the end of the run.
 #[derive(Debug)]
 pub(crate) struct SocketEndState {
     pub(crate) number: u32,
     pub(crate) tally: EventTally,
     /// Why it ended before the run did.
     pub(crate) lost: Option<Lost>,
-    /// Whether it was told of events that it did not get.
+    /// Whether it was notified of events that it did not get.
     pub(crate) warned: bool,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Harvest {
     pub(crate) ends: Vec<SocketEndState>,
     pub(crate) latencies: Latencies,
     /// Frames that carried no events, by type.
-    pub(crate) told: BTreeMap<String, u64>,
+    pub(crate) other_frames: BTreeMap<String, u64>,
     /// Clients that came and went.
     pub(crate) churned: u64,
     /// Those of them that ended before their time, and why the first of them did.
@@ -108,7 +108,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Begins to connect in so many threads. `origin` tells runs apart that follow each other.
+    /// Begins to connect in this number of threads. `origin` distinguishes the runs of a bench.
     pub(crate) fn open(
         plan: &Arc<Plan>,
         servers: Vec<SocketAddr>,
@@ -121,7 +121,7 @@ impl Fleet {
             servers,
             dialect,
             origin,
-            epoch: OnceLock::new(),
+            first_due: OnceLock::new(),
             stalled: AtomicBool::new(false),
             churning: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -142,7 +142,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Waits until all sockets are ready; tells how many are now and then.
+    /// Waits until all sockets are ready. Reports from time to time how many are.
     pub(crate) async fn connected(&self, mut progress: impl FnMut(u64)) -> Result<(), SocketsError> {
         let wanted = self.shared.plan.sockets;
         let (mut last, mut since) = (0, Instant::now());
@@ -155,22 +155,22 @@ impl Fleet {
             }
             if ready > last {
                 (last, since) = (ready, Instant::now());
-            } else if since.elapsed() > CONNECT_PATIENCE {
+            } else if since.elapsed() > CONNECT_TIMEOUT {
                 return Err(SocketsError::Stuck { ready, wanted });
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Fails if a socket did that must not.
+    /// Fails if a socket has failed before it was ready.
     pub(crate) fn check(&self) -> Result<(), SocketsError> {
         let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failure.map_or(Ok(()), Err)
     }
 
-    /// Event 0 is due at `epoch`; clients come and go from now on, if the scenario has such.
-    pub(crate) fn begin(&self, epoch: Instant) {
-        self.shared.epoch.get_or_init(|| epoch);
+    /// Event 0 is due at `first_due`; clients come and go from now on, if the scenario has such.
+    pub(crate) fn begin(&self, first_due: Instant) {
+        self.shared.first_due.get_or_init(|| first_due);
         self.shared.churning.store(self.shared.plan.churn() > 0, Ordering::Relaxed);
         self.wake();
     }
@@ -188,12 +188,12 @@ impl Fleet {
         Received { events: load(events), frames: load(frames), bytes: load(bytes) }
     }
 
-    /// Events that came to the sockets that are held against the oracle.
+    /// Events that came to the sockets whose tallies are compared with the oracle.
     pub(crate) fn counted(&self) -> u64 {
         self.shared.received.load(Ordering::Relaxed)
     }
 
-    /// Ends all threads; gives what they counted.
+    /// Ends all threads. Returns what they counted.
     pub(crate) fn close(self) -> Result<Harvest, SocketsError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.wake();
@@ -204,7 +204,7 @@ impl Fleet {
         let empty = Harvest {
             ends: Vec::new(),
             latencies: Latencies::new(),
-            told: BTreeMap::new(),
+            other_frames: BTreeMap::new(),
             churned: 0,
             churn_lost: (0, None),
         };
@@ -223,8 +223,8 @@ impl Harvest {
     fn join(mut self, other: Self) -> Self {
         self.ends.extend(other.ends);
         self.latencies.join(&other.latencies);
-        for (name, count) in other.told {
-            *self.told.entry(name).or_default() += count;
+        for (name, count) in other.other_frames {
+            *self.other_frames.entry(name).or_default() += count;
         }
         self.churned += other.churned;
         self.churn_lost = (self.churn_lost.0 + other.churn_lost.0, self.churn_lost.1.or(other.churn_lost.1));
@@ -233,7 +233,7 @@ impl Harvest {
 }
 
 impl SocketEndState {
-    /// Whether the server ended it, and said why.
+    /// Whether the server ended it, with a close code of the application.
     pub(crate) fn closed_with_code(&self) -> bool {
         matches!(self.lost, Some(Lost::Closed(code)) if code >= 4000)
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rand::Rng;
 use tickwire_core::protocol::codes::Reconnect;
 
-/// The bounds of the pauses between attempts. The n-th pause is uniformly random from 0 to `base · 2ⁿ`, at most `max`.
+/// The bounds of the pauses between attempts. The n-th pause is uniformly random from 0 to `base · 2ⁿ`, at most
+/// `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReconnectDelays {
     /// The longest first pause.

@@ -29,8 +29,8 @@ pub enum NatsServerError {
     },
     /// There is none.
     #[error(
-        "there is no nats-server 2.11 or newer, neither on PATH nor at {IN_TOOLS}: run `make tools`, or set NATS_SERVER \
-         to the path of one"
+        "there is no nats-server 2.11 or newer, neither on PATH nor at {IN_TOOLS}: run `make tools`, or set \
+         NATS_SERVER to the path of one"
     )]
     None,
     /// Its configuration cannot be written.

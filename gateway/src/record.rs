@@ -1,6 +1,6 @@
-//! What the log says of a session: when it begins and ends, from where on it resumes, and what it misses meanwhile. Here
-//! are the counts; `shard/log` writes the lines. What is delivered is counted by two plain numbers of the session, all
-//! else only when something is missed.
+//! What the log says of a session: when it begins and ends, from where on it resumes, and what it misses meanwhile.
+//! Here are the counts; `shard/log` writes the lines. What is delivered is counted by two plain numbers of the session,
+//! all else only when something is missed.
 
 use std::net::IpAddr;
 

@@ -16,12 +16,12 @@ pub(crate) struct FailoverFigures {
     pub(crate) gaps: u64,
     /// The longest that an event took which was published after a router was killed.
     pub(crate) router_killed: f64,
-    /// Until the last client had resumed after its gateway was killed, and the same beside each client's own pauses.
+    /// Until the last client had resumed after its gateway was killed, and the same without each client's own pauses.
     pub(crate) gateway_killed: f64,
-    pub(crate) gateway_killed_beside_pauses: f64,
+    pub(crate) gateway_killed_without_pauses: f64,
     /// Requests for replays that this took.
     pub(crate) replay_requests: u64,
-    /// Until the last client had left a gateway that was told to stop, and resumed.
+    /// Until the last client had left a gateway that was drained, and resumed.
     pub(crate) gateway_drained: f64,
     /// How fast one router reads the stream again: without a bound, and as it is configured.
     pub(crate) replayed_a_second: f64,
@@ -31,7 +31,7 @@ pub(crate) struct FailoverFigures {
     pub(crate) live_p99_during_replay: f64,
 }
 
-/// A bar, what was seen, and whether that is within.
+/// A limit, what was seen, and whether that is within the limit.
 struct FailoverBar {
     what: &'static str,
     bar: String,
@@ -52,26 +52,26 @@ impl FailoverFigures {
                 self.router_killed <= 4.0,
             ),
             bar(
-                "a gateway is killed: its last client has resumed, beside its own pauses",
+                "a gateway is killed: its last client has resumed, without its own pauses",
                 "3 s".into(),
                 format!(
                     "{} ({} with pauses)",
-                    seconds(self.gateway_killed_beside_pauses),
+                    seconds(self.gateway_killed_without_pauses),
                     seconds(self.gateway_killed)
                 ),
-                self.gateway_killed_beside_pauses <= 3.0,
+                self.gateway_killed_without_pauses <= 3.0,
             ),
             bar(
-                "a router reads the past again",
+                "a router replays past events",
                 "100000 events/s".into(),
                 format!("{:.0} events/s", self.replayed_a_second),
                 self.replayed_a_second >= 100_000.0,
             ),
             bar(
-                "live p99 meanwhile, by that without",
+                "p99 of live events during a replay, by that without",
                 "2".into(),
                 format!(
-                    "{ratio:.2} ({:.1} and {:.1} ms, {:.0} events/s read again)",
+                    "{ratio:.2} ({:.1} and {:.1} ms, {:.0} events/s replayed)",
                     self.live_p99 * 1e3,
                     self.live_p99_during_replay * 1e3,
                     self.paced_replay_a_second
@@ -102,7 +102,7 @@ impl FailoverFigures {
             let verdict = if met { "met" } else { "MISSED" };
             text += &format!("{what:<74} {bar:>16}  {seen}  {verdict}\n");
         }
-        let drained = "a gateway is told to stop: its last client has resumed";
+        let drained = "a gateway is drained: its last client has resumed";
         text += &format!("{drained:<91}  {:.2} s\n", self.gateway_drained);
         let requests = "requests for replays that a killed gateway's clients cost";
         text += &format!("{requests:<91}  {}\n", self.replay_requests);

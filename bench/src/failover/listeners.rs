@@ -1,5 +1,5 @@
-//! The clients of a failover bench, each with what it got: the numbers of its events and how late they were, and when it
-//! was lost and had resumed.
+//! The clients of a failover bench, each with its record: the numbers of its events and how late they were, and when it
+//! lost its connection and resumed.
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -17,7 +17,7 @@ use super::producer::{SYMBOLS, now_us, symbol};
 const AT_ONCE: usize = 100;
 
 /// How long a client may take to close.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A moment, on both clocks that are needed.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ pub(super) struct Sum {
 }
 
 impl Listeners {
-    /// Connects so many clients to the first gateway, and subscribes each to one symbol.
+    /// Connects this number of clients to the first gateway, and subscribes each to one symbol.
     pub(super) async fn connect(gateways: &[SocketAddr], count: u32) -> Result<Self, ClientError> {
         let urls: Vec<String> = gateways.iter().map(|address| format!("ws://{address}/v1/stream")).collect();
         let connect = |number: u64| {
@@ -93,7 +93,7 @@ impl Listeners {
         self.clients.len()
     }
 
-    /// This moment, for the questions below.
+    /// The current moment, for the methods below.
     pub(super) fn mark(&self) -> ListenedSince {
         ListenedSince { at: Instant::now(), us: now_us() }
     }
@@ -117,7 +117,7 @@ impl Listeners {
     }
 
     /// The same, but for the pauses that each client chose itself.
-    pub(super) fn longest_return(&self, since: ListenedSince) -> f64 {
+    pub(super) fn longest_resume(&self, since: ListenedSince) -> f64 {
         let returned = |record: &ListenerRecord| {
             record.resumed.map(|at| at.saturating_duration_since(since.at).saturating_sub(record.paused))
         };
@@ -139,8 +139,8 @@ impl Listeners {
     pub(super) async fn close(self, published: u64) -> Sum {
         let mut sum = Sum::default();
         for Listener { number, client, record, task } in self.clients {
-            // Whoever does not answer has nothing more to say.
-            timeout(FAREWELL, client.close()).await.ok();
+            // A client that does not answer in time sends no more events either.
+            timeout(CLOSE_TIMEOUT, client.close()).await.ok();
             task.abort();
             let record = record.lock().unwrap_or_else(PoisonError::into_inner);
             let mut numbers: Vec<u64> = record.events.iter().map(|(number, ..)| *number).collect();
@@ -167,13 +167,13 @@ impl Listeners {
         latencies
     }
 
-    fn records<T>(&self, look: impl Fn(&ListenerRecord) -> T) -> impl Iterator<Item = T> {
-        let look_at = move |listener: &Listener| look(&listener.record.lock().unwrap_or_else(PoisonError::into_inner));
-        self.clients.iter().map(look_at)
+    fn records<T>(&self, read: impl Fn(&ListenerRecord) -> T) -> impl Iterator<Item = T> {
+        let locked = move |listener: &Listener| read(&listener.record.lock().unwrap_or_else(PoisonError::into_inner));
+        self.clients.iter().map(locked)
     }
 }
 
-/// Keeps what comes, until the client ends.
+/// Records all messages, until the client ends.
 async fn listen(mut messages: Messages, record: Arc<Mutex<ListenerRecord>>) {
     while let Some(message) = messages.recv().await {
         let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);

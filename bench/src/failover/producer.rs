@@ -1,4 +1,4 @@
-//! The events of the bench: numbered ones at a steady rate, and many before them that are read again.
+//! The events of the bench: numbered ones at a steady rate, and many others that are replayed.
 
 use rand::Rng;
 use serde_json::json;
@@ -17,10 +17,10 @@ use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
 /// How many symbols the events are about, in turn.
 pub(super) const SYMBOLS: u64 = 100;
 
-/// How many events are read again.
+/// How many events are replayed.
 const REPLAYED: u64 = 100_000;
 
-/// How many events wait for the stream's word.
+/// How many events wait for the acknowledgement of the stream.
 const WINDOW: usize = 1_024;
 
 /// Publishes numbered events at a steady rate.
@@ -58,7 +58,7 @@ impl NumberedProducer {
         Self { stop, published, task }
     }
 
-    /// Stops, and gives how many events were published.
+    /// Stops; returns how many events were published.
     pub(super) async fn stop(self) -> Result<u64, FailoverError> {
         self.stop.cancel();
         self.task.await??;
@@ -66,7 +66,7 @@ impl NumberedProducer {
     }
 }
 
-/// Publishes what is read again: events that no client wants.
+/// Publishes the events that are replayed. No client wants them.
 pub(super) async fn publish_past(nats: &Nats) -> Result<(), PublishError> {
     let mut past = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
     for number in 0..REPLAYED {

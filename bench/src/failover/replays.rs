@@ -1,5 +1,5 @@
-//! The bench in the part of a gateway that has missed everything: it asks for the whole of every partition, as many at a
-//! time as a router serves.
+//! The bench in the role of a gateway that has missed everything: it asks for the whole of every partition, as many at
+//! a time as a router serves.
 
 use async_nats::jetstream::context::GetStreamError;
 use bytes::Bytes;
@@ -24,10 +24,10 @@ const AT_ONCE: usize = 32;
 /// How long a router may be silent.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Why the past cannot be read.
+/// Why the partitions cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayReadError {
-    #[error("the stream cannot be looked at: {0}")]
+    #[error("the stream cannot be read: {0}")]
     Stream(#[from] GetStreamError),
     #[error("a router refuses a replay: {0}")]
     Refused(&'static str),
@@ -82,7 +82,7 @@ async fn read(nats: &Nats, epoch_id: EpochId, partition: Partition, to: Seq) -> 
     Ok(events)
 }
 
-/// Asks once; gives how many events came, and up to where.
+/// Asks once; returns how many events came, and up to where.
 async fn ask(
     nats: &Nats,
     epoch_id: EpochId,

@@ -1,4 +1,4 @@
-//! The bench in the part of a producer: every event is published to the stream on its own, and acknowledged.
+//! The bench in the role of a producer: every event is published to the stream on its own, and acknowledged.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::scenario::Scenario;
 use tickwire_command::args::NatsArgs;
 use tickwire_command::publisher::{Outgoing, Publisher};
 
-/// How many events wait for the stream's word.
+/// How many events wait for the acknowledgement of the stream.
 const WINDOW: usize = 4096;
 
 /// How long an event is sent again before the run has failed.

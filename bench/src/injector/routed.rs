@@ -1,4 +1,4 @@
-//! The bench in the part of a router that reads no stream: it joins the membership, and the router's own engine learns
+//! The bench in the role of a router that reads no stream: it joins the membership, and the router's own engine learns
 //! what the gateway wants, and makes sections and batches of the events that are due.
 
 use std::ops::Range;
@@ -41,7 +41,7 @@ impl InjectingRouter {
         let mut config = NatsArgs::at(nats_url).load()?;
         config.node.id = Some("bench-router".to_owned());
         config.admin.listen.set_port(0);
-        // Batches are due when the plan says so: none is small enough to wait for more.
+        // The plan determines when batches are sent: none is small enough to wait for more.
         config.router.flush_bytes = 0;
         let shutdown = Shutdown::new();
         let node = Node::start(&config, Role::Router, &shutdown).await?;
@@ -134,7 +134,7 @@ impl Router {
         }
     }
 
-    /// Something is stored in each partition now and then: that tells a gateway that it is read.
+    /// Stores a heartbeat in each partition, so that gateways know that the partition is read.
     fn store_heartbeats(&mut self) {
         for partition in 0..self.partitions {
             let through = self.store();

@@ -11,27 +11,27 @@ use crate::report::Machine;
 pub(crate) struct ScalingFigures {
     pub(crate) cluster: ClusterLoad,
     pub(crate) seconds: f64,
-    /// What is published in a second, by its sort.
+    /// What is published in a second, by its kind.
     pub(crate) messages: Vec<TrafficLine>,
-    /// Batches that routers say they have sent, and events that gateways say have come, in a second.
-    pub(crate) batches_told: f64,
+    /// Batches that routers have sent and events that gateways have received, a second, as their metrics report.
+    pub(crate) batches_sent: f64,
     pub(crate) events_received: f64,
-    /// Messages of no sort: requests to JetStream, and answers.
+    /// Messages of no kind: requests to JetStream, and answers.
     pub(crate) requests_and_answers: f64,
     /// The processor time of NATS by the wall's, and what a message that it moves costs it, in microseconds: one that
     /// comes in and goes out to two is three.
     pub(crate) nats_busy: f64,
     pub(crate) nats_us_per_message: f64,
-    /// What the whole interest of a gateway takes that wants so many symbols, in bytes of a snapshot.
+    /// The size of the whole interest of a gateway by the number of symbols, in bytes of a snapshot.
     pub(crate) interests: Vec<(usize, usize)>,
     /// What larger clusters would exchange.
     pub(crate) larger: Vec<Larger>,
 }
 
-/// A sort of messages.
+/// A kind of messages.
 #[derive(Debug, Serialize)]
 pub(crate) struct TrafficLine {
-    pub(crate) sort: TrafficKind,
+    pub(crate) kind: TrafficKind,
     /// Published in a second, as counted from the code.
     pub(crate) counted: f64,
     /// Published in a second, as measured.
@@ -66,13 +66,13 @@ impl ScalingFigures {
             "measured",
             "receivers",
         );
-        for TrafficLine { sort, counted, measured, receivers } in &self.messages {
-            text += &format!("{:<36}{counted:>12.1}{measured:>12.1}{receivers:>12}\n", sort.name());
+        for TrafficLine { kind, counted, measured, receivers } in &self.messages {
+            text += &format!("{:<36}{counted:>12.1}{measured:>12.1}{receivers:>12}\n", kind.name());
         }
         text += &format!("{:<36}{:>12}{:>12.1}\n", "requests to JetStream and answers", "", self.requests_and_answers);
         text += &format!(
-            "\nrouters say that they sent {:.1} batches a second, gateways that {:.1} events a second came\n",
-            self.batches_told, self.events_received
+            "\nby their metrics, routers sent {:.1} batches a second, and gateways received {:.1} events a second\n",
+            self.batches_sent, self.events_received
         );
         text += &format!(
             "NATS was {:.0} % busy with that, {:.1} us of its processor a message that it moved\n\n",

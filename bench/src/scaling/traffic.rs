@@ -1,16 +1,16 @@
-//! How many messages of each sort a cluster exchanges over NATS when nothing joins, leaves or subscribes: counted from
+//! How many messages of each kind a cluster exchanges over NATS when nothing joins, leaves or subscribes: counted from
 //! what the code does. Pure.
 //!
-//! Batches are what grows with gateways × routers. For one such pair, events that match the gateway come at random with
-//! rate λ, the critical ones among them with rate κ, and a batch has just left. Before the window `w` is over, only a
-//! critical event sends the next one; at its end, whatever waits does; after it, the next event. So the mean time from a
-//! batch to the next is the integral of the probability that it has not left yet:
+//! Batches are what grows with gateways × routers. For one such pair, events that match the gateway come at random
+//! with rate λ, the critical ones among them with rate κ, and a batch has just left. Before the window `w` is over,
+//! only a critical event sends the next one; at its end, waiting events do; after it, the next event. So the mean
+//! time from a batch to the next is the integral of the probability that it has not left yet:
 //!
 //! ```text
 //! T = ∫₀ʷ e^(-κt) dt + e^(-λw) ∫₀^∞ e^(-λt) dt = (1 - e^(-κw))/κ + e^(-λw)/λ
 //! ```
 //!
-//! The checkpoint, which tells every gateway how far every partition was read, is one more batch at its interval.
+//! The checkpoint, which reports to every gateway how far every partition was read, is one more batch at its interval.
 
 use serde::Serialize;
 use tickwire_core::placement::Role;
@@ -35,46 +35,46 @@ pub(crate) struct ClusterLoad {
     pub(crate) beat_interval: f64,
     /// How often the coordinator renews its lease and announces the view.
     pub(crate) round_interval: f64,
-    pub(crate) tick_interval: f64,
+    pub(crate) heartbeat_interval: f64,
 }
 
-/// A sort of messages.
+/// A kind of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TrafficKind {
     /// From a router to a gateway.
     Batches,
-    /// Gateways tell all routers which interest they have.
-    GatewayBeats,
-    /// Gateways tell all routers what has changed in it.
+    /// Gateways send all routers the revision of their interest.
+    InterestBeats,
+    /// Gateways send all routers the changes of it.
     Interest,
-    /// Nodes tell all routers, one of which is the coordinator, that they live.
-    Beats,
-    /// The coordinator tells all nodes which view there is.
+    /// Nodes report to all routers, one of which is the coordinator, that they are alive.
+    MembershipBeats,
+    /// The coordinator announces the view to all nodes.
     Announcements,
     /// Owners renew their leases, and the coordinator its own.
     Renewals,
-    /// Routers look at the leases of others.
-    Looks,
-    /// Owners store a tick of each partition.
-    Ticks,
+    /// Routers read the leases of others.
+    LeaseReads,
+    /// Owners store heartbeats of their partitions.
+    Heartbeats,
     /// Producers publish events.
     Events,
-    /// The stream delivers them, and ticks, to their owners.
+    /// The stream delivers them, and heartbeats, to their owners.
     Deliveries,
 }
 
 impl TrafficKind {
-    /// All of them, in the order in which they are told.
+    /// All of them, in the order of the report.
     pub(crate) const ALL: [Self; 10] = [
         Self::Batches,
-        Self::GatewayBeats,
+        Self::InterestBeats,
         Self::Interest,
-        Self::Beats,
+        Self::MembershipBeats,
         Self::Announcements,
         Self::Renewals,
-        Self::Looks,
-        Self::Ticks,
+        Self::LeaseReads,
+        Self::Heartbeats,
         Self::Events,
         Self::Deliveries,
     ];
@@ -91,17 +91,17 @@ impl TrafficKind {
             [names::LEASES_BUCKET, names::VIEW_BUCKET].contains(&bucket).then_some(())
         };
         match subject {
-            names::GATEWAY_BEAT => Some(Self::GatewayBeats),
+            names::GATEWAY_BEAT => Some(Self::InterestBeats),
             names::INTEREST => Some(Self::Interest),
             names::VIEW => Some(Self::Announcements),
             _ if names::parse_gateway(subject).is_some() => Some(Self::Batches),
             _ if [Role::Gateway, Role::Router].iter().any(|role| subject == names::beat(role.as_str())) => {
-                Some(Self::Beats)
+                Some(Self::MembershipBeats)
             }
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
-            _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::Looks),
+            _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::LeaseReads),
             _ => match names::parse_stored(subject) {
-                names::StoredSubject::Heartbeat { .. } => Some(Self::Ticks),
+                names::StoredSubject::Heartbeat { .. } => Some(Self::Heartbeats),
                 _ => subject.starts_with("events.").then_some(Self::Events),
             },
         }
@@ -111,13 +111,13 @@ impl TrafficKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Batches => "batches, router to gateway",
-            Self::GatewayBeats => "gateway beats, to all routers",
+            Self::InterestBeats => "beats of interest, to all routers",
             Self::Interest => "interest deltas, to all routers",
-            Self::Beats => "node beats, to all routers",
+            Self::MembershipBeats => "beats of membership, to all routers",
             Self::Announcements => "announcements of the view, to all",
             Self::Renewals => "renewals of leases",
-            Self::Looks => "looks at the leases of others",
-            Self::Ticks => "partition heartbeats",
+            Self::LeaseReads => "reads of the leases of others",
+            Self::Heartbeats => "partition heartbeats",
             Self::Events => "events published",
             Self::Deliveries => "events and partition heartbeats, to their owners",
         }
@@ -125,50 +125,50 @@ impl TrafficKind {
 }
 
 impl ClusterLoad {
-    /// How many messages of a sort are published in a second.
-    pub(crate) fn published(&self, sort: TrafficKind) -> f64 {
+    /// How many messages of a kind are published in a second.
+    pub(crate) fn published(&self, kind: TrafficKind) -> f64 {
         let (gateways, routers) = (f64::from(self.gateways), f64::from(self.routers));
         // One lease more than partitions: that on what the partition transform did not recognise.
         let leases = f64::from(self.partitions) + 1.0;
-        let ticks = f64::from(self.partitions) / self.tick_interval;
-        match sort {
+        let heartbeats = f64::from(self.partitions) / self.heartbeat_interval;
+        match kind {
             TrafficKind::Batches => gateways * routers * (self.batches() + 1.0 / self.checkpoint_interval),
-            TrafficKind::GatewayBeats => gateways / self.beat_interval,
+            TrafficKind::InterestBeats => gateways / self.beat_interval,
             TrafficKind::Interest => 0.0,
-            TrafficKind::Beats => (gateways + routers) / self.beat_interval,
+            TrafficKind::MembershipBeats => (gateways + routers) / self.beat_interval,
             TrafficKind::Announcements => 1.0 / self.round_interval,
             TrafficKind::Renewals => leases / self.checkpoint_interval + 1.0 / self.round_interval,
-            // Each lease is looked at twice a second by all but its owner.
-            TrafficKind::Looks => (routers - 1.0) * (2.0 * leases + 1.0 / self.round_interval),
-            TrafficKind::Ticks => ticks,
+            // Each lease is read twice a second by all but its owner.
+            TrafficKind::LeaseReads => (routers - 1.0) * (2.0 * leases + 1.0 / self.round_interval),
+            TrafficKind::Heartbeats => heartbeats,
             TrafficKind::Events => self.rate,
-            TrafficKind::Deliveries => self.rate + ticks,
+            TrafficKind::Deliveries => self.rate + heartbeats,
         }
     }
 
     /// How many nodes receive each of these; none where they go to the stream alone.
-    pub(crate) fn receivers(&self, sort: TrafficKind) -> u32 {
-        match sort {
+    pub(crate) fn receivers(&self, kind: TrafficKind) -> u32 {
+        match kind {
             TrafficKind::Batches | TrafficKind::Deliveries => 1,
-            TrafficKind::GatewayBeats | TrafficKind::Interest | TrafficKind::Beats => self.routers,
+            TrafficKind::InterestBeats | TrafficKind::Interest | TrafficKind::MembershipBeats => self.routers,
             TrafficKind::Announcements => self.gateways + self.routers,
-            TrafficKind::Renewals | TrafficKind::Looks | TrafficKind::Ticks | TrafficKind::Events => 0,
+            TrafficKind::Renewals | TrafficKind::LeaseReads | TrafficKind::Heartbeats | TrafficKind::Events => 0,
         }
     }
 
-    /// How many messages NATS moves for one of these: itself if it comes from a node, each of its copies that go out, and
-    /// the answer to a write or a request.
-    pub(crate) fn moves(&self, sort: TrafficKind) -> u32 {
-        match sort {
-            TrafficKind::Renewals | TrafficKind::Looks | TrafficKind::Events => 2,
+    /// How many messages NATS moves for one of these: itself if it comes from a node, each of its copies that go out,
+    /// and the answer to a write or a request.
+    pub(crate) fn moves(&self, kind: TrafficKind) -> u32 {
+        match kind {
+            TrafficKind::Renewals | TrafficKind::LeaseReads | TrafficKind::Events => 2,
             TrafficKind::Deliveries => 1,
-            _ => 1 + self.receivers(sort),
+            _ => 1 + self.receivers(kind),
         }
     }
 
     /// How many messages NATS moves in a second.
     pub(crate) fn moved(&self) -> f64 {
-        TrafficKind::ALL.iter().map(|sort| self.published(*sort) * f64::from(self.moves(*sort))).sum()
+        TrafficKind::ALL.iter().map(|kind| self.published(*kind) * f64::from(self.moves(*kind))).sum()
     }
 
     /// For how long a router gathers, once it has sent something to a gateway: longer when it has many gateways.
@@ -207,7 +207,7 @@ mod tests {
             checkpoint_interval: 1.0,
             beat_interval: 1.0,
             round_interval: 0.5,
-            tick_interval: 5.0,
+            heartbeat_interval: 5.0,
         }
     }
 
@@ -260,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn subjects_tell_what_a_message_is() {
+    fn subject_gives_the_kind_of_a_message() {
         let of = |subject: &str| TrafficKind::of(subject, None);
         assert_eq!(of(&names::gateway("g", "1a")), Some(TrafficKind::Batches));
-        assert_eq!(of(&names::beat("router")), Some(TrafficKind::Beats));
-        assert_eq!(of(&names::heartbeat(3)), Some(TrafficKind::Ticks));
+        assert_eq!(of(&names::beat("router")), Some(TrafficKind::MembershipBeats));
+        assert_eq!(of(&names::heartbeat(3)), Some(TrafficKind::Heartbeats));
         assert_eq!(of(&names::source("pattern", "AAPL")), Some(TrafficKind::Events));
         assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(TrafficKind::Renewals));
-        assert_eq!(of("$JS.API.STREAM.MSG.GET.KV_TICKWIRE_LEASES"), Some(TrafficKind::Looks));
+        assert_eq!(of("$JS.API.STREAM.MSG.GET.KV_TICKWIRE_LEASES"), Some(TrafficKind::LeaseReads));
         assert_eq!(of("$JS.API.STREAM.INFO.EVENTS"), None);
         assert_eq!(of("_INBOX_router.x"), None);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! One thread of sockets: it connects its share of them, a bounded number at a time, and then reads whichever has
-//! something.
+//! One thread of sockets: it connects its share of them, a bounded number at a time, and then reads those that have
+//! data.
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -25,17 +25,17 @@ const PER_ADDRESS: u32 = 8_000;
 /// How much is read at a time.
 const BUFFER: usize = 256 * 1024;
 
-/// How many sockets are read before others have their turn.
+/// How many sockets are read in a turn.
 const TURN_EVENTS: usize = 128;
 
 /// How long a thread sleeps at most.
 const TURN: Duration = Duration::from_millis(50);
 
-/// How long a client of `churn` stays.
-const STAY: Duration = Duration::from_secs(1);
+/// How long a client of `churn` is connected.
+const CHURN_STAY: Duration = Duration::from_secs(1);
 
-/// What a reader that stalls leaves to the kernels between: little, as a client on a bad network does; and what it has
-/// when it reads again, so that it comes to the end of it.
+/// The receive buffer of a reader that stalls: small, as for a client on a bad network. The second value is its size
+/// when it reads again, so that it can read everything that is left.
 const STALLER_BUFFER: usize = 4 * 1024;
 const READER_BUFFER: usize = 1024 * 1024;
 const STALLER_SEGMENT: u32 = 1_400;
@@ -65,7 +65,7 @@ struct Churn {
     next: Option<Instant>,
     next_number: u32,
     step: u32,
-    /// When each that is here came.
+    /// When each client that is connected came.
     staying: VecDeque<(Instant, usize)>,
     gone: u64,
     lost: (u64, Option<Lost>),
@@ -101,7 +101,7 @@ impl SocketWorker {
         Ok((worker, waker))
     }
 
-    /// Runs until told to stop. What fails is told at once, for the bench to see it.
+    /// Runs until `stop` is set. A failure is reported at once, so that the bench ends the run.
     pub(super) fn run(mut self) -> Result<Harvest, SocketsError> {
         if let Err(error) = self.turns() {
             *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -114,7 +114,7 @@ impl SocketWorker {
         Ok(Harvest {
             ends: self.ends,
             latencies: self.counts.latencies,
-            told: self.counts.told,
+            other_frames: self.counts.other_frames,
             churned: self.churn.gone,
             churn_lost: self.churn.lost,
         })
@@ -133,16 +133,16 @@ impl SocketWorker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            self.counts.epoch = self.shared.epoch.get().copied();
+            self.counts.first_due = self.shared.first_due.get().copied();
             for event in &events {
                 if event.token() != WAKE {
                     self.ready(event.token().0, event.is_read_closed())?;
                 }
             }
             self.follow_stall()?;
-            self.come_and_go()?;
+            self.churn_clients()?;
             self.publish();
-            // The injector and NATS may share this processor, and events must not be late for our sake.
+            // The injector and NATS may share this processor, and this thread must not delay events.
             thread::yield_now();
         }
         Ok(())
@@ -225,8 +225,8 @@ impl SocketWorker {
         Ok(())
     }
 
-    /// Lets a client come whenever one is due, and those go that have stayed long enough.
-    fn come_and_go(&mut self) -> Result<(), SocketsError> {
+    /// Connects the clients that are due, and closes those that were connected for [`CHURN_STAY`].
+    fn churn_clients(&mut self) -> Result<(), SocketsError> {
         let Some(every) = self.churn.every.filter(|_| self.shared.churning.load(Ordering::Relaxed)) else {
             return Ok(());
         };
@@ -240,7 +240,7 @@ impl SocketWorker {
             due += every;
         }
         self.churn.next = Some(due);
-        while let Some((_, at)) = self.churn.staying.pop_front_if(|(came, _)| *came + STAY <= now) {
+        while let Some((_, at)) = self.churn.staying.pop_front_if(|(came, _)| *came + CHURN_STAY <= now) {
             if let Some(mut client) = self.clients.try_remove(at) {
                 self.connecting -= usize::from(client.stage != ClientStage::Ready);
                 client.leave();

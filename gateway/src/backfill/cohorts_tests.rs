@@ -1,5 +1,5 @@
-//! The rules of cohorts by example. `deadlines` tests their deadlines, and `simulator/crowd.rs` with whole gateways that
-//! what they cost depends on what sessions lack.
+//! The rules of cohorts by example. `deadlines` tests their deadlines, and `simulator/crowd.rs` with whole gateways
+//! that what they cost depends on what sessions lack.
 
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, NodeId, NodeRef, Nonce, Partition, Revision, Symbol, UserId};

@@ -279,8 +279,8 @@ impl Backfill {
         Some((from, through))
     }
 
-    /// The client may have been given this position. In partitions where the backfill lacks nothing, that position stays
-    /// valid when new events become part of the backfill.
+    /// The client may have been given this position. In partitions where the backfill lacks nothing, that position
+    /// stays valid when new events become part of the backfill.
     pub(crate) fn come_to(&mut self, position: &Position) {
         for ((reached, to), at) in self.reached.iter_mut().zip(&self.to).zip(&position.seqs) {
             if *reached >= *to {

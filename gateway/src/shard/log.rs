@@ -1,6 +1,6 @@
-//! The lines that the log has of each session, so that it answers why a user missed events. All of them stand in the span
-//! `session`, which names the session, its user, address, gateway and shard. Only clients that have said who they are
-//! become sessions, and how many do so in a second is bounded; lines about what a session misses are few as well.
+//! The lines that the log has of each session, so that it answers why a user missed events. All of them stand in the
+//! span `session`, which names the session, its user, address, gateway and shard. Only clients that have said who they
+//! are become sessions, and how many do so in a second is bounded; lines about what a session misses are few as well.
 //!
 //! The span is made for each line: one that is kept would cost an idle session a good part of what it costs now.
 
@@ -109,7 +109,8 @@ impl<S: Socket> Shard<S> {
         self.missing.extend(numbers);
     }
 
-    /// A session has ended: by the gateway with a code, or by its client without one. `unsent` events still waited for it.
+    /// A session has ended: by the gateway with a code, or by its client without one. `unsent` events still waited
+    /// for it.
     pub(super) fn log_closed(
         &self,
         now: Millis,
