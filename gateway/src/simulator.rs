@@ -6,10 +6,11 @@
 //! `gateway` calls them in the order of their drivers. A router is the shipped engine and ownership (`router`), the
 //! shipped intakes (`intake`), which read the servers' copies of the `stream`, and the shipped queue and passes of
 //! replays (`replay`). `cluster` holds the state and performs the actions of a `plan`; `client` checks what
-//! well-behaved clients receive, and `stranger` sends what the protocol does not allow.
+//! well-behaved clients receive, and `stranger` sends what the protocol does not allow. `crowd` has many sessions resume
+//! at once, and counts what that costs.
 //!
-//! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows what
-//! happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
+//! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows
+//! what happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
 
 mod client;
 mod clocks;
@@ -37,7 +38,7 @@ use plan::{Action, Plan, plan};
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
 const SEED: u64 = 26;
 
-/// Runs per test; there are four tests, so that cores share them.
+/// Runs per test.
 fn runs() -> u32 {
     std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
 }
@@ -51,15 +52,26 @@ fn run(plan: &Plan) {
     cluster.check(plan.quiet);
 }
 
+/// Runs random plans on all processors, each with seeds of its own.
 fn simulate(chaos: plan::Chaos, runs: u32) {
     // The same runs each time, unless a seed is given.
-    let rng_seed = match Config::default().rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        given @ RngSeed::Fixed(_) => given,
+    let seed = match Config::default().rng_seed {
+        RngSeed::Random => SEED,
+        RngSeed::Fixed(seed) => seed,
     };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let runs = (runs + thread) / threads;
+            scope.spawn(move || simulate_from(seed + u64::from(thread), chaos, runs));
+        }
+    });
+}
+
+fn simulate_from(seed: u64, chaos: plan::Chaos, runs: u32) {
     let config = Config {
         cases: runs,
-        rng_seed,
+        rng_seed: RngSeed::Fixed(seed),
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         max_shrink_iters: 20_000,
         ..Config::default()

@@ -1,9 +1,9 @@
-//! Metrics as typed handles: each is declared once, by [`metrics!`](crate::metrics!), with its name, its help text and its
-//! label, and used by its handle. A name that is misspelt does not compile, none lacks a help text, and [`describe`] is
-//! one loop. `docs/metrics.md` lists all, which tests compare.
+//! Metrics as typed handles: each is declared once, by [`metrics!`](crate::metrics!), with its name, its help text and
+//! its label, and used by its handle. A name that is misspelt does not compile, none lacks a help text, and
+//! [`describe`] is one loop. `docs/metrics.md` lists all, which tests compare.
 //!
-//! Each use looks its series up in the recorder, as the macros of the crate `metrics` do. What is counted for each event is
-//! looked up once, by `series`.
+//! Each use looks its series up in the recorder, as the macros of the crate `metrics` do. What is counted for each
+//! event is looked up once, by `series`.
 
 use metrics::{Key, Label, Level, Metadata, SharedString, with_recorder};
 use std::fmt::Write as _;
@@ -46,8 +46,8 @@ pub trait Metric: Sync {
         None
     }
 
-    /// Tells the recorder what it means. A counter is shown from 0 on, so that its first count is seen as growth; one with
-    /// a label is shown for each of the values that are known beforehand.
+    /// Tells the recorder what it means. A counter is shown from 0 on, so that its first count is seen as growth; one
+    /// with a label is shown for each of the values that are known beforehand.
     fn describe(&self);
 }
 

@@ -63,7 +63,8 @@ const FAILURES: u32 = 3;
 /// So many messages that were late are compared with what the leader has, one by one. More are read from the leader.
 const COMPARED: usize = 8;
 
-/// How many consumers are made for that until one is where the stream is led. Then there is a pause before more of them.
+/// How many consumers are made for that until one is where the stream is led. Then there is a pause before more of
+/// them.
 const PLACES: u32 = 6;
 
 /// What the engine hears from an intake.
@@ -113,7 +114,8 @@ enum Doing {
     Opening(u32),
     /// The stream is looked at.
     Looking(LookReason),
-    /// The last message that was read is looked for, before the source is read; or before one message is, from the leader.
+    /// The last message that was read is looked for, before the source is read; or before one message is, from the
+    /// leader.
     FindingLast { is_rescue: bool },
     /// Messages are waited for.
     Reading,
@@ -225,8 +227,8 @@ impl Intake {
         self.ask(Doing::Reading, IntakeOutput::Read);
     }
 
-    /// Messages came, at `now`, in order; each is read only if it is the next one. `idle_at` is when the server last said
-    /// that nothing was left to be delivered, on the same clock.
+    /// Messages came, at `now`, in order; each is read only if it is the next one. `idle_at` is when the server last
+    /// said that nothing was left to be delivered, on the same clock.
     pub fn take<R: FnOnce() -> Content>(
         &mut self,
         now: Millis,
@@ -351,7 +353,8 @@ impl Intake {
         }
     }
 
-    /// The next message of the source, as the leader of the stream has it, if there is one. Consumers have failed at it.
+    /// The next message of the source, as the leader of the stream has it, if there is one. Consumers have failed at
+    /// it.
     pub fn rescued(&mut self, found: Result<Option<(Seq, Timestamp, Content)>, String>) {
         let Doing::Rescuing = replace(&mut self.doing, Doing::Idle) else { return };
         match found {

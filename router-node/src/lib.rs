@@ -25,8 +25,8 @@
 //! ```
 //!
 //! `metrics` declares what all of them count, and `decisions` is all of this without I/O, for the simulator. The load
-//! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not store
-//! is watched by `tickwire_node::storage::watch`, which is started here.
+//! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not
+//! store is watched by `tickwire_node::storage::watch`, which is started here.
 
 pub(crate) mod checkpoint;
 mod dead_letters;

@@ -153,8 +153,8 @@ impl ReplayService {
     }
 }
 
-/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And so
-/// is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
+/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And
+/// so is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
 fn read(message: &NatsMessage) -> Option<(ReplayRequest, Subject)> {
     metrics::REPLAY_REQUESTS.increment(1);
     let refused = |reason: &'static str| {

@@ -197,8 +197,8 @@ impl StreamLook {
                 let agreed = facts.agreed(leader, expected, Some(lost)).await?;
                 facts.last_stored_before(leader, agreed, lost).await?
             }
-            // It ends before what was read of it, and nobody here knows when that was stored: any message of it may have
-            // been stored since.
+            // It ends before what was read of it, and nobody here knows when that was stored: any message of it may
+            // have been stored since.
             None => Seq(0),
         };
         Ok(Self::Lost { facts, before })
@@ -221,8 +221,8 @@ impl StreamFacts {
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
-    /// The last message that was there before and is there still. What was stored later than `lost` may have been read since
-    /// that was gone.
+    /// The last message that was there before and is there still. What was stored later than `lost` may have been read
+    /// since that was gone.
     async fn agreed(&self, leader: &impl Leader, expected: &Expected, lost: Option<Mark>) -> Result<Seq, StreamError> {
         let mut agreed = None;
         let is_before = |mark: &&Mark| lost.is_none_or(|lost| mark.seq < lost.seq && mark.stored <= lost.stored);

@@ -1,7 +1,7 @@
 //! Walks the stream as a whole, wherever one partition of it is read, to see whether it still has every message.
 //!
-//! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only then
-//! can a disk have changed under it. Whoever comes first walks; the others wait for that.
+//! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only
+//! then can a disk have changed under it. Whoever comes first walks; the others wait for that.
 
 use crate::metrics;
 use crate::reader::direct::{DirectError, DirectReader};
@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
 
-/// One step walks at most this many sequences, and sends no further request after so long. Others have their turn between
-/// two steps.
+/// One step walks at most this many sequences, and sends no further request after so long. Others have their turn
+/// between two steps.
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
 
@@ -94,8 +94,8 @@ impl Walker {
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
 
-    /// What is missing in `(after, through]`, all of which was stored. `seen` is the stream as it was just now, if it was looked
-    /// at.
+    /// What is missing in `(after, through]`, all of which was stored. `seen` is the stream as it was just now, if it
+    /// was looked at.
     pub(crate) async fn missing(
         &self,
         after: Seq,
@@ -129,7 +129,8 @@ impl Walker {
         }
     }
 
-    /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that were.
+    /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that
+    /// were.
     async fn step(&self, from: Seq, to: Seq, before: &StreamState) -> Result<(Walk, u64, StreamState), WalkError> {
         let end = Instant::now() + STEP_TIME;
         let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);

@@ -1,5 +1,5 @@
-//! The examples in Rust, run as programs against a cluster: what they print is what the stream holds, in order. Those in
-//! other languages are run in `tests/foreign/examples.rs`.
+//! The examples in Rust, run as programs against a cluster: what they print is what the stream holds, in order. Those
+//! in other languages are run in `tests/foreign/examples.rs`.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

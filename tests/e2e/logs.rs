@@ -1,5 +1,5 @@
-//! The logs alone say why a user missed events: who was connected where, what was dropped and why, and what a resume has
-//! brought.
+//! The logs alone say why a user missed events: who was connected where, what was dropped and why, and what a resume
+//! has brought.
 
 use serde_json::{Value, json};
 use tickwire_core::protocol::Encoding;

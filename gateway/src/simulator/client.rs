@@ -32,8 +32,8 @@ const QUOTA: u32 = 6;
 /// The name of the one subscription that a client has.
 const NAME: &str = "mine";
 
-/// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another gateway has
-/// room, or this one has lost its cluster.
+/// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another
+/// gateway has room, or this one has lost its cluster.
 pub(super) const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
 
 /// The range in which a filter is in force: until it is replaced, or a new epoch begins.
@@ -54,7 +54,8 @@ struct AskedPast {
     /// From when on it was stored.
     since: Timestamp,
     epoch_id: EpochId,
-    /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the client.
+    /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the
+    /// client.
     end: Vec<Seq>,
     most: Vec<Seq>,
     /// Whether something may have waited.

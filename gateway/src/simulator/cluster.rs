@@ -33,15 +33,16 @@ use super::trace;
 pub(super) const PARTITIONS: u16 = 3;
 pub(super) const NODES: usize = 3;
 
-/// How often nodes say that they live, and routers how far they are. As shipped, like all numbers that no plan chooses, in
-/// milliseconds.
+/// How often nodes say that they live, and routers how far they are. As shipped, like all numbers that no plan chooses,
+/// in milliseconds.
 pub(super) const BEAT: u64 = 1_000;
 const STEP: u64 = 5;
 
 /// How often the cluster is checked for recovery, in milliseconds.
 const PAUSE: u64 = 250;
 
-/// How many messages an event waits for at most, one after the other: what is wanted, a section, a request, and its answer.
+/// How many messages an event waits for at most, one after the other: what is wanted, a section, a request, and its
+/// answer.
 const DELAYS: u64 = 4;
 
 /// When a node is due for which something has come.
@@ -271,8 +272,8 @@ impl SimCluster {
         }
     }
 
-    /// How long an event may take to reach a client in quiet, in milliseconds: what is read of a partition that changes its
-    /// owner is told by the next checkpoint, a gap is asked for, and the router's and the session's windows end.
+    /// How long an event may take to reach a client in quiet, in milliseconds: what is read of a partition that changes
+    /// its owner is told by the next checkpoint, a gap is asked for, and the router's and the session's windows end.
     pub(super) fn delay(&self) -> Option<u64> {
         let (router, gateway) = (&self.config.router, &self.config.gateway);
         let handover = router.checkpoint_interval + router.flush_window;

@@ -1,5 +1,5 @@
-//! Sessions that lost their gateway come to another one at once, and share cohorts: what that costs depends on what they
-//! lack, not on how many they are.
+//! Sessions that lost their gateway come to another one at once, and share cohorts: what that costs depends on what
+//! they lack, not on how many they are.
 
 use std::collections::BTreeSet;
 

@@ -41,10 +41,12 @@ const TURNS: usize = 2_000;
 
 const SHARDS: u16 = 2;
 
-/// How long a turn of a shard may work: as long as sockets are read and the past is digested, each with what comes last.
+/// How long a turn of a shard may work: as long as sockets are read and the past is digested, each with what comes
+/// last.
 const WORK: Duration = Duration::from_millis(2);
 
-/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to routers.
+/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to
+/// routers.
 const SENDS: usize = 256;
 
 pub(super) struct SimGateway {

@@ -25,8 +25,8 @@ pub(super) fn is_much(number: u32) -> bool {
     (u32::from(FILTERS)..u32::from(ALL_FILTERS)).contains(&number)
 }
 
-/// Eight filters that overlap, contain one another, or have nothing in common, as clients write them. Two more name many
-/// symbols. All others want what nobody else does.
+/// Eight filters that overlap, contain one another, or have nothing in common, as clients write them. Two more name
+/// many symbols. All others want what nobody else does.
 pub(super) fn filter(number: u32) -> Value {
     match number {
         0 => json!({}),

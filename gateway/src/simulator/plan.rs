@@ -117,7 +117,8 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
-    /// A session subscribes, and wants what was stored in the last so many milliseconds: as a time, or in whole seconds.
+    /// A session subscribes, and wants what was stored in the last so many milliseconds: as a time, or in whole
+    /// seconds.
     LookBack {
         session: u8,
         filter: u8,
@@ -303,7 +304,7 @@ fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
         false => one().boxed(),
     };
     // Scenes take the time of many actions, so there are fewer of these.
-    let [few, more, many] = if chaos.fails_nodes() { [22, 44, 110] } else { [24, 48, 140] };
+    let [few, more, many] = if chaos.fails_nodes() { [20, 42, 110] } else { [20, 42, 120] };
     let list = |most: usize| prop::collection::vec(place(), 1..most).prop_map(|places| places.concat());
     // Most faults show in a few actions, if a client is connected. Some need many actions.
     let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];

@@ -1,5 +1,5 @@
-//! A connection between a client and a gateway, in memory: what either says waits until the other takes it, and the kernel
-//! between them may take less than is offered.
+//! A connection between a client and a gateway, in memory: what either says waits until the other takes it, and the
+//! kernel between them may take less than is offered.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! Clients that do what the protocol does not allow. Each of their frames is answered with the code of docs/protocol.md, or
-//! ends the connection with it; and nobody else notices.
+//! Clients that do what the protocol does not allow. Each of their frames is answered with the code of
+//! docs/protocol.md, or ends the connection with it; and nobody else notices.
 
 mod frames;
 

@@ -21,8 +21,8 @@ use super::trace;
 /// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
 const KEPT: i64 = 1_200;
 
-/// For how many beats in a row something must show that the stream has lost its end, so that a router notices: a gateway
-/// says it once a beat, and a router looks at the stream after that.
+/// For how many beats in a row something must show that the stream has lost its end, so that a router notices: a
+/// gateway says it once a beat, and a router looks at the stream after that.
 const SHOWN: u32 = 4;
 
 /// By how much the epoch id grows when the stream is created again: there it is a time. A router that begins an epoch
@@ -191,7 +191,8 @@ impl SimCluster {
         self.first = self.stream.copies[self.stream.leader];
         let discarded = self.discarded.entry(self.epoch.epoch_id).or_default();
         *discarded = Seq(self.first.0 - 1).max(*discarded);
-        // What came in place of lost messages and is removed before anybody sees that it is not those need not be given.
+        // What came in place of lost messages and is removed before anybody sees that it is not those need not be
+        // given.
         if let Some(agreed) = self.stream.agreed {
             self.lose(agreed, Seq(self.first.0 - 1).min(self.stream.last_lost));
         }
@@ -233,8 +234,8 @@ impl SimCluster {
         self.live(Epoch { epoch_id, before: Seq(0) });
     }
 
-    /// The stream has lost its last messages, and gives their sequences again. Nobody has noticed yet. Where several servers
-    /// keep it, all of them would have to lose what they have acknowledged.
+    /// The stream has lost its last messages, and gives their sequences again. Nobody has noticed yet. Where several
+    /// servers keep it, all of them would have to lose what they have acknowledged.
     pub(super) fn lose_tail(&mut self, count: u64) {
         if self.stream.copies.len() > 1 {
             return;
@@ -260,9 +261,10 @@ impl SimCluster {
         }
     }
 
-    /// Notes whether anything shows that the stream has lost its end: a checkpoint in a lease, or the coverage of a gateway,
-    /// that is beyond the end or has a lost message as its mark, where another one can be read now. A router that dies before its next checkpoint leaves
-    /// nothing but the coverage of gateways, and if the stream grows beyond that at once, nothing at all.
+    /// Notes whether anything shows that the stream has lost its end: a checkpoint in a lease, or the coverage of a
+    /// gateway, that is beyond the end or has a lost message as its mark, where another one can be read now. A router
+    /// that dies before its next checkpoint leaves nothing but the coverage of gateways, and if the stream grows beyond
+    /// that at once, nothing at all.
     pub(super) fn note_whether_loss_shows(&mut self) {
         let Some(agreed) = self.stream.agreed else { return };
         let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
@@ -292,8 +294,8 @@ impl SimCluster {
         epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN && self.stream.agreed.is_some_and(is_replaced)
     }
 
-    /// A router begins another epoch after `before`, unless one later than it knows has begun. It returns what the stream is
-    /// like then.
+    /// A router begins another epoch after `before`, unless one later than it knows has begun. It returns what the
+    /// stream is like then.
     pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
         if self.epoch.epoch_id <= known {
             trace::line(|| format!("a new epoch begins after {before}"));

@@ -1,4 +1,5 @@
-//! What tokio-console looks at: the tasks of this process, and what they wait for. For developers alone, behind the feature
+//! What tokio-console looks at: the tasks of this process, and what they wait for. For developers alone, behind the
+//! feature
 //! `console`. It listens on 127.0.0.1:6669, or where `TOKIO_CONSOLE_BIND` says.
 
 use console_subscriber::ConsoleLayer;

@@ -128,8 +128,8 @@ impl Routing {
         }
     }
 
-    /// The coverage that each gateway has reported, if any has moved since the last call. Each counts: one that has moved
-    /// less may be the only one that was given a message that the stream has lost since.
+    /// The coverage that each gateway has reported, if any has moved since the last call. Each counts: one that has
+    /// moved less may be the only one that was given a message that the stream has lost since.
     pub(crate) fn take_gateway_coverage(&mut self) -> Option<Vec<Checkpoint>> {
         let has_moved = std::mem::take(&mut self.has_new_coverage);
         has_moved.then(|| self.gateway_coverage.values().copied().collect())

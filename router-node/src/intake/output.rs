@@ -37,7 +37,8 @@ pub enum IntakeOutput {
     FindLast(StreamFacts, Mark),
     /// Wait for messages of the consumer: [`Intake::take`], [`Intake::ended`] or [`Intake::reconnected`].
     Read,
-    /// Ask the leader of the stream for the sequence of the source's first message after this one: [`Intake::compared`].
+    /// Ask the leader of the stream for the sequence of the source's first message after this one:
+    /// [`Intake::compared`].
     Compare(Seq),
     /// Read the source's first message after this one from the leader of the stream: [`Intake::rescued`].
     Rescue(Seq),

@@ -67,7 +67,8 @@ impl Intake {
         }
     }
 
-    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is like.
+    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is
+    /// like.
     fn keep_up(&mut self, last: Seq, state: Result<StreamState, String>) -> Result<(Seq, StreamState), IntakeTrouble> {
         let state = state.map_err(IntakeTrouble::Failed)?;
         if state.facts.epoch_id != self.epoch_id {
@@ -132,8 +133,8 @@ impl Intake {
         }
     }
 
-    /// Makes sure that what was read late is what the leader has: that each message is the leader's next one as well. Of
-    /// many that would take too long: they are to be read from the leader.
+    /// Makes sure that what was read late is what the leader has: that each message is the leader's next one as well.
+    /// Of many that would take too long: they are to be read from the leader.
     fn catch_up(&mut self, claim: Claim, state: &StreamState) {
         let server = self.server.as_ref().filter(|_| !claim.is_rescue);
         if state.facts.replicas <= 1 || server == state.leader.as_ref() {

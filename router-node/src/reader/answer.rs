@@ -175,8 +175,8 @@ mod tests {
     }
 
     proptest! {
-        /// Servers that have removed more than the leader, remove more while they answer, or have damaged disks: what is
-        /// read is what the leader has.
+        /// Servers that have removed more than the leader, remove more while they answer, or have damaged disks: what
+        /// is read is what the leader has.
         #[test]
         fn reading_from_skewed_copies_equals_the_leader(
             mut copies in proptest::collection::vec(copy(), 1..4),

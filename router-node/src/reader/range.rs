@@ -7,8 +7,8 @@
 //! has removed more than the leader of the stream, before it is asked or while it answers, is not believed. Where there
 //! are several copies of the stream, what is asked for directly is read as it stands, so that each sequence which is
 //! missing shows and is taken from the leader; and a consumer is one on the server that leads the stream, whose word on
-//! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is read:
-//! [`Proof::holds`].
+//! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is
+//! read: [`Proof::holds`].
 
 use super::answer::AnswerScope;
 use super::direct::{DirectError, DirectReader, MOST_BYTES, MOST_MESSAGES};
@@ -31,8 +31,8 @@ const STUCK: Duration = Duration::from_millis(500);
 /// A consumer is made for more messages than this.
 const LONG: u64 = 2_000;
 
-/// So many sequences of the stream are read as they stand for the messages of one partition among them; for more of them
-/// a consumer is made.
+/// So many sequences of the stream are read as they stand for the messages of one partition among them; for more of
+/// them a consumer is made.
 const WHOLE: u64 = 1_000;
 
 /// A reading under way. Its messages come in order.

@@ -41,8 +41,8 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all the
-    /// time.
+    /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all
+    /// the time.
     #[must_use]
     pub fn holds(&self, state: &StreamState) -> bool {
         match self {

@@ -99,8 +99,9 @@ impl<R> Pass<R> {
         self.readings.push(Reading { waiting, interest, answer, bytes: 0 });
     }
 
-    /// What the requests ask for together; `None` if there are none. A single request is read by its partition; for several
-    /// the stream is read as it stands, which costs the server less than to look for one partition after the other.
+    /// What the requests ask for together; `None` if there are none. A single request is read by its partition; for
+    /// several the stream is read as it stands, which costs the server less than to look for one partition after the
+    /// other.
     pub fn span(&mut self) -> Option<Span> {
         let requests = || self.readings.iter().map(|reading| &reading.waiting.request);
         let (from, to) = (requests().map(|request| request.from).min()?, requests().map(|request| request.to).max()?);
@@ -136,8 +137,8 @@ impl<R> Pass<R> {
         }
     }
 
-    /// So many messages were taken, up to this one. `is_all` is whether they are all that the stream has there; then there is
-    /// no more of the one partition that was asked for.
+    /// So many messages were taken, up to this one. `is_all` is whether they are all that the stream has there; then
+    /// there is no more of the one partition that was asked for.
     pub fn came(&mut self, count: u64, last: Seq, is_all: bool) {
         (self.read, self.after) = (self.read + count, last);
         if let [one] = &mut self.readings[..]
@@ -159,8 +160,8 @@ impl<R> Pass<R> {
         self.readings.iter().any(|reading| reading.waiting.is_repair())
     }
 
-    /// What is to be claimed of a stream that is like this after the reading, so that it is to be known what is missing of
-    /// it; `None` if nothing was read.
+    /// What is to be claimed of a stream that is like this after the reading, so that it is to be known what is missing
+    /// of it; `None` if nothing was read.
     #[must_use]
     pub fn claimed(&self, facts: &StreamFacts) -> Option<(Seq, Seq)> {
         let begun = || self.readings.iter().filter(|reading| reading.epoch_begun());
@@ -242,8 +243,8 @@ fn answer_of(
     if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }
 
-/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than the
-/// largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
+/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than
+/// the largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
 pub(super) fn cost(bytes: usize) -> u64 {
     1 + (bytes.min(MAX_PAYLOAD) / LARGE) as u64
 }

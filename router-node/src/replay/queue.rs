@@ -15,8 +15,8 @@ pub const TOGETHER: usize = 15;
 const BEFORE: u64 = 2_000;
 const AFTER: u64 = 16_384;
 
-/// A request for a range that is longer than this waits for so long for those that are asked for with it, in milliseconds: a
-/// gateway asks for one partition after the other, and one pass for all is cheaper by far.
+/// A request for a range that is longer than this waits for so long for those that are asked for with it, in
+/// milliseconds: a gateway asks for one partition after the other, and one pass for all is cheaper by far.
 const LONG: u64 = 1_000;
 pub(super) const COLLECT_MS: u64 = 10;
 
@@ -69,14 +69,15 @@ pub struct Queue<R> {
 }
 
 impl<R> Queue<R> {
-    /// Nothing waits. So many passes may run at once, one of which is a repair's; and so many requests must be near another
-    /// one to be read with it, which costs more than to read one.
+    /// Nothing waits. So many passes may run at once, one of which is a repair's; and so many requests must be near
+    /// another one to be read with it, which costs more than to read one.
     #[must_use]
     pub fn new(at_once: usize, together: usize) -> Self {
         Self { waiting: VecDeque::new(), running: 0, at_once, together }
     }
 
-    /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is any.
+    /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is
+    /// any.
     pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<QueuedReplay<R>> {
         let waiting = QueuedReplay { since: now, request, reply, is_sparse: false };
         if self.waiting.len() < WAITING {

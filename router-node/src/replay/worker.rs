@@ -1,5 +1,5 @@
-//! Requests that are read in one pass: whose interest, what the stream holds of the ranges, what of it is wanted, and the
-//! answers.
+//! Requests that are read in one pass: whose interest, what the stream holds of the ranges, what of it is wanted, and
+//! the answers.
 //!
 //! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
 //! read was dead-lettered when it was read first; here it is passed over.
@@ -48,7 +48,8 @@ const INQUIRY_DEADLINE: Duration = Duration::from_millis(500);
 /// So many sequences are walked before a range is read, at most.
 const AHEAD: u64 = 20_000;
 
-/// How long the reading for one answer may take. Its gateway has long asked again then, unless it is told to wait longer.
+/// How long the reading for one answer may take. Its gateway has long asked again then, unless it is told to wait
+/// longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the client may take to accept a message.
@@ -106,8 +107,8 @@ impl Worker {
         left
     }
 
-    /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago proves
-    /// nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
+    /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago
+    /// proves nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
     async fn walk_ahead(&self, requests: &[Request]) {
         let [QueuedReplay { request, .. }] = requests else { return };
         if request.from < request.to {
@@ -152,8 +153,8 @@ impl Worker {
         self.sought(request, known).await
     }
 
-    /// Reads as much as goes into one answer to each. Gives what proves that no server's copy lacked what the leader has, and
-    /// every message that was read, if every one was.
+    /// Reads as much as goes into one answer to each. Gives what proves that no server's copy lacked what the leader
+    /// has, and every message that was read, if every one was.
     async fn read(&self, pass: &mut Pass<Subject>) -> Result<(Vec<Proof>, Option<Walk>), ReplayRefusal> {
         let Some(span) = pass.span() else { return Ok((Vec::new(), None)) };
         let copies = match self.copies.load(Ordering::Relaxed) {

@@ -17,8 +17,8 @@ use super::{ClientConnection, ClientWorld, SimClient, Taken};
 const READ_MS: i64 = 20;
 
 impl SimClient {
-    /// What was given and told must be what was promised. `is_told` says whether a gap had to be, and `may_lack` whether
-    /// nobody could know that a sequence has another message now.
+    /// What was given and told must be what was promised. `is_told` says whether a gap had to be, and `may_lack`
+    /// whether nobody could know that a sequence has another message now.
     pub(in super::super) fn check(
         &self,
         (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),

@@ -24,7 +24,8 @@ const COMING: u64 = 15;
 const LEAST_COMING: u32 = 20;
 const MOST_COMING: u32 = 1_000;
 
-/// How long everything that is missing may take to be asked for and to come when all faults have ended, in milliseconds.
+/// How long everything that is missing may take to be asked for and to come when all faults have ended, in
+/// milliseconds.
 const PATIENCE: u64 = 34 * BEAT;
 
 /// How long clients wait to be told how far they are before they ask, where a plan lasts, in milliseconds.
@@ -71,8 +72,6 @@ impl SimCluster {
             self.clients[witnesses + gateway].subscribe(0);
         }
         let begun = self.now;
-        // Nodes need some seconds to detect that the stream has lost its tail.
-        let least = if lasts || self.stream.agreed.is_some() { LASTING } else { 0 };
         while self.now.since(begun) < PATIENCE {
             for at in 0..self.clients.len() {
                 if self.clients[at].is_wanted && !self.clients[at].is_connected() {
@@ -85,7 +84,8 @@ impl SimCluster {
             }
             self.pass(PAUSE);
             let lasted = self.now.since(begun);
-            if lasted < least {
+            // Nodes need some seconds to detect that the stream has lost its tail.
+            if lasted < LASTING && (lasts || self.stream.agreed.is_some()) {
                 continue;
             }
             if self.is_all_served() && self.is_well() && self.is_informed() {

@@ -39,8 +39,8 @@ impl SimCluster {
             SimMessage::AskSnapshot(node, router) => self.snapshot(&node, router),
             SimMessage::Batch(node, batch, BatchEnds { epoch_id, ends }) => self.deliver(&node, |edge, now| {
                 edge.take_batch(now, &batch);
-                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only when
-                // the next message shows it.
+                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only
+                // when the next message shows it.
                 let forgotten = edge.forgotten(epoch_id, &ends);
                 assert_eq!(forgotten, None, "partition that lacks something and does not ask for it: {edge:#?}");
             }),

@@ -1,5 +1,5 @@
-//! Scenes: actions that together bring about what single ones hardly ever do. What stands around them in a plan disturbs
-//! them.
+//! Scenes: actions that together bring about what single ones hardly ever do. What stands around them in a plan
+//! disturbs them.
 
 use proptest::prelude::*;
 

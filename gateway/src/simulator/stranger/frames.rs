@@ -28,7 +28,8 @@ const RESUMES_LATE: &[u16] = &[413, 415, 503];
 const LISTS: &[u16] = &[OK, 503];
 const AUTHENTICATES: &[u16] = &[402, 403];
 
-/// So many symbols are more than `gateway.max_symbols`, and two lists of so many texts are more than `gateway.max_filter_bytes`.
+/// So many symbols are more than `gateway.max_symbols`, and two lists of so many texts are more than
+/// `gateway.max_filter_bytes`.
 const MANY_SYMBOLS: usize = 501;
 const MANY_TEXTS: usize = 1_000;
 
